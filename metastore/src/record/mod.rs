@@ -1,0 +1,40 @@
+//! One validated type per kind of key. A value that does not convert is refused where it is read; nothing behind
+//! this module meets a half-valid record.
+
+mod ledger;
+
+pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
+
+/// The format number that every value starts with today.
+pub const FORMAT: u32 = 1;
+
+/// Why a value is not a valid record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Not the protobuf message it should be.
+    #[error("a value that does not decode: {0}")]
+    Encoding(String),
+    /// Written by a newer version.
+    #[error("format {0}, newer than this version reads: upgrade this process")]
+    Format(u32),
+    /// A field that breaks a rule.
+    #[error("an invalid {field}: {why}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Invalid {
+    /// A field that breaks a rule.
+    pub fn field(field: &'static str, why: impl Into<String>) -> Self {
+        Self::Field { field, why: why.into() }
+    }
+}
+
+/// Refuses formats from the future.
+pub(crate) fn check_format(format: u32) -> Result<(), Invalid> {
+    if format == FORMAT { Ok(()) } else { Err(Invalid::Format(format)) }
+}

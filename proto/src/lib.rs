@@ -1,11 +1,13 @@
 //! What all Geminga processes agree on. Imports nothing of ours.
 //!
 //! * [`ids`]: newtypes for everything that has a name or a number.
+//! * [`bookie`]: the bookie protocol as validated types.
 //! * [`caps`]: every hard limit that nobody should have to tune.
 //! * [`entry`]: the immutable byte string that a ledger stores (protocol 1.5).
 //! * [`reason`]: the stable reasons that the public API's errors carry.
 //! * [`v1`] and [`internal`]: generated gRPC messages, public and between our own processes.
 
+pub mod bookie;
 pub mod caps;
 pub mod entry;
 pub mod ids;

@@ -1,0 +1,47 @@
+# Everything a developer types. Each target installs what it needs and can be repeated.
+
+CARGO ?= cargo
+# Where `make run` keeps its data.
+DATA_DIR ?= data
+# The profile of everything that tests run: see CONTRIBUTING.md.
+TEST_PROFILE ?= test
+
+.PHONY: help run test long lint fmt model e2e bench
+
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build in release and start a standalone server on DATA_DIR (default: data)
+	@.ci/install build
+	$(CARGO) build --release --locked --bin geminga
+	@$(CARGO) run --quiet --release --locked --bin geminga -- standalone --data-dir $(DATA_DIR)
+
+test: ## Everything that must pass: format, clippy, all tests of all packages
+	@.ci/install test
+	@.ci/lint
+	$(CARGO) test --workspace --locked --no-fail-fast --profile $(TEST_PROFILE)
+
+long: ## Tests that take too long for every change (marked #[ignore])
+	@.ci/install test
+	$(CARGO) test --workspace --locked --no-fail-fast --profile $(TEST_PROFILE) -- --ignored
+
+lint: ## Format check, dependency direction, clippy, cargo-deny when installed
+	@.ci/install build
+	@.ci/lint
+
+fmt: ## Format all code
+	$(CARGO) fmt --all
+
+model: ## Model check the ledger protocol
+	@.ci/install build
+	$(CARGO) test --locked --profile $(TEST_PROFILE) -p geminga-model
+
+e2e: ## Only the end-to-end tests, on real processes
+	@.ci/install test
+	$(CARGO) build --locked --profile $(TEST_PROFILE) --bin geminga
+	$(CARGO) test --locked --profile $(TEST_PROFILE) -p geminga-e2e
+
+bench: ## Throughput against what the disk can do (see docs/performance.md)
+	@.ci/install test
+	$(CARGO) build --release --locked --bin geminga
+	tests/bench/run

@@ -1,0 +1,458 @@
+//! One ledger at one bookie: fencing and contiguity as a pure state machine (protocol 4.2). No clock, no I/O: the
+//! production service, the model checker and the simulator run this same code.
+//!
+//! The owner of a ledger feeds it requests one at a time (F1) and carries out the effects in order:
+//!
+//! * [`Effect::Append`]: put the record at the end of the disk's log.
+//! * [`Effect::ReplyWhenDurable`]: answer once everything appended so far is on stable storage (K3, F2). Because the
+//!   log is prefix-durable, the tail in such a reply is final.
+//! * [`Effect::ReplyNow`]: answer at once; only refusals and hints.
+//! * [`Effect::CheckMetadata`]: read the ledger's metadata linearizably, [`judge`] it, and come back with
+//!   [`Event::Checked`] (K2, F5).
+//! * [`Effect::Compare`]: entries that are held already; equal content is answered when durable, other content
+//!   is a `Conflict` (D3).
+//!
+//! Invariant: `held`, `sealed_epoch`, `closed` and `deleted` are exactly what replaying the appended records gives.
+
+use bytes::Bytes;
+use geminga_metastore::record::{LedgerMeta, LedgerState as MetaState};
+use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
+
+use super::mutation::{Mutation, Mutations};
+use super::ranges::Ranges;
+use super::record::Record;
+
+/// Who answers: fixed for one life of one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The cluster that the disk belongs to.
+    pub cluster: ClusterUuid,
+    /// This bookie under the disk's incarnation.
+    pub member: Member,
+    /// Whether the disk never lost data: only then does it vouch for what it does not have (K1).
+    pub authoritative: bool,
+    /// Whether the disk takes new entries.
+    pub writable: bool,
+    /// Rules broken on purpose.
+    pub mutations: Mutations,
+}
+
+impl Identity {
+    fn incarnation(&self) -> Incarnation {
+        self.member.incarnation
+    }
+}
+
+/// What the metadata says about a first contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Finding {
+    /// `OPEN`, and this disk-life is a member of the last fragment.
+    Writable,
+    /// `IN_RECOVERY` at this epoch.
+    Recovering(SealEpoch),
+    /// Sealed or closed: the writer that asks is deposed.
+    Ended(SealEpoch),
+    /// `OPEN`, but this disk-life is no member.
+    NotMember,
+    /// Deleted or being deleted.
+    Gone,
+    /// Metadata could not be read: nothing is known.
+    Unavailable,
+}
+
+/// Judges a linearizable read of the metadata for a first contact (K2, F5).
+pub fn judge(meta: Option<&LedgerMeta>, member: &Member) -> Finding {
+    let Some(meta) = meta else { return Finding::Gone };
+    match meta.state {
+        MetaState::Open if meta.last_fragment().ensemble.contains(member) => Finding::Writable,
+        MetaState::Open => Finding::NotMember,
+        MetaState::InRecovery => Finding::Recovering(meta.seal_epoch),
+        MetaState::Closed => Finding::Ended(meta.seal_epoch),
+        MetaState::Deleting => Finding::Gone,
+    }
+}
+
+/// What happens to a ledger. `T` identifies who gets the reply.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event<T> {
+    /// A request arrived.
+    Request {
+        /// Who asks.
+        to: T,
+        /// What.
+        request: WriteRequest,
+    },
+    /// A metadata check came back.
+    Checked {
+        /// Who asked.
+        to: T,
+        /// What.
+        request: WriteRequest,
+        /// What the metadata says.
+        finding: Finding,
+    },
+}
+
+/// What the owner must do, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Effect<T> {
+    /// Append to the log.
+    Append(Record),
+    /// Answer when all that was appended is durable.
+    ReplyWhenDurable(T, WriteReply),
+    /// Answer now.
+    ReplyNow(T, WriteReply),
+    /// Check the metadata, then [`Event::Checked`].
+    CheckMetadata(T, WriteRequest),
+    /// Compare with what is stored; equal: answer when durable, otherwise `Conflict`.
+    Compare {
+        /// Who gets the reply.
+        to: T,
+        /// Id of the first entry.
+        first: EntryId,
+        /// What was sent.
+        entries: Vec<Bytes>,
+        /// The reply when all are equal.
+        equal: WriteReply,
+    },
+}
+
+/// One ledger at one bookie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LedgerState {
+    id: LedgerId,
+    /// Whether a `RunStart` or a seal is in the log: later contacts need no metadata.
+    known: bool,
+    sealed_epoch: SealEpoch,
+    deleted: bool,
+    closed: Option<EntryId>,
+    max_lac: EntryId,
+    held: Ranges,
+}
+
+impl LedgerState {
+    /// A ledger that this bookie has never seen.
+    pub fn unknown(id: LedgerId) -> Self {
+        Self {
+            id,
+            known: false,
+            sealed_epoch: SealEpoch(0),
+            deleted: false,
+            closed: None,
+            max_lac: EntryId::NONE,
+            held: Ranges::default(),
+        }
+    }
+
+    /// Applies a record, new or replayed.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::RunStart { .. } => self.known = true,
+            Record::Entries { first, entries, lac, .. } => {
+                self.known = true;
+                let count =
+                    i64::try_from(entries.len()).expect("a request holds fewer entries than 2^63");
+                if count > 0 {
+                    self.held.insert(*first, EntryId(first.0 + count - 1));
+                }
+                self.max_lac = self.max_lac.max(*lac);
+            }
+            Record::Seal { epoch } => {
+                self.known = true;
+                self.sealed_epoch = self.sealed_epoch.max(*epoch);
+            }
+            Record::Closed { last } => self.closed = Some(*last),
+            Record::Tombstone => {
+                self.known = true;
+                self.deleted = true;
+                self.held = Ranges::default();
+            }
+        }
+    }
+
+    /// Which ledger.
+    pub fn id(&self) -> LedgerId {
+        self.id
+    }
+
+    /// Whether this bookie has a record of it.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// 0 = not sealed.
+    pub fn sealed_epoch(&self) -> SealEpoch {
+        self.sealed_epoch
+    }
+
+    /// Whether a tombstone stands for it.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+
+    /// The end, once its closer told.
+    pub fn closed(&self) -> Option<EntryId> {
+        self.closed
+    }
+
+    /// The largest LAC it was told (a statement of the writer: W5).
+    pub fn max_lac(&self) -> EntryId {
+        self.max_lac
+    }
+
+    /// The entries it holds, staged ones included.
+    pub fn held(&self) -> &Ranges {
+        &self.held
+    }
+
+    /// Handles one event. Effects must be carried out in order before the next event of this ledger.
+    pub fn step<T>(&mut self, me: &Identity, event: Event<T>) -> Vec<Effect<T>> {
+        match event {
+            Event::Request { to, request } => match self.refuse(me, &request) {
+                Some(reply) => vec![Effect::ReplyNow(to, reply)],
+                None if self.needs_check(&request) => vec![Effect::CheckMetadata(to, request)],
+                None => self.accept(me, to, request),
+            },
+            Event::Checked { to, request, finding } => self.checked(me, to, request, finding),
+        }
+    }
+
+    /// Rows 1 to 3 of the order of checks.
+    fn refuse(&self, me: &Identity, request: &WriteRequest) -> Option<WriteReply> {
+        let scope = &request.scope;
+        debug_assert_eq!(scope.ledger, self.id, "routed by ledger id");
+        if scope.cluster != me.cluster {
+            return Some(WriteReply::refusal(Code::Unauthorised, "another cluster's request"));
+        }
+        if scope.incarnation != me.incarnation() {
+            let detail = format!("this disk lives as {}", me.member);
+            return Some(WriteReply::refusal(Code::WrongIncarnation, detail));
+        }
+        if self.deleted {
+            return Some(WriteReply::refusal(Code::Deleted, "the ledger was deleted"));
+        }
+        None
+    }
+
+    /// Row 4: a writer's first contact (K2), or a recoverer's copy from a later epoch than the seal here (F5).
+    fn needs_check(&self, request: &WriteRequest) -> bool {
+        match request.op {
+            WriteOp::Hello | WriteOp::Add { .. } => !self.known,
+            WriteOp::RecoveryAdd { .. } => request.scope.epoch > self.sealed_epoch,
+            WriteOp::Seal | WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => false,
+        }
+    }
+
+    fn checked<T>(
+        &mut self,
+        me: &Identity,
+        to: T,
+        request: WriteRequest,
+        finding: Finding,
+    ) -> Vec<Effect<T>> {
+        // The ledger may have changed while the metadata was read: a seal needs no check and may have come first.
+        if let Some(reply) = self.refuse(me, &request) {
+            return vec![Effect::ReplyNow(to, reply)];
+        }
+        if !self.needs_check(&request) {
+            return self.accept(me, to, request);
+        }
+        let scope = request.scope;
+        let admitted = match (&request.op, finding) {
+            (WriteOp::RecoveryAdd { .. }, Finding::Recovering(epoch)) if epoch == scope.epoch => {
+                Record::Seal { epoch }
+            }
+            (WriteOp::Hello | WriteOp::Add { .. }, Finding::Writable) => {
+                Record::RunStart { fragment_first: scope.fragment_first }
+            }
+            (_, finding) => return vec![Effect::ReplyNow(to, not_admitted(&request, finding))],
+        };
+        self.apply(&admitted);
+        let mut effects = vec![Effect::Append(admitted)];
+        effects.extend(self.accept(me, to, request));
+        effects
+    }
+
+    /// Rows 5 to 8.
+    fn accept<T>(&mut self, me: &Identity, to: T, request: WriteRequest) -> Vec<Effect<T>> {
+        let scope = request.scope;
+        let first = scope.fragment_first;
+        match request.op {
+            WriteOp::Hello => match self.refuse_writer(scope.epoch, first) {
+                Some(reply) => vec![Effect::ReplyNow(to, reply)],
+                None => vec![Effect::ReplyWhenDurable(to, self.reply(me, first))],
+            },
+            WriteOp::Add { first: entry, entries, lac } => {
+                if let Some(reply) = self.refuse_writer(scope.epoch, first) {
+                    return vec![Effect::ReplyNow(to, reply)];
+                }
+                if !me.writable {
+                    let reply = WriteReply::refusal(Code::ReadOnly, "the disk takes no new data");
+                    return vec![Effect::ReplyNow(to, reply)];
+                }
+                self.add(me, to, first, entry, entries, lac)
+            }
+            WriteOp::RecoveryAdd { first: entry, entries } => {
+                if scope.epoch != self.sealed_epoch || scope.epoch == SealEpoch(0) {
+                    return vec![Effect::ReplyNow(to, self.stale_epoch())];
+                }
+                self.add(me, to, first, entry, entries, EntryId::NONE)
+            }
+            WriteOp::Seal => self.seal(me, to, scope.epoch, first),
+            WriteOp::AdvanceLac(lac) => {
+                // Not even clamped to what is held: a writer acknowledged it, so less here means a lost copy (4.3 S4).
+                if self.known {
+                    self.max_lac = self.max_lac.max(lac);
+                }
+                vec![Effect::ReplyNow(to, self.notice(me))]
+            }
+            WriteOp::Closed(last) => {
+                let mut effects = Vec::new();
+                if self.known && self.closed.is_none() {
+                    let record = Record::Closed { last };
+                    self.apply(&record);
+                    effects.push(Effect::Append(record));
+                }
+                effects.push(Effect::ReplyNow(to, self.notice(me)));
+                effects
+            }
+        }
+    }
+
+    /// Row 5 for the writer: its epoch is 0, and one seal ends its role for good.
+    fn refuse_writer(&self, epoch: SealEpoch, first: EntryId) -> Option<WriteReply> {
+        if epoch != SealEpoch(0) {
+            return Some(WriteReply::refusal(Code::Invalid, "a writer's epoch is 0"));
+        }
+        if self.sealed_epoch == SealEpoch(0) {
+            return None;
+        }
+        let mut reply = WriteReply::refusal(Code::Sealed, "the ledger is sealed");
+        reply.sealed_epoch = self.sealed_epoch;
+        reply.staged_tail = first.prev();
+        reply.durable_tail = first.prev();
+        Some(reply)
+    }
+
+    /// Rows 7 and 8: contiguous entries, relative to the fragment. A batch that overlaps the tail in part is out of
+    /// order: its sender starts again behind the tail.
+    fn add<T>(
+        &mut self,
+        me: &Identity,
+        to: T,
+        fragment_first: EntryId,
+        first: EntryId,
+        entries: Vec<Bytes>,
+        lac: EntryId,
+    ) -> Vec<Effect<T>> {
+        let tail = self.held.tail(fragment_first);
+        let count = i64::try_from(entries.len()).expect("a request holds fewer entries than 2^63");
+        if count == 0 || first < fragment_first {
+            return vec![Effect::ReplyNow(to, WriteReply::refusal(Code::Invalid, "entry range"))];
+        }
+        let last = EntryId(first.0 + count - 1);
+        if last <= tail {
+            // All of it is held: acknowledged only once it is durable, and only if it is the same (K3, D3).
+            let equal = self.reply_with_tail(me, last);
+            return vec![Effect::Compare { to, first, entries, equal }];
+        }
+        if first != tail.next() {
+            let mut reply =
+                WriteReply::refusal(Code::OutOfOrder, format!("next is {}", tail.next()));
+            reply.staged_tail = tail;
+            return vec![Effect::ReplyNow(to, reply)];
+        }
+        let record = Record::Entries { fragment_first, first, entries, lac };
+        self.apply(&record);
+        let reply = self.reply_with_tail(me, last);
+        vec![Effect::Append(record), Effect::ReplyWhenDurable(to, reply)]
+    }
+
+    /// F1-F3: sealing and reporting the tail are one step; the reply waits for the seal's durability, which
+    /// makes every earlier add durable as well.
+    fn seal<T>(
+        &mut self,
+        me: &Identity,
+        to: T,
+        epoch: SealEpoch,
+        first: EntryId,
+    ) -> Vec<Effect<T>> {
+        if epoch == SealEpoch(0) {
+            return vec![Effect::ReplyNow(
+                to,
+                WriteReply::refusal(Code::Invalid, "a seal's epoch is above 0"),
+            )];
+        }
+        if epoch < self.sealed_epoch {
+            return vec![Effect::ReplyNow(to, self.stale_epoch())];
+        }
+        let mut effects = Vec::new();
+        if epoch > self.sealed_epoch {
+            let record = Record::Seal { epoch };
+            self.apply(&record);
+            effects.push(Effect::Append(record));
+        }
+        let reply = self.reply(me, first);
+        let empty = reply.durable_tail < first;
+        let early = me.mutations.is(Mutation::ReplyBeforeSealIsDurable)
+            || (empty && me.mutations.is(Mutation::ReplyBeforeEmptySealIsDurable));
+        effects.push(if early {
+            Effect::ReplyNow(to, reply)
+        } else {
+            Effect::ReplyWhenDurable(to, reply)
+        });
+        effects
+    }
+
+    /// A positive reply about the fragment that starts at `first`; true once all that was appended is durable.
+    fn reply(&self, me: &Identity, first: EntryId) -> WriteReply {
+        self.reply_with_tail(me, self.held.tail(first))
+    }
+
+    fn reply_with_tail(&self, me: &Identity, tail: EntryId) -> WriteReply {
+        WriteReply { durable_tail: tail, staged_tail: tail, ..self.notice(me) }
+    }
+
+    /// A positive reply that acknowledges nothing: sent at once, so it must not name a tail.
+    fn notice(&self, me: &Identity) -> WriteReply {
+        WriteReply {
+            sealed_epoch: self.sealed_epoch,
+            max_lac: self.max_lac,
+            authoritative: me.authoritative,
+            ..WriteReply::refusal(Code::Ok, "")
+        }
+    }
+
+    fn stale_epoch(&self) -> WriteReply {
+        let mut reply =
+            WriteReply::refusal(Code::StaleEpoch, "a newer recoverer sealed the ledger");
+        reply.sealed_epoch = self.sealed_epoch;
+        reply
+    }
+}
+
+/// The refusal of a first contact.
+fn not_admitted(request: &WriteRequest, finding: Finding) -> WriteReply {
+    let recoverer = matches!(request.op, WriteOp::RecoveryAdd { .. });
+    let (code, detail, epoch) = match finding {
+        Finding::Gone => (Code::Deleted, "no such ledger in the metadata", SealEpoch(0)),
+        Finding::Unavailable => (Code::Busy, "metadata cannot be read now", SealEpoch(0)),
+        Finding::NotMember => {
+            (Code::Unauthorised, "not a member of the last fragment", SealEpoch(0))
+        }
+        Finding::Recovering(epoch) | Finding::Ended(epoch) if recoverer => {
+            (Code::StaleEpoch, "the recovery of that epoch is over", epoch)
+        }
+        Finding::Recovering(epoch) | Finding::Ended(epoch) => {
+            (Code::Sealed, "the ledger is not open", epoch)
+        }
+        Finding::Writable => (Code::Unauthorised, "the ledger is not in recovery", SealEpoch(0)),
+    };
+    let mut reply = WriteReply::refusal(code, detail);
+    reply.sealed_epoch = epoch;
+    reply
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! The quorum protocol as pure state machines: `step(state, event) -> effects`, no clock, no I/O, no randomness. The
+//! tasks around them, the model checker (`tests/model`) and the simulator run this same code.
+//!
+//! * [`quorum`]: the arithmetic of coverage (protocol 0).
+//! * [`writer`]: one writer of one open ledger (protocol 2).
+//! * [`recovery`]: one recoverer of one ledger (protocol 4).
+//! * [`mutation`]: rules that a test breaks on purpose.
+
+pub mod mutation;
+pub mod quorum;
+pub mod recovery;
+pub mod writer;

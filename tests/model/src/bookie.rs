@@ -1,0 +1,194 @@
+//! One bookie: the production ledger state over a log whose tail is not yet on stable storage.
+
+use bytes::Bytes;
+use geminga_bookie::ledger::{Effect, Event, Finding, Identity, LedgerState, Record, judge};
+use geminga_metastore::record::LedgerMeta;
+use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId, SealEpoch};
+
+/// Who asked, and what kind of request it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Caller {
+    pub(crate) client: usize,
+    pub(crate) ask: Ask,
+}
+
+/// The kind of a request, which decides what its reply means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Ask {
+    Hello,
+    Add,
+    Seal,
+    RecoveryAdd,
+}
+
+impl Ask {
+    fn of(op: &WriteOp) -> Self {
+        match op {
+            WriteOp::Hello => Self::Hello,
+            WriteOp::Add { .. } => Self::Add,
+            WriteOp::Seal => Self::Seal,
+            WriteOp::RecoveryAdd { .. } => Self::RecoveryAdd,
+            WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => unreachable!("the model sends no hints"),
+        }
+    }
+}
+
+/// A bookie and its log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Bookie {
+    me: Identity,
+    state: LedgerState,
+    log: Vec<Record>,
+    synced: usize,
+    /// Replies that wait for the log to be durable up to a length.
+    waiting: Vec<(usize, Caller, WriteReply)>,
+    /// Metadata checks under way, with what was read.
+    checks: Vec<(Caller, WriteRequest, Finding)>,
+    /// The highest seal it answered (I11) and the tail it then vouched for (I12).
+    answered: Option<(SealEpoch, EntryId)>,
+}
+
+/// What leaves a bookie.
+pub(crate) type Replies = Vec<(Caller, WriteReply)>;
+
+impl Bookie {
+    pub(crate) fn new(me: Identity, ledger: LedgerId) -> Self {
+        Self {
+            me,
+            state: LedgerState::unknown(ledger),
+            log: Vec::new(),
+            synced: 0,
+            waiting: Vec::new(),
+            checks: Vec::new(),
+            answered: None,
+        }
+    }
+
+    pub(crate) fn receive(
+        &mut self,
+        client: usize,
+        request: WriteRequest,
+        meta: &LedgerMeta,
+    ) -> Replies {
+        let to = Caller { client, ask: Ask::of(&request.op) };
+        let effects = self.state.step(&self.me, Event::Request { to, request });
+        self.carry_out(effects, meta)
+    }
+
+    pub(crate) fn has_check(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
+    /// The answer of the oldest metadata check arrives: what was read then, not what is true now.
+    pub(crate) fn finish_check(&mut self, meta: &LedgerMeta) -> Replies {
+        let (to, request, finding) = self.checks.remove(0);
+        let effects = self.state.step(&self.me, Event::Checked { to, request, finding });
+        self.carry_out(effects, meta)
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect<Caller>>, meta: &LedgerMeta) -> Replies {
+        let mut replies = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Append(record) => self.log.push(record),
+                Effect::ReplyNow(to, reply) => replies.push((to, reply)),
+                Effect::ReplyWhenDurable(to, reply) => {
+                    self.waiting.push((self.log.len(), to, reply))
+                }
+                Effect::CheckMetadata(to, request) => {
+                    let finding = judge(Some(meta), &self.me.member);
+                    self.checks.push((to, request, finding));
+                }
+                Effect::Compare { to, first, entries, equal } => {
+                    let same = entries
+                        .iter()
+                        .zip(first.0..)
+                        .all(|(sent, id)| self.stored(EntryId(id)) == Some(sent));
+                    let reply = if same {
+                        equal
+                    } else {
+                        WriteReply::refusal(Code::Conflict, "other content")
+                    };
+                    self.waiting.push((self.log.len(), to, reply));
+                }
+            }
+        }
+        replies.extend(self.release());
+        self.note(&replies);
+        replies
+    }
+
+    /// Replies whose records are durable by now.
+    fn release(&mut self) -> Replies {
+        let synced = self.synced;
+        let ready = self.waiting.iter().take_while(|(at, ..)| *at <= synced).count();
+        self.waiting.drain(..ready).map(|(_, to, reply)| (to, reply)).collect()
+    }
+
+    fn note(&mut self, replies: &Replies) {
+        for (to, reply) in replies {
+            if to.ask == Ask::Seal && reply.code == Code::Ok {
+                let answer = (reply.sealed_epoch, reply.durable_tail);
+                self.answered = self.answered.max(Some(answer));
+            }
+        }
+    }
+
+    pub(crate) fn can_sync(&self) -> bool {
+        self.synced < self.log.len()
+    }
+
+    pub(crate) fn sync(&mut self) -> Replies {
+        self.synced = self.log.len();
+        let replies = self.release();
+        self.note(&replies);
+        replies
+    }
+
+    /// Power is lost and returns: what was not synced is gone, the rest is replayed.
+    pub(crate) fn crash(&mut self) {
+        self.log.truncate(self.synced);
+        self.waiting.clear();
+        self.checks.clear();
+        let mut state = LedgerState::unknown(self.state.id());
+        for record in &self.log {
+            state.apply(record);
+        }
+        self.state = state;
+    }
+
+    /// An entry as stored, synced or not.
+    pub(crate) fn stored(&self, entry: EntryId) -> Option<&Bytes> {
+        Self::find(&self.log, entry)
+    }
+
+    /// An entry on stable storage.
+    pub(crate) fn durable(&self, entry: EntryId) -> Option<&Bytes> {
+        Self::find(&self.log[..self.synced], entry)
+    }
+
+    fn find(log: &[Record], entry: EntryId) -> Option<&Bytes> {
+        log.iter().find_map(|record| match record {
+            Record::Entries { first, entries, .. } => {
+                let at = usize::try_from(entry.0 - first.0).ok()?;
+                entries.get(at)
+            }
+            _ => None,
+        })
+    }
+
+    pub(crate) fn max_lac(&self) -> EntryId {
+        self.state.max_lac()
+    }
+
+    /// I11: what it answered about its seal still holds.
+    pub(crate) fn keeps_its_seal(&self) -> bool {
+        self.answered.is_none_or(|(epoch, _)| self.state.sealed_epoch() >= epoch)
+    }
+
+    /// I12: under the same seal the tail never shrinks below what was reported.
+    pub(crate) fn keeps_its_tail(&self, fragment_first: EntryId) -> bool {
+        self.answered.is_none_or(|(_, tail)| self.state.held().tail(fragment_first) >= tail)
+    }
+}

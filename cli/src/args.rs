@@ -1,0 +1,101 @@
+//! The command line as a whole, and the arguments that several commands share. The contract: flags may be added,
+//! their meanings never change.
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::command::{
+    bookie, cluster, consume, group, meta, perf, produce, serving, standalone, topic,
+};
+use crate::exit::EXIT_CODES;
+
+/// A streaming platform whose brokers hold no data: bookies keep it, in quorum-replicated ledgers.
+#[derive(Debug, Parser)]
+#[command(name = "geminga", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process: a broker, one bookie, metadata in a file.
+    Standalone(standalone::Args),
+    /// Run a storage node.
+    Bookie(bookie::Args),
+    /// Run a broker.
+    Serving(serving::Args),
+    /// Create, list, describe and delete topics.
+    Topic(topic::Args),
+    /// Write records from standard input, one a line.
+    Produce(produce::Args),
+    /// Read records to standard output.
+    Consume(consume::Args),
+    /// List, describe, delete and reset consumer groups.
+    Group(group::Args),
+    /// Initialise a cluster's metadata, or show who is in it.
+    Cluster(cluster::Args),
+    /// Look at the metadata store.
+    Meta(meta::Args),
+    /// Measure throughput and latency.
+    Perf(perf::Args),
+}
+
+/// Where a client command connects, and how it prints.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClientArgs {
+    /// Any broker: it forwards what it does not own.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "GEMINGA_SERVER",
+        default_value = "127.0.0.1:7070",
+        value_parser = host_port,
+        help_heading = "Connection"
+    )]
+    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) print: PrintArgs,
+}
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PrintArgs {
+    /// Tables for people or JSON for programs.
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = "Output")]
+    pub(crate) output: Output,
+}
+
+/// See [`PrintArgs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Tables and sentences.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Checks the shape of an address; the name is resolved when it is used.
+pub(crate) fn host_port(text: &str) -> Result<String, String> {
+    let wrong = || format!("`{text}` is not HOST:PORT");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || (host.contains(':') && !bracketed) || host.contains('/') {
+        return Err(wrong());
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` does not end with a port in 1..=65535")),
+    }
+}
+
+/// Splits `k=v` at its first `=`.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

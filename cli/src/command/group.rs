@@ -1,0 +1,97 @@
+//! `geminga group`: consumer groups as an operator sees them.
+
+use std::str::FromStr;
+
+use clap::Subcommand;
+
+use crate::args::ClientArgs;
+
+/// Arguments of `geminga group`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// List groups.
+    #[command(after_help = "Example:\n  geminga group list")]
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show a group's members, offsets and lag.
+    #[command(after_help = "Example:\n  geminga group describe billing --output json")]
+    Describe {
+        /// The group.
+        group: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Delete a group without members and its offsets.
+    #[command(after_help = "Example:\n  geminga group delete billing")]
+    Delete {
+        /// The group.
+        group: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Set the offsets of a group without members.
+    #[command(
+        after_help = "Examples:\n  geminga group reset-offsets billing --topic orders --to earliest\n  \
+                      geminga group reset-offsets billing --topic orders --to 2026-01-31T08:00:00Z"
+    )]
+    ResetOffsets {
+        /// The group.
+        group: String,
+        /// The topic; all its partitions are set.
+        #[arg(long, value_name = "T")]
+        topic: String,
+        /// `earliest`, `latest`, an offset, or a time like 2026-01-31T08:00:00Z.
+        #[arg(long, value_name = "earliest|latest|OFFSET|TIMESTAMP")]
+        to: Position,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Where a group should go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// At the first record there is.
+    Earliest,
+    /// After the last record.
+    Latest,
+    /// At this offset.
+    Offset(i64),
+    /// At the first record of this time or later: milliseconds since the Unix epoch.
+    TimestampMs(i64),
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" => return Ok(Self::Earliest),
+            "latest" => return Ok(Self::Latest),
+            _ => {}
+        }
+        if let Ok(offset) = text.parse::<i64>() {
+            return match offset {
+                0.. => Ok(Self::Offset(offset)),
+                _ => Err(format!("offset {offset} is negative")),
+            };
+        }
+        let wrong = || {
+            format!(
+                "`{text}` is not earliest, latest, an offset or a time like 2026-01-31T08:00:00Z"
+            )
+        };
+        let time = humantime::parse_rfc3339(text).map_err(|_| wrong())?;
+        let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
+        i64::try_from(since.as_millis()).map(Self::TimestampMs).map_err(|_| wrong())
+    }
+}

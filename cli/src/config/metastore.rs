@@ -1,0 +1,99 @@
+//! Where the metadata is: `etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]`, or `file://PATH` for what a standalone
+//! server keeps.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::host_port;
+use crate::exit::Failure;
+
+/// The cluster's name when the URL has none.
+const DEFAULT_CLUSTER: &str = "default";
+
+/// A metadata store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum MetastoreUrl {
+    /// An etcd cluster, and the prefix within it.
+    Etcd {
+        /// `HOST:PORT` each, at least one.
+        endpoints: Vec<String>,
+        /// Keys are below `/geminga/<cluster>/`.
+        cluster: String,
+    },
+    /// The file of a standalone server that is not running.
+    File(PathBuf),
+}
+
+impl MetastoreUrl {
+    /// The parts of an etcd URL: several processes cannot share a file.
+    pub(crate) fn require_etcd(&self) -> Result<(&[String], &str), Failure> {
+        match self {
+            Self::Etcd { endpoints, cluster } => Ok((endpoints, cluster)),
+            Self::File(_) => Err(Failure::usage(format!(
+                "--metastore {self}: a file serves one process only: use etcd://HOST:PORT here, \
+                 or run `geminga standalone`"
+            ))),
+        }
+    }
+}
+
+impl FromStr for MetastoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            |why: &str| format!("`{text}` {why}: write etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]");
+        if let Some(path) = text.strip_prefix("file://") {
+            if path.is_empty() {
+                return Err(format!("`{text}` names no file: write file://PATH"));
+            }
+            return Ok(Self::File(PathBuf::from(path)));
+        }
+        let rest = text.strip_prefix("etcd://").ok_or_else(|| wrong("has no known scheme"))?;
+        let (hosts, cluster) = match rest.split_once('/') {
+            Some((hosts, "")) => (hosts, DEFAULT_CLUSTER),
+            Some((hosts, cluster)) => (hosts, cluster),
+            None => (rest, DEFAULT_CLUSTER),
+        };
+        let endpoints = hosts
+            .split(',')
+            .map(|host| host_port(host).map_err(|why| wrong(&format!("is wrong ({why})"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if cluster.len() > 64 || !cluster.chars().all(plain) {
+            return Err(wrong(
+                "has a cluster name with other characters than letters, digits, - _ .",
+            ));
+        }
+        Ok(Self::Etcd { endpoints, cluster: cluster.to_owned() })
+    }
+}
+
+impl TryFrom<String> for MetastoreUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<MetastoreUrl> for String {
+    fn from(url: MetastoreUrl) -> Self {
+        url.to_string()
+    }
+}
+
+impl fmt::Display for MetastoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd { endpoints, cluster } => {
+                write!(f, "etcd://{}/{cluster}", endpoints.join(","))
+            }
+            Self::File(path) => write!(f, "file://{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The settings of `geminga serving`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Listen, LogOptions, MetastoreUrl, check_exposure, required};
+use crate::args::host_port;
+use crate::exit::Failure;
+
+/// What flags, variables and the file can say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct ServingOptions {
+    /// The cluster's metadata: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER].
+    #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
+    metastore: Option<MetastoreUrl>,
+    /// Where clients and other brokers connect [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "IP:PORT", env = "GEMINGA_GRPC")]
+    grpc: Option<Listen>,
+    /// Where /livez, /readyz and /metrics are [default: 127.0.0.1:7080].
+    #[arg(long, value_name = "IP:PORT", env = "GEMINGA_HTTP")]
+    http: Option<Listen>,
+    /// What others are told to connect to, when that is not the address of --grpc.
+    #[arg(long, value_name = "HOST:PORT", env = "GEMINGA_ADVERTISE", value_parser = host_port)]
+    advertise: Option<String>,
+    /// Where this broker is: a rack, a room, a zone.
+    #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
+    zone: Option<String>,
+    /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GEMINGA_INSECURE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    insecure: Option<bool>,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+/// What the server is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ServingSettings {
+    pub(crate) metastore: MetastoreUrl,
+    pub(crate) grpc: Listen,
+    pub(crate) http: Listen,
+    pub(crate) advertise: Option<String>,
+    pub(crate) zone: String,
+    pub(crate) insecure: bool,
+    pub(crate) log: LogOptions,
+}
+
+impl ServingOptions {
+    /// These options over those of the file, over the defaults; checked.
+    pub(crate) fn settle(self, file: Self) -> Result<ServingSettings, Failure> {
+        let metastore = self.metastore.or(file.metastore);
+        let settings = ServingSettings {
+            metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
+            grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
+            http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
+            advertise: self.advertise.or(file.advertise),
+            zone: self.zone.or(file.zone).unwrap_or_default(),
+            insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            log: self.log.over(file.log),
+        };
+        settings.metastore.require_etcd()?;
+        check_exposure(
+            settings.insecure,
+            &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],
+        )?;
+        Ok(settings)
+    }
+}

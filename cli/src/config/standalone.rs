@@ -1,0 +1,64 @@
+//! The settings of `geminga standalone`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Listen, LogOptions, check_exposure, required};
+use crate::exit::Failure;
+
+/// What flags, variables and the file can say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct StandaloneOptions {
+    /// Where everything is kept; created when it is not there.
+    #[arg(long, value_name = "DIR", env = "GEMINGA_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where clients connect [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "IP:PORT", env = "GEMINGA_GRPC")]
+    grpc: Option<Listen>,
+    /// Where /livez, /readyz and /metrics are [default: 127.0.0.1:7080].
+    #[arg(long, value_name = "IP:PORT", env = "GEMINGA_HTTP")]
+    http: Option<Listen>,
+    /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GEMINGA_INSECURE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    insecure: Option<bool>,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+/// What the server is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct StandaloneSettings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) grpc: Listen,
+    pub(crate) http: Listen,
+    pub(crate) insecure: bool,
+    pub(crate) log: LogOptions,
+}
+
+impl StandaloneOptions {
+    /// These options over those of the file, over the defaults; checked.
+    pub(crate) fn settle(self, file: Self) -> Result<StandaloneSettings, Failure> {
+        let settings = StandaloneSettings {
+            data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
+            grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
+            http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
+            insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            log: self.log.over(file.log),
+        };
+        check_exposure(
+            settings.insecure,
+            &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],
+        )?;
+        Ok(settings)
+    }
+}

@@ -1,0 +1,136 @@
+use std::io::Write;
+
+use clap::Parser;
+
+use super::*;
+use crate::args::{Cli, Command};
+use crate::exit::Exit;
+
+/// Options as the command line gives them; the variables are not set in tests.
+fn bookie(flags: &[&str]) -> BookieOptions {
+    let words = ["geminga", "bookie"].into_iter().chain(flags.iter().copied());
+    match Cli::try_parse_from(words).expect("valid flags").command {
+        Command::Bookie(args) => args.options,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("writable");
+    file
+}
+
+const MINIMAL: &str = "metastore = 'etcd://a:1'\ndata-dir = ['one']\n";
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file =
+        file(&format!("{MINIMAL}zone = 'file'\nlisten = '127.0.0.1:1'\n[log]\nformat = 'json'"));
+    let options = read_file(Some(file.path())).expect("valid file");
+    let settings = bookie(&["--zone", "flag", "--data-dir", "a", "--data-dir", "b,c"])
+        .settle(options)
+        .expect("complete");
+    assert_eq!(settings.zone, "flag");
+    assert_eq!(settings.data_dir, ["a", "b", "c"].map(PathBuf::from));
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(settings.http, None);
+    assert_eq!(settings.log.format, Some(LogFormat::Json));
+    assert_eq!(settings.log.filter.as_deref(), Some("info"));
+}
+
+#[test]
+fn printed_settings_are_a_valid_file_that_says_the_same() {
+    let settings = bookie(&[
+        "--metastore=etcd://a:1,b:2/prod",
+        "--data-dir=x",
+        "--http=0.0.0.0:7080",
+        "--insecure",
+        "--id=b1",
+        "--log-filter=debug",
+    ])
+    .settle(BookieOptions::default())
+    .expect("complete");
+    let file = file(&render(&settings).expect("printable"));
+    let again: BookieOptions = read_file(Some(file.path())).expect("valid");
+    assert_eq!(BookieOptions::default().settle(again).expect("complete"), settings);
+}
+
+#[test]
+fn a_false_flag_wins_over_a_true_file() {
+    let file = file(&format!("{MINIMAL}insecure = true\nlisten = '0.0.0.0:3181'"));
+    let read = || read_file(Some(file.path())).expect("valid file");
+    assert!(bookie(&[]).settle(read()).is_ok());
+    assert!(bookie(&["--insecure=false"]).settle(read()).is_err());
+}
+
+#[test]
+fn mistakes_in_the_file_are_named_by_line() {
+    for (text, expected) in [
+        ("zone = 'a'\nzoen = 'b'\n", "line 2: unknown field `zoen`"),
+        ("metastore = 'zk://a:1'\n", "line 1: `zk://a:1` has no known scheme"),
+        ("[log]\nlevel = 'info'\n", "line 2: unknown field `level`"),
+        ("listen = 7\n", "line 1: invalid type"),
+        ("zone =\n", "line 1: "),
+    ] {
+        let file = file(text);
+        let failure = read_file::<BookieOptions>(Some(file.path())).expect_err(text);
+        let line = failure.line().expect("a message");
+        assert!(line.contains(expected), "{line}");
+        assert_eq!(failure.exit, Exit::Usage);
+    }
+    let absent = read_file::<BookieOptions>(Some(Path::new("no/such/file"))).expect_err("absent");
+    assert!(absent.line().expect("a message").contains("--config no/such/file cannot be read"));
+}
+
+#[test]
+fn what_is_missing_says_where_it_can_come_from() {
+    let failure = bookie(&[]).settle(BookieOptions::default()).expect_err("nothing given");
+    assert_eq!(
+        failure.line().expect("a message"),
+        "--metastore is missing: give the flag, set GEMINGA_METASTORE, or name it in the file of --config"
+    );
+}
+
+#[test]
+fn listeners_that_others_reach_need_consent() {
+    let settle = |listen: &str| {
+        bookie(&["--metastore=etcd://a:1", "--data-dir=x", "--listen", listen])
+            .settle(BookieOptions::default())
+    };
+    for local in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(settle(local).is_ok(), "{local}");
+    }
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        let line = settle(open).expect_err(open).line().expect("a message");
+        assert!(line.contains("add --insecure"), "{line}");
+    }
+}
+
+#[test]
+fn a_wildcard_is_not_advertised() {
+    let open = "0.0.0.0:7070".parse().expect("an address");
+    assert!(advertised("--grpc", None, open).is_err());
+    assert_eq!(advertised("--grpc", Some("me:7070"), open).expect("given"), "me:7070");
+    let local = "127.0.0.1:7070".parse().expect("an address");
+    assert_eq!(advertised("--grpc", None, local).expect("its own"), "127.0.0.1:7070");
+}
+
+#[test]
+fn metastore_urls() {
+    for (text, shown) in [
+        ("etcd://a:1", "etcd://a:1/default"),
+        ("etcd://a:1/", "etcd://a:1/default"),
+        ("etcd://a:1,[::1]:2/prod-1", "etcd://a:1,[::1]:2/prod-1"),
+        ("file://data/metadata.redb", "file://data/metadata.redb"),
+    ] {
+        assert_eq!(text.parse::<MetastoreUrl>().expect(text).to_string(), shown);
+    }
+    for wrong in
+        ["", "a:1", "etcd://", "etcd://a", "etcd://a:0", "etcd://a:1,", "etcd://a:1/x/y", "file://"]
+    {
+        assert!(wrong.parse::<MetastoreUrl>().is_err(), "{wrong}");
+    }
+    let file: MetastoreUrl = "file://x".parse().expect("valid");
+    assert!(file.require_etcd().is_err());
+}

@@ -1,0 +1,135 @@
+//! The HTTP side of every server: `/livez` (the process answers), `/readyz` (it can do its work now) and `/metrics`
+//! (Prometheus text). Read only. It starts before the server's parts and ends after them, so that a probe sees a
+//! slow start and a drain for what they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use geminga_runtime::Tasks;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+use crate::exit::Failure;
+
+/// Upper bounds of latency histograms in seconds: from a memory copy to a hung disk.
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// Upper bounds of size histograms in bytes.
+const BYTES: &[f64] =
+    &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+/// How often histograms are folded, so that an unscraped server does not grow.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What a part answers when it is asked whether it can work: `Err` says why not.
+type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Whether the process can do its work. Not ready until a server part has given its check. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Readiness(Arc<Mutex<Phase>>);
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Starting,
+    Running(Vec<Check>),
+    Stopping,
+}
+
+impl Readiness {
+    /// From now on ready whenever every check says so.
+    pub(crate) fn running(&self, checks: Vec<Check>) {
+        *self.0.lock() = Phase::Running(checks);
+    }
+
+    /// From now on not ready.
+    pub(crate) fn stopping(&self) {
+        *self.0.lock() = Phase::Stopping;
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match &*self.0.lock() {
+            Phase::Starting => Err("starting".to_owned()),
+            Phase::Running(checks) => checks.iter().try_for_each(|check| check()),
+            Phase::Stopping => Err("stopping".to_owned()),
+        }
+    }
+}
+
+/// Starts collecting metrics for the process. To be called once, before the parts start.
+pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES))
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(Failure::new)
+}
+
+/// Serves until the tasks are cancelled.
+pub(crate) fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: PrometheusHandle,
+    tasks: &Tasks,
+) {
+    let app = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(render).with_state(metrics));
+    let stop = tasks.cancelled();
+    tasks.spawn("http", async move {
+        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop).await {
+            tracing::error!(%error, "http listener failed");
+        }
+    });
+}
+
+/// Keeps histograms folded until the tasks are cancelled, scraped or not.
+pub(crate) fn keep_up(metrics: PrometheusHandle, tasks: &Tasks) {
+    let stop = tasks.cancelled();
+    tasks.spawn("metrics-upkeep", async move {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = ticks.tick() => metrics.run_upkeep(),
+            }
+        }
+    });
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
+    match readiness.check() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    }
+}
+
+async fn render(State(metrics): State<PrometheusHandle>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_while_every_part_is() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.check(), Err("starting".to_owned()));
+        readiness.running(vec![Box::new(|| Ok(())), Box::new(|| Err("no lease".to_owned()))]);
+        assert_eq!(readiness.check(), Err("no lease".to_owned()));
+        readiness.running(vec![Box::new(|| Ok(()))]);
+        assert_eq!(readiness.check(), Ok(()));
+        readiness.stopping();
+        assert_eq!(readiness.check(), Err("stopping".to_owned()));
+    }
+}

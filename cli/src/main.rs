@@ -1,0 +1,39 @@
+//! The `geminga` binary. It composes the parts of all other packages and is the only place that reads files, flags
+//! and environment variables.
+//!
+//! * [`command`]: one file per command, its arguments beside its work.
+//! * [`config`]: what a server is told, from flags, variables and a file.
+//! * [`exit`]: what a command ends with.
+
+mod args;
+mod command;
+mod config;
+mod exit;
+mod http;
+mod logging;
+mod server;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        // Someone was first: there is only one provider in this build, so it is the same one.
+    }
+    match command::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                // Nothing can be said when stderr is gone; the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "error: {line}");
+            }
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What all servers do alike: settle the configuration, bind ports before anything else happens, serve HTTP, run
+//! until a signal, stop in order under a deadline.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use geminga_runtime::Tasks;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Listen;
+use crate::exit::{Exit, Failure};
+use crate::http::{self, Readiness};
+
+/// How long a server may take to finish what it accepted.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// The frame of one server process.
+pub(crate) struct Server {
+    /// Everything the server's parts run; cancelled by a signal.
+    pub(crate) parts: Tasks,
+    /// What `/readyz` answers.
+    pub(crate) readiness: Readiness,
+    frame: Tasks,
+    signals: Signals,
+}
+
+impl Server {
+    /// Starts metrics, signal handling and, where asked for, HTTP. Must run inside the runtime.
+    pub(crate) fn start(http: Option<TcpListener>) -> Result<Self, Failure> {
+        let signals = Signals::new().map_err(Failure::new)?;
+        let frame = Tasks::new("frame");
+        let readiness = Readiness::default();
+        let metrics: PrometheusHandle = http::install_metrics()?;
+        http::keep_up(metrics.clone(), &frame);
+        if let Some(listener) = http {
+            http::serve(listener, readiness.clone(), metrics, &frame);
+        }
+        Ok(Self { parts: Tasks::new("server"), readiness, frame, signals })
+    }
+
+    /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which
+    /// all tasks are waited for. A second signal ends the waiting.
+    pub(crate) async fn run<F: Future<Output = ()>>(mut self, drain: F) -> Result<(), Failure> {
+        let failed = self.parts.cancelled();
+        let by_signal = tokio::select! {
+            name = self.signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                true
+            }
+            () = failed => false,
+        };
+        self.readiness.stopping();
+        let stop = async {
+            if tokio::time::timeout(DRAIN, drain).await.is_err() {
+                tracing::warn!("stopping without having finished everything that was accepted");
+            }
+            self.parts.finish(DRAIN).await;
+            self.frame.finish(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = stop => {}
+            name = self.signals.next() => {
+                tracing::warn!(signal = name, "stopping at once");
+                return Err(Failure::with(Exit::Interrupted, "stopped before the drain was done"));
+            }
+        }
+        if by_signal {
+            Ok(())
+        } else {
+            Err(Failure::new("a part of the server failed: see the log lines above"))
+        }
+    }
+}
+
+/// SIGTERM and SIGINT, from the moment it is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one's name. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own until it ends.
+pub(crate) fn block_on<F>(future: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::new)?
+        .block_on(future)
+}
+
+/// Binds a listener, so that a port that is taken is found out before anything is written anywhere.
+pub(crate) async fn bind(flag: &str, listen: Listen) -> Result<TcpListener, Failure> {
+    TcpListener::bind(listen.0).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::new(format!(
+            "{flag} {listen} is in use by another process: stop it, or choose another port"
+        ))
+        .because("PORT_IN_USE"),
+        io::ErrorKind::PermissionDenied => Failure::new(format!(
+            "{flag} {listen} needs more rights than this process has: choose a port above 1023"
+        )),
+        _ => Failure::new(format!("{flag} {listen} cannot be listened on: {error}")),
+    })
+}

@@ -1,0 +1,6 @@
+//! The serving broker. It keeps nothing durable of its own: partitions are segments on ledgers, groups are state
+//! machines on internal partitions (DESIGN 6 and 7).
+
+pub mod groups;
+pub mod rpc;
+pub mod statelog;

@@ -1,0 +1,1 @@
+//! The gRPC services, one file each. They translate at the edge: nothing below them knows messages of the wire.

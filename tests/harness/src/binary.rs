@@ -1,0 +1,32 @@
+//! Where the program under test is.
+
+use std::path::{Path, PathBuf};
+
+/// The `geminga` binary: `GEMINGA_BIN`, or the one beside the running test in the target directory.
+///
+/// # Panics
+/// When it is not there.
+pub fn geminga() -> PathBuf {
+    if let Some(path) = std::env::var_os("GEMINGA_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("a running program has a path");
+    // target/<profile>/deps/<test>
+    let profile = test.parent().and_then(Path::parent).expect("tests run in target/<profile>/deps");
+    let binary = profile.join("geminga");
+    assert!(
+        binary.is_file(),
+        "{} is not there: run `make e2e`, or build it with `cargo build --bin geminga`, or set GEMINGA_BIN",
+        binary.display()
+    );
+    binary
+}
+
+/// The root of the repository.
+///
+/// # Panics
+/// When the sources were moved since the build.
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("this package is in tests/harness").to_owned()
+}

@@ -1,0 +1,202 @@
+//! Client commands of the binary, as a user runs them. Their output goes to files, so that no pipe can fill up
+//! while the test looks elsewhere.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::{binary, wait};
+
+/// Runs commands against one server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    server: String,
+    dir: PathBuf,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: Vec<u8>,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The output, when it went well.
+    ///
+    /// # Panics
+    /// When the exit code is not 0.
+    #[track_caller]
+    pub fn ok(self) -> Vec<u8> {
+        assert_eq!(self.code, Some(0), "stderr: {}", self.stderr);
+        self.stdout
+    }
+
+    /// The line of complaint, when it was refused.
+    ///
+    /// # Panics
+    /// When it exited with 0, or did not complain in exactly one line that ends with `reason`.
+    #[track_caller]
+    pub fn refused(self, reason: &str) -> String {
+        assert_ne!(
+            self.code,
+            Some(0),
+            "not refused; stdout: {:?}",
+            String::from_utf8_lossy(&self.stdout)
+        );
+        let line = self.stderr.trim_end();
+        assert_eq!(line.lines().count(), 1, "not one line: {line}");
+        assert!(line.ends_with(&format!("({reason})")), "not {reason}: {line}");
+        line.to_owned()
+    }
+}
+
+impl Client {
+    /// Commands against `server`, with their files in `dir`.
+    pub fn new(server: &str, dir: &Path) -> Self {
+        Self { server: server.to_owned(), dir: dir.to_owned() }
+    }
+
+    /// Runs a command to its end with this input.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end in time.
+    pub fn run_with(&self, args: &[&str], input: &[u8]) -> Finished {
+        let mut running = self.spawn(args);
+        running.feed(input);
+        running.finish()
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end in time.
+    pub fn run(&self, args: &[&str]) -> Finished {
+        self.run_with(args, b"")
+    }
+
+    /// Runs a command with `--output json` and reads what it prints.
+    ///
+    /// # Panics
+    /// When it fails, or prints something else.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let stdout = self.run(&args).ok();
+        serde_json::from_slice(&stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {}", String::from_utf8_lossy(&stdout)))
+    }
+
+    /// Starts a command.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(&self, args: &[&str]) -> Running {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", args.first().copied().unwrap_or("geminga"));
+        let [stdout, stderr] = ["out", "err"].map(|end| self.dir.join(format!("{name}.{end}")));
+        let create =
+            |path: &Path| File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut child = Command::new(binary::geminga())
+            .args(args)
+            .env("GEMINGA_SERVER", &self.server)
+            .stdin(Stdio::piped())
+            .stdout(create(&stdout))
+            .stderr(create(&stderr))
+            .spawn()
+            .unwrap_or_else(|e| panic!("geminga {args:?}: {e}"));
+        let stdin = child.stdin.take();
+        let what = format!("geminga {}", args.join(" "));
+        Running { what, child, stdin, stdout, stderr }
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Running {
+    what: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Running {
+    /// Writes to its standard input. Blocks while the command does not read. A command that has ended loses it.
+    ///
+    /// # Panics
+    /// When the input was closed before.
+    pub fn feed(&mut self, input: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("the input is open");
+        if let Err(error) = stdin.write_all(input) {
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{}: {error}", self.what);
+        }
+    }
+
+    /// Ends its standard input.
+    pub fn close(&mut self) {
+        self.stdin = None;
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        std::fs::read(&self.stdout).unwrap_or_default()
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Panics
+    /// Never for a child of our own.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("own child").is_none()
+    }
+
+    /// Kills it with -9 and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Fails only when it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends its input and waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn finish(self) -> Finished {
+        self.finish_within(Duration::from_secs(120))
+    }
+
+    /// As [`Self::finish`], with its own deadline.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn finish_within(mut self, patience: Duration) -> Finished {
+        self.close();
+        let what = format!("the end of `{}`", self.what);
+        let child = &mut self.child;
+        let status = wait::within(patience, &what, || child.try_wait().expect("own child"));
+        Finished {
+            code: status.code(),
+            stdout: self.stdout(),
+            stderr: std::fs::read_to_string(&self.stderr).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let stderr = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+            eprintln!("---- {}: standard error:\n{stderr}", self.what);
+        }
+        self.kill();
+    }
+}

@@ -1,0 +1,15 @@
+//! Real processes for tests: they are started, killed, paused and started again as an operator or a failing machine
+//! would do it, and driven by the commands that users type.
+
+#![allow(clippy::print_stderr, reason = "a failing test shows the logs of its processes")]
+
+pub mod binary;
+mod client;
+pub mod flights;
+pub mod http;
+pub mod port;
+mod process;
+pub mod wait;
+
+pub use client::{Client, Finished, Running};
+pub use process::Process;

@@ -4,6 +4,7 @@
 //! * [`bookie`]: the bookie protocol as validated types.
 //! * [`caps`]: every hard limit that nobody should have to tune.
 //! * [`entry`]: the immutable byte string that a ledger stores (protocol 1.5).
+//! * [`murmur`]: the hash that places keys and groups.
 //! * [`reason`]: the stable reasons that the public API's errors carry.
 //! * [`v1`] and [`internal`]: generated gRPC messages, public and between our own processes.
 
@@ -11,6 +12,7 @@ pub mod bookie;
 pub mod caps;
 pub mod entry;
 pub mod ids;
+pub mod murmur;
 pub mod reason;
 
 /// Generated code refers to its packages by their place, so the modules mirror them.

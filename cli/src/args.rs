@@ -98,4 +98,6 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tests;

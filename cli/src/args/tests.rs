@@ -90,7 +90,7 @@ fn consume_has_its_defaults() {
     let Command::Consume(args) = parse("geminga consume t") else { panic!("not consume") };
     let consume::Args { group, from_beginning, until_end, format, .. } = args;
     assert_eq!((group, from_beginning, until_end), (None, false, false));
-    assert_eq!(format, consume::Format::Value);
+    assert_eq!(format, None);
 }
 
 #[test]

@@ -25,9 +25,9 @@ pub(crate) struct Args {
     /// whichever member read it.
     #[arg(long)]
     pub(crate) until_end: bool,
-    /// How a record looks.
-    #[arg(long, value_enum, default_value_t = Format::Value)]
-    pub(crate) format: Format,
+    /// How a record looks [default: value; with --output json: json].
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

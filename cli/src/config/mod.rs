@@ -52,6 +52,7 @@ pub(crate) struct LogOptions {
     #[arg(
         id = "log_format",
         long = "log-format",
+        value_name = "FORMAT",
         value_enum,
         env = "GEMINGA_LOG_FORMAT",
         help_heading = "Logging"

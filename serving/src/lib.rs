@@ -2,5 +2,7 @@
 //! machines on internal partitions (DESIGN 6 and 7).
 
 pub mod groups;
+pub mod ownership;
 pub mod rpc;
 pub mod statelog;
+pub mod topics;

@@ -1,0 +1,105 @@
+//! When a broker counts as dead: a pure state machine over what a watch on `brokers/` shows and over how long the
+//! metadata store was out of reach. The coordinator's task owns it, from the start of the process, elected or not.
+//!
+//! A broker's key lives by a lease, so its absence says that the broker died, left, or that *the store* was paused and
+//! ended the leases of living brokers on resuming. These register again under the same id, and no term may
+//! change because the store was away (DESIGN 6). So absence counts as death
+//!
+//! * **at once** when the watch showed the key being deleted while this process had contact throughout: a pause that
+//!   ends a kept-alive lease is longer than the time to live minus one keep-alive interval, so whoever had contact more
+//!   recently than half a time to live ago knows that no such pause took place. A clean shutdown revokes the lease and
+//!   looks the same;
+//! * **otherwise** one time to live plus two seconds after the absence was first noticed. This is the rule of
+//!   DESIGN 6 for a coordinator that was just elected or had no contact: it has seen no deletion, or not with contact.
+//!   A broker that was watching with contact before its election has seen as much as an elected one;
+//! * **at once** in a process that is the only possible broker (standalone: the embedded store is locked by this process
+//!   and drops the leases of former ones when it is opened).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use geminga_proto::ids::BrokerId;
+use tokio::time::Instant;
+
+/// Added to the time to live before an unexplained absence counts as death (DESIGN 6).
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// Who lives, who may, and who does not.
+#[derive(Debug)]
+pub struct Liveness {
+    ttl: Duration,
+    sole: bool,
+    present: BTreeSet<BrokerId>,
+    /// Absent, but not certainly dead before this time.
+    suspect: BTreeMap<BrokerId, Instant>,
+}
+
+impl Liveness {
+    /// Nobody is known yet. `ttl`: of the brokers' leases. `sole`: no other broker can exist.
+    pub fn new(ttl: Duration, sole: bool) -> Self {
+        Self { ttl, sole, present: BTreeSet::new(), suspect: BTreeMap::new() }
+    }
+
+    /// A full list, at the start or after history was lost: what it lacks went unseen.
+    pub fn on_snapshot(&mut self, now: Instant, present: BTreeSet<BrokerId>) {
+        let gone: Vec<BrokerId> = self.present.difference(&present).copied().collect();
+        for broker in gone {
+            self.suspect(now, broker);
+        }
+        self.suspect.retain(|broker, _| !present.contains(broker));
+        self.present = present;
+    }
+
+    /// A key appeared, for the first time or again.
+    pub fn on_registered(&mut self, broker: BrokerId) {
+        self.suspect.remove(&broker);
+        self.present.insert(broker);
+    }
+
+    /// The watch showed a key being deleted. `last_contact`: start of the last request that the store answered to
+    /// this process before the deletion was noticed.
+    pub fn on_deleted(&mut self, now: Instant, broker: BrokerId, last_contact: Instant) {
+        self.present.remove(&broker);
+        let in_contact = now.saturating_duration_since(last_contact) <= self.ttl / 2;
+        if in_contact {
+            // Known dead: also what was only suspected before, since its key was there to be deleted.
+            self.suspect.insert(broker, now);
+        } else {
+            self.suspect(now, broker);
+        }
+    }
+
+    /// Owners named by the assignment: who is absent without having been seen is suspected from now on. What
+    /// nobody names any more is forgotten.
+    pub fn on_owners(&mut self, now: Instant, owners: &BTreeSet<BrokerId>) {
+        for broker in owners {
+            if !self.present.contains(broker) {
+                self.suspect(now, *broker);
+            }
+        }
+        self.suspect.retain(|broker, deadline| owners.contains(broker) || *deadline > now);
+    }
+
+    fn suspect(&mut self, now: Instant, broker: BrokerId) {
+        let deadline = if self.sole { now } else { now + self.ttl + GRACE };
+        self.suspect.entry(broker).or_insert(deadline);
+    }
+
+    /// Brokers that are registered.
+    pub fn live(&self) -> &BTreeSet<BrokerId> {
+        &self.present
+    }
+
+    /// Brokers that are absent but not certainly dead.
+    pub fn suspects(&self, now: Instant) -> BTreeSet<BrokerId> {
+        self.suspect.iter().filter(|(_, deadline)| **deadline > now).map(|(b, _)| *b).collect()
+    }
+
+    /// When the next suspect counts as dead, if nothing happens before.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.suspect.values().copied().filter(|deadline| *deadline > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,412 @@
+//! Topic configs under Kafka's names: one table that says of each whether it takes effect, is accepted without effect, or
+//! is refused (DESIGN 8). `docs/topic-configs.md` is generated from it by a test.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use geminga_proto::caps;
+use geminga_proto::reason::{ApiError, Reason};
+
+/// What a config does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Does what Kafka's documentation says.
+    Effective,
+    /// Accepted and shown, without any effect, which is harmless.
+    Inert,
+    /// Refused, but for the values that ask for what is done anyway.
+    Refused,
+}
+
+/// The values that a config takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Type {
+    /// A whole number within bounds.
+    Integer {
+        /// Smallest.
+        min: i64,
+        /// Largest.
+        max: i64,
+    },
+    /// A number with a fraction within bounds.
+    Fraction {
+        /// Smallest.
+        min: f64,
+        /// Largest.
+        max: f64,
+    },
+    /// `true` or `false`.
+    Boolean,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// Any short text.
+    Text,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Type,
+    /// What holds when it is not set.
+    pub default: &'static str,
+    /// What it does.
+    pub effect: Effect,
+    /// Of a refused config: the values that are accepted all the same.
+    pub accepted: &'static [&'static str],
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    kind: Type,
+    default: &'static str,
+    effect: Effect,
+    doc: &'static str,
+) -> Config {
+    Config { name, kind, default, effect, accepted: &[], doc }
+}
+
+const fn refused(
+    name: &'static str,
+    kind: Type,
+    default: &'static str,
+    accepted: &'static [&'static str],
+    doc: &'static str,
+) -> Config {
+    Config { name, kind, default, effect: Effect::Refused, accepted, doc }
+}
+
+const fn at_least(min: i64) -> Type {
+    Type::Integer { min, max: i64::MAX }
+}
+
+/// Longest value of a config; Kafka's longest are lists of replicas.
+const MAX_VALUE_BYTES: usize = 1024;
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const SEGMENT_BYTES: &str = "segment.bytes";
+const SEGMENT_MS: &str = "segment.ms";
+
+use Effect::{Effective, Inert};
+
+/// Every config that is known, by name.
+pub const TABLE: &[Config] = &[
+    refused(
+        "cleanup.policy",
+        Type::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
+        "delete",
+        &["delete", "compact"],
+        "`delete` deletes nothing while retention is unlimited. `compact` is accepted as: keeps everything, never deletes.",
+    ),
+    refused(
+        "compression.type",
+        Type::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        "producer",
+        &["producer"],
+        "Batches are stored exactly as the producer compressed them.",
+    ),
+    row("delete.retention.ms", at_least(0), "86400000", Inert, "There is no compaction yet."),
+    row(
+        "file.delete.delay.ms",
+        at_least(0),
+        "60000",
+        Inert,
+        "Bookies decide when a log file goes.",
+    ),
+    row(
+        "flush.messages",
+        at_least(1),
+        "9223372036854775807",
+        Inert,
+        "Every acknowledged record is on stable storage already.",
+    ),
+    row(
+        "flush.ms",
+        at_least(0),
+        "9223372036854775807",
+        Inert,
+        "Every acknowledged record is on stable storage already.",
+    ),
+    row(
+        "follower.replication.throttled.replicas",
+        Type::Text,
+        "",
+        Inert,
+        "There are no follower replicas.",
+    ),
+    row(
+        "index.interval.bytes",
+        at_least(0),
+        "4096",
+        Inert,
+        "Offsets are found by entry, not by a sparse index.",
+    ),
+    row(
+        "leader.replication.throttled.replicas",
+        Type::Text,
+        "",
+        Inert,
+        "There are no follower replicas.",
+    ),
+    refused(
+        "local.retention.bytes",
+        at_least(-2),
+        "-2",
+        &["-2"],
+        "There is no tiered storage yet.",
+    ),
+    refused("local.retention.ms", at_least(-2), "-2", &["-2"], "There is no tiered storage yet."),
+    row(
+        "max.compaction.lag.ms",
+        at_least(1),
+        "9223372036854775807",
+        Inert,
+        "There is no compaction yet.",
+    ),
+    row(
+        MAX_MESSAGE_BYTES,
+        Type::Integer { min: 1, max: caps::MAX_BATCH_BYTES as i64 },
+        "1048588",
+        Effective,
+        "Largest record batch, as compressed by the producer, in bytes.",
+    ),
+    row(
+        "message.downconversion.enable",
+        Type::Boolean,
+        "true",
+        Inert,
+        "Only batches of format v2 are served.",
+    ),
+    row(
+        "message.timestamp.after.max.ms",
+        at_least(0),
+        "9223372036854775807",
+        Inert,
+        "Timestamps are not checked yet.",
+    ),
+    row(
+        "message.timestamp.before.max.ms",
+        at_least(0),
+        "9223372036854775807",
+        Inert,
+        "Timestamps are not checked yet.",
+    ),
+    refused(
+        "message.timestamp.type",
+        Type::Choice(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        &["CreateTime"],
+        "Records keep the producer's timestamps.",
+    ),
+    row(
+        "min.cleanable.dirty.ratio",
+        Type::Fraction { min: 0.0, max: 1.0 },
+        "0.5",
+        Inert,
+        "There is no compaction yet.",
+    ),
+    row("min.compaction.lag.ms", at_least(0), "0", Inert, "There is no compaction yet."),
+    row(
+        "min.insync.replicas",
+        at_least(1),
+        "1",
+        Inert,
+        "The topic's ack quorum says how many copies are durable before an acknowledgement.",
+    ),
+    row(
+        "preallocate",
+        Type::Boolean,
+        "false",
+        Inert,
+        "Bookies prepare their log files by themselves.",
+    ),
+    row(
+        "remote.log.copy.disable",
+        Type::Boolean,
+        "false",
+        Inert,
+        "There is no tiered storage yet.",
+    ),
+    row(
+        "remote.log.delete.on.disable",
+        Type::Boolean,
+        "false",
+        Inert,
+        "There is no tiered storage yet.",
+    ),
+    refused(
+        "remote.storage.enable",
+        Type::Boolean,
+        "false",
+        &["false"],
+        "There is no tiered storage yet.",
+    ),
+    refused(
+        "retention.bytes",
+        at_least(-1),
+        "-1",
+        &["-1"],
+        "Nothing is deleted by size yet: -1, unlimited.",
+    ),
+    refused(
+        "retention.ms",
+        at_least(-1),
+        "-1",
+        &["-1"],
+        "Nothing is deleted by age yet: -1, unlimited.",
+    ),
+    row(
+        SEGMENT_BYTES,
+        Type::Integer { min: 65_536, max: i64::MAX },
+        "1073741824",
+        Effective,
+        "A partition starts a new ledger when the newest holds this many bytes.",
+    ),
+    row("segment.index.bytes", at_least(4), "10485760", Inert, "There are no index files."),
+    row("segment.jitter.ms", at_least(0), "0", Inert, "Partitions do not roll together."),
+    row(
+        SEGMENT_MS,
+        Type::Integer { min: 100, max: i64::MAX },
+        "604800000",
+        Effective,
+        "A partition starts a new ledger when the newest is this old, in milliseconds.",
+    ),
+    refused(
+        "unclean.leader.election.enable",
+        Type::Boolean,
+        "false",
+        &["false"],
+        "Never: an acknowledged record is not given up for availability.",
+    ),
+];
+
+impl Type {
+    /// Why `value` does not fit, if it does not.
+    fn check(self, value: &str) -> Result<(), String> {
+        let fits = match self {
+            Self::Integer { min, max } => {
+                value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n))
+            }
+            Self::Fraction { min, max } => {
+                value.parse::<f64>().is_ok_and(|n| (min..=max).contains(&n))
+            }
+            Self::Boolean => matches!(value, "true" | "false"),
+            Self::Choice(choices) => choices.contains(&value),
+            Self::Text => value.len() <= MAX_VALUE_BYTES && !value.contains(char::is_control),
+        };
+        if fits { Ok(()) } else { Err(format!("must be {self}")) }
+    }
+}
+
+impl std::fmt::Display for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer { min, max: i64::MAX } => write!(f, "a whole number from {min}"),
+            Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
+            Self::Fraction { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Boolean => f.write_str("true or false"),
+            Self::Choice(choices) => write!(f, "one of {}", choices.join(" ")),
+            Self::Text => write!(f, "a text of at most {MAX_VALUE_BYTES} bytes"),
+        }
+    }
+}
+
+/// The row of a config.
+pub fn lookup(name: &str) -> Option<&'static Config> {
+    TABLE.iter().find(|c| c.name == name)
+}
+
+/// Checks one setting.
+///
+/// # Errors
+/// [`Reason::InvalidConfig`] with one line that names it.
+pub fn check(name: &str, value: &str) -> Result<(), ApiError> {
+    let invalid = |why: String| Err(ApiError::new(Reason::InvalidConfig, why));
+    let Some(config) = lookup(name) else {
+        let shown: String = name.chars().take(64).collect();
+        return invalid(format!("topic config {shown:?} is unknown: see docs/topic-configs.md"));
+    };
+    if let Err(why) = config.kind.check(value) {
+        let shown: String = value.chars().take(64).collect();
+        return invalid(format!("topic config {name} {why}, not {shown:?}"));
+    }
+    if config.effect == Effect::Refused && !config.accepted.contains(&value) {
+        return invalid(format!(
+            "topic config {name}={value} is not supported: use {} or leave it out",
+            config.accepted.join(" or ")
+        ));
+    }
+    Ok(())
+}
+
+/// Checks all settings of a topic.
+///
+/// # Errors
+/// [`Reason::InvalidConfig`] for the first bad one by name.
+pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    configs.iter().try_for_each(|(name, value)| check(name, value))
+}
+
+/// The settings that take effect, as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Largest record batch, in bytes.
+    pub max_message_bytes: usize,
+    /// Payload bytes of a ledger at which the partition rolls.
+    pub segment_bytes: u64,
+    /// Age of a ledger at which the partition rolls, in milliseconds.
+    pub segment_ms: u64,
+}
+
+impl Settings {
+    /// From a topic's stored configs. A value that does not fit (written by a newer version) counts as not set.
+    pub fn from_configs(configs: &BTreeMap<String, String>) -> Self {
+        let number = |name: &str| {
+            let config = lookup(name).expect("effective configs are in the table");
+            let said = configs.get(name).filter(|v| config.kind.check(v).is_ok());
+            let text = said.map_or(config.default, String::as_str);
+            text.parse::<u64>().expect("effective configs are positive numbers")
+        };
+        Self {
+            max_message_bytes: usize::try_from(number(MAX_MESSAGE_BYTES)).unwrap_or(usize::MAX),
+            segment_bytes: number(SEGMENT_BYTES),
+            segment_ms: number(SEGMENT_MS),
+        }
+    }
+}
+
+/// `docs/topic-configs.md`.
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Topic configs\n\n\
+         Generated from `serving/src/topics/config.rs` by its test; do not edit.\n\n\
+         Names are Kafka's. *effective*: does what it says. *inert*: accepted and shown, without effect. *refused*:\n\
+         only the values named are accepted, since they ask for what is done anyway. Any other name is refused.\n\n\
+         | config | values | default | state | notes |\n|---|---|---|---|---|\n",
+    );
+    for config in TABLE {
+        let state = match config.effect {
+            Effect::Effective => "effective".to_owned(),
+            Effect::Inert => "inert".to_owned(),
+            Effect::Refused => format!("refused, but for `{}`", config.accepted.join("`, `")),
+        };
+        let default = if config.default.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("`{}`", config.default)
+        };
+        writeln!(
+            out,
+            "| `{}` | {} | {default} | {state} | {} |",
+            config.name, config.kind, config.doc
+        )
+        .expect("writing to a string never fails");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,27 @@
 //! The quorum-replicated ledger: segments written by one broker, copied to bookies, sealed and closed so that nothing
-//! acknowledged is ever lost (`docs/` and protocol rule ids such as W3 or F2 name the rules).
+//! acknowledged is ever lost. Rule ids such as W3 or F2 name the rules of the replication protocol.
 //!
-//! * [`core`]: the protocol as pure state machines.
+//! * [`core`]: the protocol as pure state machines; everything else moves their messages.
+//! * [`LedgerClient`]: creates, opens and recovers ledgers.
+//! * [`Writer`]: appends to one open ledger. [`Reader`]: reads with fail-over between replicas.
+//! * [`Bookies`], [`BookieConnection`]: the seam to the network; [`BookieDirectory`] is the production side of it.
 
+mod append;
+mod client;
+mod config;
+mod connection;
 pub mod core;
+mod directory;
+mod metrics;
+mod placement;
+mod read;
+mod recover;
+mod transport;
+
+pub use append::{AppendRefused, CloseError, Health, Outcome, Writer};
+pub use client::{CreateError, CreateSpec, LedgerClient, Parts, RollError};
+pub use config::Config;
+pub use connection::{BookieConnection, Bookies, ConnectionLost};
+pub use directory::BookieDirectory;
+pub use read::{ReadError, Reader};
+pub use recover::RecoverError;

@@ -1,8 +1,10 @@
 //! One validated type per kind of key. A value that does not convert is refused where it is read; nothing behind
 //! this module meets a half-valid record.
 
+mod bookie;
 mod ledger;
 
+pub use bookie::{LiveBookie, LiveDisk};
 pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
 
 /// The format number that every value starts with today.

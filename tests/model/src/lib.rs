@@ -8,7 +8,9 @@ mod bookie;
 mod metadata;
 mod properties;
 mod recoverer;
+mod sizes;
 mod world;
 mod writer;
 
+pub use sizes::{DURABILITY, broken_rules, sizes};
 pub use world::{Action, Size, World};

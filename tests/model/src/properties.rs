@@ -4,11 +4,12 @@ use geminga_metastore::record::{CloseKind, LedgerState};
 use geminga_proto::ids::EntryId;
 use stateright::Property;
 
+use crate::sizes::DURABILITY;
 use crate::world::{Size, World};
 
 pub(crate) fn all() -> Vec<Property<Size>> {
     vec![
-        Property::always("I1, I3: nothing acknowledged is beyond the end", |_, world: &World| {
+        Property::always(DURABILITY, |_, world: &World| {
             end(world).is_none_or(|last| world.writer.acked <= last)
         }),
         Property::always("I2: a closed ledger is readable from Qa members", |_, world: &World| {

@@ -224,7 +224,7 @@ impl World {
         let requests = match recoverer.calls.remove(0) {
             Effect::ReadMeta => {
                 let read = (self.metadata.meta.clone(), self.metadata.version);
-                recoverer.step(Event::MetaRead(Some(read)))
+                recoverer.step(Event::meta_read(Some(read)))
             }
             Effect::Cas { expected, meta } => {
                 let result = self.metadata.cas(expected, *meta);

@@ -1,1 +1,243 @@
+use geminga_proto::bookie::Scope;
 
+use super::*;
+
+fn me() -> Identity {
+    Identity {
+        cluster: ClusterUuid::from_random(1),
+        member: Member { bookie: "b1".parse().unwrap(), incarnation: Incarnation(7) },
+        authoritative: true,
+        writable: true,
+        mutations: Mutations::default(),
+    }
+}
+
+fn request(epoch: u32, op: WriteOp) -> WriteRequest {
+    let scope = Scope {
+        cluster: me().cluster,
+        ledger: LedgerId(1),
+        fragment_first: EntryId(0),
+        epoch: SealEpoch(epoch),
+        incarnation: me().member.incarnation,
+    };
+    WriteRequest { scope, op }
+}
+
+fn add(first: i64, count: usize) -> WriteOp {
+    WriteOp::Add {
+        first: EntryId(first),
+        entries: vec![Bytes::from_static(b"e"); count],
+        lac: EntryId(first - 1),
+    }
+}
+
+fn recovery_add(first: i64, count: usize) -> WriteOp {
+    WriteOp::RecoveryAdd { first: EntryId(first), entries: vec![Bytes::from_static(b"e"); count] }
+}
+
+fn ask(state: &mut LedgerState, epoch: u32, op: WriteOp) -> Vec<Effect<()>> {
+    state.step(&me(), Event::Request { to: (), request: request(epoch, op) })
+}
+
+fn checked(state: &mut LedgerState, epoch: u32, op: WriteOp, finding: Finding) -> Vec<Effect<()>> {
+    state.step(&me(), Event::Checked { to: (), request: request(epoch, op), finding })
+}
+
+/// A ledger that its writer has opened.
+fn opened() -> LedgerState {
+    let mut state = LedgerState::unknown(LedgerId(1));
+    assert!(matches!(ask(&mut state, 0, WriteOp::Hello)[..], [Effect::CheckMetadata(..)]));
+    let effects = checked(&mut state, 0, WriteOp::Hello, Finding::Writable);
+    assert!(matches!(
+        effects[..],
+        [Effect::Append(Record::RunStart { .. }), Effect::ReplyWhenDurable(..)]
+    ));
+    state
+}
+
+fn code(effects: &[Effect<()>]) -> Code {
+    match effects.last() {
+        Some(Effect::ReplyNow((), reply) | Effect::ReplyWhenDurable((), reply)) => reply.code,
+        other => panic!("no reply: {other:?}"),
+    }
+}
+
+fn durable_tail(effects: &[Effect<()>]) -> i64 {
+    match effects.last() {
+        Some(Effect::ReplyWhenDurable((), reply)) => reply.durable_tail.0,
+        other => panic!("a tail is only told when durable: {other:?}"),
+    }
+}
+
+/// K2, H11, H12: a first contact is believed only if the metadata names this disk-life as a member of an open ledger.
+#[test]
+fn a_first_contact_is_checked() {
+    let findings = [
+        (Finding::NotMember, Code::Unauthorised),
+        (Finding::Gone, Code::Deleted),
+        (Finding::Ended(SealEpoch(3)), Code::Sealed),
+        (Finding::Recovering(SealEpoch(1)), Code::Sealed),
+        (Finding::Unavailable, Code::Busy),
+    ];
+    for (finding, expected) in findings {
+        for op in [WriteOp::Hello, add(0, 1)] {
+            let mut state = LedgerState::unknown(LedgerId(1));
+            assert_eq!(code(&checked(&mut state, 0, op, finding)), expected, "{finding:?}");
+            assert!(!state.is_known());
+        }
+    }
+}
+
+#[test]
+fn entries_are_contiguous_and_answered_when_durable() {
+    let mut state = opened();
+    assert_eq!(durable_tail(&ask(&mut state, 0, add(0, 2))), 1);
+    assert_eq!(durable_tail(&ask(&mut state, 0, add(2, 1))), 2);
+    let gap = ask(&mut state, 0, add(4, 1));
+    let [Effect::ReplyNow((), reply)] = &gap[..] else { panic!("{gap:?}") };
+    assert_eq!(
+        (reply.code, reply.staged_tail, reply.durable_tail),
+        (Code::OutOfOrder, EntryId(2), EntryId::NONE)
+    );
+    assert_eq!(
+        code(&ask(&mut state, 0, add(2, 2))),
+        Code::OutOfOrder,
+        "an overlap starts again behind the tail"
+    );
+}
+
+/// K3 and D3: a duplicate is compared, and never answered before it is durable.
+#[test]
+fn a_duplicate_is_compared() {
+    let mut state = opened();
+    ask(&mut state, 0, add(0, 3));
+    let effects = ask(&mut state, 0, add(1, 1));
+    let [Effect::Compare { first, equal, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((*first, equal.durable_tail), (EntryId(1), EntryId(1)));
+}
+
+/// F2: whatever the tail, the answer waits for the seal's record.
+#[test]
+fn a_seal_is_answered_when_durable() {
+    for entries in [0, 2] {
+        let mut state = opened();
+        if entries > 0 {
+            ask(&mut state, 0, add(0, entries));
+        }
+        let effects = ask(&mut state, 1, WriteOp::Seal);
+        assert_eq!(effects[0], Effect::Append(Record::Seal { epoch: SealEpoch(1) }));
+        assert_eq!(durable_tail(&effects), entries as i64 - 1);
+    }
+}
+
+/// F3: a ledger never seen is sealed too, without a look at the metadata.
+#[test]
+fn an_unknown_ledger_is_sealed() {
+    let mut state = LedgerState::unknown(LedgerId(1));
+    let effects = ask(&mut state, 1, WriteOp::Seal);
+    assert_eq!(durable_tail(&effects), -1);
+    assert_eq!(code(&ask(&mut state, 0, add(0, 1))), Code::Sealed);
+    // A check that was under way when the seal came does not help the writer.
+    assert_eq!(code(&checked(&mut state, 0, WriteOp::Hello, Finding::Writable)), Code::Sealed);
+}
+
+#[test]
+fn a_seal_ends_the_writer_and_older_recoverers() {
+    let mut state = opened();
+    ask(&mut state, 2, WriteOp::Seal);
+    assert_eq!(code(&ask(&mut state, 0, add(0, 1))), Code::Sealed);
+    assert_eq!(code(&ask(&mut state, 0, WriteOp::Hello)), Code::Sealed);
+    assert_eq!(code(&ask(&mut state, 1, WriteOp::Seal)), Code::StaleEpoch);
+    assert_eq!(code(&ask(&mut state, 1, recovery_add(0, 1))), Code::StaleEpoch);
+    assert_eq!(durable_tail(&ask(&mut state, 2, recovery_add(0, 1))), 0);
+    assert_eq!(state.sealed_epoch(), SealEpoch(2));
+}
+
+/// F5: a copy under a later epoch than the seal here makes that seal durable first, if the metadata agrees.
+#[test]
+fn a_later_recoverer_is_checked_and_sealed_in() {
+    let mut state = opened();
+    ask(&mut state, 1, WriteOp::Seal);
+    assert!(matches!(ask(&mut state, 2, recovery_add(0, 1))[..], [Effect::CheckMetadata(..)]));
+    let effects = checked(&mut state, 2, recovery_add(0, 1), Finding::Recovering(SealEpoch(3)));
+    assert_eq!(code(&effects), Code::StaleEpoch);
+    let effects = checked(&mut state, 2, recovery_add(0, 1), Finding::Recovering(SealEpoch(2)));
+    assert_eq!(effects[0], Effect::Append(Record::Seal { epoch: SealEpoch(2) }));
+    assert_eq!(durable_tail(&effects), 0);
+}
+
+/// Scenario 28: another life of this bookie is asked for.
+#[test]
+fn another_incarnation_is_refused() {
+    let mut state = opened();
+    let mut wrong = request(0, add(0, 1));
+    wrong.scope.incarnation = Incarnation(8);
+    let effects = state.step(&me(), Event::Request { to: (), request: wrong });
+    assert_eq!(code(&effects), Code::WrongIncarnation);
+    let mut foreign = request(0, add(0, 1));
+    foreign.scope.cluster = ClusterUuid::from_random(2);
+    let effects = state.step(&me(), Event::Request { to: (), request: foreign });
+    assert_eq!(code(&effects), Code::Unauthorised);
+}
+
+/// F4: a tombstone answers everything.
+#[test]
+fn a_tombstone_refuses_everything() {
+    let mut state = opened();
+    state.apply(&Record::Tombstone);
+    for (epoch, op) in
+        [(0, WriteOp::Hello), (0, add(0, 1)), (1, WriteOp::Seal), (1, recovery_add(0, 1))]
+    {
+        assert_eq!(code(&ask(&mut state, epoch, op)), Code::Deleted);
+    }
+}
+
+/// 5.8: a full disk takes no new entries, but seals and a recoverer's copies.
+#[test]
+fn a_read_only_disk_still_seals() {
+    let full = Identity { writable: false, ..me() };
+    let mut state = opened();
+    let mut step = |epoch, op| {
+        let request = request(epoch, op);
+        code(&state.step(&full, Event::Request { to: (), request }))
+    };
+    assert_eq!(step(0, add(0, 1)), Code::ReadOnly);
+    assert_eq!(step(1, WriteOp::Seal), Code::Ok);
+    assert_eq!(step(1, recovery_add(0, 1)), Code::Ok);
+}
+
+/// W5, H6: only the writer's own statements raise the LAC, and they are not clamped to what is held.
+#[test]
+fn the_lac_is_the_writers_word() {
+    let mut state = opened();
+    ask(&mut state, 0, add(0, 1));
+    ask(&mut state, 0, WriteOp::AdvanceLac(EntryId(9)));
+    assert_eq!(state.max_lac(), EntryId(9));
+    ask(&mut state, 1, WriteOp::Seal);
+    ask(&mut state, 1, recovery_add(1, 20));
+    assert_eq!(state.max_lac(), EntryId(9));
+}
+
+/// K5: replaying what was appended gives the same state.
+#[test]
+fn replay_gives_the_same_state() {
+    let mut state = LedgerState::unknown(LedgerId(1));
+    let mut log = Vec::new();
+    let steps = [
+        checked(&mut state, 0, WriteOp::Hello, Finding::Writable),
+        ask(&mut state, 0, add(0, 3)),
+        ask(&mut state, 1, WriteOp::Seal),
+        ask(&mut state, 1, recovery_add(3, 2)),
+        ask(&mut state, 1, WriteOp::Closed(EntryId(4))),
+    ];
+    for effect in steps.into_iter().flatten() {
+        if let Effect::Append(record) = effect {
+            log.push(record);
+        }
+    }
+    let mut replayed = LedgerState::unknown(LedgerId(1));
+    for record in &log {
+        replayed.apply(record);
+    }
+    assert_eq!(replayed, state);
+}

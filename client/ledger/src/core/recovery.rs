@@ -33,7 +33,7 @@ pub enum CasResult {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The metadata, read linearizably (M8).
-    MetaRead(Option<(LedgerMeta, Version)>),
+    MetaRead(Option<Box<(LedgerMeta, Version)>>),
     /// The last CAS ended.
     CasDone(CasResult),
     /// A position answered its seal.
@@ -81,6 +81,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// The metadata, read linearizably.
+    pub fn meta_read(read: Option<(LedgerMeta, Version)>) -> Self {
+        Self::MetaRead(read.map(Box::new))
+    }
+
     /// What a reply to a seal means; `None` = nothing: ask again.
     pub fn from_seal(position: usize, reply: &WriteReply) -> Option<Self> {
         match (reply.code, reply.code.class()) {
@@ -254,12 +259,15 @@ impl Recovery {
     /// Handles one event. Events that no longer matter are ignored.
     pub fn step(&mut self, event: Event) -> Vec<Effect> {
         match event {
-            Event::MetaRead(read) => match self.phase {
-                Phase::ReadingMeta => self.mark(read),
-                Phase::Marking => self.resolve_mark(read),
-                Phase::Closing => self.resolve_close(read),
-                _ => Vec::new(),
-            },
+            Event::MetaRead(read) => {
+                let read = read.map(|read| *read);
+                match self.phase {
+                    Phase::ReadingMeta => self.mark(read),
+                    Phase::Marking => self.resolve_mark(read),
+                    Phase::Closing => self.resolve_close(read),
+                    _ => Vec::new(),
+                }
+            }
             Event::CasDone(result) => match (&self.phase, result) {
                 (Phase::Marking, CasResult::Applied(version)) => self.marked(version),
                 (Phase::Closing, CasResult::Applied(_)) => self.closed(),

@@ -1,0 +1,194 @@
+//! Writing one open ledger. [`Writer`] is the owner's handle; a task behind it drives the core ([`crate::core::writer`]) with what
+//! bookies answer. The owner is the only one who appends, so ids are known at once and follow call order.
+
+mod close;
+mod flight;
+mod task;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use geminga_metastore::Txn;
+use geminga_metastore::record::LedgerMeta;
+use geminga_proto::caps;
+use geminga_proto::entry::Attributes;
+use geminga_proto::ids::{EntryId, LedgerId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+pub use close::CloseError;
+pub(crate) use task::{Setup, start};
+
+pub use crate::core::writer::Outcome;
+
+/// Appends that wait for the task.
+const QUEUE: usize = 4096;
+
+/// What the owner should do about a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Every member takes part.
+    Healthy,
+    /// A member is left out: roll when all are live again.
+    Degraded,
+    /// Fewer than Qa members answer: close and roll at once if Qa bookies are live (2.9).
+    QuorumLost,
+    /// The writer lost its role; what is pending is unknown until the ledger is recovered (2.7).
+    Dead,
+}
+
+/// Why an entry was not taken; it certainly was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// The writer is closed or has lost its role.
+    #[error("the ledger's writer has ended")]
+    Ended,
+    /// Too much is outstanding: wait for [`Writer::ready`].
+    #[error("too many bytes are outstanding")]
+    Full,
+    /// The payload is above the limit.
+    #[error("the entry is above {max} bytes", max = caps::MAX_ENTRY_BYTES)]
+    TooLarge,
+}
+
+pub(crate) struct Append {
+    pub(crate) attributes: Attributes,
+    pub(crate) payload: Vec<Bytes>,
+    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) done: oneshot::Sender<Outcome>,
+}
+
+pub(crate) type WithClosed = Box<dyn FnOnce(&LedgerMeta) -> Txn + Send>;
+
+pub(crate) struct Close {
+    /// Wait so long for everything to be acknowledged first.
+    pub(crate) drain: Duration,
+    /// The caller's part of the transaction, made from the closed metadata.
+    pub(crate) with: WithClosed,
+    pub(crate) done: oneshot::Sender<Result<LedgerMeta, CloseError>>,
+}
+
+pub(crate) enum Command {
+    Append(Append),
+    Close(Close),
+}
+
+/// The one writer of an open ledger. Dropping it abandons the ledger, which stays open until it is recovered.
+#[derive(Debug)]
+pub struct Writer {
+    meta: Arc<LedgerMeta>,
+    next: EntryId,
+    payload_bytes: u64,
+    commands: mpsc::Sender<Command>,
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+    lac: watch::Receiver<EntryId>,
+    health: watch::Receiver<Health>,
+}
+
+impl Writer {
+    /// The ledger.
+    pub fn id(&self) -> LedgerId {
+        self.meta.id
+    }
+
+    /// Its metadata as created.
+    pub fn meta(&self) -> &Arc<LedgerMeta> {
+        &self.meta
+    }
+
+    /// Last add confirmed: it and everything before is acknowledged.
+    pub fn lac(&self) -> EntryId {
+        *self.lac.borrow()
+    }
+
+    /// Follows the LAC.
+    pub fn lac_watch(&self) -> watch::Receiver<EntryId> {
+        self.lac.clone()
+    }
+
+    /// Last id handed out.
+    pub fn last_assigned(&self) -> EntryId {
+        self.next.prev()
+    }
+
+    /// Payload bytes appended so far, acknowledged or not.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Follows what to do about the writer.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Waits until the ledger takes `bytes` more. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`AppendRefused::Ended`] when it never will.
+    pub async fn ready(&self, bytes: usize) -> Result<(), AppendRefused> {
+        let permits = self.permits(bytes);
+        // Only this handle takes permits, so what is free now is still free when `append` asks.
+        let permit = self.budget.acquire_many(permits).await.map_err(|_| AppendRefused::Ended)?;
+        drop(permit);
+        let slot = self.commands.reserve().await.map_err(|_| AppendRefused::Ended)?;
+        drop(slot);
+        Ok(())
+    }
+
+    /// A payload above the whole budget goes alone.
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.budget_bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// Hands out the next id and queues the payload, whose parts are laid end to end. Outcomes resolve in id order. Dropping
+    /// the outcome does not take the entry back.
+    ///
+    /// # Errors
+    /// [`AppendRefused`]: nothing was written, and no id was used.
+    pub fn append(
+        &mut self,
+        attributes: Attributes,
+        payload: Vec<Bytes>,
+    ) -> Result<(EntryId, impl Future<Output = Outcome> + Send + use<>), AppendRefused> {
+        let bytes: usize = payload.iter().map(Bytes::len).sum();
+        if bytes > caps::MAX_ENTRY_BYTES {
+            return Err(AppendRefused::TooLarge);
+        }
+        let budget = Arc::clone(&self.budget);
+        let permit = budget.try_acquire_many_owned(self.permits(bytes)).map_err(|e| match e {
+            tokio::sync::TryAcquireError::Closed => AppendRefused::Ended,
+            tokio::sync::TryAcquireError::NoPermits => AppendRefused::Full,
+        })?;
+        let (done, outcome) = oneshot::channel();
+        let command = Command::Append(Append { attributes, payload, permit, done });
+        self.commands.try_send(command).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => AppendRefused::Full,
+            mpsc::error::TrySendError::Closed(_) => AppendRefused::Ended,
+        })?;
+        let entry = self.next;
+        self.next = self.next.next();
+        self.payload_bytes += bytes as u64;
+        // A task that went away says nothing about what it had sent.
+        Ok((entry, outcome.map(|outcome| outcome.unwrap_or(Outcome::Unknown))))
+    }
+
+    /// Waits up to `drain` for everything to be acknowledged, then commits `CLOSED` at the LAC together with the
+    /// caller's part (2.9). Entries above it end as `NotWritten`, or `Unknown` when the close was lost. Not cancel-safe:
+    /// after a drop the outcome is unknown.
+    ///
+    /// # Errors
+    /// [`CloseError`]; the writer is dead then.
+    pub async fn close(
+        &mut self,
+        drain: Duration,
+        with: impl FnOnce(&LedgerMeta) -> Txn + Send + 'static,
+    ) -> Result<LedgerMeta, CloseError> {
+        let (done, result) = oneshot::channel();
+        let close = Close { drain, with: Box::new(with), done };
+        self.commands.send(Command::Close(close)).await.map_err(|_| CloseError::Lost)?;
+        result.await.unwrap_or(Err(CloseError::Unknown))
+    }
+}

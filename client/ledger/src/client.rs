@@ -1,0 +1,255 @@
+//! The entry point of the ledger layer: creates ledgers, hands out writers and readers, recovers what others left open.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::{
+    Error as MetaError, Guard, LedgerIds, MetaStore, Txn, TxnOutcome, Version, keys,
+};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
+use geminga_runtime::{Random, Tasks, WallClock};
+
+use crate::append::{self, CloseError, Setup, Writer};
+use crate::config::Config;
+use crate::connection::Bookies;
+use crate::placement::{self, TooFew};
+use crate::read::Reader;
+
+/// What a client is made from.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The cluster.
+    pub cluster: ClusterUuid,
+    /// Hands out ledger ids (M1).
+    pub ids: Arc<LedgerIds>,
+    /// Where metadata is.
+    pub store: Arc<dyn MetaStore>,
+    /// All bookies.
+    pub bookies: Arc<dyn Bookies>,
+    /// Dates ledgers; never decides anything.
+    pub clock: Arc<dyn WallClock>,
+    /// Operation ids and placement.
+    pub random: Arc<dyn Random>,
+    /// Owns the tasks of writers.
+    pub tasks: Tasks,
+    /// Limits and timeouts.
+    pub config: Config,
+    /// Who this is, for diagnosis.
+    pub owner: String,
+}
+
+/// What a new ledger should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSpec {
+    /// Copies, where enough bookies are live.
+    pub qw: u8,
+    /// Copies before an acknowledgement.
+    pub qa: u8,
+    /// What the ledger belongs to.
+    pub custom: Custom,
+}
+
+/// Why a ledger was not created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// Fewer live bookies than the ack quorum.
+    #[error("{live} bookies can take data, {needed} are needed: start bookies or free their disks")]
+    NotEnoughBookies {
+        /// How many are live and writable.
+        live: usize,
+        /// The ack quorum.
+        needed: u8,
+    },
+    /// The caller's guards do not hold: it was deposed.
+    #[error("the caller's guards no longer hold")]
+    Deposed,
+    /// The metadata store did not do it.
+    #[error(transparent)]
+    Metadata(#[from] MetaError),
+}
+
+/// Why a roll-over did not give a new ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RollError {
+    /// Nothing was changed; the old ledger goes on.
+    #[error(transparent)]
+    NotStarted(CreateError),
+    /// The old ledger's close failed; its writer is dead.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+}
+
+/// Creates, opens and recovers ledgers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LedgerClient {
+    pub(crate) parts: Arc<Parts>,
+}
+
+impl LedgerClient {
+    /// A client made from its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// All bookies.
+    pub fn bookies(&self) -> &Arc<dyn Bookies> {
+        &self.parts.bookies
+    }
+
+    /// A ledger's metadata, read linearizably.
+    ///
+    /// # Errors
+    /// When the store does not answer or the value is invalid.
+    pub async fn metadata(
+        &self,
+        ledger: LedgerId,
+    ) -> Result<Option<(LedgerMeta, Version)>, MetaError> {
+        let key = keys::ledger(ledger);
+        let Some(found) = self.parts.store.get(&key).await? else { return Ok(None) };
+        let meta = LedgerMeta::decode(ledger, &found.value)
+            .map_err(|invalid| MetaError::Corrupt { key, why: invalid.to_string() })?;
+        Ok(Some((meta, found.version)))
+    }
+
+    /// Reads a ledger by this metadata.
+    pub fn reader(&self, meta: Arc<LedgerMeta>) -> Reader {
+        let config = &self.parts.config;
+        let bookies = Arc::clone(&self.parts.bookies);
+        Reader::new(self.parts.cluster, bookies, meta, config.read_timeout, config.read_bytes)
+    }
+
+    /// Creates a ledger (2.2) together with the caller's part, in one transaction. Fewer live bookies than `qw` but at least `qa`
+    /// give a *degraded* ledger. Not cancel-safe: after a drop the outcome is unknown.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create(
+        &self,
+        spec: CreateSpec,
+        with: impl FnOnce(LedgerId) -> Txn + Send,
+    ) -> Result<Writer, CreateError> {
+        let meta = self.plan(&spec).await?;
+        let version = self.commit_create(&meta, with(meta.id)).await?;
+        Ok(self.write(meta, version))
+    }
+
+    /// Metadata of a new ledger, not yet stored: an id and a place.
+    async fn plan(&self, spec: &CreateSpec) -> Result<LedgerMeta, CreateError> {
+        let parts = &self.parts;
+        let ensemble = self.place(spec)?;
+        let id = parts.ids.next().await?;
+        let qw = u8::try_from(ensemble.len()).expect("placement gives at most qw members");
+        Ok(LedgerMeta {
+            id,
+            state: LedgerState::Open,
+            seal_epoch: SealEpoch(0),
+            qw,
+            qa: spec.qa,
+            digest: Digest::Crc32c,
+            fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+            last_entry: None,
+            length: 0,
+            entries_crc: None,
+            close_kind: None,
+            recoverer: String::new(),
+            last_op: parts.random.next_u128(),
+            custom: spec.custom.clone(),
+            created_ms: parts.clock.now_ms(),
+            owner: parts.owner.clone(),
+            degraded: qw < spec.qw,
+        })
+    }
+
+    fn place(&self, spec: &CreateSpec) -> Result<Vec<Member>, CreateError> {
+        let live = self.parts.bookies.live();
+        placement::choose(&live, spec.qw, spec.qa, &*self.parts.random)
+            .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
+    }
+
+    /// One transaction; an unknown outcome is resolved by reading the key that it would have made (M9).
+    async fn commit_create(&self, meta: &LedgerMeta, with: Txn) -> Result<Version, CreateError> {
+        let key = keys::ledger(meta.id);
+        let txn = Txn::new().guard(Guard::Absent(key.clone())).put(&key, meta.encode()).and(with);
+        let mut attempts = 0;
+        loop {
+            let result = self.parts.store.txn(txn.clone()).await;
+            match result {
+                Ok(TxnOutcome::Committed(revision)) => return Ok(Version(revision.0)),
+                Ok(TxnOutcome::GuardFailed) | Err(MetaError::Unknown(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.parts.store.get(&key).await? {
+                Some(found) => {
+                    let stored = LedgerMeta::decode(meta.id, &found.value);
+                    let ours = stored.is_ok_and(|stored| stored.last_op == meta.last_op);
+                    return if ours { Ok(found.version) } else { Err(CreateError::Deposed) };
+                }
+                None if matches!(result, Ok(TxnOutcome::GuardFailed)) => {
+                    return Err(CreateError::Deposed);
+                }
+                None => {
+                    attempts += 1;
+                    if attempts == 3 {
+                        return Err(MetaError::Unknown("creating a ledger".to_owned()).into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&self, meta: LedgerMeta, version: Version) -> Writer {
+        let parts = &self.parts;
+        let setup = Setup {
+            cluster: parts.cluster,
+            meta,
+            version,
+            store: Arc::clone(&parts.store),
+            bookies: Arc::clone(&parts.bookies),
+            random: Arc::clone(&parts.random),
+            config: parts.config.clone(),
+        };
+        append::start(&parts.tasks, setup)
+    }
+
+    /// Rolls over (2.8): waits up to `drain` for what is outstanding, then one transaction closes the old ledger, opens a
+    /// new one and makes the caller's changes, which are computed from the closed metadata and the new id. Not
+    /// cancel-safe.
+    ///
+    /// # Errors
+    /// [`RollError::NotStarted`]: the old ledger goes on. [`RollError::Close`]: its writer is dead; recover it.
+    pub async fn roll(
+        &self,
+        old: &mut Writer,
+        spec: CreateSpec,
+        drain: Duration,
+        with: impl FnOnce(&LedgerMeta, LedgerId) -> Txn + Send + 'static,
+    ) -> Result<(LedgerMeta, Writer), RollError> {
+        let new = self.plan(&spec).await.map_err(RollError::NotStarted)?;
+        let (key, id, value) = (keys::ledger(new.id), new.id, new.encode());
+        let part = move |closed: &LedgerMeta| {
+            Txn::new().guard(Guard::Absent(key.clone())).put(key, value).and(with(closed, id))
+        };
+        let closed = old.close(drain, part).await?;
+        let read = self.metadata(new.id).await;
+        match read {
+            Ok(Some((new, version))) => Ok((closed, self.write(new, version))),
+            // The transaction put it; whoever took it away has deposed this owner.
+            Ok(None) => Err(RollError::Close(CloseError::Lost)),
+            Err(_) => Err(RollError::Close(CloseError::Unknown)),
+        }
+    }
+
+    /// Recovers a ledger (4.3): on return it is closed, whoever closed it. Cancel-safe: a recovery that was dropped is
+    /// taken up by the next.
+    ///
+    /// # Errors
+    /// [`crate::RecoverError`].
+    pub fn recover(
+        &self,
+        ledger: LedgerId,
+    ) -> impl Future<Output = Result<LedgerMeta, crate::RecoverError>> + Send + '_ {
+        crate::recover::recover(self, ledger)
+    }
+}

@@ -1,0 +1,136 @@
+//! All bookies of the cluster: a watch-fed list of who is registered, and one connection each. Owned by one task that
+//! follows the watch; readers see snapshots.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use geminga_metastore::record::LiveBookie;
+use geminga_metastore::{Change, Error, KeyValue, MetaStore, WatchEvent, WatchStream, keys};
+use geminga_proto::ids::BookieId;
+use geminga_runtime::Tasks;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::connection::{BookieConnection, Bookies, ConnectionLost};
+use crate::transport::GrpcConnection;
+
+/// The production [`Bookies`].
+pub struct BookieDirectory {
+    tasks: Tasks,
+    live: Mutex<BTreeMap<BookieId, LiveBookie>>,
+    changed: watch::Sender<u64>,
+    connections: Mutex<HashMap<BookieId, Arc<GrpcConnection>>>,
+    /// Bookies of this process, reached without a network.
+    local: HashMap<BookieId, Arc<dyn BookieConnection>>,
+}
+
+impl fmt::Debug for BookieDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BookieDirectory").field("live", &*self.live.lock()).finish_non_exhaustive()
+    }
+}
+
+impl BookieDirectory {
+    /// Reads who is registered and follows changes until `tasks` stops. `local` are bookies of this process.
+    ///
+    /// # Errors
+    /// When the metadata store cannot be read.
+    pub async fn start(
+        store: &dyn MetaStore,
+        tasks: Tasks,
+        local: HashMap<BookieId, Arc<dyn BookieConnection>>,
+    ) -> Result<Arc<Self>, Error> {
+        let mut events = store.watch(keys::BOOKIES_LIVE, None).await?;
+        let directory = Arc::new(Self {
+            tasks: tasks.clone(),
+            live: Mutex::default(),
+            changed: watch::Sender::new(0),
+            connections: Mutex::default(),
+            local,
+        });
+        // A watch without a revision begins with everything there is.
+        if let Some(first) = events.next().await {
+            directory.apply(first);
+        }
+        let (follower, cancelled) = (Arc::clone(&directory), tasks.cancelled());
+        tasks.spawn("bookie directory", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = follower.follow(events) => {}
+            }
+        });
+        Ok(directory)
+    }
+
+    async fn follow(&self, mut events: WatchStream) {
+        while let Some(event) = events.next().await {
+            self.apply(event);
+        }
+    }
+
+    fn apply(&self, event: WatchEvent) {
+        let mut live = self.live.lock();
+        match event {
+            WatchEvent::Snapshot(range) => {
+                live.clear();
+                live.extend(range.items.iter().filter_map(decode));
+            }
+            WatchEvent::Changes { changes, .. } => {
+                for change in changes {
+                    match change {
+                        Change::Put(item) => live.extend(decode(&item)),
+                        Change::Delete { key } => {
+                            if let Some(id) = keys::parse_bookie_live(&key) {
+                                live.remove(&id);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
+        tracing::info!(live = ?names, "bookies registered");
+        self.connections.lock().retain(|id, _| live.contains_key(id));
+        drop(live);
+        self.changed.send_modify(|version| *version += 1);
+    }
+}
+
+fn decode(item: &KeyValue) -> Option<(BookieId, LiveBookie)> {
+    match LiveBookie::decode(&item.value.value) {
+        Ok(bookie) => Some((bookie.id.clone(), bookie)),
+        Err(error) => {
+            tracing::warn!(key = item.key, %error, "registration of a bookie is ignored");
+            None
+        }
+    }
+}
+
+impl Bookies for BookieDirectory {
+    fn connection(&self, bookie: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost> {
+        if let Some(local) = self.local.get(bookie) {
+            return Ok(Arc::clone(local));
+        }
+        let Some(address) = self.live.lock().get(bookie).map(|live| live.address.clone()) else {
+            let why = "it is not registered: start it, or wait for it to come back".to_owned();
+            return Err(ConnectionLost { bookie: bookie.clone(), why });
+        };
+        let mut connections = self.connections.lock();
+        if let Some(connection) = connections.get(bookie).filter(|c| c.serves(&address)) {
+            return Ok(Arc::<GrpcConnection>::clone(connection));
+        }
+        let connection = Arc::new(GrpcConnection::start(&self.tasks, bookie.clone(), address));
+        connections.insert(bookie.clone(), Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    fn live(&self) -> Vec<LiveBookie> {
+        self.live.lock().values().cloned().collect()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

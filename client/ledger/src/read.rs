@@ -1,0 +1,167 @@
+//! Reading entries, with fail-over between replicas (protocol 3). Which entries may be read is the caller's to know
+//! (RD1): below the LAC of an open ledger, up to `last_entry` of a closed one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use geminga_metastore::record::LedgerMeta;
+use geminga_proto::bookie::{Class, Code, QueryOp, QueryReply, QueryRequest, Scope};
+use geminga_proto::entry::{self, Entry};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
+
+use crate::connection::Bookies;
+
+/// Why entries could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Every member says that it never had an entry that was acknowledged (RD3).
+    #[error("entry {entry} of ledger {ledger} is lost: no member of its ensemble has it")]
+    DataLoss {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The first entry that nobody has.
+        entry: EntryId,
+    },
+    /// No member could deliver it now.
+    #[error("entry {entry} of ledger {ledger} cannot be read now: {why}")]
+    Unavailable {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The first entry asked for.
+        entry: EntryId,
+        /// What the last member said.
+        why: String,
+    },
+}
+
+/// Reads one ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    cluster: ClusterUuid,
+    bookies: Arc<dyn Bookies>,
+    meta: Arc<LedgerMeta>,
+    timeout: Duration,
+    read_bytes: u32,
+}
+
+/// What one replica's answer came to.
+pub(crate) enum Answer {
+    /// Verified: as stored, and decoded.
+    Entries(Vec<Bytes>, Vec<Entry>),
+    /// Explicit negative from an authoritative bookie.
+    Absent,
+    /// It has the entry, but its bytes are bad: unknown for a reader, a fact for a recoverer (3.4).
+    Corrupt(String),
+    Unknown(String),
+}
+
+impl Reader {
+    pub(crate) fn new(
+        cluster: ClusterUuid,
+        bookies: Arc<dyn Bookies>,
+        meta: Arc<LedgerMeta>,
+        timeout: Duration,
+        read_bytes: u32,
+    ) -> Self {
+        Self { cluster, bookies, meta, timeout, read_bytes }
+    }
+
+    /// The metadata it reads by.
+    pub fn meta(&self) -> &LedgerMeta {
+        &self.meta
+    }
+
+    /// Entries from `from` on, in order, at least one, none above `to`, about `max_bytes` of them. With `prefix_bytes`
+    /// each payload is cut to that length. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read(
+        &self,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+        prefix_bytes: Option<u32>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let fragment = self.meta.fragment_of(from);
+        let next = self.meta.fragments.iter().find(|f| f.first_entry > fragment.first_entry);
+        let to = next.map_or(to, |next| to.min(next.first_entry.prev()));
+        let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX).min(self.read_bytes);
+        let op = QueryOp::Read { from, to, max_bytes, prefix_bytes };
+        let (mut absent, mut why) = (0, "its ensemble is empty".to_owned());
+        for member in self.order(&fragment.ensemble) {
+            match self.ask(member, fragment.first_entry, op.clone()).await {
+                Answer::Entries(_, entries) => return Ok(entries),
+                Answer::Absent => absent += 1,
+                Answer::Corrupt(said) | Answer::Unknown(said) => {
+                    tracing::debug!(ledger = %self.meta.id, entry = from.0, %member, said, "replica did not deliver");
+                    why = format!("{} said: {said}", member.bookie);
+                }
+            }
+        }
+        if absent == fragment.ensemble.len() {
+            return Err(ReadError::DataLoss { ledger: self.meta.id, entry: from });
+        }
+        Err(ReadError::Unavailable { ledger: self.meta.id, entry: from, why })
+    }
+
+    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays.
+    fn order<'a>(&self, ensemble: &'a [Member]) -> impl Iterator<Item = &'a Member> {
+        let start = usize::try_from(self.meta.id.0 % ensemble.len().max(1) as u64).unwrap_or(0);
+        ensemble.iter().cycle().skip(start).take(ensemble.len())
+    }
+
+    /// Asks one member only; a recoverer copies from the source it chose.
+    pub(crate) async fn ask(
+        &self,
+        member: &Member,
+        fragment_first: EntryId,
+        op: QueryOp,
+    ) -> Answer {
+        let scope = Scope {
+            cluster: self.cluster,
+            ledger: self.meta.id,
+            fragment_first,
+            epoch: SealEpoch(0),
+            incarnation: member.incarnation,
+        };
+        let connection = match self.bookies.connection(&member.bookie) {
+            Ok(connection) => connection,
+            Err(lost) => return Answer::Unknown(lost.to_string()),
+        };
+        let reply = connection.query(QueryRequest { scope, op: op.clone() });
+        match tokio::time::timeout(self.timeout, reply).await {
+            Err(_) => Answer::Unknown(format!("no answer within {:?}", self.timeout)),
+            Ok(Err(lost)) => Answer::Unknown(lost.to_string()),
+            Ok(Ok(reply)) => self.judge(&op, reply),
+        }
+    }
+
+    fn judge(&self, op: &QueryOp, reply: QueryReply) -> Answer {
+        match reply.code.class() {
+            Class::Positive => match self.verify(op, &reply.entries) {
+                Ok(entries) if entries.is_empty() => Answer::Unknown("an empty answer".to_owned()),
+                Ok(entries) => Answer::Entries(reply.entries, entries),
+                // Wrong bytes say nothing about what the others have (3.4).
+                Err(error) => Answer::Corrupt(error.to_string()),
+            },
+            Class::Negative => Answer::Absent,
+            Class::Unknown if reply.code == Code::Corrupt => Answer::Corrupt(reply.detail),
+            Class::Unknown | Class::Verdict => {
+                Answer::Unknown(format!("{:?} {}", reply.code, reply.detail))
+            }
+        }
+    }
+
+    /// D1: each entry is the one asked for, and intact.
+    fn verify(&self, op: &QueryOp, entries: &[Bytes]) -> Result<Vec<Entry>, entry::Error> {
+        let QueryOp::Read { from, to, prefix_bytes, .. } = op else { return Ok(Vec::new()) };
+        let ids = (from.0..=to.0).map(EntryId);
+        let decode = |(id, bytes): (EntryId, &Bytes)| match prefix_bytes {
+            Some(_) => entry::decode_prefix(self.meta.id, id, bytes),
+            None => entry::decode_expecting(self.cluster, self.meta.id, id, bytes),
+        };
+        ids.zip(entries).map(decode).collect()
+    }
+}

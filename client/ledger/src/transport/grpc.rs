@@ -1,0 +1,146 @@
+//! The production connection: gRPC with the settings that measured best (large frames, wide windows, no Nagle).
+
+use std::fmt;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use geminga_proto::bookie::{QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::caps;
+use geminga_proto::ids::BookieId;
+use geminga_proto::internal as wire;
+use geminga_proto::internal::bookie_client::BookieClient;
+use geminga_runtime::Tasks;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::lane::{Lane, Wire};
+use crate::connection::{BookieConnection, ConnectionLost};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Most bytes of entries in one message; a single larger entry goes alone.
+const MESSAGE_BYTES: usize = 1024 * 1024;
+
+struct Writes;
+
+impl Wire for Writes {
+    type Request = WriteRequest;
+    type Reply = WriteReply;
+    type Outgoing = wire::WriteRequests;
+    type Incoming = wire::WriteReplies;
+
+    fn size(request: &WriteRequest) -> usize {
+        request.payload_bytes()
+    }
+
+    fn pack(requests: Vec<(u64, WriteRequest)>) -> wire::WriteRequests {
+        let requests = requests.into_iter().map(|(id, request)| request.to_wire(id)).collect();
+        wire::WriteRequests { requests }
+    }
+
+    fn unpack(message: wire::WriteReplies) -> Vec<(u64, WriteReply)> {
+        message.replies.into_iter().map(WriteReply::from_wire).collect()
+    }
+}
+
+struct Queries;
+
+impl Wire for Queries {
+    type Request = QueryRequest;
+    type Reply = QueryReply;
+    type Outgoing = wire::QueryRequests;
+    type Incoming = wire::QueryReplies;
+
+    fn size(_: &QueryRequest) -> usize {
+        0
+    }
+
+    fn pack(requests: Vec<(u64, QueryRequest)>) -> wire::QueryRequests {
+        let requests = requests.into_iter().map(|(id, request)| request.to_wire(id)).collect();
+        wire::QueryRequests { requests }
+    }
+
+    fn unpack(message: wire::QueryReplies) -> Vec<(u64, QueryReply)> {
+        message.replies.into_iter().map(QueryReply::from_wire).collect()
+    }
+}
+
+/// A gRPC connection to one bookie at one address.
+pub(crate) struct GrpcConnection {
+    bookie: BookieId,
+    address: String,
+    writes: Lane<Writes>,
+    queries: Lane<Queries>,
+}
+
+impl fmt::Debug for GrpcConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrpcConnection({} at {})", self.bookie, self.address)
+    }
+}
+
+fn client(address: &str) -> Result<BookieClient<Channel>, tonic::Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| tonic::Status::invalid_argument(format!("bookie address {address}: {e}")))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_frame_size(caps::H2_MAX_FRAME_BYTES)
+        .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);
+    Ok(BookieClient::new(endpoint.connect_lazy())
+        .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
+        .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES))
+}
+
+impl GrpcConnection {
+    /// Starts both lanes; they connect in the background, and calls wait for them.
+    pub(crate) fn start(tasks: &Tasks, bookie: BookieId, address: String) -> Self {
+        let to = address.clone();
+        let writes = Lane::start(tasks, "bookie writes", MESSAGE_BYTES, move |requests| {
+            async move { Ok(client(&to)?.write(ReceiverStream::new(requests)).await?.into_inner()) }
+                .boxed()
+        });
+        let to = address.clone();
+        let queries = Lane::start(tasks, "bookie queries", MESSAGE_BYTES, move |requests| {
+            async move { Ok(client(&to)?.query(ReceiverStream::new(requests)).await?.into_inner()) }
+                .boxed()
+        });
+        Self { bookie, address, writes, queries }
+    }
+
+    /// Whether it still works, and for this address.
+    pub(crate) fn serves(&self, address: &str) -> bool {
+        self.address == address && !self.writes.is_closed() && !self.queries.is_closed()
+    }
+}
+
+fn lost(bookie: &BookieId, address: &str) -> ConnectionLost {
+    ConnectionLost { bookie: bookie.clone(), why: format!("the connection to {address} broke") }
+}
+
+impl BookieConnection for GrpcConnection {
+    fn write(
+        &self,
+        request: WriteRequest,
+    ) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
+        let (bookie, address) = (self.bookie.clone(), self.address.clone());
+        self.writes
+            .call(request)
+            .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
+            .boxed()
+    }
+
+    fn query(
+        &self,
+        request: QueryRequest,
+    ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
+        let (bookie, address) = (self.bookie.clone(), self.address.clone());
+        self.queries
+            .call(request)
+            .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
+            .boxed()
+    }
+}

@@ -1,0 +1,181 @@
+//! Every key of a cluster's metadata, relative to the cluster's prefix. Numbers are zero-padded, so that key order is
+//! number order; a prefix of one topic or partition ends with a slash, so that it never matches another's.
+
+use geminga_proto::ids::{BookieId, BrokerId, LedgerId, PartitionIndex, TopicId};
+
+/// The cluster itself; guards create-if-absent.
+pub const CLUSTER: &str = "cluster";
+/// The coordinator's election.
+pub const COORDINATOR: &str = "coordinator";
+/// The auditor's election.
+pub const AUDITOR: &str = "auditor";
+/// Prefix of all topics.
+pub const TOPICS: &str = "topics/";
+/// Prefix of all topics that are being removed.
+pub const DELETED_TOPICS: &str = "deleted-topics/";
+/// Prefix of all assignments.
+pub const ASSIGN: &str = "assign/";
+/// Prefix of all registered brokers.
+pub const BROKERS: &str = "brokers/";
+/// Prefix of all ledgers.
+pub const LEDGERS: &str = "ledgers/";
+/// Prefix of all cookies: one for each bookie that was ever registered and not decommissioned.
+pub const BOOKIE_COOKIES: &str = "bookies/cookie/";
+/// Prefix of all live bookies.
+pub const BOOKIES_LIVE: &str = "bookies/live/";
+
+/// A topic by its name: the one commit point of a topic.
+pub fn topic(namespace: &str, name: &str) -> String {
+    format!("{TOPICS}{namespace}/{name}")
+}
+
+/// The namespace and name in a topic's key.
+pub fn parse_topic(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(TOPICS)?.split_once('/')
+}
+
+/// A topic whose remains are to be removed.
+pub fn deleted_topic(topic: TopicId) -> String {
+    format!("{DELETED_TOPICS}{topic}")
+}
+
+/// The topic in a deleted topic's key.
+pub fn parse_deleted_topic(key: &str) -> Option<TopicId> {
+    key.strip_prefix(DELETED_TOPICS)?.parse().ok()
+}
+
+/// The owners of 64 partitions.
+pub fn assign(topic: TopicId, chunk: u32) -> String {
+    format!("{}{chunk:08}", assignments_of(topic))
+}
+
+/// Prefix of one topic's assignments.
+pub fn assignments_of(topic: TopicId) -> String {
+    format!("{ASSIGN}{topic}/")
+}
+
+/// The topic and chunk in an assignment's key.
+pub fn parse_assign(key: &str) -> Option<(TopicId, u32)> {
+    let (topic, chunk) = key.strip_prefix(ASSIGN)?.split_once('/')?;
+    Some((topic.parse().ok()?, chunk.parse().ok()?))
+}
+
+/// Prefix of everything that belongs to a topic's partitions.
+pub fn partitions_of(topic: TopicId) -> String {
+    format!("partitions/{topic}/")
+}
+
+/// The ownership term of a partition.
+pub fn term(topic: TopicId, partition: PartitionIndex) -> String {
+    format!("{}{:08}/term", partitions_of(topic), partition.0)
+}
+
+/// The first offset that a partition still has.
+pub fn log_start(topic: TopicId, partition: PartitionIndex) -> String {
+    format!("{}{:08}/log-start", partitions_of(topic), partition.0)
+}
+
+/// One segment of a partition; key order is log order.
+pub fn segment(topic: TopicId, partition: PartitionIndex, seq: u32) -> String {
+    format!("{}{seq:08x}", segments_of(topic, partition))
+}
+
+/// Prefix of one partition's segments.
+pub fn segments_of(topic: TopicId, partition: PartitionIndex) -> String {
+    format!("segments/{topic}/{:08}/", partition.0)
+}
+
+/// The number in a segment's key.
+pub fn parse_segment_seq(key: &str) -> Option<u32> {
+    let (_, seq) = key.strip_prefix("segments/")?.rsplit_once('/')?;
+    u32::from_str_radix(seq, 16).ok()
+}
+
+/// The object that lists a partition's folded segments.
+pub fn manifest(topic: TopicId, partition: PartitionIndex) -> String {
+    format!("manifests/{topic}/{:08}", partition.0)
+}
+
+/// A registered broker.
+pub fn broker(broker: BrokerId) -> String {
+    format!("{BROKERS}{:010}", broker.0)
+}
+
+/// The broker in a registration's key.
+pub fn parse_broker(key: &str) -> Option<BrokerId> {
+    key.strip_prefix(BROKERS)?.parse().ok().map(BrokerId)
+}
+
+/// A ledger's metadata.
+pub fn ledger(ledger: LedgerId) -> String {
+    format!("{LEDGERS}{ledger}")
+}
+
+/// The ledger in a key.
+pub fn parse_ledger(key: &str) -> Option<LedgerId> {
+    u64::from_str_radix(key.strip_prefix(LEDGERS)?, 16).ok().map(LedgerId)
+}
+
+/// The next block of ledger ids.
+pub fn alloc(shard: u32) -> String {
+    format!("alloc/{shard:04}")
+}
+
+/// A bookie's identity.
+pub fn bookie_cookie(bookie: &BookieId) -> String {
+    format!("{BOOKIE_COOKIES}{bookie}")
+}
+
+/// A bookie's registration.
+pub fn bookie_live(bookie: &BookieId) -> String {
+    format!("{BOOKIES_LIVE}{bookie}")
+}
+
+/// The bookie in a registration's key.
+pub fn parse_bookie_live(key: &str) -> Option<BookieId> {
+    key.strip_prefix(BOOKIES_LIVE)?.parse().ok()
+}
+
+/// Under-replication mark of a ledger.
+pub fn under(ledger: LedgerId) -> String {
+    format!("under/{ledger}")
+}
+
+/// A repair worker's lock on a ledger.
+pub fn under_lock(ledger: LedgerId) -> String {
+    format!("under-lock/{ledger}")
+}
+
+/// A ledger whose deletion is in progress.
+pub fn deleting(ledger: LedgerId) -> String {
+    format!("deleting/{ledger}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_parsed_back() {
+        let topic_id = TopicId::from_random(5);
+        assert_eq!(parse_topic(&topic("default", "flights")), Some(("default", "flights")));
+        assert_eq!(parse_assign(&assign(topic_id, 7)), Some((topic_id, 7)));
+        assert_eq!(parse_deleted_topic(&deleted_topic(topic_id)), Some(topic_id));
+        assert_eq!(parse_broker(&broker(BrokerId(12))), Some(BrokerId(12)));
+        assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
+        assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));
+        let bookie: BookieId = "b-1".parse().unwrap();
+        assert_eq!(parse_bookie_live(&bookie_live(&bookie)), Some(bookie));
+    }
+
+    #[test]
+    fn key_order_is_number_order_and_prefixes_are_exact() {
+        let topic = TopicId::from_random(5);
+        assert!(segment(topic, PartitionIndex(1), 9) < segment(topic, PartitionIndex(1), 16));
+        assert!(assign(topic, 9) < assign(topic, 10));
+        assert!(
+            !segment(topic, PartitionIndex(11), 1)
+                .starts_with(&segments_of(topic, PartitionIndex(1)))
+        );
+    }
+}

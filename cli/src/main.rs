@@ -11,7 +11,9 @@ mod config;
 mod exit;
 mod http;
 mod logging;
+mod record;
 mod server;
+mod view;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! `geminga perf`: what a cluster does under load, measured at its acknowledgements and at its readers.
 
+mod content;
+
 use clap::Subcommand;
 
 use super::produce::{Acks, Compression};
@@ -50,13 +52,16 @@ pub(crate) struct ConsumeArgs {
     pub(crate) client: ClientArgs,
 }
 
+/// More would need a tally of more than 125 MB.
+const MAX_RECORDS: u64 = 1_000_000_000;
+
 /// What is written and expected.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Load {
     /// The topic; it must exist.
     pub(crate) topic: String,
     /// How many records.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RECORDS))]
     pub(crate) records: u64,
     /// Bytes of each record's value.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..))]

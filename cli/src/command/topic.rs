@@ -16,7 +16,7 @@ pub(crate) struct Args {
 pub(crate) enum Action {
     /// Create a topic.
     #[command(
-        after_help = "Example:\n  geminga topic create orders --partitions 12 --config retention.ms=86400000"
+        after_help = "Example:\n  geminga topic create orders --partitions 12 --config max.message.bytes=65536"
     )]
     Create(CreateArgs),
     /// List topics.
@@ -60,7 +60,7 @@ pub(crate) struct CreateArgs {
     /// Copies on stable storage before a record is acknowledged [default: the server's: 1 in standalone, else 2].
     #[arg(long, value_name = "A")]
     pub(crate) ack_quorum: Option<u32>,
-    /// Accept an ack quorum of 1, with which the loss of one disk loses records.
+    /// Accept a write quorum of 1, with which the loss of one disk loses records.
     #[arg(long)]
     pub(crate) allow_single_copy: bool,
     /// A topic config by its Kafka name; may be repeated.

@@ -64,6 +64,11 @@ impl Client {
         Self { server: server.to_owned(), dir: dir.to_owned() }
     }
 
+    /// The server that commands go to.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Runs a command to its end with this input.
     ///
     /// # Panics

@@ -1,0 +1,103 @@
+//! Who is in the cluster.
+
+use geminga_proto::v1;
+use serde::Serialize;
+
+use super::{View, bytes, table};
+
+/// Brokers, bookies and defaults.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    cluster_uuid: String,
+    cluster_epoch: u32,
+    version: String,
+    coordinator_broker: Option<i32>,
+    topics: u32,
+    default_write_quorum: u32,
+    default_ack_quorum: u32,
+    brokers: Vec<Broker>,
+    bookies: Vec<Bookie>,
+}
+
+#[derive(Debug, Serialize)]
+struct Broker {
+    broker_id: i32,
+    address: String,
+    zone: String,
+    partitions: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Bookie {
+    bookie_id: String,
+    address: String,
+    zone: String,
+    live: bool,
+    writable: bool,
+    free_bytes: u64,
+    total_bytes: u64,
+}
+
+impl From<v1::GetStatusResponse> for Status {
+    fn from(status: v1::GetStatusResponse) -> Self {
+        let broker = |b: v1::BrokerStatus| Broker {
+            broker_id: b.broker_id,
+            address: b.address,
+            zone: b.zone,
+            partitions: b.partitions,
+        };
+        let bookie = |b: v1::BookieStatus| Bookie {
+            bookie_id: b.bookie_id,
+            address: b.address,
+            zone: b.zone,
+            live: b.live,
+            writable: b.writable,
+            free_bytes: b.free_bytes,
+            total_bytes: b.total_bytes,
+        };
+        Self {
+            cluster_uuid: status.cluster_uuid,
+            cluster_epoch: status.cluster_epoch,
+            version: status.version,
+            coordinator_broker: Some(status.coordinator_broker).filter(|id| *id >= 0),
+            topics: status.topics,
+            default_write_quorum: status.default_write_quorum,
+            default_ack_quorum: status.default_ack_quorum,
+            brokers: status.brokers.into_iter().map(broker).collect(),
+            bookies: status.bookies.into_iter().map(bookie).collect(),
+        }
+    }
+}
+
+impl View for Status {
+    fn text(&self) -> String {
+        let Self {
+            cluster_uuid, version, topics, default_write_quorum, default_ack_quorum, ..
+        } = self;
+        let copies = match default_write_quorum {
+            1 => "single copy".to_owned(),
+            _ => format!("{default_write_quorum}/{default_ack_quorum}"),
+        };
+        let head = format!(
+            "cluster {cluster_uuid}, version {version}, {topics} topics, default copies {copies}\n"
+        );
+        let brokers = self.brokers.iter().map(|b| {
+            let role =
+                if self.coordinator_broker == Some(b.broker_id) { "coordinator" } else { "" };
+            let (id, partitions) = (b.broker_id.to_string(), b.partitions.to_string());
+            [id, b.address.clone(), b.zone.clone(), partitions, role.to_owned()]
+        });
+        let bookies = self.bookies.iter().map(|b| {
+            let state = match (b.live, b.writable) {
+                (false, _) => "gone",
+                (true, false) => "read-only",
+                (true, true) => "live",
+            };
+            let free = format!("{} of {}", bytes(b.free_bytes), bytes(b.total_bytes));
+            [b.bookie_id.clone(), b.address.clone(), b.zone.clone(), state.to_owned(), free]
+        });
+        let brokers = table(["BROKER", "ADDRESS", "ZONE", "PARTITIONS", "ROLE"], brokers);
+        let bookies = table(["BOOKIE", "ADDRESS", "ZONE", "STATE", "FREE"], bookies);
+        format!("{head}\n{brokers}\n{bookies}")
+    }
+}

@@ -1,0 +1,194 @@
+//! Topics, their partitions and segments.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use geminga_proto::v1;
+use serde::Serialize;
+
+use super::{View, optional, table, time};
+
+/// One topic in short.
+#[derive(Debug, Serialize)]
+pub(crate) struct Topic {
+    name: String,
+    topic_id: String,
+    partitions: u32,
+    write_quorum: u32,
+    ack_quorum: u32,
+    single_copy: bool,
+    configs: BTreeMap<String, String>,
+    created_ms: i64,
+}
+
+impl Topic {
+    fn copies(&self) -> String {
+        if self.single_copy {
+            "single copy".to_owned()
+        } else {
+            format!("{}/{}", self.write_quorum, self.ack_quorum)
+        }
+    }
+}
+
+impl From<v1::TopicSummary> for Topic {
+    fn from(topic: v1::TopicSummary) -> Self {
+        Self {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partitions: topic.partitions,
+            write_quorum: topic.write_quorum,
+            ack_quorum: topic.ack_quorum,
+            single_copy: topic.single_copy,
+            configs: topic.configs.into_iter().collect(),
+            created_ms: topic.created_ms,
+        }
+    }
+}
+
+impl View for Topic {
+    fn text(&self) -> String {
+        let Self { name, partitions, .. } = self;
+        let unit = if *partitions == 1 { "partition" } else { "partitions" };
+        format!(
+            "created topic {name}: {partitions} {unit}, {}\n",
+            match self.single_copy {
+                true => "single copy: the loss of one disk loses records".to_owned(),
+                false => format!(
+                    "{} copies, acknowledged when {} are on stable storage",
+                    self.write_quorum, self.ack_quorum
+                ),
+            }
+        )
+    }
+}
+
+/// All topics.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Topics(Vec<Topic>);
+
+impl From<Vec<v1::TopicSummary>> for Topics {
+    fn from(topics: Vec<v1::TopicSummary>) -> Self {
+        Self(topics.into_iter().map(Topic::from).collect())
+    }
+}
+
+impl View for Topics {
+    fn text(&self) -> String {
+        let rows = self.0.iter().map(|topic| {
+            [
+                topic.name.clone(),
+                topic.partitions.to_string(),
+                topic.copies(),
+                time(topic.created_ms),
+            ]
+        });
+        table(["NAME", "PARTITIONS", "COPIES", "CREATED"], rows)
+    }
+}
+
+/// One topic with its partitions.
+#[derive(Debug, Serialize)]
+pub(crate) struct Description {
+    topic: Topic,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Serialize)]
+struct Partition {
+    partition: u32,
+    owner_broker: Option<i32>,
+    owner_address: Option<String>,
+    term: i32,
+    log_start_offset: Option<i64>,
+    high_watermark: Option<i64>,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Serialize)]
+struct Segment {
+    ledger_id: String,
+    base_offset: i64,
+    term: i32,
+    state: String,
+    bookies: Vec<String>,
+    degraded: bool,
+}
+
+impl From<v1::PartitionInfo> for Partition {
+    fn from(info: v1::PartitionInfo) -> Self {
+        let segment = |s: v1::SegmentInfo| Segment {
+            ledger_id: s.ledger_id,
+            base_offset: s.base_offset,
+            term: s.term,
+            state: s.state,
+            bookies: s.bookies,
+            degraded: s.degraded,
+        };
+        Self {
+            partition: info.partition,
+            owner_broker: Some(info.owner_broker).filter(|id| *id >= 0),
+            owner_address: Some(info.owner_address).filter(|address| !address.is_empty()),
+            term: info.term,
+            log_start_offset: info.log_start_offset,
+            high_watermark: info.high_watermark,
+            segments: info.segments.into_iter().map(segment).collect(),
+        }
+    }
+}
+
+impl From<v1::DescribeTopicResponse> for Description {
+    fn from(answer: v1::DescribeTopicResponse) -> Self {
+        Self {
+            topic: Topic::from(answer.topic.unwrap_or_default()),
+            partitions: answer.partitions.into_iter().map(Partition::from).collect(),
+        }
+    }
+}
+
+impl View for Description {
+    fn text(&self) -> String {
+        let Topic { name, topic_id, configs, created_ms, .. } = &self.topic;
+        let mut text = format!(
+            "topic {name}: id {topic_id}, copies {}, created {}\n",
+            self.topic.copies(),
+            time(*created_ms)
+        );
+        for (key, value) in configs {
+            writeln!(text, "  {key}={value}").expect("a string takes it");
+        }
+        let partitions = self.partitions.iter().map(|p| {
+            [
+                p.partition.to_string(),
+                p.owner_address.clone().unwrap_or_else(|| "-".to_owned()),
+                p.term.to_string(),
+                optional(p.log_start_offset),
+                optional(p.high_watermark),
+                p.segments.len().to_string(),
+            ]
+        });
+        let header = ["PARTITION", "OWNER", "TERM", "START", "END", "SEGMENTS"];
+        text = text + "\n" + &table(header, partitions);
+        let segments: Vec<_> = self
+            .partitions
+            .iter()
+            .flat_map(|p| p.segments.iter().map(move |s| (p.partition, s)))
+            .map(|(partition, s)| {
+                let degraded = if s.degraded { " (degraded)" } else { "" };
+                [
+                    partition.to_string(),
+                    s.base_offset.to_string(),
+                    s.ledger_id.clone(),
+                    format!("{}{degraded}", s.state),
+                    s.bookies.join(" "),
+                ]
+            })
+            .collect();
+        if !segments.is_empty() {
+            let header = ["PARTITION", "FROM", "LEDGER", "STATE", "BOOKIES"];
+            text = text + "\n" + &table(header, segments);
+        }
+        text
+    }
+}

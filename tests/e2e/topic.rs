@@ -1,0 +1,134 @@
+//! What tests ask about a topic, and what they do with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use geminga_harness::flights::{Flights, Record};
+use geminga_harness::{Client, Cluster, Finished, Running, wait};
+use serde_json::Value;
+
+/// Partitions of the topics of these tests.
+pub(crate) const PARTITIONS: u32 = 12;
+
+/// Creates a topic of [`PARTITIONS`] partitions.
+#[track_caller]
+pub(crate) fn create(client: &Client, topic: &str) {
+    client.run(&["topic", "create", topic, "--partitions", &PARTITIONS.to_string()]).ok();
+}
+
+/// Starts producing rows that are fed later; the report goes to the returned file.
+pub(crate) fn produce(client: &Client, topic: &str, dir: &Path) -> (Running, PathBuf) {
+    let report = dir.join(format!("{topic}.report"));
+    let path = report.to_str().expect("a plain path");
+    let running = client.spawn(&["produce", topic, "--key-separator", "|", "--report", path]);
+    (running, report)
+}
+
+/// Where each record of the input went, in the order of input.
+pub(crate) fn read_report(report: &Path) -> Vec<(u32, i64)> {
+    let text = std::fs::read_to_string(report).expect("a report");
+    text.lines()
+        .map(|line| {
+            let json: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            let partition = json["partition"].as_u64().unwrap_or_else(|| panic!("{line}"));
+            let offset = json["offset"].as_i64().unwrap_or_else(|| panic!("{line}"));
+            (u32::try_from(partition).expect("a partition"), offset)
+        })
+        .collect()
+}
+
+/// Waits until the report says that so many records are acknowledged.
+pub(crate) fn wait_acknowledged(report: &Path, count: usize) {
+    wait::until(&format!("{count} acknowledged records"), || {
+        let text = std::fs::read(report).unwrap_or_default();
+        (text.iter().filter(|byte| **byte == b'\n').count() >= count).then_some(())
+    });
+}
+
+/// Starts `members` consumers of one group, each until the end of what is there.
+pub(crate) fn consume_group(cluster: &Cluster, topic: &str, group: &str, members: usize) -> Vec<Running> {
+    (0..members)
+        .map(|member| {
+            let client = cluster.client(member % cluster.brokers.len());
+            client.spawn(&[
+                "consume",
+                topic,
+                "--group",
+                group,
+                "--from-beginning",
+                "--until-end",
+                "--format",
+                "json",
+            ])
+        })
+        .collect()
+}
+
+/// Waits for consumers to end well and returns what each read.
+pub(crate) fn read_all(consumers: Vec<Running>) -> Vec<Vec<Record>> {
+    consumers.into_iter().map(|c| Record::parse_all(&Finished::ok(c.finish()))).collect()
+}
+
+/// What all members read, in the order of the log; within each member offsets of a partition must rise.
+#[track_caller]
+pub(crate) fn in_log_order(members: &[Vec<Record>]) -> Vec<Record> {
+    for records in members {
+        let mut last: HashMap<u32, i64> = HashMap::new();
+        for record in records {
+            let before = last.insert(record.partition, record.offset);
+            assert!(before < Some(record.offset), "offsets fell within one member: {record:?}");
+        }
+    }
+    let mut all = members.concat();
+    all.sort_by_key(|record| (record.partition, record.offset));
+    all
+}
+
+/// Holds when every acknowledged row is at the place that its acknowledgement named, and a row that is there more
+/// than once was acknowledged at its last place only: its earlier acknowledgement never came.
+#[track_caller]
+pub(crate) fn check_report(report: &[(u32, i64)], log: &[Record]) {
+    let mut places: BTreeMap<usize, Vec<(u32, i64)>> = BTreeMap::new();
+    for record in log {
+        let row = record.value.split(',').next().and_then(|n| n.parse().ok()).expect("a row number");
+        let place = (record.partition, record.offset);
+        let row_places = places.entry(row).or_default();
+        if !row_places.contains(&place) {
+            row_places.push(place);
+        }
+    }
+    for (row, place) in report.iter().enumerate() {
+        let found = places.get(&row).and_then(|places| places.last());
+        assert_eq!(found, Some(place), "row {row}: read at {:?}", places.get(&row));
+    }
+}
+
+/// The whole journey of the data set: produce all, read all with one group, judge.
+#[track_caller]
+pub(crate) fn check_topic(cluster: &Cluster, topic: &str, group: &str, flights: &Flights, report: &Path) {
+    let members = read_all(consume_group(cluster, topic, group, 3));
+    let log = in_log_order(&members);
+    check_report(&read_report(report), &log);
+    flights.judge(&log).at_least_once();
+}
+
+/// `geminga topic describe` as JSON.
+#[track_caller]
+pub(crate) fn describe(client: &Client, topic: &str) -> Value {
+    client.json(&["topic", "describe", topic])
+}
+
+/// The index of the broker that owns most partitions of a topic.
+pub(crate) fn busiest_broker(cluster: &Cluster, client: &Client, topic: &str) -> usize {
+    wait::until("an owner of every partition", || {
+        let topic = describe(client, topic);
+        let partitions = topic["partitions"].as_array()?;
+        let mut owned = vec![0_usize; cluster.brokers.len()];
+        for partition in partitions {
+            let address = partition["owner_address"].as_str()?;
+            let owner = cluster.brokers.iter().position(|broker| broker.address == address)?;
+            owned[owner] += 1;
+        }
+        (0..owned.len()).max_by_key(|broker| owned[*broker])
+    })
+}

@@ -1,1 +1,17 @@
 //! Consumer groups: who reads which partition, and how far they got.
+//!
+//! * [`core`]: one group as a pure state machine; [`assign`]: who reads what.
+//! * [`record`]: what groups write to their shard's log; [`image`]: what is durable of it.
+//! * [`machine`]: the groups of one shard; [`request`]: what it is asked.
+//! * [`view`]: what groups ask of the broker around them.
+
+mod assign;
+pub mod core;
+mod image;
+pub mod limits;
+pub mod machine;
+mod metrics;
+pub mod record;
+pub mod request;
+pub mod types;
+pub mod view;

@@ -1,0 +1,188 @@
+//! One member of a group: who speaks for it, what it wants and has, and until when it may be silent.
+
+use std::sync::Arc;
+
+use super::Token;
+use crate::groups::limits;
+use crate::groups::record::MemberRecord;
+use crate::groups::types::{Assignment, Error, Join};
+
+/// A member as its group sees it.
+#[derive(Debug)]
+pub(super) struct Member {
+    client_id: String,
+    /// Ascending, no repeats.
+    pub(super) topics: Vec<Arc<str>>,
+    session_timeout_ms: u32,
+    pub(super) rebalance_timeout_ms: u32,
+    /// The stream that joined last; unknown after a restore until the first call.
+    session: Option<u64>,
+    last_sequence: u64,
+    expires_ms: u64,
+    /// Has joined the generation that is being prepared.
+    pub(super) joined: bool,
+    /// A join whose answer is due, and when "ask again" is said instead.
+    parked: Option<(Token, u64)>,
+    pub(super) assigned: Assignment,
+}
+
+impl Member {
+    pub(super) fn new(join: &Join, now_ms: u64) -> Self {
+        let mut member = Self {
+            client_id: join.client_id.clone(),
+            topics: subscription(&join.topics),
+            session_timeout_ms: join.session_timeout_ms,
+            rebalance_timeout_ms: join.rebalance_timeout_ms,
+            session: Some(join.caller.session),
+            last_sequence: 0,
+            expires_ms: 0,
+            joined: false,
+            parked: None,
+            assigned: Assignment::new(),
+        };
+        member.heard(now_ms);
+        member
+    }
+
+    pub(super) fn restore(record: &MemberRecord, now_ms: u64) -> Self {
+        let mut member = Self {
+            client_id: record.client_id.clone(),
+            topics: record.topics.clone(),
+            session_timeout_ms: record.session_timeout_ms,
+            rebalance_timeout_ms: record.rebalance_timeout_ms,
+            session: None,
+            last_sequence: 0,
+            expires_ms: 0,
+            joined: false,
+            parked: None,
+            assigned: record.assigned.clone(),
+        };
+        member.heard(now_ms);
+        member
+    }
+
+    pub(super) fn record(&self, id: &Arc<str>) -> MemberRecord {
+        MemberRecord {
+            member: id.clone(),
+            client_id: self.client_id.clone(),
+            topics: self.topics.clone(),
+            session_timeout_ms: self.session_timeout_ms,
+            rebalance_timeout_ms: self.rebalance_timeout_ms,
+            assigned: self.assigned.clone(),
+        }
+    }
+
+    /// Whether the member already counts with exactly the names that `join` brings.
+    pub(super) fn wants(&self, join: &Join) -> bool {
+        self.client_id == join.client_id && self.topics == subscription(&join.topics)
+    }
+
+    /// Takes over what a new join says. Returns whether the subscription changed, and the join that was waiting.
+    pub(super) fn rejoin(&mut self, join: &Join, now_ms: u64) -> (bool, Option<Token>) {
+        let topics = subscription(&join.topics);
+        let changed = topics != self.topics;
+        if self.session != Some(join.caller.session) {
+            self.session = Some(join.caller.session);
+            self.last_sequence = 0;
+        }
+        self.topics = topics;
+        self.client_id.clone_from(&join.client_id);
+        self.session_timeout_ms = join.session_timeout_ms;
+        self.rebalance_timeout_ms = join.rebalance_timeout_ms;
+        self.heard(now_ms);
+        (changed, self.parked.take().map(|(token, _)| token))
+    }
+
+    /// Counts the member in for the generation that is being prepared, and remembers to answer.
+    pub(super) fn park(&mut self, token: Token, now_ms: u64) {
+        self.joined = true;
+        self.parked = Some((token, now_ms + u64::from(self.session_timeout_ms / 3)));
+    }
+
+    /// The join to answer now that the generation is known. The member's silence counts from here.
+    pub(super) fn unpark(&mut self, now_ms: u64) -> Option<Token> {
+        let (token, _) = self.parked.take()?;
+        self.heard(now_ms);
+        Some(token)
+    }
+
+    pub(super) fn unpark_if_due(&mut self, now_ms: u64) -> Option<Token> {
+        let (token, _) = self.parked.take_if(|(_, until_ms)| *until_ms <= now_ms)?;
+        Some(token)
+    }
+
+    pub(super) fn parked(self) -> Option<Token> {
+        self.parked.map(|(token, _)| token)
+    }
+
+    pub(super) fn heard(&mut self, now_ms: u64) {
+        self.expires_ms = now_ms + u64::from(self.session_timeout_ms);
+    }
+
+    pub(super) fn expired(&self, now_ms: u64) -> bool {
+        self.expires_ms <= now_ms
+    }
+
+    pub(super) fn next_deadline(&self) -> u64 {
+        self.parked.map_or(self.expires_ms, |(_, until_ms)| until_ms.min(self.expires_ms))
+    }
+
+    pub(super) fn spoken_for_by(&mut self, session: u64) -> Result<(), Error> {
+        if *self.session.get_or_insert(session) == session { Ok(()) } else { Err(Error::Fenced) }
+    }
+
+    /// Whether a commit is the newest of its session or a repetition of the newest; a late duplicate is neither.
+    pub(super) fn in_sequence(&mut self, sequence: u64) -> bool {
+        let newest = sequence >= self.last_sequence;
+        self.last_sequence = self.last_sequence.max(sequence);
+        newest
+    }
+
+    pub(super) fn name_bytes(&self, id: &str) -> usize {
+        table_bytes(id, &self.client_id, &self.topics)
+    }
+}
+
+fn table_bytes(id: &str, client_id: &str, topics: &[Arc<str>]) -> usize {
+    let topics: usize = topics.iter().map(|topic| topic.len() + 16).sum();
+    id.len() + client_id.len() + 64 + topics
+}
+
+fn subscription(topics: &[Arc<str>]) -> Vec<Arc<str>> {
+    let mut topics = topics.to_vec();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// Bytes of the names that a join brings along.
+pub(super) fn name_bytes(join: &Join) -> usize {
+    table_bytes(&join.caller.member, &join.client_id, &join.topics)
+}
+
+/// Refuses a join that no group would take.
+pub(super) fn check(join: &Join) -> Result<(), Error> {
+    if join.caller.member.is_empty() {
+        return Err(Error::Invalid("a join needs a member id"));
+    }
+    let limit = limits::MAX_MEMBER_NAME_BYTES;
+    if join.caller.member.len().max(join.client_id.len()) > limit {
+        return Err(Error::Limit { what: "bytes of a member id or client id", limit });
+    }
+    if join.topics.is_empty() {
+        return Err(Error::Invalid("a member needs at least one topic"));
+    }
+    let limit = limits::MAX_MEMBER_TOPICS;
+    if join.topics.len() > limit {
+        return Err(Error::Limit { what: "the number of topics of a member", limit });
+    }
+    let (min, max) = (limits::MIN_SESSION_TIMEOUT_MS, limits::MAX_SESSION_TIMEOUT_MS);
+    if !(min..=max).contains(&join.session_timeout_ms) {
+        return Err(Error::Timeout { what: "session timeout", min, max });
+    }
+    let max = limits::MAX_REBALANCE_TIMEOUT_MS;
+    if !(min..=max).contains(&join.rebalance_timeout_ms) {
+        return Err(Error::Timeout { what: "rebalance timeout", min, max });
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The durable state of one shard: exactly what the acknowledged commands say, nothing that is still on its way.
+//! Snapshots are taken from here and committed offsets are read here (P4, S2).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::core::Change;
+use super::record::{DecodeError, Generation, Piece, decode, decode_part, encode_part};
+use super::types::{Committed, TopicPartition};
+use crate::statelog::log::SNAPSHOT_PART_BYTES;
+
+/// One group as it is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct GroupImage {
+    /// Its newest generation.
+    pub(crate) generation: Generation,
+    offsets: BTreeMap<TopicPartition, Committed>,
+    bytes: usize,
+}
+
+impl GroupImage {
+    /// Its committed offsets, by topic and partition.
+    pub(crate) fn offsets(&self) -> &BTreeMap<TopicPartition, Committed> {
+        &self.offsets
+    }
+
+    /// Bytes of names and metadata of the offsets.
+    pub(crate) fn offset_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns how many more offsets there are now.
+    fn put(&mut self, offsets: Vec<(TopicPartition, Committed)>) -> usize {
+        let before = self.offsets.len();
+        for (tp, committed) in offsets {
+            self.bytes += offset_bytes(&tp, &committed);
+            match self.offsets.entry(tp) {
+                Entry::Occupied(mut entry) => {
+                    let old = entry.insert(committed);
+                    self.bytes -= offset_bytes(entry.key(), &old);
+                }
+                Entry::Vacant(entry) => {
+                    entry.insert(committed);
+                }
+            }
+        }
+        self.offsets.len() - before
+    }
+}
+
+/// What one offset counts for against the limits.
+pub(crate) fn offset_bytes(tp: &TopicPartition, committed: &Committed) -> usize {
+    tp.topic.len() + committed.metadata.len() + 64
+}
+
+/// All groups of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Image {
+    groups: BTreeMap<Arc<str>, GroupImage>,
+    offsets: usize,
+}
+
+impl Image {
+    /// A group, when it is durable.
+    pub(crate) fn group(&self, group: &str) -> Option<&GroupImage> {
+        self.groups.get(group)
+    }
+
+    /// All groups, by name.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&Arc<str>, &GroupImage)> {
+        self.groups.iter()
+    }
+
+    /// How many offsets all groups hold.
+    pub(crate) fn offsets(&self) -> usize {
+        self.offsets
+    }
+
+    /// Applies a durable command.
+    ///
+    /// # Errors
+    /// Bytes that are not a command.
+    pub(crate) fn apply(&mut self, command: &[u8]) -> Result<(), DecodeError> {
+        let (group, change) = decode(command)?;
+        match change {
+            Change::Generation(generation) => {
+                self.groups.entry(group).or_default().generation = generation;
+            }
+            Change::Offsets(offsets) => {
+                self.offsets += self.groups.entry(group).or_default().put(offsets);
+            }
+            Change::Deleted => {
+                self.offsets -= self.groups.remove(&group).map_or(0, |g| g.offsets.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one part of a snapshot.
+    ///
+    /// # Errors
+    /// Bytes that are not a part.
+    pub(crate) fn load(&mut self, part: &[u8]) -> Result<(), DecodeError> {
+        for piece in decode_part(part)? {
+            let group = self.groups.entry(piece.group).or_default();
+            if let Some(generation) = piece.generation {
+                group.generation = generation;
+            }
+            self.offsets += group.put(piece.offsets);
+        }
+        Ok(())
+    }
+
+    /// The whole state in parts of about [`SNAPSHOT_PART_BYTES`]; at least one.
+    pub(crate) fn snapshot(&self) -> Vec<Bytes> {
+        let mut parts = Parts::default();
+        for (name, group) in &self.groups {
+            parts.open(name.clone(), Some(group.generation.clone()));
+            for (tp, committed) in &group.offsets {
+                if parts.bytes >= SNAPSHOT_PART_BYTES {
+                    parts.cut();
+                    parts.open(name.clone(), None);
+                }
+                parts.offset(tp.clone(), committed.clone());
+            }
+            if parts.bytes >= SNAPSHOT_PART_BYTES {
+                parts.cut();
+            }
+        }
+        parts.finish()
+    }
+}
+
+/// Collects pieces until a part is large enough. A single generation may make a part larger; it is bounded by the
+/// limits of a command.
+#[derive(Default)]
+struct Parts {
+    done: Vec<Bytes>,
+    pieces: Vec<Piece>,
+    bytes: usize,
+}
+
+impl Parts {
+    fn open(&mut self, group: Arc<str>, generation: Option<Generation>) {
+        let members = generation.iter().flat_map(|g| &g.members);
+        self.bytes += 64 + members.map(member_bytes).sum::<usize>();
+        self.pieces.push(Piece { group, generation, offsets: Vec::new() });
+    }
+
+    fn offset(&mut self, tp: TopicPartition, committed: Committed) {
+        self.bytes += offset_bytes(&tp, &committed);
+        let piece = self.pieces.last_mut().expect("opened before its offsets");
+        piece.offsets.push((tp, committed));
+    }
+
+    fn cut(&mut self) {
+        self.done.push(encode_part(&std::mem::take(&mut self.pieces)));
+        self.bytes = 0;
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.pieces.is_empty() || self.done.is_empty() {
+            self.cut();
+        }
+        self.done
+    }
+}
+
+fn member_bytes(member: &super::record::MemberRecord) -> usize {
+    let topics: usize = member.topics.iter().map(|t| t.len() + 4).sum();
+    let assigned: usize = member.assigned.iter().map(|(t, p)| t.len() + 8 + 5 * p.len()).sum();
+    member.member.len() + member.client_id.len() + topics + assigned + 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::encode;
+    use super::*;
+
+    fn committed(offset: i64, metadata: &str) -> Committed {
+        Committed {
+            offset,
+            leader_epoch: None,
+            metadata: metadata.to_owned(),
+            committed_ms: 1,
+            topic_id: None,
+        }
+    }
+
+    fn commit(image: &mut Image, group: &str, partition: u32, offset: i64, metadata: &str) {
+        let tp = TopicPartition { topic: "t".into(), partition };
+        let change = Change::Offsets(vec![(tp, committed(offset, metadata))]);
+        image.apply(&encode(group, &change)).unwrap();
+    }
+
+    fn reload(image: &Image) -> Image {
+        let mut back = Image::default();
+        for part in image.snapshot() {
+            back.load(&part).unwrap();
+        }
+        back
+    }
+
+    #[test]
+    fn the_newest_command_wins_and_counts_stay_right() {
+        let mut image = Image::default();
+        commit(&mut image, "g", 0, 5, "long metadata");
+        commit(&mut image, "g", 0, 3, "");
+        commit(&mut image, "h", 1, 9, "");
+        assert_eq!(image.offsets(), 2);
+        assert_eq!(image.group("g").unwrap().offset_bytes(), 65);
+        let generation = Generation { generation: 4, ..Generation::default() };
+        image.apply(&encode("g", &Change::Generation(generation))).unwrap();
+        assert_eq!(image.group("g").unwrap().offsets().len(), 1);
+        image.apply(&encode("g", &Change::Deleted)).unwrap();
+        assert_eq!(image.offsets(), 1);
+        assert!(image.group("g").is_none());
+    }
+
+    #[test]
+    fn an_empty_shard_has_a_snapshot() {
+        assert_eq!(Image::default().snapshot().len(), 1);
+        assert_eq!(reload(&Image::default()), Image::default());
+    }
+
+    #[test]
+    fn large_groups_span_parts() {
+        let mut image = Image::default();
+        let metadata = "x".repeat(4096);
+        for partition in 0..700 {
+            commit(&mut image, "large", partition, 1, &metadata);
+            commit(&mut image, "other", partition, 2, "");
+        }
+        let parts = image.snapshot();
+        assert!(parts.len() >= 3, "{}", parts.len());
+        assert!(parts.iter().all(|p| p.len() < SNAPSHOT_PART_BYTES + 8192));
+        assert_eq!(reload(&image), image);
+    }
+}

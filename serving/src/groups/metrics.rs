@@ -1,0 +1,24 @@
+//! Metrics of consumer groups. `shard` has as many values as the cluster has group shards.
+
+use metrics::{counter, gauge};
+
+/// Groups that a shard holds.
+pub(crate) fn groups(shard: u32, count: usize) {
+    gauge!("geminga_groups", "shard" => shard.to_string()).set(count as f64);
+}
+
+/// Members of all groups of a shard.
+pub(crate) fn members(shard: u32, count: usize) {
+    gauge!("geminga_group_members", "shard" => shard.to_string()).set(count as f64);
+}
+
+/// A generation was made.
+pub(crate) fn rebalanced() {
+    counter!("geminga_group_rebalances_total").increment(1);
+}
+
+/// A commit was accepted with so many offsets.
+pub(crate) fn committed(offsets: usize) {
+    counter!("geminga_group_commits_total").increment(1);
+    counter!("geminga_group_offsets_committed_total").increment(offsets as u64);
+}

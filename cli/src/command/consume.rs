@@ -1,5 +1,7 @@
 //! `geminga consume`: records to standard output, one a line.
 
+mod end;
+
 use clap::ValueEnum;
 
 use crate::args::ClientArgs;

@@ -1,5 +1,8 @@
 //! `geminga produce`: one record a line of standard input.
 
+mod input;
+mod report;
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -16,7 +19,7 @@ use crate::args::ClientArgs;
 pub(crate) struct Args {
     /// The topic.
     pub(crate) topic: String,
-    /// Split each line at the first occurrence: the key before, the value after; without, records have no key.
+    /// Split each line at the first occurrence: the key before, the value after. A line without it has no key.
     #[arg(long, value_name = "SEP", value_parser = separator)]
     pub(crate) key_separator: Option<String>,
     /// How batches are compressed.

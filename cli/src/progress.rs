@@ -40,8 +40,8 @@ mod tests {
         for total in [None, Some(3)] {
             let bar = records(total, Prints::Records);
             bar.inc(1);
-            bar.finish_and_clear();
             assert_eq!(bar.position(), 1);
+            bar.finish_and_clear();
         }
     }
 }

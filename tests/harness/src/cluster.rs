@@ -1,0 +1,163 @@
+//! A cluster of real processes on one machine: one etcd, bookies, brokers. Everything is below one temporary
+//! directory and goes away with it.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::etcd::Etcd;
+use crate::{Client, Process, binary, http, port, wait};
+
+/// Bookies and brokers on one etcd.
+#[derive(Debug)]
+pub struct Cluster {
+    // In the order in which they should end: clients of etcd before etcd, files last.
+    /// The brokers, in the order of their start.
+    pub brokers: Vec<Node>,
+    /// The bookies, in the order of their start.
+    pub bookies: Vec<Node>,
+    /// Their metadata store.
+    pub etcd: Etcd,
+    dir: TempDir,
+}
+
+/// One bookie or broker.
+#[derive(Debug)]
+pub struct Node {
+    /// The process.
+    pub process: Process,
+    /// Where it is connected to.
+    pub address: String,
+    /// Where its probes are.
+    pub http: String,
+    /// Its data directory; a broker has none.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Node {
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Panics
+    /// When the process ends meanwhile, or does not get ready in time.
+    pub fn wait_ready(&mut self) {
+        let what = format!("{} to be ready", self.process.name());
+        let process = &mut self.process;
+        let address = &self.http;
+        wait::until(&what, || {
+            assert!(process.is_running(), "{} ended instead of getting ready", process.name());
+            http::is_ready(address).then_some(())
+        });
+    }
+
+    /// Kills it with -9, starts it again with the same arguments and waits until it is ready.
+    ///
+    /// # Panics
+    /// As [`Self::wait_ready`].
+    pub fn crash_and_restart(&mut self) {
+        self.process.kill();
+        self.process.restart();
+        self.wait_ready();
+    }
+}
+
+impl Cluster {
+    /// Starts etcd, bookies and brokers, and waits until all are ready.
+    ///
+    /// # Panics
+    /// When one of them does not start.
+    pub fn start(bookies: usize, brokers: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let etcd = Etcd::start();
+        let mut cluster = Self { brokers: Vec::new(), bookies: Vec::new(), etcd, dir };
+        for _ in 0..bookies {
+            cluster.add_bookie();
+        }
+        for _ in 0..brokers {
+            cluster.add_broker();
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Where the metadata is, as servers are told.
+    pub fn metastore(&self) -> String {
+        format!("etcd://{}/test", self.etcd.endpoint())
+    }
+
+    /// Where the files of this cluster are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts one more bookie; does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn add_bookie(&mut self) -> &mut Node {
+        let name = format!("bookie-{}", self.bookies.len() + 1);
+        let data_dir = self.dir().join(&name);
+        let (address, http) = (port::free_address(), port::free_address());
+        let args = [
+            "bookie".to_owned(),
+            format!("--metastore={}", self.metastore()),
+            format!("--data-dir={}", data_dir.display()),
+            format!("--listen={address}"),
+            format!("--http={http}"),
+            format!("--id={name}"),
+        ];
+        let process = Process::start(&name, &binary::geminga(), args, self.dir());
+        self.bookies.push(Node { process, address, http, data_dir: Some(data_dir) });
+        self.bookies.last_mut().expect("just pushed")
+    }
+
+    /// Starts one more broker; does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn add_broker(&mut self) -> &mut Node {
+        let name = format!("broker-{}", self.brokers.len() + 1);
+        let (address, http) = (port::free_address(), port::free_address());
+        let args = [
+            "serving".to_owned(),
+            format!("--metastore={}", self.metastore()),
+            format!("--grpc={address}"),
+            format!("--http={http}"),
+        ];
+        let process = Process::start(&name, &binary::geminga(), args, self.dir());
+        self.brokers.push(Node { process, address, http, data_dir: None });
+        self.brokers.last_mut().expect("just pushed")
+    }
+
+    /// Waits until every process that was not stopped by the test is ready.
+    ///
+    /// # Panics
+    /// When one of them ends, or does not get ready in time.
+    pub fn wait_ready(&mut self) {
+        for node in self.bookies.iter_mut().chain(&mut self.brokers) {
+            if node.process.is_running() {
+                node.wait_ready();
+            }
+        }
+    }
+
+    /// Commands against the broker with this index.
+    pub fn client(&self, broker: usize) -> Client {
+        Client::new(&self.brokers[broker].address, self.dir())
+    }
+
+    /// Kills bookies, brokers and etcd with -9, all at once, and starts them again.
+    ///
+    /// # Panics
+    /// When one of them does not get ready again.
+    pub fn crash_everything(&mut self) {
+        for node in self.brokers.iter_mut().chain(&mut self.bookies) {
+            node.process.kill();
+        }
+        self.etcd.kill();
+        self.etcd.restart();
+        for node in self.bookies.iter_mut().chain(&mut self.brokers) {
+            node.process.restart();
+        }
+        self.wait_ready();
+    }
+}

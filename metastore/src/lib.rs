@@ -5,12 +5,20 @@
 //! * [`keys`]: every key.
 //! * [`record`]: one validated type per kind of key.
 
+mod embedded;
+mod etcd;
 pub mod keys;
 mod ledger_ids;
+mod local;
+mod memory;
 pub mod record;
 mod store;
+mod tree;
 
+pub use embedded::{EmbeddedStore, OpenError};
+pub use etcd::{EtcdStore, EtcdUrl, InvalidUrl};
 pub use ledger_ids::LedgerIds;
+pub use memory::MemoryStore;
 
 pub use store::{
     Change, Error, ErrorKind, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn,

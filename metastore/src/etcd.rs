@@ -1,0 +1,431 @@
+//! The store in etcd. Keys live below `/geminga/<cluster>/`; every read is linearizable.
+//!
+//! An outcome is *unknown* whenever a write was sent and not answered: etcd may have applied it, or may still (M9).
+//! Watches own their place and reconnect by themselves: from the revision after the last one seen, or with a fresh list when that
+//! history is compacted away.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use etcd_client as etcd;
+use futures::StreamExt;
+use futures::stream::unfold;
+
+use crate::store::{
+    Change, Error, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn, TxnOutcome,
+    Version, Versioned, WatchEvent, WatchStream,
+};
+use crate::tree;
+
+/// How long a request may take before its outcome counts as unknown.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a watch connects again; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Keys asked for at a time when everything is listed.
+const PAGE: usize = 2_000;
+
+/// Where an etcd is: `etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdUrl {
+    /// `HOST:PORT` of each member.
+    pub endpoints: Vec<String>,
+    /// Names the prefix; `default` unless given.
+    pub cluster: String,
+}
+
+/// Why a text is not an etcd URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a metadata store: write etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]")]
+pub struct InvalidUrl(String);
+
+impl FromStr for EtcdUrl {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        let invalid = || InvalidUrl(text.to_owned());
+        let rest = text.strip_prefix("etcd://").ok_or_else(invalid)?;
+        let (hosts, cluster) = rest.split_once('/').unwrap_or((rest, "default"));
+        let cluster = if cluster.is_empty() { "default" } else { cluster };
+        let name_ok =
+            cluster.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let endpoints: Vec<String> = hosts.split(',').map(str::to_owned).collect();
+        let host_ok = |host: &String| {
+            host.rsplit_once(':')
+                .is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if !name_ok || !endpoints.iter().all(host_ok) {
+            return Err(invalid());
+        }
+        Ok(Self { endpoints, cluster: cluster.to_owned() })
+    }
+}
+
+impl fmt::Display for EtcdUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "etcd://{}/{}", self.endpoints.join(","), self.cluster)
+    }
+}
+
+/// A metadata store in etcd. Cloning shares the connections.
+#[derive(Clone)]
+pub struct EtcdStore {
+    client: etcd::Client,
+    url: EtcdUrl,
+    prefix: String,
+    timeout: Duration,
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EtcdStore({})", self.url)
+    }
+}
+
+impl EtcdStore {
+    /// Connects, and reads once to see that somebody answers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when nobody does.
+    pub async fn connect(url: &EtcdUrl) -> Result<Self, Error> {
+        Self::connect_with_timeout(url, TIMEOUT).await
+    }
+
+    /// [`EtcdStore::connect`] with another limit for each request.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when nobody answers.
+    pub async fn connect_with_timeout(url: &EtcdUrl, timeout: Duration) -> Result<Self, Error> {
+        let options = etcd::ConnectOptions::new()
+            .with_connect_timeout(Duration::from_secs(2))
+            .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
+            .with_keep_alive_while_idle(true);
+        let connect = etcd::Client::connect(&url.endpoints, Some(options));
+        let at = |why: String| Error::Unavailable(format!("{url}: {why}"));
+        let client = match tokio::time::timeout(timeout, connect).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(at(error.to_string())),
+            Err(_) => return Err(at(format!("no answer within {timeout:?}"))),
+        };
+        let prefix = format!("/geminga/{}/", url.cluster);
+        let store = Self { client, url: url.clone(), prefix, timeout };
+        store.get(crate::keys::CLUSTER).await.map_err(|error| at(error.to_string()))?;
+        Ok(store)
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// A read: what got no answer had no effect.
+    async fn read<R>(
+        &self,
+        call: impl Future<Output = Result<R, etcd::Error>>,
+    ) -> Result<R, Error> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(result) => result.map_err(|error| match classify(&error) {
+                Error::Unknown(why) => Error::Unavailable(why),
+                other => other,
+            }),
+            Err(_) => Err(Error::Unavailable(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// A write: what got no answer may have taken place.
+    async fn write<R>(
+        &self,
+        call: impl Future<Output = Result<R, etcd::Error>>,
+    ) -> Result<R, Error> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(result) => result.map_err(|error| classify(&error)),
+            Err(_) => Err(Error::Unknown(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    fn item(&self, kv: &etcd::KeyValue) -> Option<KeyValue> {
+        let key = std::str::from_utf8(kv.key()).ok()?.strip_prefix(&self.prefix)?;
+        Some(KeyValue { key: key.to_owned(), value: versioned(kv) })
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Range, Error> {
+        let end = prefix_end(self.key(prefix));
+        let start = match after.filter(|after| *after >= prefix) {
+            Some(after) => format!("{}\0", self.key(after)),
+            None => self.key(prefix),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut options = etcd::GetOptions::new().with_range(end).with_limit(limit);
+        if let Some(revision) = at {
+            options = options.with_revision(revision.0);
+        }
+        let mut kv = self.client.kv_client();
+        let answer = self.read(kv.get(start, Some(options))).await?;
+        let revision = answer.header().map_or(0, etcd::ResponseHeader::revision);
+        Ok(Range {
+            items: answer.kvs().iter().filter_map(|kv| self.item(kv)).collect(),
+            revision: at.unwrap_or(Revision(revision)),
+            more: answer.more(),
+        })
+    }
+
+    /// Everything under a prefix, as of one revision.
+    async fn list(&self, prefix: &str) -> Result<Range, Error> {
+        let mut all = self.page(prefix, None, PAGE, None).await?;
+        while all.more {
+            let after = all.items.last().map(|item| item.key.clone());
+            let page = self.page(prefix, after.as_deref(), PAGE, Some(all.revision)).await?;
+            all.items.extend(page.items);
+            all.more = page.more;
+        }
+        Ok(all)
+    }
+}
+
+fn versioned(kv: &etcd::KeyValue) -> Versioned {
+    Versioned {
+        value: Bytes::copy_from_slice(kv.value()),
+        version: Version(kv.mod_revision()),
+        created: Revision(kv.create_revision()),
+    }
+}
+
+/// The first key after all keys with this prefix.
+fn prefix_end(prefix: String) -> Vec<u8> {
+    let mut end = prefix.into_bytes();
+    // Our prefixes are ASCII, so the last byte can always be raised.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+/// What an error says about a write.
+fn classify(error: &etcd::Error) -> Error {
+    let etcd::Error::GRpcStatus(status) = error else { return Error::Unknown(error.to_string()) };
+    let message = status.message();
+    match status.code() {
+        tonic::Code::ResourceExhausted if message.contains("space exceeded") => Error::NoSpace,
+        tonic::Code::InvalidArgument | tonic::Code::ResourceExhausted => {
+            Error::Invalid(message.to_owned())
+        }
+        _ => Error::Unknown(message.to_owned()),
+    }
+}
+
+fn lease_gone(error: &etcd::Error) -> bool {
+    match error {
+        etcd::Error::LeaseKeepAliveError(_) => true,
+        etcd::Error::GRpcStatus(status) => status.code() == tonic::Code::NotFound,
+        _ => false,
+    }
+}
+
+#[async_trait]
+impl MetaStore for EtcdStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        let mut kv = self.client.kv_client();
+        let answer = self.read(kv.get(self.key(key), None)).await?;
+        Ok(answer.kvs().first().map(versioned))
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        if limit > PAGE && after.is_none() {
+            let mut all = self.list(prefix).await?;
+            all.more = all.items.len() > limit;
+            all.items.truncate(limit);
+            return Ok(all);
+        }
+        self.page(prefix, after, limit, None).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        tree::check(&txn)?;
+        let leases: Vec<LeaseId> = txn
+            .ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Put { lease, .. } => *lease,
+                Op::Delete { .. } => None,
+            })
+            .collect();
+        let guards: Vec<etcd::Compare> =
+            txn.guards.iter().map(|guard| self.compare(guard)).collect();
+        let ops: Vec<etcd::TxnOp> = txn.ops.into_iter().map(|op| self.operation(op)).collect();
+        let mut kv = self.client.kv_client();
+        let request = etcd::Txn::new().when(guards).and_then(ops);
+        let call = async move {
+            match kv.txn(request).await {
+                Err(error) if !leases.is_empty() && lease_gone(&error) => {
+                    Ok(Err(Error::LeaseGone(leases[0])))
+                }
+                other => other.map(Ok),
+            }
+        };
+        let answer = self.write(call).await??;
+        let revision = answer.header().map_or(0, etcd::ResponseHeader::revision);
+        Ok(if answer.succeeded() {
+            TxnOutcome::Committed(Revision(revision))
+        } else {
+            TxnOutcome::GuardFailed
+        })
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        let watch = Watch {
+            store: self.clone(),
+            prefix: prefix.to_owned(),
+            seen: from,
+            stream: None,
+            pause: RETRY_MIN,
+            ready: VecDeque::new(),
+        };
+        Ok(unfold(watch, |mut watch| async move {
+            let event = watch.next().await;
+            Some((event, watch))
+        })
+        .boxed())
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(1);
+        let mut leases = self.client.lease_client();
+        Ok(LeaseId(self.write(leases.grant(seconds, None)).await?.id()))
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        let mut leases = self.client.lease_client();
+        let call = async move {
+            match leases.keep_alive(lease.0).await {
+                Err(error) if lease_gone(&error) => Ok(Err(Error::LeaseGone(lease))),
+                other => other.map(|_| Ok(())),
+            }
+        };
+        self.read(call).await?
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        let mut leases = self.client.lease_client();
+        let call = async move {
+            match leases.revoke(lease.0).await {
+                Err(error) if lease_gone(&error) => Ok(()),
+                other => other.map(|_| ()),
+            }
+        };
+        self.write(call).await
+    }
+}
+
+impl EtcdStore {
+    fn compare(&self, guard: &Guard) -> etcd::Compare {
+        let equal = etcd::CompareOp::Equal;
+        match guard {
+            Guard::Absent(key) => etcd::Compare::create_revision(self.key(key), equal, 0),
+            Guard::Version(key, version) => {
+                etcd::Compare::mod_revision(self.key(key), equal, version.0)
+            }
+            Guard::Created(key, created) => {
+                etcd::Compare::create_revision(self.key(key), equal, created.0)
+            }
+        }
+    }
+
+    fn operation(&self, op: Op) -> etcd::TxnOp {
+        match op {
+            Op::Put { key, value, lease } => {
+                let options = lease.map(|lease| etcd::PutOptions::new().with_lease(lease.0));
+                etcd::TxnOp::put(self.key(&key), value.to_vec(), options)
+            }
+            Op::Delete { key } => etcd::TxnOp::delete(self.key(&key), None),
+        }
+    }
+}
+
+/// A watch and its place.
+struct Watch {
+    store: EtcdStore,
+    prefix: String,
+    /// Everything up to here was yielded; `None` = start with a list.
+    seen: Option<Revision>,
+    stream: Option<etcd::WatchStream>,
+    pause: Duration,
+    ready: VecDeque<WatchEvent>,
+}
+
+impl Watch {
+    async fn next(&mut self) -> WatchEvent {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            if let Err(why) = self.advance().await {
+                tracing::debug!(prefix = self.prefix, why, "watch connects again");
+                self.stream = None;
+                tokio::time::sleep(self.pause).await;
+                self.pause = RETRY_MAX.min(self.pause * 2);
+            }
+        }
+    }
+
+    /// One step: list, connect, or take a message. An error means: connect again.
+    async fn advance(&mut self) -> Result<(), String> {
+        let Some(seen) = self.seen else {
+            let range = self.store.list(&self.prefix).await.map_err(|error| error.to_string())?;
+            self.seen = Some(range.revision);
+            self.ready.push_back(WatchEvent::Snapshot(range));
+            return Ok(());
+        };
+        let Some(stream) = &mut self.stream else {
+            self.stream = Some(self.open(seen).await?);
+            return Ok(());
+        };
+        let message = stream.message().await.map_err(|error| error.to_string())?;
+        let answer = message.ok_or("the stream ended")?;
+        self.pause = RETRY_MIN;
+        if answer.canceled() {
+            if answer.compact_revision() > 0 {
+                // What happened since is no longer there: list again.
+                self.seen = None;
+            }
+            return Err(format!("canceled: {}", answer.cancel_reason()));
+        }
+        for event in answer.events() {
+            self.push(event);
+        }
+        Ok(())
+    }
+
+    async fn open(&self, seen: Revision) -> Result<etcd::WatchStream, String> {
+        let options = etcd::WatchOptions::new().with_prefix().with_start_revision(seen.0 + 1);
+        let mut client = self.store.client.watch_client();
+        let key = self.store.key(&self.prefix);
+        self.store.read(client.watch(key, Some(options))).await.map_err(|error| error.to_string())
+    }
+
+    /// Events of one revision are one event of ours.
+    fn push(&mut self, event: &etcd::Event) {
+        let Some(kv) = event.kv() else { return };
+        let Some(item) = self.store.item(kv) else { return };
+        let revision = Revision(kv.mod_revision());
+        let change = match event.event_type() {
+            etcd::EventType::Put => Change::Put(item),
+            etcd::EventType::Delete => Change::Delete { key: item.key },
+        };
+        match self.ready.back_mut() {
+            Some(WatchEvent::Changes { revision: last, changes }) if *last == revision => {
+                changes.push(change)
+            }
+            _ => self.ready.push_back(WatchEvent::Changes { revision, changes: vec![change] }),
+        }
+        self.seen = Some(revision);
+    }
+}

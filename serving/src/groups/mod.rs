@@ -7,6 +7,8 @@
 
 mod assign;
 pub mod core;
+#[cfg(test)]
+pub(crate) mod fakes;
 mod image;
 pub mod limits;
 pub mod machine;

@@ -300,6 +300,6 @@ mod tests {
         };
         let bytes = encode("g", &Change::Offsets(vec![(tp, committed)]));
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "0801120167220f0a0d0a01741003182a20072a016d30e807");
+        assert_eq!(hex, "080112016722110a0f0a01741003182a20072a016d30e807");
     }
 }

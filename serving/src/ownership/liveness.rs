@@ -5,10 +5,9 @@
 //! ended the leases of living brokers on resuming. These register again under the same id, and no term may
 //! change because the store was away (DESIGN 6). So absence counts as death
 //!
-//! * **at once** when the watch showed the key being deleted while this process had contact throughout: a pause that
-//!   ends a kept-alive lease is longer than the time to live minus one keep-alive interval, so whoever had contact more
-//!   recently than half a time to live ago knows that no such pause took place. A clean shutdown revokes the lease and
-//!   looks the same;
+//! * **at once** when the watch showed the key being deleted while this process had contact without a gap
+//!   ([`Contact::proves_no_pause`](super::contact::Contact::proves_no_pause)). A clean shutdown revokes the lease and looks
+//!   the same;
 //! * **otherwise** one time to live plus two seconds after the absence was first noticed. This is the rule of
 //!   DESIGN 6 for a coordinator that was just elected or had no contact: it has seen no deletion, or not with contact.
 //!   A broker that was watching with contact before its election has seen as much as an elected one;
@@ -56,13 +55,10 @@ impl Liveness {
         self.present.insert(broker);
     }
 
-    /// The watch showed a key being deleted. `last_contact`: start of the last request that the store answered to
-    /// this process before the deletion was noticed.
-    pub fn on_deleted(&mut self, now: Instant, broker: BrokerId, last_contact: Instant) {
+    /// The watch showed a key being deleted. `certain`: not by a pause of the store.
+    pub fn on_deleted(&mut self, now: Instant, broker: BrokerId, certain: bool) {
         self.present.remove(&broker);
-        let in_contact = now.saturating_duration_since(last_contact) <= self.ttl / 2;
-        if in_contact {
-            // Known dead: also what was only suspected before, since its key was there to be deleted.
+        if certain {
             self.suspect.insert(broker, now);
         } else {
             self.suspect(now, broker);

@@ -7,10 +7,10 @@ use geminga_model::{broken_rules, sizes};
 use stateright::{Checker, Model};
 
 fn main() -> ExitCode {
-    let mut failed = 0;
+    let mut failed = 0usize;
     let (mut held, mut noticed) = (0, 0);
     for (name, size) in sizes() {
-        let checker = size.checker().threads(threads()).spawn_bfs().join();
+        let checker = size.clone().checker().threads(threads()).spawn_bfs().join();
         let broken: Vec<_> = checker.discoveries().into_iter().collect();
         let properties = size.properties();
         let violated = |name: &str| {

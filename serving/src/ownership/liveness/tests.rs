@@ -18,7 +18,7 @@ fn liveness(present: &[i32], now: Instant) -> Liveness {
 async fn a_deletion_seen_with_contact_is_death_at_once() {
     let now = Instant::now();
     let mut liveness = liveness(&[1, 2], now);
-    liveness.on_deleted(now, BrokerId(2), now - TTL / 3);
+    liveness.on_deleted(now, BrokerId(2), true);
     liveness.on_owners(now, &set(&[1, 2]));
     assert_eq!(liveness.live(), &set(&[1]));
     assert_eq!(liveness.suspects(now), set(&[]));
@@ -29,9 +29,8 @@ async fn a_deletion_seen_with_contact_is_death_at_once() {
 async fn a_deletion_after_a_gap_waits_and_a_return_ends_the_suspicion() {
     let now = Instant::now();
     let mut liveness = liveness(&[1, 2], now);
-    // The store was paused: the shortest pause that ends a living broker's lease is ttl - ttl/3.
     let later = now + TTL - TTL / 3;
-    liveness.on_deleted(later, BrokerId(2), now);
+    liveness.on_deleted(later, BrokerId(2), false);
     liveness.on_owners(later, &set(&[1, 2]));
     assert_eq!(liveness.suspects(later), set(&[2]));
     assert_eq!(liveness.next_deadline(later), Some(later + TTL + GRACE));
@@ -76,7 +75,7 @@ async fn nobody_waits_where_no_other_broker_can_exist() {
 async fn the_dead_are_forgotten_once_nobody_names_them() {
     let now = Instant::now();
     let mut liveness = liveness(&[1, 2], now);
-    liveness.on_deleted(now, BrokerId(2), now);
+    liveness.on_deleted(now, BrokerId(2), true);
     liveness.on_owners(now, &set(&[1]));
     // Named again without having come back, it is a stranger and waits like one.
     liveness.on_owners(now, &set(&[1, 2]));

@@ -1,0 +1,346 @@
+//! The elected coordinator: one of the brokers gives every partition an owner (DESIGN 6). Every broker runs this task; it
+//! campaigns while nobody is elected, and decides while it is.
+//!
+//! * The election key lives by the broker's own lease: who loses its registration loses the office in the same revision.
+//! * Every decision is one transaction, guarded by the creation of the election key, by the version of each chunk
+//!   that it changes, by the life of the topic, and by the absence of the brokers that it takes for dead. So a
+//!   stale coordinator changes nothing, and a stale view at worst costs another try.
+//! * The view that triggers a decision has seen all earlier ones: until then nothing is decided.
+
+mod decision;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use geminga_metastore::{
+    Change, Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, WatchEvent, WatchStream,
+    keys, record,
+};
+use geminga_proto::caps;
+use geminga_proto::ids::{BrokerId, TopicId};
+use geminga_runtime::Tasks;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::assignment::{self, Ownership};
+use super::liveness::Liveness;
+use super::metrics;
+use super::registration::{Registration, Standing};
+use super::topology::Topology;
+use decision::{Decision, decisions};
+
+/// Between attempts after the store failed or a guard did not hold, when nothing changes before.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What a coordinator is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The metadata store.
+    pub store: Arc<dyn MetaStore>,
+    /// The view that triggers decisions.
+    pub topology: Topology,
+    /// This broker.
+    pub registration: Registration,
+    /// Time to live of all brokers' leases.
+    pub ttl: Duration,
+    /// No other broker can exist: standalone, where the store belongs to this process alone.
+    pub sole: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Office {
+    created: Revision,
+    lease: LeaseId,
+    /// Whether the view has shown it; after that its absence means that it is lost.
+    seen: bool,
+}
+
+struct Coordinator {
+    parts: Parts,
+    liveness: Liveness,
+    brokers: WatchStream,
+    office: Option<Office>,
+    /// Revision of the newest decision; the view must have seen it before the next.
+    decided: Revision,
+}
+
+/// Starts the task.
+///
+/// # Errors
+/// When the brokers cannot be watched.
+pub async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
+    let mut brokers = parts.store.watch(keys::BROKERS, None).await?;
+    let mut coordinator = Coordinator {
+        liveness: Liveness::new(parts.ttl, parts.sole),
+        parts,
+        // A watch without a revision begins with everything there is.
+        office: None,
+        decided: Revision(0),
+        brokers: futures::stream::pending().boxed(),
+    };
+    if let Some(first) = brokers.next().await {
+        coordinator.on_brokers(first);
+    }
+    coordinator.brokers = brokers;
+    let cancelled = tasks.cancelled();
+    tasks.spawn("coordinator", async move {
+        tokio::select! {
+            () = cancelled => {}
+            () = coordinator.run() => {}
+        }
+    });
+    Ok(())
+}
+
+impl Coordinator {
+    async fn run(mut self) {
+        let mut changed = self.parts.topology.changed();
+        let mut standing = self.parts.registration.watch();
+        loop {
+            changed.mark_unchanged();
+            standing.mark_unchanged();
+            let wake = self.step().await;
+            self.wait(&mut changed, &mut standing, wake).await;
+        }
+    }
+
+    /// Waits for anything that may ask for a step.
+    async fn wait(
+        &mut self,
+        changed: &mut watch::Receiver<u64>,
+        standing: &mut watch::Receiver<Standing>,
+        wake: Option<Instant>,
+    ) {
+        let alarm = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = self.brokers.next() => {
+                if let Some(event) = event {
+                    self.on_brokers(event);
+                }
+            }
+            _ = changed.changed() => {}
+            _ = standing.changed() => {}
+            () = alarm => {}
+        }
+    }
+
+    fn on_brokers(&mut self, event: WatchEvent) {
+        let now = Instant::now();
+        match event {
+            WatchEvent::Snapshot(range) => {
+                let ids = range.items.iter().filter_map(|item| keys::parse_broker(&item.key));
+                self.liveness.on_snapshot(now, ids.collect());
+            }
+            WatchEvent::Changes { changes, .. } => {
+                for change in changes {
+                    match change {
+                        Change::Put(item) => {
+                            if let Some(broker) = keys::parse_broker(&item.key) {
+                                self.liveness.on_registered(broker);
+                            }
+                        }
+                        Change::Delete { key } => {
+                            if let Some(broker) = keys::parse_broker(&key) {
+                                let certain = self.parts.registration.contact().proves_no_pause(now);
+                                tracing::info!(%broker, certain, "registration of a broker ended");
+                                self.liveness.on_deleted(now, broker, certain);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the present state asks for; returns when to look again at the latest.
+    async fn step(&mut self) -> Option<Instant> {
+        let retry = || Some(Instant::now() + RETRY);
+        let Standing::Registered { lease } = self.parts.registration.standing() else {
+            self.resign();
+            return None;
+        };
+        self.check_office(lease);
+        if self.office.is_none() {
+            if let Some(elected) = self.parts.topology.coordinator() {
+                if elected.broker != self.parts.registration.id() {
+                    return None;
+                }
+                // A campaign of unknown outcome was won. (Or it is the office of an earlier registration, which the
+                // next event ends.)
+                self.office = Some(Office { created: elected.created, lease, seen: true });
+                return retry();
+            }
+            match self.campaign(lease).await {
+                Ok(true) => {}
+                // Somebody else won; the view will show it, or show that it is gone again.
+                Ok(false) => return retry(),
+                Err(error) => {
+                    tracing::warn!(%error, "campaign for coordinator failed; trying on");
+                    return retry();
+                }
+            }
+        }
+        let office = self.office?;
+        match self.decide(office).await {
+            Ok(true) => self.liveness.next_deadline(Instant::now()),
+            Ok(false) => retry(),
+            Err(error) => {
+                metrics::count_failed_decision();
+                tracing::warn!(%error, "assignment could not be written; trying on");
+                retry()
+            }
+        }
+    }
+
+    fn resign(&mut self) {
+        if self.office.take().is_some() {
+            tracing::info!("no longer the coordinator");
+        }
+        metrics::observe_elected(false);
+    }
+
+    /// Gives up the office when the view shows that it ended, or when it lived by an earlier registration.
+    fn check_office(&mut self, lease: LeaseId) {
+        let Some(office) = &mut self.office else { return };
+        let lost = match self.parts.topology.coordinator() {
+            Some(elected) if elected.created == office.created => {
+                office.seen = true;
+                false
+            }
+            Some(elected) => elected.created > office.created,
+            None => office.seen,
+        };
+        if lost || office.lease != lease {
+            self.resign();
+        }
+    }
+
+    async fn campaign(&mut self, lease: LeaseId) -> Result<bool, Error> {
+        let Parts { store, registration, .. } = &self.parts;
+        let record = record::Coordinator { broker: registration.id() };
+        let txn = Txn::new().guard(Guard::Absent(keys::COORDINATOR.to_owned())).put_leased(
+            keys::COORDINATOR,
+            record.encode(),
+            lease,
+        );
+        let TxnOutcome::Committed(created) = store.txn(txn).await? else { return Ok(false) };
+        self.office = Some(Office { created, lease, seen: false });
+        metrics::observe_elected(true);
+        tracing::info!(broker = %self.parts.registration.id(), "elected coordinator");
+        Ok(true)
+    }
+
+    /// Writes what the present view asks for. False: something was in the way; look again soon.
+    async fn decide(&mut self, office: Office) -> Result<bool, Error> {
+        if self.parts.topology.assign_revision() < self.decided {
+            // The watch will bring it, and with it the next step.
+            return Ok(true);
+        }
+        let now = Instant::now();
+        let view = View::of(&self.parts.topology);
+        self.liveness.on_owners(now, &view.owners());
+        let (live, suspect) = (self.liveness.live().clone(), self.liveness.suspects(now));
+        let input = assignment::Input {
+            topics: &view.topics,
+            current: &view.current,
+            live: &live,
+            suspect: &suspect,
+        };
+        let changes = assignment::plan(&input);
+        for decision in decisions(&changes, &self.parts.topology, &live) {
+            if !self.commit(office, decision).await? {
+                return Ok(false);
+            }
+        }
+        self.forget_deleted(office, &view).await
+    }
+
+    /// Whether it was committed.
+    async fn commit(&mut self, office: Office, decision: Decision) -> Result<bool, Error> {
+        let guard = Guard::Created(keys::COORDINATOR.to_owned(), office.created);
+        let txn = Txn::new().guard(guard).and(decision.txn);
+        match self.parts.store.txn(txn).await? {
+            TxnOutcome::Committed(revision) => {
+                self.decided = self.decided.max(revision);
+                for (cause, partitions) in &decision.moves {
+                    metrics::count_moves(cause, *partitions);
+                }
+                tracing::info!(moves = ?decision.moves, "partitions assigned");
+                Ok(true)
+            }
+            TxnOutcome::GuardFailed => {
+                metrics::count_failed_decision();
+                self.check_in(office).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// After a guard failed: whether the office is still ours is read, not guessed.
+    async fn check_in(&mut self, office: Office) -> Result<(), Error> {
+        let found = self.parts.store.get(keys::COORDINATOR).await?;
+        if found.is_none_or(|f| f.created != office.created) {
+            self.resign();
+        }
+        Ok(())
+    }
+
+    /// Removes the assignments of deleted topics: the first step of freeing them (DESIGN 4). The rest, from raising
+    /// the terms to removing `deleted-topics/<id>`, belongs to the deletion of data.
+    async fn forget_deleted(&mut self, office: Office, view: &View) -> Result<bool, Error> {
+        for (topic, chunks) in &view.leftovers {
+            let key = keys::deleted_topic(*topic);
+            // Not deleted: its name has only not arrived in the view yet.
+            let Some(found) = self.parts.store.get(&key).await? else { continue };
+            for some in chunks.chunks(caps::MAX_METADATA_TXN_OPS) {
+                let mut txn = Txn::new().guard(Guard::Version(key.clone(), found.version));
+                for chunk in some {
+                    txn = txn.delete(keys::assign(*topic, *chunk));
+                }
+                if !self.commit(office, Decision { txn, moves: Vec::new() }).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The part of the view that a decision is made from.
+struct View {
+    topics: Vec<(TopicId, u32)>,
+    current: HashMap<TopicId, Vec<Ownership>>,
+    /// Chunks of topics that have no name.
+    leftovers: Vec<(TopicId, Vec<u32>)>,
+}
+
+impl View {
+    fn of(topology: &Topology) -> Self {
+        let named = topology.topics();
+        let topics: Vec<_> = named.iter().map(|t| (t.id, t.partitions)).collect();
+        let current = named.iter().map(|t| (t.id, topology.owners(t))).collect();
+        let known: BTreeSet<TopicId> = topics.iter().map(|(id, _)| *id).collect();
+        let leftovers = topology
+            .assignments()
+            .into_iter()
+            .filter(|(topic, _)| !known.contains(topic))
+            .map(|(topic, chunks)| (topic, chunks.into_iter().map(|(chunk, _)| chunk).collect()))
+            .collect();
+        Self { topics, current, leftovers }
+    }
+
+    fn owners(&self) -> BTreeSet<BrokerId> {
+        self.current.values().flatten().filter_map(|o| o.broker).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! From changes of owners to transactions: one put per chunk, each chunk guarded by its version and by the life of its
+//! topic, each death by the absence of the dead broker's key; as many chunks in one transaction as its limit allows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use geminga_metastore::{Guard, Txn, keys, record};
+use geminga_proto::caps;
+use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
+
+use crate::ownership::assignment::{Change, Ownership};
+use crate::ownership::topology::{Topic, Topology};
+
+/// One transaction, still without the guard of the office.
+#[derive(Debug, Default)]
+pub(super) struct Decision {
+    /// Guards and puts.
+    pub(super) txn: Txn,
+    /// How many partitions move, by cause.
+    pub(super) moves: Vec<(&'static str, u64)>,
+}
+
+/// Guards of one transaction, with one left for the office.
+const MAX_GUARDS: usize = caps::MAX_METADATA_TXN_OPS - 1;
+
+/// Splits changes into transactions. Changes of a topic that has just vanished from the view are dropped.
+pub(super) fn decisions(
+    changes: &[Change],
+    topology: &Topology,
+    live: &BTreeSet<BrokerId>,
+) -> Vec<Decision> {
+    let mut by_chunk: BTreeMap<(TopicId, u32), Vec<&Change>> = BTreeMap::new();
+    for change in changes {
+        let chunk = change.partition.0 / caps::ASSIGN_CHUNK;
+        by_chunk.entry((change.topic, chunk)).or_default().push(change);
+    }
+    let mut batches = Vec::new();
+    let mut batch = Batch::default();
+    for ((topic, chunk), changes) in by_chunk {
+        let Some(topic) = topology.topic_by_id(topic) else { continue };
+        let part = Part::new(&topic, chunk, &changes, topology, live);
+        if !batch.has_room_for(&part) {
+            batches.push(std::mem::take(&mut batch).into_decision());
+        }
+        batch.add(part);
+    }
+    if !batch.parts.is_empty() {
+        batches.push(batch.into_decision());
+    }
+    batches
+}
+
+/// The change of one chunk.
+struct Part {
+    guards: Vec<Guard>,
+    dead: BTreeSet<BrokerId>,
+    key: String,
+    value: bytes::Bytes,
+    moves: BTreeMap<&'static str, u64>,
+}
+
+impl Part {
+    fn new(
+        topic: &Topic,
+        chunk: u32,
+        changes: &[&Change],
+        topology: &Topology,
+        live: &BTreeSet<BrokerId>,
+    ) -> Self {
+        let key = keys::assign(topic.id, chunk);
+        let stands = topology.chunk(topic.id, chunk);
+        let mut guards = vec![match &stands {
+            Some(chunk) => Guard::Version(key.clone(), chunk.version),
+            None => Guard::Absent(key.clone()),
+        }];
+        if let Some(created) = topic.created {
+            guards.push(Guard::Created(keys::topic(&topic.namespace, &topic.name), created));
+        }
+        let first = chunk * caps::ASSIGN_CHUNK;
+        let count = (topic.partitions - first).min(caps::ASSIGN_CHUNK) as usize;
+        let mut owners = stands.map(|c| c.owners.clone()).unwrap_or_default();
+        owners.resize(owners.len().max(count), Ownership::default());
+        let (mut dead, mut moves) = (BTreeSet::new(), BTreeMap::new());
+        for change in changes {
+            let PartitionIndex(partition) = change.partition;
+            owners[(partition - first) as usize] = change.after;
+            let cause = match change.before.broker {
+                None => "new",
+                Some(before) if live.contains(&before) => "balance",
+                Some(before) => {
+                    dead.insert(before);
+                    "death"
+                }
+            };
+            *moves.entry(cause).or_default() += 1;
+        }
+        let partitions = owners
+            .into_iter()
+            .map(|o| record::Assignment { broker: o.broker, term: o.term })
+            .collect();
+        let value = record::Assign { partitions }.encode();
+        Self { guards, dead, key, value, moves }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    parts: Vec<Part>,
+    guards: usize,
+    dead: BTreeSet<BrokerId>,
+}
+
+impl Batch {
+    fn has_room_for(&self, part: &Part) -> bool {
+        let dead = self.dead.union(&part.dead).count();
+        self.parts.is_empty()
+            || (self.guards + part.guards.len() + dead <= MAX_GUARDS
+                && self.parts.len() < caps::MAX_METADATA_TXN_OPS)
+    }
+
+    fn add(&mut self, part: Part) {
+        self.guards += part.guards.len();
+        self.dead.extend(&part.dead);
+        self.parts.push(part);
+    }
+
+    fn into_decision(self) -> Decision {
+        let mut moves: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut txn = Txn::new();
+        for broker in self.dead {
+            txn = txn.guard(Guard::Absent(keys::broker(broker)));
+        }
+        for part in self.parts {
+            txn.guards.extend(part.guards);
+            txn = txn.put(part.key, part.value);
+            for (cause, count) in part.moves {
+                *moves.entry(cause).or_default() += count;
+            }
+        }
+        Decision { txn, moves: moves.into_iter().collect() }
+    }
+}

@@ -1,0 +1,410 @@
+//! The view's contents: plain maps that watch events are applied to. No I/O. A value that cannot be understood is
+//! ignored with a warning, so that one bad key never hides the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use geminga_metastore::record::{self, LiveBookie};
+use geminga_metastore::{Change, KeyValue, LeaseId, Revision, Version, WatchEvent, keys};
+use geminga_proto::caps;
+use geminga_proto::ids::{BookieId, BrokerId, PartitionIndex, Term, TopicId};
+
+use crate::ownership::assignment::Ownership;
+use crate::topics::config::Settings;
+use crate::topics::name::{GROUPS_TOPIC, SYSTEM_NAMESPACE};
+use crate::topics::quorum::Quorum;
+
+/// Most brokers or bookies that are kept; far above any cluster that one etcd serves.
+const MAX_NODES: usize = 10_000;
+
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its identity; another life of the same name has another.
+    pub id: TopicId,
+    /// `default`, or `_system` for ours.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub partitions: u32,
+    /// Copies of its entries; `None` for internal topics, which follow the server's default.
+    pub quorum: Option<Quorum>,
+    /// As they were set.
+    pub configs: BTreeMap<String, String>,
+    /// Those that take effect, as numbers.
+    pub settings: Settings,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// When its key began to exist; `None` for internal topics, which have none.
+    pub created: Option<Revision>,
+    /// Version of its key, to guard its removal with; `None` for internal topics.
+    pub version: Option<Version>,
+}
+
+impl Topic {
+    /// Whether it is one of ours, hidden from users and refused to them.
+    pub fn is_internal(&self) -> bool {
+        self.namespace == SYSTEM_NAMESPACE
+    }
+}
+
+/// A registered broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its number.
+    pub id: BrokerId,
+    /// Where it serves gRPC, `HOST:PORT`.
+    pub grpc_address: String,
+    /// Where it serves health and metrics; empty when it does not.
+    pub http_address: String,
+    /// Failure domain; empty when none was given.
+    pub zone: String,
+    /// The lease that it is registered by: each registration has another.
+    pub lease: LeaseId,
+}
+
+/// The owners of up to 64 partitions, as one key holds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Version of the key.
+    pub version: Version,
+    /// By partition, from the chunk's first.
+    pub owners: Vec<Ownership>,
+}
+
+/// The coordinator's election, as last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elected {
+    /// Who.
+    pub broker: BrokerId,
+    /// Names this election: what the coordinator's writes are guarded by.
+    pub created: Revision,
+}
+
+/// One watched prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feed {
+    Topics,
+    Brokers,
+    Assign,
+    Coordinator,
+    Bookies,
+}
+
+impl Feed {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Topics, Self::Brokers, Self::Assign, Self::Coordinator, Self::Bookies];
+
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Topics => keys::TOPICS,
+            Self::Brokers => keys::BROKERS,
+            Self::Assign => keys::ASSIGN,
+            Self::Coordinator => keys::COORDINATOR,
+            Self::Bookies => keys::BOOKIES_LIVE,
+        }
+    }
+}
+
+type Name = (String, String);
+
+/// Everything that is known.
+#[derive(Debug)]
+pub(super) struct State {
+    groups: Arc<Topic>,
+    topics: BTreeMap<Name, Arc<Topic>>,
+    by_id: HashMap<TopicId, Name>,
+    brokers: BTreeMap<BrokerId, Arc<Broker>>,
+    assign: HashMap<TopicId, BTreeMap<u32, Arc<Chunk>>>,
+    assign_revision: Revision,
+    coordinator: Option<Elected>,
+    bookies: BTreeMap<BookieId, Arc<LiveBookie>>,
+}
+
+impl State {
+    pub(super) fn new(groups: TopicId, shards: u32) -> Self {
+        let configs = BTreeMap::new();
+        let settings = Settings::from_configs(&configs);
+        let groups = Arc::new(Topic {
+            id: groups,
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            name: GROUPS_TOPIC.to_owned(),
+            partitions: shards.min(caps::MAX_PARTITIONS_PER_TOPIC),
+            quorum: None,
+            configs,
+            settings,
+            created_ms: 0,
+            created: None,
+            version: None,
+        });
+        let mut state = Self {
+            groups: Arc::clone(&groups),
+            topics: BTreeMap::new(),
+            by_id: HashMap::new(),
+            brokers: BTreeMap::new(),
+            assign: HashMap::new(),
+            assign_revision: Revision(0),
+            coordinator: None,
+            bookies: BTreeMap::new(),
+        };
+        state.insert_topic(groups);
+        state
+    }
+
+    pub(super) fn apply(&mut self, feed: Feed, event: WatchEvent) {
+        match event {
+            WatchEvent::Snapshot(range) => {
+                self.clear(feed);
+                range.items.iter().for_each(|item| self.put(feed, item));
+                self.reached(feed, range.revision);
+            }
+            WatchEvent::Changes { revision, changes } => {
+                for change in &changes {
+                    match change {
+                        Change::Put(item) => self.put(feed, item),
+                        Change::Delete { key } => self.delete(feed, key),
+                    }
+                }
+                self.reached(feed, revision);
+            }
+        }
+    }
+
+    fn reached(&mut self, feed: Feed, revision: Revision) {
+        if feed == Feed::Assign {
+            self.assign_revision = revision;
+        }
+    }
+
+    fn clear(&mut self, feed: Feed) {
+        match feed {
+            Feed::Topics => {
+                self.topics.clear();
+                self.by_id.clear();
+                self.insert_topic(Arc::clone(&self.groups));
+            }
+            Feed::Brokers => self.brokers.clear(),
+            Feed::Assign => self.assign.clear(),
+            Feed::Coordinator => self.coordinator = None,
+            Feed::Bookies => self.bookies.clear(),
+        }
+    }
+
+    fn put(&mut self, feed: Feed, item: &KeyValue) {
+        let done = match feed {
+            Feed::Topics => self.put_topic(item),
+            Feed::Brokers => self.put_broker(item),
+            Feed::Assign => self.put_chunk(item),
+            Feed::Coordinator => self.put_coordinator(item),
+            Feed::Bookies => self.put_bookie(item),
+        };
+        if let Err(why) = done {
+            tracing::warn!(key = item.key, %why, "metadata key is ignored");
+        }
+    }
+
+    fn put_topic(&mut self, item: &KeyValue) -> Result<(), String> {
+        let (namespace, name) = keys::parse_topic(&item.key).ok_or("not a topic's key")?;
+        let name = (namespace.to_owned(), name.to_owned());
+        if self.topics.len() > caps::MAX_TOPICS && !self.topics.contains_key(&name) {
+            return Err(format!("more than {} topics", caps::MAX_TOPICS));
+        }
+        let topic = decode_topic(&name, item)?;
+        self.remove_topic(&name);
+        self.insert_topic(Arc::new(topic));
+        Ok(())
+    }
+
+    fn insert_topic(&mut self, topic: Arc<Topic>) {
+        let name = (topic.namespace.clone(), topic.name.clone());
+        self.by_id.insert(topic.id, name.clone());
+        self.topics.insert(name, topic);
+    }
+
+    fn remove_topic(&mut self, name: &Name) {
+        if let Some(topic) = self.topics.remove(name) {
+            self.by_id.remove(&topic.id);
+        }
+    }
+
+    fn put_broker(&mut self, item: &KeyValue) -> Result<(), String> {
+        let id = keys::parse_broker(&item.key).ok_or("not a broker's key")?;
+        if self.brokers.len() >= MAX_NODES && !self.brokers.contains_key(&id) {
+            return Err(format!("more than {MAX_NODES} brokers"));
+        }
+        let found = record::Broker::decode(&item.value.value).map_err(|e| e.to_string())?;
+        let broker = Broker {
+            id,
+            grpc_address: found.grpc_address,
+            http_address: found.http_address,
+            zone: found.zone,
+            lease: found.lease,
+        };
+        self.brokers.insert(id, Arc::new(broker));
+        Ok(())
+    }
+
+    fn put_chunk(&mut self, item: &KeyValue) -> Result<(), String> {
+        let (topic, chunk) = keys::parse_assign(&item.key).ok_or("not an assignment's key")?;
+        if chunk >= caps::MAX_PARTITIONS_PER_TOPIC.div_ceil(caps::ASSIGN_CHUNK) {
+            return Err(format!("chunk {chunk} is beyond the most partitions of a topic"));
+        }
+        let found = record::Assign::decode(&item.value.value).map_err(|e| e.to_string())?;
+        let owners = found
+            .partitions
+            .iter()
+            .map(|p| Ownership { broker: p.broker, term: p.term })
+            .collect();
+        let value = Arc::new(Chunk { version: item.value.version, owners });
+        self.assign.entry(topic).or_default().insert(chunk, value);
+        Ok(())
+    }
+
+    fn put_coordinator(&mut self, item: &KeyValue) -> Result<(), String> {
+        if item.key != keys::COORDINATOR {
+            return Ok(());
+        }
+        let found = record::Coordinator::decode(&item.value.value).map_err(|e| e.to_string())?;
+        self.coordinator = Some(Elected { broker: found.broker, created: item.value.created });
+        Ok(())
+    }
+
+    fn put_bookie(&mut self, item: &KeyValue) -> Result<(), String> {
+        let found = LiveBookie::decode(&item.value.value).map_err(|e| e.to_string())?;
+        if self.bookies.len() >= MAX_NODES && !self.bookies.contains_key(&found.id) {
+            return Err(format!("more than {MAX_NODES} bookies"));
+        }
+        self.bookies.insert(found.id.clone(), Arc::new(found));
+        Ok(())
+    }
+
+    fn delete(&mut self, feed: Feed, key: &str) {
+        match feed {
+            Feed::Topics => {
+                if let Some((namespace, name)) = keys::parse_topic(key) {
+                    self.remove_topic(&(namespace.to_owned(), name.to_owned()));
+                }
+            }
+            Feed::Brokers => {
+                if let Some(id) = keys::parse_broker(key) {
+                    self.brokers.remove(&id);
+                }
+            }
+            Feed::Assign => {
+                if let Some((topic, chunk)) = keys::parse_assign(key)
+                    && let Some(chunks) = self.assign.get_mut(&topic)
+                {
+                    chunks.remove(&chunk);
+                    if chunks.is_empty() {
+                        self.assign.remove(&topic);
+                    }
+                }
+            }
+            Feed::Coordinator => {
+                if key == keys::COORDINATOR {
+                    self.coordinator = None;
+                }
+            }
+            Feed::Bookies => {
+                if let Some(id) = keys::parse_bookie_live(key) {
+                    self.bookies.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn topics(&self) -> &BTreeMap<Name, Arc<Topic>> {
+        &self.topics
+    }
+
+    pub(super) fn topic(&self, namespace: &str, name: &str) -> Option<Arc<Topic>> {
+        self.topics.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub(super) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.topics.get(self.by_id.get(&id)?).cloned()
+    }
+
+    pub(super) fn groups_topic(&self) -> Arc<Topic> {
+        Arc::clone(&self.groups)
+    }
+
+    pub(super) fn brokers(&self) -> &BTreeMap<BrokerId, Arc<Broker>> {
+        &self.brokers
+    }
+
+    pub(super) fn live_bookies(&self) -> &BTreeMap<BookieId, Arc<LiveBookie>> {
+        &self.bookies
+    }
+
+    pub(super) fn coordinator(&self) -> Option<Elected> {
+        self.coordinator
+    }
+
+    pub(super) fn assign_revision(&self) -> Revision {
+        self.assign_revision
+    }
+
+    /// Of a topic that exists: what is left of a deleted one owns nothing.
+    pub(super) fn ownership(&self, id: TopicId, partition: PartitionIndex) -> Option<Ownership> {
+        let topic = self.topics.get(self.by_id.get(&id)?)?;
+        if partition.0 >= topic.partitions {
+            return None;
+        }
+        let chunk = self.assign.get(&id)?.get(&(partition.0 / caps::ASSIGN_CHUNK))?;
+        chunk.owners.get((partition.0 % caps::ASSIGN_CHUNK) as usize).copied()
+    }
+
+    pub(super) fn chunk(&self, topic: TopicId, chunk: u32) -> Option<Arc<Chunk>> {
+        self.assign.get(&topic)?.get(&chunk).cloned()
+    }
+
+    pub(super) fn assignments(&self) -> Vec<(TopicId, Vec<(u32, Arc<Chunk>)>)> {
+        let chunks = |c: &BTreeMap<u32, Arc<Chunk>>| {
+            c.iter().map(|(index, chunk)| (*index, Arc::clone(chunk))).collect()
+        };
+        self.assign.iter().map(|(topic, c)| (*topic, chunks(c))).collect()
+    }
+
+    fn each_owned(&self) -> impl Iterator<Item = (BrokerId, TopicId, PartitionIndex, Term)> {
+        let chunks = self.topics.values().filter_map(|t| Some((t, self.assign.get(&t.id)?)));
+        chunks.flat_map(|(topic, chunks)| {
+            chunks.iter().flat_map(move |(index, chunk)| {
+                let first = index * caps::ASSIGN_CHUNK;
+                let numbered = (first..topic.partitions).zip(&chunk.owners);
+                numbered.filter_map(move |(p, o)| {
+                    Some((o.broker?, topic.id, PartitionIndex(p), o.term))
+                })
+            })
+        })
+    }
+
+    pub(super) fn owned_by(&self, broker: BrokerId) -> Vec<(TopicId, PartitionIndex, Term)> {
+        self.each_owned().filter(|o| o.0 == broker).map(|(_, t, p, term)| (t, p, term)).collect()
+    }
+
+    pub(super) fn loads(&self) -> HashMap<BrokerId, u32> {
+        let mut loads = HashMap::new();
+        for (broker, ..) in self.each_owned() {
+            *loads.entry(broker).or_default() += 1;
+        }
+        loads
+    }
+}
+
+fn decode_topic(name: &Name, item: &KeyValue) -> Result<Topic, String> {
+    let found = record::Topic::decode(&item.value.value).map_err(|e| e.to_string())?;
+    Ok(Topic {
+        id: found.id,
+        namespace: name.0.clone(),
+        name: name.1.clone(),
+        partitions: found.partitions,
+        quorum: Some(Quorum { write: found.write_quorum, ack: found.ack_quorum }),
+        settings: Settings::from_configs(&found.configs),
+        configs: found.configs,
+        created_ms: found.created_ms,
+        created: Some(item.value.created),
+        version: Some(item.value.version),
+    })
+}

@@ -1,0 +1,59 @@
+//! What the rest of the broker asks of the partitions that it owns; the partition code implements it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
+use geminga_proto::reason::ApiError;
+
+use crate::ownership::topology::Topic;
+
+/// The ends of an open partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOffsets {
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// The end of what is committed.
+    pub high_watermark: Offset,
+}
+
+/// Which offset is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetAt {
+    /// The first that can be read.
+    Earliest,
+    /// The end of what is committed (P1).
+    Latest,
+    /// The first record at or after this time, in milliseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+/// An offset that was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// `None`: no record is that young.
+    pub offset: Option<Offset>,
+    /// Timestamp of the record, where one was looked for by time.
+    pub timestamp_ms: Option<i64>,
+    /// Term of the owner that answers.
+    pub term: Term,
+}
+
+/// The partitions of this broker.
+#[async_trait]
+pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
+    /// The ends of a partition that is open here; never opens one.
+    fn open_offsets(&self, topic: TopicId, partition: PartitionIndex) -> Option<OpenOffsets>;
+
+    /// Looks an offset up, opening the partition when it is not open. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, or whatever keeps the partition from being opened or read.
+    async fn find_offset(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        at: OffsetAt,
+    ) -> Result<FoundOffset, ApiError>;
+}

@@ -5,6 +5,7 @@
 //! * [`keys`]: every key.
 //! * [`record`]: one validated type per kind of key.
 
+pub mod cluster;
 mod embedded;
 mod etcd;
 pub mod keys;

@@ -1,11 +1,24 @@
 //! One validated type per kind of key. A value that does not convert is refused where it is read; nothing behind
 //! this module meets a half-valid record.
 
+mod assign;
 mod bookie;
+mod broker;
+mod cluster;
+mod cookie;
 mod ledger;
+mod partition;
+mod topic;
 
+pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
+pub use broker::{Broker, Coordinator};
+pub use cluster::Cluster;
+pub use cookie::{Cookie, CookieDisk};
+use geminga_proto::ids::TopicId;
 pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
+pub use partition::{LogStart, PartitionTerm, Segment};
+pub use topic::{DeletedTopic, Topic};
 
 /// The format number that every value starts with today.
 pub const FORMAT: u32 = 1;
@@ -39,4 +52,9 @@ impl Invalid {
 /// Refuses formats from the future.
 pub(crate) fn check_format(format: u32) -> Result<(), Invalid> {
     if format == FORMAT { Ok(()) } else { Err(Invalid::Format(format)) }
+}
+
+/// A topic id of sixteen bytes.
+fn topic_id(field: &'static str, bytes: &[u8]) -> Result<TopicId, Invalid> {
+    TopicId::from_slice(bytes).ok_or_else(|| Invalid::field(field, "not 16 bytes"))
 }

@@ -28,7 +28,10 @@ struct State {
 
 /// Divides the partitions of all subscribed topics among `members`, answering in their order. `partitions` gives a
 /// topic's partition count, 0 when it does not exist.
-pub(crate) fn assign(members: &[Subscriber<'_>], partitions: impl Fn(&str) -> u32) -> Vec<Assignment> {
+pub(crate) fn assign(
+    members: &[Subscriber<'_>],
+    partitions: impl Fn(&str) -> u32,
+) -> Vec<Assignment> {
     let mut state = State::new(members, partitions);
     let orphans = state.keep_previous(members);
     for (topic, list) in orphans {
@@ -118,7 +121,8 @@ impl State {
                 break;
             }
             loads.remove(&heavy);
-            let Some(partition) = self.assigned[heavy.1].get_mut(topic).and_then(BTreeSet::pop_last)
+            let Some(partition) =
+                self.assigned[heavy.1].get_mut(topic).and_then(BTreeSet::pop_last)
             else {
                 continue;
             };

@@ -27,7 +27,9 @@ use self::member::Member;
 use super::assign::{Subscriber, assign};
 use super::limits;
 use super::record::{Generation, MemberRecord};
-use super::types::{Assignment, Caller, Commit, Committed, Error, Join, Joined, Kind, TopicPartition};
+use super::types::{
+    Assignment, Caller, Commit, Committed, Error, Join, Joined, Kind, TopicPartition,
+};
 
 /// Names a request whose reply is still due.
 pub type Token = u64;
@@ -291,7 +293,10 @@ impl Group {
             topics.into_iter().map(|topic| (context.partitions)(topic) as usize).sum();
         let limit = limits::MAX_GROUP_PARTITIONS;
         if partitions > limit {
-            return Err(Error::Limit { what: "the number of partitions that a group reads", limit });
+            return Err(Error::Limit {
+                what: "the number of partitions that a group reads",
+                limit,
+            });
         }
         Ok(())
     }

@@ -226,11 +226,7 @@ impl Groups {
         (!other).then_some(committed)
     }
 
-    fn offsets_of(
-        &self,
-        name: &str,
-        assigned: &Assignment,
-    ) -> Vec<(TopicPartition, Committed)> {
+    fn offsets_of(&self, name: &str, assigned: &Assignment) -> Vec<(TopicPartition, Committed)> {
         let Some(group) = self.image.group(name) else { return Vec::new() };
         let wanted = assigned.iter().flat_map(|(topic, partitions)| {
             let tp = |&partition| TopicPartition { topic: topic.clone(), partition };
@@ -381,14 +377,7 @@ impl Machine for Groups {
                 out.held.push(Held::Describe(respond, self.describe(&name)));
             }
             Request::Delete(name, respond) => {
-                self.on_existing(
-                    now_ms,
-                    &name,
-                    respond,
-                    Error::UnknownGroup,
-                    Event::Delete,
-                    out,
-                );
+                self.on_existing(now_ms, &name, respond, Error::UnknownGroup, Event::Delete, out);
             }
             Request::List(respond) => {
                 let list = self.groups.iter().map(|(name, slot)| Self::summary(name, &slot.group));
@@ -440,7 +429,8 @@ impl Machine for Groups {
                 let answer = answer.map(|mut description| {
                     let group = self.image.group(&description.summary.group);
                     let all = group.into_iter().flat_map(|g| g.offsets());
-                    let current = all.filter_map(|(tp, c)| Some((tp.clone(), self.current(tp, c)?.clone())));
+                    let current =
+                        all.filter_map(|(tp, c)| Some((tp.clone(), self.current(tp, c)?.clone())));
                     description.offsets = current.collect();
                     description
                 });

@@ -84,9 +84,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Arc<str>, Change), DecodeError> {
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
     check_format(command.format)?;
     let change = match command.change.ok_or(DecodeError::Newer(command.format))? {
-        WireChange::Generation(generation) => {
-            Change::Generation(generation_from_wire(generation)?)
-        }
+        WireChange::Generation(generation) => Change::Generation(generation_from_wire(generation)?),
         WireChange::Offsets(offsets) => {
             let offsets = offsets.offsets.into_iter().map(offset_from_wire);
             Change::Offsets(offsets.collect::<Result<_, _>>()?)
@@ -231,15 +229,21 @@ mod tests {
     fn committed() -> impl Strategy<Value = (TopicPartition, Committed)> {
         let names = ("[a-z]{1,8}", any::<u32>(), ".{0,16}");
         let numbers = (any::<i64>(), any::<Option<i32>>(), any::<i64>(), any::<Option<u128>>());
-        (names, numbers).prop_map(|((topic, partition, metadata), (offset, leader_epoch, committed_ms, id))| {
-            let tp = TopicPartition { topic: topic.into(), partition };
-            let topic_id = id.map(TopicId::from_random);
-            (tp, Committed { offset, leader_epoch, metadata, committed_ms, topic_id })
-        })
+        (names, numbers).prop_map(
+            |((topic, partition, metadata), (offset, leader_epoch, committed_ms, id))| {
+                let tp = TopicPartition { topic: topic.into(), partition };
+                let topic_id = id.map(TopicId::from_random);
+                (tp, Committed { offset, leader_epoch, metadata, committed_ms, topic_id })
+            },
+        )
     }
 
     fn generation() -> impl Strategy<Value = Generation> {
-        let topics = proptest::collection::btree_map("[a-z]{1,8}", proptest::collection::vec(any::<u32>(), 0..4), 0..4);
+        let topics = proptest::collection::btree_map(
+            "[a-z]{1,8}",
+            proptest::collection::vec(any::<u32>(), 0..4),
+            0..4,
+        );
         let member = ("[a-z]{1,8}", "[a-z]{0,8}", topics, any::<u32>(), any::<u32>()).prop_map(
             |(member, client_id, topics, session_timeout_ms, rebalance_timeout_ms)| MemberRecord {
                 member: member.into(),

@@ -149,7 +149,8 @@ impl Coordinator {
                         }
                         Change::Delete { key } => {
                             if let Some(broker) = keys::parse_broker(&key) {
-                                let certain = self.parts.registration.contact().proves_no_pause(now);
+                                let certain =
+                                    self.parts.registration.contact().proves_no_pause(now);
                                 tracing::info!(%broker, certain, "registration of a broker ended");
                                 self.liveness.on_deleted(now, broker, certain);
                             }
@@ -341,6 +342,3 @@ impl View {
         self.current.values().flatten().filter_map(|o| o.broker).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

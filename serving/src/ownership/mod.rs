@@ -3,4 +3,9 @@
 //! is open before it serves (DESIGN 1).
 
 pub mod assignment;
+pub mod contact;
+pub mod coordinator;
 pub mod liveness;
+mod metrics;
+pub mod registration;
+pub mod topology;

@@ -167,7 +167,7 @@ impl Registration {
         loop {
             tokio::select! {
                 biased;
-                _ = standing.wait_for(|s| *s == Standing::Left) => return,
+                () = left(&mut standing) => return,
                 _ = changed.changed() => {
                     if seen && !here() {
                         return;
@@ -257,4 +257,10 @@ impl Registration {
         }
         Err(Error::Unavailable(format!("an earlier registration of broker {id} had to be ended")))
     }
+}
+
+/// Resolves when the broker has left. Cancel-safe.
+async fn left(standing: &mut watch::Receiver<Standing>) {
+    // The sender lives as long as the registration, of which the caller holds a handle.
+    let _gone = standing.wait_for(|standing| *standing == Standing::Left).await.is_err();
 }

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{BoxStream, SelectAll};
 use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
 use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{Error, MetaStore, Revision, WatchEvent, keys};
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};

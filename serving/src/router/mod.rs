@@ -67,9 +67,7 @@ impl Router {
         let Some(owner) = self.topology.owner(topic.id, partition) else { return Route::NoOwner };
         if owner.broker != self.me() {
             return match owner.address {
-                Some(address) => {
-                    Route::Remote { broker: owner.broker, address, term: owner.term }
-                }
+                Some(address) => Route::Remote { broker: owner.broker, address, term: owner.term },
                 None => Route::NoOwner,
             };
         }

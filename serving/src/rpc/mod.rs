@@ -1,1 +1,3 @@
 //! The gRPC services, one file each. They translate at the edge: nothing below them knows messages of the wire.
+
+pub(crate) mod metadata;

@@ -9,7 +9,9 @@ use geminga_proto::ids::{PartitionIndex, Term};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::log::{Append, Closed, Event, Log, Logs, Lost, OpenError, Opened, Replay, SnapshotWanted};
+use super::log::{
+    Append, Closed, Event, Log, Logs, Lost, OpenError, Opened, Replay, SnapshotWanted,
+};
 
 /// One shard's log, shared by all its openings.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +70,8 @@ impl Logs for MemoryLog {
         }
         state.term += 1;
         let parts = state.snapshot.iter().cloned().map(Replay::SnapshotPart);
-        let replay: Vec<_> = parts.chain(state.commands.iter().cloned().map(Replay::Command)).collect();
+        let replay: Vec<_> =
+            parts.chain(state.commands.iter().cloned().map(Replay::Command)).collect();
         let opening = Opening {
             log: self.clone(),
             term: state.term,

@@ -82,8 +82,7 @@ impl<M: Machine> Shard<M> {
         }
         tracing::info!(%shard, %term, parts, commands, took_ms = start.elapsed().as_millis(), "statelog replayed");
         let (gate, unapplied, inbox) = (Gate::default(), VecDeque::new(), VecDeque::new());
-        let mut shard =
-            Self { machine, log, gate, unapplied, mailbox, inbox, world, start, shard };
+        let mut shard = Self { machine, log, gate, unapplied, mailbox, inbox, world, start, shard };
         let now_ms = shard.now_ms();
         shard.machine.replayed(now_ms);
         Ok(shard)
@@ -99,7 +98,8 @@ impl<M: Machine> Shard<M> {
     }
 
     async fn turn(&mut self) -> Result<(), Ended> {
-        let deadline = self.machine.next_deadline().map(|at| self.start + Duration::from_millis(at));
+        let deadline =
+            self.machine.next_deadline().map(|at| self.start + Duration::from_millis(at));
         let has_room = self.gate.has_room(M::MAX_STEP_BYTES);
         let mut batch = Vec::new();
         tokio::select! {

@@ -6,7 +6,11 @@ fn names(topics: &[&str]) -> Vec<Arc<str>> {
     topics.iter().map(|&t| t.into()).collect()
 }
 
-fn run(topics: &[Vec<Arc<str>>], previous: &[Assignment], counts: &BTreeMap<&str, u32>) -> Vec<Assignment> {
+fn run(
+    topics: &[Vec<Arc<str>>],
+    previous: &[Assignment],
+    counts: &BTreeMap<&str, u32>,
+) -> Vec<Assignment> {
     let members: Vec<_> = topics
         .iter()
         .zip(previous)
@@ -22,7 +26,9 @@ fn sizes(assigned: &[Assignment]) -> Vec<usize> {
 fn kept(before: &Assignment, after: &Assignment) -> usize {
     before
         .iter()
-        .map(|(topic, list)| list.iter().filter(|p| after.get(topic).is_some_and(|a| a.contains(p))).count())
+        .map(|(topic, list)| {
+            list.iter().filter(|p| after.get(topic).is_some_and(|a| a.contains(p))).count()
+        })
         .sum()
 }
 

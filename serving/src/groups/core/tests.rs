@@ -167,7 +167,11 @@ fn a_new_member_makes_the_others_join_again() {
     bench.join("a");
     let b = bench.join("b");
     assert_eq!(bench.heartbeat("a", 1), Err(Error::RebalanceInProgress));
-    assert_eq!(bench.commit(Some(("a", 1, 1))), Ok(Reply::Done), "of the old generation, while preparing");
+    assert_eq!(
+        bench.commit(Some(("a", 1, 1))),
+        Ok(Reply::Done),
+        "of the old generation, while preparing"
+    );
     let a = bench.join("a");
     assert_eq!(bench.joined(a), (2, vec![0, 1]));
     assert_eq!(bench.joined(b), (2, vec![2, 3]));

@@ -160,7 +160,10 @@ fn commit(by: Option<CommitBy>, offset: i64) -> Commit {
     Commit { by, offsets: vec![(tp, committed)] }
 }
 
-fn ask<T>(bench: &mut Bench, request: impl FnOnce(Respond<T>) -> Request) -> oneshot::Receiver<Result<T, Error>> {
+fn ask<T>(
+    bench: &mut Bench,
+    request: impl FnOnce(Respond<T>) -> Request,
+) -> oneshot::Receiver<Result<T, Error>> {
     let (respond, answer) = oneshot::channel();
     bench.request(request(respond));
     answer
@@ -321,7 +324,9 @@ fn check(bench: &Bench, due: &mut Due) -> Result<(), TestCaseError> {
                 prop_assert!(acked > before, "S2: an entry after the request is durable");
                 let durable = generations.iter().find(|g| {
                     g.generation == joined.generation
-                        && g.members.iter().any(|m| m.member == joined.member && m.assigned == joined.assigned)
+                        && g.members
+                            .iter()
+                            .any(|m| m.member == joined.member && m.assigned == joined.assigned)
                 });
                 prop_assert!(durable.is_some(), "S3: {joined:?} is not durable");
             }
@@ -356,8 +361,11 @@ fn check_log(bench: &Bench) -> Result<(), TestCaseError> {
         for topic in ["t", "u"] {
             let topic: Arc<str> = topic.into();
             let readers = generation.members.iter().filter(|m| m.topics.contains(&topic)).count();
-            let mut read: Vec<u32> =
-                generation.members.iter().flat_map(|m| m.assigned.get(&topic).cloned().unwrap_or_default()).collect();
+            let mut read: Vec<u32> = generation
+                .members
+                .iter()
+                .flat_map(|m| m.assigned.get(&topic).cloned().unwrap_or_default())
+                .collect();
             read.sort_unstable();
             // The partition count of that time is the number of the last one read; from 0, each once.
             let whole: Vec<u32> = (0..u32::try_from(read.len()).unwrap()).collect();
@@ -377,7 +385,8 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
             due.joins.push((member, before, answer));
         }
         Step::Heartbeat(member, back) => {
-            let _ = ask(bench, |r| Request::Heartbeat(GROUP.into(), caller(member), known - back, r));
+            let _ =
+                ask(bench, |r| Request::Heartbeat(GROUP.into(), caller(member), known - back, r));
         }
         Step::Commit(member, back) => {
             *offset += 1;
@@ -386,7 +395,8 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
                 generation: known - back,
                 sequence: u64::try_from(*offset).unwrap(),
             };
-            let answer = ask(bench, |r| Request::Commit(GROUP.into(), commit(Some(by), *offset), r));
+            let answer =
+                ask(bench, |r| Request::Commit(GROUP.into(), commit(Some(by), *offset), r));
             due.commits.push((*offset, answer));
         }
         Step::Leave(member) => {

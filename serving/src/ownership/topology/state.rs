@@ -251,11 +251,8 @@ impl State {
             return Err(format!("chunk {chunk} is beyond the most partitions of a topic"));
         }
         let found = record::Assign::decode(&item.value.value).map_err(|e| e.to_string())?;
-        let owners = found
-            .partitions
-            .iter()
-            .map(|p| Ownership { broker: p.broker, term: p.term })
-            .collect();
+        let owners =
+            found.partitions.iter().map(|p| Ownership { broker: p.broker, term: p.term }).collect();
         let value = Arc::new(Chunk { version: item.value.version, owners });
         self.assign.entry(topic).or_default().insert(chunk, value);
         Ok(())

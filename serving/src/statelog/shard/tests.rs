@@ -7,8 +7,8 @@ use geminga_runtime::Tasks;
 use tokio::sync::oneshot;
 
 use super::super::log::Logs;
-use super::super::memory::MemoryLog;
 use super::super::machine::Damaged;
+use super::super::memory::MemoryLog;
 use super::*;
 
 /// Adds numbers. Requests see the running sum; the durable one is read when an answer leaves.
@@ -185,7 +185,8 @@ async fn more_than_the_log_takes_at_once_is_worked_off() {
     let (tasks, log) = (Tasks::new("test"), MemoryLog::default());
     let shard = start(&tasks, &log).await;
     log.pause(true);
-    let (mailbox, feeding) = (shard.mailbox.clone(), super::super::log::MAX_OUTSTANDING_ENTRIES + 2000);
+    let (mailbox, feeding) =
+        (shard.mailbox.clone(), super::super::log::MAX_OUTSTANDING_ENTRIES + 2000);
     let answers = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let kept = answers.clone();
     let feeder = tasks.spawn("feeder", async move {
@@ -214,5 +215,8 @@ async fn damage_is_said_and_not_served() {
     let (_mailbox, inbox) = mpsc::channel(1);
     let (_world, changed) = watch::channel(0);
     let ended = Shard::load(PartitionIndex(7), Sum::default(), opened, inbox, changed).await.err();
-    assert!(matches!(ended, Some(Ended::Replay(OpenError::Damaged { shard: PartitionIndex(7), .. }))));
+    assert!(matches!(
+        ended,
+        Some(Ended::Replay(OpenError::Damaged { shard: PartitionIndex(7), .. }))
+    ));
 }

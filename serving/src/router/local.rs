@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::ApiError;
 
@@ -40,6 +43,32 @@ pub struct FoundOffset {
     pub term: Term,
 }
 
+/// What to read of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadSpec {
+    /// The first record wanted; the first batch returned contains it.
+    pub offset: Offset,
+    /// Most bytes; a single larger batch is still returned whole.
+    pub max_bytes: usize,
+    /// Wait until so much is there.
+    pub min_bytes: usize,
+    /// For so long at most.
+    pub max_wait: Duration,
+}
+
+/// What was read: committed data only (P1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Stored record batches in order, one each; empty when nothing came in time.
+    pub batches: Vec<Bytes>,
+    /// Where to read next.
+    pub next_offset: Offset,
+    /// The end of what is committed.
+    pub high_watermark: Offset,
+    /// The first offset that can be read.
+    pub log_start: Offset,
+}
+
 /// The partitions of this broker.
 #[async_trait]
 pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
@@ -56,4 +85,15 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<FoundOffset, ApiError>;
+
+    /// Reads committed batches, opening the partition when it is not open; waits as `spec` says. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, OFFSET_OUT_OF_RANGE, or whatever keeps the partition from being opened or read.
+    async fn read(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError>;
 }

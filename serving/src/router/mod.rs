@@ -4,14 +4,16 @@
 
 mod local;
 mod peers;
+pub mod source;
 
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
 use tonic::transport::Channel;
 
-pub use local::{FoundOffset, LocalPartitions, OffsetAt, OpenOffsets};
+pub use local::{FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec};
 use peers::Peers;
+pub use source::{RoutedSource, Source};
 
 use crate::ownership::registration::Registration;
 use crate::ownership::topology::{Topic, Topology};

@@ -1,0 +1,285 @@
+//! Reading a partition wherever it is served: here, or one hop away over the public API with `direct` set. Reading
+//! changes nothing, so whatever goes wrong on the way is retriable: NOT_READY.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use geminga_proto::caps;
+use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_proto::v1::stream_client::StreamClient;
+use geminga_proto::v1::topics_client::TopicsClient;
+use tonic::Status;
+
+use super::local::{FoundOffset, LocalPartitions, OffsetAt, Read, ReadSpec};
+use super::{Route, Router, check_partition, no_owner};
+use crate::ownership::topology::Topic;
+
+/// What the owner may need on top of the wait that was asked for: it may have to open the partition first.
+const GRACE: Duration = Duration::from_secs(15);
+/// Before the length field of a record batch come its base offset (8 bytes); the length counts what follows it.
+const BATCH_LENGTH_AT: usize = 8;
+const BATCH_PREFIX: usize = 12;
+
+/// Where consumers and tools read from.
+#[async_trait]
+pub trait Source: Send + Sync + fmt::Debug + 'static {
+    /// Reads committed batches; waits as `spec` says. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_READY while the partition has no owner or cannot be reached, OFFSET_OUT_OF_RANGE, or whatever keeps its
+    /// owner from reading it.
+    async fn read(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError>;
+
+    /// Looks an offset up. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    async fn find_offset(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        at: OffsetAt,
+    ) -> Result<FoundOffset, ApiError>;
+}
+
+/// Reads here what this broker owns and at its owner what another one does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RoutedSource {
+    router: Router,
+    local: Arc<dyn LocalPartitions>,
+}
+
+impl RoutedSource {
+    /// A source over the partitions of this broker and, by `router`, those of others.
+    pub fn new(router: Router, local: Arc<dyn LocalPartitions>) -> Self {
+        Self { router, local }
+    }
+
+    async fn read_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError> {
+        let mut client = StreamClient::new(self.router.channel(broker)?)
+            .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
+        let saturate = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let request = v1::FetchRequest {
+            topic: topic.name.clone(),
+            partitions: vec![v1::FetchPartition { partition: partition.0, offset: spec.offset.0 }],
+            min_bytes: saturate(spec.min_bytes),
+            max_bytes: saturate(spec.max_bytes),
+            max_wait_ms: u32::try_from(spec.max_wait.as_millis()).unwrap_or(u32::MAX),
+            format: v1::Format::Batches.into(),
+            direct: true,
+            until_end: false,
+            client_id: String::new(),
+            once: true,
+        };
+        let call = async {
+            let mut stream = client.fetch(request).await?.into_inner();
+            stream.message().await
+        };
+        let answer = within(spec.max_wait.saturating_add(GRACE), broker, call).await?;
+        let data = answer
+            .into_iter()
+            .flat_map(|response| response.partitions)
+            .find(|data| data.partition == partition.0)
+            .ok_or_else(|| unserved(broker, "it ended the stream without an answer"))?;
+        read_of(data, broker)
+    }
+
+    async fn find_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partition: PartitionIndex,
+        at: OffsetAt,
+    ) -> Result<FoundOffset, ApiError> {
+        use v1::list_offsets_request::At;
+        let mut client = TopicsClient::new(self.router.channel(broker)?);
+        let request = v1::ListOffsetsRequest {
+            topic: topic.name.clone(),
+            partitions: vec![partition.0],
+            at: Some(match at {
+                OffsetAt::Earliest => At::Earliest(true),
+                OffsetAt::Latest => At::Latest(true),
+                OffsetAt::Timestamp(ms) => At::TimestampMs(ms),
+            }),
+            direct: true,
+        };
+        let answer = within(GRACE, broker, client.list_offsets(request)).await?;
+        let found = answer
+            .into_inner()
+            .offsets
+            .into_iter()
+            .find(|found| found.partition == partition.0)
+            .ok_or_else(|| unserved(broker, "it left the partition out of its answer"))?;
+        if let Some(error) = &found.error {
+            return Err(of_owner(ApiError::from_proto(error), broker));
+        }
+        Ok(FoundOffset {
+            offset: (found.offset >= 0).then_some(Offset(found.offset)),
+            timestamp_ms: (found.timestamp_ms >= 0).then_some(found.timestamp_ms),
+            term: Term(found.term),
+        })
+    }
+}
+
+#[async_trait]
+impl Source for RoutedSource {
+    async fn read(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError> {
+        check_partition(topic, partition.0)?;
+        match self.router.owner_of(topic, partition) {
+            Route::Local { .. } => self.local.read(Arc::clone(topic), partition, spec).await,
+            Route::Remote { broker, .. } => self.read_remote(broker, topic, partition, spec).await,
+            Route::NoOwner => Err(no_owner(&topic.name, partition)),
+        }
+    }
+
+    async fn find_offset(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        at: OffsetAt,
+    ) -> Result<FoundOffset, ApiError> {
+        check_partition(topic, partition.0)?;
+        match self.router.owner_of(topic, partition) {
+            Route::Local { .. } => self.local.find_offset(Arc::clone(topic), partition, at).await,
+            Route::Remote { broker, .. } => self.find_remote(broker, topic, partition, at).await,
+            Route::NoOwner => Err(no_owner(&topic.name, partition)),
+        }
+    }
+}
+
+/// One call of another broker under a deadline.
+async fn within<T>(
+    deadline: Duration,
+    broker: BrokerId,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) => Err(of_owner(ApiError::from_status(&status), broker)),
+        Err(_) => Err(unserved(broker, "it did not answer in time")),
+    }
+}
+
+/// What the caller is told of an owner's error. One that does not own the partition (any more), or that broke off,
+/// is the caller's to try again: nothing was changed.
+fn of_owner(error: ApiError, broker: BrokerId) -> ApiError {
+    match error.reason {
+        Reason::NotOwner | Reason::Unknown | Reason::ShuttingDown => {
+            unserved(broker, &error.message)
+        }
+        _ => error,
+    }
+}
+
+fn unserved(broker: BrokerId, why: &str) -> ApiError {
+    let why =
+        format!("the partition's owner, broker {broker}, could not serve this ({why}): try again");
+    ApiError::new(Reason::NotReady, why)
+}
+
+/// An owner's answer, checked as far as it is relied upon.
+fn read_of(data: v1::PartitionData, broker: BrokerId) -> Result<Read, ApiError> {
+    if let Some(error) = &data.error {
+        return Err(of_owner(ApiError::from_proto(error), broker));
+    }
+    let bytes = match data.data {
+        Some(v1::partition_data::Data::Batches(bytes)) => bytes,
+        Some(v1::partition_data::Data::Records(_)) => {
+            return Err(ApiError::new(
+                Reason::Internal,
+                format!("broker {broker} sent records where batches were asked for"),
+            ));
+        }
+        None => Bytes::new(),
+    };
+    let batches = split(bytes).ok_or_else(|| {
+        ApiError::new(Reason::Internal, format!("broker {broker} sent an incomplete batch"))
+    })?;
+    Ok(Read {
+        batches,
+        next_offset: Offset(data.next_offset),
+        high_watermark: Offset(data.high_watermark),
+        log_start: Offset(data.log_start_offset),
+    })
+}
+
+/// Cuts batches that are laid end to end; `None` when they are not whole.
+fn split(mut bytes: Bytes) -> Option<Vec<Bytes>> {
+    let mut batches = Vec::new();
+    while !bytes.is_empty() {
+        let length = bytes.get(BATCH_LENGTH_AT..BATCH_PREFIX)?.try_into().ok()?;
+        let length = usize::try_from(i32::from_be_bytes(length)).ok()?.checked_add(BATCH_PREFIX)?;
+        if length > bytes.len() {
+            return None;
+        }
+        batches.push(bytes.split_to(length));
+    }
+    Some(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(body: usize) -> Vec<u8> {
+        let mut bytes = vec![0; BATCH_LENGTH_AT];
+        bytes.extend(i32::try_from(body).unwrap().to_be_bytes());
+        bytes.resize(BATCH_PREFIX + body, 7);
+        bytes
+    }
+
+    #[test]
+    fn batches_laid_end_to_end_are_cut_where_their_lengths_say() {
+        let bytes = [batch(49), batch(0), batch(100)].concat();
+        let cut = split(Bytes::from(bytes)).unwrap();
+        assert_eq!(cut.iter().map(Bytes::len).collect::<Vec<_>>(), [61, 12, 112]);
+        assert_eq!(split(Bytes::new()), Some(Vec::new()));
+    }
+
+    #[test]
+    fn an_incomplete_or_senseless_batch_is_no_batch() {
+        let whole = batch(49);
+        for end in 1..whole.len() {
+            assert_eq!(split(Bytes::copy_from_slice(&whole[..end])), None, "{end}");
+        }
+        let mut negative = batch(49);
+        negative[BATCH_LENGTH_AT] = 0xff;
+        assert_eq!(split(Bytes::from(negative)), None);
+    }
+
+    #[test]
+    fn an_owner_that_is_none_any_more_is_worth_another_try() {
+        let moved = v1::PartitionData {
+            error: Some(ApiError::not_owner("moved", Some("b:1".to_owned())).to_proto()),
+            ..v1::PartitionData::default()
+        };
+        assert_eq!(read_of(moved, BrokerId(2)).unwrap_err().reason, Reason::NotReady);
+        let gone = v1::PartitionData {
+            error: Some(ApiError::new(Reason::OffsetOutOfRange, "10 is after 5").to_proto()),
+            ..v1::PartitionData::default()
+        };
+        assert_eq!(read_of(gone, BrokerId(2)).unwrap_err().reason, Reason::OffsetOutOfRange);
+    }
+}

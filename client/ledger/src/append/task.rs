@@ -175,6 +175,7 @@ impl Task {
     }
 
     fn on_append(&mut self, append: Append) {
+        self.start_watch();
         let lac = self.core.lac();
         let Ok((entry, effects)) = self.core.append() else {
             refuse(Command::Append(append));
@@ -188,6 +189,17 @@ impl Task {
         metrics::appended(length);
         self.flight.push(bytes, cumulative_length, append.permit, append.done);
         self.carry_out(effects);
+    }
+
+    /// A position that had nothing to do until now is timed from now on: no tick looked at it while the ledger was idle.
+    fn start_watch(&mut self) {
+        let now = Instant::now();
+        for (position, watchdog) in self.core.positions().iter().zip(&mut self.watchdogs) {
+            if position.acked >= self.core.lap() {
+                watchdog.acked = position.acked;
+                watchdog.moved_at = now;
+            }
+        }
     }
 
     fn on_answer(&mut self, (index, ask, answer): Answer) {
@@ -457,3 +469,6 @@ async fn call(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

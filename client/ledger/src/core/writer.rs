@@ -288,7 +288,9 @@ impl Writer {
             return;
         }
         if staged > self.lap || staged < position.acked {
-            // More than was ever assigned, or less than was acknowledged: not the log this writer knows.
+            // More than was ever assigned, or less than was acknowledged: not the log this writer knows, so what it
+            // acknowledged beyond what it has is no durable copy.
+            position.acked = position.acked.min(durable);
             self.leave_out(index, effects);
             return;
         }
@@ -314,6 +316,7 @@ impl Writer {
             return;
         }
         if staged < position.acked {
+            position.acked = staged;
             self.leave_out(index, effects);
             return;
         }

@@ -5,6 +5,8 @@
 
 pub mod binary;
 mod client;
+mod cluster;
+mod etcd;
 pub mod flights;
 pub mod http;
 pub mod port;
@@ -12,4 +14,6 @@ mod process;
 pub mod wait;
 
 pub use client::{Client, Finished, Running};
+pub use cluster::{Cluster, Node};
+pub use etcd::Etcd;
 pub use process::Process;

@@ -1,0 +1,128 @@
+//! One real etcd on ports and a data directory of its own. It can be killed, paused and started again on the same
+//! data; `etcd` and `etcdctl` must be installed.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, http, port, wait};
+
+/// An etcd of one member that ends, with its data, when this is dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    // Before the directory that it writes to.
+    process: Process,
+    endpoint: String,
+    _dir: TempDir,
+}
+
+impl Etcd {
+    /// Starts one and waits until it is healthy.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// [`Self::start`] with more flags, as `--quota-backend-bytes=...`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (endpoint, peer) = (port::free_address(), port::free_address());
+        let mut args = vec![
+            "--name=one".to_owned(),
+            format!("--data-dir={}", dir.path().join("data").display()),
+            format!("--listen-client-urls=http://{endpoint}"),
+            format!("--advertise-client-urls=http://{endpoint}"),
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{peer}"),
+            format!("--initial-cluster=one=http://{peer}"),
+            "--logger=zap".to_owned(),
+            "--log-level=warn".to_owned(),
+        ];
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let process = Process::start("etcd", Path::new("etcd"), args, dir.path());
+        let mut etcd = Self { process, endpoint, _dir: dir };
+        etcd.wait_healthy();
+        etcd
+    }
+
+    /// Where clients connect, `HOST:PORT`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Kills it with -9. No effect when it has ended.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on its data and waits until it is healthy.
+    ///
+    /// # Panics
+    /// When it still runs, or does not get healthy.
+    pub fn restart(&mut self) {
+        self.process.restart();
+        self.wait_healthy();
+    }
+
+    /// Stops it from running (SIGSTOP): connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it run on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// The revision of its last change.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn revision(&self) -> i64 {
+        let status: Value = serde_json::from_str(&self.ctl(&["endpoint", "status", "-w", "json"]))
+            .expect("etcdctl prints JSON");
+        let revision = &status[0]["Status"]["header"]["revision"];
+        revision.as_i64().unwrap_or_else(|| panic!("no revision in {status}"))
+    }
+
+    /// Forgets all history before the newest revision.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn compact(&self) {
+        let revision = self.revision().to_string();
+        self.ctl(&["compaction", &revision]);
+    }
+
+    /// Runs `etcdctl` against it and returns what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ctl(&self, args: &[&str]) -> String {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", self.endpoint))
+            .args(args)
+            .output()
+            .unwrap_or_else(|e| panic!("etcdctl: {e}: install the package etcd-client"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "etcdctl {args:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn wait_healthy(&mut self) {
+        let Self { process, endpoint, .. } = self;
+        wait::until("etcd to be healthy", || {
+            assert!(process.is_running(), "etcd ended instead of getting healthy");
+            let (status, body) = http::get(endpoint, "/health")?;
+            (status == 200 && body.contains(r#""health":"true""#)).then_some(())
+        });
+    }
+}

@@ -1,0 +1,28 @@
+//! Kafka record batches, format v2: the bytes that clients send, that ledgers store and that readers get, passed
+//! through as the client compressed them (P6).
+//!
+//! * [`Batch`]: exactly one batch; [`split`] walks batches that are laid end to end.
+//! * [`Header`]: its 61 fixed bytes. Base offset, length and leader epoch lie outside the checksum, so the broker
+//!   stamps them without touching, or copying, the rest.
+//! * [`Builder`] and [`encode`]: records to a batch. [`decode`]: a batch to records, within a limit.
+//! * [`Compression`]: Kafka's five codecs.
+//!
+//! Nothing here trusts a length: every one is checked before it is used, and decompression stops at a limit.
+
+mod batch;
+mod builder;
+mod compression;
+mod error;
+mod header;
+mod record;
+mod varint;
+
+pub use batch::{Batch, Split, split};
+pub use builder::{Builder, encode};
+pub use compression::Compression;
+pub use error::{BatchError, Kind};
+pub use header::{HEADER_BYTES, Header, LOG_OVERHEAD_BYTES, STAMPED_BYTES};
+pub use record::{Record, decode};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Records: what lies inside a batch.
+//!
+//! ```text
+//! varint length | i8 attributes | varlong timestamp delta | varint offset delta
+//! varint key length, key | varint value length, value | varint headers { varint key length, key, varint value length, value }
+//! ```
+
+use bytes::{Buf, Bytes};
+use geminga_proto::v1;
+
+use crate::batch::Batch;
+use crate::error::BatchError;
+use crate::header::Header;
+use crate::varint;
+
+/// Fewest bytes that a record takes: seven numbers of one byte.
+const MIN_RECORD_BYTES: usize = 7;
+
+/// One record. Its parts share the buffer they were decoded from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the partition; ignored when a batch is built.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// What it is about.
+    pub key: Option<Bytes>,
+    /// What it says; `None` deletes the key where topics are compacted.
+    pub value: Option<Bytes>,
+    /// Names and values beside it, in order; a name may repeat. Names that are not UTF-8 are read with
+    /// replacement characters, so that one careless writer does not make a log unreadable.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl From<v1::Record> for Record {
+    fn from(record: v1::Record) -> Self {
+        Self {
+            offset: record.offset,
+            timestamp: record.timestamp_ms,
+            key: record.key,
+            value: record.value,
+            headers: record.headers.into_iter().map(|h| (h.key, h.value)).collect(),
+        }
+    }
+}
+
+impl From<Record> for v1::Record {
+    fn from(record: Record) -> Self {
+        let header = |(key, value)| v1::Header { key, value };
+        Self {
+            key: record.key,
+            value: record.value,
+            timestamp_ms: record.timestamp,
+            headers: record.headers.into_iter().map(header).collect(),
+            offset: record.offset,
+        }
+    }
+}
+
+/// All records of `batch`, control records included, when they take at most `limit_bytes` decompressed.
+///
+/// # Errors
+/// `Inflated` above the limit, `Decompress` or `Records` when they are not what the header says.
+pub fn decode(batch: &Batch, limit_bytes: usize) -> Result<Vec<Record>, BatchError> {
+    let header = batch.header();
+    let records = header.compression()?.decompress(batch.records(), limit_bytes)?;
+    // The count is the sender's word: room only for what the bytes can hold.
+    let possible = records.len() / MIN_RECORD_BYTES;
+    let count = usize::try_from(header.record_count).unwrap_or(0);
+    let mut out = Vec::with_capacity(count.min(possible));
+    for record in Walk::new(header, records) {
+        out.push(record?);
+    }
+    Ok(out)
+}
+
+/// Goes through decompressed records and checks that they fill the batch as its header says.
+pub(crate) struct Walk {
+    header: Header,
+    rest: Bytes,
+    left: i32,
+    last_delta: i32,
+}
+
+impl Walk {
+    pub(crate) fn new(header: &Header, records: Bytes) -> Self {
+        Self { header: *header, rest: records, left: header.record_count, last_delta: -1 }
+    }
+
+    fn take(&mut self) -> Result<Record, BatchError> {
+        let len = varint::get_len(&mut self.rest)?
+            .ok_or(BatchError::Records("a record has a negative length"))?;
+        let mut bytes = self.rest.split_to(len);
+        let (delta, record) = take_record(&self.header, &mut bytes)?;
+        if delta <= self.last_delta || delta > self.header.last_offset_delta {
+            return Err(BatchError::Records("offsets do not rise within the batch"));
+        }
+        self.last_delta = delta;
+        Ok(record)
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            let rest = std::mem::take(&mut self.rest);
+            let more = BatchError::Records("bytes follow the last record");
+            return (!rest.is_empty()).then_some(Err(more));
+        }
+        self.left -= 1;
+        let next = self.take();
+        if next.is_err() {
+            self.left = 0;
+            self.rest.clear();
+        }
+        Some(next)
+    }
+}
+
+fn take_record(header: &Header, bytes: &mut Bytes) -> Result<(i32, Record), BatchError> {
+    if !bytes.has_remaining() {
+        return Err(BatchError::Records("a record is empty"));
+    }
+    let _attributes = bytes.get_i8();
+    let timestamp_delta = varint::get_i64(bytes)?;
+    let delta = varint::get_i32(bytes)?;
+    let key = take_bytes(bytes)?;
+    let value = take_bytes(bytes)?;
+    let headers = take_headers(bytes)?;
+    if bytes.has_remaining() {
+        return Err(BatchError::Records("a record is longer than its parts"));
+    }
+    let timestamp = if header.is_log_append_time() {
+        header.max_timestamp
+    } else {
+        header.base_timestamp.saturating_add(timestamp_delta)
+    };
+    let offset = header.base_offset.saturating_add(i64::from(delta));
+    Ok((delta, Record { offset, timestamp, key, value, headers }))
+}
+
+fn take_bytes(bytes: &mut Bytes) -> Result<Option<Bytes>, BatchError> {
+    Ok(varint::get_len(bytes)?.map(|len| bytes.split_to(len)))
+}
+
+fn take_headers(bytes: &mut Bytes) -> Result<Vec<(String, Option<Bytes>)>, BatchError> {
+    let count = usize::try_from(varint::get_i32(bytes)?)
+        .map_err(|_| BatchError::Records("a negative count of headers"))?;
+    // A header takes two bytes at least.
+    if count > bytes.remaining() / 2 {
+        return Err(BatchError::Records("more headers than bytes for them"));
+    }
+    let mut headers = Vec::with_capacity(count);
+    for _ in 0..count {
+        let key = take_bytes(bytes)?.ok_or(BatchError::Records("a header has no name"))?;
+        let value = take_bytes(bytes)?;
+        headers.push((String::from_utf8_lossy(&key).into_owned(), value));
+    }
+    Ok(headers)
+}

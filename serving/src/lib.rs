@@ -3,6 +3,7 @@
 
 pub mod groups;
 pub mod ownership;
+pub mod partition;
 pub mod router;
 pub mod rpc;
 pub mod statelog;

@@ -2,3 +2,5 @@
 //! writer; everything above it (produce, fetch, groups) is built on what that log acknowledges.
 
 pub mod log;
+#[cfg(test)]
+pub(crate) mod testing;

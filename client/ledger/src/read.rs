@@ -106,14 +106,10 @@ impl Reader {
         Err(ReadError::Unavailable { ledger: self.meta.id, entry: from, why })
     }
 
-    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays. Members that are
-    /// not registered are asked last.
-    fn order<'a>(&self, ensemble: &'a [Member]) -> Vec<&'a Member> {
+    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays.
+    fn order<'a>(&self, ensemble: &'a [Member]) -> impl Iterator<Item = &'a Member> {
         let start = usize::try_from(self.meta.id.0 % ensemble.len().max(1) as u64).unwrap_or(0);
-        let mut order: Vec<&Member> =
-            ensemble.iter().cycle().skip(start).take(ensemble.len()).collect();
-        order.sort_by_key(|member| !self.bookies.is_live(&member.bookie));
-        order
+        ensemble.iter().cycle().skip(start).take(ensemble.len())
     }
 
     /// Asks one member only; a recoverer copies from the source it chose.

@@ -1,6 +1,17 @@
 //! Topic partitions and statelogs at the broker that owns them. A partition is a log of ledgers ([`log`]) with one
 //! writer; everything above it (produce, fetch, groups) is built on what that log acknowledges.
+//!
+//! * [`manager`]: which partitions are open here, and the way in for every request. [`task`]: the one owner of an open
+//!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get.
 
+mod fetch;
 pub mod log;
-#[cfg(test)]
-pub(crate) mod testing;
+mod manager;
+mod metrics;
+mod offsets;
+mod produce;
+mod snapshot;
+mod task;
+
+pub use manager::{Config, Partitions, PartitionsParts};
+pub use produce::{Appended, Opening, Pending};

@@ -11,10 +11,7 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
 use tonic::transport::Channel;
 
-pub use local::{
-    Appended, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Pending, Read,
-    ReadSpec,
-};
+pub use local::{FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec};
 use peers::Peers;
 pub use source::{RoutedSource, Source};
 

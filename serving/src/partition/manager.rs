@@ -1,0 +1,422 @@
+//! The topic partitions that this broker owns. Each is opened on first use and closed when its assignment, its topic or
+//! this broker's registration goes; a table of lives, one task each ([`life`]). Every request goes through here.
+//!
+//! * One opening at a time: whoever comes while a partition is opening waits for it; a failed one is answered from memory
+//!   until its backoff has passed. A next life begins when the one before has ended.
+//! * What is assigned here is read from the watched view, which may lag: taking over checks it against the store and seals
+//!   what is open, so a wrong view costs time and never data (DESIGN 1).
+
+mod handle;
+mod life;
+mod slot;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use geminga_metastore::LeaseId;
+use geminga_proto::ids::{PartitionIndex, Term, TopicId};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_records::Batch;
+use geminga_runtime::Tasks;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+pub(super) use handle::{Handle, not_writable};
+use life::Life;
+use slot::{Phase, Slot};
+
+use super::log::LogParts;
+use super::produce::{self, LARGEST_COST, Opening, Pending};
+use super::task::Closing;
+use super::{fetch, metrics, offsets};
+use crate::ownership::registration::{Registration, Standing};
+use crate::ownership::topology::{Topic, Topology};
+use crate::router::{
+    FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, check_partition, no_owner,
+    not_owner,
+};
+use crate::topics::quorum::Quorum;
+
+/// How long a request waits for a partition to open.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+/// How long what is on its way may take when a partition moves. The new owner seals the log, so nothing wrong is
+/// acknowledged meanwhile; without it every move would leave unknown outcomes.
+const MOVE_GRACE: Duration = Duration::from_secs(1);
+/// How much longer than its deadline an end may take.
+const END_SLACK: Duration = Duration::from_secs(1);
+
+/// What an operator may tune.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Most partitions that are open at one time. Default 20,000.
+    pub max_open: usize,
+    /// Most bytes of batches accepted and not answered, for each partition. Default 32 MiB, minimum one batch.
+    pub partition_queue_bytes: usize,
+    /// The same for all partitions together. Default 512 MiB, minimum one batch.
+    pub queue_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_open: 20_000,
+            partition_queue_bytes: 32 * 1024 * 1024,
+            queue_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+/// What the partitions of a broker are made from.
+#[derive(Debug, Clone)]
+pub struct PartitionsParts {
+    /// What their logs are made from.
+    pub log: LogParts,
+    /// Who owns what.
+    pub topology: Topology,
+    /// This broker.
+    pub registration: Registration,
+    /// Of topics that do not say.
+    pub default_quorum: Quorum,
+    /// Where their tasks run. Cancelling ends all at once; [`Partitions::shutdown`] before lets them drain.
+    pub tasks: Tasks,
+    /// Limits.
+    pub config: Config,
+}
+
+type Key = (TopicId, PartitionIndex);
+
+/// The partitions of this broker; cheap to clone.
+#[derive(Clone)]
+pub struct Partitions(Arc<Shared>);
+
+struct Shared {
+    log: LogParts,
+    topology: Topology,
+    registration: Registration,
+    default_quorum: Quorum,
+    tasks: Tasks,
+    config: Config,
+    /// Bytes accepted and not answered, of all partitions.
+    room: Arc<Semaphore>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: HashMap<Key, Slot>,
+    openings: u64,
+    draining: bool,
+}
+
+impl fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.0.table.lock();
+        f.debug_struct("Partitions")
+            .field("slots", &table.slots.len())
+            .field("draining", &table.draining)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Partitions {
+    /// Starts without any open partition and follows ownership until `tasks` stops.
+    pub fn start(parts: PartitionsParts) -> Self {
+        let PartitionsParts { log, topology, registration, default_quorum, tasks, mut config } =
+            parts;
+        // Below the largest batch it could never be sent.
+        config.partition_queue_bytes = config.partition_queue_bytes.max(LARGEST_COST);
+        let room = Arc::new(Semaphore::new(config.queue_bytes.max(LARGEST_COST)));
+        let table = Mutex::default();
+        let partitions = Self(Arc::new(Shared {
+            log,
+            topology,
+            registration,
+            default_quorum,
+            tasks,
+            config,
+            room,
+            table,
+        }));
+        let (follower, cancelled) = (partitions.clone(), partitions.0.tasks.cancelled());
+        partitions.0.tasks.spawn("partition ownership", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = follower.follow() => {}
+            }
+        });
+        partitions
+    }
+
+    /// Appends one batch as parsed from its sender. When this returns, its order is fixed; it waits for the partition to
+    /// open and for room. [`Pending`] resolves when the batch is acknowledged (P1, W3). Cancel-safe: a dropped call
+    /// has appended nothing.
+    ///
+    /// `after` keeps P5: the [`Pending::opening`] of a batch of the same stream and partition that is not answered yet.
+    /// When that opening is over, so that the earlier batch has failed even if its answer was not looked at yet, this
+    /// one is refused. `None` where nothing is pending, and for a batch that restarts.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, PRIOR_BATCH_FAILED, MESSAGE_TOO_LARGE, INVALID_RECORD, NOT_SUPPORTED, OVERLOADED,
+    /// NOT_ENOUGH_LIVE_BOOKIES, SHUTTING_DOWN, UNKNOWN_TOPIC, or whatever keeps the partition from being opened. All mean that the batch
+    /// was not written; [`Pending`] may in addition end with UNKNOWN.
+    pub async fn append(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        batch: Batch,
+        after: Option<Opening>,
+    ) -> Result<Pending, ApiError> {
+        produce::check(topic, &batch)?;
+        self.open(topic, partition).await?.append(batch, after).await
+    }
+
+    /// Reads committed batches; waits as `spec` says. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, OFFSET_OUT_OF_RANGE, DATA_LOSS, or whatever keeps the partition from being opened.
+    pub async fn fetch(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError> {
+        let handle = self.open(topic, partition).await?;
+        fetch::read(&handle, spec).await
+    }
+
+    /// Whether a partition is open here.
+    pub fn is_open(&self, topic: TopicId, partition: PartitionIndex) -> bool {
+        self.open_now((topic, partition)).is_some()
+    }
+
+    /// Stops taking batches, waits for at most `drain` until what was accepted is acknowledged, and closes everything. Reads
+    /// end as well. Nothing is opened any more.
+    pub async fn shutdown(&self, drain: Duration) {
+        let deadline = Instant::now() + drain;
+        let closing = Closing { error: shutting_down(), drain: true, deadline };
+        let ending: Vec<_> = {
+            let mut table = self.0.table.lock();
+            table.draining = true;
+            let close = |slot: &Slot| {
+                slot.close(closing.clone());
+                slot.phase.subscribe()
+            };
+            table.slots.values().map(close).collect()
+        };
+        let all = futures::future::join_all(ending.into_iter().map(ended));
+        if tokio::time::timeout_at(deadline + END_SLACK, all).await.is_err() {
+            tracing::warn!("partitions were still closing at the deadline of the shutdown");
+        }
+    }
+
+    fn open_now(&self, key: Key) -> Option<Arc<Handle>> {
+        let table = self.0.table.lock();
+        match &*table.slots.get(&key)?.phase.borrow() {
+            Phase::Open(handle) => Some(Arc::clone(handle)),
+            Phase::Opening | Phase::Closing(_) | Phase::Ended(_) | Phase::Failed { .. } => None,
+        }
+    }
+
+    /// The open partition; opens it when need be. Cancel-safe: an opening goes on for the next one who asks.
+    async fn open(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<Arc<Handle>, ApiError> {
+        check_partition(topic, partition.0)?;
+        let open = async {
+            loop {
+                let mut phase = self.slot(topic, partition)?;
+                let seen = phase.wait_for(|phase| !matches!(phase, Phase::Opening)).await;
+                match seen.map(|phase| phase.clone()) {
+                    Ok(Phase::Open(handle)) => return Ok(handle),
+                    Ok(Phase::Failed { error, .. }) => return Err(error),
+                    Ok(Phase::Opening | Phase::Closing(_) | Phase::Ended(_)) | Err(_) => {
+                        ended(phase).await;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(OPEN_WAIT, open).await.unwrap_or_else(|_| {
+            let why = format!("partition {partition} of {} is being opened: try again", topic.name);
+            Err(ApiError::new(Reason::NotReady, why))
+        })
+    }
+
+    /// The life that serves a partition, or a new one.
+    fn slot(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<watch::Receiver<Phase>, ApiError> {
+        let key = (topic.id, partition);
+        let term = self.assigned(key, &topic.name)?;
+        let now = Instant::now();
+        let mut table = self.0.table.lock();
+        if table.draining {
+            return Err(shutting_down());
+        }
+        let mut failures = 0;
+        if let Some(slot) = table.slots.get(&key) {
+            if !slot.is_over(now) && slot.term >= term {
+                return Ok(slot.phase.subscribe());
+            }
+            failures = slot.failures();
+            if failures == 0 && !slot.is_over(now) {
+                slot.close(moved(reopening(&topic.name, partition)));
+                return Ok(slot.phase.subscribe());
+            }
+        } else if table.slots.len() >= self.0.config.max_open {
+            table.slots.retain(|_, slot| !slot.is_over(now));
+            if table.slots.len() >= self.0.config.max_open {
+                let why = format!(
+                    "this broker has {} partitions open, its limit: add a broker",
+                    table.slots.len()
+                );
+                return Err(ApiError::new(Reason::Overloaded, why));
+            }
+        }
+        table.openings += 1;
+        let slot = Slot::new(Opening(table.openings), topic.name.clone(), term);
+        let life = Life {
+            partitions: self.clone(),
+            key,
+            topic: Arc::clone(topic),
+            term,
+            opening: slot.opening,
+            failures,
+            phase: Arc::clone(&slot.phase),
+            close: Arc::clone(&slot.close),
+        };
+        let phase = slot.phase.subscribe();
+        table.slots.insert(key, slot);
+        metrics::observe_open(table.slots.len());
+        self.0.tasks.spawn("partition", life.run());
+        Ok(phase)
+    }
+
+    /// The term under which a partition is this broker's, as far as it knows.
+    fn assigned(&self, (topic, partition): Key, name: &str) -> Result<Term, ApiError> {
+        if self.0.topology.topic_by_id(topic).is_none() {
+            let why = format!("topic {name} was deleted: create it again");
+            return Err(ApiError::new(Reason::UnknownTopic, why));
+        }
+        let Some(owner) = self.0.topology.owner(topic, partition) else {
+            return Err(no_owner(name, partition));
+        };
+        if owner.broker != self.0.registration.id() {
+            return Err(match owner.address {
+                Some(address) => not_owner(name, partition, address),
+                None => no_owner(name, partition),
+            });
+        }
+        if !self.0.registration.is_registered() {
+            return Err(no_owner(name, partition));
+        }
+        Ok(owner.term)
+    }
+
+    /// Called by a life at its end. What failed stays until its backoff has passed and it is asked for, or goes.
+    fn forget_ended(&self, key: Key, opening: Opening) {
+        let mut table = self.0.table.lock();
+        let over = |slot: &Slot| slot.opening == opening && slot.failures() == 0;
+        if table.slots.get(&key).is_some_and(over) {
+            table.slots.remove(&key);
+        }
+        metrics::observe_open(table.slots.len());
+    }
+
+    async fn follow(&self) {
+        let mut topology = self.0.topology.changed();
+        let mut standing = self.0.registration.watch();
+        let mut lease = lease_of(*standing.borrow_and_update());
+        loop {
+            let changed = tokio::select! {
+                changed = topology.changed() => changed,
+                changed = standing.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+            let now = lease_of(*standing.borrow_and_update());
+            // Another lease: the registration was gone in between (see `Registration::watch`).
+            let interrupted = now.is_none() || now != lease;
+            lease = now;
+            self.review(interrupted);
+        }
+    }
+
+    /// Closes what is not this broker's any more.
+    fn review(&self, interrupted: bool) {
+        let mut table = self.0.table.lock();
+        table.slots.retain(|key, slot| {
+            let assigned = self.assigned(*key, &slot.name);
+            let why = match assigned {
+                Err(error) => error,
+                Ok(_) if interrupted => no_owner(&slot.name, key.1),
+                Ok(term) if term > slot.term => reopening(&slot.name, key.1),
+                Ok(_) => return true,
+            };
+            slot.close(moved(why));
+            slot.failures() == 0
+        });
+    }
+}
+
+#[async_trait]
+impl LocalPartitions for Partitions {
+    fn open_offsets(&self, topic: TopicId, partition: PartitionIndex) -> Option<OpenOffsets> {
+        let ends = self.open_now((topic, partition))?.reader.ends();
+        Some(OpenOffsets { log_start: ends.log_start, high_watermark: ends.high_watermark })
+    }
+
+    async fn find_offset(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        at: OffsetAt,
+    ) -> Result<FoundOffset, ApiError> {
+        let handle = self.open(&topic, partition).await?;
+        offsets::find(&handle, at).await
+    }
+
+    async fn read(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        spec: ReadSpec,
+    ) -> Result<Read, ApiError> {
+        self.fetch(&topic, partition, spec).await
+    }
+}
+
+/// Resolves when a life is over. Cancel-safe.
+async fn ended(mut phase: watch::Receiver<Phase>) {
+    let over = |phase: &Phase| matches!(phase, Phase::Ended(_) | Phase::Failed { .. });
+    // The sender goes after the end only.
+    let _over = phase.wait_for(over).await.is_err();
+}
+
+fn moved(error: ApiError) -> Closing {
+    Closing { error, drain: false, deadline: Instant::now() + MOVE_GRACE }
+}
+
+fn reopening(topic: &str, partition: PartitionIndex) -> ApiError {
+    let why = format!("partition {partition} of {topic} begins a new term: try again");
+    ApiError::new(Reason::NotReady, why)
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one")
+}
+
+fn lease_of(standing: Standing) -> Option<LeaseId> {
+    match standing {
+        Standing::Registered { lease } => Some(lease),
+        Standing::Lost | Standing::Left => None,
+    }
+}

@@ -1,0 +1,103 @@
+//! What requests hold of an open partition: where to submit batches, where to read, and word of its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_proto::ids::Term;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_records::Batch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::slot::Phase;
+use crate::partition::log::LogReader;
+use crate::partition::produce::{self, Opening, Pending, Reply};
+use crate::partition::task::Submitted;
+
+/// How long a batch waits for room before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+
+/// An open partition. Alive for as long as anybody uses it; useful until [`Handle::gone`].
+pub(in crate::partition) struct Handle {
+    pub(in crate::partition) term: Term,
+    pub(in crate::partition) reader: LogReader,
+    pub(super) opening: Opening,
+    pub(super) mailbox: mpsc::Sender<Submitted>,
+    /// Bytes accepted and not answered, of this partition and of all.
+    pub(super) rooms: [Arc<Semaphore>; 2],
+    /// Whether batches are on their way to storage.
+    pub(super) writable: watch::Receiver<bool>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("term", &self.term)
+            .field("opening", &self.opening)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Submits a batch; its order is fixed when this returns. Waits for room. Cancel-safe: a dropped call has
+    /// submitted nothing.
+    pub(super) async fn append(
+        &self,
+        batch: Batch,
+        after: Option<Opening>,
+    ) -> Result<Pending, ApiError> {
+        if after.is_some_and(|after| after != self.opening) {
+            let why = "the partition was opened again and what was pending has failed: send again from the first \
+                       batch that was not acknowledged";
+            return Err(ApiError::new(Reason::PriorBatchFailed, why));
+        }
+        if !*self.writable.borrow() {
+            return Err(not_writable());
+        }
+        let room = self.take_room(produce::cost(&batch)).await?;
+        let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
+        let (reply, pending) = Reply::new(&batch, self.opening, room);
+        place.send(Submitted { batch, reply });
+        Ok(pending)
+    }
+
+    /// The partition's room first: a partition that stands still keeps only its own part of the common room.
+    async fn take_room(&self, cost: u32) -> Result<[OwnedSemaphorePermit; 2], ApiError> {
+        let take = async {
+            let [own, common] = &self.rooms;
+            let own = Arc::clone(own).acquire_many_owned(cost).await;
+            let common = Arc::clone(common).acquire_many_owned(cost).await;
+            [own, common].map(|permit| permit.expect("rooms are never closed"))
+        };
+        tokio::time::timeout(ROOM_WAIT, take).await.map_err(|_| {
+            let why = "too many bytes wait to be written: slow down, or look why storage is slow";
+            ApiError::new(Reason::Overloaded, why)
+        })
+    }
+
+    /// Resolves when the partition is open no more, with what is said to whoever comes late. Cancel-safe.
+    pub(in crate::partition) async fn gone(&self) -> ApiError {
+        let mut phase = self.phase.clone();
+        // The sender is dropped after the end only.
+        let _ended = phase.wait_for(|phase| !matches!(phase, Phase::Open(_))).await.is_err();
+        self.late()
+    }
+
+    fn late(&self) -> ApiError {
+        match &*self.phase.borrow() {
+            Phase::Closing(error) | Phase::Ended(error) | Phase::Failed { error, .. } => {
+                error.clone()
+            }
+            Phase::Opening | Phase::Open(_) => {
+                ApiError::new(Reason::NotReady, "the partition is being closed: try again")
+            }
+        }
+    }
+}
+
+/// The error while too few bookies, or no metadata, keep batches from being written (protocol 2.9).
+pub(in crate::partition) fn not_writable() -> ApiError {
+    let why = "too few bookies are live to keep the topic's promise, or no metadata for a new ledger: try again";
+    ApiError::new(Reason::NotEnoughLiveBookies, why)
+}

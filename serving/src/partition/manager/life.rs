@@ -1,0 +1,152 @@
+//! One life of a partition at this broker, as one task: take the log over, serve, end. Whatever ends it, also a panic,
+//! its place in the manager's table is free afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use geminga_proto::ids::Term;
+use geminga_proto::reason::{ApiError, Reason};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use super::handle::Handle;
+use super::slot::Phase;
+use super::{Key, Partitions, shutting_down};
+use crate::ownership::topology::Topic;
+use crate::partition::log::{self, OpenError, OpenSpec, Opened, Replay, Roll};
+use crate::partition::produce::Opening;
+use crate::partition::task::{Closing, End, Owner, closing};
+use crate::partition::{metrics, snapshot};
+
+/// Batches in the mailbox; their bytes are bounded by rooms.
+const MAILBOX: usize = 1024;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Whoever served for so long has not failed in a row.
+const PROVEN: Duration = Duration::from_secs(10);
+
+pub(super) struct Life {
+    pub(super) partitions: Partitions,
+    pub(super) key: Key,
+    pub(super) topic: Arc<Topic>,
+    pub(super) term: Term,
+    pub(super) opening: Opening,
+    /// Failures in a row before this life.
+    pub(super) failures: u32,
+    pub(super) phase: Arc<watch::Sender<Phase>>,
+    pub(super) close: Arc<watch::Sender<Option<Closing>>>,
+}
+
+impl Life {
+    pub(super) async fn run(self) {
+        let mut close = self.close.subscribe();
+        let stopped = self.partitions.0.tasks.cancelled();
+        let started = Instant::now();
+        let opened = tokio::select! {
+            biased;
+            () = stopped => return self.end(Phase::Ended(shutting_down())),
+            closing = closing(&mut close) => return self.end(Phase::Ended(closing.error)),
+            opened = self.take_over() => opened,
+        };
+        metrics::observe_opening(opened.is_ok(), started.elapsed());
+        let end = match opened {
+            Ok(opened) => self.serve(opened, close).await,
+            Err(error) => End::Lost(error),
+        };
+        self.end(match end {
+            End::Closed(error) => Phase::Ended(error),
+            End::Lost(error) => self.failed(error, started.elapsed() >= PROVEN),
+        });
+    }
+
+    /// Takes the log over and looks at the state that it holds.
+    async fn take_over(&self) -> Result<Opened, ApiError> {
+        let settings = &self.topic.settings;
+        let spec = OpenSpec {
+            topic: Arc::clone(&self.topic),
+            partition: self.key.1,
+            term: self.term,
+            quorum: self.topic.quorum.unwrap_or(self.partitions.0.default_quorum),
+            roll: Roll {
+                bytes: settings.segment_bytes,
+                age: Duration::from_millis(settings.segment_ms),
+            },
+        };
+        let mut opened =
+            log::open(&self.partitions.0.log, spec).await.map_err(|e| self.open_error(&e))?;
+        // Snapshot parts come first, and what they hold is all the state that there is.
+        while let Some(step) = opened.replay.next().await {
+            match step.map_err(|e| self.open_error(&e))? {
+                Replay::SnapshotPart(part) => snapshot::decode(&part)
+                    .map_err(|e| self.open_error(&OpenError::Damaged(e.to_string())))?,
+                Replay::Command(_) | Replay::Batches { .. } => break,
+            }
+        }
+        Ok(opened)
+    }
+
+    async fn serve(&self, opened: Opened, close: watch::Receiver<Option<Closing>>) -> End {
+        let Opened { term, log_start, next_offset, writer, reader, .. } = opened;
+        let topic = &self.topic.name;
+        tracing::info!(topic, partition = %self.key.1, %term, %log_start, %next_offset, "partition opened");
+        let (mailbox, submitted) = mpsc::channel(MAILBOX);
+        let (writable_now, writable) = watch::channel(writer.is_writable());
+        let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
+        let handle = Arc::new(Handle {
+            term,
+            reader,
+            opening: self.opening,
+            mailbox,
+            rooms: [own, Arc::clone(&self.partitions.0.room)],
+            writable,
+            phase: self.phase.subscribe(),
+        });
+        // Told to close meanwhile: the owner's task sees that first of all.
+        self.phase.send_if_modified(|phase| {
+            let expected = matches!(phase, Phase::Opening);
+            if expected {
+                *phase = Phase::Open(handle);
+            }
+            expected
+        });
+        let end = Owner::new(writer, term, submitted, close, writable_now).run().await;
+        tracing::info!(topic, partition = %self.key.1, %term, ?end, "partition closed");
+        end
+    }
+
+    fn failed(&self, error: ApiError, proven: bool) -> Phase {
+        let failures = if proven { 0 } else { self.failures };
+        let backoff = FIRST_BACKOFF.saturating_mul(1 << failures.min(16)).min(MAX_BACKOFF);
+        let retry_at = Instant::now() + backoff;
+        Phase::Failed { error, retry_at, failures: failures.saturating_add(1) }
+    }
+
+    fn open_error(&self, error: &OpenError) -> ApiError {
+        let (topic, partition) = (&self.topic.name, self.key.1);
+        tracing::warn!(topic, %partition, term = %self.term, %error, "partition could not be opened");
+        let (reason, advice) = match error {
+            OpenError::NotOwner | OpenError::Unavailable(_) => (Reason::NotReady, "try again"),
+            OpenError::Damaged(_) => (Reason::DataLoss, "look at its ledgers"),
+        };
+        ApiError::new(reason, format!("partition {partition} of {topic}: {error}: {advice}"))
+    }
+
+    fn end(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // Left as it was by a panic only.
+        self.phase.send_if_modified(|phase| {
+            let alive = !matches!(phase, Phase::Ended(_) | Phase::Failed { .. });
+            if alive {
+                *phase = Phase::Ended(shutting_down());
+            }
+            alive
+        });
+        self.partitions.forget_ended(self.key, self.opening);
+    }
+}

@@ -1,0 +1,93 @@
+//! One partition in the manager's table: one life, from the takeover to the end. The life's task and the manager share
+//! the phase; only the life ends it, so that a next opening never overlaps an earlier one here.
+
+use std::sync::Arc;
+
+use geminga_proto::ids::Term;
+use geminga_proto::reason::ApiError;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::handle::Handle;
+use crate::partition::produce::Opening;
+use crate::partition::task::Closing;
+
+/// Where a life stands.
+#[derive(Debug, Clone)]
+pub(in crate::partition) enum Phase {
+    /// The log is being taken over.
+    Opening,
+    /// It serves.
+    Open(Arc<Handle>),
+    /// It takes nothing more, as whoever comes late is told; what is on its way may still be acknowledged.
+    Closing(ApiError),
+    /// It was closed.
+    Ended(ApiError),
+    /// The takeover failed, or the log was lost.
+    Failed {
+        /// Why.
+        error: ApiError,
+        /// Not tried again before.
+        retry_at: Instant,
+        /// So many in a row.
+        failures: u32,
+    },
+}
+
+/// One life.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) opening: Opening,
+    /// The topic's name.
+    pub(super) name: String,
+    pub(super) term: Term,
+    pub(super) phase: Arc<watch::Sender<Phase>>,
+    pub(super) close: Arc<watch::Sender<Option<Closing>>>,
+}
+
+impl Slot {
+    pub(super) fn new(opening: Opening, name: String, term: Term) -> Self {
+        Self {
+            opening,
+            name,
+            term,
+            phase: Arc::new(watch::Sender::new(Phase::Opening)),
+            close: Arc::new(watch::Sender::new(None)),
+        }
+    }
+
+    /// Stops the intake at once and tells the life to end. The first word counts.
+    pub(super) fn close(&self, closing: Closing) {
+        self.phase.send_if_modified(|phase| {
+            let alive = matches!(phase, Phase::Opening | Phase::Open(_));
+            if alive {
+                *phase = Phase::Closing(closing.error.clone());
+            }
+            alive
+        });
+        self.close.send_if_modified(|close| {
+            let first = close.is_none();
+            if first {
+                *close = Some(closing);
+            }
+            first
+        });
+    }
+
+    /// Whether a new life may take its place now.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        match &*self.phase.borrow() {
+            Phase::Ended(_) => true,
+            Phase::Failed { retry_at, .. } => now >= *retry_at,
+            Phase::Opening | Phase::Open(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// Failures in a row up to now.
+    pub(super) fn failures(&self) -> u32 {
+        match &*self.phase.borrow() {
+            Phase::Failed { failures, .. } => *failures,
+            Phase::Opening | Phase::Open(_) | Phase::Closing(_) | Phase::Ended(_) => 0,
+        }
+    }
+}

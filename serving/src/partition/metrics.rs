@@ -1,0 +1,46 @@
+//! Every metric of topic partitions. Label values: `outcome` of an opening is `opened` or `failed`; `outcome` of a produced
+//! batch is `acked`, `unknown` or `refused`. Sizes are bytes as stored, times are seconds.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+/// Topic partitions that are open, opening or closing here.
+pub(super) fn observe_open(partitions: usize) {
+    gauge!("geminga_partitions_open").set(partitions as f64);
+}
+
+/// An attempt to take a partition over ended.
+pub(super) fn observe_opening(opened: bool, took: Duration) {
+    let outcome = if opened { "opened" } else { "failed" };
+    counter!("geminga_partition_openings_total", "outcome" => outcome).increment(1);
+    histogram!("geminga_partition_opening_seconds").record(took.as_secs_f64());
+}
+
+/// An entry of so many batches was handed to the log.
+pub(super) fn count_entry(batches: usize, bytes: usize) {
+    counter!("geminga_produce_entries_total").increment(1);
+    counter!("geminga_produce_entry_batches_total").increment(batches as u64);
+    counter!("geminga_produce_entry_bytes_total").increment(bytes as u64);
+}
+
+/// A batch was acknowledged, so long after it was accepted.
+pub(super) fn observe_acked(bytes: usize, records: u32, took: Duration) {
+    counter!("geminga_produce_batches_total", "outcome" => "acked").increment(1);
+    counter!("geminga_produce_bytes_total").increment(bytes as u64);
+    counter!("geminga_produce_records_total").increment(u64::from(records));
+    histogram!("geminga_produce_seconds").record(took.as_secs_f64());
+}
+
+/// A batch was accepted and not acknowledged.
+pub(super) fn count_failed(unknown: bool) {
+    let outcome = if unknown { "unknown" } else { "refused" };
+    counter!("geminga_produce_batches_total", "outcome" => outcome).increment(1);
+}
+
+/// A read was answered.
+pub(super) fn count_fetched(batches: usize, bytes: usize) {
+    counter!("geminga_fetch_reads_total").increment(1);
+    counter!("geminga_fetch_batches_total").increment(batches as u64);
+    counter!("geminga_fetch_bytes_total").increment(bytes as u64);
+}

@@ -1,0 +1,51 @@
+//! Looking offsets up: the ends of a partition, and the first record at or after a time (Kafka's ListOffsets).
+
+use geminga_proto::ids::Offset;
+use geminga_proto::reason::ApiError;
+
+use super::fetch::read_error;
+use super::log::ReadEntry;
+use super::manager::Handle;
+use crate::router::{FoundOffset, OffsetAt};
+
+/// Most bytes that a batch may decompress to while a record is looked for in it.
+const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Looks an offset up. Cancel-safe.
+pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, ApiError> {
+    let term = handle.term;
+    let ends = handle.reader.ends();
+    let end = |offset| FoundOffset { offset: Some(offset), timestamp_ms: None, term };
+    match at {
+        OffsetAt::Earliest => Ok(end(ends.log_start)),
+        OffsetAt::Latest => Ok(end(ends.high_watermark)),
+        OffsetAt::Timestamp(timestamp_ms) => {
+            let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
+            let found = entry.map(|entry| first_since(&entry, timestamp_ms));
+            Ok(FoundOffset {
+                offset: found.map(|(offset, _)| offset.max(ends.log_start)),
+                timestamp_ms: found.map(|(_, timestamp)| timestamp),
+                term,
+            })
+        }
+    }
+}
+
+/// The first record of `entry` at or after a time. Largest timestamps are the producers' word and batches are opened only
+/// here: where one cannot be, or breaks its word, its beginning is the answer, so that no record is missed.
+fn first_since(entry: &ReadEntry, timestamp_ms: i64) -> (Offset, i64) {
+    for batch in geminga_records::split(entry.payload.clone()) {
+        let Ok(batch) = batch else { break };
+        let header = batch.header();
+        if header.max_timestamp < timestamp_ms {
+            continue;
+        }
+        let records = geminga_records::decode(&batch, MAX_DECODED_BYTES).unwrap_or_default();
+        let first = records.iter().find(|record| record.timestamp >= timestamp_ms);
+        return match first {
+            Some(record) => (Offset(record.offset), record.timestamp),
+            None => (Offset(header.base_offset), header.max_timestamp),
+        };
+    }
+    (entry.first_offset, entry.max_timestamp)
+}

@@ -1,0 +1,155 @@
+//! What a producer sees of a partition: which batches it takes, and the answer that is still to come.
+//!
+//! ```text
+//!   append ─► limits ─► room (bytes) ─► mailbox ─► queue ─► entry ─► log ─► acknowledged ─► Pending
+//! ```
+
+mod queue;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use geminga_proto::caps;
+use geminga_proto::ids::Offset;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_records::Batch;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+pub(super) use queue::{Gathered, Queue};
+
+use super::metrics;
+use crate::ownership::topology::Topic;
+
+/// What a batch costs beside its bytes while it is on its way.
+const OVERHEAD_BYTES: usize = 512;
+/// What the largest batch costs; any bound on queued bytes is at least this.
+pub(super) const LARGEST_COST: usize = caps::MAX_BATCH_BYTES + OVERHEAD_BYTES;
+/// Kafka's "no log append time": batches keep the producer's timestamps.
+const CREATE_TIME: i64 = -1;
+
+/// An acknowledged batch: the ack quorum has it on stable storage (P1, W3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// As Kafka answers it: -1 while the topic keeps the producer's timestamps, which all topics do.
+    pub log_append_time_ms: i64,
+}
+
+/// One life of an open partition. What is pending in it fails as one when it ends (P3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Opening(pub(super) u64);
+
+/// A batch whose place is fixed and that is not acknowledged yet. Dropping it changes nothing for the batch.
+#[derive(Debug)]
+pub struct Pending {
+    opening: Opening,
+    answer: oneshot::Receiver<Result<Appended, ApiError>>,
+}
+
+impl Pending {
+    /// The opening that took the batch: say it with the stream's next batch of this partition (P5).
+    pub fn opening(&self) -> Opening {
+        self.opening
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Appended, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| {
+            // The task answers everything that it took; it was cut short if it did not.
+            answer.unwrap_or_else(|_| Err(unknown("the partition was closed")))
+        })
+    }
+}
+
+/// The error of a batch that may or may not be in the log.
+pub(super) fn unknown(why: &str) -> ApiError {
+    let why = format!("{why} before the batch was acknowledged: it may have been written");
+    ApiError::new(Reason::Unknown, why)
+}
+
+/// Whom to answer, and the room that the batch takes until then.
+#[derive(Debug)]
+pub(super) struct Reply {
+    answer: oneshot::Sender<Result<Appended, ApiError>>,
+    since: Instant,
+    bytes: usize,
+    records: u32,
+    _room: [OwnedSemaphorePermit; 2],
+}
+
+impl Reply {
+    /// A reply for `batch` and where it arrives.
+    pub(super) fn new(
+        batch: &Batch,
+        opening: Opening,
+        room: [OwnedSemaphorePermit; 2],
+    ) -> (Self, Pending) {
+        let (answer, pending) = oneshot::channel();
+        let reply = Self {
+            answer,
+            since: Instant::now(),
+            bytes: batch.len(),
+            records: u32::try_from(batch.header().record_count).unwrap_or(0),
+            _room: room,
+        };
+        (reply, Pending { opening, answer: pending })
+    }
+
+    /// The batch is acknowledged at `base_offset`.
+    pub(super) fn acked(self, base_offset: Offset) {
+        metrics::observe_acked(self.bytes, self.records, self.since.elapsed());
+        let appended = Appended { base_offset, log_append_time_ms: CREATE_TIME };
+        // Nobody waits for a batch that was sent without acks.
+        let _ = self.answer.send(Ok(appended));
+    }
+
+    /// The batch is not acknowledged and never will be.
+    pub(super) fn failed(self, error: ApiError) {
+        metrics::count_failed(error.reason == Reason::Unknown);
+        let _ = self.answer.send(Err(error));
+    }
+}
+
+/// What a batch takes of the bounds on queued bytes.
+pub(super) fn cost(batch: &Batch) -> u32 {
+    u32::try_from(batch.len().min(caps::MAX_BATCH_BYTES) + OVERHEAD_BYTES)
+        .expect("the largest batch fits in 32 bits")
+}
+
+/// Checks what a producer may append to this topic; every batch passes here, whichever way it came. That it is
+/// one and whole was checked when it was parsed.
+///
+/// # Errors
+/// MESSAGE_TOO_LARGE, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
+pub(super) fn check(topic: &Topic, batch: &Batch) -> Result<(), ApiError> {
+    let max = topic.settings.max_message_bytes.min(caps::MAX_BATCH_BYTES);
+    if batch.len() > max {
+        let why = format!(
+            "batch of {} bytes is above the {max} that max.message.bytes of topic {} allows: send smaller batches",
+            batch.len(),
+            topic.name
+        );
+        return Err(ApiError::new(Reason::MessageTooLarge, why));
+    }
+    batch.check_produced()?;
+    // Accepting them would promise what is not kept: that a retry is not written twice, or that it can be aborted.
+    let not_supported = |why: &str| Err(ApiError::new(Reason::NotSupported, why));
+    if batch.header().is_transactional() {
+        return not_supported("transactions are not supported: produce without a transactional id");
+    }
+    if batch.header().producer_id >= 0 {
+        return not_supported(
+            "idempotent producers are not supported: set enable.idempotence to false",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use geminga_proto::ids::TopicId;
+use geminga_records::{Builder, Compression, Record};
+
+use super::*;
+use crate::topics::config::Settings;
+
+fn topic(max_message_bytes: usize) -> Topic {
+    let configs = BTreeMap::from([("max.message.bytes".to_owned(), max_message_bytes.to_string())]);
+    Topic {
+        id: TopicId::from_random(1),
+        namespace: "default".to_owned(),
+        name: "flights".to_owned(),
+        partitions: 1,
+        quorum: None,
+        settings: Settings::from_configs(&configs),
+        configs,
+        created_ms: 0,
+        created: None,
+        version: None,
+    }
+}
+
+fn builder(value_bytes: usize) -> Builder {
+    let mut builder = Builder::new(Compression::None);
+    let value = Some(Bytes::from(vec![7; value_bytes]));
+    builder.push(&Record { value, ..Record::default() }).unwrap();
+    builder
+}
+
+#[test]
+fn a_batch_above_the_topics_limit_is_refused_and_one_at_it_is_not() {
+    let batch = builder(1000).finish().unwrap();
+    assert_eq!(check(&topic(batch.len()), &batch), Ok(()));
+    let error = check(&topic(batch.len() - 1), &batch).unwrap_err();
+    assert_eq!(error.reason, Reason::MessageTooLarge);
+    assert!(error.message.contains("flights"), "{}", error.message);
+}
+
+/// Whoever retries an idempotent batch relies on what is not kept yet.
+#[test]
+fn idempotent_and_broker_only_batches_are_refused() {
+    let idempotent = builder(9).producer(4, 0, 0).finish().unwrap();
+    assert_eq!(check(&topic(9999), &idempotent).unwrap_err().reason, Reason::NotSupported);
+    let dated = builder(9).finish().unwrap().with_log_append_time(5);
+    assert_eq!(check(&topic(9999), &dated).unwrap_err().reason, Reason::InvalidRecord);
+}
+
+#[tokio::test]
+async fn a_reply_that_is_lost_is_no_acknowledgement() {
+    let (answer, pending) = oneshot::channel();
+    drop(answer);
+    let pending = Pending { opening: Opening(1), answer: pending };
+    assert_eq!(pending.await.unwrap_err().reason, Reason::Unknown);
+}

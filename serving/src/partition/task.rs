@@ -1,0 +1,241 @@
+//! The task that owns one open topic partition and its log's writer: it takes batches from the mailbox in order, gathers
+//! them into entries, and answers when these are acknowledged. Everything else is decided in [`Queue`].
+//!
+//! It ends when the log is lost, or when it is told to close: intake stops at once, what is on its way gets a
+//! moment to be acknowledged, and what is not by then has an unknown outcome.
+
+use geminga_proto::ids::Term;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_records::Batch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::log::{Event, LogWriter, Lost, What};
+use super::manager::not_writable;
+use super::produce::{Gathered, Queue, Reply, unknown};
+use super::{metrics, snapshot};
+
+/// Batches taken from the mailbox at once.
+const TAKE: usize = 256;
+
+/// A batch with its place in the mailbox.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    pub(super) batch: Batch,
+    pub(super) reply: Reply,
+}
+
+/// How an open partition ended; everything that it had accepted is answered.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It was told to.
+    Closed(ApiError),
+    /// Its log was lost; opening it again may help.
+    Lost(ApiError),
+}
+
+/// How to close.
+#[derive(Debug, Clone)]
+pub(super) struct Closing {
+    /// What is said to whoever comes late.
+    pub(super) error: ApiError,
+    /// Whether what was accepted is still written, or only what the log already has is waited for.
+    pub(super) drain: bool,
+    /// What is not acknowledged by then is given up.
+    pub(super) deadline: Instant,
+}
+
+/// An open partition.
+pub(super) struct Owner {
+    writer: LogWriter,
+    term: Term,
+    queue: Queue<Reply>,
+    mailbox: mpsc::Receiver<Submitted>,
+    inbox: Vec<Submitted>,
+    close: watch::Receiver<Option<Closing>>,
+    writable: watch::Sender<bool>,
+}
+
+enum Step {
+    Close(Closing),
+    Log(Event),
+    Intake(usize),
+}
+
+impl Owner {
+    pub(super) fn new(
+        writer: LogWriter,
+        term: Term,
+        mailbox: mpsc::Receiver<Submitted>,
+        close: watch::Receiver<Option<Closing>>,
+        writable: watch::Sender<bool>,
+    ) -> Self {
+        let (queue, inbox) = (Queue::default(), Vec::with_capacity(TAKE));
+        Self { writer, term, queue, mailbox, inbox, close, writable }
+    }
+
+    /// Serves until the end.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            let step = tokio::select! {
+                biased;
+                closing = closing(&mut self.close) => Step::Close(closing),
+                event = self.writer.event() => Step::Log(event),
+                taken = self.mailbox.recv_many(&mut self.inbox, TAKE) => Step::Intake(taken),
+            };
+            match step {
+                Step::Close(closing) => return self.close(closing).await,
+                Step::Log(event) => {
+                    if let Err(lost) = self.on_event(event) {
+                        return self.lost(&lost).await;
+                    }
+                }
+                // Nobody can submit any more, so nobody waits for what is told.
+                Step::Intake(0) => return End::Closed(gone()),
+                Step::Intake(_) => self.on_intake(),
+            }
+            self.send();
+        }
+    }
+
+    fn on_intake(&mut self) {
+        for Submitted { batch, reply } in self.inbox.drain(..) {
+            self.queue.push(batch, reply);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Lost> {
+        match event {
+            Event::Acked { through, .. } => {
+                for (base_offset, reply) in self.queue.acked(through) {
+                    reply.acked(base_offset);
+                }
+                Ok(())
+            }
+            Event::Snapshot(wanted) => {
+                wanted.answer(snapshot::encode());
+                Ok(())
+            }
+            Event::Lost(lost) => Err(lost),
+        }
+    }
+
+    /// Hands entries to the log while the window has room. While they would get no further, what waits is refused: it
+    /// was not written, and its sender can tell its user so (protocol 2.9).
+    fn send(&mut self) {
+        let writable = self.writer.is_writable();
+        self.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
+        if !writable {
+            return self.refuse_waiting(&not_writable());
+        }
+        while let Some(entry) = self.gather() {
+            let what = What::Batches {
+                offset_count: entry.offset_count,
+                max_timestamp: entry.max_timestamp,
+            };
+            metrics::count_entry(entry.answers.len(), entry.bytes);
+            match self.writer.append(what, entry.payload) {
+                Ok(appended) => self.queue.sent(appended.number, entry.bytes, entry.answers),
+                Err(error) => {
+                    // Later batches would take the offsets of these: none may follow in this opening (P3). The log
+                    // is closed, and its `Lost`, which comes next, says why.
+                    let error = not_written(&error.to_string());
+                    for (_, reply) in entry.answers {
+                        reply.failed(error.clone());
+                    }
+                    return self.refuse_waiting(&error);
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self) -> Option<Gathered<Reply>> {
+        let writer = &self.writer;
+        self.queue.gather(writer.next_offset(), self.term, |bytes| writer.has_room(bytes))
+    }
+
+    /// Intake has stopped: what was accepted is finished or given up.
+    async fn close(mut self, closing: Closing) -> End {
+        self.take_rest().await;
+        if closing.drain {
+            self.send();
+        } else {
+            self.refuse_waiting(&closing.error);
+        }
+        let deadline = tokio::time::sleep_until(closing.deadline);
+        tokio::pin!(deadline);
+        while !self.queue.is_idle() {
+            let event = tokio::select! {
+                biased;
+                event = self.writer.event() => event,
+                () = &mut deadline => break,
+            };
+            if self.on_event(event).is_err() {
+                break;
+            }
+            self.send();
+        }
+        self.give_up(&closing.error, "the partition was closed");
+        End::Closed(closing.error)
+    }
+
+    async fn lost(mut self, lost: &Lost) -> End {
+        let why = lost.to_string();
+        tracing::warn!(term = %self.term, reason = why, "partition lost its log");
+        let late = late(lost);
+        self.take_rest().await;
+        self.give_up(&late, &why);
+        End::Lost(late)
+    }
+
+    /// Stops the intake and takes what was submitted before.
+    async fn take_rest(&mut self) {
+        self.mailbox.close();
+        while let Some(Submitted { batch, reply }) = self.mailbox.recv().await {
+            self.queue.push(batch, reply);
+        }
+    }
+
+    /// Answers all that is left: what the log has may be written (P3), what waited is not.
+    fn give_up(&mut self, late: &ApiError, why: &str) {
+        for reply in self.queue.take_in_flight() {
+            reply.failed(unknown(why));
+        }
+        self.refuse_waiting(late);
+    }
+
+    fn refuse_waiting(&mut self, error: &ApiError) {
+        for reply in self.queue.take_waiting() {
+            reply.failed(error.clone());
+        }
+    }
+}
+
+/// Resolves once the partition is told to close. Cancel-safe.
+pub(super) async fn closing(close: &mut watch::Receiver<Option<Closing>>) -> Closing {
+    match close.wait_for(Option::is_some).await {
+        Ok(closing) => closing.clone().expect("waited for one"),
+        // The partition's life holds the sender.
+        Err(_) => Closing { error: gone(), drain: false, deadline: Instant::now() },
+    }
+}
+
+fn gone() -> ApiError {
+    ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one")
+}
+
+fn not_written(why: &str) -> ApiError {
+    ApiError::new(Reason::NotWritten, format!("{why}: the batch was not written, send it again"))
+}
+
+/// What is said to whoever comes after the log was lost, or had only been waiting.
+fn late(lost: &Lost) -> ApiError {
+    match lost {
+        Lost::Stopping => gone(),
+        Lost::Deposed => {
+            let why = "another broker is taking the partition over: ask again";
+            ApiError::not_owner(why, None)
+        }
+        Lost::Failed(_) => not_written(&lost.to_string()),
+    }
+}

@@ -94,6 +94,8 @@ reasons! {
     GroupNotEmpty = "GROUP_NOT_EMPTY", FailedPrecondition, false;
     /// The member is not, or no longer, in the group: join again with an empty member id.
     UnknownMember = "UNKNOWN_MEMBER", FailedPrecondition, false;
+    /// Another stream has taken the member over.
+    MemberFenced = "MEMBER_FENCED", FailedPrecondition, false;
     /// A generation that has passed.
     StaleGeneration = "STALE_GENERATION", FailedPrecondition, false;
     /// The group is changing: revoke, commit and join again.

@@ -1,12 +1,21 @@
-//! Topics and placement as tests set them.
+//! Topics, placement, shards and connections as tests set them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use geminga_proto::ids::TopicId;
+use async_trait::async_trait;
+use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_runtime::{ManualClock, Tasks};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
+use super::client::{Dial, GroupClient};
+use super::coordinator::{Parts, Shards};
 use super::view::{Owner, Placement, TopicFacts, TopicView};
+use crate::statelog::log::{Logs, OpenError, Opened};
+use crate::statelog::memory::MemoryLog;
 
 #[derive(Debug)]
 pub(crate) struct FakeTopics {
@@ -73,5 +82,59 @@ impl Placement for FakePlacement {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+}
+
+/// One log in memory for each shard; shared by the brokers of a test.
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryLogs(pub(crate) Vec<MemoryLog>);
+
+impl MemoryLogs {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| MemoryLog::default()).collect())
+    }
+}
+
+#[async_trait]
+impl Logs for MemoryLogs {
+    async fn open(&self, shard: PartitionIndex) -> Result<Opened, OpenError> {
+        self.0[shard.0 as usize].open(shard).await
+    }
+}
+
+/// A broker's share of groups, on shards in memory.
+pub(crate) struct FakeBroker {
+    pub(crate) placement: Arc<FakePlacement>,
+    pub(crate) shards: Shards,
+    pub(crate) tasks: Tasks,
+}
+
+impl FakeBroker {
+    pub(crate) fn start(logs: &MemoryLogs, topics: &Arc<FakeTopics>, owners: Vec<Owner>) -> Self {
+        let (tasks, placement) = (Tasks::new("test"), Arc::new(FakePlacement::new(owners)));
+        let parts = Parts {
+            placement: placement.clone(),
+            logs: Arc::new(logs.clone()),
+            topics: topics.clone(),
+            clock: Arc::new(ManualClock::at(1_000)),
+            initial_delay_ms: 0,
+        };
+        let shards = Shards::start(parts, &tasks);
+        Self { placement, shards, tasks }
+    }
+
+    pub(crate) fn client(&self, dial: FakeDial) -> GroupClient {
+        GroupClient::new(self.shards.clone(), Arc::new(dial))
+    }
+}
+
+/// Connections to what a test serves on sockets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FakeDial(pub(crate) BTreeMap<BrokerId, Channel>);
+
+impl Dial for FakeDial {
+    fn channel(&self, broker: BrokerId) -> Result<Channel, ApiError> {
+        let none = || ApiError::new(Reason::NotReady, "no such broker in this test");
+        self.0.get(&broker).cloned().ok_or_else(none)
     }
 }

@@ -22,3 +22,9 @@ pub(crate) fn committed(offsets: usize) {
     counter!("geminga_group_commits_total").increment(1);
     counter!("geminga_group_offsets_committed_total").increment(offsets as u64);
 }
+
+/// Whether a shard is served here.
+pub(crate) fn serving(shard: u32, serving: bool) {
+    let value = if serving { 1.0 } else { 0.0 };
+    gauge!("geminga_group_shard_served", "shard" => shard.to_string()).set(value);
+}

@@ -179,7 +179,8 @@ impl Error {
     /// The stable reason of the public API.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::UnknownMember | Self::Fenced => Reason::UnknownMember,
+            Self::UnknownMember => Reason::UnknownMember,
+            Self::Fenced => Reason::MemberFenced,
             Self::StaleGeneration { .. } => Reason::StaleGeneration,
             Self::RebalanceInProgress => Reason::RebalanceInProgress,
             Self::NotEmpty => Reason::GroupNotEmpty,

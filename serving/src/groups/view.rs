@@ -1,10 +1,14 @@
 //! What groups ask of the broker around them: which topics exist, and which broker coordinates which shard. Both are
 //! caches fed by watches; they only trigger, the log decides (M8).
 
+mod live;
+
 use std::fmt;
 
 use geminga_proto::ids::{BrokerId, TopicId};
 use tokio::sync::watch;
+
+pub use live::ShardPlacement;
 
 /// What a group needs to know of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

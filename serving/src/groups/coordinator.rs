@@ -1,0 +1,268 @@
+//! The shards that this broker serves. One task per shard of the cluster waits until the shard is assigned to this broker,
+//! opens it, replays it, serves it, and lets it go when it is assigned elsewhere; whatever ends it meanwhile, it is
+//! opened again after a pause. Shards are opened when they are assigned, not when they are first asked, so that a
+//! member finds its coordinator ready.
+//!
+//! ```text
+//!   away ──assigned here──► opening ──replayed──► ready ──lost, failed──► opening (after a pause)
+//!     ▲                        └──────────────────────┴──assigned elsewhere──┐
+//!     └──────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_proto::ids::PartitionIndex;
+use geminga_proto::murmur;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_runtime::{Tasks, WallClock};
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::limits;
+use super::machine::Groups;
+use super::metrics;
+use super::request::{Request, Respond};
+use super::view::{Owner, Placement, TopicView};
+use crate::statelog::log::{Logs, OpenError};
+use crate::statelog::shard::{Ended, Shard};
+
+/// Requests that wait for one shard. Only commits are large; they are bounded by bytes as well.
+const MAILBOX: usize = 256;
+/// Bytes of commits that one shard has accepted and not answered.
+const COMMIT_BYTES: usize = 16 * limits::MAX_COMMIT_BYTES;
+/// Between attempts to open a shard: first, and doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A shard that was served for this long starts again with the first pause.
+const PROVEN: Duration = Duration::from_secs(10);
+
+/// What the shards are built from.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Who owns which shard.
+    pub placement: Arc<dyn Placement>,
+    /// Opens shards.
+    pub logs: Arc<dyn Logs>,
+    /// Which topics exist.
+    pub topics: Arc<dyn TopicView>,
+    /// Dates commits.
+    pub clock: Arc<dyn WallClock>,
+    /// How long an empty group waits for more members before its first generation, milliseconds.
+    pub initial_delay_ms: u32,
+}
+
+/// The shards as requests reach them; cheap to clone.
+#[derive(Clone)]
+pub struct Shards(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    state: RwLock<State>,
+    commit_bytes: Semaphore,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Away,
+    Ready(mpsc::Sender<Request>),
+    Damaged(String),
+}
+
+impl fmt::Debug for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shards")
+            .field("shards", &self.0.slots.len())
+            .field("ready", &self.ready())
+            .finish()
+    }
+}
+
+impl Shards {
+    /// Serves whatever is assigned to this broker until `tasks` stops.
+    pub fn start(parts: Parts, tasks: &Tasks) -> Self {
+        let slot = |_| Slot {
+            state: RwLock::new(State::Away),
+            commit_bytes: Semaphore::new(COMMIT_BYTES),
+        };
+        let slots = (0..parts.placement.shards()).map(slot).collect();
+        let shards = Self(Arc::new(Inner { parts, slots }));
+        for shard in 0..shards.0.parts.placement.shards() {
+            let (keeper, cancelled) = (shards.clone(), tasks.cancelled());
+            tasks.spawn("group shard", async move {
+                tokio::select! {
+                    () = cancelled => {}
+                    () = Box::pin(keeper.keep(shard)) => {}
+                }
+                keeper.set(shard, State::Away);
+            });
+        }
+        shards
+    }
+
+    /// The shard that holds a group.
+    pub fn of(&self, group: &str) -> u32 {
+        let shards = u32::try_from(self.0.slots.len()).unwrap_or(u32::MAX);
+        murmur::bucket(group.as_bytes(), shards)
+    }
+
+    /// How many shards are being served here.
+    pub fn ready(&self) -> usize {
+        let ready = |slot: &&Slot| matches!(*slot.state.read(), State::Ready(_));
+        self.0.slots.iter().filter(ready).count()
+    }
+
+    /// The placement that the shards follow.
+    pub fn placement(&self) -> &Arc<dyn Placement> {
+        &self.0.parts.placement
+    }
+
+    /// Asks a shard of this broker. `bytes`: of a commit, 0 for anything small. Waits while its mailbox is full. When
+    /// dropped, the request may have been taken all the same.
+    ///
+    /// # Errors
+    /// NOT_OWNER and NOT_READY say that nothing was done, UNKNOWN that the shard moved before it proved its answer;
+    /// else the group's own.
+    pub async fn ask<T>(
+        &self,
+        shard: u32,
+        bytes: usize,
+        request: impl FnOnce(Respond<T>) -> Request,
+    ) -> Result<T, ApiError> {
+        let slot = self.0.slots.get(shard as usize).ok_or_else(|| {
+            ApiError::new(Reason::InvalidRequest, format!("there is no group shard {shard}"))
+        })?;
+        let mailbox = self.mailbox(shard, slot)?;
+        let wanted = u32::try_from(bytes.min(COMMIT_BYTES)).unwrap_or(u32::MAX);
+        let _room = slot.commit_bytes.acquire_many(wanted).await.map_err(|_| moved(shard))?;
+        let (respond, answer) = oneshot::channel();
+        mailbox.send(request(respond)).await.map_err(|_| not_ready(shard))?;
+        drop(mailbox);
+        Ok(answer.await.map_err(|_| moved(shard))??)
+    }
+
+    fn mailbox(&self, shard: u32, slot: &Slot) -> Result<mpsc::Sender<Request>, ApiError> {
+        match self.0.parts.placement.owner(shard) {
+            Owner::Local => {}
+            Owner::Nobody => return Err(not_ready(shard)),
+            Owner::Remote { address, .. } => {
+                let why = format!("group shard {shard} is coordinated by {address}: ask there");
+                return Err(ApiError::not_owner(why, Some(address)));
+            }
+        }
+        match &*slot.state.read() {
+            State::Ready(mailbox) => Ok(mailbox.clone()),
+            State::Away => Err(not_ready(shard)),
+            State::Damaged(why) => Err(ApiError::new(Reason::DataLoss, why.clone())),
+        }
+    }
+
+    fn set(&self, shard: u32, state: State) {
+        metrics::serving(shard, matches!(state, State::Ready(_)));
+        *self.0.slots[shard as usize].state.write() = state;
+    }
+
+    async fn keep(&self, shard: u32) {
+        let mut changed = self.0.parts.placement.changed();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !owned(&*self.0.parts.placement, &mut changed, shard, true).await {
+                return;
+            }
+            let since = Instant::now();
+            let gone = owned(&*self.0.parts.placement, &mut changed, shard, false);
+            let ended = tokio::select! {
+                biased;
+                goes_on = gone => {
+                    self.set(shard, State::Away);
+                    if !goes_on {
+                        return;
+                    }
+                    tracing::info!(shard, "group shard is coordinated elsewhere now");
+                    continue;
+                }
+                ended = self.serve(shard) => ended,
+            };
+            self.on_ended(shard, &ended);
+            if since.elapsed() >= PROVEN {
+                pause = FIRST_PAUSE;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One opening of a shard, from its takeover to its end.
+    async fn serve(&self, shard: u32) -> Ended {
+        let index = PartitionIndex(shard);
+        let parts = &self.0.parts;
+        let opened = match parts.logs.open(index).await {
+            Ok(opened) => opened,
+            Err(error) => return error.into(),
+        };
+        let (mailbox, requests) = mpsc::channel(MAILBOX);
+        let (topics, clock) = (Arc::clone(&parts.topics), Arc::clone(&parts.clock));
+        let world = topics.changed();
+        let machine = Groups::new(shard, parts.initial_delay_ms, topics, clock);
+        match Shard::load(index, machine, opened, requests, world).await {
+            Ok(loaded) => {
+                self.set(shard, State::Ready(mailbox));
+                loaded.run().await
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    fn on_ended(&self, shard: u32, ended: &Ended) {
+        let damaged = match ended {
+            Ended::Replay(error @ OpenError::Damaged { .. }) => {
+                tracing::error!(shard, %error, "group shard cannot be served");
+                Some(error.to_string())
+            }
+            Ended::Replay(OpenError::NotOwner(_) | OpenError::Unavailable(_))
+            | Ended::Lost(_)
+            | Ended::Released => {
+                tracing::warn!(shard, reason = %ended, "group shard is opened again");
+                None
+            }
+        };
+        self.set(shard, damaged.map_or(State::Away, State::Damaged));
+    }
+}
+
+/// Waits until this broker is, or is not, assigned `shard`; false when nobody will ever say. Cancel-safe.
+async fn owned(
+    placement: &dyn Placement,
+    changed: &mut watch::Receiver<u64>,
+    shard: u32,
+    wanted: bool,
+) -> bool {
+    loop {
+        changed.mark_unchanged();
+        if (placement.owner(shard) == Owner::Local) == wanted {
+            return true;
+        }
+        if changed.changed().await.is_err() {
+            return false;
+        }
+    }
+}
+
+fn not_ready(shard: u32) -> ApiError {
+    let why = format!("group shard {shard} is being taken over: try again");
+    ApiError::new(Reason::NotReady, why)
+}
+
+fn moved(shard: u32) -> ApiError {
+    let why = format!("group shard {shard} moved before it proved its answer: ask again");
+    ApiError::new(Reason::Unknown, why)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The internal service between brokers: groups at their coordinator. Shard-local only, so there is no second hop: what
+//! is not coordinated here is answered with NOT_OWNER or NOT_READY, and nothing was done.
+
+use std::sync::Arc;
+
+use geminga_proto::caps;
+use geminga_proto::internal::peer_server::{Peer, PeerServer};
+use geminga_proto::internal::{
+    GroupCommitRequest, GroupCommitResponse, GroupHeartbeatRequest, GroupHeartbeatResponse,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListShardRequest,
+};
+use geminga_proto::reason::ApiError;
+use geminga_proto::v1;
+use tonic::{Request, Response, Status};
+
+use crate::groups::coordinator::Shards;
+use crate::groups::request::Request as Ask;
+use crate::groups::wire;
+
+/// Serves the shards of this broker to others.
+#[derive(Debug)]
+pub(crate) struct PeerService {
+    shards: Shards,
+}
+
+impl PeerService {
+    /// The service with the limits of internal messages.
+    pub(crate) fn server(shards: Shards) -> PeerServer<Self> {
+        PeerServer::new(Self { shards })
+            .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
+            .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
+    }
+
+    fn at(&self, group: String) -> (u32, Arc<str>) {
+        (self.shards.of(&group), group.into())
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn join_group(
+        &self,
+        request: Request<JoinGroupRequest>,
+    ) -> Result<Response<JoinGroupResponse>, Status> {
+        let mut request = request.into_inner();
+        let (shard, group) = self.at(std::mem::take(&mut request.group));
+        let join = wire::join_from_wire(request).map_err(ApiError::from)?;
+        let answer = self.shards.ask(shard, 0, |to| Ask::Join(group, join, to)).await?;
+        Ok(Response::new(wire::answer_to_wire(answer)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<GroupHeartbeatRequest>,
+    ) -> Result<Response<GroupHeartbeatResponse>, Status> {
+        let request = request.into_inner();
+        let caller = wire::caller(&request.member_id, request.session);
+        let (shard, group) = self.at(request.group);
+        let ask = |to| Ask::Heartbeat(group, caller, request.generation, to);
+        self.shards.ask(shard, 0, ask).await?;
+        Ok(Response::new(GroupHeartbeatResponse {}))
+    }
+
+    async fn leave_group(
+        &self,
+        request: Request<LeaveGroupRequest>,
+    ) -> Result<Response<LeaveGroupResponse>, Status> {
+        let request = request.into_inner();
+        let caller = wire::caller(&request.member_id, request.session);
+        let (shard, group) = self.at(request.group);
+        self.shards.ask(shard, 0, |to| Ask::Leave(group, caller, to)).await?;
+        Ok(Response::new(LeaveGroupResponse {}))
+    }
+
+    async fn commit_offsets(
+        &self,
+        request: Request<GroupCommitRequest>,
+    ) -> Result<Response<GroupCommitResponse>, Status> {
+        let mut request = request.into_inner();
+        let (shard, group) = self.at(std::mem::take(&mut request.group));
+        let commit = wire::commit_from_wire(request).map_err(ApiError::from)?;
+        let bytes = wire::commit_bytes(&commit);
+        self.shards.ask(shard, bytes, |to| Ask::Commit(group, commit, to)).await?;
+        Ok(Response::new(GroupCommitResponse {}))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<v1::DescribeGroupRequest>,
+    ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
+        let (shard, group) = self.at(request.into_inner().group);
+        let found = self.shards.ask(shard, 0, |to| Ask::Describe(group, to)).await?;
+        let address = self.shards.placement().local_address();
+        Ok(Response::new(wire::description(found, address)))
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<v1::DeleteGroupRequest>,
+    ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
+        let (shard, group) = self.at(request.into_inner().group);
+        self.shards.ask(shard, 0, |to| Ask::Delete(group, to)).await?;
+        Ok(Response::new(v1::DeleteGroupResponse {}))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<ListShardRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        let list = self.shards.ask(request.into_inner().shard, 0, Ask::List).await?;
+        let groups = list.into_iter().map(wire::summary).collect();
+        Ok(Response::new(v1::ListGroupsResponse { groups }))
+    }
+}

@@ -49,6 +49,11 @@ pub trait Bookies: Send + Sync + fmt::Debug + 'static {
     /// [`ConnectionLost`] when the bookie's address is not known.
     fn connection(&self, bookie: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost>;
 
+    /// Whether the bookie is registered now. A hint for whom to ask first.
+    fn is_live(&self, bookie: &BookieId) -> bool {
+        self.live().iter().any(|live| live.id == *bookie)
+    }
+
     /// The bookies that are registered now. From a cache: good for placement, never a proof of death.
     fn live(&self) -> Vec<LiveBookie>;
 

@@ -20,6 +20,9 @@ use crate::transport::GrpcConnection;
 pub struct BookieDirectory {
     tasks: Tasks,
     live: Mutex<BTreeMap<BookieId, LiveBookie>>,
+    /// Where each bookie was seen last. A registration that ended is no proof of death: a paused metadata store
+    /// ends those of healthy bookies, and what they serve must go on.
+    addresses: Mutex<HashMap<BookieId, String>>,
     changed: watch::Sender<u64>,
     connections: Mutex<HashMap<BookieId, Arc<GrpcConnection>>>,
     /// Bookies of this process, reached without a network.
@@ -46,6 +49,7 @@ impl BookieDirectory {
         let directory = Arc::new(Self {
             tasks: tasks.clone(),
             live: Mutex::default(),
+            addresses: Mutex::default(),
             changed: watch::Sender::new(0),
             connections: Mutex::default(),
             local,
@@ -92,7 +96,8 @@ impl BookieDirectory {
         }
         let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
         tracing::info!(live = ?names, "bookies registered");
-        self.connections.lock().retain(|id, _| live.contains_key(id));
+        let seen = live.values().map(|bookie| (bookie.id.clone(), bookie.address.clone()));
+        self.addresses.lock().extend(seen);
         drop(live);
         self.changed.send_modify(|version| *version += 1);
     }
@@ -113,8 +118,8 @@ impl Bookies for BookieDirectory {
         if let Some(local) = self.local.get(bookie) {
             return Ok(Arc::clone(local));
         }
-        let Some(address) = self.live.lock().get(bookie).map(|live| live.address.clone()) else {
-            let why = "it is not registered: start it, or wait for it to come back".to_owned();
+        let Some(address) = self.addresses.lock().get(bookie).cloned() else {
+            let why = "it was never registered while this process ran: start it".to_owned();
             return Err(ConnectionLost { bookie: bookie.clone(), why });
         };
         let mut connections = self.connections.lock();
@@ -128,6 +133,10 @@ impl Bookies for BookieDirectory {
 
     fn live(&self) -> Vec<LiveBookie> {
         self.live.lock().values().cloned().collect()
+    }
+
+    fn is_live(&self, bookie: &BookieId) -> bool {
+        self.live.lock().contains_key(bookie)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -106,10 +106,14 @@ impl Reader {
         Err(ReadError::Unavailable { ledger: self.meta.id, entry: from, why })
     }
 
-    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays.
-    fn order<'a>(&self, ensemble: &'a [Member]) -> impl Iterator<Item = &'a Member> {
+    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays. Members that are
+    /// not registered are asked last.
+    fn order<'a>(&self, ensemble: &'a [Member]) -> Vec<&'a Member> {
         let start = usize::try_from(self.meta.id.0 % ensemble.len().max(1) as u64).unwrap_or(0);
-        ensemble.iter().cycle().skip(start).take(ensemble.len())
+        let mut order: Vec<&Member> =
+            ensemble.iter().cycle().skip(start).take(ensemble.len()).collect();
+        order.sort_by_key(|member| !self.bookies.is_live(&member.bookie));
+        order
     }
 
     /// Asks one member only; a recoverer copies from the source it chose.

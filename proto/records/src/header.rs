@@ -21,6 +21,8 @@ pub const HEADER_BYTES: usize = 61;
 pub const LOG_OVERHEAD_BYTES: usize = 12;
 /// Bytes that the broker writes: base offset, length and leader epoch.
 pub const STAMPED_BYTES: usize = 16;
+/// Fewest bytes after the length in any format: an empty message of format 0.
+const MIN_MESSAGE_BYTES: i32 = 14;
 /// Where the checksum lies.
 pub(crate) const CRC_AT: usize = 17;
 /// Where the bytes that it covers begin.
@@ -71,11 +73,17 @@ impl Header {
     /// # Errors
     /// `Truncated`, `Length`, `TooLarge`, `Magic`, `Count`, `TooManyRecords` or `Codec`.
     pub fn peek(bytes: &[u8]) -> Result<Self, BatchError> {
-        // The magic byte lies where all formats have it; say what is wrong before lengths of another format do.
-        if let Some(&magic) = bytes.get(STAMPED_BYTES)
-            && magic.cast_signed() != MAGIC
-        {
-            return Err(BatchError::Magic(magic.cast_signed()));
+        if bytes.len() <= STAMPED_BYTES {
+            return Err(BatchError::Truncated { have: bytes.len(), want: HEADER_BYTES });
+        }
+        // Length and magic lie where all formats have them, so an old format is told from noise.
+        let length = (&bytes[LOG_OVERHEAD_BYTES - 4..]).get_i32();
+        if length < MIN_MESSAGE_BYTES {
+            return Err(BatchError::Length(length));
+        }
+        let magic = bytes[STAMPED_BYTES].cast_signed();
+        if magic != MAGIC {
+            return Err(BatchError::Magic(magic));
         }
         if bytes.len() < HEADER_BYTES {
             return Err(BatchError::Truncated { have: bytes.len(), want: HEADER_BYTES });

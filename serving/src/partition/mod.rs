@@ -12,6 +12,8 @@ mod offsets;
 mod produce;
 mod snapshot;
 mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use manager::{Config, Partitions, PartitionsParts};
 pub use produce::{Appended, Opening, Pending};

@@ -1,0 +1,130 @@
+//! A small cluster in memory for tests of partitions: metadata, bookies on the production ledger core, and as many
+//! brokers as a test wants. Run it on a paused clock.
+
+mod bookies;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use geminga_ledger::{LedgerClient, Parts};
+use geminga_metastore::record::{self, Assign, Assignment};
+use geminga_metastore::{LedgerIds, MemoryStore, MetaStore, keys};
+use geminga_proto::caps;
+use geminga_proto::ids::{BrokerId, ClusterUuid, PartitionIndex, Term, TopicId};
+use geminga_runtime::{ManualClock, SeededRandom, Tasks};
+
+pub(crate) use bookies::{MemoryBookies, Mode};
+pub(crate) use store::{Fault, FaultyStore};
+
+use super::log::{LogConfig, LogParts};
+use crate::ownership::topology::Topic;
+use crate::topics::config::Settings;
+use crate::topics::quorum::Quorum;
+
+/// Everything below the brokers.
+#[derive(Debug, Clone)]
+pub(crate) struct TestCluster {
+    pub(crate) store: MemoryStore,
+    pub(crate) bookies: MemoryBookies,
+    pub(crate) clock: ManualClock,
+    pub(crate) tasks: Tasks,
+    uuid: ClusterUuid,
+}
+
+impl TestCluster {
+    /// A cluster with `bookies` live bookies.
+    pub(crate) fn new(bookies: usize) -> Self {
+        let uuid = ClusterUuid::from_random(77);
+        let store = MemoryStore::new();
+        let bookies = MemoryBookies::new(uuid, Arc::new(store.clone()), bookies);
+        let clock = ManualClock::at(1_700_000_000_000);
+        Self { store, bookies, clock, tasks: Tasks::new("test"), uuid }
+    }
+
+    /// What the logs of broker `id` are made from.
+    pub(crate) fn log_parts(&self, id: i32) -> LogParts {
+        self.log_parts_on(id, Arc::new(self.store.clone()))
+    }
+
+    /// The same with a metadata store of its own.
+    pub(crate) fn log_parts_on(&self, id: i32, store: Arc<dyn MetaStore>) -> LogParts {
+        let parts = Parts {
+            cluster: self.uuid,
+            ids: Arc::new(LedgerIds::new(Arc::clone(&store), 0)),
+            store: Arc::clone(&store),
+            bookies: Arc::new(self.bookies.clone()),
+            clock: Arc::new(self.clock.clone()),
+            random: Arc::new(SeededRandom::new(u64::from(id.unsigned_abs()))),
+            tasks: self.tasks.child("ledgers"),
+            config: geminga_ledger::Config::default(),
+            owner: format!("broker-{id}"),
+        };
+        LogParts {
+            store,
+            ledgers: LedgerClient::new(parts),
+            me: BrokerId(id),
+            tasks: self.tasks.child("logs"),
+            config: LogConfig::default(),
+        }
+    }
+
+    /// Creates a topic of the default namespace, with copies on two of three bookies.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: u32) -> Arc<Topic> {
+        let id = TopicId::from_random(u128::from(crc(name)));
+        let quorum = Quorum::CLUSTER;
+        let configs = BTreeMap::new();
+        let stored = record::Topic {
+            id,
+            partitions,
+            write_quorum: quorum.write,
+            ack_quorum: quorum.ack,
+            configs: configs.clone(),
+            created_ms: 0,
+        };
+        let key = keys::topic("default", name);
+        let version = self.store.put_if(&key, None, stored.encode()).await.unwrap();
+        Arc::new(Topic {
+            id,
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            partitions,
+            quorum: Some(quorum),
+            settings: Settings::from_configs(&configs),
+            configs,
+            created_ms: 0,
+            created: version.map(|v| geminga_metastore::Revision(v.0)),
+            version,
+        })
+    }
+
+    /// Assigns one partition; others of its chunk keep what they have.
+    pub(crate) async fn assign(&self, topic: TopicId, partition: u32, broker: i32, term: i32) {
+        let chunk = partition / caps::ASSIGN_CHUNK;
+        let key = keys::assign(topic, chunk);
+        let found = self.store.get(&key).await.unwrap();
+        let mut assign = match &found {
+            Some(found) => Assign::decode(&found.value).unwrap(),
+            None => Assign { partitions: Vec::new() },
+        };
+        let index = (partition % caps::ASSIGN_CHUNK) as usize;
+        if assign.partitions.len() <= index {
+            let nobody = Assignment { broker: None, term: Term(0) };
+            assign.partitions.resize(index + 1, nobody);
+        }
+        assign.partitions[index] = Assignment { broker: Some(BrokerId(broker)), term: Term(term) };
+        let version = found.map(|found| found.version);
+        assert!(self.store.put_if(&key, version, assign.encode()).await.unwrap().is_some());
+    }
+
+    /// How many segments a partition has.
+    pub(crate) async fn segments(&self, topic: TopicId, partition: u32) -> usize {
+        let prefix = keys::segments_of(topic, PartitionIndex(partition));
+        self.store.range(&prefix, None, 10_000).await.unwrap().items.len()
+    }
+}
+
+/// A number that follows from a name.
+fn crc(name: &str) -> u64 {
+    name.bytes().fold(7, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
+}

@@ -1,0 +1,91 @@
+//! A metadata store that a test takes away, or whose answers it loses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use geminga_metastore::{
+    Error, LeaseId, MemoryStore, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned,
+    WatchStream,
+};
+use parking_lot::Mutex;
+
+/// What happens to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Nobody answers, and nothing takes effect.
+    Away,
+    /// The next transaction takes effect and its answer is lost; then all is well.
+    LoseAnswer,
+    /// The next transaction is lost with its answer; then all is well.
+    LoseRequest,
+}
+
+/// A [`MemoryStore`] with faults. Cloning shares both.
+#[derive(Debug, Clone)]
+pub(crate) struct FaultyStore {
+    store: MemoryStore,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(store: MemoryStore) -> Self {
+        Self { store, fault: Arc::new(Mutex::new(Fault::None)) }
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.fault.lock() = fault;
+    }
+
+    fn answer(&self) -> Result<(), Error> {
+        match *self.fault.lock() {
+            Fault::Away => Err(Error::Unavailable("told so by the test".to_owned())),
+            Fault::None | Fault::LoseAnswer | Fault::LoseRequest => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl MetaStore for FaultyStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.answer()?;
+        self.store.get(key).await
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.answer()?;
+        self.store.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        self.answer()?;
+        let fault = std::mem::replace(&mut *self.fault.lock(), Fault::None);
+        let lost = || Error::Unknown("told so by the test".to_owned());
+        match fault {
+            Fault::LoseAnswer => self.store.txn(txn).await.and(Err(lost())),
+            Fault::LoseRequest => Err(lost()),
+            Fault::None | Fault::Away => self.store.txn(txn).await,
+        }
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.store.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.answer()?;
+        self.store.grant_lease(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.answer()?;
+        self.store.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.answer()?;
+        self.store.revoke_lease(lease).await
+    }
+}

@@ -21,6 +21,9 @@ pub enum ClusterError {
     /// `init` found one.
     #[error("the cluster exists already, as {0}: nothing was changed")]
     Exists(ClusterUuid),
+    /// A broker asks for a number where there is no cluster.
+    #[error("there is no cluster in the metadata store: run `geminga cluster init`")]
+    Missing,
     /// No broker number is left.
     #[error("all broker numbers of this cluster are used")]
     NoBrokerIds,
@@ -105,7 +108,7 @@ pub async fn open_or_init(
 pub async fn next_broker_id(store: &dyn MetaStore) -> Result<BrokerId, ClusterError> {
     loop {
         let Some((cluster, version)) = read(store).await? else {
-            return Err(ClusterError::NotEmpty(keys::CLUSTER.to_owned()));
+            return Err(ClusterError::Missing);
         };
         let id = cluster.next_broker;
         let next = BrokerId(id.0.checked_add(1).ok_or(ClusterError::NoBrokerIds)?);
@@ -115,3 +118,6 @@ pub async fn next_broker_id(store: &dyn MetaStore) -> Result<BrokerId, ClusterEr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,63 +2,39 @@
 //! the file before it is visible or answered. One thread owns the file; requests reach it through a bounded queue.
 //!
 //! Leases belong to a process life: what a former life had under a lease is dropped, in one revision, when the file is
-//! opened. The file is locked; a second process is refused.
+//! opened. They end by the machine's clock, also where a test pauses tokio's. The file is locked; a second process is refused.
+//!
+//! When the file fails, what it holds is unknown: from then on the store answers nothing but [`Error::Unavailable`].
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::local;
+use crate::local::{self, Next};
 use crate::store::{
-    Error, LeaseId, MetaStore, Range, Revision, Txn, TxnOutcome, Version, Versioned, WatchEvent,
-    WatchStream,
+    Error, KeyValue, LeaseId, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
-use crate::tree::{Prepared, Tree};
+use crate::tree::{Prepared, Tree, Write};
 
-/// Key → created, version, leased, value.
-const ITEMS: TableDefinition<'_, &str, (i64, i64, bool, &[u8])> = TableDefinition::new("items");
-/// `revision` and `format`.
-const NUMBERS: TableDefinition<'_, &str, i64> = TableDefinition::new("numbers");
-const FORMAT: i64 = 1;
+mod file;
+
+use file::File;
+pub use file::OpenError;
+
 /// Requests that wait for the owner of the file.
 const QUEUE: usize = 1024;
-/// A lease granted while the owner waits is noticed after so long at most.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long the owner sleeps when there is neither a request nor a lease.
+const IDLE: Duration = Duration::from_secs(3600);
 
-/// Why the file could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("{0} is in use by another process: stop it, or choose another --data-dir")]
-    InUse(String),
-    /// Written by a newer version.
-    #[error("{path} has format {format}: upgrade this process")]
-    Format {
-        /// The file.
-        path: String,
-        /// What it says.
-        format: i64,
-    },
-    /// Anything else.
-    #[error("{path} cannot be opened: {why}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system said.
-        why: String,
-    },
-}
-
-/// A metadata store in one file. Cloning shares it; the file is closed with the last handle.
+/// A metadata store in one file. Cloning shares it; the file is closed with the last handle or watch.
 #[derive(Debug, Clone)]
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
@@ -69,6 +45,7 @@ pub struct EmbeddedStore {
 struct Shared {
     tree: Mutex<Tree>,
     changed: watch::Sender<Revision>,
+    failed: AtomicBool,
 }
 
 /// The thread that owns the file; ends when the last handle drops the queue.
@@ -91,39 +68,66 @@ impl Drop for Owner {
 enum Request {
     Txn(Txn, oneshot::Sender<Result<TxnOutcome, Error>>),
     Revoke(LeaseId, oneshot::Sender<Result<(), Error>>),
+    /// There is a new lease: it may end before all others.
+    Granted,
 }
 
 impl EmbeddedStore {
-    /// Opens the file, or makes it.
+    /// Opens the file, or makes it. Blocks.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let name = path.display().to_string();
-        let io = |why: &dyn std::fmt::Display| OpenError::Io {
-            path: name.clone(),
-            why: why.to_string(),
-        };
-        let database = Database::create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(name.clone()),
-            other => io(&other),
-        })?;
-        let (tree, leased) = load(&database)
-            .map_err(|error| io(&error))?
-            .map_err(|format| OpenError::Format { path: name.clone(), format })?;
+        let (file, loaded) = File::open(path)?;
+        let mut tree = Tree::new(loaded.revision);
+        for KeyValue { key, value } in loaded.items {
+            tree.restore(key, value);
+        }
         let shared = Arc::new(Shared {
             changed: watch::Sender::new(tree.revision()),
             tree: Mutex::new(tree),
+            failed: AtomicBool::new(false),
         });
-        let mut file = File { database, shared: Arc::clone(&shared) };
-        file.drop_leased(leased).map_err(|error| io(&error))?;
+        let mut worker = Worker { file, shared: Arc::clone(&shared) };
+        let io = |why: String| OpenError::Io { path: path.display().to_string(), why };
+        worker.drop_leased(loaded.leased).map_err(|error| io(error.to_string()))?;
         let (requests, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("metastore".to_owned())
-            .spawn(move || file.run(&queue))
-            .map_err(|error| io(&error))?;
+            .spawn(move || worker.run(&queue))
+            .map_err(|error| io(error.to_string()))?;
         let owner = Owner { requests: Some(requests), thread: Some(thread) };
         Ok(Self { shared, owner: Arc::new(owner) })
+    }
+
+    /// Reads a file that no process has open, without changing what it holds: for tools. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]; also when there is no such file.
+    pub fn read_file(path: &Path) -> Result<Range, OpenError> {
+        let (_, loaded) = File::open_existing(path)?;
+        Ok(Range { items: loaded.items, revision: loaded.revision, more: false })
+    }
+
+    /// Whether the file has failed, after which only a restart of the process helps.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// What is true now, unless the file failed.
+    fn tree(&self) -> Result<MutexGuard<'_, Tree>, Error> {
+        let tree = self.shared.tree.lock();
+        if self.has_failed() { Err(failed()) } else { Ok(tree) }
+    }
+
+    /// Forgets history, so that watches that lag get a snapshot.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        self.shared.tree.lock().compact();
+    }
+
+    fn send(&self, request: Request) -> Result<(), TrySendError<Request>> {
+        self.owner.requests.as_ref().expect("there until the last handle drops").try_send(request)
     }
 
     async fn ask<R>(
@@ -131,109 +135,104 @@ impl EmbeddedStore {
         request: impl FnOnce(oneshot::Sender<Result<R, Error>>) -> Request,
     ) -> Result<R, Error> {
         let (answer, reply) = oneshot::channel();
-        let requests = self.owner.requests.as_ref().expect("there until the last handle drops");
-        requests.try_send(request(answer)).map_err(|error| match error {
-            std::sync::mpsc::TrySendError::Full(_) => {
-                Error::Unavailable("its queue is full".to_owned())
+        self.send(request(answer)).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                Error::Unavailable("too many requests wait for its file".to_owned())
             }
-            std::sync::mpsc::TrySendError::Disconnected(_) => {
-                Error::Unavailable("its file failed: restart the process".to_owned())
-            }
+            TrySendError::Disconnected(_) => failed(),
         })?;
         reply.await.unwrap_or_else(|_| Err(Error::Unknown("its file failed".to_owned())))
     }
 }
 
-type Loaded = Result<(Tree, Vec<String>), i64>;
-
-fn load(database: &Database) -> Result<Loaded, redb::Error> {
-    let write = database.begin_write()?;
-    {
-        write.open_table(ITEMS)?;
-        let mut numbers = write.open_table(NUMBERS)?;
-        let format = numbers.get("format")?.map(|format| format.value());
-        match format {
-            None => {
-                numbers.insert("format", FORMAT)?;
-            }
-            Some(FORMAT) => {}
-            Some(other) => return Ok(Err(other)),
-        }
-    }
-    write.commit()?;
-    let read = database.begin_read()?;
-    let revision =
-        read.open_table(NUMBERS)?.get("revision")?.map_or(0, |revision| revision.value());
-    let mut tree = Tree::new(Revision(revision));
-    let mut leased = Vec::new();
-    for item in read.open_table(ITEMS)?.iter()? {
-        let (key, value) = item?;
-        let (created, version, has_lease, value) = value.value();
-        let value = Versioned {
-            value: Bytes::copy_from_slice(value),
-            version: Version(version),
-            created: Revision(created),
-        };
-        tree.restore(key.value().to_owned(), value);
-        if has_lease {
-            leased.push(key.value().to_owned());
-        }
-    }
-    Ok(Ok((tree, leased)))
+fn failed() -> Error {
+    Error::Unavailable("its file failed, restart the process".to_owned())
 }
 
 /// The file and its only writer.
-struct File {
-    database: Database,
+struct Worker {
+    file: File,
     shared: Arc<Shared>,
 }
 
-impl File {
+/// However the owner ends, by an error or a panic: nobody is told anything after it.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.failed.store(true, Ordering::Release);
+    }
+}
+
+impl Worker {
     fn run(mut self, queue: &Receiver<Request>) {
+        if let Err(error) = self.serve(queue) {
+            // What the file holds now is unknown: nobody gets another answer until it is opened again. The
+            // requests that still wait are answered by the end of their queue.
+            tracing::error!(%error, "the metadata file failed; restart the process");
+        }
+    }
+
+    /// Serves until the last handle is gone, or the file fails.
+    fn serve(&mut self, queue: &Receiver<Request>) -> Result<(), redb::Error> {
         loop {
             let expiry = self.shared.tree.lock().next_expiry();
-            let wait = expiry.map_or(Duration::from_secs(3600), |at| {
-                at.saturating_duration_since(Instant::now())
-            });
-            let handled = match queue.recv_timeout(wait) {
-                Ok(Request::Txn(txn, answer)) => self.txn(&txn, answer),
-                Ok(Request::Revoke(lease, answer)) => {
-                    let ended = self.end(lease);
-                    let ok = ended.is_ok();
-                    let _gone = answer.send(ended.map_err(|error| unknown(&error)));
-                    ok
-                }
-                Err(RecvTimeoutError::Timeout) => true,
-                Err(RecvTimeoutError::Disconnected) => return,
+            let wait = expiry.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+            let request = match queue.recv_timeout(wait) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            let expired = self.shared.tree.lock().expired(Instant::now());
-            let ended = expired.into_iter().try_for_each(|lease| self.end(lease));
-            if !handled || ended.is_err() {
-                // What the file holds now is unknown: nobody gets another answer until it is opened again.
-                tracing::error!("the metadata file failed; restart the process");
-                return;
+            // First, so that no request meets a lease that has ended.
+            self.end_expired()?;
+            match request {
+                Some(Request::Txn(txn, answer)) => self.txn(&txn, answer)?,
+                Some(Request::Revoke(lease, answer)) => self.revoke(lease, answer)?,
+                Some(Request::Granted) | None => {}
             }
         }
     }
 
-    /// Returns false when the file failed.
-    fn txn(&mut self, txn: &Txn, answer: oneshot::Sender<Result<TxnOutcome, Error>>) -> bool {
-        let prepared = self.shared.tree.lock().prepare(txn);
-        let (result, ok) = match prepared {
-            Err(error) => (Err(error), true),
-            Ok(None) => (Ok(TxnOutcome::GuardFailed), true),
-            Ok(Some(prepared)) => {
-                let revision = prepared.revision;
-                match self.commit(prepared) {
-                    Ok(()) => (Ok(TxnOutcome::Committed(revision)), true),
-                    Err(error) => (Err(unknown(&error)), false),
-                }
-            }
-        };
-        let _gone = answer.send(result);
-        ok
+    fn end_expired(&mut self) -> Result<(), redb::Error> {
+        let expired = self.shared.tree.lock().expired(Instant::now());
+        expired.into_iter().try_for_each(|lease| self.end(lease))
     }
 
+    fn txn(
+        &mut self,
+        txn: &Txn,
+        answer: oneshot::Sender<Result<TxnOutcome, Error>>,
+    ) -> Result<(), redb::Error> {
+        let judged = self.shared.tree.lock().prepare(txn);
+        let result = match judged {
+            Err(error) => Err(error),
+            Ok(None) => Ok(TxnOutcome::GuardFailed),
+            Ok(Some(prepared)) => {
+                let revision = prepared.revision;
+                if let Err(error) = self.commit(prepared) {
+                    let _gone = answer.send(Err(Error::Unknown(error.to_string())));
+                    return Err(error);
+                }
+                Ok(TxnOutcome::Committed(revision))
+            }
+        };
+        // Whoever asked may have gone: the outcome is unknown to them (M9).
+        let _gone = answer.send(result);
+        Ok(())
+    }
+
+    fn revoke(
+        &mut self,
+        lease: LeaseId,
+        answer: oneshot::Sender<Result<(), Error>>,
+    ) -> Result<(), redb::Error> {
+        if let Err(error) = self.end(lease) {
+            let _gone = answer.send(Err(Error::Unknown(error.to_string())));
+            return Err(error);
+        }
+        let _gone = answer.send(Ok(()));
+        Ok(())
+    }
+
+    /// Removes a lease and its keys. Nobody can bind another key to it meanwhile: this is the only writer.
     fn end(&mut self, lease: LeaseId) -> Result<(), redb::Error> {
         let prepared = self.shared.tree.lock().prepare_end(lease);
         if let Some(prepared) = prepared {
@@ -247,36 +246,21 @@ impl File {
         if keys.is_empty() {
             return Ok(());
         }
-        let gone = |key| crate::tree::Write { key, value: None, lease: None };
+        let gone = |key| Write { key, value: None, lease: None };
         let writes = keys.into_iter().map(gone).collect();
         let revision = Revision(self.shared.tree.lock().revision().0 + 1);
         self.commit(Prepared { revision, writes })
     }
 
-    /// Durable first, then visible.
+    /// Durable first, then visible. After an error the store has failed, before anybody is told.
     fn commit(&mut self, prepared: Prepared) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut items = write.open_table(ITEMS)?;
-            for change in &prepared.writes {
-                match &change.value {
-                    Some(value) => {
-                        let stored = (
-                            value.created.0,
-                            value.version.0,
-                            change.lease.is_some(),
-                            value.value.as_ref(),
-                        );
-                        items.insert(change.key.as_str(), stored)?;
-                    }
-                    None => {
-                        items.remove(change.key.as_str())?;
-                    }
-                }
-            }
-            write.open_table(NUMBERS)?.insert("revision", prepared.revision.0)?;
+        if prepared.writes.is_empty() {
+            return Ok(());
         }
-        write.commit()?;
+        if let Err(error) = self.file.commit(&prepared) {
+            self.shared.failed.store(true, Ordering::Release);
+            return Err(error);
+        }
         let revision = prepared.revision;
         self.shared.tree.lock().apply(prepared);
         self.shared.changed.send_replace(revision);
@@ -284,18 +268,14 @@ impl File {
     }
 }
 
-fn unknown(error: &redb::Error) -> Error {
-    Error::Unknown(error.to_string())
-}
-
 impl local::Source for EmbeddedStore {
-    fn next_event(
-        &self,
-        prefix: &str,
-        seen: Option<Revision>,
-    ) -> Result<(WatchEvent, Revision), Option<Instant>> {
-        // The owner ends leases by itself, so there is nothing to wait for but the next revision.
-        self.shared.tree.lock().next_event(prefix, seen).ok_or(None)
+    fn next_event(&self, prefix: &str, seen: Option<Revision>) -> Next {
+        let tree = self.shared.tree.lock();
+        match tree.next_event(prefix, seen) {
+            Some((event, now)) => Next::Event(event, now),
+            // The owner ends leases by itself, so there is nothing to wait for but the next revision.
+            None => Next::Nothing(tree.revision(), None),
+        }
     }
 
     fn changed(&self) -> watch::Receiver<Revision> {
@@ -306,11 +286,11 @@ impl local::Source for EmbeddedStore {
 #[async_trait]
 impl MetaStore for EmbeddedStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
-        Ok(self.shared.tree.lock().get(key))
+        Ok(self.tree()?.get(key))
     }
 
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
-        Ok(self.shared.tree.lock().range(prefix, after, limit))
+        Ok(self.tree()?.range(prefix, after, limit))
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
@@ -323,15 +303,22 @@ impl MetaStore for EmbeddedStore {
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         let lease = LeaseId(local::next_lease());
-        self.shared.tree.lock().grant(lease, ttl, Instant::now());
-        Ok(lease)
+        self.tree()?.grant(lease, ttl, Instant::now());
+        match self.send(Request::Granted) {
+            // A full queue keeps the owner busy: it looks at the leases with every request.
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(lease),
+            Err(TrySendError::Disconnected(_)) => Err(failed()),
+        }
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
-        self.shared.tree.lock().keep_alive(lease, Instant::now())
+        self.tree()?.keep_alive(lease, Instant::now())
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
         self.ask(|answer| Request::Revoke(lease, answer)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

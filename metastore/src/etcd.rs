@@ -26,8 +26,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a watch connects again; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// Keys asked for at a time when everything is listed.
+/// Keys asked for at a time.
 const PAGE: usize = 2_000;
+/// Keys asked for when those of a page are too large together: so many of the largest fit into an answer.
+const SMALL_PAGE: usize = 100;
+/// The largest answer that is accepted.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where an etcd is: `etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,18 +107,25 @@ impl EtcdStore {
         let options = etcd::ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(2))
             .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
-            .with_keep_alive_while_idle(true);
+            .with_keep_alive_while_idle(true)
+            // A member cut off from the others says so, instead of keeping a watch silent.
+            .with_require_leader(true);
         let connect = etcd::Client::connect(&url.endpoints, Some(options));
-        let at = |why: String| Error::Unavailable(format!("{url}: {why}"));
         let client = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(at(error.to_string())),
-            Err(_) => return Err(at(format!("no answer within {timeout:?}"))),
+            Ok(Err(error)) => return Err(Error::Unavailable(format!("{url}: {error}"))),
+            Err(_) => {
+                return Err(Error::Unavailable(format!("{url}: no answer within {timeout:?}")));
+            }
         };
         let prefix = format!("/geminga/{}/", url.cluster);
         let store = Self { client, url: url.clone(), prefix, timeout };
-        store.get(crate::keys::CLUSTER).await.map_err(|error| at(error.to_string()))?;
+        store.get(crate::keys::CLUSTER).await?;
         Ok(store)
+    }
+
+    fn kv(&self) -> etcd::KvClient {
+        self.client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     fn key(&self, key: &str) -> String {
@@ -126,13 +137,10 @@ impl EtcdStore {
         &self,
         call: impl Future<Output = Result<R, etcd::Error>>,
     ) -> Result<R, Error> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(result) => result.map_err(|error| match classify(&error) {
-                Error::Unknown(why) => Error::Unavailable(why),
-                other => other,
-            }),
-            Err(_) => Err(Error::Unavailable(format!("no answer within {:?}", self.timeout))),
-        }
+        self.write(call).await.map_err(|error| match error {
+            Error::Unknown(why) => Error::Unavailable(why),
+            other => other,
+        })
     }
 
     /// A write: what got no answer may have taken place.
@@ -141,8 +149,32 @@ impl EtcdStore {
         call: impl Future<Output = Result<R, etcd::Error>>,
     ) -> Result<R, Error> {
         match tokio::time::timeout(self.timeout, call).await {
-            Ok(result) => result.map_err(|error| classify(&error)),
-            Err(_) => Err(Error::Unknown(format!("no answer within {:?}", self.timeout))),
+            Ok(result) => result.map_err(|error| self.classify(&error)),
+            Err(_) => {
+                let (url, timeout) = (&self.url, self.timeout);
+                Err(Error::Unknown(format!("{url}: no answer within {timeout:?}")))
+            }
+        }
+    }
+
+    /// What an error says about a write.
+    fn classify(&self, error: &etcd::Error) -> Error {
+        let url = &self.url;
+        let etcd::Error::GRpcStatus(status) = error else {
+            return Error::Unknown(format!("{url}: {error}"));
+        };
+        let why = status.message();
+        match status.code() {
+            tonic::Code::ResourceExhausted if why.contains("space exceeded") => Error::NoSpace,
+            // Refused before anything was proposed.
+            _ if why.contains("too many requests") || why.contains("etcdserver: no leader") => {
+                Error::Unavailable(format!("{url}: {why}"))
+            }
+            tonic::Code::InvalidArgument
+            | tonic::Code::ResourceExhausted
+            | tonic::Code::PermissionDenied
+            | tonic::Code::Unauthenticated => Error::Invalid(format!("{url}: {why}")),
+            _ => Error::Unknown(format!("{url}: {why}")),
         }
     }
 
@@ -151,6 +183,7 @@ impl EtcdStore {
         Some(KeyValue { key: key.to_owned(), value: versioned(kv) })
     }
 
+    /// Part of a range; cut at `limit`, or earlier when the values are large.
     async fn page(
         &self,
         prefix: &str,
@@ -163,13 +196,21 @@ impl EtcdStore {
             Some(after) => format!("{}\0", self.key(after)),
             None => self.key(prefix),
         };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut options = etcd::GetOptions::new().with_range(end).with_limit(limit);
+        let count = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut options = etcd::GetOptions::new().with_range(end).with_limit(count);
         if let Some(revision) = at {
             options = options.with_revision(revision.0);
         }
-        let mut kv = self.client.kv_client();
-        let answer = self.read(kv.get(start, Some(options))).await?;
+        let mut kv = self.kv();
+        let call = async move {
+            match kv.get(start, Some(options)).await {
+                Err(error) if limit > SMALL_PAGE && too_large(&error) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        let Some(answer) = self.read(call).await? else {
+            return Box::pin(self.page(prefix, after, SMALL_PAGE, at)).await;
+        };
         let revision = answer.header().map_or(0, etcd::ResponseHeader::revision);
         Ok(Range {
             items: answer.kvs().iter().filter_map(|kv| self.item(kv)).collect(),
@@ -178,12 +219,13 @@ impl EtcdStore {
         })
     }
 
-    /// Everything under a prefix, as of one revision.
-    async fn list(&self, prefix: &str) -> Result<Range, Error> {
-        let mut all = self.page(prefix, None, PAGE, None).await?;
-        while all.more {
+    /// A range as of one revision, however many pages it takes.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        let mut all = self.page(prefix, after, limit.min(PAGE), None).await?;
+        while all.more && all.items.len() < limit {
             let after = all.items.last().map(|item| item.key.clone());
-            let page = self.page(prefix, after.as_deref(), PAGE, Some(all.revision)).await?;
+            let rest = PAGE.min(limit - all.items.len());
+            let page = self.page(prefix, after.as_deref(), rest, Some(all.revision)).await?;
             all.items.extend(page.items);
             all.more = page.more;
         }
@@ -209,16 +251,13 @@ fn prefix_end(prefix: String) -> Vec<u8> {
     end
 }
 
-/// What an error says about a write.
-fn classify(error: &etcd::Error) -> Error {
-    let etcd::Error::GRpcStatus(status) = error else { return Error::Unknown(error.to_string()) };
-    let message = status.message();
-    match status.code() {
-        tonic::Code::ResourceExhausted if message.contains("space exceeded") => Error::NoSpace,
-        tonic::Code::InvalidArgument | tonic::Code::ResourceExhausted => {
-            Error::Invalid(message.to_owned())
+/// Whether an answer was refused for its size.
+fn too_large(error: &etcd::Error) -> bool {
+    match error {
+        etcd::Error::GRpcStatus(status) => {
+            status.code() == tonic::Code::OutOfRange && status.message().contains("too large")
         }
-        _ => Error::Unknown(message.to_owned()),
+        _ => false,
     }
 }
 
@@ -233,19 +272,13 @@ fn lease_gone(error: &etcd::Error) -> bool {
 #[async_trait]
 impl MetaStore for EtcdStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
-        let mut kv = self.client.kv_client();
+        let mut kv = self.kv();
         let answer = self.read(kv.get(self.key(key), None)).await?;
         Ok(answer.kvs().first().map(versioned))
     }
 
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
-        if limit > PAGE && after.is_none() {
-            let mut all = self.list(prefix).await?;
-            all.more = all.items.len() > limit;
-            all.items.truncate(limit);
-            return Ok(all);
-        }
-        self.page(prefix, after, limit, None).await
+        self.list(prefix, after, limit.max(1)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
@@ -261,7 +294,7 @@ impl MetaStore for EtcdStore {
         let guards: Vec<etcd::Compare> =
             txn.guards.iter().map(|guard| self.compare(guard)).collect();
         let ops: Vec<etcd::TxnOp> = txn.ops.into_iter().map(|op| self.operation(op)).collect();
-        let mut kv = self.client.kv_client();
+        let mut kv = self.kv();
         let request = etcd::Txn::new().when(guards).and_then(ops);
         let call = async move {
             match kv.txn(request).await {
@@ -379,7 +412,11 @@ impl Watch {
     /// One step: list, connect, or take a message. An error means: connect again.
     async fn advance(&mut self) -> Result<(), String> {
         let Some(seen) = self.seen else {
-            let range = self.store.list(&self.prefix).await.map_err(|error| error.to_string())?;
+            let range = self
+                .store
+                .list(&self.prefix, None, usize::MAX)
+                .await
+                .map_err(|error| error.to_string())?;
             self.seen = Some(range.revision);
             self.ready.push_back(WatchEvent::Snapshot(range));
             return Ok(());
@@ -388,9 +425,12 @@ impl Watch {
             self.stream = Some(self.open(seen).await?);
             return Ok(());
         };
-        let message = stream.message().await.map_err(|error| error.to_string())?;
-        let answer = message.ok_or("the stream ended")?;
-        self.pause = RETRY_MIN;
+        let message = stream.message().await;
+        if message.as_ref().is_err_and(too_large) {
+            // It would be no smaller the next time: list instead, page by page.
+            self.seen = None;
+        }
+        let answer = message.map_err(|error| error.to_string())?.ok_or("the stream ended")?;
         if answer.canceled() {
             if answer.compact_revision() > 0 {
                 // What happened since is no longer there: list again.
@@ -398,6 +438,7 @@ impl Watch {
             }
             return Err(format!("canceled: {}", answer.cancel_reason()));
         }
+        self.pause = RETRY_MIN;
         for event in answer.events() {
             self.push(event);
         }
@@ -406,7 +447,8 @@ impl Watch {
 
     async fn open(&self, seen: Revision) -> Result<etcd::WatchStream, String> {
         let options = etcd::WatchOptions::new().with_prefix().with_start_revision(seen.0 + 1);
-        let mut client = self.store.client.watch_client();
+        let mut client =
+            self.store.client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES);
         let key = self.store.key(&self.prefix);
         self.store.read(client.watch(key, Some(options))).await.map_err(|error| error.to_string())
     }
@@ -429,3 +471,6 @@ impl Watch {
         self.seen = Some(revision);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 //! * [`record`]: one validated type per kind of key.
 
 pub mod cluster;
+#[cfg(test)]
+mod conformance;
 mod embedded;
 mod etcd;
 pub mod keys;

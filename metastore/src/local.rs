@@ -1,6 +1,7 @@
 //! What the stores of one process share: watches that read a tree's history, and lease numbers.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::unfold;
@@ -9,14 +10,21 @@ use tokio::time::Instant;
 
 use crate::store::{Revision, WatchEvent, WatchStream};
 
+/// Stands for a time that does not come.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// What a source answers a watch that asks.
+pub(crate) enum Next {
+    /// The next event; the watch has seen this revision then.
+    Event(WatchEvent, Revision),
+    /// Nothing up to this revision; look again when it moves, or at this time, when a lease may end.
+    Nothing(Revision, Option<Instant>),
+}
+
 /// Where a watch gets its events.
 pub(crate) trait Source: Send + Sync + 'static {
-    /// The event after `seen`, with what has been seen then; otherwise when a lease ends next.
-    fn next_event(
-        &self,
-        prefix: &str,
-        seen: Option<Revision>,
-    ) -> Result<(WatchEvent, Revision), Option<Instant>>;
+    /// The event after `seen`.
+    fn next_event(&self, prefix: &str, seen: Option<Revision>) -> Next;
 
     /// Changes with every revision.
     fn changed(&self) -> watch::Receiver<Revision>;
@@ -30,12 +38,14 @@ pub(crate) fn watch<S: Source>(source: S, prefix: &str, from: Option<Revision>) 
         loop {
             changed.mark_unchanged();
             match source.next_event(&prefix, seen) {
-                Ok((event, now)) => {
+                Next::Event(event, now) => {
                     seen = Some(now);
                     return Some((event, (source, prefix, seen, changed)));
                 }
-                Err(expiry) => {
-                    let far = Instant::now() + std::time::Duration::from_secs(3600);
+                Next::Nothing(now, expiry) => {
+                    // So that no revision is looked at twice.
+                    seen = Some(now);
+                    let far = Instant::now() + FAR;
                     tokio::select! {
                         moved = changed.changed() => moved.ok()?,
                         () = tokio::time::sleep_until(expiry.unwrap_or(far)) => {}

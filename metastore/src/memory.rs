@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::local;
+use crate::local::{self, Next};
 use crate::store::{
     Error, LeaseId, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
@@ -69,12 +69,11 @@ fn end(tree: &mut Tree, lease: LeaseId) {
 }
 
 impl local::Source for MemoryStore {
-    fn next_event(
-        &self,
-        prefix: &str,
-        seen: Option<Revision>,
-    ) -> Result<(crate::WatchEvent, Revision), Option<Instant>> {
-        self.with(|tree| tree.next_event(prefix, seen).ok_or_else(|| tree.next_expiry()))
+    fn next_event(&self, prefix: &str, seen: Option<Revision>) -> Next {
+        self.with(|tree| match tree.next_event(prefix, seen) {
+            Some((event, now)) => Next::Event(event, now),
+            None => Next::Nothing(tree.revision(), tree.next_expiry()),
+        })
     }
 
     fn changed(&self) -> watch::Receiver<Revision> {

@@ -188,12 +188,12 @@ pub type WatchStream = BoxStream<'static, WatchEvent>;
 pub enum Error {
     /// Nobody answered; of a write nothing is known (protocol M9).
     #[error(
-        "metadata store did not answer ({0}): check that etcd runs and that --metastore names it"
+        "metadata store did not answer ({0}): check that it runs and that --metastore names it"
     )]
     Unknown(String),
     /// The request certainly had no effect; the store cannot be reached.
     #[error(
-        "metadata store is unreachable ({0}): check that etcd runs and that --metastore names it"
+        "metadata store is unreachable ({0}): check that it runs and that --metastore names it"
     )]
     Unavailable(String),
     /// The store is full and refuses writes.
@@ -259,13 +259,16 @@ impl Error {
 /// * **Lease.** Keys bound to a lease vanish in one revision when it is revoked, or was not kept alive for its time to live. They
 ///   never vanish earlier, but may later: a store that was down extends leases when it comes back.
 /// * **Cancel-safety.** Dropping a future of a read has no effect. Dropping one of a write is an unknown outcome.
+/// * **Limits** are the same in every store: `caps::MAX_METADATA_TXN_OPS` guards and changes, values of
+///   `caps::MAX_METADATA_VALUE_BYTES`, 1 MiB in one transaction. What is above is [`Error::Invalid`].
 /// * **Keys** are relative to the cluster's prefix, UTF-8, not empty, without a leading slash.
 #[async_trait]
 pub trait MetaStore: Send + Sync + fmt::Debug + 'static {
     /// Reads one key, linearizably.
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error>;
 
-    /// Reads keys that start with `prefix`, in order, linearizably: those after `after` when given, at most `limit`.
+    /// Reads keys that start with `prefix`, in order, linearizably: those after `after` when given, at most `limit`
+    /// (at least 1). It may be fewer although there are more, which [`Range::more`] tells.
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error>;
 
     /// Commits guards and changes together.

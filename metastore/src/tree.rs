@@ -14,6 +14,8 @@ use crate::store::{
 
 /// Revisions kept for watches that lag.
 const HISTORY: usize = 10_000;
+/// Keys and values of one transaction. etcd refuses requests above 1.5 MiB, so no store takes what etcd would not.
+const MAX_TXN_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug)]
 struct Item {
@@ -40,6 +42,7 @@ pub(crate) struct Write {
 /// A judged transaction, not yet visible.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
+    /// Its own when it writes something, else the last one there was.
     pub(crate) revision: Revision,
     pub(crate) writes: Vec<Write>,
 }
@@ -80,6 +83,7 @@ impl Tree {
     }
 
     pub(crate) fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Range {
+        let limit = limit.max(1);
         let from = after.filter(|after| *after >= prefix);
         let start = match from {
             Some(after) => std::ops::Bound::Excluded(after.to_owned()),
@@ -104,7 +108,7 @@ impl Tree {
         if !txn.guards.iter().all(|guard| self.holds(guard)) {
             return Ok(None);
         }
-        let revision = Revision(self.revision.0 + 1);
+        let next = Revision(self.revision.0 + 1);
         let mut writes = Vec::with_capacity(txn.ops.len());
         for op in &txn.ops {
             match op {
@@ -114,9 +118,9 @@ impl Tree {
                     {
                         return Err(Error::LeaseGone(*lease));
                     }
-                    let created = self.items.get(key).map_or(revision, |item| item.value.created);
+                    let created = self.items.get(key).map_or(next, |item| item.value.created);
                     let value =
-                        Versioned { value: value.clone(), version: Version(revision.0), created };
+                        Versioned { value: value.clone(), version: Version(next.0), created };
                     writes.push(Write { key: key.clone(), value: Some(value), lease: *lease });
                 }
                 Op::Delete { key } if self.items.contains_key(key) => {
@@ -125,6 +129,7 @@ impl Tree {
                 Op::Delete { .. } => {}
             }
         }
+        let revision = if writes.is_empty() { self.revision } else { next };
         Ok(Some(Prepared { revision, writes }))
     }
 
@@ -142,6 +147,9 @@ impl Tree {
 
     /// Makes a prepared change visible; nothing may have been applied since it was prepared.
     pub(crate) fn apply(&mut self, prepared: Prepared) {
+        if prepared.writes.is_empty() {
+            return;
+        }
         debug_assert_eq!(prepared.revision.0, self.revision.0 + 1, "one writer, in order");
         self.revision = prepared.revision;
         let mut changes = Vec::with_capacity(prepared.writes.len());
@@ -250,6 +258,7 @@ pub(crate) fn check(txn: &Txn) -> Result<(), Error> {
         )));
     }
     let mut keys = BTreeSet::new();
+    let mut bytes = 0;
     for op in &txn.ops {
         let (key, size) = match op {
             Op::Put { key, value, .. } => (key, value.len()),
@@ -260,6 +269,10 @@ pub(crate) fn check(txn: &Txn) -> Result<(), Error> {
         }
         if key.is_empty() || key.starts_with('/') {
             return Err(Error::Invalid(format!("{key:?} is not a key")));
+        }
+        bytes += key.len() + size;
+        if bytes > MAX_TXN_BYTES {
+            return Err(Error::Invalid(format!("more than {MAX_TXN_BYTES} bytes at once")));
         }
         if !keys.insert(key) {
             return Err(Error::Invalid(format!("{key} is changed twice in one transaction")));

@@ -54,7 +54,11 @@ fn python_sees_the_same(cluster: &Cluster, flights: &Flights) {
         seen.sort_unstable();
         let mut expected: Vec<&str> = flights.rows().iter().map(|row| row.value.as_str()).collect();
         expected.sort_unstable();
-        assert!(seen == expected, "{topic}: python read {} rows, not those of the file", seen.len());
+        assert!(
+            seen == expected,
+            "{topic}: python read {} rows, not those of the file",
+            seen.len()
+        );
     }
     // What Python wrote is ordered by key as well, for a reader that goes by partitions.
     let args = ["consume", "python", "--from-beginning", "--until-end", "--format", "json"];

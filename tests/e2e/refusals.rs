@@ -62,7 +62,8 @@ fn requests_that_cannot_be_served() {
 fn a_corrupt_batch_is_refused_and_the_next_one_is_not() {
     let (cluster, flights) = cluster_with_records();
     let client = cluster.client(0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let reason = |batch: Vec<u8>| {
         let server = format!("http://{}", client.server());
         runtime.block_on(async move {
@@ -146,8 +147,16 @@ fn servers_that_must_not_start() {
     start(&taken, "PORT_IN_USE");
     assert!(!fresh.exists(), "a server that could not listen has written already");
     start(
-        &["serving", "--metastore", &metastore, "--grpc", &cluster.brokers[0].address, "--http", &unused]
-            .map(str::to_owned),
+        &[
+            "serving",
+            "--metastore",
+            &metastore,
+            "--grpc",
+            &cluster.brokers[0].address,
+            "--http",
+            &unused,
+        ]
+        .map(str::to_owned),
         "PORT_IN_USE",
     );
     // Nobody there.
@@ -182,8 +191,16 @@ fn standalone_refuses_a_directory_in_use() {
     let data = dir.path().join("data");
     let addresses: Vec<String> = (0..4).map(|_| port::free_address()).collect();
     let args = |grpc: &str, http: &str| {
-        ["standalone", "--data-dir", data.to_str().expect("a plain path"), "--grpc", grpc, "--http", http]
-            .map(str::to_owned)
+        [
+            "standalone",
+            "--data-dir",
+            data.to_str().expect("a plain path"),
+            "--grpc",
+            grpc,
+            "--http",
+            http,
+        ]
+        .map(str::to_owned)
     };
     let mut server = geminga_harness::Process::start(
         "standalone",

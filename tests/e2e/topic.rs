@@ -46,7 +46,12 @@ pub(crate) fn wait_acknowledged(report: &Path, count: usize) {
 }
 
 /// Starts `members` consumers of one group, each until the end of what is there.
-pub(crate) fn consume_group(cluster: &Cluster, topic: &str, group: &str, members: usize) -> Vec<Running> {
+pub(crate) fn consume_group(
+    cluster: &Cluster,
+    topic: &str,
+    group: &str,
+    members: usize,
+) -> Vec<Running> {
     (0..members)
         .map(|member| {
             let client = cluster.client(member % cluster.brokers.len());
@@ -90,7 +95,8 @@ pub(crate) fn in_log_order(members: &[Vec<Record>]) -> Vec<Record> {
 pub(crate) fn check_report(report: &[(u32, i64)], log: &[Record]) {
     let mut places: BTreeMap<usize, Vec<(u32, i64)>> = BTreeMap::new();
     for record in log {
-        let row = record.value.split(',').next().and_then(|n| n.parse().ok()).expect("a row number");
+        let row =
+            record.value.split(',').next().and_then(|n| n.parse().ok()).expect("a row number");
         let place = (record.partition, record.offset);
         let row_places = places.entry(row).or_default();
         if !row_places.contains(&place) {
@@ -105,7 +111,13 @@ pub(crate) fn check_report(report: &[(u32, i64)], log: &[Record]) {
 
 /// The whole journey of the data set: produce all, read all with one group, judge.
 #[track_caller]
-pub(crate) fn check_topic(cluster: &Cluster, topic: &str, group: &str, flights: &Flights, report: &Path) {
+pub(crate) fn check_topic(
+    cluster: &Cluster,
+    topic: &str,
+    group: &str,
+    flights: &Flights,
+    report: &Path,
+) {
     let members = read_all(consume_group(cluster, topic, group, 3));
     let log = in_log_order(&members);
     check_report(&read_report(report), &log);

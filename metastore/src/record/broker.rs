@@ -83,6 +83,9 @@ impl Coordinator {
         let record =
             wire::CoordinatorRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
+        if record.broker_id < 0 {
+            return Err(Invalid::field("broker_id", format!("{} is negative", record.broker_id)));
+        }
         Ok(Self { broker: BrokerId(record.broker_id) })
     }
 }

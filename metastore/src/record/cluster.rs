@@ -53,6 +53,9 @@ impl Cluster {
         if shards == 0 || shards > caps::MAX_PARTITIONS_PER_TOPIC {
             return Err(Invalid::field("group_shards", format!("{shards}")));
         }
+        if record.next_broker_id < 0 {
+            return Err(Invalid::field("next_broker_id", format!("{}", record.next_broker_id)));
+        }
         Ok(Self {
             uuid: ClusterUuid::from_slice(&record.cluster_uuid)
                 .ok_or_else(|| Invalid::field("cluster_uuid", "not 16 bytes"))?,

@@ -23,7 +23,7 @@ mod tests {
     fn the_reason_says_who_must_act() {
         let away = api_error(&Error::Unavailable("connection refused".to_owned()));
         assert_eq!(away.reason, Reason::MetadataUnavailable);
-        assert!(away.message.contains("check that etcd runs"), "{}", away.message);
+        assert!(away.message.contains("check that it runs"), "{}", away.message);
         let full = api_error(&Error::NoSpace);
         assert_eq!(full.reason, Reason::MetadataNoSpace);
         assert!(full.message.contains("compact and defragment"), "{}", full.message);

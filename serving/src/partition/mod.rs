@@ -10,6 +10,8 @@ mod manager;
 mod metrics;
 mod offsets;
 mod produce;
+#[cfg(test)]
+mod samples;
 mod snapshot;
 mod task;
 #[cfg(test)]

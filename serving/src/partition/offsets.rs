@@ -49,3 +49,6 @@ fn first_since(entry: &ReadEntry, timestamp_ms: i64) -> (Offset, i64) {
     }
     (entry.first_offset, entry.max_timestamp)
 }
+
+#[cfg(test)]
+mod tests;

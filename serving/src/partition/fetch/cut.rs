@@ -90,3 +90,6 @@ impl Cut {
         ApiError::new(Reason::DataLoss, why)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,3 +152,6 @@ impl<R> Queue<R> {
 fn offsets(batch: &Batch) -> u32 {
     u32::try_from(batch.header().offset_count()).expect("a parsed batch is within the most records")
 }
+
+#[cfg(test)]
+mod tests;

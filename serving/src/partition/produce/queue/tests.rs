@@ -1,0 +1,184 @@
+use geminga_records::Compression;
+use proptest::prelude::*;
+
+use super::*;
+use crate::partition::samples::{batch_at, stamps};
+
+const TERM: Term = Term(3);
+
+/// A log that takes everything and acknowledges when told.
+#[derive(Default)]
+struct Rig {
+    queue: Queue<usize>,
+    pushed: Vec<i64>,
+    next: i64,
+    number: u64,
+    stamped: Vec<(i64, i32)>,
+    entries: Vec<usize>,
+    acked: Vec<(Offset, usize)>,
+}
+
+impl Rig {
+    fn push(&mut self, records: usize, bytes: usize) {
+        let batch = batch_at(&vec![5; records], bytes, Compression::None);
+        self.pushed.push(records as i64);
+        self.queue.push(batch, self.pushed.len() - 1);
+    }
+
+    /// Sends what may leave; returns batches per entry.
+    fn send(&mut self) -> Vec<usize> {
+        let mut sent = Vec::new();
+        while let Some(entry) = self.queue.gather(Offset(self.next), TERM, |_| true) {
+            self.next += i64::from(entry.offset_count);
+            self.number += 1;
+            assert_eq!(entry.bytes, entry.payload.iter().map(Bytes::len).sum::<usize>());
+            assert_eq!(entry.max_timestamp, 5);
+            assert!(entry.answers.len() == 1 || entry.bytes <= caps::ENTRY_GATHER_BYTES);
+            sent.push(entry.answers.len());
+            self.stamped.extend(stamps(&entry.payload));
+            self.queue.sent(self.number, entry.bytes, entry.answers);
+        }
+        self.entries.extend(&sent);
+        sent
+    }
+
+    fn ack(&mut self, through: u64) {
+        self.acked.extend(self.queue.acked(through));
+    }
+}
+
+#[test]
+fn a_batch_leaves_at_once_and_gathers_company_only_while_the_log_is_busy() {
+    let mut rig = Rig::default();
+    for _ in 0..EAGER_ENTRIES {
+        rig.push(1, 10);
+        assert_eq!(rig.send(), [1]);
+    }
+    for _ in 0..7 {
+        rig.push(1, 10);
+        assert_eq!(rig.send(), [0; 0], "the log is busy");
+    }
+    rig.ack(1);
+    assert_eq!(rig.send(), [7], "all that gathered leaves as one entry");
+}
+
+#[test]
+fn a_full_entry_leaves_though_the_log_is_busy() {
+    let mut rig = Rig::default();
+    for _ in 0..EAGER_ENTRIES {
+        rig.push(1, 10);
+        rig.send();
+    }
+    rig.push(1, caps::ENTRY_GATHER_BYTES / 2);
+    assert_eq!(rig.send(), [0; 0]);
+    rig.push(1, caps::ENTRY_GATHER_BYTES / 2 + 1);
+    assert_eq!(rig.send(), [1], "two do not fit into one entry; the rest waits for more");
+    rig.push(1, caps::MAX_BATCH_BYTES / 2);
+    rig.push(1, caps::MAX_BATCH_BYTES / 2);
+    assert_eq!(rig.send(), [1, 1], "a large batch is an entry of its own");
+    rig.ack(u64::MAX);
+    assert_eq!(rig.send(), [1], "the window was full");
+}
+
+/// P6, P1: batches stay what they were but for base offset and term, which are assigned in order.
+#[test]
+fn batches_are_stamped_in_order() {
+    let mut rig = Rig::default();
+    rig.push(3, 10);
+    rig.push(1, 10);
+    rig.push(2, 10);
+    rig.send();
+    assert_eq!(rig.stamped, [(0, 3), (3, 3), (4, 3)]);
+}
+
+#[test]
+fn what_the_log_has_is_told_apart_from_what_waits() {
+    let mut rig = Rig::default();
+    for _ in 0..EAGER_ENTRIES + 2 {
+        rig.push(1, 10);
+        rig.send();
+    }
+    rig.ack(1);
+    assert_eq!(rig.acked, [(Offset(0), 0)]);
+    assert_eq!(rig.queue.take_in_flight(), [1, 2, 3], "outcome unknown");
+    assert_eq!(rig.queue.take_waiting(), [4, 5], "certainly not written");
+    assert!(rig.queue.is_idle());
+    assert_eq!(rig.send(), [0; 0]);
+}
+
+#[test]
+fn nothing_leaves_without_room_in_the_log() {
+    let mut rig = Rig::default();
+    rig.push(1, 10);
+    assert!(rig.queue.gather(Offset(0), TERM, |_| false).is_none());
+    assert_eq!(rig.send(), [1]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(usize, usize),
+    Send,
+    Ack(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let size = prop_oneof![4 => 1usize..2_000, 1 => 50_000usize..300_000];
+    prop_oneof![
+        4 => (1usize..4, size).prop_map(|(records, bytes)| Step::Push(records, bytes / records)),
+        2 => Just(Step::Send),
+        1 => (0u64..4).prop_map(Step::Ack),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever happens, batches are answered in the order they were pushed in, each at the sum of the records before
+    /// it, none twice, none left out.
+    #[test]
+    fn order_and_offsets_hold(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut rig = Rig::default();
+        for step in steps {
+            match step {
+                Step::Push(records, bytes) => rig.push(records, bytes),
+                Step::Send => { rig.send(); }
+                Step::Ack(more) => {
+                    let through = (rig.acked_entries() + more).min(rig.number);
+                    rig.ack(through);
+                }
+            }
+        }
+        // Drain.
+        loop {
+            rig.ack(u64::MAX);
+            if rig.send().is_empty() {
+                break;
+            }
+        }
+        let mut base = 0;
+        let expected: Vec<_> = rig.pushed.iter().enumerate().map(|(i, records)| {
+            let at = (Offset(base), i);
+            base += records;
+            at
+        }).collect();
+        prop_assert_eq!(&rig.acked, &expected);
+        let bases: Vec<_> = expected.iter().map(|(at, _)| (at.0, TERM.0)).collect();
+        prop_assert_eq!(&rig.stamped, &bases);
+        prop_assert!(rig.queue.is_idle());
+    }
+}
+
+impl Rig {
+    /// Entries acknowledged so far, by the batches that were.
+    fn acked_entries(&self) -> u64 {
+        let (mut left, mut entries) = (self.acked.len(), 0);
+        for batches in &self.entries {
+            if left < *batches {
+                break;
+            }
+            left -= batches;
+            entries += 1;
+        }
+        entries
+    }
+}

@@ -19,7 +19,6 @@ use async_trait::async_trait;
 use geminga_metastore::LeaseId;
 use geminga_proto::ids::{PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_records::Batch;
 use geminga_runtime::Tasks;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -30,14 +29,14 @@ use life::Life;
 use slot::{Phase, Slot};
 
 use super::log::LogParts;
-use super::produce::{self, LARGEST_COST, Opening, Pending};
+use super::produce::{LARGEST_COST, Opening};
 use super::task::Closing;
 use super::{fetch, metrics, offsets};
 use crate::ownership::registration::{Registration, Standing};
 use crate::ownership::topology::{Topic, Topology};
 use crate::router::{
-    FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, check_partition, no_owner,
-    not_owner,
+    Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, check_partition,
+    no_owner, not_owner,
 };
 use crate::topics::quorum::Quorum;
 
@@ -149,43 +148,6 @@ impl Partitions {
             }
         });
         partitions
-    }
-
-    /// Appends one batch as parsed from its sender. When this returns, its order is fixed; it waits for the partition to
-    /// open and for room. [`Pending`] resolves when the batch is acknowledged (P1, W3). Cancel-safe: a dropped call
-    /// has appended nothing.
-    ///
-    /// `after` keeps P5: the [`Pending::opening`] of a batch of the same stream and partition that is not answered yet.
-    /// When that opening is over, so that the earlier batch has failed even if its answer was not looked at yet, this
-    /// one is refused. `None` where nothing is pending, and for a batch that restarts.
-    ///
-    /// # Errors
-    /// NOT_OWNER, NOT_READY, PRIOR_BATCH_FAILED, MESSAGE_TOO_LARGE, INVALID_RECORD, NOT_SUPPORTED, OVERLOADED,
-    /// NOT_ENOUGH_LIVE_BOOKIES, SHUTTING_DOWN, UNKNOWN_TOPIC, or whatever keeps the partition from being opened. All mean that the batch
-    /// was not written; [`Pending`] may in addition end with UNKNOWN.
-    pub async fn append(
-        &self,
-        topic: &Arc<Topic>,
-        partition: PartitionIndex,
-        batch: Batch,
-        after: Option<Opening>,
-    ) -> Result<Pending, ApiError> {
-        produce::check(topic, &batch)?;
-        self.open(topic, partition).await?.append(batch, after).await
-    }
-
-    /// Reads committed batches; waits as `spec` says. Cancel-safe.
-    ///
-    /// # Errors
-    /// NOT_OWNER, NOT_READY, OFFSET_OUT_OF_RANGE, DATA_LOSS, or whatever keeps the partition from being opened.
-    pub async fn fetch(
-        &self,
-        topic: &Arc<Topic>,
-        partition: PartitionIndex,
-        spec: ReadSpec,
-    ) -> Result<Read, ApiError> {
-        let handle = self.open(topic, partition).await?;
-        fetch::read(&handle, spec).await
     }
 
     /// Whether a partition is open here.
@@ -390,7 +352,16 @@ impl LocalPartitions for Partitions {
         partition: PartitionIndex,
         spec: ReadSpec,
     ) -> Result<Read, ApiError> {
-        self.fetch(&topic, partition, spec).await
+        let handle = self.open(&topic, partition).await?;
+        fetch::read(&handle, spec).await
+    }
+
+    async fn appender(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<Arc<dyn Appender>, ApiError> {
+        Ok(self.open(&topic, partition).await?)
     }
 }
 

@@ -18,4 +18,3 @@ mod task;
 pub(crate) mod testing;
 
 pub use manager::{Config, Partitions, PartitionsParts};
-pub use produce::{Appended, Opening, Pending};

@@ -1,7 +1,7 @@
 //! What a producer sees of a partition: which batches it takes, and the answer that is still to come.
 //!
 //! ```text
-//!   append ─► limits ─► room (bytes) ─► mailbox ─► queue ─► entry ─► log ─► acknowledged ─► Pending
+//!   append ─► limits ─► room (bytes) ─► mailbox ─► queue ─► entry ─► log ─► acknowledged ─► answer
 //! ```
 
 mod queue;
@@ -21,6 +21,7 @@ pub(super) use queue::{Gathered, Queue};
 
 use super::metrics;
 use crate::ownership::topology::Topic;
+use crate::router::Appended;
 
 /// What a batch costs beside its bytes while it is on its way.
 const OVERHEAD_BYTES: usize = 512;
@@ -29,38 +30,19 @@ pub(super) const LARGEST_COST: usize = caps::MAX_BATCH_BYTES + OVERHEAD_BYTES;
 /// Kafka's "no log append time": batches keep the producer's timestamps.
 const CREATE_TIME: i64 = -1;
 
-/// An acknowledged batch: the ack quorum has it on stable storage (P1, W3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of its first record.
-    pub base_offset: Offset,
-    /// As Kafka answers it: -1 while the topic keeps the producer's timestamps, which all topics do.
-    pub log_append_time_ms: i64,
-}
-
 /// One life of an open partition. What is pending in it fails as one when it ends (P3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Opening(pub(super) u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opening(pub(super) u64);
 
-/// A batch whose place is fixed and that is not acknowledged yet. Dropping it changes nothing for the batch.
+/// The answer to come for a batch whose place is fixed. Dropping it changes nothing for the batch.
 #[derive(Debug)]
-pub struct Pending {
-    opening: Opening,
-    answer: oneshot::Receiver<Result<Appended, ApiError>>,
-}
+pub(super) struct Answer(oneshot::Receiver<Result<Appended, ApiError>>);
 
-impl Pending {
-    /// The opening that took the batch: say it with the stream's next batch of this partition (P5).
-    pub fn opening(&self) -> Opening {
-        self.opening
-    }
-}
-
-impl Future for Pending {
+impl Future for Answer {
     type Output = Result<Appended, ApiError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map(|answer| {
+        Pin::new(&mut self.0).poll(cx).map(|answer| {
             // The task answers everything that it took; it was cut short if it did not.
             answer.unwrap_or_else(|_| Err(unknown("the partition was closed")))
         })
@@ -85,11 +67,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// A reply for `batch` and where it arrives.
-    pub(super) fn new(
-        batch: &Batch,
-        opening: Opening,
-        room: [OwnedSemaphorePermit; 2],
-    ) -> (Self, Pending) {
+    pub(super) fn new(batch: &Batch, room: [OwnedSemaphorePermit; 2]) -> (Self, Answer) {
         let (answer, pending) = oneshot::channel();
         let reply = Self {
             answer,
@@ -98,7 +76,7 @@ impl Reply {
             records: u32::try_from(batch.header().record_count).unwrap_or(0),
             _room: room,
         };
-        (reply, Pending { opening, answer: pending })
+        (reply, Answer(pending))
     }
 
     /// The batch is acknowledged at `base_offset`.

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::ApiError;
+use geminga_records::Batch;
 
 use crate::ownership::topology::Topic;
 
@@ -69,6 +71,38 @@ pub struct Read {
     pub log_start: Offset,
 }
 
+/// An acknowledged batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// When the broker dated it, in milliseconds since the Unix epoch; -1 where records keep the producer's times.
+    pub log_append_time_ms: i64,
+}
+
+/// Resolves when the batch is durable (P1), or when it is known or feared not to be (NOT_WRITTEN, UNKNOWN). Dropping it takes nothing
+/// back.
+pub type Pending = BoxFuture<'static, Result<Appended, ApiError>>;
+
+/// Appends to one *opening* of a partition. It is bound to it, so that a batch never lands in a later opening while the
+/// fate of an earlier batch of the same stream is open: that would break the stream's order (P5).
+///
+/// # Contract
+/// * Batches are appended in call order. Once the opening ended every further call fails, and every batch that it
+///   took and did not acknowledge resolves with an error.
+/// * Cancel-safe: a call that was dropped before it returned has appended nothing.
+#[async_trait]
+pub trait Appender: Send + Sync + fmt::Debug + 'static {
+    /// Whether the opening still takes batches.
+    fn is_open(&self) -> bool;
+
+    /// Enqueues one batch; waits while too many bytes are queued. When it returns, the batch's place is fixed.
+    ///
+    /// # Errors
+    /// MESSAGE_TOO_LARGE, NOT_OWNER, NOT_READY, SHUTTING_DOWN: the batch was certainly not written.
+    async fn append(&self, batch: Batch) -> Result<Pending, ApiError>;
+}
+
 /// The partitions of this broker.
 #[async_trait]
 pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
@@ -96,4 +130,14 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         spec: ReadSpec,
     ) -> Result<Read, ApiError>;
+
+    /// The present opening of a partition, to append to; opens it when it is not open. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, or whatever keeps the partition from being opened.
+    async fn appender(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<Arc<dyn Appender>, ApiError>;
 }

@@ -11,7 +11,10 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
 use tonic::transport::Channel;
 
-pub use local::{FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec};
+pub use local::{
+    Appended, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Pending, Read,
+    ReadSpec,
+};
 use peers::Peers;
 pub use source::{RoutedSource, Source};
 

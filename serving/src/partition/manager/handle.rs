@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::slot::Phase;
+use crate::ownership::topology::Topic;
 use crate::partition::log::LogReader;
-use crate::partition::produce::{self, Opening, Pending, Reply};
+use crate::partition::produce::{self, Reply};
 use crate::partition::task::Submitted;
+use crate::router::{Appender, Pending};
 
 /// How long a batch waits for room before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
@@ -21,7 +24,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub(in crate::partition) struct Handle {
     pub(in crate::partition) term: Term,
     pub(in crate::partition) reader: LogReader,
-    pub(super) opening: Opening,
+    pub(super) topic: Arc<Topic>,
     pub(super) mailbox: mpsc::Sender<Submitted>,
     /// Bytes accepted and not answered, of this partition and of all.
     pub(super) rooms: [Arc<Semaphore>; 2],
@@ -34,34 +37,32 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
             .field("term", &self.term)
-            .field("opening", &self.opening)
+            .field("topic", &self.topic.name)
             .finish_non_exhaustive()
     }
 }
 
-impl Handle {
-    /// Submits a batch; its order is fixed when this returns. Waits for room. Cancel-safe: a dropped call has
-    /// submitted nothing.
-    pub(super) async fn append(
-        &self,
-        batch: Batch,
-        after: Option<Opening>,
-    ) -> Result<Pending, ApiError> {
-        if after.is_some_and(|after| after != self.opening) {
-            let why = "the partition was opened again and what was pending has failed: send again from the first \
-                       batch that was not acknowledged";
-            return Err(ApiError::new(Reason::PriorBatchFailed, why));
-        }
+#[async_trait]
+impl Appender for Handle {
+    fn is_open(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Open(_))
+    }
+
+    async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
+        produce::check(&self.topic, &batch)?;
         if !*self.writable.borrow() {
             return Err(not_writable());
         }
         let room = self.take_room(produce::cost(&batch)).await?;
+        // The mailbox closes with the opening.
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
-        let (reply, pending) = Reply::new(&batch, self.opening, room);
+        let (reply, answer) = Reply::new(&batch, room);
         place.send(Submitted { batch, reply });
-        Ok(pending)
+        Ok(Box::pin(answer))
     }
+}
 
+impl Handle {
     /// The partition's room first: a partition that stands still keeps only its own part of the common room.
     async fn take_room(&self, cost: u32) -> Result<[OwnedSemaphorePermit; 2], ApiError> {
         let take = async {

@@ -96,7 +96,7 @@ impl Life {
         let handle = Arc::new(Handle {
             term,
             reader,
-            opening: self.opening,
+            topic: Arc::clone(&self.topic),
             mailbox,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             writable,

@@ -52,6 +52,5 @@ fn idempotent_and_broker_only_batches_are_refused() {
 async fn a_reply_that_is_lost_is_no_acknowledgement() {
     let (answer, pending) = oneshot::channel();
     drop(answer);
-    let pending = Pending { opening: Opening(1), answer: pending };
-    assert_eq!(pending.await.unwrap_err().reason, Reason::Unknown);
+    assert_eq!(Answer(pending).await.unwrap_err().reason, Reason::Unknown);
 }

@@ -3,11 +3,12 @@
 //!
 //! * [`MetaStore`]: the trait and its contract.
 //! * [`keys`]: every key.
-//! * [`record`]: one validated type per kind of key.
+//! * [`record`]: one validated type per kind of key. [`dump`] shows them to people.
 
 pub mod cluster;
 #[cfg(test)]
 mod conformance;
+pub mod dump;
 mod embedded;
 mod etcd;
 pub mod keys;

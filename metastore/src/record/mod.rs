@@ -58,3 +58,6 @@ pub(crate) fn check_format(format: u32) -> Result<(), Invalid> {
 fn topic_id(field: &'static str, bytes: &[u8]) -> Result<TopicId, Invalid> {
     TopicId::from_slice(bytes).ok_or_else(|| Invalid::field(field, "not 16 bytes"))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

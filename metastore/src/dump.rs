@@ -1,0 +1,288 @@
+//! Keys and values for people: each key's kind by its shape, its value decoded into named fields. For tools; nothing
+//! decides by it. A value that cannot be decoded is shown as it is, with what is wrong.
+
+use geminga_proto::ids::Offset;
+use geminga_proto::internal as wire;
+use prost::Message;
+
+use crate::keys;
+use crate::record::{
+    Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Fragment,
+    Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm, Segment, Topic,
+};
+
+/// A value as a tree that any notation can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Not set.
+    None,
+    /// Yes or no.
+    Flag(bool),
+    /// A number. Identities and digests are text.
+    Number(i128),
+    /// Text.
+    Text(String),
+    /// In order.
+    List(Vec<Value>),
+    /// Named, in a stable order.
+    Fields(Vec<(String, Value)>),
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// What the key is for, `unknown` when it is none of this version's.
+    pub kind: &'static str,
+    /// The value; what cannot be decoded is one field `bytes` in hexadecimal.
+    pub value: Value,
+    /// Why the value cannot be decoded.
+    pub invalid: Option<String>,
+}
+
+/// Decodes a value by its key.
+pub fn describe(key: &str, value: &[u8]) -> Described {
+    let (kind, decoded) = decode(key, value);
+    match decoded {
+        Ok(value) => Described { kind, value, invalid: None },
+        Err(why) => {
+            let bytes: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+            let value = fields([("bytes", Value::Text(bytes))]);
+            Described { kind, value, invalid: why.map(|why| why.to_string()) }
+        }
+    }
+}
+
+/// The kind of a key and its value; without a reason when there is nothing that could be decoded.
+fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invalid>>) {
+    let room = key.split_once('/').map_or(key, |(room, _)| room);
+    let last = key.rsplit_once('/').map_or(key, |(_, last)| last);
+    let (kind, decoded) = match room {
+        keys::CLUSTER => ("cluster", Cluster::decode(value).map(cluster)),
+        keys::COORDINATOR => ("coordinator", Coordinator::decode(value).map(coordinator)),
+        "topics" => ("topic", Topic::decode(value).map(topic)),
+        "deleted-topics" => ("deleted topic", DeletedTopic::decode(value).map(deleted_topic)),
+        "assign" => ("assignment", Assign::decode(value).map(assign)),
+        "partitions" if last == "term" => ("term", PartitionTerm::decode(value).map(term)),
+        "partitions" if last == "log-start" => ("log start", LogStart::decode(value).map(start)),
+        "segments" => ("segment", Segment::decode(value).map(segment)),
+        "brokers" => ("broker", Broker::decode(value).map(broker)),
+        "alloc" => ("ledger ids", alloc(value)),
+        _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
+        _ if key.starts_with(keys::BOOKIES_LIVE) => {
+            ("live bookie", LiveBookie::decode(value).map(live))
+        }
+        "ledgers" => match keys::parse_ledger(key) {
+            Some(id) => ("ledger", LedgerMeta::decode(id, value).map(ledger)),
+            None => return ("unknown", Err(None)),
+        },
+        _ => return ("unknown", Err(None)),
+    };
+    (kind, decoded.map_err(Some))
+}
+
+fn fields<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Fields(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn text(value: impl ToString) -> Value {
+    Value::Text(value.to_string())
+}
+
+fn number(value: impl Into<i128>) -> Value {
+    Value::Number(value.into())
+}
+
+fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> Value) -> Value {
+    value.map_or(Value::None, show)
+}
+
+fn list<T>(values: impl IntoIterator<Item = T>, show: impl FnMut(T) -> Value) -> Value {
+    Value::List(values.into_iter().map(show).collect())
+}
+
+fn cluster(record: Cluster) -> Value {
+    fields([
+        ("uuid", text(record.uuid)),
+        ("epoch", number(record.epoch)),
+        ("group_shards", number(record.group_shards)),
+        ("groups_topic", text(record.groups_topic)),
+        ("next_broker", number(record.next_broker.0)),
+        ("created_ms", number(record.created_ms)),
+    ])
+}
+
+fn coordinator(record: Coordinator) -> Value {
+    fields([("broker", number(record.broker.0))])
+}
+
+fn topic(record: Topic) -> Value {
+    let configs = record.configs.into_iter().map(|(name, value)| (name, Value::Text(value)));
+    fields([
+        ("id", text(record.id)),
+        ("partitions", number(record.partitions)),
+        ("write_quorum", number(record.write_quorum)),
+        ("ack_quorum", number(record.ack_quorum)),
+        ("configs", Value::Fields(configs.collect())),
+        ("created_ms", number(record.created_ms)),
+    ])
+}
+
+fn deleted_topic(record: DeletedTopic) -> Value {
+    fields([
+        ("namespace", text(record.namespace)),
+        ("name", text(record.name)),
+        ("partitions", number(record.partitions)),
+        ("deleted_ms", number(record.deleted_ms)),
+    ])
+}
+
+fn assign(record: Assign) -> Value {
+    let one = |Assignment { broker, term }| {
+        fields([("broker", optional(broker, |broker| number(broker.0))), ("term", number(term.0))])
+    };
+    fields([("partitions", list(record.partitions, one))])
+}
+
+fn term(record: PartitionTerm) -> Value {
+    fields([
+        ("term", number(record.term.0)),
+        ("broker", optional(record.broker, |broker| number(broker.0))),
+    ])
+}
+
+fn start(record: LogStart) -> Value {
+    fields([("offset", number(record.offset.0))])
+}
+
+fn segment(record: Segment) -> Value {
+    fields([
+        ("ledger", text(record.ledger)),
+        ("base_offset", number(record.base_offset.0)),
+        ("term", number(record.term.0)),
+        ("end_offset", optional(record.end_offset, |Offset(end)| number(end))),
+        ("max_timestamp", optional(record.max_timestamp, number)),
+    ])
+}
+
+fn broker(record: Broker) -> Value {
+    fields([
+        ("id", number(record.id.0)),
+        ("grpc_address", text(record.grpc_address)),
+        ("http_address", text(record.http_address)),
+        ("zone", text(record.zone)),
+        ("lease", text(format!("{:x}", record.lease.0))),
+        ("started_ms", number(record.started_ms)),
+    ])
+}
+
+fn alloc(value: &[u8]) -> Result<Value, Invalid> {
+    let record = wire::AllocRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
+    crate::record::check_format(record.format)?;
+    Ok(fields([("next", number(record.next))]))
+}
+
+fn cookie(record: Cookie) -> Value {
+    let disk = |disk: CookieDisk| {
+        fields([
+            ("disk", text(disk.disk)),
+            ("incarnation", text(disk.incarnation)),
+            ("boot_counter", number(disk.boot_counter)),
+            ("lost", list(disk.lost, text)),
+        ])
+    };
+    fields([
+        ("cluster", text(record.cluster)),
+        ("bookie", text(record.bookie)),
+        ("disks", list(record.disks, disk)),
+    ])
+}
+
+fn live(record: LiveBookie) -> Value {
+    let disk = |disk: LiveDisk| {
+        fields([
+            ("incarnation", text(disk.incarnation)),
+            ("writable", Value::Flag(disk.writable)),
+            ("free_bytes", number(disk.free_bytes)),
+            ("total_bytes", number(disk.total_bytes)),
+        ])
+    };
+    fields([
+        ("id", text(record.id)),
+        ("address", text(record.address)),
+        ("http_address", text(record.http_address)),
+        ("zone", text(record.zone)),
+        ("rack", text(record.rack)),
+        ("disks", list(record.disks, disk)),
+        ("lease", text(format!("{:x}", record.lease.0))),
+        ("started_ms", number(record.started_ms)),
+    ])
+}
+
+fn ledger(record: LedgerMeta) -> Value {
+    let fragment = |fragment: Fragment| {
+        fields([
+            ("first_entry", number(fragment.first_entry.0)),
+            ("ensemble", list(fragment.ensemble, text)),
+        ])
+    };
+    let custom = record.custom;
+    fields([
+        ("id", text(record.id)),
+        ("state", text(format!("{:?}", record.state))),
+        ("seal_epoch", number(record.seal_epoch.0)),
+        ("qw", number(record.qw)),
+        ("qa", number(record.qa)),
+        ("digest", text(format!("{:?}", record.digest))),
+        ("fragments", list(record.fragments, fragment)),
+        ("last_entry", optional(record.last_entry, |entry| number(entry.0))),
+        ("length", number(record.length)),
+        ("entries_crc", optional(record.entries_crc, |crc| text(format!("{crc:016x}")))),
+        ("close_kind", optional(record.close_kind, |kind| text(format!("{kind:?}")))),
+        ("recoverer", text(record.recoverer)),
+        ("last_op", text(format!("{:032x}", record.last_op))),
+        ("topic", text(custom.topic)),
+        ("namespace", text(custom.namespace)),
+        ("name", text(custom.name)),
+        ("partition", number(custom.partition)),
+        ("first_offset", number(custom.first_offset)),
+        ("term", number(custom.term)),
+        ("created_ms", number(record.created_ms)),
+        ("owner", text(record.owner)),
+        ("degraded", Value::Flag(record.degraded)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_proto::ids::LedgerId;
+
+    use super::*;
+    use crate::record::tests::samples;
+
+    #[test]
+    fn every_kind_of_record_is_described() {
+        for sample in samples() {
+            let described = describe(&sample.key, &sample.value);
+            assert_eq!(described.invalid, None, "{}", sample.key);
+            assert_eq!(described.kind, sample.kind);
+            let Value::Fields(fields) = described.value else {
+                panic!("{}: no fields", sample.key)
+            };
+            assert!(!fields.is_empty(), "{}", sample.key);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_shown_as_it_is() {
+        let bytes = fields([("bytes", text("ff00"))]);
+        for key in ["something/else", "ledgers/xyz", "partitions/a/0/what", "under/1"] {
+            let unknown = Described { kind: "unknown", value: bytes.clone(), invalid: None };
+            assert_eq!(describe(key, &[0xff, 0]), unknown, "{key}");
+        }
+        let broken = describe(keys::CLUSTER, &[0xff, 0]);
+        assert_eq!((broken.kind, &broken.value), ("cluster", &bytes));
+        assert!(broken.invalid.unwrap().contains("does not decode"));
+        let ledger = keys::ledger(LedgerId(5));
+        assert!(describe(&ledger, &[]).invalid.is_some());
+    }
+}

@@ -1,0 +1,319 @@
+//! Every kind of record: what was encoded is decoded, the bytes never change, and noise is refused and never panics.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use geminga_proto::ids::{
+    BookieId, BrokerId, ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId, Member, Offset,
+    PartitionIndex, SealEpoch, Term, TopicId,
+};
+use geminga_proto::internal as wire;
+use geminga_runtime::{Random, SeededRandom};
+use prost::Message;
+
+use super::*;
+use crate::keys;
+use crate::store::LeaseId;
+
+/// One record of each kind, as it is stored.
+pub(crate) struct Sample {
+    /// The kind as a dump names it.
+    pub(crate) kind: &'static str,
+    pub(crate) key: String,
+    pub(crate) value: Bytes,
+    /// The value in hexadecimal. Never changes: such values are in the clusters that run.
+    golden: &'static str,
+    /// Decodes and encodes again.
+    again: fn(&[u8]) -> Result<Bytes, Invalid>,
+}
+
+fn topic_id() -> TopicId {
+    TopicId::from_random(1)
+}
+
+fn cluster_uuid() -> ClusterUuid {
+    ClusterUuid::from_random(2)
+}
+
+fn bookie() -> BookieId {
+    "bookie-1".parse().unwrap()
+}
+
+fn ledger() -> LedgerMeta {
+    let member = |name: &str| Member { bookie: name.parse().unwrap(), incarnation: Incarnation(7) };
+    LedgerMeta {
+        id: LedgerId(0x0010_0000_0000_002a),
+        state: LedgerState::Closed,
+        seal_epoch: SealEpoch(3),
+        qw: 2,
+        qa: 2,
+        digest: Digest::Crc32c,
+        fragments: vec![
+            Fragment { first_entry: EntryId(0), ensemble: vec![member("a"), member("b")] },
+            Fragment { first_entry: EntryId(10), ensemble: vec![member("a"), member("c")] },
+        ],
+        last_entry: Some(EntryId(41)),
+        length: 4096,
+        entries_crc: Some(0xdead_beef),
+        close_kind: Some(CloseKind::Recovered),
+        recoverer: "broker-2".to_owned(),
+        last_op: 0x0123_4567_89ab_cdef,
+        custom: Custom {
+            topic: topic_id(),
+            namespace: "default".to_owned(),
+            name: "flights".to_owned(),
+            partition: 3,
+            first_offset: 100,
+            term: 2,
+        },
+        created_ms: 1_700_000_000_000,
+        owner: "broker-1".to_owned(),
+        degraded: true,
+    }
+}
+
+/// One of each kind.
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut all = of_topics();
+    all.extend(of_servers());
+    all
+}
+
+fn of_topics() -> Vec<Sample> {
+    let topic = Topic {
+        id: topic_id(),
+        partitions: 12,
+        write_quorum: 3,
+        ack_quorum: 2,
+        configs: BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]),
+        created_ms: 1_700_000_000_000,
+    };
+    let deleted = DeletedTopic {
+        namespace: "default".to_owned(),
+        name: "flights".to_owned(),
+        partitions: 12,
+        deleted_ms: 1_700_000_000_001,
+    };
+    let assign = Assign {
+        partitions: vec![
+            Assignment { broker: Some(BrokerId(0)), term: Term(1) },
+            Assignment { broker: None, term: Term(5) },
+        ],
+    };
+    let term = PartitionTerm { term: Term(5), broker: Some(BrokerId(2)) };
+    let segment = Segment {
+        ledger: LedgerId(42),
+        base_offset: Offset(100),
+        term: Term(5),
+        end_offset: Some(Offset(200)),
+        max_timestamp: Some(0),
+    };
+    vec![
+        Sample {
+            kind: "topic",
+            key: keys::topic("default", "flights"),
+            value: topic.encode(),
+            golden: "0801121000000000000040008000000000000001180c22140a0c726574656e74696f6e2e6d73\
+                     120431303030280330023880d095ffbc31",
+            again: |value| Topic::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "deleted topic",
+            key: keys::deleted_topic(topic_id()),
+            value: deleted.encode(),
+            golden: "0801120764656661756c741a07666c6967687473200c2881d095ffbc31",
+            again: |value| DeletedTopic::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "assignment",
+            key: keys::assign(topic_id(), 0),
+            value: assign.encode(),
+            golden: "080112021001120d08ffffffffffffffffff011005",
+            again: |value| Assign::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "term",
+            key: keys::term(topic_id(), PartitionIndex(3)),
+            value: term.encode(),
+            golden: "080110051802",
+            again: |value| PartitionTerm::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "log start",
+            key: keys::log_start(topic_id(), PartitionIndex(3)),
+            value: LogStart { offset: Offset(77) }.encode(),
+            golden: "0801104d",
+            again: |value| LogStart::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "segment",
+            key: keys::segment(topic_id(), PartitionIndex(3), 1),
+            value: segment.encode(),
+            golden: "0801102a1864200528c8013000",
+            again: |value| Segment::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "ledger",
+            key: keys::ledger(ledger().id),
+            value: ledger().encode(),
+            golden: "080110aa8080808080800818032003280230023801420e12050a0161100712050a0162100742\
+                     10080a12050a0161100712050a01631007482950802058effdb6f50d620862726f6b65722d32\
+                     6802721000000000000000000123456789abcdef7a2a0a100000000000004000800000000000\
+                     0001120764656661756c741a07666c6967687473200328643002800180d095ffbc318a010862\
+                     726f6b65722d31900101",
+            again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
+        },
+    ]
+}
+
+fn of_servers() -> Vec<Sample> {
+    let cluster = Cluster {
+        uuid: cluster_uuid(),
+        epoch: 1,
+        group_shards: 8,
+        next_broker: BrokerId(4),
+        groups_topic: topic_id(),
+        created_ms: 1_700_000_000_000,
+    };
+    let broker = Broker {
+        id: BrokerId(4),
+        grpc_address: "127.0.0.1:7070".to_owned(),
+        http_address: "127.0.0.1:7080".to_owned(),
+        zone: "a".to_owned(),
+        lease: LeaseId(0x77),
+        started_ms: 1_700_000_000_000,
+    };
+    let cookie = Cookie {
+        cluster: cluster_uuid(),
+        bookie: bookie(),
+        disks: vec![CookieDisk {
+            disk: DiskUuid::from_random(3),
+            incarnation: Incarnation(7),
+            boot_counter: 2,
+            lost: vec![Incarnation(5), Incarnation(6)],
+        }],
+    };
+    let live = LiveBookie {
+        id: bookie(),
+        address: "127.0.0.1:3181".to_owned(),
+        http_address: String::new(),
+        zone: "a".to_owned(),
+        rack: "r".to_owned(),
+        disks: vec![LiveDisk {
+            incarnation: Incarnation(7),
+            writable: true,
+            free_bytes: 10,
+            total_bytes: 20,
+        }],
+        lease: LeaseId(0x78),
+        started_ms: 1_700_000_000_000,
+    };
+    let alloc = wire::AllocRecord { format: FORMAT, next: 1001 };
+    vec![
+        Sample {
+            kind: "cluster",
+            key: keys::CLUSTER.to_owned(),
+            value: cluster.encode(),
+            golden: "0801121000000000000040008000000000000002180120082804321000000000000040008000\
+                     0000000000013880d095ffbc31",
+            again: |value| Cluster::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "broker",
+            key: keys::broker(BrokerId(4)),
+            value: broker.encode(),
+            golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
+                     6130773880d095ffbc31",
+            again: |value| Broker::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "coordinator",
+            key: keys::COORDINATOR.to_owned(),
+            value: Coordinator { broker: BrokerId(4) }.encode(),
+            golden: "08011004",
+            again: |value| Coordinator::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "cookie",
+            key: keys::bookie_cookie(&bookie()),
+            value: cookie.encode(),
+            golden: "08011210000000000000400080000000000000021a08626f6f6b69652d31221a0a1000000000\
+                     0000400080000000000000031007180222020506",
+            again: |value| Cookie::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "live bookie",
+            key: keys::bookie_live(&bookie()),
+            value: live.encode(),
+            golden: "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
+                     1001180a201440784880d095ffbc31",
+            again: |value| LiveBookie::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "ledger ids",
+            key: keys::alloc(0),
+            value: alloc.encode_to_vec().into(),
+            golden: "080110e907",
+            again: |value| {
+                let record = wire::AllocRecord::decode(value)
+                    .map_err(|error| Invalid::Encoding(error.to_string()))?;
+                check_format(record.format).map(|()| record.encode_to_vec().into())
+            },
+        },
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn what_was_encoded_is_decoded() {
+    for Sample { kind, value, again, .. } in samples() {
+        assert_eq!(again(&value), Ok(value), "{kind}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_record_never_change() {
+    let wrong: Vec<String> = samples()
+        .into_iter()
+        .filter(|sample| hex(&sample.value) != sample.golden)
+        .map(|sample| format!("{}: {}", sample.kind, hex(&sample.value)))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_record_of_the_future_is_refused_with_what_to_do() {
+    for Sample { kind, value, again, .. } in samples() {
+        // Field 1 of every record is its format: a later one of the same number wins.
+        let mut future = value.to_vec();
+        future.extend([0x08, 0x02]);
+        let error = again(&future).unwrap_err();
+        assert_eq!(error, Invalid::Format(2), "{kind}");
+        assert!(error.to_string().contains("upgrade"), "{error}");
+    }
+}
+
+#[test]
+fn noise_is_refused_or_valid_and_never_a_panic() {
+    let seed = 42;
+    let random = SeededRandom::new(seed);
+    for Sample { kind, value, again, .. } in samples() {
+        for round in 0..500 {
+            let mut noise = value.to_vec();
+            for _ in 0..=random.below(3) {
+                let at = usize::try_from(random.below(noise.len() as u64)).unwrap();
+                match random.below(3) {
+                    0 => noise.truncate(at.max(1)),
+                    1 => noise[at] = random.next_u64().to_le_bytes()[0],
+                    _ => noise.insert(at, random.next_u64().to_le_bytes()[0]),
+                }
+            }
+            if let Ok(valid) = again(&noise) {
+                assert_eq!(again(&valid), Ok(valid), "{kind}: seed {seed}, round {round}");
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use geminga_metastore::{
+    LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
+};
+use geminga_runtime::{SeededRandom, SystemClock};
+use parking_lot::Mutex;
+
+use super::*;
+
+async fn start(
+    store: &dyn MetaStore,
+    dirs: &[PathBuf],
+    id: Option<&str>,
+    seed: u64,
+) -> Result<Booted, BootError> {
+    let id = id.map(|id| id.parse().unwrap());
+    boot(store, dirs, id, &SeededRandom::new(seed), &SystemClock).await
+}
+
+fn dirs(root: &Path, count: usize) -> Vec<PathBuf> {
+    (0..count).map(|n| root.join(format!("d{n}"))).collect()
+}
+
+/// What the log does.
+fn write_log(dir: &Path) {
+    fs::create_dir_all(dir.join("log")).unwrap();
+    fs::write(dir.join("log/segment"), b"x").unwrap();
+}
+
+async fn used(store: &dyn MetaStore, dirs: &[PathBuf]) -> BookieId {
+    let mut booted = start(store, dirs, None, 1).await.unwrap();
+    for disk in &mut booted.disks {
+        write_log(disk.dir.path());
+        disk.in_service().unwrap();
+    }
+    booted.bookie
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in ["cookie"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    write_log(to);
+}
+
+#[tokio::test]
+async fn an_identity_is_made_once_and_kept() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 2);
+    let first = start(&store, &dirs, None, 1).await.unwrap();
+    let lives: Vec<_> = first.disks.iter().map(|d| (d.disk(), d.incarnation())).collect();
+    assert_ne!(lives[0], lives[1]);
+    let (name, counter) = (first.bookie.clone(), first.disks[0].cookie.boot_counter);
+    assert!(name.as_str().starts_with("bookie-"));
+    drop(first);
+    let second = start(&store, &dirs, None, 2).await.unwrap();
+    assert_eq!(second.bookie, name);
+    let again: Vec<_> = second.disks.iter().map(|d| (d.disk(), d.incarnation())).collect();
+    assert_eq!(again, lives);
+    assert!(second.disks[0].cookie.boot_counter > counter);
+}
+
+/// A crash at any point of the first boot: the identity that was chosen is the one that is used.
+#[tokio::test]
+async fn a_first_boot_is_resumed_from_anywhere() {
+    // Before the create: one directory written, or both.
+    for reached in [1, 2] {
+        let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+        let dirs = dirs(root.path(), 2);
+        let down = Unreachable(store.clone());
+        let error = start(&down, &dirs, Some("b-1"), 1).await.unwrap_err();
+        assert!(matches!(error, BootError::Metadata(MetaError::Unavailable(_))), "{error}");
+        let chosen = DataDir::open(&dirs[0]).unwrap().read_cookie().unwrap().unwrap();
+        if reached == 1 {
+            fs::remove_file(dirs[1].join("cookie")).unwrap();
+        }
+        let booted = start(&store, &dirs, None, 2).await.unwrap();
+        let lives: Vec<_> = booted.disks.iter().map(|d| (d.disk(), d.incarnation())).collect();
+        assert_eq!(lives, chosen.disks, "{reached} directories written");
+    }
+    // Behind the create: the disks are still provisional.
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    let mut booted = start(&store, &dirs, None, 1).await.unwrap();
+    let cookie = &mut booted.disks[0].cookie;
+    cookie.stage = Stage::Provisional;
+    let cookie = cookie.clone();
+    booted.disks[0].dir.write_cookie(&cookie).unwrap();
+    drop(booted);
+    let booted = start(&store, &dirs, None, 2).await.unwrap();
+    assert_eq!(booted.disks[0].disk(), cookie.disk);
+    assert_eq!(booted.disks[0].cookie.stage, Stage::Registered);
+}
+
+/// A crash between the disk's counter and the store's.
+#[tokio::test]
+async fn a_boot_that_raised_only_the_disk_is_repeated() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    used(&store, &dirs).await;
+    assert!(start(&Unreachable(store.clone()), &dirs, None, 2).await.is_err());
+    assert!(start(&store, &dirs, None, 3).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_older_of_two_copies_is_refused() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    used(&store, &dirs).await;
+    let clone = root.path().join("clone");
+    copy(&dirs[0], &clone);
+    let running = start(&store, &dirs, None, 2).await.unwrap();
+    let error = start(&store, std::slice::from_ref(&clone), None, 3).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::OlderCopy { .. })), "{error}");
+    drop(running);
+    assert!(start(&store, &dirs, None, 4).await.is_ok());
+}
+
+/// Two copies that start at the same moment: one transaction wins, and the other sees it.
+#[tokio::test]
+async fn two_copies_never_both_start() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    used(&store, &dirs).await;
+    let clone = root.path().join("clone");
+    copy(&dirs[0], &clone);
+    // The clone boots while the original is between reading and writing.
+    let overtaken = Overtaken { store: store.clone(), clone: Mutex::new(Some(clone)) };
+    let error = start(&overtaken, &dirs, None, 2).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::Clone(_))), "{error}");
+}
+
+/// M9: a transaction that was applied though nobody answered is ours.
+#[tokio::test]
+async fn an_unanswered_write_is_looked_up() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    cluster::open_or_init(&store, &SeededRandom::new(9), &SystemClock).await.unwrap();
+    for seed in [1, 2] {
+        let booted = start(&Mute(store.clone()), &dirs, None, seed).await.unwrap();
+        let (stored, version) = read_cookie(&store, &booted.bookie).await.unwrap().unwrap();
+        assert_eq!(version, booted.cookie);
+        assert_eq!(stored.disks[0].boot_counter, booted.disks[0].cookie.boot_counter);
+    }
+}
+
+#[tokio::test]
+async fn a_wiped_log_and_a_foreign_store_are_refused() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    used(&store, &dirs).await;
+    let error = start(&MemoryStore::new(), &dirs, None, 2).await.unwrap_err();
+    assert!(matches!(error, BootError::NoCluster { .. }), "{error}");
+    let other = MemoryStore::new();
+    cluster::open_or_init(&other, &SeededRandom::new(9), &SystemClock).await.unwrap();
+    let error = start(&other, &dirs, None, 2).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::OtherCluster { .. })), "{error}");
+    fs::remove_dir_all(dirs[0].join("log")).unwrap();
+    let error = start(&store, &dirs, None, 2).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::LogMissing(_))), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_refused() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let name = used(&store, &dirs(root.path(), 1)).await;
+    let other = root.path().join("other");
+    let error = start(&store, &[other], Some(name.as_str()), 2).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::DiskMissing { .. })), "{error}");
+}
+
+/// A store whose cookies cannot be written.
+#[derive(Debug)]
+struct Unreachable(MemoryStore);
+
+/// A store that applies a write of a cookie and never says so.
+#[derive(Debug)]
+struct Mute(MemoryStore);
+
+/// A store in which a clone boots before the first write of a cookie.
+#[derive(Debug)]
+struct Overtaken {
+    store: MemoryStore,
+    clone: Mutex<Option<PathBuf>>,
+}
+
+fn of_cookie(txn: &Txn) -> bool {
+    format!("{txn:?}").contains(keys::BOOKIE_COOKIES)
+}
+
+/// Generates the reads and leases of a store that wraps another.
+macro_rules! store_with_txn {
+    ($name:ty, $inner:tt, |$this:ident, $txn:ident| $body:expr) => {
+        #[async_trait]
+        impl MetaStore for $name {
+            async fn get(&self, key: &str) -> Result<Option<Versioned>, MetaError> {
+                self.$inner.get(key).await
+            }
+            async fn range(
+                &self,
+                prefix: &str,
+                after: Option<&str>,
+                limit: usize,
+            ) -> Result<Range, MetaError> {
+                self.$inner.range(prefix, after, limit).await
+            }
+            async fn txn(&self, $txn: Txn) -> Result<TxnOutcome, MetaError> {
+                let $this = self;
+                $body
+            }
+            async fn watch(
+                &self,
+                prefix: &str,
+                from: Option<Revision>,
+            ) -> Result<WatchStream, MetaError> {
+                self.$inner.watch(prefix, from).await
+            }
+            async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, MetaError> {
+                self.$inner.grant_lease(ttl).await
+            }
+            async fn keep_alive(&self, lease: LeaseId) -> Result<(), MetaError> {
+                self.$inner.keep_alive(lease).await
+            }
+            async fn revoke_lease(&self, lease: LeaseId) -> Result<(), MetaError> {
+                self.$inner.revoke_lease(lease).await
+            }
+        }
+    };
+}
+
+store_with_txn!(Unreachable, 0, |this, txn| {
+    if of_cookie(&txn) {
+        return Err(MetaError::Unavailable("on purpose".to_owned()));
+    }
+    this.0.txn(txn).await
+});
+
+store_with_txn!(Mute, 0, |this, txn| {
+    let cookie = of_cookie(&txn);
+    let outcome = this.0.txn(txn).await;
+    if cookie { Err(MetaError::Unknown("on purpose".to_owned())) } else { outcome }
+});
+
+store_with_txn!(Overtaken, store, |this, txn| {
+    let clone = if of_cookie(&txn) { this.clone.lock().take() } else { None };
+    if let Some(clone) = clone {
+        start(&this.store, &[clone], None, 77).await.unwrap();
+    }
+    this.store.txn(txn).await
+});

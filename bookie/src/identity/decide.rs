@@ -1,0 +1,252 @@
+//! The boot decision table of protocol 5.7 as a pure function of the metadata store's cookie and what the disks say. Every row that
+//! does not start is a [`Refusal`] that tells what to do.
+//!
+//! What must stay true: a disk starts only if the metadata store names exactly this disk in exactly this life, and not from a
+//! state older than one that was started before. So neither an empty directory nor a copy ever speaks for data
+//! that it does not have (H7, H11).
+
+use std::path::PathBuf;
+
+use geminga_metastore::record::Cookie;
+use geminga_proto::ids::{BookieId, ClusterUuid};
+
+use super::cookie::{DiskCookie, Stage};
+
+/// What a data directory says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where.
+    pub(super) dir: PathBuf,
+    /// Its cookie.
+    pub(super) cookie: Option<DiskCookie>,
+    /// Whether its log holds anything.
+    pub(super) data: bool,
+}
+
+/// How to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// All directories are new: make an identity.
+    First,
+    /// A first boot that did not come to its end: go on with the identity it had chosen.
+    Resume,
+    /// Everything matches.
+    Normal,
+}
+
+/// Why this bookie does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The directory belongs to another cluster.
+    #[error("{} belongs to cluster {found}, and --metastore names cluster {expected}: correct one of them", .dir.display())]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Its cluster.
+        found: ClusterUuid,
+        /// The store's.
+        expected: ClusterUuid,
+    },
+    /// The directory belongs to another bookie.
+    #[error("{} belongs to bookie {found}, not to {expected}: correct --id or --data-dir", .dir.display())]
+    OtherBookie {
+        /// The directory.
+        dir: PathBuf,
+        /// Its bookie.
+        found: BookieId,
+        /// Who this should be.
+        expected: BookieId,
+    },
+    /// The metadata store does not know the bookie, but the directory was in use.
+    #[error("{} belongs to bookie {bookie}, which the metadata store does not know: it was decommissioned, or --metastore names the wrong store; empty the directory to start as a new bookie", .dir.display())]
+    Decommissioned {
+        /// The directory.
+        dir: PathBuf,
+        /// Its bookie.
+        bookie: BookieId,
+    },
+    /// A log without a cookie.
+    #[error("{} holds a log but no cookie: restore the file `cookie`, or empty the directory", .0.display())]
+    NoCookie(PathBuf),
+    /// A directory that should hold a disk of this bookie is empty.
+    #[error("{} is empty, but bookie {bookie} is known with {disks} disks: mount the right disk, or start as a new bookie with another --id (replacing a lost disk is not supported yet)", .dir.display())]
+    DiskMissing {
+        /// The directory.
+        dir: PathBuf,
+        /// Who this should be.
+        bookie: BookieId,
+        /// How many disks it has.
+        disks: usize,
+    },
+    /// More or fewer directories than the bookie has disks.
+    #[error("bookie {bookie} has {known} disks, and --data-dir names {given}: give each of its directories once (adding or removing disks is not supported yet)")]
+    DiskCount {
+        /// Who.
+        bookie: BookieId,
+        /// How many disks it has.
+        known: usize,
+        /// How many directories were given.
+        given: usize,
+    },
+    /// A disk, or a life of it, that the metadata store does not name.
+    #[error("{} is not a disk of bookie {bookie} any more: it was replaced after a loss; empty the directory to start as a new bookie", .dir.display())]
+    Replaced {
+        /// The directory.
+        dir: PathBuf,
+        /// Who this should be.
+        bookie: BookieId,
+    },
+    /// One disk in two directories.
+    #[error("{} and {} hold the same disk: one is a copy; remove it from --data-dir", .0.display(), .1.display())]
+    Twice(PathBuf, PathBuf),
+    /// A state older than one that was started before.
+    #[error("{} is an older copy: it was last started as number {disk}, the metadata store knows number {store}; use the newer one, or start as a new bookie (starting after a loss is not supported yet)", .dir.display())]
+    OlderCopy {
+        /// The directory.
+        dir: PathBuf,
+        /// The disk's boot counter.
+        disk: u64,
+        /// The metadata store's.
+        store: u64,
+    },
+    /// The cookie says that there is a log, and there is none.
+    #[error("the log of {} is gone: bring it back, or start as a new bookie with another directory and --id (starting after a loss is not supported yet)", .0.display())]
+    LogMissing(PathBuf),
+    /// First boots that do not belong together.
+    #[error("{} was prepared by a first start with other directories: give the same --data-dir as then, or empty them all", .0.display())]
+    OtherFirstBoot(PathBuf),
+    /// The metadata store went back to before an epoch that the disk has seen (M1).
+    #[error("{} has seen cluster epoch {disk}, and the metadata store is at {store}: it was restored from a backup; raise the cluster's epoch first", .dir.display())]
+    EpochBack {
+        /// The directory.
+        dir: PathBuf,
+        /// The disk's.
+        disk: u16,
+        /// The store's.
+        store: u16,
+    },
+    /// Another process started from the same disks at the same time, or took the same name.
+    #[error("another process started as bookie {0} at the same time: stop one of them")]
+    Clone(BookieId),
+}
+
+/// Who the directories, or the operator, say this bookie is; `None` when nobody says.
+pub(super) fn name(
+    disks: &[Found],
+    given: Option<&BookieId>,
+) -> Result<Option<BookieId>, Refusal> {
+    let mut name = given.cloned();
+    for disk in disks {
+        let Some(cookie) = &disk.cookie else { continue };
+        match &name {
+            Some(expected) if *expected != cookie.bookie => {
+                return Err(Refusal::OtherBookie {
+                    dir: disk.dir.clone(),
+                    found: cookie.bookie.clone(),
+                    expected: expected.clone(),
+                });
+            }
+            _ => name = Some(cookie.bookie.clone()),
+        }
+    }
+    Ok(name)
+}
+
+/// The decision table.
+pub(super) fn decide(
+    cluster: ClusterUuid,
+    cluster_epoch: u16,
+    bookie: &BookieId,
+    known: Option<&Cookie>,
+    disks: &[Found],
+) -> Result<Boot, Refusal> {
+    for disk in disks {
+        match &disk.cookie {
+            Some(cookie) if cookie.cluster != cluster => {
+                return Err(Refusal::OtherCluster {
+                    dir: disk.dir.clone(),
+                    found: cookie.cluster,
+                    expected: cluster,
+                });
+            }
+            Some(cookie) if cookie.cluster_epoch > cluster_epoch => {
+                return Err(Refusal::EpochBack {
+                    dir: disk.dir.clone(),
+                    disk: cookie.cluster_epoch,
+                    store: cluster_epoch,
+                });
+            }
+            None if disk.data => return Err(Refusal::NoCookie(disk.dir.clone())),
+            _ => {}
+        }
+    }
+    no_disk_twice(disks)?;
+    match known {
+        None => unknown_to_the_store(bookie, disks),
+        Some(known) => known_to_the_store(bookie, known, disks),
+    }
+}
+
+fn no_disk_twice(disks: &[Found]) -> Result<(), Refusal> {
+    for (at, disk) in disks.iter().enumerate() {
+        let same = |other: &&Found| match (&disk.cookie, &other.cookie) {
+            (Some(one), Some(two)) => one.disk == two.disk,
+            _ => false,
+        };
+        if let Some(other) = disks[..at].iter().find(same) {
+            return Err(Refusal::Twice(other.dir.clone(), disk.dir.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn unknown_to_the_store(bookie: &BookieId, disks: &[Found]) -> Result<Boot, Refusal> {
+    let mut prepared: Option<&DiskCookie> = None;
+    for disk in disks {
+        let Some(cookie) = &disk.cookie else { continue };
+        if cookie.stage > Stage::Provisional || disk.data {
+            let dir = disk.dir.clone();
+            return Err(Refusal::Decommissioned { dir, bookie: bookie.clone() });
+        }
+        let same_set = prepared.is_none_or(|first| first.disks == cookie.disks);
+        if !same_set || cookie.disks.len() != disks.len() {
+            return Err(Refusal::OtherFirstBoot(disk.dir.clone()));
+        }
+        prepared = Some(cookie);
+    }
+    Ok(if prepared.is_some() { Boot::Resume } else { Boot::First })
+}
+
+fn known_to_the_store(
+    bookie: &BookieId,
+    known: &Cookie,
+    disks: &[Found],
+) -> Result<Boot, Refusal> {
+    for disk in disks {
+        let dir = disk.dir.clone();
+        let Some(cookie) = &disk.cookie else {
+            let (bookie, disks) = (bookie.clone(), known.disks.len());
+            return Err(Refusal::DiskMissing { dir, bookie, disks });
+        };
+        let now = known.disks.iter().find(|one| one.disk == cookie.disk);
+        let Some(now) = now.filter(|now| now.incarnation == cookie.incarnation()) else {
+            return Err(Refusal::Replaced { dir, bookie: bookie.clone() });
+        };
+        // The disk is raised first, so only an older state of it can be below.
+        if cookie.boot_counter < now.boot_counter {
+            let (disk, store) = (cookie.boot_counter, now.boot_counter);
+            return Err(Refusal::OlderCopy { dir, disk, store });
+        }
+        if cookie.stage == Stage::InService && !disk.data {
+            return Err(Refusal::LogMissing(dir));
+        }
+    }
+    if disks.len() != known.disks.len() {
+        let (known, given) = (known.disks.len(), disks.len());
+        return Err(Refusal::DiskCount { bookie: bookie.clone(), known, given });
+    }
+    Ok(Boot::Normal)
+}
+
+#[cfg(test)]
+mod tests;

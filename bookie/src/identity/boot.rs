@@ -255,11 +255,7 @@ impl Shared<'_> {
     }
 
     /// Compare-and-swap of the cookie; an unknown outcome is resolved by reading, never by assuming (M9).
-    async fn put(
-        &self,
-        expected: Option<Version>,
-        cookie: &Cookie,
-    ) -> Result<Version, BootError> {
+    async fn put(&self, expected: Option<Version>, cookie: &Cookie) -> Result<Version, BootError> {
         let key = keys::bookie_cookie(&self.bookie);
         let mut last = None;
         for _ in 0..ATTEMPTS {

@@ -165,10 +165,7 @@ mod tests {
             cluster_epoch: 3,
             bookie: "b-1".parse().unwrap(),
             disk,
-            disks: vec![
-                (disk, Incarnation(7)),
-                (DiskUuid::from_random(3), Incarnation(u64::MAX)),
-            ],
+            disks: vec![(disk, Incarnation(7)), (DiskUuid::from_random(3), Incarnation(u64::MAX))],
             boot_counter: 41,
             stage: Stage::InService,
         }

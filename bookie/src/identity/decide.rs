@@ -79,7 +79,9 @@ pub enum Refusal {
         disks: usize,
     },
     /// More or fewer directories than the bookie has disks.
-    #[error("bookie {bookie} has {known} disks, and --data-dir names {given}: give each of its directories once (adding or removing disks is not supported yet)")]
+    #[error(
+        "bookie {bookie} has {known} disks, and --data-dir names {given}: give each of its directories once (adding or removing disks is not supported yet)"
+    )]
     DiskCount {
         /// Who.
         bookie: BookieId,
@@ -131,10 +133,7 @@ pub enum Refusal {
 }
 
 /// Who the directories, or the operator, say this bookie is; `None` when nobody says.
-pub(super) fn name(
-    disks: &[Found],
-    given: Option<&BookieId>,
-) -> Result<Option<BookieId>, Refusal> {
+pub(super) fn name(disks: &[Found], given: Option<&BookieId>) -> Result<Option<BookieId>, Refusal> {
     let mut name = given.cloned();
     for disk in disks {
         let Some(cookie) = &disk.cookie else { continue };
@@ -217,11 +216,7 @@ fn unknown_to_the_store(bookie: &BookieId, disks: &[Found]) -> Result<Boot, Refu
     Ok(if prepared.is_some() { Boot::Resume } else { Boot::First })
 }
 
-fn known_to_the_store(
-    bookie: &BookieId,
-    known: &Cookie,
-    disks: &[Found],
-) -> Result<Boot, Refusal> {
+fn known_to_the_store(bookie: &BookieId, known: &Cookie, disks: &[Found]) -> Result<Boot, Refusal> {
     for disk in disks {
         let dir = disk.dir.clone();
         let Some(cookie) = &disk.cookie else {

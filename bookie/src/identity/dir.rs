@@ -71,8 +71,17 @@ impl DataDir {
         &self.path
     }
 
-    /// Where its log is.
-    pub(crate) fn log(&self) -> PathBuf {
+    /// The directory of its log, made if it is not there. Blocking.
+    ///
+    /// # Errors
+    /// [`DirError`].
+    pub(crate) fn make_log(&self) -> Result<PathBuf, DirError> {
+        let log = self.log();
+        create_durably(&log).map_err(|e| self.io(e))?;
+        Ok(log)
+    }
+
+    fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 

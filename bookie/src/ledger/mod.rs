@@ -1,13 +1,30 @@
 //! Ledgers at a bookie.
 //!
 //! * [`state`]: fencing and contiguity of one ledger as a pure state machine.
+//! * [`disk`]: all ledgers of one disk. [`owner`]: the task that feeds some of them and carries effects out; [`table`]: what it
+//!   owns.
+//! * [`admit`]: what is checked before a write is let in. [`check`]: the first-contact check. [`compare`]: an entry
+//!   that was sent again. [`reply`]: where answers go.
+//! * [`query`]: reading and waiting.
 
+mod admit;
+mod check;
+mod compare;
+mod disk;
 mod mutation;
+mod owner;
+mod query;
 mod ranges;
 mod record;
+mod reply;
 mod state;
+mod table;
 
+pub(crate) use check::Checker;
+pub(crate) use disk::{DiskLedgers, DiskParts};
 pub use mutation::{Mutation, Mutations};
+pub(crate) use query::MAX_READ_BYTES;
 pub use ranges::Ranges;
 pub use record::Record;
+pub(crate) use reply::{MIN_ROOM, Outgoing, ReplyTo};
 pub use state::{Effect, Event, Finding, Identity, LedgerState, judge};

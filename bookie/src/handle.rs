@@ -1,0 +1,135 @@
+//! The bookie as seen by whoever sends it requests: the streams of its server, and callers in the same process. Finds the disk
+//! that a request is for, and refuses what is for nobody here.
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use geminga_ledger::{BookieConnection, ConnectionLost};
+use geminga_proto::bookie::{Code, QueryReply, QueryRequest, Scope, WriteReply, WriteRequest};
+use geminga_proto::ids::{BookieId, ClusterUuid};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo};
+use crate::metrics;
+
+/// Bytes that callers in this process may have outstanding.
+const LOCAL_BUDGET: usize = 256 * 1024 * 1024;
+
+/// A handle on a running bookie. Cheap to clone; requests are answered `Busy` once it stops.
+#[derive(Clone)]
+pub struct BookieHandle(Arc<Shared>);
+
+struct Shared {
+    cluster: ClusterUuid,
+    bookie: BookieId,
+    disks: Vec<DiskLedgers>,
+    local: Arc<Semaphore>,
+}
+
+impl fmt::Debug for BookieHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BookieHandle({})", self.0.bookie)
+    }
+}
+
+impl BookieHandle {
+    pub(crate) fn new(cluster: ClusterUuid, bookie: BookieId, disks: Vec<DiskLedgers>) -> Self {
+        let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
+        Self(Arc::new(Shared { cluster, bookie, disks, local }))
+    }
+
+    /// The bookie's name.
+    pub fn id(&self) -> &BookieId {
+        &self.0.bookie
+    }
+
+    /// Sends a request that may change the bookie's state. It is queued before this returns, so calls take effect in call
+    /// order; dropping the future does not take it back. Never waits for room: too much outstanding is `Busy`.
+    pub fn write(&self, request: WriteRequest) -> impl Future<Output = WriteReply> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        match Arc::clone(&self.0.local)
+            .try_acquire_many_owned(room(request.payload_bytes(), LOCAL_BUDGET))
+        {
+            Ok(room) => {
+                let to = ReplyTo::Caller { reply, room };
+                match self.admit(&request) {
+                    Ok(disk) => disk.try_write(request, to),
+                    Err(refusal) => to.send(refusal),
+                }
+            }
+            Err(_) => drop(reply),
+        }
+        answer.map(|reply| {
+            reply.unwrap_or_else(|_| {
+                WriteReply::refusal(
+                    Code::Busy,
+                    "too much is outstanding, or the bookie is stopping",
+                )
+            })
+        })
+    }
+
+    /// Answers a request that changes nothing. Cancel-safe.
+    pub async fn query(&self, request: QueryRequest) -> QueryReply {
+        metrics::query_asked(&request.op);
+        let reply = match self.route(&request.scope) {
+            Ok(disk) => disk.query(request).await,
+            Err((code, detail)) => QueryReply::refusal(code, detail),
+        };
+        metrics::answered(reply.code);
+        reply
+    }
+
+    /// The disk of a write whose entries are good.
+    ///
+    /// # Errors
+    /// The refusal that answers it.
+    pub(crate) fn admit(&self, request: &WriteRequest) -> Result<&DiskLedgers, WriteReply> {
+        metrics::write_asked(&request.op);
+        let routed = self.route(&request.scope);
+        let disk = routed.map_err(|(code, detail)| WriteReply::refusal(code, detail))?;
+        disk.verify(request).map(|()| disk)
+    }
+
+    /// Rows 1 and 2 of the order of checks (4.2), which the ledger's owner makes again.
+    fn route(&self, scope: &Scope) -> Result<&DiskLedgers, (Code, String)> {
+        if scope.cluster != self.0.cluster {
+            return Err((Code::Unauthorised, "another cluster's request".to_owned()));
+        }
+        let lives = |disk: &&DiskLedgers| disk.member().incarnation == scope.incarnation;
+        self.0.disks.iter().find(lives).ok_or_else(|| {
+            (Code::WrongIncarnation, format!("bookie {} lives another life now", self.0.bookie))
+        })
+    }
+
+    pub(crate) fn disks(&self) -> &[DiskLedgers] {
+        &self.0.disks
+    }
+}
+
+/// What a request counts for in its sender's budget: its bytes, at least [`MIN_ROOM`]; a larger one than the budget takes all of it.
+pub(crate) fn room(bytes: usize, budget: usize) -> u32 {
+    let room = bytes.max(MIN_ROOM).min(budget);
+    u32::try_from(room).expect("budgets are far below 4 GiB")
+}
+
+/// Standalone's way to its own bookie: the same contract without a network.
+impl BookieConnection for BookieHandle {
+    fn write(
+        &self,
+        request: WriteRequest,
+    ) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
+        BookieHandle::write(self, request).then(|reply| ready(Ok(reply))).boxed()
+    }
+
+    fn query(
+        &self,
+        request: QueryRequest,
+    ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
+        let handle = self.clone();
+        async move { Ok(BookieHandle::query(&handle, request).await) }.boxed()
+    }
+}

@@ -1,0 +1,177 @@
+//! The ledgers of one disk, under one incarnation: spread over a few owners by id, all on one log. Requests come in here
+//! once they are known to be for this disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::ids::{ClusterUuid, LedgerId, Member};
+use geminga_runtime::Tasks;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::admit;
+use super::check::Checker;
+use super::owner::{Job, Owner, Parts};
+use super::query::Queries;
+use super::reply::ReplyTo;
+use super::table::Table;
+use super::{Identity, LedgerState, Mutations};
+use crate::log::Log;
+
+/// Requests that wait for one owner; their bytes are bounded by their senders' budgets.
+const QUEUE: usize = 16 * 1024;
+/// Comparisons at a time.
+const COMPARES: usize = 16;
+/// Reads at a time.
+const READS: usize = 64;
+
+/// One disk's ledgers.
+#[derive(Debug)]
+pub(crate) struct DiskLedgers {
+    me: Identity,
+    log: Log,
+    shards: Box<[Shard]>,
+    writable: Arc<AtomicBool>,
+    queries: Queries,
+}
+
+#[derive(Debug)]
+struct Shard {
+    jobs: mpsc::Sender<Job>,
+    table: Table,
+}
+
+/// What the ledgers of a disk are made from.
+#[derive(Debug)]
+pub(crate) struct DiskParts {
+    /// The cluster.
+    pub(crate) cluster: ClusterUuid,
+    /// The bookie under the disk's incarnation.
+    pub(crate) member: Member,
+    /// Its log.
+    pub(crate) log: Log,
+    /// What was found in it.
+    pub(crate) ledgers: BTreeMap<LedgerId, LedgerState>,
+    /// How many owners share it; at least 1.
+    pub(crate) owners: usize,
+    /// Reads metadata.
+    pub(crate) checker: Checker,
+    /// Bounds who waits for a LAC, over all disks.
+    pub(crate) waiting: Arc<Semaphore>,
+}
+
+impl DiskLedgers {
+    /// Starts the owners. They stop with `tasks`, which a failure of the log stops.
+    pub(crate) fn start(parts: DiskParts, tasks: &Tasks) -> Self {
+        let me = Identity {
+            cluster: parts.cluster,
+            member: parts.member,
+            authoritative: true,
+            writable: true,
+            mutations: Mutations::default(),
+        };
+        let count = parts.owners.max(1);
+        let writable = Arc::new(AtomicBool::new(true));
+        let comparing = Arc::new(Semaphore::new(COMPARES));
+        let mut found = vec![BTreeMap::new(); count];
+        for (id, state) in parts.ledgers {
+            found[shard_of(id, count)].insert(id, state);
+        }
+        let mut shards = Vec::with_capacity(count);
+        for found in found {
+            let (jobs, queue) = mpsc::channel(QUEUE);
+            let table = Table::default();
+            table.load(found);
+            let owner = Parts {
+                me: me.clone(),
+                log: parts.log.clone(),
+                table: table.clone(),
+                writable: Arc::clone(&writable),
+                checker: parts.checker.clone(),
+                comparing: Arc::clone(&comparing),
+            };
+            tasks.spawn("ledger owner", Owner::new(owner, queue).run(tasks.clone()));
+            shards.push(Shard { jobs, table });
+        }
+        let queries = Queries {
+            cluster: parts.cluster,
+            authoritative: me.authoritative,
+            log: parts.log.clone(),
+            reading: Arc::new(Semaphore::new(READS)),
+            waiting: parts.waiting,
+        };
+        Self { me, log: parts.log, shards: shards.into(), writable, queries }
+    }
+
+    /// The bookie under this disk's incarnation.
+    pub(crate) fn member(&self) -> &Member {
+        &self.me.member
+    }
+
+    /// The disk's log.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Whether it takes new data.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it takes new data.
+    pub(crate) fn set_writable(&self, writable: bool) {
+        self.writable.store(writable, Ordering::Relaxed);
+    }
+
+    /// Checks what a write carries. A refusal answers it.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) fn verify(&self, request: &WriteRequest) -> Result<(), WriteReply> {
+        admit::verify(self.me.cluster, request)
+    }
+
+    /// Queues a verified write; writes of one sender take effect in the order queued. Waits for a place. Not cancel-safe:
+    /// a dropped call loses its reply.
+    pub(crate) async fn write(&self, request: WriteRequest, to: ReplyTo) {
+        let shard = &self.shards[shard_of(request.scope.ledger, self.shards.len())];
+        if let Err(mpsc::error::SendError(job)) = shard.jobs.send(Job { to, request }).await {
+            job.to.send(stopping());
+        }
+    }
+
+    /// [`DiskLedgers::write`] for a caller that cannot wait: answers `Busy` when there is no place.
+    pub(crate) fn try_write(&self, request: WriteRequest, to: ReplyTo) {
+        let shard = &self.shards[shard_of(request.scope.ledger, self.shards.len())];
+        match shard.jobs.try_send(Job { to, request }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(job)) => job.to.send(stopping()),
+            Err(mpsc::error::TrySendError::Full(job)) => {
+                job.to.send(WriteReply::refusal(Code::Busy, "too many requests wait"));
+            }
+        }
+    }
+
+    /// Answers a query. Cancel-safe.
+    pub(crate) async fn query(&self, request: QueryRequest) -> QueryReply {
+        let shard = &self.shards[shard_of(request.scope.ledger, self.shards.len())];
+        self.queries.answer(&shard.table, request).await
+    }
+
+    /// How many ledgers it has records of.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.table.lock().len()).sum()
+    }
+}
+
+fn stopping() -> WriteReply {
+    WriteReply::refusal(Code::Busy, "the bookie is stopping")
+}
+
+/// Spreads ids, which are consecutive numbers, over the owners.
+fn shard_of(ledger: LedgerId, shards: usize) -> usize {
+    let mixed = ledger.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(mixed).expect("32 bits fit") % shards
+}

@@ -1,0 +1,316 @@
+//! The owner of a shard's ledgers: one task feeds each of them its requests one at a time and carries the effects out in
+//! order, so sealing and adding never race (F1). It waits for the disk and for metadata, but never for a peer.
+//!
+//! * A reply that must be durable is queued with its place in the log and leaves when the durable mark has passed it
+//!   (K3, F2); one advance of the mark releases many.
+//! * While a ledger's first contact is checked, its later requests wait in order behind it. Only a seal goes ahead: it needs
+//!   no metadata, and fencing must not wait for a store that hangs.
+//! * When the log fails, nothing is acknowledged any more: memory may be ahead of the disk (K6).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId};
+use geminga_runtime::Tasks;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::admit::log_bytes;
+use super::check::Checker;
+use super::compare::{Compare, Compared};
+use super::reply::ReplyTo;
+use super::table::Table;
+use super::{Effect, Event, Finding, Identity, Record};
+use crate::log::{Durable, Log, LogFailed, Lsn, Permit};
+
+/// Requests taken from the queue at a time.
+const BATCH: usize = 64;
+
+/// A request on its way to its ledger.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Who gets the reply.
+    pub(super) to: ReplyTo,
+    /// What is asked; its entries are verified.
+    pub(super) request: WriteRequest,
+}
+
+type Checked = (ReplyTo, WriteRequest, Finding);
+
+/// A reply that waits for the disk.
+#[derive(Debug)]
+struct Unanswered {
+    lsn: Lsn,
+    to: ReplyTo,
+    reply: WriteReply,
+}
+
+/// What an owner works with.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) me: Identity,
+    pub(super) log: Log,
+    pub(super) table: Table,
+    pub(super) writable: Arc<AtomicBool>,
+    pub(super) checker: Checker,
+    /// Bounds the comparisons of one disk.
+    pub(super) comparing: Arc<Semaphore>,
+}
+
+pub(super) struct Owner {
+    parts: Parts,
+    jobs: mpsc::Receiver<Job>,
+    durable: watch::Receiver<Durable>,
+    unanswered: VecDeque<Unanswered>,
+    checks: FuturesUnordered<BoxFuture<'static, Checked>>,
+    compares: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Requests behind a check, by ledger; a ledger is in here for as long as its check runs.
+    behind: HashMap<LedgerId, VecDeque<Job>>,
+    failed: Option<LogFailed>,
+}
+
+impl Owner {
+    pub(super) fn new(parts: Parts, jobs: mpsc::Receiver<Job>) -> Self {
+        Self {
+            durable: parts.log.durable(),
+            parts,
+            jobs,
+            unanswered: VecDeque::new(),
+            checks: FuturesUnordered::new(),
+            compares: FuturesUnordered::new(),
+            behind: HashMap::new(),
+            failed: None,
+        }
+    }
+
+    /// Runs until `tasks` stops, and then until all that was accepted is answered. A failed log stops `tasks`: the process must
+    /// restart through the checks of a boot (K6).
+    pub(super) async fn run(mut self, tasks: Tasks) {
+        let cancelled = tasks.cancelled();
+        tokio::pin!(cancelled);
+        let (mut batch, mut open, mut stopping) = (Vec::with_capacity(BATCH), true, false);
+        while open || !self.is_idle() {
+            tokio::select! {
+                biased;
+                changed = self.durable.changed(), if self.failed.is_none() => self.on_durable(changed.is_ok()),
+                Some((to, request, finding)) = self.checks.next() => {
+                    self.on_checked(to, request, finding).await;
+                }
+                Some(()) = self.compares.next() => {}
+                count = self.jobs.recv_many(&mut batch, BATCH), if open => {
+                    open = count > 0;
+                    for job in batch.drain(..) {
+                        self.on_job(job).await;
+                    }
+                }
+                () = &mut cancelled, if !stopping => {
+                    stopping = true;
+                    self.jobs.close();
+                }
+            }
+            if self.failed.is_some() {
+                tasks.cancel();
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unanswered.is_empty() && self.checks.is_empty() && self.compares.is_empty()
+    }
+
+    /// The durable mark moved, or its log is gone.
+    fn on_durable(&mut self, there: bool) {
+        let durable = self.durable.borrow_and_update().clone();
+        while let Some(first) = self.unanswered.pop_front_if(|first| first.lsn <= durable.lsn) {
+            first.to.send(first.reply);
+        }
+        if let Some(failed) = durable.failed.or((!there).then_some(LogFailed::Closed)) {
+            self.fail(failed);
+        }
+    }
+
+    /// Nothing that is not durable yet ever will be.
+    fn fail(&mut self, failed: LogFailed) {
+        if self.failed.is_none() {
+            tracing::error!(member = %self.parts.me.member, %failed, "the log of this disk failed; nothing is acknowledged any more");
+            self.failed = Some(failed.clone());
+        }
+        for waiting in self.unanswered.drain(..) {
+            waiting.to.send(io_error(&failed));
+        }
+    }
+
+    async fn on_job(&mut self, job: Job) {
+        let ledger = job.request.scope.ledger;
+        match self.behind.get_mut(&ledger) {
+            Some(waiting) if !matches!(job.request.op, WriteOp::Seal) => waiting.push_back(job),
+            _ => {
+                let bytes = log_room(&job.request.op);
+                self.step(ledger, bytes, Event::Request { to: job.to, request: job.request }).await;
+            }
+        }
+    }
+
+    /// A check came back: its request first, then what waited behind it, until one of these needs a check of its own.
+    async fn on_checked(&mut self, to: ReplyTo, request: WriteRequest, finding: Finding) {
+        let ledger = request.scope.ledger;
+        let mut waiting = self.behind.remove(&ledger).unwrap_or_default();
+        // Admission is a record of its own, in front of the request's.
+        let bytes = log_room(&WriteOp::Seal) + log_room(&request.op);
+        self.step(ledger, bytes, Event::Checked { to, request, finding }).await;
+        while let Some(job) = waiting.pop_front() {
+            self.on_job(job).await;
+            if let Some(behind) = self.behind.get_mut(&ledger) {
+                behind.append(&mut waiting);
+            }
+        }
+    }
+
+    /// One step of one ledger: room in the log first, then decision and appends in one piece, so that whoever looks at the
+    /// ledger sees both or neither.
+    async fn step(&mut self, ledger: LedgerId, bytes: usize, event: Event<ReplyTo>) {
+        let mut room = match self.reserve(bytes).await {
+            Ok(room) => room,
+            Err(failed) => {
+                self.fail(failed.clone());
+                let (Event::Request { to, .. } | Event::Checked { to, .. }) = event;
+                return to.send(io_error(&failed));
+            }
+        };
+        let parts = &mut self.parts;
+        parts.me.writable = parts.writable.load(Ordering::Relaxed);
+        let mut failed = None;
+        let (effects, lsn) = parts.table.lock().step(ledger, |slot| {
+            let mut effects = slot.state.step(&parts.me, event);
+            effects.retain_mut(|effect| match effect {
+                Effect::Append(record) if failed.is_none() => {
+                    match append(&parts.log, ledger, record, room.as_mut()) {
+                        Ok(lsn) => slot.lsn = lsn,
+                        Err(error) => failed = Some(error),
+                    }
+                    false
+                }
+                Effect::Append(_) => false,
+                _ => true,
+            });
+            (effects, slot.lsn)
+        });
+        if let Some(failed) = failed {
+            self.fail(failed);
+        }
+        for effect in effects {
+            self.carry_out(ledger, lsn, effect);
+        }
+    }
+
+    /// Waits for room in the log, and answers meanwhile what has become durable.
+    async fn reserve(&mut self, bytes: usize) -> Result<Option<Permit>, LogFailed> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let log = self.parts.log.clone();
+        let room = log.reserve(bytes);
+        tokio::pin!(room);
+        loop {
+            tokio::select! {
+                biased;
+                room = &mut room => return room.map(Some),
+                changed = self.durable.changed(), if self.failed.is_none() => self.on_durable(changed.is_ok()),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, ledger: LedgerId, lsn: Lsn, effect: Effect<ReplyTo>) {
+        match effect {
+            Effect::Append(_) => unreachable!("appended with the step"),
+            // The ledger may be ahead of a log that failed: what it says is not to be told.
+            Effect::ReplyNow(to, reply) | Effect::ReplyWhenDurable(to, reply)
+                if self.failed.is_some() && reply.code == Code::Ok =>
+            {
+                to.send(io_error(self.failed.as_ref().expect("checked by the guard")));
+            }
+            Effect::ReplyNow(to, reply) => to.send(reply),
+            Effect::ReplyWhenDurable(to, reply) => self.reply_when_durable(lsn, to, reply),
+            Effect::CheckMetadata(to, request) => self.check(ledger, to, request),
+            Effect::Compare { to, first, entries, equal } => {
+                self.compare(ledger, lsn, to, first, entries, equal);
+            }
+        }
+    }
+
+    fn reply_when_durable(&mut self, lsn: Lsn, to: ReplyTo, reply: WriteReply) {
+        if self.durable.borrow().lsn >= lsn {
+            to.send(reply);
+        } else {
+            self.unanswered.push_back(Unanswered { lsn, to, reply });
+        }
+    }
+
+    fn check(&mut self, ledger: LedgerId, to: ReplyTo, request: WriteRequest) {
+        self.behind.entry(ledger).or_default();
+        let (checker, member) = (self.parts.checker.clone(), self.parts.me.member.clone());
+        let check = async move { (to, request, checker.check(ledger, &member).await) };
+        self.checks.push(check.boxed());
+    }
+
+    fn compare(
+        &mut self,
+        ledger: LedgerId,
+        lsn: Lsn,
+        to: ReplyTo,
+        first: EntryId,
+        sent: Vec<Bytes>,
+        equal: WriteReply,
+    ) {
+        let compare = Compare {
+            log: self.parts.log.clone(),
+            turns: Arc::clone(&self.parts.comparing),
+            ledger,
+            lsn,
+            first,
+            sent,
+        };
+        let done = async move {
+            to.send(match compare.run().await {
+                Compared::Equal => equal,
+                Compared::Refused(reply) => reply,
+            });
+        };
+        self.compares.push(done.boxed());
+    }
+}
+
+/// Bytes of the log's queue that a request's own record takes at most; 0 when it makes none.
+fn log_room(op: &WriteOp) -> usize {
+    match op {
+        WriteOp::Add { entries, .. } | WriteOp::RecoveryAdd { entries, .. } => log_bytes(entries),
+        WriteOp::Seal | WriteOp::Closed(_) => Log::cost(&Record::Tombstone),
+        WriteOp::Hello | WriteOp::AdvanceLac(_) => 0,
+    }
+}
+
+/// Appends a record out of the room that was reserved.
+fn append(
+    log: &Log,
+    ledger: LedgerId,
+    record: &mut Record,
+    room: Option<&mut Permit>,
+) -> Result<Lsn, LogFailed> {
+    // What is left behind is never looked at.
+    let record = std::mem::replace(record, Record::Tombstone);
+    let room = room.expect("room was reserved for each record of the step");
+    let permit = room.split(Log::cost(&record));
+    log.append(ledger, record, permit)
+}
+
+pub(super) fn io_error(failed: &LogFailed) -> WriteReply {
+    WriteReply::refusal(Code::IoError, failed.to_string())
+}

@@ -1,0 +1,231 @@
+//! What changes nothing: reading entries, and waiting for the LAC to move.
+//!
+//! K1 is the rule here: absence is said only when the index, which is whole, has no such entry. A ledger that was deleted, an
+//! entry that cannot be read or fails its digest, a log that failed: all of these are *unknown*.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest};
+use geminga_proto::entry;
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
+use tokio::sync::{Semaphore, TryAcquireError};
+
+use super::table::{Standing, Table};
+use crate::log::{Log, Lsn, ReadError};
+use crate::metrics;
+
+/// Most bytes of entries in one reply, but for a single larger entry.
+pub(crate) const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes looked through for one reply of prefixes.
+const MAX_SCAN_BYTES: usize = 32 * 1024 * 1024;
+/// Most entries in one reply.
+const MAX_READ_ENTRIES: usize = 16 * 1024;
+/// Longest wait for the LAC.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What queries of one disk work with.
+#[derive(Debug, Clone)]
+pub(super) struct Queries {
+    pub(super) cluster: ClusterUuid,
+    pub(super) authoritative: bool,
+    pub(super) log: Log,
+    /// Bounds reads at a time.
+    pub(super) reading: Arc<Semaphore>,
+    /// Bounds who waits for a LAC.
+    pub(super) waiting: Arc<Semaphore>,
+}
+
+/// A ledger as a query sees it.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    standing: Standing,
+    /// Last entry of the run that the asked one belongs to; before it when it is not held.
+    tail: EntryId,
+    /// What is held is durable once this is.
+    lsn: Lsn,
+}
+
+/// What is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    ledger: LedgerId,
+    from: EntryId,
+    to: EntryId,
+    max_bytes: usize,
+    prefix_bytes: Option<u32>,
+}
+
+impl Queries {
+    /// Answers a query that was routed here. Cancel-safe.
+    pub(super) async fn answer(&self, table: &Table, request: QueryRequest) -> QueryReply {
+        let ledger = request.scope.ledger;
+        match request.op {
+            QueryOp::Read { from, to, max_bytes, prefix_bytes } => {
+                let max_bytes = (max_bytes as usize).min(MAX_READ_BYTES);
+                let range = Range { ledger, from, to, max_bytes, prefix_bytes };
+                self.read(table, range).await
+            }
+            QueryOp::WaitLac { after, deadline_ms } => {
+                let wait = Duration::from_millis(u64::from(deadline_ms)).min(MAX_WAIT);
+                self.wait_lac(table, ledger, after, wait).await
+            }
+        }
+    }
+
+    fn view(&self, table: &Table, ledger: LedgerId, from: EntryId) -> Option<View> {
+        let mut slots = table.lock();
+        let slot = slots.get(ledger)?;
+        let tail = slot.state.held().tail(from);
+        Some(View { standing: slot.standing(), tail, lsn: slot.lsn })
+    }
+
+    fn no_such_ledger(&self) -> QueryReply {
+        if self.authoritative {
+            QueryReply::refusal(Code::NoSuchLedger, "this disk never had the ledger")
+        } else {
+            QueryReply::refusal(Code::Limbo, "this disk lost data and does not know")
+        }
+    }
+
+    async fn read(&self, table: &Table, range: Range) -> QueryReply {
+        let Some(view) = self.view(table, range.ledger, range.from) else {
+            return self.no_such_ledger();
+        };
+        if view.standing.deleted {
+            return QueryReply::refusal(Code::Deleted, "the ledger was deleted");
+        }
+        let reply = |code, detail: String| {
+            let Standing { lac, sealed, .. } = view.standing;
+            QueryReply { lac, sealed, ..QueryReply::refusal(code, detail) }
+        };
+        if view.tail < range.from {
+            return match self.authoritative {
+                true => reply(Code::NoSuchEntry, String::new()),
+                false => reply(Code::Limbo, "this disk lost data and does not know".to_owned()),
+            };
+        }
+        let range = Range { to: range.to.min(view.tail), ..range };
+        match self.collect(range, view.lsn).await {
+            Ok(entries) => {
+                metrics::read_bytes(entries.iter().map(Bytes::len).sum());
+                QueryReply { entries, ..reply(Code::Ok, String::new()) }
+            }
+            Err(Unreadable { code, why }) => reply(code, why),
+        }
+    }
+
+    /// Verified entries, as many as fit but at least one.
+    async fn collect(&self, range: Range, lsn: Lsn) -> Result<Vec<Bytes>, Unreadable> {
+        let Ok(_turn) = self.reading.acquire().await else {
+            return Err(Unreadable { code: Code::Busy, why: "the bookie is stopping".to_owned() });
+        };
+        let (mut entries, mut bytes, mut scanned) = (Vec::new(), 0, 0);
+        let mut next = range.from;
+        while next <= range.to && scanned < MAX_SCAN_BYTES && entries.len() < MAX_READ_ENTRIES {
+            let chunk = match range.prefix_bytes {
+                None => range.max_bytes - bytes,
+                Some(_) => MAX_READ_BYTES,
+            };
+            let stored = match self.stored(Range { from: next, ..range }, lsn, chunk).await {
+                Ok(stored) => stored,
+                Err(_) if !entries.is_empty() => break,
+                Err(unreadable) => return Err(unreadable),
+            };
+            for stored in stored {
+                let cut = match self.verify(range, next, &stored) {
+                    Ok(cut) => cut,
+                    Err(_) if !entries.is_empty() => return Ok(entries),
+                    Err(unreadable) => return Err(unreadable),
+                };
+                if !entries.is_empty() && bytes + cut.len() > range.max_bytes {
+                    return Ok(entries);
+                }
+                (bytes, scanned, next) = (bytes + cut.len(), scanned + stored.len(), next.next());
+                entries.push(cut);
+            }
+            if bytes >= range.max_bytes || range.prefix_bytes.is_none() {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Raw entries. One that is held but not durable yet is waited for.
+    async fn stored(&self, range: Range, lsn: Lsn, bytes: usize) -> Result<Vec<Bytes>, Unreadable> {
+        let read = || self.log.read(range.ledger, range.from, range.to, bytes);
+        let result = match read().await {
+            Err(ReadError::Absent) => {
+                self.log.wait_durable(lsn).await.map_err(|failed| Unreadable {
+                    code: Code::IoError,
+                    why: failed.to_string(),
+                })?;
+                read().await
+            }
+            result => result,
+        };
+        result.map_err(|error| {
+            metrics::damaged();
+            tracing::error!(ledger = %range.ledger, entry = range.from.0, %error, "a stored entry cannot be read");
+            let code = match error {
+                // The ledger holds it, so this is no absence, whatever the log says (K1).
+                ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,
+                ReadError::Failed(_) | ReadError::Io { .. } => Code::IoError,
+            };
+            Unreadable { code, why: error.to_string() }
+        })
+    }
+
+    /// D1: the entry is whole and the one that was asked for. Cut down where only a prefix is wanted.
+    fn verify(&self, range: Range, id: EntryId, stored: &Bytes) -> Result<Bytes, Unreadable> {
+        let verified = entry::decode_expecting(self.cluster, range.ledger, id, stored);
+        let cut = verified.and_then(|_| match range.prefix_bytes {
+            Some(prefix_bytes) => entry::prefix(stored, prefix_bytes),
+            None => Ok(stored.clone()),
+        });
+        cut.map_err(|error| {
+            metrics::damaged();
+            tracing::error!(ledger = %range.ledger, entry = id.0, %error, "a stored entry is damaged");
+            Unreadable { code: Code::Corrupt, why: format!("entry {id}: {error}") }
+        })
+    }
+
+    async fn wait_lac(
+        &self,
+        table: &Table,
+        ledger: LedgerId,
+        after: EntryId,
+        wait: Duration,
+    ) -> QueryReply {
+        let turn = match Arc::clone(&self.waiting).try_acquire_owned() {
+            Ok(turn) => turn,
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                return QueryReply::refusal(Code::Busy, "too many readers wait at this bookie");
+            }
+        };
+        let Some(mut standing) = table.lock().get(ledger).map(super::table::Slot::watch) else {
+            return self.no_such_ledger();
+        };
+        let moved = |now: &Standing| now.lac > after || now.sealed || now.deleted;
+        let ended =
+            tokio::time::timeout(wait, standing.wait_for(moved)).await.is_ok_and(|r| r.is_err());
+        let now = *standing.borrow();
+        drop(turn);
+        if now.deleted {
+            return QueryReply::refusal(Code::Deleted, "the ledger was deleted");
+        }
+        if ended {
+            return QueryReply::refusal(Code::Busy, "the bookie is stopping");
+        }
+        let Standing { lac, sealed, .. } = now;
+        QueryReply { lac, sealed, ..QueryReply::refusal(Code::Ok, "") }
+    }
+}
+
+/// An entry that is held but cannot be given.
+#[derive(Debug)]
+struct Unreadable {
+    code: Code,
+    why: String,
+}

@@ -1,0 +1,92 @@
+//! Metrics of the bookie's service. Sizes in bytes, times in seconds.
+//!
+//! Labels: `op` is one of hello, add, recovery_add, seal, advance_lac, closed, read, wait_lac; `code` is a reply code in lower case;
+//! `stream` is one of write, query.
+
+use geminga_proto::bookie::{Code, QueryOp, WriteOp};
+
+fn write_op(op: &WriteOp) -> &'static str {
+    match op {
+        WriteOp::Hello => "hello",
+        WriteOp::Add { .. } => "add",
+        WriteOp::RecoveryAdd { .. } => "recovery_add",
+        WriteOp::Seal => "seal",
+        WriteOp::AdvanceLac(_) => "advance_lac",
+        WriteOp::Closed(_) => "closed",
+    }
+}
+
+fn query_op(op: &QueryOp) -> &'static str {
+    match op {
+        QueryOp::Read { .. } => "read",
+        QueryOp::WaitLac { .. } => "wait_lac",
+    }
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::NoSuchEntry => "no_such_entry",
+        Code::NoSuchLedger => "no_such_ledger",
+        Code::Sealed => "sealed",
+        Code::StaleEpoch => "stale_epoch",
+        Code::Unauthorised => "unauthorised",
+        Code::WrongIncarnation => "wrong_incarnation",
+        Code::Limbo => "limbo",
+        Code::Trimmed => "trimmed",
+        Code::Deleted => "deleted",
+        Code::Busy => "busy",
+        Code::ReadOnly => "read_only",
+        Code::OutOfOrder => "out_of_order",
+        Code::Conflict => "conflict",
+        Code::Corrupt => "corrupt",
+        Code::IoError => "io_error",
+        Code::Invalid => "invalid",
+    }
+}
+
+/// A write request arrived.
+pub(crate) fn write_asked(op: &WriteOp) {
+    metrics::counter!("geminga_bookie_requests_total", "op" => write_op(op)).increment(1);
+}
+
+/// A query arrived.
+pub(crate) fn query_asked(op: &QueryOp) {
+    metrics::counter!("geminga_bookie_requests_total", "op" => query_op(op)).increment(1);
+}
+
+/// A request was answered.
+pub(crate) fn answered(code: Code) {
+    metrics::counter!("geminga_bookie_replies_total", "code" => code_name(code)).increment(1);
+}
+
+/// Entry bytes went to a reader.
+pub(crate) fn read_bytes(bytes: usize) {
+    metrics::counter!("geminga_bookie_read_bytes_total").increment(bytes as u64);
+}
+
+/// A stored entry failed its digest, or the same id came with other content (D3).
+pub(crate) fn damaged() {
+    metrics::counter!("geminga_bookie_damaged_entries_total").increment(1);
+}
+
+/// Ledgers that a disk has records of.
+pub(crate) fn ledgers(delta: f64) {
+    metrics::gauge!("geminga_bookie_ledgers").increment(delta);
+}
+
+/// Streams opened and ended.
+pub(crate) fn streams(stream: &'static str, delta: f64) {
+    metrics::gauge!("geminga_bookie_streams", "stream" => stream).increment(delta);
+}
+
+/// Whether the registration stands.
+pub(crate) fn registered(yes: bool) {
+    metrics::gauge!("geminga_bookie_registered").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// How full the disks are, all together.
+pub(crate) fn space(free: u64, total: u64) {
+    metrics::gauge!("geminga_bookie_disk_free_bytes").set(free as f64);
+    metrics::gauge!("geminga_bookie_disk_total_bytes").set(total as f64);
+}

@@ -1,8 +1,20 @@
 //! The storage node: ledgers on one append-only log per disk.
+//!
+//! * [`Bookie`]: builds the parts and stops them in order.
+//! * [`ledger`]: one owner per ledger, around a pure core.
+//! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
+mod handle;
 mod identity;
 pub mod io;
 pub mod ledger;
 pub mod log;
+mod metrics;
+mod registration;
+mod rpc;
+mod service;
 
+pub use handle::BookieHandle;
 pub use identity::{BootError, DirError, Refusal};
+pub use registration::RegisterError;
+pub use service::{Bookie, BookieParts, Config, StartError};

@@ -1,0 +1,107 @@
+use geminga_metastore::MemoryStore;
+use geminga_metastore::record::Cookie;
+use geminga_proto::ids::{ClusterUuid, Incarnation};
+
+use super::*;
+
+const TTL: Duration = Duration::from_secs(9);
+
+fn bookie() -> BookieId {
+    "b-1".parse().unwrap()
+}
+
+async fn cookie(store: &MemoryStore, expected: Option<Version>) -> Version {
+    let cookie = Cookie { cluster: ClusterUuid::from_random(1), bookie: bookie(), disks: vec![] };
+    let key = keys::bookie_cookie(&bookie());
+    store.put_if(&key, expected, cookie.encode()).await.unwrap().unwrap()
+}
+
+fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Registration {
+    let identity = Identity {
+        bookie: bookie(),
+        cookie,
+        address: "127.0.0.1:1".to_owned(),
+        http_address: String::new(),
+        zone: "z".to_owned(),
+        started_ms,
+    };
+    let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![]);
+    Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, 90)
+}
+
+async fn live(store: &MemoryStore) -> Option<LiveBookie> {
+    let found = store.get(&keys::bookie_live(&bookie())).await.unwrap()?;
+    Some(LiveBookie::decode(&found.value).unwrap())
+}
+
+/// A process killed without a word leaves its key behind; the next one does not wait for the lease.
+#[tokio::test(start_paused = true)]
+async fn the_key_of_an_earlier_life_is_ended_at_once() {
+    let store = MemoryStore::new();
+    let first = cookie(&store, None).await;
+    registration(&store, first, 1).register().await.unwrap();
+    let begun = Instant::now();
+    let second = cookie(&store, Some(first)).await;
+    let tasks = Tasks::new("test");
+    let registration = registration(&store, second, 2);
+    registration.start(&tasks).await.unwrap();
+    assert_eq!(live(&store).await.unwrap().started_ms, 2);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // It is kept alive far beyond its time to live, and leaves at once.
+    tokio::time::sleep(TTL * 4).await;
+    assert!(registration.stands() && live(&store).await.is_some());
+    registration.leave().await;
+    assert_eq!(live(&store).await, None);
+    assert!(tasks.finish(TTL).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_vanished_is_made_again() {
+    let store = MemoryStore::new();
+    let tasks = Tasks::new("test");
+    let registration = registration(&store, cookie(&store, None).await, 1);
+    registration.start(&tasks).await.unwrap();
+    let lease = live(&store).await.unwrap().lease;
+    store.revoke_lease(lease).await.unwrap();
+    tokio::time::sleep(TTL / 2).await;
+    assert_ne!(live(&store).await.unwrap().lease, lease);
+    assert!(tasks.finish(TTL).await);
+}
+
+/// Of two processes with one identity the later boot stays, and the earlier one stops itself.
+#[tokio::test(start_paused = true)]
+async fn a_replaced_process_stops() {
+    let store = MemoryStore::new();
+    let first = cookie(&store, None).await;
+    let tasks = Tasks::new("first");
+    registration(&store, first, 1).start(&tasks).await.unwrap();
+    let second = cookie(&store, Some(first)).await;
+    registration(&store, second, 2).register().await.unwrap();
+    tasks.cancelled().await;
+    assert_eq!(live(&store).await.unwrap().started_ms, 2);
+    let error = registration(&store, first, 1).register().await.unwrap_err();
+    assert_eq!(error, RegisterError::Replaced(bookie()));
+}
+
+#[test]
+fn a_full_disk_turns_read_only_and_comes_back_with_hysteresis() {
+    let space = |free| Space { free, total: 100 };
+    assert!(stays_writable(true, space(11), 90));
+    assert!(!stays_writable(true, space(10), 90));
+    assert!(!stays_writable(false, space(13), 90));
+    assert!(stays_writable(false, space(14), 90));
+    assert!(stays_writable(true, Space { free: 0, total: 0 }, 90));
+}
+
+#[test]
+fn brokers_hear_of_changes_above_one_percent() {
+    let disk = |free_bytes, writable| LiveDisk {
+        incarnation: Incarnation(1),
+        writable,
+        free_bytes,
+        total_bytes: 1000,
+    };
+    assert!(!differs(&[disk(500, true)], &[disk(510, true)]));
+    assert!(differs(&[disk(500, true)], &[disk(489, true)]));
+    assert!(differs(&[disk(500, true)], &[disk(500, false)]));
+}

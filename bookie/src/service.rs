@@ -1,0 +1,288 @@
+//! Builds a bookie from its parts, in the order that safety asks for: identity, logs, owners, then the server, and only
+//! then the registration that brings writers. Stops in the reverse order.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use geminga_metastore::MetaStore;
+use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
+use geminga_runtime::{Random, Tasks, WallClock};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::handle::BookieHandle;
+use crate::identity::{self, BootError, BootedDisk};
+use crate::io::Disk;
+use crate::ledger::{Checker, DiskLedgers, DiskParts};
+use crate::log::{self, Log, OpenError, Opened};
+use crate::registration::{self, RegisterError, Registration};
+use crate::rpc;
+
+/// Readers that may wait for a LAC, over all disks.
+const MAX_WAITING: usize = 64 * 1024;
+
+/// What an operator may tune.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The log of each disk.
+    pub log: log::Config,
+    /// Tasks that share the ledgers of one disk. Default 4, minimum 1.
+    pub owners_per_disk: usize,
+    /// Time to live of the registration. Default 10 s, minimum 3 s.
+    pub lease_ttl: Duration,
+    /// A disk that is used to so many percent takes no new data. Default 90.
+    pub read_only_percent: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log: log::Config::default(),
+            owners_per_disk: 4,
+            lease_ttl: Duration::from_secs(10),
+            read_only_percent: 90,
+        }
+    }
+}
+
+/// What a bookie is made from.
+#[derive(Debug)]
+pub struct BookieParts {
+    /// Where metadata is.
+    pub store: Arc<dyn MetaStore>,
+    /// One directory a disk.
+    pub dirs: Vec<PathBuf>,
+    /// Its name; `None` keeps the one that the directories were given, or makes one.
+    pub id: Option<BookieId>,
+    /// Failure domain; empty when none was given.
+    pub zone: String,
+    /// Where brokers reach it, `HOST:PORT`.
+    pub advertise: String,
+    /// Where health and metrics are; empty when nowhere.
+    pub http_address: String,
+    /// Identities.
+    pub random: Arc<dyn Random>,
+    /// Dates its registration.
+    pub clock: Arc<dyn WallClock>,
+    /// Owns its tasks. Stopped by the bookie when it cannot go on: the process must restart through the boot checks.
+    pub tasks: Tasks,
+    /// Limits and timeouts.
+    pub config: Config,
+}
+
+/// Why a bookie did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It did not get its identity.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A log cannot be used.
+    #[error("the log of {} cannot be opened: {source}", .dir.display())]
+    Log {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A directory's disk cannot be used.
+    #[error("{} cannot be used: {source}", .dir.display())]
+    Disk {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It could not tell the cluster that it is there.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+/// A running bookie. Dropping it leaves its tasks running until their group stops; [`Bookie::shutdown`] stops it in
+/// order.
+#[derive(Debug)]
+pub struct Bookie {
+    handle: BookieHandle,
+    cluster: ClusterUuid,
+    registration: Registration,
+    tasks: Tasks,
+    /// Set when stopping is wanted, so that it is not taken for a failure.
+    stopping: Arc<AtomicBool>,
+    /// Hold the directories' locks.
+    disks: Vec<BootedDisk>,
+}
+
+impl Bookie {
+    /// Boots: identity, replay of the logs, owners. Nobody is told yet and nothing is served but through [`Bookie::handle`].
+    ///
+    /// # Errors
+    /// [`StartError`]; each says what to do.
+    pub async fn start(parts: BookieParts) -> Result<Self, StartError> {
+        let booted = identity::boot(
+            &*parts.store,
+            &parts.dirs,
+            parts.id.clone(),
+            &*parts.random,
+            &*parts.clock,
+        )
+        .await?;
+        let tasks = parts.tasks.child("bookie");
+        let stopping = Arc::new(AtomicBool::new(false));
+        stop_together(&parts.tasks, &tasks, &stopping);
+        let checker = Checker::new(Arc::clone(&parts.store));
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        let (mut booted_disks, mut ledgers, mut disks) = (Vec::new(), Vec::new(), Vec::new());
+        for booted_disk in booted.disks {
+            let identity = log::Identity {
+                cluster: booted.cluster,
+                bookie: booted.bookie.clone(),
+                incarnation: booted_disk.incarnation(),
+                disk: booted_disk.disk(),
+            };
+            let incarnation = booted_disk.incarnation();
+            let (disk, opened, booted_disk) =
+                open_log(booted_disk, identity, parts.config.log.clone()).await?;
+            let found = DiskParts {
+                cluster: booted.cluster,
+                member: Member { bookie: booted.bookie.clone(), incarnation },
+                log: opened.log,
+                ledgers: opened.ledgers,
+                owners: parts.config.owners_per_disk,
+                checker: checker.clone(),
+                waiting: Arc::clone(&waiting),
+            };
+            ledgers.push(DiskLedgers::start(found, &tasks));
+            disks.push(disk);
+            booted_disks.push(booted_disk);
+        }
+        let handle = BookieHandle::new(booted.cluster, booted.bookie.clone(), ledgers);
+        let identity = registration::Identity {
+            bookie: booted.bookie,
+            cookie: booted.cookie,
+            address: parts.advertise,
+            http_address: parts.http_address,
+            zone: parts.zone,
+            started_ms: parts.clock.now_ms(),
+        };
+        let Config { lease_ttl, read_only_percent, .. } = parts.config;
+        let registration = Registration::new(
+            parts.store,
+            identity,
+            handle.clone(),
+            disks,
+            lease_ttl,
+            read_only_percent,
+        );
+        let cluster = booted.cluster;
+        Ok(Self { handle, cluster, registration, tasks, stopping, disks: booted_disks })
+    }
+
+    /// The cluster that it belongs to.
+    pub fn cluster(&self) -> ClusterUuid {
+        self.cluster
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &BookieId {
+        self.handle.id()
+    }
+
+    /// The present lives of its disks, in the order of the directories.
+    pub fn incarnations(&self) -> Vec<Incarnation> {
+        self.disks.iter().map(BootedDisk::incarnation).collect()
+    }
+
+    /// A way to it for callers in this process.
+    pub fn handle(&self) -> BookieHandle {
+        self.handle.clone()
+    }
+
+    /// Whether it takes requests and the cluster knows.
+    pub fn is_ready(&self) -> bool {
+        self.registration.stands() && !self.tasks.is_cancelled()
+    }
+
+    /// Serves connections of `listener` until it stops, and tells the cluster.
+    ///
+    /// # Errors
+    /// [`StartError::Register`].
+    pub async fn serve(&self, listener: TcpListener) -> Result<(), StartError> {
+        let (handle, tasks) = (self.handle.clone(), self.tasks.clone());
+        self.tasks.spawn("bookie server", async move {
+            if let Err(error) = rpc::serve(listener, handle, tasks.clone()).await {
+                tracing::error!(%error, "the bookie's server ended");
+                tasks.cancel();
+            }
+        });
+        self.register().await
+    }
+
+    /// Tells the cluster without serving a network: for a bookie whose only callers are in this process.
+    ///
+    /// # Errors
+    /// [`StartError::Register`].
+    pub async fn register(&self) -> Result<(), StartError> {
+        Ok(self.registration.start(&self.tasks).await?)
+    }
+
+    /// Stops in order: no new writers, no new requests, answers for what was accepted, the logs' final marks. Waits up to
+    /// `deadline` for answers; what is not answered by then may or may not be stored, as after a crash.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.registration.leave().await;
+        self.tasks.finish(deadline).await;
+        for disk in self.handle.disks() {
+            if let Err(error) = disk.log().shutdown().await {
+                tracing::error!(member = %disk.member(), %error, "a log did not end well");
+            }
+        }
+        tracing::info!(bookie = %self.id(), "bookie stopped");
+    }
+}
+
+/// A part that fails stops the bookie, and a bookie that fails stops the process's group.
+fn stop_together(process: &Tasks, bookie: &Tasks, stopping: &Arc<AtomicBool>) {
+    let (cancelled, process) = (bookie.cancelled(), process.clone());
+    let stopping = Arc::clone(stopping);
+    bookie.spawn("bookie guard", async move {
+        cancelled.await;
+        if !stopping.load(Ordering::SeqCst) {
+            process.cancel();
+        }
+    });
+}
+
+/// Opens a disk's log on the blocking pool: it replays, and fills files with zeros.
+async fn open_log(
+    booted: BootedDisk,
+    identity: log::Identity,
+    config: log::Config,
+) -> Result<(Arc<dyn Disk>, Opened, BootedDisk), StartError> {
+    let opening = tokio::task::spawn_blocking(move || open_log_blocking(booted, identity, config));
+    match opening.await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn open_log_blocking(
+    mut booted: BootedDisk,
+    identity: log::Identity,
+    config: log::Config,
+) -> Result<(Arc<dyn Disk>, Opened, BootedDisk), StartError> {
+    let dir = booted.dir.path().to_owned();
+    let failed = |source| StartError::Disk { dir: dir.clone(), source };
+    let path = booted.dir.make_log().map_err(BootError::from)?;
+    let disk = open_disk(&path).map_err(failed)?;
+    let opened = Log::open(Arc::clone(&disk), identity, config)
+        .map_err(|source| StartError::Log { dir: dir.clone(), source })?;
+    booted.in_service().map_err(BootError::from)?;
+    Ok((disk, opened, booted))
+}
+
+/// The directory's disk: not built yet, so no bookie starts.
+fn open_disk(_path: &std::path::Path) -> io::Result<Arc<dyn Disk>> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -111,6 +111,27 @@ struct Table {
     draining: bool,
 }
 
+impl Table {
+    fn open(&mut self, key: Key, name: String, term: Term) -> &Slot {
+        self.openings += 1;
+        let slot = Slot::new(Opening(self.openings), name, term);
+        let more = usize::from(!self.slots.contains_key(&key));
+        metrics::observe_open(self.slots.len() + more);
+        self.slots.entry(key).insert_entry(slot).into_mut()
+    }
+
+    fn make_room(&mut self, max_open: usize, now: Instant) -> Result<(), ApiError> {
+        if self.slots.len() >= max_open {
+            self.slots.retain(|_, slot| !slot.is_over(now));
+        }
+        if self.slots.len() < max_open {
+            return Ok(());
+        }
+        let why = format!("this broker has {max_open} partitions open, its limit: add a broker");
+        Err(ApiError::new(Reason::Overloaded, why))
+    }
+}
+
 impl fmt::Debug for Partitions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.0.table.lock();
@@ -218,45 +239,40 @@ impl Partitions {
         let key = (topic.id, partition);
         let term = self.assigned(key, &topic.name)?;
         let now = Instant::now();
-        let mut table = self.0.table.lock();
-        if table.draining {
-            return Err(shutting_down());
-        }
-        let mut failures = 0;
-        if let Some(slot) = table.slots.get(&key) {
-            if !slot.is_over(now) && slot.term >= term {
-                return Ok(slot.phase.subscribe());
+        let (life, phase) = {
+            let mut table = self.0.table.lock();
+            if table.draining {
+                return Err(shutting_down());
             }
-            failures = slot.failures();
-            if failures == 0 && !slot.is_over(now) {
-                slot.close(moved(reopening(&topic.name, partition)));
-                return Ok(slot.phase.subscribe());
-            }
-        } else if table.slots.len() >= self.0.config.max_open {
-            table.slots.retain(|_, slot| !slot.is_over(now));
-            if table.slots.len() >= self.0.config.max_open {
-                let why = format!(
-                    "this broker has {} partitions open, its limit: add a broker",
-                    table.slots.len()
-                );
-                return Err(ApiError::new(Reason::Overloaded, why));
-            }
-        }
-        table.openings += 1;
-        let slot = Slot::new(Opening(table.openings), topic.name.clone(), term);
-        let life = Life {
-            partitions: self.clone(),
-            key,
-            topic: Arc::clone(topic),
-            term,
-            opening: slot.opening,
-            failures,
-            phase: Arc::clone(&slot.phase),
-            close: Arc::clone(&slot.close),
+            let failures = match table.slots.get(&key) {
+                None => {
+                    table.make_room(self.0.config.max_open, now)?;
+                    0
+                }
+                Some(slot) if slot.is_over(now) => slot.failures(),
+                // What failed under an earlier term says nothing about this one.
+                Some(slot) if slot.term < term && slot.failures() > 0 => 0,
+                Some(slot) => {
+                    if slot.term < term {
+                        slot.close(moved(reopening(&topic.name, partition)));
+                    }
+                    return Ok(slot.phase.subscribe());
+                }
+            };
+            let slot = table.open(key, topic.name.clone(), term);
+            let life = Life {
+                partitions: self.clone(),
+                key,
+                topic: Arc::clone(topic),
+                term,
+                opening: slot.opening,
+                failures,
+                phase: Arc::clone(&slot.phase),
+                close: Arc::clone(&slot.close),
+            };
+            (life, slot.phase.subscribe())
         };
-        let phase = slot.phase.subscribe();
-        table.slots.insert(key, slot);
-        metrics::observe_open(table.slots.len());
+        // Without the lock, which a life takes at its end: a runtime that shuts down ends it at once.
         self.0.tasks.spawn("partition", life.run());
         Ok(phase)
     }

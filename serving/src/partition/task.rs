@@ -233,8 +233,8 @@ fn late(lost: &Lost) -> ApiError {
     match lost {
         Lost::Stopping => gone(),
         Lost::Deposed => {
-            let why = "another broker is taking the partition over: ask again";
-            ApiError::not_owner(why, None)
+            let why = "another broker is taking the partition over: try again";
+            ApiError::new(Reason::NotReady, why)
         }
         Lost::Failed(_) => not_written(&lost.to_string()),
     }

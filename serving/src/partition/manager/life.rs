@@ -110,7 +110,13 @@ impl Life {
             }
             expected
         });
-        let end = Owner::new(writer, term, submitted, close, writable_now).run().await;
+        let owner = Owner::new(writer, term, submitted, close, writable_now);
+        let end = tokio::select! {
+            biased;
+            end = owner.run() => end,
+            // Cut short: what is pending in it has an unknown outcome.
+            () = self.partitions.0.tasks.cancelled() => End::Closed(shutting_down()),
+        };
         tracing::info!(topic, partition = %self.key.1, %term, ?end, "partition closed");
         end
     }

@@ -1,15 +1,23 @@
 //! The disk seam: everything that a bookie does to a data directory goes through [`Disk`] and [`DiskFile`], so that
 //! tests can lose unsynced bytes, refuse a write, or hold a sync.
 //!
-//! * `RealDisk`: a directory of the operating system.
-//! * `MemoryDisk`: bytes in memory that know what was synced; a crash gives a new disk without the rest.
-//! * `FaultyDisk`: wraps another, fails and holds calls on demand.
+//! * [`RealDisk`]: a directory of the operating system.
+//! * [`MemoryDisk`]: bytes in memory that know what was synced; a crash gives a new disk without the rest.
+//! * [`FaultyDisk`]: wraps another, fails and holds calls on demand.
 //!
 //! Calls block: they belong on a thread of their own or on the blocking pool, never on a task.
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+
+mod faulty;
+mod memory;
+mod real;
+
+pub use faulty::{FaultyDisk, Op};
+pub use memory::MemoryDisk;
+pub use real::RealDisk;
 
 /// A directory without sub-directories. File names are plain: no separators.
 ///
@@ -48,8 +56,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 /// write or a sync nothing is known about the bytes written since the last good sync, and no later sync makes up for
 /// it (K6).
 pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
-    /// Writes all parts, end to end, from `offset` on. The slices are used up. A short write is an error.
-    fn write_all_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
+    /// Writes all parts, end to end, from `offset` on. A short write is an error (K6).
+    fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// Reads up to `buffer.len()` bytes; 0 at or behind the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::mutation::Mutations;
+
 /// Sizes and times of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Bytes of one segment file. Default 64 MiB, minimum 64 KiB.
+    /// Bytes of one segment file, 16 KiB to 1 GiB; a larger record gets a file of its own size. Default 64 MiB.
     pub segment_bytes: u64,
     /// Bytes of the first segment after opening, zero-filled before the log takes appends; the next one is made in the
-    /// background meanwhile. Default 16 MiB.
+    /// background meanwhile. At least 16 KiB. Default 16 MiB.
     pub prefill_bytes: u64,
     /// Most bytes that are appended and not yet durable; whoever wants to append more waits. Default 64 MiB.
     pub queue_bytes: usize,
@@ -16,6 +18,22 @@ pub struct Config {
     pub window_bytes: usize,
     /// An idle log vouches for its last frame after this time (K8). Default 1 s.
     pub idle_mark: Duration,
+    /// Rules broken on purpose; none in production.
+    pub mutations: Mutations,
+}
+
+impl Config {
+    /// Why these settings cannot be used.
+    pub(super) fn validate(&self) -> Result<(), &'static str> {
+        let sizes = 16 << 10..=1 << 30;
+        if !sizes.contains(&self.segment_bytes) || !sizes.contains(&self.prefill_bytes) {
+            return Err("segment-bytes and prefill-bytes must be from 16 KiB to 1 GiB");
+        }
+        if self.queue_bytes == 0 {
+            return Err("queue-bytes must be above 0");
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -26,6 +44,7 @@ impl Default for Config {
             queue_bytes: 64 << 20,
             window_bytes: 64 << 20,
             idle_mark: Duration::from_secs(1),
+            mutations: Mutations::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum LogFailed {
     TooLarge {
         /// Its size.
         bytes: usize,
-        /// `caps::MAX_FRAME_BYTES`.
+        /// [`Log::MAX_RECORD_BYTES`](super::Log::MAX_RECORD_BYTES).
         limit: usize,
     },
 }
@@ -68,9 +68,6 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
-    /// This build has no log yet.
-    #[error("the log is not built yet")]
-    NotSupported,
 }
 
 /// Why entries cannot be read.

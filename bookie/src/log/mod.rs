@@ -9,20 +9,43 @@
 //! * Entries can be read as soon as they are durable.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId};
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::io::Disk;
 use crate::ledger::{LedgerState, Record};
 
+use committer::{Committer, Position};
+use format::{HEADER_BYTES, MAX_BODY_BYTES, Mark, Seed};
+use index::Index;
+use queue::{Effect, Queue, Queued};
+use reader::{Gathered, Reader};
+use segment::{Maker, Supply};
+use window::Window;
+
+mod committer;
 mod config;
 mod error;
+mod format;
+mod index;
+mod metrics;
+mod mutation;
+mod queue;
+mod reader;
+mod replay;
+mod segment;
+mod window;
 
 pub use config::Config;
 pub use error::{LogFailed, OpenError, ReadError};
+pub use mutation::{Mutation, Mutations};
 
 /// Whose log it is: stands in every segment's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,103 +83,238 @@ pub struct Opened {
     pub ledgers: BTreeMap<LedgerId, LedgerState>,
 }
 
-/// Room in the queue, taken before an append and given back when the record is durable.
+/// Room in the queue, taken before an append and given back when the record is durable, or with the permit.
 #[derive(Debug)]
-pub struct Permit {
-    bytes: usize,
-}
+pub struct Permit(Option<OwnedSemaphorePermit>);
 
 impl Permit {
     /// Takes up to `bytes` out of this permit, for a caller that appends several records on one reservation.
     #[must_use]
     pub fn split(&mut self, bytes: usize) -> Self {
-        let taken = bytes.min(self.bytes);
-        self.bytes -= taken;
-        Self { bytes: taken }
+        let Some(room) = &mut self.0 else { return Self(None) };
+        Self(room.split(bytes.min(room.num_permits())))
     }
 }
 
 /// Handle on a disk's log; clones are the same log. When the last is dropped, the log stops as in [`Log::shutdown`],
 /// but nobody waits for it.
 #[derive(Debug, Clone)]
-pub struct Log(Arc<std::convert::Infallible>);
+pub struct Log(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+/// What callers and the committer share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    seed: Seed,
+    queue: Queue,
+    durable: watch::Sender<Durable>,
+    index: RwLock<Index>,
+    window: Mutex<Window>,
+    reader: Reader,
+    /// Bounds the threads that wait for the disk.
+    reads: Semaphore,
+    segments: AtomicUsize,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        metrics::segments_removed(self.segments.load(Ordering::Relaxed));
+    }
+}
+
+/// Most reads that wait for one disk at a time.
+const MAX_READS: usize = 32;
 
 impl Log {
+    /// Largest record, by [`Log::cost`]. Every request that may arrive fits.
+    pub const MAX_RECORD_BYTES: usize = MAX_BODY_BYTES;
+
     /// Whether the disk holds a log, of whatever identity.
-    pub fn exists(_disk: &dyn Disk) -> std::io::Result<bool> {
-        Err(std::io::ErrorKind::Unsupported.into())
+    pub fn exists(disk: &dyn Disk) -> io::Result<bool> {
+        let is_segment =
+            |name: &String| matches!(segment::parse_name(name), Some(segment::Named::Segment(_)));
+        Ok(disk.list()?.iter().any(is_segment))
     }
 
-    /// Replays what is there, repairs a torn tail, and starts the log. Blocks.
+    /// Replays what is there, repairs a torn tail, and starts the log. Blocks. The log goes on in a new segment: what
+    /// a crash left behind is never written over.
     pub fn open(
-        _disk: Arc<dyn Disk>,
-        _identity: Identity,
-        _config: Config,
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        config: Config,
     ) -> Result<Opened, OpenError> {
-        Err(OpenError::NotSupported)
+        config.validate().map_err(OpenError::Config)?;
+        let found = replay::scan(&*disk, &identity, config.mutations)?;
+        found.repair.run(&*disk, config.mutations)?;
+
+        let seq = found.next_segment;
+        let seed = Seed::of(&identity);
+        let mutations = config.mutations;
+        let maker = Maker { disk: Arc::clone(&disk), identity, mutations };
+        let name = segment::file_name(seq);
+        let segment = maker
+            .make(seq, config.prefill_bytes, &AtomicBool::new(false))
+            .map_err(io_error("create", &name))?;
+        let supply = Supply::start(maker, &config, seq + 1)
+            .map_err(io_error("start a thread for", &name))?;
+
+        let shared = Arc::new(Shared {
+            seed,
+            queue: Queue::new(config.queue_bytes),
+            durable: watch::Sender::default(),
+            index: RwLock::new(found.index),
+            window: Mutex::new(Window::new(config.window_bytes)),
+            reader: Reader::new(disk, seed),
+            reads: Semaphore::new(MAX_READS),
+            segments: AtomicUsize::new(found.segments + 1),
+            config,
+        });
+        metrics::segments_added(found.segments + 1);
+        let at = Position { segment, offset: HEADER_BYTES as u64, next_frame: found.next_frame };
+        let mut committer = Committer::new(Arc::clone(&shared), supply, at);
+        // Vouches for all that was found, and makes the new segment's beginning unmistakable.
+        committer.mark(Mark::Opened).map_err(io_error("write", &name))?;
+        let thread = std::thread::Builder::new()
+            .name("log-committer".to_owned())
+            .spawn(move || committer.run())
+            .map_err(io_error("start a thread for", &name))?;
+        let handle = Handle { shared, committer: Mutex::new(Some(thread)) };
+        Ok(Opened { log: Self(Arc::new(handle)), ledgers: found.ledgers })
     }
 
-    /// What a record takes in the queue: the argument of [`Log::reserve`].
+    /// What a record takes in the queue and on the disk, bytes: the argument of [`Log::reserve`].
     pub fn cost(record: &Record) -> usize {
-        match record {
-            Record::Entries { entries, .. } => {
-                64 + entries.iter().map(|entry| 4 + entry.len()).sum::<usize>()
-            }
-            Record::RunStart { .. }
-            | Record::Seal { .. }
-            | Record::Closed { .. }
-            | Record::Tombstone => 64,
-        }
+        format::record_bytes(record)
     }
 
     /// Waits until `bytes` more fit in the queue (more than the queue holds count as a full queue). Whoever holds a
     /// permit must not wait here for another. Cancel-safe.
-    pub async fn reserve(&self, _bytes: usize) -> Result<Permit, LogFailed> {
-        match *self.0 {}
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, LogFailed> {
+        Ok(Permit(Some(self.0.shared.queue.reserve(bytes).await?)))
     }
 
     /// Puts a record at the end of the log; returns at once, in call order. The place is durable when
     /// [`Log::durable`] reaches it. Entries can be read from then on.
     pub fn append(
         &self,
-        _ledger: LedgerId,
-        _record: Record,
-        _permit: Permit,
+        ledger: LedgerId,
+        record: Record,
+        permit: Permit,
     ) -> Result<Lsn, LogFailed> {
-        match *self.0 {}
+        let bytes = format::record_bytes(&record);
+        if bytes > MAX_BODY_BYTES {
+            return Err(LogFailed::TooLarge { bytes, limit: MAX_BODY_BYTES });
+        }
+        let shared = &self.0.shared;
+        let head = format::encode_record(ledger, &record, shared.seed);
+        let (effect, entries) = match record {
+            Record::Entries { first, entries, .. } if !entries.is_empty() => {
+                (Effect::Entries(first), entries)
+            }
+            Record::Tombstone => (Effect::Tombstone, Vec::new()),
+            Record::Entries { .. }
+            | Record::RunStart { .. }
+            | Record::Seal { .. }
+            | Record::Closed { .. } => (Effect::None, Vec::new()),
+        };
+        let lsn = shared.queue.push(Queued { ledger, effect, head, entries, bytes, permit })?;
+        metrics::appended(bytes);
+        Ok(lsn)
     }
 
     /// The end of everything appended so far.
     pub fn tail(&self) -> Lsn {
-        match *self.0 {}
+        self.0.shared.queue.tail()
     }
 
-    /// The durable mark, to watch.
+    /// The durable mark, to watch. Once `failed` is set, `lsn` does not move any more.
     pub fn durable(&self) -> watch::Receiver<Durable> {
-        match *self.0 {}
+        self.0.shared.durable.subscribe()
     }
 
     /// Waits until everything up to `lsn` is on stable storage. Cancel-safe.
-    pub async fn wait_durable(&self, _lsn: Lsn) -> Result<(), LogFailed> {
-        match *self.0 {}
+    pub async fn wait_durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        let mut durable = self.durable();
+        let reached = durable.wait_for(|durable| durable.lsn >= lsn || durable.failed.is_some());
+        let reached = reached.await.expect("the log that is asked holds the sender").clone();
+        match reached.failed {
+            Some(failed) if reached.lsn < lsn => Err(failed),
+            _ => Ok(()),
+        }
     }
 
     /// Entries `from..=to` of a ledger, verbatim, consecutive, at least one, and no more than `max_bytes` unless the
-    /// first alone is larger; fewer when the disk does not hold the rest. Their digests are the caller's to verify.
-    /// Cancel-safe.
+    /// first alone is larger. May return fewer than there are. Their digests are the caller's to verify. Cancel-safe.
     pub async fn read(
         &self,
-        _ledger: LedgerId,
-        _from: EntryId,
-        _to: EntryId,
-        _max_bytes: usize,
+        ledger: LedgerId,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        match *self.0 {}
+        let shared = &self.0.shared;
+        let pieces = shared.index.read().find(ledger, from, to, max_bytes);
+        if pieces.is_empty() {
+            // Absence is certain only while everything appended is on its way (K1).
+            return match shared.durable.borrow().failed.clone() {
+                Some(failed @ LogFailed::Poisoned(_)) => Err(ReadError::Failed(failed)),
+                _ => Err(ReadError::Absent),
+            };
+        }
+        let mut gathered = Gathered::new(max_bytes);
+        reader::from_memory(&shared.window.lock(), &pieces, &mut gathered);
+        if !gathered.entries.is_empty() {
+            return Ok(gathered.entries);
+        }
+        let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
+        let shared = Arc::clone(shared);
+        let read = tokio::task::spawn_blocking(move || {
+            shared.reader.from_disk(ledger, &pieces, &mut gathered).map(|()| gathered.entries)
+        });
+        read.await.expect("reading does not panic, and a runtime that ends drops this future first")
     }
 
     /// Refuses further appends, makes durable what was accepted, writes the final mark, and waits for the log's
-    /// threads to end. The error that poisoned the log, if one did.
+    /// threads to end. The error that poisoned the log, if one did. Call it once; not cancel-safe, in that a second
+    /// call does not wait.
     pub async fn shutdown(&self) -> Result<(), LogFailed> {
-        match *self.0 {}
+        let shared = &self.0.shared;
+        shared.queue.close();
+        let mut durable = self.durable();
+        let ended = durable.wait_for(|durable| durable.failed.is_some());
+        let ended = ended.await.expect("the log that is asked holds the sender").clone();
+        let thread = self.0.committer.lock().take();
+        if let Some(thread) = thread {
+            // It has done its work; only the thread that makes segments may need a moment to notice.
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(LogFailed::Poisoned("the committer panicked".into()));
+            }
+        }
+        match ended.failed {
+            Some(failed @ LogFailed::Poisoned(_)) => Err(failed),
+            _ => Ok(()),
+        }
     }
 }
+
+/// An [`OpenError`] that names what was tried with which file.
+fn io_error(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> OpenError {
+    let what = format!("{what} {name}");
+    move |error| OpenError::Io { what, error }
+}
+
+#[cfg(test)]
+mod tests;

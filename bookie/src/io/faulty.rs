@@ -1,0 +1,177 @@
+//! A disk that fails or waits on demand, around any other. For tests.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Disk, DiskFile, Space};
+
+/// What can be made to fail or wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Op {
+    /// Creating a file, renaming or removing one.
+    Names,
+    /// Syncing the directory.
+    SyncDir,
+    /// A write, or a change of length.
+    Write,
+    /// Syncing a file.
+    Sync,
+    /// A read.
+    Read,
+}
+
+/// A disk around another; clones share their faults.
+#[derive(Debug, Clone)]
+pub struct FaultyDisk {
+    disk: Arc<dyn Disk>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    plans: Mutex<BTreeMap<Op, Plan>>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    /// This many calls from now one fails.
+    fail_after: Option<(u64, io::ErrorKind)>,
+    hold: bool,
+    waiting: usize,
+    calls: u64,
+}
+
+impl Faults {
+    fn pass(&self, op: Op) -> io::Result<()> {
+        let mut plans = self.plans.lock();
+        plans.entry(op).or_default().calls += 1;
+        while plans.entry(op).or_default().hold {
+            plans.entry(op).or_default().waiting += 1;
+            self.changed.notify_all();
+            self.changed.wait(&mut plans);
+            plans.entry(op).or_default().waiting -= 1;
+        }
+        let plan = plans.entry(op).or_default();
+        match plan.fail_after {
+            Some((0, kind)) => {
+                plan.fail_after = None;
+                Err(io::Error::new(kind, "injected"))
+            }
+            Some((left, kind)) => {
+                plan.fail_after = Some((left - 1, kind));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl FaultyDisk {
+    /// A disk that does what `disk` does, until told otherwise.
+    pub fn new(disk: impl Disk) -> Self {
+        Self { disk: Arc::new(disk), faults: Arc::default() }
+    }
+
+    /// After `good` more calls of this kind, one fails.
+    pub fn fail(&self, op: Op, good: u64, kind: io::ErrorKind) {
+        self.faults.plans.lock().entry(op).or_default().fail_after = Some((good, kind));
+    }
+
+    /// Calls of this kind wait until [`FaultyDisk::release`].
+    pub fn hold(&self, op: Op) {
+        self.faults.plans.lock().entry(op).or_default().hold = true;
+    }
+
+    /// Blocks until a call of this kind is being held.
+    pub fn wait_held(&self, op: Op) {
+        let mut plans = self.faults.plans.lock();
+        while plans.entry(op).or_default().waiting == 0 {
+            self.faults.changed.wait(&mut plans);
+        }
+    }
+
+    /// Lets calls of this kind go on.
+    pub fn release(&self, op: Op) {
+        self.faults.plans.lock().entry(op).or_default().hold = false;
+        self.faults.changed.notify_all();
+    }
+
+    /// How many calls of this kind there were.
+    pub fn calls(&self, op: Op) -> u64 {
+        self.faults.plans.lock().entry(op).or_default().calls
+    }
+
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultyFile { file, faults: Arc::clone(&self.faults) })
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.open(name)?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.faults.pass(Op::Names)?;
+        Ok(self.wrap(self.disk.create(name)?))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.faults.pass(Op::Names)?;
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.faults.pass(Op::Names)?;
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.faults.pass(Op::SyncDir)?;
+        self.disk.sync_dir()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Arc<dyn DiskFile>,
+    faults: Arc<Faults>,
+}
+
+impl DiskFile for FaultyFile {
+    fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.faults.pass(Op::Write)?;
+        self.file.write_all_at(offset, parts)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.faults.pass(Op::Read)?;
+        self.file.read_at(offset, buffer)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.faults.pass(Op::Sync)?;
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.faults.pass(Op::Write)?;
+        self.file.set_len(bytes)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+}

@@ -1,0 +1,180 @@
+//! The thread that makes records durable: takes what is queued, writes it as one frame, syncs once, moves the durable
+//! mark (protocol 5.3). No timer: what is appended during a flush is the next flush.
+//!
+//! One frame is in flight at a time, so `durable_upto` is always the frame before (K8 reads logs with more in flight,
+//! too). Order of events per flush: written, synced, findable in the index, mark moved, room in the queue given back.
+//!
+//! Any error is final: the log is poisoned, and this thread ends (K6). It ends the same way if it panics.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use geminga_proto::caps;
+use tokio::time::Instant;
+
+use super::error::LogFailed;
+use super::format::{self, FrameHead, Mark, Seed};
+use super::index::Place;
+use super::metrics;
+use super::mutation::Mutation;
+use super::queue::{Effect, Queued, Work};
+use super::segment::{Segment, Supply};
+use super::{Durable, Lsn, Shared, format::HEADER_BYTES};
+
+/// Where the log goes on.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) segment: Segment,
+    /// Where the next frame begins, bytes.
+    pub(super) offset: u64,
+    /// Its number.
+    pub(super) next_frame: u64,
+}
+
+/// The writer of one log; owned by its thread.
+#[derive(Debug)]
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    supply: Supply,
+    seed: Seed,
+    at: Position,
+    /// Whether the newest frame is a mark, so that no frame with records is without one that vouches for it.
+    vouched: bool,
+}
+
+/// Poisons the log if its thread ends in a panic.
+struct PoisonOnPanic(Arc<Shared>);
+
+impl Drop for PoisonOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("the committer panicked");
+        }
+    }
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, supply: Supply, at: Position) -> Self {
+        Self { seed: shared.seed, shared, supply, at, vouched: true }
+    }
+
+    /// Runs until the queue is closed and empty, or the log fails.
+    pub(super) fn run(mut self) {
+        let guard = PoisonOnPanic(Arc::clone(&self.shared));
+        if let Err(error) = self.serve() {
+            let segment = self.at.segment.seq;
+            guard.0.poison(&format!("cannot write log segment {segment:016x}: {error}"));
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let idle = (!self.vouched).then_some(self.shared.config.idle_mark);
+            match self.shared.queue.take(caps::MAX_FLUSH_BYTES, idle) {
+                Work::Records(records, last) => self.commit(records, last)?,
+                Work::Idle => self.mark(Mark::Idle)?,
+                Work::Closed => {
+                    self.mark(Mark::Shutdown)?;
+                    self.shared.end();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, records: Vec<Queued>, last: Lsn) -> io::Result<()> {
+        let started = Instant::now();
+        let mut body = Vec::with_capacity(records.len() * 2);
+        for record in &records {
+            body.push(record.head.clone());
+            body.extend(record.entries.iter().cloned());
+        }
+        let bytes: usize = records.iter().map(|record| record.bytes).sum();
+        let body_offset = self.write_frame(body, bytes)?;
+        self.vouched = false;
+        metrics::flushed(bytes, started.elapsed());
+        let permits = self.publish(records, body_offset);
+        self.shared.durable.send_replace(Durable { lsn: last, failed: None });
+        drop(permits);
+        Ok(())
+    }
+
+    /// Lets readers find what is durable now; the permits of the records.
+    fn publish(&self, records: Vec<Queued>, body_offset: u64) -> Vec<super::Permit> {
+        let mut permits = Vec::with_capacity(records.len());
+        let mut offset = body_offset;
+        let mut index = self.shared.index.write();
+        let mut window = self.shared.window.lock();
+        for record in records {
+            match record.effect {
+                Effect::Entries(first) => {
+                    let place = Place {
+                        segment: self.at.segment.seq,
+                        offset,
+                        length: u32::try_from(record.bytes).expect("a record fits in a frame"),
+                        head: u32::try_from(record.head.len()).expect("a record fits in a frame"),
+                    };
+                    index.insert(record.ledger, first, record.entries.len(), place);
+                    window.insert(place, first, record.entries);
+                }
+                Effect::Tombstone => index.remove(record.ledger),
+                Effect::None => {}
+            }
+            offset += record.bytes as u64;
+            permits.push(record.permit);
+        }
+        permits
+    }
+
+    /// Writes a frame without records, which vouches for the one before it.
+    pub(super) fn mark(&mut self, mark: Mark) -> io::Result<()> {
+        let body = format::encode_mark(mark);
+        let bytes = body.len();
+        self.write_frame(vec![body], bytes)?;
+        self.vouched = true;
+        Ok(())
+    }
+
+    /// Makes one frame durable; where its body begins in the segment.
+    fn write_frame(&mut self, body: Vec<Bytes>, bytes: usize) -> io::Result<u64> {
+        let length = format::frame_bytes(bytes) as u64;
+        if self.at.offset + length > self.at.segment.bytes && self.at.offset > HEADER_BYTES as u64 {
+            // All frames of this segment are durable: nothing is in flight when the next begins.
+            self.at.segment = self.supply.next()?;
+            self.at.offset = HEADER_BYTES as u64;
+            metrics::segments_added(1);
+            self.shared.segments.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        let head = FrameHead {
+            segment: self.at.segment.seq,
+            seq: self.at.next_frame,
+            durable_upto: self.at.next_frame - 1,
+        };
+        let parts = format::encode_frame(head, self.seed, body);
+        let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        self.at.segment.file.write_all_at(self.at.offset, &slices)?;
+        if !self.shared.config.mutations.is(Mutation::SkipSync) {
+            self.at.segment.file.sync_data()?;
+        }
+        let body_offset = self.at.offset + format::FRAME_HEAD_BYTES as u64;
+        self.at.offset += length;
+        self.at.next_frame += 1;
+        Ok(body_offset)
+    }
+}
+
+impl Shared {
+    /// K6: nothing is acknowledged any more.
+    fn poison(&self, why: &str) {
+        tracing::error!(why, "the log failed; the bookie must restart");
+        let failed = LogFailed::Poisoned(why.into());
+        self.queue.fail(failed.clone());
+        self.durable.send_modify(|durable| durable.failed = Some(failed));
+    }
+
+    /// Everything appended is durable and nothing more will come.
+    fn end(&self) {
+        self.durable.send_modify(|durable| durable.failed = Some(LogFailed::Closed));
+    }
+}

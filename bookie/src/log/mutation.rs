@@ -1,0 +1,43 @@
+//! Switches that break one rule each, so that its test can be seen to fail. They exist only with the test-only feature
+//! `mutations`; without it every rule holds.
+
+/// A rule of the log to break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// K3: move the durable mark without syncing.
+    SkipSync,
+    /// K7: do not sync the directory after a new segment got its name.
+    SkipDirSync,
+    /// K8: take every bad frame for a torn tail.
+    SkipLookAhead,
+    /// K5: report what was found without making sure that it is on stable storage.
+    TrustFoundTail,
+    /// 5.2: do not remove what a crash left behind the last good frame.
+    KeepStaleTail,
+}
+
+/// The rules that are broken; none in production.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mutations {
+    #[cfg(feature = "mutations")]
+    broken: Option<Mutation>,
+}
+
+impl Mutations {
+    /// Breaks one rule.
+    #[cfg(feature = "mutations")]
+    pub fn only(mutation: Mutation) -> Self {
+        Self { broken: Some(mutation) }
+    }
+
+    #[cfg(feature = "mutations")]
+    pub(super) fn is(self, mutation: Mutation) -> bool {
+        self.broken == Some(mutation)
+    }
+
+    #[cfg(not(feature = "mutations"))]
+    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
+    pub(super) fn is(self, _mutation: Mutation) -> bool {
+        false
+    }
+}

@@ -1,0 +1,187 @@
+//! Reads entries back: recent ones from memory, older ones from their segments. What the disk returns must be the
+//! record that the index promises, or it is corruption: never absence (K1).
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use geminga_proto::ids::LedgerId;
+use parking_lot::Mutex;
+
+use super::error::ReadError;
+use super::format::{EntriesHead, Seed};
+use super::index::{Piece, Place};
+use super::segment;
+use super::window::Window;
+use crate::io::{Disk, DiskFile};
+
+/// A record up to this size is read in one piece, whatever is wanted of it.
+const WHOLE_BYTES: u32 = 256 * 1024;
+
+/// Entries gathered for one answer.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) entries: Vec<Bytes>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Gathered {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { entries: Vec::new(), bytes: 0, max_bytes }
+    }
+
+    /// Whether another entry of `bytes` belongs to the answer: the first always does.
+    fn fits(&self, bytes: usize) -> bool {
+        self.entries.is_empty() || self.bytes + bytes <= self.max_bytes
+    }
+
+    /// Adds an entry; false when the answer is full without it.
+    fn push(&mut self, entry: Bytes) -> bool {
+        let fits = self.fits(entry.len());
+        if fits {
+            self.bytes += entry.len();
+            self.entries.push(entry);
+        }
+        fits
+    }
+}
+
+/// Takes the leading pieces that the window holds.
+pub(super) fn from_memory(window: &Window, pieces: &[Piece], gathered: &mut Gathered) {
+    for piece in pieces {
+        let Some((first, entries)) = window.get(&piece.place) else { return };
+        let skip = usize::try_from(piece.from.0 - first.0).expect("a piece is inside one record");
+        for entry in entries.iter().skip(skip).take(count(piece)) {
+            if !gathered.push(entry.clone()) {
+                return;
+            }
+        }
+    }
+}
+
+fn count(piece: &Piece) -> usize {
+    usize::try_from(piece.to.0 - piece.from.0 + 1).expect("a piece is inside one record")
+}
+
+/// Open segment files, a bounded number.
+#[derive(Debug)]
+pub(super) struct Reader {
+    disk: Arc<dyn Disk>,
+    seed: Seed,
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    open: HashMap<u64, Arc<dyn DiskFile>>,
+    order: VecDeque<u64>,
+}
+
+impl Reader {
+    /// Most files held open for reading.
+    const MAX_OPEN: usize = 128;
+
+    pub(super) fn new(disk: Arc<dyn Disk>, seed: Seed) -> Self {
+        Self { disk, seed, files: Mutex::default() }
+    }
+
+    /// Reads pieces in order until the answer is full. Blocks.
+    pub(super) fn from_disk(
+        &self,
+        ledger: LedgerId,
+        pieces: &[Piece],
+        gathered: &mut Gathered,
+    ) -> Result<(), ReadError> {
+        for piece in pieces {
+            let full = !self.piece(ledger, piece, gathered)?;
+            if full {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the answer is full.
+    fn piece(
+        &self,
+        ledger: LedgerId,
+        piece: &Piece,
+        gathered: &mut Gathered,
+    ) -> Result<bool, ReadError> {
+        let place = &piece.place;
+        let (head_bytes, record_bytes) = (place.head as usize, place.length as usize);
+        let whole = place.length <= WHOLE_BYTES;
+        let read = self.bytes(place, 0, if whole { record_bytes } else { head_bytes })?;
+        let head = EntriesHead::decode(&read, self.seed)
+            .map_err(|malformed| corrupt(place, malformed.0))?;
+        let skip = usize::try_from(piece.from.0 - head.first.0)
+            .map_err(|_| corrupt(place, "not the record that the index knows"))?;
+        let total: u64 = head.lengths.iter().map(|length| u64::from(*length)).sum();
+        if head.ledger != ledger
+            || head_bytes as u64 + total != u64::from(place.length)
+            || skip + count(piece) > head.lengths.len()
+        {
+            return Err(corrupt(place, "not the record that the index knows"));
+        }
+        let before: usize = head.lengths[..skip].iter().map(|length| *length as usize).sum();
+        let lengths = &head.lengths[skip..skip + count(piece)];
+        let (wanted, bytes) = take(lengths, gathered);
+        let start = head_bytes + before;
+        let mut body =
+            if whole { read.slice(start..start + bytes) } else { self.bytes(place, start, bytes)? };
+        for length in &lengths[..wanted] {
+            gathered.push(body.split_to(*length as usize));
+        }
+        Ok(wanted == lengths.len())
+    }
+
+    fn bytes(&self, place: &Place, from: usize, bytes: usize) -> Result<Bytes, ReadError> {
+        let segment = place.segment;
+        let read = || {
+            let mut buffer = BytesMut::zeroed(bytes);
+            self.file(segment)?.read_exact_at(place.offset + from as u64, &mut buffer)?;
+            Ok(buffer.freeze())
+        };
+        read().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => corrupt(place, "the file ends before"),
+            io::ErrorKind::NotFound => corrupt(place, "the file is gone"),
+            _ => ReadError::Io { segment, error },
+        })
+    }
+
+    fn file(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.files.lock().open.get(&segment) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open(&segment::file_name(segment))?;
+        let mut files = self.files.lock();
+        if files.open.insert(segment, Arc::clone(&file)).is_none() {
+            files.order.push_back(segment);
+        }
+        if files.order.len() > Self::MAX_OPEN
+            && let Some(oldest) = files.order.pop_front()
+        {
+            files.open.remove(&oldest);
+        }
+        Ok(file)
+    }
+}
+
+/// How many of these entries still belong to the answer, and their bytes.
+fn take(lengths: &[u32], gathered: &Gathered) -> (usize, usize) {
+    let mut bytes = 0;
+    for (taken, length) in lengths.iter().enumerate() {
+        let first = taken == 0 && gathered.entries.is_empty();
+        if !first && gathered.bytes + bytes + *length as usize > gathered.max_bytes {
+            return (taken, bytes);
+        }
+        bytes += *length as usize;
+    }
+    (lengths.len(), bytes)
+}
+
+fn corrupt(place: &Place, why: &'static str) -> ReadError {
+    ReadError::Corrupt { segment: place.segment, offset: place.offset, why }
+}

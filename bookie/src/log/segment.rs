@@ -1,0 +1,172 @@
+//! Segment files: names, creation, and a supply of them made ahead of need.
+//!
+//! A segment is made under another name: header, then zeros up to its size, synced; only then it gets its name, and
+//! the directory is synced (K7). So a file with a segment's name always has a whole header, and appends overwrite
+//! blocks that were written before, which is what makes a sync cheap.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::format::{self, HEADER_BYTES};
+use super::mutation::{Mutation, Mutations};
+use super::{Config, Identity};
+use crate::io::{Disk, DiskFile};
+
+const ZEROS: &[u8] = &[0; 1 << 20];
+/// Zeros are synced in steps, so that they never pile up in front of a group commit.
+const SYNC_BYTES: u64 = 8 << 20;
+
+/// A segment that takes appends.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) seq: u64,
+    pub(super) file: Arc<dyn DiskFile>,
+    /// Bytes up to which it is filled.
+    pub(super) bytes: u64,
+}
+
+/// What a file of the directory is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A segment.
+    Segment(u64),
+    /// One that was being made.
+    Unfinished(u64),
+}
+
+/// The file of a segment.
+pub(super) fn file_name(seq: u64) -> String {
+    format!("{seq:016x}.log")
+}
+
+/// Its file while it is being made.
+pub(super) fn unfinished_name(seq: u64) -> String {
+    format!("{seq:016x}.new")
+}
+
+/// What a name says; `None` for files of others.
+pub(super) fn parse_name(name: &str) -> Option<Named> {
+    let (digits, extension) = name.split_once('.')?;
+    let seq = u64::from_str_radix(digits, 16).ok()?;
+    let named = match extension {
+        "log" => Named::Segment(seq),
+        "new" => Named::Unfinished(seq),
+        _ => return None,
+    };
+    let canonical =
+        digits.len() == 16 && !digits.bytes().any(|b| b.is_ascii_uppercase() || b == b'+');
+    canonical.then_some(named)
+}
+
+/// Makes segments of one log.
+#[derive(Debug, Clone)]
+pub(super) struct Maker {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) identity: Identity,
+    pub(super) mutations: Mutations,
+}
+
+impl Maker {
+    /// A new segment of `bytes`; gives up when `stop` is set.
+    pub(super) fn make(&self, seq: u64, bytes: u64, stop: &AtomicBool) -> io::Result<Segment> {
+        let unfinished = unfinished_name(seq);
+        let file = self.disk.create(&unfinished)?;
+        let header = format::encode_header(&self.identity, seq);
+        file.write_all_at(0, &[IoSlice::new(&header)])?;
+        let mut at = HEADER_BYTES as u64;
+        while at < bytes {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let step = (bytes - at).min(ZEROS.len() as u64);
+            file.write_all_at(at, &[IoSlice::new(&ZEROS[..step as usize])])?;
+            if (at + step) / SYNC_BYTES > at / SYNC_BYTES {
+                file.sync_data()?;
+            }
+            at += step;
+        }
+        file.sync_data()?;
+        self.disk.rename(&unfinished, &file_name(seq))?;
+        if !self.mutations.is(Mutation::SkipDirSync) {
+            self.disk.sync_dir()?;
+        }
+        Ok(Segment { seq, file, bytes })
+    }
+}
+
+/// A thread that keeps one segment ready.
+#[derive(Debug)]
+pub(super) struct Supply {
+    ready: Option<Receiver<io::Result<Segment>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supply {
+    /// Starts with segment `first`.
+    pub(super) fn start(maker: Maker, config: &Config, first: u64) -> io::Result<Self> {
+        // No room in the channel: one is made, and the next once that one is taken.
+        let (give, ready) = sync_channel(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (bytes, stopped) = (config.segment_bytes, Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("log-supply".to_owned())
+            .spawn(move || keep_ready(&maker, bytes, first, &stopped, &give))?;
+        Ok(Self { ready: Some(ready), stop, thread: Some(thread) })
+    }
+
+    /// The next segment; waits while it is being made.
+    pub(super) fn next(&self) -> io::Result<Segment> {
+        let gone = || io::Error::other("the thread that makes segments ended");
+        let ready = self.ready.as_ref().ok_or_else(gone)?;
+        ready.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Supply {
+    /// Ends the thread and waits for it. A segment that is ready stays on the disk, empty.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ready = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that makes log segments panicked");
+        }
+    }
+}
+
+fn keep_ready(
+    maker: &Maker,
+    bytes: u64,
+    first: u64,
+    stop: &AtomicBool,
+    give: &SyncSender<io::Result<Segment>>,
+) {
+    for seq in first.. {
+        let made = maker.make(seq, bytes, stop);
+        let failed = made.is_err();
+        if give.send(made).is_err() || failed {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(parse_name(&file_name(0x2a)), Some(Named::Segment(0x2a)));
+        assert_eq!(parse_name(&unfinished_name(u64::MAX)), Some(Named::Unfinished(u64::MAX)));
+        for other in
+            ["cookie", "lock", "2a.log", "000000000000002A.log", "+00000000000002a.log", ".log"]
+        {
+            assert_eq!(parse_name(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Reads: what is returned, from memory and from the disk, and what is certain about absence (K1).
+
+use super::*;
+
+/// With and without a window, reads must agree.
+fn configs() -> [Config; 2] {
+    [small(), Config { window_bytes: 0, ..small() }]
+}
+
+#[tokio::test]
+async fn reads_are_verbatim_and_bounded() {
+    for config in configs() {
+        let log = open_with(MemoryDisk::new(), config).unwrap().log;
+        append(&log, LEDGER, entries(LEDGER, 0, 5, 100)).await;
+        append(&log, LedgerId(2), entries(LedgerId(2), 0, 3, 100)).await;
+        append_durably(&log, LEDGER, entries(LEDGER, 5, 5, 100)).await;
+        for from in 0..10 {
+            assert_reads(&log, LEDGER, from, 9, 100).await;
+        }
+        let read = async |from, to, max_bytes| {
+            log.read(LEDGER, EntryId(from), EntryId(to), max_bytes).await.unwrap().len()
+        };
+        assert_eq!(read(1, 9, 0).await, 1, "one entry at least");
+        assert_eq!(read(1, 9, 299).await, 2);
+        assert_eq!(read(1, 9, 300).await, 3);
+        assert_eq!(read(3, 9, 400).await, 4, "over two records");
+        assert_eq!(read(3, 6, 4000).await, 4);
+        assert_eq!(read(4, 4, 4000).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn absence_is_certain() {
+    for config in configs() {
+        let log = open_with(MemoryDisk::new(), config).unwrap().log;
+        append(&log, LEDGER, entries(LEDGER, 0, 2, 10)).await;
+        append_durably(&log, LEDGER, entries(LEDGER, 4, 1, 10)).await;
+        let absent = async |ledger, from| {
+            let read = log.read(ledger, EntryId(from), EntryId(9), 1000).await;
+            matches!(read, Err(ReadError::Absent))
+        };
+        assert_eq!(log.read(LEDGER, EntryId(0), EntryId(9), 1000).await.unwrap().len(), 2);
+        assert!(absent(LEDGER, 2).await && absent(LEDGER, 5).await && absent(LedgerId(2), 0).await);
+        assert!(!absent(LEDGER, 4).await);
+        append_durably(&log, LEDGER, Record::Tombstone).await;
+        assert!(absent(LEDGER, 0).await, "a deleted ledger's entries are gone");
+    }
+}
+
+/// A record too large to be read whole, larger than a segment, and more than the window takes.
+#[tokio::test]
+async fn large_records() {
+    let disk = MemoryDisk::new();
+    let log = open_with(disk.clone(), Config { window_bytes: 0, ..small() }).unwrap().log;
+    append(&log, LEDGER, entries(LEDGER, 0, 10, 100_000)).await;
+    append_durably(&log, LEDGER, entries(LEDGER, 10, 1, 6_000_000)).await;
+    assert_reads(&log, LEDGER, 3, 9, 100_000).await;
+    let two = log.read(LEDGER, EntryId(7), EntryId(9), 200_000).await.unwrap();
+    assert_eq!(two, [entry(LEDGER, 7, 100_000), entry(LEDGER, 8, 100_000)]);
+    let opened = open(&disk.crash());
+    let last = opened.log.read(LEDGER, EntryId(10), EntryId(10), 1).await.unwrap();
+    assert_eq!(last, [entry(LEDGER, 10, 6_000_000)]);
+}
+
+/// K1: what cannot be read is not absent.
+#[tokio::test]
+async fn damage_is_not_absence() {
+    let disk = MemoryDisk::new();
+    let faulty = FaultyDisk::new(disk.clone());
+    let log = open_with(faulty.clone(), Config { window_bytes: 0, ..small() }).unwrap().log;
+    append_durably(&log, LEDGER, entries(LEDGER, 0, 2, 100)).await;
+    let read = async || log.read(LEDGER, EntryId(1), EntryId(1), 1000).await;
+    faulty.fail(Op::Read, 0, io::ErrorKind::Other);
+    assert!(matches!(read().await, Err(ReadError::Io { segment: 1, .. })));
+    assert_eq!(read().await.unwrap(), [entry(LEDGER, 1, 100)]);
+    let (_, offset, _) = frames(&disk, 1)[1];
+    disk.damage(&segment::file_name(1), offset + format::FRAME_HEAD_BYTES + 44, 1);
+    assert!(matches!(read().await, Err(ReadError::Corrupt { segment: 1, .. })));
+    disk.open(&segment::file_name(1)).unwrap().set_len(4096).unwrap();
+    assert!(matches!(read().await, Err(ReadError::Corrupt { segment: 1, .. })));
+}

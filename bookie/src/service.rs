@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::handle::BookieHandle;
 use crate::identity::{self, BootError, BootedDisk};
-use crate::io::Disk;
+use crate::io::{Disk, RealDisk};
 use crate::ledger::{Checker, DiskLedgers, DiskParts};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
@@ -275,14 +275,9 @@ fn open_log_blocking(
     let dir = booted.dir.path().to_owned();
     let failed = |source| StartError::Disk { dir: dir.clone(), source };
     let path = booted.dir.make_log().map_err(BootError::from)?;
-    let disk = open_disk(&path).map_err(failed)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path).map_err(failed)?);
     let opened = Log::open(Arc::clone(&disk), identity, config)
         .map_err(|source| StartError::Log { dir: dir.clone(), source })?;
     booted.in_service().map_err(BootError::from)?;
     Ok((disk, opened, booted))
-}
-
-/// The directory's disk: not built yet, so no bookie starts.
-fn open_disk(_path: &std::path::Path) -> io::Result<Arc<dyn Disk>> {
-    Err(io::ErrorKind::Unsupported.into())
 }

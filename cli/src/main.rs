@@ -11,7 +11,6 @@ mod config;
 mod exit;
 mod http;
 mod logging;
-mod metadata;
 mod progress;
 mod record;
 mod server;

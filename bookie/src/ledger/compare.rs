@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use geminga_proto::bookie::{Code, WriteReply};
-use geminga_proto::ids::{EntryId, LedgerId};
+use geminga_proto::entry;
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use tokio::sync::Semaphore;
 
 use super::owner::io_error;
@@ -27,6 +28,7 @@ pub(super) enum Compared {
 /// One comparison.
 #[derive(Debug)]
 pub(super) struct Compare {
+    pub(super) cluster: ClusterUuid,
     pub(super) log: Log,
     pub(super) turns: Arc<Semaphore>,
     pub(super) ledger: LedgerId,
@@ -55,7 +57,7 @@ impl Compare {
             for stored in &stored {
                 let Some((sent, rest)) = left.split_first() else { break };
                 if sent != stored {
-                    return Compared::Refused(self.conflict(next));
+                    return Compared::Refused(self.differs(next, stored));
                 }
                 (left, next) = (rest, next.next());
             }
@@ -63,9 +65,13 @@ impl Compare {
         Compared::Equal
     }
 
-    /// Two writers, an id used twice, or corruption: a human must look.
-    fn conflict(&self, entry: EntryId) -> WriteReply {
+    /// Two writers, an id used twice, or a stored copy that has rotted: a human must look.
+    fn differs(&self, entry: EntryId, stored: &Bytes) -> WriteReply {
         metrics::damaged();
+        if let Err(error) = entry::decode_expecting(self.cluster, self.ledger, entry, stored) {
+            tracing::error!(ledger = %self.ledger, entry = entry.0, %error, "a stored entry is damaged");
+            return WriteReply::refusal(Code::Corrupt, format!("entry {entry}: {error}"));
+        }
         tracing::error!(ledger = %self.ledger, entry = entry.0, "an entry was sent again with other content; the stored one is kept");
         WriteReply::refusal(Code::Conflict, format!("entry {entry} is stored with other content"))
     }

@@ -175,3 +175,6 @@ fn shard_of(ledger: LedgerId, shards: usize) -> usize {
     let mixed = ledger.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     usize::try_from(mixed).expect("32 bits fit") % shards
 }
+
+#[cfg(test)]
+mod tests;

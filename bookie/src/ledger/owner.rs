@@ -271,6 +271,7 @@ impl Owner {
         equal: WriteReply,
     ) {
         let compare = Compare {
+            cluster: self.parts.me.cluster,
             log: self.parts.log.clone(),
             turns: Arc::clone(&self.parts.comparing),
             ledger,

@@ -11,6 +11,7 @@ mod config;
 mod exit;
 mod http;
 mod logging;
+mod metadata;
 mod progress;
 mod record;
 mod server;

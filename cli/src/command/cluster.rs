@@ -1,9 +1,15 @@
 //! `geminga cluster`: the cluster as a whole.
 
 use clap::Subcommand;
+use geminga_metastore::cluster;
+use geminga_runtime::{SystemClock, SystemRandom};
+use serde::Serialize;
 
 use crate::args::{ClientArgs, PrintArgs};
 use crate::config::MetastoreUrl;
+use crate::exit::Failure;
+use crate::view::View;
+use crate::{metadata, server};
 
 /// Arguments of `geminga cluster`.
 #[derive(Debug, clap::Args)]
@@ -33,4 +39,34 @@ pub(crate) enum Action {
         #[command(flatten)]
         client: ClientArgs,
     },
+}
+
+/// Does what is asked.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Action::Init { metastore, print } => server::block_on(init(metastore, print)),
+        Action::Status { .. } => {
+            Err(Failure::new("`geminga cluster status` is not built into this version"))
+        }
+    }
+}
+
+/// What `geminga cluster init` made.
+#[derive(Debug, Serialize)]
+struct Made {
+    cluster: String,
+    metastore: String,
+}
+
+impl View for Made {
+    fn text(&self) -> String {
+        let Self { cluster, metastore } = self;
+        format!("Cluster {cluster} is created in {metastore}.\n")
+    }
+}
+
+async fn init(metastore: MetastoreUrl, print: PrintArgs) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore).await?;
+    let made = cluster::init(&*store, &SystemRandom, &SystemClock).await?;
+    Made { cluster: made.uuid.to_string(), metastore: metastore.to_string() }.print(print)
 }

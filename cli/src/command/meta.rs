@@ -1,9 +1,18 @@
 //! `geminga meta`: the metadata store, for people.
 
+use std::fmt::Write;
+
 use clap::Subcommand;
+use geminga_metastore::dump::{self, Value};
+use geminga_metastore::{KeyValue, Versioned};
+use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::args::PrintArgs;
 use crate::config::MetastoreUrl;
+use crate::exit::Failure;
+use crate::view::View;
+use crate::{metadata, server};
 
 /// Arguments of `geminga meta`.
 #[derive(Debug, clap::Args)]
@@ -30,4 +39,125 @@ pub(crate) enum Action {
         #[command(flatten)]
         print: PrintArgs,
     },
+}
+
+/// Does what is asked.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Action::Dump { metastore, prefix, print } => {
+            server::block_on(dump(metastore, prefix, print))
+        }
+    }
+}
+
+async fn dump(metastore: MetastoreUrl, prefix: String, print: PrintArgs) -> Result<(), Failure> {
+    let range = metadata::list(&metastore, &prefix).await?;
+    if range.items.is_empty() && prefix.is_empty() {
+        return Err(Failure::new(format!(
+            "there is nothing in {metastore}: correct the name of the cluster, or run `geminga cluster init`"
+        ))
+        .because("NO_CLUSTER"));
+    }
+    let keys = range.items.into_iter().map(Key::from).collect();
+    Dump { revision: range.revision.0, keys }.print(print)
+}
+
+/// Everything under a prefix, as of one revision.
+#[derive(Debug, Serialize)]
+struct Dump {
+    revision: i64,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug, Serialize)]
+struct Key {
+    key: String,
+    kind: &'static str,
+    version: i64,
+    created: i64,
+    value: Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid: Option<String>,
+}
+
+impl From<KeyValue> for Key {
+    fn from(KeyValue { key, value: Versioned { value, version, created } }: KeyValue) -> Self {
+        let described = dump::describe(&key, &value);
+        Self {
+            key,
+            kind: described.kind,
+            version: version.0,
+            created: created.0,
+            value: json(described.value),
+            invalid: described.invalid,
+        }
+    }
+}
+
+impl View for Dump {
+    /// A line a key, so that `grep` finds it.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Key { key, version, value, invalid, .. } in &self.keys {
+            let invalid =
+                invalid.as_ref().map_or_else(String::new, |why| format!("  INVALID: {why}"));
+            writeln!(text, "{key}  v{version}  {value}{invalid}").expect("memory takes it");
+        }
+        text
+    }
+}
+
+fn json(value: Value) -> Json {
+    match value {
+        Value::None => Json::Null,
+        Value::Flag(flag) => flag.into(),
+        Value::Number(number) => match (u64::try_from(number), i64::try_from(number)) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(number)) => number.into(),
+            // No field is that wide.
+            _ => number.to_string().into(),
+        },
+        Value::Text(text) => text.into(),
+        Value::List(values) => values.into_iter().map(json).collect(),
+        Value::Fields(fields) => {
+            fields.into_iter().map(|(name, value)| (name, json(value))).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use geminga_metastore::record::{Coordinator, PartitionTerm};
+    use geminga_metastore::{Revision, Version, keys};
+    use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
+
+    use super::*;
+
+    fn stored(key: &str, value: Bytes) -> KeyValue {
+        let value = Versioned { value, version: Version(7), created: Revision(3) };
+        KeyValue { key: key.to_owned(), value }
+    }
+
+    #[test]
+    fn a_dump_is_lines_for_people_and_json_for_programs() {
+        let term = keys::term(TopicId::default(), PartitionIndex(2));
+        let record = PartitionTerm { term: Term(4), broker: None }.encode();
+        let keys = [
+            stored(keys::COORDINATOR, Coordinator { broker: BrokerId(5) }.encode()),
+            stored(&term, record),
+            stored(keys::CLUSTER, Bytes::from_static(b"\xff")),
+        ];
+        let dump = Dump { revision: 9, keys: keys.into_iter().map(Key::from).collect() };
+        let text = dump.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], r#"coordinator  v7  {"broker":5}"#);
+        assert_eq!(lines[1], format!(r#"{term}  v7  {{"broker":null,"term":4}}"#));
+        assert!(lines[2].starts_with(r#"cluster  v7  {"bytes":"ff"}  INVALID: "#), "{text}");
+        let json = serde_json::to_value(&dump).expect("plain data");
+        assert_eq!(json["revision"], 9);
+        assert_eq!(json["keys"][1]["kind"], "term");
+        assert_eq!(json["keys"][1]["value"]["broker"], Json::Null);
+        assert_eq!(json["keys"][0].get("invalid"), None);
+    }
 }

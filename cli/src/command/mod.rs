@@ -21,12 +21,12 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Standalone(args) => return standalone::run(args),
         Command::Bookie(args) => return bookie::run(args),
         Command::Serving(args) => return serving::run(args),
+        Command::Cluster(args) => return cluster::run(args),
+        Command::Meta(args) => return meta::run(args),
         Command::Topic(_) => "topic",
         Command::Produce(_) => "produce",
         Command::Consume(_) => "consume",
         Command::Group(_) => "group",
-        Command::Cluster(_) => "cluster",
-        Command::Meta(_) => "meta",
         Command::Perf(_) => "perf",
     };
     Err(Failure::new(format!("`geminga {name}` is not built into this version")))

@@ -1,5 +1,7 @@
 //! The binary as a process, without any server: help, exit codes, and where settings come from.
 
+mod metadata;
+
 use std::process::{Command, Output};
 
 fn geminga(args: &[&str], variables: &[(&str, &str)]) -> Output {

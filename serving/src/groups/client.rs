@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use super::coordinator::Shards;
 use super::request::{JoinAnswer, Request};
 use super::types::{Caller, Commit, Committed, Join, TopicPartition};
-use super::view::{Owner, Placement};
+use super::view::Owner;
 use super::wire;
 use crate::router::Router;
 

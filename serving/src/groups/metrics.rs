@@ -28,3 +28,26 @@ pub(crate) fn serving(shard: u32, serving: bool) {
     let value = if serving { 1.0 } else { 0.0 };
     gauge!("geminga_group_shard_served", "shard" => shard.to_string()).set(value);
 }
+
+/// Bytes of records were sent to a member of a group.
+pub(crate) fn consumed(bytes: i64) {
+    counter!("geminga_consumed_bytes_total").increment(bytes.unsigned_abs());
+}
+
+/// Counts a consumer's stream for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct ConsumerStream;
+
+impl ConsumerStream {
+    /// A stream was opened.
+    pub(crate) fn opened() -> Self {
+        gauge!("geminga_consumer_streams").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for ConsumerStream {
+    fn drop(&mut self) {
+        gauge!("geminga_consumer_streams").decrement(1.0);
+    }
+}

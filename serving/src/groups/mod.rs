@@ -15,7 +15,7 @@ pub(crate) mod fakes;
 mod image;
 pub mod limits;
 pub mod machine;
-mod metrics;
+pub(crate) mod metrics;
 pub mod record;
 pub mod request;
 pub mod types;

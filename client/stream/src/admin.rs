@@ -1,0 +1,388 @@
+//! Topics, groups and the cluster: one call each. What only asks is repeated while things move; what changes something
+//! is repeated only when it surely was not done.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use geminga_proto::caps;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_proto::v1::cluster_client::ClusterClient;
+use geminga_proto::v1::groups_client::GroupsClient;
+use geminga_proto::v1::topics_client::TopicsClient;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::backoff;
+use crate::client::Client;
+use crate::error::{Error, never_sent};
+
+/// What a new topic is to be; see [`Admin::create_topic`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions, for ever.
+    pub partitions: u32,
+    /// Copies; `None` = the server's default.
+    pub write_quorum: Option<u32>,
+    /// Copies on stable storage before a record is acknowledged; `None` = the server's default.
+    pub ack_quorum: Option<u32>,
+    /// Accept a single copy, with which the loss of one disk loses records.
+    pub allow_single_copy: bool,
+    /// Configs by their Kafka names.
+    pub configs: HashMap<String, String>,
+}
+
+/// A place in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetAt {
+    /// The first record there is.
+    Earliest,
+    /// After the last committed record: the high watermark.
+    Latest,
+    /// The first record of this time or later, milliseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+/// Whether a call may be repeated when its outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Always,
+    IfNotDone,
+}
+
+/// Calls to any broker of the cluster. Each is repeated for at most the timeouts of
+/// [`ClientConfig`](crate::ClientConfig). Dropping a call's future does not take back what it sent.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    client: Client,
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// `TOPIC_EXISTS`, `INVALID_…`, `NOT_ENOUGH_BOOKIES`, `NOT_ENOUGH_LIVE_BOOKIES`.
+    pub async fn create_topic(&self, topic: NewTopic) -> Result<v1::TopicSummary, Error> {
+        let request = v1::CreateTopicRequest {
+            name: topic.name,
+            partitions: topic.partitions,
+            write_quorum: topic.write_quorum.unwrap_or(0),
+            ack_quorum: topic.ack_quorum.unwrap_or(0),
+            allow_single_copy: topic.allow_single_copy,
+            configs: topic.configs,
+        };
+        let answer = self
+            .call(Repeat::IfNotDone, |channel| {
+                let request = request.clone();
+                async move { topics(channel).create_topic(request).await }
+            })
+            .await?;
+        Ok(answer.topic.unwrap_or_default())
+    }
+
+    /// All topics; those that the cluster keeps for itself only when asked for.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_topics(&self, internal: bool) -> Result<Vec<v1::TopicSummary>, Error> {
+        let request = v1::ListTopicsRequest { include_internal: internal };
+        let answer =
+            self.call(Repeat::Always, |channel| async move {
+                topics(channel).list_topics(request).await
+            })
+            .await?;
+        Ok(answer.topics)
+    }
+
+    /// A topic's partitions, their owners and segments.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`.
+    pub async fn describe_topic(&self, name: &str) -> Result<v1::DescribeTopicResponse, Error> {
+        self.call(Repeat::Always, |channel| {
+            let request = v1::DescribeTopicRequest { name: name.to_owned() };
+            async move { topics(channel).describe_topic(request).await }
+        })
+        .await
+    }
+
+    /// Deletes a topic and all its records.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        self.call(Repeat::IfNotDone, |channel| {
+            let request = v1::DeleteTopicRequest { name: name.to_owned() };
+            async move { topics(channel).delete_topic(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The offset of a place in each of `partitions`; in all when empty. Ascending by partition.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`; the error of a partition that did not become ready in time.
+    pub async fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        at: OffsetAt,
+    ) -> Result<Vec<(u32, i64)>, Error> {
+        use v1::list_offsets_request::At;
+        let at = match at {
+            OffsetAt::Earliest => At::Earliest(true),
+            OffsetAt::Latest => At::Latest(true),
+            OffsetAt::Timestamp(ms) => At::TimestampMs(ms),
+        };
+        let mut answer = self
+            .call(Repeat::Always, |channel| {
+                let request = v1::ListOffsetsRequest {
+                    topic: topic.to_owned(),
+                    partitions: partitions.to_vec(),
+                    at: Some(at),
+                    direct: false,
+                };
+                async move {
+                    let answer = topics(channel).list_offsets(request).await?;
+                    // The error of one partition is repeated as if it were the whole call's.
+                    match answer.get_ref().offsets.iter().find_map(|o| o.error.as_ref()) {
+                        Some(error) => Err(ApiError::from_proto(error).to_status()),
+                        None => Ok(answer),
+                    }
+                }
+            })
+            .await?
+            .offsets;
+        answer.sort_by_key(|offset| offset.partition);
+        Ok(answer.into_iter().map(|o| (o.partition, o.offset)).collect())
+    }
+
+    /// All consumer groups.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_groups(&self) -> Result<Vec<v1::GroupSummary>, Error> {
+        let answer = self
+            .call(Repeat::Always, |channel| async move {
+                groups(channel).list_groups(v1::ListGroupsRequest {}).await
+            })
+            .await?;
+        Ok(answer.groups)
+    }
+
+    /// A group's members, offsets and lag.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`.
+    pub async fn describe_group(&self, group: &str) -> Result<v1::DescribeGroupResponse, Error> {
+        self.call(Repeat::Always, |channel| {
+            let request = v1::DescribeGroupRequest { group: group.to_owned() };
+            async move { groups(channel).describe_group(request).await }
+        })
+        .await
+    }
+
+    /// Deletes a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `GROUP_NOT_EMPTY`.
+    pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        self.call(Repeat::IfNotDone, |channel| {
+            let request = v1::DeleteGroupRequest { group: group.to_owned() };
+            async move { groups(channel).delete_group(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Sets the offsets of a group without members in all partitions of a topic.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_EMPTY`, `UNKNOWN_TOPIC`.
+    pub async fn reset_offsets(
+        &self,
+        group: &str,
+        topic: &str,
+        to: v1::reset_offsets_request::To,
+    ) -> Result<Vec<v1::GroupOffset>, Error> {
+        let answer = self
+            .call(Repeat::Always, |channel| {
+                let (group, topic) = (group.to_owned(), topic.to_owned());
+                let request = v1::ResetOffsetsRequest { group, topic, to: Some(to) };
+                async move { groups(channel).reset_offsets(request).await }
+            })
+            .await?;
+        Ok(answer.offsets)
+    }
+
+    /// The offsets that a group has committed: in `topics`, or in all when empty.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`.
+    pub async fn fetch_offsets(
+        &self,
+        group: &str,
+        topics: &[String],
+    ) -> Result<Vec<v1::GroupOffset>, Error> {
+        let answer = self
+            .call(Repeat::Always, |channel| {
+                let request =
+                    v1::FetchOffsetsRequest { group: group.to_owned(), topics: topics.to_vec() };
+                async move { groups(channel).fetch_offsets(request).await }
+            })
+            .await?;
+        Ok(answer.offsets)
+    }
+
+    /// Commits offsets of a group without members: for readers that choose their partitions.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_EMPTY`.
+    pub async fn commit_offsets(
+        &self,
+        group: &str,
+        offsets: Vec<v1::CommitOffset>,
+    ) -> Result<(), Error> {
+        self.call(Repeat::Always, |channel| {
+            let (group, offsets) = (group.to_owned(), offsets.clone());
+            let request = v1::CommitOffsetsRequest { group, offsets };
+            async move { groups(channel).commit_offsets(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Brokers, bookies and defaults.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn cluster_status(&self) -> Result<v1::GetStatusResponse, Error> {
+        self.call(Repeat::Always, |channel| async move {
+            cluster(channel).get_status(v1::GetStatusRequest {}).await
+        })
+        .await
+    }
+
+    /// Who owns the partitions of `topics`, or of all when empty, from a broker's cache.
+    ///
+    /// # Errors
+    /// As every call; a topic that does not exist is in the answer and says so.
+    pub async fn metadata(&self, topics: &[String]) -> Result<v1::GetMetadataResponse, Error> {
+        self.call(Repeat::Always, |channel| {
+            let request = v1::GetMetadataRequest { topics: topics.to_vec() };
+            async move { cluster(channel).get_metadata(request).await }
+        })
+        .await
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`.
+    pub async fn partitions(&self, topic: &str) -> Result<u32, Error> {
+        let metadata = self.metadata(&[topic.to_owned()]).await?;
+        let known = metadata.topics.into_iter().find(|t| t.topic == topic && t.exists);
+        if let Some(known) = known
+            && let Ok(count @ 1..) = u32::try_from(known.owners.len())
+        {
+            return Ok(count);
+        }
+        // A cache may be behind: ask for the topic itself before saying that there is none.
+        let described = self.describe_topic(topic).await?;
+        match described.topic.map_or(0, |summary| summary.partitions) {
+            0 => {
+                let message = format!("topic `{topic}` has no partitions");
+                Err(ApiError::new(Reason::UnknownTopic, message).into())
+            }
+            count => Ok(count),
+        }
+    }
+
+    /// Calls until it succeeds, is refused for good, or the time is over.
+    async fn call<T, F>(&self, repeat: Repeat, ask: impl Fn(Channel) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let config = self.client.config();
+        let begin = Instant::now();
+        let mut failures = 0;
+        loop {
+            let left = config.request_timeout.saturating_sub(begin.elapsed());
+            let asked = tokio::time::timeout(left, ask(self.client.admin_channel())).await;
+            let status = match asked {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::unavailable(format!("no answer within {left:?}")),
+            };
+            let error = Error::from_status(self.client.server(), &status);
+            failures += 1;
+            let pause = backoff::pause(failures, &*config.random);
+            let timeout = match error {
+                Error::Unreachable { .. } => config.unreachable_timeout,
+                _ => config.request_timeout,
+            };
+            if !may_repeat(repeat, &error, never_sent(&status))
+                || begin.elapsed() + pause >= timeout
+            {
+                return Err(error);
+            }
+            tracing::debug!(%error, failures, "call failed; trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Whether a call that ended with `error` is tried again. Too few bookies or a full metadata store do not pass by
+/// themselves within a call's patience.
+fn may_repeat(repeat: Repeat, error: &Error, never_sent: bool) -> bool {
+    match error {
+        Error::Unreachable { .. } => never_sent || repeat == Repeat::Always,
+        Error::Api(error) => match error.reason {
+            Reason::NotEnoughLiveBookies | Reason::MetadataNoSpace => false,
+            Reason::NotOwner | Reason::NotReady | Reason::Overloaded | Reason::ShuttingDown => true,
+            other => repeat == Repeat::Always && other.retriable(),
+        },
+        _ => false,
+    }
+}
+
+fn topics(channel: Channel) -> TopicsClient<Channel> {
+    TopicsClient::new(channel).max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
+}
+
+fn groups(channel: Channel) -> GroupsClient<Channel> {
+    GroupsClient::new(channel).max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
+}
+
+fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    ClusterClient::new(channel).max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_repeated_only_when_it_was_not_done() {
+        let lost = Error::Unreachable { server: "h:1".to_owned(), why: "reset".to_owned() };
+        let api = |reason| Error::Api(ApiError::new(reason, ""));
+        assert!(may_repeat(Repeat::Always, &lost, false));
+        assert!(!may_repeat(Repeat::IfNotDone, &lost, false));
+        assert!(may_repeat(Repeat::IfNotDone, &lost, true));
+        assert!(!may_repeat(Repeat::IfNotDone, &api(Reason::Unknown), false));
+        assert!(may_repeat(Repeat::Always, &api(Reason::Unknown), false));
+        assert!(may_repeat(Repeat::IfNotDone, &api(Reason::NotReady), false));
+        for repeat in [Repeat::Always, Repeat::IfNotDone] {
+            assert!(!may_repeat(repeat, &api(Reason::NotEnoughLiveBookies), true));
+            assert!(!may_repeat(repeat, &api(Reason::UnknownTopic), true));
+        }
+    }
+}

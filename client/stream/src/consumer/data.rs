@@ -1,0 +1,71 @@
+//! Data of one partition as it comes, decoded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use geminga_proto::reason::ApiError;
+use geminga_proto::v1;
+use geminga_proto::v1::partition_data::Data;
+use geminga_records::{Record, decode, split};
+
+use super::TopicPartition;
+use crate::error::Error;
+
+/// Most bytes that one batch may decompress to: many times of what any client packs into one.
+const INFLATED_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a broker sent of one partition.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) from: TopicPartition,
+    pub(crate) records: Vec<Record>,
+    pub(crate) next_offset: i64,
+    pub(crate) high_watermark: i64,
+    /// What it counts for against the credit.
+    pub(crate) bytes: u64,
+    pub(crate) error: Option<ApiError>,
+}
+
+/// Takes one answer apart.
+///
+/// # Errors
+/// `Record` when stored bytes cannot be read: damage, or a codec of the future.
+pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
+    let from = TopicPartition { topic: Arc::from(data.topic), partition: data.partition };
+    let (records, bytes) = match data.data {
+        None => (Vec::new(), 0),
+        Some(Data::Batches(batches)) => {
+            let bytes = batches.len();
+            (unpack(batches)?, bytes)
+        }
+        Some(Data::Records(records)) => {
+            let bytes = prost_len(&records);
+            (records.records.into_iter().map(Record::from).collect(), bytes)
+        }
+    };
+    Ok(Arrived {
+        from,
+        records,
+        next_offset: data.next_offset,
+        high_watermark: data.high_watermark,
+        bytes: bytes as u64,
+        error: data.error.as_ref().map(ApiError::from_proto),
+    })
+}
+
+fn unpack(batches: Bytes) -> Result<Vec<Record>, Error> {
+    let mut all = Vec::new();
+    for batch in split(batches) {
+        let batch = batch?;
+        // Markers take an offset and say nothing to readers.
+        if !batch.header().is_control() {
+            all.append(&mut decode(&batch, INFLATED_BYTES)?);
+        }
+    }
+    Ok(all)
+}
+
+fn prost_len(records: &v1::Records) -> usize {
+    use prost::Message as _;
+    records.encoded_len()
+}

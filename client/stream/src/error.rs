@@ -1,0 +1,149 @@
+//! What the client's calls fail with.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use geminga_proto::reason::{ApiError, DOMAIN, Reason};
+use geminga_records::BatchError;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Why a call did not succeed. Whatever could be cured by trying again has been tried again before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The server refused; the reason is stable.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Nobody answers, or the connection broke.
+    #[error("no answer from {server} ({why}): check the address and that the server runs")]
+    Unreachable {
+        /// The address that was tried.
+        server: String,
+        /// What the network said.
+        why: String,
+    },
+    /// Not acknowledged in time; it may be there all the same.
+    #[error("not acknowledged within {after:?}: {last}")]
+    TimedOut {
+        /// The timeout.
+        after: Duration,
+        /// The last thing that went wrong.
+        last: Box<Self>,
+    },
+    /// A record or batch that cannot be sent or read.
+    #[error(transparent)]
+    Record(#[from] BatchError),
+    /// The client, or the producer, was closed before.
+    #[error("the client is closed")]
+    Closed,
+    /// An address or a setting that makes no sense.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl Error {
+    /// Whether trying again may help.
+    pub fn retriable(&self) -> bool {
+        match self {
+            Self::Api(error) => error.reason.retriable(),
+            Self::Unreachable { .. } => true,
+            Self::TimedOut { .. } | Self::Record(_) | Self::Closed | Self::Config(_) => false,
+        }
+    }
+
+    /// The stable reason that fits best.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Api(error) => error.reason,
+            Self::Record(error) => error.reason(),
+            Self::TimedOut { last, .. } => last.reason(),
+            Self::Unreachable { .. } | Self::Closed => Reason::Unknown,
+            Self::Config(_) => Reason::InvalidRequest,
+        }
+    }
+
+    /// Whether nobody was there to answer, now or until the timeout.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::TimedOut { last, .. } => last.is_unreachable(),
+            Self::Api(_) | Self::Record(_) | Self::Closed | Self::Config(_) => false,
+        }
+    }
+
+    /// With a stable reason.
+    pub fn to_api(&self) -> ApiError {
+        match self {
+            Self::Api(error) => error.clone(),
+            other => ApiError::new(other.reason(), other.to_string()),
+        }
+    }
+
+    /// What a status means. Ours carry their reason; of foreign ones those that the transport makes say that the
+    /// connection broke.
+    pub(crate) fn from_status(server: &str, status: &Status) -> Self {
+        let ours = status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN);
+        let final_code = matches!(
+            status.code(),
+            Code::Unimplemented
+                | Code::InvalidArgument
+                | Code::OutOfRange
+                | Code::ResourceExhausted
+                | Code::NotFound
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+        );
+        if ours || final_code {
+            return Self::Api(ApiError::from_status(status));
+        }
+        Self::Unreachable { server: server.to_owned(), why: cause(status) }
+    }
+}
+
+/// Whether the request surely never left this process.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The innermost message: "transport error" helps nobody.
+fn cause(status: &Status) -> String {
+    let mut message = status.message().to_owned();
+    let mut source = status.source();
+    while let Some(error) = source {
+        message = error.to_string();
+        source = error.source();
+    }
+    if message.is_empty() { status.code().description().to_owned() } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_status_is_a_broken_connection_unless_it_is_final() {
+        let lost = Error::from_status("h:1", &Status::unavailable("connection refused"));
+        assert!(lost.retriable() && lost.is_unreachable());
+        assert!(lost.to_string().contains("h:1 (connection refused)"), "{lost}");
+        let old = Error::from_status("h:1", &Status::unimplemented("no such service"));
+        assert_eq!(old.reason(), Reason::NotSupported);
+        assert!(!old.retriable());
+        let ours = ApiError::new(Reason::NotReady, "wait").to_status();
+        assert_eq!(Error::from_status("h:1", &ours).reason(), Reason::NotReady);
+    }
+
+    #[test]
+    fn a_timeout_keeps_its_last_reason() {
+        let last = Box::new(Error::Api(ApiError::new(Reason::NotEnoughLiveBookies, "start some")));
+        let error = Error::TimedOut { after: Duration::from_secs(2), last };
+        assert_eq!(error.to_api().reason, Reason::NotEnoughLiveBookies);
+        assert!(!error.retriable());
+    }
+}

@@ -1,0 +1,554 @@
+//! What a producer decides, without any I/O: how records become batches, what is sent next, and what is sent again.
+//!
+//! A *lane* is one partition. Its batches are sent in order, several on their way at once. When one fails, nothing more
+//! is sent until every batch of the lane that is on its way has been answered; then sending starts again at the first
+//! that is not acknowledged, marked `restart` (go-back-N, P5). So there are never two attempts at one batch at a time,
+//! and the first copies of records stand in the log in the order in which they were given. A stream that broke counts
+//! as the answer *unknown* to everything on its way, and unknown is repeated: at least once.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_records::{Builder, Compression, Record, decode, encode};
+use geminga_runtime::Random;
+use tokio::time::Instant;
+
+use crate::backoff;
+use crate::error::Error;
+
+/// Decompressed bytes of one of our own batches: what its builder let in.
+const OWN_BATCH_BYTES: usize = 2 * geminga_proto::caps::MAX_BATCH_BYTES;
+
+/// What the core needs to know of the producer's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) compression: Compression,
+    /// Most bytes of a batch before compression, unless one record alone is larger.
+    pub(crate) batch_bytes: usize,
+    /// How long a batch waits to become full.
+    pub(crate) linger: Duration,
+    /// Most batches of one lane on their way.
+    pub(crate) in_flight: usize,
+    pub(crate) delivery_timeout: Duration,
+    /// Batches end when they are sent; nobody waits for answers.
+    pub(crate) acks_none: bool,
+}
+
+/// Where an acknowledged record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset; `None` with [`Acks::None`](super::Acks::None): it was sent, no more is known.
+    pub offset: Option<i64>,
+    /// When the broker appended it, milliseconds since the Unix epoch; 0 when it does not date records.
+    pub log_append_time_ms: i64,
+}
+
+/// How a record ended, and who waits for that.
+pub(crate) type Done<W> = (W, Result<Ack, Error>);
+
+/// The answer to an element: its base offset and the broker's time, or why not.
+pub(crate) type Answer = Result<(i64, i64), ApiError>;
+
+/// A batch to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) id: u64,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: u32,
+    pub(crate) batch: Bytes,
+    pub(crate) restart: bool,
+}
+
+/// A sealed batch.
+#[derive(Debug)]
+struct Batch<W> {
+    bytes: geminga_records::Batch,
+    waiters: Vec<W>,
+    born: Instant,
+    /// The id under which it is on its way.
+    attempt: Option<u64>,
+}
+
+/// A batch that still takes records.
+#[derive(Debug)]
+struct Open<W> {
+    builder: Builder,
+    waiters: Vec<W>,
+    born: Instant,
+}
+
+/// What an answer means for the rest of the lane.
+#[derive(Debug, Clone)]
+struct Failed {
+    error: Error,
+    /// Wait before going on.
+    pause: bool,
+}
+
+#[derive(Debug)]
+struct Lane<W> {
+    topic: Arc<str>,
+    partition: u32,
+    /// Unless `failed`, the first `on_the_way` are on their way and the others are not.
+    queue: VecDeque<Batch<W>>,
+    open: Option<Open<W>>,
+    on_the_way: usize,
+    /// The first failure since the last restart, while other answers are still awaited.
+    failed: Option<Failed>,
+    /// The next element starts again.
+    restart: bool,
+    resume_at: Option<Instant>,
+    failures: u32,
+    last_error: Option<Error>,
+}
+
+impl<W> Lane<W> {
+    fn new(topic: Arc<str>, partition: u32) -> Self {
+        Self {
+            topic,
+            partition,
+            queue: VecDeque::new(),
+            open: None,
+            on_the_way: 0,
+            failed: None,
+            restart: false,
+            resume_at: None,
+            failures: 0,
+            last_error: None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.open.is_none()
+    }
+
+    /// Whether anything may be sent; what there is, is another question.
+    fn may_send(&self, rules: &Rules, now: Instant) -> bool {
+        self.failed.is_none()
+            && self.on_the_way < rules.in_flight
+            && self.resume_at.is_none_or(|at| at <= now)
+    }
+
+    fn is_ripe(&self, rules: &Rules, flush: bool, now: Instant) -> bool {
+        self.open.as_ref().is_some_and(|open| flush || open.born + rules.linger <= now)
+    }
+
+    /// Moves the open batch to the queue.
+    fn seal(&mut self, done: &mut Vec<Done<W>>) {
+        let Some(Open { builder, waiters, born }) = self.open.take() else { return };
+        match builder.finish() {
+            Ok(bytes) => self.queue.push_back(Batch { bytes, waiters, born, attempt: None }),
+            // Compression can make a batch of the largest size larger.
+            Err(error) => fail_all(waiters, &Error::from(error), done),
+        }
+    }
+
+    /// All answers are in: start again from the first batch that is not acknowledged.
+    fn settle(&mut self, random: &dyn Random, now: Instant) {
+        if self.on_the_way > 0 {
+            return;
+        }
+        let Some(Failed { error, pause }) = self.failed.take() else { return };
+        self.last_error = Some(error);
+        self.restart = true;
+        if pause {
+            self.failures = self.failures.saturating_add(1);
+            self.resume_at = Some(now + backoff::pause(self.failures, random));
+        }
+    }
+
+    fn timed_out(&self, after: Duration) -> Error {
+        let last = self.last_error.clone().unwrap_or_else(|| {
+            let message = "no answer yet; check the server's health";
+            ApiError::new(Reason::Unknown, message).into()
+        });
+        Error::TimedOut { after, last: Box::new(last) }
+    }
+}
+
+fn fail_all<W>(waiters: Vec<W>, error: &Error, done: &mut Vec<Done<W>>) {
+    done.extend(waiters.into_iter().map(|waiter| (waiter, Err(error.clone()))));
+}
+
+/// The state of a producer. `W` is whoever waits for one record.
+#[derive(Debug)]
+pub(crate) struct Core<W> {
+    rules: Rules,
+    random: Arc<dyn Random>,
+    lanes: Vec<Lane<W>>,
+    by_partition: HashMap<Arc<str>, HashMap<u32, usize>>,
+    /// Lanes that hold records.
+    busy: BTreeSet<usize>,
+    /// Where the last round over `busy` ended, so that no lane starves.
+    cursor: usize,
+    /// Elements on their way, and their lanes.
+    attempts: HashMap<u64, usize>,
+    next_id: u64,
+    /// Records without an end.
+    pending: usize,
+    /// Batches do not wait to become full.
+    flush: bool,
+    /// Nobody sends any more.
+    closed: bool,
+}
+
+impl<W> Core<W> {
+    pub(crate) fn new(rules: Rules, random: Arc<dyn Random>) -> Self {
+        Self {
+            rules,
+            random,
+            lanes: Vec::new(),
+            by_partition: HashMap::new(),
+            busy: BTreeSet::new(),
+            cursor: 0,
+            attempts: HashMap::new(),
+            next_id: 1,
+            pending: 0,
+            flush: false,
+            closed: false,
+        }
+    }
+
+    /// Records that were given and have not ended.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Whether batches end when they are sent.
+    pub(crate) fn acks_none(&self) -> bool {
+        self.rules.acks_none
+    }
+
+    /// From now on (not) send batches before they are full.
+    pub(crate) fn set_flush(&mut self, flush: bool) {
+        self.flush = flush;
+    }
+
+    fn lane(&mut self, topic: &Arc<str>, partition: u32) -> usize {
+        if let Some(&lane) = self.by_partition.get(topic).and_then(|lanes| lanes.get(&partition)) {
+            return lane;
+        }
+        let lane = self.lanes.len();
+        self.lanes.push(Lane::new(Arc::clone(topic), partition));
+        self.by_partition.entry(Arc::clone(topic)).or_default().insert(partition, lane);
+        lane
+    }
+
+    /// Adds a record. Returns whether the sender has something new to think about, and whether a batch became full.
+    ///
+    /// # Errors
+    /// The waiter, and why the record can never be sent.
+    pub(crate) fn append(
+        &mut self,
+        topic: &Arc<str>,
+        partition: u32,
+        record: &Record,
+        waiter: W,
+        now: Instant,
+        done: &mut Vec<Done<W>>,
+    ) -> Result<Appended, (W, Error)> {
+        if self.closed {
+            return Err((waiter, Error::Closed));
+        }
+        let at = self.lane(topic, partition);
+        let (batch_bytes, compression) = (self.rules.batch_bytes, self.rules.compression);
+        let lane = &mut self.lanes[at];
+        let size = record_bytes(record);
+        let full = |open: &Open<W>| open.builder.len() + size > batch_bytes;
+        let mut sealed = lane.open.as_ref().is_some_and(full);
+        if sealed {
+            let before = done.len();
+            lane.seal(done);
+            self.pending -= done.len() - before;
+        }
+        let fresh = lane.open.is_none();
+        let open = lane.open.get_or_insert_with(|| Open {
+            builder: Builder::new(compression),
+            waiters: Vec::new(),
+            born: now,
+        });
+        if let Err(error) = open.builder.push(record) {
+            if open.waiters.is_empty() {
+                lane.open = None;
+            }
+            return Err((waiter, error.into()));
+        }
+        open.waiters.push(waiter);
+        self.pending += 1;
+        if open.builder.len() >= batch_bytes {
+            let before = done.len();
+            lane.seal(done);
+            self.pending -= done.len() - before;
+            sealed = true;
+        }
+        self.busy.insert(at);
+        Ok(Appended { wake: fresh || sealed, sealed })
+    }
+
+    /// Whether [`Core::collect`] would return something.
+    pub(crate) fn is_ready(&self, now: Instant) -> bool {
+        self.busy.iter().any(|&at| {
+            let lane = &self.lanes[at];
+            lane.may_send(&self.rules, now)
+                && (lane.on_the_way < lane.queue.len()
+                    || lane.is_ripe(&self.rules, self.flush, now))
+        })
+    }
+
+    /// Batches to be sent now, about `budget` bytes of them. Without acknowledgements they end here.
+    pub(crate) fn collect(
+        &mut self,
+        budget: usize,
+        now: Instant,
+        done: &mut Vec<Done<W>>,
+    ) -> Vec<Element> {
+        let mut elements = Vec::new();
+        let mut bytes = 0;
+        let cursor = self.cursor;
+        let round: Vec<usize> =
+            self.busy.range(cursor..).chain(self.busy.range(..cursor)).copied().collect();
+        for at in round {
+            if bytes >= budget {
+                self.cursor = at;
+                break;
+            }
+            while bytes < budget {
+                let Some(element) = self.send_next(at, now, done) else { break };
+                bytes += element.batch.len();
+                elements.push(element);
+            }
+            self.rest(at);
+        }
+        elements
+    }
+
+    fn send_next(&mut self, at: usize, now: Instant, done: &mut Vec<Done<W>>) -> Option<Element> {
+        let rules = &self.rules;
+        let lane = &mut self.lanes[at];
+        if !lane.may_send(rules, now) {
+            return None;
+        }
+        if lane.on_the_way == lane.queue.len() && lane.is_ripe(rules, self.flush, now) {
+            let before = done.len();
+            lane.seal(done);
+            self.pending -= done.len() - before;
+        }
+        let place = lane.on_the_way;
+        let batch = lane.queue.get_mut(place)?;
+        let id = self.next_id;
+        self.next_id += 1;
+        let element = Element {
+            id,
+            topic: Arc::clone(&lane.topic),
+            partition: lane.partition,
+            batch: batch.bytes.as_bytes().clone(),
+            // Without answers nobody learns of a failure, so each element stands for itself.
+            restart: std::mem::take(&mut lane.restart) || rules.acks_none,
+        };
+        lane.resume_at = None;
+        if rules.acks_none {
+            let batch = lane.queue.remove(place).expect("it is there");
+            self.pending -= batch.waiters.len();
+            let ack = Ack {
+                topic: Arc::clone(&lane.topic),
+                partition: lane.partition,
+                offset: None,
+                log_append_time_ms: 0,
+            };
+            done.extend(batch.waiters.into_iter().map(|waiter| (waiter, Ok(ack.clone()))));
+        } else {
+            batch.attempt = Some(id);
+            lane.on_the_way += 1;
+            self.attempts.insert(id, at);
+        }
+        Some(element)
+    }
+
+    /// An idle lane is left out of further rounds.
+    fn rest(&mut self, at: usize) {
+        if self.lanes[at].is_idle() {
+            self.busy.remove(&at);
+        }
+    }
+
+    /// An element was answered. Answers to ids that are not on their way mean nothing.
+    pub(crate) fn on_result(
+        &mut self,
+        id: u64,
+        result: Answer,
+        now: Instant,
+        done: &mut Vec<Done<W>>,
+    ) {
+        let Some(at) = self.attempts.remove(&id) else { return };
+        let lane = &mut self.lanes[at];
+        let place = lane.queue.iter().position(|batch| batch.attempt == Some(id));
+        let Some(place) = place else { return };
+        lane.on_the_way -= 1;
+        lane.queue[place].attempt = None;
+        let before = done.len();
+        match result {
+            Ok((base_offset, log_append_time_ms)) => {
+                let batch = lane.queue.remove(place).expect("it is there");
+                if lane.failed.is_none() {
+                    lane.failures = 0;
+                    lane.last_error = None;
+                }
+                let ack = |offset| Ack {
+                    topic: Arc::clone(&lane.topic),
+                    partition: lane.partition,
+                    offset: Some(offset),
+                    log_append_time_ms,
+                };
+                let waiters = (base_offset..).zip(batch.waiters);
+                done.extend(waiters.map(|(offset, waiter)| (waiter, Ok(ack(offset)))));
+            }
+            Err(error) => fail_batch(lane, place, error, done),
+        }
+        self.pending -= done.len() - before;
+        lane.settle(&*self.random, now);
+        self.rest(at);
+    }
+
+    /// The stream broke: everything on its way has the answer *unknown*.
+    pub(crate) fn on_stream_lost(&mut self, error: &Error, now: Instant) {
+        for at in std::mem::take(&mut self.attempts).into_values() {
+            let lane = &mut self.lanes[at];
+            if lane.on_the_way == 0 {
+                continue;
+            }
+            for batch in &mut lane.queue {
+                batch.attempt = None;
+            }
+            lane.on_the_way = 0;
+            lane.failed = Some(Failed { error: error.clone(), pause: true });
+            lane.settle(&*self.random, now);
+        }
+    }
+
+    /// Ends what has waited for too long. Returns whether something of it is on its way: then nobody answers on that
+    /// stream, and it must be given up first, with [`Core::on_stream_lost`].
+    pub(crate) fn expire(&mut self, now: Instant, done: &mut Vec<Done<W>>) -> bool {
+        let timeout = self.rules.delivery_timeout;
+        let before = done.len();
+        let mut stuck = false;
+        for at in self.busy.clone() {
+            let lane = &mut self.lanes[at];
+            while let Some(batch) = lane.queue.front()
+                && batch.born + timeout <= now
+            {
+                if lane.on_the_way > 0 {
+                    stuck = true;
+                    break;
+                }
+                let error = lane.timed_out(timeout);
+                let batch = lane.queue.pop_front().expect("it is there");
+                fail_all(batch.waiters, &error, done);
+            }
+            let overdue = lane.open.as_ref().is_some_and(|open| open.born + timeout <= now);
+            if overdue && lane.queue.is_empty() {
+                let error = lane.timed_out(timeout);
+                if let Some(open) = lane.open.take() {
+                    fail_all(open.waiters, &error, done);
+                }
+            }
+            self.rest(at);
+        }
+        self.pending -= done.len() - before;
+        stuck
+    }
+
+    /// Ends everything with `error`, and refuses more.
+    pub(crate) fn close(&mut self, error: &Error, done: &mut Vec<Done<W>>) {
+        self.closed = true;
+        for lane in &mut self.lanes {
+            for batch in lane.queue.drain(..) {
+                fail_all(batch.waiters, error, done);
+            }
+            if let Some(open) = lane.open.take() {
+                fail_all(open.waiters, error, done);
+            }
+            lane.on_the_way = 0;
+        }
+        self.busy.clear();
+        self.attempts.clear();
+        self.pending = 0;
+    }
+
+    /// When a batch has waited long enough, or a pause ends.
+    pub(crate) fn ready_at(&self) -> Option<Instant> {
+        let of = |lane: &Lane<W>| {
+            let free = lane.failed.is_none() && lane.on_the_way < self.rules.in_flight;
+            let open = lane.open.as_ref().map(|open| open.born + self.rules.linger);
+            lane.resume_at.or(open).filter(|_| free)
+        };
+        self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min()
+    }
+
+    /// When a batch will have waited for too long.
+    pub(crate) fn overdue_at(&self) -> Option<Instant> {
+        let of = |lane: &Lane<W>| {
+            let oldest = lane.queue.front().map(|batch| batch.born);
+            oldest.or(lane.open.as_ref().map(|open| open.born))
+        };
+        let oldest = self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min();
+        oldest.map(|born| born + self.rules.delivery_timeout)
+    }
+}
+
+/// What [`Core::append`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// The sender has to look again.
+    pub(crate) wake: bool,
+    /// A batch became full.
+    pub(crate) sealed: bool,
+}
+
+/// One batch was answered with `error`, and stays at its `place` unless it has ended by that.
+fn fail_batch<W>(lane: &mut Lane<W>, place: usize, error: ApiError, done: &mut Vec<Done<W>>) {
+    let too_large = error.reason == Reason::MessageTooLarge;
+    let pause = error.reason.retriable();
+    let error = Error::from(error);
+    if !pause {
+        let mut batch = lane.queue.remove(place).expect("it is there");
+        match too_large.then(|| halves(&batch.bytes)).flatten() {
+            Some([first, second]) => {
+                let born = batch.born;
+                let middle = usize::try_from(first.header().record_count).unwrap_or(0);
+                let waiters = batch.waiters.split_off(middle);
+                lane.queue.insert(place, Batch { bytes: second, waiters, born, attempt: None });
+                lane.queue.insert(place, Batch { bytes: first, ..batch });
+            }
+            None => fail_all(batch.waiters, &error, done),
+        }
+    }
+    // The first failure says what is wrong; later ones follow from it.
+    lane.failed.get_or_insert(Failed { error, pause });
+}
+
+/// A batch that is too large as a whole may be small enough in halves: the topic's limit is about batches.
+fn halves(batch: &geminga_records::Batch) -> Option<[geminga_records::Batch; 2]> {
+    let compression = batch.header().compression().ok()?;
+    let records = decode(batch, OWN_BATCH_BYTES).ok()?;
+    let (first, second) = records.split_at(records.len() / 2);
+    // One record has no halves: a batch without records cannot be made.
+    Some([encode(first, compression).ok()?, encode(second, compression).ok()?])
+}
+
+/// About what a record adds to a batch.
+pub(crate) fn record_bytes(record: &Record) -> usize {
+    let part = |part: Option<&Bytes>| part.map_or(0, Bytes::len);
+    let header = |(key, value): &(String, Option<Bytes>)| key.len() + part(value.as_ref()) + 6;
+    let headers: usize = record.headers.iter().map(header).sum();
+    part(record.key.as_ref()) + part(record.value.as_ref()) + headers + 24
+}
+
+#[cfg(test)]
+mod tests;

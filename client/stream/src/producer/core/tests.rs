@@ -1,0 +1,427 @@
+//! The producer's decisions against a broker that fails in every way a broker may: it refuses, it does not know, it
+//! vanishes, and what it was doing goes on behind the client's back.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use geminga_runtime::SeededRandom;
+
+use super::*;
+
+const PARTITIONS: u32 = 3;
+
+fn rules() -> Rules {
+    Rules {
+        compression: Compression::None,
+        batch_bytes: 200,
+        linger: Duration::from_millis(5),
+        in_flight: 3,
+        delivery_timeout: Duration::from_secs(120),
+        acks_none: false,
+    }
+}
+
+fn core(rules: Rules) -> Core<u64> {
+    Core::new(rules, Arc::new(SeededRandom::new(1)))
+}
+
+fn record(number: u64) -> Record {
+    Record { value: Some(Bytes::copy_from_slice(&number.to_be_bytes())), ..Record::default() }
+}
+
+fn numbers(batch: &Bytes) -> Vec<u64> {
+    let batch = geminga_records::Batch::parse(batch.clone()).unwrap();
+    let records = decode(&batch, 1 << 20).unwrap();
+    let number = |r: Record| u64::from_be_bytes(r.value.unwrap()[..].try_into().unwrap());
+    records.into_iter().map(number).collect()
+}
+
+fn api(reason: Reason) -> ApiError {
+    ApiError::new(reason, "on purpose")
+}
+
+fn lost() -> Error {
+    Error::Unreachable { server: "h:1".to_owned(), why: "reset".to_owned() }
+}
+
+/// A stream as the broker sees it.
+#[derive(Default)]
+struct Stream {
+    elements: VecDeque<Element>,
+    failed: HashSet<u32>,
+}
+
+/// A core, the broker's logs, and what happened.
+struct World {
+    core: Core<u64>,
+    random: SeededRandom,
+    now: Instant,
+    stream: Stream,
+    /// Broken streams whose last elements are still worked on.
+    zombies: Vec<Stream>,
+    logs: BTreeMap<u32, Vec<u64>>,
+    /// Records on their way on the current stream.
+    out: BTreeMap<u32, Vec<u64>>,
+    sent: BTreeMap<u32, Vec<u64>>,
+    refused: BTreeSet<u64>,
+    acked: BTreeMap<u64, (u32, i64)>,
+    failed: BTreeSet<u64>,
+    /// In percent.
+    faults: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            core: core(rules()),
+            random: SeededRandom::new(seed),
+            now: Instant::now(),
+            stream: Stream::default(),
+            zombies: Vec::new(),
+            logs: BTreeMap::new(),
+            out: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            acked: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            faults: 20,
+        }
+    }
+
+    fn chance(&self, percent: u64) -> bool {
+        self.random.below(100) < percent
+    }
+
+    fn finish(&mut self, done: Vec<Done<u64>>) {
+        for (number, end) in done {
+            match end {
+                Ok(ack) => {
+                    let place = (ack.partition, ack.offset.unwrap());
+                    assert!(self.acked.insert(number, place).is_none(), "{number} ended twice");
+                }
+                Err(error) => {
+                    assert_eq!(error.reason(), Reason::InvalidRecord);
+                    assert!(self.failed.insert(number), "{number} ended twice");
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, number: u64) {
+        let partition = self.random.below(u64::from(PARTITIONS)) as u32;
+        let mut done = Vec::new();
+        self.core
+            .append(&Arc::from("t"), partition, &record(number), number, self.now, &mut done)
+            .unwrap();
+        self.sent.entry(partition).or_default().push(number);
+        self.finish(done);
+    }
+
+    fn collect(&mut self) {
+        let mut done = Vec::new();
+        let elements = self.core.collect(1000, self.now, &mut done);
+        self.finish(done);
+        for element in elements {
+            let out = self.out.entry(element.partition).or_default();
+            let records = numbers(&element.batch);
+            assert!(
+                !element.restart || out.is_empty(),
+                "a restart while {out:?} were on their way"
+            );
+            assert!(records.iter().all(|n| !out.contains(n)), "two attempts at one record");
+            out.extend(records);
+            self.stream.elements.push_back(element);
+        }
+    }
+
+    /// The broker works on one element; what it answers, if anybody hears it.
+    fn work(&mut self, zombie: Option<usize>) -> Option<(u64, Answer)> {
+        let (refuse, unknown, written) =
+            (self.chance(self.faults / 4), self.chance(self.faults), self.chance(50));
+        let stream = match zombie {
+            Some(at) => &mut self.zombies[at],
+            None => &mut self.stream,
+        };
+        let element = stream.elements.pop_front()?;
+        let partition = element.partition;
+        if element.restart {
+            stream.failed.remove(&partition);
+        }
+        if stream.failed.contains(&partition) {
+            return Some((element.id, Err(api(Reason::PriorBatchFailed))));
+        }
+        let records = numbers(&element.batch);
+        let log = self.logs.entry(partition).or_default();
+        let base = log.len() as i64;
+        let end = match () {
+            // Whoever looks at it sees what is wrong with it.
+            () if records.iter().any(|n| n % 61 == 60) => {
+                self.refused.extend(records);
+                Err(api(Reason::InvalidRecord))
+            }
+            () if refuse => Err(api(Reason::NotWritten)),
+            () if unknown => {
+                if written {
+                    log.extend(records);
+                }
+                Err(api(Reason::Unknown))
+            }
+            () => {
+                log.extend(records);
+                Ok((base, 0))
+            }
+        };
+        if end.is_err() {
+            stream.failed.insert(partition);
+        }
+        Some((element.id, end))
+    }
+
+    fn answer(&mut self) {
+        let front = self.stream.elements.front().map(|e| (e.partition, numbers(&e.batch)));
+        let Some((id, end)) = self.work(None) else { return };
+        let (partition, records) = front.expect("it was there");
+        self.out.entry(partition).or_default().retain(|n| !records.contains(n));
+        let mut done = Vec::new();
+        self.core.on_result(id, end, self.now, &mut done);
+        self.finish(done);
+    }
+
+    fn lose(&mut self) {
+        let stream = std::mem::take(&mut self.stream);
+        self.zombies.push(stream);
+        self.out.clear();
+        self.core.on_stream_lost(&lost(), self.now);
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..6 => self.collect(),
+            6..13 => self.answer(),
+            13..16 => {
+                let at = self.random.below(self.zombies.len() as u64) as usize;
+                if at < self.zombies.len() {
+                    self.work(Some(at));
+                }
+            }
+            16 if self.chance(self.faults) => self.lose(),
+            _ => self.now += Duration::from_millis(self.random.below(40)),
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.core.pending(), 0);
+        assert!(self.core.attempts.is_empty() && self.core.busy.is_empty());
+        for (number, (partition, offset)) in &self.acked {
+            let log = &self.logs[partition];
+            assert_eq!(log[*offset as usize], *number, "the place of an acknowledged record");
+        }
+        for (partition, sent) in &self.sent {
+            let mut seen = HashSet::new();
+            let empty = Vec::new();
+            let log = self.logs.get(partition).unwrap_or(&empty);
+            let first: Vec<u64> = log.iter().filter(|n| seen.insert(**n)).copied().collect();
+            let ends = |n: &&u64| self.acked.contains_key(n) || seen.contains(*n);
+            let expected: Vec<u64> = sent.iter().filter(ends).copied().collect();
+            assert_eq!(first, expected, "order of first copies in partition {partition}");
+            for number in sent {
+                let ended = self.acked.contains_key(number) != self.failed.contains(number);
+                assert!(ended, "{number} neither acknowledged nor refused, or both");
+            }
+        }
+        assert!(self.failed.iter().all(|number| self.refused.contains(number)));
+    }
+}
+
+#[test]
+fn at_least_once_in_order_whatever_the_broker_does() {
+    let start: u64 = std::env::var("GEMINGA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    for seed in start..start + 300 {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for number in 0..300 {
+            world.append(number);
+            for _ in 0..world.random.below(5) {
+                world.step();
+            }
+        }
+        for _ in 0..500 {
+            world.step();
+        }
+        world.faults = 0;
+        world.zombies.clear();
+        let mut steps = 0;
+        while world.core.pending() > 0 {
+            world.collect();
+            world.answer();
+            world.now += Duration::from_millis(5);
+            steps += 1;
+            assert!(steps < 100_000, "it does not end");
+        }
+        world.check();
+        assert!(world.acked.len() > 200);
+    }
+}
+
+/// One partition, one record a batch.
+fn small() -> (Core<u64>, Instant) {
+    (core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..rules() }), Instant::now())
+}
+
+fn fill(core: &mut Core<u64>, count: u64, now: Instant) {
+    for number in 0..count {
+        core.append(&Arc::from("t"), 0, &record(number), number, now, &mut Vec::new()).unwrap();
+    }
+}
+
+fn sent(core: &mut Core<u64>, now: Instant) -> Vec<(u64, Vec<u64>, bool)> {
+    let elements = core.collect(1 << 20, now, &mut Vec::new());
+    elements.into_iter().map(|e| (e.id, numbers(&e.batch), e.restart)).collect()
+}
+
+#[test]
+fn a_failure_stops_the_lane_until_all_answers_are_in() {
+    let (mut core, mut now) = small();
+    fill(&mut core, 5, now);
+    let mut done = Vec::new();
+    assert_eq!(
+        sent(&mut core, now),
+        [(1, vec![0], false), (2, vec![1], false), (3, vec![2], false)]
+    );
+    core.on_result(1, Err(api(Reason::NotReady)), now, &mut done);
+    now += Duration::from_secs(5);
+    assert!(!core.is_ready(now) && sent(&mut core, now).is_empty());
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert!(sent(&mut core, now).is_empty());
+    core.on_result(3, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert!(sent(&mut core, now).is_empty(), "it pauses first");
+    let resume = core.ready_at().unwrap();
+    assert!(resume > now && resume <= now + Duration::from_millis(50));
+    let again = sent(&mut core, resume);
+    assert_eq!(again, [(4, vec![0], true), (5, vec![1], false), (6, vec![2], false)]);
+    core.on_result(4, Ok((10, 0)), now, &mut done);
+    // An answer of the attempt before means nothing.
+    core.on_result(1, Ok((0, 0)), now, &mut done);
+    assert_eq!(done.len(), 1);
+    assert_eq!(done[0].1.as_ref().unwrap().offset, Some(10));
+    assert_eq!(sent(&mut core, now), [(7, vec![3], false)]);
+}
+
+#[test]
+fn a_record_refused_for_good_ends_alone_and_at_once() {
+    let (mut core, now) = small();
+    fill(&mut core, 3, now);
+    sent(&mut core, now);
+    let mut done = Vec::new();
+    core.on_result(1, Err(api(Reason::InvalidRecord)), now, &mut done);
+    assert_eq!(done.len(), 1);
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    core.on_result(3, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert_eq!(sent(&mut core, now), [(4, vec![1], true), (5, vec![2], false)]);
+    assert_eq!(done.len(), 1);
+}
+
+#[test]
+fn a_batch_too_large_is_sent_in_halves() {
+    let mut core = core(Rules { linger: Duration::ZERO, batch_bytes: 1 << 20, ..rules() });
+    let now = Instant::now();
+    fill(&mut core, 3, now);
+    let mut done = Vec::new();
+    assert_eq!(sent(&mut core, now), [(1, vec![0, 1, 2], false)]);
+    core.on_result(1, Err(api(Reason::MessageTooLarge)), now, &mut done);
+    assert_eq!(sent(&mut core, now), [(2, vec![0], true), (3, vec![1, 2], false)]);
+    core.on_result(2, Ok((0, 0)), now, &mut done);
+    core.on_result(3, Err(api(Reason::MessageTooLarge)), now, &mut done);
+    assert_eq!(sent(&mut core, now), [(4, vec![1], true), (5, vec![2], false)]);
+    core.on_result(4, Err(api(Reason::MessageTooLarge)), now, &mut done);
+    core.on_result(5, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert_eq!(sent(&mut core, now), [(6, vec![2], true)]);
+    core.on_result(6, Ok((1, 0)), now, &mut done);
+    let ends: Vec<(u64, bool)> = done.iter().map(|(n, end)| (*n, end.is_ok())).collect();
+    assert_eq!(ends, [(0, true), (1, false), (2, true)]);
+    assert_eq!(core.pending(), 0);
+}
+
+#[test]
+fn nothing_is_tried_for_ever() {
+    let (mut core, now) = small();
+    fill(&mut core, 2, now);
+    sent(&mut core, now);
+    let late = core.overdue_at().unwrap();
+    assert_eq!(late, now + rules().delivery_timeout);
+    let mut done = Vec::new();
+    assert!(core.expire(late, &mut done), "a stream that does not answer is given up");
+    assert!(done.is_empty(), "two attempts could be open otherwise");
+    core.on_stream_lost(&lost(), late);
+    assert!(!core.expire(late, &mut done));
+    assert_eq!(done.len(), 2);
+    assert!(done.iter().all(|(_, end)| end.as_ref().unwrap_err().is_unreachable()));
+    assert_eq!((core.pending(), core.overdue_at()), (0, None));
+    // What comes later starts again.
+    core.append(&Arc::from("t"), 0, &record(9), 9, late, &mut done).unwrap();
+    assert_eq!(sent(&mut core, late + Duration::from_secs(5)), [(3, vec![9], true)]);
+}
+
+#[test]
+fn batches_wait_to_become_full_but_not_for_long() {
+    let mut core = core(rules());
+    let now = Instant::now();
+    fill(&mut core, 1, now);
+    assert!(!core.is_ready(now));
+    assert_eq!(core.ready_at(), Some(now + rules().linger));
+    assert!(sent(&mut core, now).is_empty());
+    assert_eq!(sent(&mut core, now + rules().linger), [(1, vec![0], false)]);
+    fill(&mut core, 1, now);
+    core.set_flush(true);
+    assert_eq!(sent(&mut core, now), [(2, vec![0], false)]);
+    core.set_flush(false);
+    let mut appended = Vec::new();
+    for number in 0..12 {
+        let topic = Arc::from("t");
+        let now = now + Duration::from_millis(1);
+        appended
+            .push(core.append(&topic, 1, &record(number), number, now, &mut Vec::new()).unwrap());
+    }
+    let full: Vec<bool> = appended.iter().map(|a| a.sealed).collect();
+    assert!(full.contains(&true) && appended[0].wake && !appended[1].wake, "{appended:?}");
+}
+
+#[test]
+fn without_acks_a_record_ends_when_it_is_sent() {
+    let mut core = core(Rules { acks_none: true, batch_bytes: 1, ..rules() });
+    let now = Instant::now();
+    fill(&mut core, 5, now);
+    let mut done = Vec::new();
+    let elements = core.collect(1 << 20, now, &mut done);
+    assert_eq!(elements.len(), 5);
+    assert!(
+        elements.iter().all(|element| element.restart),
+        "a failure nobody hears of is not the end"
+    );
+    assert!(done.iter().all(|(_, end)| end.as_ref().is_ok_and(|ack| ack.offset.is_none())));
+    assert_eq!(core.pending(), 0);
+}
+
+#[test]
+fn no_lane_starves() {
+    let mut core = core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..rules() });
+    let now = Instant::now();
+    for partition in [0, 1, 0, 1, 0, 1] {
+        core.append(&Arc::from("t"), partition, &record(0), 0, now, &mut Vec::new()).unwrap();
+    }
+    let mut lanes = Vec::new();
+    for _ in 0..4 {
+        lanes.extend(core.collect(1, now, &mut Vec::new()).into_iter().map(|e| e.partition));
+    }
+    assert!(lanes.contains(&0) && lanes.contains(&1), "{lanes:?}");
+}
+
+#[test]
+fn a_closed_core_holds_and_takes_nothing() {
+    let (mut core, now) = small();
+    fill(&mut core, 3, now);
+    let mut done = Vec::new();
+    core.close(&Error::Closed, &mut done);
+    assert_eq!((done.len(), core.pending()), (3, 0));
+    let refused = core.append(&Arc::from("t"), 0, &record(1), 1, now, &mut done);
+    assert_eq!(refused.unwrap_err().1, Error::Closed);
+}

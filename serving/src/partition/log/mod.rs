@@ -8,7 +8,17 @@
 //!
 //! A partition that was opened and not appended to has no ledger yet: quiet partitions cost metadata only.
 
+mod core;
+mod ledgers;
+mod opening;
+mod part;
 mod reader;
+mod replay;
+mod segments;
+mod tail;
+mod takeover;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -62,6 +72,8 @@ pub struct LogConfig {
     pub retry_pause: Duration,
     /// Shortest pause between rolls that only restore the number of copies. Default 5 s.
     pub restore_pause: Duration,
+    /// The ledger of a partition that takes nothing for so long is closed. Default 10 min.
+    pub idle_close: Duration,
     /// Most ledgers that one opening recovers at a time. Default 8.
     pub recoveries: usize,
 }
@@ -76,6 +88,7 @@ impl Default for LogConfig {
             roll_drain: Duration::from_secs(5),
             retry_pause: Duration::from_millis(500),
             restore_pause: Duration::from_secs(5),
+            idle_close: Duration::from_secs(600),
             recoveries: 8,
         }
     }
@@ -272,6 +285,6 @@ impl ReadEntry {
 ///
 /// # Errors
 /// See [`OpenError`].
-pub async fn open(_parts: &LogParts, spec: OpenSpec) -> Result<Opened, OpenError> {
-    Err(OpenError::Unavailable(format!("logs of {} are not built yet", spec.topic.name)))
+pub async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, OpenError> {
+    takeover::open(parts, spec).await
 }

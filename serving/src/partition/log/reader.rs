@@ -1,11 +1,22 @@
-//! Reading what is committed: recent entries from memory, older ones from ledgers.
+//! Reading what is committed: recent entries from memory, older ones from ledgers. Inside a ledger an offset is found by
+//! binary search over entry headers; where a read ended is remembered, so that reading on needs no search.
 
-use std::convert::Infallible;
+mod search;
 
-use geminga_proto::ids::Offset;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use geminga_ledger::{LedgerClient, Reader};
+use geminga_proto::entry::{Entry, Kind};
+use geminga_proto::ids::{EntryId, LedgerId, Offset};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::segments::{Segment, Segments};
 use super::{Ends, ReadEntry};
+
+/// Most places remembered.
+const MAX_HINTS: usize = 64;
 
 /// Why entries could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,17 +39,48 @@ pub enum ReadError {
 
 /// Reads one opening's log. Cheap to clone; stays readable after the opening ended, up to what was committed then.
 #[derive(Debug, Clone)]
-pub struct LogReader(Infallible);
+pub struct LogReader {
+    ledgers: LedgerClient,
+    segments: Arc<Segments>,
+    hints: Arc<Mutex<VecDeque<Hint>>>,
+}
+
+/// Where some offsets are.
+#[derive(Debug, Clone, Copy)]
+struct Hint {
+    /// The first and the last.
+    offsets: (Offset, Offset),
+    ledger: LedgerId,
+    entry: EntryId,
+}
+
+impl Hint {
+    fn covers(&self, offset: Offset, ledger: LedgerId) -> bool {
+        self.ledger == ledger && (self.offsets.0..=self.offsets.1).contains(&offset)
+    }
+}
+
+/// One segment's ledger, ready to be read.
+struct Source {
+    segment: Segment,
+    reader: Reader,
+    /// The last entry that may be read (RD1).
+    last: EntryId,
+}
 
 impl LogReader {
+    pub(super) fn new(ledgers: LedgerClient, segments: Arc<Segments>) -> Self {
+        Self { ledgers, segments, hints: Arc::default() }
+    }
+
     /// The ends of what can be read.
     pub fn ends(&self) -> Ends {
-        match self.0 {}
+        self.segments.ends()
     }
 
     /// Follows the high watermark (P1).
     pub fn watch(&self) -> watch::Receiver<Offset> {
-        match self.0 {}
+        self.segments.watch()
     }
 
     /// Whole Batches entries from the one that contains `from`, about `max_bytes` of payload: at least one below the high
@@ -46,19 +88,160 @@ impl LogReader {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read(
-        &self,
-        _from: Offset,
-        _max_bytes: usize,
-    ) -> Result<Vec<ReadEntry>, ReadError> {
-        match self.0 {}
+    pub async fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<ReadEntry>, ReadError> {
+        let ends = self.ends();
+        if from < ends.log_start || from > ends.high_watermark {
+            return Err(ReadError::OutOfRange { asked: from, ends });
+        }
+        if from == ends.high_watermark {
+            return Ok(Vec::new());
+        }
+        if let Some(recent) = self.segments.recent(from, max_bytes) {
+            return Ok(recent);
+        }
+        let mut segment = self.segments.containing(from);
+        let mut start = None;
+        while let Some(this) = segment {
+            let source = self.source(this).await?;
+            let entry = match start {
+                None => self.locate(&source, from).await?,
+                Some(first) => first,
+            };
+            let found = self.read_on(&source, entry, from, max_bytes).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            // What the segment holds ends before `from`: it is at the head of the next.
+            (segment, start) = (self.segments.after(source.segment.seq), Some(EntryId(0)));
+        }
+        Err(ReadError::Damaged(format!("no segment holds offset {from}, which is committed")))
     }
 
     /// The first Batches entry with a record of `timestamp_ms` or later. Cancel-safe.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn by_time(&self, _timestamp_ms: i64) -> Result<Option<ReadEntry>, ReadError> {
-        match self.0 {}
+    pub async fn by_time(&self, timestamp_ms: i64) -> Result<Option<ReadEntry>, ReadError> {
+        if self.segments.max_timestamp() < timestamp_ms {
+            return Ok(None);
+        }
+        if let Some(recent) = self.segments.recent_by_time(timestamp_ms) {
+            return Ok(Some(recent));
+        }
+        self.search_time(timestamp_ms).await
     }
+
+    /// A segment's ledger, its metadata read if it was not yet.
+    async fn source(&self, segment: Segment) -> Result<Source, ReadError> {
+        if let (Some(meta), Some(last)) = (&segment.meta, segment.readable) {
+            let reader = self.ledgers.reader(Arc::clone(meta));
+            return Ok(Source { reader, last, segment });
+        }
+        self.refresh(segment).await
+    }
+
+    async fn refresh(&self, mut segment: Segment) -> Result<Source, ReadError> {
+        let ledger = segment.ledger;
+        let read = self.ledgers.metadata(ledger).await;
+        let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        let Some((meta, _)) = read else {
+            return Err(ReadError::Unavailable(format!("ledger {ledger} was deleted")));
+        };
+        let meta = Arc::new(meta);
+        self.segments.refreshed(ledger, Arc::clone(&meta));
+        segment.readable = segment.readable.or(meta.last_entry);
+        let Some(last) = segment.readable else {
+            return Err(ReadError::Damaged(format!("ledger {ledger} of an old segment is open")));
+        };
+        let reader = self.ledgers.reader(Arc::clone(&meta));
+        segment.meta = Some(meta);
+        Ok(Source { reader, last, segment })
+    }
+
+    /// Entries of one ledger. A member may have been replaced by a repair: then the metadata is read once more.
+    async fn entries(
+        &self,
+        source: &Source,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+        prefix: Option<u32>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        use geminga_ledger::ReadError as Error;
+        match source.reader.read(from, to, max_bytes, prefix).await {
+            Ok(entries) => Ok(entries),
+            Err(Error::Unavailable { .. }) => {
+                let again = self.refresh(source.segment.clone()).await?;
+                let read = again.reader.read(from, to, max_bytes, prefix).await;
+                read.map_err(|error| match error {
+                    Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
+                    Error::DataLoss { .. } => ReadError::Damaged(error.to_string()),
+                })
+            }
+            Err(error @ Error::DataLoss { .. }) => {
+                tracing::error!(%error, "committed entries are lost");
+                Err(ReadError::Damaged(error.to_string()))
+            }
+        }
+    }
+
+    /// Batches of `source` from `entry` on that end after `from`, from one read that has any.
+    async fn read_on(
+        &self,
+        source: &Source,
+        mut entry: EntryId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<ReadEntry>, ReadError> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let mut last_found = entry;
+        while entry <= source.last && found.is_empty() {
+            for read in self.entries(source, entry, source.last, max_bytes, None).await? {
+                let size = read.payload.len();
+                if !found.is_empty() && bytes + size > max_bytes {
+                    break;
+                }
+                entry = read.position.entry.next();
+                if let Some(batches) = batches(read).filter(|b| b.end() > from) {
+                    bytes += size;
+                    found.push(batches);
+                    last_found = entry.prev();
+                }
+            }
+        }
+        if let Some(last) = found.last() {
+            self.remember(source.segment.ledger, last, last_found);
+        }
+        Ok(found)
+    }
+
+    /// Whoever reads on asks for the offset after `last`, or for one inside it.
+    fn remember(&self, ledger: LedgerId, last: &ReadEntry, entry: EntryId) {
+        let (first, end) = (last.first_offset, last.end());
+        let mut hints = self.hints.lock();
+        hints.retain(|hint| !hint.covers(end, ledger));
+        let inside = (first, Offset(end.0 - 1));
+        hints.push_back(Hint { offsets: inside, ledger, entry });
+        hints.push_back(Hint { offsets: (end, end), ledger, entry: entry.next() });
+        while hints.len() > MAX_HINTS {
+            hints.pop_front();
+        }
+    }
+
+    fn hint(&self, offset: Offset, ledger: LedgerId) -> Option<EntryId> {
+        let hints = self.hints.lock();
+        hints.iter().rev().find(|hint| hint.covers(offset, ledger)).map(|hint| hint.entry)
+    }
+}
+
+/// A stored entry as readers get it; `None` for kinds that hold no records.
+fn batches(entry: Entry) -> Option<ReadEntry> {
+    let attributes = entry.attributes;
+    (attributes.kind == Kind::Batches).then_some(ReadEntry {
+        first_offset: Offset(attributes.first_offset),
+        offset_count: attributes.offset_count,
+        max_timestamp: attributes.max_timestamp,
+        payload: entry.payload,
+    })
 }

@@ -1,32 +1,154 @@
-//! Appending to an open log. Owned by one task.
+//! Appending to an open log: carries out what the core ([`super::core`]) decides. Owned by one task and driven by it: work
+//! goes on while [`LogWriter::event`] is awaited. Holds the payloads of unacknowledged appends, the current ledger's
+//! writer, and at most one step under way that changes ledgers.
 
-use std::convert::Infallible;
+mod carry;
+mod wake;
 
-use bytes::Bytes;
-use geminga_proto::ids::Offset;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
-use super::{AppendError, Appended, Event, What};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use geminga_ledger::{Bookies, Health, Writer};
+use geminga_proto::caps;
+use geminga_proto::ids::{EntryId, LedgerId, Offset};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
-/// The one writer of an open log. Dropping it gives the log up without sealing anything.
-#[derive(Debug)]
-pub struct LogWriter(Infallible);
+use super::core::{Core, Policy, Start};
+use super::ledgers::{self, Done, Leaving};
+use super::opening::Opening;
+use super::segments::Segments;
+use super::{AppendError, Appended, Event, Roll, What};
+
+/// Most unacknowledged appends that [`LogWriter::has_room`] allows; statelogs count on fewer.
+const MAX_OUTSTANDING_ENTRIES: usize = 8_192;
+
+/// The one writer of an open log. Dropping it gives the log up without closing anything.
+pub struct LogWriter {
+    opening: Arc<Opening>,
+    roll: Roll,
+    core: Core,
+    segments: Arc<Segments>,
+    /// The newest segment.
+    newest: Option<u32>,
+    /// Of unacknowledged appends, in order.
+    payloads: VecDeque<Payload>,
+    current: Option<Current>,
+    /// What changes ledgers, while it does.
+    step: Option<BoxFuture<'static, Done>>,
+    answer: Option<oneshot::Receiver<Vec<Bytes>>>,
+    /// The snapshot that is being written.
+    parts: Vec<Bytes>,
+    /// The ledger takes no more until it has room for so many bytes.
+    blocked: Option<usize>,
+    retry_at: Option<Instant>,
+    restore_at: Option<Instant>,
+    idle_at: Instant,
+    live: watch::Receiver<u64>,
+    stopped: BoxFuture<'static, ()>,
+    /// Not yet given to the owner.
+    events: VecDeque<Event>,
+    ended: bool,
+}
+
+struct Payload {
+    number: u64,
+    what: What,
+    first_offset: Offset,
+    bytes: Bytes,
+}
+
+/// The ledger that is written to.
+struct Current {
+    seq: u32,
+    base_offset: Offset,
+    ledger: LedgerId,
+    /// `None` while a step has it.
+    writer: Option<Box<Writer>>,
+    lac: watch::Receiver<EntryId>,
+    health: watch::Receiver<Health>,
+    /// The writer's task is gone: there is nothing more to follow.
+    gone: bool,
+    /// When to roll by age; `None` once said.
+    old_at: Option<Instant>,
+    /// Largest record timestamp acknowledged in this ledger.
+    max_timestamp: i64,
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter")
+            .field("topic", &self.opening.topic.name)
+            .field("partition", &self.opening.partition)
+            .field("term", &self.opening.term)
+            .field("core", &self.core)
+            .finish_non_exhaustive()
+    }
+}
 
 impl LogWriter {
+    pub(super) fn new(
+        opening: Arc<Opening>,
+        roll: Roll,
+        start: Start,
+        newest: Option<u32>,
+        segments: Arc<Segments>,
+    ) -> Self {
+        let config = &opening.parts.config;
+        let policy = Policy {
+            roll_bytes: roll.bytes,
+            snapshot_bytes: config.snapshot_bytes,
+            snapshot_entries: config.snapshot_entries,
+            write_quorum: usize::from(opening.quorum.write),
+            ack_quorum: usize::from(opening.quorum.ack),
+        };
+        let bookies = opening.parts.ledgers.bookies();
+        let live = bookies.changed();
+        let core = Core::new(policy, start, writable(&**bookies));
+        Self {
+            roll,
+            core,
+            segments,
+            newest,
+            payloads: VecDeque::new(),
+            current: None,
+            step: None,
+            answer: None,
+            parts: Vec::new(),
+            blocked: None,
+            retry_at: None,
+            restore_at: None,
+            idle_at: Instant::now() + config.idle_close,
+            live,
+            stopped: opening.parts.tasks.cancelled().boxed(),
+            events: VecDeque::new(),
+            ended: false,
+            opening,
+        }
+    }
+
     /// What the next Batches append gets (P1: assigned, not reported).
     pub fn next_offset(&self) -> Offset {
-        match self.0 {}
+        self.core.next_offset()
     }
 
     /// Whether `bytes` more may be appended within the bound on unacknowledged bytes; a payload above the whole
     /// bound goes alone. Changes only by [`LogWriter::event`], so an owner waits for room by waiting for events.
-    pub fn has_room(&self, _bytes: usize) -> bool {
-        match self.0 {}
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let (outstanding, appends) = self.core.outstanding();
+        let max_bytes = self.opening.parts.config.outstanding_bytes;
+        appends == 0
+            || (outstanding.saturating_add(bytes) <= max_bytes && appends < MAX_OUTSTANDING_ENTRIES)
     }
 
     /// Whether appends are on their way to storage. While false (too few bookies, or no metadata for a new ledger), take no new
     /// work: it would wait until storage is back. Changes only by [`LogWriter::event`].
     pub fn is_writable(&self) -> bool {
-        match self.0 {}
+        !self.ended && self.core.is_writable()
     }
 
     /// Takes the next place in the log at once. Never waits and never refuses for want of room: see
@@ -34,12 +156,75 @@ impl LogWriter {
     ///
     /// # Errors
     /// [`AppendError`].
-    pub fn append(&mut self, _what: What, _payload: Vec<Bytes>) -> Result<Appended, AppendError> {
-        match self.0 {}
+    pub fn append(&mut self, what: What, payload: Vec<Bytes>) -> Result<Appended, AppendError> {
+        if self.ended {
+            return Err(AppendError::Closed);
+        }
+        let bytes = join(payload)?;
+        let (appended, effects) = self.core.append(what, bytes.len());
+        let Appended { number, first_offset } = appended;
+        self.payloads.push_back(Payload { number, what, first_offset, bytes });
+        self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
+        self.carry_out(effects);
+        self.submit();
+        Ok(appended)
     }
 
     /// The next event; the log makes progress only while this is awaited. Cancel-safe. After [`Event::Lost`] it pends for ever.
     pub async fn event(&mut self) -> Event {
-        match self.0 {}
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            if self.ended {
+                return std::future::pending().await;
+            }
+            let woke = self.wake().await;
+            self.on(woke);
+        }
     }
+
+    /// Closes the current ledger where nothing is outstanding, so that the next owner has nothing to recover. Best effort.
+    pub async fn close(mut self) {
+        if self.ended || self.core.outstanding().1 > 0 || self.step.is_some() {
+            return;
+        }
+        if let Some(leaving) = self.leave() {
+            let opening = Arc::clone(&self.opening);
+            let drain = opening.parts.config.roll_drain;
+            let done = ledgers::close(opening, leaving, drain).await;
+            tracing::debug!(topic = self.opening.topic.name, ?done, "log closed");
+        }
+    }
+
+    /// Takes the current ledger's writer for a step that leaves it.
+    fn leave(&mut self) -> Option<Leaving> {
+        let ends = ledgers::Ends {
+            offset: self.core.high_watermark(),
+            max_timestamp: self.current.as_ref()?.max_timestamp,
+            rest: self.core.ends(),
+        };
+        let current = self.current.as_mut()?;
+        let writer = current.writer.take()?;
+        Some(Leaving { seq: current.seq, base_offset: current.base_offset, writer, ends })
+    }
+}
+
+/// One buffer: kept for resubmission (P3) and for readers, apart from whatever larger message the parts came in.
+fn join(mut payload: Vec<Bytes>) -> Result<Bytes, AppendError> {
+    let len: usize = payload.iter().map(Bytes::len).sum();
+    if len > caps::MAX_ENTRY_BYTES {
+        return Err(AppendError::TooLarge);
+    }
+    if payload.len() == 1 {
+        return Ok(payload.remove(0));
+    }
+    let mut joined = BytesMut::with_capacity(len);
+    payload.iter().for_each(|part| joined.extend_from_slice(part));
+    Ok(joined.freeze())
+}
+
+/// How many bookies can take a new ledger.
+fn writable(bookies: &dyn Bookies) -> usize {
+    bookies.live().iter().filter(|bookie| bookie.disks.iter().any(|disk| disk.writable)).count()
 }

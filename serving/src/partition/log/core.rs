@@ -1,0 +1,583 @@
+//! The rules of one opening's writing as a pure state machine: what to submit, hold back, acknowledge or resubmit, when
+//! to snapshot and when to roll. No I/O and no clock; payloads stay with the task around it.
+//!
+//! ```text
+//!   pending:  appends that are not acknowledged, in order      | submitted … | held back … |
+//!   flight:   entries of the current ledger that are not acknowledged: snapshot parts and the submitted appends
+//! ```
+//!
+//! * **Order (P3).** Appends are submitted in call order. When a ledger ends, what it holds (entries `<= last_entry`
+//!   of the *closed* ledger) is acknowledged and the rest is submitted to the next, in the same order with the same offsets (W9).
+//! * **Snapshots (P4).** One is due at the head of each ledger and at intervals. It is asked for when nothing is in
+//!   flight, so the state that answers is the one after the last entry; until its end marker is submitted, appends are held.
+//! * **Doubt.** After an unknown outcome nothing is assumed: [`Effect::Settle`] closes whatever ledgers there are
+//!   and says how the current one ended.
+
+use std::collections::VecDeque;
+
+use geminga_ledger::Health;
+use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
+use geminga_proto::ids::{EntryId, Offset};
+
+use super::{Appended, What};
+
+/// Counted for each entry beside its payload, so that many small ones are bounded as well.
+const ENTRY_OVERHEAD: u64 = 84;
+
+/// The numbers that decisions depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    /// Roll after this many payload bytes of appends.
+    pub(super) roll_bytes: u64,
+    /// A snapshot is due after this many bytes.
+    pub(super) snapshot_bytes: u64,
+    /// A snapshot is due after this many entries.
+    pub(super) snapshot_entries: u64,
+    /// Copies that the topic asks for.
+    pub(super) write_quorum: usize,
+    /// Copies that an acknowledgement needs.
+    pub(super) ack_quorum: usize,
+}
+
+/// Where the log stands when it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) next_offset: Offset,
+    pub(super) running_max_timestamp: i64,
+}
+
+/// What happens to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// The ledger took what [`Core::next`] said.
+    Submitted { entry: EntryId },
+    /// The current ledger acknowledged everything up to here.
+    Confirmed { lac: EntryId },
+    /// The owner gave its state.
+    SnapshotAnswered { parts: u32 },
+    /// The current ledger's health changed. `Dead` is final.
+    Health(Health),
+    /// So many bookies are registered and writable.
+    LiveBookies(usize),
+    /// The current ledger is old enough to roll.
+    AgeReached,
+    /// Nothing was appended for long.
+    IdleReached,
+    /// A ledger is open.
+    Created { degraded: bool },
+    /// No ledger was created, certainly.
+    NotCreated,
+    /// The current ledger is closed at `last`, and the next one is open.
+    Rolled { last: EntryId, degraded: bool },
+    /// Nothing was changed: the current ledger goes on.
+    NotRolled,
+    /// What a create, roll or close came to is not known, or it was refused.
+    Doubt,
+    /// Every ledger is closed. `last`: the end of the one that was current.
+    Settled { last: Option<EntryId> },
+    /// They could not be closed now.
+    NotSettled,
+    /// The pause of [`Effect::RetryLater`] is over.
+    RetryDue,
+    /// The pause of [`Effect::RestoreLater`] is over.
+    RestoreDue,
+}
+
+/// What the task must do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Create the next ledger.
+    Create,
+    /// Close the current ledger and open the next; `drain`: wait for what is outstanding first.
+    Roll { drain: bool },
+    /// Close the current ledger; answered by `Settled` or `Doubt`.
+    Close,
+    /// Check the term, find and close whatever ledgers there are.
+    Settle,
+    /// Ask the owner for its state.
+    AskSnapshot,
+    /// Tell the owner; the first `through` appends are durable.
+    Acked { through: u64, high_watermark: Offset },
+    /// Come back with [`Input::RetryDue`].
+    RetryLater,
+    /// Come back with [`Input::RestoreDue`], later the higher `attempt` is.
+    RestoreLater { attempt: u32 },
+}
+
+/// The next entry for the current ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Submission {
+    pub(super) what: Submit,
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Submit {
+    /// The append with this number.
+    Append(u64),
+    /// A part of the snapshot that the owner gave.
+    Part { index: u32, total: u32 },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Append {
+    number: u64,
+    kind: Kind,
+    first_offset: i64,
+    offset_count: u32,
+    max_timestamp: i64,
+    running_max_timestamp: i64,
+    bytes: usize,
+}
+
+impl Append {
+    fn end(&self) -> i64 {
+        self.first_offset + i64::from(self.offset_count)
+    }
+}
+
+/// An entry of the current ledger that is not acknowledged.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    entry: EntryId,
+    is_append: bool,
+}
+
+/// How the current ledger stands with its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    /// Appends go through.
+    Complete,
+    /// To be asked for once nothing is in flight.
+    Due,
+    /// The owner was asked.
+    Asked,
+    /// `index` of `total` parts were submitted, from entry `first` on.
+    Writing { index: u32, total: u32, first: EntryId },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    snapshot: Snapshot,
+    /// First part of the newest snapshot completed in this ledger.
+    last_snapshot: Option<EntryId>,
+    bytes_since_snapshot: u64,
+    entries_since_snapshot: u64,
+    /// Payload of appends; snapshots do not count, or a large one would make a ledger roll at once, for ever.
+    bytes: u64,
+    old: bool,
+    degraded: bool,
+}
+
+impl Open {
+    fn new(degraded: bool) -> Self {
+        Self {
+            snapshot: Snapshot::Due,
+            last_snapshot: None,
+            bytes_since_snapshot: 0,
+            entries_since_snapshot: 0,
+            bytes: 0,
+            old: false,
+            degraded,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// No ledger is open. `waiting`: for a pause to end.
+    Idle {
+        waiting: bool,
+    },
+    /// Whatever ledgers there are get closed.
+    Settling {
+        waiting: bool,
+    },
+    Creating,
+    Open(Open),
+    /// The ledger is being rolled or closed; it may turn out to go on.
+    Leaving(Open),
+}
+
+/// The state of one opening.
+#[derive(Debug)]
+pub(super) struct Core {
+    policy: Policy,
+    phase: Phase,
+    pending: VecDeque<Append>,
+    /// How many of `pending`, from the front, the current ledger was given.
+    submitted: usize,
+    flight: VecDeque<InFlight>,
+    next_offset: i64,
+    running_max_timestamp: i64,
+    committed_offset: i64,
+    committed_max_timestamp: i64,
+    last_number: u64,
+    acked: u64,
+    outstanding_bytes: usize,
+    health: Health,
+    live: usize,
+    /// Attempts failed, and none has succeeded since.
+    failing: bool,
+    /// A pause after a failed attempt.
+    cooling: bool,
+    /// A pause between rolls that restore copies or leave lost bookies.
+    restore_cooling: bool,
+    /// Such rolls in a row.
+    restores: u32,
+}
+
+impl Core {
+    pub(super) fn new(policy: Policy, start: Start, live: usize) -> Self {
+        Self {
+            policy,
+            phase: Phase::Idle { waiting: false },
+            pending: VecDeque::new(),
+            submitted: 0,
+            flight: VecDeque::new(),
+            next_offset: start.next_offset.0,
+            running_max_timestamp: start.running_max_timestamp,
+            committed_offset: start.next_offset.0,
+            committed_max_timestamp: start.running_max_timestamp,
+            last_number: 0,
+            acked: 0,
+            outstanding_bytes: 0,
+            health: Health::Healthy,
+            live,
+            failing: false,
+            cooling: false,
+            restore_cooling: false,
+            restores: 0,
+        }
+    }
+
+    /// What the next Batches append gets.
+    pub(super) fn next_offset(&self) -> Offset {
+        Offset(self.next_offset)
+    }
+
+    /// The end of what is committed.
+    pub(super) fn high_watermark(&self) -> Offset {
+        Offset(self.committed_offset)
+    }
+
+    /// Payload bytes that are not acknowledged, and how many appends.
+    pub(super) fn outstanding(&self) -> (usize, usize) {
+        (self.outstanding_bytes, self.pending.len())
+    }
+
+    /// Whether appends are on their way to storage.
+    pub(super) fn is_writable(&self) -> bool {
+        match self.phase {
+            Phase::Open(_) => self.health != Health::QuorumLost,
+            Phase::Idle { .. } | Phase::Settling { .. } | Phase::Creating | Phase::Leaving(_) => {
+                !self.failing
+            }
+        }
+    }
+
+    /// The appends in the current ledger that are not acknowledged: entry, the offset after it, its largest timestamp.
+    pub(super) fn ends(&self) -> Vec<(EntryId, Offset, i64)> {
+        let appends = self.flight.iter().filter(|f| f.is_append).zip(&self.pending);
+        appends.map(|(f, append)| (f.entry, Offset(append.end()), append.max_timestamp)).collect()
+    }
+
+    /// Takes the next place.
+    pub(super) fn append(&mut self, what: What, bytes: usize) -> (Appended, Vec<Effect>) {
+        let (kind, offset_count, max_timestamp) = match what {
+            What::Batches { offset_count, max_timestamp } => {
+                (Kind::Batches, offset_count, max_timestamp)
+            }
+            What::Command => (Kind::Command, 0, -1),
+            What::Barrier => (Kind::Barrier, 0, -1),
+        };
+        self.last_number += 1;
+        self.running_max_timestamp = self.running_max_timestamp.max(max_timestamp);
+        let append = Append {
+            number: self.last_number,
+            kind,
+            first_offset: self.next_offset,
+            offset_count,
+            max_timestamp,
+            running_max_timestamp: self.running_max_timestamp,
+            bytes,
+        };
+        self.next_offset = append.end();
+        self.outstanding_bytes += bytes;
+        self.pending.push_back(append);
+        let mut effects = Vec::new();
+        self.advance(&mut effects);
+        (Appended { number: append.number, first_offset: Offset(append.first_offset) }, effects)
+    }
+
+    /// The entry to give to the current ledger next; [`Input::Submitted`] when it was taken.
+    pub(super) fn next(&self) -> Option<Submission> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let last_snapshot_entry =
+            open.last_snapshot.map_or(NO_SNAPSHOT, |e| u64::try_from(e.0).expect("not negative"));
+        match open.snapshot {
+            Snapshot::Due | Snapshot::Asked => None,
+            Snapshot::Writing { index, total, .. } => Some(Submission {
+                what: Submit::Part { index, total },
+                attributes: Attributes {
+                    kind: Kind::Snapshot,
+                    first_offset: self.committed_offset,
+                    offset_count: 0,
+                    max_timestamp: -1,
+                    running_max_timestamp: self.committed_max_timestamp,
+                    last_snapshot_entry,
+                },
+            }),
+            Snapshot::Complete => self.pending.get(self.submitted).map(|append| Submission {
+                what: Submit::Append(append.number),
+                attributes: Attributes {
+                    kind: append.kind,
+                    first_offset: append.first_offset,
+                    offset_count: append.offset_count,
+                    max_timestamp: append.max_timestamp,
+                    running_max_timestamp: append.running_max_timestamp,
+                    last_snapshot_entry,
+                },
+            }),
+        }
+    }
+
+    /// Handles one input. One that does not fit the phase comes late and is ignored.
+    pub(super) fn step(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Submitted { entry } => self.submitted(entry),
+            Input::Confirmed { lac } => self.confirm(lac, &mut effects),
+            Input::SnapshotAnswered { parts } => self.answered(parts),
+            Input::Health(health) => self.on_health(health, &mut effects),
+            Input::LiveBookies(live) => self.live = live,
+            Input::AgeReached => {
+                if let Phase::Open(open) | Phase::Leaving(open) = &mut self.phase {
+                    open.old = true;
+                }
+                self.leave_idle(&mut effects);
+            }
+            Input::IdleReached => self.leave_idle(&mut effects),
+            Input::Created { degraded } => {
+                if matches!(self.phase, Phase::Creating) {
+                    self.open(degraded, &mut effects);
+                }
+            }
+            Input::NotCreated => {
+                if matches!(self.phase, Phase::Creating) {
+                    self.phase = Phase::Idle { waiting: true };
+                    self.fail(&mut effects);
+                }
+            }
+            Input::Rolled { last, degraded } => {
+                if matches!(self.phase, Phase::Leaving(_)) {
+                    self.ended(last, &mut effects);
+                    self.open(degraded, &mut effects);
+                }
+            }
+            Input::NotRolled => self.not_rolled(&mut effects),
+            Input::Doubt => {
+                if matches!(self.phase, Phase::Creating | Phase::Leaving(_)) {
+                    self.settle(&mut effects);
+                }
+            }
+            Input::Settled { last } => {
+                if matches!(self.phase, Phase::Settling { .. } | Phase::Leaving(_)) {
+                    self.ended(last.unwrap_or(EntryId::NONE), &mut effects);
+                    self.phase = Phase::Idle { waiting: false };
+                }
+            }
+            Input::NotSettled => {
+                if matches!(self.phase, Phase::Settling { .. }) {
+                    self.phase = Phase::Settling { waiting: true };
+                    self.fail(&mut effects);
+                }
+            }
+            Input::RetryDue => self.retry(&mut effects),
+            Input::RestoreDue => self.restore_cooling = false,
+        }
+        self.advance(&mut effects);
+        effects
+    }
+
+    /// What follows from the state, whatever led to it.
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Idle { waiting: false } if !self.pending.is_empty() => {
+                self.phase = Phase::Creating;
+                effects.push(Effect::Create);
+            }
+            Phase::Open(mut open) => {
+                if let Some(drain) = self.roll_reason(&open) {
+                    self.phase = Phase::Leaving(open);
+                    effects.push(Effect::Roll { drain });
+                } else if open.snapshot == Snapshot::Due && self.flight.is_empty() {
+                    open.snapshot = Snapshot::Asked;
+                    self.phase = Phase::Open(open);
+                    effects.push(Effect::AskSnapshot);
+                }
+            }
+            Phase::Idle { .. } | Phase::Settling { .. } | Phase::Creating | Phase::Leaving(_) => {}
+        }
+    }
+
+    /// Whether to roll now, and if so whether to wait for what is outstanding (2.5, 2.8, 2.9).
+    fn roll_reason(&mut self, open: &Open) -> Option<bool> {
+        if self.cooling {
+            return None;
+        }
+        let restorable = !self.restore_cooling && open.snapshot != Snapshot::Asked;
+        if self.health == Health::QuorumLost {
+            let go = restorable && self.live >= self.policy.ack_quorum && !self.pending.is_empty();
+            self.restores += u32::from(go);
+            return go.then_some(false);
+        }
+        if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
+            return None;
+        }
+        if open.bytes >= self.policy.roll_bytes || open.old {
+            self.restores = 0;
+            return Some(true);
+        }
+        let degraded = self.health == Health::Degraded || open.degraded;
+        let go = degraded && restorable && self.live >= self.policy.write_quorum;
+        self.restores += u32::from(go);
+        go.then_some(true)
+    }
+
+    fn open(&mut self, degraded: bool, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Open(Open::new(degraded));
+        self.health = Health::Healthy;
+        self.failing = false;
+        self.restore_cooling = true;
+        effects.push(Effect::RestoreLater { attempt: self.restores });
+    }
+
+    /// The current ledger is closed at `last`: what it holds is acknowledged, the rest is to be resubmitted (W9).
+    fn ended(&mut self, last: EntryId, effects: &mut Vec<Effect>) {
+        self.confirm(last, effects);
+        self.flight.clear();
+        self.submitted = 0;
+    }
+
+    fn confirm(&mut self, lac: EntryId, effects: &mut Vec<Effect>) {
+        let before = self.acked;
+        while let Some(entry) = self.flight.pop_front_if(|f| f.entry <= lac) {
+            if !entry.is_append {
+                continue;
+            }
+            let append = self.pending.pop_front().expect("what is in flight is pending");
+            self.submitted -= 1;
+            self.outstanding_bytes -= append.bytes;
+            self.acked = append.number;
+            self.committed_offset = append.end();
+            self.committed_max_timestamp = append.running_max_timestamp;
+        }
+        if self.acked > before {
+            let high_watermark = self.high_watermark();
+            effects.push(Effect::Acked { through: self.acked, high_watermark });
+        }
+    }
+
+    fn submitted(&mut self, entry: EntryId) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        match &mut open.snapshot {
+            Snapshot::Due | Snapshot::Asked => {}
+            Snapshot::Writing { index, total, first } => {
+                if *index == 0 {
+                    *first = entry;
+                }
+                *index += 1;
+                self.flight.push_back(InFlight { entry, is_append: false });
+                if index == total {
+                    open.last_snapshot = Some(*first);
+                    open.snapshot = Snapshot::Complete;
+                    open.bytes_since_snapshot = 0;
+                    open.entries_since_snapshot = 0;
+                }
+            }
+            Snapshot::Complete => {
+                let Some(append) = self.pending.get(self.submitted) else { return };
+                let bytes = append.bytes as u64;
+                self.submitted += 1;
+                self.flight.push_back(InFlight { entry, is_append: true });
+                open.bytes += bytes;
+                open.bytes_since_snapshot += bytes + ENTRY_OVERHEAD;
+                open.entries_since_snapshot += 1;
+                if open.bytes_since_snapshot >= self.policy.snapshot_bytes
+                    || open.entries_since_snapshot >= self.policy.snapshot_entries
+                {
+                    open.snapshot = Snapshot::Due;
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, parts: u32) {
+        if let Phase::Open(open) = &mut self.phase
+            && open.snapshot == Snapshot::Asked
+        {
+            debug_assert!(self.flight.is_empty(), "asked for when nothing was in flight (P4)");
+            open.snapshot = Snapshot::Writing { index: 0, total: parts, first: EntryId::NONE };
+        }
+    }
+
+    fn on_health(&mut self, health: Health, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Open(_) if health == Health::Dead => self.settle(effects),
+            Phase::Open(_) | Phase::Leaving(_) if self.health != Health::Dead => {
+                self.health = health;
+            }
+            Phase::Open(_)
+            | Phase::Leaving(_)
+            | Phase::Idle { .. }
+            | Phase::Settling { .. }
+            | Phase::Creating => {}
+        }
+    }
+
+    fn not_rolled(&mut self, effects: &mut Vec<Effect>) {
+        let Phase::Leaving(open) = self.phase else { return };
+        if self.health == Health::Dead {
+            self.settle(effects);
+            return;
+        }
+        self.phase = Phase::Open(open);
+        self.cooling = true;
+        effects.push(Effect::RetryLater);
+    }
+
+    /// Nothing is on its way: the ledger needs no successor until something is.
+    fn leave_idle(&mut self, effects: &mut Vec<Effect>) {
+        if let Phase::Open(open) = self.phase
+            && self.pending.is_empty()
+            && self.flight.is_empty()
+            && !self.cooling
+        {
+            self.phase = Phase::Leaving(open);
+            effects.push(Effect::Close);
+        }
+    }
+
+    fn settle(&mut self, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Settling { waiting: false };
+        effects.push(Effect::Settle);
+    }
+
+    fn fail(&mut self, effects: &mut Vec<Effect>) {
+        self.failing = true;
+        effects.push(Effect::RetryLater);
+    }
+
+    fn retry(&mut self, effects: &mut Vec<Effect>) {
+        self.cooling = false;
+        match self.phase {
+            Phase::Idle { .. } => self.phase = Phase::Idle { waiting: false },
+            Phase::Settling { waiting: true } => self.settle(effects),
+            Phase::Settling { .. } | Phase::Creating | Phase::Open(_) | Phase::Leaving(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

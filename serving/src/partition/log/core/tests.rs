@@ -1,0 +1,383 @@
+//! The core against a world of ledgers that fail at any moment, in any way that the ledger layer allows.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy() -> Policy {
+    Policy {
+        roll_bytes: 2_000,
+        snapshot_bytes: 1_500,
+        snapshot_entries: 7,
+        write_quorum: 3,
+        ack_quorum: 2,
+    }
+}
+
+/// One ledger as it really is.
+#[derive(Debug, Default)]
+struct Ledger {
+    entries: Vec<Submission>,
+    lac: i64,
+    closed: bool,
+}
+
+impl Ledger {
+    fn lap(&self) -> i64 {
+        self.entries.len() as i64 - 1
+    }
+}
+
+#[derive(Debug)]
+struct World {
+    core: Core,
+    ledgers: Vec<Ledger>,
+    /// The last ledger has a writer that works.
+    writing: bool,
+    op: Option<Effect>,
+    asked: bool,
+    appended: u64,
+    /// Number of the newest append that the owner was told of.
+    told: u64,
+    /// For each snapshot that was answered: the appends in it.
+    states: Vec<u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let start = Start { next_offset: Offset(100), running_max_timestamp: -1 };
+        Self {
+            core: Core::new(policy(), start, 3),
+            ledgers: Vec::new(),
+            writing: false,
+            op: None,
+            asked: false,
+            appended: 0,
+            told: 0,
+            states: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let effects = self.core.step(input);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Create | Effect::Roll { .. } | Effect::Close | Effect::Settle => {
+                    assert!(
+                        self.op.is_none() || effect == Effect::Settle,
+                        "{effect:?} while {:?}",
+                        self.op
+                    );
+                    self.asked = false;
+                    self.op = Some(effect);
+                }
+                Effect::AskSnapshot => {
+                    let ledger = self.ledgers.last().unwrap();
+                    assert_eq!(ledger.lac, ledger.lap(), "asked with entries in flight");
+                    assert_eq!(
+                        self.committed().len() as u64,
+                        self.told,
+                        "asked before it was told"
+                    );
+                    self.asked = true;
+                }
+                Effect::Acked { through, high_watermark } => {
+                    assert!(through > self.told, "acknowledged twice");
+                    assert!(self.committed().len() as u64 >= through, "not in the log");
+                    self.told = through;
+                    assert_eq!(high_watermark, self.core.high_watermark());
+                }
+                Effect::RetryLater | Effect::RestoreLater { .. } => {}
+            }
+        }
+    }
+
+    /// Numbers of the appends that a reader of the log finds.
+    fn committed(&self) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for ledger in &self.ledgers {
+            for entry in &ledger.entries[..usize::try_from(ledger.lac + 1).unwrap()] {
+                if let Submit::Append(number) = entry.what {
+                    numbers.push(number);
+                }
+            }
+        }
+        numbers
+    }
+
+    fn append(&mut self, bytes: usize) {
+        let what = match bytes % 3 {
+            0 => What::Batches { offset_count: 2, max_timestamp: bytes as i64 },
+            1 => What::Command,
+            _ => What::Barrier,
+        };
+        self.appended += 1;
+        let (appended, effects) = self.core.append(what, bytes);
+        assert_eq!(appended.number, self.appended);
+        self.carry_out(effects);
+    }
+
+    fn submit(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(submission) = self.core.next() else { return };
+            if !self.writing {
+                self.step(Input::Health(Health::Dead));
+                return;
+            }
+            let ledger = self.ledgers.last_mut().unwrap();
+            ledger.entries.push(submission);
+            let entry = EntryId(ledger.lap());
+            self.step(Input::Submitted { entry });
+        }
+    }
+
+    /// The current ledger acknowledges some more; the core hears of it unless `silent`.
+    fn confirm(&mut self, some: u8, silent: bool) {
+        let Some(ledger) = self.ledgers.last_mut().filter(|l| !l.closed) else { return };
+        ledger.lac += (ledger.lap() - ledger.lac).min(i64::from(some));
+        let lac = EntryId(ledger.lac);
+        if !silent && self.writing {
+            self.step(Input::Confirmed { lac });
+        }
+    }
+
+    fn create(&mut self) {
+        self.ledgers.push(Ledger { lac: -1, ..Ledger::default() });
+        self.writing = true;
+    }
+
+    fn close(&mut self) -> Option<EntryId> {
+        let ledger = self.ledgers.last_mut()?;
+        ledger.closed = true;
+        ledger.entries.truncate(usize::try_from(ledger.lac + 1).unwrap());
+        self.writing = false;
+        Some(EntryId(ledger.lac))
+    }
+
+    /// Ends the operation at work, one way or another.
+    fn finish(&mut self, how: u8) {
+        let Some(op) = self.op.take() else { return };
+        let input = match (op, how % 4) {
+            (Effect::Create, 0) => Input::NotCreated,
+            // Refused, or done without an answer: an empty ledger that settling finds and closes.
+            (Effect::Create, 1) => Input::Doubt,
+            (Effect::Create, _) => {
+                self.create();
+                Input::Created { degraded: how.is_multiple_of(5) }
+            }
+            (Effect::Roll { .. }, 0) => Input::NotRolled,
+            (Effect::Roll { .. }, 1) => {
+                if how.is_multiple_of(2) {
+                    self.close();
+                }
+                Input::Doubt
+            }
+            (Effect::Roll { drain }, _) => {
+                self.confirm(if drain { 255 } else { how % 3 }, how.is_multiple_of(3));
+                if !self.writing {
+                    Input::Doubt
+                } else {
+                    let last = self.close().unwrap();
+                    self.create();
+                    Input::Rolled { last, degraded: how.is_multiple_of(5) }
+                }
+            }
+            (Effect::Close, 0) => Input::Doubt,
+            (Effect::Settle, 0) => Input::NotSettled,
+            (Effect::Close | Effect::Settle, _) => {
+                // Recovery may keep entries that were never acknowledged.
+                if self.ledgers.last().is_some_and(|l| !l.closed) {
+                    self.confirm(how, true);
+                }
+                Input::Settled { last: self.close() }
+            }
+            (other, _) => panic!("{other:?} is no operation"),
+        };
+        self.step(input);
+    }
+
+    fn answer(&mut self, parts: u32) {
+        if std::mem::take(&mut self.asked) {
+            self.states.push(self.told);
+            self.step(Input::SnapshotAnswered { parts });
+        }
+    }
+
+    fn die(&mut self) {
+        if self.op.is_none() && self.writing {
+            self.writing = false;
+            self.step(Input::Health(Health::Dead));
+        }
+    }
+
+    fn act(&mut self, (what, how): (u8, u8)) {
+        match what % 16 {
+            0..=3 => self.append(usize::from(how) * 3),
+            4..=6 => self.submit(usize::from(how % 8)),
+            7 | 8 => self.confirm(how % 5, false),
+            9 => self.confirm(how % 3, true),
+            10 => self.finish(how),
+            11 => self.answer(u32::from(how % 3) + 1),
+            12 if how < 60 => self.die(),
+            12 => self.step(Input::RetryDue),
+            13 => self.step(Input::RestoreDue),
+            14 => {
+                let health = [Health::Healthy, Health::Degraded, Health::QuorumLost];
+                self.step(Input::Health(health[usize::from(how % 3)]));
+            }
+            _ => match how % 4 {
+                0 => self.step(Input::AgeReached),
+                1 => self.step(Input::IdleReached),
+                _ => self.step(Input::LiveBookies(usize::from(how % 4))),
+            },
+        }
+        assert!(self.told <= self.appended);
+    }
+
+    /// Everything works from now on.
+    fn heal(&mut self) {
+        for _ in 0..1_000 {
+            if self.told == self.appended && self.op.is_none() {
+                return;
+            }
+            self.step(Input::LiveBookies(3));
+            self.step(Input::RetryDue);
+            self.finish(3);
+            self.step(Input::Health(Health::Healthy));
+            self.answer(2);
+            self.submit(100);
+            self.confirm(255, false);
+        }
+        panic!("does not come to rest: {self:#?}");
+    }
+
+    /// What a later owner finds.
+    fn check_log(&self) {
+        let expected: Vec<u64> = (1..=self.appended).collect();
+        assert_eq!(self.committed(), expected, "order, no loss, no duplicate");
+        let mut appends = 0;
+        let mut offset = 100;
+        let mut states = self.states.iter();
+        for ledger in &self.ledgers {
+            let (mut complete, mut first) = (None, 0);
+            for (entry, submission) in ledger.entries.iter().enumerate() {
+                let Submission { what, attributes } = *submission;
+                let snapshot = complete.map_or(NO_SNAPSHOT, |first: usize| first as u64);
+                assert_eq!(attributes.last_snapshot_entry, snapshot);
+                assert_eq!(attributes.first_offset, offset, "offsets are dense");
+                offset += i64::from(attributes.offset_count);
+                match what {
+                    Submit::Append(_) => {
+                        assert!(complete.is_some(), "no append before the head snapshot (P4)");
+                        appends += 1;
+                    }
+                    Submit::Part { index, total } => {
+                        if index == 0 {
+                            first = entry;
+                        }
+                        assert_eq!(entry - first, index as usize, "parts are consecutive");
+                        if index + 1 == total {
+                            complete = Some(first);
+                            // Snapshots of which a part was lost are not in the log.
+                            assert!(states.any(|state| *state == appends), "state of its place");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Order kept, nothing lost or acknowledged twice, snapshots where they belong, whatever happens.
+    #[test]
+    fn every_append_is_in_the_log_once_and_in_order(
+        actions in proptest::collection::vec((any::<u8>(), any::<u8>()), 0..300)
+    ) {
+        let mut world = World::new();
+        for action in actions {
+            world.act(action);
+        }
+        world.heal();
+        world.check_log();
+    }
+}
+
+#[test]
+fn nothing_is_created_before_the_first_append() {
+    let mut world = World::new();
+    world.step(Input::LiveBookies(5));
+    assert_eq!(world.op, None);
+    world.append(1);
+    assert_eq!(world.op, Some(Effect::Create));
+}
+
+#[test]
+fn a_lost_quorum_rolls_only_onto_enough_bookies() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    world.answer(1);
+    world.submit(10);
+    world.step(Input::RestoreDue);
+    world.step(Input::LiveBookies(1));
+    world.step(Input::Health(Health::QuorumLost));
+    assert_eq!(world.op, None, "one bookie cannot take it over");
+    assert!(!world.core.is_writable());
+    world.step(Input::LiveBookies(2));
+    assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+}
+
+#[test]
+fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    world.answer(1);
+    world.submit(10);
+    world.confirm(10, false);
+    world.step(Input::LiveBookies(2));
+    world.step(Input::Health(Health::Degraded));
+    world.step(Input::RestoreDue);
+    assert_eq!(world.op, None);
+    world.step(Input::LiveBookies(3));
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+    world.finish(2);
+    world.answer(1);
+    world.step(Input::Health(Health::Degraded));
+    assert_eq!(world.op, None, "a pause lies between two of them");
+    world.step(Input::RestoreDue);
+    world.submit(10);
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+}
+
+#[test]
+fn a_roll_that_changed_nothing_goes_on_and_is_tried_again() {
+    let mut world = World::new();
+    for _ in 0..8 {
+        world.append(300);
+    }
+    for _ in 0..2 {
+        world.finish(3);
+        world.answer(1);
+        world.submit(100);
+        world.confirm(100, false);
+    }
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }), "by size");
+    world.step(Input::NotRolled);
+    world.op = None;
+    assert_eq!(world.core.outstanding().1, 1, "held while the roll was tried");
+    world.submit(100);
+    world.confirm(100, false);
+    assert_eq!(world.core.outstanding(), (0, 0), "the old ledger takes more meanwhile");
+    world.answer(1);
+    world.submit(10);
+    world.step(Input::RetryDue);
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+}

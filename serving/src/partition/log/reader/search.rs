@@ -1,0 +1,98 @@
+//! Finding an offset or a time inside the log by entry headers. Both rise along the log: first offsets by their
+//! nature, times because each header carries the largest timestamp so far.
+
+use geminga_proto::entry::Attributes;
+use geminga_proto::ids::{EntryId, Offset};
+
+use super::{LogReader, ReadEntry, ReadError, Source, batches};
+
+/// Headers read at once when scanning: about this many bytes.
+const SCAN_BYTES: usize = 64 * 1024;
+
+impl LogReader {
+    /// The entry of `source` to read `from` at: the last one that starts at or before it. Kinds without offsets carry the
+    /// next offset, so of entries that start alike the last is the one with records.
+    pub(super) async fn locate(&self, source: &Source, from: Offset) -> Result<EntryId, ReadError> {
+        if let Some(entry) = self.hint(from, source.segment.ledger) {
+            return Ok(entry);
+        }
+        let after = self.first(source, |a| a.first_offset > from.0).await?;
+        Ok(after.prev().max(EntryId(0)))
+    }
+
+    /// The first entry whose header passes `test`, which holds for all that follow one that passes; after the last
+    /// when none does.
+    async fn first(
+        &self,
+        source: &Source,
+        test: impl Fn(&Attributes) -> bool,
+    ) -> Result<EntryId, ReadError> {
+        let (mut low, mut high) = (0, source.last.0 + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if test(&self.header(source, EntryId(middle)).await?) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(EntryId(low))
+    }
+
+    async fn header(&self, source: &Source, entry: EntryId) -> Result<Attributes, ReadError> {
+        let entries = self.entries(source, entry, entry, 0, Some(0)).await?;
+        let header = entries.first().map(|entry| entry.attributes);
+        header.ok_or_else(|| ReadError::Unavailable(format!("no header of entry {entry}")))
+    }
+
+    /// The largest timestamp so far is at or beyond the time for the first time at the entry that is looked for, unless
+    /// records that were there before the log start reached it: then a scan goes on from there.
+    pub(super) async fn search_time(
+        &self,
+        timestamp_ms: i64,
+    ) -> Result<Option<ReadEntry>, ReadError> {
+        let segments = self.segments.all();
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let source = self.source(segments[middle].clone()).await?;
+            // An empty ledger says nothing; the time is then looked for in it and after it.
+            let reached = source.last == EntryId::NONE
+                || self.header(&source, source.last).await?.running_max_timestamp >= timestamp_ms;
+            if reached {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        for segment in segments.into_iter().skip(low) {
+            let source = self.source(segment).await?;
+            if let Some(found) = self.scan_time(&source, timestamp_ms).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn scan_time(
+        &self,
+        source: &Source,
+        timestamp_ms: i64,
+    ) -> Result<Option<ReadEntry>, ReadError> {
+        let log_start = self.ends().log_start;
+        let mut next = self.first(source, |a| a.running_max_timestamp >= timestamp_ms).await?;
+        while next <= source.last {
+            for entry in self.entries(source, next, source.last, SCAN_BYTES, Some(0)).await? {
+                let id = entry.position.entry;
+                next = id.next();
+                let late = entry.attributes.max_timestamp >= timestamp_ms;
+                let there = batches(entry).is_some_and(|b| b.end() > log_start);
+                if late && there {
+                    let read = self.entries(source, id, id, 0, None).await?;
+                    return Ok(read.into_iter().next().and_then(batches));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,102 @@
+//! The newest committed Batches entries of a partition in memory, within a bound of bytes: consumers that keep up are
+//! served from here, without a look at storage.
+
+use std::collections::VecDeque;
+
+use geminga_proto::ids::Offset;
+
+use super::ReadEntry;
+
+/// Entries with consecutive offsets, up to the high watermark.
+#[derive(Debug)]
+pub(super) struct Tail {
+    entries: VecDeque<ReadEntry>,
+    bytes: usize,
+    max_bytes: usize,
+    /// Largest record timestamp of everything before the window.
+    max_timestamp_before: i64,
+}
+
+impl Tail {
+    pub(super) fn new(max_bytes: usize, max_timestamp_before: i64) -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, max_bytes, max_timestamp_before }
+    }
+
+    /// Adds the next entry and forgets the oldest beyond the bound.
+    pub(super) fn push(&mut self, entry: ReadEntry) {
+        debug_assert!(self.entries.back().is_none_or(|last| last.end() == entry.first_offset));
+        self.bytes += entry.payload.len();
+        self.entries.push_back(entry);
+        while self.bytes > self.max_bytes
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.bytes -= oldest.payload.len();
+            self.max_timestamp_before = self.max_timestamp_before.max(oldest.max_timestamp);
+        }
+    }
+
+    /// Entries from the one that contains `from`, at least one, about `max_bytes`; `None` when `from` is not in the window.
+    pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Option<Vec<ReadEntry>> {
+        if self.entries.front().is_none_or(|first| first.first_offset > from) {
+            return None;
+        }
+        let start = self.entries.partition_point(|entry| entry.end() <= from);
+        let mut bytes = 0;
+        let within = |entry: &&ReadEntry| {
+            let first = bytes == 0;
+            bytes += entry.payload.len();
+            first || bytes <= max_bytes
+        };
+        Some(self.entries.range(start..).take_while(within).cloned().collect())
+    }
+
+    /// The first entry with a record of `timestamp_ms` or later; `None` when it may lie before the window.
+    pub(super) fn by_time(&self, timestamp_ms: i64) -> Option<ReadEntry> {
+        if self.max_timestamp_before >= timestamp_ms {
+            return None;
+        }
+        self.entries.iter().find(|entry| entry.max_timestamp >= timestamp_ms).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn tail(entries: i64, max_bytes: usize) -> Tail {
+        let mut tail = Tail::new(max_bytes, -1);
+        for n in 0..entries {
+            tail.push(ReadEntry {
+                first_offset: Offset(n * 10),
+                offset_count: 10,
+                max_timestamp: n * 100,
+                payload: Bytes::from(vec![0; 100]),
+            });
+        }
+        tail
+    }
+
+    fn firsts(read: Option<Vec<ReadEntry>>) -> Option<Vec<i64>> {
+        read.map(|entries| entries.iter().map(|e| e.first_offset.0).collect())
+    }
+
+    #[test]
+    fn reads_whole_entries_and_at_least_one() {
+        let tail = tail(5, 1_000);
+        assert_eq!(firsts(tail.read(Offset(25), 250)), Some(vec![20, 30]));
+        assert_eq!(firsts(tail.read(Offset(29), 1)), Some(vec![20]));
+        assert_eq!(firsts(tail.read(Offset(0), 10_000)), Some(vec![0, 10, 20, 30, 40]));
+    }
+
+    #[test]
+    fn forgets_the_oldest_beyond_its_bound() {
+        let tail = tail(8, 300);
+        assert_eq!(firsts(tail.read(Offset(49), 1_000)), None);
+        assert_eq!(firsts(tail.read(Offset(50), 1_000)), Some(vec![50, 60, 70]));
+        assert_eq!(tail.by_time(400), None, "was in the window and may be found in the log");
+        assert_eq!(tail.by_time(401).map(|e| e.first_offset), Some(Offset(50)));
+        assert_eq!(tail.by_time(701), None);
+    }
+}

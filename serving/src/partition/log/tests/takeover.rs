@@ -1,0 +1,154 @@
+//! Owners that follow each other.
+
+use geminga_metastore::MetaStore;
+
+use super::*;
+use crate::partition::testing::Mode;
+
+#[tokio::test(start_paused = true)]
+async fn the_next_owner_continues_where_the_last_one_ended() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut offset = 0;
+    for term in 1..=4 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        assert_eq!(owner.high_watermark, Offset(offset));
+        assert_eq!(owner.before, offset as u64 / 2, "state of the replay");
+        assert_eq!(read_all(&owner.reader).await.len(), offset as usize / 2);
+        for _ in 0..10 {
+            owner.append(2);
+            offset += 2;
+        }
+        owner.all_acked().await;
+        assert_eq!(read_all(&owner.reader).await.len(), offset as usize / 2);
+        // Killed: the ledger stays open, and the next owner recovers it.
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_closed_in_order_needs_no_recovery() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    owner.append(5);
+    owner.all_acked().await;
+    owner.writer.close().await;
+    // Without bookies nothing could be recovered; the end of the log is read from one.
+    cluster.bookies.set(1, Mode::Stopped);
+    cluster.bookies.set(2, Mode::Stopped);
+    let owner = Owner::open(&cluster, &topic, 2, 2).await;
+    assert_eq!(owner.high_watermark, Offset(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_owner_gets_nothing_acknowledged() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut old = Owner::open(&cluster, &topic, 1, 1).await;
+    old.append(1);
+    old.all_acked().await;
+    let mut new = Owner::open(&cluster, &topic, 2, 2).await;
+    old.append(1);
+    old.until("the end", |owner| owner.lost.is_some()).await;
+    assert_eq!(old.lost, Some(Lost::Deposed));
+    assert_eq!(old.acked, 1);
+    new.append(1);
+    new.all_acked().await;
+    assert_eq!(read_all(&new.reader).await.len(), 2);
+    assert_eq!(read_all(&old.reader).await.len(), 1, "readers keep what was committed then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_owner_that_never_wrote_creates_no_ledger() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut old = Owner::open(&cluster, &topic, 1, 1).await;
+    let mut new = Owner::open(&cluster, &topic, 2, 2).await;
+    old.append(1);
+    old.until("the end", |owner| owner.lost == Some(Lost::Deposed)).await;
+    assert_eq!(cluster.segments(topic.id, 0).await, 0);
+    new.append(1);
+    new.all_acked().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_again_under_the_same_term_ends_the_first_opening() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let parts = cluster.log_parts(1);
+    let mut first = Owner::open_with(&parts, spec(&topic, 1)).await;
+    let mut second = Owner::open_with(&parts, spec(&topic, 1)).await;
+    second.append(1);
+    second.all_acked().await;
+    first.append(1);
+    first.until("the end", |owner| owner.lost == Some(Lost::Deposed)).await;
+    assert_eq!(first.acked, 0);
+    assert_eq!(read_all(&second.reader).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_killed_before_its_first_record_leaves_a_log_that_opens() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    owner.append(7);
+    owner.all_acked().await;
+    for term in 2..=5 {
+        let mut killed = Owner::open(&cluster, &topic, term, term).await;
+        killed.append(1);
+        if term == 3 {
+            // A head snapshot of which only the first part arrives.
+            killed.until("the ledger", |owner| owner.snapshots == 1).await;
+        } else {
+            while cluster.segments(topic.id, 0).await < term as usize {
+                let _ = tokio::time::timeout(Duration::ZERO, killed.writer.event()).await;
+            }
+        }
+    }
+    assert!(cluster.segments(topic.id, 0).await >= 4);
+    let mut owner = Owner::open(&cluster, &topic, 9, 9).await;
+    let next = owner.high_watermark;
+    assert!(next >= Offset(7), "whatever else became durable");
+    owner.append(1);
+    owner.all_acked().await;
+    let entries = read_all(&owner.reader).await;
+    assert_eq!(entries[0].offset_count, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_assigned_broker_under_its_term_opens() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let parts = cluster.log_parts(1);
+    let refused = |opened: Result<Opened, OpenError>| opened.err() == Some(OpenError::NotOwner);
+    assert!(refused(open(&parts, spec(&topic, 1)).await), "assigned to nobody");
+    cluster.assign(topic.id, 0, 2, 1).await;
+    assert!(refused(open(&parts, spec(&topic, 1)).await), "to another");
+    cluster.assign(topic.id, 0, 1, 3).await;
+    assert!(refused(open(&parts, spec(&topic, 2)).await), "under another term");
+    assert!(open(&parts, spec(&topic, 3)).await.is_ok());
+    cluster.assign(topic.id, 0, 1, 2).await;
+    assert!(refused(open(&parts, spec(&topic, 2)).await), "terms only rise");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_closed_segments_are_remembered() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    for term in 1..=3 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        owner.append(4);
+        owner.all_acked().await;
+    }
+    let _owner = Owner::open(&cluster, &topic, 4, 4).await;
+    let prefix = geminga_metastore::keys::segments_of(topic.id, PartitionIndex(0));
+    let stored = cluster.store.range(&prefix, None, 10).await.unwrap();
+    let ends: Vec<_> = stored
+        .items
+        .iter()
+        .map(|s| geminga_metastore::record::Segment::decode(&s.value.value).unwrap().end_offset)
+        .collect();
+    assert_eq!(ends, [Some(Offset(4)), Some(Offset(8)), Some(Offset(12))]);
+}

@@ -1,0 +1,315 @@
+//! Carrying out what the core decides, and telling it what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use geminga_ledger::{AppendRefused, Health, Writer};
+use geminga_metastore::record::LedgerMeta;
+use geminga_proto::ids::EntryId;
+use tokio::time::Instant;
+
+use super::wake::Woke;
+use super::{Current, LogWriter, writable};
+use crate::partition::log::core::{Effect, Input, Submit};
+use crate::partition::log::ledgers::{self, Done};
+use crate::partition::log::opening::Stored;
+use crate::partition::log::part::{self, Place};
+use crate::partition::log::segments::Segment;
+use crate::partition::log::{Event, Lost, ReadEntry, SnapshotWanted, What};
+
+/// The pause before copies are restored again doubles this often.
+const MAX_DOUBLINGS: u32 = 4;
+
+impl LogWriter {
+    pub(super) fn on(&mut self, woke: Woke) {
+        match woke {
+            Woke::Stopped => self.lose(Lost::Stopping),
+            Woke::Confirmed(lac) => {
+                // First what may be read, then the high watermark that lets readers ask for it.
+                self.segments.readable(lac);
+                self.step(Input::Confirmed { lac });
+            }
+            Woke::Health(health) => self.step(Input::Health(health)),
+            Woke::Gone => {
+                if let Some(current) = &mut self.current {
+                    current.gone = true;
+                }
+                self.step(Input::Health(Health::Dead));
+            }
+            Woke::Done(done) => self.done(done),
+            Woke::Answered(Some(parts)) => self.answered(parts),
+            Woke::Answered(None) => {
+                self.lose(Lost::Failed("its owner gave no snapshot".to_owned()));
+            }
+            Woke::Ready => self.blocked = None,
+            Woke::Live => {
+                let live = writable(&**self.opening.parts.ledgers.bookies());
+                self.step(Input::LiveBookies(live));
+            }
+            Woke::Due => self.due(),
+        }
+        self.submit();
+    }
+
+    fn step(&mut self, input: Input) {
+        let effects = self.core.step(input);
+        self.carry_out(effects);
+    }
+
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Create => {
+                    let (opening, base) = (Arc::clone(&self.opening), self.core.high_watermark());
+                    self.start(ledgers::create(opening, self.next_seq(), base).boxed());
+                }
+                Effect::Roll { drain } => {
+                    let config = &self.opening.parts.config;
+                    let drain = if drain { config.roll_drain } else { Duration::ZERO };
+                    let opening = Arc::clone(&self.opening);
+                    let leaving = self.leave_for_step();
+                    self.start(ledgers::roll(opening, leaving, drain).boxed());
+                }
+                Effect::Close => {
+                    let opening = Arc::clone(&self.opening);
+                    let drain = opening.parts.config.roll_drain;
+                    let leaving = self.leave_for_step();
+                    self.start(ledgers::close(opening, leaving, drain).boxed());
+                }
+                Effect::Settle => {
+                    self.forget_snapshot();
+                    let opening = Arc::clone(&self.opening);
+                    let current = self.current.as_mut().map(|current| {
+                        current.writer = None;
+                        current.gone = true;
+                        current.ledger
+                    });
+                    self.start(ledgers::settle(opening, current, self.newest).boxed());
+                }
+                Effect::AskSnapshot => {
+                    let (wanted, answer) = SnapshotWanted::new();
+                    self.answer = Some(answer);
+                    self.events.push_back(Event::Snapshot(wanted));
+                }
+                Effect::Acked { through, .. } => self.acked(through),
+                Effect::RetryLater => {
+                    let pause = self.opening.parts.config.retry_pause;
+                    self.retry_at = Some(Instant::now() + pause);
+                }
+                Effect::RestoreLater { attempt } => {
+                    let pause = self.opening.parts.config.restore_pause;
+                    let pause = pause * 2u32.pow(attempt.min(MAX_DOUBLINGS));
+                    self.restore_at = Some(Instant::now() + pause);
+                }
+            }
+        }
+    }
+
+    fn next_seq(&self) -> u32 {
+        self.newest.map_or(0, |seq| seq + 1)
+    }
+
+    fn start(&mut self, step: futures::future::BoxFuture<'static, Done>) {
+        debug_assert!(self.step.is_none(), "one step at a time");
+        self.step = Some(step);
+    }
+
+    fn leave_for_step(&mut self) -> ledgers::Leaving {
+        self.forget_snapshot();
+        self.leave().expect("the core leaves only a ledger that is open")
+    }
+
+    /// A snapshot that was not written whole is asked for again at the head of the next ledger.
+    fn forget_snapshot(&mut self) {
+        self.answer = None;
+        self.parts = Vec::new();
+        self.blocked = None;
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Created(writer) => {
+                let degraded = writer.meta().degraded;
+                self.step(Input::Created { degraded });
+                self.install(writer);
+            }
+            Done::NotCreated(why) => {
+                self.warn("no ledger could be created", &why);
+                self.step(Input::NotCreated);
+            }
+            Done::Rolled { closed, writer } => {
+                let (last, degraded) = (self.left(closed), writer.meta().degraded);
+                self.step(Input::Rolled { last, degraded });
+                self.install(writer);
+            }
+            Done::NotRolled { writer, why } => {
+                self.warn("ledger was not rolled", &why);
+                if let Some(current) = &mut self.current {
+                    current.writer = Some(writer);
+                }
+                self.step(Input::NotRolled);
+            }
+            Done::Doubt(why) => {
+                self.warn("ledgers are to be checked", &why);
+                self.step(Input::Doubt);
+            }
+            Done::Settled { closed, found } => self.settled(closed, found),
+            Done::NotSettled(why) => {
+                self.warn("ledgers cannot be closed now", &why);
+                self.step(Input::NotSettled);
+            }
+            Done::Lost(lost) => self.lose(lost),
+        }
+    }
+
+    fn warn(&self, what: &str, why: &str) {
+        let Self { opening, .. } = self;
+        tracing::warn!(topic = opening.topic.name, partition = opening.partition.0, why, "{what}");
+    }
+
+    /// The current ledger was closed; returns its end.
+    fn left(&mut self, closed: LedgerMeta) -> EntryId {
+        let last = closed.last_entry.unwrap_or(EntryId::NONE);
+        if let Some(current) = &self.current {
+            self.segments.closed(current.seq, Arc::new(closed));
+        }
+        last
+    }
+
+    fn settled(&mut self, closed: Option<LedgerMeta>, found: Vec<(Stored, LedgerMeta)>) {
+        let last = closed.map(|closed| self.left(closed));
+        self.current = None;
+        self.newest = found.last().map(|(stored, _)| stored.seq).or(self.newest);
+        self.step(Input::Settled { last });
+        for (stored, meta) in found {
+            self.segments.opened(Segment {
+                seq: stored.seq,
+                ledger: stored.segment.ledger,
+                base_offset: stored.segment.base_offset,
+                readable: meta.last_entry,
+                meta: Some(Arc::new(meta)),
+            });
+        }
+    }
+
+    /// The next ledger is open; everything before it is acknowledged.
+    fn install(&mut self, writer: Box<Writer>) {
+        let (seq, base_offset) = (self.next_seq(), self.core.high_watermark());
+        self.segments.opened(Segment {
+            seq,
+            ledger: writer.id(),
+            base_offset,
+            meta: Some(Arc::clone(writer.meta())),
+            readable: Some(EntryId::NONE),
+        });
+        let old_at = Instant::now().checked_add(self.roll.age);
+        self.newest = Some(seq);
+        self.current = Some(Current {
+            seq,
+            base_offset,
+            ledger: writer.id(),
+            lac: writer.lac_watch(),
+            health: writer.health(),
+            writer: Some(writer),
+            gone: false,
+            old_at,
+            max_timestamp: -1,
+        });
+    }
+
+    fn answered(&mut self, mut parts: Vec<Bytes>) {
+        if parts.is_empty() {
+            parts.push(Bytes::new());
+        }
+        let count = u32::try_from(parts.len()).expect("fewer parts than 2^32 fit in memory");
+        self.parts = parts;
+        self.step(Input::SnapshotAnswered { parts: count });
+    }
+
+    fn acked(&mut self, through: u64) {
+        let mut entries = Vec::new();
+        while let Some(payload) = self.payloads.pop_front_if(|p| p.number <= through) {
+            let What::Batches { offset_count, max_timestamp } = payload.what else { continue };
+            if let Some(current) = &mut self.current {
+                current.max_timestamp = current.max_timestamp.max(max_timestamp);
+            }
+            let (first_offset, payload) = (payload.first_offset, payload.bytes);
+            entries.push(ReadEntry { first_offset, offset_count, max_timestamp, payload });
+        }
+        let high_watermark = self.core.high_watermark();
+        self.segments.committed(entries, high_watermark);
+        if let Some(Event::Acked { through: last, high_watermark: end }) = self.events.back_mut() {
+            (*last, *end) = (through, high_watermark);
+        } else {
+            self.events.push_back(Event::Acked { through, high_watermark });
+        }
+    }
+
+    fn due(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.step(Input::RetryDue);
+        }
+        if self.restore_at.take_if(|at| *at <= now).is_some() {
+            self.step(Input::RestoreDue);
+        }
+        let old = self.current.as_mut().and_then(|c| c.old_at.take_if(|at| *at <= now));
+        if old.is_some() {
+            self.step(Input::AgeReached);
+        }
+        if self.idle_at <= now {
+            self.idle_at = now + self.opening.parts.config.idle_close;
+            self.step(Input::IdleReached);
+        }
+    }
+
+    /// Gives the current ledger what the core says, until it takes no more.
+    pub(super) fn submit(&mut self) {
+        while self.blocked.is_none()
+            && let Some(submission) = self.core.next()
+        {
+            let payload = match submission.what {
+                Submit::Append(number) => vec![self.payload(number)],
+                Submit::Part { index, total } => {
+                    vec![part::header(Place { index, total }), self.parts[index as usize].clone()]
+                }
+            };
+            let bytes = payload.iter().map(Bytes::len).sum();
+            let writer = self.current.as_mut().and_then(|current| current.writer.as_deref_mut());
+            let writer = writer.expect("the core submits only to a ledger that is open");
+            // The outcome is known from the LAC, or from the end of the closed ledger.
+            match writer.append(submission.attributes, payload) {
+                Ok((entry, _)) => self.step(Input::Submitted { entry }),
+                Err(AppendRefused::Full) => self.blocked = Some(bytes),
+                Err(AppendRefused::Ended) => self.step(Input::Health(Health::Dead)),
+                Err(error @ AppendRefused::TooLarge) => {
+                    self.lose(Lost::Failed(format!("a snapshot part: {error}")));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        let first = self.payloads.front().expect("an unacknowledged append is kept").number;
+        let index = usize::try_from(number - first).expect("within the unacknowledged appends");
+        self.payloads[index].bytes.clone()
+    }
+
+    /// Ends the opening: nothing more is acknowledged.
+    fn lose(&mut self, lost: Lost) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let Self { opening, .. } = self;
+        let (topic, partition) = (&opening.topic.name, opening.partition.0);
+        tracing::info!(topic, partition, term = opening.term.0, reason = %lost, "log is lost");
+        self.step = None;
+        self.current = None;
+        self.forget_snapshot();
+        self.payloads.clear();
+        self.events.push_back(Event::Lost(lost));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the writer waits for. Every wait is cancel-safe: what has happened is either still there or was taken and handled.
+
+use bytes::Bytes;
+use futures::future::OptionFuture;
+use geminga_ledger::{AppendRefused, Health, Writer};
+use geminga_proto::ids::EntryId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Current, LogWriter};
+use crate::partition::log::ledgers::Done;
+
+/// What happened.
+pub(super) enum Woke {
+    /// The process stops.
+    Stopped,
+    /// The current ledger's LAC moved.
+    Confirmed(EntryId),
+    /// The current ledger's health changed.
+    Health(Health),
+    /// The current ledger's writer is gone.
+    Gone,
+    /// The step under way is done.
+    Done(Done),
+    /// The owner gave its state; `None` = it never will.
+    Answered(Option<Vec<Bytes>>),
+    /// The current ledger may take more.
+    Ready,
+    /// Bookies came or went.
+    Live,
+    /// Something is due.
+    Due,
+}
+
+impl LogWriter {
+    /// Waits for whatever comes first. Cancel-safe.
+    pub(super) async fn wake(&mut self) -> Woke {
+        let due = self.due_at();
+        let blocked = self.blocked;
+        let Self { current, step, answer, live, stopped, .. } = self;
+        let (mut lac, mut health, mut writer) = (None, None, None);
+        if let Some(Current { lac: l, health: h, writer: w, gone: false, .. }) = current {
+            (lac, health, writer) = (Some(l), Some(h), w.as_deref());
+        }
+        tokio::select! {
+            biased;
+            () = stopped => Woke::Stopped,
+            lac = changed(lac) => lac.map_or(Woke::Gone, Woke::Confirmed),
+            health = changed(health) => health.map_or(Woke::Gone, Woke::Health),
+            Some(done) = OptionFuture::from(step.as_mut()) => {
+                *step = None;
+                Woke::Done(done)
+            }
+            Some(parts) = OptionFuture::from(answer.as_mut()) => {
+                *answer = None;
+                Woke::Answered(parts.ok())
+            }
+            ready = has_room(writer, blocked) => ready.map_or(Woke::Gone, |()| Woke::Ready),
+            Ok(()) = live.changed() => Woke::Live,
+            () = tokio::time::sleep_until(due) => Woke::Due,
+        }
+    }
+
+    fn due_at(&self) -> Instant {
+        let old_at = self.current.as_ref().and_then(|current| current.old_at);
+        let timers = [self.retry_at, self.restore_at, old_at].into_iter().flatten();
+        timers.fold(self.idle_at, Instant::min)
+    }
+}
+
+/// The new value; `None` when there will be no other.
+async fn changed<T: Copy>(watched: Option<&mut watch::Receiver<T>>) -> Option<T> {
+    match watched {
+        Some(watched) => {
+            watched.changed().await.ok()?;
+            Some(*watched.borrow_and_update())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when a ledger that refused an entry takes it.
+async fn has_room(writer: Option<&Writer>, blocked: Option<usize>) -> Option<()> {
+    let (Some(writer), Some(bytes)) = (writer, blocked) else {
+        return std::future::pending().await;
+    };
+    match writer.ready(bytes).await {
+        Ok(()) => Some(()),
+        Err(AppendRefused::Ended | AppendRefused::Full | AppendRefused::TooLarge) => None,
+    }
+}

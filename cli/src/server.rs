@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::{self, Readiness};
 
 /// How long a server may take to finish what it accepted.
-const DRAIN: Duration = Duration::from_secs(20);
+pub(crate) const DRAIN: Duration = Duration::from_secs(20);
 
 /// The frame of one server process.
 pub(crate) struct Server {
@@ -39,6 +39,19 @@ impl Server {
             http::serve(listener, readiness.clone(), metrics, &frame);
         }
         Ok(Self { parts: Tasks::new("server"), readiness, frame, signals })
+    }
+
+    /// Runs a step of the start, which a signal ends: every step is one that a crash may interrupt.
+    pub(crate) async fn starting<T, E: Into<Failure>>(
+        &mut self,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = step => result.map_err(Into::into),
+            name = self.signals.next() => {
+                Err(Failure::with(Exit::Interrupted, format!("stopped by {name} before it was ready")))
+            }
+        }
     }
 
     /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which
@@ -108,6 +121,20 @@ where
         .build()
         .map_err(Failure::new)?
         .block_on(future)
+}
+
+/// What others connect to for health and metrics: the listener's address, by the advertised host when it listens on
+/// all addresses; empty when it listens nowhere.
+pub(crate) fn http_address(
+    listener: Option<&TcpListener>,
+    advertised: &str,
+) -> Result<String, Failure> {
+    let Some(listener) = listener else { return Ok(String::new()) };
+    let bound = listener.local_addr()?;
+    match advertised.rsplit_once(':') {
+        Some((host, _)) if bound.ip().is_unspecified() => Ok(format!("{host}:{}", bound.port())),
+        _ => Ok(bound.to_string()),
+    }
 }
 
 /// Binds a listener, so that a port that is taken is found out before anything is written anywhere.

@@ -1,8 +1,17 @@
 //! `geminga bookie`: one storage node.
 
-use crate::config::{self, BookieOptions, SourceArgs};
+use std::sync::Arc;
+
+use geminga_bookie::{
+    Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
+};
+use geminga_proto::ids::{BookieId, InvalidBookieId};
+use geminga_runtime::{SystemClock, SystemRandom};
+
+use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, advertised};
 use crate::exit::Failure;
-use crate::logging;
+use crate::server::{DRAIN, Server, bind, http_address};
+use crate::{logging, metadata, server};
 
 /// Arguments of `geminga bookie`.
 #[derive(Debug, clap::Args)]
@@ -24,5 +33,76 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return config::show(&settings);
     }
     logging::start(&settings.log)?;
-    Err(Failure::new("`geminga bookie` is not built into this version"))
+    server::block_on(Box::pin(serve(settings)))
+}
+
+async fn serve(settings: BookieSettings) -> Result<(), Failure> {
+    let id = settings.id.as_deref().map(str::parse::<BookieId>).transpose();
+    let id = id.map_err(|error: InvalidBookieId| Failure::usage(format!("--id: {error}")))?;
+    let listener = bind("--listen", settings.listen).await?;
+    let http = match settings.http {
+        Some(address) => Some(bind("--http", address).await?),
+        None => None,
+    };
+    let bound = listener.local_addr()?;
+    let advertise = advertised("--listen", settings.advertise.as_deref(), bound)?;
+    let http_address = http_address(http.as_ref(), &advertise)?;
+
+    let mut server = Server::start(http)?;
+    let store = server.starting(metadata::connect(&settings.metastore)).await?;
+    // The boot opens the cluster, and makes one only when no data directory belongs to another already.
+    let parts = BookieParts {
+        store,
+        dirs: settings.data_dir,
+        id,
+        zone: settings.zone,
+        advertise,
+        http_address,
+        random: Arc::new(SystemRandom),
+        clock: Arc::new(SystemClock),
+        tasks: server.parts.clone(),
+        config: Config::default(),
+    };
+    let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
+    server.starting(bookie.serve(listener)).await?;
+    tracing::info!(bookie = %bookie.id(), cluster = %bookie.cluster(), listen = %bound, "bookie serves");
+
+    let checked = Arc::clone(&bookie);
+    server.readiness.running(vec![Box::new(move || {
+        if checked.is_ready() { Ok(()) } else { Err("not registered".to_owned()) }
+    })]);
+    server.run(async move { bookie.shutdown(DRAIN).await }).await
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Boot(error) => error.into(),
+            StartError::Register(RegisterError::Metadata(error)) => error.into(),
+            StartError::Register(RegisterError::Replaced(_)) => {
+                Self::new(error).because("BOOKIE_REPLACED")
+            }
+            StartError::Log { .. } | StartError::Disk { .. } => {
+                Self::new(error).because("DATA_DIR_UNUSABLE")
+            }
+        }
+    }
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        let reason = match error {
+            BootError::DirCount(_) => return Self::usage(error),
+            BootError::Metadata(error) => return error.into(),
+            BootError::Cluster(error) => return error.into(),
+            BootError::NoCluster { .. } | BootError::Refused(Refusal::OtherCluster { .. }) => {
+                "DATA_DIR_OF_ANOTHER_CLUSTER"
+            }
+            BootError::Refused(Refusal::OtherBookie { .. }) => "DATA_DIR_OF_ANOTHER_BOOKIE",
+            BootError::Refused(_) => "DATA_DIR_REFUSED",
+            BootError::Dir(DirError::InUse(_)) => "DATA_DIR_IN_USE",
+            BootError::Dir(DirError::Cookie { .. } | DirError::Io { .. }) => "DATA_DIR_UNUSABLE",
+        };
+        Self::new(error).because(reason)
+    }
 }

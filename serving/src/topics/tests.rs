@@ -1,0 +1,223 @@
+//! Creation and deletion against the store in memory, with answers that get lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use geminga_metastore::record::{Cookie, LiveBookie, LiveDisk, Topic as Record};
+use geminga_metastore::{
+    Error, LeaseId, MemoryStore, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned,
+    WatchStream, keys,
+};
+use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, TopicId};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_runtime::{ManualClock, SeededRandom, Tasks};
+
+use super::quorum::Quorum;
+use super::{NewTopic, TopicAdmin};
+use crate::ownership::topology::Topology;
+
+/// Loses answers of transactions: of the next `lost`, which are applied, and of the next `dropped`, which are not.
+#[derive(Debug, Default)]
+struct LossyStore {
+    inner: MemoryStore,
+    lost: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+fn take(count: &AtomicUsize) -> bool {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+}
+
+#[async_trait]
+impl MetaStore for LossyStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.inner.get(key).await
+    }
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.inner.range(prefix, after, limit).await
+    }
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        if take(&self.dropped) {
+            return Err(Error::Unknown("dropped".to_owned()));
+        }
+        let outcome = self.inner.txn(txn).await;
+        if take(&self.lost) { Err(Error::Unknown("lost".to_owned())) } else { outcome }
+    }
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.inner.watch(prefix, from).await
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.inner.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.inner.keep_alive(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.inner.revoke_lease(lease).await
+    }
+}
+
+struct World {
+    store: Arc<LossyStore>,
+    admin: TopicAdmin,
+    tasks: Tasks,
+}
+
+impl World {
+    /// `registered` bookies, the first `live` of which are.
+    async fn new(registered: usize, live: usize) -> Self {
+        let store = Arc::new(LossyStore::default());
+        for n in 0..registered {
+            let id: BookieId = format!("bookie-{n}").parse().unwrap();
+            let cookie = Cookie {
+                cluster: ClusterUuid::from_random(7),
+                bookie: id.clone(),
+                disks: Vec::new(),
+            };
+            store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
+            if n < live {
+                let record = LiveBookie {
+                    id: id.clone(),
+                    address: "127.0.0.1:1".to_owned(),
+                    http_address: String::new(),
+                    zone: String::new(),
+                    rack: String::new(),
+                    disks: vec![LiveDisk {
+                        incarnation: Incarnation(1),
+                        writable: true,
+                        free_bytes: 1,
+                        total_bytes: 2,
+                    }],
+                    lease: LeaseId(1),
+                    started_ms: 0,
+                };
+                store.put_if(&keys::bookie_live(&id), None, record.encode()).await.unwrap();
+            }
+        }
+        let tasks = Tasks::new("test");
+        let dynamic: Arc<dyn MetaStore> = store.clone();
+        let groups = (TopicId::from_random(1), 8);
+        let topology = Topology::start(Arc::clone(&dynamic), &tasks, groups).await.unwrap();
+        let admin = TopicAdmin {
+            store: dynamic,
+            topology,
+            random: Arc::new(SeededRandom::new(42)),
+            clock: Arc::new(ManualClock::at(1_000)),
+            default_quorum: Quorum::CLUSTER,
+            single_copy_allowed: false,
+        };
+        Self { store, admin, tasks }
+    }
+
+    async fn stored(&self, name: &str) -> Option<Record> {
+        let found = self.store.get(&keys::topic("default", name)).await.unwrap()?;
+        Some(Record::decode(&found.value).unwrap())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+fn topic(name: &str) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: 3, ..NewTopic::default() }
+}
+
+fn reason<T>(result: Result<T, ApiError>) -> Option<Reason> {
+    result.err().map(|e| e.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_created_topic_is_seen_by_who_created_it() {
+    let world = World::new(3, 3).await;
+    let created = world.admin.create(topic("flights")).await.unwrap();
+    assert_eq!(created.partitions, 3);
+    assert_eq!(created.quorum, Some(Quorum::CLUSTER));
+    assert_eq!(created.created_ms, 1_000);
+    assert_eq!(world.admin.topology.topic("flights").unwrap().id, created.id);
+    assert_eq!(world.stored("flights").await.unwrap().id, created.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_kept_is_refused_and_nothing_is_written() {
+    let world = World::new(3, 3).await;
+    let config = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+    let quorum = |write_quorum, ack_quorum| NewTopic { write_quorum, ack_quorum, ..topic("t") };
+    let refused = [
+        (topic("no spaces"), Reason::InvalidName),
+        (topic("__groups"), Reason::InvalidName),
+        (NewTopic { partitions: 0, ..topic("t") }, Reason::InvalidPartitions),
+        (NewTopic { partitions: 10_001, ..topic("t") }, Reason::InvalidPartitions),
+        (NewTopic { configs: config("segment.bites", "1"), ..topic("t") }, Reason::InvalidConfig),
+        (NewTopic { configs: config("retention.ms", "1"), ..topic("t") }, Reason::InvalidConfig),
+        (quorum(3, 1), Reason::InvalidQuorum),
+        (quorum(2, 3), Reason::InvalidQuorum),
+        (quorum(1, 1), Reason::InvalidQuorum),
+        (quorum(4, 3), Reason::NotEnoughBookies),
+    ];
+    for (new, why) in refused {
+        assert_eq!(reason(world.admin.create(new.clone()).await), Some(why), "{new:?}");
+    }
+    assert_eq!(world.stored("t").await, None);
+    let single = NewTopic { allow_single_copy: true, ..quorum(1, 1) };
+    assert_eq!(world.admin.create(single).await.unwrap().quorum.unwrap().write, 1);
+    assert_eq!(reason(world.admin.create(topic("t")).await), Some(Reason::TopicExists));
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_bookies_must_reach_the_ack_quorum_and_registered_ones_the_write_quorum() {
+    let few = World::new(3, 1).await;
+    assert_eq!(reason(few.admin.create(topic("t")).await), Some(Reason::NotEnoughLiveBookies));
+    let degraded = World::new(3, 2).await;
+    assert!(degraded.admin.create(topic("t")).await.is_ok());
+    let none = World::new(2, 2).await;
+    assert_eq!(reason(none.admin.create(topic("t")).await), Some(Reason::NotEnoughBookies));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_got_lost_creates_one_topic_all_the_same() {
+    let world = World::new(3, 3).await;
+    world.store.lost.store(1, Ordering::SeqCst);
+    let created = world.admin.create(topic("lost")).await.unwrap();
+    assert_eq!(world.stored("lost").await.unwrap().id, created.id);
+    // The request itself got lost: it is made again.
+    world.store.dropped.store(2, Ordering::SeqCst);
+    assert!(world.admin.create(topic("dropped")).await.is_ok());
+    // Nothing is known, and that is what is said.
+    world.store.dropped.store(3, Ordering::SeqCst);
+    let unknown = world.admin.create(topic("unknown")).await;
+    assert_eq!(reason(unknown), Some(Reason::MetadataUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_who_create_one_name_one_is_told_that_it_exists() {
+    let world = World::new(3, 3).await;
+    let (a, b) = tokio::join!(world.admin.create(topic("t")), world.admin.create(topic("t")));
+    let outcomes = BTreeSet::from([a.is_ok(), b.is_ok()]);
+    assert_eq!(outcomes, BTreeSet::from([true, false]));
+    let loser = [reason(a), reason(b)].into_iter().flatten().next();
+    assert_eq!(loser, Some(Reason::TopicExists));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_name_is_free_again_and_its_remains_are_listed() {
+    let world = World::new(3, 3).await;
+    assert_eq!(reason(world.admin.delete("t").await), Some(Reason::UnknownTopic));
+    assert_eq!(reason(world.admin.delete("a/b").await), Some(Reason::UnknownTopic));
+    let first = world.admin.create(topic("t")).await.unwrap();
+    world.admin.delete("t").await.unwrap();
+    assert!(world.admin.topology.topic("t").is_none());
+    assert!(world.store.get(&keys::deleted_topic(first.id)).await.unwrap().is_some());
+    let second = world.admin.create(topic("t")).await.unwrap();
+    assert_ne!(first.id, second.id);
+    // A lost answer is no reason to delete the next topic of that name.
+    world.store.lost.store(1, Ordering::SeqCst);
+    world.admin.delete("t").await.unwrap();
+    assert_eq!(world.stored("t").await, None);
+    assert!(world.store.get(&keys::deleted_topic(second.id)).await.unwrap().is_some());
+}

@@ -2,5 +2,7 @@
 
 pub(crate) mod consume;
 pub(crate) mod groups;
+pub(crate) mod context;
 pub(crate) mod metadata;
 pub(crate) mod peer;
+pub(crate) mod produce;

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use geminga_proto::reason::{ApiError, Reason};
 
-use crate::router::Appended;
+use crate::partition::Appended;
 
 /// What is known of an element besides its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +166,6 @@ impl<E> Lane<E> {
     /// Whether nothing would be lost by forgetting the lane.
     pub(super) fn is_idle(&self) -> bool {
         !self.failed && self.queue.is_empty() && self.slots.is_empty()
-    }
-
-    /// How the next element to be submitted says it begins.
-    pub(super) fn next_meta(&self) -> Option<Meta> {
-        self.queue.front().map(|item| item.meta)
     }
 }
 

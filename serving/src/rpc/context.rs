@@ -1,0 +1,35 @@
+//! What the public services share: handles only, cheap to clone.
+
+use std::sync::Arc;
+
+use geminga_metastore::{MetaStore, record};
+use geminga_runtime::{Random, Tasks, WallClock};
+
+use crate::partition::Partitions;
+use crate::router::{Router, Source};
+use crate::topics::TopicAdmin;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// The cluster's own record.
+    pub(crate) cluster: record::Cluster,
+    /// The metadata store, for what no view holds.
+    pub(crate) store: Arc<dyn MetaStore>,
+    /// Who owns what.
+    pub(crate) router: Router,
+    /// What this broker owns.
+    pub(crate) partitions: Partitions,
+    /// Partitions as readers reach them, wherever they are.
+    pub(crate) source: Arc<dyn Source>,
+    /// Makes and removes topics, with the defaults of this server.
+    pub(crate) admin: TopicAdmin,
+    /// Dates records that come without a time.
+    pub(crate) clock: Arc<dyn WallClock>,
+    /// Spreads keyless records.
+    pub(crate) random: Arc<dyn Random>,
+    /// Cancelled when no new work is taken; streams then finish what they took and end.
+    pub(crate) intake: Tasks,
+    /// Runs what a stream needs beside itself.
+    pub(crate) tasks: Tasks,
+}

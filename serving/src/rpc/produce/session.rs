@@ -1,0 +1,446 @@
+//! One client's produce stream: reads elements while few enough bytes are in flight, keeps a lane for each partition, and
+//! moves elements and answers between the lanes and the partitions' owners. All decisions about order are the lanes'.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_records::Batch;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::element::{self, Placed, Taken};
+use super::forward::{Answer, Forwarder};
+use super::lane::{Lane, Meta, Submit, Ticket};
+use crate::ownership::topology::Topic;
+use crate::partition::Opening;
+use crate::router::{Route, no_owner, not_owner};
+use crate::rpc::context::Context;
+
+/// Nothing is read from a stream that has so many bytes in flight.
+const MAX_IN_FLIGHT: usize = 32 * 1024 * 1024;
+/// Most partitions that one stream may have in flight or failed.
+const MAX_LANES: usize = 20_000;
+/// Lanes that rest are forgotten beyond this number.
+const KEEP_LANES: usize = 1_024;
+/// How long an element waits for its partition to get an owner before it is NOT_READY.
+const OWNER_WAIT: Duration = Duration::from_secs(1);
+/// After a failure that may pass, the next attempt at the partition waits this long, so that clients which repeat at once do not
+/// burn both ends.
+const PACE: Duration = Duration::from_millis(50);
+/// Most events handled before answers are sent.
+const MAX_EVENTS: usize = 1_024;
+
+type Key = (TopicId, PartitionIndex);
+
+/// How elements of a lane went last.
+enum Path {
+    Local(Opening),
+    Remote(Forwarder),
+}
+
+struct Tracked {
+    lane: Lane<Batch>,
+    topic: Arc<Topic>,
+    path: Option<Path>,
+    /// Of the newest element.
+    direct: bool,
+    not_before: Option<Instant>,
+}
+
+/// How the next element would go.
+enum Way {
+    Local,
+    Remote(Forwarder),
+    NoOwner,
+    Refused(ApiError),
+}
+
+enum Event {
+    /// An element's place is fixed, or it was refused.
+    Submitted(Key, Ticket, Result<(Path, BoxFuture<'static, Answer>), ApiError>),
+    /// An element's fate is known.
+    Resolved(Key, Ticket, Answer),
+    /// The wait for an owner is over.
+    Waited(Key, Submit<Batch>),
+}
+
+enum Input {
+    /// Not read from: too much is in flight.
+    Resting(Streaming<v1::ProduceRequest>),
+    Reading(BoxFuture<'static, Intake>),
+    /// The client, or the broker, wants no more.
+    Closed,
+    /// The client is gone: nobody reads answers.
+    Broken,
+}
+
+struct Intake {
+    input: Streaming<v1::ProduceRequest>,
+    taken: Result<Option<Vec<Taken>>, Status>,
+}
+
+/// See the module.
+pub(super) struct Session {
+    ctx: Arc<Context>,
+    input: Input,
+    stopping: BoxFuture<'static, ()>,
+    stopped: bool,
+    /// What the stream ends with, after what is in flight.
+    last: Option<Status>,
+    lanes: HashMap<Key, Tracked>,
+    forwarders: HashMap<BrokerId, Forwarder>,
+    work: FuturesUnordered<BoxFuture<'static, Event>>,
+    in_flight: usize,
+    results: Vec<v1::ProduceResult>,
+}
+
+impl Session {
+    pub(super) fn new(ctx: Arc<Context>, input: Streaming<v1::ProduceRequest>) -> Self {
+        Self {
+            stopping: ctx.intake.cancelled().boxed(),
+            ctx,
+            input: Input::Resting(input),
+            stopped: false,
+            last: None,
+            lanes: HashMap::new(),
+            forwarders: HashMap::new(),
+            work: FuturesUnordered::new(),
+            in_flight: 0,
+            results: Vec::new(),
+        }
+    }
+
+    /// The next answers; `None` when the stream is over.
+    pub(super) async fn next(&mut self) -> Option<Result<v1::ProduceResponse, Status>> {
+        loop {
+            if !self.results.is_empty() {
+                let results = std::mem::take(&mut self.results);
+                return Some(Ok(v1::ProduceResponse { results }));
+            }
+            match self.input {
+                Input::Broken => return None,
+                Input::Closed if self.in_flight == 0 => return self.last.take().map(Err),
+                _ => {}
+            }
+            self.read_on();
+            tokio::select! {
+                biased;
+                () = &mut self.stopping, if !self.stopped => {
+                    self.stopped = true;
+                    self.close(&ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one"));
+                }
+                Some(event) = self.work.next() => self.on_events(event),
+                intake = reading(&mut self.input) => self.on_intake(intake),
+            }
+        }
+    }
+
+    /// Takes nothing more; what is in flight is finished first.
+    fn close(&mut self, why: &ApiError) {
+        self.input = Input::Closed;
+        self.last.get_or_insert_with(|| why.to_status());
+    }
+
+    fn read_on(&mut self) {
+        if self.in_flight >= MAX_IN_FLIGHT {
+            return;
+        }
+        self.input = match std::mem::replace(&mut self.input, Input::Closed) {
+            Input::Resting(input) => Input::Reading(intake(Arc::clone(&self.ctx), input).boxed()),
+            other => other,
+        };
+    }
+
+    fn on_intake(&mut self, intake: Intake) {
+        let Intake { input, taken } = intake;
+        match taken {
+            Ok(Some(elements)) => {
+                self.input = Input::Resting(input);
+                elements.into_iter().for_each(|element| self.on_element(element));
+            }
+            Ok(None) => self.input = Input::Closed,
+            // An oversized or malformed message, or a client that went.
+            Err(status) => {
+                tracing::debug!(%status, "produce stream broke");
+                self.input = Input::Broken;
+            }
+        }
+    }
+
+    fn on_element(&mut self, taken: Taken) {
+        let placed = match taken {
+            Ok(placed) => placed,
+            Err(refused) => return self.results.extend(refused),
+        };
+        let Placed { topic, partition, direct, item } = placed;
+        let key = (topic.id, partition);
+        self.forget_idle();
+        if self.lanes.len() >= MAX_LANES && !self.lanes.contains_key(&key) {
+            let why = format!("more than {MAX_LANES} partitions on one stream: open another");
+            return self.close(&ApiError::new(Reason::LimitExceeded, why));
+        }
+        self.in_flight += item.meta.cost;
+        let tracked = self.lanes.entry(key).or_insert_with(|| Tracked {
+            lane: Lane::default(),
+            topic,
+            path: None,
+            direct,
+            not_before: None,
+        });
+        tracked.direct = direct;
+        tracked.lane.push(item);
+        self.pump(key);
+    }
+
+    fn forget_idle(&mut self) {
+        if self.lanes.len() >= KEEP_LANES {
+            self.lanes.retain(|_, tracked| !tracked.lane.is_idle());
+        }
+    }
+
+    fn on_events(&mut self, first: Event) {
+        let mut next = Some(first);
+        for _ in 0..MAX_EVENTS {
+            let Some(event) = next else { return };
+            self.on_event(event);
+            next = self.work.next().now_or_never().flatten();
+        }
+        if let Some(event) = next {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Submitted(key, ticket, outcome) => self.on_submitted(key, ticket, outcome),
+            Event::Resolved(key, ticket, answer) => {
+                if let Some(tracked) = self.lanes.get_mut(&key) {
+                    let answer = answer.map_err(|error| tracked.failed(error));
+                    tracked.lane.resolved(ticket, answer);
+                }
+                self.pump(key);
+            }
+            Event::Waited(key, submit) => {
+                let way = match self.way(key) {
+                    Way::NoOwner => Way::Refused(self.no_owner(key)),
+                    way => way,
+                };
+                self.send(key, submit, way, None);
+            }
+        }
+    }
+
+    fn on_submitted(
+        &mut self,
+        key: Key,
+        ticket: Ticket,
+        outcome: Result<(Path, BoxFuture<'static, Answer>), ApiError>,
+    ) {
+        if let Some(tracked) = self.lanes.get_mut(&key) {
+            match outcome {
+                Ok((path, pending)) => {
+                    tracked.path = Some(path);
+                    tracked.lane.submitted(ticket, Ok(()));
+                    self.work.push(
+                        pending.map(move |answer| Event::Resolved(key, ticket, answer)).boxed(),
+                    );
+                }
+                Err(error) => {
+                    let error = tracked.failed(error);
+                    tracked.lane.submitted(ticket, Err(error));
+                }
+            }
+        }
+        self.pump(key);
+    }
+
+    /// Submits what the lane allows, and collects its results.
+    fn pump(&mut self, key: Key) {
+        if let Some(tracked) = self.lanes.get(&key)
+            && tracked.lane.has_next()
+        {
+            let way = self.way(key);
+            if let Some(tracked) = self.lanes.get_mut(&key) {
+                let after = tracked.pending_opening();
+                if let Some(submit) = tracked.lane.next(tracked.goes(&way)) {
+                    let after = after.filter(|_| !submit.meta.restart);
+                    self.send(key, submit, way, after);
+                }
+            }
+        }
+        self.collect(key);
+    }
+
+    fn collect(&mut self, key: Key) {
+        let Some(tracked) = self.lanes.get_mut(&key) else { return };
+        while let Some((meta, answer)) = tracked.lane.take_result() {
+            self.in_flight -= meta.cost;
+            if meta.answered {
+                self.results.push(result(meta, &tracked.topic, key.1, answer));
+            }
+        }
+    }
+
+    /// How an element goes now.
+    fn way(&mut self, key: Key) -> Way {
+        let Some(tracked) = self.lanes.get(&key) else { return Way::NoOwner };
+        match self.ctx.router.owner_of(&tracked.topic, key.1) {
+            Route::Local { .. } => Way::Local,
+            Route::Remote { address, .. } if tracked.direct => {
+                Way::Refused(not_owner(&tracked.topic.name, key.1, address))
+            }
+            Route::Remote { broker, .. } => match self.forwarder(broker) {
+                Ok(forwarder) => Way::Remote(forwarder),
+                Err(error) => Way::Refused(error),
+            },
+            Route::NoOwner => Way::NoOwner,
+        }
+    }
+
+    fn no_owner(&self, key: Key) -> ApiError {
+        no_owner(self.lanes.get(&key).map_or("", |t| t.topic.name.as_str()), key.1)
+    }
+
+    fn forwarder(&mut self, broker: BrokerId) -> Result<Forwarder, ApiError> {
+        if let Some(forwarder) = self.forwarders.get(&broker).filter(|f| f.is_open()) {
+            return Ok(forwarder.clone());
+        }
+        self.forwarders.retain(|_, forwarder| forwarder.is_open());
+        let channel = self.ctx.router.channel(broker)?;
+        let forwarder = Forwarder::start(broker, channel, &self.ctx.tasks);
+        self.forwarders.insert(broker, forwarder.clone());
+        Ok(forwarder)
+    }
+
+    /// Sends a submitted element on its way. `after`: the opening here that an earlier element waits in (P5).
+    fn send(&mut self, key: Key, submit: Submit<Batch>, way: Way, after: Option<Opening>) {
+        let Some(tracked) = self.lanes.get_mut(&key) else { return };
+        let topic = Arc::clone(&tracked.topic);
+        let pace = tracked.not_before.take();
+        let Submit { ticket, meta, element } = submit;
+        let work = match way {
+            Way::Local => {
+                let partitions = self.ctx.partitions.clone();
+                async move {
+                    paced(pace).await;
+                    let pending = partitions.append(&topic, key.1, element, after).await;
+                    let pending = pending.map(|p| (Path::Local(p.opening()), p.boxed()));
+                    Event::Submitted(key, ticket, pending)
+                }
+                .boxed()
+            }
+            Way::Remote(forwarder) => async move {
+                paced(pace).await;
+                let pending = forwarder.send(&topic.name, key.1, meta, element).await;
+                Event::Submitted(key, ticket, Ok((Path::Remote(forwarder), pending)))
+            }
+            .boxed(),
+            Way::NoOwner => {
+                let topology = self.ctx.router.topology().clone();
+                let submit = Submit { ticket, meta, element };
+                async move {
+                    let owner = |view: &crate::ownership::topology::Topology| {
+                        view.owner(key.0, key.1).filter(|o| o.address.is_some())
+                    };
+                    topology.wait_for(OWNER_WAIT, owner).await;
+                    Event::Waited(key, submit)
+                }
+                .boxed()
+            }
+            Way::Refused(error) => async move {
+                paced(pace).await;
+                Event::Submitted(key, ticket, Err(error))
+            }
+            .boxed(),
+        };
+        self.work.push(work);
+    }
+}
+
+impl Tracked {
+    /// The opening that an element of this lane waits in.
+    fn pending_opening(&self) -> Option<Opening> {
+        match &self.path {
+            Some(Path::Local(opening)) if self.lane.is_waiting() => Some(*opening),
+            _ => None,
+        }
+    }
+
+    /// Whether the next element would go where those that wait have gone. Whether the opening here is still the same is
+    /// judged where it is appended.
+    fn goes(&self, way: &Way) -> bool {
+        match (way, &self.path) {
+            (_, None) | (Way::Local, Some(Path::Local(_))) | (Way::Refused(_), _) => true,
+            (Way::Remote(next), Some(Path::Remote(last))) => next.is(last),
+            _ => false,
+        }
+    }
+
+    /// What the client is told, and when the partition is tried again.
+    fn failed(&mut self, error: ApiError) -> ApiError {
+        if error.reason.retriable() && error.reason != Reason::PriorBatchFailed {
+            self.not_before = Some(Instant::now() + PACE);
+        }
+        if error.reason == Reason::NotOwner && !self.direct {
+            let why =
+                format!("the partition is moving to another broker ({}): try again", error.message);
+            return ApiError::new(Reason::NotReady, why);
+        }
+        error
+    }
+}
+
+/// Reads one message and takes its elements in.
+async fn intake(ctx: Arc<Context>, mut input: Streaming<v1::ProduceRequest>) -> Intake {
+    let request = match input.message().await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Intake { input, taken: Ok(None) },
+        Err(status) => return Intake { input, taken: Err(status) },
+    };
+    let mut taken = Vec::with_capacity(request.elements.len());
+    for element in request.elements {
+        taken.push(element::take(&ctx, element, request.direct).await);
+    }
+    Intake { input, taken: Ok(Some(taken)) }
+}
+
+/// Resolves when a message was read; never while none is being read. Cancel-safe.
+async fn reading(input: &mut Input) -> Intake {
+    match input {
+        Input::Reading(intake) => intake.await,
+        Input::Resting(_) | Input::Closed | Input::Broken => std::future::pending().await,
+    }
+}
+
+async fn paced(until: Option<Instant>) {
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+fn result(
+    meta: Meta,
+    topic: &Topic,
+    partition: PartitionIndex,
+    answer: Answer,
+) -> v1::ProduceResult {
+    let (base_offset, log_append_time_ms, error) = match answer {
+        Ok(done) => (done.base_offset.0, done.log_append_time_ms, None),
+        Err(error) => (-1, -1, Some(error.to_proto())),
+    };
+    v1::ProduceResult {
+        id: meta.id,
+        topic: topic.name.clone(),
+        partition: partition.0,
+        base_offset,
+        log_append_time_ms,
+        error,
+    }
+}

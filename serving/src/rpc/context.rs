@@ -5,8 +5,7 @@ use std::sync::Arc;
 use geminga_metastore::{MetaStore, record};
 use geminga_runtime::{Random, Tasks, WallClock};
 
-use crate::partition::Partitions;
-use crate::router::{Router, Source};
+use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
 /// See the module.
@@ -19,7 +18,7 @@ pub(crate) struct Context {
     /// Who owns what.
     pub(crate) router: Router,
     /// What this broker owns.
-    pub(crate) partitions: Partitions,
+    pub(crate) partitions: Arc<dyn LocalPartitions>,
     /// Partitions as readers reach them, wherever they are.
     pub(crate) source: Arc<dyn Source>,
     /// Makes and removes topics, with the defaults of this server.

@@ -2,7 +2,11 @@
 
 pub(crate) mod consume;
 pub(crate) mod groups;
+pub(crate) mod cluster;
 pub(crate) mod context;
+mod fetch;
 pub(crate) mod metadata;
 pub(crate) mod peer;
-pub(crate) mod produce;
+mod produce;
+pub(crate) mod stream;
+pub(crate) mod topics;

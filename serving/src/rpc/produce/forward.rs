@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
 use super::lane::Meta;
-use crate::partition::Appended;
+use crate::router::Appended;
 
 /// Elements handed over and not yet taken by the transport; their bytes are bounded by the client's stream.
 const QUEUE: usize = 256;

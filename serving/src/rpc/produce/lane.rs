@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use geminga_proto::reason::{ApiError, Reason};
 
-use crate::partition::Appended;
+use crate::router::Appended;
 
 /// What is known of an element besides its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

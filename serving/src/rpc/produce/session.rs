@@ -19,8 +19,7 @@ use super::element::{self, Placed, Taken};
 use super::forward::{Answer, Forwarder};
 use super::lane::{Lane, Meta, Submit, Ticket};
 use crate::ownership::topology::Topic;
-use crate::partition::Opening;
-use crate::router::{Route, no_owner, not_owner};
+use crate::router::{Appender, Route, no_owner, not_owner};
 use crate::rpc::context::Context;
 
 /// Nothing is read from a stream that has so many bytes in flight.
@@ -41,7 +40,8 @@ type Key = (TopicId, PartitionIndex);
 
 /// How elements of a lane went last.
 enum Path {
-    Local(Opening),
+    /// Into one opening here.
+    Local(Arc<dyn Appender>),
     Remote(Forwarder),
 }
 
@@ -56,7 +56,8 @@ struct Tracked {
 
 /// How the next element would go.
 enum Way {
-    Local,
+    /// Here: into the opening that was used last, or into a new one.
+    Local(Option<Arc<dyn Appender>>),
     Remote(Forwarder),
     NoOwner,
     Refused(ApiError),
@@ -232,7 +233,7 @@ impl Session {
                     Way::NoOwner => Way::Refused(self.no_owner(key)),
                     way => way,
                 };
-                self.send(key, submit, way, None);
+                self.send(key, submit, way);
             }
         }
     }
@@ -268,10 +269,8 @@ impl Session {
         {
             let way = self.way(key);
             if let Some(tracked) = self.lanes.get_mut(&key) {
-                let after = tracked.pending_opening();
                 if let Some(submit) = tracked.lane.next(tracked.goes(&way)) {
-                    let after = after.filter(|_| !submit.meta.restart);
-                    self.send(key, submit, way, after);
+                    self.send(key, submit, way);
                 }
             }
         }
@@ -292,7 +291,7 @@ impl Session {
     fn way(&mut self, key: Key) -> Way {
         let Some(tracked) = self.lanes.get(&key) else { return Way::NoOwner };
         match self.ctx.router.owner_of(&tracked.topic, key.1) {
-            Route::Local { .. } => Way::Local,
+            Route::Local { .. } => Way::Local(tracked.open_here()),
             Route::Remote { address, .. } if tracked.direct => {
                 Way::Refused(not_owner(&tracked.topic.name, key.1, address))
             }
@@ -319,20 +318,26 @@ impl Session {
         Ok(forwarder)
     }
 
-    /// Sends a submitted element on its way. `after`: the opening here that an earlier element waits in (P5).
-    fn send(&mut self, key: Key, submit: Submit<Batch>, way: Way, after: Option<Opening>) {
+    /// Sends a submitted element on its way.
+    fn send(&mut self, key: Key, submit: Submit<Batch>, way: Way) {
         let Some(tracked) = self.lanes.get_mut(&key) else { return };
         let topic = Arc::clone(&tracked.topic);
         let pace = tracked.not_before.take();
         let Submit { ticket, meta, element } = submit;
         let work = match way {
-            Way::Local => {
-                let partitions = self.ctx.partitions.clone();
+            Way::Local(opening) => {
+                let partitions = Arc::clone(&self.ctx.partitions);
                 async move {
                     paced(pace).await;
-                    let pending = partitions.append(&topic, key.1, element, after).await;
-                    let pending = pending.map(|p| (Path::Local(p.opening()), p.boxed()));
-                    Event::Submitted(key, ticket, pending)
+                    let submitted = async {
+                        let opening = match opening {
+                            Some(opening) => opening,
+                            None => partitions.appender(topic, key.1).await?,
+                        };
+                        let pending = opening.append(element).await?;
+                        Ok((Path::Local(opening), pending))
+                    };
+                    Event::Submitted(key, ticket, submitted.await)
                 }
                 .boxed()
             }
@@ -365,19 +370,19 @@ impl Session {
 }
 
 impl Tracked {
-    /// The opening that an element of this lane waits in.
-    fn pending_opening(&self) -> Option<Opening> {
+    /// The opening here that was used last, if it still takes batches.
+    fn open_here(&self) -> Option<Arc<dyn Appender>> {
         match &self.path {
-            Some(Path::Local(opening)) if self.lane.is_waiting() => Some(*opening),
+            Some(Path::Local(opening)) if opening.is_open() => Some(Arc::clone(opening)),
             _ => None,
         }
     }
 
-    /// Whether the next element would go where those that wait have gone. Whether the opening here is still the same is
-    /// judged where it is appended.
+    /// Whether the next element would go where those that wait have gone. An opening that ended fails all that waits in
+    /// it, which must be known before a later one is used.
     fn goes(&self, way: &Way) -> bool {
         match (way, &self.path) {
-            (_, None) | (Way::Local, Some(Path::Local(_))) | (Way::Refused(_), _) => true,
+            (_, None) | (Way::Local(Some(_)), Some(Path::Local(_))) | (Way::Refused(_), _) => true,
             (Way::Remote(next), Some(Path::Remote(last))) => next.is(last),
             _ => false,
         }

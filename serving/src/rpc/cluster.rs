@@ -1,0 +1,152 @@
+//! `Cluster`: who is there and who owns what, from this broker's view; bookies by their cookies, so that one that is down
+//! is shown as such.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use geminga_metastore::keys;
+use geminga_metastore::record::{Cookie, LiveBookie};
+use geminga_proto::ids::{BookieId, BrokerId};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1::cluster_server::{Cluster, ClusterServer};
+use geminga_proto::{caps, v1};
+use tonic::{Request, Response, Status};
+
+use super::context::Context;
+use super::metadata::api_error;
+use crate::ownership::topology::{Broker, Topic};
+
+const PAGE: usize = 1_000;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct ClusterService {
+    ctx: Arc<Context>,
+}
+
+impl ClusterService {
+    pub(crate) fn server(ctx: Arc<Context>) -> ClusterServer<Self> {
+        ClusterServer::new(Self { ctx })
+    }
+
+    fn brokers(&self) -> Vec<v1::BrokerStatus> {
+        let topology = self.ctx.router.topology();
+        let loads = topology.loads();
+        topology.brokers().iter().map(|broker| broker_status(broker, &loads)).collect()
+    }
+
+    async fn bookies(&self) -> Result<Vec<v1::BookieStatus>, ApiError> {
+        let mut known: BTreeMap<BookieId, Option<Arc<LiveBookie>>> = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.ctx.store.range(keys::BOOKIE_COOKIES, after.as_deref(), PAGE).await;
+            let mut page = page.map_err(|e| api_error(&e))?;
+            for item in &page.items {
+                match Cookie::decode(&item.value.value) {
+                    Ok(cookie) => {
+                        known.insert(cookie.bookie, None);
+                    }
+                    Err(error) => tracing::warn!(key = item.key, %error, "cookie is ignored"),
+                }
+            }
+            after = page.items.pop().map(|last| last.key);
+            if !page.more || after.is_none() {
+                break;
+            }
+        }
+        for live in self.ctx.router.topology().live_bookies() {
+            known.insert(live.id.clone(), Some(live));
+        }
+        Ok(known.into_iter().map(|(id, live)| bookie_status(&id, live.as_deref())).collect())
+    }
+}
+
+fn broker_status(broker: &Broker, loads: &HashMap<BrokerId, u32>) -> v1::BrokerStatus {
+    v1::BrokerStatus {
+        broker_id: broker.id.0,
+        address: broker.grpc_address.clone(),
+        zone: broker.zone.clone(),
+        partitions: loads.get(&broker.id).copied().unwrap_or(0),
+    }
+}
+
+fn bookie_status(id: &BookieId, live: Option<&LiveBookie>) -> v1::BookieStatus {
+    let sum = |of: fn(&geminga_metastore::record::LiveDisk) -> u64| {
+        live.map_or(0, |live| live.disks.iter().map(of).sum())
+    };
+    v1::BookieStatus {
+        bookie_id: id.as_str().to_owned(),
+        address: live.map(|live| live.address.clone()).unwrap_or_default(),
+        zone: live.map(|live| live.zone.clone()).unwrap_or_default(),
+        live: live.is_some(),
+        writable: live.is_some_and(|live| live.disks.iter().any(|disk| disk.writable)),
+        free_bytes: sum(|disk| disk.free_bytes),
+        total_bytes: sum(|disk| disk.total_bytes),
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let topology = self.ctx.router.topology();
+        let topics = topology.topics().iter().filter(|topic| !topic.is_internal()).count();
+        let quorum = self.ctx.admin.default_quorum;
+        Ok(Response::new(v1::GetStatusResponse {
+            cluster_uuid: self.ctx.cluster.uuid.to_string(),
+            cluster_epoch: u32::from(self.ctx.cluster.epoch),
+            coordinator_broker: topology.coordinator().map_or(-1, |elected| elected.broker.0),
+            brokers: self.brokers(),
+            bookies: self.bookies().await?,
+            topics: u32::try_from(topics).unwrap_or(u32::MAX),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            default_write_quorum: u32::from(quorum.write),
+            default_ack_quorum: u32::from(quorum.ack),
+        }))
+    }
+
+    async fn get_metadata(
+        &self,
+        request: Request<v1::GetMetadataRequest>,
+    ) -> Result<Response<v1::GetMetadataResponse>, Status> {
+        let names = request.into_inner().topics;
+        let topology = self.ctx.router.topology();
+        if names.len() > caps::MAX_TOPICS {
+            let why =
+                format!("{} topics are named: ask for {} at most", names.len(), caps::MAX_TOPICS);
+            return Err(ApiError::new(Reason::LimitExceeded, why).into());
+        }
+        let mut topics = Vec::new();
+        if names.is_empty() {
+            let all = topology.topics();
+            topics.extend(all.iter().filter(|t| !t.is_internal()).map(|t| self.owners(t)));
+        }
+        for name in names {
+            topics.push(match topology.resolve(&name).await {
+                Ok(topic) => self.owners(&topic),
+                Err(error) if error.reason == Reason::UnknownTopic => v1::TopicOwners {
+                    topic: name,
+                    topic_id: String::new(),
+                    owners: Vec::new(),
+                    exists: false,
+                },
+                Err(error) => return Err(error.into()),
+            });
+        }
+        Ok(Response::new(v1::GetMetadataResponse { brokers: self.brokers(), topics }))
+    }
+}
+
+impl ClusterService {
+    fn owners(&self, topic: &Topic) -> v1::TopicOwners {
+        let owners = self.ctx.router.topology().owners(topic);
+        v1::TopicOwners {
+            topic: topic.name.clone(),
+            topic_id: topic.id.to_string(),
+            owners: owners.iter().map(|o| o.broker.map_or(-1, |broker| broker.0)).collect(),
+            exists: true,
+        }
+    }
+}

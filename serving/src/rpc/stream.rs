@@ -1,0 +1,73 @@
+//! `Stream`: produce, fetch and consume, each in a file of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use geminga_proto::caps;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_proto::v1::stream_server::{Stream, StreamServer};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::context::Context;
+use super::{fetch, produce};
+
+/// The service.
+pub(crate) struct StreamService {
+    ctx: Arc<Context>,
+}
+
+impl fmt::Debug for StreamService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamService").finish_non_exhaustive()
+    }
+}
+
+impl StreamService {
+    pub(crate) fn server(ctx: Arc<Context>) -> StreamServer<Self> {
+        StreamServer::new(Self { ctx })
+            .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
+            .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
+    }
+
+    fn check_intake(&self) -> Result<(), ApiError> {
+        if self.ctx.intake.is_cancelled() {
+            let why = "the broker is shutting down: ask another one";
+            return Err(ApiError::new(Reason::ShuttingDown, why));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Stream for StreamService {
+    type ProduceStream = produce::Answers;
+    type FetchStream = fetch::Answers;
+    type ConsumeStream = futures::stream::BoxStream<'static, Result<v1::ConsumeResponse, Status>>;
+
+    async fn produce(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStream>, Status> {
+        self.check_intake()?;
+        Ok(Response::new(produce::produce(Arc::clone(&self.ctx), request.into_inner())))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        self.check_intake()?;
+        let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner()).await?;
+        Ok(Response::new(answers))
+    }
+
+    async fn consume(
+        &self,
+        _request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        self.check_intake()?;
+        let why = "consuming as a group is not built: read with Fetch";
+        Err(ApiError::new(Reason::NotSupported, why).into())
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use geminga_metastore::{MetaStore, record};
 use geminga_runtime::{Random, Tasks, WallClock};
 
+use crate::groups::client::GroupClient;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) partitions: Arc<dyn LocalPartitions>,
     /// Partitions as readers reach them, wherever they are.
     pub(crate) source: Arc<dyn Source>,
+    /// Consumer groups, wherever their shards are.
+    pub(crate) groups: GroupClient,
     /// Makes and removes topics, with the defaults of this server.
     pub(crate) admin: TopicAdmin,
     /// Dates records that come without a time.

@@ -1,10 +1,10 @@
 //! The gRPC services, one file each. They translate at the edge: nothing below them knows messages of the wire.
 
-pub(crate) mod consume;
-pub(crate) mod groups;
 pub(crate) mod cluster;
+pub(crate) mod consume;
 pub(crate) mod context;
 mod fetch;
+pub(crate) mod groups;
 pub(crate) mod metadata;
 pub(crate) mod peer;
 mod produce;

@@ -10,7 +10,7 @@ use geminga_proto::v1::stream_server::{Stream, StreamServer};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Context;
-use super::{fetch, produce};
+use super::{consume, fetch, produce};
 
 /// The service.
 pub(crate) struct StreamService {
@@ -43,7 +43,7 @@ impl StreamService {
 impl Stream for StreamService {
     type ProduceStream = produce::Answers;
     type FetchStream = fetch::Answers;
-    type ConsumeStream = futures::stream::BoxStream<'static, Result<v1::ConsumeResponse, Status>>;
+    type ConsumeStream = consume::ConsumeEvents;
 
     async fn produce(
         &self,
@@ -64,10 +64,16 @@ impl Stream for StreamService {
 
     async fn consume(
         &self,
-        _request: Request<Streaming<v1::ConsumeRequest>>,
+        request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         self.check_intake()?;
-        let why = "consuming as a group is not built: read with Fetch";
-        Err(ApiError::new(Reason::NotSupported, why).into())
+        let context = consume::ConsumeContext {
+            topology: self.ctx.router.topology().clone(),
+            groups: self.ctx.groups.clone(),
+            source: Arc::clone(&self.ctx.source),
+            random: Arc::clone(&self.ctx.random),
+            tasks: self.ctx.intake.clone(),
+        };
+        Ok(consume::consume(context, request.into_inner()))
     }
 }

@@ -1,6 +1,7 @@
 //! The serving broker. It keeps nothing durable of its own: partitions are segments on ledgers, groups are state
 //! machines on internal partitions (DESIGN 6 and 7).
 
+pub mod broker;
 pub mod groups;
 pub mod ownership;
 pub mod partition;

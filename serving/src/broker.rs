@@ -1,0 +1,291 @@
+//! A broker put together: registration, ownership, partitions, groups and the services in front of them. Everything it
+//! needs from the process (store, ledgers, clock, randomness, tasks) is passed in; it keeps nothing on disk.
+//!
+//! ```text
+//!   gRPC ─► services ─► router ─┬─► partitions ─► logs ─► ledgers
+//!                               └─► another broker
+//!   topology (watches) ─► router, partitions, groups, coordinator      registration (lease)
+//! ```
+//!
+//! It stops in the order of DESIGN: no new work, what was accepted is finished, the registration is ended so that others take
+//! over at once, connections are closed.
+
+mod serve;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use geminga_ledger::LedgerClient;
+use geminga_metastore::{Error, MetaStore, record};
+use geminga_proto::ids::{BrokerId, PartitionIndex};
+use geminga_runtime::{Random, Tasks, WallClock};
+use tokio::net::TcpListener;
+
+use crate::groups::client::GroupClient;
+use crate::groups::coordinator::{self as group_shards, Shards};
+use crate::groups::view::ShardPlacement;
+use crate::ownership::coordinator;
+use crate::ownership::registration::{Identity, Registration};
+use crate::ownership::topology::Topology;
+use crate::partition::log::{LogConfig, LogParts};
+use crate::partition::{self, Partitions, PartitionsParts};
+use crate::router::{LocalPartitions, RoutedSource, Router, Source};
+use crate::rpc::context::Context;
+use crate::statelog::log::{Logs, OpenError, Opened};
+use crate::topics::TopicAdmin;
+use crate::topics::quorum::Quorum;
+
+/// What an operator may tune.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Time to live of the registration; the same at all brokers of a cluster. Default 3 s, minimum 1 s.
+    pub lease_ttl: Duration,
+    /// How long what was accepted may take to finish when the broker stops. Default 10 s.
+    pub drain: Duration,
+    /// How long an empty group waits for more members before its first generation. Default 500 ms.
+    pub group_initial_delay: Duration,
+    /// Limits of topic partitions.
+    pub partitions: partition::Config,
+    /// Limits of their logs.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease_ttl: Duration::from_secs(3),
+            drain: Duration::from_secs(10),
+            group_initial_delay: Duration::from_millis(500),
+            partitions: partition::Config::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// What a broker is made from.
+#[derive(Debug, Clone)]
+pub struct BrokerParts {
+    /// The metadata store.
+    pub store: Arc<dyn MetaStore>,
+    /// The cluster's own record.
+    pub cluster: record::Cluster,
+    /// A number that no broker had before ([`geminga_metastore::cluster::next_broker_id`]).
+    pub id: BrokerId,
+    /// Ledgers.
+    pub ledgers: LedgerClient,
+    /// What others are told about it.
+    pub identity: Identity,
+    /// Copies of what does not say: topics without a quorum, and the groups.
+    pub default_quorum: Quorum,
+    /// Whether topics of a single copy need no consent: standalone.
+    pub single_copy_allowed: bool,
+    /// No other broker can exist: standalone.
+    pub sole: bool,
+    /// Ids and choices.
+    pub random: Arc<dyn Random>,
+    /// Dates topics and records.
+    pub clock: Arc<dyn WallClock>,
+    /// Everything runs here; when it is cancelled without [`Broker::shutdown`] before, nothing is drained.
+    pub tasks: Tasks,
+    /// Limits.
+    pub config: Config,
+}
+
+/// A running broker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Broker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ctx: Arc<Context>,
+    partitions: Partitions,
+    shards: Shards,
+    registration: Registration,
+    topology: Topology,
+    config: Config,
+    /// Cancelled first: no new work.
+    intake: Tasks,
+    /// Cancelled last: connections.
+    server: Tasks,
+    serving: AtomicBool,
+}
+
+impl Broker {
+    /// Registers the broker and starts everything but the listener; call [`Broker::serve`] at once, since
+    /// partitions are assigned to it from now on.
+    ///
+    /// # Errors
+    /// When the metadata store does not answer.
+    pub async fn start(parts: &BrokerParts) -> Result<Self, Error> {
+        let BrokerParts { store, cluster, tasks, config, .. } = parts;
+        let groups = (cluster.groups_topic, cluster.group_shards);
+        let topology = Topology::start(Arc::clone(store), tasks, groups).await?;
+        let registration = Registration::start(
+            Arc::clone(store),
+            topology.clone(),
+            tasks,
+            parts.id,
+            parts.identity.clone(),
+            config.lease_ttl,
+        )
+        .await?;
+        let election = coordinator::Parts {
+            store: Arc::clone(store),
+            topology: topology.clone(),
+            registration: registration.clone(),
+            ttl: config.lease_ttl,
+            sole: parts.sole,
+        };
+        coordinator::start(election, tasks).await?;
+        let router = Router::start(topology.clone(), registration.clone(), tasks);
+        let log = LogParts {
+            store: Arc::clone(store),
+            ledgers: parts.ledgers.clone(),
+            me: parts.id,
+            tasks: tasks.clone(),
+            config: config.log.clone(),
+        };
+        let partitions = Partitions::start(PartitionsParts {
+            log: log.clone(),
+            topology: topology.clone(),
+            registration: registration.clone(),
+            default_quorum: parts.default_quorum,
+            tasks: tasks.clone(),
+            config: config.partitions.clone(),
+        });
+        let shards = start_shards(parts, &router, &registration, log);
+        let (intake, server) = (tasks.child("streams"), tasks.child("listener"));
+        let local: Arc<dyn LocalPartitions> = Arc::new(partitions.clone());
+        let source: Arc<dyn Source> =
+            Arc::new(RoutedSource::new(router.clone(), Arc::clone(&local)));
+        let admin = TopicAdmin {
+            store: Arc::clone(store),
+            topology: topology.clone(),
+            random: Arc::clone(&parts.random),
+            clock: Arc::clone(&parts.clock),
+            default_quorum: parts.default_quorum,
+            single_copy_allowed: parts.single_copy_allowed,
+        };
+        let ctx = Arc::new(Context {
+            cluster: cluster.clone(),
+            store: Arc::clone(store),
+            groups: GroupClient::new(shards.clone(), Arc::new(router.clone())),
+            router,
+            partitions: local,
+            source,
+            admin,
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+            intake: intake.clone(),
+            tasks: tasks.clone(),
+        });
+        let (config, serving) = (config.clone(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner {
+            ctx,
+            partitions,
+            shards,
+            registration,
+            topology,
+            config,
+            intake,
+            server,
+            serving,
+        })))
+    }
+
+    /// This broker's number.
+    pub fn id(&self) -> BrokerId {
+        self.0.registration.id()
+    }
+
+    /// Serves connections of `listener` until the broker stops. A listener that fails stops everything.
+    pub fn serve(&self, listener: TcpListener) {
+        let (inner, server) = (Arc::clone(&self.0), self.0.server.clone());
+        let services = serve::Services {
+            ctx: Arc::clone(&inner.ctx),
+            shards: inner.shards.clone(),
+            stop: server.clone(),
+        };
+        inner.serving.store(true, Ordering::Release);
+        self.0.ctx.tasks.spawn("grpc", async move {
+            if let Err(error) = Box::pin(services.serve(listener)).await {
+                tracing::error!(%error, "the gRPC listener failed; stopping");
+                inner.ctx.tasks.cancel();
+            }
+        });
+    }
+
+    /// Whether clients can be sent here.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub fn is_ready(&self) -> Result<(), String> {
+        let inner = &*self.0;
+        let not = |why: &str| Err(why.to_owned());
+        if inner.intake.is_cancelled() {
+            return not("shutting down");
+        }
+        if !inner.serving.load(Ordering::Acquire) {
+            return not("not listening yet");
+        }
+        if !inner.registration.is_registered() {
+            return not("not registered in the metadata store");
+        }
+        if inner.topology.broker(self.id()).is_none() {
+            return not("its own registration has not arrived yet");
+        }
+        if inner.topology.coordinator().is_none() {
+            return not("no coordinator is elected");
+        }
+        let groups = inner.topology.owners(&inner.topology.groups_topic());
+        if groups.iter().any(|owner| owner.broker.is_none()) {
+            return not("group shards are not assigned yet");
+        }
+        Ok(())
+    }
+
+    /// Stops in good order. Everything that was acknowledged stays; what was not finished in time is unknown to its sender.
+    pub async fn shutdown(&self) {
+        let inner = &*self.0;
+        inner.intake.cancel();
+        inner.partitions.shutdown(inner.config.drain).await;
+        inner.registration.leave().await;
+        inner.server.cancel();
+        inner.intake.finish(inner.config.drain).await;
+        tracing::info!(broker = %self.id(), "broker stopped");
+    }
+}
+
+fn start_shards(
+    parts: &BrokerParts,
+    router: &Router,
+    registration: &Registration,
+    log: LogParts,
+) -> Shards {
+    let delay = parts.config.group_initial_delay.as_millis();
+    let shards = group_shards::Parts {
+        placement: ShardPlacement::start(router.clone(), registration, &parts.tasks),
+        logs: statelogs(parts, router, log),
+        topics: Arc::new(router.topology().clone()),
+        clock: Arc::clone(&parts.clock),
+        initial_delay_ms: u32::try_from(delay).unwrap_or(u32::MAX),
+    };
+    Shards::start(shards, &parts.tasks)
+}
+
+/// Logs of group shards, on the partitions of the internal topic.
+fn statelogs(_parts: &BrokerParts, _router: &Router, _log: LogParts) -> Arc<dyn Logs> {
+    Arc::new(Unbuilt)
+}
+
+/// Group shards cannot be opened without logs; whoever asks is told so.
+#[derive(Debug)]
+struct Unbuilt;
+
+#[async_trait::async_trait]
+impl Logs for Unbuilt {
+    async fn open(&self, _shard: PartitionIndex) -> Result<Opened, OpenError> {
+        Err(OpenError::Unavailable("logs of group shards are not built".to_owned()))
+    }
+}

@@ -1,0 +1,178 @@
+//! The listener: one port for all services. Connections are counted, bounded, and told to keep alive, so that a client that
+//! vanished is noticed.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use futures::StreamExt;
+use geminga_proto::v1::cluster_server::ClusterServer;
+use geminga_proto::v1::groups_server::GroupsServer;
+use geminga_proto::v1::stream_server::StreamServer;
+use geminga_proto::v1::topics_server::TopicsServer;
+use geminga_proto::{FILE_DESCRIPTOR_SET, caps};
+use geminga_runtime::Tasks;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tonic_health::server::HealthReporter;
+
+use crate::groups::coordinator::Shards;
+use crate::rpc::cluster::ClusterService;
+use crate::rpc::context::Context;
+use crate::rpc::groups::GroupsService;
+use crate::rpc::peer::PeerService;
+use crate::rpc::stream::StreamService;
+use crate::rpc::topics::TopicsService;
+
+/// Pings on a connection that is silent, and how long their answer may take. A consumer's stream ends with its connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Most streams of one connection: other brokers forward all their clients' streams over one.
+const MAX_STREAMS: u32 = 10_000;
+/// How long connections may take to end their streams when the broker stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is served.
+pub(super) struct Services {
+    pub(super) ctx: Arc<Context>,
+    pub(super) shards: Shards,
+    /// Cancelled when connections are to be closed.
+    pub(super) stop: Tasks,
+}
+
+impl Services {
+    /// Serves until told to stop.
+    pub(super) async fn serve(self, listener: TcpListener) -> Result<(), BoxError> {
+        let Self { ctx, shards, stop } = self;
+        let (health, health_server) = tonic_health::server::health_reporter();
+        set_serving(&health).await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let topology = ctx.router.topology().clone();
+        let source = Arc::clone(&ctx.source);
+        let router = Server::builder()
+            .max_frame_size(caps::H2_MAX_FRAME_BYTES)
+            .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(health_server)
+            .add_service(StreamService::server(Arc::clone(&ctx)))
+            .add_service(TopicsService::server(Arc::clone(&ctx)))
+            .add_service(ClusterService::server(Arc::clone(&ctx)))
+            .add_service(GroupsService::server(ctx.groups.clone(), source, topology))
+            .add_service(PeerService::server(shards));
+        let intake = ctx.intake.cancelled();
+        let unhealthy = async move {
+            intake.await;
+            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            std::future::pending::<()>().await;
+        };
+        // Nagle's delay costs a factor of twenty; the server's own option does not reach accepted connections.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serve = router.serve_with_incoming_shutdown(bounded(incoming), stop.cancelled());
+        let ended = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serve => Ok(served?),
+            // Clients that keep their streams open do not keep the broker.
+            () = ended => Ok(()),
+            () = unhealthy => Ok(()),
+        }
+    }
+}
+
+async fn set_serving(health: &HealthReporter) {
+    health.set_serving::<StreamServer<StreamService>>().await;
+    health.set_serving::<TopicsServer<TopicsService>>().await;
+    health.set_serving::<GroupsServer<GroupsService>>().await;
+    health.set_serving::<ClusterServer<ClusterService>>().await;
+}
+
+/// Connections up to the limit; those above it are closed at once.
+fn bounded(
+    incoming: TcpIncoming,
+) -> impl futures::Stream<Item = io::Result<Counted>> + Send + 'static {
+    let room = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
+    incoming.filter_map(move |accepted| {
+        let counted = accepted.map(|io| {
+            let place = Arc::clone(&room).try_acquire_owned().ok();
+            if place.is_none() {
+                tracing::warn!(
+                    limit = caps::MAX_CONNECTIONS,
+                    "too many connections; one is refused"
+                );
+            }
+            place.map(|place| Counted { io, _place: place })
+        });
+        std::future::ready(counted.transpose())
+    })
+}
+
+/// A connection that takes one of the places.
+struct Counted {
+    io: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Counted {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

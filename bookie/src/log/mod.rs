@@ -274,14 +274,14 @@ impl Log {
             };
         }
         let mut gathered = Gathered::new(max_bytes);
-        reader::from_memory(&shared.window.lock(), &pieces, &mut gathered);
+        reader::gather_recent(&shared.window.lock(), &pieces, &mut gathered);
         if !gathered.entries.is_empty() {
             return Ok(gathered.entries);
         }
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
         let shared = Arc::clone(shared);
         let read = tokio::task::spawn_blocking(move || {
-            shared.reader.from_disk(ledger, &pieces, &mut gathered).map(|()| gathered.entries)
+            shared.reader.gather(ledger, &pieces, &mut gathered).map(|()| gathered.entries)
         });
         read.await.expect("reading does not panic, and a runtime that ends drops this future first")
     }

@@ -49,7 +49,7 @@ impl Gathered {
 }
 
 /// Takes the leading pieces that the window holds.
-pub(super) fn from_memory(window: &Window, pieces: &[Piece], gathered: &mut Gathered) {
+pub(super) fn gather_recent(window: &Window, pieces: &[Piece], gathered: &mut Gathered) {
     for piece in pieces {
         let Some((first, entries)) = window.get(&piece.place) else { return };
         let skip = usize::try_from(piece.from.0 - first.0).expect("a piece is inside one record");
@@ -88,7 +88,7 @@ impl Reader {
     }
 
     /// Reads pieces in order until the answer is full. Blocks.
-    pub(super) fn from_disk(
+    pub(super) fn gather(
         &self,
         ledger: LedgerId,
         pieces: &[Piece],

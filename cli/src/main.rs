@@ -1,11 +1,13 @@
 //! The `geminga` binary. It composes the parts of all other packages and is the only place that reads files, flags
 //! and environment variables.
 //!
+//! * [`client`]: how commands reach a server.
 //! * [`command`]: one file per command, its arguments beside its work.
 //! * [`config`]: what a server is told, from flags, variables and a file.
 //! * [`exit`]: what a command ends with.
 
 mod args;
+mod client;
 mod command;
 mod config;
 mod exit;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::args::{ClientArgs, PrintArgs};
 use crate::config::MetastoreUrl;
 use crate::exit::Failure;
-use crate::view::View;
-use crate::{metadata, server};
+use crate::view::{Status, View};
+use crate::{client, metadata, server};
 
 /// Arguments of `geminga cluster`.
 #[derive(Debug, clap::Args)]
@@ -45,10 +45,13 @@ pub(crate) enum Action {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Init { metastore, print } => server::block_on(init(metastore, print)),
-        Action::Status { .. } => {
-            Err(Failure::new("`geminga cluster status` is not built into this version"))
-        }
+        Action::Status { client } => server::block_on(status(client)),
     }
+}
+
+async fn status(args: ClientArgs) -> Result<(), Failure> {
+    let status = client::connect(&args)?.admin().cluster_status().await?;
+    Status::from(status).print(args.print)
 }
 
 /// What `geminga cluster init` made.

@@ -3,8 +3,14 @@
 use std::str::FromStr;
 
 use clap::Subcommand;
+use geminga_client::v1::reset_offsets_request::To;
 
+use super::topic::done;
 use crate::args::ClientArgs;
+use crate::client;
+use crate::exit::Failure;
+use crate::server;
+use crate::view::{Group, Groups, Offsets, View};
 
 /// Arguments of `geminga group`.
 #[derive(Debug, clap::Args)]
@@ -93,5 +99,43 @@ impl FromStr for Position {
         let time = humantime::parse_rfc3339(text).map_err(|_| wrong())?;
         let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
         i64::try_from(since.as_millis()).map(Self::TimestampMs).map_err(|_| wrong())
+    }
+}
+
+impl From<Position> for To {
+    fn from(position: Position) -> Self {
+        match position {
+            Position::Earliest => Self::Earliest(true),
+            Position::Latest => Self::Latest(true),
+            Position::Offset(offset) => Self::Offset(offset),
+            Position::TimestampMs(ms) => Self::TimestampMs(ms),
+        }
+    }
+}
+
+/// Does what is asked.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    server::block_on(act(args.action))
+}
+
+async fn act(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::List { client: args } => {
+            let groups = client::connect(&args)?.admin().list_groups().await?;
+            Groups::from(groups).print(args.print)
+        }
+        Action::Describe { group, client: args } => {
+            let described = client::connect(&args)?.admin().describe_group(&group).await?;
+            Group::from(described).print(args.print)
+        }
+        Action::Delete { group, client: args } => {
+            client::connect(&args)?.admin().delete_group(&group).await?;
+            done(&format!("deleted group {group}"), args.print.output)
+        }
+        Action::ResetOffsets { group, topic, to, client: args } => {
+            let admin = client::connect(&args)?.admin();
+            let offsets = admin.reset_offsets(&group, &topic, to.into()).await?;
+            Offsets::from(offsets).print(args.print)
+        }
     }
 }

@@ -17,17 +17,16 @@ use crate::exit::Failure;
 
 /// Does what the command line asks.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    let name = match command {
-        Command::Standalone(args) => return standalone::run(args),
-        Command::Bookie(args) => return bookie::run(args),
-        Command::Serving(args) => return serving::run(args),
-        Command::Cluster(args) => return cluster::run(args),
-        Command::Meta(args) => return meta::run(args),
-        Command::Topic(_) => "topic",
-        Command::Produce(_) => "produce",
-        Command::Consume(_) => "consume",
-        Command::Group(_) => "group",
-        Command::Perf(_) => "perf",
-    };
-    Err(Failure::new(format!("`geminga {name}` is not built into this version")))
+    match command {
+        Command::Standalone(args) => standalone::run(args),
+        Command::Bookie(args) => bookie::run(args),
+        Command::Serving(args) => serving::run(args),
+        Command::Cluster(args) => cluster::run(args),
+        Command::Meta(args) => meta::run(args),
+        Command::Topic(args) => topic::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
+        Command::Group(args) => group::run(args),
+        Command::Perf(args) => perf::run(args),
+    }
 }

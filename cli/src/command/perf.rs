@@ -1,11 +1,15 @@
 //! `geminga perf`: what a cluster does under load, measured at its acknowledgements and at its readers.
 
+mod consume;
 mod content;
+mod produce;
 
 use clap::Subcommand;
 
 use super::produce::{Acks, Compression};
 use crate::args::ClientArgs;
+use crate::exit::Failure;
+use crate::server;
 
 /// Arguments of `geminga perf`.
 #[derive(Debug, clap::Args)]
@@ -69,4 +73,18 @@ pub(crate) struct Load {
     /// What the content is derived from; the same for writing and reading.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// Measures until all records are through.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Action::Produce(args) => server::block_on(produce::run(args)),
+        Action::Consume(args) => server::block_on(consume::run(args)),
+    }
+}
+
+/// Megabytes (10⁶ bytes) a second, and records a second.
+fn rates(records: u64, bytes: u64, seconds: f64) -> (f64, f64) {
+    let seconds = seconds.max(1e-9);
+    (bytes as f64 / 1e6 / seconds, records as f64 / seconds)
 }

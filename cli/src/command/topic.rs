@@ -1,8 +1,15 @@
 //! `geminga topic`: create, list, describe and delete topics.
 
-use clap::Subcommand;
+use std::io::Write;
 
-use crate::args::{ClientArgs, key_value};
+use clap::Subcommand;
+use geminga_client::NewTopic;
+
+use crate::args::{ClientArgs, Output, key_value};
+use crate::client;
+use crate::exit::Failure;
+use crate::server;
+use crate::view::{Description, Topic, Topics, View};
 
 /// Arguments of `geminga topic`.
 #[derive(Debug, clap::Args)]
@@ -68,4 +75,48 @@ pub(crate) struct CreateArgs {
     pub(crate) configs: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// Does what is asked.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    server::block_on(act(args.action))
+}
+
+async fn act(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::Create(args) => create(args).await,
+        Action::List { internal, client: args } => {
+            let topics = client::connect(&args)?.admin().list_topics(internal).await?;
+            Topics::from(topics).print(args.print)
+        }
+        Action::Describe { name, client: args } => {
+            let described = client::connect(&args)?.admin().describe_topic(&name).await?;
+            Description::from(described).print(args.print)
+        }
+        Action::Delete { name, client: args } => {
+            client::connect(&args)?.admin().delete_topic(&name).await?;
+            done(&format!("deleted topic {name}"), args.print.output)
+        }
+    }
+}
+
+async fn create(args: CreateArgs) -> Result<(), Failure> {
+    let topic = NewTopic {
+        name: args.name,
+        partitions: args.partitions,
+        write_quorum: args.write_quorum,
+        ack_quorum: args.ack_quorum,
+        allow_single_copy: args.allow_single_copy,
+        configs: args.configs.into_iter().collect(),
+    };
+    let created = client::connect(&args.client)?.admin().create_topic(topic).await?;
+    Topic::from(created).print(args.client.print)
+}
+
+/// A sentence for people; programs have the exit code.
+pub(super) fn done(sentence: &str, output: Output) -> Result<(), Failure> {
+    if output == Output::Text {
+        writeln!(std::io::stdout(), "{sentence}")?;
+    }
+    Ok(())
 }

@@ -20,6 +20,11 @@ impl End {
         self.0.iter().all(|(partition, end)| *end <= positions.get(partition).copied().unwrap_or(0))
     }
 
+    /// The end of one partition.
+    pub(super) fn of(&self, partition: u32) -> Option<i64> {
+        self.0.get(&partition).copied()
+    }
+
     /// Records that are still to be read.
     pub(super) fn left(&self, positions: &BTreeMap<u32, i64>) -> u64 {
         let of = |(partition, end): (&u32, &i64)| {

@@ -1,0 +1,124 @@
+//! Reading as a member of a group: print, make visible, then commit. So what was committed was printed, and what was
+//! printed just before a crash is printed again.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use geminga_client::{Client, Consumer, ConsumerConfig, Error, Event, OffsetReset, Reason};
+
+use super::end::End;
+use super::{Args, Bounds, Printer};
+use crate::client::interrupted;
+use crate::exit::Failure;
+
+/// How often a member that waits for the group's end asks how far the group is.
+const POLL: Duration = Duration::from_millis(200);
+/// Most answers that are printed before they are committed together.
+const EVENTS: usize = 16;
+
+/// Prints what this member is given, until the group's end where there is one.
+pub(super) async fn consume(
+    client: &Client,
+    args: &Args,
+    group: &str,
+    bounds: Bounds,
+    mut printer: Printer,
+) -> Result<(), Failure> {
+    let end = args.until_end.then(|| bounds.end());
+    let mut config = ConsumerConfig::new(group, &args.topic);
+    if args.from_beginning {
+        config.offset_reset = OffsetReset::Earliest;
+    }
+    let mut consumer = client.consumer(config);
+    // Where it starts at the end, the group has read everything: its offsets should say so.
+    let commit_starts = args.until_end && !args.from_beginning;
+    let ended = {
+        let mut done = pin!(until_committed(client, group, &args.topic, end));
+        loop {
+            tokio::select! {
+                event = consumer.next() => {
+                    if let Err(failure) =
+                        on_event(event?, &mut consumer, &mut printer, commit_starts).await
+                    {
+                        break Err(failure);
+                    }
+                }
+                done = &mut done => break done,
+                failure = interrupted() => break Err(failure),
+            }
+        }
+    };
+    consumer.leave().await;
+    printer.bar.finish_and_clear();
+    ended
+}
+
+/// Resolves when the group has committed everything up to `end`, whichever member read it; never, without an end.
+async fn until_committed(
+    client: &Client,
+    group: &str,
+    topic: &str,
+    end: Option<End>,
+) -> Result<(), Failure> {
+    let Some(end) = end else { return std::future::pending().await };
+    let admin = client.admin();
+    let topics = [topic.to_owned()];
+    loop {
+        let offsets = match admin.fetch_offsets(group, &topics).await {
+            Ok(offsets) => offsets,
+            Err(error) if error.reason() == Reason::UnknownGroup => Vec::new(),
+            // The member itself finds out when there is no cluster any more.
+            Err(error) if error.retriable() => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let positions: BTreeMap<u32, i64> =
+            offsets.into_iter().map(|o| (o.partition, o.offset)).collect();
+        if end.reached(&positions) {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Prints one event and what is there beside it, and commits.
+async fn on_event(
+    first: Event,
+    consumer: &mut Consumer,
+    printer: &mut Printer,
+    commit_starts: bool,
+) -> Result<(), Failure> {
+    let mut next = Some(first);
+    for left in (0..EVENTS).rev() {
+        match next.take() {
+            Some(Event::Records(records)) => printer.add(&records, None)?,
+            Some(Event::Assigned(_)) if commit_starts => {
+                let starts = consumer.assignment().into_iter().collect();
+                settle(consumer.commit_offsets(starts).await)?;
+            }
+            Some(Event::Assigned(_)) => {}
+            // What was printed is committed before more is asked for: that would let the partitions go.
+            Some(Event::Revoked | Event::Lost) | None => break,
+        }
+        if left > 0 {
+            next = consumer.try_next()?;
+        }
+    }
+    printer.flush()?;
+    settle(consumer.commit().await)
+}
+
+/// What another member has been given meanwhile, it prints again: no failure of this one.
+fn settle(committed: Result<(), Error>) -> Result<(), Failure> {
+    match committed {
+        Err(error)
+            if matches!(
+                error.reason(),
+                Reason::StaleGeneration | Reason::UnknownMember | Reason::RebalanceInProgress
+            ) =>
+        {
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}

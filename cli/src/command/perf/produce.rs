@@ -1,0 +1,196 @@
+//! `geminga perf produce`: as many records as are acknowledged, or at a given rate. Latency is from when a record was due
+//! to its acknowledgement, so that waiting for room in the buffer, or for one's own lateness, is not hidden.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_client::{Ack, ApiError, Error, Message, ProducerConfig};
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::content::Content;
+use super::{ProduceArgs, rates};
+use crate::client;
+use crate::command::produce::Acks;
+use crate::exit::{Exit, Failure};
+use crate::progress::{self, Prints};
+use crate::view::View;
+
+/// Shorter pauses than a timer keeps are not made: records that are due go together.
+const TICK: Duration = Duration::from_millis(1);
+
+/// What acknowledgements have said so far.
+#[derive(Debug)]
+struct Tally {
+    /// Microseconds.
+    latency: Histogram<u64>,
+    acknowledged: u64,
+    failed: u64,
+    first_error: Option<ApiError>,
+    last: Instant,
+}
+
+impl Tally {
+    fn new(now: Instant) -> Result<Self, Failure> {
+        let latency = Histogram::new(3).map_err(Failure::new)?;
+        Ok(Self { latency, acknowledged: 0, failed: 0, first_error: None, last: now })
+    }
+
+    fn count(&mut self, due: Instant, end: Result<Ack, Error>) {
+        let now = Instant::now();
+        match end {
+            Ok(_) => {
+                self.acknowledged += 1;
+                self.last = now;
+                let micros = u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX);
+                // It grows as it must.
+                self.latency.saturating_record(micros);
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.first_error.get_or_insert_with(|| error.to_api());
+            }
+        }
+    }
+}
+
+/// Runs the load and prints what came of it.
+pub(super) async fn run(args: ProduceArgs) -> Result<(), Failure> {
+    let client = client::connect(&args.client)?;
+    let producer = client.producer(ProducerConfig {
+        acks: args.acks.into(),
+        compression: args.compression.into(),
+        ..ProducerConfig::default()
+    });
+    let load = &args.load;
+    producer.partitions(&load.topic).await?;
+    let content = Content::new(load.seed, load.size);
+    let bar = progress::records(Some(load.records), Prints::Result);
+    let begin = Instant::now();
+    let tally = Arc::new(Mutex::new(Tally::new(begin)?));
+    for number in 0..load.records {
+        let due = due(begin, number, args.rate);
+        if due > Instant::now() + TICK {
+            tokio::time::sleep_until(due).await;
+        }
+        let due = if args.rate.is_some() { due } else { Instant::now() };
+        let (counts, shown) = (Arc::clone(&tally), bar.clone());
+        let told = move |end| {
+            counts.lock().count(due, end);
+            shown.inc(1);
+        };
+        producer.send_with(&load.topic, Message::new(content.value(number)), told).await?;
+    }
+    producer.close().await;
+    bar.finish_and_clear();
+    let tally = tally.lock();
+    let report = Report::new(&args, &tally, tally.last - begin);
+    report.print(args.client.print)?;
+    match &tally.first_error {
+        None => Ok(()),
+        Some(error) => {
+            let line = format!(
+                "{} of {} records were not acknowledged, the first because: {}",
+                tally.failed, load.records, error.message
+            );
+            Err(Failure::with(Exit::Incomplete, line).because(error.reason.as_str()))
+        }
+    }
+}
+
+/// When a record is to be sent.
+fn due(begin: Instant, number: u64, rate: Option<u64>) -> Instant {
+    match rate.and_then(std::num::NonZeroU64::new) {
+        None => begin,
+        Some(rate) => begin + Duration::from_secs_f64(number as f64 / rate.get() as f64),
+    }
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    topic: String,
+    /// Whether they were acknowledged, or sent only.
+    acknowledged: bool,
+    records: u64,
+    failed: u64,
+    bytes: u64,
+    seconds: f64,
+    mb_per_second: f64,
+    records_per_second: f64,
+    latency_ms: Latency,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+impl Report {
+    fn new(args: &ProduceArgs, tally: &Tally, elapsed: Duration) -> Self {
+        let ms = |micros: u64| micros as f64 / 1000.0;
+        let at = |quantile: f64| ms(tally.latency.value_at_quantile(quantile));
+        let bytes = tally.acknowledged * u64::from(args.load.size);
+        let seconds = elapsed.as_secs_f64();
+        let (mb_per_second, records_per_second) = rates(tally.acknowledged, bytes, seconds);
+        Self {
+            topic: args.load.topic.clone(),
+            acknowledged: args.acks == Acks::All,
+            records: tally.acknowledged,
+            failed: tally.failed,
+            bytes,
+            seconds,
+            mb_per_second,
+            records_per_second,
+            latency_ms: Latency {
+                p50: at(0.5),
+                p90: at(0.9),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: ms(tally.latency.max()),
+            },
+        }
+    }
+}
+
+impl View for Report {
+    fn text(&self) -> String {
+        let Self { records, seconds, mb_per_second, records_per_second, .. } = self;
+        let Latency { p50, p90, p99, p999, max } = &self.latency_ms;
+        let what = if self.acknowledged { "acknowledged" } else { "sent, without acknowledgement" };
+        format!(
+            "{records} records {what} in {seconds:.2} s: {mb_per_second:.1} MB/s, \
+             {records_per_second:.0} records/s\n\
+             latency ms: p50 {p50:.2}, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p999:.2}, max {max:.2}\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_due_at_their_rate() {
+        let begin = Instant::now();
+        assert_eq!(due(begin, 1000, None), begin);
+        assert_eq!(due(begin, 1000, Some(0)), begin);
+        assert_eq!(due(begin, 50, Some(100)), begin + Duration::from_millis(500));
+    }
+
+    #[test]
+    fn only_acknowledgements_count() {
+        let begin = Instant::now();
+        let mut tally = Tally::new(begin).unwrap();
+        let ack = Ack { topic: "t".into(), partition: 0, offset: Some(1), log_append_time_ms: 0 };
+        tally.count(begin, Ok(ack));
+        tally.count(begin, Err(Error::Closed));
+        assert_eq!((tally.acknowledged, tally.failed, tally.latency.len()), (1, 1, 1));
+    }
+}

@@ -13,6 +13,7 @@ mod produce;
 #[cfg(test)]
 mod samples;
 mod snapshot;
+pub mod statelog;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,109 @@
+//! Starting, stopping, and starting again on the same directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_bookie::StartError;
+use geminga_metastore::record::LiveBookie;
+use geminga_metastore::{MetaStore, Txn, keys};
+use geminga_proto::bookie::{Code, WriteOp};
+use geminga_proto::ids::EntryId;
+use tokio::time::Instant;
+
+use crate::support::{Node, Single, memory_store};
+
+async fn live(store: &dyn MetaStore, id: &str) -> Option<LiveBookie> {
+    let found = store.get(&keys::bookie_live(&id.parse().unwrap())).await.unwrap()?;
+    Some(LiveBookie::decode(&found.value).unwrap())
+}
+
+/// K5, F2, H1: what was acknowledged, and a seal, are there after a restart, and later contacts still know it.
+#[tokio::test]
+async fn tails_and_seals_survive_a_restart() {
+    let single = Single::start().await;
+    single.ask(0, single.add(0, 3)).await;
+    let single = single.restart().await;
+    assert_eq!(single.ask(0, WriteOp::Hello).await.durable_tail, EntryId(2));
+    assert_eq!(single.ask(0, single.add(3, 1)).await.durable_tail, EntryId(3));
+    assert_eq!(single.ask(1, WriteOp::Seal).await.durable_tail, EntryId(3));
+    let single = single.restart().await;
+    assert_eq!(single.ask(0, single.add(4, 1)).await.code, Code::Sealed);
+    assert_eq!(single.ask(2, WriteOp::Seal).await.durable_tail, EntryId(3));
+    single.node.stop().await;
+}
+
+/// A name that nobody gave is made once and kept.
+#[tokio::test]
+async fn a_bookie_keeps_its_name() {
+    let (store, dir) = (memory_store(), tempfile::tempdir().unwrap());
+    let node = Node::try_start(&store, dir.path(), None).await.unwrap();
+    let id = node.bookie.id().clone();
+    node.stop().await;
+    let node = Node::try_start(&store, dir.path(), None).await.unwrap();
+    assert_eq!(*node.bookie.id(), id);
+    assert!(node.bookie.is_ready());
+    node.stop().await;
+    assert_eq!(live(&*store, id.as_str()).await, None, "it left");
+}
+
+/// A process that was killed leaves its registration and its lease behind. The next one serves at once.
+#[tokio::test]
+async fn a_killed_bookie_is_back_without_waiting_for_its_lease() {
+    let (store, dir) = (memory_store(), tempfile::tempdir().unwrap());
+    let node = Node::start(&store, dir.path(), "b-1").await;
+    let mut left_behind = live(&*store, "b-1").await.unwrap();
+    node.stop().await;
+    let lease = store.grant_lease(Duration::from_secs(3600)).await.unwrap();
+    left_behind.lease = lease;
+    let key = keys::bookie_live(&left_behind.id);
+    store.txn(Txn::new().put_leased(key, left_behind.encode(), lease)).await.unwrap();
+
+    let begun = Instant::now();
+    let node = Node::start(&store, dir.path(), "b-1").await;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(live(&*store, "b-1").await.unwrap().address, node.address);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused() {
+    let (store, dir) = (memory_store(), tempfile::tempdir().unwrap());
+    let node = Node::start(&store, dir.path(), "b-1").await;
+    let Err(error) = Node::try_start(&store, dir.path(), None).await else {
+        panic!("two processes on one directory")
+    };
+    assert!(matches!(error, StartError::Boot(_)), "{error}");
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert!(node.bookie.is_ready(), "the first one goes on");
+    node.stop().await;
+}
+
+/// Of a disk and its copy the one that was started last goes on alone.
+#[tokio::test]
+async fn an_older_copy_of_a_disk_is_refused() {
+    let (store, root) = (memory_store(), tempfile::tempdir().unwrap());
+    let (dir, copy) = (root.path().join("disk"), root.path().join("copy"));
+    Node::start(&store, &dir, "b-1").await.stop().await;
+    std::fs::create_dir_all(copy.join("log")).unwrap();
+    std::fs::copy(dir.join("cookie"), copy.join("cookie")).unwrap();
+    for file in std::fs::read_dir(dir.join("log")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.join("log").join(file.file_name())).unwrap();
+    }
+    Node::start(&store, &dir, "b-1").await.stop().await;
+    let Err(error) = Node::try_start(&store, &copy, None).await else {
+        panic!("a copy was started")
+    };
+    assert!(error.to_string().contains("older copy"), "{error}");
+}
+
+/// A bookie in the same process, without a network.
+#[tokio::test]
+async fn a_handle_is_a_connection() {
+    let single = Single::start().await;
+    let handle: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(single.node.bookie.handle());
+    let request =
+        geminga_proto::bookie::WriteRequest { scope: single.scope(0), op: single.add(0, 2) };
+    assert_eq!(handle.write(request).await.unwrap().durable_tail, EntryId(1));
+    assert_eq!(single.ask(0, WriteOp::Hello).await.durable_tail, EntryId(1), "the same ledger");
+}

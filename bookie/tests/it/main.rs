@@ -1,0 +1,9 @@
+//! Bookies over real sockets and real files, one process's worth at a time.
+//!
+//! * [`wire`]: one bookie and its protocol. [`life`]: starting, stopping, starting again.
+//! * [`quorum`]: three bookies and the real ledger client.
+
+mod life;
+mod quorum;
+mod support;
+mod wire;

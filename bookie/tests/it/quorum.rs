@@ -1,0 +1,227 @@
+//! Three bookies and the real ledger client: what was acknowledged is read back, whatever stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use geminga_ledger::{BookieDirectory, Config, CreateSpec, LedgerClient, Outcome, Parts, Writer};
+use geminga_metastore::record::{Custom, LedgerMeta, LedgerState};
+use geminga_metastore::{LedgerIds, MetaStore, Txn};
+use geminga_proto::ids::EntryId;
+use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+
+use crate::support::{LONG, Node, attributes, directory, memory_store, wait_live};
+
+struct Cluster {
+    store: Arc<dyn MetaStore>,
+    root: tempfile::TempDir,
+    nodes: Vec<Option<Node>>,
+    tasks: Tasks,
+    directory: Arc<BookieDirectory>,
+    client: LedgerClient,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let (store, root, tasks) = (memory_store(), tempfile::tempdir().unwrap(), Tasks::new("t"));
+        let mut nodes = Vec::new();
+        for n in 0..3 {
+            let dir = root.path().join(format!("b-{n}"));
+            nodes.push(Some(Node::start(&store, &dir, &format!("b-{n}")).await));
+        }
+        let directory = directory(&store, &tasks, 3).await;
+        let cluster = nodes[0].as_ref().unwrap().bookie.cluster();
+        let client = LedgerClient::new(Parts {
+            cluster,
+            ids: Arc::new(LedgerIds::new(Arc::clone(&store), 0)),
+            store: Arc::clone(&store),
+            bookies: directory.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            tasks: tasks.clone(),
+            config: Config {
+                reconnect_grace: Duration::from_millis(300),
+                recovery_deadline: Duration::from_secs(10),
+                ..Config::default()
+            },
+            owner: "test".to_owned(),
+        });
+        Self { store, root, nodes, tasks, directory, client }
+    }
+
+    fn live(&self) -> usize {
+        self.nodes.iter().flatten().count()
+    }
+
+    async fn stop(&mut self, n: usize) {
+        self.nodes[n].take().unwrap().stop().await;
+        wait_live(&self.directory, self.live()).await;
+    }
+
+    async fn start_again(&mut self, n: usize) {
+        let id = format!("b-{n}");
+        self.nodes[n] = Some(Node::start(&self.store, &self.root.path().join(&id), &id).await);
+        wait_live(&self.directory, self.live()).await;
+    }
+
+    async fn create(&self) -> Writer {
+        self.client.create(spec(), |_| Txn::new()).await.unwrap()
+    }
+
+    async fn read_all(&self, meta: LedgerMeta) -> Vec<Bytes> {
+        let last = meta.last_entry.expect("a closed ledger");
+        let reader = self.client.reader(Arc::new(meta));
+        let (mut payloads, mut next) = (Vec::new(), EntryId(0));
+        while next <= last {
+            let entries = reader.read(next, last, 1 << 20, None).await.unwrap();
+            next = EntryId(next.0 + i64::try_from(entries.len()).unwrap());
+            payloads.extend(entries.into_iter().map(|entry| entry.payload));
+        }
+        payloads
+    }
+
+    async fn end(self) {
+        for node in self.nodes.into_iter().flatten() {
+            node.stop().await;
+        }
+        assert!(self.tasks.finish(LONG).await);
+    }
+}
+
+fn spec() -> CreateSpec {
+    CreateSpec { qw: 3, qa: 2, custom: Custom::default() }
+}
+
+/// Payloads of many sizes, each unlike any other.
+fn payload(n: i64) -> Bytes {
+    let size = [10, 900, 70_000][usize::try_from(n % 3).unwrap()];
+    let mut bytes = n.to_be_bytes().repeat(size / 8 + 1);
+    bytes.truncate(size);
+    bytes.into()
+}
+
+/// Appends `count` entries and waits for each to be acknowledged.
+async fn append(writer: &mut Writer, count: i64) {
+    let mut outcomes = Vec::new();
+    for _ in 0..count {
+        let n = writer.last_assigned().0 + 1;
+        let payload = payload(n);
+        writer.ready(payload.len()).await.unwrap();
+        outcomes.push(writer.append(attributes(n), vec![payload]).unwrap().1);
+    }
+    for outcome in outcomes {
+        let outcome = tokio::time::timeout(LONG, outcome).await.expect("acknowledged in time");
+        assert_eq!(outcome, Outcome::Acked);
+    }
+}
+
+fn expected(count: i64) -> Vec<Bytes> {
+    (0..count).map(payload).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_are_read_back_as_written() {
+    let cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    append(&mut writer, 150).await;
+    let meta = writer.close(LONG, |_| Txn::new()).await.unwrap();
+    assert_eq!((meta.state, meta.last_entry), (LedgerState::Closed, Some(EntryId(149))));
+    assert_eq!(cluster.read_all(meta).await, expected(150));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writing_and_reading_go_on_without_one_bookie() {
+    let mut cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    append(&mut writer, 30).await;
+    cluster.stop(1).await;
+    append(&mut writer, 60).await;
+    let meta = writer.close(LONG, |_| Txn::new()).await.unwrap();
+    assert_eq!(cluster.read_all(meta).await, expected(90));
+    cluster.end().await;
+}
+
+/// I1, I3: a recoverer ends the ledger behind everything acknowledged, and its old writer acknowledges nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_abandoned_ledger_is_recovered() {
+    for stopped in [None, Some(0), Some(2)] {
+        let mut cluster = Cluster::start().await;
+        let mut writer = cluster.create().await;
+        append(&mut writer, 40).await;
+        if let Some(n) = stopped {
+            cluster.stop(n).await;
+        }
+        let recover = cluster.client.recover(writer.id());
+        let meta = tokio::time::timeout(LONG, recover).await.unwrap().unwrap();
+        assert_eq!(meta.last_entry, Some(EntryId(39)), "{stopped:?} stopped");
+        if let Ok((_, outcome)) = writer.append(attributes(40), vec![payload(40)]) {
+            assert_ne!(outcome.await, Outcome::Acked);
+        }
+        assert_eq!(cluster.read_all(meta).await, expected(40));
+        cluster.end().await;
+    }
+}
+
+/// K5 with a quorum: all bookies stop and start again, and the ledger that was left open is recovered from their disks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_survives_a_restart_of_all_bookies() {
+    let mut cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    append(&mut writer, 60).await;
+    let id = writer.id();
+    drop(writer);
+    for n in 0..3 {
+        cluster.stop(n).await;
+    }
+    for n in 0..3 {
+        cluster.start_again(n).await;
+    }
+    let meta = tokio::time::timeout(LONG, cluster.client.recover(id)).await.unwrap().unwrap();
+    assert_eq!(meta.last_entry, Some(EntryId(59)));
+    assert_eq!(cluster.read_all(meta).await, expected(60));
+    cluster.end().await;
+}
+
+/// A rolling restart below an open ledger: nothing acknowledged is lost, and writing goes on throughout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_loses_nothing() {
+    let mut cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    let mut closed = Vec::new();
+    for n in 0..3 {
+        append(&mut writer, 20).await;
+        cluster.stop(n).await;
+        append(&mut writer, 20).await;
+        cluster.start_again(n).await;
+        let (old, new) =
+            cluster.client.roll(&mut writer, spec(), LONG, |_, _| Txn::new()).await.unwrap();
+        closed.push(old);
+        writer = new;
+    }
+    // Its task lives as long as its owner.
+    drop(writer);
+    for meta in closed {
+        assert_eq!(cluster.read_all(meta).await, expected(40));
+    }
+    cluster.end().await;
+}
+
+/// 2.2: with two of three live a ledger is created on two, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_three_are_enough_to_create() {
+    let mut cluster = Cluster::start().await;
+    cluster.stop(2).await;
+    let mut writer = cluster.create().await;
+    assert_eq!((writer.meta().qw, writer.meta().degraded), (2, true));
+    append(&mut writer, 20).await;
+    cluster.start_again(2).await;
+    let (old, mut new) =
+        cluster.client.roll(&mut writer, spec(), LONG, |_, _| Txn::new()).await.unwrap();
+    assert_eq!((new.meta().qw, new.meta().degraded), (3, false));
+    append(&mut new, 10).await;
+    let meta = new.close(LONG, |_| Txn::new()).await.unwrap();
+    assert_eq!(cluster.read_all(old).await, expected(20));
+    assert_eq!(cluster.read_all(meta).await, expected(10));
+    cluster.end().await;
+}

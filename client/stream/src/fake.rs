@@ -1,1 +1,380 @@
+//! A broker in memory for tests of this package: real sockets, one log per partition, and faults on demand. Members of
+//! groups are not judged here: the test itself is the group and answers on [`Fake::member`].
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_proto::v1::cluster_server::{Cluster, ClusterServer};
+use geminga_proto::v1::stream_server::{Stream, StreamServer};
+use geminga_proto::v1::topics_server::{Topics, TopicsServer};
+use geminga_records::{Batch, Record, decode, split};
+use geminga_runtime::{Random, SeededRandom, Tasks};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) const PARTITIONS: u32 = 3;
+pub(crate) const TOPIC: &str = "t";
+
+type Log = Vec<Batch>;
+
+/// What the server is made of.
+#[derive(Debug)]
+struct State {
+    logs: Mutex<HashMap<u32, Log>>,
+    /// Rises with every append.
+    appended: watch::Sender<u64>,
+    /// Of a hundred elements or answers, how many break their stream.
+    faults: Mutex<u64>,
+    random: SeededRandom,
+    /// Elements are taken only while it is true.
+    running: watch::Sender<bool>,
+    members: mpsc::Sender<Member>,
+}
+
+/// One stream of a group's member, to be answered by the test.
+#[derive(Debug)]
+pub(crate) struct Member {
+    requests: Streaming<v1::ConsumeRequest>,
+    events: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
+}
+
+impl Member {
+    /// The next request; `None` at the end.
+    pub(crate) async fn hear(&mut self) -> Option<v1::consume_request::Op> {
+        self.requests.message().await.ok().flatten().and_then(|request| request.op)
+    }
+
+    pub(crate) async fn say(&self, event: v1::consume_response::Event) {
+        self.events.send(Ok(v1::ConsumeResponse { event: Some(event) })).await.expect("it listens");
+    }
+
+    /// Ends the stream as a crash would.
+    pub(crate) async fn crash(self) {
+        drop(self.events.send(Err(Status::unavailable("crash"))).await);
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(crate) address: String,
+    state: Arc<State>,
+    members: mpsc::Receiver<Member>,
+    tasks: Tasks,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (member_sender, members) = mpsc::channel(4);
+        let state = Arc::new(State {
+            logs: Mutex::default(),
+            appended: watch::Sender::new(0),
+            faults: Mutex::new(0),
+            random: SeededRandom::new(7),
+            running: watch::Sender::new(true),
+            members: member_sender,
+        });
+        let tasks = Tasks::new("fake");
+        let service = Service(Arc::clone(&state));
+        let server = tonic::transport::Server::builder()
+            .add_service(StreamServer::new(service.clone()))
+            .add_service(TopicsServer::new(service.clone()))
+            .add_service(ClusterServer::new(service))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.cancelled());
+        tasks.spawn("serve", server);
+        Self { address, state, members, tasks }
+    }
+
+    pub(crate) fn client(&self) -> crate::Client {
+        crate::Client::connect(&self.address).expect("an address")
+    }
+
+    pub(crate) fn set_faults(&self, percent: u64) {
+        *self.state.faults.lock() = percent;
+    }
+
+    /// Whether elements are taken.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.state.running.send_replace(running);
+    }
+
+    /// The next stream of a member.
+    pub(crate) async fn member(&mut self) -> Member {
+        self.members.recv().await.expect("the server lives")
+    }
+
+    /// All records of a partition.
+    pub(crate) fn log(&self, partition: u32) -> Vec<Record> {
+        let logs = self.state.logs.lock();
+        let batches = logs.get(&partition).into_iter().flatten();
+        batches.flat_map(|batch| decode(batch, 1 << 24).expect("ours")).collect()
+    }
+
+    /// Appends a batch of these values and returns the stored bytes.
+    pub(crate) fn append(&self, partition: u32, values: &[&'static str]) -> Bytes {
+        let record = |value: &&'static str| Record {
+            value: Some(Bytes::from_static(value.as_bytes())),
+            ..Record::default()
+        };
+        let records: Vec<Record> = values.iter().map(record).collect();
+        let batch =
+            geminga_records::encode(&records, geminga_records::Compression::Lz4).expect("small");
+        self.state.append(partition, &batch);
+        self.state.logs.lock()[&partition].last().expect("just appended").as_bytes().clone()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.tasks.cancel();
+    }
+}
+
+impl State {
+    fn append(&self, partition: u32, batch: &Batch) -> i64 {
+        let mut logs = self.logs.lock();
+        let log = logs.entry(partition).or_default();
+        let base = log.last().map_or(0, |last| last.header().next_offset());
+        let stamped = Bytes::from(batch.stamp(base, 1).concat());
+        log.push(Batch::parse(stamped).expect("a stamp keeps it whole"));
+        drop(logs);
+        self.appended.send_modify(|count| *count += 1);
+        base
+    }
+
+    fn end(&self, partition: u32) -> i64 {
+        let logs = self.logs.lock();
+        logs.get(&partition)
+            .and_then(|log| log.last())
+            .map_or(0, |last| last.header().next_offset())
+    }
+
+    fn breaks(&self) -> bool {
+        self.random.below(100) < *self.faults.lock()
+    }
+
+    /// One element: `None` when nobody will ever hear its answer.
+    fn produce(
+        &self,
+        element: &v1::ProduceElement,
+        failed: &mut HashSet<u32>,
+    ) -> Option<v1::ProduceResult> {
+        let partition = element.partition.expect("the client chooses");
+        let result = |base_offset, error: Option<ApiError>| v1::ProduceResult {
+            id: element.id,
+            topic: element.topic.clone(),
+            partition,
+            base_offset,
+            log_append_time_ms: 0,
+            error: error.map(|error| error.to_proto()),
+        };
+        if element.restart {
+            failed.remove(&partition);
+        }
+        let refused = if failed.contains(&partition) {
+            Some(Reason::PriorBatchFailed)
+        } else if self.breaks() {
+            Some(Reason::NotReady)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            failed.insert(partition);
+            return Some(result(-1, Some(ApiError::new(reason, "on purpose"))));
+        }
+        let Some(v1::produce_element::Data::Batch(bytes)) = element.data.clone() else {
+            panic!("the client sends batches")
+        };
+        let batch = Batch::parse(bytes).expect("the client's batches are whole");
+        batch.check_produced().expect("the client's batches are a client's");
+        let base = self.append(partition, &batch);
+        (!self.breaks()).then(|| result(base, None))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Service(Arc<State>);
+
+#[tonic::async_trait]
+impl Stream for Service {
+    type ProduceStream = ReceiverStream<Result<v1::ProduceResponse, Status>>;
+    type FetchStream = BoxStream<'static, Result<v1::FetchResponse, Status>>;
+    type ConsumeStream = ReceiverStream<Result<v1::ConsumeResponse, Status>>;
+
+    async fn produce(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStream>, Status> {
+        let mut requests = request.into_inner();
+        let (sender, answers) = mpsc::channel(16);
+        let state = Arc::clone(&self.0);
+        Tasks::new("fake produce").spawn("produce", async move {
+            let mut failed = HashSet::new();
+            let mut running = state.running.subscribe();
+            while let Ok(Some(request)) = requests.message().await {
+                for element in request.elements {
+                    drop(running.wait_for(|running| *running).await);
+                    let acks = element.acks();
+                    let Some(result) = state.produce(&element, &mut failed) else {
+                        drop(sender.send(Err(Status::unavailable("crash"))).await);
+                        return;
+                    };
+                    if acks == v1::Acks::All {
+                        let response = v1::ProduceResponse { results: vec![result] };
+                        drop(sender.send(Ok(response)).await);
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let request = request.into_inner();
+        if request.topic != TOPIC {
+            return Err(ApiError::new(Reason::UnknownTopic, "no such topic").into());
+        }
+        let (state, mut positions) = (Arc::clone(&self.0), HashMap::new());
+        for at in request.partitions {
+            if at.offset > state.end(at.partition) {
+                return Err(ApiError::new(Reason::OffsetOutOfRange, "beyond the end").into());
+            }
+            positions.insert(at.partition, at.offset);
+        }
+        let appended = state.appended.subscribe();
+        let answers = futures::stream::unfold((state, positions, appended), |mut at| async move {
+            loop {
+                let (state, positions, appended) = &mut at;
+                appended.mark_unchanged();
+                for (&partition, position) in positions.iter_mut() {
+                    let logs = state.logs.lock();
+                    let mut log = logs.get(&partition).into_iter().flatten();
+                    let Some(batch) = log.find(|b| b.header().next_offset() > *position) else {
+                        continue;
+                    };
+                    *position = batch.header().next_offset();
+                    let data = data(partition, batch.as_bytes().clone());
+                    drop(logs);
+                    let answer = match state.breaks() {
+                        true => Err(ApiError::new(Reason::NotReady, "on purpose").to_status()),
+                        false => Ok(v1::FetchResponse { partitions: vec![data] }),
+                    };
+                    return Some((answer, at));
+                }
+                appended.changed().await.ok()?;
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        let (events, answers) = mpsc::channel(16);
+        let member = Member { requests: request.into_inner(), events };
+        self.0.members.send(member).await.map_err(|_| Status::unavailable("stopped"))?;
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+/// Stored batches as a broker sends them.
+pub(crate) fn data(partition: u32, batches: Bytes) -> v1::PartitionData {
+    let next_offset = split(batches.clone())
+        .last()
+        .map_or(0, |last| last.expect("whole batches").header().next_offset());
+    v1::PartitionData {
+        topic: TOPIC.to_owned(),
+        partition,
+        data: Some(v1::partition_data::Data::Batches(batches)),
+        next_offset,
+        high_watermark: next_offset,
+        log_start_offset: 0,
+        error: None,
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(v1::GetStatusResponse::default()))
+    }
+
+    async fn get_metadata(
+        &self,
+        request: Request<v1::GetMetadataRequest>,
+    ) -> Result<Response<v1::GetMetadataResponse>, Status> {
+        // As from a cache that is behind: describing the topic tells the truth.
+        let topic = |topic: String| v1::TopicOwners { topic, ..Default::default() };
+        let topics = request.into_inner().topics.into_iter().map(topic).collect();
+        Ok(Response::new(v1::GetMetadataResponse { brokers: Vec::new(), topics }))
+    }
+}
+
+#[tonic::async_trait]
+impl Topics for Service {
+    async fn create_topic(
+        &self,
+        _: Request<v1::CreateTopicRequest>,
+    ) -> Result<Response<v1::CreateTopicResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "there is one topic here").into())
+    }
+
+    async fn list_topics(
+        &self,
+        _: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        Ok(Response::new(v1::ListTopicsResponse::default()))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
+        let name = request.into_inner().name;
+        if name != TOPIC {
+            return Err(ApiError::new(Reason::UnknownTopic, "no such topic").into());
+        }
+        let topic = v1::TopicSummary { name, partitions: PARTITIONS, ..Default::default() };
+        Ok(Response::new(v1::DescribeTopicResponse { topic: Some(topic), partitions: Vec::new() }))
+    }
+
+    async fn delete_topic(
+        &self,
+        _: Request<v1::DeleteTopicRequest>,
+    ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
+        Err(ApiError::new(Reason::UnknownTopic, "no such topic").into())
+    }
+
+    async fn list_offsets(
+        &self,
+        _: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        // One partition is not ready at first.
+        let offset = |partition| v1::PartitionOffset {
+            partition,
+            offset: self.0.end(partition),
+            error: (*self.0.appended.borrow() == 0 && partition == 1).then(|| {
+                self.0.appended.send_modify(|count| *count += 1);
+                ApiError::new(Reason::NotReady, "taking over").to_proto()
+            }),
+            ..Default::default()
+        };
+        let offsets = (0..PARTITIONS).rev().map(offset).collect();
+        Ok(Response::new(v1::ListOffsetsResponse { offsets }))
+    }
+}

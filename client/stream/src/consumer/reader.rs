@@ -227,3 +227,6 @@ impl Retry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 
 pub use state::{Broker, Chunk, Elected, Topic};
-use state::{Feed, State};
+use state::{Chunks, Feed, State};
 
 use super::assignment::Ownership;
 use crate::rpc::metadata::api_error;
@@ -228,7 +228,7 @@ impl Topology {
     }
 
     /// Topics that have assignments, with these.
-    pub(crate) fn assignments(&self) -> Vec<(TopicId, Vec<(u32, Arc<Chunk>)>)> {
+    pub(crate) fn assignments(&self) -> Vec<(TopicId, Chunks)> {
         self.0.state.read().assignments()
     }
 

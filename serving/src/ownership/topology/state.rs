@@ -73,6 +73,9 @@ pub struct Chunk {
     pub owners: Vec<Ownership>,
 }
 
+/// The chunks of one topic, by their numbers.
+pub(crate) type Chunks = Vec<(u32, Arc<Chunk>)>;
+
 /// The coordinator's election, as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elected {
@@ -357,7 +360,7 @@ impl State {
         self.assign.get(&topic)?.get(&chunk).cloned()
     }
 
-    pub(super) fn assignments(&self) -> Vec<(TopicId, Vec<(u32, Arc<Chunk>)>)> {
+    pub(super) fn assignments(&self) -> Vec<(TopicId, Chunks)> {
         let chunks = |c: &BTreeMap<u32, Arc<Chunk>>| {
             c.iter().map(|(index, chunk)| (*index, Arc::clone(chunk))).collect()
         };

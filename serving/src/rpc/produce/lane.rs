@@ -158,11 +158,6 @@ impl<E> Lane<E> {
         !self.submitting && !self.queue.is_empty()
     }
 
-    /// Whether elements wait for their fate.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting > 0
-    }
-
     /// Whether nothing would be lost by forgetting the lane.
     pub(super) fn is_idle(&self) -> bool {
         !self.failed && self.queue.is_empty() && self.slots.is_empty()

@@ -74,7 +74,7 @@ enum Event {
 
 enum Input {
     /// Not read from: too much is in flight.
-    Resting(Streaming<v1::ProduceRequest>),
+    Resting(Box<Streaming<v1::ProduceRequest>>),
     Reading(BoxFuture<'static, Intake>),
     /// The client, or the broker, wants no more.
     Closed,
@@ -83,7 +83,7 @@ enum Input {
 }
 
 struct Intake {
-    input: Streaming<v1::ProduceRequest>,
+    input: Box<Streaming<v1::ProduceRequest>>,
     taken: Result<Option<Vec<Taken>>, Status>,
 }
 
@@ -107,7 +107,7 @@ impl Session {
         Self {
             stopping: ctx.intake.cancelled().boxed(),
             ctx,
-            input: Input::Resting(input),
+            input: Input::Resting(Box::new(input)),
             stopped: false,
             last: None,
             lanes: HashMap::new(),
@@ -268,10 +268,10 @@ impl Session {
             && tracked.lane.has_next()
         {
             let way = self.way(key);
-            if let Some(tracked) = self.lanes.get_mut(&key) {
-                if let Some(submit) = tracked.lane.next(tracked.goes(&way)) {
-                    self.send(key, submit, way);
-                }
+            if let Some(tracked) = self.lanes.get_mut(&key)
+                && let Some(submit) = tracked.lane.next(tracked.goes(&way))
+            {
+                self.send(key, submit, way);
             }
         }
         self.collect(key);
@@ -403,7 +403,7 @@ impl Tracked {
 }
 
 /// Reads one message and takes its elements in.
-async fn intake(ctx: Arc<Context>, mut input: Streaming<v1::ProduceRequest>) -> Intake {
+async fn intake(ctx: Arc<Context>, mut input: Box<Streaming<v1::ProduceRequest>>) -> Intake {
     let request = match input.message().await {
         Ok(Some(request)) => request,
         Ok(None) => return Intake { input, taken: Ok(None) },

@@ -289,3 +289,6 @@ impl Logs for Unbuilt {
         Err(OpenError::Unavailable("logs of group shards are not built".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! Brokers in one process, over real sockets, on bookies and metadata in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use geminga_metastore::record::{Cookie, LiveBookie, LiveDisk};
+use geminga_metastore::{LeaseId, MetaStore, cluster, keys};
+use geminga_proto::ids::{BookieId, BrokerId, ClusterUuid, Incarnation};
+use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::v1;
+use geminga_proto::v1::cluster_client::ClusterClient;
+use geminga_proto::v1::stream_client::StreamClient;
+use geminga_proto::v1::topics_client::TopicsClient;
+use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::{Broker, BrokerParts, Config};
+use crate::ownership::registration::Identity;
+use crate::partition::testing::TestCluster;
+use crate::topics::quorum::Quorum;
+
+/// No wait of these tests is longer than this.
+const LIMIT: Duration = Duration::from_secs(30);
+
+struct Node {
+    broker: Broker,
+    tasks: Tasks,
+    address: String,
+}
+
+impl Node {
+    async fn start(cluster: &TestCluster) -> Self {
+        let store: Arc<dyn MetaStore> = Arc::new(cluster.store.clone());
+        let record = cluster::open_or_init(&*store, &SystemRandom, &SystemClock).await.unwrap();
+        let id = cluster::next_broker_id(&*store).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let tasks = Tasks::new("broker");
+        let parts = BrokerParts {
+            store,
+            cluster: record,
+            id,
+            ledgers: cluster.log_parts(id.0).ledgers,
+            identity: Identity {
+                grpc_address: address.clone(),
+                http_address: String::new(),
+                zone: String::new(),
+                started_ms: 0,
+            },
+            default_quorum: Quorum::CLUSTER,
+            single_copy_allowed: false,
+            sole: false,
+            random: Arc::new(SystemRandom),
+            clock: Arc::new(SystemClock),
+            tasks: tasks.clone(),
+            config: Config { lease_ttl: Duration::from_secs(1), ..Config::default() },
+        };
+        let broker = Broker::start(&parts).await.unwrap();
+        broker.serve(listener);
+        Self { broker, tasks, address }
+    }
+
+    /// Ends it without a word to anybody.
+    fn kill(&self) {
+        self.tasks.cancel();
+    }
+
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+    }
+
+    async fn topics(&self) -> TopicsClient<Channel> {
+        TopicsClient::new(self.channel().await)
+    }
+
+    async fn owners(&self, topic: &str) -> Vec<BrokerId> {
+        let view = &self.broker.0.topology;
+        let topic = view.resolve(topic).await.unwrap();
+        let owners = view.owners(&topic);
+        owners.iter().map(|o| o.broker.unwrap_or(BrokerId(-1))).collect()
+    }
+
+    /// Waits until `broker` owns all of a topic, as far as this one knows.
+    async fn wait_owned_by(&self, topic: &str, broker: BrokerId) {
+        let view = &self.broker.0.topology;
+        let topic = view.resolve(topic).await.unwrap();
+        let all = |view: &crate::ownership::topology::Topology| {
+            view.owners(&topic).iter().all(|o| o.broker == Some(broker)).then_some(())
+        };
+        view.wait_for(LIMIT, all).await.expect("one broker owns everything in time");
+    }
+
+    /// Waits until partitions of the topic are spread over `brokers`.
+    async fn wait_spread(&self, topic: &str, brokers: usize) {
+        let view = &self.broker.0.topology;
+        let topic = view.resolve(topic).await.unwrap();
+        let spread = |view: &crate::ownership::topology::Topology| {
+            let owners: std::collections::BTreeSet<_> =
+                view.owners(&topic).iter().filter_map(|o| o.broker).collect();
+            (owners.len() == brokers).then_some(())
+        };
+        view.wait_for(LIMIT, spread).await.expect("the topic is spread in time");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+/// Bookies that take data, as the metadata shows them.
+async fn bookies(cluster: &TestCluster, count: usize) {
+    cluster::open_or_init(&cluster.store, &SystemRandom, &SystemClock).await.unwrap();
+    for n in 1..=count {
+        let id: BookieId = format!("bookie-{n}").parse().unwrap();
+        let uuid = ClusterUuid::from_random(77);
+        let cookie = Cookie { cluster: uuid, bookie: id.clone(), disks: Vec::new() };
+        let disk =
+            LiveDisk { incarnation: Incarnation(1), writable: true, free_bytes: 1, total_bytes: 2 };
+        let live = LiveBookie {
+            id: id.clone(),
+            address: "127.0.0.1:1".to_owned(),
+            http_address: String::new(),
+            zone: String::new(),
+            rack: String::new(),
+            disks: vec![disk],
+            lease: LeaseId(1),
+            started_ms: 0,
+        };
+        cluster.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
+        cluster.store.put_if(&keys::bookie_live(&id), None, live.encode()).await.unwrap();
+    }
+}
+
+async fn create(node: &Node, name: &str, partitions: u32) {
+    let request =
+        v1::CreateTopicRequest { name: name.to_owned(), partitions, ..Default::default() };
+    node.topics().await.create_topic(request).await.unwrap();
+}
+
+fn element(id: u64, topic: &str, partition: u32, value: String) -> v1::ProduceElement {
+    let record = v1::Record { value: Some(Bytes::from(value)), ..Default::default() };
+    let records = v1::Records { records: vec![record] };
+    v1::ProduceElement {
+        id,
+        topic: topic.to_owned(),
+        partition: Some(partition),
+        data: Some(v1::produce_element::Data::Records(records)),
+        ..Default::default()
+    }
+}
+
+/// One produce stream.
+struct Producer {
+    requests: mpsc::Sender<v1::ProduceRequest>,
+    answers: Streaming<v1::ProduceResponse>,
+    direct: bool,
+}
+
+impl Producer {
+    async fn open(node: &Node) -> Self {
+        let (requests, stream) = mpsc::channel(16);
+        let mut client = StreamClient::new(node.channel().await);
+        let answers = client.produce(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        Self { requests, answers, direct: false }
+    }
+
+    /// Sends elements and waits for all their results.
+    async fn send(
+        &mut self,
+        elements: Vec<v1::ProduceElement>,
+    ) -> BTreeMap<u64, v1::ProduceResult> {
+        let mut results = BTreeMap::new();
+        let count = elements.len();
+        let request = v1::ProduceRequest { elements, direct: self.direct, ..Default::default() };
+        self.requests.send(request).await.unwrap();
+        while results.len() < count {
+            let answer = self.answers.message().await.unwrap().expect("the stream goes on");
+            results.extend(answer.results.into_iter().map(|r| (r.id, r)));
+        }
+        results
+    }
+
+    /// Sends values to a partition, windows at a time, until all are acknowledged; goes back to the first that failed.
+    async fn send_all(&mut self, topic: &str, partition: u32, values: std::ops::Range<u64>) {
+        let (mut next, mut restart) = (values.start, false);
+        while next < values.end {
+            let window: Vec<_> = (next..values.end.min(next + 50))
+                .map(|value| {
+                    let mut element = element(value, topic, partition, value.to_string());
+                    element.restart = restart && value == next;
+                    element
+                })
+                .collect();
+            let results = self.send(window).await;
+            let failed = results.values().find(|r| r.error.is_some());
+            restart = failed.is_some();
+            next = match failed {
+                None => results.keys().max().unwrap() + 1,
+                Some(result) => {
+                    let error = ApiError::from_proto(result.error.as_ref().unwrap());
+                    assert!(error.reason.retriable(), "{error}");
+                    for later in results.range(result.id..) {
+                        assert!(later.1.error.is_some(), "written after a failure: {later:?}");
+                    }
+                    result.id
+                }
+            };
+        }
+    }
+}
+
+/// All values of a topic, by partition.
+async fn read_all(node: &Node, topic: &str, partitions: u32) -> Vec<Vec<u64>> {
+    let mut client = StreamClient::new(node.channel().await);
+    let request = v1::FetchRequest {
+        topic: topic.to_owned(),
+        partitions: (0..partitions)
+            .map(|partition| v1::FetchPartition { partition, offset: 0 })
+            .collect(),
+        until_end: true,
+        ..Default::default()
+    };
+    let mut answers = client.fetch(request).await.unwrap().into_inner();
+    let mut values = vec![Vec::new(); partitions as usize];
+    let mut next = vec![0; partitions as usize];
+    while let Some(answer) = answers.next().await {
+        for data in answer.unwrap().partitions {
+            assert_eq!(data.error, None);
+            let at = data.partition as usize;
+            if let Some(v1::partition_data::Data::Records(records)) = data.data {
+                for record in records.records {
+                    assert_eq!(record.offset, next[at], "offsets are dense");
+                    next[at] += 1;
+                    let value = record.value.expect("a value");
+                    values[at].push(std::str::from_utf8(&value).unwrap().parse().unwrap());
+                }
+            }
+        }
+    }
+    values
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_broker_serves_any_partition() {
+    const PARTITIONS: u32 = 4;
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    create(&one, "flights", PARTITIONS).await;
+    one.wait_spread("flights", 2).await;
+    two.wait_spread("flights", 2).await;
+    for (node, values) in [(&one, 0..100), (&two, 100..200)] {
+        let mut producer = Producer::open(node).await;
+        for partition in 0..PARTITIONS {
+            producer.send_all("flights", partition, values.clone()).await;
+        }
+    }
+    let all: Vec<u64> = (0..200).collect();
+    for node in [&one, &two] {
+        assert_eq!(read_all(node, "flights", PARTITIONS).await, vec![all.clone(); 4]);
+        let at = Some(v1::list_offsets_request::At::Latest(true));
+        let request =
+            v1::ListOffsetsRequest { topic: "flights".to_owned(), at, ..Default::default() };
+        let found = node.topics().await.list_offsets(request).await.unwrap().into_inner();
+        let offsets: Vec<i64> = found.offsets.iter().map(|o| o.offset).collect();
+        assert_eq!(offsets, [200; 4]);
+        let request = v1::DescribeTopicRequest { name: "flights".to_owned() };
+        let described = node.topics().await.describe_topic(request).await.unwrap().into_inner();
+        for partition in described.partitions {
+            assert_eq!(partition.high_watermark, Some(200));
+            assert_eq!(partition.segments.len(), 1, "{partition:?}");
+            assert_eq!(partition.segments[0].bookies.len(), 3);
+        }
+    }
+    let mut status = ClusterClient::new(two.channel().await);
+    let status = status.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.brokers.len(), status.bookies.len(), status.topics), (2, 3, 1));
+    assert!(status.bookies.iter().all(|b| b.live && b.writable));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_directly_is_told_where_to_ask() {
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    create(&one, "t", 2).await;
+    one.wait_spread("t", 2).await;
+    two.wait_spread("t", 2).await;
+    let elsewhere = one.owners("t").await.iter().position(|o| *o == two.broker.id()).unwrap();
+    let elsewhere = u32::try_from(elsewhere).unwrap();
+    let mut producer = Producer::open(&one).await;
+    producer.direct = true;
+    let results = producer.send(vec![element(1, "t", elsewhere, "1".to_owned())]).await;
+    let error = results[&1].error.clone().expect("refused");
+    assert_eq!((error.reason.as_str(), &error.owner_address), ("NOT_OWNER", &two.address));
+    let request = v1::FetchRequest {
+        topic: "t".to_owned(),
+        partitions: vec![v1::FetchPartition { partition: elsewhere, offset: 0 }],
+        direct: true,
+        once: true,
+        ..Default::default()
+    };
+    let mut client = StreamClient::new(one.channel().await);
+    let answer = client.fetch(request).await.unwrap().into_inner().message().await.unwrap();
+    let error = answer.expect("an answer").partitions.remove(0).error.expect("refused");
+    assert_eq!((error.reason.as_str(), &error.owner_address), ("NOT_OWNER", &two.address));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_broker_dies_the_other_takes_over_and_nothing_acknowledged_is_lost() {
+    const PARTITIONS: u32 = 4;
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    create(&one, "t", PARTITIONS).await;
+    one.wait_spread("t", 2).await;
+    let streams = (0..PARTITIONS).map(|partition| {
+        let two = &two;
+        async move {
+            let mut producer = Producer::open(two).await;
+            producer.send_all("t", partition, 0..2_000).await;
+        }
+    });
+    let kill = async {
+        // Some is written before, some after.
+        let mut producer = Producer::open(&two).await;
+        producer.send_all("other", 0, 0..200).await;
+        one.kill();
+    };
+    create(&two, "other", 1).await;
+    let work = futures::future::join(futures::future::join_all(streams), kill);
+    tokio::time::timeout(LIMIT, work).await.expect("in time");
+    two.wait_owned_by("t", two.broker.id()).await;
+    for values in read_all(&two, "t", PARTITIONS).await {
+        // Unknown outcomes were sent again: the first deliveries are in order, and none is missing.
+        let mut seen = 0;
+        for value in values {
+            assert!(value <= seen, "{value} before {seen}");
+            seen = seen.max(value + 1);
+        }
+        assert_eq!(seen, 2_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_in_good_order_hands_over_at_once() {
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    create(&one, "t", 4).await;
+    two.wait_spread("t", 2).await;
+    assert_eq!(two.broker.is_ready(), Ok(()));
+    let mut producer = Producer::open(&one).await;
+    producer.send_all("t", 0, 0..100).await;
+    one.broker.shutdown().await;
+    assert_eq!(one.broker.is_ready(), Err("shutting down".to_owned()));
+    two.wait_owned_by("t", two.broker.id()).await;
+    let ended = producer.answers.message().await.expect_err("the stream has ended");
+    assert_eq!(ApiError::from_status(&ended).reason, Reason::ShuttingDown);
+    let values = read_all(&two, "t", 4).await;
+    assert_eq!(values[0], (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn elements_without_a_partition_go_by_their_key() {
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let node = Node::start(&cluster).await;
+    create(&node, "t", 8).await;
+    let mut producer = Producer::open(&node).await;
+    let keyed = |id: u64, key: &str| {
+        let mut element = element(id, "t", 0, id.to_string());
+        element.partition = None;
+        if let Some(v1::produce_element::Data::Records(records)) = &mut element.data {
+            records.records[0].key = Some(Bytes::copy_from_slice(key.as_bytes()));
+        }
+        element
+    };
+    let results =
+        producer.send(vec![keyed(1, "foobar"), keyed(2, "abc"), keyed(3, "foobar")]).await;
+    let partition = |id| results[&id].partition;
+    assert_eq!(partition(1), geminga_proto::murmur::bucket(b"foobar", 8));
+    assert_eq!(partition(2), geminga_proto::murmur::bucket(b"abc", 8));
+    assert_eq!((partition(3), results[&3].base_offset), (partition(1), 1));
+    let mut bad = element(4, "t", 0, String::new());
+    bad.data = Some(v1::produce_element::Data::Batch(Bytes::from_static(b"not a batch")));
+    let results = producer.send(vec![bad, element(5, "t", 0, "5".to_owned())]).await;
+    let reason = |id| results[&id].error.as_ref().map(|e| e.reason.clone());
+    assert_eq!(reason(4).as_deref(), Some("CORRUPT_BATCH"));
+    assert_eq!(reason(5).as_deref(), Some("PRIOR_BATCH_FAILED"));
+    let mut again = element(6, "t", 0, "6".to_owned());
+    again.restart = true;
+    let unknown = element(7, "nowhere", 0, "7".to_owned());
+    let results = producer.send(vec![again, unknown]).await;
+    assert_eq!(results[&6].error, None);
+    assert_eq!(results[&7].error.as_ref().unwrap().reason, "UNKNOWN_TOPIC");
+}

@@ -407,3 +407,6 @@ fn lease_of(standing: Standing) -> Option<LeaseId> {
         Standing::Lost | Standing::Left => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Batches into open partitions.
+
+use super::*;
+
+/// S6, P1: whatever the producers do at the same time, each one's batches stand in its order, at the offsets that the
+/// acknowledgements said.
+#[tokio::test(start_paused = true)]
+async fn concurrent_producers_each_keep_their_order() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    let producer = async |name: &str| {
+        let appender = broker.appender().await.unwrap();
+        let mut pending = Vec::new();
+        for i in 0..100 {
+            let value = format!("{name}{i:03}");
+            pending.push((value.clone(), appender.append(batch_of(&value)).await.unwrap()));
+        }
+        let mut acked = Vec::new();
+        for (value, pending) in pending {
+            acked.push((pending.await.unwrap().base_offset.0, value));
+        }
+        acked
+    };
+    let (a, b, c) = tokio::join!(producer("a"), producer("b"), producer("c"));
+    let stored = broker.all().await;
+    assert_eq!(stored.len(), 300);
+    for acked in [a, b, c] {
+        assert!(acked.is_sorted());
+        for found in acked {
+            assert!(stored.contains(&found), "{found:?} was acknowledged");
+        }
+    }
+}
+
+/// The term stands in each batch as Kafka's leader epoch; the records are what was sent (P6).
+#[tokio::test(start_paused = true)]
+async fn batches_are_stored_as_sent_but_for_offset_and_term() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    broker.produce("first").await.unwrap();
+    let sent = batch_at(&[10, 20], 100, Compression::Zstd);
+    let appended = broker.appender().await.unwrap().append(sent.clone()).await.unwrap();
+    let expected = Appended { base_offset: Offset(1), log_append_time_ms: -1 };
+    assert_eq!(appended.await, Ok(expected));
+    let read = broker.read(at(1)).await.unwrap();
+    assert_eq!(read.batches, [Bytes::from(sent.stamp(1, 1).concat())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_while_it_opens_shares_the_opening() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    assert!(!broker.partitions.is_open(rig.topic.id, P0));
+    let all = futures::future::join_all((0..10).map(|_| broker.appender())).await;
+    let first = Arc::clone(all[0].as_ref().unwrap());
+    for other in all {
+        assert!(std::ptr::addr_eq(Arc::as_ptr(&first), Arc::as_ptr(&other.unwrap())));
+    }
+    assert!(first.is_open() && broker.partitions.is_open(rig.topic.id, P0));
+}
+
+/// S11: the answer names the owner.
+#[tokio::test(start_paused = true)]
+async fn what_another_broker_owns_is_refused_with_its_address() {
+    let rig = Rig::new().await;
+    let (broker, _owner) = (rig.broker(2).await, rig.broker(1).await);
+    broker.sees(|broker| broker.topology.broker(BrokerId(1)).is_some()).await;
+    let error = broker.appender().await.unwrap_err();
+    assert_eq!(error.reason, Reason::NotOwner);
+    assert_eq!(error.owner_address.as_deref(), Some("broker-1:7070"));
+    let error = broker.partitions.appender(Arc::clone(&rig.topic), PartitionIndex(1)).await;
+    assert_eq!(reason(error), Reason::UnknownPartition);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_opening_is_told_at_once_until_its_backoff_has_passed() {
+    let rig = Rig::new().await;
+    let store = FaultyStore::new(rig.cluster.store.clone());
+    store.set(Fault::Away);
+    let broker = rig.broker_on(1, Arc::new(store.clone()), Config::default()).await;
+    let error = broker.appender().await.unwrap_err();
+    assert!(error.reason.retriable(), "{error}");
+    store.set(Fault::None);
+    assert_eq!(broker.appender().await.unwrap_err(), error, "not tried again yet");
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(broker.produce("now").await, Ok(0));
+}
+
+/// Back-pressure: what is accepted and not answered is bounded, and who waits for ever is told so.
+#[tokio::test(start_paused = true)]
+async fn queued_bytes_are_bounded() {
+    let rig = Rig::new().await;
+    let config = Config { partition_queue_bytes: 0, ..Config::default() };
+    let broker = rig.broker_on(1, Arc::new(rig.cluster.store.clone()), config).await;
+    broker.produce("first").await.unwrap();
+    rig.cluster.bookies.set_all(Mode::Held);
+    let appender = broker.appender().await.unwrap();
+    let batch = batch_at(&[1], 1_000_000, Compression::None);
+    let mut pending = Vec::new();
+    let refused = loop {
+        match appender.append(batch.clone()).await {
+            Ok(accepted) => pending.push(accepted),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(pending.len(), LARGEST_COST / batch.len());
+    assert_eq!(refused.reason, Reason::Overloaded);
+    rig.cluster.bookies.set_all(Mode::Up);
+    for pending in pending {
+        assert!(pending.await.is_ok());
+    }
+    assert!(appender.append(batch).await.unwrap().await.is_ok(), "there is room again");
+}
+
+/// S21: no acknowledgement without copies; producers are told to come again, and it heals by itself.
+#[tokio::test(start_paused = true)]
+async fn without_enough_bookies_nothing_is_acknowledged_until_they_are_back() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    broker.produce("a").await.unwrap();
+    for bookie in [2, 3] {
+        rig.cluster.bookies.set(bookie, Mode::Stopped);
+        rig.cluster.bookies.register(bookie, false);
+    }
+    let mut failed = 0;
+    let healed = async {
+        tokio::time::sleep(SOON).await;
+        for bookie in [2, 3] {
+            rig.cluster.bookies.register(bookie, true);
+            rig.cluster.bookies.set(bookie, Mode::Up);
+        }
+    };
+    let retried = async {
+        loop {
+            match tokio::time::timeout(Duration::from_secs(5), broker.produce("b")).await {
+                Ok(Ok(offset)) => return offset,
+                Ok(Err(error)) => assert!(error.reason.retriable(), "{error}"),
+                Err(_) => {}
+            }
+            failed += 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let (offset, ()) = tokio::join!(retried, healed);
+    assert!(failed > 0, "acknowledged with one bookie of three");
+    let stored = broker.all().await;
+    assert_eq!(stored[0], (0, "a".to_owned()));
+    assert!(stored.contains(&(offset, "b".to_owned())), "{stored:?}");
+}

@@ -49,7 +49,7 @@ async fn a_blind_owner_is_deposed_by_the_log() {
     let rig = Rig::new().await;
     let (blind, new) = (rig.broker(1).await, rig.broker(2).await);
     blind.produce("acked").await.unwrap();
-    blind.view.cancel();
+    assert!(blind.view.finish(SOON).await);
     rig.assign(2, 2).await;
     new.sees_term(2).await;
     assert_eq!(new.produce("new").await, Ok(1));

@@ -76,7 +76,7 @@ async fn disturb(rig: &Rig, random: &SeededRandom, stop: &Cell<bool>) {
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_stays_where_it_was_said_to_be() {
     let mut unknowns = 0;
-    for seed in 0..4 {
+    for seed in 0..2 {
         println!("seed {seed}");
         let rig = Rig::new().await;
         let random = SeededRandom::new(seed);

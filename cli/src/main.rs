@@ -7,6 +7,7 @@
 //! * [`exit`]: what a command ends with.
 
 mod args;
+mod broker;
 mod client;
 mod command;
 mod config;

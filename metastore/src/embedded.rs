@@ -8,7 +8,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,7 +44,8 @@ pub struct EmbeddedStore {
 struct Shared {
     tree: Mutex<Tree>,
     changed: watch::Sender<Revision>,
-    failed: AtomicBool,
+    /// Set once, when the owner ends.
+    failed: watch::Sender<bool>,
 }
 
 /// The thread that owns the file; ends when the last handle drops the queue.
@@ -86,7 +86,7 @@ impl EmbeddedStore {
         let shared = Arc::new(Shared {
             changed: watch::Sender::new(tree.revision()),
             tree: Mutex::new(tree),
-            failed: AtomicBool::new(false),
+            failed: watch::Sender::new(false),
         });
         let mut worker = Worker { file, shared: Arc::clone(&shared) };
         let io = |why: String| OpenError::Io { path: path.display().to_string(), why };
@@ -111,7 +111,14 @@ impl EmbeddedStore {
 
     /// Whether the file has failed, after which only a restart of the process helps.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        *self.shared.failed.borrow()
+    }
+
+    /// Resolves when the file has failed. Cancel-safe.
+    pub async fn failed(&self) {
+        let mut failed = self.shared.failed.subscribe();
+        // The sender lives as long as this handle.
+        let _ended = failed.wait_for(|failed| *failed).await;
     }
 
     /// What is true now, unless the file failed.
@@ -158,7 +165,7 @@ struct Worker {
 /// However the owner ends, by an error or a panic: nobody is told anything after it.
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.failed.store(true, Ordering::Release);
+        self.shared.failed.send_replace(true);
     }
 }
 
@@ -258,7 +265,7 @@ impl Worker {
             return Ok(());
         }
         if let Err(error) = self.file.commit(&prepared) {
-            self.shared.failed.store(true, Ordering::Release);
+            self.shared.failed.send_replace(true);
             return Err(error);
         }
         let revision = prepared.revision;

@@ -1,8 +1,10 @@
 //! `geminga serving`: one broker.
 
-use crate::config::{self, ServingOptions, SourceArgs};
+use crate::broker::{self, Kind, Setting};
+use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
-use crate::logging;
+use crate::server::{Server, bind, http_address};
+use crate::{logging, metadata, server};
 
 /// Arguments of `geminga serving`.
 #[derive(Debug, clap::Args)]
@@ -22,5 +24,28 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return config::show(&settings);
     }
     logging::start(&settings.log)?;
-    Err(Failure::new("`geminga serving` is not built into this version"))
+    server::block_on(Box::pin(serve(settings)))
+}
+
+async fn serve(settings: ServingSettings) -> Result<(), Failure> {
+    let listener = bind("--grpc", settings.grpc).await?;
+    let http = bind("--http", settings.http).await?;
+    let bound = listener.local_addr()?;
+    let grpc_address = advertised("--grpc", settings.advertise.as_deref(), bound)?;
+    let http_address = http_address(Some(&http), &grpc_address)?;
+
+    let mut server = Server::start(Some(http))?;
+    let store = server.starting(metadata::connect(&settings.metastore)).await?;
+    let cluster = server.starting(metadata::open(&*store)).await?;
+    let uuid = cluster.uuid;
+    let kind = Kind::Distributed;
+    let setting = Setting { store, cluster, grpc_address, http_address, zone: settings.zone, kind };
+    let tasks = server.parts.clone();
+    let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
+    broker.serve(listener);
+    tracing::info!(broker = %broker.id(), cluster = %uuid, grpc = %bound, "broker serves");
+
+    let checked = broker.clone();
+    server.readiness.running(vec![Box::new(move || checked.is_ready())]);
+    server.run(async move { broker.shutdown().await }).await
 }

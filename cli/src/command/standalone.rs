@@ -1,8 +1,27 @@
 //! `geminga standalone`: everything in one process.
 
-use crate::config::{self, SourceArgs, StandaloneOptions};
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use geminga_bookie::{Bookie, BookieParts};
+use geminga_ledger::BookieConnection;
+use geminga_metastore::{EmbeddedStore, MetaStore};
+use geminga_proto::ids::BookieId;
+use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+
+use crate::broker::{self, Kind, Setting};
+use crate::config::{self, SourceArgs, StandaloneOptions, StandaloneSettings, advertised};
 use crate::exit::Failure;
-use crate::logging;
+use crate::server::{DRAIN, Server, bind, http_address};
+use crate::{logging, metadata, server};
+
+/// The bookie's name, which its data directory keeps.
+const BOOKIE: &str = "standalone";
+/// What is zero-filled before the first record: little, since somebody waits for the prompt.
+const PREFILL_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Arguments of `geminga standalone`.
 #[derive(Debug, clap::Args)]
@@ -22,5 +41,180 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return config::show(&settings);
     }
     logging::start(&settings.log)?;
-    Err(Failure::new("`geminga standalone` is not built into this version"))
+    server::block_on(Box::pin(serve(settings)))
+}
+
+async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
+    let listener = bind("--grpc", settings.grpc).await?;
+    let http = bind("--http", settings.http).await?;
+    let (grpc_bound, http_bound) = (listener.local_addr()?, http.local_addr()?);
+    // Nobody but clients reads it, and they have come already.
+    let grpc_address = advertised("--grpc", None, grpc_bound).unwrap_or(grpc_bound.to_string());
+    let http_address = http_address(Some(&http), &grpc_address)?;
+
+    let mut server = Server::start(Some(http))?;
+    let tasks = server.parts.clone();
+    let store = server.starting(open_store(settings.data_dir.clone())).await?;
+    end_with(&store, &tasks);
+    let shared: Arc<dyn MetaStore> = Arc::new(store.clone());
+    let bookie = server.starting(start_bookie(&settings.data_dir, &shared, &tasks)).await?;
+    let bookie = Arc::new(bookie);
+    // There by now: the bookie's boot made it.
+    let cluster = server.starting(metadata::open(&*shared)).await?;
+    let connection: Arc<dyn BookieConnection> = Arc::new(bookie.handle());
+    let kind = Kind::Standalone(HashMap::from([(bookie.id().clone(), connection)]));
+    let setting =
+        Setting { store: shared, cluster, grpc_address, http_address, zone: String::new(), kind };
+    let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
+    broker.serve(listener);
+    tracing::info!(grpc = %grpc_bound, data_dir = %settings.data_dir.display(), "standalone serves");
+    greet(grpc_bound, http_bound, &settings.data_dir)?;
+
+    let (checked_broker, checked_bookie) = (broker.clone(), Arc::clone(&bookie));
+    server.readiness.running(vec![
+        Box::new(move || checked_broker.is_ready()),
+        Box::new(
+            move || {
+                if checked_bookie.is_ready() { Ok(()) } else { Err("no bookie".to_owned()) }
+            },
+        ),
+    ]);
+    let stop = async move {
+        broker.shutdown().await;
+        bookie.shutdown(DRAIN).await;
+    };
+    server.run(stop).await
+}
+
+async fn open_store(data_dir: PathBuf) -> Result<EmbeddedStore, Failure> {
+    let opening = tokio::task::spawn_blocking(move || {
+        make_dir(&data_dir).map_err(|error| {
+            Failure::new(format!("--data-dir {} cannot be made: {error}", data_dir.display()))
+                .because("DATA_DIR_UNUSABLE")
+        })?;
+        Ok(EmbeddedStore::open(&data_dir.join("metadata.redb"))?)
+    });
+    match opening.await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Makes a directory that a crash does not take back: its name is durable before anything in it is acknowledged.
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_dir(parent)?;
+    std::fs::create_dir(path)?;
+    std::fs::File::open(parent)?.sync_all()
+}
+
+/// A process whose metadata file failed ends, so that its supervisor starts it again.
+fn end_with(store: &EmbeddedStore, tasks: &Tasks) {
+    let (store, group, cancelled) = (store.clone(), tasks.clone(), tasks.cancelled());
+    tasks.spawn("metadata file", async move {
+        tokio::select! {
+            () = cancelled => {}
+            () = store.failed() => group.cancel(),
+        }
+    });
+}
+
+async fn start_bookie(
+    data_dir: &Path,
+    store: &Arc<dyn MetaStore>,
+    tasks: &Tasks,
+) -> Result<Bookie, Failure> {
+    let id: BookieId = BOOKIE.parse().expect("a plain name");
+    let mut config = geminga_bookie::Config::default();
+    config.log.prefill_bytes = PREFILL_BYTES;
+    let parts = BookieParts {
+        store: Arc::clone(store),
+        dirs: vec![data_dir.join("bookie")],
+        id: Some(id),
+        zone: String::new(),
+        advertise: "in-process".to_owned(),
+        http_address: String::new(),
+        random: Arc::new(SystemRandom),
+        clock: Arc::new(SystemClock),
+        tasks: tasks.clone(),
+        config,
+    };
+    let bookie = Box::pin(Bookie::start(parts)).await?;
+    bookie.register().await?;
+    Ok(bookie)
+}
+
+/// Tells a person what to do next; programs read `/readyz`.
+fn greet(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return Ok(());
+    }
+    Ok(stdout.write_all(greeting(grpc, http, data_dir).as_bytes())?)
+}
+
+fn greeting(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> String {
+    // The default needs no flag.
+    let server = match (grpc.ip().is_loopback() || grpc.ip().is_unspecified(), grpc.port()) {
+        (true, 7070) => String::new(),
+        (true, port) => format!(" --server 127.0.0.1:{port}"),
+        (false, _) => format!(" --server {grpc}"),
+    };
+    format!(
+        "Geminga serves on {grpc}, with health and metrics on http://{http}, and keeps its data in {}.\n\
+         Try it in another terminal:\n\n  \
+         geminga topic create demo --partitions 1{server}\n  \
+         echo hello | geminga produce demo{server}\n  \
+         geminga consume demo --from-beginning --until-end{server}\n\n",
+        data_dir.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn the_lines_to_copy_are_valid_commands() {
+        for (grpc, shown) in [
+            ("127.0.0.1:7070", ""),
+            ("0.0.0.0:7070", ""),
+            ("127.0.0.1:9", " --server 127.0.0.1:9"),
+            ("10.0.0.1:7070", " --server 10.0.0.1:7070"),
+        ] {
+            let http = "127.0.0.1:7080".parse().expect("an address");
+            let text = greeting(grpc.parse().expect("an address"), http, Path::new("data"));
+            let commands: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.split_once("geminga "))
+                .map(|(_, c)| c)
+                .collect();
+            assert_eq!(commands.len(), 3, "{text}");
+            for command in commands {
+                assert!(command.ends_with(shown), "{command}");
+                let words = std::iter::once("geminga").chain(command.split(' '));
+                Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_and_found_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a/b/c");
+        make_dir(&path).expect("made");
+        make_dir(&path).expect("there");
+        assert!(path.is_dir());
+        std::fs::write(dir.path().join("file"), "x").expect("writable");
+        assert!(make_dir(&dir.path().join("file/d")).is_err());
+    }
 }

@@ -213,7 +213,8 @@ async fn a_store_whose_owner_ended_answers_nothing_but_that() {
     let store = home.open();
     put(&store, "a", "1").await;
     assert!(!store.has_failed());
-    store.shared.failed.store(true, Ordering::Release);
+    store.shared.failed.send_replace(true);
+    store.failed().await;
     assert!(matches!(store.get("a").await, Err(Error::Unavailable(_))));
     assert!(matches!(store.range("", None, 1).await, Err(Error::Unavailable(_))));
     assert!(matches!(store.keep_alive(LeaseId(1)).await, Err(Error::Unavailable(_))));

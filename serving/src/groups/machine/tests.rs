@@ -137,8 +137,7 @@ fn caller(member: u8) -> Caller {
 
 fn join(member: u8) -> Join {
     // Members of even number also read `u`.
-    let topics =
-        if member.is_multiple_of(2) { vec!["t".into(), "u".into()] } else { vec!["t".into()] };
+    let topics = if member % 2 == 0 { vec!["t".into(), "u".into()] } else { vec!["t".into()] };
     Join {
         caller: caller(member),
         kind: Kind::Stream,
@@ -304,13 +303,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
-type Answer<T> = oneshot::Receiver<Result<T, Error>>;
-
 /// Answers that are due, checked as they come.
 #[derive(Default)]
 struct Due {
-    joins: Vec<(u8, u64, Answer<JoinAnswer>)>,
-    commits: Vec<(i64, Answer<()>)>,
+    joins: Vec<(u8, u64, oneshot::Receiver<Result<JoinAnswer, Error>>)>,
+    commits: Vec<(i64, oneshot::Receiver<Result<(), Error>>)>,
     /// Newest commit that was answered with success since the last deletion was asked for.
     committed: Option<i64>,
 }
@@ -388,7 +385,7 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
             due.joins.push((member, before, answer));
         }
         Step::Heartbeat(member, back) => {
-            let _unheard =
+            let _ =
                 ask(bench, |r| Request::Heartbeat(GROUP.into(), caller(member), known - back, r));
         }
         Step::Commit(member, back) => {
@@ -403,13 +400,13 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
             due.commits.push((*offset, answer));
         }
         Step::Leave(member) => {
-            let _unheard = ask(bench, |r| Request::Leave(GROUP.into(), caller(member), r));
+            let _ = ask(bench, |r| Request::Leave(GROUP.into(), caller(member), r));
         }
         Step::Delete => {
             // What was committed before may be gone from now on.
             due.committed = None;
             due.commits.clear();
-            let _unheard = ask(bench, |r| Request::Delete(GROUP.into(), r));
+            let _ = ask(bench, |r| Request::Delete(GROUP.into(), r));
         }
         Step::Pass(ms) => {
             bench.now_ms += u64::from(ms);

@@ -1,0 +1,74 @@
+//! One broker of this process, put together from its layers: bookies, ledgers, partitions and what serves them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use geminga_ledger::{BookieConnection, BookieDirectory, LedgerClient, Parts};
+use geminga_metastore::record::Cluster;
+use geminga_metastore::{LedgerIds, MetaStore, cluster};
+use geminga_proto::ids::BookieId;
+use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
+use geminga_serving::broker::{Broker, BrokerParts, Config};
+use geminga_serving::ownership::registration::Identity;
+use geminga_serving::topics::quorum::Quorum;
+
+use crate::exit::Failure;
+
+/// What distinguishes a broker.
+pub(crate) struct Setting {
+    pub(crate) store: Arc<dyn MetaStore>,
+    pub(crate) cluster: Cluster,
+    /// What others are told: addresses, zone.
+    pub(crate) grpc_address: String,
+    pub(crate) http_address: String,
+    pub(crate) zone: String,
+    pub(crate) kind: Kind,
+}
+
+/// The two kinds of cluster.
+pub(crate) enum Kind {
+    /// Many brokers and bookies.
+    Distributed,
+    /// This process is all of it; its bookies are reached without a network.
+    Standalone(HashMap<BookieId, Arc<dyn BookieConnection>>),
+}
+
+/// Takes a number and starts; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
+pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Failure> {
+    let Setting { store, cluster, grpc_address, http_address, zone, kind } = setting;
+    let (sole, default_quorum, local) = match kind {
+        Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
+        Kind::Standalone(local) => (true, Quorum::STANDALONE, local),
+    };
+    let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let id = cluster::next_broker_id(&*store).await?;
+    let bookies = BookieDirectory::start(&*store, tasks.child("bookies"), local).await?;
+    let ledgers = LedgerClient::new(Parts {
+        cluster: cluster.uuid,
+        ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),
+        store: Arc::clone(&store),
+        bookies,
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+        tasks: tasks.child("ledgers"),
+        config: geminga_ledger::Config::default(),
+        owner: format!("broker-{id}"),
+    });
+    let started_ms = clock.now_ms();
+    let parts = BrokerParts {
+        store,
+        cluster,
+        id,
+        ledgers,
+        identity: Identity { grpc_address, http_address, zone, started_ms },
+        default_quorum,
+        single_copy_allowed: sole,
+        sole,
+        random,
+        clock,
+        tasks: tasks.clone(),
+        config: Config::default(),
+    };
+    Ok(Box::pin(Broker::start(&parts)).await?)
+}

@@ -223,7 +223,7 @@ pub(super) struct Core {
     cooling: bool,
     /// A pause between rolls that restore copies or leave lost bookies.
     restore_cooling: bool,
-    /// Such rolls in a row.
+    /// Rolls in a row that only restored copies.
     restores: u32,
 }
 
@@ -350,7 +350,11 @@ impl Core {
             Input::Confirmed { lac } => self.confirm(lac, &mut effects),
             Input::SnapshotAnswered { parts } => self.answered(parts),
             Input::Health(health) => self.on_health(health, &mut effects),
-            Input::LiveBookies(live) => self.live = live,
+            Input::LiveBookies(live) => {
+                // Others may take over from lost ones now; a pause would be time without acknowledgements.
+                self.restore_cooling &= live == self.live || self.health != Health::QuorumLost;
+                self.live = live;
+            }
             Input::AgeReached => {
                 if let Phase::Open(open) | Phase::Leaving(open) = &mut self.phase {
                     open.old = true;
@@ -429,7 +433,6 @@ impl Core {
         let restorable = !self.restore_cooling && open.snapshot != Snapshot::Asked;
         if self.health == Health::QuorumLost {
             let go = restorable && self.live >= self.policy.ack_quorum && !self.pending.is_empty();
-            self.restores += u32::from(go);
             return go.then_some(false);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {

@@ -38,7 +38,7 @@ impl LogWriter {
                 }
                 self.step(Input::Health(Health::Dead));
             }
-            Woke::Done(done) => self.done(done),
+            Woke::Done(done) => self.done(*done),
             Woke::Answered(Some(parts)) => self.answered(parts),
             Woke::Answered(None) => {
                 self.lose(Lost::Failed("its owner gave no snapshot".to_owned()));

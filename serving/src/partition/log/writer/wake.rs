@@ -21,7 +21,7 @@ pub(super) enum Woke {
     /// The current ledger's writer is gone.
     Gone,
     /// The step under way is done.
-    Done(Done),
+    Done(Box<Done>),
     /// The owner gave its state; `None` = it never will.
     Answered(Option<Vec<Bytes>>),
     /// The current ledger may take more.
@@ -45,11 +45,10 @@ impl LogWriter {
         tokio::select! {
             biased;
             () = stopped => Woke::Stopped,
-            lac = changed(lac) => lac.map_or(Woke::Gone, Woke::Confirmed),
             health = changed(health) => health.map_or(Woke::Gone, Woke::Health),
             Some(done) = OptionFuture::from(step.as_mut()) => {
                 *step = None;
-                Woke::Done(done)
+                Woke::Done(Box::new(done))
             }
             Some(parts) = OptionFuture::from(answer.as_mut()) => {
                 *answer = None;
@@ -58,6 +57,8 @@ impl LogWriter {
             ready = has_room(writer, blocked) => ready.map_or(Woke::Gone, |()| Woke::Ready),
             Ok(()) = live.changed() => Woke::Live,
             () = tokio::time::sleep_until(due) => Woke::Due,
+            // Last: under load it is always ready, and nothing else may wait for that to end.
+            lac = changed(lac) => lac.map_or(Woke::Gone, Woke::Confirmed),
         }
     }
 

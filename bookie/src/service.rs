@@ -281,3 +281,21 @@ fn open_log_blocking(
     booted.in_service().map_err(BootError::from)?;
     Ok((disk, opened, booted))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A part that fails takes the process down with it; one that is stopped does not.
+    #[tokio::test]
+    async fn only_a_failure_stops_the_process() {
+        for stopping in [false, true] {
+            let process = Tasks::new("process");
+            let bookie = process.child("bookie");
+            stop_together(&process, &bookie, &Arc::new(AtomicBool::new(stopping)));
+            bookie.spawn("part", async { panic!("on purpose") });
+            assert!(bookie.finish(Duration::from_secs(5)).await);
+            assert_eq!(process.is_cancelled(), !stopping);
+        }
+    }
+}

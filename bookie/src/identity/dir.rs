@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::cookie::{DiskCookie, InvalidCookie, MAX_BYTES};
+use crate::io::RealDisk;
+use crate::log::Log;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,13 +121,13 @@ impl DataDir {
         write().map_err(|e| self.io(e))
     }
 
-    /// Whether its log holds anything at all. Blocking.
+    /// Whether it holds a log, of whatever identity; files of others are none. Blocking.
     ///
     /// # Errors
     /// [`DirError`].
     pub(crate) fn has_data(&self) -> Result<bool, DirError> {
-        match fs::read_dir(self.log()) {
-            Ok(mut files) => Ok(files.next().is_some()),
+        match RealDisk::open(self.log()) {
+            Ok(disk) => Log::exists(&disk).map_err(|e| self.io(e)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.io(error)),
         }

@@ -89,3 +89,6 @@ impl BookieRpc for Service {
         Ok(Response::new(Box::pin(gather::messages(outgoing))))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use geminga_bookie::StartError;
 use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{MetaStore, Txn, keys};
-use geminga_proto::bookie::{Code, WriteOp};
-use geminga_proto::ids::EntryId;
+use geminga_proto::bookie::{Code, Scope, WriteOp, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId, SealEpoch};
 use tokio::time::Instant;
 
 use crate::support::{Node, Single, memory_store};
@@ -95,6 +95,42 @@ async fn an_older_copy_of_a_disk_is_refused() {
         panic!("a copy was started")
     };
     assert!(error.to_string().contains("older copy"), "{error}");
+}
+
+/// Each directory is a disk with a life and a log of its own; a request finds its disk by the incarnation it names.
+#[tokio::test]
+async fn several_disks_are_several_lives() {
+    let (store, root) = (memory_store(), tempfile::tempdir().unwrap());
+    let mut dirs: Vec<_> = ["one", "two"].map(|name| root.path().join(name)).into();
+    let node = Node::try_start_on(&store, dirs.clone(), None).await.unwrap();
+    let (bookie, cluster) = (node.bookie.id().clone(), node.bookie.cluster());
+    let lives = node.bookie.incarnations();
+    assert_eq!(live(&*store, bookie.as_str()).await.unwrap().disks.len(), 2);
+    let ask = |node: &Node, disk: usize, epoch, op| {
+        let scope = Scope {
+            cluster,
+            ledger: LedgerId(9),
+            fragment_first: EntryId(0),
+            epoch: SealEpoch(epoch),
+            incarnation: lives[disk],
+        };
+        node.bookie.handle().write(WriteRequest { scope, op })
+    };
+    assert_eq!(ask(&node, 1, 3, WriteOp::Seal).await.code, Code::Ok);
+    assert_eq!(ask(&node, 0, 2, WriteOp::Seal).await.code, Code::Ok, "not sealed on this disk");
+    node.stop().await;
+
+    // The order of the directories means nothing; leaving one out is refused.
+    let Err(error) = Node::try_start(&store, &dirs[0], None).await else {
+        panic!("started with one disk of two")
+    };
+    assert!(error.to_string().contains("2 disks"), "{error}");
+    dirs.reverse();
+    let node = Node::try_start_on(&store, dirs, None).await.unwrap();
+    assert_eq!(node.bookie.incarnations(), [lives[1], lives[0]]);
+    assert_eq!(ask(&node, 1, 2, WriteOp::Seal).await.code, Code::StaleEpoch);
+    assert_eq!(ask(&node, 0, 2, WriteOp::Seal).await.code, Code::Ok);
+    node.stop().await;
 }
 
 /// A bookie in the same process, without a network.

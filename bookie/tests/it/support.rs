@@ -1,7 +1,7 @@
 //! Bookies, a store and entries for the tests.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +48,21 @@ impl Node {
         dir: &Path,
         id: Option<&str>,
     ) -> Result<Self, StartError> {
+        Self::try_start_on(store, vec![dir.to_owned()], id).await
+    }
+
+    /// Starts the bookie of several directories.
+    pub(crate) async fn try_start_on(
+        store: &Arc<dyn MetaStore>,
+        dirs: Vec<PathBuf>,
+        id: Option<&str>,
+    ) -> Result<Self, StartError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let tasks = Tasks::new("node");
         let bookie = Bookie::start(BookieParts {
             store: Arc::clone(store),
-            dirs: vec![dir.to_owned()],
+            dirs,
             id: id.map(|id| id.parse().unwrap()),
             zone: String::new(),
             advertise: address.clone(),

@@ -28,7 +28,7 @@ fn dirs(root: &Path, count: usize) -> Vec<PathBuf> {
 /// What the log does.
 fn write_log(dir: &Path) {
     fs::create_dir_all(dir.join("log")).unwrap();
-    fs::write(dir.join("log/segment"), b"x").unwrap();
+    fs::write(dir.join("log/0000000000000001.log"), b"x").unwrap();
 }
 
 async fn used(store: &dyn MetaStore, dirs: &[PathBuf]) -> BookieId {
@@ -159,6 +159,8 @@ async fn a_wiped_log_and_a_foreign_store_are_refused() {
     let error = start(&other, &dirs, None, 2).await.unwrap_err();
     assert!(matches!(error, BootError::Refused(Refusal::OtherCluster { .. })), "{error}");
     fs::remove_dir_all(dirs[0].join("log")).unwrap();
+    fs::create_dir(dirs[0].join("log")).unwrap();
+    fs::write(dirs[0].join("log/README"), b"none of ours").unwrap();
     let error = start(&store, &dirs, None, 2).await.unwrap_err();
     assert!(matches!(error, BootError::Refused(Refusal::LogMissing(_))), "{error}");
 }

@@ -14,6 +14,7 @@ use geminga_metastore::{
 use geminga_proto::bookie::{Class, QueryOp, Scope, WriteOp};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
 use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, SealEpoch};
+use geminga_runtime::{Random, SeededRandom, SystemRandom};
 use tokio::sync::watch;
 
 use super::*;
@@ -515,4 +516,42 @@ fn neighbours_have_different_owners() {
         hits[shard_of(LedgerId(id), 4)] += 1;
     }
     assert!(hits.iter().all(|hits| (800..1200).contains(hits)), "{hits:?}");
+}
+
+/// F1, F2, I11, I12 and K5 at once, many times over: a writer pipelines adds while a recoverer seals, and the power fails in the
+/// moment of the seal's answer. Nothing beyond the answered tail was or will be acknowledged, and all of it is on the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seal_among_adds_is_final() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| SystemRandom.next_u64());
+    println!("SEED={seed}");
+    let random = SeededRandom::new(seed);
+    for round in 0..15 {
+        let bench = Bench::new().await;
+        let adds = 1 + i64::try_from(random.below(60)).unwrap();
+        let before = random.below(adds as u64) as usize;
+        let mut answers: Vec<_> =
+            (0..adds).take(before).map(|id| bench.ask(LEDGER, 0, add(id, 1))).collect();
+        if random.below(2) == 0
+            && let Some(last) = answers.pop()
+        {
+            assert_eq!(last.await.code, Code::Ok);
+        }
+        let seal = bench.ask(LEDGER, 1, WriteOp::Seal);
+        answers.extend((0..adds).skip(before).map(|id| bench.ask(LEDGER, 0, add(id, 1))));
+        let sealed = seal.await;
+        let after = bench.crash().await;
+        assert_eq!(sealed.code, Code::Ok, "round {round}");
+        for answer in answers {
+            let reply = answer.await;
+            let acked = reply.code == Code::Ok;
+            assert!(!acked || reply.durable_tail <= sealed.durable_tail, "round {round}");
+        }
+        assert_eq!(after.ask(LEDGER, 2, WriteOp::Seal).await.durable_tail, sealed.durable_tail);
+        let tail = sealed.durable_tail.0;
+        if tail >= 0 {
+            assert_eq!(after.read(0, tail, 1 << 20).await.entries.len() as i64, tail + 1);
+        }
+        assert_eq!(after.code(0, add(tail + 1, 1)).await, Code::Sealed, "round {round}");
+    }
 }

@@ -3,6 +3,8 @@
 //! * [`wire`]: one bookie and its protocol. [`life`]: starting, stopping, starting again.
 //! * [`quorum`]: three bookies and the real ledger client.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod life;
 mod quorum;
 mod support;

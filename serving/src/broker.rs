@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use geminga_ledger::LedgerClient;
 use geminga_metastore::{Error, MetaStore, record};
-use geminga_proto::ids::{BrokerId, PartitionIndex};
+use geminga_proto::ids::BrokerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::net::TcpListener;
 
@@ -29,10 +29,10 @@ use crate::ownership::coordinator;
 use crate::ownership::registration::{Identity, Registration};
 use crate::ownership::topology::Topology;
 use crate::partition::log::{LogConfig, LogParts};
+use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
-use crate::statelog::log::{Logs, OpenError, Opened};
 use crate::topics::TopicAdmin;
 use crate::topics::quorum::Quorum;
 
@@ -266,28 +266,12 @@ fn start_shards(
     let delay = parts.config.group_initial_delay.as_millis();
     let shards = group_shards::Parts {
         placement: ShardPlacement::start(router.clone(), registration, &parts.tasks),
-        logs: statelogs(parts, router, log),
+        logs: Arc::new(GroupLogs::new(log, router.topology().clone(), parts.default_quorum)),
         topics: Arc::new(router.topology().clone()),
         clock: Arc::clone(&parts.clock),
         initial_delay_ms: u32::try_from(delay).unwrap_or(u32::MAX),
     };
     Shards::start(shards, &parts.tasks)
-}
-
-/// Logs of group shards, on the partitions of the internal topic.
-fn statelogs(_parts: &BrokerParts, _router: &Router, _log: LogParts) -> Arc<dyn Logs> {
-    Arc::new(Unbuilt)
-}
-
-/// Group shards cannot be opened without logs; whoever asks is told so.
-#[derive(Debug)]
-struct Unbuilt;
-
-#[async_trait::async_trait]
-impl Logs for Unbuilt {
-    async fn open(&self, _shard: PartitionIndex) -> Result<Opened, OpenError> {
-        Err(OpenError::Unavailable("logs of group shards are not built".to_owned()))
-    }
 }
 
 #[cfg(test)]

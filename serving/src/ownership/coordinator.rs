@@ -342,3 +342,6 @@ impl View {
         self.current.values().flatten().filter_map(|o| o.broker).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Coordinators on the store in memory and a paused clock: elections, assignment, death, and guards against the stale.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_metastore::record::{Assign, Topic as Record};
+use geminga_metastore::{Guard, MemoryStore, MetaStore, Txn, TxnOutcome, keys, record};
+use geminga_proto::ids::{BrokerId, Term, TopicId};
+use geminga_runtime::Tasks;
+
+use super::{Coordinator, Decision, Liveness, Office, Parts, start};
+use crate::ownership::registration::{Identity, Registration, Standing};
+use crate::ownership::topology::Topology;
+
+const TTL: Duration = Duration::from_secs(3);
+const SHARDS: u32 = 4;
+/// No wait of these tests is longer than this, on the paused clock.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn groups() -> TopicId {
+    TopicId::from_random(1)
+}
+
+fn topic_id() -> TopicId {
+    TopicId::from_random(2)
+}
+
+struct Node {
+    tasks: Tasks,
+    topology: Topology,
+    registration: Registration,
+}
+
+impl Node {
+    /// A registered broker without a coordinator's task.
+    async fn registered(store: &MemoryStore, id: i32) -> (Self, Parts) {
+        let store: Arc<dyn MetaStore> = Arc::new(store.clone());
+        let tasks = Tasks::new("broker");
+        let topology =
+            Topology::start(Arc::clone(&store), &tasks, (groups(), SHARDS)).await.unwrap();
+        let identity = Identity {
+            grpc_address: format!("127.0.0.1:{id}"),
+            http_address: String::new(),
+            zone: String::new(),
+            started_ms: 0,
+        };
+        let registration = Registration::start(
+            Arc::clone(&store),
+            topology.clone(),
+            &tasks,
+            BrokerId(id),
+            identity,
+            TTL,
+        )
+        .await
+        .unwrap();
+        let parts = Parts {
+            store,
+            topology: topology.clone(),
+            registration: registration.clone(),
+            ttl: TTL,
+            sole: false,
+        };
+        (Self { tasks, topology, registration }, parts)
+    }
+
+    async fn start(store: &MemoryStore, id: i32) -> Self {
+        let (node, parts) = Self::registered(store, id).await;
+        start(parts, &node.tasks).await.unwrap();
+        node
+    }
+
+    /// Owners and terms of the topic's partitions, when it is seen.
+    fn owners(&self) -> Option<Vec<(i32, Term)>> {
+        let topic = self.topology.topic_by_id(topic_id())?;
+        let owners = self.topology.owners(&topic);
+        Some(owners.iter().map(|o| (o.broker.map_or(-1, |b| b.0), o.term)).collect())
+    }
+
+    /// Waits until brokers own so many partitions, group shards among them; returns the topic's.
+    async fn wait_loads(&self, wanted: &[(i32, u32)]) -> Vec<(i32, Term)> {
+        let wanted: HashMap<_, _> = wanted.iter().map(|(id, n)| (BrokerId(*id), *n)).collect();
+        let found = self
+            .topology
+            .wait_for(LIMIT, |view| (view.loads() == wanted).then(|| self.owners()).flatten());
+        found.await.unwrap_or_else(|| panic!("{wanted:?}, not {:?}", self.topology.loads()))
+    }
+
+    async fn wait_coordinator(&self) -> BrokerId {
+        let elected = self.topology.wait_for(LIMIT, |view| view.coordinator());
+        elected.await.expect("a coordinator in time").broker
+    }
+
+    /// Ends without a word.
+    fn kill(&self) {
+        self.tasks.cancel();
+    }
+}
+
+async fn create(store: &MemoryStore, partitions: u32) {
+    let record = Record {
+        id: topic_id(),
+        partitions,
+        write_quorum: 3,
+        ack_quorum: 2,
+        configs: BTreeMap::new(),
+        created_ms: 0,
+    };
+    let put = store.put_if(&keys::topic("default", "t"), None, record.encode()).await.unwrap();
+    assert!(put.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_brokers_share_and_one_that_dies_is_replaced_under_the_next_term() {
+    let store = MemoryStore::new();
+    create(&store, 10).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    let before = one.wait_loads(&[(1, 7), (2, 7)]).await;
+    let coordinator = one.wait_coordinator().await;
+    // Whoever dies, the other one serves everything: first the plain case, then the coordinator's own death.
+    let (dead, left) = if coordinator == BrokerId(1) { (&two, &one) } else { (&one, &two) };
+    let (gone, stays) = (dead.registration.id().0, left.registration.id().0);
+    dead.kill();
+    let after = left.wait_loads(&[(stays, 14)]).await;
+    for ((was, term), (is, next)) in before.iter().zip(&after) {
+        let moved = *was == gone;
+        assert_eq!(*is, stays);
+        assert_eq!(
+            next.0,
+            term.0 + i32::from(moved),
+            "a term rises with each change of owner only"
+        );
+    }
+    let three = Node::start(&store, 3).await;
+    three.wait_loads(&[(stays, 7), (3, 7)]).await;
+    left.kill();
+    three.wait_loads(&[(3, 14)]).await;
+    assert_eq!(three.wait_coordinator().await, BrokerId(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_leaves_is_replaced_at_once() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    one.wait_loads(&[(1, 4), (2, 4)]).await;
+    // The proof that no pause of the store ended the lease takes a time to live of contact.
+    tokio::time::sleep(2 * TTL).await;
+    let left_at = tokio::time::Instant::now();
+    two.registration.leave().await;
+    one.wait_loads(&[(1, 8)]).await;
+    assert!(left_at.elapsed() < TTL, "it took {:?}", left_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_shards_are_assigned_like_partitions() {
+    let store = MemoryStore::new();
+    let (one, _two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    let spread = one.topology.wait_for(LIMIT, |view| {
+        let owners = view.owners(&view.groups_topic());
+        let of = |id| owners.iter().filter(|o| o.broker == Some(BrokerId(id))).count();
+        (of(1) == 2 && of(2) == 2).then_some(())
+    });
+    assert!(spread.await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_owns_nothing_any_more() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let one = Node::start(&store, 1).await;
+    one.wait_loads(&[(1, 8)]).await;
+    let key = keys::topic("default", "t");
+    let left = record::DeletedTopic {
+        namespace: "default".to_owned(),
+        name: "t".to_owned(),
+        partitions: 4,
+        deleted_ms: 0,
+    };
+    let txn = Txn::new().delete(&key).put(keys::deleted_topic(topic_id()), left.encode());
+    store.txn(txn).await.unwrap();
+    let gone = one.topology.wait_for(LIMIT, |view| {
+        let left = view.assignments().into_iter().any(|(topic, _)| topic == topic_id());
+        (!left).then_some(())
+    });
+    assert!(gone.await.is_some());
+    assert!(store.get(&keys::assign(topic_id(), 0)).await.unwrap().is_none());
+}
+
+/// A coordinator whose election ended while it decided changes nothing, whatever its view says.
+#[tokio::test(start_paused = true)]
+async fn a_stale_coordinator_writes_nothing() {
+    let store = MemoryStore::new();
+    create(&store, 1).await;
+    let (node, parts) = Node::registered(&store, 1).await;
+    let Standing::Registered { lease } = node.registration.standing() else {
+        panic!("not registered")
+    };
+    let elected = record::Coordinator { broker: BrokerId(1) };
+    let elect = |record: record::Coordinator| {
+        let txn = Txn::new().put_leased(keys::COORDINATOR, record.encode(), lease);
+        let store = store.clone();
+        async move {
+            match store.txn(txn).await.unwrap() {
+                TxnOutcome::Committed(created) => created,
+                TxnOutcome::GuardFailed => panic!("there is no guard"),
+            }
+        }
+    };
+    let created = elect(elected).await;
+    // Deposed: the key ends, and another one is elected.
+    store.txn(Txn::new().delete(keys::COORDINATOR)).await.unwrap();
+    elect(record::Coordinator { broker: BrokerId(2) }).await;
+    let office = Office { created, lease, seen: true };
+    let mut stale = Coordinator {
+        liveness: Liveness::new(TTL, false),
+        parts,
+        office: Some(office),
+        decided: geminga_metastore::Revision(0),
+        brokers: Box::pin(futures::stream::pending()),
+    };
+    let assign = Assign { partitions: Vec::new() };
+    let key = keys::assign(topic_id(), 0);
+    let txn = Txn::new().guard(Guard::Absent(key.clone())).put(&key, assign.encode());
+    let committed = stale.commit(office, Decision { txn, moves: Vec::new() }).await.unwrap();
+    assert!(!committed);
+    assert!(stale.office.is_none(), "it has seen that it is none any more");
+    assert!(store.get(&key).await.unwrap().is_none());
+}

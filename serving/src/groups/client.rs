@@ -13,6 +13,7 @@ use geminga_proto::internal::peer_client::PeerClient;
 use geminga_proto::internal::{GroupHeartbeatRequest, LeaveGroupRequest, ListShardRequest};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -219,11 +220,19 @@ impl GroupClient {
         let (mut pause, mut maybe_done) = (FIRST_PAUSE, false);
         loop {
             changed.mark_unchanged();
+            let asked = self.shards.placement().owner(shard);
             let attempt = (Instant::now() + ask.attempt()).min(deadline);
-            let error = match tokio::time::timeout_at(attempt, self.once(shard, group, ask)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error,
-                Err(_) => late(shard),
+            let answer = tokio::select! {
+                biased;
+                answer = tokio::time::timeout_at(attempt, self.once(shard, group, ask, &asked)) => {
+                    answer.unwrap_or_else(|_| Err(late(shard)))
+                }
+                // One that vanished would be waited for in vain.
+                () = self.moved(shard, &asked, &mut changed) => Err(late(shard)),
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
             };
             if maybe_done && ask.is_done_by(error.reason) {
                 return Ok(Answer::Done);
@@ -242,11 +251,26 @@ impl GroupClient {
         }
     }
 
-    async fn once(&self, shard: u32, group: &Arc<str>, ask: &Ask) -> Result<Answer, ApiError> {
-        match self.shards.placement().owner(shard) {
+    /// Resolves when a shard has another owner than the one that was `asked`. Cancel-safe.
+    async fn moved(&self, shard: u32, asked: &Owner, changed: &mut watch::Receiver<u64>) {
+        while self.shards.placement().owner(shard) == *asked {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        shard: u32,
+        group: &Arc<str>,
+        ask: &Ask,
+        asked: &Owner,
+    ) -> Result<Answer, ApiError> {
+        match asked {
             Owner::Local => self.once_here(shard, group, ask).await,
             Owner::Remote { broker, .. } => {
-                let peer = PeerClient::new(self.dial.channel(broker)?)
+                let peer = PeerClient::new(self.dial.channel(*broker)?)
                     .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
                     .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
                 let answer = Box::pin(once_there(peer, shard, group, ask)).await;

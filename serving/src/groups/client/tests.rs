@@ -180,6 +180,28 @@ async fn a_request_follows_its_shard() {
     assert_eq!((found.offsets[0].offset, found.members.len()), (11, 1));
 }
 
+/// The coordinator's machine vanishes: it takes the request and never answers.
+#[tokio::test]
+async fn a_coordinator_that_vanished_is_not_waited_for_once_there_is_another() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let topics = Arc::new(FakeTopics::new(&[("t", 4)]));
+    let owner = Owner::Remote { broker: BrokerId(2), address };
+    let broker = FakeBroker::start(&MemoryLogs::new(1), &topics, vec![owner]);
+    let client = broker.client(FakeDial([(BrokerId(2), channel)].into()));
+    let group: Arc<str> = "g".into();
+    let since = Instant::now();
+    let taken = async {
+        let connection = silent.accept().await.unwrap();
+        broker.placement.set(0, Owner::Local);
+        connection
+    };
+    let (committed, _connection) = tokio::join!(client.commit_offsets(&group, offsets(4)), taken);
+    committed.unwrap();
+    assert!(since.elapsed() < ATTEMPT / 2, "{:?}", since.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_coordinator_the_caller_may_try_again() {
     let topics = Arc::new(FakeTopics::new(&[]));

@@ -293,7 +293,8 @@ impl Owner {
 fn log_room(op: &WriteOp) -> usize {
     match op {
         WriteOp::Add { entries, .. } | WriteOp::RecoveryAdd { entries, .. } => log_bytes(entries),
-        WriteOp::Seal | WriteOp::Closed(_) => Log::cost(&Record::Tombstone),
+        // The largest of the records without entries.
+        WriteOp::Seal | WriteOp::Closed(_) => Log::cost(&Record::Closed { last: EntryId::NONE }),
         WriteOp::Hello | WriteOp::AdvanceLac(_) => 0,
     }
 }

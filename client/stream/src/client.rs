@@ -15,7 +15,9 @@ use crate::error::Error;
 use crate::producer::{Producer, ProducerConfig};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A server that vanished is noticed within the sum of both; one that is merely slow for a moment is not.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`Client::close`] waits for what was accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,7 +81,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .max_frame_size(caps::H2_MAX_FRAME_BYTES)
             .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);

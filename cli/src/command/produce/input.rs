@@ -126,7 +126,9 @@ mod tests {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 self.0 += 1;
                 match self.0 {
-                    1..=20 => buffer[0] = if self.0 % 7 == 0 { b'\n' } else { b'a' + self.0 },
+                    1..=20 => {
+                        buffer[0] = if self.0.is_multiple_of(7) { b'\n' } else { b'a' + self.0 }
+                    }
                     _ => return Ok(0),
                 }
                 Ok(1)

@@ -64,6 +64,8 @@ impl Services {
             .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(MAX_STREAMS)
+            // A reader that stops waiting resets its streams; other brokers do so many at a time.
+            .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .add_service(reflection().build_v1()?)

@@ -1,6 +1,6 @@
-//! `Stream.Fetch`: partitions from given offsets on. One stream reads its partitions in turn, so that none starves
-//! another, a few at a time, and holds a bounded number of bytes; when nothing is there it waits for whichever gets some
-//! first. It is driven by whoever polls its answers: a client that does not read is not read for.
+//! `Stream.Fetch`: partitions from given offsets on. Each partition of a stream has one long poll under way and gets its next
+//! turn when all others had theirs, so that none starves another; the polls together hold a bounded number of bytes. The
+//! stream is driven by whoever polls its answers: a client that does not read is not read for.
 
 mod format;
 
@@ -28,12 +28,12 @@ const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait of one poll.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Reads that are under way at one time.
-const PARALLEL_READS: usize = 4;
-/// Partitions that are waited for at one time.
-const PARALLEL_WAITS: usize = 64;
-/// Answers gathered before they are sent, in bytes as stored.
-const GATHER_BYTES: usize = 4 * 1024 * 1024;
+/// Partitions that are polled at one time.
+const PARALLEL_POLLS: usize = 64;
+/// Most bytes that the polls of one stream hold together; each may hold one batch more.
+const POLLED_BYTES: usize = 16 * 1024 * 1024;
+/// A poll asks for at least so much.
+const MIN_POLL_BYTES: usize = 64 * 1024;
 /// Between attempts at a partition that cannot be read now.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a partition may be out of reach before a stream that goes on gives it up with the error.
@@ -78,8 +78,9 @@ struct Failing {
 struct Fetch {
     ctx: Arc<Context>,
     topic: Arc<Topic>,
-    /// The next to be read is in front.
+    /// Those that are not polled now; the next to be polled is in front.
     readers: VecDeque<Reader>,
+    polls: FuturesUnordered<BoxFuture<'static, (Reader, Result<Read, ApiError>)>>,
     min_bytes: usize,
     max_bytes: usize,
     max_wait: Duration,
@@ -90,8 +91,6 @@ struct Fetch {
     ready: VecDeque<v1::FetchResponse>,
     over: bool,
 }
-
-type Done = (PartitionIndex, Result<Read, ApiError>);
 
 impl Fetch {
     async fn new(ctx: Arc<Context>, request: v1::FetchRequest) -> Result<Self, ApiError> {
@@ -128,6 +127,7 @@ impl Fetch {
             ctx,
             topic,
             readers,
+            polls: FuturesUnordered::new(),
             min_bytes: (request.min_bytes as usize).clamp(1, max_bytes),
             max_bytes,
             max_wait,
@@ -148,7 +148,7 @@ impl Fetch {
             if let Some(answer) = self.ready.pop_front() {
                 return Some(Ok(answer));
             }
-            if self.over || self.readers.is_empty() {
+            if self.over || (self.readers.is_empty() && self.polls.is_empty()) {
                 return None;
             }
             tokio::select! {
@@ -168,9 +168,43 @@ impl Fetch {
         if self.once {
             return self.poll_once().await;
         }
-        if self.read_around().await == 0 {
-            self.wait().await;
+        let retry_at = self.top_up(Instant::now());
+        let retry = async {
+            match retry_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some((reader, read)) = self.polls.next() => self.absorb(reader, read),
+            () = retry => {}
         }
+    }
+
+    /// Polls as many partitions as may be polled now; returns when one that waits to be tried again is due.
+    fn top_up(&mut self, now: Instant) -> Option<Instant> {
+        let all = self.readers.len() + self.polls.len();
+        // Where not all can be polled at once, those that are idle must make room soon.
+        let wait = self.max_wait / u32::try_from(all.div_ceil(PARALLEL_POLLS)).unwrap_or(u32::MAX);
+        let share = POLLED_BYTES / all.clamp(1, PARALLEL_POLLS);
+        let max_bytes = share.max(MIN_POLL_BYTES).min(self.max_bytes);
+        let mut retry_at: Option<Instant> = None;
+        for _ in 0..self.readers.len() {
+            let Some(reader) = self.readers.pop_front() else { break };
+            let due = reader.failing.map(|failing| failing.retry_at).filter(|at| *at > now);
+            if due.is_some() || self.polls.len() >= PARALLEL_POLLS {
+                retry_at = due.into_iter().chain(retry_at).min();
+                self.readers.push_back(reader);
+                continue;
+            }
+            // The first read says where the stream ends, so it does not wait.
+            let at_once = self.until_end && reader.end.is_none();
+            let wait = if at_once { Duration::ZERO } else { wait };
+            let read = self.read(&reader, self.spec(&reader, max_bytes, wait));
+            self.polls.push(read.map(move |read| (reader, read)).boxed());
+        }
+        retry_at
     }
 
     fn spec(&self, reader: &Reader, max_bytes: usize, max_wait: Duration) -> ReadSpec {
@@ -178,68 +212,18 @@ impl Fetch {
         ReadSpec { offset: reader.offset, max_bytes, min_bytes, max_wait }
     }
 
-    fn read(&self, reader: &Reader, spec: ReadSpec) -> impl Future<Output = Done> + Send + 'static {
+    fn read(
+        &self,
+        reader: &Reader,
+        spec: ReadSpec,
+    ) -> impl Future<Output = Result<Read, ApiError>> + Send + 'static {
         let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
         let (partition, direct) = (reader.partition, self.direct);
         async move {
-            let read = if direct {
+            if direct {
                 read_here(&ctx, topic, partition, spec).await
             } else {
                 ctx.source.read(&topic, partition, spec).await
-            };
-            (partition, read)
-        }
-    }
-
-    /// Reads what is there, each partition once at most; returns how many gave something.
-    async fn read_around(&mut self) -> usize {
-        let now = Instant::now();
-        let due = self.readers.iter().filter(|r| r.failing.is_none_or(|f| f.retry_at <= now));
-        let reads: Vec<_> = due
-            .map(|reader| self.read(reader, self.spec(reader, self.max_bytes, Duration::ZERO)))
-            .collect();
-        let mut reads = futures::stream::iter(reads).buffered(PARALLEL_READS);
-        let (mut gave, mut bytes) = (0, 0);
-        while let Some((partition, read)) = reads.next().await {
-            bytes += read.as_ref().map_or(0, |r| r.batches.iter().map(|b| b.len()).sum());
-            gave += usize::from(self.absorb(partition, read));
-            if bytes >= GATHER_BYTES {
-                break;
-            }
-        }
-        gave
-    }
-
-    /// Waits until some partition gives something, or for as long as was asked for.
-    async fn wait(&mut self) {
-        let now = Instant::now();
-        let retry_at = self.readers.iter().filter_map(|r| r.failing.map(|f| f.retry_at)).min();
-        let mut waits: FuturesUnordered<_> = self
-            .readers
-            .iter()
-            .filter(|reader| reader.failing.is_none())
-            .take(PARALLEL_WAITS)
-            .map(|reader| self.read(reader, self.spec(reader, self.max_bytes, self.max_wait)))
-            .collect();
-        let retry = async {
-            match retry_at {
-                Some(at) => tokio::time::sleep_until(at.max(now)).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(retry);
-        loop {
-            tokio::select! {
-                biased;
-                Some((partition, read)) = waits.next() => {
-                    if self.absorb(partition, read) {
-                        return;
-                    }
-                    if waits.is_empty() && retry_at.is_none() {
-                        return;
-                    }
-                }
-                () = &mut retry => return,
             }
         }
     }
@@ -257,56 +241,39 @@ impl Fetch {
             let alone = self.readers.len() == 1;
             let wait = if alone { left } else { Duration::ZERO };
             let (mut answer, mut bytes, mut failed) = (Vec::new(), 0, false);
-            for reader in &self.readers {
+            for at in 0..self.readers.len() {
                 if bytes >= self.max_bytes {
                     break;
                 }
-                let spec = self.spec(reader, self.max_bytes - bytes, wait);
-                let (partition, read) = self.read(reader, spec).await;
+                let reader = self.readers[at].clone();
+                let read = self.read(&reader, self.spec(&reader, self.max_bytes - bytes, wait));
+                let read = read.await;
                 failed |= read.is_err();
                 bytes += read.as_ref().map_or(0, |r| r.batches.iter().map(|b| b.len()).sum());
-                let part = read.and_then(|read| {
-                    let part = self.parts(&read, reader.offset)?.into_iter().next();
-                    Ok((read, part))
-                });
-                answer.push(match part {
-                    Ok((read, Some(part))) => self.data(partition, &read, part),
-                    Ok((read, None)) => self.data(partition, &read, as_batches(&read)),
-                    Err(error) => self.error(partition, reader.offset, &error),
-                });
+                answer.push(self.first_part(&reader, read));
             }
             if alone || failed || bytes >= self.min_bytes || left.is_zero() {
                 self.ready.push_back(v1::FetchResponse { partitions: answer });
                 self.over = true;
                 return;
             }
-            self.wait_any(left).await;
+            let polled = self.readers.iter().take(PARALLEL_POLLS);
+            let polls = polled.map(|reader| self.read(reader, self.spec(reader, 1, left)));
+            wait_any(polls.collect()).await;
         }
     }
 
-    /// Waits until some partition has something to read.
-    async fn wait_any(&self, wait: Duration) {
-        let mut waits: FuturesUnordered<_> = self
-            .readers
-            .iter()
-            .take(PARALLEL_WAITS)
-            .map(|reader| {
-                self.read(reader, ReadSpec { max_bytes: 1, ..self.spec(reader, 1, wait) })
-            })
-            .collect();
-        while let Some((_, read)) = waits.next().await {
-            if read.is_err() || read.is_ok_and(|r| !r.batches.is_empty()) {
-                return;
-            }
-        }
+    fn first_part(&self, reader: &Reader, read: Result<Read, ApiError>) -> v1::PartitionData {
+        let part = read.and_then(|read| {
+            let part = self.parts(&read, reader.offset)?.into_iter().next();
+            let part = part.unwrap_or_else(|| as_batches(&read));
+            Ok(self.data(reader.partition, &read, part))
+        });
+        part.unwrap_or_else(|error| self.error(reader.partition, reader.offset, &error))
     }
 
-    /// Takes what one partition gave, and puts it at the end of the line. Returns whether there is something to say.
-    fn absorb(&mut self, partition: PartitionIndex, read: Result<Read, ApiError>) -> bool {
-        let Some(at) = self.readers.iter().position(|r| r.partition == partition) else {
-            return false;
-        };
-        let Some(mut reader) = self.readers.remove(at) else { return false };
+    /// Takes what one partition gave, and puts it at the end of the line.
+    fn absorb(&mut self, mut reader: Reader, read: Result<Read, ApiError>) {
         let parts = read.and_then(|read| Ok((self.parts(&read, reader.offset)?, read)));
         let (parts, read) = match parts {
             Ok(good) => good,
@@ -315,32 +282,28 @@ impl Fetch {
         reader.failing = None;
         let end = *reader.end.get_or_insert(read.high_watermark);
         let ends = self.until_end && read.next_offset >= end;
-        let empty = read.batches.is_empty();
         reader.offset = read.next_offset;
-        if !empty || ends {
+        if !read.batches.is_empty() || ends {
             for part in parts {
-                let data = self.data(partition, &read, part);
+                let data = self.data(reader.partition, &read, part);
                 self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
             }
         }
         if !ends {
             self.readers.push_back(reader);
         }
-        !empty || ends
     }
 
     /// A partition cannot be read: tried again for a while, unless the caller looks for owners by itself.
-    fn failed(&mut self, mut reader: Reader, error: &ApiError) -> bool {
+    fn failed(&mut self, mut reader: Reader, error: &ApiError) {
         let now = Instant::now();
         let since = reader.failing.map_or(now, |failing| failing.since);
         if error.reason.retriable() && !self.direct && now.duration_since(since) < PATIENCE {
             reader.failing = Some(Failing { since, retry_at: now + RETRY });
-            self.readers.push_back(reader);
-            return false;
+            return self.readers.push_back(reader);
         }
         let data = self.error(reader.partition, reader.offset, error);
         self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
-        true
     }
 
     fn parts(&self, read: &Read, from: Offset) -> Result<Vec<Part>, ApiError> {
@@ -387,5 +350,17 @@ async fn read_here(
         Route::Local { .. } => ctx.partitions.read(topic, partition, spec).await,
         Route::Remote { address, .. } => Err(not_owner(&topic.name, partition, address)),
         Route::NoOwner => Err(no_owner(&topic.name, partition)),
+    }
+}
+
+/// Waits until some partition has something to read, or none will in time.
+async fn wait_any<F>(mut polls: FuturesUnordered<F>)
+where
+    F: Future<Output = Result<Read, ApiError>>,
+{
+    while let Some(read) = polls.next().await {
+        if read.is_err() || read.is_ok_and(|read| !read.batches.is_empty()) {
+            return;
+        }
     }
 }

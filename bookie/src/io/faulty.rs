@@ -49,6 +49,7 @@ impl Faults {
     fn pass(&self, op: Op) -> io::Result<()> {
         let mut plans = self.plans.lock();
         plans.entry(op).or_default().calls += 1;
+        self.changed.notify_all();
         while plans.entry(op).or_default().hold {
             plans.entry(op).or_default().waiting += 1;
             self.changed.notify_all();
@@ -100,9 +101,12 @@ impl FaultyDisk {
         self.faults.changed.notify_all();
     }
 
-    /// How many calls of this kind there were.
-    pub fn calls(&self, op: Op) -> u64 {
-        self.faults.plans.lock().entry(op).or_default().calls
+    /// Blocks until there were `calls` calls of this kind, good or not, the one under way included.
+    pub fn wait_calls(&self, op: Op, calls: u64) {
+        let mut plans = self.faults.plans.lock();
+        while plans.entry(op).or_default().calls < calls {
+            self.faults.changed.wait(&mut plans);
+        }
     }
 
     fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {

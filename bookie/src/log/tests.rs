@@ -41,6 +41,15 @@ fn open(disk: &MemoryDisk) -> Opened {
     open_with(disk.clone(), small()).unwrap()
 }
 
+/// A new log on a faulty disk, with its next segment ready: from here on only the committer writes and syncs, until
+/// the log goes on to that segment.
+fn open_faulty(faulty: &FaultyDisk, config: Config) -> Log {
+    let log = open_with(faulty.clone(), config).unwrap().log;
+    // Once for each of the two segments.
+    faulty.wait_calls(Op::SyncDir, 2);
+    log
+}
+
 const LEDGER: LedgerId = LedgerId(1);
 
 /// An entry's content says which it is.

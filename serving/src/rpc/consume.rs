@@ -7,7 +7,7 @@
 //! The stream says `Joined` at once, then, for each generation, an `Assignment` with the offsets from which data follows.
 //! Before an assignment is taken away it says `Revoke`; no data follows until the next `Assignment`. A stream that breaks
 //! is not a departure: whoever opens another with the same member id within the session timeout is the same member,
-//! and the former stream ends with MEMBER_FENCED. Only `Leave` departs; it ends the stream when all commits are
+//! and the former stream ends with UNKNOWN_MEMBER. Only `Leave` departs; it ends the stream when all commits are
 //! answered. A client that has nothing more to say may close its side and read on.
 //!
 //! What the group or the member's own requests bring about is an `Error` event, after which the stream ends; what

@@ -3,6 +3,8 @@
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod context;
+#[cfg(test)]
+pub(crate) mod fakes;
 mod fetch;
 pub(crate) mod groups;
 pub(crate) mod metadata;

@@ -232,7 +232,7 @@ fn overlapping_segments_are_refused() {
 async fn survives_a_kill_and_a_power_cut(mutations: Mutations) -> bool {
     let disk = MemoryDisk::new();
     let faulty = FaultyDisk::new(disk.clone());
-    let log = open_with(faulty.clone(), small()).unwrap().log;
+    let log = open_faulty(&faulty, small());
     append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
     faulty.hold(Op::Sync);
     append(&log, LEDGER, entries(LEDGER, 1, 1, 100)).await;

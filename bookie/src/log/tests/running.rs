@@ -24,7 +24,7 @@ async fn places_are_in_order_and_marks_cumulative() {
 async fn appends_during_a_flush_share_the_next() {
     let disk = MemoryDisk::new();
     let faulty = FaultyDisk::new(disk.clone());
-    let log = open_with(faulty.clone(), small()).unwrap().log;
+    let log = open_faulty(&faulty, small());
     faulty.hold(Op::Sync);
     let first = append(&log, LEDGER, entries(LEDGER, 0, 1, 10)).await;
     faulty.wait_held(Op::Sync);
@@ -42,7 +42,7 @@ async fn appends_during_a_flush_share_the_next() {
 async fn a_full_queue_makes_callers_wait() {
     let faulty = FaultyDisk::new(MemoryDisk::new());
     let config = Config { queue_bytes: 1000, ..small() };
-    let log = open_with(faulty.clone(), config).unwrap().log;
+    let log = open_faulty(&faulty, config);
     faulty.hold(Op::Sync);
     let permit = log.reserve(700).await.unwrap();
     let lsn = log.append(LEDGER, entries(LEDGER, 0, 1, 600), permit).unwrap();
@@ -71,7 +71,7 @@ async fn a_failure_poisons_the_log() {
         let disk = MemoryDisk::new();
         let faulty = FaultyDisk::new(disk.clone());
         let config = Config { queue_bytes: 2000, ..small() };
-        let log = open_with(faulty.clone(), config).unwrap().log;
+        let log = open_faulty(&faulty, config);
         append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
         faulty.hold(op);
         let lost = append(&log, LEDGER, entries(LEDGER, 1, 1, 100)).await;
@@ -123,7 +123,7 @@ async fn an_idle_log_writes_one_mark() {
     let disk = MemoryDisk::new();
     let faulty = FaultyDisk::new(disk.clone());
     let config = Config { idle_mark: std::time::Duration::from_millis(1), ..small() };
-    let log = open_with(faulty.clone(), config).unwrap().log;
+    let log = open_faulty(&faulty, config);
     append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
     // Whether it was written already, or is held here, there is one.
     faulty.hold(Op::Sync);

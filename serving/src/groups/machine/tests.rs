@@ -137,7 +137,8 @@ fn caller(member: u8) -> Caller {
 
 fn join(member: u8) -> Join {
     // Members of even number also read `u`.
-    let topics = if member % 2 == 0 { vec!["t".into(), "u".into()] } else { vec!["t".into()] };
+    let topics =
+        if member.is_multiple_of(2) { vec!["t".into(), "u".into()] } else { vec!["t".into()] };
     Join {
         caller: caller(member),
         kind: Kind::Stream,
@@ -303,11 +304,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
+type Answer<T> = oneshot::Receiver<Result<T, Error>>;
+
 /// Answers that are due, checked as they come.
 #[derive(Default)]
 struct Due {
-    joins: Vec<(u8, u64, oneshot::Receiver<Result<JoinAnswer, Error>>)>,
-    commits: Vec<(i64, oneshot::Receiver<Result<(), Error>>)>,
+    joins: Vec<(u8, u64, Answer<JoinAnswer>)>,
+    commits: Vec<(i64, Answer<()>)>,
     /// Newest commit that was answered with success since the last deletion was asked for.
     committed: Option<i64>,
 }
@@ -385,7 +388,7 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
             due.joins.push((member, before, answer));
         }
         Step::Heartbeat(member, back) => {
-            let _ =
+            let _unheard =
                 ask(bench, |r| Request::Heartbeat(GROUP.into(), caller(member), known - back, r));
         }
         Step::Commit(member, back) => {
@@ -400,13 +403,13 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
             due.commits.push((*offset, answer));
         }
         Step::Leave(member) => {
-            let _ = ask(bench, |r| Request::Leave(GROUP.into(), caller(member), r));
+            let _unheard = ask(bench, |r| Request::Leave(GROUP.into(), caller(member), r));
         }
         Step::Delete => {
             // What was committed before may be gone from now on.
             due.committed = None;
             due.commits.clear();
-            let _ = ask(bench, |r| Request::Delete(GROUP.into(), r));
+            let _unheard = ask(bench, |r| Request::Delete(GROUP.into(), r));
         }
         Step::Pass(ms) => {
             bench.now_ms += u64::from(ms);

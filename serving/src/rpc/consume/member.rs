@@ -253,6 +253,7 @@ impl Member {
                 reason if moving(reason) => {
                     self.state = State::Joining { again: Some(now + RETRY) };
                 }
+                Reason::MemberFenced => self.end(Some(taken_over()), out),
                 // Nothing to depart from.
                 _ => self.end(Some(error), out),
             },
@@ -293,7 +294,7 @@ impl Member {
             Reason::RebalanceInProgress | Reason::StaleGeneration | Reason::UnknownMember => {
                 self.rebalance(now, out);
             }
-            Reason::MemberFenced => self.end(Some(error), out),
+            Reason::MemberFenced => self.end(Some(taken_over()), out),
             reason if moving(reason) => self.beat_at = now + RETRY.min(self.beat_every),
             _ => self.depart(Some(error), out),
         }
@@ -340,7 +341,7 @@ impl Member {
         let said = self.commits.answered(answer.as_ref().err());
         out.extend(said.map(Effect::Say));
         match (reason, answer) {
-            (Some(Reason::MemberFenced), Err(error)) => self.end(Some(error), out),
+            (Some(Reason::MemberFenced), Err(_)) => self.end(Some(taken_over()), out),
             // A heartbeat finds out what this is about.
             (Some(_), _) => self.beat_at = now,
             (None, _) => {}
@@ -382,6 +383,12 @@ impl Member {
         }
         self.state = State::Ended;
     }
+}
+
+/// To the client of a stream that no longer speaks for its member: this member id is not its own any more.
+fn taken_over() -> ApiError {
+    let why = "another stream has taken this member over; join again with an empty member id";
+    ApiError::new(Reason::UnknownMember, why)
 }
 
 #[cfg(test)]

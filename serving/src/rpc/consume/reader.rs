@@ -63,7 +63,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 enum Phase {
     Queued(Next),
-    Out(Next),
+    Out,
     Held(Box<Chunks>),
     Backoff(Instant, Next),
     Failed(ApiError),
@@ -160,7 +160,7 @@ impl Reader {
         let partition = self.partitions.remove(tp)?;
         match &partition.phase {
             Phase::Queued(_) => self.queue.retain(|other| other != tp),
-            Phase::Out(_) => self.busy -= 1,
+            Phase::Out => self.busy -= 1,
             Phase::Held(_) => {
                 self.busy -= 1;
                 self.ready.retain(|other| other != tp);
@@ -179,7 +179,7 @@ impl Reader {
         match &partition.phase {
             Phase::Queued(_) if partition.paused => {}
             Phase::Queued(_) => self.queue.push_back(tp.clone()),
-            Phase::Out(_) => self.busy += 1,
+            Phase::Out => self.busy += 1,
             Phase::Held(_) => {
                 self.busy += 1;
                 if !partition.paused {
@@ -206,7 +206,7 @@ impl Reader {
         let share = usize::try_from(credit).unwrap_or(usize::MAX) / self.partitions.len().max(1);
         let partition = self.partitions.get_mut(&tp)?;
         let Phase::Queued(call) = partition.phase else { return None };
-        partition.phase = Phase::Out(call);
+        partition.phase = Phase::Out;
         partition.ticket = ticket;
         self.busy += 1;
         let call = match call {
@@ -310,7 +310,7 @@ impl Reader {
                     self.put(&tp, partition);
                     return Some((data, 0));
                 }
-                Phase::Queued(_) | Phase::Out(_) | Phase::Backoff(..) | Phase::Stopped => Ok(None),
+                Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Stopped => Ok(None),
             };
             match next {
                 Ok(Some(chunk)) => {
@@ -362,11 +362,9 @@ fn sent(
 ) -> v1::PartitionData {
     let (high_watermark, log_start_offset) = match &partition.phase {
         Phase::Held(chunks) => (chunks.high_watermark, chunks.log_start),
-        Phase::Queued(_)
-        | Phase::Out(_)
-        | Phase::Backoff(..)
-        | Phase::Failed(_)
-        | Phase::Stopped => (chunk.next_offset, 0),
+        Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Failed(_) | Phase::Stopped => {
+            (chunk.next_offset, 0)
+        }
     };
     v1::PartitionData {
         topic: tp.topic.to_string(),

@@ -434,6 +434,12 @@ impl Consumer {
         self.requests.send(v1::ConsumeRequest { op: Some(op) }).await.unwrap();
     }
 
+    /// Departs, so that nobody waits for it.
+    async fn leave(mut self) {
+        self.ask(v1::consume_request::Op::Leave(v1::ConsumeLeave {})).await;
+        while self.events.message().await.unwrap().is_some() {}
+    }
+
     /// Reads `count` records and commits what was read; returns how many it got from each partition.
     async fn read(&mut self, count: usize) -> BTreeMap<u32, usize> {
         use v1::consume_response::Event;
@@ -488,6 +494,7 @@ async fn a_group_goes_on_where_it_was_after_its_coordinator_died() {
         let mut consumer = Consumer::join(&two, &format!("group-{group}"), "t").await;
         let read = tokio::time::timeout(LIMIT, consumer.read(200)).await.expect("in time");
         assert_eq!(read.values().copied().collect::<Vec<_>>(), [50; 4]);
+        consumer.leave().await;
     }
     one.kill();
     two.wait_owned_by("t", two.broker.id()).await;

@@ -257,3 +257,6 @@ impl Topology {
         self.0.state.read().live_bookies().values().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

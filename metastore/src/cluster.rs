@@ -57,7 +57,11 @@ pub async fn init(
     }
     let any = store.range("", None, 1).await?;
     if let Some(stranger) = any.items.first() {
-        return Err(ClusterError::NotEmpty(stranger.key.clone()));
+        // It may be the cluster, or a key of it, that another process made since the first look.
+        return Err(match read(store).await? {
+            Some((found, _)) => ClusterError::Exists(found.uuid),
+            None => ClusterError::NotEmpty(stranger.key.clone()),
+        });
     }
     let cluster = Cluster {
         uuid: ClusterUuid::from_random(random.next_u128()),

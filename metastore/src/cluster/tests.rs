@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use geminga_runtime::{ManualClock, SeededRandom};
 
 use super::*;
 use crate::conformance::Place;
-use crate::{MemoryStore, Txn};
+use crate::{LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream};
 
 async fn init_with(store: &dyn MetaStore, seed: u64) -> Result<Cluster, ClusterError> {
     init(store, &SeededRandom::new(seed), &ManualClock::at(77)).await
@@ -100,4 +102,70 @@ async fn numbers_end_and_do_not_wrap() {
     let last = Cluster { next_broker: BrokerId(i32::MAX), ..made };
     store.txn(Txn::new().put(keys::CLUSTER, last.encode())).await.unwrap();
     assert_eq!(next_broker_id(&store).await, Err(ClusterError::NoBrokerIds));
+}
+
+/// A store on which another process makes the cluster right before this one does something.
+#[derive(Debug)]
+struct Raced {
+    store: MemoryStore,
+    before: Step,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Range,
+    Txn,
+}
+
+impl Raced {
+    async fn another(&self, now: Step) {
+        if self.before == now {
+            // Fails the second time, which is as it should be.
+            let _exists = init_with(&self.store, 99).await;
+        }
+    }
+}
+
+#[async_trait]
+impl MetaStore for Raced {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.store.get(key).await
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.another(Step::Range).await;
+        self.store.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        self.another(Step::Txn).await;
+        self.store.txn(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.store.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.store.grant_lease(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.revoke_lease(lease).await
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_made_at_any_moment_by_another_is_taken() {
+    for before in [Step::Range, Step::Txn] {
+        let raced = Raced { store: MemoryStore::new(), before };
+        let opened = open_with(&raced, 1).await;
+        let (stored, _) = read(&raced).await.unwrap().unwrap();
+        assert_eq!(opened, Ok(stored.clone()), "{raced:?}");
+        assert_ne!(init_with(&MemoryStore::new(), 1).await, Ok(stored), "the other one's");
+    }
 }

@@ -134,7 +134,7 @@ impl Cluster {
     /// When one of them ends, or does not get ready in time.
     pub fn wait_ready(&mut self) {
         for node in self.bookies.iter_mut().chain(&mut self.brokers) {
-            if node.process.is_running() {
+            if !node.process.was_stopped() {
                 node.wait_ready();
             }
         }

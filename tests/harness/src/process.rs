@@ -122,6 +122,11 @@ impl Process {
         }
     }
 
+    /// Whether the test stopped it: one that ended by itself was not.
+    pub fn was_stopped(&self) -> bool {
+        self.child.is_none()
+    }
+
     /// All that it wrote, over all its starts.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();

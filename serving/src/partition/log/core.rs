@@ -382,13 +382,18 @@ impl Core {
             Input::NotRolled => self.not_rolled(&mut effects),
             Input::Doubt => {
                 if matches!(self.phase, Phase::Creating | Phase::Leaving(_)) {
+                    // A store that answers reads and refuses writes must not be asked in a tight loop.
+                    self.failing |= matches!(self.phase, Phase::Creating);
                     self.settle(&mut effects);
                 }
             }
             Input::Settled { last } => {
                 if matches!(self.phase, Phase::Settling { .. } | Phase::Leaving(_)) {
                     self.ended(last.unwrap_or(EntryId::NONE), &mut effects);
-                    self.phase = Phase::Idle { waiting: false };
+                    self.phase = Phase::Idle { waiting: self.failing };
+                    if self.failing {
+                        effects.push(Effect::RetryLater);
+                    }
                 }
             }
             Input::NotSettled => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use geminga_ledger::{LedgerClient, Parts};
-use geminga_metastore::record::{self, Assign, Assignment};
+use geminga_metastore::record::{self, Assign, Assignment, Segment};
 use geminga_metastore::{LedgerIds, MemoryStore, MetaStore, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, ClusterUuid, PartitionIndex, Term, TopicId};
@@ -117,10 +117,16 @@ impl TestCluster {
         assert!(self.store.put_if(&key, version, assign.encode()).await.unwrap().is_some());
     }
 
+    /// A partition's segments, in log order.
+    pub(crate) async fn stored_segments(&self, topic: TopicId, partition: u32) -> Vec<Segment> {
+        let prefix = keys::segments_of(topic, PartitionIndex(partition));
+        let found = self.store.range(&prefix, None, 10_000).await.unwrap();
+        found.items.iter().map(|item| Segment::decode(&item.value.value).unwrap()).collect()
+    }
+
     /// How many segments a partition has.
     pub(crate) async fn segments(&self, topic: TopicId, partition: u32) -> usize {
-        let prefix = keys::segments_of(topic, PartitionIndex(partition));
-        self.store.range(&prefix, None, 10_000).await.unwrap().items.len()
+        self.stored_segments(topic, partition).await.len()
     }
 }
 

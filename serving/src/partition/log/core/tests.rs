@@ -381,3 +381,18 @@ fn a_roll_that_changed_nothing_goes_on_and_is_tried_again() {
     world.step(Input::RetryDue);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
 }
+
+#[test]
+fn a_create_that_is_refused_again_and_again_is_not_tried_in_a_tight_loop() {
+    let mut world = World::new();
+    world.append(3);
+    world.step(Input::Doubt);
+    assert_eq!(world.op, Some(Effect::Settle));
+    world.step(Input::Settled { last: None });
+    world.op = None;
+    world.append(3);
+    assert_eq!(world.op, None, "a pause comes first");
+    assert!(!world.core.is_writable());
+    world.step(Input::RetryDue);
+    assert_eq!(world.op, Some(Effect::Create));
+}

@@ -1,7 +1,5 @@
 //! Owners that follow each other.
 
-use geminga_metastore::MetaStore;
-
 use super::*;
 use crate::partition::testing::Mode;
 
@@ -143,12 +141,7 @@ async fn ends_of_closed_segments_are_remembered() {
         owner.all_acked().await;
     }
     let _owner = Owner::open(&cluster, &topic, 4, 4).await;
-    let prefix = geminga_metastore::keys::segments_of(topic.id, PartitionIndex(0));
-    let stored = cluster.store.range(&prefix, None, 10).await.unwrap();
-    let ends: Vec<_> = stored
-        .items
-        .iter()
-        .map(|s| geminga_metastore::record::Segment::decode(&s.value.value).unwrap().end_offset)
-        .collect();
+    let stored = cluster.stored_segments(topic.id, 0).await;
+    let ends: Vec<_> = stored.iter().map(|s| s.end_offset).collect();
     assert_eq!(ends, [Some(Offset(4)), Some(Offset(8)), Some(Offset(12))]);
 }

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-pub(super) use handle::{Handle, not_writable};
+pub(super) use handle::Handle;
 use life::Life;
 use slot::{Phase, Slot};
 
@@ -57,6 +57,9 @@ pub struct Config {
     pub partition_queue_bytes: usize,
     /// The same for all partitions together. Default 512 MiB, minimum one batch.
     pub queue_bytes: usize,
+    /// A batch that is not acknowledged by then is answered with an unknown outcome. Default 30 s, as Kafka's clients
+    /// wait.
+    pub answer_wait: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             max_open: 20_000,
             partition_queue_bytes: 32 * 1024 * 1024,
             queue_bytes: 512 * 1024 * 1024,
+            answer_wait: Duration::from_secs(30),
         }
     }
 }

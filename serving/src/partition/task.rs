@@ -1,8 +1,12 @@
 //! The task that owns one open topic partition and its log's writer: it takes batches from the mailbox in order, gathers
 //! them into entries, and answers when these are acknowledged. Everything else is decided in [`Queue`].
 //!
+//! While storage stands still the log keeps what it has and goes on trying; senders are told that they do not know.
+//!
 //! It ends when the log is lost, or when it is told to close: intake stops at once, what is on its way gets a
 //! moment to be acknowledged, and what is not by then has an unknown outcome.
+
+use std::time::Duration;
 
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
@@ -11,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::log::{Event, LogWriter, Lost, What};
-use super::manager::not_writable;
 use super::produce::{Gathered, Queue, Reply, unknown};
 use super::{metrics, snapshot};
 
@@ -53,13 +56,15 @@ pub(super) struct Owner {
     mailbox: mpsc::Receiver<Submitted>,
     inbox: Vec<Submitted>,
     close: watch::Receiver<Option<Closing>>,
-    writable: watch::Sender<bool>,
+    /// A sender waits no longer for an acknowledgement.
+    answer_wait: Duration,
 }
 
 enum Step {
     Close(Closing),
     Log(Event),
     Intake(usize),
+    Overdue,
 }
 
 impl Owner {
@@ -68,20 +73,22 @@ impl Owner {
         term: Term,
         mailbox: mpsc::Receiver<Submitted>,
         close: watch::Receiver<Option<Closing>>,
-        writable: watch::Sender<bool>,
+        answer_wait: Duration,
     ) -> Self {
         let (queue, inbox) = (Queue::default(), Vec::with_capacity(TAKE));
-        Self { writer, term, queue, mailbox, inbox, close, writable }
+        Self { writer, term, queue, mailbox, inbox, close, answer_wait }
     }
 
     /// Serves until the end.
     pub(super) async fn run(mut self) -> End {
         loop {
+            let overdue = self.queue.waits_since().map(|since| since + self.answer_wait);
             let step = tokio::select! {
                 biased;
                 closing = closing(&mut self.close) => Step::Close(closing),
                 event = self.writer.event() => Step::Log(event),
                 taken = self.mailbox.recv_many(&mut self.inbox, TAKE) => Step::Intake(taken),
+                () = until(overdue) => Step::Overdue,
             };
             match step {
                 Step::Close(closing) => return self.close(closing).await,
@@ -93,6 +100,7 @@ impl Owner {
                 // Nobody can submit any more, so nobody waits for what is told.
                 Step::Intake(0) => return End::Closed(gone()),
                 Step::Intake(_) => self.on_intake(),
+                Step::Overdue => self.on_overdue(),
             }
             self.send();
         }
@@ -120,12 +128,20 @@ impl Owner {
         }
     }
 
+    /// Storage stands still. The log goes on trying, which may succeed when the senders have long gone.
+    fn on_overdue(&mut self) {
+        let overdue = self.queue.abandon();
+        tracing::warn!(term = %self.term, batches = overdue.len(), "storage does not acknowledge batches");
+        for reply in overdue {
+            reply.failed(unknown("storage stood still for too long"));
+        }
+        self.refuse_waiting(&not_written("storage stands still"));
+    }
+
     /// Hands entries to the log while the window has room. While they would get no further, what waits is refused: it
     /// was not written, and its sender can tell its user so (protocol 2.9).
     fn send(&mut self) {
-        let writable = self.writer.is_writable();
-        self.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
-        if !writable {
+        if !self.writer.is_writable() {
             return self.refuse_waiting(&not_writable());
         }
         while let Some(entry) = self.gather() {
@@ -135,7 +151,10 @@ impl Owner {
             };
             metrics::count_entry(entry.answers.len(), entry.bytes);
             match self.writer.append(what, entry.payload) {
-                Ok(appended) => self.queue.sent(appended.number, entry.bytes, entry.answers),
+                Ok(appended) => {
+                    let now = Instant::now();
+                    self.queue.sent(appended.number, now, entry.bytes, entry.answers);
+                }
                 Err(error) => {
                     // Later batches would take the offsets of these: none may follow in this opening (P3). The log
                     // is closed, and its `Lost`, which comes next, says why.
@@ -176,6 +195,9 @@ impl Owner {
             self.send();
         }
         self.give_up(&closing.error, "the partition was closed");
+        // The next owner then has nothing to recover. Best effort, like all that could be done for it.
+        let closed = tokio::time::timeout_at(closing.deadline, self.writer.close()).await;
+        tracing::debug!(term = %self.term, in_time = closed.is_ok(), "partition left its log");
         End::Closed(closing.error)
     }
 
@@ -220,8 +242,21 @@ pub(super) async fn closing(close: &mut watch::Receiver<Option<Closing>>) -> Clo
     }
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn gone() -> ApiError {
     ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one")
+}
+
+/// While too few bookies, or no metadata, keep batches from being written (protocol 2.9).
+fn not_writable() -> ApiError {
+    let why = "too few bookies are live to keep the topic's promise, or no metadata for a new ledger: try again";
+    ApiError::new(Reason::NotEnoughLiveBookies, why)
 }
 
 fn not_written(why: &str) -> ApiError {

@@ -28,8 +28,6 @@ pub(in crate::partition) struct Handle {
     pub(super) mailbox: mpsc::Sender<Submitted>,
     /// Bytes accepted and not answered, of this partition and of all.
     pub(super) rooms: [Arc<Semaphore>; 2],
-    /// Whether batches are on their way to storage.
-    pub(super) writable: watch::Receiver<bool>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -50,9 +48,6 @@ impl Appender for Handle {
 
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
         produce::check(&self.topic, &batch)?;
-        if !*self.writable.borrow() {
-            return Err(not_writable());
-        }
         let room = self.take_room(produce::cost(&batch)).await?;
         // The mailbox closes with the opening.
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
@@ -95,10 +90,4 @@ impl Handle {
             }
         }
     }
-}
-
-/// The error while too few bookies, or no metadata, keep batches from being written (protocol 2.9).
-pub(in crate::partition) fn not_writable() -> ApiError {
-    let why = "too few bookies are live to keep the topic's promise, or no metadata for a new ledger: try again";
-    ApiError::new(Reason::NotEnoughLiveBookies, why)
 }

@@ -91,7 +91,6 @@ impl Life {
         let topic = &self.topic.name;
         tracing::info!(topic, partition = %self.key.1, %term, %log_start, %next_offset, "partition opened");
         let (mailbox, submitted) = mpsc::channel(MAILBOX);
-        let (writable_now, writable) = watch::channel(writer.is_writable());
         let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
         let handle = Arc::new(Handle {
             term,
@@ -99,7 +98,6 @@ impl Life {
             topic: Arc::clone(&self.topic),
             mailbox,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
-            writable,
             phase: self.phase.subscribe(),
         });
         // Told to close meanwhile: the owner's task sees that first of all.
@@ -110,7 +108,8 @@ impl Life {
             }
             expected
         });
-        let owner = Owner::new(writer, term, submitted, close, writable_now);
+        let answer_wait = self.partitions.0.config.answer_wait;
+        let owner = Owner::new(writer, term, submitted, close, answer_wait);
         let end = tokio::select! {
             biased;
             end = owner.run() => end,

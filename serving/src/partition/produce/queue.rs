@@ -6,6 +6,8 @@
 //!   soon as it fills an entry.
 //! * An answer leaves only when its entry is acknowledged, in order (P1). When the log is lost, what was in an entry has
 //!   an unknown outcome, and what waited was certainly not written.
+//! * Answers may be given up while the log still works on their entries: their senders are told that the outcome is
+//!   unknown rather than nothing. All that is in flight goes together, so that none is acknowledged after an earlier one failed.
 
 use std::collections::VecDeque;
 
@@ -13,6 +15,7 @@ use bytes::Bytes;
 use geminga_proto::caps;
 use geminga_proto::ids::{Offset, Term};
 use geminga_records::Batch;
+use tokio::time::Instant;
 
 /// Unacknowledged entries up to which a batch leaves without waiting for company.
 pub(crate) const EAGER_ENTRIES: usize = 4;
@@ -37,6 +40,7 @@ pub(crate) struct Gathered<R> {
 #[derive(Debug)]
 struct InFlight<R> {
     number: u64,
+    since: Instant,
     bytes: usize,
     answers: Vec<(Offset, R)>,
 }
@@ -118,11 +122,17 @@ impl<R> Queue<R> {
         (count > 0 && leaves).then_some((count, bytes))
     }
 
-    /// The log has taken an entry as its append `number`; numbers rise.
-    pub(crate) fn sent(&mut self, number: u64, bytes: usize, answers: Vec<(Offset, R)>) {
+    /// The log has taken an entry as its append `number`, at `since`; both rise.
+    pub(crate) fn sent(
+        &mut self,
+        number: u64,
+        since: Instant,
+        bytes: usize,
+        answers: Vec<(Offset, R)>,
+    ) {
         debug_assert!(self.in_flight.back().is_none_or(|last| last.number < number));
         self.in_flight_bytes += bytes;
-        self.in_flight.push_back(InFlight { number, bytes, answers });
+        self.in_flight.push_back(InFlight { number, since, bytes, answers });
     }
 
     /// Everything up to append `through` is durable: whom to tell which base offset, in order.
@@ -133,6 +143,17 @@ impl<R> Queue<R> {
             answers.extend(entry.answers);
         }
         answers
+    }
+
+    /// Since when the longest-waiting sender waits for an acknowledgement.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.in_flight.iter().find(|entry| !entry.answers.is_empty()).map(|entry| entry.since)
+    }
+
+    /// Gives up the answers, not the entries, of all that the log has and did not acknowledge.
+    pub(crate) fn abandon(&mut self) -> Vec<R> {
+        let answers = self.in_flight.iter_mut().flat_map(|entry| entry.answers.drain(..));
+        answers.map(|(_, answer)| answer).collect()
     }
 
     /// Gives up what has no place in the log yet: certainly not written.

@@ -1,5 +1,7 @@
 //! Batches into open partitions.
 
+use geminga_metastore::record::{LedgerMeta, LedgerState};
+
 use super::*;
 
 /// S6, P1: whatever the producers do at the same time, each one's batches stand in its order, at the offsets that the
@@ -146,4 +148,48 @@ async fn without_enough_bookies_nothing_is_acknowledged_until_they_are_back() {
     let stored = broker.all().await;
     assert_eq!(stored[0], (0, "a".to_owned()));
     assert!(stored.contains(&(offset, "b".to_owned())), "{stored:?}");
+}
+
+/// Also where there is no ledger yet: who comes first is told in time, who comes later at once, and it heals.
+#[tokio::test(start_paused = true)]
+async fn while_storage_stands_still_everybody_is_told_something() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    let live = |live| [2, 3].map(|bookie| rig.cluster.bookies.register(bookie, live));
+    live(false);
+    let begun = Instant::now();
+    assert_eq!(reason(broker.produce("first").await), Reason::Unknown);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    assert_eq!(reason(broker.produce("second").await), Reason::NotEnoughLiveBookies);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    assert_eq!(broker.all().await, []);
+    live(true);
+    let offset = loop {
+        match broker.produce("third").await {
+            Ok(offset) => break offset,
+            Err(error) => assert_eq!(error.reason, Reason::NotEnoughLiveBookies),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    // What was given up is still written, before all that comes later: its outcome was unknown.
+    assert_eq!(broker.all().await, [(0, "first".to_owned()), (offset, "third".to_owned())]);
+}
+
+/// A partition that is given up leaves no ledger open for the next owner to recover.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_closes_the_ledger() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    broker.produce("a").await.unwrap();
+    let open = async || {
+        let ledgers = rig.cluster.store.range(keys::LEDGERS, None, 100).await.unwrap().items;
+        let states = ledgers.iter().map(|item| {
+            let id = keys::parse_ledger(&item.key).unwrap();
+            LedgerMeta::decode(id, &item.value.value).unwrap().state
+        });
+        states.filter(|state| *state == LedgerState::Open).count()
+    };
+    assert_eq!(open().await, 1);
+    broker.partitions.shutdown(SOON).await;
+    assert_eq!(open().await, 0);
 }

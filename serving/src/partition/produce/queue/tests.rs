@@ -36,7 +36,7 @@ impl Rig {
             assert!(entry.answers.len() == 1 || entry.bytes <= caps::ENTRY_GATHER_BYTES);
             sent.push(entry.answers.len());
             self.stamped.extend(stamps(&entry.payload));
-            self.queue.sent(self.number, entry.bytes, entry.answers);
+            self.queue.sent(self.number, Instant::now(), entry.bytes, entry.answers);
         }
         self.entries.extend(&sent);
         sent
@@ -104,6 +104,25 @@ fn what_the_log_has_is_told_apart_from_what_waits() {
     assert_eq!(rig.queue.take_waiting(), [4, 5], "certainly not written");
     assert!(rig.queue.is_idle());
     assert_eq!(rig.send(), [0; 0]);
+}
+
+#[test]
+fn answers_are_given_up_together_and_entries_are_not() {
+    let mut rig = Rig::default();
+    for _ in 0..EAGER_ENTRIES {
+        rig.push(1, 10);
+        rig.send();
+    }
+    assert!(rig.queue.waits_since().is_some());
+    assert_eq!(rig.queue.abandon(), [0, 1, 2, 3]);
+    assert_eq!(rig.queue.waits_since(), None);
+    rig.push(1, 10);
+    assert_eq!(rig.send(), [0; 0], "the log is as busy as before");
+    rig.ack(1);
+    assert!(rig.acked.is_empty(), "nobody is told twice");
+    assert_eq!(rig.send(), [1]);
+    rig.ack(u64::MAX);
+    assert_eq!(rig.acked, [(Offset(4), 4)]);
 }
 
 #[test]

@@ -114,6 +114,11 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Whether the test stopped it, by whatever way; one that ended by itself was not.
+    pub fn is_stopped(&self) -> bool {
+        self.child.is_none()
+    }
+
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         match &mut self.child {

@@ -1,6 +1,7 @@
 //! The binary as a process, without any server: help, exit codes, and where settings come from.
 
 mod metadata;
+mod standalone;
 
 use std::process::{Command, Output};
 

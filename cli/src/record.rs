@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::command::consume::Format;
 
@@ -21,14 +20,33 @@ pub(crate) struct Shown<'a> {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct Line<'a> {
     partition: u32,
     offset: i64,
     timestamp_ms: i64,
-    key: Value,
-    value: Value,
+    key: Text<'a>,
+    value: Text<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<Value>,
+    headers: Vec<Header<'a>>,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    key: &'a str,
+    value: Text<'a>,
+}
+
+/// Text as a string, other bytes as `{"base64": ...}`, nothing as null.
+struct Text<'a>(Option<&'a [u8]>);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+            None => serializer.serialize_none(),
+            Some((_, Ok(text))) => serializer.serialize_str(text),
+            Some((bytes, Err(_))) => serializer.collect_map([("base64", STANDARD.encode(bytes))]),
+        }
+    }
 }
 
 impl Shown<'_> {
@@ -46,25 +64,19 @@ impl Shown<'_> {
         out.write_all(b"\n")
     }
 
-    fn line(&self) -> Line {
-        let header = |(key, value): &(String, Option<bytes::Bytes>)| json!({"key": key, "value": text(value.as_deref())});
+    fn line(&self) -> Line<'_> {
         Line {
             partition: self.partition,
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
-            key: text(self.key),
-            value: text(self.value),
-            headers: self.headers.iter().map(header).collect(),
+            key: Text(self.key),
+            value: Text(self.value),
+            headers: self
+                .headers
+                .iter()
+                .map(|(key, value)| Header { key, value: Text(value.as_deref()) })
+                .collect(),
         }
-    }
-}
-
-/// Text as a string, other bytes as `{"base64": ...}`, nothing as null.
-fn text(bytes: Option<&[u8]>) -> Value {
-    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
-        None => Value::Null,
-        Some((_, Ok(text))) => Value::from(text),
-        Some((bytes, Err(_))) => json!({"base64": STANDARD.encode(bytes)}),
     }
 }
 
@@ -88,6 +100,19 @@ mod tests {
             shown(Format::Json, None, Some(b"a\nb")),
             "{\"partition\":1,\"offset\":2,\"timestamp_ms\":3,\"key\":null,\"value\":\"a\\nb\"}\n"
         );
+        let headers = [("a".to_owned(), Some("1".into())), ("a".to_owned(), None)];
+        let record = Shown {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: &headers,
+        };
+        let mut out = Vec::new();
+        record.write(Format::Json, &mut out).unwrap();
+        let headers = br#""headers":[{"key":"a","value":"1"},{"key":"a","value":null}]}"#;
+        assert!(out.trim_ascii_end().ends_with(headers), "{out:?}");
         assert!(shown(Format::Json, Some(&[0xff]), None).contains("\"key\":{\"base64\":\"/w==\"}"));
     }
 }

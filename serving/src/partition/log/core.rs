@@ -90,8 +90,8 @@ pub(super) enum Effect {
     Create,
     /// Close the current ledger and open the next; `drain`: wait for what is outstanding first.
     Roll { drain: bool },
-    /// Close the current ledger; answered by `Settled` or `Doubt`.
-    Close,
+    /// Close the current ledger; `drain` as for a roll. Answered by `Settled`, `NotRolled` or `Doubt`.
+    Close { drain: bool },
     /// Check the term, find and close whatever ledgers there are.
     Settle,
     /// Ask the owner for its state.
@@ -221,7 +221,9 @@ pub(super) struct Core {
     failing: bool,
     /// A pause after a failed attempt.
     cooling: bool,
-    /// A pause between rolls that restore copies or leave lost bookies.
+    /// A pause before a ledger that lost its quorum is left: a new one must have had time to find its bookies.
+    lost_cooling: bool,
+    /// A longer pause before copies are restored.
     restore_cooling: bool,
     /// Rolls in a row that only restored copies.
     restores: u32,
@@ -246,6 +248,7 @@ impl Core {
             live,
             failing: false,
             cooling: false,
+            lost_cooling: false,
             restore_cooling: false,
             restores: 0,
         }
@@ -352,7 +355,7 @@ impl Core {
             Input::Health(health) => self.on_health(health, &mut effects),
             Input::LiveBookies(live) => {
                 // Others may take over from lost ones now; a pause would be time without acknowledgements.
-                self.restore_cooling &= live == self.live || self.health != Health::QuorumLost;
+                self.lost_cooling &= live == self.live || self.health != Health::QuorumLost;
                 self.live = live;
             }
             Input::AgeReached => {
@@ -403,7 +406,7 @@ impl Core {
                 }
             }
             Input::RetryDue => self.retry(&mut effects),
-            Input::RestoreDue => self.restore_cooling = false,
+            Input::RestoreDue => self.restore_due(&mut effects),
         }
         self.advance(&mut effects);
         effects
@@ -417,9 +420,9 @@ impl Core {
                 effects.push(Effect::Create);
             }
             Phase::Open(mut open) => {
-                if let Some(drain) = self.roll_reason(&open) {
+                if let Some(leave) = self.roll_reason(&open) {
                     self.phase = Phase::Leaving(open);
-                    effects.push(Effect::Roll { drain });
+                    effects.push(leave);
                 } else if open.snapshot == Snapshot::Due && self.flight.is_empty() {
                     open.snapshot = Snapshot::Asked;
                     self.phase = Phase::Open(open);
@@ -430,35 +433,50 @@ impl Core {
         }
     }
 
-    /// Whether to roll now, and if so whether to wait for what is outstanding (2.5, 2.8, 2.9).
-    fn roll_reason(&mut self, open: &Open) -> Option<bool> {
+    /// Whether to leave the ledger now, and how (2.5, 2.8, 2.9). Where nothing is on its way no successor is needed yet.
+    fn roll_reason(&mut self, open: &Open) -> Option<Effect> {
         if self.cooling {
             return None;
         }
-        let restorable = !self.restore_cooling && open.snapshot != Snapshot::Asked;
         if self.health == Health::QuorumLost {
-            let go = restorable && self.live >= self.policy.ack_quorum && !self.pending.is_empty();
-            return go.then_some(false);
+            // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
+            let go = !self.lost_cooling && self.live >= self.policy.ack_quorum;
+            let needed = !self.pending.is_empty();
+            let how =
+                if needed { Effect::Roll { drain: false } } else { Effect::Close { drain: false } };
+            return go.then_some(how);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
             return None;
         }
         if open.bytes >= self.policy.roll_bytes || open.old {
             self.restores = 0;
-            return Some(true);
+            return Some(Effect::Roll { drain: true });
         }
         let degraded = self.health == Health::Degraded || open.degraded;
-        let go = degraded && restorable && self.live >= self.policy.write_quorum;
+        let go = degraded && !self.restore_cooling && self.live >= self.policy.write_quorum;
         self.restores += u32::from(go);
-        go.then_some(true)
+        let quiet = self.pending.is_empty() && self.flight.is_empty();
+        let how = if quiet { Effect::Close { drain: true } } else { Effect::Roll { drain: true } };
+        go.then_some(how)
     }
 
     fn open(&mut self, degraded: bool, effects: &mut Vec<Effect>) {
         self.phase = Phase::Open(Open::new(degraded));
         self.health = Health::Healthy;
         self.failing = false;
-        self.restore_cooling = true;
-        effects.push(Effect::RestoreLater { attempt: self.restores });
+        (self.lost_cooling, self.restore_cooling) = (true, true);
+        effects.push(Effect::RestoreLater { attempt: 0 });
+    }
+
+    /// The first pause is over for a lost quorum; for copies a longer one follows where they were restored before.
+    fn restore_due(&mut self, effects: &mut Vec<Effect>) {
+        let first = std::mem::replace(&mut self.lost_cooling, false);
+        if first && self.restores > 0 {
+            effects.push(Effect::RestoreLater { attempt: self.restores });
+        } else {
+            self.restore_cooling = false;
+        }
     }
 
     /// The current ledger is closed at `last`: what it holds is acknowledged, the rest is to be resubmitted (W9).
@@ -545,7 +563,11 @@ impl Core {
     }
 
     fn not_rolled(&mut self, effects: &mut Vec<Effect>) {
-        let Phase::Leaving(open) = self.phase else { return };
+        let Phase::Leaving(mut open) = self.phase else { return };
+        // The snapshot that was under way was given up with the attempt; what was written of it counts for nothing (P4).
+        if matches!(open.snapshot, Snapshot::Asked | Snapshot::Writing { .. }) {
+            open.snapshot = Snapshot::Due;
+        }
         if self.health == Health::Dead {
             self.settle(effects);
             return;
@@ -563,7 +585,7 @@ impl Core {
             && !self.cooling
         {
             self.phase = Phase::Leaving(open);
-            effects.push(Effect::Close);
+            effects.push(Effect::Close { drain: true });
         }
     }
 

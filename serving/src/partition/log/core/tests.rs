@@ -36,6 +36,8 @@ struct World {
     writing: bool,
     op: Option<Effect>,
     asked: bool,
+    /// The parts of the snapshot that is being written are at hand.
+    parts: bool,
     appended: u64,
     /// Number of the newest append that the owner was told of.
     told: u64,
@@ -52,6 +54,7 @@ impl World {
             writing: false,
             op: None,
             asked: false,
+            parts: false,
             appended: 0,
             told: 0,
             states: Vec::new(),
@@ -66,13 +69,13 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Create | Effect::Roll { .. } | Effect::Close | Effect::Settle => {
+                Effect::Create | Effect::Roll { .. } | Effect::Close { .. } | Effect::Settle => {
                     assert!(
                         self.op.is_none() || effect == Effect::Settle,
                         "{effect:?} while {:?}",
                         self.op
                     );
-                    self.asked = false;
+                    (self.asked, self.parts) = (false, false);
                     self.op = Some(effect);
                 }
                 Effect::AskSnapshot => {
@@ -124,6 +127,8 @@ impl World {
     fn submit(&mut self, most: usize) {
         for _ in 0..most {
             let Some(submission) = self.core.next() else { return };
+            let is_part = matches!(submission.what, Submit::Part { .. });
+            assert!(self.parts || !is_part, "a part of a snapshot that was given up");
             if !self.writing {
                 self.step(Input::Health(Health::Dead));
                 return;
@@ -186,9 +191,10 @@ impl World {
                     Input::Rolled { last, degraded: how.is_multiple_of(5) }
                 }
             }
-            (Effect::Close, 0) => Input::Doubt,
+            (Effect::Close { .. }, 0) => Input::Doubt,
+            (Effect::Close { .. }, 1) => Input::NotRolled,
             (Effect::Settle, 0) => Input::NotSettled,
-            (Effect::Close | Effect::Settle, _) => {
+            (Effect::Close { .. } | Effect::Settle, _) => {
                 // Recovery may keep entries that were never acknowledged.
                 if self.ledgers.last().is_some_and(|l| !l.closed) {
                     self.confirm(how, true);
@@ -203,6 +209,7 @@ impl World {
     fn answer(&mut self, parts: u32) {
         if std::mem::take(&mut self.asked) {
             self.states.push(self.told);
+            self.parts = true;
             self.step(Input::SnapshotAnswered { parts });
         }
     }
@@ -346,15 +353,93 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.step(Input::Health(Health::Degraded));
     world.step(Input::RestoreDue);
     assert_eq!(world.op, None);
+    world.append(3);
     world.step(Input::LiveBookies(3));
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
     world.finish(2);
     world.answer(1);
+    world.append(3);
     world.step(Input::Health(Health::Degraded));
     assert_eq!(world.op, None, "a pause lies between two of them");
     world.step(Input::RestoreDue);
     world.submit(10);
+    assert_eq!(world.op, None, "a longer one the second time");
+    world.step(Input::RestoreDue);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+}
+
+/// Or a partition that nobody writes to would gather empty ledgers for as long as a member stays away.
+#[test]
+fn a_quiet_ledger_that_lacks_copies_is_closed_without_a_successor() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    world.answer(1);
+    world.submit(10);
+    world.confirm(10, false);
+    world.step(Input::RestoreDue);
+    world.step(Input::Health(Health::Degraded));
+    assert_eq!(world.op, Some(Effect::Close { drain: true }));
+    world.finish(2);
+    assert_eq!(world.op, None);
+    world.append(3);
+    assert_eq!(world.op, Some(Effect::Create));
+}
+
+/// While the quorum is away producers are refused, so waiting for the next append before leaving would be for ever.
+#[test]
+fn a_quiet_ledger_that_lost_its_quorum_is_left_too() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    world.answer(1);
+    world.submit(10);
+    world.confirm(10, false);
+    for _ in 1..policy().snapshot_entries {
+        world.append(3);
+        world.submit(10);
+        world.confirm(10, false);
+    }
+    // A snapshot is on its way, and nothing else.
+    world.answer(2);
+    world.submit(1);
+    world.step(Input::Health(Health::QuorumLost));
+    assert!(!world.core.is_writable());
+    world.step(Input::RestoreDue);
+    assert_eq!(world.op, Some(Effect::Close { drain: false }));
+    // The store does not answer: the ledger goes on, and asks for its snapshot again.
+    world.finish(1);
+    world.step(Input::Health(Health::Healthy));
+    world.confirm(10, false);
+    assert!(world.asked);
+    world.heal();
+    world.check_log();
+}
+
+/// The pause before copies are restored doubles; a lost quorum does not wait for that.
+#[test]
+fn a_lost_quorum_does_not_wait_for_restored_copies() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    for _ in 0..5 {
+        world.answer(1);
+        world.append(3);
+        world.step(Input::Health(Health::Degraded));
+        world.step(Input::RestoreDue);
+        world.step(Input::RestoreDue);
+        world.submit(10);
+        assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+        world.finish(2);
+    }
+    world.answer(1);
+    world.append(3);
+    world.submit(10);
+    world.step(Input::LiveBookies(2));
+    world.step(Input::Health(Health::QuorumLost));
+    assert_eq!(world.op, None, "a new ledger gets a moment");
+    world.step(Input::RestoreDue);
+    assert_eq!(world.op, Some(Effect::Roll { drain: false }));
 }
 
 #[test]

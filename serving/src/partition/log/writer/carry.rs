@@ -66,15 +66,12 @@ impl LogWriter {
                     self.start(ledgers::create(opening, self.next_seq(), base).boxed());
                 }
                 Effect::Roll { drain } => {
-                    let config = &self.opening.parts.config;
-                    let drain = if drain { config.roll_drain } else { Duration::ZERO };
-                    let opening = Arc::clone(&self.opening);
+                    let (opening, drain) = (Arc::clone(&self.opening), self.drain(drain));
                     let leaving = self.leave_for_step();
                     self.start(ledgers::roll(opening, leaving, drain).boxed());
                 }
-                Effect::Close => {
-                    let opening = Arc::clone(&self.opening);
-                    let drain = opening.parts.config.roll_drain;
+                Effect::Close { drain } => {
+                    let (opening, drain) = (Arc::clone(&self.opening), self.drain(drain));
                     let leaving = self.leave_for_step();
                     self.start(ledgers::close(opening, leaving, drain).boxed());
                 }
@@ -105,6 +102,10 @@ impl LogWriter {
                 }
             }
         }
+    }
+
+    fn drain(&self, drain: bool) -> Duration {
+        if drain { self.opening.parts.config.roll_drain } else { Duration::ZERO }
     }
 
     fn next_seq(&self) -> u32 {

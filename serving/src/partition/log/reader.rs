@@ -107,7 +107,11 @@ impl LogReader {
                 None => self.locate(&source, from).await?,
                 Some(first) => first,
             };
-            let found = self.read_on(&source, entry, from, max_bytes).await?;
+            let mut found = self.read_on(&source, entry, from, max_bytes).await?;
+            // A ledger that somebody else has closed holds more than this opening knows: what is read there now could
+            // not be read on from here, and whoever asked would be told that its place is out of range (P1).
+            let end = self.ends().high_watermark;
+            found.retain(|entry| entry.end() <= end);
             if !found.is_empty() {
                 return Ok(found);
             }

@@ -5,6 +5,7 @@ use geminga_proto::entry::Attributes;
 use geminga_proto::ids::{EntryId, Offset};
 
 use super::{LogReader, ReadEntry, ReadError, Source, batches};
+use crate::partition::log::Ends;
 
 /// Headers read at once when scanning: about this many bytes.
 const SCAN_BYTES: usize = 64 * 1024;
@@ -79,14 +80,15 @@ impl LogReader {
         source: &Source,
         timestamp_ms: i64,
     ) -> Result<Option<ReadEntry>, ReadError> {
-        let log_start = self.ends().log_start;
+        let Ends { log_start, high_watermark } = self.ends();
         let mut next = self.first(source, |a| a.running_max_timestamp >= timestamp_ms).await?;
         while next <= source.last {
             for entry in self.entries(source, next, source.last, SCAN_BYTES, Some(0)).await? {
                 let id = entry.position.entry;
                 next = id.next();
                 let late = entry.attributes.max_timestamp >= timestamp_ms;
-                let there = batches(entry).is_some_and(|b| b.end() > log_start);
+                let there = batches(entry)
+                    .is_some_and(|b| b.end() > log_start && b.end() <= high_watermark);
                 if late && there {
                     let read = self.entries(source, id, id, 0, None).await?;
                     return Ok(read.into_iter().next().and_then(batches));

@@ -145,3 +145,31 @@ async fn ends_of_closed_segments_are_remembered() {
     let ends: Vec<_> = stored.iter().map(|s| s.end_offset).collect();
     assert_eq!(ends, [Some(Offset(4)), Some(Offset(8)), Some(Offset(12))]);
 }
+
+/// P1: a deposed owner that does not know it yet gives out nothing that it could not be asked for next.
+#[tokio::test(start_paused = true)]
+async fn a_reader_never_passes_the_high_watermark_of_its_owner() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let mut parts = cluster.log_parts(1);
+    parts.config.tail_bytes = 0;
+    let mut old = Owner::open_with(&parts, spec(&topic, 1)).await;
+    old.append(2);
+    old.all_acked().await;
+    // Durable, while the answers are lost.
+    cluster.bookies.set_all(Mode::Mute);
+    old.append(1);
+    old.append(1);
+    old.pass(Duration::from_millis(500)).await;
+    cluster.bookies.set_all(Mode::Up);
+    let new = Owner::open(&cluster, &topic, 2, 2).await;
+    assert_eq!((old.high_watermark, new.high_watermark), (Offset(2), Offset(4)));
+    // The metadata is read again because nobody answers; it says where the new owner closed the ledger.
+    cluster.bookies.set_all(Mode::Stopped);
+    assert!(old.reader.read(Offset(0), 1_000).await.is_err());
+    cluster.bookies.set_all(Mode::Up);
+    let read = old.reader.read(Offset(0), 1_000).await.unwrap();
+    assert_eq!(read.last().unwrap().end(), Offset(2));
+    assert_eq!(old.reader.by_time(20).await.unwrap(), None);
+}

@@ -28,7 +28,7 @@ use crate::groups::view::ShardPlacement;
 use crate::ownership::coordinator;
 use crate::ownership::registration::{Identity, Registration};
 use crate::ownership::topology::Topology;
-use crate::partition::log::{LogConfig, LogParts};
+use crate::partition::log::{LogConfig, LogParts, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
@@ -144,6 +144,7 @@ impl Broker {
             ledgers: parts.ledgers.clone(),
             me: parts.id,
             tasks: tasks.clone(),
+            tails: Tails::new(config.log.all_tails_bytes),
             config: config.log.clone(),
         };
         let partitions = Partitions::start(PartitionsParts {

@@ -16,6 +16,7 @@ mod reader;
 mod replay;
 mod segments;
 mod tail;
+mod tails;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::topics::quorum::Quorum;
 
 pub use crate::statelog::log::SnapshotWanted;
 pub use reader::{LogReader, ReadError};
+pub use tails::Tails;
 pub use writer::LogWriter;
 
 /// What every log of a broker is made from.
@@ -51,6 +53,8 @@ pub struct LogParts {
     pub me: BrokerId,
     /// When they are told to stop, every opening ends with [`Lost::Stopping`].
     pub tasks: Tasks,
+    /// The bound on recent entries in memory, of all partitions together.
+    pub tails: Tails,
     /// Limits.
     pub config: LogConfig,
 }
@@ -60,6 +64,8 @@ pub struct LogParts {
 pub struct LogConfig {
     /// Most payload bytes of recent entries kept in memory for readers, for each partition. Default 8 MiB.
     pub tail_bytes: usize,
+    /// The same for all partitions together. Default 512 MiB.
+    pub all_tails_bytes: usize,
     /// Most payload bytes appended and not acknowledged, for each partition. Default 32 MiB, minimum one entry.
     pub outstanding_bytes: usize,
     /// A snapshot is due after this many payload bytes (P4). Default 32 MiB.
@@ -82,6 +88,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             tail_bytes: 8 * 1024 * 1024,
+            all_tails_bytes: 512 * 1024 * 1024,
             outstanding_bytes: 32 * 1024 * 1024,
             snapshot_bytes: 32 * 1024 * 1024,
             snapshot_entries: 65_536,

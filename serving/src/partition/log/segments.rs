@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::tail::Tail;
+use super::tails::Tails;
 use super::{Ends, ReadEntry};
 
 /// One ledger of the log.
@@ -32,6 +33,8 @@ struct State {
     /// In log order; base offsets never fall. Of equal ones only the last can hold records.
     segments: Vec<Segment>,
     tail: Tail,
+    /// The tail is in the ring of [`Tails`], or about to be put there.
+    joined: bool,
     max_timestamp: i64,
 }
 
@@ -40,12 +43,22 @@ struct State {
 pub(super) struct Segments {
     state: Mutex<State>,
     high_watermark: watch::Sender<Offset>,
+    /// The bound on all tails.
+    tails: Tails,
 }
 
 impl Segments {
-    pub(super) fn new(ends: Ends, max_timestamp: i64, segments: Vec<Segment>, tail: Tail) -> Self {
-        let state = State { log_start: ends.log_start, segments, tail, max_timestamp };
-        Self { state: Mutex::new(state), high_watermark: watch::Sender::new(ends.high_watermark) }
+    pub(super) fn new(
+        ends: Ends,
+        max_timestamp: i64,
+        segments: Vec<Segment>,
+        tail: Tail,
+        tails: Tails,
+    ) -> Self {
+        let log_start = ends.log_start;
+        let state = State { log_start, segments, tail, joined: false, max_timestamp };
+        let high_watermark = watch::Sender::new(ends.high_watermark);
+        Self { state: Mutex::new(state), high_watermark, tails }
     }
 
     pub(super) fn ends(&self) -> Ends {
@@ -65,15 +78,35 @@ impl Segments {
     }
 
     /// The newest segment acknowledged up to `lac`, which makes these entries readable.
-    pub(super) fn committed(&self, entries: Vec<ReadEntry>, high_watermark: Offset) {
+    pub(super) fn committed(self: &Arc<Self>, entries: Vec<ReadEntry>, high_watermark: Offset) {
         let mut state = self.state.lock();
+        let before = state.tail.bytes();
         for entry in entries {
             state.max_timestamp = state.max_timestamp.max(entry.max_timestamp);
             state.tail.push(entry);
         }
+        let after = state.tail.bytes();
+        let joins = after > 0 && !std::mem::replace(&mut state.joined, after > 0);
         drop(state);
+        if joins {
+            self.tails.join(Arc::downgrade(self));
+        }
+        self.tails.shrank(before.saturating_sub(after));
+        self.tails.grew(after.saturating_sub(before));
         self.high_watermark
             .send_if_modified(|now| std::mem::replace(now, high_watermark) != high_watermark);
+    }
+
+    /// Forgets recent entries, `bytes` of them or all; whether there are more.
+    pub(super) fn forget(&self, bytes: usize) -> bool {
+        let mut state = self.state.lock();
+        let before = state.tail.bytes();
+        state.tail.forget(bytes);
+        let after = state.tail.bytes();
+        state.joined = after > 0;
+        drop(state);
+        self.tails.shrank(before - after);
+        after > 0
     }
 
     /// The newest segment's ledger may be read up to here.
@@ -138,5 +171,11 @@ impl Segments {
     /// [`Tail::by_time`].
     pub(super) fn recent_by_time(&self, timestamp_ms: i64) -> Option<ReadEntry> {
         self.state.lock().tail.by_time(timestamp_ms)
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.tails.shrank(self.state.get_mut().tail.bytes());
     }
 }

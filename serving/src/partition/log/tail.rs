@@ -22,12 +22,23 @@ impl Tail {
         Self { entries: VecDeque::new(), bytes: 0, max_bytes, max_timestamp_before }
     }
 
+    /// Payload bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds the next entry and forgets the oldest beyond the bound.
     pub(super) fn push(&mut self, entry: ReadEntry) {
         debug_assert!(self.entries.back().is_none_or(|last| last.end() == entry.first_offset));
         self.bytes += entry.payload.len();
         self.entries.push_back(entry);
-        while self.bytes > self.max_bytes
+        self.forget(self.bytes.saturating_sub(self.max_bytes));
+    }
+
+    /// Forgets the oldest entries, at least `bytes` of them where there are so many.
+    pub(super) fn forget(&mut self, bytes: usize) {
+        let keep = self.bytes.saturating_sub(bytes);
+        while self.bytes > keep
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.payload.len();

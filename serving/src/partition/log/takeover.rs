@@ -41,7 +41,9 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     let ends = Ends { log_start, high_watermark: next_offset };
     let tail = Tail::new(parts.config.tail_bytes, end.running_max_timestamp);
     let segments = stored.iter().map(|s| view(s, &closed)).collect();
-    let segments = Arc::new(Segments::new(ends, end.running_max_timestamp, segments, tail));
+    let segments =
+        Segments::new(ends, end.running_max_timestamp, segments, tail, parts.tails.clone());
+    let segments = Arc::new(segments);
     let reader = LogReader::new(parts.ledgers.clone(), Arc::clone(&segments));
     let newest = stored.last().map(|s| s.seq);
     let term = opening.term;

@@ -17,7 +17,7 @@ use geminga_runtime::{ManualClock, SeededRandom, Tasks};
 pub(crate) use bookies::{MemoryBookies, Mode};
 pub(crate) use store::{Fault, FaultyStore};
 
-use super::log::{LogConfig, LogParts};
+use super::log::{LogConfig, LogParts, Tails};
 use crate::ownership::topology::Topic;
 use crate::topics::config::Settings;
 use crate::topics::quorum::Quorum;
@@ -65,6 +65,7 @@ impl TestCluster {
             ledgers: LedgerClient::new(parts),
             me: BrokerId(id),
             tasks: self.tasks.child("logs"),
+            tails: Tails::new(usize::MAX),
             config: LogConfig::default(),
         }
     }

@@ -22,7 +22,8 @@ pub(super) struct Decision {
 /// Guards of one transaction, with one left for the office.
 const MAX_GUARDS: usize = caps::MAX_METADATA_TXN_OPS - 1;
 
-/// Splits changes into transactions. Changes of a topic that has just vanished from the view are dropped.
+/// Splits changes into transactions. Changes are dropped where the view has moved on since they were made: topics that
+/// have vanished, chunks that name other owners by now. The next step makes them anew.
 pub(super) fn decisions(
     changes: &[Change],
     topology: &Topology,
@@ -37,7 +38,7 @@ pub(super) fn decisions(
     let mut batch = Batch::default();
     for ((topic, chunk), changes) in by_chunk {
         let Some(topic) = topology.topic_by_id(topic) else { continue };
-        let part = Part::new(&topic, chunk, &changes, topology, live);
+        let Some(part) = Part::new(&topic, chunk, &changes, topology, live) else { continue };
         if !batch.has_room_for(&part) {
             batches.push(std::mem::take(&mut batch).into_decision());
         }
@@ -59,13 +60,15 @@ struct Part {
 }
 
 impl Part {
+    /// `None`: the chunk is not what the changes were made from. Its version would let them through all the same, and a term
+    /// that somebody else was given would be given out twice.
     fn new(
         topic: &Topic,
         chunk: u32,
         changes: &[&Change],
         topology: &Topology,
         live: &BTreeSet<BrokerId>,
-    ) -> Self {
+    ) -> Option<Self> {
         let key = keys::assign(topic.id, chunk);
         let stands = topology.chunk(topic.id, chunk);
         let mut guards = vec![match &stands {
@@ -82,7 +85,10 @@ impl Part {
         let (mut dead, mut moves) = (BTreeSet::new(), BTreeMap::new());
         for change in changes {
             let PartitionIndex(partition) = change.partition;
-            owners[(partition - first) as usize] = change.after;
+            let owner = owners.get_mut((partition - first) as usize)?;
+            if std::mem::replace(owner, change.after) != change.before {
+                return None;
+            }
             let cause = match change.before.broker {
                 None => "new",
                 Some(before) if live.contains(&before) => "balance",
@@ -98,7 +104,7 @@ impl Part {
             .map(|o| record::Assignment { broker: o.broker, term: o.term })
             .collect();
         let value = record::Assign { partitions }.encode();
-        Self { guards, dead, key, value, moves }
+        Some(Self { guards, dead, key, value, moves })
     }
 }
 

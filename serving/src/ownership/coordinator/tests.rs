@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use geminga_metastore::record::{Assign, Topic as Record};
 use geminga_metastore::{Guard, MemoryStore, MetaStore, Txn, TxnOutcome, keys, record};
-use geminga_proto::ids::{BrokerId, Term, TopicId};
+use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use geminga_runtime::Tasks;
 
-use super::{Coordinator, Decision, Liveness, Office, Parts, start};
+use super::{Coordinator, Decision, Liveness, Office, Parts, decisions, start};
+use crate::ownership::assignment::{Change, Ownership};
 use crate::ownership::registration::{Identity, Registration, Standing};
 use crate::ownership::topology::Topology;
 
@@ -227,4 +228,36 @@ async fn a_stale_coordinator_writes_nothing() {
     assert!(!committed);
     assert!(stale.office.is_none(), "it has seen that it is none any more");
     assert!(store.get(&key).await.unwrap().is_none());
+}
+
+/// The view may move on between a plan and its transactions. The version that guards these is then of an assignment that
+/// the plan has not seen, and would let one term through for two brokers, of which neither could take the partition over.
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_the_view_has_overtaken_changes_nothing() {
+    let store = MemoryStore::new();
+    create(&store, 1).await;
+    let (node, _) = Node::registered(&store, 1).await;
+    let owned = |id, term| Ownership { broker: Some(BrokerId(id)), term: Term(term) };
+    let put = |id, term| {
+        let owner = record::Assignment { broker: Some(BrokerId(id)), term: Term(term) };
+        Txn::new().put(keys::assign(topic_id(), 0), Assign { partitions: vec![owner] }.encode())
+    };
+    store.txn(put(1, 5)).await.unwrap();
+    let change = Change {
+        topic: topic_id(),
+        partition: PartitionIndex(0),
+        before: owned(1, 5),
+        after: owned(3, 6),
+    };
+    let live = [BrokerId(3)].into();
+    let sees = async |term| {
+        let seen = |view: &Topology| view.owner(topic_id(), PartitionIndex(0));
+        let seen = |view: &Topology| seen(view).filter(|o| o.term == Term(term));
+        node.topology.wait_for(LIMIT, seen).await.expect("seen");
+    };
+    sees(5).await;
+    assert_eq!(decisions(&[change], &node.topology, &live).len(), 1);
+    store.txn(put(2, 6)).await.unwrap();
+    sees(6).await;
+    assert_eq!(decisions(&[change], &node.topology, &live).len(), 0);
 }

@@ -162,7 +162,8 @@ impl LogReader {
         Ok(Source { reader, last, segment })
     }
 
-    /// Entries of one ledger. A member may have been replaced by a repair: then the metadata is read once more.
+    /// Entries of one ledger. Members may have been replaced by a repair: what those of old metadata do not deliver, or say that
+    /// they never had, is asked for by the present one before it counts (RD3, M8).
     async fn entries(
         &self,
         source: &Source,
@@ -172,21 +173,18 @@ impl LogReader {
         prefix: Option<u32>,
     ) -> Result<Vec<Entry>, ReadError> {
         use geminga_ledger::ReadError as Error;
-        match source.reader.read(from, to, max_bytes, prefix).await {
-            Ok(entries) => Ok(entries),
-            Err(Error::Unavailable { .. }) => {
-                let again = self.refresh(source.segment.clone()).await?;
-                let read = again.reader.read(from, to, max_bytes, prefix).await;
-                read.map_err(|error| match error {
-                    Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
-                    Error::DataLoss { .. } => ReadError::Damaged(error.to_string()),
-                })
-            }
-            Err(error @ Error::DataLoss { .. }) => {
-                tracing::error!(%error, "committed entries are lost");
-                Err(ReadError::Damaged(error.to_string()))
-            }
+        if let Ok(entries) = source.reader.read(from, to, max_bytes, prefix).await {
+            return Ok(entries);
         }
+        let again = self.refresh(source.segment.clone()).await?;
+        let read = again.reader.read(from, to, max_bytes, prefix).await;
+        read.map_err(|error| match error {
+            Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
+            Error::DataLoss { .. } => {
+                tracing::error!(%error, "committed entries are lost");
+                ReadError::Damaged(error.to_string())
+            }
+        })
     }
 
     /// Batches of `source` from `entry` on that end after `from`, from one read that has any.

@@ -1,5 +1,7 @@
 //! Reading from ledgers, across segments, by offset and by time.
 
+use geminga_metastore::Txn;
+
 use super::*;
 use crate::partition::testing::Mode;
 
@@ -99,4 +101,34 @@ async fn the_high_watermark_can_be_followed() {
     owner.all_acked().await;
     watch.changed().await.unwrap();
     assert_eq!(*watch.borrow(), Offset(4));
+}
+
+/// RD3: what members say that a repair has replaced is no data loss.
+#[tokio::test(start_paused = true)]
+async fn data_loss_is_judged_by_present_metadata() {
+    let cluster = TestCluster::new(6);
+    let topic = cluster.create_topic("flights", 1).await;
+    for number in 4..=6 {
+        cluster.bookies.register(number, false);
+    }
+    for term in 1..=2 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        owner.append(1);
+        owner.all_acked().await;
+    }
+    let owner = Owner::open(&cluster, &topic, 3, 3).await;
+    let ledgers = cluster.log_parts(1).ledgers;
+    let ledger = cluster.stored_segments(topic.id, 0).await[0].ledger;
+    let (good, _) = ledgers.metadata(ledger).await.unwrap().unwrap();
+    // Members that never had anything.
+    let mut bad = good.clone();
+    for (number, member) in (4..).zip(&mut bad.fragments[0].ensemble) {
+        member.bookie = format!("bookie-{number}").parse().unwrap();
+    }
+    let key = geminga_metastore::keys::ledger(ledger);
+    cluster.store.txn(Txn::new().put(&key, bad.encode())).await.unwrap();
+    let lost = owner.reader.read(Offset(0), 1).await;
+    assert!(matches!(lost, Err(ReadError::Damaged(_))), "{lost:?}");
+    cluster.store.txn(Txn::new().put(&key, good.encode())).await.unwrap();
+    assert_eq!(read_all(&owner.reader).await.len(), 2);
 }

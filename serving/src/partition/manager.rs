@@ -45,13 +45,17 @@ const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// How long what is on its way may take when a partition moves. The new owner seals the log, so nothing wrong is
 /// acknowledged meanwhile; without it every move would leave unknown outcomes.
 const MOVE_GRACE: Duration = Duration::from_secs(1);
+/// Partitions that were not used for so long are closed when others need their place.
+const QUIET: Duration = Duration::from_secs(60);
+/// So many of them at a time.
+const CLOSED_AT_ONCE: usize = 64;
 /// How much longer than its deadline an end may take.
 const END_SLACK: Duration = Duration::from_secs(1);
 
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Most partitions that are open at one time. Default 20,000.
+    /// Most partitions that are open at one time; beyond it those that nobody uses make room. Default 20,000.
     pub max_open: usize,
     /// Most bytes of batches accepted and not answered, for each partition. Default 32 MiB, minimum one batch.
     pub partition_queue_bytes: usize,
@@ -131,8 +135,33 @@ impl Table {
         if self.slots.len() < max_open {
             return Ok(());
         }
+        if self.close_quiet(now) > 0 {
+            let why = "partitions that nobody uses are closed to make room: try again";
+            return Err(ApiError::new(Reason::NotReady, why));
+        }
         let why = format!("this broker has {max_open} partitions open, its limit: add a broker");
         Err(ApiError::new(Reason::Overloaded, why))
+    }
+
+    /// Closes the partitions that were not used for longest, or waits for those that are closing; how many.
+    fn close_quiet(&self, now: Instant) -> usize {
+        let closing = |slot: &&Slot| matches!(*slot.phase.borrow(), Phase::Closing(_));
+        let closing = self.slots.values().filter(closing).count();
+        if closing > 0 {
+            return closing;
+        }
+        let since = |(key, slot): (&Key, &Slot)| Some((slot.quiet_since()?, *key));
+        let mut quiet: Vec<(Instant, Key)> = self.slots.iter().filter_map(since).collect();
+        quiet.retain(|(since, _)| now.saturating_duration_since(*since) >= QUIET);
+        quiet.sort_unstable_by_key(|(since, _)| *since);
+        quiet.truncate(CLOSED_AT_ONCE);
+        for (_, key) in &quiet {
+            let slot = &self.slots[key];
+            let why =
+                format!("partition {} of {} made room for others: try again", key.1, slot.name);
+            slot.close(moved(ApiError::new(Reason::NotReady, why)));
+        }
+        quiet.len()
     }
 }
 
@@ -220,7 +249,10 @@ impl Partitions {
                 let mut phase = self.slot(topic, partition)?;
                 let seen = phase.wait_for(|phase| !matches!(phase, Phase::Opening)).await;
                 match seen.map(|phase| phase.clone()) {
-                    Ok(Phase::Open(handle)) => return Ok(handle),
+                    Ok(Phase::Open(handle)) => {
+                        handle.touch();
+                        return Ok(handle);
+                    }
                     Ok(Phase::Failed { error, .. }) => return Err(error),
                     Ok(Phase::Opening | Phase::Closing(_) | Phase::Ended(_)) | Err(_) => {
                         ended(phase).await;

@@ -75,7 +75,7 @@ impl Owner {
         close: watch::Receiver<Option<Closing>>,
         answer_wait: Duration,
     ) -> Self {
-        let (queue, inbox) = (Queue::default(), Vec::with_capacity(TAKE));
+        let (queue, inbox) = (Queue::default(), Vec::new());
         Self { writer, term, queue, mailbox, inbox, close, answer_wait }
     }
 

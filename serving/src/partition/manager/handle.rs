@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use super::slot::Phase;
 use crate::ownership::topology::Topic;
@@ -29,6 +31,8 @@ pub(in crate::partition) struct Handle {
     /// Bytes accepted and not answered, of this partition and of all.
     pub(super) rooms: [Arc<Semaphore>; 2],
     pub(super) phase: watch::Receiver<Phase>,
+    /// When it was asked for last, or written to.
+    pub(super) used: Mutex<Instant>,
 }
 
 impl fmt::Debug for Handle {
@@ -47,6 +51,7 @@ impl Appender for Handle {
     }
 
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
+        self.touch();
         produce::check(&self.topic, &batch)?;
         let room = self.take_room(produce::cost(&batch)).await?;
         // The mailbox closes with the opening.
@@ -58,6 +63,11 @@ impl Appender for Handle {
 }
 
 impl Handle {
+    /// Somebody uses it.
+    pub(super) fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
     /// The partition's room first: a partition that stands still keeps only its own part of the common room.
     async fn take_room(&self, cost: u32) -> Result<[OwnedSemaphorePermit; 2], ApiError> {
         let take = async {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
@@ -99,6 +100,7 @@ impl Life {
             mailbox,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             phase: self.phase.subscribe(),
+            used: Mutex::new(Instant::now()),
         });
         // Told to close meanwhile: the owner's task sees that first of all.
         self.phase.send_if_modified(|phase| {

@@ -83,6 +83,14 @@ impl Slot {
         }
     }
 
+    /// Since when an open one was not used.
+    pub(super) fn quiet_since(&self) -> Option<Instant> {
+        match &*self.phase.borrow() {
+            Phase::Open(handle) => Some(*handle.used.lock()),
+            Phase::Opening | Phase::Closing(_) | Phase::Ended(_) | Phase::Failed { .. } => None,
+        }
+    }
+
     /// Failures in a row up to now.
     pub(super) fn failures(&self) -> u32 {
         match &*self.phase.borrow() {

@@ -150,3 +150,39 @@ async fn a_shutdown_ends_at_its_deadline() {
     assert!(begun.elapsed() < Duration::from_secs(4));
     assert_eq!(reason(pending.await), Reason::Unknown);
 }
+
+/// More partitions than may be open are served in turn, whoever is in use keeps its place.
+#[tokio::test(start_paused = true)]
+async fn partitions_that_nobody_uses_make_room() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 3).await;
+    for partition in 0..3 {
+        cluster.assign(topic.id, partition, 1, 1).await;
+    }
+    let rig = Rig { cluster, topic };
+    let config = Config { max_open: 2, ..Config::default() };
+    let broker = rig.broker_on(1, Arc::new(rig.cluster.store.clone()), config).await;
+    broker.sees_term(1).await;
+    let appender = async |partition| {
+        broker.partitions.appender(Arc::clone(&broker.topic), PartitionIndex(partition)).await
+    };
+    broker.produce("a").await.unwrap();
+    let busy = appender(1).await.unwrap();
+    assert_eq!(reason(appender(2).await), Reason::Overloaded, "both were just used");
+    tokio::time::sleep(QUIET).await;
+    busy.append(batch_of("b")).await.unwrap().await.unwrap();
+    assert_eq!(reason(appender(2).await), Reason::NotReady, "room is being made");
+    let third = async {
+        while appender(2).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, third).await.expect("there is room soon");
+    assert!(busy.is_open());
+    assert!(!broker.partitions.is_open(broker.topic.id, P0));
+    tokio::time::sleep(QUIET).await;
+    while broker.produce("c").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(broker.all().await.len(), 2, "and what was closed is there again");
+}

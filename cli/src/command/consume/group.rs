@@ -36,16 +36,18 @@ pub(super) async fn consume(
     let ended = {
         let mut done = pin!(until_committed(client, group, &args.topic, end));
         loop {
-            tokio::select! {
-                event = consumer.next() => {
-                    if let Err(failure) =
-                        on_event(event?, &mut consumer, &mut printer, commit_starts).await
-                    {
-                        break Err(failure);
-                    }
-                }
+            let event = tokio::select! {
+                event = consumer.next() => event,
                 done = &mut done => break done,
                 failure = interrupted() => break Err(failure),
+            };
+            // What was read is printed and committed before anything else, unless the user has lost patience with that.
+            let handled = tokio::select! {
+                handled = handle(event, &mut consumer, &mut printer, commit_starts) => handled,
+                failure = interrupted() => Err(failure),
+            };
+            if let Err(failure) = handled {
+                break Err(failure);
             }
         }
     };
@@ -82,13 +84,13 @@ async fn until_committed(
 }
 
 /// Prints one event and what is there beside it, and commits.
-async fn on_event(
-    first: Event,
+async fn handle(
+    first: Result<Event, Error>,
     consumer: &mut Consumer,
     printer: &mut Printer,
     commit_starts: bool,
 ) -> Result<(), Failure> {
-    let mut next = Some(first);
+    let mut next = Some(first?);
     for left in (0..EVENTS).rev() {
         match next.take() {
             Some(Event::Records(records)) => printer.add(&records, None)?,

@@ -477,7 +477,7 @@ impl Consumer {
             if let Some(known) = self.positions.get(&from).filter(|_| resumed) {
                 // The server starts at what is committed: go on where we are.
                 position = *known;
-                position.reopened();
+                position.reopened(assigned.start_offset);
                 if position.next() != assigned.start_offset {
                     self.outbox.push_back(seek_to(&from, position.next()));
                 }

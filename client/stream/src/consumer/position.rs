@@ -30,9 +30,10 @@ impl Position {
         self.next = offset;
     }
 
-    /// A fresh stream that was asked for exactly this position has nothing old on its way.
-    pub(crate) fn reopened(&mut self) {
-        self.stale_from = None;
+    /// A fresh stream begins at `start`. When that is further on (the caller committed more than it read), what comes from
+    /// there is not next until the server has heard where to go on.
+    pub(crate) fn reopened(&mut self, start: i64) {
+        self.stale_from = (self.next < start).then_some(start);
     }
 
     /// What of `records`, which end before `next_offset`, comes next; `None` when nothing of this answer does.
@@ -107,7 +108,12 @@ mod tests {
         assert_eq!(accept(&mut position, 9..12), None);
         assert_eq!(accept(&mut position, 20..21), Some(vec![20]));
         position.seek(1);
-        position.reopened();
+        position.reopened(1);
         assert_eq!(accept(&mut position, 1..2), Some(vec![1]));
+        position.reopened(0);
+        assert_eq!(accept(&mut position, 0..3), Some(vec![2]));
+        position.reopened(9);
+        assert_eq!(accept(&mut position, 9..12), None, "it would skip what is before");
+        assert_eq!(accept(&mut position, 3..9), Some(vec![3, 4, 5, 6, 7, 8]));
     }
 }

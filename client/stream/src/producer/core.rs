@@ -22,6 +22,12 @@ use crate::error::Error;
 /// Decompressed bytes of one of our own batches: what its builder let in.
 const OWN_BATCH_BYTES: usize = 2 * geminga_proto::caps::MAX_BATCH_BYTES;
 
+/// What an element takes of a message beside its batch and its topic's name.
+const ELEMENT_BYTES: usize = 32;
+/// How long after its delivery timeout the answer to a batch is still waited for, before its stream is given up: longer
+/// than a broker takes to say that it does not know. Giving up costs other partitions a repetition.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// What the core needs to know of the producer's settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
@@ -70,6 +76,7 @@ pub(crate) struct Element {
 #[derive(Debug)]
 struct Batch<W> {
     bytes: geminga_records::Batch,
+    /// None once they have been told that it took too long; then it is not sent again.
     waiters: Vec<W>,
     born: Instant,
     /// The id under which it is on its way.
@@ -156,12 +163,19 @@ impl<W> Lane<W> {
             return;
         }
         let Some(Failed { error, pause }) = self.failed.take() else { return };
-        self.last_error = Some(error);
         self.restart = true;
         if pause {
-            self.failures = self.failures.saturating_add(1);
-            self.resume_at = Some(now + backoff::pause(self.failures, random));
+            self.wait(error, random, now);
+        } else {
+            self.last_error = Some(error);
         }
+    }
+
+    /// Sends nothing for a while, which grows with the failures in a row.
+    fn wait(&mut self, error: Error, random: &dyn Random, now: Instant) {
+        self.last_error = Some(error);
+        self.failures = self.failures.saturating_add(1);
+        self.resume_at = Some(now + backoff::pause(self.failures, random));
     }
 
     fn timed_out(&self, after: Duration) -> Error {
@@ -302,7 +316,8 @@ impl<W> Core<W> {
         })
     }
 
-    /// Batches to be sent now, about `budget` bytes of them. Without acknowledgements they end here.
+    /// Batches to be sent now, at most `budget` bytes of them unless one alone is larger. Without acknowledgements they end
+    /// here.
     pub(crate) fn collect(
         &mut self,
         budget: usize,
@@ -315,21 +330,21 @@ impl<W> Core<W> {
         let round: Vec<usize> =
             self.busy.range(cursor..).chain(self.busy.range(..cursor)).copied().collect();
         for at in round {
-            if bytes >= budget {
-                self.cursor = at;
-                break;
-            }
-            while bytes < budget {
-                let Some(element) = self.send_next(at, now, done) else { break };
-                bytes += element.batch.len();
-                elements.push(element);
+            while let Some(more) = self.next_bytes(at, now, done) {
+                if !elements.is_empty() && bytes + more > budget {
+                    self.cursor = at;
+                    return elements;
+                }
+                bytes += more;
+                elements.extend(self.send_next(at, done));
             }
             self.rest(at);
         }
         elements
     }
 
-    fn send_next(&mut self, at: usize, now: Instant, done: &mut Vec<Done<W>>) -> Option<Element> {
+    /// What the next element of a lane takes of a message, if one may be sent now.
+    fn next_bytes(&mut self, at: usize, now: Instant, done: &mut Vec<Done<W>>) -> Option<usize> {
         let rules = &self.rules;
         let lane = &mut self.lanes[at];
         if !lane.may_send(rules, now) {
@@ -340,6 +355,14 @@ impl<W> Core<W> {
             lane.seal(done);
             self.pending -= done.len() - before;
         }
+        let batch = lane.queue.get(lane.on_the_way)?;
+        Some(batch.bytes.len() + lane.topic.len() + ELEMENT_BYTES)
+    }
+
+    /// The element that [`Core::next_bytes`] measured.
+    fn send_next(&mut self, at: usize, done: &mut Vec<Done<W>>) -> Option<Element> {
+        let rules = &self.rules;
+        let lane = &mut self.lanes[at];
         let place = lane.on_the_way;
         let batch = lane.queue.get_mut(place)?;
         let id = self.next_id;
@@ -355,6 +378,7 @@ impl<W> Core<W> {
         lane.resume_at = None;
         if rules.acks_none {
             let batch = lane.queue.remove(place).expect("it is there");
+            lane.failures = 0;
             self.pending -= batch.waiters.len();
             let ack = Ack {
                 topic: Arc::clone(&lane.topic),
@@ -416,47 +440,48 @@ impl<W> Core<W> {
         self.rest(at);
     }
 
-    /// The stream broke: everything on its way has the answer *unknown*.
+    /// The stream broke, or could not be opened: everything on its way has the answer *unknown*, and everything that was to
+    /// be sent waits a while.
     pub(crate) fn on_stream_lost(&mut self, error: &Error, now: Instant) {
-        for at in std::mem::take(&mut self.attempts).into_values() {
+        self.attempts.clear();
+        for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
-            if lane.on_the_way == 0 {
-                continue;
+            lane.queue.retain(|batch| !batch.waiters.is_empty());
+            if lane.on_the_way > 0 {
+                for batch in &mut lane.queue {
+                    batch.attempt = None;
+                }
+                lane.on_the_way = 0;
+                lane.failed = Some(Failed { error: error.clone(), pause: true });
+                lane.settle(&*self.random, now);
+            } else {
+                lane.wait(error.clone(), &*self.random, now);
             }
-            for batch in &mut lane.queue {
-                batch.attempt = None;
-            }
-            lane.on_the_way = 0;
-            lane.failed = Some(Failed { error: error.clone(), pause: true });
-            lane.settle(&*self.random, now);
+            self.rest(at);
         }
     }
 
-    /// Ends what has waited for too long. Returns whether something of it is on its way: then nobody answers on that
-    /// stream, and it must be given up first, with [`Core::on_stream_lost`].
+    /// Ends what has waited for too long; what is on its way then keeps its place until it is answered, so that there
+    /// are never two attempts. Returns whether that has taken too long as well: then nobody answers on that stream, and
+    /// it must be given up, with [`Core::on_stream_lost`].
     pub(crate) fn expire(&mut self, now: Instant, done: &mut Vec<Done<W>>) -> bool {
         let timeout = self.rules.delivery_timeout;
         let before = done.len();
         let mut stuck = false;
         for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
-            while let Some(batch) = lane.queue.front()
-                && batch.born + timeout <= now
-            {
-                if lane.on_the_way > 0 {
-                    stuck = true;
-                    break;
+            let error = lane.timed_out(timeout);
+            lane.queue.retain_mut(|batch| {
+                if batch.born + timeout > now {
+                    return true;
                 }
-                let error = lane.timed_out(timeout);
-                let batch = lane.queue.pop_front().expect("it is there");
-                fail_all(batch.waiters, &error, done);
-            }
+                fail_all(std::mem::take(&mut batch.waiters), &error, done);
+                stuck |= batch.attempt.is_some() && batch.born + timeout + STUCK <= now;
+                batch.attempt.is_some()
+            });
             let overdue = lane.open.as_ref().is_some_and(|open| open.born + timeout <= now);
-            if overdue && lane.queue.is_empty() {
-                let error = lane.timed_out(timeout);
-                if let Some(open) = lane.open.take() {
-                    fail_all(open.waiters, &error, done);
-                }
+            if overdue && let Some(open) = lane.open.take() {
+                fail_all(open.waiters, &error, done);
             }
             self.rest(at);
         }
@@ -494,8 +519,10 @@ impl<W> Core<W> {
     /// When a batch will have waited for too long.
     pub(crate) fn overdue_at(&self) -> Option<Instant> {
         let of = |lane: &Lane<W>| {
-            let oldest = lane.queue.front().map(|batch| batch.born);
-            oldest.or(lane.open.as_ref().map(|open| open.born))
+            let told = lane.queue.front().filter(|batch| batch.waiters.is_empty());
+            let oldest = lane.queue.iter().find(|batch| !batch.waiters.is_empty());
+            let oldest = oldest.map(|b| b.born).or(lane.open.as_ref().map(|open| open.born));
+            told.map(|batch| batch.born + STUCK).into_iter().chain(oldest).min()
         };
         let oldest = self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min();
         oldest.map(|born| born + self.rules.delivery_timeout)
@@ -516,9 +543,11 @@ fn fail_batch<W>(lane: &mut Lane<W>, place: usize, error: ApiError, done: &mut V
     let too_large = error.reason == Reason::MessageTooLarge;
     let pause = error.reason.retriable();
     let error = Error::from(error);
-    if !pause {
+    // Nobody waits for it any more.
+    let over = lane.queue.get(place).is_some_and(|batch| batch.waiters.is_empty());
+    if over || !pause {
         let mut batch = lane.queue.remove(place).expect("it is there");
-        match too_large.then(|| halves(&batch.bytes)).flatten() {
+        match (too_large && !over).then(|| halves(&batch.bytes)).flatten() {
             Some([first, second]) => {
                 let born = batch.born;
                 let middle = usize::try_from(first.header().record_count).unwrap_or(0);

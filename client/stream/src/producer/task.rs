@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryFutureExt};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use geminga_proto::caps;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
@@ -30,26 +30,38 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without anything to do, look again at least this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// One open stream.
+/// One stream.
 struct Stream {
     requests: mpsc::Sender<v1::ProduceRequest>,
     /// Opens the stream when it is first polled.
-    results: BoxStream<'static, Result<v1::ProduceResponse, Status>>,
+    answers: BoxStream<'static, Result<Answer, Status>>,
+    /// Nothing is handed over before: without acknowledgements it would count as sent.
+    open: bool,
+}
+
+/// What comes from the server.
+enum Answer {
+    /// The stream is open.
+    Open,
+    Results(v1::ProduceResponse),
 }
 
 impl Stream {
     fn open(channel: Channel) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let results = async move {
+        let answers = async move {
             StreamClient::new(channel)
                 .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
                 .produce(ReceiverStream::new(queue))
                 .await
         }
-        .map_ok(tonic::Response::into_inner)
+        .map_ok(|opened| {
+            let results = opened.into_inner().map_ok(Answer::Results);
+            futures::stream::iter([Ok(Answer::Open)]).chain(results)
+        })
         .try_flatten_stream()
         .boxed();
-        Self { requests, results }
+        Self { requests, answers, open: false }
     }
 }
 
@@ -57,7 +69,7 @@ impl Stream {
 enum Happened {
     Cancelled,
     /// A message, or the end of the stream.
-    Results(Option<Result<v1::ProduceResponse, Status>>),
+    Answered(Option<Result<Answer, Status>>),
     /// The stream has room for a message.
     Room,
     /// Something may have become ready, or overdue.
@@ -93,12 +105,19 @@ pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
                 tell(done);
                 return;
             }
-            Happened::Results(Some(Ok(response))) => shared.on_response(response),
-            Happened::Results(Some(Err(status))) => {
+            Happened::Answered(Some(Ok(Answer::Open))) => {
+                if let Some(opened) = &mut stream {
+                    opened.open = true;
+                }
+            }
+            Happened::Answered(Some(Ok(Answer::Results(response)))) => {
+                shared.on_response(response);
+            }
+            Happened::Answered(Some(Err(status))) => {
                 shared.on_lost(&Error::from_status(shared.client.server(), &status));
                 stream = None;
             }
-            Happened::Results(None) => {
+            Happened::Answered(None) => {
                 shared.on_lost(&shared.lost("the server ended the stream"));
                 stream = None;
             }
@@ -125,13 +144,16 @@ async fn next(
     wake_at: Option<Instant>,
 ) -> Happened {
     let wake_at = wake_at.unwrap_or_else(|| Instant::now() + IDLE);
-    let (results, room) = match stream {
-        Some(Stream { requests, results }) => (
-            results.next().map(Happened::Results).left_future(),
+    let (answered, room) = match stream {
+        Some(Stream { requests, answers, open }) => (
+            answers.next().map(Happened::Answered).left_future(),
             async move {
+                if !*open {
+                    return std::future::pending().await;
+                }
                 match requests.reserve().await {
                     Ok(_) => Happened::Room,
-                    // The other end has gone, and `results` is about to say why.
+                    // The other end has gone, and `answers` is about to say why.
                     Err(_) => std::future::pending().await,
                 }
             }
@@ -142,7 +164,7 @@ async fn next(
     tokio::select! {
         biased;
         () = shared.client.tasks().cancelled() => Happened::Cancelled,
-        happened = results => happened,
+        happened = answered => happened,
         happened = room, if ready => happened,
         () = shared.wake.notified() => Happened::Woken,
         () = tokio::time::sleep_until(wake_at) => Happened::Woken,
@@ -151,9 +173,9 @@ async fn next(
 
 /// Ends the stream from our side and waits until the server has taken everything.
 async fn finish(stream: Stream) {
-    let Stream { requests, mut results } = stream;
+    let Stream { requests, mut answers, .. } = stream;
     drop(requests);
-    let end = async { while let Some(Ok(_)) = results.next().await {} };
+    let end = async { while let Some(Ok(_)) = answers.next().await {} };
     if tokio::time::timeout(CLOSE_TIMEOUT, end).await.is_err() {
         tracing::warn!("the server did not end a produce stream in time");
     }

@@ -349,16 +349,79 @@ fn nothing_is_tried_for_ever() {
     let late = core.overdue_at().unwrap();
     assert_eq!(late, now + rules().delivery_timeout);
     let mut done = Vec::new();
+    assert!(!core.expire(late, &mut done), "its answer may yet come");
+    assert_eq!(done.len(), 2);
+    assert!(done.iter().all(|(_, end)| matches!(end, Err(Error::TimedOut { .. }))));
+    assert!(!core.is_ready(late), "two attempts could be open otherwise");
+    assert_eq!((core.pending(), core.overdue_at()), (0, Some(late + STUCK)));
+    let late = late + STUCK;
     assert!(core.expire(late, &mut done), "a stream that does not answer is given up");
-    assert!(done.is_empty(), "two attempts could be open otherwise");
     core.on_stream_lost(&lost(), late);
     assert!(!core.expire(late, &mut done));
-    assert_eq!(done.len(), 2);
-    assert!(done.iter().all(|(_, end)| end.as_ref().unwrap_err().is_unreachable()));
-    assert_eq!((core.pending(), core.overdue_at()), (0, None));
+    assert_eq!((done.len(), core.overdue_at()), (2, None));
     // What comes later starts again.
     core.append(&Arc::from("t"), 0, &record(9), 9, late, &mut done).unwrap();
     assert_eq!(sent(&mut core, late + Duration::from_secs(5)), [(3, vec![9], true)]);
+}
+
+#[test]
+fn a_partition_that_takes_too_long_disturbs_no_other_and_repeats_nothing() {
+    let (mut core, now) = small();
+    fill(&mut core, 2, now);
+    sent(&mut core, now);
+    let late = core.overdue_at().unwrap();
+    let mut done = Vec::new();
+    core.append(&Arc::from("t"), 0, &record(9), 9, late, &mut done).unwrap();
+    core.append(&Arc::from("t"), 1, &record(10), 10, late, &mut done).unwrap();
+    assert!(!core.expire(late, &mut done));
+    let told: Vec<u64> = done.drain(..).map(|(number, _)| number).collect();
+    assert_eq!(told, [0, 1]);
+    let other = sent(&mut core, late + rules().linger);
+    assert!(other.iter().any(|(_, numbers, _)| numbers == &[10]), "{other:?}");
+    core.on_result(1, Err(api(Reason::Unknown)), late, &mut done);
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), late, &mut done);
+    assert!(done.is_empty(), "they have been told");
+    for (id, numbers, _) in &other {
+        let end = if numbers == &[9] { Err(api(Reason::PriorBatchFailed)) } else { Ok((0, 0)) };
+        core.on_result(*id, end, late, &mut done);
+    }
+    let next = sent(&mut core, late + Duration::from_secs(5));
+    assert_eq!(
+        next.iter().map(|(_, n, restart)| (&n[..], *restart)).collect::<Vec<_>>(),
+        [(&[9][..], true)]
+    );
+}
+
+#[test]
+fn what_cannot_be_sent_waits_and_says_why_at_the_end() {
+    for acks_none in [false, true] {
+        let mut core = core(Rules { acks_none, batch_bytes: 1, ..rules() });
+        let now = Instant::now();
+        fill(&mut core, 2, now);
+        core.on_stream_lost(&lost(), now);
+        assert!(!core.is_ready(now), "a broker that is away is not asked all the time");
+        assert!(core.is_ready(core.ready_at().unwrap()));
+        let mut done = Vec::new();
+        assert!(!core.expire(core.overdue_at().unwrap(), &mut done));
+        assert_eq!((done.len(), core.pending()), (2, 0));
+        assert!(done.iter().all(|(_, end)| end.as_ref().unwrap_err().is_unreachable()));
+    }
+}
+
+#[test]
+fn a_message_keeps_to_its_size_unless_one_batch_is_larger() {
+    let mut core =
+        core(Rules { batch_bytes: 1, linger: Duration::ZERO, in_flight: 100, ..rules() });
+    let now = Instant::now();
+    for (number, size) in [10, 10, 2_000, 10].into_iter().enumerate() {
+        let record = Record { value: Some(vec![0; size].into()), ..Record::default() };
+        core.append(&Arc::from("t"), 0, &record, number as u64, now, &mut Vec::new()).unwrap();
+    }
+    let mut counts = Vec::new();
+    while core.is_ready(now) {
+        counts.push(core.collect(1_000, now, &mut Vec::new()).len());
+    }
+    assert_eq!(counts, [2, 1, 1]);
 }
 
 #[test]

@@ -5,6 +5,10 @@
 pub const MAX_PARTITIONS_PER_TOPIC: u32 = 10_000;
 /// Most topics of one cluster.
 pub const MAX_TOPICS: usize = 100_000;
+/// Most partitions of all topics of one cluster: every broker holds the owner of each in memory.
+pub const MAX_PARTITIONS: u64 = 1_000_000;
+/// Most elements of one produce request.
+pub const MAX_PRODUCE_ELEMENTS: usize = 20_000;
 /// Most members of one consumer group.
 pub const MAX_GROUP_MEMBERS: usize = 1_000;
 /// Most groups that one coordinator shard holds.

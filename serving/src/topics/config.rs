@@ -286,6 +286,10 @@ pub const TABLE: &[Config] = &[
 impl Type {
     /// Why `value` does not fit, if it does not.
     fn check(self, value: &str) -> Result<(), String> {
+        // A number may have any length: zeros in front change nothing.
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(format!("must be {self}, in at most {MAX_VALUE_BYTES} bytes"));
+        }
         let fits = match self {
             Self::Integer { min, max } => {
                 value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n))
@@ -295,7 +299,7 @@ impl Type {
             }
             Self::Boolean => matches!(value, "true" | "false"),
             Self::Choice(choices) => choices.contains(&value),
-            Self::Text => value.len() <= MAX_VALUE_BYTES && !value.contains(char::is_control),
+            Self::Text => !value.contains(char::is_control),
         };
         if fits { Ok(()) } else { Err(format!("must be {self}")) }
     }

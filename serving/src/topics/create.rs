@@ -60,11 +60,7 @@ impl TopicAdmin {
         if self.store.get(&key).await.map_err(|e| api_error(&e))?.is_some() {
             return Err(exists(&new.name));
         }
-        let users = self.topology.topics().iter().filter(|t| !t.is_internal()).count();
-        if users >= caps::MAX_TOPICS {
-            let why = format!("the cluster has {users} topics, the most there can be: delete some");
-            return Err(ApiError::new(Reason::LimitExceeded, why));
-        }
+        self.check_room(new.partitions)?;
         quorum::check_bookies(quorum, self.bookies().await?)?;
         let topic = record::Topic {
             id: TopicId::from_random(self.random.next_u128()),
@@ -77,6 +73,14 @@ impl TopicAdmin {
         self.commit_create(&new.name, &key, &topic).await?;
         tracing::info!(topic = new.name, id = %topic.id, partitions = topic.partitions, "topic created");
         self.show(&new.name, topic.id).await
+    }
+
+    /// Judged by this broker's view: brokers that create at the same time may exceed a limit by a few.
+    fn check_room(&self, partitions: u32) -> Result<(), ApiError> {
+        let topics = self.topology.topics();
+        let users = topics.iter().filter(|t| !t.is_internal()).count();
+        let all: u64 = topics.iter().map(|t| u64::from(t.partitions)).sum();
+        limit(users, all, partitions)
     }
 
     async fn commit_create(
@@ -143,6 +147,37 @@ impl TopicAdmin {
     }
 }
 
+/// Refuses what a cluster with so many topics and partitions has no room for.
+fn limit(topics: usize, partitions: u64, more: u32) -> Result<(), ApiError> {
+    let why = if topics >= caps::MAX_TOPICS {
+        format!("the cluster has {topics} topics, the most there can be: delete some")
+    } else if partitions + u64::from(more) > caps::MAX_PARTITIONS {
+        format!(
+            "the cluster has {partitions} of at most {} partitions: ask for fewer, or delete topics",
+            caps::MAX_PARTITIONS
+        )
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(Reason::LimitExceeded, why))
+}
+
 fn exists(name: &str) -> ApiError {
     ApiError::new(Reason::TopicExists, format!("topic {name} exists already: choose another name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_cluster_takes_no_more() {
+        let reason =
+            |topics, partitions, more| limit(topics, partitions, more).err().map(|e| e.reason);
+        let full = Some(Reason::LimitExceeded);
+        assert_eq!(reason(caps::MAX_TOPICS - 1, 0, 1), None);
+        assert_eq!(reason(caps::MAX_TOPICS, 0, 1), full);
+        assert_eq!(reason(1, caps::MAX_PARTITIONS - 5, 5), None);
+        assert_eq!(reason(1, caps::MAX_PARTITIONS - 5, 6), full);
+    }
 }

@@ -37,6 +37,7 @@ fn settings_that_cannot_be_honoured_are_refused_by_name() {
     assert_eq!(reason("unclean.leader.election.enable", "true"), bad);
     assert_eq!(reason("min.insync.replicas", "2"), None);
     assert_eq!(reason("min.cleanable.dirty.ratio", "NaN"), bad);
+    assert_eq!(reason("segment.bytes", &format!("{}100000", "0".repeat(1 << 20))), bad);
     assert_eq!(reason("follower.replication.throttled.replicas", &"x".repeat(2000)), bad);
 }
 

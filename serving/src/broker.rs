@@ -33,6 +33,7 @@ use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
+use crate::rpc::produce::ProduceRoom;
 use crate::topics::TopicAdmin;
 use crate::topics::quorum::Quorum;
 
@@ -45,6 +46,9 @@ pub struct Config {
     pub drain: Duration,
     /// How long an empty group waits for more members before its first generation. Default 500 ms.
     pub group_initial_delay: Duration,
+    /// Bytes of batches that produce streams of clients hold together while they wait, and as many those of other
+    /// brokers; above, sockets are not read. Default 256 MiB, minimum one message.
+    pub produce_bytes: usize,
     /// Limits of topic partitions.
     pub partitions: partition::Config,
     /// Limits of their logs.
@@ -57,6 +61,7 @@ impl Default for Config {
             lease_ttl: Duration::from_secs(3),
             drain: Duration::from_secs(10),
             group_initial_delay: Duration::from_millis(500),
+            produce_bytes: 256 * 1024 * 1024,
             partitions: partition::Config::default(),
             log: LogConfig::default(),
         }
@@ -175,6 +180,7 @@ impl Broker {
             router,
             partitions: local,
             source,
+            produce_room: ProduceRoom::new(parts.config.produce_bytes),
             admin,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),

@@ -16,14 +16,15 @@ def produce(stub, topic, path):
         while elements:
             requests.put(pb.ProduceRequest(elements=elements))
             results = {r.id: r for r in itertools.islice(answers, len(elements))}
-            elements = [e for e in elements if results[e.id].HasField("error")]
-            restarted = set()
+            elements, first = [e for e in elements if results[e.id].HasField("error")], {}
             for element in elements:  # Each partition goes on at the first element that failed, in order.
                 result = results[element.id]
                 if not result.error.retriable:
                     sys.exit(f"{result.error.message} ({result.error.reason})")
-                element.partition, element.restart = result.partition, result.partition not in restarted
-                restarted.add(result.partition)
+                if result.HasField("partition"):  # Once chosen, it stays.
+                    element.partition = result.partition
+                place = (element.HasField("partition"), element.partition)
+                element.restart = first.setdefault(place, element.id) == element.id
 
     with open(path) as file:
         rows = enumerate(itertools.islice(file, 1, None))  # without the header

@@ -171,7 +171,7 @@ impl State {
         let result = |base_offset, error: Option<ApiError>| v1::ProduceResult {
             id: element.id,
             topic: element.topic.clone(),
-            partition,
+            partition: Some(partition),
             base_offset,
             log_append_time_ms: 0,
             error: error.map(|error| error.to_proto()),

@@ -1,7 +1,7 @@
 //! `Stream.Consume`: one stream is one member of a group. The client grants credit in bytes, so it pulls.
 //!
 //! * [`member`]: what a member says and when, as a pure state machine. [`reader`]: where its partitions stand; also pure.
-//! * [`chunks`]: what was read, cut into pieces that fit the credit. [`task`]: the task that moves messages between them,
+//! * [`chunks`](super::chunks): what was read, cut into pieces that fit the credit. [`task`]: the task that moves messages between them,
 //!   the client, the coordinator and the partitions' owners.
 //!
 //! The stream says `Joined` at once, then, for each generation, an `Assignment` with the offsets from which data follows.
@@ -13,7 +13,6 @@
 //! What the group or the member's own requests bring about is an `Error` event, after which the stream ends; what
 //! is wrong with the call as a whole is its status.
 
-mod chunks;
 mod member;
 mod reader;
 mod task;

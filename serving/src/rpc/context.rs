@@ -5,6 +5,7 @@ use std::sync::Arc;
 use geminga_metastore::{MetaStore, record};
 use geminga_runtime::{Random, Tasks, WallClock};
 
+use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) source: Arc<dyn Source>,
     /// Consumer groups, wherever their shards are.
     pub(crate) groups: GroupClient,
+    /// Bytes of elements that produce streams may hold together.
+    pub(crate) produce_room: ProduceRoom,
     /// Makes and removes topics, with the defaults of this server.
     pub(crate) admin: TopicAdmin,
     /// Dates records that come without a time.

@@ -2,25 +2,25 @@
 //! turn when all others had theirs, so that none starves another; the polls together hold a bounded number of bytes. The
 //! stream is driven by whoever polls its answers: a client that does not read is not read for.
 
-mod format;
-
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
+use geminga_records::BatchError;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::chunks::{Chunk, Chunks};
 use super::context::Context;
 use crate::ownership::topology::Topic;
 use crate::router::{Read, ReadSpec, Route, check_partition, no_owner, not_owner};
-use format::{Part, as_batches, as_records};
 
 /// Most bytes of one answer when the caller does not say.
 const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
@@ -75,6 +75,16 @@ struct Failing {
     retry_at: Instant,
 }
 
+/// What one partition gave, as far as it is not sent.
+struct Sending {
+    reader: Reader,
+    chunks: Chunks,
+    /// The stream ends for the partition with this.
+    ends: bool,
+    /// Some of it was sent.
+    begun: bool,
+}
+
 struct Fetch {
     ctx: Arc<Context>,
     topic: Arc<Topic>,
@@ -84,6 +94,8 @@ struct Fetch {
     min_bytes: usize,
     max_bytes: usize,
     max_wait: Duration,
+    /// What is being sent of one partition. Nothing else is read meanwhile.
+    sending: Option<Sending>,
     records: bool,
     direct: bool,
     until_end: bool,
@@ -128,6 +140,7 @@ impl Fetch {
             topic,
             readers,
             polls: FuturesUnordered::new(),
+            sending: None,
             min_bytes: (request.min_bytes as usize).clamp(1, max_bytes),
             max_bytes,
             max_wait,
@@ -147,6 +160,9 @@ impl Fetch {
         loop {
             if let Some(answer) = self.ready.pop_front() {
                 return Some(Ok(answer));
+            }
+            if self.send_on() {
+                continue;
             }
             if self.over || (self.readers.is_empty() && self.polls.is_empty()) {
                 return None;
@@ -246,11 +262,18 @@ impl Fetch {
                     break;
                 }
                 let reader = self.readers[at].clone();
-                let read = self.read(&reader, self.spec(&reader, self.max_bytes - bytes, wait));
-                let read = read.await;
-                failed |= read.is_err();
-                bytes += read.as_ref().map_or(0, |r| r.batches.iter().map(|b| b.len()).sum());
-                answer.push(self.first_part(&reader, read));
+                let room = self.max_bytes - bytes;
+                let read = self.read(&reader, self.spec(&reader, room, wait));
+                let (part, more) =
+                    match read.await.and_then(|read| self.first_part(&reader, read, room)) {
+                        Ok(good) => good,
+                        Err(error) => {
+                            failed = true;
+                            (self.error(reader.partition, reader.offset, &error), 0)
+                        }
+                    };
+                bytes += more;
+                answer.push(part);
             }
             if alone || failed || bytes >= self.min_bytes || left.is_zero() {
                 self.ready.push_back(v1::FetchResponse { partitions: answer });
@@ -263,35 +286,82 @@ impl Fetch {
         }
     }
 
-    fn first_part(&self, reader: &Reader, read: Result<Read, ApiError>) -> v1::PartitionData {
-        let part = read.and_then(|read| {
-            let part = self.parts(&read, reader.offset)?.into_iter().next();
-            let part = part.unwrap_or_else(|| as_batches(&read));
-            Ok(self.data(reader.partition, &read, part))
-        });
-        part.unwrap_or_else(|error| self.error(reader.partition, reader.offset, &error))
+    /// What one answer takes of a read, and how much that is.
+    fn first_part(
+        &self,
+        reader: &Reader,
+        read: Read,
+        room: usize,
+    ) -> Result<(v1::PartitionData, usize), ApiError> {
+        if !self.records {
+            let bytes = read.batches.iter().map(Bytes::len).sum();
+            return Ok((self.batches(reader.partition, &read), bytes));
+        }
+        let mut chunks = Chunks::new(read, reader.offset.0, v1::Format::Records);
+        let next = chunks.next(room).map_err(|error| self.damaged(reader, &error))?;
+        Ok(match next {
+            Some(chunk) => {
+                let bytes = chunk.bytes;
+                (self.chunk(reader.partition, &chunks, chunk), bytes)
+            }
+            None => (self.nothing(reader.partition, &chunks), 0),
+        })
     }
 
-    /// Takes what one partition gave, and puts it at the end of the line.
+    /// Takes what one partition gave. Batches go as they are; records are sent piece by piece.
     fn absorb(&mut self, mut reader: Reader, read: Result<Read, ApiError>) {
-        let parts = read.and_then(|read| Ok((self.parts(&read, reader.offset)?, read)));
-        let (parts, read) = match parts {
-            Ok(good) => good,
+        let read = match read {
+            Ok(read) => read,
             Err(error) => return self.failed(reader, &error),
         };
         reader.failing = None;
         let end = *reader.end.get_or_insert(read.high_watermark);
         let ends = self.until_end && read.next_offset >= end;
+        if self.records {
+            let chunks = Chunks::new(read, reader.offset.0, v1::Format::Records);
+            self.sending = Some(Sending { reader, chunks, ends, begun: false });
+            return;
+        }
         reader.offset = read.next_offset;
         if !read.batches.is_empty() || ends {
-            for part in parts {
-                let data = self.data(reader.partition, &read, part);
-                self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
-            }
+            let data = self.batches(reader.partition, &read);
+            self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
         }
         if !ends {
             self.readers.push_back(reader);
         }
+    }
+
+    /// Makes the next answer of what is being sent; false when there is nothing. A partition that was sent goes to the end
+    /// of the line.
+    fn send_on(&mut self) -> bool {
+        let Some(Sending { mut reader, mut chunks, ends, begun }) = self.sending.take() else {
+            return false;
+        };
+        match chunks.next(self.max_bytes) {
+            Ok(Some(chunk)) => {
+                reader.offset = Offset(chunk.next_offset);
+                let data = self.chunk(reader.partition, &chunks, chunk);
+                self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+                self.sending = Some(Sending { reader, chunks, ends, begun: true });
+            }
+            // Whoever waits for the end learns that it is there.
+            Ok(None) if ends => {
+                if !begun || reader.offset.0 < chunks.end() {
+                    let data = self.nothing(reader.partition, &chunks);
+                    self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+                }
+            }
+            Ok(None) => {
+                reader.offset = Offset(reader.offset.0.max(chunks.end()));
+                self.readers.push_back(reader);
+            }
+            Err(error) => {
+                let error = self.damaged(&reader, &error);
+                self.failed(reader, &error);
+            }
+        }
+        true
     }
 
     /// A partition cannot be read: tried again for a while, unless the caller looks for owners by itself.
@@ -306,22 +376,44 @@ impl Fetch {
         self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
     }
 
-    fn parts(&self, read: &Read, from: Offset) -> Result<Vec<Part>, ApiError> {
-        if self.records {
-            as_records(read, from, self.max_bytes)
-        } else {
-            Ok(vec![as_batches(read)])
-        }
+    fn damaged(&self, reader: &Reader, error: &BatchError) -> ApiError {
+        let why = format!(
+            "partition {} of {} cannot be taken apart at offset {} ({error}): go on after that batch, or ask for batches",
+            reader.partition, self.topic.name, reader.offset
+        );
+        ApiError::new(Reason::DataLoss, why)
     }
 
-    fn data(&self, partition: PartitionIndex, read: &Read, part: Part) -> v1::PartitionData {
+    fn batches(&self, partition: PartitionIndex, read: &Read) -> v1::PartitionData {
+        let data = end_to_end(&read.batches).map(v1::partition_data::Data::Batches);
+        let next_offset = read.next_offset.0;
+        self.data(partition, data, next_offset, read.high_watermark.0, read.log_start.0)
+    }
+
+    fn chunk(&self, partition: PartitionIndex, from: &Chunks, chunk: Chunk) -> v1::PartitionData {
+        let Chunk { data, next_offset, .. } = chunk;
+        self.data(partition, Some(data), next_offset, from.high_watermark, from.log_start)
+    }
+
+    fn nothing(&self, partition: PartitionIndex, from: &Chunks) -> v1::PartitionData {
+        self.data(partition, None, from.end(), from.high_watermark, from.log_start)
+    }
+
+    fn data(
+        &self,
+        partition: PartitionIndex,
+        data: Option<v1::partition_data::Data>,
+        next_offset: i64,
+        high_watermark: i64,
+        log_start_offset: i64,
+    ) -> v1::PartitionData {
         v1::PartitionData {
             topic: self.topic.name.clone(),
             partition: partition.0,
-            data: part.data,
-            next_offset: part.next_offset.0,
-            high_watermark: read.high_watermark.0,
-            log_start_offset: read.log_start.0,
+            data,
+            next_offset,
+            high_watermark,
+            log_start_offset,
             error: None,
         }
     }
@@ -335,6 +427,19 @@ impl Fetch {
             high_watermark: -1,
             log_start_offset: -1,
             error: Some(error.to_proto()),
+        }
+    }
+}
+
+/// Batches as stored, laid end to end; copied only when there are several.
+fn end_to_end(batches: &[Bytes]) -> Option<Bytes> {
+    match batches {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => {
+            let mut bytes = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
+            several.iter().for_each(|batch| bytes.extend_from_slice(batch));
+            Some(bytes.freeze())
         }
     }
 }
@@ -362,5 +467,18 @@ where
         if read.is_err() || read.is_ok_and(|read| !read.batches.is_empty()) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_laid_end_to_end() {
+        assert_eq!(end_to_end(&[]), None);
+        let (a, b) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
+        assert_eq!(end_to_end(std::slice::from_ref(&a)), Some(a.clone()));
+        assert_eq!(end_to_end(&[a, b]), Some(Bytes::from_static(b"firstsecond")));
     }
 }

@@ -1,5 +1,6 @@
 //! The gRPC services, one file each. They translate at the edge: nothing below them knows messages of the wire.
 
+mod chunks;
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod context;
@@ -9,6 +10,6 @@ mod fetch;
 pub(crate) mod groups;
 pub(crate) mod metadata;
 pub(crate) mod peer;
-mod produce;
+pub(crate) mod produce;
 pub(crate) mod stream;
 pub(crate) mod topics;

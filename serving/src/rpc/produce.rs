@@ -6,32 +6,36 @@
 //!      └── stops while too much is in flight          results, in order per partition ◄──
 //! ```
 //!
-//! A stream is driven by whoever polls its answers, so a client that does not read them is not read from either.
+//! Each stream is a task, so that what was taken goes on to its end, and its room is given back, whether or not the client
+//! takes the results. A client that does not take them is not read from either.
 
 mod element;
 mod forward;
 mod lane;
+mod room;
 mod session;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use geminga_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::context::Context;
+pub(crate) use room::ProduceRoom;
 use session::Session;
 
-/// The answers to one stream.
-pub(super) type Answers = BoxStream<'static, Result<v1::ProduceResponse, Status>>;
+/// Messages of results on their way to one client.
+const ANSWERS: usize = 4;
 
-/// Serves one stream until its client closes it and everything is answered.
+/// The answers to one stream.
+pub(super) type Answers = ReceiverStream<Result<v1::ProduceResponse, Status>>;
+
+/// Serves one stream until its client closes it and everything is answered, or until its client has gone.
 pub(super) fn produce(ctx: Arc<Context>, input: Streaming<v1::ProduceRequest>) -> Answers {
-    let session = Box::new(Session::new(ctx, input));
-    futures::stream::unfold(session, |mut session| async move {
-        let answer = session.next().await?;
-        Some((answer, session))
-    })
-    .boxed()
+    let (answers, stream) = mpsc::channel(ANSWERS);
+    let tasks = ctx.intake.clone();
+    tasks.spawn("produce stream", Box::pin(Session::new(ctx, input).run(answers)));
+    ReceiverStream::new(stream)
 }

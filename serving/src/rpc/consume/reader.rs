@@ -20,9 +20,9 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use tokio::time::Instant;
 
-use super::chunks::Chunks;
 use crate::groups::types::TopicPartition;
 use crate::router::{Read, ReadSpec};
+use crate::rpc::chunks::{Chunk, Chunks};
 
 /// Most partitions that are being read, or held with data, at one time.
 const MAX_READS: usize = 64;
@@ -35,6 +35,10 @@ const SHORT_POLL: Duration = Duration::from_millis(20);
 /// Between attempts at a partition that cannot be read: first, and doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// So many times in a row, over about five seconds, a partition is out of range before that is believed. One that was
+/// deposed and does not know it yet lacks what its successor has committed; to begin anew for its sake would repeat, or skip,
+/// everything.
+const OUT_OF_RANGE: u32 = 14;
 
 /// A call to make. Its answer carries the ticket back.
 #[derive(Debug, Clone, PartialEq)]
@@ -263,6 +267,9 @@ impl Reader {
         error: ApiError,
     ) -> Phase {
         match error.reason {
+            Reason::OffsetOutOfRange if partition.failures < OUT_OF_RANGE => {
+                backoff(now, partition, call)
+            }
             Reason::OffsetOutOfRange if self.reset != v1::OffsetReset::None => {
                 Phase::Queued(Next::Find)
             }
@@ -355,11 +362,7 @@ fn backoff(now: Instant, partition: &mut Partition, call: Next) -> Phase {
     Phase::Backoff(now + pause, call)
 }
 
-fn sent(
-    tp: &TopicPartition,
-    partition: &Partition,
-    chunk: super::chunks::Chunk,
-) -> v1::PartitionData {
+fn sent(tp: &TopicPartition, partition: &Partition, chunk: Chunk) -> v1::PartitionData {
     let (high_watermark, log_start_offset) = match &partition.phase {
         Phase::Held(chunks) => (chunks.high_watermark, chunks.log_start),
         Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Failed(_) | Phase::Stopped => {

@@ -1,15 +1,17 @@
 //! One element as it arrives: checked, encoded where it came as plain records, and given its partition. Nothing passes that
-//! is not exactly one whole batch.
+//! is not exactly one whole batch. One whose topic cannot be found (now) has no partition to fail in; its stream remembers
+//! that it failed, so that no later one overtakes it (P5).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use geminga_proto::ids::PartitionIndex;
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_proto::{murmur, v1};
-use geminga_records::{Batch, Compression, Record};
+use geminga_proto::{caps, murmur, v1};
+use geminga_records::{Batch, BatchError, Compression, Record};
+use prost::Message as _;
 
-use super::lane::{Item, Meta};
+use super::lane::Meta;
 use crate::ownership::topology::Topic;
 use crate::router::check_partition;
 use crate::rpc::context::Context;
@@ -19,39 +21,58 @@ const OVERHEAD_BYTES: usize = 512;
 /// Most bytes that a batch is decompressed to when its first key is looked for.
 const MAX_INFLATED_BYTES: usize = 64 * 1024 * 1024;
 
+/// A partition as the client named it: `None` leaves the choice to us.
+pub(super) type Named = (String, Option<u32>);
+
+/// An element as the stream goes on with it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) named: Named,
+    pub(super) meta: Meta,
+    /// Its place, or why it has none to fail in.
+    pub(super) outcome: Result<Placed, ApiError>,
+}
+
 /// An element that has its place.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) topic: Arc<Topic>,
     pub(super) partition: PartitionIndex,
-    /// The caller wants NOT_OWNER rather than a hop.
-    pub(super) direct: bool,
-    pub(super) item: Item<Batch>,
+    pub(super) work: Result<Batch, ApiError>,
 }
 
-/// An element, or the answer to one that has no place to fail in. `None`: one that nobody waits for.
-pub(super) type Taken = Result<Placed, Option<v1::ProduceResult>>;
+/// What an element counts for while it is on its way.
+pub(super) fn cost(element: &v1::ProduceElement) -> usize {
+    OVERHEAD_BYTES + element.encoded_len()
+}
 
-/// Takes one element in.
-pub(super) async fn take(ctx: &Context, element: v1::ProduceElement, direct: bool) -> Taken {
+/// Takes one element in. `direct`: the caller wants NOT_OWNER rather than a hop. `cost`: as [`cost`] says.
+pub(super) async fn take(
+    ctx: &Context,
+    element: v1::ProduceElement,
+    direct: bool,
+    cost: usize,
+) -> Taken {
     let v1::ProduceElement { id, topic: name, partition, data, acks, restart } = element;
     let acks = v1::Acks::try_from(acks);
-    let answered = acks != Ok(v1::Acks::None);
-    let refuse = |error: &ApiError| {
-        answered.then(|| v1::ProduceResult {
-            id,
-            topic: name.clone(),
-            partition: partition.unwrap_or(0),
-            base_offset: -1,
-            log_append_time_ms: -1,
-            error: Some(error.to_proto()),
-        })
+    let meta = Meta { id, answered: acks != Ok(v1::Acks::None), restart, direct, cost };
+    let outcome = match acks {
+        Ok(_) => place(ctx, &name, partition, data).await,
+        Err(_) => {
+            let why = "acks must be ACKS_ALL or ACKS_NONE";
+            Err(ApiError::new(Reason::InvalidRequest, why))
+        }
     };
-    if acks.is_err() {
-        let error = ApiError::new(Reason::InvalidRequest, "acks must be ACKS_ALL or ACKS_NONE");
-        return Err(refuse(&error));
-    }
-    let topic = ctx.router.topology().resolve(&name).await.map_err(|e| refuse(&e))?;
+    Taken { named: (name, partition), meta, outcome }
+}
+
+async fn place(
+    ctx: &Context,
+    name: &str,
+    partition: Option<u32>,
+    data: Option<v1::produce_element::Data>,
+) -> Result<Placed, ApiError> {
+    let topic = ctx.router.topology().resolve(name).await?;
     let (key, work) = match encode(data, ctx.clock.now_ms(), partition.is_none()) {
         Ok((key, batch)) => (key, Ok(batch)),
         Err(error) => (None, Err(error)),
@@ -62,10 +83,8 @@ pub(super) async fn take(ctx: &Context, element: v1::ProduceElement, direct: boo
         (None, None) => u32::try_from(ctx.random.below(u64::from(topic.partitions)))
             .expect("below the number of partitions"),
     };
-    let partition = check_partition(&topic, partition).map_err(|e| refuse(&e))?;
-    let cost = OVERHEAD_BYTES + work.as_ref().map_or(0, Batch::len);
-    let meta = Meta { id, answered, restart, cost };
-    Ok(Placed { topic, partition, direct, item: Item { meta, work } })
+    let partition = check_partition(&topic, partition)?;
+    Ok(Placed { topic, partition, work })
 }
 
 /// The batch and, where it is `wanted`, the key of its first record.
@@ -82,6 +101,10 @@ fn encode(
             Ok((key, batch))
         }
         Some(Data::Records(v1::Records { records })) => {
+            // Before anything is allocated for them: a record may take two bytes of a message.
+            if records.len() > caps::MAX_BATCH_RECORDS as usize {
+                return Err(BatchError::TooManyRecords.into());
+            }
             let key = records.first().and_then(|record| record.key.clone());
             let mut records: Vec<Record> = records.into_iter().map(Record::from).collect();
             for record in records.iter_mut().filter(|record| record.timestamp == 0) {

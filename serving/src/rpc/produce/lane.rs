@@ -27,6 +27,8 @@ pub(super) struct Meta {
     pub(super) answered: bool,
     /// Begin anew after a failure.
     pub(super) restart: bool,
+    /// The caller wants NOT_OWNER rather than a hop.
+    pub(super) direct: bool,
     /// Bytes charged to the stream until it is done.
     pub(super) cost: usize,
 }
@@ -164,7 +166,7 @@ impl<E> Lane<E> {
     }
 }
 
-fn prior_failed() -> ApiError {
+pub(super) fn prior_failed() -> ApiError {
     ApiError::new(
         Reason::PriorBatchFailed,
         "an earlier batch of this partition failed: send again from that one on, the first with restart",

@@ -1,7 +1,7 @@
 //! One client's produce stream: reads elements while few enough bytes are in flight, keeps a lane for each partition, and
 //! moves elements and answers between the lanes and the partitions' owners. All decisions about order are the lanes'.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,16 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_proto::v1;
+use geminga_proto::{caps, v1};
 use geminga_records::Batch;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::element::{self, Placed, Taken};
+use super::element::{self, Named, Placed, Taken};
 use super::forward::{Answer, Forwarder};
-use super::lane::{Lane, Meta, Submit, Ticket};
+use super::lane::{Item, Lane, Meta, Submit, Ticket, prior_failed};
+use super::room::Held;
 use crate::ownership::topology::Topic;
 use crate::router::{Appender, Route, no_owner, not_owner};
 use crate::rpc::context::Context;
@@ -35,6 +37,8 @@ const OWNER_WAIT: Duration = Duration::from_secs(1);
 const PACE: Duration = Duration::from_millis(50);
 /// Most events handled before answers are sent.
 const MAX_EVENTS: usize = 1_024;
+/// Most results in one message; nothing is read from a client that leaves so many untaken.
+const MAX_RESULTS: usize = 4_096;
 
 type Key = (TopicId, PartitionIndex);
 
@@ -84,7 +88,24 @@ enum Input {
 
 struct Intake {
     input: Box<Streaming<v1::ProduceRequest>>,
-    taken: Result<Option<Vec<Taken>>, Status>,
+    taken: Result<Message, Unread>,
+}
+
+/// A message, taken in.
+struct Message {
+    direct: bool,
+    room: OwnedSemaphorePermit,
+    elements: Vec<Taken>,
+}
+
+/// Why there is no message.
+enum Unread {
+    /// The client has said everything.
+    End,
+    /// The client has gone.
+    Gone(Status),
+    /// It is not one that could be taken.
+    Refused(ApiError),
 }
 
 /// See the module.
@@ -96,9 +117,12 @@ pub(super) struct Session {
     /// What the stream ends with, after what is in flight.
     last: Option<Status>,
     lanes: HashMap<Key, Tracked>,
+    /// Partitions with a failed element whose topic could not be found, so that it has no lane to fail in (P5).
+    unplaced: HashSet<Named>,
     forwarders: HashMap<BrokerId, Forwarder>,
     work: FuturesUnordered<BoxFuture<'static, Event>>,
     in_flight: usize,
+    held: Held,
     results: Vec<v1::ProduceResult>,
 }
 
@@ -111,35 +135,47 @@ impl Session {
             stopped: false,
             last: None,
             lanes: HashMap::new(),
+            unplaced: HashSet::new(),
             forwarders: HashMap::new(),
             work: FuturesUnordered::new(),
             in_flight: 0,
+            held: Held::default(),
             results: Vec::new(),
         }
     }
 
-    /// The next answers; `None` when the stream is over.
-    pub(super) async fn next(&mut self) -> Option<Result<v1::ProduceResponse, Status>> {
-        loop {
-            if !self.results.is_empty() {
-                let results = std::mem::take(&mut self.results);
-                return Some(Ok(v1::ProduceResponse { results }));
-            }
-            match self.input {
-                Input::Broken => return None,
-                Input::Closed if self.in_flight == 0 => return self.last.take().map(Err),
-                _ => {}
-            }
+    /// Serves the stream to its end.
+    pub(super) async fn run(mut self, answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>) {
+        while !self.is_over() {
             self.read_on();
             tokio::select! {
                 biased;
+                () = answers.closed() => return,
                 () = &mut self.stopping, if !self.stopped => {
                     self.stopped = true;
                     self.close(&ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one"));
                 }
+                room = answers.reserve(), if !self.results.is_empty() => {
+                    let Ok(room) = room else { return };
+                    let count = self.results.len().min(MAX_RESULTS);
+                    let results = self.results.drain(..count).collect();
+                    room.send(Ok(v1::ProduceResponse { results }));
+                }
                 Some(event) = self.work.next() => self.on_events(event),
                 intake = reading(&mut self.input) => self.on_intake(intake),
             }
+        }
+        if let Some(status) = self.last.take() {
+            // A client that has gone does not hear it.
+            let _gone = answers.send(Err(status)).await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self.input {
+            Input::Broken => true,
+            Input::Closed => self.in_flight == 0 && self.results.is_empty(),
+            Input::Resting(_) | Input::Reading(_) => false,
         }
     }
 
@@ -150,7 +186,7 @@ impl Session {
     }
 
     fn read_on(&mut self) {
-        if self.in_flight >= MAX_IN_FLIGHT {
+        if self.in_flight >= MAX_IN_FLIGHT || self.results.len() >= MAX_RESULTS {
             return;
         }
         self.input = match std::mem::replace(&mut self.input, Input::Closed) {
@@ -162,41 +198,81 @@ impl Session {
     fn on_intake(&mut self, intake: Intake) {
         let Intake { input, taken } = intake;
         match taken {
-            Ok(Some(elements)) => {
+            Ok(Message { direct, room, elements }) => {
                 self.input = Input::Resting(input);
+                self.held.add(direct, room);
                 elements.into_iter().for_each(|element| self.on_element(element));
             }
-            Ok(None) => self.input = Input::Closed,
-            // An oversized or malformed message, or a client that went.
-            Err(status) => {
+            Err(Unread::End) => self.input = Input::Closed,
+            Err(Unread::Gone(status)) => {
                 tracing::debug!(%status, "produce stream broke");
                 self.input = Input::Broken;
             }
+            Err(Unread::Refused(error)) => self.close(&error),
         }
     }
 
     fn on_element(&mut self, taken: Taken) {
-        let placed = match taken {
-            Ok(placed) => placed,
-            Err(refused) => return self.results.extend(refused),
-        };
-        let Placed { topic, partition, direct, item } = placed;
+        let Taken { named, meta, outcome } = taken;
+        if meta.restart {
+            self.unplaced.remove(&named);
+        } else if self.unplaced.contains(&named) {
+            return self.refuse(&named, meta, &prior_failed());
+        }
+        match outcome {
+            Ok(placed) => self.on_placed(placed, meta),
+            Err(error) => {
+                self.refuse(&named, meta, &error);
+                // A longer name will never be a topic's.
+                if meta.answered && named.0.len() <= caps::MAX_TOPIC_NAME_BYTES {
+                    self.unplaced.insert(named);
+                    self.check_lanes();
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, (topic, partition): &Named, meta: Meta, error: &ApiError) {
+        self.held.give_back(meta.direct, meta.cost);
+        if meta.answered {
+            self.results.push(v1::ProduceResult {
+                id: meta.id,
+                topic: topic.clone(),
+                partition: *partition,
+                base_offset: -1,
+                log_append_time_ms: -1,
+                error: Some(error.to_proto()),
+            });
+        }
+    }
+
+    /// Whether there is room to remember one more partition; else the stream ends.
+    fn check_lanes(&mut self) -> bool {
+        let fits = self.lanes.len() + self.unplaced.len() < MAX_LANES;
+        if !fits {
+            let why = format!("more than {MAX_LANES} partitions on one stream: open another");
+            self.close(&ApiError::new(Reason::LimitExceeded, why));
+        }
+        fits
+    }
+
+    fn on_placed(&mut self, placed: Placed, meta: Meta) {
+        let Placed { topic, partition, work } = placed;
         let key = (topic.id, partition);
         self.forget_idle();
-        if self.lanes.len() >= MAX_LANES && !self.lanes.contains_key(&key) {
-            let why = format!("more than {MAX_LANES} partitions on one stream: open another");
-            return self.close(&ApiError::new(Reason::LimitExceeded, why));
+        if !self.lanes.contains_key(&key) && !self.check_lanes() {
+            return self.held.give_back(meta.direct, meta.cost);
         }
-        self.in_flight += item.meta.cost;
+        self.in_flight += meta.cost;
         let tracked = self.lanes.entry(key).or_insert_with(|| Tracked {
             lane: Lane::default(),
             topic,
             path: None,
-            direct,
+            direct: meta.direct,
             not_before: None,
         });
-        tracked.direct = direct;
-        tracked.lane.push(item);
+        tracked.direct = meta.direct;
+        tracked.lane.push(Item { meta, work });
         self.pump(key);
     }
 
@@ -281,6 +357,7 @@ impl Session {
         let Some(tracked) = self.lanes.get_mut(&key) else { return };
         while let Some((meta, answer)) = tracked.lane.take_result() {
             self.in_flight -= meta.cost;
+            self.held.give_back(meta.direct, meta.cost);
             if meta.answered {
                 self.results.push(result(meta, &tracked.topic, key.1, answer));
             }
@@ -402,18 +479,44 @@ impl Tracked {
     }
 }
 
-/// Reads one message and takes its elements in.
+/// Reads one message, waits for room for it, and takes its elements in.
 async fn intake(ctx: Arc<Context>, mut input: Box<Streaming<v1::ProduceRequest>>) -> Intake {
-    let request = match input.message().await {
-        Ok(Some(request)) => request,
-        Ok(None) => return Intake { input, taken: Ok(None) },
-        Err(status) => return Intake { input, taken: Err(status) },
+    let taken = match input.message().await {
+        Ok(Some(request)) => take_in(&ctx, request).await,
+        Ok(None) => Err(Unread::End),
+        Err(status) => Err(unread(status)),
     };
-    let mut taken = Vec::with_capacity(request.elements.len());
-    for element in request.elements {
-        taken.push(element::take(&ctx, element, request.direct).await);
+    Intake { input, taken }
+}
+
+async fn take_in(ctx: &Context, request: v1::ProduceRequest) -> Result<Message, Unread> {
+    let v1::ProduceRequest { elements: untaken, direct, .. } = request;
+    if untaken.len() > caps::MAX_PRODUCE_ELEMENTS {
+        let (count, limit) = (untaken.len(), caps::MAX_PRODUCE_ELEMENTS);
+        let why = format!("{count} elements in one request: send {limit} at most");
+        return Err(Unread::Refused(ApiError::new(Reason::LimitExceeded, why)));
     }
-    Intake { input, taken: Ok(Some(taken)) }
+    let cost = untaken.iter().map(element::cost).sum();
+    let room = ctx.produce_room.take(direct, cost).await;
+    let mut elements = Vec::with_capacity(untaken.len());
+    for element in untaken {
+        let cost = element::cost(&element);
+        elements.push(element::take(ctx, element, direct, cost).await);
+    }
+    Ok(Message { direct, room, elements })
+}
+
+/// A client that went away, or one that sent what is no message of ours: that one is told.
+fn unread(status: Status) -> Unread {
+    let (reason, why) = match status.code() {
+        Code::Cancelled | Code::Unknown | Code::Unavailable => return Unread::Gone(status),
+        Code::OutOfRange | Code::ResourceExhausted => {
+            (Reason::LimitExceeded, "is too large: send fewer or smaller elements at once")
+        }
+        _ => (Reason::InvalidRequest, "cannot be read"),
+    };
+    let why = format!("a request {why} ({})", status.message());
+    Unread::Refused(ApiError::new(reason, why))
 }
 
 /// Resolves when a message was read; never while none is being read. Cancel-safe.
@@ -443,7 +546,7 @@ fn result(
     v1::ProduceResult {
         id: meta.id,
         topic: topic.name.clone(),
-        partition: partition.0,
+        partition: Some(partition.0),
         base_offset,
         log_append_time_ms,
         error,

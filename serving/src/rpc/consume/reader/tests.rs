@@ -55,6 +55,23 @@ fn ok(reader: &mut Reader, work: &Work, end: i64) {
     answer(reader, work, Answer::Read(Ok(found)));
 }
 
+/// Says that a partition is out of range as often as it takes, and that the same read is tried until then.
+fn out_of_range_until_believed(reader: &mut Reader) {
+    let begin = Instant::now();
+    let mut now = begin;
+    for _ in 0..OUT_OF_RANGE {
+        let work = next(reader);
+        assert_eq!(offset(&work), 0);
+        let refused = Answer::Read(Err(error(Reason::OffsetOutOfRange)));
+        reader.on_answer(now, &work.tp, work.ticket, refused);
+        now = reader.next_deadline().expect("it is tried again");
+        reader.tick(now);
+    }
+    assert!(now - begin > Duration::from_secs(4), "longer than a lease: {:?}", now - begin);
+    let work = next(reader);
+    answer(reader, &work, Answer::Read(Err(error(Reason::OffsetOutOfRange))));
+}
+
 #[test]
 fn nothing_is_read_or_sent_without_credit() {
     let mut reader = reader(2, v1::OffsetReset::Earliest);
@@ -109,10 +126,9 @@ fn a_partition_that_cannot_be_read_is_read_again_from_the_same_offset() {
 }
 
 #[test]
-fn out_of_range_begins_again_where_the_client_said() {
+fn out_of_range_begins_again_where_the_client_said_once_it_is_believed() {
     let mut reader = reader(1, v1::OffsetReset::Earliest);
-    let work = next(&mut reader);
-    answer(&mut reader, &work, Answer::Read(Err(error(Reason::OffsetOutOfRange))));
+    out_of_range_until_believed(&mut reader);
     let work = next(&mut reader);
     assert_eq!(work.call, Call::Find);
     answer(&mut reader, &work, Answer::Found(Ok(55)));
@@ -122,8 +138,7 @@ fn out_of_range_begins_again_where_the_client_said() {
 #[test]
 fn out_of_range_without_a_reset_is_said_once_and_waits_for_a_seek() {
     let mut reader = reader(1, v1::OffsetReset::None);
-    let work = next(&mut reader);
-    answer(&mut reader, &work, Answer::Read(Err(error(Reason::OffsetOutOfRange))));
+    out_of_range_until_believed(&mut reader);
     let (data, cost) = reader.next_data(1).unwrap();
     assert_eq!((data.error.unwrap().reason.as_str(), cost), ("OFFSET_OUT_OF_RANGE", 0));
     assert!(reader.next_data(1 << 20).is_none() && reader.next_work(1 << 20).is_none());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn meta(id: u64) -> Meta {
-    Meta { id, answered: true, restart: false, cost: 1 }
+    Meta { id, answered: true, restart: false, direct: false, cost: 1 }
 }
 
 fn item(id: u64) -> Item<u64> {

@@ -1,5 +1,6 @@
 //! What one read of a partition brought, cut into pieces for the client. A piece is not larger than the room there is, but
-//! for a single batch, or record, that is larger by itself.
+//! for a single batch, or record, that is larger by itself. Batches are taken apart one at a time, when their records are
+//! to be sent: a small batch may decompress to a large one, and one read may bring many of them.
 
 use std::collections::VecDeque;
 

@@ -28,7 +28,7 @@ pub enum OpenError {
     /// Something that had been durable is gone or damaged: what was acknowledged from it cannot be vouched for (K8).
     /// Nothing was changed.
     #[error(
-        "segment {segment:016x} is damaged at byte {offset}: {why}; acknowledged data may be missing, so move this data directory away and start with an empty one, and the ledgers are copied from the other bookies"
+        "segment {segment:016x} is damaged at byte {offset}: {why}; acknowledged data may be missing here, and the other bookies serve theirs; leave this directory as it is and start a new bookie with another --data-dir and --id (repairing a damaged disk is not supported yet)"
     )]
     Corrupt {
         /// The segment.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use geminga_bookie::log::OpenError;
 use geminga_bookie::{
     Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
 };
@@ -81,6 +82,9 @@ impl From<StartError> for Failure {
             StartError::Register(RegisterError::Metadata(error)) => error.into(),
             StartError::Register(RegisterError::Replaced(_)) => {
                 Self::new(error).because("BOOKIE_REPLACED")
+            }
+            StartError::Log { source: OpenError::Corrupt { .. }, .. } => {
+                Self::new(error).because("DATA_DIR_CORRUPT")
             }
             StartError::Log { .. } | StartError::Disk { .. } => {
                 Self::new(error).because("DATA_DIR_UNUSABLE")

@@ -1,8 +1,9 @@
 //! `geminga standalone`: everything in one process.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, http_address};
 use crate::{logging, metadata, server};
 
+/// The program's.
+const NAME: &str = "geminga";
 /// The bookie's name, which its data directory keeps.
 const BOOKIE: &str = "standalone";
 /// What is zero-filled before the first record: little, since somebody waits for the prompt.
@@ -68,7 +71,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);
     tracing::info!(grpc = %grpc_bound, data_dir = %settings.data_dir.display(), "standalone serves");
-    greet(grpc_bound, http_bound, &settings.data_dir)?;
+    greet(grpc_bound, http_bound, &settings.data_dir);
 
     let (checked_broker, checked_bookie) = (broker.clone(), Arc::clone(&bookie));
     server.readiness.running(vec![
@@ -150,28 +153,43 @@ async fn start_bookie(
     Ok(bookie)
 }
 
-/// Tells a person what to do next; programs read `/readyz`.
-fn greet(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
-    if !stdout.is_terminal() {
-        return Ok(());
+/// Tells a person what to do next; programs read `/readyz`. Nobody has to listen.
+fn greet(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) {
+    let program = std::env::current_exe().map(|path| program(&path, std::env::var_os("PATH")));
+    let program = program.unwrap_or_else(|_| NAME.to_owned());
+    let text = greeting(&program, grpc, http, data_dir);
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::debug!(%error, "nobody reads standard output");
     }
-    Ok(stdout.write_all(greeting(grpc, http, data_dir).as_bytes())?)
 }
 
-fn greeting(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> String {
-    // The default needs no flag.
-    let server = match (grpc.ip().is_loopback() || grpc.ip().is_unspecified(), grpc.port()) {
+/// What another terminal calls this program: its name when the search path leads to it, else its path.
+fn program(path: &Path, search: Option<OsString>) -> String {
+    let same = |found: &Path| found.canonicalize().is_ok_and(|found| found == path);
+    let search = search.unwrap_or_default();
+    let found = std::env::split_paths(&search).map(|dir| dir.join(NAME)).find(|f| f.is_file());
+    if found.is_some_and(|found| same(&found)) {
+        return NAME.to_owned();
+    }
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn greeting(program: &str, grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> String {
+    // The default needs no flag; who listens on all addresses is there too.
+    let default = grpc.ip() == Ipv4Addr::LOCALHOST || grpc.ip().is_unspecified();
+    let server = match (default, grpc.port()) {
         (true, 7070) => String::new(),
         (true, port) => format!(" --server 127.0.0.1:{port}"),
         (false, _) => format!(" --server {grpc}"),
     };
     format!(
         "Geminga serves on {grpc}, with health and metrics on http://{http}, and keeps its data in {}.\n\
-         Try it in another terminal:\n\n  \
-         geminga topic create demo --partitions 1{server}\n  \
-         echo hello | geminga produce demo{server}\n  \
-         geminga consume demo --from-beginning --until-end{server}\n\n",
+         Try it in another terminal:\n\n\
+         \x20 {program} topic create demo --partitions 1{server}\n\
+         \x20 echo hello | {program} produce demo{server}\n\
+         \x20 {program} consume demo --from-beginning --until-end{server}\n\n",
         data_dir.display()
     )
 }
@@ -190,9 +208,10 @@ mod tests {
             ("0.0.0.0:7070", ""),
             ("127.0.0.1:9", " --server 127.0.0.1:9"),
             ("10.0.0.1:7070", " --server 10.0.0.1:7070"),
+            ("[::1]:7070", " --server [::1]:7070"),
         ] {
             let http = "127.0.0.1:7080".parse().expect("an address");
-            let text = greeting(grpc.parse().expect("an address"), http, Path::new("data"));
+            let text = greeting(NAME, grpc.parse().expect("an address"), http, Path::new("data"));
             let commands: Vec<&str> = text
                 .lines()
                 .filter_map(|line| line.split_once("geminga "))
@@ -205,6 +224,27 @@ mod tests {
                 Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
             }
         }
+    }
+
+    #[test]
+    fn the_program_is_called_by_what_finds_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let [with, without] = ["it's here", "other"].map(|name| dir.path().join(name));
+        for dir in [&with, &without] {
+            std::fs::create_dir(dir).expect("made");
+        }
+        let path = with.canonicalize().expect("there").join(NAME);
+        std::fs::write(&path, "").expect("writable");
+        let search = |dirs: &[&PathBuf]| Some(std::env::join_paths(dirs).expect("plain paths"));
+        assert_eq!(program(&path, search(&[&without, &with])), NAME);
+        let quoted = program(&path, search(&[&without]));
+        assert_eq!(quoted, program(&path, None));
+        let line = format!("printf %s {quoted}");
+        let said = std::process::Command::new("sh").args(["-c", &line]).output().expect("a shell");
+        assert_eq!(said.stdout, path.as_os_str().as_encoded_bytes());
+        // Another program of the same name stands before it.
+        std::fs::write(without.join(NAME), "").expect("writable");
+        assert_ne!(program(&path, search(&[&without, &with])), NAME);
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! End-to-end tests on real processes: one etcd, three bookies, two brokers, and the commands that users type. No
 //! test here knows anything but the command line, the files of the harness, and what the documentation promises.
 
+mod commands;
+mod disks;
 mod faults;
 mod flights;
 mod groups;
+mod metastore;
 mod refusals;
+mod standalone;
+mod stops;
 mod topic;

@@ -1,31 +1,11 @@
 //! What must be refused well: one line that says what to do, a stable reason, a non-zero exit; and nothing that was
 //! acknowledged is lost by it.
 
-use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Finished, binary, http, port, wait};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
 
-use crate::topic;
-
-/// A topic with records that every test here must find again.
-fn cluster_with_records() -> (Cluster, Flights) {
-    let cluster = Cluster::start(3, 1);
-    let client = cluster.client(0);
-    topic::create(&client, "kept");
-    let flights = Flights::load().first(2_000);
-    let (mut producer, _) = topic::produce(&client, "kept", cluster.dir());
-    producer.feed(&Flights::lines(flights.rows()));
-    producer.finish().ok();
-    (cluster, flights)
-}
-
-#[track_caller]
-fn still_kept(client: &Client, flights: &Flights) {
-    let args = ["consume", "kept", "--from-beginning", "--until-end", "--format", "json"];
-    let records = Record::parse_all(&client.run(&args).ok());
-    flights.judge(&topic::in_log_order(&[records])).exactly_once();
-}
+use crate::topic::{self, cluster_with_records, still_kept};
 
 #[test]
 fn requests_that_cannot_be_served() {
@@ -39,6 +19,7 @@ fn requests_that_cannot_be_served() {
     client.run(&["topic", "delete", "nowhere"]).refused("UNKNOWN_TOPIC");
     create(&["no spaces", "--partitions", "1"]).refused("INVALID_NAME");
     create(&["none", "--partitions", "0"]).refused("INVALID_PARTITIONS");
+    create(&["huge", "--partitions", "10001"]).refused("INVALID_PARTITIONS");
     create(&["kept", "--partitions", "1"]).refused("TOPIC_EXISTS");
     create(&["t", "--partitions", "1", "--write-quorum", "4"]).refused("NOT_ENOUGH_BOOKIES");
     let single = ["t", "--partitions", "1", "--write-quorum", "3", "--ack-quorum", "1"];
@@ -49,11 +30,21 @@ fn requests_that_cannot_be_served() {
     create(&[&one[..], &["--allow-single-copy"]].concat()).ok();
 
     create(&["short", "--partitions", "1", "--config", "max.message.bytes=1000"]).ok();
-    let long = [b"y".repeat(2_000), b"\n".to_vec()].concat();
-    let refused = client.run_with(&["produce", "short"], &long);
+    let long = [b"before\n".to_vec(), b"y".repeat(2_000), b"\nafter\n".to_vec()].concat();
+    let report = cluster.dir().join("short.report");
+    let path = report.to_str().expect("a plain path");
+    let refused = client.run_with(&["produce", "short", "--report", path], &long);
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     refused.refused("MESSAGE_TOO_LARGE");
+    let fates = std::fs::read_to_string(&report).expect("a report");
+    let fates: Vec<&str> = fates.lines().collect();
+    assert_eq!(fates.len(), 3, "{fates:?}");
+    assert!(fates[1].contains(r#""error":"MESSAGE_TOO_LARGE""#), "{fates:?}");
+    // One that is too large for any topic.
+    let longest = [b"y".repeat(2_000_000), b"\n".to_vec()].concat();
+    client.run_with(&["produce", "kept"], &longest).refused("MESSAGE_TOO_LARGE");
     client.run_with(&["produce", "short"], b"fits\n").ok();
+    assert_eq!(topic::values(&client, "short"), "before\nafter\nfits\n");
 
     still_kept(&client, &flights);
 }

@@ -16,6 +16,40 @@ pub(crate) fn create(client: &Client, topic: &str) {
     client.run(&["topic", "create", topic, "--partitions", &PARTITIONS.to_string()]).ok();
 }
 
+/// A cluster with a topic whose records every test that uses this must find again with [`still_kept`].
+pub(crate) fn cluster_with_records() -> (Cluster, Flights) {
+    let cluster = Cluster::start(3, 1);
+    let flights = keep_records(&cluster);
+    (cluster, flights)
+}
+
+/// Makes the topic `kept` and writes its records.
+#[track_caller]
+pub(crate) fn keep_records(cluster: &Cluster) -> Flights {
+    let client = cluster.client(0);
+    create(&client, "kept");
+    let flights = Flights::load().first(2_000);
+    let (mut producer, _) = produce(&client, "kept", cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    producer.finish().ok();
+    flights
+}
+
+/// Holds when each record of [`keep_records`] is there once, in order.
+#[track_caller]
+pub(crate) fn still_kept(client: &Client, flights: &Flights) {
+    let args = ["consume", "kept", "--from-beginning", "--until-end", "--format", "json"];
+    let records = Record::parse_all(&client.run(&args).ok());
+    flights.judge(&in_log_order(&[records])).exactly_once();
+}
+
+/// All values of a topic, as a consumer prints them.
+#[track_caller]
+pub(crate) fn values(client: &Client, topic: &str) -> String {
+    let read = client.run(&["consume", topic, "--from-beginning", "--until-end"]).ok();
+    String::from_utf8(read).expect("these tests write text")
+}
+
 /// Starts producing rows that are fed later; the report goes to the returned file.
 pub(crate) fn produce(client: &Client, topic: &str, dir: &Path) -> (Running, PathBuf) {
     let report = dir.join(format!("{topic}.report"));

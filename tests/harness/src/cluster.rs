@@ -66,8 +66,15 @@ impl Cluster {
     /// # Panics
     /// When one of them does not start.
     pub fn start(bookies: usize, brokers: usize) -> Self {
+        Self::start_on(Etcd::start(), bookies, brokers)
+    }
+
+    /// [`Self::start`] on an etcd that the test made.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_on(etcd: Etcd, bookies: usize, brokers: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let etcd = Etcd::start();
         let mut cluster = Self { brokers: Vec::new(), bookies: Vec::new(), etcd, dir };
         for _ in 0..bookies {
             cluster.add_bookie();

@@ -9,6 +9,11 @@ use tempfile::TempDir;
 
 use crate::{Process, http, port, wait};
 
+/// Of no cluster of ours.
+const FILL_PREFIX: &str = "/fill/";
+/// Fits into one argument of a command.
+const FILL_BYTES: usize = 100_000;
+
 /// An etcd of one member that ends, with its data, when this is dropped.
 #[derive(Debug)]
 pub struct Etcd {
@@ -106,15 +111,45 @@ impl Etcd {
     /// # Panics
     /// When it fails.
     pub fn ctl(&self, args: &[&str]) -> String {
+        self.try_ctl(args).unwrap_or_else(|errors| panic!("etcdctl {args:?}: {errors}"))
+    }
+
+    /// As [`Self::ctl`]; what it complains about when it fails.
+    fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.endpoint))
             .args(args)
             .output()
             .unwrap_or_else(|e| panic!("etcdctl: {e}: install the package etcd-client"));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "etcdctl {args:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Puts values until there is no space left: the NOSPACE alarm is raised. Start it with a small quota.
+    ///
+    /// # Panics
+    /// When etcd refuses for another reason.
+    pub fn fill(&self) {
+        let value = "x".repeat(FILL_BYTES);
+        for number in 0.. {
+            let put = self.try_ctl(&["put", &format!("{FILL_PREFIX}{number}"), &value]);
+            if let Err(error) = put {
+                assert!(error.contains("database space exceeded"), "{error}");
+                return;
+            }
+        }
+    }
+
+    /// Does what the message about no space asks an operator to do, after taking away what [`Self::fill`] put.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn make_space(&self) {
+        self.ctl(&["del", "--prefix", FILL_PREFIX]);
+        self.compact();
+        self.ctl(&["defrag"]);
+        self.ctl(&["alarm", "disarm"]);
     }
 
     fn wait_healthy(&mut self) {

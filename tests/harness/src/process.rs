@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::wait;
 
 /// How much of a log a failing test shows.
-const TAIL_BYTES: usize = 4096;
+const TAIL_BYTES: usize = 16 * 1024;
 
 /// A process that can be killed, paused and started again with the same arguments.
 #[derive(Debug)]

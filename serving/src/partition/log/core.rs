@@ -10,6 +10,7 @@
 //!   of the *closed* ledger) is acknowledged and the rest is submitted to the next, in the same order with the same offsets (W9).
 //! * **Snapshots (P4).** One is due at the head of each ledger and at intervals. It is asked for when nothing is in
 //!   flight, so the state that answers is the one after the last entry; until its end marker is submitted, appends are held.
+//! * **Metadata away.** A ledger is left only after the store has answered (2.8 step 0), and goes on until it has.
 //! * **Doubt.** After an unknown outcome nothing is assumed: [`Effect::Settle`] closes whatever ledgers there are
 //!   and says how the current one ended.
 
@@ -77,6 +78,8 @@ pub(super) enum Input {
     Settled { last: Option<EntryId> },
     /// They could not be closed now.
     NotSettled,
+    /// Whether the metadata store answered [`Effect::Check`].
+    Checked(bool),
     /// The pause of [`Effect::RetryLater`] is over.
     RetryDue,
     /// The pause of [`Effect::RestoreLater`] is over.
@@ -88,6 +91,8 @@ pub(super) enum Input {
 pub(super) enum Effect {
     /// Create the next ledger.
     Create,
+    /// See whether the metadata store answers, while the current ledger goes on.
+    Check,
     /// Close the current ledger and open the next; `drain`: wait for what is outstanding first.
     Roll { drain: bool },
     /// Close the current ledger; `drain` as for a roll. Answered by `Settled`, `NotRolled` or `Doubt`.
@@ -166,7 +171,30 @@ struct Open {
     /// Payload of appends; snapshots do not count, or a large one would make a ledger roll at once, for ever.
     bytes: u64,
     old: bool,
+    /// Nothing was appended for long.
+    idle: bool,
     degraded: bool,
+}
+
+/// Why a ledger is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Fewer than Qa of its members answer (2.9).
+    Lost,
+    /// Large or old enough.
+    Full,
+    /// Nothing was appended for long.
+    Idle,
+    /// There are bookies for more copies (2.2).
+    Copies,
+}
+
+/// Whether the metadata store answers (2.8 step 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    No,
+    Asked,
+    Passed,
 }
 
 impl Open {
@@ -178,6 +206,7 @@ impl Open {
             entries_since_snapshot: 0,
             bytes: 0,
             old: false,
+            idle: false,
             degraded,
         }
     }
@@ -217,6 +246,7 @@ pub(super) struct Core {
     outstanding_bytes: usize,
     health: Health,
     live: usize,
+    check: Check,
     /// Attempts failed, and none has succeeded since.
     failing: bool,
     /// A pause after a failed attempt.
@@ -246,6 +276,7 @@ impl Core {
             outstanding_bytes: 0,
             health: Health::Healthy,
             live,
+            check: Check::No,
             failing: false,
             cooling: false,
             lost_cooling: false,
@@ -305,6 +336,9 @@ impl Core {
             running_max_timestamp: self.running_max_timestamp,
             bytes,
         };
+        if let Phase::Open(open) = &mut self.phase {
+            open.idle = false;
+        }
         self.next_offset = append.end();
         self.outstanding_bytes += bytes;
         self.pending.push_back(append);
@@ -362,9 +396,14 @@ impl Core {
                 if let Phase::Open(open) | Phase::Leaving(open) = &mut self.phase {
                     open.old = true;
                 }
-                self.leave_idle(&mut effects);
             }
-            Input::IdleReached => self.leave_idle(&mut effects),
+            Input::IdleReached => {
+                let quiet = self.is_quiet();
+                if let Phase::Open(open) = &mut self.phase {
+                    open.idle = quiet;
+                }
+            }
+            Input::Checked(answered) => self.checked(answered, &mut effects),
             Input::Created { degraded } => {
                 if matches!(self.phase, Phase::Creating) {
                     self.open(degraded, &mut effects);
@@ -420,9 +459,9 @@ impl Core {
                 effects.push(Effect::Create);
             }
             Phase::Open(mut open) => {
-                if let Some(leave) = self.roll_reason(&open) {
-                    self.phase = Phase::Leaving(open);
-                    effects.push(leave);
+                let reason = self.leave_reason(&open);
+                if let Some(reason) = reason.filter(|reason| self.may_leave(*reason, effects)) {
+                    self.leave(open, reason, effects);
                 } else if open.snapshot == Snapshot::Due && self.flight.is_empty() {
                     open.snapshot = Snapshot::Asked;
                     self.phase = Phase::Open(open);
@@ -433,32 +472,73 @@ impl Core {
         }
     }
 
-    /// Whether to leave the ledger now, and how (2.5, 2.8, 2.9). Where nothing is on its way no successor is needed yet.
-    fn roll_reason(&mut self, open: &Open) -> Option<Effect> {
+    fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.flight.is_empty()
+    }
+
+    /// Whether to leave the ledger now, and why (2.5, 2.8, 2.9).
+    fn leave_reason(&self, open: &Open) -> Option<Reason> {
         if self.cooling {
             return None;
         }
         if self.health == Health::QuorumLost {
             // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
             let go = !self.lost_cooling && self.live >= self.policy.ack_quorum;
-            let needed = !self.pending.is_empty();
-            let how =
-                if needed { Effect::Roll { drain: false } } else { Effect::Close { drain: false } };
-            return go.then_some(how);
+            return go.then_some(Reason::Lost);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
             return None;
         }
         if open.bytes >= self.policy.roll_bytes || open.old {
-            self.restores = 0;
-            return Some(Effect::Roll { drain: true });
+            return Some(Reason::Full);
+        }
+        if open.idle {
+            return Some(Reason::Idle);
         }
         let degraded = self.health == Health::Degraded || open.degraded;
         let go = degraded && !self.restore_cooling && self.live >= self.policy.write_quorum;
-        self.restores += u32::from(go);
-        let quiet = self.pending.is_empty() && self.flight.is_empty();
-        let how = if quiet { Effect::Close { drain: true } } else { Effect::Roll { drain: true } };
-        go.then_some(how)
+        go.then_some(Reason::Copies)
+    }
+
+    /// Appends wait while a ledger is left. So the store is asked before, but for a ledger that takes nothing as it is.
+    fn may_leave(&mut self, reason: Reason, effects: &mut Vec<Effect>) -> bool {
+        match self.check {
+            _ if reason == Reason::Lost => return true,
+            Check::Passed => return true,
+            Check::No => effects.push(Effect::Check),
+            Check::Asked => {}
+        }
+        self.check = Check::Asked;
+        false
+    }
+
+    fn checked(&mut self, answered: bool, effects: &mut Vec<Effect>) {
+        if self.check != Check::Asked {
+            return;
+        }
+        if answered {
+            self.check = Check::Passed;
+            self.advance(effects);
+            // Where there is no reason to leave any more, the answer will be too old for the next.
+        } else {
+            self.cooling = true;
+            effects.push(Effect::RetryLater);
+        }
+        self.check = Check::No;
+    }
+
+    /// Where nothing is on its way no successor is needed yet.
+    fn leave(&mut self, open: Open, reason: Reason, effects: &mut Vec<Effect>) {
+        match reason {
+            Reason::Full => self.restores = 0,
+            Reason::Copies => self.restores += 1,
+            Reason::Lost | Reason::Idle => {}
+        }
+        self.check = Check::No;
+        self.phase = Phase::Leaving(open);
+        let drain = reason != Reason::Lost;
+        let needed = !self.pending.is_empty() || (drain && !self.flight.is_empty());
+        effects.push(if needed { Effect::Roll { drain } } else { Effect::Close { drain } });
     }
 
     fn open(&mut self, degraded: bool, effects: &mut Vec<Effect>) {
@@ -564,6 +644,7 @@ impl Core {
 
     fn not_rolled(&mut self, effects: &mut Vec<Effect>) {
         let Phase::Leaving(mut open) = self.phase else { return };
+        open.idle = false;
         // The snapshot that was under way was given up with the attempt; what was written of it counts for nothing (P4).
         if matches!(open.snapshot, Snapshot::Asked | Snapshot::Writing { .. }) {
             open.snapshot = Snapshot::Due;
@@ -577,19 +658,8 @@ impl Core {
         effects.push(Effect::RetryLater);
     }
 
-    /// Nothing is on its way: the ledger needs no successor until something is.
-    fn leave_idle(&mut self, effects: &mut Vec<Effect>) {
-        if let Phase::Open(open) = self.phase
-            && self.pending.is_empty()
-            && self.flight.is_empty()
-            && !self.cooling
-        {
-            self.phase = Phase::Leaving(open);
-            effects.push(Effect::Close { drain: true });
-        }
-    }
-
     fn settle(&mut self, effects: &mut Vec<Effect>) {
+        self.check = Check::No;
         self.phase = Phase::Settling { waiting: false };
         effects.push(Effect::Settle);
     }

@@ -19,6 +19,8 @@ pub(super) enum Done {
     Created(Box<Writer>),
     /// Certainly none was created.
     NotCreated(String),
+    /// Whether the store answers, and if not, why.
+    Checked(Result<(), String>),
     /// The old ledger is closed, the next one is open.
     Rolled { closed: LedgerMeta, writer: Box<Writer> },
     /// Nothing was changed.
@@ -64,6 +66,15 @@ pub(super) struct Leaving {
     pub(super) base_offset: Offset,
     pub(super) writer: Box<Writer>,
     pub(super) ends: Ends,
+}
+
+/// 2.8 step 0, while the ledger goes on: does the store answer, and is the partition still this opening's?
+pub(super) async fn check(opening: Arc<Opening>) -> Done {
+    match opening.still_owns().await {
+        Ok(true) => Done::Checked(Ok(())),
+        Ok(false) => Done::Lost(Lost::Deposed),
+        Err(error) => Done::Checked(Err(error.to_string())),
+    }
 }
 
 /// Creates the ledger of segment `seq` (2.2).
@@ -125,7 +136,7 @@ pub(super) async fn close(opening: Arc<Opening>, leaving: Leaving, drain: Durati
     }
 }
 
-/// 2.8 step 0: the store answers. `None` = this opening is deposed; otherwise the version of its segment's key.
+/// 2.8 step 0 once more, right before. `None` = this opening is deposed; otherwise the version of its segment's key.
 async fn may_leave(opening: &Opening, seq: u32) -> Result<Option<Version>, MetaError> {
     if !opening.still_owns().await? {
         return Ok(None);

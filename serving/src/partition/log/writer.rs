@@ -40,6 +40,8 @@ pub struct LogWriter {
     current: Option<Current>,
     /// What changes ledgers, while it does.
     step: Option<BoxFuture<'static, Done>>,
+    /// Asks the metadata store whether it answers, before a step.
+    check: Option<BoxFuture<'static, Done>>,
     answer: Option<oneshot::Receiver<Vec<Bytes>>>,
     /// The snapshot that is being written.
     parts: Vec<Bytes>,
@@ -117,6 +119,7 @@ impl LogWriter {
             payloads: VecDeque::new(),
             current: None,
             step: None,
+            check: None,
             answer: None,
             parts: Vec::new(),
             blocked: None,

@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     None,
     /// Nobody answers, and nothing takes effect.
     Away,
+    /// Nothing is answered, and nothing takes effect; a caller hears so after five seconds.
+    Hang,
     /// The next transaction takes effect and its answer is lost; then all is well.
     LoseAnswer,
     /// The next transaction is lost with its answer; then all is well.
@@ -39,8 +41,13 @@ impl FaultyStore {
         *self.fault.lock() = fault;
     }
 
-    fn answer(&self) -> Result<(), Error> {
-        match *self.fault.lock() {
+    async fn answer(&self) -> Result<(), Error> {
+        let fault = *self.fault.lock();
+        match fault {
+            Fault::Hang => {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Err(Error::Unavailable("told so by the test, in time".to_owned()))
+            }
             Fault::Away => Err(Error::Unavailable("told so by the test".to_owned())),
             Fault::None | Fault::LoseAnswer | Fault::LoseRequest => Ok(()),
         }
@@ -50,23 +57,23 @@ impl FaultyStore {
 #[async_trait]
 impl MetaStore for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
-        self.answer()?;
+        self.answer().await?;
         self.store.get(key).await
     }
 
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
-        self.answer()?;
+        self.answer().await?;
         self.store.range(prefix, after, limit).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
-        self.answer()?;
+        self.answer().await?;
         let fault = std::mem::replace(&mut *self.fault.lock(), Fault::None);
         let lost = || Error::Unknown("told so by the test".to_owned());
         match fault {
             Fault::LoseAnswer => self.store.txn(txn).await.and(Err(lost())),
             Fault::LoseRequest => Err(lost()),
-            Fault::None | Fault::Away => self.store.txn(txn).await,
+            Fault::None | Fault::Away | Fault::Hang => self.store.txn(txn).await,
         }
     }
 
@@ -75,17 +82,17 @@ impl MetaStore for FaultyStore {
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
-        self.answer()?;
+        self.answer().await?;
         self.store.grant_lease(ttl).await
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
-        self.answer()?;
+        self.answer().await?;
         self.store.keep_alive(lease).await
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
-        self.answer()?;
+        self.answer().await?;
         self.store.revoke_lease(lease).await
     }
 }

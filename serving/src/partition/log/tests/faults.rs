@@ -177,6 +177,34 @@ async fn without_metadata_an_open_ledger_goes_on() {
     assert_eq!(read_all(&owner.reader).await.len(), 52);
 }
 
+/// A store that hangs holds up no append, although the ledger is large enough to roll all the time.
+#[tokio::test(start_paused = true)]
+async fn metadata_that_hangs_delays_nothing() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let store = FaultyStore::new(cluster.store.clone());
+    let parts = cluster.log_parts_on(1, Arc::new(store.clone()));
+    let roll = Roll { bytes: 500, ..Roll::default() };
+    let mut owner = Owner::open_with(&parts, OpenSpec { roll, ..spec(&topic, 1) }).await;
+    owner.append(1);
+    owner.all_acked().await;
+    store.set(Fault::Hang);
+    for n in 0..100 {
+        owner.append(1);
+        let acked = tokio::time::timeout(Duration::from_millis(100), owner.all_acked()).await;
+        assert!(acked.is_ok(), "append {n} waits for the metadata store");
+        owner.pass(Duration::from_millis(400)).await;
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, 1);
+    store.set(Fault::None);
+    owner.pass(Duration::from_secs(10)).await;
+    owner.append(1);
+    owner.all_acked().await;
+    assert_eq!(cluster.segments(topic.id, 0).await, 2);
+    assert_eq!(read_all(&owner.reader).await.len(), 102);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_metadata_the_first_append_waits() {
     let cluster = TestCluster::new(3);

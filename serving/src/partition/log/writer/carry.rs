@@ -65,6 +65,9 @@ impl LogWriter {
                     let (opening, base) = (Arc::clone(&self.opening), self.core.high_watermark());
                     self.start(ledgers::create(opening, self.next_seq(), base).boxed());
                 }
+                Effect::Check => {
+                    self.check = Some(ledgers::check(Arc::clone(&self.opening)).boxed());
+                }
                 Effect::Roll { drain } => {
                     let (opening, drain) = (Arc::clone(&self.opening), self.drain(drain));
                     let leaving = self.leave_for_step();
@@ -114,6 +117,7 @@ impl LogWriter {
 
     fn start(&mut self, step: futures::future::BoxFuture<'static, Done>) {
         debug_assert!(self.step.is_none(), "one step at a time");
+        self.check = None;
         self.step = Some(step);
     }
 
@@ -135,6 +139,15 @@ impl LogWriter {
                 let degraded = writer.meta().degraded;
                 self.step(Input::Created { degraded });
                 self.install(writer);
+            }
+            Done::Checked(answered) => {
+                if let Err(why) = &answered {
+                    self.warn(
+                        "ledger is written on, since the metadata store does not answer",
+                        why,
+                    );
+                }
+                self.step(Input::Checked(answered.is_ok()));
             }
             Done::NotCreated(why) => {
                 self.warn("no ledger could be created", &why);
@@ -307,7 +320,7 @@ impl LogWriter {
         let Self { opening, .. } = self;
         let (topic, partition) = (&opening.topic.name, opening.partition.0);
         tracing::info!(topic, partition, term = opening.term.0, reason = %lost, "log is lost");
-        self.step = None;
+        (self.step, self.check) = (None, None);
         self.current = None;
         self.forget_snapshot();
         self.payloads.clear();

@@ -20,7 +20,7 @@ pub(super) enum Woke {
     Health(Health),
     /// The current ledger's writer is gone.
     Gone,
-    /// The step under way is done.
+    /// The step under way, or the check before it, is done.
     Done(Box<Done>),
     /// The owner gave its state; `None` = it never will.
     Answered(Option<Vec<Bytes>>),
@@ -37,7 +37,7 @@ impl LogWriter {
     pub(super) async fn wake(&mut self) -> Woke {
         let due = self.due_at();
         let blocked = self.blocked;
-        let Self { current, step, answer, live, stopped, .. } = self;
+        let Self { current, step, check, answer, live, stopped, .. } = self;
         let (mut lac, mut health, mut writer) = (None, None, None);
         if let Some(Current { lac: l, health: h, writer: w, gone: false, .. }) = current {
             (lac, health, writer) = (Some(l), Some(h), w.as_deref());
@@ -48,6 +48,10 @@ impl LogWriter {
             health = changed(health) => health.map_or(Woke::Gone, Woke::Health),
             Some(done) = OptionFuture::from(step.as_mut()) => {
                 *step = None;
+                Woke::Done(Box::new(done))
+            }
+            Some(done) = OptionFuture::from(check.as_mut()) => {
+                *check = None;
                 Woke::Done(Box::new(done))
             }
             Some(parts) = OptionFuture::from(answer.as_mut()) => {

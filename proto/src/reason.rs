@@ -11,11 +11,11 @@ pub const DOMAIN: &str = "geminga";
 
 /// Generates the enum and its table.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $code:ident, $retriable:literal;)*) => {
+    ($(#[doc = $doc:literal] $variant:ident = $text:literal, $code:ident, $retriable:literal;)*) => {
         /// Why a request was not served. Persisted in clients: texts never change meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
-            $($(#[$doc])* $variant,)*
+            $(#[doc = $doc] $variant,)*
         }
 
         impl Reason {
@@ -25,6 +25,11 @@ macro_rules! reasons {
             /// The stable text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii(),)* }
             }
 
             /// The gRPC status code of a call that fails with it.
@@ -216,6 +221,44 @@ mod tests {
             };
             assert_eq!(ApiError::from_status(&error.to_status()), error);
             assert_eq!(ApiError::from_proto(&error.to_proto()), error);
+        }
+    }
+
+    /// A status code as other languages spell it.
+    fn code_name(code: Code) -> String {
+        let mut name = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    }
+
+    #[test]
+    fn the_table_of_reasons_is_documented() {
+        use std::fmt::Write as _;
+        const BEGIN: &str =
+            "<!-- reasons: made by `UPDATE_DOCS=1 cargo test -p geminga-proto --lib reason` -->\n";
+        const END: &str = "<!-- end of reasons -->";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("the table begins");
+        let (_, after) = rest.split_once(END).expect("the table ends");
+        let mut table =
+            "\n| reason | status | retriable | meaning |\n|---|---|---|---|\n".to_owned();
+        for &reason in Reason::ALL {
+            let (code, meaning) = (code_name(reason.code()), reason.meaning());
+            let retriable = if reason.retriable() { "yes" } else { "no" };
+            writeln!(table, "| `{}` | `{code}` | {retriable} | {meaning} |", reason.as_str())
+                .unwrap();
+        }
+        let current = format!("{before}{BEGIN}{table}\n{END}{after}");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &current).unwrap();
+        } else {
+            assert_eq!(page, current, "run UPDATE_DOCS=1 cargo test -p geminga-proto --lib reason");
         }
     }
 

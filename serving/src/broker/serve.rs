@@ -79,7 +79,7 @@ impl Services {
         let intake = ctx.intake.cancelled();
         let unhealthy = async move {
             intake.await;
-            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            set_not_serving(&health).await;
             std::future::pending::<()>().await;
         };
         // Nagle's delay costs a factor of twenty; the server's own option does not reach accepted connections.
@@ -103,6 +103,15 @@ async fn set_serving(health: &HealthReporter) {
     health.set_serving::<TopicsServer<TopicsService>>().await;
     health.set_serving::<GroupsServer<GroupsService>>().await;
     health.set_serving::<ClusterServer<ClusterService>>().await;
+}
+
+/// For the whole server, and for each service, since clients watch either.
+async fn set_not_serving(health: &HealthReporter) {
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    health.set_not_serving::<StreamServer<StreamService>>().await;
+    health.set_not_serving::<TopicsServer<TopicsService>>().await;
+    health.set_not_serving::<GroupsServer<GroupsService>>().await;
+    health.set_not_serving::<ClusterServer<ClusterService>>().await;
 }
 
 /// Connections up to the limit; those above it are closed at once.

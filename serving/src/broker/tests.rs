@@ -473,14 +473,14 @@ async fn what_is_answered_makes_room_for_more_whoever_takes_the_results() {
     let lazy = Producer::open(&node).await;
     let mut busy = Producer::open(&node).await;
     let sending = async {
-        for id in 0..30 {
+        for id in 0..12 {
             let elements = vec![element(id, "t", 0, value.clone())];
             let request = v1::ProduceRequest { elements, ..Default::default() };
             lazy.requests.send(request).await.unwrap();
         }
     };
     let both = async {
-        for id in 0..30 {
+        for id in 0..12 {
             let results = busy.send(vec![element(id, "t", 1, value.clone())]).await;
             assert_eq!(results[&id].error, None);
         }
@@ -679,4 +679,36 @@ async fn a_stream_goes_on_over_a_takeover_without_a_gap_or_a_repetition() {
     };
     let both = futures::future::join(read, write);
     tokio::time::timeout(LIMIT, both).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_and_health_know_every_public_service() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_request::MessageRequest,
+        server_reflection_response::MessageResponse,
+    };
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    let node = Node::start(&cluster).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(node.channel().await);
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().expect("an answer");
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let listed: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    let mut health = HealthClient::new(node.channel().await);
+    let public = ["Stream", "Topics", "Groups", "Cluster"].map(|s| format!("geminga.v1.{s}"));
+    for service in [String::new()].into_iter().chain(public) {
+        assert!(service.is_empty() || listed.contains(&service), "{service} in {listed:?}");
+        let answer = health.check(HealthCheckRequest { service }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
 }

@@ -22,6 +22,7 @@ use super::{ConsumeContext, Joining};
 use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
 use crate::router::OffsetAt;
+use crate::rpc::input::is_unreadable;
 
 /// How long the coordinator is looked for before a member hears of it: for a join (besides its wait), a heartbeat, a
 /// commit, a departure.
@@ -263,6 +264,11 @@ where
     fn on_request(&mut self, request: Option<Result<v1::ConsumeRequest, Status>>) -> Option<Event> {
         let op = match request {
             Some(Ok(request)) => request.op,
+            // A client that is told nothing would wait for answers for ever.
+            Some(Err(status)) if is_unreadable(&status) => {
+                self.requests = None;
+                return Some(invalid("a request cannot be read: check its size and its fields"));
+            }
             // A broken stream is noticed on the other side as well; until then it is merely silent.
             Some(Err(_)) | None => {
                 self.requests = None;

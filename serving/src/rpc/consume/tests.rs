@@ -335,6 +335,23 @@ async fn records_that_are_gone_are_passed_over_as_the_client_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_read_is_told_and_a_broken_connection_is_no_departure() {
+    let cluster = FakeCluster::start().await;
+    let client = Client::join(&cluster).await;
+    let garbage = Err(Status::internal("failed to decode Protobuf message"));
+    client.requests.as_ref().unwrap().send(garbage).await.unwrap();
+    assert_eq!(client.error().await, Reason::InvalidRequest);
+
+    let client = Client::join(&cluster).await;
+    let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let reset = Err(Status::from_error(Box::new(reset)));
+    client.requests.as_ref().unwrap().send(reset).await.unwrap();
+    drop(client);
+    let group = cluster.groups.describe(&"g".into()).await.unwrap();
+    assert_eq!(group.members.len(), 1, "its session timeout runs");
+}
+
+#[tokio::test(start_paused = true)]
 async fn latest_starts_at_the_end_and_none_needs_a_commit() {
     let cluster = FakeCluster::start().await;
     cluster.source.set(3, 0, 42);

@@ -23,6 +23,7 @@ use super::room::Held;
 use crate::ownership::topology::Topic;
 use crate::router::{Appender, Route, no_owner, not_owner};
 use crate::rpc::context::Context;
+use crate::rpc::input::is_unreadable;
 
 /// Nothing is read from a stream that has so many bytes in flight.
 const MAX_IN_FLIGHT: usize = 32 * 1024 * 1024;
@@ -508,12 +509,12 @@ async fn take_in(ctx: &Context, request: v1::ProduceRequest) -> Result<Message, 
 
 /// A client that went away, or one that sent what is no message of ours: that one is told.
 fn unread(status: Status) -> Unread {
+    if !is_unreadable(&status) {
+        return Unread::Gone(status);
+    }
     let (reason, why) = match status.code() {
-        Code::Cancelled | Code::Unknown | Code::Unavailable => return Unread::Gone(status),
-        Code::OutOfRange | Code::ResourceExhausted => {
-            (Reason::LimitExceeded, "is too large: send fewer or smaller elements at once")
-        }
-        _ => (Reason::InvalidRequest, "cannot be read"),
+        Code::OutOfRange => (Reason::LimitExceeded, "is too large: send less at once"),
+        _ => (Reason::InvalidRequest, "cannot be read: check its fields"),
     };
     let why = format!("a request {why} ({})", status.message());
     Unread::Refused(ApiError::new(reason, why))

@@ -39,13 +39,18 @@ fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [Stri
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(visible));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
+}
+
+/// Names of groups and clients are anybody's to choose: what a terminal would obey, or take for another line, is shown.
+fn visible(text: String) -> String {
+    if text.chars().any(char::is_control) { text.escape_debug().collect() } else { text }
 }
 
 /// A point in time for people; the epoch means that it is not known.
@@ -85,6 +90,12 @@ mod tests {
     fn tables_are_plain_columns() {
         let text = table(["NAME", "N"], [["a".to_owned(), "10".to_owned()]]);
         assert_eq!(text, "NAME  N\na     10\n");
+    }
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        let text = table(["GROUP"], [["a\u{1b}[2Jb\nc".to_owned()]]);
+        assert_eq!(text, "GROUP\na\\u{1b}[2Jb\\nc\n");
     }
 
     #[test]

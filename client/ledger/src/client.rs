@@ -168,19 +168,26 @@ impl LedgerClient {
             .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
     }
 
-    /// One transaction; an unknown outcome is resolved by reading the key that it would have made (M9).
+    /// One transaction; an unknown outcome is resolved by reading the key that it would have made (M9). While it is not
+    /// resolved, the error says so: an attempt that was sent may take place later than one that was refused.
     async fn commit_create(&self, meta: &LedgerMeta, with: Txn) -> Result<Version, CreateError> {
         let key = keys::ledger(meta.id);
         let txn = Txn::new().guard(Guard::Absent(key.clone())).put(&key, meta.encode()).and(with);
         let mut attempts = 0;
+        let mut unknown = None;
         loop {
             let result = self.parts.store.txn(txn.clone()).await;
-            match result {
+            match &result {
                 Ok(TxnOutcome::Committed(revision)) => return Ok(Version(revision.0)),
-                Ok(TxnOutcome::GuardFailed) | Err(MetaError::Unknown(_)) => {}
-                Err(error) => return Err(error.into()),
+                Ok(TxnOutcome::GuardFailed) => {}
+                Err(error @ MetaError::Unknown(_)) => unknown = Some(error.clone()),
+                Err(error) => return Err(unknown.unwrap_or_else(|| error.clone()).into()),
             }
-            match self.parts.store.get(&key).await? {
+            let found = match self.parts.store.get(&key).await {
+                Ok(found) => found,
+                Err(error) => return Err(unknown.unwrap_or(error).into()),
+            };
+            match found {
                 Some(found) => {
                     let stored = LedgerMeta::decode(meta.id, &found.value);
                     let ours = stored.is_ok_and(|stored| stored.last_op == meta.last_op);
@@ -234,9 +241,11 @@ impl LedgerClient {
         let closed = old.close(drain, part).await?;
         let read = self.metadata(new.id).await;
         match read {
-            Ok(Some((new, version))) => Ok((closed, self.write(new, version))),
-            // The transaction put it; whoever took it away has deposed this owner.
-            Ok(None) => Err(RollError::Close(CloseError::Lost)),
+            Ok(Some((new, version))) if new.state == LedgerState::Open => {
+                Ok((closed, self.write(new, version)))
+            }
+            // The transaction put it; whoever took it away, or recovers it already, has deposed this owner.
+            Ok(_) => Err(RollError::Close(CloseError::Lost)),
             Err(_) => Err(RollError::Close(CloseError::Unknown)),
         }
     }
@@ -253,3 +262,6 @@ impl LedgerClient {
         crate::recover::recover(self, ledger)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,6 +146,9 @@ impl Reader {
         match reply.code.class() {
             Class::Positive => match self.verify(op, &reply.entries) {
                 Ok(entries) if entries.is_empty() => Answer::Unknown("an empty answer".to_owned()),
+                Ok(entries) if entries.len() < reply.entries.len() => {
+                    Answer::Unknown("more than was asked for".to_owned())
+                }
                 Ok(entries) => Answer::Entries(reply.entries, entries),
                 // Wrong bytes say nothing about what the others have (3.4).
                 Err(error) => Answer::Corrupt(error.to_string()),

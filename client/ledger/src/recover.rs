@@ -20,6 +20,9 @@ use crate::core::recovery::{CasResult, Effect, Event, Finish, Recovery, Stop};
 use crate::metrics;
 use crate::read::{Answer, ReadError, Reader};
 
+/// How often a part of a copy is tried before its source or target is given up.
+const COPY_ATTEMPTS: u32 = 4;
+
 /// Why a ledger is not closed yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
@@ -99,6 +102,9 @@ async fn follow(
     while Instant::now() < give_up {
         match client.metadata(ledger).await? {
             None => return Err(RecoverError::Gone(ledger)),
+            Some((meta, _)) if meta.state == LedgerState::Deleting => {
+                return Err(RecoverError::Gone(ledger));
+            }
             Some((meta, _)) if meta.state == LedgerState::Closed => return Ok(Some(meta)),
             Some(_) => {
                 // Jitter, so that two followers do not take over in the same moment.
@@ -305,11 +311,7 @@ impl Copy<'_> {
             };
             let count =
                 i64::try_from(entries.len()).expect("a reply holds fewer entries than 2^63");
-            let op = WriteOp::RecoveryAdd { first: next, entries };
-            let Some(reply) = self.call.write(op).await else {
-                return Event::TargetFailed { target: self.target };
-            };
-            match Event::from_recovery_add(self.target, &reply) {
+            match self.add(next, entries).await {
                 Event::Copied { tail: reached, .. } => tail = reached,
                 other => return other,
             }
@@ -318,14 +320,46 @@ impl Copy<'_> {
         Event::Copied { target: self.target, tail }
     }
 
+    /// One chunk. What got no answer is sent again a few times: an add that took place is recognised (D3), and one that
+    /// is given up costs the whole attempt where no other target is left.
+    async fn add(&self, first: EntryId, entries: Vec<Bytes>) -> Event {
+        let mut left = COPY_ATTEMPTS;
+        loop {
+            let op = WriteOp::RecoveryAdd { first, entries: entries.clone() };
+            let event = match self.call.write(op).await {
+                Some(reply) => Event::from_recovery_add(self.target, &reply),
+                None => Event::TargetFailed { target: self.target },
+            };
+            left -= 1;
+            if left == 0 || !matches!(event, Event::TargetFailed { .. }) {
+                return event;
+            }
+            tokio::time::sleep(self.pause(left)).await;
+        }
+    }
+
     /// Verified bytes; an error says whether they are there but bad.
     async fn read(&self, from: EntryId, to: EntryId) -> Result<Vec<Bytes>, bool> {
         let max_bytes = self.call.client.parts.config.read_bytes;
         let op = QueryOp::Read { from, to, max_bytes, prefix_bytes: None };
-        match self.reader.ask(&self.from, self.call.scope.fragment_first, op).await {
-            Answer::Entries(raw, _) => Ok(raw),
-            Answer::Corrupt(_) => Err(true),
-            Answer::Absent | Answer::Unknown(_) => Err(false),
+        let mut left = COPY_ATTEMPTS;
+        loop {
+            match self.reader.ask(&self.from, self.call.scope.fragment_first, op.clone()).await {
+                Answer::Entries(raw, _) => return Ok(raw),
+                Answer::Corrupt(_) => return Err(true),
+                Answer::Absent | Answer::Unknown(_) => {}
+            }
+            left -= 1;
+            if left == 0 {
+                return Err(false);
+            }
+            tokio::time::sleep(self.pause(left)).await;
         }
+    }
+
+    /// Before the next attempt of those that are left.
+    fn pause(&self, left: u32) -> Duration {
+        let config = &self.call.client.parts.config;
+        config.retry_max.min(config.retry_min * 2u32.pow(COPY_ATTEMPTS - 1 - left))
     }
 }

@@ -25,6 +25,8 @@ pub use crate::core::writer::Outcome;
 
 /// Appends that wait for the task.
 const QUEUE: usize = 4096;
+/// Least that an entry takes of the budget, bytes: one without a payload occupies memory, too.
+const MIN_ENTRY_BYTES: usize = 256;
 
 /// What the owner should do about a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +142,7 @@ impl Writer {
 
     /// A payload above the whole budget goes alone.
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.min(self.budget_bytes)).unwrap_or(u32::MAX)
+        u32::try_from(bytes.max(MIN_ENTRY_BYTES).min(self.budget_bytes)).unwrap_or(u32::MAX)
     }
 
     /// Hands out the next id and queues the payload, whose parts are laid end to end. Outcomes resolve in id order. Dropping

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
-use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::entry::{self, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks};
@@ -21,7 +21,7 @@ use super::flight::Flight;
 use super::{Append, Close, Command, Health, QUEUE, Writer};
 use crate::config::Config;
 use crate::connection::{Bookies, ConnectionLost};
-use crate::core::writer::{Effect, Event, Link, Phase, Writer as Core};
+use crate::core::writer::{Effect, Event, Link, Phase, Position as Place, Writer as Core};
 use crate::metrics;
 
 /// Everything that a writer is made from.
@@ -52,6 +52,8 @@ struct Watchdog {
     away_since: Option<Instant>,
     /// Failed attempts in a row.
     attempts: u32,
+    /// It answers, but took nothing since it last moved: that it says hello once more is no progress.
+    refuses: bool,
     /// The ack seen last, and when it moved or had nothing to do.
     acked: EntryId,
     moved_at: Instant,
@@ -87,8 +89,13 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
     let (health, health_seen) = watch::channel(Health::Healthy);
     let meta = Arc::new(setup.meta.clone());
     let now = Instant::now();
-    let watchdog =
-        Watchdog { away_since: Some(now), attempts: 0, acked: first.prev(), moved_at: now };
+    let watchdog = Watchdog {
+        away_since: Some(now),
+        attempts: 0,
+        refuses: false,
+        acked: first.prev(),
+        moved_at: now,
+    };
     let positions = fragment.ensemble.len();
     let mut task = Task {
         setup,
@@ -155,7 +162,7 @@ impl Task {
 
     /// Nothing to time: no position is away, nothing is unacknowledged, and everybody knows the LAC.
     fn is_idle(&self) -> bool {
-        let settled = |(p, w): (&crate::core::writer::Position, &Watchdog)| {
+        let settled = |(p, w): (&Place, &Watchdog)| {
             p.link == Link::Absent || (w.away_since.is_none() && p.acked >= self.core.lap())
         };
         self.draining.is_none()
@@ -207,14 +214,22 @@ impl Task {
         let event = match (ask, answer) {
             (Ask::Lac, _) => return,
             (Ask::Hello, Ok(reply)) => Event::from_hello(member, &reply),
-            (Ask::Add, Ok(reply)) => Event::from_add(member, &reply),
+            (Ask::Add, Ok(reply)) => self.added(index, member, &reply),
             (Ask::Hello | Ask::Add, Err(_)) => Event::Disconnected { member },
         };
+        let acked = self.core.positions()[index].acked;
+        let watchdog = &mut self.watchdogs[index];
         match &event {
             Event::Opened { .. } => {
-                self.watchdogs[index].away_since = None;
-                self.watchdogs[index].attempts = 0;
-                self.watchdogs[index].moved_at = Instant::now();
+                watchdog.away_since = None;
+                if !watchdog.refuses {
+                    watchdog.attempts = 0;
+                    watchdog.moved_at = Instant::now();
+                }
+            }
+            Event::Acked { durable_tail, .. } if *durable_tail > acked => {
+                watchdog.refuses = false;
+                watchdog.attempts = 0;
             }
             Event::Verdict => {
                 tracing::info!(ledger = %self.setup.meta.id, position = index, "writer was deposed")
@@ -229,6 +244,24 @@ impl Task {
         }
         let effects = self.core.step(event);
         self.carry_out(effects);
+    }
+
+    /// What an answered add means. A disk that takes no new data is given up at once where others suffice (2.5): it
+    /// would only say so again.
+    fn added(&mut self, index: usize, member: Member, reply: &WriteReply) -> Event {
+        let event = Event::from_add(member, reply);
+        if let Event::Disconnected { member } = &event
+            && self.core.positions()[index].link == Link::Live
+        {
+            let ledger = self.setup.meta.id;
+            tracing::debug!(%ledger, %member, code = ?reply.code, detail = reply.detail, "member took no entries");
+            self.watchdogs[index].refuses = true;
+            if reply.code == Code::ReadOnly {
+                let effects = self.core.step(Event::GiveUp { member: member.clone() });
+                self.carry_out(effects);
+            }
+        }
+        event
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -264,13 +297,15 @@ impl Task {
 
     fn report_health(&self) {
         let positions = self.core.positions();
-        let with = |link| positions.iter().filter(|p| p.link == link).count();
+        let takes = |(p, w): &(&Place, &Watchdog)| p.link == Link::Live && !w.refuses;
+        let taking = positions.iter().zip(&self.watchdogs).filter(takes).count();
+        let absent = positions.iter().any(|p| p.link == Link::Absent);
         let qa = usize::from(self.setup.meta.qa);
         let health = match self.core.phase() {
             Phase::Dead => Health::Dead,
             // A connection that is being made is not yet a loss: the watchdog decides.
-            _ if with(Link::Live) < qa && self.away_too_long() => Health::QuorumLost,
-            _ if with(Link::Absent) > 0 => Health::Degraded,
+            _ if taking < qa && self.away_too_long() => Health::QuorumLost,
+            _ if absent => Health::Degraded,
             _ => Health::Healthy,
         };
         if self.health.send_if_modified(|now| std::mem::replace(now, health) != health) {
@@ -281,7 +316,8 @@ impl Task {
     fn away_too_long(&self) -> bool {
         let grace = self.setup.config.reconnect_grace;
         self.core.positions().iter().zip(&self.watchdogs).any(|(p, w)| {
-            p.link == Link::Absent || w.away_since.is_some_and(|since| since.elapsed() >= grace)
+            let since = if w.refuses { Some(w.moved_at) } else { w.away_since };
+            p.link == Link::Absent || since.is_some_and(|since| since.elapsed() >= grace)
         })
     }
 
@@ -375,7 +411,7 @@ impl Task {
         }
     }
 
-    /// Away beyond the grace, or connected and not moving, by itself or behind the others (2.6).
+    /// Away beyond the grace, or answering and not moving, by itself or behind the others (2.6).
     fn is_overdue(&mut self, index: usize, now: Instant) -> bool {
         let config = &self.setup.config;
         let position = &self.core.positions()[index];
@@ -387,7 +423,9 @@ impl Task {
             watchdog.acked = position.acked;
             watchdog.moved_at = now;
         }
-        if let Some(since) = watchdog.away_since {
+        if let Some(since) = watchdog.away_since
+            && !watchdog.refuses
+        {
             return now - since >= config.reconnect_grace;
         }
         let limit =

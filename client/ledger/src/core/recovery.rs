@@ -218,6 +218,8 @@ pub struct Recovery {
     mutations: Mutations,
     /// Random; every CAS of this attempt gets the next number (M9).
     op: u128,
+    /// Where they began.
+    first_op: u128,
     phase: Phase,
     meta: Option<(LedgerMeta, Version)>,
     positions: Vec<Position>,
@@ -235,6 +237,7 @@ impl Recovery {
             recoverer,
             mutations,
             op,
+            first_op: op,
             phase: Phase::ReadingMeta,
             meta: None,
             positions: Vec::new(),
@@ -339,10 +342,19 @@ impl Recovery {
         vec![Effect::Cas { expected: version, meta: Box::new(meta) }]
     }
 
-    /// The mark's CAS was lost or is unknown: ours if `last_op` says so (M9).
+    /// Whether a CAS of this attempt made this value.
+    fn is_ours(&self, meta: &LedgerMeta) -> bool {
+        let number = meta.last_op.wrapping_sub(self.first_op);
+        number > 0 && number <= self.op.wrapping_sub(self.first_op)
+    }
+
+    /// The mark's CAS was lost or is unknown: ours if `last_op` says so (M9). Also one whose outcome was unknown and
+    /// that took place after it was repeated, or this attempt would wait for itself.
     fn resolve_mark(&mut self, read: Option<(LedgerMeta, Version)>) -> Vec<Effect> {
         match read {
-            Some((meta, version)) if meta.last_op == self.op => {
+            Some((meta, version))
+                if meta.state == LedgerState::InRecovery && self.is_ours(&meta) =>
+            {
                 self.meta = Some((meta, version));
                 self.marked(version)
             }

@@ -296,7 +296,8 @@ impl Writer {
         }
         position.link = Link::Live;
         position.sent = staged;
-        position.acked = position.acked.max(durable);
+        // Nothing is durable that was not accepted, whatever a bookie says.
+        position.acked = position.acked.max(durable.min(staged));
         self.send_rest(index, effects);
         self.complete(effects);
     }

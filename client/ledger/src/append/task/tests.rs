@@ -1,6 +1,7 @@
 //! The task on bookies that answer after a while, by paused time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use geminga_metastore::MemoryStore;
@@ -23,6 +24,9 @@ const ANSWER: Duration = Duration::from_millis(5);
 struct Slow {
     tail: Mutex<EntryId>,
     stuck: watch::Sender<bool>,
+    /// What adds are refused with.
+    refuses: Mutex<Option<Code>>,
+    asked: AtomicUsize,
 }
 
 impl BookieConnection for Slow {
@@ -30,6 +34,11 @@ impl BookieConnection for Slow {
         &self,
         request: WriteRequest,
     ) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if let (WriteOp::Add { .. }, Some(code)) = (&request.op, *self.refuses.lock()) {
+            let reply = WriteReply::refusal(code, "on purpose");
+            return tokio::time::sleep(ANSWER).map(|()| Ok(reply)).boxed();
+        }
         let mut tail = self.tail.lock();
         if let WriteOp::Add { first, entries, .. } = &request.op {
             *tail = EntryId(first.0 + i64::try_from(entries.len()).unwrap() - 1);
@@ -79,8 +88,7 @@ fn member(number: u64) -> Member {
 }
 
 fn start_on_three(tasks: &Tasks) -> (Writer, Arc<Three>) {
-    let slow =
-        || Arc::new(Slow { tail: Mutex::new(EntryId::NONE), stuck: watch::Sender::new(false) });
+    let slow = || Arc::new(Slow { tail: Mutex::new(EntryId::NONE), ..Slow::default() });
     let bookies = (1..=3).map(|n| (member(n).bookie, slow())).collect();
     let bookies = Arc::new(Three { bookies, changed: watch::Sender::new(0) });
     let meta = LedgerMeta {
@@ -160,4 +168,64 @@ async fn a_member_that_hangs_is_left_out_in_time() {
     assert!(left_out.is_ok(), "it hangs and is waited for");
     drop(left_out);
     assert_eq!(append(&mut writer).await, Outcome::Acked);
+}
+
+/// 2.5: a member whose disk is full says hello and takes nothing. The others go on without it, at once.
+#[tokio::test(start_paused = true)]
+async fn a_read_only_member_is_left_out_at_once() {
+    let tasks = Tasks::new("test");
+    let (mut writer, bookies) = start_on_three(&tasks);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    *bookies.bookies[&member(3).bookie].refuses.lock() = Some(Code::ReadOnly);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let mut health = writer.health();
+    let wait = health.wait_for(|health| *health == Health::Degraded);
+    let left_out = tokio::time::timeout(Duration::from_millis(100), wait).await;
+    assert!(left_out.is_ok(), "it is asked again and again");
+    drop(left_out);
+    // One of the two that are left fills up, too: the owner must know, since nothing is acknowledged any more.
+    *bookies.bookies[&member(2).bookie].refuses.lock() = Some(Code::ReadOnly);
+    let second = Duration::from_secs(1);
+    // What `wait_for` gives locks the health, so it must not be kept.
+    let lost = async { health.wait_for(|health| *health == Health::QuorumLost).await.is_ok() };
+    let (lost, outcome) = tokio::join!(
+        tokio::time::timeout(second, lost),
+        tokio::time::timeout(second, append(&mut writer))
+    );
+    assert_eq!((lost, outcome.is_err()), (Ok(true), true));
+}
+
+/// 2.6: connecting is no progress. A member that refuses entry after entry is left out in time, and is not asked in a
+/// loop meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_keeps_refusing_is_left_out_in_time() {
+    let tasks = Tasks::new("test");
+    let (mut writer, bookies) = start_on_three(&tasks);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let refusing = &bookies.bookies[&member(3).bookie];
+    *refusing.refuses.lock() = Some(Code::Busy);
+    let before = refusing.asked.load(Ordering::Relaxed);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let mut health = writer.health();
+    let wait = health.wait_for(|health| *health == Health::Degraded);
+    let left_out = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    assert!(left_out.is_ok(), "it refuses and is waited for");
+    let asked = refusing.asked.load(Ordering::Relaxed) - before;
+    assert!(asked < 50, "{asked} requests");
+}
+
+/// A refusal that passes costs no member.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_busy_goes_on() {
+    let tasks = Tasks::new("test");
+    let (mut writer, bookies) = start_on_three(&tasks);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let busy = &bookies.bookies[&member(3).bookie];
+    *busy.refuses.lock() = Some(Code::Busy);
+    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    *busy.refuses.lock() = None;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(*busy.tail.lock(), EntryId(1));
+    assert_eq!(*writer.health().borrow(), Health::Healthy);
 }

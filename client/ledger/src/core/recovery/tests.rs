@@ -183,6 +183,23 @@ fn an_unknown_mark_is_resolved_by_reading() {
     assert_eq!(effects, [Effect::Finish(Finish::Follow)]);
 }
 
+/// M9: the store may apply a mark after its client gave up and repeated it.
+#[test]
+fn a_mark_that_was_applied_late_is_not_followed() {
+    let (mut recovery, _) = Recovery::new("R".to_owned(), 100, Mutations::default());
+    let effects = recovery.step(Event::meta_read(Some((open(0), V1))));
+    let [Effect::Cas { meta, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let applied = (**meta).clone();
+    recovery.step(Event::CasDone(CasResult::Unknown));
+    // Not there yet: repeated.
+    let effects = recovery.step(Event::meta_read(Some((open(0), V1))));
+    assert!(matches!(effects.as_slice(), [Effect::Cas { expected: V1, .. }]), "{effects:?}");
+    recovery.step(Event::CasDone(CasResult::Lost));
+    let effects = recovery.step(Event::meta_read(Some((applied.clone(), V2))));
+    assert_eq!(effects.len(), 4, "goes on to seal: {effects:?}");
+    assert_eq!(recovery.meta(), Some(&applied));
+}
+
 /// Scenario 24 and the merge rule: the close is rebuilt on what is there now.
 #[test]
 fn an_unknown_close_is_adopted_or_rebuilt() {

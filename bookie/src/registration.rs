@@ -26,8 +26,8 @@ const KEEP_ALIVES_PER_TTL: u32 = 3;
 const RETRY: Duration = Duration::from_millis(200);
 /// Attempts to register in a row before the caller hears of it.
 const ATTEMPTS: u32 = 3;
-/// How often the disks are looked at.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often the disks are looked at: often enough that the tenth that is kept free is not filled in between.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What brokers are told.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! Carries a boot decision out. Every step can be the last one before a crash, and the next boot goes on from there.
 //!
-//! The boot counter is raised on the disks first and in the metadata store second, so a disk is never behind for any reason but being
+//! The boot counter is raised on the disks first and in the metadata store second, so a disk that does not know the store's number is
 //! an older copy. It rises by a random step: two copies that start at the same moment never agree on a number, so the
-//! loser sees that it lost even where its own outcome is unknown (M9).
+//! loser sees that it lost even where its own outcome is unknown (M9), and at every later boot.
 
 use std::path::PathBuf;
 
@@ -203,7 +203,10 @@ impl Shared<'_> {
             Some(cookie) => cookie.disks.clone(),
             None => found.iter().map(new).collect(),
         };
-        let boot_counter = prepared.map_or_else(|| self.step(), |cookie| cookie.boot_counter);
+        // Raised at a second attempt, too: copies of what the first one left must not agree on a number.
+        let tried = found.iter().filter_map(|disk| disk.cookie.as_ref());
+        let tried = tried.max_by_key(|cookie| cookie.boot_counter);
+        let boot_counter = tried.map_or(0, |cookie| cookie.boot_counter) + self.step();
         // Directories that the earlier attempt had reached keep their disk; the others take what is left.
         let taken = |disk: &DiskUuid| {
             found.iter().filter_map(|f| f.cookie.as_ref()).any(|cookie| cookie.disk == *disk)
@@ -213,18 +216,25 @@ impl Shared<'_> {
             Some(cookie) => cookie.disk,
             None => left.next().expect("as many disks as directories: the table checked it"),
         };
-        found
-            .iter()
-            .map(|one| DiskCookie {
+        let provisional = |one: &Found| {
+            let mut cookie = DiskCookie {
                 cluster: self.cluster.uuid,
                 cluster_epoch: self.cluster.epoch,
                 bookie: self.bookie.clone(),
                 disk: disk_of(one),
                 disks: disks.clone(),
                 boot_counter,
+                earlier: Vec::new(),
                 stage: Stage::Provisional,
-            })
-            .collect()
+            };
+            if let Some(tried) = tried {
+                cookie.earlier.clone_from(&tried.earlier);
+                cookie.boot_counter = tried.boot_counter;
+                cookie.raise(None, boot_counter);
+            }
+            cookie
+        };
+        found.iter().map(provisional).collect()
     }
 
     /// Normal boot: raise the counter on all disks, then in the store.
@@ -238,7 +248,8 @@ impl Shared<'_> {
         let highest = cookies.iter().map(|cookie| cookie.boot_counter).max().unwrap_or(0);
         let boot_counter = highest + self.step();
         for cookie in &mut cookies {
-            cookie.boot_counter = boot_counter;
+            let known = stored.disks.iter().find(|known| known.disk == cookie.disk);
+            cookie.raise(known.map(|known| known.boot_counter), boot_counter);
             cookie.cluster_epoch = self.cluster.epoch;
             cookie.stage = cookie.stage.max(Stage::Registered);
         }

@@ -5,6 +5,7 @@
 //!   0  8 bytes magic | u32 version | u32 length of the body
 //!  16  cluster_uuid (16) | u16 cluster_epoch | u64 boot_counter | u8 stage | disk_uuid (16)
 //!      u8 length, bookie_id | u8 count, count x { disk_uuid (16), u64 incarnation }
+//!      u8 count, count x u64 earlier boot counter (none in version 1)
 //!   n  u32 crc32c of everything before it
 //! ```
 
@@ -13,7 +14,9 @@ use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, Incarnation};
 
 const MAGIC: &[u8; 8] = b"GMGCOOKE";
 /// The version written today.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Boot counters kept beside the newest: the one that the store held, and attempts that may still reach it.
+const MAX_EARLIER: usize = 16;
 const HEADER_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
 /// No cookie is larger: a longer file is none.
@@ -46,6 +49,9 @@ pub(crate) struct DiskCookie {
     pub(crate) disks: Vec<(DiskUuid, Incarnation)>,
     /// Raised at every boot, here first, then in the metadata store.
     pub(crate) boot_counter: u64,
+    /// Former numbers that the store may hold for this disk: the one it held when this disk was raised, and those of
+    /// later boots that did not learn whether they reached it. Any other number there was put by a copy of this disk.
+    pub(crate) earlier: Vec<u64>,
     /// How far it came.
     pub(crate) stage: Stage,
 }
@@ -68,6 +74,26 @@ impl DiskCookie {
         own.expect("a cookie's disk is one of its disks: checked when decoded").1
     }
 
+    /// Whether a store that holds this boot counter was last written by this disk, and by no copy of it.
+    pub(crate) fn is_at(&self, stored: u64) -> bool {
+        self.boot_counter == stored || self.earlier.contains(&stored)
+    }
+
+    /// Raises the boot counter over the one that the store holds; `None` when it holds none yet.
+    pub(crate) fn raise(&mut self, stored: Option<u64>, boot_counter: u64) {
+        let former = std::mem::replace(&mut self.boot_counter, boot_counter);
+        if stored == Some(former) {
+            // Whatever was tried before can reach the store no more: its version has moved.
+            self.earlier.clear();
+        }
+        self.earlier.push(former);
+        if self.earlier.len() > MAX_EARLIER {
+            // Never the one that is there.
+            let oldest = self.earlier.iter().position(|number| Some(*number) != stored);
+            self.earlier.remove(oldest.unwrap_or(0));
+        }
+    }
+
     /// The file's content.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(256);
@@ -83,6 +109,10 @@ impl DiskCookie {
         for (disk, incarnation) in &self.disks {
             body.put_slice(disk.as_bytes());
             body.put_u64(incarnation.0);
+        }
+        body.put_u8(u8::try_from(self.earlier.len()).expect("at most MAX_EARLIER of them"));
+        for number in &self.earlier {
+            body.put_u64(*number);
         }
         let mut file = Vec::with_capacity(HEADER_BYTES + body.len() + CRC_BYTES);
         file.put_slice(MAGIC);
@@ -112,11 +142,11 @@ impl DiskCookie {
         if length as usize != covered - HEADER_BYTES || stored != crc32c::crc32c(&file[..covered]) {
             return Err(damaged);
         }
-        decode_body(&file[HEADER_BYTES..covered]).ok_or(damaged)
+        decode_body(&file[HEADER_BYTES..covered], version).ok_or(damaged)
     }
 }
 
-fn decode_body(mut body: &[u8]) -> Option<DiskCookie> {
+fn decode_body(mut body: &[u8], version: u32) -> Option<DiskCookie> {
     let cluster = ClusterUuid::from_slice(&take(&mut body, 16)?)?;
     let cluster_epoch = body.try_get_u16().ok()?;
     let boot_counter = body.try_get_u64().ok()?;
@@ -135,6 +165,11 @@ fn decode_body(mut body: &[u8]) -> Option<DiskCookie> {
         let disk = DiskUuid::from_slice(&take(&mut body, 16)?)?;
         disks.push((disk, Incarnation(body.try_get_u64().ok()?)));
     }
+    let count = if version < 2 { 0 } else { body.try_get_u8().ok()? };
+    let mut earlier = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        earlier.push(body.try_get_u64().ok()?);
+    }
     let known = disks.iter().any(|(one, _)| *one == disk);
     let bookie = name.parse().ok()?;
     (body.is_empty() && known).then_some(DiskCookie {
@@ -144,6 +179,7 @@ fn decode_body(mut body: &[u8]) -> Option<DiskCookie> {
         disk,
         disks,
         boot_counter,
+        earlier,
         stage,
     })
 }
@@ -167,6 +203,7 @@ mod tests {
             disk,
             disks: vec![(disk, Incarnation(7)), (DiskUuid::from_random(3), Incarnation(u64::MAX))],
             boot_counter: 41,
+            earlier: vec![3, 40],
             stage: Stage::InService,
         }
     }
@@ -176,14 +213,42 @@ mod tests {
         assert_eq!(DiskCookie::decode(&cookie().encode()), Ok(cookie()));
     }
 
-    /// The format of version 1, byte for byte: directories written today must be readable for ever.
+    /// The format, byte for byte: directories written today must be readable for ever.
     #[test]
-    fn the_bytes_of_version_1_are_stable() {
+    fn the_bytes_of_version_2_are_stable() {
         let bytes = cookie().encode();
-        assert_eq!(bytes.len(), 16 + 16 + 2 + 8 + 1 + 16 + 1 + 3 + 1 + 2 * 24 + 4);
-        assert_eq!(&bytes[..16], b"GMGCOOKE\0\0\0\x01\0\0\0\x60");
+        assert_eq!(bytes.len(), 16 + 16 + 2 + 8 + 1 + 16 + 1 + 3 + 1 + 2 * 24 + 1 + 2 * 8 + 4);
+        assert_eq!(&bytes[..16], b"GMGCOOKE\0\0\0\x02\0\0\0\x71");
         assert_eq!(&bytes[32..43], [0, 3, 0, 0, 0, 0, 0, 0, 0, 41, 3]);
         assert_eq!(&bytes[59..64], b"\x03b-1\x02");
+        assert_eq!(&bytes[112..129], [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 40]);
+    }
+
+    /// Version 1 ends behind the disks.
+    #[test]
+    fn version_1_is_read() {
+        let mut file = cookie().encode();
+        file.truncate(112);
+        file[11] = 1;
+        file[15] = 0x60;
+        let crc = crc32c::crc32c(&file);
+        file.put_u32(crc);
+        assert_eq!(DiskCookie::decode(&file), Ok(DiskCookie { earlier: vec![], ..cookie() }));
+    }
+
+    /// A number stays for as long as the store may hold it, and they never become many.
+    #[test]
+    fn earlier_numbers_are_kept_while_they_may_be_stored() {
+        let mut disk = DiskCookie { boot_counter: 10, earlier: vec![5], ..cookie() };
+        disk.raise(Some(10), 20);
+        assert_eq!((disk.boot_counter, &disk.earlier[..]), (20, &[10][..]));
+        assert!(disk.is_at(10) && disk.is_at(20) && !disk.is_at(5) && !disk.is_at(15));
+        for number in 21..100 {
+            disk.raise(Some(10), number);
+        }
+        assert_eq!(disk.earlier.len(), MAX_EARLIER);
+        assert!(disk.is_at(10) && disk.is_at(99) && disk.is_at(98));
+        assert_eq!(DiskCookie::decode(&disk.encode()), Ok(disk));
     }
 
     #[test]
@@ -200,7 +265,7 @@ mod tests {
     #[test]
     fn a_newer_format_is_named() {
         let mut file = cookie().encode();
-        file[11] = 2;
-        assert_eq!(DiskCookie::decode(&file), Err(InvalidCookie::Format(2)));
+        file[11] = 3;
+        assert_eq!(DiskCookie::decode(&file), Err(InvalidCookie::Format(3)));
     }
 }

@@ -101,8 +101,8 @@ pub enum Refusal {
     /// One disk in two directories.
     #[error("{} and {} hold the same disk: one is a copy; remove it from --data-dir", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
-    /// A state older than one that was started before.
-    #[error("{} is an older copy: it was last started as number {disk}, the metadata store knows number {store}; use the newer one, or start as a new bookie (starting after a loss is not supported yet)", .dir.display())]
+    /// A state older than one that was started since, from another copy.
+    #[error("{} is an older copy: it was last started as number {disk}, and another copy of it since as number {store}; use that one, or start as a new bookie (starting after a loss is not supported yet)", .dir.display())]
     OlderCopy {
         /// The directory.
         dir: PathBuf,
@@ -227,8 +227,9 @@ fn known_to_the_store(bookie: &BookieId, known: &Cookie, disks: &[Found]) -> Res
         let Some(now) = now.filter(|now| now.incarnation == cookie.incarnation()) else {
             return Err(Refusal::Replaced { dir, bookie: bookie.clone() });
         };
-        // The disk is raised first, so only an older state of it can be below.
-        if cookie.boot_counter < now.boot_counter {
+        // The disk is raised first, so it knows every number that it may have put there. Comparing sizes is not
+        // enough: a copy that lost the race of two boots has raised its own counter, perhaps above the winner's.
+        if !cookie.is_at(now.boot_counter) {
             let (disk, store) = (cookie.boot_counter, now.boot_counter);
             return Err(Refusal::OlderCopy { dir, disk, store });
         }

@@ -133,6 +133,64 @@ async fn two_copies_never_both_start() {
     assert!(matches!(error, BootError::Refused(Refusal::Clone(_))), "{error}");
 }
 
+/// H7: the copy that lost that race has raised its own counter, perhaps above the winner's. It stays the loser for good:
+/// the winner has taken data since.
+#[tokio::test]
+async fn the_loser_of_a_race_is_refused_ever_after() {
+    for seed in 100..110 {
+        let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+        let dirs = dirs(root.path(), 1);
+        used(&store, &dirs).await;
+        let clone = root.path().join("clone");
+        copy(&dirs[0], &clone);
+        let overtaken = Overtaken { store: store.clone(), clone: Mutex::new(Some(clone.clone())) };
+        assert!(start(&overtaken, &dirs, None, seed).await.is_err());
+        let error = start(&store, &dirs, None, seed).await.unwrap_err();
+        assert!(matches!(error, BootError::Refused(Refusal::OlderCopy { .. })), "{error}");
+        assert!(start(&store, &[clone], None, seed).await.is_ok());
+    }
+}
+
+/// The same for copies of what a first boot left that did not come to its end: one of them becomes the bookie.
+#[tokio::test]
+async fn copies_of_a_first_boot_never_both_start() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    assert!(start(&Unreachable(store.clone()), &dirs, None, 1).await.is_err());
+    let clone = |name: &str| {
+        let clone = root.path().join(name);
+        fs::create_dir_all(&clone).unwrap();
+        fs::copy(dirs[0].join("cookie"), clone.join("cookie")).unwrap();
+        clone
+    };
+    let (at_once, later) = (clone("at-once"), clone("later"));
+    let overtaken = Overtaken { store: store.clone(), clone: Mutex::new(Some(at_once.clone())) };
+    let error = start(&overtaken, &dirs, None, 2).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::Clone(_))), "{error}");
+    for loser in [&dirs[0], &later] {
+        let error = start(&store, std::slice::from_ref(loser), None, 3).await.unwrap_err();
+        assert!(matches!(error, BootError::Refused(Refusal::OlderCopy { .. })), "{error}");
+    }
+    assert!(start(&store, &[at_once], None, 4).await.is_ok());
+}
+
+/// M9: a boot that gave up may still reach the store, whatever was tried meanwhile.
+#[tokio::test]
+async fn a_boot_counter_that_arrives_late_is_known() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 1);
+    used(&store, &dirs).await;
+    let down = Unreachable(store.clone());
+    assert!(start(&down, &dirs, None, 2).await.is_err());
+    let first = DataDir::open(&dirs[0]).unwrap().read_cookie().unwrap().unwrap();
+    assert!(start(&down, &dirs, None, 3).await.is_err());
+    let (mut stored, version) = read_cookie(&store, &first.bookie).await.unwrap().unwrap();
+    stored.disks[0].boot_counter = first.boot_counter;
+    let key = keys::bookie_cookie(&first.bookie);
+    store.put_if(&key, Some(version), stored.encode()).await.unwrap().unwrap();
+    assert!(start(&store, &dirs, None, 4).await.is_ok());
+}
+
 /// M9: a transaction that was applied though nobody answered is ours.
 #[tokio::test]
 async fn an_unanswered_write_is_looked_up() {

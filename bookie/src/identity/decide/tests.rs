@@ -27,6 +27,7 @@ fn used(n: usize) -> Found {
         disk: disks[n].0,
         disks,
         boot_counter: BOOTS,
+        earlier: Vec::new(),
         stage: Stage::InService,
     };
     Found { dir: PathBuf::from(format!("d{n}")), cookie: Some(cookie), data: true }
@@ -117,7 +118,7 @@ fn matching_disks_boot() {
     assert_eq!(table(Some(&stored()), &[used(0), used(1)]), Ok(Boot::Normal));
     assert_eq!(table(Some(&stored()), &[used(1), used(0)]), Ok(Boot::Normal));
     assert_eq!(table(Some(&stored()), &[provisional(0), provisional(1)]), Ok(Boot::Normal));
-    let ahead = with(0, |cookie| cookie.boot_counter += 9);
+    let ahead = with(0, |cookie| cookie.raise(Some(BOOTS), BOOTS + 9));
     assert_eq!(table(Some(&stored()), &[ahead, used(1)]), Ok(Boot::Normal));
 }
 
@@ -151,12 +152,18 @@ fn every_other_mismatch_is_refused() {
     assert!(matches!(check(&[ahead, used(1)]), Refusal::EpochBack { disk: 5, store: 4, .. }));
 }
 
-/// A restored copy, or a clone of a disk that was started elsewhere since: below the store's boot counter.
+/// A restored copy, or a clone of a disk that was started elsewhere since: the store's boot counter is none of its own,
+/// whether it is above or below.
 #[test]
 fn an_older_copy_is_refused() {
-    let older = with(1, |cookie| cookie.boot_counter -= 1);
-    let refusal = table(Some(&stored()), &[used(0), older]);
-    assert!(matches!(refusal, Err(Refusal::OlderCopy { .. })), "{refusal:?}");
+    for (former, number) in [(BOOTS - 9, BOOTS - 1), (BOOTS - 9, BOOTS + 1)] {
+        let older = with(1, |cookie| {
+            cookie.boot_counter = former;
+            cookie.raise(Some(former), number);
+        });
+        let refusal = table(Some(&stored()), &[used(0), older]);
+        assert!(matches!(refusal, Err(Refusal::OlderCopy { .. })), "{refusal:?}");
+    }
 }
 
 #[test]

@@ -1,16 +1,22 @@
 //! One stream of requests and replies, as one task. Requests are sent in the order of [`Lane::call`]; whatever is queued
 //! when the stream is ready goes into one message. A reply is matched to its request by id. When anything breaks, every
 //! pending call ends without an answer and the lane is done.
+//!
+//! What waits to be sent is bounded in number and in bytes: a bookie that does not read keeps what its writers had sent
+//! it, even after they have left it out. A call above the bound ends without an answer, and was not sent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use geminga_runtime::Tasks;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Most calls that wait to be sent.
 const QUEUE: usize = 16 * 1024;
+/// Most bytes of calls that wait to be sent. Far above what a bookie that reads lets pile up.
+const QUEUE_BYTES: usize = 256 * 1024 * 1024;
 /// Most calls in one message.
 const BATCH: usize = 256;
 
@@ -33,11 +39,18 @@ pub(super) trait Wire: Send + 'static {
     fn unpack(message: Self::Incoming) -> Vec<(u64, Self::Reply)>;
 }
 
-type Call<W> = (<W as Wire>::Request, oneshot::Sender<<W as Wire>::Reply>);
+/// A call that waits to be sent.
+struct Call<W: Wire> {
+    request: W::Request,
+    answer: oneshot::Sender<W::Reply>,
+    /// Given back when it is sent.
+    _room: OwnedSemaphorePermit,
+}
 
 /// The callers' end. Calls fail once the lane is done.
 pub(super) struct Lane<W: Wire> {
     calls: mpsc::Sender<Call<W>>,
+    room: Arc<Semaphore>,
 }
 
 impl<W: Wire> Lane<W> {
@@ -60,7 +73,7 @@ impl<W: Wire> Lane<W> {
                 },
             }
         });
-        Self { calls }
+        Self { calls, room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
     }
 
     /// Whether the lane is done.
@@ -71,10 +84,11 @@ impl<W: Wire> Lane<W> {
     /// Enqueues at once. Resolves to `None` when no answer will come.
     pub(super) fn call(&self, request: W::Request) -> BoxFuture<'static, Option<W::Reply>> {
         let (answer, reply) = oneshot::channel();
-        match self.calls.try_send((request, answer)) {
-            Ok(()) => reply.map(Result::ok).boxed(),
-            Err(_) => std::future::ready(None).boxed(),
-        }
+        let bytes = u32::try_from(W::size(&request).min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes);
+        let queued = room
+            .is_ok_and(|room| self.calls.try_send(Call { request, answer, _room: room }).is_ok());
+        if queued { reply.map(Result::ok).boxed() } else { std::future::ready(None).boxed() }
     }
 }
 
@@ -93,7 +107,7 @@ where
     let mut replies = open(messages).await?;
     let mut pending: HashMap<u64, oneshot::Sender<W::Reply>> = HashMap::new();
     let mut next_id = 0u64;
-    let mut first = None;
+    let mut first: Option<Call<W>> = None;
     loop {
         tokio::select! {
             biased;
@@ -114,7 +128,7 @@ where
                 let Ok(slot) = slot else { return Ok(()) };
                 let mut batch = Vec::new();
                 let mut bytes = 0;
-                while let Some((request, answer)) = first.take() {
+                while let Some(Call { request, answer, _room }) = first.take() {
                     bytes += W::size(&request);
                     pending.insert(next_id, answer);
                     batch.push((next_id, request));
@@ -126,5 +140,84 @@ where
                 slot.send(W::pack(batch));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::stream;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    struct Megabytes;
+
+    impl Wire for Megabytes {
+        type Request = usize;
+        type Reply = usize;
+        type Outgoing = Vec<(u64, usize)>;
+        type Incoming = Vec<(u64, usize)>;
+
+        fn size(request: &usize) -> usize {
+            request << 20
+        }
+
+        fn pack(requests: Vec<(u64, usize)>) -> Self::Outgoing {
+            requests
+        }
+
+        fn unpack(message: Self::Incoming) -> Vec<(u64, usize)> {
+            message
+        }
+    }
+
+    type Message = Result<Vec<(u64, usize)>, tonic::Status>;
+
+    /// A peer that echoes requests once it reads, and the switch.
+    fn lane(tasks: &Tasks) -> (Lane<Megabytes>, watch::Sender<bool>) {
+        let (reads, mut may_read) = watch::channel(false);
+        let lane = Lane::start(tasks, "test", 1 << 20, move |requests| {
+            let echo = async move {
+                may_read.wait_for(|reads| *reads).await.map_err(|_| tonic::Status::aborted(""))?;
+                let next = |mut requests: mpsc::Receiver<_>| async move {
+                    let message = requests.recv().await?;
+                    Some((Message::Ok(message), requests))
+                };
+                Ok(stream::unfold(requests, next).boxed())
+            };
+            echo.boxed()
+        });
+        (lane, reads)
+    }
+
+    /// What waits is bounded by bytes; a call without any is not held up by them.
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_bytes() {
+        let tasks = Tasks::new("test");
+        let (lane, reads) = lane(&tasks);
+        let waiting: Vec<_> = (0..QUEUE_BYTES >> 20).map(|_| lane.call(1)).collect();
+        assert_eq!(lane.call(1).await, None);
+        let small = lane.call(0);
+        reads.send_replace(true);
+        let long = Duration::from_secs(30);
+        for call in waiting {
+            assert_eq!(tokio::time::timeout(long, call).await, Ok(Some(1)));
+        }
+        assert_eq!(tokio::time::timeout(long, small).await, Ok(Some(0)));
+        assert_eq!(tokio::time::timeout(long, lane.call(1)).await, Ok(Some(1)), "room came back");
+    }
+
+    /// A stream that ends takes its calls with it, and later ones are not taken.
+    #[tokio::test]
+    async fn calls_end_with_their_stream() {
+        let tasks = Tasks::new("test");
+        let (lane, reads) = lane(&tasks);
+        let call = lane.call(1);
+        drop(reads);
+        assert_eq!(call.await, None);
+        assert!(lane.is_closed());
+        assert_eq!(lane.call(1).await, None);
     }
 }

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use geminga_model::{broken_rules, sizes};
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 fn main() -> ExitCode {
     let mut failed = 0usize;
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         failed += violations.len();
     }
     for (rule, size) in broken_rules() {
-        let checker = size.checker().threads(threads()).spawn_bfs().join();
+        let lost = HasDiscoveries::AnyOf([geminga_model::DURABILITY].into());
+        let checker = size.checker().threads(threads()).finish_when(lost).spawn_bfs().join();
         match checker.discovery(geminga_model::DURABILITY) {
             Some(path) => {
                 noticed += 1;

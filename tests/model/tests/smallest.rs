@@ -1,7 +1,7 @@
 //! Size 1 of protocol 8.3, whole; and the same with one rule broken at a time, which must be noticed.
 
 use geminga_model::{DURABILITY, broken_rules, sizes};
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 #[test]
 fn every_rule_holds() {
@@ -20,7 +20,8 @@ fn every_rule_holds() {
 #[test]
 fn every_broken_rule_is_noticed() {
     for (rule, size) in broken_rules() {
-        let checker = size.checker().threads(2).spawn_bfs().join();
+        let noticed = HasDiscoveries::AnyOf([DURABILITY].into());
+        let checker = size.checker().threads(2).finish_when(noticed).spawn_bfs().join();
         let path = checker.discovery(DURABILITY);
         let path = path.unwrap_or_else(|| panic!("breaking {rule} was not noticed"));
         println!(

@@ -32,9 +32,9 @@ lint: ## Format check, dependency direction, clippy, cargo-deny when installed
 fmt: ## Format all code
 	$(CARGO) fmt --all
 
-model: ## Model check the ledger protocol
+model: ## Model check the ledger protocol, also at sizes that take many minutes
 	@.ci/install build
-	$(CARGO) test --locked --profile $(TEST_PROFILE) -p geminga-model
+	$(CARGO) run --release --locked -p geminga-model
 
 e2e: ## Only the end-to-end tests, on real processes
 	@.ci/install test

@@ -12,5 +12,5 @@ mod sizes;
 mod world;
 mod writer;
 
-pub use sizes::{DURABILITY, broken_rules, sizes};
+pub use sizes::{DURABILITY, broken_rules, large_sizes, sizes};
 pub use world::{Action, Size, World};

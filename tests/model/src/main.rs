@@ -3,13 +3,13 @@
 
 use std::process::ExitCode;
 
-use geminga_model::{broken_rules, sizes};
+use geminga_model::{broken_rules, large_sizes, sizes};
 use stateright::{Checker, HasDiscoveries, Model};
 
 fn main() -> ExitCode {
     let mut failed = 0usize;
     let (mut held, mut noticed) = (0, 0);
-    for (name, size) in sizes() {
+    for (name, size) in sizes().into_iter().chain(large_sizes()) {
         let checker = size.clone().checker().threads(threads()).spawn_bfs().join();
         let broken: Vec<_> = checker.discoveries().into_iter().collect();
         let properties = size.properties();

@@ -109,6 +109,14 @@ impl MemoryDisk {
         })))
     }
 
+    /// What a failed sync leaves behind: written bytes stay readable, are taken for clean, and no later sync of them
+    /// makes them durable, unless they are written again (K6).
+    pub fn fail_writeback(&self) {
+        for data in self.0.lock().files.values_mut() {
+            data.dirty.clear();
+        }
+    }
+
     /// Inverts the bits of a file's bytes, synced: rot.
     pub fn damage(&self, name: &str, offset: usize, bytes: usize) {
         let mut contents = self.0.lock();
@@ -269,6 +277,21 @@ mod tests {
         assert_eq!(contents(&disk.crash(), "a"), b"onetwo");
         file.sync_data().unwrap();
         assert_eq!(contents(&disk.crash(), "a"), b"on");
+    }
+
+    #[test]
+    fn a_failed_writeback_is_not_made_up_for() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_all_at(0, &[IoSlice::new(b"lost")]).unwrap();
+        disk.fail_writeback();
+        file.sync_data().unwrap();
+        assert_eq!(contents(&disk, "a"), b"lost");
+        assert_eq!(contents(&disk.crash(), "a"), b"");
+        file.write_all_at(0, &[IoSlice::new(b"here")]).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(contents(&disk.crash(), "a"), b"here");
     }
 
     #[test]

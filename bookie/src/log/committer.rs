@@ -7,6 +7,7 @@
 //! Any error is final: the log is poisoned, and this thread ends (K6). It ends the same way if it panics.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,12 +36,12 @@ pub(super) struct Position {
 /// The writer of one log; owned by its thread.
 #[derive(Debug)]
 pub(super) struct Committer {
-    shared: Arc<Shared>,
-    supply: Supply,
+    pub(super) shared: Arc<Shared>,
+    pub(super) supply: Supply,
     seed: Seed,
     at: Position,
     /// Whether the newest frame is a mark, so that no frame with records is without one that vouches for it.
-    vouched: bool,
+    pub(super) vouched: bool,
 }
 
 /// Poisons the log if its thread ends in a panic.
@@ -63,24 +64,39 @@ impl Committer {
     pub(super) fn run(mut self) {
         let guard = PoisonOnPanic(Arc::clone(&self.shared));
         if let Err(error) = self.serve() {
-            let segment = self.at.segment.seq;
-            guard.0.poison(&format!("cannot write log segment {segment:016x}: {error}"));
+            self.poison(&error);
         }
+        drop(guard);
+    }
+
+    /// K6: an error is final.
+    pub(super) fn poison(&self, error: &io::Error) {
+        let segment = self.at.segment.seq;
+        self.shared.poison(&format!("cannot write log segment {segment:016x}: {error}"));
     }
 
     fn serve(&mut self) -> io::Result<()> {
         loop {
             let idle = (!self.vouched).then_some(self.shared.config.idle_mark);
-            match self.shared.queue.take(caps::MAX_FLUSH_BYTES, idle) {
-                Work::Records(records, last) => self.commit(records, last)?,
-                Work::Idle => self.mark(Mark::Idle)?,
-                Work::Closed => {
-                    self.mark(Mark::Shutdown)?;
-                    self.shared.end();
-                    return Ok(());
-                }
+            let work = self.shared.queue.take(caps::MAX_FLUSH_BYTES, idle);
+            if self.carry_out(work)?.is_break() {
+                return Ok(());
             }
         }
+    }
+
+    /// Does one piece of work; breaks when it was the last.
+    pub(super) fn carry_out(&mut self, work: Work) -> io::Result<ControlFlow<()>> {
+        match work {
+            Work::Records(records, last) => self.commit(records, last)?,
+            Work::Idle => self.mark(Mark::Idle)?,
+            Work::Closed => {
+                self.mark(Mark::Shutdown)?;
+                self.shared.end();
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn commit(&mut self, records: Vec<Queued>, last: Lsn) -> io::Result<()> {

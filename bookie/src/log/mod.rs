@@ -24,10 +24,10 @@ use crate::ledger::{LedgerState, Record};
 
 use committer::{Committer, Position};
 use format::{HEADER_BYTES, MAX_BODY_BYTES, Mark, Seed};
-use index::Index;
+use index::{Index, Piece};
 use queue::{Effect, Queue, Queued};
 use reader::{Gathered, Reader};
-use segment::{Maker, Supply};
+use segment::{Ahead, Maker, Supply};
 use window::Window;
 
 mod committer;
@@ -41,11 +41,15 @@ mod queue;
 mod reader;
 mod replay;
 mod segment;
+#[cfg(feature = "simulation")]
+mod stepped;
 mod window;
 
 pub use config::Config;
 pub use error::{LogFailed, OpenError, ReadError};
 pub use mutation::{Mutation, Mutations};
+#[cfg(feature = "simulation")]
+pub use stepped::{Driver, Stepped};
 
 /// Whose log it is: stands in every segment's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,35 +159,11 @@ impl Log {
         identity: Identity,
         config: Config,
     ) -> Result<Opened, OpenError> {
-        config.validate().map_err(OpenError::Config)?;
-        let found = replay::scan(&*disk, &identity, config.mutations)?;
-        found.repair.run(&*disk, config.mutations)?;
-
-        let seq = found.next_segment;
-        let seed = Seed::of(&identity);
-        let mutations = config.mutations;
-        let maker = Maker { disk: Arc::clone(&disk), identity, mutations };
-        let name = segment::file_name(seq);
-        let segment = maker
-            .make(seq, config.prefill_bytes, &AtomicBool::new(false))
-            .map_err(io_error("create", &name))?;
-        let supply = Supply::start(maker, &config, seq + 1)
+        let Replayed { shared, maker, at, ledgers } = Replayed::open(disk, identity, config)?;
+        let (seq, name) = (at.segment.seq, segment::file_name(at.segment.seq));
+        let supply = Ahead::start(maker, &shared.config, seq + 1)
             .map_err(io_error("start a thread for", &name))?;
-
-        let shared = Arc::new(Shared {
-            seed,
-            queue: Queue::new(config.queue_bytes),
-            durable: watch::Sender::default(),
-            index: RwLock::new(found.index),
-            window: Mutex::new(Window::new(config.window_bytes)),
-            reader: Reader::new(disk, seed),
-            reads: Semaphore::new(MAX_READS),
-            segments: AtomicUsize::new(found.segments + 1),
-            config,
-        });
-        metrics::segments_added(found.segments + 1);
-        let at = Position { segment, offset: HEADER_BYTES as u64, next_frame: found.next_frame };
-        let mut committer = Committer::new(Arc::clone(&shared), supply, at);
+        let mut committer = Committer::new(Arc::clone(&shared), Supply::Ahead(supply), at);
         // Vouches for all that was found, and makes the new segment's beginning unmistakable.
         committer.mark(Mark::Opened).map_err(io_error("write", &name))?;
         let thread = std::thread::Builder::new()
@@ -191,7 +171,7 @@ impl Log {
             .spawn(move || committer.run())
             .map_err(io_error("start a thread for", &name))?;
         let handle = Handle { shared, committer: Mutex::new(Some(thread)) };
-        Ok(Opened { log: Self(Arc::new(handle)), ledgers: found.ledgers })
+        Ok(Opened { log: Self(Arc::new(handle)), ledgers })
     }
 
     /// What a record takes in the queue and on the disk, bytes: the argument of [`Log::reserve`].
@@ -265,19 +245,10 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
-        let pieces = shared.index.read().find(ledger, from, to, max_bytes);
-        if pieces.is_empty() {
-            // Absence is certain only while everything appended is on its way (K1).
-            return match shared.durable.borrow().failed.clone() {
-                Some(failed @ LogFailed::Poisoned(_)) => Err(ReadError::Failed(failed)),
-                _ => Err(ReadError::Absent),
-            };
-        }
-        let mut gathered = Gathered::new(max_bytes);
-        reader::gather_recent(&shared.window.lock(), &pieces, &mut gathered);
-        if !gathered.entries.is_empty() {
-            return Ok(gathered.entries);
-        }
+        let (pieces, mut gathered) = match shared.look_up(ledger, from, to, max_bytes)? {
+            Found::Recent(entries) => return Ok(entries),
+            Found::Stored(pieces, gathered) => (pieces, gathered),
+        };
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
         let shared = Arc::clone(shared);
         let read = tokio::task::spawn_blocking(move || {
@@ -307,6 +278,77 @@ impl Log {
             Some(failed @ LogFailed::Poisoned(_)) => Err(failed),
             _ => Ok(()),
         }
+    }
+}
+
+/// Where entries that were asked for are.
+enum Found {
+    /// In memory.
+    Recent(Vec<Bytes>),
+    /// On the disk.
+    Stored(Vec<Piece>, Gathered),
+}
+
+impl Shared {
+    fn look_up(
+        &self,
+        ledger: LedgerId,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+    ) -> Result<Found, ReadError> {
+        let pieces = self.index.read().find(ledger, from, to, max_bytes);
+        if pieces.is_empty() {
+            // Absence is certain only while everything appended is on its way (K1).
+            return Err(match self.durable.borrow().failed.clone() {
+                Some(failed @ LogFailed::Poisoned(_)) => ReadError::Failed(failed),
+                _ => ReadError::Absent,
+            });
+        }
+        let mut gathered = Gathered::new(max_bytes);
+        reader::gather_recent(&self.window.lock(), &pieces, &mut gathered);
+        if gathered.entries.is_empty() {
+            return Ok(Found::Stored(pieces, gathered));
+        }
+        Ok(Found::Recent(gathered.entries))
+    }
+}
+
+/// A log whose past is read and repaired, with a segment to go on in.
+struct Replayed {
+    shared: Arc<Shared>,
+    /// Makes the segments that follow.
+    maker: Maker,
+    at: Position,
+    ledgers: BTreeMap<LedgerId, LedgerState>,
+}
+
+impl Replayed {
+    fn open(disk: Arc<dyn Disk>, identity: Identity, config: Config) -> Result<Self, OpenError> {
+        config.validate().map_err(OpenError::Config)?;
+        let found = replay::scan(&*disk, &identity, config.mutations)?;
+        found.repair.run(&*disk, config.mutations)?;
+
+        let seq = found.next_segment;
+        let seed = Seed::of(&identity);
+        let maker = Maker { disk: Arc::clone(&disk), identity, mutations: config.mutations };
+        let segment = maker
+            .make(seq, config.prefill_bytes, &AtomicBool::new(false))
+            .map_err(io_error("create", &segment::file_name(seq)))?;
+        let shared = Arc::new(Shared {
+            seed,
+            queue: Queue::new(config.queue_bytes),
+            durable: watch::Sender::default(),
+            index: RwLock::new(found.index),
+            window: Mutex::new(Window::new(config.window_bytes)),
+            reader: Reader::new(disk, seed),
+            reads: Semaphore::new(MAX_READS),
+            segments: AtomicUsize::new(found.segments + 1),
+            config,
+        });
+        metrics::segments_added(found.segments + 1);
+        let at = Position { segment, offset: HEADER_BYTES as u64, next_frame: found.next_frame };
+        Ok(Self { shared, maker, at, ledgers: found.ledgers })
     }
 }
 

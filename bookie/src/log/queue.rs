@@ -124,8 +124,18 @@ impl Queue {
             }
             None => self.work.wait_while(&mut state, nothing),
         }
+        Self::take_now(&mut state, max_bytes).unwrap_or(Work::Closed)
+    }
+
+    /// [`Queue::take`] for a caller that does not wait: nothing when there is no work.
+    #[cfg(feature = "simulation")]
+    pub(super) fn try_take(&self, max_bytes: usize) -> Option<Work> {
+        Self::take_now(&mut self.state.lock(), max_bytes)
+    }
+
+    fn take_now(state: &mut State, max_bytes: usize) -> Option<Work> {
         if state.records.is_empty() {
-            return Work::Closed;
+            return None;
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some(record) = state.records.front() {
@@ -136,7 +146,7 @@ impl Queue {
             taken.extend(state.records.pop_front());
         }
         let last = Lsn(state.tail.0 - state.records.len() as u64);
-        Work::Records(taken, last)
+        Some(Work::Records(taken, last))
     }
 
     /// Takes nothing more; what was appended is still written.

@@ -97,15 +97,69 @@ impl Maker {
     }
 }
 
+/// Where the next segment comes from.
+#[derive(Debug)]
+pub(super) enum Supply {
+    /// A thread keeps one ready.
+    Ahead(Ahead),
+    /// It is made when it is asked for.
+    #[cfg(feature = "simulation")]
+    OnDemand(OnDemand),
+}
+
+impl Supply {
+    /// The next segment; waits while it is being made.
+    pub(super) fn next(&mut self) -> io::Result<Segment> {
+        match self {
+            Self::Ahead(ahead) => ahead.next(),
+            #[cfg(feature = "simulation")]
+            Self::OnDemand(on_demand) => on_demand.next(),
+        }
+    }
+}
+
+/// Makes segments on the thread that asks, for a log that is stepped.
+#[cfg(feature = "simulation")]
+#[derive(Debug)]
+pub(super) struct OnDemand {
+    maker: Maker,
+    bytes: u64,
+    next: u64,
+    ready: Option<Segment>,
+}
+
+#[cfg(feature = "simulation")]
+impl OnDemand {
+    /// Starts with segment `first`.
+    pub(super) fn new(maker: Maker, config: &Config, first: u64) -> Self {
+        Self { maker, bytes: config.segment_bytes, next: first, ready: None }
+    }
+
+    /// Makes the next segment, as the thread would have done meanwhile.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        if self.ready.is_none() {
+            let seq = self.next;
+            self.next += 1;
+            self.ready = Some(self.maker.make(seq, self.bytes, &AtomicBool::new(false))?);
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> io::Result<Segment> {
+        self.prepare()?;
+        self.ready.take().ok_or_else(|| io::Error::other("no segment was made"))
+    }
+}
+
 /// A thread that keeps one segment ready.
 #[derive(Debug)]
-pub(super) struct Supply {
+pub(super) struct Ahead {
     ready: Option<Receiver<io::Result<Segment>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Supply {
+impl Ahead {
     /// Starts with segment `first`.
     pub(super) fn start(maker: Maker, config: &Config, first: u64) -> io::Result<Self> {
         // No room in the channel: one is made, and the next once that one is taken.
@@ -118,15 +172,14 @@ impl Supply {
         Ok(Self { ready: Some(ready), stop, thread: Some(thread) })
     }
 
-    /// The next segment; waits while it is being made.
-    pub(super) fn next(&self) -> io::Result<Segment> {
+    fn next(&self) -> io::Result<Segment> {
         let gone = || io::Error::other("the thread that makes segments ended");
         let ready = self.ready.as_ref().ok_or_else(gone)?;
         ready.recv().map_err(|_| gone())?
     }
 }
 
-impl Drop for Supply {
+impl Drop for Ahead {
     /// Ends the thread and waits for it. A segment that is ready stays on the disk, empty.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -12,6 +12,8 @@ use crate::io::{FaultyDisk, MemoryDisk, Op};
 mod crash;
 mod reading;
 mod running;
+#[cfg(feature = "simulation")]
+mod stepped;
 mod throughput;
 
 fn identity() -> Identity {

@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    bookie, cluster, consume, group, meta, perf, produce, serving, standalone, topic,
+    bookie, cluster, consume, group, ledger, meta, perf, produce, serving, standalone, topic,
 };
 use crate::exit::EXIT_CODES;
 
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Group(group::Args),
     /// Initialise a cluster's metadata, or show who is in it.
     Cluster(cluster::Args),
+    /// List, describe and recover ledgers, the pieces that logs are made of.
+    Ledger(ledger::Args),
     /// Look at the metadata store.
     Meta(meta::Args),
     /// Measure throughput and latency.

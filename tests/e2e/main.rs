@@ -6,6 +6,7 @@ mod disks;
 mod faults;
 mod flights;
 mod groups;
+mod ledgers;
 mod metastore;
 mod refusals;
 mod standalone;

@@ -5,6 +5,7 @@ pub(crate) mod bookie;
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod group;
+pub(crate) mod ledger;
 pub(crate) mod meta;
 pub(crate) mod perf;
 pub(crate) mod produce;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Ledger(args) => ledger::run(args),
         Command::Perf(args) => perf::run(args),
     }
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod group;
+mod ledger;
 mod topic;
 
 use std::io::Write;
@@ -16,6 +17,9 @@ use crate::exit::Failure;
 
 pub(crate) use cluster::Status;
 pub(crate) use group::{Group, Groups, Offsets};
+#[cfg(test)]
+pub(crate) use ledger::state as ledger_state;
+pub(crate) use ledger::{Ledger, Ledgers};
 pub(crate) use topic::{Description, Topic, Topics};
 
 /// Something that prints both ways.

@@ -1,0 +1,245 @@
+//! `geminga ledger`: the pieces that partitions' logs are made of, for an operator. Works on the metadata store and the
+//! bookies directly, so that it also does when no broker runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use clap::{Subcommand, ValueEnum};
+use geminga_ledger::{BookieDirectory, LedgerClient, Parts, RecoverError};
+use geminga_metastore::record::{LedgerMeta, LedgerState};
+use geminga_metastore::{KeyValue, LedgerIds, cluster, keys};
+use geminga_proto::ids::LedgerId;
+use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+
+use crate::args::PrintArgs;
+use crate::config::MetastoreUrl;
+use crate::exit::{Exit, Failure};
+use crate::view::{Ledger, Ledgers, View};
+use crate::{metadata, server};
+
+/// Arguments of `geminga ledger`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do with ledgers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// List ledgers.
+    #[command(
+        after_help = "Examples:\n  geminga ledger list --metastore etcd://127.0.0.1:2379/prod --topic flights\n  \
+                      geminga ledger list --metastore file://data/metadata.redb --state open"
+    )]
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Only those in this state.
+        #[arg(long, value_enum)]
+        state: Option<State>,
+        /// Only those of this topic.
+        #[arg(long, value_name = "NAME")]
+        topic: Option<String>,
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Show one ledger: its state, its end, and which bookies hold which entries.
+    #[command(
+        after_help = "Example:\n  geminga ledger describe 0000000000000002 --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    Describe {
+        /// Its id, 16 hexadecimal digits.
+        #[arg(value_name = "LEDGER", value_parser = ledger_id)]
+        ledger: LedgerId,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Close a ledger whose writer is gone, at the end that its bookies agree on. Safe at any time: a writer that is still there
+    /// is fenced, and goes on in a new ledger. Nothing that was acknowledged is lost.
+    #[command(
+        after_help = "Example:\n  geminga ledger recover 0000000000000002 --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    Recover {
+        /// Its id, 16 hexadecimal digits.
+        #[arg(value_name = "LEDGER", value_parser = ledger_id)]
+        ledger: LedgerId,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+}
+
+/// Where the metadata is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Place {
+    /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]; to look, also file://PATH for a standalone server that is
+    /// stopped.
+    #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
+    metastore: MetastoreUrl,
+}
+
+/// A state to choose ledgers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    /// Its writer may write.
+    Open,
+    /// Sealed; its end is being found.
+    InRecovery,
+    /// Ends for ever.
+    Closed,
+    /// About to be removed.
+    Deleting,
+}
+
+impl From<State> for LedgerState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Open => Self::Open,
+            State::InRecovery => Self::InRecovery,
+            State::Closed => Self::Closed,
+            State::Deleting => Self::Deleting,
+        }
+    }
+}
+
+/// An id as every table, log line and key shows it.
+fn ledger_id(text: &str) -> Result<LedgerId, String> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u64::from_str_radix(text, 16) {
+        Ok(id) if digits => Ok(LedgerId(id)),
+        _ => Err(format!(
+            "`{text}` is not a ledger id: 16 hexadecimal digits, as `geminga ledger list` shows"
+        )),
+    }
+}
+
+/// Does what is asked.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Action::List { place, state, topic, print } => {
+            server::block_on(list(place, state, topic, print))
+        }
+        Action::Describe { ledger, place, print } => {
+            server::block_on(describe(ledger, place, print))
+        }
+        Action::Recover { ledger, place, print } => server::block_on(recover(ledger, place, print)),
+    }
+}
+
+async fn list(
+    place: Place,
+    state: Option<State>,
+    topic: Option<String>,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let range = metadata::list(&place.metastore, keys::LEDGERS).await?;
+    let state = state.map(LedgerState::from);
+    let wanted = |meta: &LedgerMeta| {
+        state.is_none_or(|state| meta.state == state)
+            && topic.as_ref().is_none_or(|topic| meta.custom.name == *topic)
+    };
+    let mut ledgers = Vec::new();
+    for item in range.items {
+        let meta = decode(&item)?;
+        if wanted(&meta) {
+            ledgers.push(Ledger::from(&meta));
+        }
+    }
+    Ledgers(ledgers).print(print)
+}
+
+async fn describe(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(), Failure> {
+    let key = keys::ledger(ledger);
+    let range = metadata::list(&place.metastore, &key).await?;
+    match range.items.iter().find(|item| item.key == key) {
+        Some(item) => Ledger::from(&decode(item)?).print(print),
+        None => Err(unknown(ledger)),
+    }
+}
+
+fn decode(item: &KeyValue) -> Result<LedgerMeta, Failure> {
+    let corrupt = |why: String| {
+        Failure::new(format!("the value of {} cannot be read: {why}", item.key))
+            .because("METADATA_CORRUPT")
+    };
+    let id = keys::parse_ledger(&item.key)
+        .ok_or_else(|| corrupt("the key is no ledger's".to_owned()))?;
+    LedgerMeta::decode(id, &item.value.value).map_err(|invalid| corrupt(invalid.to_string()))
+}
+
+fn unknown(ledger: LedgerId) -> Failure {
+    Failure::new(format!(
+        "there is no ledger {ledger}: it was never made or is deleted; `geminga ledger list` shows all"
+    ))
+    .because("UNKNOWN_LEDGER")
+}
+
+async fn recover(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(), Failure> {
+    let tasks = Tasks::new("ledger");
+    let client = connect(&place, &tasks).await?;
+    let meta = client.recover(ledger).await?;
+    Ledger::from(&meta).print(print)
+}
+
+/// A client of the ledger layer in this process.
+async fn connect(place: &Place, tasks: &Tasks) -> Result<LedgerClient, Failure> {
+    let store = metadata::connect(&place.metastore).await?;
+    let Some((cluster, _)) = cluster::read(&*store).await? else {
+        return Err(Failure::new(format!(
+            "there is no cluster in {}: correct the name of the cluster",
+            place.metastore
+        ))
+        .because("NO_CLUSTER"));
+    };
+    let bookies = BookieDirectory::start(&*store, tasks.child("bookies"), HashMap::new()).await?;
+    Ok(LedgerClient::new(Parts {
+        cluster: cluster.uuid,
+        ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),
+        store,
+        bookies,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        tasks: tasks.child("ledgers"),
+        config: geminga_ledger::Config::default(),
+        owner: format!("operator-{}", std::process::id()),
+    }))
+}
+
+impl From<RecoverError> for Failure {
+    fn from(error: RecoverError) -> Self {
+        let (exit, reason) = match &error {
+            RecoverError::Gone(ledger) => return unknown(*ledger),
+            RecoverError::Missing { .. } => (Exit::Unreachable, "BOOKIES_MISSING"),
+            RecoverError::Damaged { .. } => (Exit::Failed, "LEDGER_DAMAGED"),
+            RecoverError::Metadata(error) => return error.clone().into(),
+        };
+        Self::with(exit, error).because(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::ledger_state;
+
+    #[test]
+    fn ledger_ids_are_what_tables_show() {
+        let id = LedgerId::from_parts(1, 0xbeef).expect("fits");
+        assert_eq!(ledger_id(&id.to_string()), Ok(id));
+        for wrong in ["", "17", "+00000000000000f", "00000000000000zz", "00100000000000beef"] {
+            assert!(ledger_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn states_have_the_same_word_as_argument_and_in_tables() {
+        for state in State::value_variants() {
+            let word = state.to_possible_value().expect("no variant is hidden");
+            assert_eq!(word.get_name(), ledger_state(LedgerState::from(*state)));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What an operator sees of ledgers, and may do to them.
+
+use geminga_harness::Cluster;
+use serde_json::Value;
+
+use crate::topic;
+
+#[test]
+fn an_operator_lists_describes_and_recovers_ledgers() {
+    let cluster = Cluster::start(3, 1);
+    let (client, metastore) = (cluster.client(0), cluster.metastore());
+    client.run(&["topic", "create", "t", "--partitions", "1"]).ok();
+    client.run_with(&["produce", "t"], b"one\ntwo\n").ok();
+
+    let at = ["--metastore", metastore.as_str()];
+    let open = || -> Vec<Value> {
+        let args = ["ledger", "list", "--topic", "t", "--state", "open"];
+        let listed = client.json(&[&args[..], &at].concat());
+        listed.as_array().expect("a list").clone()
+    };
+    let before = open();
+    assert_eq!(before.len(), 1, "{before:?}");
+    let id = before[0]["ledger_id"].as_str().expect("an id").to_owned();
+    assert_eq!(before[0]["fragments"][0]["members"].as_array().map(Vec::len), Some(3));
+
+    // Its writer is alive: it is fenced, and the partition goes on in the next ledger.
+    let recovered = client.json(&[&["ledger", "recover", &id], &at[..]].concat());
+    assert_eq!(recovered["state"], "closed");
+    assert_eq!(recovered["close_kind"], "recovered");
+    client.run_with(&["produce", "t"], b"three\n").ok();
+    assert_eq!(topic::values(&client, "t"), "one\ntwo\nthree\n");
+    assert!(open().iter().all(|ledger| ledger["ledger_id"] != id.as_str()));
+
+    // A closed ledger is what it is, however often it is recovered.
+    let again = client.json(&[&["ledger", "recover", &id], &at[..]].concat());
+    assert_eq!(again["last_entry"], recovered["last_entry"]);
+    let described = client.json(&[&["ledger", "describe", &id], &at[..]].concat());
+    assert_eq!(described["state"], "closed");
+
+    for action in ["describe", "recover"] {
+        let args = [&["ledger", action, "00000000000fffff"], &at[..]].concat();
+        client.run(&args).refused("UNKNOWN_LEDGER");
+    }
+}

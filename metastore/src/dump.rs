@@ -7,8 +7,8 @@ use prost::Message;
 
 use crate::keys;
 use crate::record::{
-    Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Fragment,
-    Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm, Segment, Topic,
+    Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Deleting,
+    Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm, Segment, Topic,
 };
 
 /// A value as a tree that any notation can hold.
@@ -61,6 +61,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         keys::COORDINATOR => ("coordinator", Coordinator::decode(value).map(coordinator)),
         "topics" => ("topic", Topic::decode(value).map(topic)),
         "deleted-topics" => ("deleted topic", DeletedTopic::decode(value).map(deleted_topic)),
+        "deleting" => ("deletion", Deleting::decode(value).map(deleting)),
         "assign" => ("assignment", Assign::decode(value).map(assign)),
         "partitions" if last == "term" => ("term", PartitionTerm::decode(value).map(term)),
         "partitions" if last == "log-start" => ("log start", LogStart::decode(value).map(start)),
@@ -125,6 +126,10 @@ fn topic(record: Topic) -> Value {
         ("configs", Value::Fields(configs.collect())),
         ("created_ms", number(record.created_ms)),
     ])
+}
+
+fn deleting(record: Deleting) -> Value {
+    fields([("since_ms", number(record.since_ms))])
 }
 
 fn deleted_topic(record: DeletedTopic) -> Value {

@@ -1,6 +1,6 @@
 //! What an operator sees of ledgers, and may do to them.
 
-use geminga_harness::Cluster;
+use geminga_harness::{Client, Cluster};
 use serde_json::Value;
 
 use crate::topic;
@@ -41,4 +41,25 @@ fn an_operator_lists_describes_and_recovers_ledgers() {
         let args = [&["ledger", action, "00000000000fffff"], &at[..]].concat();
         client.run(&args).refused("UNKNOWN_LEDGER");
     }
+}
+
+#[test]
+fn bookies_are_measured_without_a_broker_and_nothing_stays_behind() {
+    let cluster = Cluster::start(3, 0);
+    let (client, metastore) = (Client::new("127.0.0.1:1", cluster.dir()), cluster.metastore());
+    let at = ["--metastore", metastore.as_str()];
+    let state = || -> Vec<Value> {
+        let listed = client.json(&[&["ledger", "list"], &at[..]].concat());
+        listed.as_array().expect("a list").iter().map(|ledger| ledger["state"].clone()).collect()
+    };
+    let load = ["perf", "ledger", "--entries", "50", "--size", "1000", "--ledgers", "2"];
+    let written = client.json(&[&load[..], &at, &["--keep"]].concat());
+    assert_eq!((&written["entries"], &written["bytes"]), (&100.into(), &100_000.into()));
+    assert_eq!(state(), ["closed", "closed"]);
+
+    let ids = written["ledgers"].as_array().expect("ids").iter().filter_map(Value::as_str);
+    let args: Vec<&str> = ["perf", "ledger-read", "--delete"].into_iter().chain(ids).collect();
+    let read = client.json(&[&args[..], &at].concat());
+    assert_eq!((&read["entries"], &read["bytes"]), (&100.into(), &100_000.into()));
+    assert!(state().iter().all(|state| state == "deleting"), "{:?}", state());
 }

@@ -107,7 +107,7 @@ impl From<State> for LedgerState {
 }
 
 /// An id as every table, log line and key shows it.
-fn ledger_id(text: &str) -> Result<LedgerId, String> {
+pub(crate) fn ledger_id(text: &str) -> Result<LedgerId, String> {
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match u64::from_str_radix(text, 16) {
         Ok(id) if digits => Ok(LedgerId(id)),
@@ -171,7 +171,7 @@ fn decode(item: &KeyValue) -> Result<LedgerMeta, Failure> {
     LedgerMeta::decode(id, &item.value.value).map_err(|invalid| corrupt(invalid.to_string()))
 }
 
-fn unknown(ledger: LedgerId) -> Failure {
+pub(crate) fn unknown(ledger: LedgerId) -> Failure {
     Failure::new(format!(
         "there is no ledger {ledger}: it was never made or is deleted; `geminga ledger list` shows all"
     ))
@@ -185,8 +185,8 @@ async fn recover(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(),
     Ledger::from(&meta).print(print)
 }
 
-/// A client of the ledger layer in this process.
-async fn connect(place: &Place, tasks: &Tasks) -> Result<LedgerClient, Failure> {
+/// A client of the ledger layer in this process. It knows all bookies that are registered now.
+pub(crate) async fn connect(place: &Place, tasks: &Tasks) -> Result<LedgerClient, Failure> {
     let store = metadata::connect(&place.metastore).await?;
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(Failure::new(format!(

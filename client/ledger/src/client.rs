@@ -261,6 +261,15 @@ impl LedgerClient {
     ) -> impl Future<Output = Result<LedgerMeta, crate::RecoverError>> + Send + '_ {
         crate::recover::recover(self, ledger)
     }
+
+    /// Begins the end of a closed ledger (7.8): its metadata becomes a tombstone, and bookies free what they hold. No error
+    /// when that was done before. Cancel-safe: a second call finishes what a dropped one began.
+    ///
+    /// # Errors
+    /// [`crate::DeleteError`].
+    pub async fn delete(&self, ledger: LedgerId) -> Result<(), crate::DeleteError> {
+        crate::delete::delete(self, ledger).await
+    }
 }
 
 #[cfg(test)]

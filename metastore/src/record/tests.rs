@@ -163,6 +163,13 @@ fn of_topics() -> Vec<Sample> {
                      726f6b65722d31900101",
             again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
         },
+        Sample {
+            kind: "deletion",
+            key: keys::deleting(ledger().id),
+            value: Deleting { since_ms: 1_700_000_000_002 }.encode(),
+            golden: "08011082d095ffbc31",
+            again: |value| Deleting::decode(value).map(|record| record.encode()),
+        },
     ]
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::content::Content;
-use super::{ProduceArgs, rates};
+use super::{Latency, ProduceArgs, due, rates};
 use crate::client;
 use crate::command::produce::Acks;
 use crate::exit::{Exit, Failure};
@@ -102,14 +102,6 @@ pub(super) async fn run(args: ProduceArgs) -> Result<(), Failure> {
     }
 }
 
-/// When a record is to be sent.
-fn due(begin: Instant, number: u64, rate: Option<u64>) -> Instant {
-    match rate.and_then(std::num::NonZeroU64::new) {
-        None => begin,
-        Some(rate) => begin + Duration::from_secs_f64(number as f64 / rate.get() as f64),
-    }
-}
-
 /// What is printed.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -125,19 +117,8 @@ struct Report {
     latency_ms: Latency,
 }
 
-#[derive(Debug, Serialize)]
-struct Latency {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
-}
-
 impl Report {
     fn new(args: &ProduceArgs, tally: &Tally, elapsed: Duration) -> Self {
-        let ms = |micros: u64| micros as f64 / 1000.0;
-        let at = |quantile: f64| ms(tally.latency.value_at_quantile(quantile));
         let bytes = tally.acknowledged * u64::from(args.load.size);
         let seconds = elapsed.as_secs_f64();
         let (mb_per_second, records_per_second) = rates(tally.acknowledged, bytes, seconds);
@@ -150,26 +131,18 @@ impl Report {
             seconds,
             mb_per_second,
             records_per_second,
-            latency_ms: Latency {
-                p50: at(0.5),
-                p90: at(0.9),
-                p99: at(0.99),
-                p999: at(0.999),
-                max: ms(tally.latency.max()),
-            },
+            latency_ms: Latency::of(&tally.latency),
         }
     }
 }
 
 impl View for Report {
     fn text(&self) -> String {
-        let Self { records, seconds, mb_per_second, records_per_second, .. } = self;
-        let Latency { p50, p90, p99, p999, max } = &self.latency_ms;
+        let Self { records, seconds, mb_per_second, records_per_second, latency_ms, .. } = self;
         let what = if self.acknowledged { "acknowledged" } else { "sent, without acknowledgement" };
         format!(
             "{records} records {what} in {seconds:.2} s: {mb_per_second:.1} MB/s, \
-             {records_per_second:.0} records/s\n\
-             latency ms: p50 {p50:.2}, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p999:.2}, max {max:.2}\n"
+             {records_per_second:.0} records/s\n{latency_ms}\n"
         )
     }
 }
@@ -177,14 +150,6 @@ impl View for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn records_are_due_at_their_rate() {
-        let begin = Instant::now();
-        assert_eq!(due(begin, 1000, None), begin);
-        assert_eq!(due(begin, 1000, Some(0)), begin);
-        assert_eq!(due(begin, 50, Some(100)), begin + Duration::from_millis(500));
-    }
 
     #[test]
     fn only_acknowledgements_count() {

@@ -1,0 +1,50 @@
+//! The first step of a ledger's end (protocol 7.8 (2)): its metadata becomes a tombstone, which bookies find by
+//! themselves and then free what they hold.
+
+use bytes::Bytes;
+use geminga_metastore::record::{Deleting, LedgerState};
+use geminga_metastore::{Error as MetaError, Guard, Txn, TxnOutcome, keys};
+use geminga_proto::ids::LedgerId;
+
+use crate::client::LedgerClient;
+
+/// Why a ledger is not being deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteError {
+    /// Only what has an end can be deleted (1.3).
+    #[error("ledger {0} is not closed: recover it first")]
+    NotClosed(LedgerId),
+    /// The metadata store did not do it.
+    #[error(transparent)]
+    Metadata(#[from] MetaError),
+}
+
+/// Marks a closed ledger as deleted; one that is gone, or deleted already, is left as it is. Cancel-safe: a second call
+/// finishes what a dropped one began.
+pub(crate) async fn delete(client: &LedgerClient, ledger: LedgerId) -> Result<(), DeleteError> {
+    loop {
+        let Some((mut meta, version)) = client.metadata(ledger).await? else { return Ok(()) };
+        match meta.state {
+            LedgerState::Deleting => return Ok(()),
+            LedgerState::Open | LedgerState::InRecovery => {
+                return Err(DeleteError::NotClosed(ledger));
+            }
+            LedgerState::Closed => {}
+        }
+        meta.state = LedgerState::Deleting;
+        meta.last_op = client.parts.random.next_u128();
+        let (key, mark) = (keys::ledger(ledger), keys::deleting(ledger));
+        let since: Bytes = Deleting { since_ms: client.parts.clock.now_ms() }.encode();
+        let txn = Txn::new()
+            .guard(Guard::Version(key.clone(), version))
+            .guard(Guard::Absent(mark.clone()))
+            .put(key, meta.encode())
+            .put(mark, since);
+        match client.parts.store.txn(txn).await {
+            Ok(TxnOutcome::Committed(_)) => return Ok(()),
+            // Whatever changed meanwhile, or took place after all (M9), the next look tells.
+            Ok(TxnOutcome::GuardFailed) | Err(MetaError::Unknown(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -70,6 +70,11 @@ pub(crate) fn damaged() {
     metrics::counter!("geminga_bookie_damaged_entries_total").increment(1);
 }
 
+/// A request met a ledger whose step panicked.
+pub(crate) fn ledger_broken() {
+    metrics::counter!("geminga_bookie_broken_ledger_requests_total").increment(1);
+}
+
 /// Ledgers that a disk has records of.
 pub(crate) fn ledgers(delta: f64) {
     metrics::gauge!("geminga_bookie_ledgers").increment(delta);

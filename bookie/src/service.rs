@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use crate::handle::BookieHandle;
 use crate::identity::{self, BootError, BootedDisk};
 use crate::io::{Disk, RealDisk};
-use crate::ledger::{Checker, DiskLedgers, DiskParts};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Mutations};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
@@ -152,6 +152,7 @@ impl Bookie {
                 owners: parts.config.owners_per_disk,
                 checker: checker.clone(),
                 waiting: Arc::clone(&waiting),
+                mutations: Mutations::default(),
             };
             ledgers.push(DiskLedgers::start(found, &tasks));
             disks.push(disk);

@@ -59,6 +59,8 @@ pub(crate) struct DiskParts {
     pub(crate) checker: Checker,
     /// Bounds who waits for a LAC, over all disks.
     pub(crate) waiting: Arc<Semaphore>,
+    /// Rules broken on purpose.
+    pub(crate) mutations: Mutations,
 }
 
 impl DiskLedgers {
@@ -69,7 +71,7 @@ impl DiskLedgers {
             member: parts.member,
             authoritative: true,
             writable: true,
-            mutations: Mutations::default(),
+            mutations: parts.mutations,
         };
         let count = parts.owners.max(1);
         let writable = Arc::new(AtomicBool::new(true));

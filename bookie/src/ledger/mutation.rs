@@ -8,6 +8,8 @@ pub enum Mutation {
     ReplyBeforeSealIsDurable,
     /// H1b: the same, but only when the tail is empty.
     ReplyBeforeEmptySealIsDurable,
+    /// No rule, but a defect: panic when the ledger's end is told.
+    PanicOnClosed,
 }
 
 /// The rules that are broken; none in production.

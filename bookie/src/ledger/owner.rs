@@ -6,8 +6,11 @@
 //! * While a ledger's first contact is checked, its later requests wait in order behind it. Only a seal goes ahead: it needs
 //!   no metadata, and fencing must not wait for a store that hangs.
 //! * When the log fails, nothing is acknowledged any more: memory may be ahead of the disk (K6).
+//! * A step that panics ends its ledger, loudly, and no other: what memory says of it is not to be trusted, so that it
+//!   answers *unknown* until the process starts again from the log.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,6 +30,7 @@ use super::reply::ReplyTo;
 use super::table::Table;
 use super::{Effect, Event, Finding, Identity, Record};
 use crate::log::{Durable, Log, LogFailed, Lsn, Permit};
+use crate::metrics;
 
 /// Requests taken from the queue at a time.
 const BATCH: usize = 64;
@@ -39,6 +43,10 @@ pub(super) struct Job {
     /// What is asked; its entries are verified.
     pub(super) request: WriteRequest,
 }
+
+/// What is said for a ledger whose step panicked.
+pub(super) const BROKEN: &str =
+    "this bookie failed to handle the ledger: see its log, report the panic, restart it";
 
 type Checked = (ReplyTo, WriteRequest, Finding);
 
@@ -151,7 +159,8 @@ impl Owner {
             Some(waiting) if !matches!(job.request.op, WriteOp::Seal) => waiting.push_back(job),
             _ => {
                 let bytes = log_room(&job.request.op);
-                self.step(ledger, bytes, Event::Request { to: job.to, request: job.request }).await;
+                let event = Event::Request { to: (), request: job.request };
+                self.step(ledger, bytes, job.to, event).await;
             }
         }
     }
@@ -162,7 +171,7 @@ impl Owner {
         let mut waiting = self.behind.remove(&ledger).unwrap_or_default();
         // Admission is a record of its own, in front of the request's.
         let bytes = log_room(&WriteOp::Seal) + log_room(&request.op);
-        self.step(ledger, bytes, Event::Checked { to, request, finding }).await;
+        self.step(ledger, bytes, to, Event::Checked { to: (), request, finding }).await;
         while let Some(job) = waiting.pop_front() {
             self.on_job(job).await;
             if let Some(behind) = self.behind.get_mut(&ledger) {
@@ -173,20 +182,26 @@ impl Owner {
 
     /// One step of one ledger: room in the log first, then decision and appends in one piece, so that whoever looks at the
     /// ledger sees both or neither.
-    async fn step(&mut self, ledger: LedgerId, bytes: usize, event: Event<ReplyTo>) {
+    async fn step(&mut self, ledger: LedgerId, bytes: usize, to: ReplyTo, event: Event<()>) {
         let mut room = match self.reserve(bytes).await {
             Ok(room) => room,
             Err(failed) => {
                 self.fail(failed.clone());
-                let (Event::Request { to, .. } | Event::Checked { to, .. }) = event;
                 return to.send(io_error(&failed));
             }
         };
         let parts = &mut self.parts;
         parts.me.writable = parts.writable.load(Ordering::Relaxed);
         let mut failed = None;
-        let (effects, lsn) = parts.table.lock().step(ledger, |slot| {
-            let mut effects = slot.state.step(&parts.me, event);
+        let stepped = parts.table.lock().step(ledger, |slot| {
+            if slot.broken {
+                return None;
+            }
+            let decide = AssertUnwindSafe(|| slot.state.step(&parts.me, event));
+            let Ok(mut effects) = catch_unwind(decide) else {
+                slot.broken = true;
+                return None;
+            };
             effects.retain_mut(|effect| match effect {
                 Effect::Append(record) if failed.is_none() => {
                     match append(&parts.log, ledger, record, room.as_mut()) {
@@ -198,13 +213,18 @@ impl Owner {
                 Effect::Append(_) => false,
                 _ => true,
             });
-            (effects, slot.lsn)
+            Some((effects, slot.lsn))
         });
         if let Some(failed) = failed {
             self.fail(failed);
         }
+        let Some((effects, lsn)) = stepped else { return to.send(broken(ledger)) };
+        // What is not moved to a reply is said by the type: one event, one who asks, one answer.
+        let mut to = Some(to);
         for effect in effects {
-            self.carry_out(ledger, lsn, effect);
+            if let Some(to) = to.take() {
+                self.carry_out(ledger, lsn, to, effect);
+            }
         }
     }
 
@@ -228,19 +248,19 @@ impl Owner {
         }
     }
 
-    fn carry_out(&mut self, ledger: LedgerId, lsn: Lsn, effect: Effect<ReplyTo>) {
+    fn carry_out(&mut self, ledger: LedgerId, lsn: Lsn, to: ReplyTo, effect: Effect<()>) {
         match effect {
             Effect::Append(_) => unreachable!("appended with the step"),
             // The ledger may be ahead of a log that failed: what it says is not to be told.
-            Effect::ReplyNow(to, reply) | Effect::ReplyWhenDurable(to, reply)
+            Effect::ReplyNow((), reply) | Effect::ReplyWhenDurable((), reply)
                 if self.failed.is_some() && reply.code == Code::Ok =>
             {
                 to.send(io_error(self.failed.as_ref().expect("checked by the guard")));
             }
-            Effect::ReplyNow(to, reply) => to.send(reply),
-            Effect::ReplyWhenDurable(to, reply) => self.reply_when_durable(lsn, to, reply),
-            Effect::CheckMetadata(to, request) => self.check(ledger, to, request),
-            Effect::Compare { to, first, entries, equal } => {
+            Effect::ReplyNow((), reply) => to.send(reply),
+            Effect::ReplyWhenDurable((), reply) => self.reply_when_durable(lsn, to, reply),
+            Effect::CheckMetadata((), request) => self.check(ledger, to, request),
+            Effect::Compare { to: (), first, entries, equal } => {
                 self.compare(ledger, lsn, to, first, entries, equal);
             }
         }
@@ -311,6 +331,13 @@ fn append(
     let room = room.expect("room was reserved for each record of the step");
     let permit = room.split(Log::cost(&record));
     log.append(ledger, record, permit)
+}
+
+/// What a ledger whose step panicked answers: *unknown*, for the bookie's own fault must never count as a negative (K1).
+fn broken(ledger: LedgerId) -> WriteReply {
+    tracing::error!(%ledger, "a step of this ledger panicked; it answers nothing until this bookie is restarted");
+    metrics::ledger_broken();
+    WriteReply::refusal(Code::IoError, BROKEN)
 }
 
 pub(super) fn io_error(failed: &LogFailed) -> WriteReply {

@@ -12,6 +12,7 @@ use geminga_proto::entry;
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use tokio::sync::{Semaphore, TryAcquireError};
 
+use super::owner::BROKEN;
 use super::table::{Standing, Table};
 use crate::log::{Log, Lsn, ReadError};
 use crate::metrics;
@@ -45,6 +46,7 @@ struct View {
     tail: EntryId,
     /// What is held is durable once this is.
     lsn: Lsn,
+    broken: bool,
 }
 
 /// What is to be read.
@@ -78,7 +80,7 @@ impl Queries {
         let mut slots = table.lock();
         let slot = slots.get(ledger)?;
         let tail = slot.state.held().tail(from);
-        Some(View { standing: slot.standing(), tail, lsn: slot.lsn })
+        Some(View { standing: slot.standing(), tail, lsn: slot.lsn, broken: slot.broken })
     }
 
     fn no_such_ledger(&self) -> QueryReply {
@@ -93,6 +95,9 @@ impl Queries {
         let Some(view) = self.view(table, range.ledger, range.from) else {
             return self.no_such_ledger();
         };
+        if view.broken {
+            return QueryReply::refusal(Code::IoError, BROKEN);
+        }
         if view.standing.deleted {
             return QueryReply::refusal(Code::Deleted, "the ledger was deleted");
         }
@@ -204,9 +209,11 @@ impl Queries {
                 return QueryReply::refusal(Code::Busy, "too many readers wait at this bookie");
             }
         };
-        let Some(mut standing) = table.lock().get(ledger).map(super::table::Slot::watch) else {
-            return self.no_such_ledger();
+        let watched = match table.lock().get(ledger) {
+            Some(slot) if slot.broken => return QueryReply::refusal(Code::IoError, BROKEN),
+            slot => slot.map(super::table::Slot::watch),
         };
+        let Some(mut standing) = watched else { return self.no_such_ledger() };
         let moved = |now: &Standing| now.lac > after || now.sealed || now.deleted;
         let ended =
             tokio::time::timeout(wait, standing.wait_for(moved)).await.is_ok_and(|r| r.is_err());

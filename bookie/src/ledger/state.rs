@@ -308,6 +308,7 @@ impl LedgerState {
                 vec![Effect::ReplyNow(to, self.notice(me))]
             }
             WriteOp::Closed(last) => {
+                assert!(!me.mutations.is(Mutation::PanicOnClosed), "a defect, for a test");
                 let mut effects = Vec::new();
                 if self.known && self.closed.is_none() {
                     let record = Record::Closed { last };

@@ -30,13 +30,15 @@ pub(super) struct Slot {
     pub(super) state: LedgerState,
     /// Where its last record ends in the log: what it holds is durable once this is.
     pub(super) lsn: Lsn,
+    /// A step of it panicked: nothing of the above is to be believed.
+    pub(super) broken: bool,
     /// Who waits for it to change; only there while somebody does.
     standing: Option<watch::Sender<Standing>>,
 }
 
 impl Slot {
     fn new(state: LedgerState) -> Self {
-        Self { state, lsn: Lsn::default(), standing: None }
+        Self { state, lsn: Lsn::default(), broken: false, standing: None }
     }
 
     /// What it looks like to a tailing reader.
@@ -100,12 +102,14 @@ impl Slots {
     pub(super) fn step<R>(&mut self, ledger: LedgerId, step: impl FnOnce(&mut Slot) -> R) -> R {
         if let Some(slot) = self.0.get_mut(&ledger) {
             let result = step(slot);
-            slot.publish();
+            if !slot.broken {
+                slot.publish();
+            }
             return result;
         }
         let mut slot = Slot::new(LedgerState::unknown(ledger));
         let result = step(&mut slot);
-        if slot.state.is_known() {
+        if slot.state.is_known() || slot.broken {
             metrics::ledgers(1.0);
             self.0.insert(ledger, slot);
         }

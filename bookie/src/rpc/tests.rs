@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::io::{FaultyDisk, MemoryDisk, Op};
-use crate::ledger::{Checker, DiskLedgers, DiskParts, LedgerState, Record};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, LedgerState, Mutations, Record};
 use crate::log::{self, Log};
 
 const LEDGER: LedgerId = LedgerId(5);
@@ -49,6 +49,7 @@ fn bookie(disk: &FaultyDisk, tasks: &Tasks) -> BookieHandle {
         owners: 1,
         checker: Checker::new(Arc::new(MemoryStore::new())),
         waiting: Arc::new(Semaphore::new(1)),
+        mutations: Mutations::default(),
     };
     BookieHandle::new(cluster(), member.bookie, vec![DiskLedgers::start(parts, tasks)])
 }

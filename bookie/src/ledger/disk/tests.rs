@@ -129,19 +129,23 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(Mutations::default()).await
+    }
+
+    async fn with(mutations: Mutations) -> Self {
         let store = Store {
             memory: MemoryStore::new(),
             open: watch::Sender::new(true),
             reads: watch::Sender::new(0),
         };
-        let bench = Self::on(MemoryDisk::new(), Arc::new(store)).await;
+        let bench = Self::on(MemoryDisk::new(), Arc::new(store), mutations).await;
         for ledger in [LEDGER, OTHER] {
             bench.put(&open_meta(ledger)).await;
         }
         bench
     }
 
-    async fn on(memory: MemoryDisk, store: Arc<Store>) -> Self {
+    async fn on(memory: MemoryDisk, store: Arc<Store>, mutations: Mutations) -> Self {
         let disk = FaultyDisk::new(memory.clone());
         let identity = log::Identity {
             cluster: cluster(),
@@ -167,6 +171,7 @@ impl Bench {
             owners: 1,
             checker: Checker::new(store.clone()),
             waiting: Arc::new(Semaphore::new(2)),
+            mutations,
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
         let handle = BookieHandle::new(cluster(), member().bookie, vec![ledgers]);
@@ -175,7 +180,7 @@ impl Bench {
 
     /// The bookie after a power cut.
     async fn crash(&self) -> Self {
-        Self::on(self.memory.crash(), Arc::clone(&self.store)).await
+        Self::on(self.memory.crash(), Arc::clone(&self.store), Mutations::default()).await
     }
 
     async fn put(&self, meta: &LedgerMeta) {
@@ -554,4 +559,31 @@ async fn a_seal_among_adds_is_final() {
         }
         assert_eq!(after.code(0, add(tail + 1, 1)).await, Code::Sealed, "round {round}");
     }
+}
+
+#[cfg(feature = "mutations")]
+#[tokio::test]
+async fn a_panic_ends_its_ledger_and_no_other() {
+    let bench = Bench::with(Mutations::only(super::super::Mutation::PanicOnClosed)).await;
+    let of = |ledger, op| bench.ask(ledger, 0, op);
+    let other = |id| WriteOp::Add {
+        first: EntryId(id),
+        entries: vec![encoded(OTHER, id, b"x")],
+        lac: EntryId(id - 1),
+    };
+    assert_eq!(of(LEDGER, add(0, 1)).await.code, Code::Ok);
+    assert_eq!(of(OTHER, other(0)).await.code, Code::Ok);
+    assert_eq!(of(LEDGER, WriteOp::Closed(EntryId(0))).await.code, Code::IoError);
+
+    // Unknown, whatever is asked: no negative, no ack, no tail.
+    assert_eq!(of(LEDGER, add(1, 1)).await.code, Code::IoError);
+    assert_eq!(bench.ask(LEDGER, 1, WriteOp::Seal).await.code, Code::IoError);
+    assert_eq!(bench.read(0, 0, 100).await.code, Code::IoError);
+    assert_eq!(of(OTHER, other(1)).await.code, Code::Ok);
+    assert!(!bench.tasks.is_cancelled());
+
+    // The log has what was acknowledged.
+    let bench = bench.crash().await;
+    assert_eq!(bench.tail(0, WriteOp::Hello).await, 0);
+    assert_eq!(bench.code(1, WriteOp::Seal).await, Code::Ok);
 }

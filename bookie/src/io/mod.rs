@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+mod direct;
 mod faulty;
 mod memory;
 mod real;
@@ -59,6 +60,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Writes all parts, end to end, from `offset` on. A short write is an error (K6).
     fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
+    /// Writes zeros, in steps that may fail on their own.
+    fn write_zeros_at(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        write_zeros(self, offset, bytes)
+    }
+
     /// Reads up to `buffer.len()` bytes; 0 at or behind the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
@@ -82,6 +88,17 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
         }
         Ok(())
     }
+}
+
+fn write_zeros(file: &(impl DiskFile + ?Sized), offset: u64, bytes: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 1 << 20];
+    let mut done = 0;
+    while done < bytes {
+        let step = (bytes - done).min(ZEROS.len() as u64);
+        file.write_all_at(offset + done, &[IoSlice::new(&ZEROS[..step as usize])])?;
+        done += step;
+    }
+    Ok(())
 }
 
 /// How full a disk is, in bytes.

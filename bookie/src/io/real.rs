@@ -1,13 +1,20 @@
-//! A directory of the operating system. Positioned and vectored writes, `fdatasync`; the page cache serves reads.
+//! A directory of the operating system. Positioned writes, `fdatasync`; the page cache serves reads.
+//!
+//! Files that it creates are written around the page cache where the file system lets it and the write is made of whole
+//! blocks: what was just written is served from memory by the log's window and read from the disk by nobody, and the copy
+//! into the cache and its write-back cost more than all that the bookie itself does with the bytes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use rustix::io::{pwritev, retry_on_intr};
 
+use super::direct::Direct;
 use super::{Disk, DiskFile, Space};
 
 /// Most parts of one vectored write (`IOV_MAX`).
@@ -35,13 +42,14 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile { file, direct: Mutex::new(None) }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let direct = open_direct(&path)?.map(Direct::new);
+        Ok(Arc::new(RealFile { file, direct: Mutex::new(direct) }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -74,15 +82,62 @@ impl Disk for RealDisk {
     }
 }
 
+/// A second handle that writes around the page cache; `None` where the file system has no such thing.
+fn open_direct(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if is_not_offered(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that direct writes, or ones of this alignment, are not to be had. Nothing was written then.
+fn is_not_offered(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Locked for the time of a write.
+    direct: Mutex<Option<Direct>>,
+}
+
+impl RealFile {
+    /// Whether `bytes` at `offset` were written around the page cache, by `write`.
+    fn direct(
+        &self,
+        offset: u64,
+        bytes: usize,
+        write: impl FnOnce(&mut Direct) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let mut direct = self.direct.lock();
+        let Some(way) = direct.as_mut().filter(|_| Direct::takes(offset, bytes)) else {
+            return Ok(false);
+        };
+        match write(way) {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_offered(&error) => {
+                tracing::info!(%error, "this disk takes no direct writes of 512 bytes; the page cache is used");
+                *direct = None;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl DiskFile for RealFile {
     fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        if self.direct(offset, bytes, |direct| direct.write(offset, parts))? {
+            return Ok(());
+        }
         let mut at = offset;
         for some in parts.chunks(MAX_PARTS) {
             let bytes: usize = some.iter().map(|part| part.len()).sum();
-            if retry_on_intr(|| pwritev(&self.0, some, at))? != bytes {
+            if retry_on_intr(|| pwritev(&self.file, some, at))? != bytes {
                 return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took a part only"));
             }
             at += bytes as u64;
@@ -90,9 +145,17 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
+    fn write_zeros_at(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let length = usize::try_from(bytes).map_err(io::Error::other)?;
+        if self.direct(offset, length, |direct| direct.write_zeros(offset, length))? {
+            return Ok(());
+        }
+        super::write_zeros(self, offset, bytes)
+    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.0.read_at(buffer, offset) {
+            match self.file.read_at(buffer, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
             }
@@ -101,15 +164,15 @@ impl DiskFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         // Not retried, even when interrupted: K6.
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        Ok(rustix::fs::fdatasync(&self.file)?)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }
 
@@ -134,6 +197,33 @@ mod tests {
             file.read_exact_at(1, &mut read).unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
         );
+    }
+
+    /// Writes of whole blocks, in every size and cut, are read back through the page cache, also where it held what was
+    /// there before.
+    #[test]
+    fn what_goes_around_the_page_cache_is_seen_in_it() {
+        let directory = tempfile::tempdir_in(".").unwrap();
+        let disk = RealDisk::open(directory.path()).unwrap();
+        let file = disk.create("a").unwrap();
+        let reader = disk.open("a").unwrap();
+        let mut expected = vec![0; 9 << 20];
+        file.write_zeros_at(0, expected.len() as u64).unwrap();
+        for (number, (blocks, offset)) in
+            [(1, 0), (3, 512), (8, 4096), (9000, 7168)].into_iter().enumerate()
+        {
+            let mut read = vec![1; expected.len()];
+            reader.read_exact_at(0, &mut read).unwrap();
+            assert!(read == expected, "before write {number}");
+            let bytes: Vec<u8> = (0..blocks * 512).map(|i| (i % 251 + number) as u8).collect();
+            let parts: Vec<_> = bytes.chunks(1000).map(IoSlice::new).collect();
+            file.write_all_at(offset as u64, &parts).unwrap();
+            file.sync_data().unwrap();
+            expected[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            reader.read_exact_at(0, &mut read).unwrap();
+            assert!(read == expected, "after write {number}");
+        }
+        disk.sync_dir().unwrap();
     }
 
     #[test]

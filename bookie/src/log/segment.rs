@@ -15,7 +15,6 @@ use super::mutation::{Mutation, Mutations};
 use super::{Config, Identity};
 use crate::io::{Disk, DiskFile};
 
-const ZEROS: &[u8] = &[0; 1 << 20];
 /// Zeros are synced in steps, so that they never pile up in front of a group commit.
 const SYNC_BYTES: u64 = 8 << 20;
 
@@ -81,11 +80,11 @@ impl Maker {
             if stop.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let step = (bytes - at).min(ZEROS.len() as u64);
-            file.write_all_at(at, &[IoSlice::new(&ZEROS[..step as usize])])?;
-            if (at + step) / SYNC_BYTES > at / SYNC_BYTES {
+            if at > HEADER_BYTES as u64 {
                 file.sync_data()?;
             }
+            let step = (bytes - at).min(SYNC_BYTES);
+            file.write_zeros_at(at, step)?;
             at += step;
         }
         file.sync_data()?;

@@ -10,6 +10,9 @@ use crate::header::{HEADER_BYTES, Header, LOG_OVERHEAD_BYTES, MAGIC};
 use crate::record::Record;
 use crate::varint;
 
+/// Bytes that every batch has room for.
+const MIN_ROOM: usize = 1024;
+
 /// Gathers records for one batch. Records are laid out as they come; [`Builder::finish`] compresses and seals.
 #[derive(Debug, Clone)]
 pub struct Builder {
@@ -25,7 +28,13 @@ pub struct Builder {
 impl Builder {
     /// An empty batch.
     pub fn new(compression: Compression) -> Self {
-        let mut buffer = BytesMut::with_capacity(1024);
+        Self::with_room(compression, 0)
+    }
+
+    /// An empty batch with room for about `bytes`, so that it need not grow on the way there. It takes more all the same.
+    pub fn with_room(compression: Compression, bytes: usize) -> Self {
+        let room = bytes.clamp(MIN_ROOM, caps::MAX_BATCH_BYTES);
+        let mut buffer = BytesMut::with_capacity(room);
         buffer.put_bytes(0, HEADER_BYTES);
         Self {
             compression,

@@ -1,67 +1,83 @@
 //! What `perf` writes and expects: bytes that follow from a seed and the record's number, so that a reader can judge
-//! each record by itself. Byte 0..8 is the number, big-endian; the rest is pseudo-random.
+//! each record by itself. Byte 0..8 is the number, big-endian; the rest is a pseudo-random block, the same for all records
+//! of a seed, every word of it changed by a pseudo-random word that belongs to the number. So no two records share a word,
+//! nothing repeats that a compressor could find, and making a record costs little beside sending it.
 
 /// Content of records of one size.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Content {
     seed: u64,
-    size: usize,
+    /// As large as a record; its beginning, where the number goes, is not used.
+    block: Vec<u8>,
 }
 
-/// Bytes of the number at the start.
-const NUMBER_BYTES: usize = 8;
+/// Bytes of the number at the start, and of a word.
+const WORD: usize = 8;
+/// The increment of SplitMix64.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Content {
     /// `size` is at least 16: the command line holds that.
     pub(super) fn new(seed: u64, size: u32) -> Self {
-        let size = usize::try_from(size).expect("usize has at least 32 bits");
-        Self { seed, size: size.max(2 * NUMBER_BYTES) }
+        let size = usize::try_from(size).expect("usize has at least 32 bits").max(2 * WORD);
+        let words = (1..).map(|place: u64| mix(seed.wrapping_add(place.wrapping_mul(GAMMA))));
+        let block = words.flat_map(u64::to_be_bytes).take(size).collect();
+        Self { seed, block }
+    }
+
+    /// What every word of record `number` is changed by. Different for any two numbers.
+    fn key(&self, number: u64) -> u64 {
+        mix(mix(self.seed) ^ number.wrapping_mul(GAMMA))
     }
 
     /// The value of record `number`.
     pub(super) fn value(&self, number: u64) -> Vec<u8> {
-        let mut value = Vec::with_capacity(self.size);
-        value.extend_from_slice(&number.to_be_bytes());
-        let mut words = Words::new(self.seed, number);
-        while value.len() < self.size {
-            let word = words.next().to_be_bytes();
-            let take = word.len().min(self.size - value.len());
-            value.extend_from_slice(&word[..take]);
+        let mut value = self.block.clone();
+        let key = self.key(number).to_ne_bytes();
+        let (words, rest) = value.as_chunks_mut::<WORD>();
+        if let Some((head, words)) = words.split_first_mut() {
+            *head = number.to_be_bytes();
+            for word in words {
+                *word = (u64::from_ne_bytes(*word) ^ u64::from_ne_bytes(key)).to_ne_bytes();
+            }
+        }
+        for (byte, key) in rest.iter_mut().zip(key) {
+            *byte ^= key;
         }
         value
     }
 
     /// The number of the record, when every byte is as it was written.
     pub(super) fn number(&self, value: &[u8]) -> Option<u64> {
-        if value.len() != self.size {
+        if value.len() != self.block.len() {
             return None;
         }
-        let (number, rest) = value.split_first_chunk::<NUMBER_BYTES>()?;
-        let number = u64::from_be_bytes(*number);
-        let mut words = Words::new(self.seed, number);
-        let same = rest.chunks(NUMBER_BYTES).all(|chunk| {
-            let word = words.next().to_be_bytes();
-            *chunk == word[..chunk.len()]
+        let (head, words, rest) = split(value)?;
+        let (_, block, block_rest) = split(&self.block)?;
+        let number = u64::from_be_bytes(*head);
+        let key = self.key(number);
+        let differ = words.iter().zip(block).fold(0, |differ, (word, block)| {
+            differ | (u64::from_ne_bytes(*word) ^ u64::from_ne_bytes(*block) ^ key)
         });
-        same.then_some(number)
+        let mut ends = rest.iter().zip(block_rest).zip(key.to_ne_bytes());
+        (differ == 0 && ends.all(|((byte, block), key)| *byte == block ^ key)).then_some(number)
     }
 }
 
-/// SplitMix64.
-struct Words(u64);
+type Word = [u8; WORD];
 
-impl Words {
-    fn new(seed: u64, number: u64) -> Self {
-        Self(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
+/// The number, the words behind it, and the bytes that make no word.
+fn split(value: &[u8]) -> Option<(&Word, &[Word], &[u8])> {
+    let (words, rest) = value.as_chunks::<WORD>();
+    let (head, words) = words.split_first()?;
+    Some((head, words, rest))
+}
 
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// The output function of SplitMix64; a bijection.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Which of the records `0..total` have been read.
@@ -126,6 +142,23 @@ mod tests {
             assert_eq!(content.number(&value[1..]), None);
             assert_eq!(Content::new(8, size).number(&value), None);
         }
+    }
+
+    /// What is written is what a compressor finds nothing in, and no record passes for another.
+    #[test]
+    fn records_share_nothing() {
+        let content = Content::new(1, 1024);
+        let values: Vec<Vec<u8>> = (0..64).map(|number| content.value(number)).collect();
+        let mut words = std::collections::HashSet::new();
+        for value in &values {
+            assert!(value.chunks(WORD).all(|word| words.insert(word.to_owned())));
+        }
+        let mut swapped = values[1].clone();
+        swapped[..WORD].copy_from_slice(&2_u64.to_be_bytes());
+        assert_eq!(content.number(&swapped), None);
+        let mut mixed = values[1].clone();
+        mixed[WORD..512].copy_from_slice(&values[2][WORD..512]);
+        assert_eq!(content.number(&mixed), None);
     }
 
     #[test]

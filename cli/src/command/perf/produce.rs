@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use geminga_client::{Ack, ApiError, Error, Message, ProducerConfig};
 use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -20,6 +21,9 @@ use crate::view::View;
 
 /// Shorter pauses than a timer keeps are not made: records that are due go together.
 const TICK: Duration = Duration::from_millis(1);
+
+/// The bar moves once for so many records.
+const SHOW_EVERY: u64 = 256;
 
 /// What acknowledgements have said so far.
 #[derive(Debug)]
@@ -58,6 +62,24 @@ impl Tally {
     }
 }
 
+/// Where acknowledgements are counted and shown.
+struct Told {
+    tally: Mutex<Tally>,
+    bar: ProgressBar,
+}
+
+impl Told {
+    fn count(&self, due: Instant, end: Result<Ack, Error>) {
+        let mut tally = self.tally.lock();
+        tally.count(due, end);
+        let ended = tally.acknowledged + tally.failed;
+        drop(tally);
+        if ended.is_multiple_of(SHOW_EVERY) {
+            self.bar.set_position(ended);
+        }
+    }
+}
+
 /// Runs the load and prints what came of it.
 pub(super) async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let client = client::connect(&args.client)?;
@@ -71,23 +93,20 @@ pub(super) async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let content = Content::new(load.seed, load.size);
     let bar = progress::records(Some(load.records), Prints::Result);
     let begin = Instant::now();
-    let tally = Arc::new(Mutex::new(Tally::new(begin)?));
+    let told = Arc::new(Told { tally: Mutex::new(Tally::new(begin)?), bar: bar.clone() });
     for number in 0..load.records {
-        let due = due(begin, number, args.rate);
-        if due > Instant::now() + TICK {
+        let now = Instant::now();
+        let due = if args.rate.is_some() { due(begin, number, args.rate) } else { now };
+        if due > now + TICK {
             tokio::time::sleep_until(due).await;
         }
-        let due = if args.rate.is_some() { due } else { Instant::now() };
-        let (counts, shown) = (Arc::clone(&tally), bar.clone());
-        let told = move |end| {
-            counts.lock().count(due, end);
-            shown.inc(1);
-        };
-        producer.send_with(&load.topic, Message::new(content.value(number)), told).await?;
+        let told = Arc::clone(&told);
+        let message = Message::new(content.value(number));
+        producer.send_with(&load.topic, message, move |end| told.count(due, end)).await?;
     }
     producer.close().await;
     bar.finish_and_clear();
-    let tally = tally.lock();
+    let tally = told.tally.lock();
     let report = Report::new(&args, &tally, tally.last - begin);
     report.print(args.client.print)?;
     match &tally.first_error {

@@ -114,6 +114,8 @@ struct Lane<W> {
     resume_at: Option<Instant>,
     failures: u32,
     last_error: Option<Error>,
+    /// Bytes of the newest sealed batch before compression: about as large the next one will be.
+    last_bytes: usize,
 }
 
 impl<W> Lane<W> {
@@ -129,6 +131,7 @@ impl<W> Lane<W> {
             resume_at: None,
             failures: 0,
             last_error: None,
+            last_bytes: 0,
         }
     }
 
@@ -150,6 +153,7 @@ impl<W> Lane<W> {
     /// Moves the open batch to the queue.
     fn seal(&mut self, done: &mut Vec<Done<W>>) {
         let Some(Open { builder, waiters, born }) = self.open.take() else { return };
+        self.last_bytes = builder.len();
         match builder.finish() {
             Ok(bytes) => self.queue.push_back(Batch { bytes, waiters, born, attempt: None }),
             // Compression can make a batch of the largest size larger.
@@ -198,6 +202,8 @@ pub(crate) struct Core<W> {
     random: Arc<dyn Random>,
     lanes: Vec<Lane<W>>,
     by_partition: HashMap<Arc<str>, HashMap<u32, usize>>,
+    /// The lane that took a record last: often the next one's, too.
+    latest: usize,
     /// Lanes that hold records.
     busy: BTreeSet<usize>,
     /// Where the last round over `busy` ended, so that no lane starves.
@@ -220,6 +226,7 @@ impl<W> Core<W> {
             random,
             lanes: Vec::new(),
             by_partition: HashMap::new(),
+            latest: 0,
             busy: BTreeSet::new(),
             cursor: 0,
             attempts: HashMap::new(),
@@ -246,6 +253,14 @@ impl<W> Core<W> {
     }
 
     fn lane(&mut self, topic: &Arc<str>, partition: u32) -> usize {
+        let same = |lane: &Lane<W>| lane.partition == partition && Arc::ptr_eq(&lane.topic, topic);
+        if !self.lanes.get(self.latest).is_some_and(same) {
+            self.latest = self.find_lane(topic, partition);
+        }
+        self.latest
+    }
+
+    fn find_lane(&mut self, topic: &Arc<str>, partition: u32) -> usize {
         if let Some(&lane) = self.by_partition.get(topic).and_then(|lanes| lanes.get(&partition)) {
             return lane;
         }
@@ -255,7 +270,7 @@ impl<W> Core<W> {
         lane
     }
 
-    /// Adds a record. Returns whether the sender has something new to think about, and whether a batch became full.
+    /// Adds a record; `now` is asked when it begins a batch. Returns whether the sender has something new to think about, and whether a batch became full.
     ///
     /// # Errors
     /// The waiter, and why the record can never be sent.
@@ -265,7 +280,7 @@ impl<W> Core<W> {
         partition: u32,
         record: &Record,
         waiter: W,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
         done: &mut Vec<Done<W>>,
     ) -> Result<Appended, (W, Error)> {
         if self.closed {
@@ -283,10 +298,11 @@ impl<W> Core<W> {
             self.pending -= done.len() - before;
         }
         let fresh = lane.open.is_none();
+        let last_bytes = lane.last_bytes;
         let open = lane.open.get_or_insert_with(|| Open {
-            builder: Builder::new(compression),
+            builder: Builder::with_room(compression, room(last_bytes, batch_bytes)),
             waiters: Vec::new(),
-            born: now,
+            born: now(),
         });
         if let Err(error) = open.builder.push(record) {
             if open.waiters.is_empty() {
@@ -302,7 +318,9 @@ impl<W> Core<W> {
             self.pending -= done.len() - before;
             sealed = true;
         }
-        self.busy.insert(at);
+        if fresh {
+            self.busy.insert(at);
+        }
         Ok(Appended { wake: fresh || sealed, sealed })
     }
 
@@ -536,6 +554,11 @@ pub(crate) struct Appended {
     pub(crate) wake: bool,
     /// A batch became full.
     pub(crate) sealed: bool,
+}
+
+/// Room for a batch after one of `last_bytes`: lanes that fill their batches get it whole, others what they needed.
+fn room(last_bytes: usize, batch_bytes: usize) -> usize {
+    if last_bytes > batch_bytes / 2 { last_bytes.max(batch_bytes) } else { last_bytes }
 }
 
 /// One batch was answered with `error`, and stays at its `place` unless it has ended by that.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use geminga_records::{Compression, Record};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use self::core::{Core, Done, Rules, record_bytes};
@@ -124,26 +124,15 @@ enum Tell {
     Callback(Callback),
 }
 
-/// One record's waiter, and its share of the buffer.
+/// One record's waiter, and its share of the buffer: permits of [`Shared::room`], given back by [`Shared::tell`].
 pub(crate) struct Waiter {
     tell: Tell,
-    _room: OwnedSemaphorePermit,
+    room: u32,
 }
 
 impl fmt::Debug for Waiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Waiter")
-    }
-}
-
-/// Tells everyone how their records ended. Never called under the lock, since callbacks are foreign code.
-pub(crate) fn tell(done: Vec<Done<Waiter>>) {
-    for (waiter, end) in done {
-        match waiter.tell {
-            Tell::Callback(callback) => callback(end),
-            // Nobody has to wait.
-            Tell::Delivery(sender) => drop(sender.send(end)),
-        }
     }
 }
 
@@ -154,11 +143,21 @@ pub(crate) struct Shared {
     core: Mutex<Core<Waiter>>,
     /// Wakes the task.
     wake: Notify,
-    /// Records without an end, for those who flush.
-    pending: watch::Sender<usize>,
+    /// Whether every record has ended, for those who flush.
+    empty: watch::Sender<bool>,
     /// Senders have gone: finish what is there.
     closing: AtomicBool,
-    partitions: Mutex<HashMap<Arc<str>, u32>>,
+    /// Bytes that records may still take of the buffer.
+    room: Semaphore,
+    topics: Mutex<HashMap<Arc<str>, Arc<Known>>>,
+}
+
+/// A topic that was asked for. Senders share this and acknowledgements the name, so that they do not contend for one count
+/// of references.
+#[derive(Debug)]
+struct Known {
+    name: Arc<str>,
+    partitions: u32,
 }
 
 /// Sends records. See the [module](self) for what it promises. Dropping it lets what it holds be sent in the
@@ -167,8 +166,7 @@ pub(crate) struct Shared {
 pub struct Producer {
     shared: Arc<Shared>,
     config: ProducerConfig,
-    room: Arc<Semaphore>,
-    /// Permits of `room`.
+    /// Bytes of the buffer.
     capacity: u32,
     /// Closed when the task has ended.
     ended: watch::Receiver<()>,
@@ -185,19 +183,19 @@ impl Producer {
             acks_none: config.acks == Acks::None,
         };
         let capacity = u32::try_from(config.buffer_bytes.clamp(1, 1 << 31)).unwrap_or(1 << 31);
-        let room = Arc::new(Semaphore::new(usize::try_from(capacity).unwrap_or(usize::MAX)));
         let shared = Arc::new(Shared {
             client: client.clone(),
             core: Mutex::new(Core::new(rules, Arc::clone(&client.config().random))),
             wake: Notify::new(),
-            pending: watch::Sender::new(0),
+            empty: watch::Sender::new(true),
             closing: AtomicBool::new(false),
-            partitions: Mutex::default(),
+            room: Semaphore::new(usize::try_from(capacity).unwrap_or(usize::MAX)),
+            topics: Mutex::default(),
         });
         let (end, ended) = watch::channel(());
         let task = task::run(Arc::clone(&shared), end);
         client.tasks().spawn("producer", task);
-        Self { shared, config, room, capacity, ended }
+        Self { shared, config, capacity, ended }
     }
 
     /// How many partitions `topic` has; remembered.
@@ -205,21 +203,18 @@ impl Producer {
     /// # Errors
     /// `UNKNOWN_TOPIC`; what [`Admin::partitions`](crate::Admin::partitions) fails with.
     pub async fn partitions(&self, topic: &str) -> Result<u32, Error> {
-        Ok(self.topic(topic).await?.1)
+        Ok(self.topic(topic).await?.partitions)
     }
 
-    async fn topic(&self, topic: &str) -> Result<(Arc<str>, u32), Error> {
-        let known = |name: &str| {
-            let partitions = self.shared.partitions.lock();
-            partitions.get_key_value(name).map(|(name, count)| (Arc::clone(name), *count))
-        };
-        if let Some(known) = known(topic) {
+    async fn topic(&self, topic: &str) -> Result<Arc<Known>, Error> {
+        let known = self.shared.topics.lock().get(topic).cloned();
+        if let Some(known) = known {
             return Ok(known);
         }
-        let count = self.shared.client.admin().partitions(topic).await?;
-        let name: Arc<str> = Arc::from(topic);
-        self.shared.partitions.lock().insert(Arc::clone(&name), count);
-        Ok((name, count))
+        let partitions = self.shared.client.admin().partitions(topic).await?;
+        let known = Arc::new(Known { name: Arc::from(topic), partitions });
+        self.shared.topics.lock().insert(Arc::clone(&known.name), Arc::clone(&known));
+        Ok(known)
     }
 
     /// Gives a record to the producer, and waits while its buffer is full. Records that one task sends one after the
@@ -250,7 +245,7 @@ impl Producer {
     }
 
     async fn put(&self, topic: &str, message: Message, to: Tell) -> Result<(), Error> {
-        let (topic, partitions) = self.topic(topic).await?;
+        let topic = self.topic(topic).await?;
         let record = Record {
             offset: 0,
             timestamp: message
@@ -261,43 +256,49 @@ impl Producer {
             headers: message.headers,
         };
         let bytes = u32::try_from(record_bytes(&record)).unwrap_or(u32::MAX).min(self.capacity);
-        let room =
-            Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| Error::Closed)?;
+        let room = self.shared.room.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
         if self.ended.has_changed().is_err() {
             return Err(Error::Closed);
         }
-        let waiter = Waiter { tell: to, _room: room };
-        self.append(&topic, partitions, message.partition, &record, waiter)
+        // Given back by whoever tells the waiter.
+        room.forget();
+        self.append(&topic, message.partition, &record, Waiter { tell: to, room: bytes })
     }
 
     fn append(
         &self,
-        topic: &Arc<str>,
-        partitions: u32,
+        topic: &Known,
         partition: Option<u32>,
         record: &Record,
         waiter: Waiter,
     ) -> Result<(), Error> {
+        let &Known { ref name, partitions } = topic;
         let mut done = Vec::new();
         let mut core = self.shared.core.lock();
         let partition = partition.unwrap_or_else(|| {
-            self.config.partitioner.partition(topic, record.key.as_deref(), partitions)
+            self.config.partitioner.partition(name, record.key.as_deref(), partitions)
         });
         if partition >= partitions {
             drop(core);
-            let message = format!("topic `{topic}` has partitions 0 to {}", partitions - 1);
+            self.shared.give_back(waiter.room);
+            let message = format!("topic `{name}` has partitions 0 to {}", partitions - 1);
             let reason = geminga_proto::reason::Reason::UnknownPartition;
             return Err(geminga_proto::reason::ApiError::new(reason, message).into());
         }
-        let now = Instant::now();
-        let appended = core.append(topic, partition, record, waiter, now, &mut done);
-        self.shared.pending.send_replace(core.pending());
+        let appended = core.append(name, partition, record, waiter, Instant::now, &mut done);
+        // Nothing else comes near the end of what is pending.
+        if core.pending() <= 1 || !done.is_empty() {
+            self.shared.note(&core);
+        }
         drop(core);
-        tell(done);
+        self.shared.tell(done);
         // The waiter is dropped outside of the lock as well.
-        let appended = appended.map_err(|(_, error)| error)?;
+        let appended = appended.map_err(|(waiter, error)| {
+            self.shared.give_back(waiter.room);
+            error
+        })?;
         if appended.sealed {
-            self.config.partitioner.batch_full(topic, partition, partitions);
+            self.config.partitioner.batch_full(name, partition, partitions);
         }
         if appended.wake {
             self.shared.wake.notify_one();
@@ -310,16 +311,16 @@ impl Producer {
     pub async fn flush(&self) {
         self.shared.core.lock().set_flush(true);
         self.shared.wake.notify_one();
-        let mut pending = self.shared.pending.subscribe();
+        let mut empty = self.shared.empty.subscribe();
         // The sender lives in `shared`.
-        drop(pending.wait_for(|pending| *pending == 0).await);
+        drop(empty.wait_for(|empty| *empty).await);
         self.shared.core.lock().set_flush(false);
     }
 
     /// Flushes, and waits until the server has seen the end of the stream: with [`Acks::None`] that is when
     /// everything has arrived. Later sends fail with `Closed`.
     pub async fn close(self) {
-        self.room.close();
+        self.shared.room.close();
         self.shared.begin_closing();
         let mut ended = self.ended.clone();
         // Nothing is ever sent: this ends when the task has dropped its end.
@@ -334,6 +335,36 @@ impl Drop for Producer {
 }
 
 impl Shared {
+    /// Tells everyone how their records ended, and gives their room back. Never called under the lock, since callbacks
+    /// are foreign code.
+    fn tell(&self, done: Vec<Done<Waiter>>) {
+        let mut room = 0;
+        for (waiter, end) in done {
+            room += usize::try_from(waiter.room).unwrap_or(usize::MAX);
+            match waiter.tell {
+                Tell::Callback(callback) => callback(end),
+                // Nobody has to wait.
+                Tell::Delivery(sender) => drop(sender.send(end)),
+            }
+        }
+        if room > 0 {
+            self.room.add_permits(room);
+        }
+    }
+
+    /// Gives back the room of a record that was not taken.
+    fn give_back(&self, room: u32) {
+        self.room.add_permits(usize::try_from(room).unwrap_or(usize::MAX));
+    }
+
+    /// Lets those who flush know what has become of the core, which the caller has locked.
+    fn note(&self, core: &Core<Waiter>) {
+        let empty = core.pending() == 0;
+        if *self.empty.borrow() != empty {
+            self.empty.send_replace(empty);
+        }
+    }
+
     fn begin_closing(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.core.lock().set_flush(true);

@@ -17,8 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::Shared;
 use super::core::Element;
-use super::{Shared, tell};
 use crate::error::Error;
 
 /// Messages that wait for the network.
@@ -100,9 +100,12 @@ pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
         match next(&shared, stream.as_mut(), ready, wake_at).await {
             Happened::Cancelled => {
                 let mut done = Vec::new();
-                shared.core.lock().close(&Error::Closed, &mut done);
-                shared.pending.send_replace(0);
-                tell(done);
+                {
+                    let mut core = shared.core.lock();
+                    core.close(&Error::Closed, &mut done);
+                    shared.note(&core);
+                }
+                shared.tell(done);
                 return;
             }
             Happened::Answered(Some(Ok(Answer::Open))) => {
@@ -193,7 +196,7 @@ impl Shared {
         let elements = {
             let mut core = self.core.lock();
             let elements = core.collect(MESSAGE_BYTES, Instant::now(), &mut done);
-            self.pending.send_replace(core.pending());
+            self.note(&core);
             elements
         };
         let acks = if self.acks_none() { v1::Acks::None } else { v1::Acks::All };
@@ -204,7 +207,7 @@ impl Shared {
                 client_id: self.client.config().client_id.clone(),
             });
         }
-        tell(done);
+        self.tell(done);
     }
 
     fn acks_none(&self) -> bool {
@@ -224,13 +227,13 @@ impl Shared {
                 if let Err(error) = &end
                     && matches!(error.reason, Reason::UnknownTopic | Reason::UnknownPartition)
                 {
-                    self.partitions.lock().remove(result.topic.as_str());
+                    self.topics.lock().remove(result.topic.as_str());
                 }
                 core.on_result(result.id, end, now, &mut done);
             }
-            self.pending.send_replace(core.pending());
+            self.note(&core);
         }
-        tell(done);
+        self.tell(done);
     }
 
     fn on_lost(&self, error: &Error) {
@@ -244,10 +247,10 @@ impl Shared {
         let stuck = {
             let mut core = self.core.lock();
             let stuck = core.expire(Instant::now(), &mut done);
-            self.pending.send_replace(core.pending());
+            self.note(&core);
             stuck
         };
-        tell(done);
+        self.tell(done);
         stuck
     }
 }

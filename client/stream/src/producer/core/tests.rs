@@ -110,7 +110,7 @@ impl World {
         let partition = self.random.below(u64::from(PARTITIONS)) as u32;
         let mut done = Vec::new();
         self.core
-            .append(&Arc::from("t"), partition, &record(number), number, self.now, &mut done)
+            .append(&Arc::from("t"), partition, &record(number), number, || self.now, &mut done)
             .unwrap();
         self.sent.entry(partition).or_default().push(number);
         self.finish(done);
@@ -269,7 +269,7 @@ fn small() -> (Core<u64>, Instant) {
 
 fn fill(core: &mut Core<u64>, count: u64, now: Instant) {
     for number in 0..count {
-        core.append(&Arc::from("t"), 0, &record(number), number, now, &mut Vec::new()).unwrap();
+        core.append(&Arc::from("t"), 0, &record(number), number, || now, &mut Vec::new()).unwrap();
     }
 }
 
@@ -360,7 +360,7 @@ fn nothing_is_tried_for_ever() {
     assert!(!core.expire(late, &mut done));
     assert_eq!((done.len(), core.overdue_at()), (2, None));
     // What comes later starts again.
-    core.append(&Arc::from("t"), 0, &record(9), 9, late, &mut done).unwrap();
+    core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
     assert_eq!(sent(&mut core, late + Duration::from_secs(5)), [(3, vec![9], true)]);
 }
 
@@ -371,8 +371,8 @@ fn a_partition_that_takes_too_long_disturbs_no_other_and_repeats_nothing() {
     sent(&mut core, now);
     let late = core.overdue_at().unwrap();
     let mut done = Vec::new();
-    core.append(&Arc::from("t"), 0, &record(9), 9, late, &mut done).unwrap();
-    core.append(&Arc::from("t"), 1, &record(10), 10, late, &mut done).unwrap();
+    core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
+    core.append(&Arc::from("t"), 1, &record(10), 10, || late, &mut done).unwrap();
     assert!(!core.expire(late, &mut done));
     let told: Vec<u64> = done.drain(..).map(|(number, _)| number).collect();
     assert_eq!(told, [0, 1]);
@@ -415,7 +415,7 @@ fn a_message_keeps_to_its_size_unless_one_batch_is_larger() {
     let now = Instant::now();
     for (number, size) in [10, 10, 2_000, 10].into_iter().enumerate() {
         let record = Record { value: Some(vec![0; size].into()), ..Record::default() };
-        core.append(&Arc::from("t"), 0, &record, number as u64, now, &mut Vec::new()).unwrap();
+        core.append(&Arc::from("t"), 0, &record, number as u64, || now, &mut Vec::new()).unwrap();
     }
     let mut counts = Vec::new();
     while core.is_ready(now) {
@@ -441,8 +441,9 @@ fn batches_wait_to_become_full_but_not_for_long() {
     for number in 0..12 {
         let topic = Arc::from("t");
         let now = now + Duration::from_millis(1);
-        appended
-            .push(core.append(&topic, 1, &record(number), number, now, &mut Vec::new()).unwrap());
+        appended.push(
+            core.append(&topic, 1, &record(number), number, || now, &mut Vec::new()).unwrap(),
+        );
     }
     let full: Vec<bool> = appended.iter().map(|a| a.sealed).collect();
     assert!(full.contains(&true) && appended[0].wake && !appended[1].wake, "{appended:?}");
@@ -469,7 +470,7 @@ fn no_lane_starves() {
     let mut core = core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..rules() });
     let now = Instant::now();
     for partition in [0, 1, 0, 1, 0, 1] {
-        core.append(&Arc::from("t"), partition, &record(0), 0, now, &mut Vec::new()).unwrap();
+        core.append(&Arc::from("t"), partition, &record(0), 0, || now, &mut Vec::new()).unwrap();
     }
     let mut lanes = Vec::new();
     for _ in 0..4 {
@@ -485,6 +486,6 @@ fn a_closed_core_holds_and_takes_nothing() {
     let mut done = Vec::new();
     core.close(&Error::Closed, &mut done);
     assert_eq!((done.len(), core.pending()), (3, 0));
-    let refused = core.append(&Arc::from("t"), 0, &record(1), 1, now, &mut done);
+    let refused = core.append(&Arc::from("t"), 0, &record(1), 1, || now, &mut done);
     assert_eq!(refused.unwrap_err().1, Error::Closed);
 }

@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::ExactCodec")
         .file_descriptor_set_path(out.join("geminga.bin"))
         .compile_protos(&files, &["."])?;
     Ok(())

@@ -15,8 +15,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::caps;
 use crate::ids::{ClusterUuid, EntryId, LedgerId};
+use crate::payload::Payload;
+use crate::{caps, checksum};
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 80;
@@ -138,16 +139,16 @@ pub enum Error {
 }
 
 fn digest_seed(cluster: ClusterUuid) -> u32 {
-    crc32c::crc32c(cluster.as_bytes())
+    checksum::append(0, cluster.as_bytes())
 }
 
 /// Digest of an entry's header and payload.
 fn digest(cluster: ClusterUuid, covered: &[u8]) -> u32 {
-    crc32c::crc32c_append(digest_seed(cluster), covered)
+    checksum::append(digest_seed(cluster), covered)
 }
 
-/// Makes the byte string from payload parts that are laid end to end. This is the one copy of a record batch
-/// between socket and log: it turns many small buffers into one that every replica shares.
+/// Makes the byte string. This is the one copy of a record batch between socket and log: it turns many small buffers into
+/// one that every replica shares. The digest follows from the payload's checksum: whoever checks it checks this copy, too.
 ///
 /// # Errors
 /// [`Error::TooLarge`] when the parts together exceed the limit.
@@ -155,20 +156,20 @@ pub fn encode(
     cluster: ClusterUuid,
     position: Position,
     attributes: Attributes,
-    payload: &[Bytes],
+    payload: &Payload,
 ) -> Result<Bytes, Error> {
-    let len: usize = payload.iter().map(Bytes::len).sum();
+    let len = payload.len();
     if len > caps::MAX_ENTRY_BYTES {
         return Err(Error::TooLarge(len));
     }
     let payload_len = u32::try_from(len).expect("the limit fits in 32 bits");
     let mut out = BytesMut::with_capacity(HEADER_BYTES + len + DIGEST_BYTES);
     put_header(&mut out, position, attributes, payload_len);
-    for part in payload {
+    let header = digest(cluster, &out);
+    for part in payload.parts() {
         out.extend_from_slice(part);
     }
-    let digest = digest(cluster, &out);
-    out.put_u32(digest);
+    out.put_u32(checksum::join(header, payload.checksum(), len));
     Ok(out.freeze())
 }
 
@@ -298,6 +299,12 @@ fn expect(ledger: LedgerId, entry: EntryId, got: &Position) -> Result<(), Error>
     })
 }
 
+/// The payload of an encoded entry, whose buffer it shares.
+pub fn payload(bytes: &Bytes) -> Option<Bytes> {
+    let end = bytes.len().checked_sub(DIGEST_BYTES)?;
+    (end >= HEADER_BYTES).then(|| bytes.slice(HEADER_BYTES..end))
+}
+
 /// The digest an encoded entry carries: names its content (D3), and chains into a ledger's `entries_crc`.
 pub fn stored_digest(bytes: &[u8]) -> Option<u32> {
     let at = bytes.len().checked_sub(DIGEST_BYTES)?;
@@ -345,7 +352,8 @@ mod tests {
         fn what_was_encoded_is_decoded(payload in proptest::collection::vec(any::<u8>(), 0..500), cut in 0u32..600) {
             let (position, attributes) = sample(3);
             let payload = Bytes::from(payload);
-            let bytes = encode(cluster(), position, attributes, std::slice::from_ref(&payload)).unwrap();
+            let bytes = encode(cluster(), position, attributes, &payload.clone().into()).unwrap();
+            prop_assert_eq!(super::payload(&bytes), Some(payload.clone()));
             let entry = decode_expecting(cluster(), LedgerId(42), EntryId(3), &bytes).unwrap();
             prop_assert_eq!(&entry.payload, &payload);
             prop_assert_eq!(entry.position, position);
@@ -359,7 +367,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_is_seen(at in 0usize..120, bit in 0u8..8) {
             let (position, attributes) = sample(3);
-            let bytes = encode(cluster(), position, attributes, &[Bytes::from(vec![1u8; 36])]).unwrap();
+            let bytes = encode(cluster(), position, attributes, &Bytes::from(vec![1u8; 36]).into()).unwrap();
             let mut broken = bytes.to_vec();
             broken[at] ^= 1 << bit;
             prop_assert!(decode(cluster(), &Bytes::from(broken)).is_err());
@@ -371,10 +379,27 @@ mod tests {
         }
     }
 
+    /// Parts with and without a known checksum make the same entry; a wrong checksum makes one that is refused.
+    #[test]
+    fn a_payload_is_its_bytes_however_it_was_cut() {
+        let (position, attributes) = sample(3);
+        let (first, second) = (Bytes::from_static(b"one "), Bytes::from_static(b"two"));
+        let mut parts = Payload::default();
+        parts.push(first.clone());
+        parts.push_known(second.clone(), checksum::append(0, &second));
+        let whole = encode(cluster(), position, attributes, &Bytes::from_static(b"one two").into());
+        assert_eq!(encode(cluster(), position, attributes, &parts), whole);
+        assert_eq!(encode(cluster(), position, attributes, &parts.joined()), whole);
+        let mut wrong = Payload::default();
+        wrong.push_known(first, 1);
+        let wrong = encode(cluster(), position, attributes, &wrong).unwrap();
+        assert_eq!(decode(cluster(), &wrong), Err(Error::Digest));
+    }
+
     #[test]
     fn another_cluster_or_entry_is_refused() {
         let (position, attributes) = sample(3);
-        let bytes = encode(cluster(), position, attributes, &[]).unwrap();
+        let bytes = encode(cluster(), position, attributes, &Payload::default()).unwrap();
         assert_eq!(decode(ClusterUuid::from_random(8), &bytes), Err(Error::Digest));
         assert!(matches!(
             decode_expecting(cluster(), LedgerId(42), EntryId(4), &bytes),
@@ -386,7 +411,8 @@ mod tests {
     #[test]
     fn golden_version_1() {
         let (position, attributes) = sample(1);
-        let bytes = encode(cluster(), position, attributes, &[Bytes::from_static(b"gem")]).unwrap();
+        let bytes =
+            encode(cluster(), position, attributes, &Bytes::from_static(b"gem").into()).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, GOLDEN);
     }

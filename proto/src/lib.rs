@@ -3,6 +3,8 @@
 //! * [`ids`]: newtypes for everything that has a name or a number.
 //! * [`bookie`]: the bookie protocol as validated types.
 //! * [`caps`]: every hard limit that nobody should have to tune.
+//! * [`codec`]: how messages become bytes.
+//! * [`checksum`] and [`payload`]: checksums that follow from those of parts, and bytes in parts.
 //! * [`entry`]: the immutable byte string that a ledger stores (protocol 1.5).
 //! * [`murmur`]: the hash that places keys and groups.
 //! * [`reason`]: the stable reasons that the public API's errors carry.
@@ -10,9 +12,12 @@
 
 pub mod bookie;
 pub mod caps;
+pub mod checksum;
+pub mod codec;
 pub mod entry;
 pub mod ids;
 pub mod murmur;
+pub mod payload;
 pub mod reason;
 
 /// Generated code refers to its packages by their place, so the modules mirror them.

@@ -66,7 +66,7 @@ fn request(id: i64) -> wire::WriteRequests {
         running_max_timestamp: 0,
         last_snapshot_entry: NO_SNAPSHOT,
     };
-    let payload = [Bytes::from(vec![7; MIB])];
+    let payload = Bytes::from(vec![7; MIB]).into();
     let entries = vec![entry::encode(cluster(), position, attributes, &payload).unwrap()];
     let scope = Scope {
         cluster: cluster(),

@@ -107,7 +107,7 @@ async fn append(writer: &mut Writer, count: i64) {
         let n = writer.last_assigned().0 + 1;
         let payload = payload(n);
         writer.ready(payload.len()).await.unwrap();
-        outcomes.push(writer.append(attributes(n), vec![payload]).unwrap().1);
+        outcomes.push(writer.append(attributes(n), &payload.into()).unwrap().2);
     }
     for outcome in outcomes {
         let outcome = tokio::time::timeout(LONG, outcome).await.expect("acknowledged in time");
@@ -155,7 +155,7 @@ async fn an_abandoned_ledger_is_recovered() {
         let recover = cluster.client.recover(writer.id());
         let meta = tokio::time::timeout(LONG, recover).await.unwrap().unwrap();
         assert_eq!(meta.last_entry, Some(EntryId(39)), "{stopped:?} stopped");
-        if let Ok((_, outcome)) = writer.append(attributes(40), vec![payload(40)]) {
+        if let Ok((_, _, outcome)) = writer.append(attributes(40), &payload(40).into()) {
             assert_ne!(outcome.await, Outcome::Acked);
         }
         assert_eq!(cluster.read_all(meta).await, expected(40));

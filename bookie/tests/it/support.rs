@@ -185,7 +185,7 @@ impl Single {
             cumulative_length: 0,
         };
         let payload = Bytes::from(format!("entry {id} of the test"));
-        entry::encode(self.cluster, position, attributes(id), &[payload]).unwrap()
+        entry::encode(self.cluster, position, attributes(id), &payload.into()).unwrap()
     }
 }
 

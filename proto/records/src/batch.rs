@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use geminga_proto::checksum;
+
 use crate::compression::Compression;
 use crate::error::BatchError;
 use crate::header::{CRC_AT, CRC_FROM, HEADER_BYTES, Header, STAMPED_BYTES};
@@ -118,6 +120,12 @@ impl Batch {
         head.put_i32(self.header.batch_length);
         head.put_i32(leader_epoch);
         [head.freeze(), self.bytes.slice(STAMPED_BYTES..)]
+    }
+
+    /// CRC-32C of the second part of [`Batch::stamp`], as it follows from the batch's own.
+    pub fn shared_checksum(&self) -> u32 {
+        let (own, covered) = self.bytes[STAMPED_BYTES..].split_at(CRC_FROM - STAMPED_BYTES);
+        checksum::join(checksum::append(0, own), self.header.crc, covered.len())
     }
 
     /// The same batch dated by the broker (`message.timestamp.type=LogAppendTime`): one copy, a new checksum.

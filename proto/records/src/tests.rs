@@ -57,7 +57,9 @@ proptest! {
         prop_assert_eq!(batch.header().max_timestamp, records.iter().map(|r| r.timestamp).max().unwrap());
         let batch = Batch::parse(batch.into_bytes()).unwrap();
         batch.check_produced().unwrap();
-        let stamped = Bytes::from(batch.stamp(base, 7).concat());
+        let [head, shared] = batch.stamp(base, 7);
+        prop_assert_eq!(batch.shared_checksum(), crc32c::crc32c(&shared));
+        let stamped = Bytes::from([head, shared].concat());
         let batch = Batch::parse(stamped).unwrap();
         prop_assert_eq!((batch.header().base_offset, batch.header().leader_epoch), (base, 7));
         prop_assert_eq!(batch.header().next_offset(), base + records.len() as i64);

@@ -6,6 +6,7 @@ use geminga_metastore::record::LedgerMeta;
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::entry::{self, Attributes, Kind, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::payload::Payload;
 
 use crate::bookie::Ask;
 
@@ -71,8 +72,13 @@ impl WriterNode {
             running_max_timestamp: -1,
             last_snapshot_entry: entry::NO_SNAPSHOT,
         };
-        let bytes = entry::encode(ClusterUuid::from_random(CLUSTER), position, attributes, &[])
-            .expect("an empty entry is below the limit");
+        let bytes = entry::encode(
+            ClusterUuid::from_random(CLUSTER),
+            position,
+            attributes,
+            &Payload::default(),
+        )
+        .expect("an empty entry is below the limit");
         self.entries.push(bytes);
         self.carry_out(effects)
     }

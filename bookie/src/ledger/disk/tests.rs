@@ -44,7 +44,7 @@ fn encoded(ledger: LedgerId, id: i64, payload: &'static [u8]) -> Bytes {
         running_max_timestamp: 0,
         last_snapshot_entry: NO_SNAPSHOT,
     };
-    entry::encode(cluster(), position, attributes, &[Bytes::from_static(payload)]).unwrap()
+    entry::encode(cluster(), position, attributes, &Bytes::from_static(payload).into()).unwrap()
 }
 
 fn scope(ledger: LedgerId, epoch: u32) -> Scope {

@@ -110,8 +110,9 @@ async fn load(
             ready = next, if number < args.entries => {
                 ready.map_err(Failure::new)?;
                 let from = (number as usize).wrapping_mul(8191) % CONTENT_BYTES;
-                let payload = vec![content.slice(from..from + size)];
-                let (_, outcome) = writer.append(attributes(number), payload).map_err(Failure::new)?;
+                let payload = content.slice(from..from + size).into();
+                let (_, _, outcome) =
+                    writer.append(attributes(number), &payload).map_err(Failure::new)?;
                 let due = if args.rate.is_some() { at } else { Instant::now() };
                 pending.push_back(outcome.map(move |outcome| (due, outcome)));
                 number += 1;

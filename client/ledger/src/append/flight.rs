@@ -43,11 +43,6 @@ impl Flight {
         Self { first, entries: VecDeque::new(), pushed: zero, confirmed: zero, lac: first.prev() }
     }
 
-    /// Payload bytes so far, and with `more`.
-    pub(super) fn length_with(&self, more: usize) -> u64 {
-        self.pushed.length + more as u64
-    }
-
     pub(super) fn confirmed(&self) -> Totals {
         self.confirmed
     }

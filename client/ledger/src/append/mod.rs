@@ -14,8 +14,9 @@ use futures::FutureExt;
 use geminga_metastore::Txn;
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::caps;
-use geminga_proto::entry::Attributes;
-use geminga_proto::ids::{EntryId, LedgerId};
+use geminga_proto::entry::{self, Attributes, Position};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
+use geminga_proto::payload::Payload;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use close::CloseError;
@@ -56,8 +57,9 @@ pub enum AppendRefused {
 }
 
 pub(crate) struct Append {
-    pub(crate) attributes: Attributes,
-    pub(crate) payload: Vec<Bytes>,
+    pub(crate) position: Position,
+    /// The encoded entry.
+    pub(crate) bytes: Bytes,
     pub(crate) permit: OwnedSemaphorePermit,
     pub(crate) done: oneshot::Sender<Outcome>,
 }
@@ -80,6 +82,7 @@ pub(crate) enum Command {
 /// The one writer of an open ledger. Dropping it abandons the ledger, which stays open until it is recovered.
 #[derive(Debug)]
 pub struct Writer {
+    cluster: ClusterUuid,
     meta: Arc<LedgerMeta>,
     next: EntryId,
     payload_bytes: u64,
@@ -145,36 +148,41 @@ impl Writer {
         u32::try_from(bytes.max(MIN_ENTRY_BYTES).min(self.budget_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Hands out the next id and queues the payload, whose parts are laid end to end. Outcomes resolve in id order. Dropping
-    /// the outcome does not take the entry back.
+    /// Hands out the next id, and makes the entry and queues it. Returns the id, the encoded entry, whose payload need not
+    /// be kept elsewhere, and the outcome. Outcomes resolve in id order. Dropping the outcome does not take the entry back.
     ///
     /// # Errors
     /// [`AppendRefused`]: nothing was written, and no id was used.
     pub fn append(
         &mut self,
         attributes: Attributes,
-        payload: Vec<Bytes>,
-    ) -> Result<(EntryId, impl Future<Output = Outcome> + Send + use<>), AppendRefused> {
-        let bytes: usize = payload.iter().map(Bytes::len).sum();
-        if bytes > caps::MAX_ENTRY_BYTES {
-            return Err(AppendRefused::TooLarge);
-        }
+        payload: &Payload,
+    ) -> Result<(EntryId, Bytes, impl Future<Output = Outcome> + Send + use<>), AppendRefused> {
         let budget = Arc::clone(&self.budget);
-        let permit = budget.try_acquire_many_owned(self.permits(bytes)).map_err(|e| match e {
+        let permits = self.permits(payload.len());
+        let permit = budget.try_acquire_many_owned(permits).map_err(|e| match e {
             tokio::sync::TryAcquireError::Closed => AppendRefused::Ended,
             tokio::sync::TryAcquireError::NoPermits => AppendRefused::Full,
         })?;
-        let (done, outcome) = oneshot::channel();
-        let command = Command::Append(Append { attributes, payload, permit, done });
-        self.commands.try_send(command).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => AppendRefused::Full,
-            mpsc::error::TrySendError::Closed(_) => AppendRefused::Ended,
+        let slot = self.commands.try_reserve().map_err(|e| match e {
+            mpsc::error::TrySendError::Full(()) => AppendRefused::Full,
+            mpsc::error::TrySendError::Closed(()) => AppendRefused::Ended,
         })?;
-        let entry = self.next;
-        self.next = self.next.next();
-        self.payload_bytes += bytes as u64;
+        let position = Position {
+            ledger: self.meta.id,
+            entry: self.next,
+            lac: *self.lac.borrow(),
+            cumulative_length: self.payload_bytes + payload.len() as u64,
+        };
+        let bytes = entry::encode(self.cluster, position, attributes, payload)
+            .map_err(|_| AppendRefused::TooLarge)?;
+        let (done, outcome) = oneshot::channel();
+        slot.send(Command::Append(Append { position, bytes: bytes.clone(), permit, done }));
+        self.next = position.entry.next();
+        self.payload_bytes = position.cumulative_length;
         // A task that went away says nothing about what it had sent.
-        Ok((entry, outcome.map(|outcome| outcome.unwrap_or(Outcome::Unknown))))
+        let outcome = outcome.map(|outcome| outcome.unwrap_or(Outcome::Unknown));
+        Ok((position.entry, bytes, outcome))
     }
 
     /// Waits up to `drain` for everything to be acknowledged, then commits `CLOSED` at the LAC together with the

@@ -10,7 +10,6 @@ use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::entry::{self, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -87,7 +86,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
     let budget = Arc::new(Semaphore::new(budget_bytes));
     let (lac, lac_seen) = watch::channel(core.lac());
     let (health, health_seen) = watch::channel(Health::Healthy);
-    let meta = Arc::new(setup.meta.clone());
+    let (cluster, meta) = (setup.cluster, Arc::new(setup.meta.clone()));
     let now = Instant::now();
     let watchdog = Watchdog {
         away_since: Some(now),
@@ -118,6 +117,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         closer.close();
     });
     Writer {
+        cluster,
         meta,
         next: first,
         payload_bytes: 0,
@@ -183,18 +183,14 @@ impl Task {
 
     fn on_append(&mut self, append: Append) {
         self.start_watch();
-        let lac = self.core.lac();
         let Ok((entry, effects)) = self.core.append() else {
             refuse(Command::Append(append));
             return;
         };
-        let length: usize = append.payload.iter().map(bytes::Bytes::len).sum();
-        let cumulative_length = self.flight.length_with(length);
-        let position = Position { ledger: self.setup.meta.id, entry, lac, cumulative_length };
-        let bytes = entry::encode(self.setup.cluster, position, append.attributes, &append.payload)
-            .expect("the handle refused what is above the limit");
-        metrics::appended(length);
-        self.flight.push(bytes, cumulative_length, append.permit, append.done);
+        let Append { position, bytes, permit, done } = append;
+        debug_assert_eq!(position.entry, entry, "the handle hands out the ids that are due");
+        metrics::appended(bytes.len());
+        self.flight.push(bytes, position.cumulative_length, permit, done);
         self.carry_out(effects);
     }
 

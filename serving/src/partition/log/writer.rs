@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{Bookies, Health, Writer};
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
+use geminga_proto::payload::Payload;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ pub struct LogWriter {
     /// The newest segment.
     newest: Option<u32>,
     /// Of unacknowledged appends, in order.
-    payloads: VecDeque<Payload>,
+    payloads: VecDeque<Unacked>,
     current: Option<Current>,
     /// What changes ledgers, while it does.
     step: Option<BoxFuture<'static, Done>>,
@@ -57,11 +58,13 @@ pub struct LogWriter {
     ended: bool,
 }
 
-struct Payload {
+/// Kept for resubmission (P3) and for readers.
+struct Unacked {
     number: u64,
     what: What,
     first_offset: Offset,
-    bytes: Bytes,
+    /// In one buffer of its own between calls.
+    payload: Payload,
 }
 
 /// The ledger that is written to.
@@ -155,22 +158,40 @@ impl LogWriter {
     }
 
     /// Takes the next place in the log at once. Never waits and never refuses for want of room: see
-    /// [`LogWriter::has_room`]. The parts of `payload` are laid end to end.
+    /// [`LogWriter::has_room`].
     ///
     /// # Errors
     /// [`AppendError`].
-    pub fn append(&mut self, what: What, payload: Vec<Bytes>) -> Result<Appended, AppendError> {
+    pub fn append(
+        &mut self,
+        what: What,
+        payload: impl Into<Payload>,
+    ) -> Result<Appended, AppendError> {
         if self.ended {
             return Err(AppendError::Closed);
         }
-        let bytes = join(payload)?;
-        let (appended, effects) = self.core.append(what, bytes.len());
+        let payload = payload.into();
+        if payload.len() > caps::MAX_ENTRY_BYTES {
+            return Err(AppendError::TooLarge);
+        }
+        let (appended, effects) = self.core.append(what, payload.len());
         let Appended { number, first_offset } = appended;
-        self.payloads.push_back(Payload { number, what, first_offset, bytes });
+        self.payloads.push_back(Unacked { number, what, first_offset, payload });
         self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
         self.carry_out(effects);
         self.submit();
+        self.detach(number);
         Ok(appended)
+    }
+
+    /// A payload that no ledger took at once has to wait apart from whatever larger message its parts came in.
+    fn detach(&mut self, number: u64) {
+        if let Some(last) = self.payloads.back_mut()
+            && last.number == number
+            && last.payload.parts().len() > 1
+        {
+            last.payload = std::mem::take(&mut last.payload).joined();
+        }
     }
 
     /// The next event; the log makes progress only while this is awaited. Cancel-safe. After [`Event::Lost`] it pends for ever.
@@ -211,20 +232,6 @@ impl LogWriter {
         let writer = current.writer.take()?;
         Some(Leaving { seq: current.seq, base_offset: current.base_offset, writer, ends })
     }
-}
-
-/// One buffer: kept for resubmission (P3) and for readers, apart from whatever larger message the parts came in.
-fn join(mut payload: Vec<Bytes>) -> Result<Bytes, AppendError> {
-    let len: usize = payload.iter().map(Bytes::len).sum();
-    if len > caps::MAX_ENTRY_BYTES {
-        return Err(AppendError::TooLarge);
-    }
-    if payload.len() == 1 {
-        return Ok(payload.remove(0));
-    }
-    let mut joined = BytesMut::with_capacity(len);
-    payload.iter().for_each(|part| joined.extend_from_slice(part));
-    Ok(joined.freeze())
 }
 
 /// How many bookies can take a new ledger.

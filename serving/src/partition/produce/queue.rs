@@ -11,9 +11,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use geminga_proto::caps;
 use geminga_proto::ids::{Offset, Term};
+use geminga_proto::payload::Payload;
 use geminga_records::Batch;
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ pub(crate) struct Gathered<R> {
     /// Bytes of the payload.
     pub(crate) bytes: usize,
     /// The batches, stamped, end to end.
-    pub(crate) payload: Vec<Bytes>,
+    pub(crate) payload: Payload,
     /// Whom to tell which base offset.
     pub(crate) answers: Vec<(Offset, R)>,
 }
@@ -90,7 +90,7 @@ impl<R> Queue<R> {
             offset_count: 0,
             max_timestamp: -1,
             bytes,
-            payload: Vec::with_capacity(2 * count),
+            payload: Payload::default(),
             answers: Vec::with_capacity(count),
         };
         for (batch, answer) in self.waiting.drain(..count) {
@@ -99,7 +99,9 @@ impl<R> Queue<R> {
             gathered.offset_count += offsets(&batch);
             gathered.max_timestamp = gathered.max_timestamp.max(header.max_timestamp);
             gathered.answers.push((base, answer));
-            gathered.payload.extend(batch.stamp(base.0, term.0));
+            let [head, shared] = batch.stamp(base.0, term.0);
+            gathered.payload.push(head);
+            gathered.payload.push_known(shared, batch.shared_checksum());
         }
         self.waiting_bytes -= bytes;
         Some(gathered)

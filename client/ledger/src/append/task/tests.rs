@@ -134,7 +134,8 @@ async fn append(writer: &mut Writer) -> Outcome {
         running_max_timestamp: 0,
         last_snapshot_entry: NO_SNAPSHOT,
     };
-    let (_, outcome) = writer.append(attributes, vec![Bytes::from_static(b"x")]).unwrap();
+    let payload = Bytes::from_static(b"x").into();
+    let (_, _, outcome) = writer.append(attributes, &payload).unwrap();
     outcome.await
 }
 

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use geminga_ledger::{AppendRefused, Health, Writer};
 use geminga_metastore::record::LedgerMeta;
+use geminga_proto::entry;
 use geminga_proto::ids::EntryId;
+use geminga_proto::payload::Payload;
 use tokio::time::Instant;
 
 use super::wake::Woke;
@@ -244,12 +246,12 @@ impl LogWriter {
 
     fn acked(&mut self, through: u64) {
         let mut entries = Vec::new();
-        while let Some(payload) = self.payloads.pop_front_if(|p| p.number <= through) {
-            let What::Batches { offset_count, max_timestamp } = payload.what else { continue };
+        while let Some(acked) = self.payloads.pop_front_if(|p| p.number <= through) {
+            let What::Batches { offset_count, max_timestamp } = acked.what else { continue };
             if let Some(current) = &mut self.current {
                 current.max_timestamp = current.max_timestamp.max(max_timestamp);
             }
-            let (first_offset, payload) = (payload.first_offset, payload.bytes);
+            let (first_offset, payload) = (acked.first_offset, acked.payload.into_bytes());
             entries.push(ReadEntry { first_offset, offset_count, max_timestamp, payload });
         }
         let high_watermark = self.core.high_watermark();
@@ -285,16 +287,27 @@ impl LogWriter {
             && let Some(submission) = self.core.next()
         {
             let payload = match submission.what {
-                Submit::Append(number) => vec![self.payload(number)],
+                Submit::Append(number) => std::mem::take(self.payload(number)),
                 Submit::Part { index, total } => {
                     vec![part::header(Place { index, total }), self.parts[index as usize].clone()]
+                        .into()
                 }
             };
-            let bytes = payload.iter().map(Bytes::len).sum();
             let writer = self.current.as_mut().and_then(|current| current.writer.as_deref_mut());
             let writer = writer.expect("the core submits only to a ledger that is open");
             // The outcome is known from the LAC, or from the end of the closed ledger.
-            match writer.append(submission.attributes, payload) {
+            let appended = writer.append(submission.attributes, &payload);
+            let (bytes, appended) =
+                (payload.len(), appended.map(|(entry, bytes, _)| (entry, bytes)));
+            if let Submit::Append(number) = submission.what {
+                // What the ledger made of it is the one copy from now on.
+                let copy = appended.as_ref().ok().and_then(|(_, bytes)| entry::payload(bytes));
+                *self.payload(number) = match copy {
+                    Some(copy) => payload.copied_to(copy),
+                    None => payload,
+                };
+            }
+            match appended {
                 Ok((entry, _)) => self.step(Input::Submitted { entry }),
                 Err(AppendRefused::Full) => self.blocked = Some(bytes),
                 Err(AppendRefused::Ended) => self.step(Input::Health(Health::Dead)),
@@ -306,10 +319,10 @@ impl LogWriter {
         }
     }
 
-    fn payload(&self, number: u64) -> Bytes {
+    fn payload(&mut self, number: u64) -> &mut Payload {
         let first = self.payloads.front().expect("an unacknowledged append is kept").number;
         let index = usize::try_from(number - first).expect("within the unacknowledged appends");
-        self.payloads[index].bytes.clone()
+        &mut self.payloads[index].payload
     }
 
     /// Ends the opening: nothing more is acknowledged.

@@ -31,11 +31,13 @@ impl Rig {
         while let Some(entry) = self.queue.gather(Offset(self.next), TERM, |_| true) {
             self.next += i64::from(entry.offset_count);
             self.number += 1;
-            assert_eq!(entry.bytes, entry.payload.iter().map(Bytes::len).sum::<usize>());
+            assert_eq!(entry.bytes, entry.payload.len());
             assert_eq!(entry.max_timestamp, 5);
+            let read = Payload::from(entry.payload.parts().to_vec());
+            assert_eq!(entry.payload, read, "its checksum is that of its bytes");
             assert!(entry.answers.len() == 1 || entry.bytes <= caps::ENTRY_GATHER_BYTES);
             sent.push(entry.answers.len());
-            self.stamped.extend(stamps(&entry.payload));
+            self.stamped.extend(stamps(entry.payload.parts()));
             self.queue.sent(self.number, Instant::now(), entry.bytes, entry.answers);
         }
         self.entries.extend(&sent);

@@ -1,0 +1,89 @@
+//! What an entry is to carry, before it is one: parts of many buffers, and the checksum of them all.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checksum;
+
+/// What an entry is to carry: parts that are laid end to end, and their checksum, so that those which come with one need
+/// not be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Payload {
+    parts: Vec<Bytes>,
+    len: usize,
+    crc: u32,
+}
+
+impl Payload {
+    /// Adds a part.
+    pub fn push(&mut self, part: Bytes) {
+        let crc = checksum::append(0, &part);
+        self.push_known(part, crc);
+    }
+
+    /// Adds a part whose CRC-32C is known. A wrong one makes an entry that no bookie takes.
+    pub fn push_known(&mut self, part: Bytes, crc: u32) {
+        self.crc = checksum::join(self.crc, crc, part.len());
+        self.len += part.len();
+        self.parts.push(part);
+    }
+
+    /// Bytes of all parts.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// CRC-32C of all bytes, from 0.
+    pub fn checksum(&self) -> u32 {
+        self.crc
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// All bytes in one buffer, apart from whatever larger ones the parts were cut from; a single part is kept as it is.
+    #[must_use]
+    pub fn joined(self) -> Self {
+        let (len, crc) = (self.len, self.crc);
+        Self { parts: vec![self.into_bytes()], len, crc }
+    }
+
+    /// [`Payload::joined`], as bytes.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.parts.len() == 1 {
+            return self.parts.remove(0);
+        }
+        let mut joined = BytesMut::with_capacity(self.len);
+        self.parts.iter().for_each(|part| joined.extend_from_slice(part));
+        joined.freeze()
+    }
+
+    /// The same payload in `copy`, which holds the same bytes.
+    #[must_use]
+    pub fn copied_to(self, copy: Bytes) -> Self {
+        debug_assert_eq!(copy.len(), self.len, "a copy of all parts");
+        Self { parts: vec![copy], ..self }
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(part: Bytes) -> Self {
+        let mut payload = Self::default();
+        payload.push(part);
+        payload
+    }
+}
+
+impl From<Vec<Bytes>> for Payload {
+    fn from(parts: Vec<Bytes>) -> Self {
+        let mut payload = Self::default();
+        parts.into_iter().for_each(|part| payload.push(part));
+        payload
+    }
+}

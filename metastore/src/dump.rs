@@ -9,6 +9,7 @@ use crate::keys;
 use crate::record::{
     Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Deleting,
     Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm, Segment, Topic,
+    Under,
 };
 
 /// A value as a tree that any notation can hold.
@@ -74,6 +75,10 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         }
         "ledgers" => match keys::parse_ledger(key) {
             Some(id) => ("ledger", LedgerMeta::decode(id, value).map(ledger)),
+            None => return ("unknown", Err(None)),
+        },
+        "under" => match keys::parse_under(key) {
+            Some(id) => ("under-replication mark", Under::decode(id, value).map(under)),
             None => return ("unknown", Err(None)),
         },
         _ => return ("unknown", Err(None)),
@@ -257,6 +262,15 @@ fn ledger(record: LedgerMeta) -> Value {
     ])
 }
 
+fn under(record: Under) -> Value {
+    fields([
+        ("ledger", text(record.ledger)),
+        ("members", list(record.members, text)),
+        ("reason", text(format!("{:?}", record.reason))),
+        ("created_ms", number(record.created_ms)),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use geminga_proto::ids::LedgerId;
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_shown_as_it_is() {
         let bytes = fields([("bytes", text("ff00"))]);
-        for key in ["something/else", "ledgers/xyz", "partitions/a/0/what", "under/1"] {
+        for key in ["something/else", "ledgers/xyz", "partitions/a/0/what", "under/x"] {
             let unknown = Described { kind: "unknown", value: bytes.clone(), invalid: None };
             assert_eq!(describe(key, &[0xff, 0]), unknown, "{key}");
         }

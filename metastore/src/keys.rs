@@ -19,6 +19,8 @@ pub const ASSIGN: &str = "assign/";
 pub const BROKERS: &str = "brokers/";
 /// Prefix of all ledgers.
 pub const LEDGERS: &str = "ledgers/";
+/// Prefix of all under-replication marks.
+pub const UNDER: &str = "under/";
 /// Prefix of all cookies: one for each bookie that was ever registered and not decommissioned.
 pub const BOOKIE_COOKIES: &str = "bookies/cookie/";
 /// Prefix of all live bookies.
@@ -138,7 +140,12 @@ pub fn parse_bookie_live(key: &str) -> Option<BookieId> {
 
 /// Under-replication mark of a ledger.
 pub fn under(ledger: LedgerId) -> String {
-    format!("under/{ledger}")
+    format!("{UNDER}{ledger}")
+}
+
+/// The ledger in the key of a mark.
+pub fn parse_under(key: &str) -> Option<LedgerId> {
+    u64::from_str_radix(key.strip_prefix(UNDER)?, 16).ok().map(LedgerId)
 }
 
 /// A repair worker's lock on a ledger.
@@ -163,6 +170,7 @@ mod tests {
         assert_eq!(parse_deleted_topic(&deleted_topic(topic_id)), Some(topic_id));
         assert_eq!(parse_broker(&broker(BrokerId(12))), Some(BrokerId(12)));
         assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
+        assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));
         let bookie: BookieId = "b-1".parse().unwrap();
         assert_eq!(parse_bookie_live(&bookie_live(&bookie)), Some(bookie));

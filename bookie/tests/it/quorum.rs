@@ -142,6 +142,59 @@ async fn writing_and_reading_go_on_without_one_bookie() {
     cluster.end().await;
 }
 
+/// 2.5: a fourth bookie takes the place of one that stopped, in the open ledger; each entry is on all three of its members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_takes_the_place_of_a_bookie_that_stopped() {
+    let mut cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    append(&mut writer, 30).await;
+    let dir = cluster.root.path().join("b-3");
+    cluster.nodes.push(Some(Node::start(&cluster.store, &dir, "b-3").await));
+    wait_live(&cluster.directory, 4).await;
+    cluster.stop(1).await;
+    append(&mut writer, 60).await;
+    let mut meta = writer.meta_watch();
+    let changed = meta.wait_for(|meta| meta.fragments.len() == 2);
+    drop(tokio::time::timeout(LONG, changed).await.expect("the ensemble changes").unwrap());
+    append(&mut writer, 30).await;
+    let names = |meta: &LedgerMeta| -> Vec<String> {
+        let ensemble = &meta.last_fragment().ensemble;
+        let mut names: Vec<_> = ensemble.iter().map(|m| m.bookie.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&writer.meta()), ["b-0", "b-2", "b-3"]);
+    // What was written since is read although one of the two that stayed stops, too.
+    let meta = writer.close(LONG, |_| Txn::new()).await.unwrap();
+    assert_eq!(meta.last_entry, Some(EntryId(119)));
+    cluster.stop(2).await;
+    assert_eq!(cluster.read_all(meta).await, expected(120));
+    cluster.end().await;
+}
+
+/// The same, and then the writer is gone: the ledger of two fragments is recovered (H3: from its last one on).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_of_two_fragments_is_recovered() {
+    let mut cluster = Cluster::start().await;
+    let mut writer = cluster.create().await;
+    append(&mut writer, 30).await;
+    let dir = cluster.root.path().join("b-3");
+    cluster.nodes.push(Some(Node::start(&cluster.store, &dir, "b-3").await));
+    wait_live(&cluster.directory, 4).await;
+    cluster.stop(0).await;
+    append(&mut writer, 3).await;
+    let mut meta = writer.meta_watch();
+    let changed = meta.wait_for(|meta| meta.fragments.len() == 2);
+    drop(tokio::time::timeout(LONG, changed).await.expect("the ensemble changes").unwrap());
+    append(&mut writer, 3).await;
+    let id = writer.id();
+    drop(writer);
+    let meta = tokio::time::timeout(LONG, cluster.client.recover(id)).await.unwrap().unwrap();
+    assert_eq!((meta.last_entry, meta.fragments.len()), (Some(EntryId(35)), 2));
+    assert_eq!(cluster.read_all(meta).await, expected(36));
+    cluster.end().await;
+}
+
 /// I1, I3: a recoverer ends the ledger behind everything acknowledged, and its old writer acknowledges nothing more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_abandoned_ledger_is_recovered() {

@@ -10,11 +10,13 @@ use geminga_metastore::{
 };
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks, WallClock};
+use tokio::sync::Semaphore;
 
 use crate::append::{self, CloseError, Setup, Writer};
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::placement::{self, TooFew};
+use crate::quarantine::Quarantine;
 use crate::read::Reader;
 
 /// What a client is made from.
@@ -85,12 +87,19 @@ pub enum RollError {
 #[derive(Debug, Clone)]
 pub struct LedgerClient {
     pub(crate) parts: Arc<Parts>,
+    /// Bytes that all writers together may hold.
+    outstanding: Arc<Semaphore>,
+    quarantine: Arc<Quarantine>,
 }
 
 impl LedgerClient {
     /// A client made from its parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        let config = &parts.config;
+        let bytes = config.total_outstanding_bytes.min(Semaphore::MAX_PERMITS);
+        let outstanding = Arc::new(Semaphore::new(bytes));
+        let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
+        Self { outstanding, quarantine: Arc::new(quarantine), parts: Arc::new(parts) }
     }
 
     /// All bookies.
@@ -164,7 +173,7 @@ impl LedgerClient {
 
     fn place(&self, spec: &CreateSpec) -> Result<Vec<Member>, CreateError> {
         let live = self.parts.bookies.live();
-        placement::choose(&live, spec.qw, spec.qa, &*self.parts.random)
+        placement::choose(&live, spec.qw, spec.qa, &self.quarantine, &*self.parts.random)
             .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
     }
 
@@ -215,6 +224,9 @@ impl LedgerClient {
             store: Arc::clone(&parts.store),
             bookies: Arc::clone(&parts.bookies),
             random: Arc::clone(&parts.random),
+            clock: Arc::clone(&parts.clock),
+            quarantine: Arc::clone(&self.quarantine),
+            outstanding: Arc::clone(&self.outstanding),
             config: parts.config.clone(),
         };
         append::start(&parts.tasks, setup)

@@ -1,4 +1,4 @@
-//! Metrics of the ledger client. Sizes in bytes, times in seconds; no labels.
+//! Metrics of the ledger client. Sizes in bytes, times in seconds; labels have few values.
 
 /// Payload bytes taken for writing.
 pub(crate) fn appended(bytes: usize) {
@@ -9,6 +9,16 @@ pub(crate) fn appended(bytes: usize) {
 /// A member was left out of an open ledger.
 pub(crate) fn left_out() {
     metrics::counter!("geminga_ledger_members_left_out_total").increment(1);
+}
+
+/// A change of an ensemble ended; `outcome` is one of committed, refused, deposed.
+pub(crate) fn ensemble_changed(outcome: &'static str) {
+    metrics::counter!("geminga_ledger_ensemble_changes_total", "outcome" => outcome).increment(1);
+}
+
+/// A ledger was marked as under-replicated.
+pub(crate) fn marked_under() {
+    metrics::counter!("geminga_ledger_under_marks_total").increment(1);
 }
 
 /// A recovery ended; `outcome` is one of closed, gone, stopped.

@@ -1,9 +1,11 @@
-//! Which bookies a new ledger lives on (protocol 6.7): distinct bookies, spread over zones, emptier disks first, and
-//! chance between equals so that ledgers spread.
+//! Which bookies a new ledger lives on, and who takes a lost place (protocol 6.7, 2.5): distinct bookies, those that fail
+//! all the time last, spread over zones, emptier disks first, and chance between equals so that ledgers spread.
 
 use geminga_metastore::record::LiveBookie;
-use geminga_proto::ids::{Incarnation, Member};
+use geminga_proto::ids::{BookieId, Member};
 use geminga_runtime::Random;
+
+use crate::quarantine::Quarantine;
 
 /// Fewer live bookies with a writable disk than the ack quorum needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +17,17 @@ pub(crate) struct TooFew {
 struct Candidate<'a> {
     member: Member,
     zone: &'a str,
+    avoid: bool,
     free_bytes: u64,
     lot: u64,
+}
+
+impl Candidate<'_> {
+    /// Those in quarantine last; a zone that is not used yet comes first; then the emptier half; then the lot.
+    fn rank(&self, used: &[&str], median: u64) -> (bool, usize, bool, u64) {
+        let same_zone = used.iter().filter(|zone| **zone == self.zone).count();
+        (self.avoid, same_zone, self.free_bytes < median, self.lot)
+    }
 }
 
 /// Chooses up to `qw` members, at least `qa`.
@@ -27,37 +38,93 @@ pub(crate) fn choose(
     live: &[LiveBookie],
     qw: u8,
     qa: u8,
+    quarantine: &Quarantine,
     random: &dyn Random,
 ) -> Result<Vec<Member>, TooFew> {
-    let mut candidates = candidates(live, random);
+    let mut candidates = candidates(live, quarantine, random);
     if candidates.len() < usize::from(qa) {
         return Err(TooFew { live: candidates.len() });
     }
-    let mut chosen: Vec<Candidate<'_>> = Vec::new();
-    while chosen.len() < usize::from(qw) && !candidates.is_empty() {
-        // A zone that is not used yet comes first; then the emptier half; then the lot.
-        let median = median_free(&candidates);
-        let used = |c: &Candidate<'_>| chosen.iter().filter(|other| other.zone == c.zone).count();
-        let rank = |c: &Candidate<'_>| (used(c), c.free_bytes < median, c.lot);
-        let best = (0..candidates.len()).min_by_key(|i| rank(&candidates[*i])).expect("not empty");
-        chosen.push(candidates.swap_remove(best));
+    let mut chosen: Vec<Member> = Vec::new();
+    let mut zones = Vec::new();
+    while chosen.len() < usize::from(qw)
+        && let Some(best) = take_best(&mut candidates, &zones)
+    {
+        zones.push(best.zone);
+        chosen.push(best.member);
     }
-    Ok(chosen.into_iter().map(|c| c.member).collect())
+    Ok(chosen)
+}
+
+fn take_best<'a>(candidates: &mut Vec<Candidate<'a>>, zones: &[&str]) -> Option<Candidate<'a>> {
+    let median = median_free(candidates)?;
+    let best = (0..candidates.len()).min_by_key(|i| candidates[*i].rank(zones, median))?;
+    Some(candidates.swap_remove(best))
+}
+
+/// Who takes the places `lost` of `ensemble`, as far as somebody can: no present member, but a bookie's new life may take
+/// the place of its old one; nobody of `shunned`, who failed here a moment ago.
+pub(crate) fn replace(
+    live: &[LiveBookie],
+    ensemble: &[Member],
+    lost: &[usize],
+    shunned: &[BookieId],
+    quarantine: &Quarantine,
+    random: &dyn Random,
+) -> Vec<(Member, Member)> {
+    let mut candidates = candidates(live, quarantine, random);
+    let mut found = Vec::new();
+    for &index in lost {
+        // One that was wiped: its former life is gone for good, so nothing is given up by coming back to it.
+        let reborn = candidates.iter().position(|c| is_reborn(live, &ensemble[index], &c.member));
+        if let Some(reborn) = reborn {
+            found.push((index, candidates.swap_remove(reborn)));
+        }
+    }
+    candidates.retain(|c| {
+        let bookie = &c.member.bookie;
+        !shunned.contains(bookie) && ensemble.iter().all(|member| member.bookie != *bookie)
+    });
+    let kept = ensemble.iter().enumerate().filter(|(index, _)| !lost.contains(index));
+    let kept = kept.filter_map(|(_, member)| live.iter().find(|l| l.id == member.bookie));
+    let mut zones: Vec<&str> = kept.map(|bookie| bookie.zone.as_str()).collect();
+    zones.extend(found.iter().map(|(_, candidate)| candidate.zone));
+    for &index in lost {
+        if found.iter().all(|(other, _)| *other != index)
+            && let Some(best) = take_best(&mut candidates, &zones)
+        {
+            zones.push(best.zone);
+            found.push((index, best));
+        }
+    }
+    found.into_iter().map(|(index, c)| (ensemble[index].clone(), c.member)).collect()
+}
+
+fn is_reborn(live: &[LiveBookie], lost: &Member, candidate: &Member) -> bool {
+    let former_life_is_there = || {
+        let bookie = live.iter().find(|bookie| bookie.id == lost.bookie);
+        bookie.is_some_and(|b| b.disks.iter().any(|d| d.incarnation == lost.incarnation))
+    };
+    candidate.bookie == lost.bookie
+        && candidate.incarnation != lost.incarnation
+        && !former_life_is_there()
 }
 
 /// One candidate per bookie: its emptiest writable disk. Where some bookies name a zone, those without are left out.
-fn candidates<'a>(live: &'a [LiveBookie], random: &dyn Random) -> Vec<Candidate<'a>> {
+fn candidates<'a>(
+    live: &'a [LiveBookie],
+    quarantine: &Quarantine,
+    random: &dyn Random,
+) -> Vec<Candidate<'a>> {
     let zoned = live.iter().any(|bookie| !bookie.zone.is_empty());
     live.iter()
         .filter(|bookie| !zoned || !bookie.zone.is_empty())
         .filter_map(|bookie| {
             let disk = bookie.disks.iter().filter(|d| d.writable).max_by_key(|d| d.free_bytes)?;
             Some(Candidate {
-                member: Member {
-                    bookie: bookie.id.clone(),
-                    incarnation: Incarnation(disk.incarnation.0),
-                },
+                member: Member { bookie: bookie.id.clone(), incarnation: disk.incarnation },
                 zone: &bookie.zone,
+                avoid: quarantine.holds(bookie),
                 free_bytes: disk.free_bytes,
                 lot: random.next_u64(),
             })
@@ -65,9 +132,13 @@ fn candidates<'a>(live: &'a [LiveBookie], random: &dyn Random) -> Vec<Candidate<
         .collect()
 }
 
-fn median_free(candidates: &[Candidate<'_>]) -> u64 {
+/// `None` where there is nobody.
+fn median_free(candidates: &[Candidate<'_>]) -> Option<u64> {
     let mut free: Vec<u64> = candidates.iter().map(|c| c.free_bytes).collect();
     free.sort_unstable();
     // Half of the median: only disks that are much fuller than the others wait.
-    free[free.len() / 2] / 2
+    free.get(free.len() / 2).map(|median| median / 2)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod deleting;
 mod ledger;
 mod partition;
 mod topic;
+mod under;
 
 pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
@@ -21,6 +22,7 @@ use geminga_proto::ids::TopicId;
 pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
 pub use partition::{LogStart, PartitionTerm, Segment};
 pub use topic::{DeletedTopic, Topic};
+pub use under::{Under, UnderReason};
 
 /// The format number that every value starts with today.
 pub const FORMAT: u32 = 1;

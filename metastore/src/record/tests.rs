@@ -215,6 +215,12 @@ fn of_servers() -> Vec<Sample> {
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
     };
+    let under = Under {
+        ledger: LedgerId(42),
+        members: vec![Member { bookie: "a".parse().unwrap(), incarnation: Incarnation(7) }],
+        reason: UnderReason::Replaced,
+        created_ms: 1_700_000_000_000,
+    };
     let alloc = wire::AllocRecord { format: FORMAT, next: 1001 };
     vec![
         Sample {
@@ -255,6 +261,13 @@ fn of_servers() -> Vec<Sample> {
             golden: "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
                      1001180a201440784880d095ffbc31",
             again: |value| LiveBookie::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "under-replication mark",
+            key: keys::under(LedgerId(42)),
+            value: under.encode(),
+            golden: "0801102a1a050a0161100720012880d095ffbc31",
+            again: |value| Under::decode(LedgerId(42), value).map(|record| record.encode()),
         },
         Sample {
             kind: "ledger ids",

@@ -213,7 +213,7 @@ impl World {
             if open { self.metadata.cas(self.metadata.version, meta) } else { CasResult::Lost };
         let event = match result {
             CasResult::Applied(_) => WriterEvent::CloseCommitted,
-            CasResult::Lost | CasResult::Unknown => WriterEvent::CloseLost,
+            CasResult::Lost | CasResult::Unknown => WriterEvent::Deposed,
         };
         let requests = self.writer.step(event);
         self.send(WRITER, requests);

@@ -1,6 +1,7 @@
 //! The writer's environment: entry bytes, what its callers were told, and its close.
 
 use bytes::Bytes;
+use geminga_ledger::core::mutation::Mutations;
 use geminga_ledger::core::writer::{Effect, Event, Outcome, Writer};
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
@@ -43,7 +44,7 @@ pub(crate) fn scope(member: &Member, epoch: SealEpoch) -> Scope {
 impl WriterNode {
     pub(crate) fn new(meta: &LedgerMeta) -> (Self, Requests) {
         let ensemble = meta.last_fragment().ensemble.clone();
-        let (core, effects) = Writer::new(meta.qa, EntryId(0), &ensemble);
+        let (core, effects) = Writer::new(meta, Mutations::default());
         let mut node = Self {
             core,
             ensemble,
@@ -110,7 +111,13 @@ impl WriterNode {
                 Effect::Commit(lac) => self.acked = lac,
                 Effect::CommitClose(last) => self.closing = Some(last),
                 Effect::Fail(outcome) => self.told = Some(outcome),
-                Effect::Release(_) | Effect::LeftOut(_) | Effect::QuorumLost => {}
+                Effect::Release(_)
+                | Effect::LeftOut(_)
+                | Effect::QuorumLost
+                | Effect::Search
+                | Effect::Change { .. }
+                | Effect::MarkUnder(_)
+                | Effect::Roll => {}
             }
         }
         requests

@@ -7,15 +7,21 @@ use bytes::Bytes;
 use geminga_proto::entry;
 use geminga_proto::ids::EntryId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use crate::core::writer::Outcome;
+
+/// Bytes of the ledger's budget and of the process's.
+pub(crate) type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 struct Entry {
     bytes: Bytes,
     cumulative_length: u64,
     entries_crc: u64,
-    /// Gives the bytes back to the ledger's budget when dropped.
-    _permit: OwnedSemaphorePermit,
+    /// Gives the bytes back to the budgets when dropped.
+    _permit: Permit,
+    /// When the LAC passed it.
+    confirmed_at: Option<Instant>,
     done: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -51,7 +57,7 @@ impl Flight {
         &mut self,
         bytes: Bytes,
         cumulative_length: u64,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
         done: oneshot::Sender<Outcome>,
     ) {
         let digest = entry::stored_digest(&bytes).expect("made by entry::encode");
@@ -62,6 +68,7 @@ impl Flight {
             cumulative_length,
             entries_crc,
             _permit: permit,
+            confirmed_at: None,
             done: Some(done),
         });
     }
@@ -93,14 +100,27 @@ impl Flight {
 
     /// Tells the owner, in id order (W3).
     pub(super) fn confirm(&mut self, lac: EntryId) {
+        let now = Instant::now();
         for id in self.lac.next().0..=lac.0 {
             let index = self.index(EntryId(id));
             let entry = &mut self.entries[index];
             self.confirmed =
                 Totals { length: entry.cumulative_length, entries_crc: entry.entries_crc };
+            entry.confirmed_at = Some(now);
             tell(entry, Outcome::Acked);
         }
         self.lac = self.lac.max(lac);
+    }
+
+    /// How far a member that acknowledged up to `acked` is behind the LAC: since when, and by how many payload bytes.
+    pub(super) fn lag(&self, acked: EntryId) -> Option<(Instant, u64)> {
+        let next = acked.next().max(self.first);
+        if next > self.lac {
+            return None;
+        }
+        let entry = self.entries.get(self.index(next))?;
+        let behind = self.confirmed.length.saturating_sub(entry.cumulative_length);
+        Some((entry.confirmed_at?, behind))
     }
 
     /// Ends everything above the LAC.

@@ -1,9 +1,11 @@
 //! Writing one open ledger. [`Writer`] is the owner's handle; a task behind it drives the core ([`crate::core::writer`]) with what
 //! bookies answer. The owner is the only one who appends, so ids are known at once and follow call order.
 
+mod change;
 mod close;
 mod flight;
 mod task;
+mod watchdog;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,9 +19,10 @@ use geminga_proto::caps;
 use geminga_proto::entry::{self, Attributes, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use geminga_proto::payload::Payload;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
 
 pub use close::CloseError;
+use flight::Permit;
 pub(crate) use task::{Setup, start};
 
 pub use crate::core::writer::Outcome;
@@ -32,11 +35,14 @@ const MIN_ENTRY_BYTES: usize = 256;
 /// What the owner should do about a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Every member takes part.
+    /// Every member takes part, or somebody is about to take its place.
     Healthy,
-    /// A member is left out: roll when all are live again.
+    /// A member is left out and nobody takes its place: roll once enough bookies are live.
     Degraded,
-    /// Fewer than Qa members answer: close and roll at once if Qa bookies are live (2.9).
+    /// Roll in good order: a member that was left out is back, or the ledger takes no further change of its ensemble.
+    Roll,
+    /// Nothing is acknowledged, for want of Qa members that answer or for too long: close and roll at once if Qa bookies are
+    /// live (2.9).
     QuorumLost,
     /// The writer lost its role; what is pending is unknown until the ledger is recovered (2.7).
     Dead,
@@ -60,7 +66,7 @@ pub(crate) struct Append {
     pub(crate) position: Position,
     /// The encoded entry.
     pub(crate) bytes: Bytes,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Permit,
     pub(crate) done: oneshot::Sender<Outcome>,
 }
 
@@ -83,12 +89,15 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub struct Writer {
     cluster: ClusterUuid,
-    meta: Arc<LedgerMeta>,
+    id: LedgerId,
+    meta: watch::Receiver<Arc<LedgerMeta>>,
     next: EntryId,
     payload_bytes: u64,
     commands: mpsc::Sender<Command>,
     budget: Arc<Semaphore>,
     budget_bytes: usize,
+    /// Shared by all ledgers of the process.
+    total: Arc<Semaphore>,
     lac: watch::Receiver<EntryId>,
     health: watch::Receiver<Health>,
 }
@@ -96,12 +105,17 @@ pub struct Writer {
 impl Writer {
     /// The ledger.
     pub fn id(&self) -> LedgerId {
-        self.meta.id
+        self.id
     }
 
-    /// Its metadata as created.
-    pub fn meta(&self) -> &Arc<LedgerMeta> {
-        &self.meta
+    /// Its metadata, with the changes of its ensemble that are known by now.
+    pub fn meta(&self) -> Arc<LedgerMeta> {
+        Arc::clone(&self.meta.borrow())
+    }
+
+    /// Follows its metadata: readers of an open ledger need its present members.
+    pub fn meta_watch(&self) -> watch::Receiver<Arc<LedgerMeta>> {
+        self.meta.clone()
     }
 
     /// Last add confirmed: it and everything before is acknowledged.
@@ -135,8 +149,11 @@ impl Writer {
     /// [`AppendRefused::Ended`] when it never will.
     pub async fn ready(&self, bytes: usize) -> Result<(), AppendRefused> {
         let permits = self.permits(bytes);
-        // Only this handle takes permits, so what is free now is still free when `append` asks.
+        // Only this handle takes permits of the ledger's own, so what is free now is still free when `append` asks. Of the
+        // process's another ledger may take them first, and then this is asked again.
         let permit = self.budget.acquire_many(permits).await.map_err(|_| AppendRefused::Ended)?;
+        drop(permit);
+        let permit = self.total.acquire_many(permits).await.map_err(|_| AppendRefused::Ended)?;
         drop(permit);
         let slot = self.commands.reserve().await.map_err(|_| AppendRefused::Ended)?;
         drop(slot);
@@ -158,18 +175,20 @@ impl Writer {
         attributes: Attributes,
         payload: &Payload,
     ) -> Result<(EntryId, Bytes, impl Future<Output = Outcome> + Send + use<>), AppendRefused> {
-        let budget = Arc::clone(&self.budget);
         let permits = self.permits(payload.len());
-        let permit = budget.try_acquire_many_owned(permits).map_err(|e| match e {
-            tokio::sync::TryAcquireError::Closed => AppendRefused::Ended,
-            tokio::sync::TryAcquireError::NoPermits => AppendRefused::Full,
-        })?;
+        let take = |budget: &Arc<Semaphore>| {
+            Arc::clone(budget).try_acquire_many_owned(permits).map_err(|e| match e {
+                TryAcquireError::Closed => AppendRefused::Ended,
+                TryAcquireError::NoPermits => AppendRefused::Full,
+            })
+        };
+        let permit = (take(&self.budget)?, take(&self.total)?);
         let slot = self.commands.try_reserve().map_err(|e| match e {
             mpsc::error::TrySendError::Full(()) => AppendRefused::Full,
             mpsc::error::TrySendError::Closed(()) => AppendRefused::Ended,
         })?;
         let position = Position {
-            ledger: self.meta.id,
+            ledger: self.id,
             entry: self.next,
             lac: *self.lac.borrow(),
             cumulative_length: self.payload_bytes + payload.len() as u64,

@@ -1,6 +1,14 @@
-//! The task of one writer: takes appends, sends what the core says, feeds it what bookies answer, and gives up on
-//! positions that stay away. Owns the core, the entries in flight and every call that waits for an answer.
+//! The task of one writer: takes appends, sends what the core says, feeds it what bookies and the metadata answer. Owns the
+//! core, the entries in flight and every call that waits for an answer; so nothing can run between a change of the ensemble
+//! that took place and the entries that follow it (W8).
+//!
+//! * [`health`]: who is too slow or away, and what the owner should know.
+//! * [`ensemble`]: searches for others, changes of the ensemble, marks, and the close.
 
+mod ensemble;
+mod health;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +18,22 @@ use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
-use geminga_runtime::{Random, Tasks};
+use geminga_proto::ids::{BookieId, ClusterUuid, EntryId, Member, SealEpoch};
+use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::close::{CloseError, ClosePlan};
+use super::change::{Changed, Found};
+use super::close::CloseError;
 use super::flight::Flight;
+use super::watchdog::{Latencies, Watchdog};
 use super::{Append, Close, Command, Health, QUEUE, Writer};
 use crate::config::Config;
 use crate::connection::{Bookies, ConnectionLost};
-use crate::core::writer::{Effect, Event, Link, Phase, Position as Place, Writer as Core};
+use crate::core::mutation::Mutations;
+use crate::core::writer::{Effect, Event, Link, Outcome, Phase, Writer as Core};
 use crate::metrics;
+use crate::quarantine::Quarantine;
 
 /// Everything that a writer is made from.
 pub(crate) struct Setup {
@@ -31,6 +43,11 @@ pub(crate) struct Setup {
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) bookies: Arc<dyn Bookies>,
     pub(crate) random: Arc<dyn Random>,
+    /// Dates marks; never decides anything.
+    pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    /// Bytes that all writers of the process may hold.
+    pub(crate) outstanding: Arc<Semaphore>,
     pub(crate) config: Config,
 }
 
@@ -42,132 +59,149 @@ enum Ask {
     Lac,
 }
 
-type Answer = (usize, Ask, Result<WriteReply, ConnectionLost>);
-
-/// When a position was last seen to do its part.
-#[derive(Debug, Clone, Copy)]
-struct Watchdog {
-    /// Without a connection since.
-    away_since: Option<Instant>,
-    /// Failed attempts in a row.
-    attempts: u32,
-    /// It answers, but took nothing since it last moved: that it says hello once more is no progress.
-    refuses: bool,
-    /// The ack seen last, and when it moved or had nothing to do.
-    acked: EntryId,
-    moved_at: Instant,
-}
-
+/// Named with the member that was asked: it may have left by now (W4).
+type Answer = (Member, Ask, Result<WriteReply, ConnectionLost>);
 type Closing = BoxFuture<'static, Result<LedgerMeta, CloseError>>;
 
 struct Task {
     setup: Setup,
+    /// The ledger as this writer knows it, and at which version.
+    meta: LedgerMeta,
+    version: Version,
     core: Core,
     flight: Flight,
     /// Contiguous ranges to be sent, by position; sent together once no more commands wait.
     unsent: Vec<Option<(EntryId, EntryId)>>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     watchdogs: Vec<Watchdog>,
+    latencies: Latencies,
+    /// Since when the oldest entry that is not acknowledged is the oldest.
+    head_since: Instant,
     lac: watch::Sender<EntryId>,
     health: watch::Sender<Health>,
+    told_meta: watch::Sender<Arc<LedgerMeta>>,
     told_lac: EntryId,
     sent_at: Instant,
+    bookies_changed: watch::Receiver<u64>,
+    hunt: Option<BoxFuture<'static, Found>>,
+    /// When to look for others again, where somebody is missing.
+    hunt_at: Option<Instant>,
+    change: Option<BoxFuture<'static, Changed>>,
+    /// When the ensemble changed within the last minute.
+    changed_at: VecDeque<Instant>,
+    /// Who failed here a moment ago.
+    shunned: VecDeque<(BookieId, Instant)>,
+    marks: FuturesUnordered<BoxFuture<'static, ()>>,
     draining: Option<(Instant, Close)>,
     closing: Option<(Closing, oneshot::Sender<Result<LedgerMeta, CloseError>>)>,
 }
 
 /// Starts a writer's task and returns its handle.
 pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
-    let fragment = setup.meta.last_fragment();
-    let first = fragment.first_entry;
-    let (core, effects) = Core::new(setup.meta.qa, first, &fragment.ensemble);
+    let first = setup.meta.last_fragment().first_entry;
+    let (core, effects) = Core::new(&setup.meta, Mutations::default());
     let (commands, queue) = mpsc::channel(QUEUE);
     let budget_bytes = setup.config.outstanding_bytes.min(Semaphore::MAX_PERMITS);
     let budget = Arc::new(Semaphore::new(budget_bytes));
+    let total = Arc::clone(&setup.outstanding);
     let (lac, lac_seen) = watch::channel(core.lac());
     let (health, health_seen) = watch::channel(Health::Healthy);
-    let (cluster, meta) = (setup.cluster, Arc::new(setup.meta.clone()));
-    let now = Instant::now();
-    let watchdog = Watchdog {
-        away_since: Some(now),
-        attempts: 0,
-        refuses: false,
-        acked: first.prev(),
-        moved_at: now,
-    };
-    let positions = fragment.ensemble.len();
+    let (told_meta, meta_seen) = watch::channel(Arc::new(setup.meta.clone()));
+    let (now, id, cluster) = (Instant::now(), setup.meta.id, setup.cluster);
+    let positions = core.positions().len();
     let mut task = Task {
+        meta: setup.meta.clone(),
+        version: setup.version,
+        bookies_changed: setup.bookies.changed(),
         setup,
         core,
         flight: Flight::new(first),
         unsent: vec![None; positions],
         answers: FuturesUnordered::new(),
-        watchdogs: vec![watchdog; positions],
+        watchdogs: (0..positions).map(|_| Watchdog::new(first.prev())).collect(),
+        latencies: Latencies::default(),
+        head_since: now,
         lac,
         health,
+        told_meta,
         told_lac: first.prev(),
         sent_at: now,
+        hunt: None,
+        hunt_at: None,
+        change: None,
+        changed_at: VecDeque::new(),
+        shunned: VecDeque::new(),
+        marks: FuturesUnordered::new(),
         draining: None,
         closing: None,
     };
     task.carry_out(effects);
     let closer = Arc::clone(&budget);
     tasks.spawn("ledger writer", async move {
-        task.run(queue).await;
-        closer.close();
+        task.run(queue, closer).await;
     });
     Writer {
         cluster,
-        meta,
+        id,
+        meta: meta_seen,
         next: first,
         payload_bytes: 0,
         commands,
         budget,
         budget_bytes,
+        total,
         lac: lac_seen,
         health: health_seen,
     }
 }
 
 impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>, budget: Arc<Semaphore>) {
         let mut commands = Vec::with_capacity(256);
         let mut tick = tokio::time::interval(self.setup.config.idle_lac);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !matches!(self.core.phase(), Phase::Closed | Phase::Dead) {
             let idle = self.is_idle();
+            let missing = self.is_hunting_due();
+            let hunt_at = self.hunt_at.filter(|_| missing);
             tokio::select! {
                 biased;
                 Some(answer) = self.answers.next() => self.on_answer(answer),
+                Some(changed) = OptionFuture::from(self.change.as_mut()) => self.on_changed(changed),
+                Some(found) = OptionFuture::from(self.hunt.as_mut()) => self.on_found(found),
                 Some(result) = OptionFuture::from(self.closing.as_mut().map(|(closing, _)| closing)) => {
                     self.on_closed(result);
                 }
+                Some(()) = self.marks.next() => {}
                 count = queue.recv_many(&mut commands, 256), if self.draining.is_none() && self.closing.is_none() => {
                     if count == 0 {
-                        return;
+                        break;
                     }
                     for command in commands.drain(..) {
                         self.on_command(command);
                     }
                 }
+                Ok(()) = self.bookies_changed.changed(), if missing => self.on_bookies_changed(),
+                Some(()) = OptionFuture::from(hunt_at.map(tokio::time::sleep_until)) => self.hunt_again(),
                 _ = tick.tick(), if !idle => self.on_tick(),
             }
             self.flush();
         }
+        budget.close();
         queue.close();
         while let Ok(command) = queue.try_recv() {
             refuse(command);
         }
+        self.finish_marks().await;
     }
 
     /// Nothing to time: no position is away, nothing is unacknowledged, and everybody knows the LAC.
     fn is_idle(&self) -> bool {
-        let settled = |(p, w): (&Place, &Watchdog)| {
+        let mut positions = self.core.positions().iter().zip(&self.watchdogs);
+        let settled = positions.all(|(p, w)| {
             p.link == Link::Absent || (w.away_since.is_none() && p.acked >= self.core.lap())
-        };
-        self.draining.is_none()
-            && self.told_lac == self.core.lac()
-            && self.core.positions().iter().zip(&self.watchdogs).all(settled)
+        });
+        settled && self.draining.is_none() && self.told_lac == self.core.lac()
     }
 
     fn on_command(&mut self, command: Command) {
@@ -194,47 +228,31 @@ impl Task {
         self.carry_out(effects);
     }
 
-    /// A position that had nothing to do until now is timed from now on: no tick looked at it while the ledger was idle.
-    fn start_watch(&mut self) {
-        let now = Instant::now();
-        for (position, watchdog) in self.core.positions().iter().zip(&mut self.watchdogs) {
-            if position.acked >= self.core.lap() {
-                watchdog.acked = position.acked;
-                watchdog.moved_at = now;
-            }
-        }
-    }
-
-    fn on_answer(&mut self, (index, ask, answer): Answer) {
-        let member = self.core.positions()[index].member.clone();
+    fn on_answer(&mut self, (member, ask, answer): Answer) {
+        // W4: what a former member says counts nothing.
+        let Some(index) = self.core.index_of(&member) else { return };
         let event = match (ask, answer) {
             (Ask::Lac, _) => return,
-            (Ask::Hello, Ok(reply)) => Event::from_hello(member, &reply),
+            (Ask::Hello, Ok(reply)) => self.greeted(member, &reply),
             (Ask::Add, Ok(reply)) => self.added(index, member, &reply),
             (Ask::Hello | Ask::Add, Err(_)) => Event::Disconnected { member },
         };
         let acked = self.core.positions()[index].acked;
         let watchdog = &mut self.watchdogs[index];
         match &event {
-            Event::Opened { .. } => {
-                watchdog.away_since = None;
-                if !watchdog.refuses {
-                    watchdog.attempts = 0;
-                    watchdog.moved_at = Instant::now();
-                }
-            }
+            Event::Opened { .. } => watchdog.connected(),
             Event::Acked { durable_tail, .. } if *durable_tail > acked => {
-                watchdog.refuses = false;
-                watchdog.attempts = 0;
+                watchdog.moved(*durable_tail, &mut self.latencies);
             }
-            Event::Verdict => {
-                tracing::info!(ledger = %self.setup.meta.id, position = index, "writer was deposed")
+            Event::Verdict { member } => {
+                tracing::info!(ledger = %self.meta.id, %member, "member says that this writer was deposed");
             }
-            Event::Disconnected { .. }
-                if ask == Ask::Add && self.core.positions()[index].link != Link::Live =>
-            {
-                // One broken connection ends many adds; the first has asked for another `Hello`.
-                return;
+            Event::Disconnected { member } => {
+                if ask == Ask::Add && self.core.positions()[index].link != Link::Live {
+                    // One broken connection ends many adds; the first has asked for another `Hello`.
+                    return;
+                }
+                self.setup.quarantine.failed(&member.bookie, &self.setup.bookies.live());
             }
             _ => {}
         }
@@ -242,19 +260,25 @@ impl Task {
         self.carry_out(effects);
     }
 
-    /// What an answered add means. A disk that takes no new data is given up at once where others suffice (2.5): it
-    /// would only say so again.
+    fn greeted(&self, member: Member, reply: &WriteReply) -> Event {
+        if reply.code != Code::Ok {
+            let ledger = self.meta.id;
+            tracing::debug!(%ledger, %member, code = ?reply.code, detail = reply.detail, "member refused the writer");
+        }
+        Event::from_hello(member, reply)
+    }
+
+    /// What an answered add means. A disk that takes no new data is given up at once (2.5): it would only say so again.
     fn added(&mut self, index: usize, member: Member, reply: &WriteReply) -> Event {
         let event = Event::from_add(member, reply);
         if let Event::Disconnected { member } = &event
             && self.core.positions()[index].link == Link::Live
         {
-            let ledger = self.setup.meta.id;
+            let ledger = self.meta.id;
             tracing::debug!(%ledger, %member, code = ?reply.code, detail = reply.detail, "member took no entries");
             self.watchdogs[index].refuses = true;
-            if reply.code == Code::ReadOnly {
-                let effects = self.core.step(Event::GiveUp { member: member.clone() });
-                self.carry_out(effects);
+            if matches!(reply.code, Code::ReadOnly | Code::WrongIncarnation) {
+                self.give_up(index);
             }
         }
         event
@@ -274,47 +298,21 @@ impl Task {
                 Effect::Commit(lac) => {
                     self.flight.confirm(lac);
                     self.lac.send_replace(lac);
+                    self.head_since = Instant::now();
                     self.close_when_drained();
                 }
                 Effect::Release(upto) => self.flight.release(upto),
+                Effect::Search => self.start_hunt(),
+                Effect::Change { first, ensemble } => self.start_change(first, ensemble),
+                Effect::MarkUnder(members) => self.mark(members),
                 Effect::CommitClose(last) => self.commit_close(last),
                 Effect::Fail(outcome) => self.flight.fail(outcome),
-                Effect::LeftOut(index) => {
-                    let member = &self.core.positions()[index].member;
-                    tracing::warn!(ledger = %self.setup.meta.id, %member, "member is left out of the ledger");
-                    metrics::left_out();
-                }
+                Effect::LeftOut(index) => self.left_out(index),
                 // The health that is reported below says so, and says it once.
-                Effect::QuorumLost => {}
+                Effect::QuorumLost | Effect::Roll => {}
             }
         }
         self.report_health();
-    }
-
-    fn report_health(&self) {
-        let positions = self.core.positions();
-        let takes = |(p, w): &(&Place, &Watchdog)| p.link == Link::Live && !w.refuses;
-        let taking = positions.iter().zip(&self.watchdogs).filter(takes).count();
-        let absent = positions.iter().any(|p| p.link == Link::Absent);
-        let qa = usize::from(self.setup.meta.qa);
-        let health = match self.core.phase() {
-            Phase::Dead => Health::Dead,
-            // A connection that is being made is not yet a loss: the watchdog decides.
-            _ if taking < qa && self.away_too_long() => Health::QuorumLost,
-            _ if absent => Health::Degraded,
-            _ => Health::Healthy,
-        };
-        if self.health.send_if_modified(|now| std::mem::replace(now, health) != health) {
-            tracing::info!(ledger = %self.setup.meta.id, ?health, "ledger health changed");
-        }
-    }
-
-    fn away_too_long(&self) -> bool {
-        let grace = self.setup.config.reconnect_grace;
-        self.core.positions().iter().zip(&self.watchdogs).any(|(p, w)| {
-            let since = if w.refuses { Some(w.moved_at) } else { w.away_since };
-            p.link == Link::Absent || since.is_some_and(|since| since.elapsed() >= grace)
-        })
     }
 
     fn hello(&mut self, index: usize) {
@@ -335,17 +333,17 @@ impl Task {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            (index, Ask::Hello, call(&*bookies, &member, request, timeout).await)
+            let reply = call(&*bookies, &member, request, timeout).await;
+            (member, Ask::Hello, reply)
         };
         self.answers.push(answer.boxed());
     }
 
     fn request(&self, index: usize, op: WriteOp) -> WriteRequest {
-        let meta = &self.setup.meta;
         let scope = Scope {
             cluster: self.setup.cluster,
-            ledger: meta.id,
-            fragment_first: meta.last_fragment().first_entry,
+            ledger: self.meta.id,
+            fragment_first: self.core.fragment_first(),
             epoch: SealEpoch(0),
             incarnation: self.core.positions()[index].member.incarnation,
         };
@@ -357,121 +355,33 @@ impl Task {
         for index in 0..self.unsent.len() {
             let Some((first, last)) = self.unsent[index].take() else { continue };
             let lac = self.core.lac();
-            let member = self.core.positions()[index].member.clone();
             for (first, entries) in self.flight.chunks(first, last, self.setup.config.add_bytes) {
-                let request = self.request(index, WriteOp::Add { first, entries, lac });
-                self.send(index, &member, Ask::Add, request);
+                let count = i64::try_from(entries.len()).expect("fewer than 2^63 fit in memory");
+                self.watchdogs[index].sent(EntryId(first.0 + count - 1));
+                self.send(index, Ask::Add, WriteOp::Add { first, entries, lac });
             }
             self.sent_at = Instant::now();
             self.told_lac = lac;
         }
     }
 
-    fn send(&mut self, index: usize, member: &Member, ask: Ask, request: WriteRequest) {
+    fn send(&mut self, index: usize, ask: Ask, op: WriteOp) {
+        let request = self.request(index, op);
+        let member = self.core.positions()[index].member.clone();
         let answer = match self.setup.bookies.connection(&member.bookie) {
             Ok(connection) => {
-                connection.write(request).map(move |reply| (index, ask, reply)).boxed()
+                connection.write(request).map(move |reply| (member, ask, reply)).boxed()
             }
-            Err(lost) => std::future::ready((index, ask, Err(lost))).boxed(),
+            Err(lost) => std::future::ready((member, ask, Err(lost))).boxed(),
         };
         self.answers.push(answer);
     }
 
-    fn on_tick(&mut self) {
-        let now = Instant::now();
-        self.tell_lac(now);
-        for index in 0..self.watchdogs.len() {
-            if self.is_overdue(index, now) {
-                let member = self.core.positions()[index].member.clone();
-                let effects = self.core.step(Event::GiveUp { member });
-                self.carry_out(effects);
-            }
-        }
-        self.report_health();
-        self.close_when_drained();
-    }
-
-    /// LAC travels with entries; when there are none it is told on its own (2.4).
-    fn tell_lac(&mut self, now: Instant) {
-        let lac = self.core.lac();
-        if lac == self.told_lac || now - self.sent_at < self.setup.config.idle_lac {
-            return;
-        }
-        self.told_lac = lac;
+    /// Sends to each position that streams.
+    fn send_to_live(&mut self, op: &WriteOp) {
         for index in 0..self.watchdogs.len() {
             if self.core.positions()[index].link == Link::Live {
-                let member = self.core.positions()[index].member.clone();
-                let request = self.request(index, WriteOp::AdvanceLac(lac));
-                self.send(index, &member, Ask::Lac, request);
-            }
-        }
-    }
-
-    /// Away beyond the grace, or answering and not moving, by itself or behind the others (2.6).
-    fn is_overdue(&mut self, index: usize, now: Instant) -> bool {
-        let config = &self.setup.config;
-        let position = &self.core.positions()[index];
-        let watchdog = &mut self.watchdogs[index];
-        if position.link == Link::Absent {
-            return false;
-        }
-        if position.acked > watchdog.acked || position.acked >= self.core.lap() {
-            watchdog.acked = position.acked;
-            watchdog.moved_at = now;
-        }
-        if let Some(since) = watchdog.away_since
-            && !watchdog.refuses
-        {
-            return now - since >= config.reconnect_grace;
-        }
-        let limit =
-            if position.acked < self.core.lac() { config.lag_limit } else { config.add_timeout };
-        now - watchdog.moved_at >= limit
-    }
-
-    fn close_when_drained(&mut self) {
-        let Some((deadline, _)) = &self.draining else { return };
-        let drained = self.core.lac() == self.core.lap();
-        if (drained || Instant::now() >= *deadline) && self.core.phase() == Phase::Running {
-            let effects = self.core.step(Event::Close);
-            self.carry_out(effects);
-        }
-    }
-
-    fn commit_close(&mut self, last: EntryId) {
-        let Some((_, close)) = self.draining.take() else { return };
-        let plan = ClosePlan {
-            meta: self.setup.meta.clone(),
-            version: self.setup.version,
-            last,
-            totals: self.flight.confirmed(),
-            op: self.setup.random.next_u128(),
-        };
-        let with = (close.with)(&plan.closed(&self.setup.meta));
-        let store = Arc::clone(&self.setup.store);
-        let commit = async move { plan.commit(&*store, &with).await }.boxed();
-        self.closing = Some((commit, close.done));
-    }
-
-    fn on_closed(&mut self, result: Result<LedgerMeta, CloseError>) {
-        let Some((_, done)) = self.closing.take() else { return };
-        let event = if result.is_ok() { Event::CloseCommitted } else { Event::CloseLost };
-        let effects = self.core.step(event);
-        self.carry_out(effects);
-        if let Ok(closed) = &result {
-            self.tell_closed(closed);
-        }
-        let _gone = done.send(result);
-    }
-
-    /// Best effort: lets bookies finish the ledger.
-    fn tell_closed(&mut self, closed: &LedgerMeta) {
-        let Some(last) = closed.last_entry else { return };
-        for index in 0..self.watchdogs.len() {
-            if self.core.positions()[index].link == Link::Live {
-                let member = self.core.positions()[index].member.clone();
-                let request = self.request(index, WriteOp::Closed(last));
-                self.send(index, &member, Ask::Lac, request);
+                self.send(index, Ask::Lac, op.clone());
             }
         }
     }
@@ -480,7 +390,7 @@ impl Task {
 fn refuse(command: Command) {
     match command {
         Command::Append(append) => {
-            let _gone = append.done.send(crate::core::writer::Outcome::NotWritten);
+            let _gone = append.done.send(Outcome::NotWritten);
         }
         Command::Close(close) => {
             let _gone = close.done.send(Err(CloseError::Lost));

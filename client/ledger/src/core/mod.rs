@@ -3,9 +3,11 @@
 //!
 //! * [`quorum`]: the arithmetic of coverage (protocol 0).
 //! * [`writer`]: one writer of one open ledger (protocol 2).
+//! * [`commit`]: how a writer changes its ledger's metadata (protocol 1.4).
 //! * [`recovery`]: one recoverer of one ledger (protocol 4).
 //! * [`mutation`]: rules that a test breaks on purpose.
 
+pub mod commit;
 pub mod mutation;
 pub mod quorum;
 pub mod recovery;

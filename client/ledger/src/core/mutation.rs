@@ -6,6 +6,8 @@
 pub enum Mutation {
     /// S3: be content with one seal reply less than coverage needs.
     SealWithOneLess,
+    /// W6: let entries complete while a change of the ensemble is being committed.
+    CompleteWhileChanging,
 }
 
 /// The rules that are broken; none in production.

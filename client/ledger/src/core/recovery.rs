@@ -15,19 +15,9 @@ use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
 use geminga_proto::bookie::{Class, Code, WriteReply};
 use geminga_proto::ids::{EntryId, Member, SealEpoch};
 
+pub use super::commit::CasResult;
 use super::mutation::{Mutation, Mutations};
 use super::quorum;
-
-/// How a compare-and-swap ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CasResult {
-    /// It took place, at this version.
-    Applied(Version),
-    /// The version had changed.
-    Lost,
-    /// Nobody knows (M9).
-    Unknown,
-}
 
 /// What happens to a recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

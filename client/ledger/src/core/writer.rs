@@ -1,49 +1,37 @@
-//! One writer of one open ledger: ids, acks, LAC, dead positions and the close (protocol 2), as a pure state
+//! One writer of one open ledger: ids, acks, LAC, the change of the ensemble and the close (protocol 2), as a pure state
 //! machine. Entry bytes stay with the task around it; here are only numbers.
 //!
 //! ```text
-//!   released <= min(acked) <= … <= lac <= lap           lac: completed in order (W3); lap: last id assigned
-//!   per position: acked <= sent <= lap
+//!   released <= … <= lac <= lap           lac: completed in order (W3); lap: last id assigned
+//!   per position: sent <= lap             first - 1 <= sent
 //! ```
 //!
-//! Phases: `Running` until a close is asked for (`Closing`: nothing completes any more, whatever arrives) or a verdict
-//! comes (`Dead`). There is no ensemble change: a position that stays away is marked *Absent* while at least `Qa`
-//! others are healthy, and is neither sent to nor counted until the next ledger (2.5 step 0).
+//! Phases: `Running`; `Changing` while a change of the ensemble is in the metadata or not, nobody knows (nothing completes:
+//! W6); `Closing` once a close is asked for (nothing completes any more, whatever arrives); `Dead` after a verdict.
+//! Completion is judged against the ensemble of the last fragment only, and every acknowledged entry lies below it or
+//! completed on it (W8). What failed and is not replaced is *Absent* while at least `Qa` others are healthy (2.5 step 0).
+//!
+//! * [`position`]: one member's progress. [`change`]: failures and the change of the ensemble.
 
-use geminga_proto::bookie::{Class, Code, WriteReply};
+mod change;
+mod event;
+mod position;
+
+use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::{EntryId, Member};
 
-use super::quorum;
-
-/// Whether a position takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Link {
-    /// `Hello` was asked for; nothing is sent until it is answered.
-    Connecting,
-    /// Entries are streamed.
-    Live,
-    /// Left out for the rest of this ledger; its earlier acks still count, they are durable copies.
-    Absent,
-}
-
-/// One member's progress.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// Who (W4: acks count only for exactly this disk-life).
-    pub member: Member,
-    /// Whether it takes part.
-    pub link: Link,
-    /// Highest entry sent since the last `Hello`.
-    pub sent: EntryId,
-    /// Highest entry known durable there.
-    pub acked: EntryId,
-}
+use self::change::Change;
+pub use self::event::{Effect, Event, Outcome, Search};
+pub use self::position::{Link, Position};
+use super::mutation::Mutations;
 
 /// Where the writer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Accepts entries.
     Running,
+    /// Accepts entries; a change of the ensemble is being committed, and nothing completes (2.5).
+    Changing,
     /// The close is being committed; nothing completes (2.9).
     Closing,
     /// Closed at its LAC by this writer.
@@ -52,115 +40,10 @@ pub enum Phase {
     Dead,
 }
 
-/// What an entry came to (2.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// On stable storage on Qa bookies.
-    Acked,
-    /// Certainly not written.
-    NotWritten,
-    /// Only the closed ledger tells (W9).
-    Unknown,
-}
-
-/// What happens to a writer. Positions are named with their member, so that a reply meant for a former
-/// member is not counted (W4).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// `Hello` was answered.
-    Opened {
-        /// By whom.
-        member: Member,
-        /// Durable there.
-        durable_tail: EntryId,
-        /// Accepted there.
-        staged_tail: EntryId,
-    },
-    /// An add was acknowledged, cumulatively (W1).
-    Acked {
-        /// By whom.
-        member: Member,
-        /// Durable there.
-        durable_tail: EntryId,
-    },
-    /// A bookie saw a gap.
-    OutOfOrder {
-        /// Who.
-        member: Member,
-        /// What it has.
-        staged_tail: EntryId,
-    },
-    /// The connection broke, or an answer counted as nothing.
-    Disconnected {
-        /// To whom.
-        member: Member,
-    },
-    /// A position has been away beyond the grace, or is too slow (2.5).
-    GiveUp {
-        /// Who.
-        member: Member,
-    },
-    /// A bookie says that this writer has lost its role.
-    Verdict,
-    /// The owner wants the ledger closed at its LAC.
-    Close,
-    /// The close was committed with this writer's end.
-    CloseCommitted,
-    /// The close was lost to a recoverer or a deletion.
-    CloseLost,
-}
-
-impl Event {
-    /// What a reply to `Hello` means.
-    pub fn from_hello(member: Member, reply: &WriteReply) -> Self {
-        match reply.code.class() {
-            Class::Positive => Self::Opened {
-                member,
-                durable_tail: reply.durable_tail,
-                staged_tail: reply.staged_tail,
-            },
-            Class::Verdict => Self::Verdict,
-            Class::Negative | Class::Unknown => Self::Disconnected { member },
-        }
+impl Phase {
+    fn takes_entries(self) -> bool {
+        matches!(self, Self::Running | Self::Changing)
     }
-
-    /// What a reply to an add means. Only `Ok` acknowledges.
-    pub fn from_add(member: Member, reply: &WriteReply) -> Self {
-        match (reply.code, reply.code.class()) {
-            (Code::OutOfOrder, _) => Self::OutOfOrder { member, staged_tail: reply.staged_tail },
-            (_, Class::Positive) => Self::Acked { member, durable_tail: reply.durable_tail },
-            (_, Class::Verdict) => Self::Verdict,
-            (_, Class::Negative | Class::Unknown) => Self::Disconnected { member },
-        }
-    }
-}
-
-/// What the task must do, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Ask the position for its tail.
-    Hello(usize),
-    /// Send these entries, both ends included.
-    Send {
-        /// To which position.
-        position: usize,
-        /// First entry.
-        first: EntryId,
-        /// Last entry.
-        last: EntryId,
-    },
-    /// Everything up to here is acknowledged: tell the callers, in id order (W3).
-    Commit(EntryId),
-    /// The bytes up to here are needed no more.
-    Release(EntryId),
-    /// Commit `OPEN → CLOSED(last)`.
-    CommitClose(EntryId),
-    /// Every entry above the LAC ended so.
-    Fail(Outcome),
-    /// A position was left out: the owner should roll when the member is back.
-    LeftOut(usize),
-    /// Fewer than Qa positions are healthy: the owner should close and roll onto others (2.9).
-    QuorumLost,
 }
 
 /// A refusal to take an entry.
@@ -171,33 +54,50 @@ pub struct NotRunning;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Writer {
     qa: u8,
-    first: EntryId,
+    mutations: Mutations,
     phase: Phase,
+    /// First entry of the last fragment.
+    first: EntryId,
+    /// How many fragments the ledger has.
+    fragments: usize,
     lap: EntryId,
     lac: EntryId,
     released: EntryId,
     positions: Vec<Position>,
+    /// Replacements are being looked for.
+    searching: bool,
+    /// What is being committed, while `Changing`.
+    change: Option<Change>,
+    /// A close waits for the change before it.
+    close_asked: bool,
+    /// What the owner was told, and has not to be told again.
+    quorum_lost: bool,
+    roll_asked: bool,
 }
 
 impl Writer {
-    /// The writer of a fragment that starts at `first` and holds nothing yet, and the effects that open it.
-    pub fn new(qa: u8, first: EntryId, ensemble: &[Member]) -> (Self, Vec<Effect>) {
-        let position = |member: &Member| Position {
-            member: member.clone(),
-            link: Link::Connecting,
-            sent: first.prev(),
-            acked: first.prev(),
-        };
+    /// The writer of an open ledger whose last fragment holds nothing yet, and the effects that open it.
+    pub fn new(meta: &LedgerMeta, mutations: Mutations) -> (Self, Vec<Effect>) {
+        let fragment = meta.last_fragment();
+        let first = fragment.first_entry;
+        let position = |member: &Member| Position::new(member.clone(), first);
         let writer = Self {
-            qa,
-            first,
+            qa: meta.qa,
+            mutations,
             phase: Phase::Running,
+            first,
+            fragments: meta.fragments.len(),
             lap: first.prev(),
             lac: first.prev(),
             released: first.prev(),
-            positions: ensemble.iter().map(position).collect(),
+            positions: fragment.ensemble.iter().map(position).collect(),
+            searching: false,
+            change: None,
+            close_asked: false,
+            quorum_lost: false,
+            roll_asked: false,
         };
-        let effects = (0..ensemble.len()).map(Effect::Hello).collect();
+        let effects = (0..fragment.ensemble.len()).map(Effect::Hello).collect();
         (writer, effects)
     }
 
@@ -211,6 +111,11 @@ impl Writer {
         self.lac
     }
 
+    /// First entry of the last fragment, which every request names.
+    pub fn fragment_first(&self) -> EntryId {
+        self.first
+    }
+
     /// Where the writer stands.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -221,12 +126,33 @@ impl Writer {
         &self.positions
     }
 
+    /// The positions that somebody else should take.
+    pub fn missing(&self) -> Vec<usize> {
+        let missing = self.positions.iter().enumerate().filter(|(_, p)| p.is_missing());
+        missing.map(|(index, _)| index).collect()
+    }
+
+    /// Whether fewer than Qa positions are healthy and others do not help.
+    pub fn is_quorum_lost(&self) -> bool {
+        self.quorum_lost
+    }
+
+    /// Whether the owner was asked to roll.
+    pub fn is_roll_asked(&self) -> bool {
+        self.roll_asked
+    }
+
+    /// The position that this disk-life holds.
+    pub fn index_of(&self, member: &Member) -> Option<usize> {
+        self.positions.iter().position(|p| p.member == *member)
+    }
+
     /// Assigns the next id (call order = id order) and says to whom it is sent.
     ///
     /// # Errors
     /// [`NotRunning`] after a close or a verdict.
     pub fn append(&mut self) -> Result<(EntryId, Vec<Effect>), NotRunning> {
-        if self.phase != Phase::Running {
+        if !self.phase.takes_entries() || self.close_asked {
             return Err(NotRunning);
         }
         self.lap = self.lap.next();
@@ -252,27 +178,18 @@ impl Writer {
             }
             Event::Disconnected { member } => self.disconnected(&member, &mut effects),
             Event::GiveUp { member } => self.give_up(&member, &mut effects),
-            Event::Verdict => self.die(&mut effects),
-            Event::Close => {
-                if self.phase == Phase::Running {
-                    // From here on no entry completes: the end that is being committed is this LAC (I3).
-                    self.phase = Phase::Closing;
-                    effects.push(Effect::CommitClose(self.lac));
-                }
-            }
-            Event::CloseCommitted => {
-                if self.phase == Phase::Closing {
-                    self.phase = Phase::Closed;
-                    effects.push(Effect::Fail(Outcome::NotWritten));
-                }
-            }
-            Event::CloseLost => self.die(&mut effects),
+            Event::Verdict { member } => self.verdict(&member, &mut effects),
+            Event::Searched(search) => self.searched(search, &mut effects),
+            Event::SearchAgain => self.look_for_others(&mut effects),
+            Event::Back { member } => self.back(&member, &mut effects),
+            Event::Changed => self.changed(&mut effects),
+            Event::NotChanged => self.not_changed(&mut effects),
+            Event::Close if self.phase == Phase::Changing => self.close_asked = true,
+            Event::Close => self.close(&mut effects),
+            Event::CloseCommitted => self.closed(&mut effects),
+            Event::Deposed => self.die(&mut effects),
         }
         effects
-    }
-
-    fn index_of(&self, member: &Member) -> Option<usize> {
-        self.positions.iter().position(|p| p.member == *member)
     }
 
     fn opened(
@@ -283,92 +200,113 @@ impl Writer {
         effects: &mut Vec<Effect>,
     ) {
         let Some(index) = self.index_of(member) else { return };
+        let floor = self.first.prev();
         let position = &mut self.positions[index];
         if position.link != Link::Connecting {
             return;
         }
-        if staged > self.lap || staged < position.acked {
-            // More than was ever assigned, or less than was acknowledged: not the log this writer knows, so what it
-            // acknowledged beyond what it has is no durable copy.
-            position.acked = position.acked.min(durable);
-            self.leave_out(index, effects);
+        let staged_here = staged.max(floor);
+        if staged > self.lap || staged_here < position.acked {
+            self.distrust(index, durable, effects);
             return;
         }
         position.link = Link::Live;
-        position.sent = staged;
+        position.sent = staged_here;
+        // The stream before this one is over, and with it what was under way for a fragment that has ended.
+        self.mark_debt(index, effects);
         // Nothing is durable that was not accepted, whatever a bookie says.
-        position.acked = position.acked.max(durable.min(staged));
+        self.progress(index, durable.min(staged).max(floor), effects);
         self.send_rest(index, effects);
-        self.complete(effects);
     }
 
     fn acked(&mut self, member: &Member, durable: EntryId, effects: &mut Vec<Effect>) {
         let Some(index) = self.index_of(member) else { return };
+        self.progress(index, durable.min(self.lap), effects);
+    }
+
+    /// A position has everything up to `tail`. That is the proof that it takes data; where nothing is left to take there is
+    /// nothing to prove. While others are being looked for, they are to come all the same: slow is not stuck.
+    fn progress(&mut self, index: usize, tail: EntryId, effects: &mut Vec<Effect>) {
+        let settled = self.phase == Phase::Running && !self.searching;
         let position = &mut self.positions[index];
-        position.acked = position.acked.max(durable.min(self.lap));
+        let proven = tail > position.acked || tail >= self.lap;
+        position.acked = position.acked.max(tail);
         position.sent = position.sent.max(position.acked);
+        position.owes &= position.acked < self.first.prev();
+        position.failed &= !(proven && settled);
+        self.find_quorum();
         self.complete(effects);
     }
 
     fn rewind(&mut self, member: &Member, staged: EntryId, effects: &mut Vec<Effect>) {
         let Some(index) = self.index_of(member) else { return };
+        let floor = self.first.prev();
         let position = &mut self.positions[index];
         if position.link != Link::Live || staged >= position.sent {
             return;
         }
-        if staged < position.acked {
-            position.acked = staged;
-            self.leave_out(index, effects);
+        let staged_here = staged.max(floor);
+        if staged_here < position.acked {
+            self.distrust(index, staged, effects);
             return;
         }
-        position.sent = staged;
+        position.sent = staged_here;
+        if staged < floor {
+            self.mark_debt(index, effects);
+        }
         self.send_rest(index, effects);
+    }
+
+    /// A member has more than was ever assigned, or less than it acknowledged: not the log that this writer knows, so what it
+    /// acknowledged beyond what it has is no durable copy.
+    fn distrust(&mut self, index: usize, durable: EntryId, effects: &mut Vec<Effect>) {
+        let position = &mut self.positions[index];
+        position.link = Link::Connecting;
+        position.acked = position.acked.min(durable.max(self.first.prev()));
+        let member = position.member.clone();
+        self.give_up(&member, effects);
     }
 
     fn disconnected(&mut self, member: &Member, effects: &mut Vec<Effect>) {
         let Some(index) = self.index_of(member) else { return };
         let position = &mut self.positions[index];
-        if position.link == Link::Absent || self.phase != Phase::Running {
+        if position.link == Link::Absent || !self.phase.takes_entries() {
             return;
         }
         position.link = Link::Connecting;
         effects.push(Effect::Hello(index));
-        if self.healthy() < usize::from(self.qa) {
-            effects.push(Effect::QuorumLost);
-        }
-    }
-
-    /// 2.5 step 0: left out only while Qa others are healthy; otherwise its buffer is kept and it may resume.
-    fn give_up(&mut self, member: &Member, effects: &mut Vec<Effect>) {
-        let Some(index) = self.index_of(member) else { return };
-        if self.phase != Phase::Running || self.positions[index].link == Link::Absent {
-            return;
-        }
-        let healthy =
-            self.positions.iter().enumerate().filter(|(i, p)| *i != index && p.link == Link::Live);
-        if quorum::acknowledged(self.qa, healthy.count()) {
-            self.leave_out(index, effects);
-        } else {
-            effects.push(Effect::QuorumLost);
-        }
-    }
-
-    fn leave_out(&mut self, index: usize, effects: &mut Vec<Effect>) {
-        self.positions[index].link = Link::Absent;
-        effects.push(Effect::LeftOut(index));
-        self.release(effects);
-        if self.healthy() < usize::from(self.qa) {
-            effects.push(Effect::QuorumLost);
-        }
     }
 
     fn healthy(&self) -> usize {
-        self.positions.iter().filter(|p| p.link == Link::Live).count()
+        self.positions.iter().filter(|p| p.is_healthy()).count()
+    }
+
+    /// From here on no entry completes: the end that is being committed is this LAC (I3).
+    fn close(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Closing;
+            effects.push(Effect::CommitClose(self.lac));
+        }
+    }
+
+    fn closed(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Closing {
+            return;
+        }
+        self.phase = Phase::Closed;
+        effects.push(Effect::Fail(Outcome::NotWritten));
+        let lacks = |p: &&Position| p.owes || (p.link != Link::Live && p.acked < self.lac);
+        let lacking = self.positions.iter().filter(lacks);
+        let lacking: Vec<Member> = lacking.map(|p| p.member.clone()).collect();
+        if !lacking.is_empty() {
+            effects.push(Effect::MarkUnder(lacking));
+        }
     }
 
     fn die(&mut self, effects: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::Running | Phase::Closing) {
+        if self.phase.takes_entries() || self.phase == Phase::Closing {
             self.phase = Phase::Dead;
+            (self.searching, self.change) = (false, None);
             effects.push(Effect::Fail(Outcome::Unknown));
         }
     }
@@ -377,7 +315,7 @@ impl Writer {
     fn send_rest(&mut self, index: usize, effects: &mut Vec<Effect>) {
         let lap = self.lap;
         let position = &mut self.positions[index];
-        if position.link != Link::Live || self.phase != Phase::Running || position.sent >= lap {
+        if position.link != Link::Live || !self.phase.takes_entries() || position.sent >= lap {
             return;
         }
         effects.push(Effect::Send { position: index, first: position.sent.next(), last: lap });
@@ -386,7 +324,7 @@ impl Writer {
 
     /// W2, W3: the LAC is the Qa-th highest ack, since acks are cumulative; it moves only while `Running`.
     fn complete(&mut self, effects: &mut Vec<Effect>) {
-        if self.phase == Phase::Running {
+        if !self.is_frozen() {
             let mut acked: Vec<EntryId> = self.positions.iter().map(|p| p.acked).collect();
             acked.sort_unstable_by(|a, b| b.cmp(a));
             let confirmed = acked[usize::from(self.qa) - 1];

@@ -496,7 +496,8 @@ impl Core {
             return Some(Reason::Idle);
         }
         let degraded = self.health == Health::Degraded || open.degraded;
-        let go = degraded && !self.restore_cooling && self.live >= self.policy.write_quorum;
+        let restore = degraded && self.live >= self.policy.write_quorum;
+        let go = !self.restore_cooling && (restore || self.health == Health::Roll);
         go.then_some(Reason::Copies)
     }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{Bookies, Health, Writer};
+use geminga_metastore::record::LedgerMeta;
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
 use geminga_proto::payload::Payload;
@@ -74,6 +75,8 @@ struct Current {
     ledger: LedgerId,
     /// `None` while a step has it.
     writer: Option<Box<Writer>>,
+    /// Readers of the ledger ask its present members.
+    meta: watch::Receiver<Arc<LedgerMeta>>,
     lac: watch::Receiver<EntryId>,
     health: watch::Receiver<Health>,
     /// The writer's task is gone: there is nothing more to follow.

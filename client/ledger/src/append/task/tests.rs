@@ -1,20 +1,25 @@
 //! The task on bookies that answer after a while, by paused time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use geminga_metastore::MemoryStore;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState, LiveBookie};
-use geminga_proto::bookie::{Code, QueryReply, QueryRequest};
+use geminga_metastore::record::{
+    Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Under, UnderReason,
+};
+use geminga_metastore::{
+    Error, LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream, keys,
+};
+use geminga_proto::bookie::{QueryReply, QueryRequest};
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
-use geminga_proto::ids::{BookieId, Incarnation, LedgerId};
-use geminga_runtime::SeededRandom;
+use geminga_proto::ids::{Incarnation, LedgerId};
+use geminga_runtime::{SeededRandom, SystemClock};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::append::AppendRefused;
 use crate::connection::BookieConnection;
-use crate::core::writer::Outcome;
 
 /// How long a bookie takes for an answer.
 const ANSWER: Duration = Duration::from_millis(5);
@@ -23,6 +28,8 @@ const ANSWER: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 struct Slow {
     tail: Mutex<EntryId>,
+    /// How long it takes for an answer, where that is longer than [`ANSWER`].
+    takes: Mutex<Duration>,
     stuck: watch::Sender<bool>,
     /// What adds are refused with.
     refuses: Mutex<Option<Code>>,
@@ -40,6 +47,7 @@ impl BookieConnection for Slow {
             return tokio::time::sleep(ANSWER).map(|()| Ok(reply)).boxed();
         }
         let mut tail = self.tail.lock();
+        *tail = (*tail).max(request.scope.fragment_first.prev());
         if let WriteOp::Add { first, entries, .. } = &request.op {
             *tail = EntryId(first.0 + i64::try_from(entries.len()).unwrap() - 1);
         }
@@ -50,8 +58,9 @@ impl BookieConnection for Slow {
             ..WriteReply::refusal(Code::Ok, "")
         };
         let mut stuck = self.stuck.subscribe();
+        let takes = ANSWER.max(*self.takes.lock());
         let answer = async move {
-            tokio::time::sleep(ANSWER).await;
+            tokio::time::sleep(takes).await;
             let _ended = stuck.wait_for(|stuck| !stuck).await.is_err();
             Ok(reply)
         };
@@ -63,19 +72,21 @@ impl BookieConnection for Slow {
     }
 }
 
+/// Bookies 1 to 5, of which some are registered.
 #[derive(Debug)]
-struct Three {
+struct Five {
     bookies: BTreeMap<BookieId, Arc<Slow>>,
+    live: Mutex<Vec<LiveBookie>>,
     changed: watch::Sender<u64>,
 }
 
-impl Bookies for Three {
+impl Bookies for Five {
     fn connection(&self, bookie: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost> {
         Ok(Arc::<Slow>::clone(&self.bookies[bookie]))
     }
 
     fn live(&self) -> Vec<LiveBookie> {
-        Vec::new()
+        self.live.lock().clone()
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -83,16 +94,102 @@ impl Bookies for Three {
     }
 }
 
+impl Five {
+    fn get(&self, number: u64) -> &Slow {
+        &self.bookies[&member(number).bookie]
+    }
+
+    /// Bookies 1 to 3 stop answering, or go on.
+    fn stick(&self, stuck: bool) {
+        for number in 1..=3 {
+            self.get(number).stuck.send_replace(stuck);
+        }
+    }
+
+    fn register(&self, number: u64, lease: i64) {
+        let disk = LiveDisk {
+            incarnation: Incarnation(number),
+            writable: true,
+            free_bytes: 1,
+            total_bytes: 1,
+        };
+        let bookie = LiveBookie {
+            id: member(number).bookie,
+            address: String::new(),
+            http_address: String::new(),
+            zone: String::new(),
+            rack: String::new(),
+            disks: vec![disk],
+            lease: LeaseId(lease),
+            started_ms: 0,
+        };
+        let mut live = self.live.lock();
+        live.retain(|other| other.id != bookie.id);
+        live.push(bookie);
+        drop(live);
+        self.changed.send_modify(|version| *version += 1);
+    }
+}
+
+/// A store in memory that can be away, or lose what it answers to the next transaction.
+#[derive(Debug, Default)]
+struct Moody {
+    store: MemoryStore,
+    hangs: AtomicBool,
+    loses_reply: AtomicBool,
+    refuses: AtomicBool,
+}
+
+#[async_trait]
+impl MetaStore for Moody {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.store.get(key).await
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.store.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable("on purpose".to_owned()));
+        }
+        let done = self.store.txn(txn).await;
+        if self.loses_reply.swap(false, Ordering::Relaxed) {
+            return Err(Error::Unknown("on purpose".to_owned()));
+        }
+        done
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.store.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.store.grant_lease(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.revoke_lease(lease).await
+    }
+}
+
 fn member(number: u64) -> Member {
     Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
 }
 
-fn start_on_three(tasks: &Tasks) -> (Writer, Arc<Three>) {
-    let slow = || Arc::new(Slow { tail: Mutex::new(EntryId::NONE), ..Slow::default() });
-    let bookies = (1..=3).map(|n| (member(n).bookie, slow())).collect();
-    let bookies = Arc::new(Three { bookies, changed: watch::Sender::new(0) });
-    let meta = LedgerMeta {
-        id: LedgerId(7),
+const LEDGER: LedgerId = LedgerId(7);
+
+fn meta() -> LedgerMeta {
+    LedgerMeta {
+        id: LEDGER,
         state: LedgerState::Open,
         seal_epoch: SealEpoch(0),
         qw: 3,
@@ -112,121 +209,339 @@ fn start_on_three(tasks: &Tasks) -> (Writer, Arc<Three>) {
         created_ms: 0,
         owner: String::new(),
         degraded: false,
-    };
-    let setup = Setup {
-        cluster: ClusterUuid::from_random(1),
-        meta,
-        version: Version(1),
-        store: Arc::new(MemoryStore::new()),
-        bookies: Arc::<Three>::clone(&bookies),
-        random: Arc::new(SeededRandom::new(1)),
-        config: Config::default(),
-    };
-    (start(tasks, setup), bookies)
+    }
 }
 
-async fn append(writer: &mut Writer) -> Outcome {
-    let attributes = Attributes {
+/// Everything around a writer.
+struct Rig {
+    _tasks: Tasks,
+    bookies: Arc<Five>,
+    store: Arc<Moody>,
+    writer: Writer,
+}
+
+impl Rig {
+    /// A ledger on bookies 1 to 3; `live` bookies are registered.
+    async fn start(live: u64) -> Self {
+        let config = Config::default();
+        let outstanding = Arc::new(Semaphore::new(config.total_outstanding_bytes));
+        Self::start_with(live, config, outstanding).await
+    }
+
+    async fn start_with(live: u64, config: Config, outstanding: Arc<Semaphore>) -> Self {
+        let tasks = Tasks::new("test");
+        let slow = || Arc::new(Slow { tail: Mutex::new(EntryId::NONE), ..Slow::default() });
+        let bookies = Arc::new(Five {
+            bookies: (1..=5).map(|n| (member(n).bookie, slow())).collect(),
+            live: Mutex::default(),
+            changed: watch::Sender::new(0),
+        });
+        (1..=live).for_each(|number| bookies.register(number, 1));
+        let store = Arc::new(Moody::default());
+        let meta = meta();
+        let version = store.put_if(&keys::ledger(LEDGER), None, meta.encode()).await.unwrap();
+        let setup = Setup {
+            cluster: ClusterUuid::from_random(1),
+            meta,
+            version: version.unwrap(),
+            store: Arc::<Moody>::clone(&store),
+            bookies: Arc::<Five>::clone(&bookies),
+            random: Arc::new(SeededRandom::new(1)),
+            clock: Arc::new(SystemClock),
+            quarantine: Arc::new(Quarantine::new(100, Duration::from_secs(60))),
+            outstanding,
+            config,
+        };
+        Self { writer: start(&tasks, setup), _tasks: tasks, bookies, store }
+    }
+
+    /// Whether the health becomes that within the time. What `wait_for` gives locks the health, so it is not kept.
+    async fn becomes(&self, wanted: Health, within: Duration) -> bool {
+        let mut health = self.writer.health();
+        let wait = async { health.wait_for(|health| *health == wanted).await.is_ok() };
+        tokio::time::timeout(within, wait).await == Ok(true)
+    }
+
+    async fn stored(&self) -> LedgerMeta {
+        let found = self.store.store.get(&keys::ledger(LEDGER)).await.unwrap().unwrap();
+        LedgerMeta::decode(LEDGER, &found.value).unwrap()
+    }
+
+    async fn mark(&self) -> Option<Under> {
+        let found = self.store.store.get(&keys::under(LEDGER)).await.unwrap()?;
+        Some(Under::decode(LEDGER, &found.value).unwrap())
+    }
+
+    /// Waits until the ensemble has changed so often.
+    async fn fragments(&self, count: usize) -> Arc<LedgerMeta> {
+        let mut meta = self.writer.meta_watch();
+        let changed =
+            async { Arc::clone(&*meta.wait_for(|m| m.fragments.len() == count).await.unwrap()) };
+        tokio::time::timeout(Duration::from_secs(60), changed).await.expect("the ensemble changes")
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn attributes() -> Attributes {
+    Attributes {
         kind: Kind::Batches,
         first_offset: 0,
         offset_count: 1,
         max_timestamp: 0,
         running_max_timestamp: 0,
         last_snapshot_entry: NO_SNAPSHOT,
-    };
-    let payload = Bytes::from_static(b"x").into();
-    let (_, _, outcome) = writer.append(attributes, &payload).unwrap();
-    outcome.await
+    }
+}
+
+fn submit(writer: &mut Writer) -> (EntryId, impl Future<Output = Outcome> + use<>) {
+    let (entry, _, outcome) =
+        writer.append(attributes(), &Bytes::from_static(b"x").into()).unwrap();
+    (entry, outcome)
+}
+
+async fn append(writer: &mut Writer) -> Outcome {
+    submit(writer).1.await
 }
 
 /// Idleness is not slowness: a ledger that had nothing to do for an hour goes on with all its members.
 #[tokio::test(start_paused = true)]
 async fn a_pause_between_appends_costs_no_member() {
-    let tasks = Tasks::new("test");
-    let (mut writer, _bookies) = start_on_three(&tasks);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let mut rig = Rig::start(5).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
     tokio::time::sleep(Duration::from_secs(3600)).await;
     for _ in 0..3 {
-        assert_eq!(append(&mut writer).await, Outcome::Acked);
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(*writer.health().borrow(), Health::Healthy);
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+    assert_eq!(rig.stored().await, meta());
 }
 
-/// 2.6: a member that is connected and does not move is left out, while the others acknowledge.
+/// 2.6: a member that is connected and does not move is left out, while the others acknowledge; there is no spare.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_hangs_is_left_out_in_time() {
-    let tasks = Tasks::new("test");
-    let (mut writer, bookies) = start_on_three(&tasks);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    bookies.bookies[&member(2).bookie].stuck.send_replace(true);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    assert_eq!(*writer.health().borrow(), Health::Healthy);
-    let mut health = writer.health();
-    let wait = health.wait_for(|health| *health == Health::Degraded);
-    let left_out = tokio::time::timeout(Duration::from_secs(10), wait).await;
-    assert!(left_out.is_ok(), "it hangs and is waited for");
-    drop(left_out);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
+    rig.bookies.get(2).stuck.send_replace(true);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+    assert!(rig.becomes(Health::Degraded, 10 * SECOND).await, "it hangs and is waited for");
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
 }
 
 /// 2.5: a member whose disk is full says hello and takes nothing. The others go on without it, at once.
 #[tokio::test(start_paused = true)]
 async fn a_read_only_member_is_left_out_at_once() {
-    let tasks = Tasks::new("test");
-    let (mut writer, bookies) = start_on_three(&tasks);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    *bookies.bookies[&member(3).bookie].refuses.lock() = Some(Code::ReadOnly);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    let mut health = writer.health();
-    let wait = health.wait_for(|health| *health == Health::Degraded);
-    let left_out = tokio::time::timeout(Duration::from_millis(100), wait).await;
-    assert!(left_out.is_ok(), "it is asked again and again");
-    drop(left_out);
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert!(rig.becomes(Health::Degraded, SECOND / 10).await, "it is asked again and again");
     // One of the two that are left fills up, too: the owner must know, since nothing is acknowledged any more.
-    *bookies.bookies[&member(2).bookie].refuses.lock() = Some(Code::ReadOnly);
-    let second = Duration::from_secs(1);
-    // What `wait_for` gives locks the health, so it must not be kept.
-    let lost = async { health.wait_for(|health| *health == Health::QuorumLost).await.is_ok() };
-    let (lost, outcome) = tokio::join!(
-        tokio::time::timeout(second, lost),
-        tokio::time::timeout(second, append(&mut writer))
-    );
-    assert_eq!((lost, outcome.is_err()), (Ok(true), true));
+    *rig.bookies.get(2).refuses.lock() = Some(Code::ReadOnly);
+    let (_, outcome) = submit(&mut rig.writer);
+    assert!(rig.becomes(Health::QuorumLost, SECOND).await);
+    assert!(tokio::time::timeout(SECOND, outcome).await.is_err());
 }
 
 /// 2.6: connecting is no progress. A member that refuses entry after entry is left out in time, and is not asked in a
 /// loop meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_keeps_refusing_is_left_out_in_time() {
-    let tasks = Tasks::new("test");
-    let (mut writer, bookies) = start_on_three(&tasks);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    let refusing = &bookies.bookies[&member(3).bookie];
-    *refusing.refuses.lock() = Some(Code::Busy);
-    let before = refusing.asked.load(Ordering::Relaxed);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    let mut health = writer.health();
-    let wait = health.wait_for(|health| *health == Health::Degraded);
-    let left_out = tokio::time::timeout(Duration::from_secs(10), wait).await;
-    assert!(left_out.is_ok(), "it refuses and is waited for");
-    let asked = refusing.asked.load(Ordering::Relaxed) - before;
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::Busy);
+    let before = rig.bookies.get(3).asked.load(Ordering::Relaxed);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert!(rig.becomes(Health::Degraded, 10 * SECOND).await, "it refuses and is waited for");
+    let asked = rig.bookies.get(3).asked.load(Ordering::Relaxed) - before;
     assert!(asked < 50, "{asked} requests");
 }
 
 /// A refusal that passes costs no member.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_was_busy_goes_on() {
-    let tasks = Tasks::new("test");
-    let (mut writer, bookies) = start_on_three(&tasks);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    let busy = &bookies.bookies[&member(3).bookie];
-    *busy.refuses.lock() = Some(Code::Busy);
-    assert_eq!(append(&mut writer).await, Outcome::Acked);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    *busy.refuses.lock() = None;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(*busy.tail.lock(), EntryId(1));
-    assert_eq!(*writer.health().borrow(), Health::Healthy);
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::Busy);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(SECOND).await;
+    *rig.bookies.get(3).refuses.lock() = None;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(*rig.bookies.get(3).tail.lock(), EntryId(1));
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+}
+
+/// 2.5 as a whole: a spare takes the place, the store says so, the fragment that ended is marked, and nobody was told to
+/// roll.
+#[tokio::test(start_paused = true)]
+async fn a_spare_takes_the_place_of_a_member_that_hangs() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    rig.bookies.get(2).stuck.send_replace(true);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    let changed = rig.fragments(2).await;
+    assert_eq!(changed.fragments[1].first_entry, EntryId(2));
+    assert_eq!(changed.fragments[1].ensemble, [member(1), member(4), member(3)]);
+    assert_eq!(rig.stored().await, *changed);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(*rig.bookies.get(4).tail.lock(), EntryId(2), "it streams from the new fragment on");
+    let mark = rig.mark().await.expect("the fragment that ended is marked");
+    assert_eq!((mark.members, mark.reason), (vec![member(2)], UnderReason::Replaced));
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+    let closed = rig.writer.close(SECOND, |_| Txn::new()).await.unwrap();
+    assert_eq!((closed.fragments.len(), closed.last_entry), (2, Some(EntryId(2))));
+}
+
+/// What is pending is replayed to those that come, from the buffer.
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_is_replayed_to_both_that_come() {
+    let mut rig = Rig::start(5).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    for dead in [2, 3] {
+        rig.bookies.get(dead).stuck.send_replace(true);
+    }
+    let (_, first) = submit(&mut rig.writer);
+    let (_, second) = submit(&mut rig.writer);
+    let outcomes = async { (first.await, second.await) };
+    let outcomes = tokio::time::timeout(20 * SECOND, outcomes).await;
+    assert_eq!(outcomes, Ok((Outcome::Acked, Outcome::Acked)));
+    let meta = rig.stored().await;
+    assert_eq!(meta.fragments.len(), 2, "both in one change");
+    assert_eq!(meta.fragments[1].first_entry, EntryId(1));
+}
+
+/// M9, with the whole task: one fragment, although the reply was lost.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_reply_was_lost_is_made_once() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+    rig.store.loses_reply.store(true, Ordering::Relaxed);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    rig.fragments(2).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert_eq!(rig.stored().await.fragments.len(), 2);
+}
+
+/// Scenario 10 by the read before the change: who finds that the ledger is somebody else's acknowledges nothing more.
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_finds_itself_deposed_ends() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    for state in [LedgerState::InRecovery, LedgerState::Deleting] {
+        let mut taken = meta();
+        taken.state = state;
+        let found = rig.store.get(&keys::ledger(LEDGER)).await.unwrap().unwrap();
+        rig.store.put_if(&keys::ledger(LEDGER), Some(found.version), taken.encode()).await.unwrap();
+    }
+    rig.bookies.stick(true);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+    let (_, outcome) = submit(&mut rig.writer);
+    assert_eq!(outcome.await, Outcome::Unknown);
+    assert_eq!(*rig.writer.health().borrow(), Health::Dead);
+}
+
+/// 2.5 step 0: an outage of the metadata store stops no ledger that has Qa; what is missing is replaced afterwards.
+#[tokio::test(start_paused = true)]
+async fn scenario_42_without_metadata_the_ledger_goes_on_with_qa() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    for outage in [&rig.store.hangs, &rig.store.refuses] {
+        outage.store(true, Ordering::Relaxed);
+    }
+    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert!(rig.becomes(Health::Degraded, 5 * SECOND).await);
+    for _ in 0..10 {
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+        tokio::time::sleep(60 * SECOND).await;
+    }
+    // Back, but it refuses to write: nothing is frozen for it.
+    rig.store.hangs.store(false, Ordering::Relaxed);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    rig.store.refuses.store(false, Ordering::Relaxed);
+    assert_eq!(rig.fragments(2).await.fragments[1].ensemble, [member(1), member(2), member(4)]);
+    assert!(rig.becomes(Health::Healthy, SECOND).await);
+}
+
+/// The owner is asked to roll when a member that was left out has registered anew.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_registers_again_asks_for_a_roll() {
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert!(rig.becomes(Health::Degraded, SECOND).await);
+    assert!(!rig.becomes(Health::Roll, 30 * SECOND).await, "nothing has changed");
+    rig.bookies.register(3, 2);
+    assert!(rig.becomes(Health::Roll, 2 * SECOND).await);
+}
+
+/// 2.9: nobody answers; the owner learns it, and again that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_stuck_is_told_to_the_owner() {
+    let config = Config { add_timeout: Duration::from_secs(3600), ..Config::default() };
+    let outstanding = Arc::new(Semaphore::new(config.total_outstanding_bytes));
+    let mut rig = Rig::start_with(3, config, outstanding).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(60 * SECOND).await;
+    rig.bookies.stick(true);
+    let (_, outcome) = submit(&mut rig.writer);
+    assert!(!rig.becomes(Health::QuorumLost, 14 * SECOND).await);
+    assert!(rig.becomes(Health::QuorumLost, 2 * SECOND).await);
+    rig.bookies.stick(false);
+    assert_eq!(outcome.await, Outcome::Acked);
+    assert!(rig.becomes(Health::Healthy, SECOND).await);
+}
+
+/// 2.6: a member that moves, but falls behind by more than the limit, is replaced.
+#[tokio::test(start_paused = true)]
+async fn scenario_59_a_member_that_falls_behind_is_replaced() {
+    let mut rig = Rig::start(4).await;
+    *rig.bookies.get(3).takes.lock() = 900 * ANSWER;
+    for _ in 0..100 {
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    let meta = rig.fragments(2).await;
+    assert_eq!(meta.fragments[1].ensemble, [member(1), member(2), member(4)]);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+}
+
+/// A bookie that dies again and again costs no more changes than the limit: then the ledger is to be rolled.
+#[tokio::test(start_paused = true)]
+async fn an_ensemble_that_changes_too_often_is_rolled() {
+    let config = Config { max_changes: 1, ..Config::default() };
+    let outstanding = Arc::new(Semaphore::new(config.total_outstanding_bytes));
+    let mut rig = Rig::start_with(5, config, outstanding).await;
+    for full in [3, 2] {
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+        *rig.bookies.get(full).refuses.lock() = Some(Code::ReadOnly);
+    }
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert!(rig.becomes(Health::Roll, 10 * SECOND).await);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+}
+
+/// 2.6, scenario 60: what all ledgers hold together is bounded.
+#[tokio::test(start_paused = true)]
+async fn scenario_60_what_all_ledgers_hold_together_is_bounded() {
+    let outstanding = Arc::new(Semaphore::new(512));
+    let mut one = Rig::start_with(3, Config::default(), Arc::clone(&outstanding)).await;
+    let mut other = Rig::start_with(3, Config::default(), outstanding).await;
+    one.bookies.stick(true);
+    let (_, first) = submit(&mut one.writer);
+    let (_, second) = submit(&mut one.writer);
+    let refused = other.writer.append(attributes(), &Bytes::from_static(b"x").into());
+    assert_eq!(refused.err(), Some(AppendRefused::Full));
+    assert!(tokio::time::timeout(SECOND, other.writer.ready(1)).await.is_err());
+    one.bookies.stick(false);
+    assert_eq!((first.await, second.await), (Outcome::Acked, Outcome::Acked));
+    assert_eq!(tokio::time::timeout(SECOND, other.writer.ready(1)).await, Ok(Ok(())));
+    assert_eq!(append(&mut other.writer).await, Outcome::Acked);
 }

@@ -1,38 +1,62 @@
-use geminga_proto::ids::Incarnation;
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState};
+use geminga_proto::ids::{Incarnation, LedgerId, SealEpoch};
 
 use super::*;
 
-fn member(number: u64) -> Member {
+pub(super) fn member(number: u64) -> Member {
     Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
 }
 
+/// A new ledger on these members.
+pub(super) fn open(qa: u8, members: &[u64]) -> LedgerMeta {
+    let ensemble = members.iter().map(|n| member(*n)).collect();
+    LedgerMeta {
+        id: LedgerId(1),
+        state: LedgerState::Open,
+        seal_epoch: SealEpoch(0),
+        qw: u8::try_from(members.len()).unwrap(),
+        qa,
+        digest: Digest::Crc32c,
+        fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+        last_entry: None,
+        length: 0,
+        entries_crc: None,
+        close_kind: None,
+        recoverer: String::new(),
+        last_op: 1,
+        custom: Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    }
+}
+
 /// A writer of three members, two acks, all connected.
-fn connected() -> Writer {
-    let members = [member(1), member(2), member(3)];
-    let (mut writer, effects) = Writer::new(2, EntryId(0), &members);
+pub(super) fn connected() -> Writer {
+    let (mut writer, effects) = Writer::new(&open(2, &[1, 2, 3]), Mutations::default());
     assert_eq!(effects, [Effect::Hello(0), Effect::Hello(1), Effect::Hello(2)]);
-    for member in &members {
-        opened(&mut writer, member, -1);
+    for number in 1..=3 {
+        opened(&mut writer, number, -1);
     }
     writer
 }
 
-fn opened(writer: &mut Writer, member: &Member, tail: i64) -> Vec<Effect> {
+pub(super) fn opened(writer: &mut Writer, number: u64, tail: i64) -> Vec<Effect> {
     let (durable_tail, staged_tail) = (EntryId(tail), EntryId(tail));
-    writer.step(Event::Opened { member: member.clone(), durable_tail, staged_tail })
+    writer.step(Event::Opened { member: member(number), durable_tail, staged_tail })
 }
 
-fn ack(writer: &mut Writer, number: u64, tail: i64) -> Vec<Effect> {
+pub(super) fn ack(writer: &mut Writer, number: u64, tail: i64) -> Vec<Effect> {
     writer.step(Event::Acked { member: member(number), durable_tail: EntryId(tail) })
 }
 
-fn append(writer: &mut Writer, count: usize) {
+pub(super) fn append(writer: &mut Writer, count: usize) {
     for _ in 0..count {
         writer.append().unwrap();
     }
 }
 
-fn commits(effects: &[Effect]) -> Vec<i64> {
+pub(super) fn commits(effects: &[Effect]) -> Vec<i64> {
     effects
         .iter()
         .filter_map(|e| if let Effect::Commit(lac) = e { Some(lac.0) } else { None })
@@ -49,9 +73,9 @@ fn ids_follow_call_order_and_go_to_everyone() {
     assert_eq!(writer.append().unwrap().0, EntryId(1));
 }
 
-/// Scenario 6: acks are cumulative (W1), and completion is in id order (W3).
+/// Acks are cumulative (W1), and completion is in id order (W3).
 #[test]
-fn an_entry_completes_with_qa_acks_and_everything_before_it() {
+fn scenario_06_an_entry_completes_with_qa_acks_and_everything_before_it() {
     let mut writer = connected();
     append(&mut writer, 3);
     assert_eq!(commits(&ack(&mut writer, 1, 2)), Vec::<i64>::new());
@@ -62,7 +86,7 @@ fn an_entry_completes_with_qa_acks_and_everything_before_it() {
 
 /// W4: an ack of another life of the same bookie is not counted.
 #[test]
-fn a_former_life_has_no_vote() {
+fn scenario_28_a_former_life_has_no_vote() {
     let mut writer = connected();
     append(&mut writer, 1);
     ack(&mut writer, 1, 0);
@@ -70,42 +94,12 @@ fn a_former_life_has_no_vote() {
     let effects = writer.step(Event::Acked { member: stranger, durable_tail: EntryId(0) });
     assert_eq!(effects, []);
     assert_eq!(writer.lac(), EntryId::NONE);
-}
-
-/// Scenario 4: one of three dead and nobody to replace it; two go on.
-#[test]
-fn a_dead_position_is_left_out_while_qa_others_are_healthy() {
-    let mut writer = connected();
-    append(&mut writer, 1);
-    writer.step(Event::Disconnected { member: member(3) });
-    let effects = writer.step(Event::GiveUp { member: member(3) });
-    assert!(effects.contains(&Effect::LeftOut(2)));
-    ack(&mut writer, 1, 0);
-    let effects = ack(&mut writer, 2, 0);
-    assert_eq!(effects, [Effect::Commit(EntryId(0)), Effect::Release(EntryId(0))]);
-    let (_, effects) = writer.append().unwrap();
-    assert_eq!(effects.len(), 2, "nothing is sent to the absent one: {effects:?}");
-}
-
-/// 2.5 step 0: never below Qa; the buffer is kept and the stream resumes by `Hello`.
-#[test]
-fn the_last_qa_positions_are_waited_for() {
-    let mut writer = connected();
-    append(&mut writer, 2);
-    ack(&mut writer, 1, 1);
-    ack(&mut writer, 2, 0);
-    writer.step(Event::Disconnected { member: member(3) });
-    writer.step(Event::GiveUp { member: member(3) });
-    let effects = writer.step(Event::Disconnected { member: member(2) });
-    assert!(
-        effects.contains(&Effect::QuorumLost) && effects.contains(&Effect::Hello(1)),
-        "{effects:?}"
-    );
-    assert_eq!(writer.step(Event::GiveUp { member: member(2) }), [Effect::QuorumLost]);
-    assert_eq!(writer.positions()[1].link, Link::Connecting);
-    let effects = opened(&mut writer, &member(2), 0);
-    assert_eq!(effects[0], Effect::Send { position: 1, first: EntryId(1), last: EntryId(1) });
-    assert_eq!(commits(&ack(&mut writer, 2, 1)), [1]);
+    // And empty nodes at the same address answer that they are not who was meant: no ack, whatever they store.
+    use geminga_proto::bookie::{Code, WriteReply};
+    let mut reply = WriteReply::refusal(Code::WrongIncarnation, "");
+    reply.durable_tail = EntryId(0);
+    let event = Event::from_add(member(2), &reply);
+    assert_eq!(event, Event::Disconnected { member: member(2) });
 }
 
 #[test]
@@ -118,24 +112,26 @@ fn a_gap_rewinds_one_stream() {
 
 /// A bookie that has less than it acknowledged, or more than was assigned, is not the log this writer knows.
 #[test]
-fn an_impossible_tail_is_left_out() {
+fn an_impossible_tail_is_a_failure() {
     for tail in [-1, 7] {
         let mut writer = connected();
         append(&mut writer, 2);
         ack(&mut writer, 3, 1);
         writer.step(Event::Disconnected { member: member(3) });
-        let effects = opened(&mut writer, &member(3), tail);
+        assert_eq!(opened(&mut writer, 3, tail), [Effect::Search], "tail {tail}");
+        let effects = writer.step(Event::Searched(Search::Unanswered));
         assert!(effects.contains(&Effect::LeftOut(2)), "tail {tail}: {effects:?}");
+        assert_eq!(commits(&ack(&mut writer, 1, 1)).len(), usize::from(tail == 7), "{tail}");
     }
 }
 
-/// Scenarios 10 and 16.
 #[test]
-fn a_verdict_ends_the_role_and_leaves_outcomes_unknown() {
+fn scenario_16_a_verdict_ends_the_role_and_leaves_outcomes_unknown() {
     let mut writer = connected();
     append(&mut writer, 1);
-    ack(&mut writer, 1, 0);
-    assert_eq!(writer.step(Event::Verdict), [Effect::Fail(Outcome::Unknown)]);
+    ack(&mut writer, 3, 0);
+    let verdict = Event::Verdict { member: member(1) };
+    assert_eq!(writer.step(verdict), [Effect::Fail(Outcome::Unknown)]);
     assert_eq!(commits(&ack(&mut writer, 2, 0)), Vec::<i64>::new());
     assert_eq!(writer.append(), Err(NotRunning));
 }
@@ -154,12 +150,28 @@ fn a_close_freezes_the_lac() {
     assert_eq!(writer.phase(), Phase::Closed);
 }
 
-/// Scenario 25.
 #[test]
-fn a_lost_close_leaves_outcomes_unknown() {
+fn scenario_25_a_lost_close_leaves_outcomes_unknown() {
     let mut writer = connected();
     append(&mut writer, 1);
     writer.step(Event::Close);
-    assert_eq!(writer.step(Event::CloseLost), [Effect::Fail(Outcome::Unknown)]);
+    assert_eq!(writer.step(Event::Deposed), [Effect::Fail(Outcome::Unknown)]);
     assert_eq!(writer.phase(), Phase::Dead);
+}
+
+/// The ledger was deleted under a writer that is stale, or sealed: no answer that it gets is an ack.
+#[test]
+fn scenario_27_a_deleted_ledger_acknowledges_nothing() {
+    use geminga_proto::bookie::{Code, WriteReply};
+    for code in [Code::Deleted, Code::Sealed] {
+        let mut writer = connected();
+        append(&mut writer, 1);
+        for number in 1..=3 {
+            let mut reply = WriteReply::refusal(code, "");
+            reply.durable_tail = EntryId(0);
+            let effects = writer.step(Event::from_add(member(number), &reply));
+            assert_eq!(commits(&effects), Vec::<i64>::new());
+        }
+        assert_eq!(writer.lac(), EntryId::NONE);
+    }
 }

@@ -247,8 +247,8 @@ impl World {
             12 => self.step(Input::RetryDue),
             13 => self.step(Input::RestoreDue),
             14 => {
-                let health = [Health::Healthy, Health::Degraded, Health::QuorumLost];
-                self.step(Input::Health(health[usize::from(how % 3)]));
+                let health = [Health::Healthy, Health::Degraded, Health::QuorumLost, Health::Roll];
+                self.step(Input::Health(health[usize::from(how % 4)]));
             }
             _ => match how % 4 {
                 0 => self.step(Input::AgeReached),
@@ -383,6 +383,24 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.step(Input::RestoreDue);
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+}
+
+/// 2.5: the ledger asks for it, whoever is live; and not again at once.
+#[test]
+fn a_ledger_that_asks_is_rolled() {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    world.answer(1);
+    world.submit(10);
+    world.step(Input::LiveBookies(2));
+    world.step(Input::Health(Health::Roll));
+    assert!(!world.checking, "a new ledger gets a moment");
+    world.step(Input::RestoreDue);
+    world.check(true);
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+    world.finish(2);
+    assert_eq!(world.core.health, Health::Healthy);
 }
 
 /// Or a partition that nobody writes to would gather empty ledgers for as long as a member stays away.

@@ -33,6 +33,7 @@ impl LogWriter {
                 self.segments.readable(lac);
                 self.step(Input::Confirmed { lac });
             }
+            Woke::Members(meta) => self.segments.refreshed(meta.id, meta),
             Woke::Health(health) => self.step(Input::Health(health)),
             Woke::Gone => {
                 if let Some(current) = &mut self.current {
@@ -217,7 +218,7 @@ impl LogWriter {
             seq,
             ledger: writer.id(),
             base_offset,
-            meta: Some(Arc::clone(writer.meta())),
+            meta: Some(writer.meta()),
             readable: Some(EntryId::NONE),
         });
         let old_at = Instant::now().checked_add(self.roll.age);
@@ -226,6 +227,7 @@ impl LogWriter {
             seq,
             base_offset,
             ledger: writer.id(),
+            meta: writer.meta_watch(),
             lac: writer.lac_watch(),
             health: writer.health(),
             writer: Some(writer),

@@ -1,8 +1,11 @@
 //! What the writer waits for. Every wait is cancel-safe: what has happened is either still there or was taken and handled.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::OptionFuture;
 use geminga_ledger::{AppendRefused, Health, Writer};
+use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::EntryId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,6 +21,8 @@ pub(super) enum Woke {
     Confirmed(EntryId),
     /// The current ledger's health changed.
     Health(Health),
+    /// The current ledger has other members.
+    Members(Arc<LedgerMeta>),
     /// The current ledger's writer is gone.
     Gone,
     /// The step under way, or the check before it, is done.
@@ -38,14 +43,16 @@ impl LogWriter {
         let due = self.due_at();
         let blocked = self.blocked;
         let Self { current, step, check, answer, live, stopped, .. } = self;
-        let (mut lac, mut health, mut writer) = (None, None, None);
-        if let Some(Current { lac: l, health: h, writer: w, gone: false, .. }) = current {
-            (lac, health, writer) = (Some(l), Some(h), w.as_deref());
+        let (mut lac, mut health, mut meta, mut writer) = (None, None, None, None);
+        if let Some(Current { lac: l, health: h, meta: m, writer: w, gone: false, .. }) = current {
+            (lac, health, meta, writer) = (Some(l), Some(h), Some(m), w.as_deref());
         }
         tokio::select! {
             biased;
             () = stopped => Woke::Stopped,
             health = changed(health) => health.map_or(Woke::Gone, Woke::Health),
+            // Before a step that closes the ledger: what is known of it then is newer.
+            Some(meta) = changed(meta) => Woke::Members(meta),
             Some(done) = OptionFuture::from(step.as_mut()) => {
                 *step = None;
                 Woke::Done(Box::new(done))
@@ -74,11 +81,11 @@ impl LogWriter {
 }
 
 /// The new value; `None` when there will be no other.
-async fn changed<T: Copy>(watched: Option<&mut watch::Receiver<T>>) -> Option<T> {
+async fn changed<T: Clone>(watched: Option<&mut watch::Receiver<T>>) -> Option<T> {
     match watched {
         Some(watched) => {
             watched.changed().await.ok()?;
-            Some(*watched.borrow_and_update())
+            Some(watched.borrow_and_update().clone())
         }
         None => std::future::pending().await,
     }

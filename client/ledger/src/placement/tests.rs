@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use geminga_metastore::LeaseId;
+use geminga_metastore::record::LiveDisk;
+use geminga_proto::ids::Incarnation;
+use geminga_runtime::SeededRandom;
+
+use super::*;
+
+fn member(number: u64) -> Member {
+    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
+}
+
+fn live(number: u64, zone: &str) -> LiveBookie {
+    LiveBookie {
+        id: member(number).bookie,
+        address: String::new(),
+        http_address: String::new(),
+        zone: zone.to_owned(),
+        rack: String::new(),
+        disks: vec![LiveDisk {
+            incarnation: Incarnation(number),
+            writable: true,
+            free_bytes: 100,
+            total_bytes: 100,
+        }],
+        lease: LeaseId(1),
+        started_ms: 0,
+    }
+}
+
+fn quarantine() -> Quarantine {
+    Quarantine::new(1, Duration::from_secs(60))
+}
+
+/// Everybody's choice, under many seeds.
+fn replaced(live: &[LiveBookie], lost: &[usize], shunned: &[BookieId]) -> Vec<Vec<(u64, u64)>> {
+    let ensemble = [member(1), member(2), member(3)];
+    let choose = |seed| {
+        let random = SeededRandom::new(seed);
+        let found = replace(live, &ensemble, lost, shunned, &quarantine(), &random);
+        let numbers = |(old, new): (Member, Member)| (old.incarnation.0, new.incarnation.0);
+        found.into_iter().map(numbers).collect()
+    };
+    (0..32).map(choose).collect()
+}
+
+#[test]
+fn a_place_is_taken_by_somebody_else_in_another_zone() {
+    let zones = [(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "c")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    for found in replaced(&bookies, &[2], &[]) {
+        assert_eq!(found, [(3, 5)], "the only free zone is the one that was lost");
+    }
+    for found in replaced(&bookies, &[2], &[member(5).bookie]) {
+        assert_eq!(found, [(3, 4)], "who failed a moment ago is not asked again");
+    }
+    for found in replaced(&bookies, &[1, 2], &[]) {
+        assert_eq!(found.len(), 2);
+        assert_ne!(found[0].1, found[1].1);
+    }
+    assert!(replaced(&bookies[..3], &[2], &[]).iter().all(Vec::is_empty), "no spare");
+}
+
+#[test]
+fn a_new_life_takes_its_old_place_and_a_living_one_does_not() {
+    let mut bookies: Vec<LiveBookie> = (1..=3).map(|n| live(n, "")).collect();
+    bookies[2].disks[0].incarnation = Incarnation(33);
+    for found in replaced(&bookies, &[2], &[]) {
+        assert_eq!(found, [(3, 33)]);
+    }
+    // The disk that was given up is still there: another one of the same bookie is no replacement.
+    let disk = LiveDisk { incarnation: Incarnation(3), ..bookies[2].disks[0].clone() };
+    bookies[2].disks.push(disk);
+    assert!(replaced(&bookies, &[2], &[]).iter().all(Vec::is_empty));
+}
+
+#[test]
+fn a_bookie_in_quarantine_is_chosen_only_where_others_do_not_suffice() {
+    let bookies: Vec<LiveBookie> = (1..=4).map(|n| live(n, "")).collect();
+    let quarantine = quarantine();
+    quarantine.failed(&member(2).bookie, &bookies);
+    for seed in 0..32 {
+        let random = SeededRandom::new(seed);
+        let three = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        assert!(!three.contains(&member(2)), "seed {seed}");
+        let four = choose(&bookies, 4, 2, &quarantine, &random).unwrap();
+        assert!(four.contains(&member(2)), "seed {seed}");
+    }
+}

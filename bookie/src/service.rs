@@ -149,6 +149,7 @@ impl Bookie {
                 member: Member { bookie: booted.bookie.clone(), incarnation },
                 log: opened.log,
                 ledgers: opened.ledgers,
+                tombstones: opened.tombstones,
                 owners: parts.config.owners_per_disk,
                 checker: checker.clone(),
                 waiting: Arc::clone(&waiting),

@@ -16,7 +16,8 @@ use super::owner::{Job, Owner, Parts};
 use super::query::Queries;
 use super::reply::ReplyTo;
 use super::table::Table;
-use super::{Identity, LedgerState, Mutations};
+use super::upkeep::Upkeep;
+use super::{Identity, LedgerState, Mutations, Tombstones};
 use crate::log::Log;
 
 /// Requests that wait for one owner; their bytes are bounded by their senders' budgets.
@@ -53,6 +54,8 @@ pub(crate) struct DiskParts {
     pub(crate) log: Log,
     /// What was found in it.
     pub(crate) ledgers: BTreeMap<LedgerId, LedgerState>,
+    /// The ledgers that were deleted.
+    pub(crate) tombstones: Tombstones,
     /// How many owners share it; at least 1.
     pub(crate) owners: usize,
     /// Reads metadata.
@@ -84,7 +87,7 @@ impl DiskLedgers {
         for found in found {
             let (jobs, queue) = mpsc::channel(QUEUE);
             let table = Table::default();
-            table.load(found);
+            table.load(found, &parts.tombstones);
             let owner = Parts {
                 me: me.clone(),
                 log: parts.log.clone(),
@@ -96,6 +99,9 @@ impl DiskLedgers {
             tasks.spawn("ledger owner", Owner::new(owner, queue).run(tasks.clone()));
             shards.push(Shard { jobs, table });
         }
+        let tables = shards.iter().map(|shard: &Shard| shard.table.clone()).collect();
+        let upkeep = Upkeep::new(parts.log.clone(), tables);
+        tasks.spawn("log upkeep", upkeep.run(tasks.clone()));
         let queries = Queries {
             cluster: parts.cluster,
             authoritative: me.authoritative,

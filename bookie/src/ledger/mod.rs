@@ -6,11 +6,14 @@
 //! * [`admit`]: what is checked before a write is let in. [`check`]: the first-contact check. [`compare`]: an entry
 //!   that was sent again. [`reply`]: where answers go.
 //! * [`query`]: reading and waiting.
+//! * [`image`]: a ledger's state in a snapshot. [`tombstones`]: the ledgers that were deleted. [`upkeep`]: the task that keeps a
+//!   disk's log short to open.
 
 mod admit;
 mod check;
 mod compare;
 mod disk;
+mod image;
 mod mutation;
 mod owner;
 mod query;
@@ -19,6 +22,8 @@ mod record;
 mod reply;
 mod state;
 mod table;
+mod tombstones;
+mod upkeep;
 
 pub(crate) use check::Checker;
 pub(crate) use disk::{DiskLedgers, DiskParts};
@@ -28,3 +33,4 @@ pub use ranges::Ranges;
 pub use record::Record;
 pub(crate) use reply::{MIN_ROOM, Outgoing, ReplyTo};
 pub use state::{Effect, Event, Finding, Identity, LedgerState, judge};
+pub use tombstones::Tombstones;

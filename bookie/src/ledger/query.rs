@@ -76,15 +76,19 @@ impl Queries {
         }
     }
 
-    fn view(&self, table: &Table, ledger: LedgerId, from: EntryId) -> Option<View> {
+    fn view(&self, table: &Table, ledger: LedgerId, from: EntryId) -> Result<View, QueryReply> {
         let mut slots = table.lock();
-        let slot = slots.get(ledger)?;
+        let Some(slot) = slots.get(ledger) else {
+            return Err(self.no_such_ledger(slots.is_deleted(ledger)));
+        };
         let tail = slot.state.held().tail(from);
-        Some(View { standing: slot.standing(), tail, lsn: slot.lsn, broken: slot.broken })
+        Ok(View { standing: slot.standing(), tail, lsn: slot.lsn, broken: slot.broken })
     }
 
-    fn no_such_ledger(&self) -> QueryReply {
-        if self.authoritative {
+    fn no_such_ledger(&self, deleted: bool) -> QueryReply {
+        if deleted {
+            QueryReply::refusal(Code::Deleted, "the ledger was deleted")
+        } else if self.authoritative {
             QueryReply::refusal(Code::NoSuchLedger, "this disk never had the ledger")
         } else {
             QueryReply::refusal(Code::Limbo, "this disk lost data and does not know")
@@ -92,14 +96,12 @@ impl Queries {
     }
 
     async fn read(&self, table: &Table, range: Range) -> QueryReply {
-        let Some(view) = self.view(table, range.ledger, range.from) else {
-            return self.no_such_ledger();
+        let view = match self.view(table, range.ledger, range.from) {
+            Ok(view) => view,
+            Err(refusal) => return refusal,
         };
         if view.broken {
             return QueryReply::refusal(Code::IoError, BROKEN);
-        }
-        if view.standing.deleted {
-            return QueryReply::refusal(Code::Deleted, "the ledger was deleted");
         }
         let reply = |code, detail: String| {
             let Standing { lac, sealed, .. } = view.standing;
@@ -209,11 +211,14 @@ impl Queries {
                 return QueryReply::refusal(Code::Busy, "too many readers wait at this bookie");
             }
         };
-        let watched = match table.lock().get(ledger) {
-            Some(slot) if slot.broken => return QueryReply::refusal(Code::IoError, BROKEN),
-            slot => slot.map(super::table::Slot::watch),
+        let mut standing = {
+            let mut slots = table.lock();
+            match slots.get(ledger) {
+                Some(slot) if slot.broken => return QueryReply::refusal(Code::IoError, BROKEN),
+                Some(slot) => slot.watch(),
+                None => return self.no_such_ledger(slots.is_deleted(ledger)),
+            }
         };
-        let Some(mut standing) = watched else { return self.no_such_ledger() };
         let moved = |now: &Standing| now.lac > after || now.sealed || now.deleted;
         let ended =
             tokio::time::timeout(wait, standing.wait_for(moved)).await.is_ok_and(|r| r.is_err());

@@ -145,19 +145,38 @@ impl LedgerState {
         }
     }
 
-    /// Applies a record, new or replayed.
+    /// A ledger that a tombstone stands for.
+    pub(crate) fn deleted(id: LedgerId) -> Self {
+        Self { known: true, deleted: true, ..Self::unknown(id) }
+    }
+
+    /// One that a snapshot holds.
+    pub(super) fn restored(
+        id: LedgerId,
+        known: bool,
+        sealed_epoch: SealEpoch,
+        closed: Option<EntryId>,
+        max_lac: EntryId,
+        held: Ranges,
+    ) -> Self {
+        Self { id, known, sealed_epoch, deleted: false, closed, max_lac, held }
+    }
+
+    /// Applies `count` entries from `first` on, new or replayed.
+    pub(crate) fn hold(&mut self, first: EntryId, count: usize, lac: EntryId) {
+        self.known = true;
+        let count = i64::try_from(count).expect("a request holds fewer entries than 2^63");
+        if count > 0 {
+            self.held.insert(first, EntryId(first.0 + count - 1));
+        }
+        self.max_lac = self.max_lac.max(lac);
+    }
+
+    /// Applies a record, new or replayed. Applying it again changes nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::RunStart { .. } => self.known = true,
-            Record::Entries { first, entries, lac, .. } => {
-                self.known = true;
-                let count =
-                    i64::try_from(entries.len()).expect("a request holds fewer entries than 2^63");
-                if count > 0 {
-                    self.held.insert(*first, EntryId(first.0 + count - 1));
-                }
-                self.max_lac = self.max_lac.max(*lac);
-            }
+            Record::Entries { first, entries, lac, .. } => self.hold(*first, entries.len(), *lac),
             Record::Seal { epoch } => {
                 self.known = true;
                 self.sealed_epoch = self.sealed_epoch.max(*epoch);

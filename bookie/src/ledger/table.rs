@@ -8,8 +8,8 @@ use geminga_proto::ids::{EntryId, LedgerId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::LedgerState;
-use crate::log::Lsn;
+use super::{LedgerState, Tombstones};
+use crate::log::{Image, Lsn};
 use crate::metrics;
 
 /// What a tailing reader waits for.
@@ -75,14 +75,18 @@ pub(super) struct Table(Arc<Mutex<Slots>>);
 
 /// The locked table.
 #[derive(Debug, Default)]
-pub(super) struct Slots(HashMap<LedgerId, Slot>);
+pub(super) struct Slots {
+    known: HashMap<LedgerId, Slot>,
+    deleted: Tombstones,
+}
 
 impl Table {
-    /// Takes in what was found in the log.
-    pub(super) fn load(&self, ledgers: BTreeMap<LedgerId, LedgerState>) {
+    /// Takes in what was found in the log: the ledgers of this shard, and the tombstones of all.
+    pub(super) fn load(&self, ledgers: BTreeMap<LedgerId, LedgerState>, deleted: &Tombstones) {
         let mut slots = self.0.lock();
         metrics::ledgers(ledgers.len() as f64);
-        slots.0.extend(ledgers.into_iter().map(|(id, state)| (id, Slot::new(state))));
+        slots.known.extend(ledgers.into_iter().map(|(id, state)| (id, Slot::new(state))));
+        slots.deleted.extend(deleted);
     }
 
     /// Looks, or, for the owner, changes.
@@ -92,33 +96,60 @@ impl Table {
 }
 
 impl Slots {
-    /// A ledger that there is a record of.
+    /// A ledger that there is a record of, and that was not deleted.
     pub(super) fn get(&mut self, ledger: LedgerId) -> Option<&mut Slot> {
-        self.0.get_mut(&ledger)
+        self.known.get_mut(&ledger)
+    }
+
+    /// Whether a tombstone stands for it.
+    pub(super) fn is_deleted(&self, ledger: LedgerId) -> bool {
+        self.deleted.contains(ledger)
     }
 
     /// Runs one step of the owner on a ledger. A ledger that is still unknown behind it leaves nothing behind, so that
-    /// requests for ledgers that do not exist cost no memory.
+    /// requests for ledgers that do not exist cost no memory; one that is deleted leaves its tombstone.
     pub(super) fn step<R>(&mut self, ledger: LedgerId, step: impl FnOnce(&mut Slot) -> R) -> R {
-        if let Some(slot) = self.0.get_mut(&ledger) {
+        if let Some(slot) = self.known.get_mut(&ledger) {
             let result = step(slot);
-            if !slot.broken {
-                slot.publish();
+            if slot.broken {
+                return result;
+            }
+            slot.publish();
+            if slot.state.is_deleted() {
+                self.known.remove(&ledger);
+                self.deleted.insert(ledger);
+                metrics::ledgers(-1.0);
             }
             return result;
         }
+        if self.deleted.contains(ledger) {
+            return step(&mut Slot::new(LedgerState::deleted(ledger)));
+        }
         let mut slot = Slot::new(LedgerState::unknown(ledger));
         let result = step(&mut slot);
-        if slot.state.is_known() || slot.broken {
+        if slot.state.is_deleted() && !slot.broken {
+            self.deleted.insert(ledger);
+        } else if slot.state.is_known() || slot.broken {
             metrics::ledgers(1.0);
-            self.0.insert(ledger, slot);
+            self.known.insert(ledger, slot);
         }
         result
+    }
+
+    /// Whether all of them can be believed.
+    pub(super) fn is_sound(&self) -> bool {
+        self.known.values().all(|slot| !slot.broken)
+    }
+
+    /// Adds all that is known to an image of the disk's table.
+    pub(super) fn copy_to(&self, image: &mut Image) {
+        image.ledgers.extend(self.known.values().map(|slot| slot.state.clone()));
+        image.tombstones.extend(&self.deleted);
     }
 
     /// How many ledgers.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 }

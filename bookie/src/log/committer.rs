@@ -15,13 +15,15 @@ use geminga_proto::caps;
 use tokio::time::Instant;
 
 use super::error::LogFailed;
-use super::format::{self, FrameHead, Mark, Seed};
+use super::footer::{Extent, Item};
+use super::format::{self, FrameHead, HEADER_BYTES, Mark, Seed};
 use super::index::Place;
 use super::metrics;
 use super::mutation::Mutation;
-use super::queue::{Effect, Queued, Work};
-use super::segment::{Segment, Supply};
-use super::{Durable, Lsn, Shared, format::HEADER_BYTES};
+use super::queue::{Queued, Work};
+use super::segment::{self, Segment, Supply};
+use super::{Durable, Lsn, Shared};
+use crate::ledger::Record;
 
 /// Where the log goes on.
 #[derive(Debug)]
@@ -42,6 +44,15 @@ pub(super) struct Committer {
     at: Position,
     /// Whether the newest frame is a mark, so that no frame with records is without one that vouches for it.
     pub(super) vouched: bool,
+}
+
+/// A frame that is durable.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    frame: u64,
+    /// Where it begins in the segment, bytes.
+    offset: u64,
+    bytes: u64,
 }
 
 /// Poisons the log if its thread ends in a panic.
@@ -107,60 +118,74 @@ impl Committer {
             body.extend(record.entries.iter().cloned());
         }
         let bytes: usize = records.iter().map(|record| record.bytes).sum();
-        let body_offset = self.write_frame(body, bytes)?;
+        let written = self.write_frame(body, bytes)?;
         self.vouched = false;
         metrics::flushed(bytes, started.elapsed());
-        let permits = self.publish(records, body_offset);
+        let permits = self.publish(records, written);
         self.shared.durable.send_replace(Durable { lsn: last, failed: None });
         drop(permits);
         Ok(())
     }
 
     /// Lets readers find what is durable now; the permits of the records.
-    fn publish(&self, records: Vec<Queued>, body_offset: u64) -> Vec<super::Permit> {
+    fn publish(&self, records: Vec<Queued>, written: Written) -> Vec<super::Permit> {
         let mut permits = Vec::with_capacity(records.len());
-        let mut offset = body_offset;
+        let mut items = Vec::with_capacity(records.len());
+        let mut offset = written.offset + format::FRAME_HEAD_BYTES as u64;
+        let segment = segment::short(self.at.segment.seq);
         let mut index = self.shared.index.write();
         let mut window = self.shared.window.lock();
         for record in records {
-            match record.effect {
-                Effect::Entries(first) => {
-                    let place = Place {
-                        segment: self.at.segment.seq,
-                        offset,
-                        length: u32::try_from(record.bytes).expect("a record fits in a frame"),
-                        head: u32::try_from(record.head.len()).expect("a record fits in a frame"),
-                    };
-                    index.insert(record.ledger, first, record.entries.len(), place);
-                    window.insert(place, first, record.entries);
+            match record.item {
+                Item::Extent(extent) => {
+                    let offset = u32::try_from(offset).expect("a segment is below 4 GiB");
+                    let place = Place { segment, offset, length: extent.length };
+                    index.insert(extent.ledger, extent.first, extent.count, place);
+                    window.insert(place, extent.first, record.entries);
+                    items.push(Item::Extent(Extent { offset, ..extent }));
                 }
-                Effect::Tombstone => index.remove(record.ledger),
-                Effect::None => {}
+                Item::Record(ledger, what) => {
+                    if what == Record::Tombstone {
+                        index.remove(ledger);
+                    }
+                    items.push(Item::Record(ledger, what));
+                }
             }
             offset += record.bytes as u64;
             permits.push(record.permit);
         }
+        drop((index, window));
+        self.note(written, items);
         permits
+    }
+
+    fn note(&self, written: Written, items: Vec<Item>) {
+        let Written { frame, bytes, .. } = written;
+        let mut catalogue = self.shared.catalogue.lock();
+        catalogue.frame(self.at.segment.seq, frame, bytes, items.into_iter());
     }
 
     /// Writes a frame without records, which vouches for the one before it.
     pub(super) fn mark(&mut self, mark: Mark) -> io::Result<()> {
         let body = format::encode_mark(mark);
         let bytes = body.len();
-        self.write_frame(vec![body], bytes)?;
+        let written = self.write_frame(vec![body], bytes)?;
+        self.note(written, Vec::new());
         self.vouched = true;
         Ok(())
     }
 
-    /// Makes one frame durable; where its body begins in the segment.
-    fn write_frame(&mut self, body: Vec<Bytes>, bytes: usize) -> io::Result<u64> {
+    /// Makes one frame durable.
+    fn write_frame(&mut self, body: Vec<Bytes>, bytes: usize) -> io::Result<Written> {
         let length = format::frame_bytes(bytes) as u64;
         if self.at.offset + length > self.at.segment.bytes && self.at.offset > HEADER_BYTES as u64 {
             // All frames of this segment are durable: nothing is in flight when the next begins.
-            self.at.segment = self.supply.next()?;
+            let next = self.supply.next()?;
+            let end = u32::try_from(self.at.offset).expect("a segment is below 4 GiB");
+            self.shared.catalogue.lock().fill(end);
+            self.at.segment = next;
             self.at.offset = HEADER_BYTES as u64;
             metrics::segments_added(1);
-            self.shared.segments.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         let head = FrameHead {
             segment: self.at.segment.seq,
@@ -173,10 +198,10 @@ impl Committer {
         if !self.shared.config.mutations.is(Mutation::SkipSync) {
             self.at.segment.file.sync_data()?;
         }
-        let body_offset = self.at.offset + format::FRAME_HEAD_BYTES as u64;
+        let written = Written { frame: head.seq, offset: self.at.offset, bytes: length };
         self.at.offset += length;
         self.at.next_frame += 1;
-        Ok(body_offset)
+        Ok(written)
     }
 }
 

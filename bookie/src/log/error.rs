@@ -99,3 +99,20 @@ pub enum ReadError {
         error: io::Error,
     },
 }
+
+/// Why the log's files were not put in order. Nothing is lost by that; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// The log failed.
+    #[error(transparent)]
+    Failed(#[from] LogFailed),
+    /// The disk refused.
+    #[error("cannot {what}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What came of it.
+        #[source]
+        error: io::Error,
+    },
+}

@@ -41,7 +41,7 @@ const FRAME_MAGIC: u32 = u32::from_be_bytes(*b"GmgF");
 const VERSION: u16 = 1;
 const RECORD_HEAD_BYTES: usize = 16;
 /// An `Entries` record up to the lengths.
-const ENTRIES_HEAD_BYTES: usize = RECORD_HEAD_BYTES + 28;
+pub(super) const ENTRIES_HEAD_BYTES: usize = RECORD_HEAD_BYTES + 28;
 const CRC_BYTES: usize = 4;
 
 /// What a record is. Persisted, keep stable.
@@ -92,6 +92,11 @@ impl Seed {
         let crc = crc32c::crc32c(identity.cluster.as_bytes());
         let crc = crc32c::crc32c_append(crc, identity.disk.as_bytes());
         Self(crc32c::crc32c_append(crc, &identity.incarnation.0.to_be_bytes()))
+    }
+
+    /// The crc of some bytes of this log.
+    pub(super) fn crc(self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0, bytes)
     }
 }
 
@@ -186,7 +191,7 @@ pub(super) fn encode_frame(head: FrameHead, seed: Seed, body: Vec<Bytes>) -> Vec
     buffer.put_u64(head.segment);
     buffer.put_u64(head.seq);
     buffer.put_u64(head.durable_upto);
-    let crc = crc32c::crc32c_append(seed.0, &buffer);
+    let crc = seed.crc(&buffer);
     let crc = body.iter().fold(crc, |crc, part| crc32c::crc32c_append(crc, part));
     buffer.put_u32(crc);
     let padding = frame_bytes(length) - FRAME_HEAD_BYTES - length;
@@ -215,7 +220,7 @@ pub(super) fn decode_frame(file: &Bytes, offset: usize, segment: u64, seed: Seed
     }
     let start = offset + FRAME_HEAD_BYTES;
     let body = file.get(start..start + length)?;
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed.0, covered), body);
+    let crc = crc32c::crc32c_append(seed.crc(covered), body);
     (crc == head.get_u32()).then(|| Frame {
         head: head_numbers,
         body: file.slice(start..start + length),
@@ -239,7 +244,7 @@ pub(super) fn encode_record(ledger: LedgerId, record: &Record, seed: Seed) -> By
             for entry in entries {
                 buffer.put_u32(u32::try_from(entry.len()).expect("checked before it is queued"));
             }
-            let crc = crc32c::crc32c_append(seed.0, &buffer);
+            let crc = seed.crc(&buffer);
             buffer.put_u32(crc);
         }
         Record::Seal { epoch } => {
@@ -282,6 +287,11 @@ pub(super) fn record_bytes(record: &Record) -> usize {
 /// Bytes of an `Entries` record before its entries.
 pub(super) fn entries_head_bytes(count: usize) -> usize {
     ENTRIES_HEAD_BYTES + 4 * count + CRC_BYTES
+}
+
+/// How many entries the fixed part of an `Entries` head names; not checked yet.
+pub(super) fn entries_count(fixed: &[u8]) -> usize {
+    fixed.get(ENTRIES_HEAD_BYTES - 4..).map_or(0, |mut count| count.get_u32() as usize)
 }
 
 fn put_head(buffer: &mut BytesMut, kind: Kind, length: usize, ledger: LedgerId) {
@@ -405,7 +415,7 @@ impl EntriesHead {
         }
         let covered = &bytes[..ENTRIES_HEAD_BYTES + 4 * count];
         let mut crc = &bytes[covered.len()..covered.len() + CRC_BYTES];
-        if crc32c::crc32c_append(seed.0, covered) != crc.get_u32() {
+        if seed.crc(covered) != crc.get_u32() {
             return Err(Malformed("the crc of an entries head"));
         }
         let end = i64::try_from(count).ok().and_then(|count| first.0.checked_add(count));

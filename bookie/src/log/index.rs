@@ -1,22 +1,25 @@
-//! Where entries are: for each ledger, runs of entries that one record holds (protocol 5.5). A run costs some 40 bytes
-//! of memory, whatever the size of its entries. It holds durable entries only, so what it does not know is not there.
+//! Where entries are: for each ledger, runs of entries that one record holds (protocol 5.5). A run costs 24 bytes of memory,
+//! whatever the size of its entries. It holds durable entries only, so what it does not know is not there.
 //!
-//! Runs of a ledger never overlap: what is written later wins, and an older run keeps what is left of it.
+//! Runs of a ledger are sorted and never overlap: what is written later wins, and an older run keeps what is left of it. Beside
+//! them stands what each segment is still needed for, so that a segment without a live run can be told (K9). Whoever looks
+//! a run up also gets a pin on its segment, which keeps the file for as long as it is being read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use geminga_proto::ids::{EntryId, LedgerId};
+
+use super::format;
 
 /// Where an `Entries` record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
-    pub(super) segment: u64,
+    pub(super) segment: u32,
     /// Of the record in its file, bytes.
-    pub(super) offset: u64,
+    pub(super) offset: u32,
     /// Of the whole record, bytes.
     pub(super) length: u32,
-    /// Of the part before the entries, bytes.
-    pub(super) head: u32,
 }
 
 /// Consecutive entries inside one record.
@@ -27,47 +30,112 @@ pub(super) struct Piece {
     pub(super) place: Place,
 }
 
+/// A segment's file is not removed while somebody holds one.
+pub(super) type Pin = Arc<()>;
+
+/// An answer of [`Index::find`].
+#[derive(Debug, Default)]
+pub(super) struct Located {
+    pub(super) pieces: Vec<Piece>,
+    /// Keep the files that the pieces are in.
+    pub(super) pins: Vec<Pin>,
+}
+
+/// What a segment is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Live {
+    /// Runs that point into it.
+    pub(super) runs: u64,
+    /// Bytes of the records that they point at. A record that two runs share counts twice.
+    pub(super) bytes: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    last: i64,
+    first: i64,
+    count: u32,
     place: Place,
+}
+
+impl Run {
+    fn last(&self) -> i64 {
+        self.first + i64::from(self.count) - 1
+    }
+
+    /// The part of it that lies in `from..=to`.
+    fn part(self, from: i64, to: i64) -> Option<Self> {
+        let (first, last) = (self.first.max(from), self.last().min(to));
+        let count = u32::try_from(last.checked_sub(first)? + 1).ok().filter(|count| *count > 0)?;
+        Some(Self { first, count, ..self })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Use {
+    live: Live,
+    pin: Pin,
 }
 
 /// The runs of all ledgers.
 #[derive(Debug, Default)]
-pub(super) struct Index(HashMap<LedgerId, BTreeMap<i64, Run>>);
+pub(super) struct Index {
+    ledgers: HashMap<LedgerId, Vec<Run>>,
+    segments: HashMap<u32, Use>,
+}
 
 impl Index {
     /// Most records of one answer: a read of tiny records is cut short rather than walk the whole ledger.
     const MAX_PIECES: usize = 1024;
 
     /// Adds a record's entries; `count` is at least 1.
-    pub(super) fn insert(&mut self, ledger: LedgerId, first: EntryId, count: usize, place: Place) {
-        let count = i64::try_from(count).expect("a record holds fewer entries than bytes");
-        let (first, last) = (first.0, first.0 + count - 1);
-        let runs = self.0.entry(ledger).or_default();
-        // An older run that reaches in from before keeps its beginning, and its end when it reaches out behind.
-        if let Some((_, older)) = runs.range_mut(..first).next_back()
-            && older.last >= first
-        {
-            let reached = *older;
-            older.last = first - 1;
-            if reached.last > last {
-                runs.insert(last + 1, reached);
-            }
+    pub(super) fn insert(&mut self, ledger: LedgerId, first: EntryId, count: u32, place: Place) {
+        let new = Run { first: first.0, count, place };
+        let runs = self.ledgers.entry(ledger).or_default();
+        if runs.len() == runs.capacity() {
+            // Grows by an eighth: most of the memory of a full disk's index is here.
+            runs.reserve_exact((runs.len() / 8).max(4));
         }
-        while let Some((&begin, &older)) = runs.range(first..=last).next() {
-            runs.remove(&begin);
-            if older.last > last {
-                runs.insert(last + 1, older);
-            }
+        count_in(&mut self.segments, &new);
+        if runs.last().is_none_or(|last| last.last() < new.first) {
+            runs.push(new);
+            return;
         }
-        runs.insert(first, Run { last, place });
+        let start = runs.partition_point(|run| run.last() < new.first);
+        let end = runs.partition_point(|run| run.first <= new.last());
+        let overlapped = &runs[start..end];
+        // An older run that reaches out before or behind keeps that part.
+        let before = overlapped.first().and_then(|run| run.part(i64::MIN, new.first - 1));
+        let behind = overlapped.last().and_then(|run| run.part(new.last() + 1, i64::MAX));
+        for part in before.iter().chain(&behind) {
+            count_in(&mut self.segments, part);
+        }
+        for run in overlapped {
+            count_out(&mut self.segments, run);
+        }
+        runs.splice(start..end, before.into_iter().chain([new]).chain(behind));
     }
 
     /// Forgets a ledger.
     pub(super) fn remove(&mut self, ledger: LedgerId) {
-        self.0.remove(&ledger);
+        for run in self.ledgers.remove(&ledger).unwrap_or_default() {
+            count_out(&mut self.segments, &run);
+        }
+    }
+
+    /// What a segment is needed for.
+    #[cfg(test)]
+    pub(super) fn live(&self, segment: u32) -> Live {
+        self.segments.get(&segment).map_or_else(Live::default, |used| used.live)
+    }
+
+    /// Bytes of memory that the runs take.
+    pub(super) fn memory(&self) -> usize {
+        let runs: usize = self.ledgers.values().map(Vec::capacity).sum();
+        let ledger = size_of::<LedgerId>() + size_of::<Vec<Run>>();
+        let segment = size_of::<u32>() + size_of::<Use>() + 2 * size_of::<usize>();
+        runs * size_of::<Run>()
+            + self.ledgers.capacity() * ledger
+            + self.segments.capacity() * segment
     }
 
     /// The pieces that hold `from` and what follows it without a gap, up to `to`, or until they are sure to hold
@@ -78,30 +146,47 @@ impl Index {
         from: EntryId,
         to: EntryId,
         max_bytes: usize,
-    ) -> Vec<Piece> {
-        let Some(runs) = self.0.get(&ledger) else { return Vec::new() };
-        let Some((&start, _)) = runs.range(..=from.0).next_back() else { return Vec::new() };
+    ) -> Located {
+        let mut found = Located::default();
+        let Some(runs) = self.ledgers.get(&ledger) else { return found };
+        let start = runs.partition_point(|run| run.last() < from.0);
         let (mut next, mut sure) = (from.0, 0);
-        let mut pieces = Vec::new();
-        for (&begin, run) in runs.range(start..) {
-            if begin > next
-                || run.last < next
-                || next > to.0
-                || (sure >= max_bytes && !pieces.is_empty())
-                || pieces.len() == Self::MAX_PIECES
-            {
+        for run in &runs[start..] {
+            let full = sure >= max_bytes && !found.pieces.is_empty();
+            if run.first > next || next > to.0 || full || found.pieces.len() == Self::MAX_PIECES {
                 break;
             }
-            let last = run.last.min(to.0);
-            pieces.push(Piece { from: EntryId(next), to: EntryId(last), place: run.place });
-            if pieces.len() > 1 {
+            let last = run.last().min(to.0);
+            found.pieces.push(Piece { from: EntryId(next), to: EntryId(last), place: run.place });
+            self.pin(run.place.segment, &mut found.pins);
+            if found.pieces.len() > 1 {
                 // Of the first, only a part may be wanted.
-                sure += (run.place.length - run.place.head) as usize;
+                let head = format::entries_head_bytes(run.count as usize);
+                sure += (run.place.length as usize).saturating_sub(head);
             }
-            next = run.last + 1;
+            next = run.last() + 1;
         }
-        pieces
+        found
     }
+
+    fn pin(&self, segment: u32, pins: &mut Vec<Pin>) {
+        let Some(used) = self.segments.get(&segment) else { return };
+        if pins.last().is_none_or(|last| !Arc::ptr_eq(last, &used.pin)) {
+            pins.push(Arc::clone(&used.pin));
+        }
+    }
+}
+
+fn count_in(segments: &mut HashMap<u32, Use>, run: &Run) {
+    let live = &mut segments.entry(run.place.segment).or_default().live;
+    live.runs += 1;
+    live.bytes += u64::from(run.place.length);
+}
+
+fn count_out(segments: &mut HashMap<u32, Use>, run: &Run) {
+    let used = segments.get_mut(&run.place.segment).expect("each run was counted in");
+    used.live.runs -= 1;
+    used.live.bytes -= u64::from(run.place.length);
 }
 
 #[cfg(test)]
@@ -114,13 +199,13 @@ mod tests {
 
     const LEDGER: LedgerId = LedgerId(1);
 
-    fn place(number: u64) -> Place {
-        Place { segment: 1, offset: number, length: 100, head: 50 }
+    fn place(number: u32) -> Place {
+        Place { segment: number / 8, offset: number, length: 106 }
     }
 
-    fn found(index: &Index, from: i64, to: i64, max_bytes: usize) -> Vec<(i64, i64, u64)> {
-        let pieces = index.find(LEDGER, EntryId(from), EntryId(to), max_bytes);
-        pieces.iter().map(|piece| (piece.from.0, piece.to.0, piece.place.offset)).collect()
+    fn found(index: &Index, from: i64, to: i64, max_bytes: usize) -> Vec<(i64, i64, u32)> {
+        let found = index.find(LEDGER, EntryId(from), EntryId(to), max_bytes);
+        found.pieces.iter().map(|piece| (piece.from.0, piece.to.0, piece.place.offset)).collect()
     }
 
     #[test]
@@ -141,6 +226,25 @@ mod tests {
         assert_eq!(found(&index, 1, 100, 1000), []);
     }
 
+    /// K9: what a segment is needed for is told from the runs that are left, whatever came and went.
+    fn assert_counted(index: &Index) {
+        let mut counted: HashMap<u32, Live> = HashMap::new();
+        for run in index.ledgers.values().flatten() {
+            let live = counted.entry(run.place.segment).or_default();
+            live.runs += 1;
+            live.bytes += u64::from(run.place.length);
+        }
+        for segment in index.segments.keys() {
+            assert_eq!(index.live(*segment), counted.remove(segment).unwrap_or_default());
+        }
+        assert!(counted.is_empty());
+    }
+
+    #[test]
+    fn a_run_takes_24_bytes() {
+        assert_eq!(size_of::<Run>(), 24);
+    }
+
     /// A recoverer's copy may overlap what the bookie held from a later fragment (I9).
     #[test]
     fn the_newer_record_wins() {
@@ -150,12 +254,13 @@ mod tests {
         for _ in 0..200 {
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
             for number in 0..20 {
-                let (first, count) = (random.below(60) as i64, 1 + random.below(20) as usize);
+                let (first, count) = (random.below(60) as i64, 1 + random.below(20) as u32);
                 index.insert(LEDGER, EntryId(first), count, place(number));
-                for entry in first..first + count as i64 {
+                for entry in first..first + i64::from(count) {
                     model.insert(entry, number);
                 }
             }
+            assert_counted(&index);
             for from in 0..90 {
                 let held = (from..).take_while(|entry| model.contains_key(entry));
                 let expected: Vec<_> = held.map(|entry| (entry, model[&entry])).collect();
@@ -165,6 +270,8 @@ mod tests {
                     .collect();
                 assert_eq!(actual, expected, "from {from}");
             }
+            index.remove(LEDGER);
+            assert_counted(&index);
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -20,34 +20,45 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::io::Disk;
-use crate::ledger::{LedgerState, Record};
+use crate::ledger::{LedgerState, Record, Tombstones};
 
+use catalogue::Catalogue;
 use committer::{Committer, Position};
+use footer::{Extent, Item};
 use format::{HEADER_BYTES, MAX_BODY_BYTES, Mark, Seed};
-use index::{Index, Piece};
-use queue::{Effect, Queue, Queued};
+use index::{Index, Located};
+use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
+use rebuild::Rebuilt;
 use segment::{Ahead, Maker, Supply};
 use window::Window;
 
+mod catalogue;
 mod committer;
 mod config;
 mod error;
+mod footer;
 mod format;
 mod index;
+mod load;
 mod metrics;
 mod mutation;
 mod queue;
 mod reader;
+mod rebuild;
 mod replay;
+mod scan;
 mod segment;
+mod snapshot;
 #[cfg(feature = "simulation")]
 mod stepped;
+mod upkeep;
 mod window;
 
 pub use config::Config;
-pub use error::{LogFailed, OpenError, ReadError};
+pub use error::{LogFailed, OpenError, ReadError, UpkeepError};
 pub use mutation::{Mutation, Mutations};
+pub use snapshot::Image;
 #[cfg(feature = "simulation")]
 pub use stepped::{Driver, Stepped};
 
@@ -83,8 +94,10 @@ pub struct Durable {
 pub struct Opened {
     /// The log, ready for appends.
     pub log: Log,
-    /// Every ledger that has a record.
+    /// Every ledger that has a record and was not deleted.
     pub ledgers: BTreeMap<LedgerId, LedgerState>,
+    /// Those that were.
+    pub tombstones: Tombstones,
 }
 
 /// Room in the queue, taken before an append and given back when the record is durable, or with the permit.
@@ -129,12 +142,13 @@ struct Shared {
     reader: Reader,
     /// Bounds the threads that wait for the disk.
     reads: Semaphore,
-    segments: AtomicUsize,
+    catalogue: Mutex<Catalogue>,
+    disk: Arc<dyn Disk>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        metrics::segments_removed(self.segments.load(Ordering::Relaxed));
+        metrics::segments_removed(self.catalogue.lock().len());
     }
 }
 
@@ -159,7 +173,7 @@ impl Log {
         identity: Identity,
         config: Config,
     ) -> Result<Opened, OpenError> {
-        let Replayed { shared, maker, at, ledgers } = Replayed::open(disk, identity, config)?;
+        let Replayed { shared, maker, at, rebuilt } = Replayed::open(disk, identity, config)?;
         let (seq, name) = (at.segment.seq, segment::file_name(at.segment.seq));
         let supply = Ahead::start(maker, &shared.config, seq + 1)
             .map_err(io_error("start a thread for", &name))?;
@@ -171,7 +185,7 @@ impl Log {
             .spawn(move || committer.run())
             .map_err(io_error("start a thread for", &name))?;
         let handle = Handle { shared, committer: Mutex::new(Some(thread)) };
-        Ok(Opened { log: Self(Arc::new(handle)), ledgers })
+        Ok(rebuilt.opened(Self(Arc::new(handle))))
     }
 
     /// What a record takes in the queue and on the disk, bytes: the argument of [`Log::reserve`].
@@ -199,17 +213,16 @@ impl Log {
         }
         let shared = &self.0.shared;
         let head = format::encode_record(ledger, &record, shared.seed);
-        let (effect, entries) = match record {
-            Record::Entries { first, entries, .. } if !entries.is_empty() => {
-                (Effect::Entries(first), entries)
+        let fits = "a record fits in a frame";
+        let (item, entries) = match record {
+            Record::Entries { first, entries, lac, .. } if !entries.is_empty() => {
+                let count = u32::try_from(entries.len()).expect(fits);
+                let length = u32::try_from(bytes).expect(fits);
+                (Item::Extent(Extent { ledger, first, count, lac, offset: 0, length }), entries)
             }
-            Record::Tombstone => (Effect::Tombstone, Vec::new()),
-            Record::Entries { .. }
-            | Record::RunStart { .. }
-            | Record::Seal { .. }
-            | Record::Closed { .. } => (Effect::None, Vec::new()),
+            record => (Item::Record(ledger, record), Vec::new()),
         };
-        let lsn = shared.queue.push(Queued { ledger, effect, head, entries, bytes, permit })?;
+        let lsn = shared.queue.push(Queued { item, head, entries, bytes, permit })?;
         metrics::appended(bytes);
         Ok(lsn)
     }
@@ -245,14 +258,18 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
-        let (pieces, mut gathered) = match shared.look_up(ledger, from, to, max_bytes)? {
-            Found::Recent(entries) => return Ok(entries),
-            Found::Stored(pieces, gathered) => (pieces, gathered),
-        };
+        let (Located { pieces, pins }, mut gathered) =
+            match shared.look_up(ledger, from, to, max_bytes)? {
+                Found::Recent(entries) => return Ok(entries),
+                Found::Stored(located, gathered) => (located, gathered),
+            };
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
         let shared = Arc::clone(shared);
         let read = tokio::task::spawn_blocking(move || {
-            shared.reader.gather(ledger, &pieces, &mut gathered).map(|()| gathered.entries)
+            let read = shared.reader.gather(ledger, &pieces, &mut gathered);
+            // The files are not removed before.
+            drop(pins);
+            read.map(|()| gathered.entries)
         });
         read.await.expect("reading does not panic, and a runtime that ends drops this future first")
     }
@@ -286,7 +303,7 @@ enum Found {
     /// In memory.
     Recent(Vec<Bytes>),
     /// On the disk.
-    Stored(Vec<Piece>, Gathered),
+    Stored(Located, Gathered),
 }
 
 impl Shared {
@@ -297,8 +314,8 @@ impl Shared {
         to: EntryId,
         max_bytes: usize,
     ) -> Result<Found, ReadError> {
-        let pieces = self.index.read().find(ledger, from, to, max_bytes);
-        if pieces.is_empty() {
+        let located = self.index.read().find(ledger, from, to, max_bytes);
+        if located.pieces.is_empty() {
             // Absence is certain only while everything appended is on its way (K1).
             return Err(match self.durable.borrow().failed.clone() {
                 Some(failed @ LogFailed::Poisoned(_)) => ReadError::Failed(failed),
@@ -306,9 +323,9 @@ impl Shared {
             });
         }
         let mut gathered = Gathered::new(max_bytes);
-        reader::gather_recent(&self.window.lock(), &pieces, &mut gathered);
+        reader::gather_recent(&self.window.lock(), &located.pieces, &mut gathered);
         if gathered.entries.is_empty() {
-            return Ok(Found::Stored(pieces, gathered));
+            return Ok(Found::Stored(located, gathered));
         }
         Ok(Found::Recent(gathered.entries))
     }
@@ -320,13 +337,14 @@ struct Replayed {
     /// Makes the segments that follow.
     maker: Maker,
     at: Position,
-    ledgers: BTreeMap<LedgerId, LedgerState>,
+    /// What was found; its index is in use already.
+    rebuilt: Rebuilt,
 }
 
 impl Replayed {
     fn open(disk: Arc<dyn Disk>, identity: Identity, config: Config) -> Result<Self, OpenError> {
         config.validate().map_err(OpenError::Config)?;
-        let found = replay::scan(&*disk, &identity, config.mutations)?;
+        let mut found = replay::scan(&*disk, &identity, config.mutations)?;
         found.repair.run(&*disk, config.mutations)?;
 
         let seq = found.next_segment;
@@ -335,21 +353,32 @@ impl Replayed {
         let segment = maker
             .make(seq, config.prefill_bytes, &AtomicBool::new(false))
             .map_err(io_error("create", &segment::file_name(seq)))?;
+        metrics::segments_added(found.catalogue.len() + 1);
         let shared = Arc::new(Shared {
             seed,
             queue: Queue::new(config.queue_bytes),
             durable: watch::Sender::default(),
-            index: RwLock::new(found.index),
+            index: RwLock::new(std::mem::take(&mut found.rebuilt.index)),
             window: Mutex::new(Window::new(config.window_bytes)),
-            reader: Reader::new(disk, seed),
+            reader: Reader::new(Arc::clone(&disk), seed),
             reads: Semaphore::new(MAX_READS),
-            segments: AtomicUsize::new(found.segments + 1),
+            catalogue: Mutex::new(found.catalogue),
+            disk,
             config,
         });
-        metrics::segments_added(found.segments + 1);
         let at = Position { segment, offset: HEADER_BYTES as u64, next_frame: found.next_frame };
-        Ok(Self { shared, maker, at, ledgers: found.ledgers })
+        Ok(Self { shared, maker, at, rebuilt: found.rebuilt })
     }
+}
+
+impl Rebuilt {
+    fn opened(self, log: Log) -> Opened {
+        Opened { log, ledgers: self.ledgers, tombstones: self.tombstones }
+    }
+}
+
+fn corrupt(segment: u64, offset: usize, why: &'static str) -> OpenError {
+    OpenError::Corrupt { segment, offset: offset as u64, why }
 }
 
 /// An [`OpenError`] that names what was tried with which file.

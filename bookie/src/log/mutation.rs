@@ -14,6 +14,8 @@ pub enum Mutation {
     TrustFoundTail,
     /// 5.2: do not remove what a crash left behind the last good frame.
     KeepStaleTail,
+    /// 5.5: let a snapshot name frames that are not durable yet.
+    SnapshotBeforeDurable,
 }
 
 /// The rules that are broken; none in production.

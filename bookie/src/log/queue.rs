@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geminga_proto::ids::{EntryId, LedgerId};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::LogFailed;
+use super::footer::Item;
 use super::{Lsn, Permit};
 
 /// A record that waits to be written.
 #[derive(Debug)]
 pub(super) struct Queued {
-    pub(super) ledger: LedgerId,
-    pub(super) effect: Effect,
+    /// What it holds; where it stands is not known yet.
+    pub(super) item: Item,
     /// Encoded, before the entries.
     pub(super) head: Bytes,
     /// Empty unless it is an `Entries` record.
@@ -26,17 +26,6 @@ pub(super) struct Queued {
     pub(super) bytes: usize,
     /// Room in the queue, given back when this is dropped.
     pub(super) permit: Permit,
-}
-
-/// What a record does to the index once it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Entries from this one on can be read.
-    Entries(EntryId),
-    /// None of the ledger's can be any more.
-    Tombstone,
-    /// Nothing.
-    None,
 }
 
 /// What the committer does next.

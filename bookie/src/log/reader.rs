@@ -10,7 +10,7 @@ use geminga_proto::ids::LedgerId;
 use parking_lot::Mutex;
 
 use super::error::ReadError;
-use super::format::{EntriesHead, Seed};
+use super::format::{self, EntriesHead, Seed};
 use super::index::{Piece, Place};
 use super::segment;
 use super::window::Window;
@@ -111,11 +111,12 @@ impl Reader {
         gathered: &mut Gathered,
     ) -> Result<bool, ReadError> {
         let place = &piece.place;
-        let (head_bytes, record_bytes) = (place.head as usize, place.length as usize);
         let whole = place.length <= WHOLE_BYTES;
-        let read = self.bytes(place, 0, if whole { record_bytes } else { head_bytes })?;
+        let read =
+            if whole { self.bytes(place, 0, place.length as usize)? } else { self.head(place)? };
         let head = EntriesHead::decode(&read, self.seed)
             .map_err(|malformed| corrupt(place, malformed.0))?;
+        let head_bytes = format::entries_head_bytes(head.lengths.len());
         let skip = usize::try_from(piece.from.0 - head.first.0)
             .map_err(|_| corrupt(place, "not the record that the index knows"))?;
         let total: u64 = head.lengths.iter().map(|length| u64::from(*length)).sum();
@@ -137,11 +138,22 @@ impl Reader {
         Ok(wanted == lengths.len())
     }
 
+    /// The part of a large record before its entries.
+    fn head(&self, place: &Place) -> Result<Bytes, ReadError> {
+        let fixed = self.bytes(place, 0, format::ENTRIES_HEAD_BYTES)?;
+        let bytes = format::entries_head_bytes(format::entries_count(&fixed));
+        if bytes > place.length as usize {
+            return Err(corrupt(place, "the number of entries"));
+        }
+        self.bytes(place, 0, bytes)
+    }
+
     fn bytes(&self, place: &Place, from: usize, bytes: usize) -> Result<Bytes, ReadError> {
-        let segment = place.segment;
+        let segment = u64::from(place.segment);
         let read = || {
             let mut buffer = BytesMut::zeroed(bytes);
-            self.file(segment)?.read_exact_at(place.offset + from as u64, &mut buffer)?;
+            self.file(segment)?
+                .read_exact_at(u64::from(place.offset) + from as u64, &mut buffer)?;
             Ok(buffer.freeze())
         };
         read().map_err(|error: io::Error| match error.kind() {
@@ -183,5 +195,5 @@ fn take(lengths: &[u32], gathered: &Gathered) -> (usize, usize) {
 }
 
 fn corrupt(place: &Place, why: &'static str) -> ReadError {
-    ReadError::Corrupt { segment: place.segment, offset: place.offset, why }
+    ReadError::Corrupt { segment: u64::from(place.segment), offset: u64::from(place.offset), why }
 }

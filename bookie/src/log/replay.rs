@@ -1,7 +1,12 @@
-//! Opening a log: reads all segments, rebuilds ledgers and index, and tells a torn tail from corruption (K5, K8).
+//! Opening a log: rebuilds ledgers and index, and tells a torn tail from corruption (K5, K8).
 //!
-//! Frames are numbered densely from 1 over all segments, and a segment ends where the first frame of the next begins.
-//! The scan stops at frame `k`, the first that is not there. Frames behind it that are whole decide: if one says that
+//! The newest valid snapshot gives the ledgers as of a frame, the footers of full segments give where entries are, and what
+//! came after is applied record by record: from footers, or from the frames where there is none. Nothing that is damaged
+//! is trusted: an older snapshot or the frames themselves stand in for it.
+//!
+//! Frames are numbered densely from 1 over all segments, and a segment ends where the first frame of the next begins; only
+//! below the last segment that a snapshot lists may segments be missing, those that it does not list.
+//! The scan stops at frame `k`, the first that is not there. Frames behind it that are whole decide, and the snapshot: if one says that
 //! frame `k` was durable when it was built, `k` may have been acknowledged, and opening is refused without a change to
 //! the disk. Otherwise `k` and everything behind it was in flight when the process or the machine stopped, nobody was
 //! told of it, and it is removed: [`Repair`] cuts the segment after frame `k - 1` and removes later ones, so that what
@@ -11,50 +16,52 @@
 //! only, and where a sync failed the cache may call it clean. So frames that no later frame vouches for are written
 //! again before anything is reported (K5, K6).
 
-use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use std::collections::BTreeSet;
+use std::io::IoSlice;
 
-use bytes::{Bytes, BytesMut};
-use geminga_proto::ids::LedgerId;
+use bytes::Bytes;
 
+use super::catalogue::{Catalogue, Full};
 use super::error::OpenError;
-use super::format::{self, BadHeader, Frame, HEADER_BYTES, Item, Seed};
-use super::index::{Index, Place};
+use super::footer::Footer;
+use super::format::{HEADER_BYTES, Seed};
+use super::load::{self, Loaded};
 use super::mutation::{Mutation, Mutations};
+use super::rebuild::Rebuilt;
+use super::scan::Scan;
 use super::segment::{self, Named};
-use super::{Identity, io_error};
+use super::snapshot::{self, Listed, Snapshot};
+use super::{Identity, corrupt, io_error};
 use crate::io::Disk;
-use crate::ledger::{LedgerState, Record};
 
 /// Number of the first frame of a log.
 pub(super) const FIRST_FRAME: u64 = 1;
-/// Larger than any segment that was ever written: a file is read into memory only below it.
-const MAX_SEGMENT_BYTES: u64 = 2 << 30;
+/// Segments whose footers are in memory at a time.
+const BATCH: usize = 256;
 
-/// What a log's segments say.
-#[derive(Debug, Default)]
+/// What a log's files say.
+#[derive(Debug)]
 pub(super) struct Found {
-    pub(super) ledgers: BTreeMap<LedgerId, LedgerState>,
-    pub(super) index: Index,
+    pub(super) rebuilt: Rebuilt,
+    /// The segments that stay.
+    pub(super) catalogue: Catalogue,
     /// Where the log goes on.
     pub(super) next_frame: u64,
     /// Above every segment's number, unfinished ones included.
     pub(super) next_segment: u64,
     /// What must be done to the disk first.
     pub(super) repair: Repair,
-    /// Segments that stay.
-    pub(super) segments: usize,
 }
 
 /// How to bring the disk to the state that was found; repeating a part of it does no harm.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     /// Files to remove, in this order: later segments first.
-    remove: Vec<String>,
+    pub(super) remove: Vec<String>,
     /// Frames that nothing vouches for: segment, offset, bytes.
-    rewrite: Vec<(u64, u64, Bytes)>,
+    pub(super) rewrite: Vec<(u64, u64, Bytes)>,
     /// The last segment and its new length.
-    cut: Option<(u64, u64)>,
+    pub(super) cut: Option<(u64, u64)>,
 }
 
 impl Repair {
@@ -86,52 +93,36 @@ impl Repair {
     }
 }
 
-/// One segment's file in memory.
-#[derive(Debug)]
-struct Loaded {
-    seq: u64,
-    bytes: Bytes,
+/// The files of a log, by what their names say.
+#[derive(Debug, Default)]
+struct Files {
+    /// In order.
+    segments: Vec<u64>,
+    /// The frames that snapshots cover, in order.
+    snapshots: Vec<u64>,
+    unfinished: Vec<String>,
+    /// Above every segment's number.
+    next_segment: u64,
 }
 
-impl Loaded {
-    fn read(disk: &dyn Disk, identity: &Identity, seq: u64) -> Result<Self, OpenError> {
-        let name = segment::file_name(seq);
-        let read = || -> io::Result<Option<Bytes>> {
-            let file = disk.open(&name)?;
-            let size = file.size()?;
-            if size > MAX_SEGMENT_BYTES {
-                return Ok(None);
+impl Files {
+    fn list(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let mut files = Self { next_segment: 1, ..Self::default() };
+        for name in disk.list().map_err(io_error("list", "the data directory"))? {
+            let named = segment::parse_name(&name);
+            if let Some(Named::Segment(seq) | Named::Unfinished(seq)) = named {
+                files.next_segment = files.next_segment.max(seq + 1);
             }
-            let size = usize::try_from(size).expect("a segment fits in memory");
-            let mut buffer = BytesMut::zeroed(size);
-            file.read_exact_at(0, &mut buffer)?;
-            Ok(Some(buffer.freeze()))
-        };
-        let bytes = read().map_err(io_error("read", &name))?;
-        let bytes = bytes.ok_or_else(|| corrupt(seq, 0, "the file is larger than any segment"))?;
-        format::check_header(&bytes, identity, seq).map_err(|bad| match bad {
-            BadHeader::Damaged => corrupt(seq, 0, "its header is not whole"),
-            BadHeader::Version(version) => OpenError::Version { segment: seq, version },
-            BadHeader::Foreign(what) => OpenError::Foreign { segment: seq, what },
-        })?;
-        Ok(Self { seq, bytes })
-    }
-
-    fn frame(&self, offset: usize, seed: Seed) -> Option<Frame> {
-        format::decode_frame(&self.bytes, offset, self.seq, seed)
-    }
-
-    /// Whether a whole frame at or behind `offset` vouches for frame `lost`.
-    fn vouches_for(&self, lost: u64, offset: usize, seed: Seed) -> bool {
-        let mut at = offset;
-        while at < self.bytes.len() {
-            match self.frame(at, seed) {
-                Some(frame) if frame.head.durable_upto >= lost => return true,
-                Some(frame) => at = frame.end,
-                None => at += format::ALIGNMENT,
+            match named {
+                Some(Named::Segment(seq)) => files.segments.push(seq),
+                Some(Named::Unfinished(_)) => files.unfinished.push(name),
+                None if snapshot::is_partial(&name) => files.unfinished.push(name),
+                None => files.snapshots.extend(snapshot::parse_name(&name)),
             }
         }
-        false
+        files.segments.sort_unstable();
+        files.snapshots.sort_unstable();
+        Ok(files)
     }
 }
 
@@ -141,177 +132,119 @@ pub(super) fn scan(
     identity: &Identity,
     mutations: Mutations,
 ) -> Result<Found, OpenError> {
-    let (segments, mut remove) = list(disk)?;
-    let highest =
-        remove.iter().filter_map(|name| segment::parse_name(name)).map(|named| match named {
-            Named::Segment(seq) | Named::Unfinished(seq) => seq,
-        });
-    let next_segment = highest.chain(segments.iter().copied()).max().map_or(1, |seq| seq + 1);
+    let files = Files::list(disk)?;
+    let seed = Seed::of(identity);
+    let mut remove = files.unfinished;
+    let (snapshot, damaged) = newest_snapshot(disk, &files.snapshots, seed)?;
+    remove.extend(damaged);
+    let covers = snapshot.as_ref().map_or(0, |snapshot| snapshot.covers);
+    let (listed, image) = snapshot.map(|found| (found.segments, found.image)).unwrap_or_default();
+    // The log goes on from the last of those that the snapshot lists.
+    let (last, before) = match listed.split_last() {
+        Some((last, before)) => (*last, before),
+        None => (Listed { seq: 0, first_frame: FIRST_FRAME, last_frame: 0 }, &[][..]),
+    };
+    not_needed(&files.segments, &listed, &mut remove)?;
 
-    let mut scan = Scan::new(disk, identity);
-    let stop = scan.frames(&segments)?;
+    let mut rebuilt = Rebuilt::from_image(image);
+    let mut catalogue = Catalogue::default();
+    for batch in before.chunks(BATCH) {
+        covered(disk, identity, batch, &mut rebuilt, &mut catalogue)?;
+    }
+    let tail: Vec<u64> = files.segments.into_iter().filter(|seq| *seq >= last.seq).collect();
+    let mut scan = Scan::new(disk, identity, rebuilt, last.first_frame);
+    let stop = scan.frames(&tail)?;
     if !mutations.is(Mutation::SkipLookAhead) {
-        scan.look_ahead(&segments, &stop)?;
+        if scan.expected <= covers {
+            let why = "a frame is missing that a snapshot says was on stable storage";
+            return Err(corrupt(
+                tail.get(stop.index).copied().unwrap_or(last.seq),
+                stop.offset,
+                why,
+            ));
+        }
+        scan.look_ahead(&tail, &stop)?;
     }
     // A segment without a frame of the log goes as a whole.
     let keep = if stop.offset > HEADER_BYTES { stop.index + 1 } else { stop.index };
-    let keep = keep.min(segments.len());
-    remove.extend(segments[keep..].iter().rev().map(|seq| segment::file_name(*seq)));
-    let cut = (keep > stop.index).then(|| (segments[stop.index], stop.offset as u64));
-    Ok(Found {
-        ledgers: scan.ledgers,
-        index: scan.index,
-        next_frame: scan.expected,
-        next_segment,
-        repair: Repair { remove, rewrite: scan.unvouched, cut },
-        segments: keep,
-    })
+    let keep = keep.min(tail.len());
+    remove.extend(tail[keep..].iter().rev().map(|seq| segment::file_name(*seq)));
+    let cut = (keep > stop.index && !stop.full).then(|| (tail[stop.index], stop.offset as u64));
+    let repair = Repair { remove, rewrite: std::mem::take(&mut scan.unvouched), cut };
+    let next_frame = scan.expected;
+    let rebuilt = scan.finish(&mut catalogue);
+    Ok(Found { rebuilt, catalogue, next_frame, next_segment: files.next_segment, repair })
 }
 
-/// Segments in order, and files that were never finished.
-fn list(disk: &dyn Disk) -> Result<(Vec<u64>, Vec<String>), OpenError> {
-    let (mut segments, mut unfinished) = (Vec::new(), Vec::new());
-    for name in disk.list().map_err(io_error("list", "the data directory"))? {
-        match segment::parse_name(&name) {
-            Some(Named::Segment(seq)) => segments.push(seq),
-            Some(Named::Unfinished(_)) => unfinished.push(name),
-            None => {}
-        }
-    }
-    segments.sort_unstable();
-    Ok((segments, unfinished))
-}
-
-/// Where the first frame is missing.
-#[derive(Debug)]
-struct Stop {
-    /// Of the segment in the list; its length when there is none.
-    index: usize,
-    offset: usize,
-}
-
-struct Scan<'a> {
-    disk: &'a dyn Disk,
-    identity: &'a Identity,
+/// The newest snapshot that is whole, and the names of those that are not.
+fn newest_snapshot(
+    disk: &dyn Disk,
+    snapshots: &[u64],
     seed: Seed,
-    expected: u64,
-    /// Highest frame that a later one vouches for.
-    durable_upto: u64,
-    unvouched: Vec<(u64, u64, Bytes)>,
-    ledgers: BTreeMap<LedgerId, LedgerState>,
-    index: Index,
+) -> Result<(Option<Snapshot>, Vec<String>), OpenError> {
+    let mut damaged = Vec::new();
+    for covers in snapshots.iter().rev() {
+        let name = snapshot::file_name(*covers);
+        match Snapshot::read(disk, *covers, seed).map_err(io_error("read", &name))? {
+            Some(snapshot) => return Ok((Some(snapshot), damaged)),
+            None => {
+                tracing::warn!(
+                    name,
+                    "a snapshot is damaged; an older one, or the frames, stand in for it"
+                );
+                damaged.push(name);
+            }
+        }
+    }
+    Ok((None, damaged))
 }
 
-impl<'a> Scan<'a> {
-    fn new(disk: &'a dyn Disk, identity: &'a Identity) -> Self {
-        Self {
-            disk,
-            identity,
-            seed: Seed::of(identity),
-            expected: FIRST_FRAME,
-            durable_upto: FIRST_FRAME - 1,
-            unvouched: Vec::new(),
-            ledgers: BTreeMap::new(),
-            index: Index::default(),
-        }
+/// Holds the segments that are there against those that a snapshot lists.
+fn not_needed(
+    present: &[u64],
+    listed: &[Listed],
+    remove: &mut Vec<String>,
+) -> Result<(), OpenError> {
+    let Some(last) = listed.last() else { return Ok(()) };
+    let present: BTreeSet<u64> = present.iter().copied().collect();
+    if let Some(missing) = listed.iter().find(|listed| !present.contains(&listed.seq)) {
+        return Err(corrupt(
+            missing.seq,
+            0,
+            "it is missing, and a snapshot says that it was there",
+        ));
     }
-
-    fn load(&self, seq: u64) -> Result<Loaded, OpenError> {
-        Loaded::read(self.disk, self.identity, seq)
-    }
-
-    /// Applies frames in order until one is missing.
-    fn frames(&mut self, segments: &[u64]) -> Result<Stop, OpenError> {
-        let mut stop = Stop { index: 0, offset: HEADER_BYTES };
-        let Some(&first) = segments.first() else { return Ok(stop) };
-        let mut current = self.load(first)?;
-        loop {
-            let next = segments.get(stop.index + 1).map(|seq| self.load(*seq)).transpose()?;
-            let begins = |segment: &Loaded| Some(segment.frame(HEADER_BYTES, self.seed)?.head.seq);
-            let until = next.as_ref().and_then(begins);
-            if let (Some(next), Some(until)) = (&next, until)
-                && (until < self.expected || begins(&current) == Some(until))
-            {
-                // No crash leaves this, and neither of the two may be dropped.
-                return Err(corrupt(next.seq, HEADER_BYTES, "it repeats the segment before it"));
-            }
-            stop.offset = self.segment(&current, until)?;
-            match next {
-                Some(next) if until == Some(self.expected) => current = next,
-                _ => return Ok(stop),
-            }
-            stop.index += 1;
-        }
-    }
-
-    /// Applies a segment's frames up to frame `until`, or as many as there are; where they end.
-    fn segment(&mut self, segment: &Loaded, until: Option<u64>) -> Result<usize, OpenError> {
-        let mut offset = HEADER_BYTES;
-        while until != Some(self.expected) {
-            let Some(frame) = segment.frame(offset, self.seed) else { break };
-            if frame.head.seq != self.expected {
-                break;
-            }
-            self.apply(segment, offset, &frame)?;
-            offset = frame.end;
-            self.expected += 1;
-        }
-        Ok(offset)
-    }
-
-    fn apply(&mut self, segment: &Loaded, offset: usize, frame: &Frame) -> Result<(), OpenError> {
-        if frame.head.durable_upto > self.durable_upto {
-            self.durable_upto = frame.head.durable_upto;
-            // What is left was in flight together with this frame.
-            let in_flight = frame.head.seq - 1 - frame.head.durable_upto;
-            let vouched = self.unvouched.len().saturating_sub(in_flight as usize);
-            self.unvouched.drain(..vouched);
-        }
-        let end = frame.end.min(segment.bytes.len());
-        self.unvouched.push((segment.seq, offset as u64, segment.bytes.slice(offset..end)));
-
-        let body = offset + format::FRAME_HEAD_BYTES;
-        let placed = format::decode_body(&frame.body, self.seed)
-            .map_err(|malformed| corrupt(segment.seq, offset, malformed.0))?;
-        for placed in placed {
-            let Item::Ledger { ledger, record } = placed.item else { continue };
-            let state = self.ledgers.entry(ledger).or_insert_with(|| LedgerState::unknown(ledger));
-            state.apply(&record);
-            match record {
-                Record::Entries { first, entries, .. } if !entries.is_empty() => {
-                    let head = format::entries_head_bytes(entries.len());
-                    let place = Place {
-                        segment: segment.seq,
-                        offset: (body + placed.offset) as u64,
-                        length: u32::try_from(placed.length).expect("a record fits in a frame"),
-                        head: u32::try_from(head).expect("a record fits in a frame"),
-                    };
-                    self.index.insert(ledger, first, entries.len(), place);
-                }
-                Record::Tombstone => self.index.remove(ledger),
-                Record::Entries { .. }
-                | Record::RunStart { .. }
-                | Record::Seal { .. }
-                | Record::Closed { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// K8: refuses when a frame behind the stop says that the missing one had been durable.
-    fn look_ahead(&self, segments: &[u64], stop: &Stop) -> Result<(), OpenError> {
-        let mut offset = stop.offset;
-        for &seq in segments.get(stop.index..).unwrap_or_default() {
-            if self.load(seq)?.vouches_for(self.expected, offset, self.seed) {
-                let why = "a frame is missing that later frames say was on stable storage";
-                return Err(corrupt(segments[stop.index], stop.offset, why));
-            }
-            offset = HEADER_BYTES;
-        }
-        Ok(())
-    }
+    let listed: BTreeSet<u64> = listed.iter().map(|listed| listed.seq).collect();
+    let gone = present.range(..last.seq).filter(|seq| !listed.contains(seq));
+    remove.extend(gone.map(|seq| segment::file_name(*seq)));
+    Ok(())
 }
 
-fn corrupt(segment: u64, offset: usize, why: &'static str) -> OpenError {
-    OpenError::Corrupt { segment, offset: offset as u64, why }
+/// Takes in full segments whose records a snapshot covers.
+fn covered(
+    disk: &dyn Disk,
+    identity: &Identity,
+    listed: &[Listed],
+    rebuilt: &mut Rebuilt,
+    catalogue: &mut Catalogue,
+) -> Result<(), OpenError> {
+    let seed = Seed::of(identity);
+    let seqs: Vec<u64> = listed.iter().map(|listed| listed.seq).collect();
+    for (found, listed) in load::footers(disk, &seqs, seed).into_iter().zip(listed) {
+        let same = |footer: &Footer| {
+            (footer.first_frame, footer.last_frame) == (listed.first_frame, listed.last_frame)
+        };
+        let (footer, written) = match found.filter(same) {
+            Some(footer) => (footer, true),
+            None => {
+                let loaded = Loaded::read(disk, identity, listed.seq)?;
+                (loaded.footer(listed.first_frame, listed.last_frame, seed)?, false)
+            }
+        };
+        rebuilt.locate_only(listed.seq, &footer.items);
+        let Footer { first_frame, last_frame, end, .. } = footer;
+        let full = Full { first_frame, last_frame, end };
+        catalogue.found(listed.seq, full, (!written).then_some(footer));
+    }
+    Ok(())
 }

@@ -18,6 +18,14 @@ use crate::io::{Disk, DiskFile};
 /// Zeros are synced in steps, so that they never pile up in front of a group commit.
 const SYNC_BYTES: u64 = 8 << 20;
 
+/// No log comes this far; a file with a larger number is none of ours.
+const MAX_SEQ: u64 = u32::MAX as u64 - 1;
+
+/// A segment's number as the index keeps it.
+pub(super) fn short(seq: u64) -> u32 {
+    u32::try_from(seq).expect("names and the supply keep to MAX_SEQ")
+}
+
 /// A segment that takes appends.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -55,6 +63,9 @@ pub(super) fn parse_name(name: &str) -> Option<Named> {
         "new" => Named::Unfinished(seq),
         _ => return None,
     };
+    if seq > MAX_SEQ {
+        return None;
+    }
     let canonical =
         digits.len() == 16 && !digits.bytes().any(|b| b.is_ascii_uppercase() || b == b'+');
     canonical.then_some(named)
@@ -198,7 +209,7 @@ fn keep_ready(
     stop: &AtomicBool,
     give: &SyncSender<io::Result<Segment>>,
 ) {
-    for seq in first.. {
+    for seq in first..=MAX_SEQ {
         let made = maker.make(seq, bytes, stop);
         let failed = made.is_err();
         if give.send(made).is_err() || failed {
@@ -214,7 +225,8 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(parse_name(&file_name(0x2a)), Some(Named::Segment(0x2a)));
-        assert_eq!(parse_name(&unfinished_name(u64::MAX)), Some(Named::Unfinished(u64::MAX)));
+        assert_eq!(parse_name(&unfinished_name(MAX_SEQ)), Some(Named::Unfinished(MAX_SEQ)));
+        assert_eq!(parse_name(&file_name(MAX_SEQ + 1)), None);
         for other in
             ["cookie", "lock", "2a.log", "000000000000002A.log", "+00000000000002a.log", ".log"]
         {

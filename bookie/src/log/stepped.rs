@@ -11,11 +11,11 @@ use geminga_proto::ids::{EntryId, LedgerId};
 use parking_lot::Mutex;
 
 use super::committer::Committer;
-use super::error::{LogFailed, OpenError, ReadError};
+use super::error::{LogFailed, OpenError, ReadError, UpkeepError};
 use super::format::Mark;
 use super::queue::Work;
 use super::segment::{self, OnDemand, Supply};
-use super::{Config, Found, Handle, Identity, Log, Lsn, Opened, Permit, Replayed, io_error};
+use super::{Config, Found, Handle, Identity, Image, Log, Lsn, Opened, Permit, Replayed, io_error};
 use crate::io::Disk;
 use crate::ledger::Record;
 
@@ -44,13 +44,13 @@ impl Log {
         identity: Identity,
         config: Config,
     ) -> Result<Stepped, OpenError> {
-        let Replayed { shared, maker, at, ledgers } = Replayed::open(disk, identity, config)?;
+        let Replayed { shared, maker, at, rebuilt } = Replayed::open(disk, identity, config)?;
         let name = segment::file_name(at.segment.seq);
         let supply = OnDemand::new(maker, &shared.config, at.segment.seq + 1);
         let mut committer = Committer::new(Arc::clone(&shared), Supply::OnDemand(supply), at);
         committer.mark(Mark::Opened).map_err(io_error("write", &name))?;
         let log = Self(Arc::new(Handle { shared, committer: Mutex::new(None) }));
-        Ok(Stepped { opened: Opened { log, ledgers }, driver: Driver { committer } })
+        Ok(Stepped { opened: rebuilt.opened(log), driver: Driver { committer } })
     }
 
     /// [`Log::append`] on no reservation: a simulation bounds what it appends itself.
@@ -75,10 +75,28 @@ impl Log {
         let shared = &self.0.shared;
         match shared.look_up(ledger, from, to, max_bytes)? {
             Found::Recent(entries) => Ok(entries),
-            Found::Stored(pieces, mut gathered) => {
-                shared.reader.gather(ledger, &pieces, &mut gathered).map(|()| gathered.entries)
+            Found::Stored(located, mut gathered) => {
+                let gather = shared.reader.gather(ledger, &located.pieces, &mut gathered);
+                gather.map(|()| gathered.entries)
             }
         }
+    }
+
+    /// [`Log::write_footers`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Log::write_footers`].
+    pub fn write_footers_blocking(&self) -> Result<(), UpkeepError> {
+        self.0.shared.write_footers()
+    }
+
+    /// [`Log::snapshot`] on the calling thread, which has flushed all that was appended.
+    ///
+    /// # Errors
+    /// As [`Log::snapshot`].
+    pub fn snapshot_blocking(&self, image: impl FnOnce() -> Image) -> Result<(), UpkeepError> {
+        let shared = &self.0.shared;
+        shared.write_snapshot(&shared.begin_snapshot(image))
     }
 }
 

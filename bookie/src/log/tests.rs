@@ -15,14 +15,32 @@ mod running;
 #[cfg(feature = "simulation")]
 mod stepped;
 mod throughput;
+mod upkeep;
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     Identity {
         cluster: ClusterUuid::from_random(1),
         bookie: "bookie-1".parse().unwrap(),
         incarnation: Incarnation(7),
         disk: DiskUuid::from_random(2),
     }
+}
+
+/// Holds bytes against those of `tests/golden`, which are what is on disks already: a format may only grow.
+/// `GEMINGA_UPDATE_GOLDEN=1` writes the file anew, for a new version.
+pub(super) fn golden(name: &str, bytes: &[u8]) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let lines: Vec<String> =
+        bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect()).collect();
+    let shown = lines.join("\n") + "\n";
+    if std::env::var_os("GEMINGA_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &shown).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        shown,
+        "{name} differs from what is on disks"
+    );
 }
 
 /// Small segments, and marks only where a test asks for them.

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first() {
-        let place = |offset| Place { segment: 1, offset, length: 72, head: 50 };
+        let place = |offset| Place { segment: 1, offset, length: 72 };
         let mut window = Window::new(450);
         for offset in 0..4 {
             window.insert(place(offset), EntryId(0), vec![Bytes::from(vec![0; 22])]);

@@ -46,6 +46,7 @@ fn bookie(disk: &FaultyDisk, tasks: &Tasks) -> BookieHandle {
         member: member.clone(),
         log,
         ledgers: BTreeMap::from([(LEDGER, known)]),
+        tombstones: crate::ledger::Tombstones::default(),
         owners: 1,
         checker: Checker::new(Arc::new(MemoryStore::new())),
         waiting: Arc::new(Semaphore::new(1)),

@@ -168,6 +168,7 @@ impl Bench {
             member: member(),
             log: opened.log,
             ledgers: opened.ledgers,
+            tombstones: opened.tombstones,
             owners: 1,
             checker: Checker::new(store.clone()),
             waiting: Arc::new(Semaphore::new(2)),

@@ -307,7 +307,10 @@ struct Model {
 
 impl Model {
     fn random_record(&mut self, random: &dyn Random) -> (LedgerId, Record) {
-        let ledger = LedgerId(random.below(4));
+        // A tombstone is the last record of its ledger.
+        let deleted = Self::image(&self.appended).tombstones;
+        let alive: Vec<_> = (0..40).map(LedgerId).filter(|id| !deleted.contains(*id)).collect();
+        let ledger = alive[random.below(4) as usize];
         let record = match random.below(12) {
             0 => Record::RunStart { fragment_first: EntryId(0) },
             1 => Record::Seal { epoch: SealEpoch(random.below(9) as u32) },
@@ -324,18 +327,24 @@ impl Model {
         (ledger, record)
     }
 
-    fn replay(records: &[(LedgerId, Record)]) -> BTreeMap<LedgerId, LedgerState> {
-        let mut ledgers = BTreeMap::new();
+    fn image(records: &[(LedgerId, Record)]) -> Image {
+        let (mut ledgers, mut tombstones) = (BTreeMap::new(), Tombstones::default());
         for (ledger, record) in records {
             ledgers.entry(*ledger).or_insert_with(|| LedgerState::unknown(*ledger)).apply(record);
+            if *record == Record::Tombstone {
+                ledgers.remove(ledger);
+                tombstones.insert(*ledger);
+            }
         }
-        ledgers
+        Image { ledgers: ledgers.into_values().collect(), tombstones }
     }
 
     /// The log must have come back as a prefix of what was appended, not shorter than what was acknowledged.
     async fn check(&mut self, opened: &Opened, acknowledged: usize) {
+        let ledgers = opened.ledgers.values().cloned().collect();
+        let image = Image { ledgers, tombstones: opened.tombstones.clone() };
         let kept = (acknowledged..=self.appended.len())
-            .find(|kept| Self::replay(&self.appended[..*kept]) == opened.ledgers);
+            .find(|kept| Self::image(&self.appended[..*kept]) == image);
         let kept = kept.expect("the log holds what was acknowledged, and nothing out of order");
         self.appended.truncate(kept);
         // A record that changes no state can hide how many came back: the index decides about entries.
@@ -356,7 +365,7 @@ impl Model {
             .iter()
             .filter_map(|(ledger, held)| Some((*ledger, held.last_key_value()?.0 + 1)))
             .collect();
-        for ledger in (0..4).map(LedgerId) {
+        for ledger in (0..40).map(LedgerId) {
             let held = contents.remove(&ledger).unwrap_or_default();
             let end = held.last_key_value().map_or(0, |(id, _)| id + 1);
             for (id, content) in &held {
@@ -390,6 +399,11 @@ async fn random_crashes() {
                 appended_here += 1;
                 if random.below(4) == 0 {
                     opened.log.wait_durable(lsn).await.unwrap();
+                }
+                match random.below(12) {
+                    0 => opened.log.write_footers().await.unwrap(),
+                    1 => opened.log.snapshot(|| Model::image(&model.appended)).await.unwrap(),
+                    _ => {}
                 }
             }
             if random.below(4) == 0 {

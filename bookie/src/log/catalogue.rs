@@ -1,0 +1,119 @@
+//! What segments the log has, and which frames are in them: the committer writes down here what became durable, and whoever
+//! writes footers and snapshots reads it. The lock is held for moments only.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::footer::{Footer, Item};
+use super::snapshot::Listed;
+
+/// Footers that wait to be written, at most. One that is dropped costs reading its segment's frames at the next opening.
+const MAX_PENDING: usize = 8;
+
+/// A segment that takes no more frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) first_frame: u64,
+    pub(super) last_frame: u64,
+    /// Where the frames end, bytes.
+    pub(super) end: u32,
+}
+
+/// The segment that takes frames, from the first one that is durable on.
+#[derive(Debug)]
+struct Current {
+    seq: u64,
+    first_frame: u64,
+    items: Vec<Item>,
+}
+
+/// The segments of one log.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    full: BTreeMap<u64, Full>,
+    current: Option<Current>,
+    durable_frame: u64,
+    durable_bytes: u64,
+    pending: VecDeque<Footer>,
+}
+
+/// The log's segments at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// The newest durable frame.
+    pub(super) durable_frame: u64,
+    /// All segments with durable frames, in order.
+    pub(super) segments: Vec<Listed>,
+}
+
+impl Catalogue {
+    /// Takes in a segment that was found, with its footer if it has none yet on the disk.
+    pub(super) fn found(&mut self, seq: u64, full: Full, unwritten: Option<Footer>) {
+        self.full.insert(seq, full);
+        self.pending.extend(unwritten);
+        self.trim();
+    }
+
+    /// A frame of `bytes` in segment `seq` is durable, with these records.
+    pub(super) fn frame(
+        &mut self,
+        seq: u64,
+        frame: u64,
+        bytes: u64,
+        items: impl Iterator<Item = Item>,
+    ) {
+        let current = self.current.get_or_insert_with(|| Current {
+            seq,
+            first_frame: frame,
+            items: Vec::new(),
+        });
+        current.items.extend(items);
+        self.durable_frame = frame;
+        self.durable_bytes += bytes;
+    }
+
+    /// The current segment takes no more frames; they end at `end`.
+    pub(super) fn fill(&mut self, end: u32) {
+        let Some(Current { seq, first_frame, items }) = self.current.take() else { return };
+        let last_frame = self.durable_frame;
+        self.full.insert(seq, Full { first_frame, last_frame, end });
+        self.pending.push_back(Footer { segment: seq, first_frame, last_frame, end, items });
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.pending.len() > MAX_PENDING {
+            self.pending.pop_front();
+        }
+    }
+
+    /// A footer to write.
+    pub(super) fn take_footer(&mut self) -> Option<Footer> {
+        self.pending.pop_front()
+    }
+
+    /// Bytes of frames that became durable since the log was opened.
+    pub(super) fn durable_bytes(&self) -> u64 {
+        self.durable_bytes
+    }
+
+    /// How many segments have frames.
+    pub(super) fn len(&self) -> usize {
+        self.full.len() + usize::from(self.current.is_some())
+    }
+
+    /// What there is now.
+    pub(super) fn listing(&self) -> Listing {
+        let full = self.full.iter().map(|(seq, full)| Listed {
+            seq: *seq,
+            first_frame: full.first_frame,
+            last_frame: full.last_frame,
+        });
+        let last_frame = self.durable_frame;
+        let current = self.current.as_ref().map(|current| Listed {
+            seq: current.seq,
+            first_frame: current.first_frame,
+            last_frame,
+        });
+        Listing { durable_frame: self.durable_frame, segments: full.chain(current).collect() }
+    }
+}

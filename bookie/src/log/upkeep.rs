@@ -1,0 +1,89 @@
+//! What keeps a log short to open: footers of full segments, and snapshots of the ledger table (protocol 5.5). Neither is needed
+//! for correctness: what is missing is read from the frames.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::error::UpkeepError;
+use super::mutation::Mutation;
+use super::segment;
+use super::snapshot::{Image, Snapshot};
+use super::{Log, Shared};
+
+impl Log {
+    /// Bytes that were appended and became durable since the log was opened.
+    pub fn durable_bytes(&self) -> u64 {
+        self.0.shared.catalogue.lock().durable_bytes()
+    }
+
+    /// Bytes of memory that the index of entries takes.
+    pub fn index_bytes(&self) -> usize {
+        self.0.shared.index.read().memory()
+    }
+
+    /// Writes the footers of segments that became full. One caller at a time; not cancel-safe, in that a footer may be left out.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; the segment's frames are read at the next opening then.
+    pub async fn write_footers(&self) -> Result<(), UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        blocking(move || shared.write_footers()).await
+    }
+
+    /// Writes a snapshot of the ledger table. `image` is asked for it after the place that the snapshot covers is known, so
+    /// every record up to there must be in it; later ones may be. They are waited for: a snapshot never names what is not on stable
+    /// storage. One caller at a time; not cancel-safe, in that it may be written nevertheless.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; the snapshots before it stand.
+    pub async fn snapshot(&self, image: impl FnOnce() -> Image) -> Result<(), UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        let snapshot = shared.begin_snapshot(image);
+        if !shared.config.mutations.is(Mutation::SnapshotBeforeDurable) {
+            self.wait_durable(self.tail()).await?;
+        }
+        blocking(move || shared.write_snapshot(&snapshot)).await
+    }
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<(), UpkeepError> + Send + 'static,
+) -> Result<(), UpkeepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl Shared {
+    /// A snapshot as of now; to be written once all that is appended is durable.
+    pub(super) fn begin_snapshot(&self, image: impl FnOnce() -> Image) -> Snapshot {
+        let listing = self.catalogue.lock().listing();
+        let mut covers = listing.durable_frame;
+        if self.config.mutations.is(Mutation::SnapshotBeforeDurable) {
+            covers += 1;
+        }
+        Snapshot { covers, segments: listing.segments, image: image() }
+    }
+
+    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> Result<(), UpkeepError> {
+        let written = snapshot.write(&*self.disk, self.seed);
+        written.map_err(|error| UpkeepError::Io { what: "write a snapshot", error })
+    }
+
+    pub(super) fn write_footers(&self) -> Result<(), UpkeepError> {
+        loop {
+            let Some(footer) = self.catalogue.lock().take_footer() else { return Ok(()) };
+            let write = || {
+                let file = self.disk.open(&segment::file_name(footer.segment))?;
+                let (at, bytes) = footer.encode(self.seed, file.size()?);
+                file.write_all_at(at, &[IoSlice::new(&bytes)])?;
+                file.sync_data()
+            };
+            write().map_err(|error| UpkeepError::Io {
+                what: "write the footer of a segment",
+                error,
+            })?;
+        }
+    }
+}

@@ -119,6 +119,10 @@ impl Disk for FaultyDisk {
         Ok(self.wrap(self.disk.open(name)?))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.reopen(name)?))
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.faults.pass(Op::Names)?;
         Ok(self.wrap(self.disk.create(name)?))
@@ -173,6 +177,11 @@ impl DiskFile for FaultyFile {
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.faults.pass(Op::Write)?;
         self.file.set_len(bytes)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.faults.pass(Op::Write)?;
+        self.file.allocate(bytes)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -20,14 +20,28 @@ const TOTAL_BYTES: u64 = 1 << 40;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryDisk(Arc<Mutex<Contents>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Contents {
+    capacity: u64,
     files: BTreeMap<u64, Data>,
     created: u64,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     /// Name changes since the last sync of the directory: the file, or none when the name went.
     pending: Vec<Vec<(String, Option<u64>)>>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            capacity: TOTAL_BYTES,
+            files: BTreeMap::new(),
+            created: 0,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +96,14 @@ impl MemoryDisk {
         Self::default()
     }
 
+    /// An empty disk that is full at so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: u64) -> Self {
+        let disk = Self::new();
+        disk.0.lock().capacity = bytes;
+        disk
+    }
+
     /// The disk after a power cut at this instant: nothing survives that was not synced. This one goes on as it was.
     #[must_use]
     pub fn crash(&self) -> Self {
@@ -101,6 +123,7 @@ impl MemoryDisk {
             (*id, Data { now: settled.clone(), durable: settled, dirty: BTreeSet::new() })
         });
         Self(Arc::new(Mutex::new(Contents {
+            capacity: contents.capacity,
             files: files.collect(),
             created: contents.created,
             durable_names: names.clone(),
@@ -141,6 +164,28 @@ fn apply(names: &mut BTreeMap<String, u64>, change: &[(String, Option<u64>)]) {
 impl Contents {
     fn find(&self, name: &str) -> io::Result<u64> {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Bytes of the files that have a name, or had one when the names were last synced.
+    fn used(&self) -> u64 {
+        let pending = self.pending.iter().flatten().filter_map(|(_, file)| file.as_ref());
+        let named: BTreeSet<u64> = self
+            .names
+            .values()
+            .chain(self.durable_names.values())
+            .chain(pending)
+            .copied()
+            .collect();
+        named.iter().map(|id| self.files[id].now.len() as u64).sum()
+    }
+
+    /// Whether a file may grow to so many bytes.
+    fn room_for(&self, id: u64, bytes: u64) -> io::Result<()> {
+        let more = bytes.saturating_sub(self.files[&id].now.len() as u64);
+        match more > 0 && self.used() + more > self.capacity {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
     }
 
     fn change(&mut self, change: Vec<(String, Option<u64>)>) {
@@ -194,8 +239,10 @@ impl Disk for MemoryDisk {
 
     fn space(&self) -> io::Result<Space> {
         let contents = self.0.lock();
-        let used: u64 = contents.files.values().map(|data| data.now.len() as u64).sum();
-        Ok(Space { free: TOTAL_BYTES.saturating_sub(used), total: TOTAL_BYTES })
+        Ok(Space {
+            free: contents.capacity.saturating_sub(contents.used()),
+            total: contents.capacity,
+        })
     }
 }
 
@@ -213,6 +260,8 @@ impl MemoryFile {
 
 impl DiskFile for MemoryFile {
     fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.disk.0.lock().room_for(self.id, offset + bytes as u64)?;
         self.with(|data| {
             let mut at = offset as usize;
             for part in parts {
@@ -241,6 +290,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.disk.0.lock().room_for(self.id, bytes)?;
         self.with(|data| data.set_len(bytes as usize));
         Ok(())
     }
@@ -308,6 +358,22 @@ mod tests {
         let bytes = contents(&torn, "a");
         assert_eq!(asked, 3);
         assert_eq!((bytes[511], bytes[512], bytes[1023], bytes[1024]), (7, 0, 0, 7));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_to_grow() {
+        let disk = MemoryDisk::with_capacity(1000);
+        let file = disk.create("a").unwrap();
+        file.allocate(900).unwrap();
+        file.write_all_at(800, &[IoSlice::new(&[1; 100])]).unwrap();
+        let full = file.write_all_at(950, &[IoSlice::new(&[1; 100])]).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.space().unwrap(), Space { free: 100, total: 1000 });
+        disk.sync_dir().unwrap();
+        disk.remove("a").unwrap();
+        assert_eq!(disk.space().unwrap().free, 100, "a crash would bring it back");
+        disk.sync_dir().unwrap();
+        assert_eq!(disk.space().unwrap().free, 1000);
     }
 
     #[test]

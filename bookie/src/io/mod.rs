@@ -30,6 +30,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Opens a file for reading and writing; `NotFound` when it is not there.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file to be written anew, as a created one is.
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
+
     /// Creates an empty file; `AlreadyExists` when it is there.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
@@ -73,6 +78,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 
     /// Cuts or extends with zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Extends to `bytes`, with space set aside: writing there does not run out of it.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
 
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::{pwritev, retry_on_intr};
 
 use super::direct::Direct;
@@ -43,6 +43,13 @@ impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
         Ok(Arc::new(RealFile { file, direct: Mutex::new(None) }))
+    }
+
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let direct = open_direct(&path)?.map(Direct::new);
+        Ok(Arc::new(RealFile { file, direct: Mutex::new(direct) }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -171,6 +178,14 @@ impl DiskFile for RealFile {
         self.file.set_len(bytes)
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros_at(0, bytes),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -238,6 +253,8 @@ mod tests {
         disk.sync_dir().unwrap();
         assert_eq!(disk.list().unwrap(), ["a"]);
         assert_eq!(disk.open("a").unwrap().size().unwrap(), 3);
+        disk.open("a").unwrap().allocate(9000).unwrap();
+        assert_eq!(disk.open("a").unwrap().size().unwrap(), 9000);
         disk.remove("a").unwrap();
         assert!(disk.list().unwrap().is_empty());
         let space = disk.space().unwrap();

@@ -136,15 +136,15 @@ impl Slots {
         result
     }
 
-    /// Whether all of them can be believed.
-    pub(super) fn is_sound(&self) -> bool {
-        self.known.values().all(|slot| !slot.broken)
-    }
-
-    /// Adds all that is known to an image of the disk's table.
-    pub(super) fn copy_to(&self, image: &mut Image) {
+    /// Adds all that is known to an image of the disk's table; `None` when one of them cannot be believed: memory may be
+    /// ahead of the log there, for good.
+    pub(super) fn copy_to(&self, image: &mut Image) -> Option<()> {
+        if self.known.values().any(|slot| slot.broken) {
+            return None;
+        }
         image.ledgers.extend(self.known.values().map(|slot| slot.state.clone()));
         image.tombstones.extend(&self.deleted);
+        Some(())
     }
 
     /// How many ledgers.

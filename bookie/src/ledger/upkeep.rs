@@ -1,5 +1,6 @@
-//! Keeps a disk's log short to open: writes footers as segments fill up, and a snapshot of the disk's ledgers every minute
-//! or GiB (protocol 5.5). What fails is tried again; a log that failed stops its owners, not this task.
+//! Keeps a disk's log in order: writes footers as segments fill up, a snapshot of the disk's ledgers every minute
+//! or GiB (protocol 5.5), gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), at
+//! a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
 
 use std::time::Duration;
 
@@ -7,14 +8,18 @@ use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::table::Table;
-use crate::log::{Image, Log};
+use crate::log::{Image, Log, UpkeepError};
 
 /// How often it is looked what there is to do.
 const LOOK: Duration = Duration::from_secs(1);
 /// A snapshot is written so long after the last one, if anything was appended,
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
-/// or after so many bytes.
+/// or after so many bytes,
 const SNAPSHOT_BYTES: u64 = 1 << 30;
+/// or so soon if a segment waits for one to be given back.
+const SNAPSHOT_TO_RECLAIM: Duration = Duration::from_secs(5);
+/// Most bytes that are moved out of sparse segments at each look.
+const RELOCATE_BYTES: usize = 16 << 20;
 
 /// The keeper of one disk's log.
 #[derive(Debug)]
@@ -49,26 +54,33 @@ impl Upkeep {
     }
 
     async fn look(&mut self) {
-        if let Err(error) = self.log.write_footers().await {
-            tracing::warn!(%error, "the next start of this bookie will read more");
+        if let Err(error) = self.keep().await {
+            tracing::warn!(%error, "the log of a disk was not put in order; trying again");
         }
+    }
+
+    async fn keep(&mut self) -> Result<(), UpkeepError> {
+        self.log.write_footers().await?;
+        self.log.relocate(RELOCATE_BYTES).await?;
+        let waiting = self.log.reclaim().await?.waiting;
         let (at, bytes) = self.last;
-        let appended = self.log.durable_bytes() - bytes;
-        if appended == 0 || (at.elapsed() < SNAPSHOT_EVERY && appended < SNAPSHOT_BYTES) {
-            return;
+        let (age, appended) = (at.elapsed(), self.log.durable_bytes() - bytes);
+        let due = appended > 0 && (age >= SNAPSHOT_EVERY || appended >= SNAPSHOT_BYTES);
+        let reclaims = waiting > 0 && (age >= SNAPSHOT_TO_RECLAIM || self.log.is_scarce());
+        if due || reclaims {
+            self.last = (Instant::now(), bytes + appended);
+            self.log.snapshot(|| image(&self.tables)).await?;
+            self.log.reclaim().await?;
         }
-        self.last = (Instant::now(), bytes + appended);
-        if let Err(error) = self.log.snapshot(|| image(&self.tables)).await {
-            tracing::warn!(%error, "no snapshot was written; the next start of this bookie will read more");
-        }
+        Ok(())
     }
 }
 
-/// All that is known about a disk's ledgers.
-fn image(tables: &[Table]) -> Image {
+/// All that is known about a disk's ledgers, if it can be believed.
+fn image(tables: &[Table]) -> Option<Image> {
     let mut image = Image::default();
     for table in tables {
-        table.lock().copy_to(&mut image);
+        table.lock().copy_to(&mut image)?;
     }
-    image
+    Some(image)
 }

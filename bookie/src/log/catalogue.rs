@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::footer::{Footer, Item};
-use super::snapshot::Listed;
+use super::snapshot::{KEPT, Listed};
 
 /// Footers that wait to be written, at most. One that is dropped costs reading its segment's frames at the next opening.
 const MAX_PENDING: usize = 8;
@@ -34,11 +34,19 @@ pub(super) struct Catalogue {
     durable_frame: u64,
     durable_bytes: u64,
     pending: VecDeque<Footer>,
+    /// Segments that are not needed any more, with the number of the last listing that named them.
+    retired: BTreeMap<u64, u64>,
+    /// How many listings were made, over all openings: a snapshot has the number of its listing.
+    listings: u64,
+    /// Listings of the snapshots that are kept.
+    kept: VecDeque<u64>,
 }
 
 /// The log's segments at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listing {
+    /// Counts listings.
+    pub(super) number: u64,
     /// The newest durable frame.
     pub(super) durable_frame: u64,
     /// All segments with durable frames, in order.
@@ -46,6 +54,11 @@ pub(super) struct Listing {
 }
 
 impl Catalogue {
+    /// The catalogue of a log that has this many snapshots behind it.
+    pub(super) fn after(snapshots: u64) -> Self {
+        Self { listings: snapshots, ..Self::default() }
+    }
+
     /// Takes in a segment that was found, with its footer if it has none yet on the disk.
     pub(super) fn found(&mut self, seq: u64, full: Full, unwritten: Option<Footer>) {
         self.full.insert(seq, full);
@@ -96,13 +109,56 @@ impl Catalogue {
         self.durable_bytes
     }
 
+    /// The segments that take no more frames, but for retired ones.
+    pub(super) fn full(&self) -> Vec<(u64, Full)> {
+        self.full.iter().map(|(seq, full)| (*seq, *full)).collect()
+    }
+
+    /// These are not needed for their entries any more.
+    pub(super) fn retire(&mut self, segments: &[u64]) {
+        for seq in segments {
+            if self.full.remove(seq).is_some() {
+                self.retired.insert(*seq, self.listings);
+                self.pending.retain(|footer| footer.segment != *seq);
+            }
+        }
+    }
+
+    /// A snapshot with this listing is durable.
+    pub(super) fn listed(&mut self, number: u64) {
+        self.kept.push_back(number);
+        while self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Retired segments that no kept snapshot lists, so that all they hold is in each of those (K9). All of them when
+    /// `uncovered`.
+    pub(super) fn removable(&self, uncovered: bool) -> Vec<u64> {
+        let oldest = self.kept.front().filter(|_| self.kept.len() == KEPT);
+        let covered = |last: u64| oldest.is_some_and(|oldest| last < *oldest);
+        let removable = self.retired.iter().filter(|(_, last)| uncovered || covered(**last));
+        removable.map(|(seq, _)| *seq).collect()
+    }
+
+    /// A retired segment's file went.
+    pub(super) fn removed(&mut self, seq: u64) {
+        self.retired.remove(&seq);
+    }
+
+    /// How many retired segments are still there.
+    pub(super) fn waiting(&self) -> usize {
+        self.retired.len()
+    }
+
     /// How many segments have frames.
     pub(super) fn len(&self) -> usize {
-        self.full.len() + usize::from(self.current.is_some())
+        self.full.len() + self.retired.len() + usize::from(self.current.is_some())
     }
 
     /// What there is now.
-    pub(super) fn listing(&self) -> Listing {
+    pub(super) fn listing(&mut self) -> Listing {
+        self.listings += 1;
         let full = self.full.iter().map(|(seq, full)| Listed {
             seq: *seq,
             first_frame: full.first_frame,
@@ -114,6 +170,7 @@ impl Catalogue {
             first_frame: current.first_frame,
             last_frame,
         });
-        Listing { durable_frame: self.durable_frame, segments: full.chain(current).collect() }
+        let segments = full.chain(current).collect();
+        Listing { number: self.listings, durable_frame: self.durable_frame, segments }
     }
 }

@@ -140,8 +140,13 @@ impl Committer {
                 Item::Extent(extent) => {
                     let offset = u32::try_from(offset).expect("a segment is below 4 GiB");
                     let place = Place { segment, offset, length: extent.length };
-                    index.insert(extent.ledger, extent.first, extent.count, place);
-                    window.insert(place, extent.first, record.entries);
+                    let Extent { ledger, first, count, .. } = extent;
+                    if let Some(from) = record.moved_from {
+                        index.relocate(ledger, first, count, from, place);
+                    } else {
+                        index.insert(ledger, first, count, place);
+                        window.insert(place, first, record.entries);
+                    }
                     items.push(Item::Extent(Extent { offset, ..extent }));
                 }
                 Item::Record(ledger, what) => {

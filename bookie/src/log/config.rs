@@ -12,6 +12,8 @@ pub struct Config {
     /// Bytes of the first segment after opening, zero-filled before the log takes appends; the next one is made in the
     /// background meanwhile. At least 16 KiB. Default 16 MiB.
     pub prefill_bytes: u64,
+    /// Segments that are set aside for seals and tombstones on a full disk (K10). Default 2.
+    pub reserve_segments: usize,
     /// Most bytes that are appended and not yet durable; whoever wants to append more waits. Default 64 MiB.
     pub queue_bytes: usize,
     /// Bytes of recent entries that are served from memory. Default 64 MiB.
@@ -41,6 +43,7 @@ impl Default for Config {
         Self {
             segment_bytes: 64 << 20,
             prefill_bytes: 16 << 20,
+            reserve_segments: 2,
             queue_bytes: 64 << 20,
             window_bytes: 64 << 20,
             idle_mark: Duration::from_secs(1),

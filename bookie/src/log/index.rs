@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use geminga_proto::ids::{EntryId, LedgerId};
 
+use super::footer::Extent;
 use super::format;
 
 /// Where an `Entries` record stands.
@@ -123,9 +124,71 @@ impl Index {
     }
 
     /// What a segment is needed for.
-    #[cfg(test)]
     pub(super) fn live(&self, segment: u32) -> Live {
         self.segments.get(&segment).map_or_else(Live::default, |used| used.live)
+    }
+
+    /// Points entries `first..` of a ledger at a copy of them, as far as they are still in segment `from`.
+    pub(super) fn relocate(
+        &mut self,
+        ledger: LedgerId,
+        first: EntryId,
+        count: u32,
+        from: u32,
+        to: Place,
+    ) {
+        let last = first.0 + i64::from(count) - 1;
+        for part in self.parts(ledger, first.0, last, from) {
+            self.insert(ledger, EntryId(part.first), part.count, to);
+        }
+    }
+
+    /// Drops what segment `segment` holds of entries `from..=to`.
+    pub(super) fn forget(&mut self, ledger: LedgerId, from: EntryId, to: EntryId, segment: u32) {
+        for part in self.parts(ledger, from.0, to.0, segment) {
+            // Cut out: what is left on both sides stays.
+            self.insert(ledger, EntryId(part.first), part.count, part.place);
+            let runs = self.ledgers.get_mut(&ledger).expect("it was just added to");
+            let at = runs.partition_point(|run| run.first < part.first);
+            count_out(&mut self.segments, &runs.remove(at));
+        }
+    }
+
+    /// The pieces of an extent that are still to be read from its segment.
+    pub(super) fn pieces_in(&self, segment: u32, extent: &Extent) -> Vec<Piece> {
+        let last = extent.first.0 + i64::from(extent.count) - 1;
+        let parts = self.parts(extent.ledger, extent.first.0, last, segment).into_iter();
+        let parts = parts.filter(|part| part.place.offset == extent.offset);
+        let piece = |part: Run| Piece {
+            from: EntryId(part.first),
+            to: EntryId(part.last()),
+            place: part.place,
+        };
+        parts.map(piece).collect()
+    }
+
+    /// The parts of runs that lie in `from..=to` and in a segment.
+    fn parts(&self, ledger: LedgerId, from: i64, to: i64, segment: u32) -> Vec<Run> {
+        let Some(runs) = self.ledgers.get(&ledger) else { return Vec::new() };
+        let start = runs.partition_point(|run| run.last() < from);
+        let overlapping = runs[start..].iter().take_while(|run| run.first <= to);
+        let here = overlapping.filter(|run| run.place.segment == segment);
+        here.filter_map(|run| run.part(from, to)).collect()
+    }
+
+    /// Keeps a segment's file.
+    pub(super) fn pin_of(&self, segment: u32) -> Option<Pin> {
+        Some(Arc::clone(&self.segments.get(&segment)?.pin))
+    }
+
+    /// Forgets a segment that nothing points into; false when something does, or somebody reads it.
+    pub(super) fn release(&mut self, segment: u32) -> bool {
+        let Some(used) = self.segments.get(&segment) else { return true };
+        let free = used.live.runs == 0 && Arc::strong_count(&used.pin) == 1;
+        if free {
+            self.segments.remove(&segment);
+        }
+        free
     }
 
     /// Bytes of memory that the runs take.
@@ -238,6 +301,29 @@ mod tests {
             assert_eq!(index.live(*segment), counted.remove(segment).unwrap_or_default());
         }
         assert!(counted.is_empty());
+    }
+
+    #[test]
+    fn entries_move_only_from_where_they_were() {
+        let mut index = Index::default();
+        index.insert(LEDGER, EntryId(0), 10, place(8));
+        index.insert(LEDGER, EntryId(4), 2, place(16));
+        index.relocate(LEDGER, EntryId(0), 8, 1, place(24));
+        assert_eq!(found(&index, 0, 100, 10_000), [(0, 3, 24), (4, 5, 16), (6, 7, 24), (8, 9, 8)]);
+        index.relocate(LedgerId(9), EntryId(0), 8, 1, place(24));
+        assert_eq!(found(&index, 6, 100, 10_000), [(6, 7, 24), (8, 9, 8)]);
+        index.forget(LEDGER, EntryId(2), EntryId(6), 3);
+        assert_eq!(found(&index, 0, 100, 10_000), [(0, 1, 24)]);
+        assert_eq!(found(&index, 4, 100, 10_000), [(4, 5, 16)]);
+        assert_eq!(found(&index, 6, 100, 10_000), []);
+        assert_eq!(found(&index, 7, 100, 10_000), [(7, 7, 24), (8, 9, 8)]);
+        assert_counted(&index);
+        let pin = index.pin_of(1).unwrap();
+        assert!(!index.release(1), "entries 8 and 9 are in it");
+        index.remove(LEDGER);
+        assert!(!index.release(1), "somebody reads it");
+        drop(pin);
+        assert!(index.release(1) && index.release(1));
     }
 
     #[test]

@@ -51,6 +51,15 @@ impl Loaded {
         Ok(Self { seq, bytes })
     }
 
+    /// Reads a file of which it is known whose it is. Blocks.
+    pub(super) fn read_known(disk: &dyn Disk, seq: u64) -> io::Result<Self> {
+        let file = disk.open(&segment::file_name(seq))?;
+        let size = file.size()?.min(MAX_SEGMENT_BYTES);
+        let mut buffer = BytesMut::zeroed(usize::try_from(size).expect("a segment fits in memory"));
+        file.read_exact_at(0, &mut buffer)?;
+        Ok(Self { seq, bytes: buffer.freeze() })
+    }
+
     /// The frame at `offset`, if a whole one is there.
     pub(super) fn frame(&self, offset: usize, seed: Seed) -> Option<Frame> {
         format::decode_frame(&self.bytes, offset, self.seq, seed)

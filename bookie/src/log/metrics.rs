@@ -13,6 +13,11 @@ pub(super) fn appended(bytes: usize) {
     metrics::counter!("geminga_bookie_appended_bytes_total").increment(bytes as u64);
 }
 
+/// Bytes were moved out of sparse segments.
+pub(super) fn relocated(bytes: usize) {
+    metrics::counter!("geminga_bookie_relocated_bytes_total").increment(bytes as u64);
+}
+
 /// Segments came into use.
 pub(super) fn segments_added(segments: usize) {
     metrics::gauge!("geminga_bookie_segments").increment(segments as f64);

@@ -31,6 +31,7 @@ use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
 use rebuild::Rebuilt;
 use segment::{Ahead, Maker, Supply};
+use spares::Spares;
 use window::Window;
 
 mod catalogue;
@@ -46,10 +47,12 @@ mod mutation;
 mod queue;
 mod reader;
 mod rebuild;
+mod reclaim;
 mod replay;
 mod scan;
 mod segment;
 mod snapshot;
+mod spares;
 #[cfg(feature = "simulation")]
 mod stepped;
 mod upkeep;
@@ -58,6 +61,7 @@ mod window;
 pub use config::Config;
 pub use error::{LogFailed, OpenError, ReadError, UpkeepError};
 pub use mutation::{Mutation, Mutations};
+pub use reclaim::Reclaimed;
 pub use snapshot::Image;
 #[cfg(feature = "simulation")]
 pub use stepped::{Driver, Stepped};
@@ -143,6 +147,7 @@ struct Shared {
     /// Bounds the threads that wait for the disk.
     reads: Semaphore,
     catalogue: Mutex<Catalogue>,
+    spares: Arc<Spares>,
     disk: Arc<dyn Disk>,
 }
 
@@ -207,24 +212,7 @@ impl Log {
         record: Record,
         permit: Permit,
     ) -> Result<Lsn, LogFailed> {
-        let bytes = format::record_bytes(&record);
-        if bytes > MAX_BODY_BYTES {
-            return Err(LogFailed::TooLarge { bytes, limit: MAX_BODY_BYTES });
-        }
-        let shared = &self.0.shared;
-        let head = format::encode_record(ledger, &record, shared.seed);
-        let fits = "a record fits in a frame";
-        let (item, entries) = match record {
-            Record::Entries { first, entries, lac, .. } if !entries.is_empty() => {
-                let count = u32::try_from(entries.len()).expect(fits);
-                let length = u32::try_from(bytes).expect(fits);
-                (Item::Extent(Extent { ledger, first, count, lac, offset: 0, length }), entries)
-            }
-            record => (Item::Record(ledger, record), Vec::new()),
-        };
-        let lsn = shared.queue.push(Queued { item, head, entries, bytes, permit })?;
-        metrics::appended(bytes);
-        Ok(lsn)
+        self.0.shared.push(ledger, record, permit, None)
     }
 
     /// The end of everything appended so far.
@@ -307,6 +295,33 @@ enum Found {
 }
 
 impl Shared {
+    /// Puts a record at the end of the log; its entries may be copies of some that are in segment `moved_from`.
+    fn push(
+        &self,
+        ledger: LedgerId,
+        record: Record,
+        permit: Permit,
+        moved_from: Option<u32>,
+    ) -> Result<Lsn, LogFailed> {
+        let bytes = format::record_bytes(&record);
+        if bytes > MAX_BODY_BYTES {
+            return Err(LogFailed::TooLarge { bytes, limit: MAX_BODY_BYTES });
+        }
+        let head = format::encode_record(ledger, &record, self.seed);
+        let fits = "a record fits in a frame";
+        let (item, entries) = match record {
+            Record::Entries { first, entries, lac, .. } if !entries.is_empty() => {
+                let count = u32::try_from(entries.len()).expect(fits);
+                let length = u32::try_from(bytes).expect(fits);
+                (Item::Extent(Extent { ledger, first, count, lac, offset: 0, length }), entries)
+            }
+            record => (Item::Record(ledger, record), Vec::new()),
+        };
+        let lsn = self.queue.push(Queued { item, moved_from, head, entries, bytes, permit })?;
+        metrics::appended(bytes);
+        Ok(lsn)
+    }
+
     fn look_up(
         &self,
         ledger: LedgerId,
@@ -349,7 +364,13 @@ impl Replayed {
 
         let seq = found.next_segment;
         let seed = Seed::of(&identity);
-        let maker = Maker { disk: Arc::clone(&disk), identity, mutations: config.mutations };
+        let Config { segment_bytes, reserve_segments, mutations, .. } = config;
+        let spares =
+            Spares::found(Arc::clone(&disk), segment_bytes, reserve_segments, found.spares)
+                .map_err(io_error("remove spare files of", "the log"))?;
+        let spares = Arc::new(spares);
+        let maker =
+            Maker { disk: Arc::clone(&disk), identity, spares: Arc::clone(&spares), mutations };
         let segment = maker
             .make(seq, config.prefill_bytes, &AtomicBool::new(false))
             .map_err(io_error("create", &segment::file_name(seq)))?;
@@ -363,6 +384,7 @@ impl Replayed {
             reader: Reader::new(Arc::clone(&disk), seed),
             reads: Semaphore::new(MAX_READS),
             catalogue: Mutex::new(found.catalogue),
+            spares,
             disk,
             config,
         });

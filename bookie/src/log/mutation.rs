@@ -16,6 +16,8 @@ pub enum Mutation {
     KeepStaleTail,
     /// 5.5: let a snapshot name frames that are not durable yet.
     SnapshotBeforeDurable,
+    /// K9: remove a segment although no snapshot holds its seals and tombstones.
+    DropUncovered,
 }
 
 /// The rules that are broken; none in production.

@@ -18,6 +18,8 @@ use super::{Lsn, Permit};
 pub(super) struct Queued {
     /// What it holds; where it stands is not known yet.
     pub(super) item: Item,
+    /// The segment that its entries are moved from, if they are.
+    pub(super) moved_from: Option<u32>,
     /// Encoded, before the entries.
     pub(super) head: Bytes,
     /// Empty unless it is an `Entries` record.

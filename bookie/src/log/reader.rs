@@ -163,6 +163,13 @@ impl Reader {
         })
     }
 
+    /// Closes a segment's file, which goes.
+    pub(super) fn forget(&self, segment: u64) {
+        let mut files = self.files.lock();
+        files.open.remove(&segment);
+        files.order.retain(|one| *one != segment);
+    }
+
     fn file(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(file) = self.files.lock().open.get(&segment) {
             return Ok(Arc::clone(file));

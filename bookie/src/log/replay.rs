@@ -49,6 +49,8 @@ pub(super) struct Found {
     pub(super) next_frame: u64,
     /// Above every segment's number, unfinished ones included.
     pub(super) next_segment: u64,
+    /// Files that segments can be made of.
+    pub(super) spares: Vec<String>,
     /// What must be done to the disk first.
     pub(super) repair: Repair,
 }
@@ -98,9 +100,10 @@ impl Repair {
 struct Files {
     /// In order.
     segments: Vec<u64>,
-    /// The frames that snapshots cover, in order.
+    /// The numbers of snapshots, in order.
     snapshots: Vec<u64>,
     unfinished: Vec<String>,
+    spares: Vec<String>,
     /// Above every segment's number.
     next_segment: u64,
 }
@@ -116,6 +119,7 @@ impl Files {
             match named {
                 Some(Named::Segment(seq)) => files.segments.push(seq),
                 Some(Named::Unfinished(_)) => files.unfinished.push(name),
+                Some(Named::Spare) => files.spares.push(name),
                 None if snapshot::is_partial(&name) => files.unfinished.push(name),
                 None => files.snapshots.extend(snapshot::parse_name(&name)),
             }
@@ -134,7 +138,7 @@ pub(super) fn scan(
 ) -> Result<Found, OpenError> {
     let files = Files::list(disk)?;
     let seed = Seed::of(identity);
-    let mut remove = files.unfinished;
+    let (mut remove, spares) = (files.unfinished, files.spares);
     let (snapshot, damaged) = newest_snapshot(disk, &files.snapshots, seed)?;
     remove.extend(damaged);
     let covers = snapshot.as_ref().map_or(0, |snapshot| snapshot.covers);
@@ -147,7 +151,7 @@ pub(super) fn scan(
     not_needed(&files.segments, &listed, &mut remove)?;
 
     let mut rebuilt = Rebuilt::from_image(image);
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::after(files.snapshots.last().copied().unwrap_or(0));
     for batch in before.chunks(BATCH) {
         covered(disk, identity, batch, &mut rebuilt, &mut catalogue)?;
     }
@@ -173,7 +177,8 @@ pub(super) fn scan(
     let repair = Repair { remove, rewrite: std::mem::take(&mut scan.unvouched), cut };
     let next_frame = scan.expected;
     let rebuilt = scan.finish(&mut catalogue);
-    Ok(Found { rebuilt, catalogue, next_frame, next_segment: files.next_segment, repair })
+    let next_segment = files.next_segment;
+    Ok(Found { rebuilt, catalogue, next_frame, next_segment, spares, repair })
 }
 
 /// The newest snapshot that is whole, and the names of those that are not.
@@ -183,9 +188,9 @@ fn newest_snapshot(
     seed: Seed,
 ) -> Result<(Option<Snapshot>, Vec<String>), OpenError> {
     let mut damaged = Vec::new();
-    for covers in snapshots.iter().rev() {
-        let name = snapshot::file_name(*covers);
-        match Snapshot::read(disk, *covers, seed).map_err(io_error("read", &name))? {
+    for number in snapshots.iter().rev() {
+        let name = snapshot::file_name(*number);
+        match Snapshot::read(disk, *number, seed).map_err(io_error("read", &name))? {
             Some(snapshot) => return Ok((Some(snapshot), damaged)),
             None => {
                 tracing::warn!(

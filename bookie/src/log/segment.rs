@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use super::format::{self, HEADER_BYTES};
 use super::mutation::{Mutation, Mutations};
+use super::spares::{self, Spares};
 use super::{Config, Identity};
 use crate::io::{Disk, DiskFile};
 
@@ -42,6 +43,8 @@ pub(super) enum Named {
     Segment(u64),
     /// One that was being made.
     Unfinished(u64),
+    /// One that segments can be made of.
+    Spare,
 }
 
 /// The file of a segment.
@@ -54,6 +57,11 @@ pub(super) fn unfinished_name(seq: u64) -> String {
     format!("{seq:016x}.new")
 }
 
+/// A file that is set aside.
+pub(super) fn spare_name(number: u64) -> String {
+    format!("{number:016x}.spare")
+}
+
 /// What a name says; `None` for files of others.
 pub(super) fn parse_name(name: &str) -> Option<Named> {
     let (digits, extension) = name.split_once('.')?;
@@ -61,6 +69,7 @@ pub(super) fn parse_name(name: &str) -> Option<Named> {
     let named = match extension {
         "log" => Named::Segment(seq),
         "new" => Named::Unfinished(seq),
+        "spare" => Named::Spare,
         _ => return None,
     };
     if seq > MAX_SEQ {
@@ -76,14 +85,45 @@ pub(super) fn parse_name(name: &str) -> Option<Named> {
 pub(super) struct Maker {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) identity: Identity,
+    pub(super) spares: Arc<Spares>,
     pub(super) mutations: Mutations,
 }
 
 impl Maker {
-    /// A new segment of `bytes`; gives up when `stop` is set.
+    /// A new segment of `bytes`, or more; gives up when `stop` is set. Made of a spare file where there is one, of the reserve
+    /// where the disk is full.
     pub(super) fn make(&self, seq: u64, bytes: u64, stop: &AtomicBool) -> io::Result<Segment> {
-        let unfinished = unfinished_name(seq);
-        let file = self.disk.create(&unfinished)?;
+        if bytes == self.spares.bytes()
+            && let Some(file) = self.spares.take(seq, false)?
+        {
+            return self.make_of(file, seq);
+        }
+        match self.make_new(seq, bytes, stop) {
+            Err(error) if spares::is_full(&error) => {
+                // What was begun takes room that is missing.
+                self.disk.remove(&unfinished_name(seq)).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
+                match self.spares.take(seq, true)? {
+                    Some(file) => self.make_of(file, seq),
+                    None => Err(error),
+                }
+            }
+            made => made,
+        }
+    }
+
+    /// Only the header is new: what is behind it belongs to another segment's number.
+    fn make_of(&self, file: Arc<dyn DiskFile>, seq: u64) -> io::Result<Segment> {
+        let header = format::encode_header(&self.identity, seq);
+        file.write_all_at(0, &[IoSlice::new(&header)])?;
+        let bytes = file.size()?;
+        self.finish(file, seq, bytes)
+    }
+
+    fn make_new(&self, seq: u64, bytes: u64, stop: &AtomicBool) -> io::Result<Segment> {
+        let file = self.disk.create(&unfinished_name(seq))?;
         let header = format::encode_header(&self.identity, seq);
         file.write_all_at(0, &[IoSlice::new(&header)])?;
         let mut at = HEADER_BYTES as u64;
@@ -98,8 +138,12 @@ impl Maker {
             file.write_zeros_at(at, step)?;
             at += step;
         }
+        self.finish(file, seq, bytes)
+    }
+
+    fn finish(&self, file: Arc<dyn DiskFile>, seq: u64, bytes: u64) -> io::Result<Segment> {
         file.sync_data()?;
-        self.disk.rename(&unfinished, &file_name(seq))?;
+        self.disk.rename(&unfinished_name(seq), &file_name(seq))?;
         if !self.mutations.is(Mutation::SkipDirSync) {
             self.disk.sync_dir()?;
         }
@@ -183,6 +227,14 @@ impl Ahead {
     }
 
     fn next(&self) -> io::Result<Segment> {
+        match self.receive() {
+            // That was when it was made: there may be room now.
+            Err(error) if spares::is_full(&error) => self.receive(),
+            received => received,
+        }
+    }
+
+    fn receive(&self) -> io::Result<Segment> {
         let gone = || io::Error::other("the thread that makes segments ended");
         let ready = self.ready.as_ref().ok_or_else(gone)?;
         ready.recv().map_err(|_| gone())?
@@ -209,12 +261,14 @@ fn keep_ready(
     stop: &AtomicBool,
     give: &SyncSender<io::Result<Segment>>,
 ) {
-    for seq in first..=MAX_SEQ {
+    let mut seq = first;
+    while seq <= MAX_SEQ {
         let made = maker.make(seq, bytes, stop);
-        let failed = made.is_err();
-        if give.send(made).is_err() || failed {
+        let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
+        if give.send(made).is_err() || !(done || full) {
             return;
         }
+        seq += u64::from(done);
     }
 }
 

@@ -2,7 +2,7 @@
 //! Big-endian:
 //!
 //! ```text
-//! u64 magic | u16 version | 6 × 0 | u64 frame that it covers
+//! u64 magic | u16 version | 6 × 0 | u64 number | u64 frame that it covers
 //! | u32 segments, segments × (u64 seq, u64 first frame, u64 last frame)
 //! | u32 ranges, ranges × (u64 first deleted ledger, u64 last)
 //! | u64 ledgers, ledgers × (see `ledger::image`)
@@ -56,6 +56,8 @@ pub(super) struct Listed {
 /// One snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Snapshot {
+    /// Counts the snapshots of the log; its file is named by it.
+    pub(super) number: u64,
     /// Every record up to this frame is in it.
     pub(super) covers: u64,
     /// The log's segments, in order; at least one.
@@ -71,6 +73,7 @@ impl Snapshot {
         bytes.put_u64(MAGIC);
         bytes.put_u16(VERSION);
         bytes.put_bytes(0, 6);
+        bytes.put_u64(self.number);
         bytes.put_u64(self.covers);
         bytes.put_u32(count(self.segments.len()));
         for segment in &self.segments {
@@ -103,7 +106,7 @@ impl Snapshot {
             return None;
         }
         rest.advance(6);
-        let covers = rest.try_get_u64().ok()?;
+        let (number, covers) = (rest.try_get_u64().ok()?, rest.try_get_u64().ok()?);
         let mut segments = Vec::new();
         for _ in 0..rest.try_get_u32().ok()? {
             let seq = rest.try_get_u64().ok()?;
@@ -123,6 +126,7 @@ impl Snapshot {
         }
         let sorted = segments.is_sorted_by(|one, two| one.seq < two.seq);
         (rest.is_empty() && sorted && !segments.is_empty()).then_some(Self {
+            number,
             covers,
             segments,
             image,
@@ -131,7 +135,7 @@ impl Snapshot {
 
     /// Makes it durable, and removes those that are not needed any more. Blocks.
     pub(super) fn write(&self, disk: &dyn Disk, seed: Seed) -> io::Result<()> {
-        let (partial, name) = (partial_name(self.covers), file_name(self.covers));
+        let (partial, name) = (partial_name(self.number), file_name(self.number));
         let bytes = self.encode(seed);
         match disk.remove(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -148,45 +152,45 @@ impl Snapshot {
         disk.sync_dir()?;
         let mut all: Vec<u64> = disk.list()?.iter().filter_map(|name| parse_name(name)).collect();
         all.sort_unstable();
-        for covers in all.iter().rev().skip(KEPT) {
-            disk.remove(&file_name(*covers))?;
+        for number in all.iter().rev().skip(KEPT) {
+            disk.remove(&file_name(*number))?;
         }
         Ok(())
     }
 
-    /// The one that covers this frame; `None` when its file is damaged. Blocks.
-    pub(super) fn read(disk: &dyn Disk, covers: u64, seed: Seed) -> io::Result<Option<Self>> {
-        let file = disk.open(&file_name(covers))?;
+    /// The one of this number; `None` when its file is damaged. Blocks.
+    pub(super) fn read(disk: &dyn Disk, number: u64, seed: Seed) -> io::Result<Option<Self>> {
+        let file = disk.open(&file_name(number))?;
         let size = file.size()?;
         if size > MAX_BYTES {
             return Ok(None);
         }
         let mut bytes = vec![0; usize::try_from(size).expect("checked to be small")];
         file.read_exact_at(0, &mut bytes)?;
-        Ok(Self::decode(&bytes, seed).filter(|snapshot| snapshot.covers == covers))
+        Ok(Self::decode(&bytes, seed).filter(|snapshot| snapshot.number == number))
     }
 }
 
-/// The file of the snapshot that covers a frame.
-pub(super) fn file_name(covers: u64) -> String {
-    format!("{covers:016x}.snapshot")
+/// The file of a snapshot.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number:016x}.snapshot")
 }
 
 /// Its file while it is being written.
-fn partial_name(covers: u64) -> String {
-    format!("{covers:016x}.partial")
+fn partial_name(number: u64) -> String {
+    format!("{number:016x}.partial")
 }
 
-/// The frame that a snapshot of this name covers.
+/// The number of the snapshot of this name.
 pub(super) fn parse_name(name: &str) -> Option<u64> {
-    let covers = u64::from_str_radix(name.strip_suffix(".snapshot")?, 16).ok()?;
-    (file_name(covers) == name).then_some(covers)
+    let number = u64::from_str_radix(name.strip_suffix(".snapshot")?, 16).ok()?;
+    (file_name(number) == name).then_some(number)
 }
 
 /// Whether it is the file of a snapshot that was never finished.
 pub(super) fn is_partial(name: &str) -> bool {
     let number = name.strip_suffix(".partial").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-    number.is_some_and(|covers| partial_name(covers) == name)
+    number.is_some_and(|number| partial_name(number) == name)
 }
 
 #[cfg(test)]
@@ -203,7 +207,7 @@ mod tests {
         Seed::of(&identity())
     }
 
-    fn snapshot(covers: u64) -> Snapshot {
+    fn snapshot(number: u64) -> Snapshot {
         let mut ledger = LedgerState::unknown(LedgerId(0x17));
         ledger.hold(EntryId(0), 5, EntryId(3));
         ledger.apply(&Record::Seal { epoch: SealEpoch(2) });
@@ -214,14 +218,19 @@ mod tests {
             Listed { seq: 3, first_frame: 10, last_frame: 19 },
             Listed { seq: 5, first_frame: 30, last_frame: 31 },
         ];
-        Snapshot { covers, segments, image: Image { ledgers: vec![ledger], tombstones } }
+        Snapshot {
+            number,
+            covers: 31,
+            segments,
+            image: Image { ledgers: vec![ledger], tombstones },
+        }
     }
 
     #[test]
     fn the_newest_two_stay() {
         let disk = MemoryDisk::new();
-        for covers in [7, 8, 9] {
-            snapshot(covers).write(&disk, seed()).unwrap();
+        for number in [7, 8, 9] {
+            snapshot(number).write(&disk, seed()).unwrap();
         }
         let disk = disk.crash_keeping(|| true);
         assert_eq!(disk.list().unwrap(), [file_name(8), file_name(9)]);
@@ -234,14 +243,14 @@ mod tests {
     /// The format of what is on disks already.
     #[test]
     fn golden_bytes() {
-        crate::log::tests::golden("snapshot.hex", &snapshot(31).encode(seed()));
+        crate::log::tests::golden("snapshot.hex", &snapshot(3).encode(seed()));
     }
 
     proptest! {
         /// Every damage is noticed, and never a panic or a large allocation, whatever the crc says.
         #[test]
         fn damage_is_noticed(at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index) {
-            let good = snapshot(31).encode(seed());
+            let good = snapshot(3).encode(seed());
             let mut bad = good.clone();
             bad[at.index(good.len())] ^= 1 << bit;
             prop_assert_eq!(Snapshot::decode(&bad, seed()), None);

@@ -94,9 +94,13 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::snapshot`].
-    pub fn snapshot_blocking(&self, image: impl FnOnce() -> Image) -> Result<(), UpkeepError> {
+    pub fn snapshot_blocking(
+        &self,
+        image: impl FnOnce() -> Option<Image>,
+    ) -> Result<(), UpkeepError> {
         let shared = &self.0.shared;
-        shared.write_snapshot(&shared.begin_snapshot(image))
+        let begun = shared.begin_snapshot(image);
+        begun.map_or(Ok(()), |begun| shared.write_snapshot(&begun))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::io::{FaultyDisk, MemoryDisk, Op};
 
 mod crash;
 mod reading;
+mod reclaiming;
 mod running;
 #[cfg(feature = "simulation")]
 mod stepped;
@@ -48,6 +49,7 @@ fn small() -> Config {
     Config {
         segment_bytes: 16 << 10,
         prefill_bytes: 16 << 10,
+        reserve_segments: 0,
         idle_mark: std::time::Duration::from_secs(3600),
         ..Config::default()
     }
@@ -127,7 +129,7 @@ fn segments(disk: &MemoryDisk) -> Vec<u64> {
     named
         .filter_map(|named| match named {
             segment::Named::Segment(seq) => Some(seq),
-            segment::Named::Unfinished(_) => None,
+            segment::Named::Unfinished(_) | segment::Named::Spare => None,
         })
         .collect()
 }

@@ -4,10 +4,13 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::catalogue::Listing;
 use super::error::UpkeepError;
 use super::mutation::Mutation;
+use super::reclaim::failed;
 use super::segment;
 use super::snapshot::{Image, Snapshot};
+use super::spares;
 use super::{Log, Shared};
 
 impl Log {
@@ -32,23 +35,24 @@ impl Log {
 
     /// Writes a snapshot of the ledger table. `image` is asked for it after the place that the snapshot covers is known, so
     /// every record up to there must be in it; later ones may be. They are waited for: a snapshot never names what is not on stable
-    /// storage. One caller at a time; not cancel-safe, in that it may be written nevertheless.
+    /// storage. Nothing is written when there is none. One caller at a time; not cancel-safe, in that it may be written nevertheless.
     ///
     /// # Errors
     /// [`UpkeepError`]; the snapshots before it stand.
-    pub async fn snapshot(&self, image: impl FnOnce() -> Image) -> Result<(), UpkeepError> {
+    pub async fn snapshot(&self, image: impl FnOnce() -> Option<Image>) -> Result<(), UpkeepError> {
         let shared = Arc::clone(&self.0.shared);
-        let snapshot = shared.begin_snapshot(image);
+        let Some(begun) = shared.begin_snapshot(image) else { return Ok(()) };
         if !shared.config.mutations.is(Mutation::SnapshotBeforeDurable) {
             self.wait_durable(self.tail()).await?;
         }
-        blocking(move || shared.write_snapshot(&snapshot)).await
+        blocking(move || shared.write_snapshot(&begun)).await
     }
 }
 
-async fn blocking(
-    work: impl FnOnce() -> Result<(), UpkeepError> + Send + 'static,
-) -> Result<(), UpkeepError> {
+/// Does work on the blocking pool.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UpkeepError> + Send + 'static,
+) -> Result<T, UpkeepError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -57,18 +61,27 @@ async fn blocking(
 
 impl Shared {
     /// A snapshot as of now; to be written once all that is appended is durable.
-    pub(super) fn begin_snapshot(&self, image: impl FnOnce() -> Image) -> Snapshot {
+    pub(super) fn begin_snapshot(&self, image: impl FnOnce() -> Option<Image>) -> Option<Snapshot> {
         let listing = self.catalogue.lock().listing();
         let mut covers = listing.durable_frame;
         if self.config.mutations.is(Mutation::SnapshotBeforeDurable) {
             covers += 1;
         }
-        Snapshot { covers, segments: listing.segments, image: image() }
+        let Listing { number, segments, .. } = listing;
+        Some(Snapshot { number, covers, segments, image: image()? })
     }
 
+    /// A full disk gives a part of the reserve for it: without snapshots nothing can be given back (K10).
     pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> Result<(), UpkeepError> {
-        let written = snapshot.write(&*self.disk, self.seed);
-        written.map_err(|error| UpkeepError::Io { what: "write a snapshot", error })
+        let write = || match snapshot.write(&*self.disk, self.seed) {
+            Err(error) if spares::is_full(&error) && self.spares.release()? => {
+                snapshot.write(&*self.disk, self.seed)
+            }
+            written => written,
+        };
+        write().map_err(failed("write a snapshot"))?;
+        self.catalogue.lock().listed(snapshot.number);
+        Ok(())
     }
 
     pub(super) fn write_footers(&self) -> Result<(), UpkeepError> {
@@ -80,10 +93,11 @@ impl Shared {
                 file.write_all_at(at, &[IoSlice::new(&bytes)])?;
                 file.sync_data()
             };
-            write().map_err(|error| UpkeepError::Io {
-                what: "write the footer of a segment",
-                error,
-            })?;
+            match write() {
+                // The frames are read then.
+                Err(error) if spares::is_full(&error) => {}
+                written => written.map_err(failed("write the footer of a segment"))?,
+            }
         }
     }
 }

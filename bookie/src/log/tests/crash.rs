@@ -402,7 +402,7 @@ async fn random_crashes() {
                 }
                 match random.below(12) {
                     0 => opened.log.write_footers().await.unwrap(),
-                    1 => opened.log.snapshot(|| Model::image(&model.appended)).await.unwrap(),
+                    1 => opened.log.snapshot(|| Some(Model::image(&model.appended))).await.unwrap(),
                     _ => {}
                 }
             }

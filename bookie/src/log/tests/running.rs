@@ -100,7 +100,7 @@ async fn a_failure_poisons_the_log() {
 async fn without_a_next_segment_the_log_fails() {
     let faulty = FaultyDisk::new(MemoryDisk::new());
     // The first segment gets its name with two calls; the second does not get a file.
-    faulty.fail(Op::Names, 2, io::ErrorKind::StorageFull);
+    faulty.fail(Op::Names, 2, io::ErrorKind::Other);
     let log = open_with(faulty, small()).unwrap().log;
     let mut acknowledged = 0;
     let failed = loop {

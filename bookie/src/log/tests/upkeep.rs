@@ -6,7 +6,7 @@ const OTHER: LedgerId = LedgerId(2);
 const GONE: LedgerId = LedgerId(3);
 
 /// What the ledgers of a log are, from what was appended.
-fn image(records: &[(LedgerId, Record)]) -> Image {
+pub(super) fn image(records: &[(LedgerId, Record)]) -> Image {
     let mut image = Image::default();
     for (ledger, record) in records {
         if !image.ledgers.iter().any(|state| state.id() == *ledger) {
@@ -23,19 +23,19 @@ fn image(records: &[(LedgerId, Record)]) -> Image {
 }
 
 /// A log of several segments with every kind of record, and what was appended to it.
-struct Long {
+pub(super) struct Long {
     disk: MemoryDisk,
-    log: Log,
-    appended: Vec<(LedgerId, Record)>,
+    pub(super) log: Log,
+    pub(super) appended: Vec<(LedgerId, Record)>,
 }
 
 impl Long {
-    fn on(disk: MemoryDisk, config: Config) -> Self {
+    pub(super) fn on(disk: MemoryDisk, config: Config) -> Self {
         let log = open_with(disk.clone(), config).unwrap().log;
         Self { disk, log, appended: Vec::new() }
     }
 
-    async fn append(&mut self, ledger: LedgerId, record: Record) {
+    pub(super) async fn append(&mut self, ledger: LedgerId, record: Record) {
         append_durably(&self.log, ledger, record.clone()).await;
         self.appended.push((ledger, record));
     }
@@ -48,8 +48,8 @@ impl Long {
         }
     }
 
-    async fn snapshot(&self) {
-        self.log.snapshot(|| image(&self.appended)).await.unwrap();
+    pub(super) async fn snapshot(&self) {
+        self.log.snapshot(|| Some(image(&self.appended))).await.unwrap();
     }
 
     /// Two parts with a snapshot behind each, and a third.
@@ -196,7 +196,7 @@ async fn snapshot_of_what_is_staged(mutations: Mutations) -> MemoryDisk {
     faulty.wait_held(Op::Sync);
     let appended = [(LEDGER, entries(LEDGER, 0, 1, 100)), (LEDGER, seal)];
     let early = mutations != Mutations::default();
-    let mut snapshot = Box::pin(log.snapshot(|| image(&appended)));
+    let mut snapshot = Box::pin(log.snapshot(|| Some(image(&appended))));
     if early {
         // Its own sync is held as well: the second call that waits.
         assert!(poll_once(snapshot.as_mut()).is_pending());
@@ -245,10 +245,10 @@ async fn they_can_be_interrupted_anywhere() {
                 append_durably(&log, LEDGER, record.clone()).await;
                 appended.push((LEDGER, record));
             }
-            log.snapshot(|| image(&appended)).await.unwrap();
+            log.snapshot(|| Some(image(&appended))).await.unwrap();
             faulty.fail(op, good, io::ErrorKind::Other);
             let footers = log.write_footers().await;
-            let snapshot = log.snapshot(|| image(&appended)).await;
+            let snapshot = log.snapshot(|| Some(image(&appended))).await;
             for disk in [disk.crash(), disk.crash_keeping(|| true)] {
                 let opened = open(&disk);
                 assert_reads(&opened.log, LEDGER, 0, 29, 700).await;

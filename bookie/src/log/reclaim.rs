@@ -1,0 +1,204 @@
+//! Gives the space of segments back (K9), and moves the little that still lives in one elsewhere (protocol 5.6).
+//!
+//! A segment that no run of the index points into is *retired*: the snapshots that follow do not list it. Once every snapshot that
+//! is kept is such a one, nothing that could open the log needs the segment: its entries are dead, and its seals and
+//! tombstones are in those snapshots. Only then, and when nobody reads it any more, its file goes.
+//!
+//! What is moved is appended like any record, so it is durable, then the index points at it, then the source is retired: a crash in
+//! between leaves two copies of the same, of which the later one counts.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use geminga_proto::ids::{EntryId, LedgerId};
+
+use super::catalogue::Full;
+use super::error::{ReadError, UpkeepError};
+use super::footer::{Extent, Footer, Item};
+use super::format::HEADER_BYTES;
+use super::index::{Piece, Pin};
+use super::load::{self, Loaded};
+use super::mutation::Mutation;
+use super::reader::Gathered;
+use super::upkeep::blocking;
+use super::{Log, Lsn, Shared, metrics, segment};
+use crate::ledger::Record;
+
+/// A segment of whose frames less than so many percent live is emptied.
+const SPARSE_PERCENT: u64 = 30;
+
+/// What was given back, and what will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reclaimed {
+    /// Segments whose files went.
+    pub removed: usize,
+    /// Segments that wait for snapshots that do without them.
+    pub waiting: usize,
+}
+
+/// Entries on their way from one segment to the log's end.
+#[derive(Debug)]
+struct Moving {
+    ledger: LedgerId,
+    first: EntryId,
+    entries: Vec<Bytes>,
+}
+
+/// What is to be moved out of a segment, which stays for as long as this.
+#[derive(Debug)]
+struct Load {
+    from: u32,
+    moving: Vec<Moving>,
+    pin: Pin,
+}
+
+impl Log {
+    /// Retires segments without a live run, removes those that no kept snapshot needs, and makes the reserve whole again. One
+    /// caller at a time; not cancel-safe, in that it goes on.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; it is to be tried again.
+    pub async fn reclaim(&self) -> Result<Reclaimed, UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        blocking(move || shared.reclaim()).await
+    }
+
+    /// Whether the disk is so full that segments come out of the reserve: only seals and tombstones should be appended
+    /// (5.8).
+    pub fn is_scarce(&self) -> bool {
+        self.0.shared.spares.is_scarce()
+    }
+
+    /// Moves up to `max_bytes`, one record at least, out of the segment with the smallest share of live data below 30 %; how
+    /// many bytes. Durable on return. One caller at a time; not cancel-safe, in that a part may be moved.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; what was not moved is where it was.
+    pub async fn relocate(&self, max_bytes: usize) -> Result<usize, UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        let load = blocking(move || shared.load_sparse(max_bytes)).await?;
+        let Some(Load { from, moving, pin }) = load else { return Ok(0) };
+        let (mut moved, mut last) = (0, Lsn::default());
+        for Moving { ledger, first, entries } in moving {
+            let record =
+                Record::Entries { fragment_first: first, first, entries, lac: EntryId::NONE };
+            let permit = self.reserve(Self::cost(&record)).await?;
+            moved += Self::cost(&record);
+            last = self.0.shared.push(ledger, record, permit, Some(from))?;
+        }
+        self.wait_durable(last).await?;
+        drop(pin);
+        metrics::relocated(moved);
+        Ok(moved)
+    }
+}
+
+impl Shared {
+    pub(super) fn reclaim(&self) -> Result<Reclaimed, UpkeepError> {
+        let full = self.catalogue.lock().full();
+        let dead: Vec<u64> = {
+            let index = self.index.read();
+            let dead = |seq: &u64| index.live(segment::short(*seq)).runs == 0;
+            full.into_iter().map(|(seq, _)| seq).filter(dead).collect()
+        };
+        let removable = {
+            let mut catalogue = self.catalogue.lock();
+            catalogue.retire(&dead);
+            catalogue.removable(self.config.mutations.is(Mutation::DropUncovered))
+        };
+        let mut removed = 0;
+        for seq in removable {
+            // Readers that found an entry here are waited for: another time.
+            if self.index.write().release(segment::short(seq)) {
+                self.catalogue.lock().removed(seq);
+                self.reader.forget(seq);
+                self.spares.give(seq).map_err(failed("remove a segment"))?;
+                metrics::segments_removed(1);
+                removed += 1;
+            }
+        }
+        self.spares.refill().map_err(failed("set a segment aside"))?;
+        Ok(Reclaimed { removed, waiting: self.catalogue.lock().waiting() })
+    }
+
+    fn load_sparse(&self, max_bytes: usize) -> Result<Option<Load>, UpkeepError> {
+        let full = self.catalogue.lock().full();
+        let sparsest = {
+            let index = self.index.read();
+            let live =
+                full.into_iter().map(|(seq, full)| (index.live(segment::short(seq)), seq, full));
+            let sparse = live.filter(|(live, _, full)| {
+                let bytes = u64::from(full.end) - HEADER_BYTES as u64;
+                live.runs > 0 && live.bytes * 100 < bytes * SPARSE_PERCENT
+            });
+            let Some((_, seq, full)) = sparse.min_by_key(|(live, ..)| live.bytes) else {
+                return Ok(None);
+            };
+            index.pin_of(segment::short(seq)).map(|pin| (seq, full, pin))
+        };
+        let Some((seq, full, pin)) = sparsest else { return Ok(None) };
+        let footer = self.footer(seq, full)?;
+        let moving = self.moving(seq, &footer, max_bytes)?;
+        Ok(Some(Load { from: segment::short(seq), moving, pin }))
+    }
+
+    /// What a full segment holds.
+    fn footer(&self, seq: u64, full: Full) -> Result<Footer, UpkeepError> {
+        if let Some(footer) = load::footer(&*self.disk, seq, self.seed) {
+            return Ok(footer);
+        }
+        let loaded = Loaded::read_known(&*self.disk, seq).map_err(failed("read a segment"))?;
+        let footer = loaded.footer(full.first_frame, full.last_frame, self.seed);
+        footer.map_err(|error| failed("read a segment")(io::Error::other(error)))
+    }
+
+    fn moving(
+        &self,
+        seq: u64,
+        footer: &Footer,
+        max_bytes: usize,
+    ) -> Result<Vec<Moving>, UpkeepError> {
+        let (mut moving, mut bytes) = (Vec::new(), 0);
+        for item in &footer.items {
+            let Item::Extent(extent) = item else { continue };
+            for piece in self.index.read().pieces_in(segment::short(seq), extent) {
+                if bytes >= max_bytes && bytes > 0 {
+                    return Ok(moving);
+                }
+                let mut gathered = Gathered::new(usize::MAX);
+                let Extent { ledger, .. } = *extent;
+                match self.reader.gather(ledger, &[piece], &mut gathered) {
+                    Ok(()) => {
+                        bytes += piece.place.length as usize;
+                        moving.push(Moving {
+                            ledger,
+                            first: piece.from,
+                            entries: gathered.entries,
+                        });
+                    }
+                    Err(ReadError::Io { error, .. }) => {
+                        return Err(failed("read a segment")(error));
+                    }
+                    Err(error) => self.give_up(ledger, piece, &error),
+                }
+            }
+        }
+        Ok(moving)
+    }
+}
+
+impl Shared {
+    /// K1: entries that rotted are unknown from now on; that they were held is not forgotten.
+    pub(super) fn give_up(&self, ledger: LedgerId, piece: Piece, error: &ReadError) {
+        let Piece { from, to, place } = piece;
+        tracing::error!(%ledger, from = from.0, to = to.0, %error, "stored entries are damaged; they are unknown here until they are restored from other bookies");
+        crate::metrics::damaged();
+        self.index.write().forget(ledger, from, to, place.segment);
+    }
+}
+
+/// An [`UpkeepError`] that names what was tried.
+pub(super) fn failed(what: &'static str) -> impl FnOnce(io::Error) -> UpkeepError {
+    move |error| UpkeepError::Io { what, error }
+}

@@ -1,0 +1,222 @@
+//! Space that is given back (K9), what is moved to give it back, and full disks (K10).
+
+use super::upkeep::{Long, image};
+use super::*;
+
+/// A log whose ledgers `1..=count` have 20 entries of 700 bytes each, one behind the other; each is sealed in front of them.
+async fn ledgers(disk: &MemoryDisk, config: Config, count: u64) -> Long {
+    let mut long = Long::on(disk.clone(), config);
+    for ledger in (1..=count).map(LedgerId) {
+        long.append(ledger, Record::Seal { epoch: SealEpoch(5) }).await;
+        for id in 0..20 {
+            long.append(ledger, entries(ledger, id, 1, 700)).await;
+        }
+    }
+    long
+}
+
+/// Segments that hold something.
+fn used(disk: &MemoryDisk) -> usize {
+    segments(disk).into_iter().filter(|seq| !frames(disk, *seq).is_empty()).count()
+}
+
+fn files(disk: &MemoryDisk, suffix: &str) -> usize {
+    disk.list().unwrap().iter().filter(|name| name.ends_with(suffix)).count()
+}
+
+async fn assert_ledger(opened: &Opened, ledger: u64) {
+    assert_eq!(opened.ledgers[&LedgerId(ledger)].sealed_epoch(), SealEpoch(5));
+    assert_reads(&opened.log, LedgerId(ledger), 0, 19, 700).await;
+}
+
+/// K9: the first ledgers are deleted. Their segments go when two snapshots did without them, and nothing else.
+#[tokio::test]
+async fn dead_segments_go_once_snapshots_do_without_them() {
+    let disk = MemoryDisk::new();
+    let mut long = ledgers(&disk, small(), 6).await;
+    let before = used(&disk);
+    for ledger in 1..=4 {
+        long.append(LedgerId(ledger), Record::Tombstone).await;
+    }
+    let reclaimed = long.log.reclaim().await.unwrap();
+    assert!(reclaimed.removed == 0 && reclaimed.waiting > 2, "{reclaimed:?}");
+    assert_eq!(used(&disk), before, "no snapshot holds their seals");
+    long.snapshot().await;
+    assert_eq!(long.log.reclaim().await.unwrap().removed, 0, "an older snapshot may be needed");
+    long.snapshot().await;
+    let removed = long.log.reclaim().await.unwrap().removed;
+    assert_eq!(removed, reclaimed.waiting);
+    assert_eq!(used(&disk), before - removed);
+    for rotten in 0..3 {
+        let disk = disk.crash();
+        let snapshots = disk.list().unwrap().into_iter().filter(|name| name.ends_with("snapshot"));
+        for name in snapshots.collect::<Vec<_>>().iter().rev().take(rotten) {
+            disk.damage(name, 40, 1);
+        }
+        match open_with(disk, small()) {
+            // Without any snapshot the missing segments are a loss, and are not passed over.
+            Err(error) => assert!(rotten == 2 && matches!(error, OpenError::Corrupt { .. })),
+            Ok(opened) => {
+                assert!(rotten < 2);
+                for ledger in 5..=6 {
+                    assert_ledger(&opened, ledger).await;
+                }
+                assert_eq!(opened.tombstones, image(&long.appended).tombstones);
+            }
+        }
+    }
+}
+
+/// Seals ledger 9 in a segment that dies, and gives back what can be; whether the seal is there after a crash.
+async fn keeps_its_seal(mutations: Mutations) -> bool {
+    let disk = MemoryDisk::new();
+    let mut long = Long::on(disk.clone(), Config { mutations, ..small() });
+    long.append(LedgerId(9), Record::Seal { epoch: SealEpoch(7) }).await;
+    for id in 0..60 {
+        long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+    }
+    long.append(LEDGER, Record::Tombstone).await;
+    long.log.reclaim().await.unwrap();
+    let opened = open_with(disk.crash(), small());
+    opened.is_ok_and(|opened| {
+        opened.ledgers.get(&LedgerId(9)).map(LedgerState::sealed_epoch) == Some(SealEpoch(7))
+    })
+}
+
+#[tokio::test]
+async fn a_seal_outlives_its_segment() {
+    assert!(keeps_its_seal(Mutations::default()).await);
+}
+
+/// K9 (b), mutation: a fence is lost with the segment that it stood in.
+#[cfg(feature = "mutations")]
+#[tokio::test]
+async fn without_a_snapshot_the_seal_is_lost_with_its_segment() {
+    assert!(!keeps_its_seal(Mutations::only(Mutation::DropUncovered)).await);
+}
+
+/// Scenario 34: segments are made of old ones, and what those held never comes back, not even from behind the end.
+#[tokio::test]
+async fn scenario_34_stale_frames_in_a_reused_file_are_rejected() {
+    let disk = MemoryDisk::new();
+    let config = Config { reserve_segments: 1, ..small() };
+    let mut long = ledgers(&disk, config.clone(), 4).await;
+    for ledger in 1..=4 {
+        long.append(LedgerId(ledger), Record::Tombstone).await;
+    }
+    let opened_with = used(&disk);
+    for _ in 0..2 {
+        long.log.reclaim().await.unwrap();
+        long.snapshot().await;
+    }
+    assert!(long.log.reclaim().await.unwrap().removed > 3);
+    assert_eq!(files(&disk, ".spare"), 5, "the reserve and four more");
+    for id in 0..60 {
+        long.append(LedgerId(7), entries(LedgerId(7), id, 1, 650)).await;
+    }
+    assert!(files(&disk, ".spare") < 5);
+    assert!(used(&disk) < opened_with);
+    long.log.write_footers().await.unwrap();
+    for disk in [disk.crash(), disk.crash_keeping(|| true)] {
+        let opened = open_with(disk, config.clone()).unwrap();
+        assert_eq!(opened.ledgers.keys().collect::<Vec<_>>(), [&LedgerId(7)]);
+        assert_reads(&opened.log, LedgerId(7), 0, 59, 650).await;
+        let beyond = opened.log.read(LedgerId(7), EntryId(60), EntryId(60), 1).await;
+        assert!(matches!(beyond, Err(ReadError::Absent)));
+    }
+}
+
+/// 5.6: what still lives in a sparse segment is moved, and readable all the time and after a crash at any step.
+#[tokio::test]
+async fn what_lives_in_a_sparse_segment_moves() {
+    let disk = MemoryDisk::new();
+    let config = Config { window_bytes: 0, ..small() };
+    let mut long = Long::on(disk.clone(), config.clone());
+    let rare = LedgerId(8);
+    for id in 0..120 {
+        long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+        if id % 10 == 0 {
+            long.append(rare, entries(rare, id / 10, 1, 700)).await;
+        }
+    }
+    assert_eq!(long.log.relocate(1 << 20).await.unwrap(), 0, "no segment is sparse");
+    long.append(LEDGER, Record::Tombstone).await;
+    let before = used(&disk);
+    let last = 11;
+    let (mut moved, mut removed) = (0, 0);
+    for step in 0..60 {
+        let more = long.log.relocate(1).await.unwrap();
+        moved += more;
+        assert_reads(&long.log, rare, 0, last, 700).await;
+        removed += long.log.reclaim().await.unwrap().removed;
+        if step % 2 == 0 {
+            long.snapshot().await;
+        }
+        let opened = open_with(disk.crash(), config.clone()).unwrap();
+        assert_eq!(opened.ledgers[&rare].held().last(), EntryId(last));
+        assert_reads(&opened.log, rare, 0, last, 700).await;
+        if more == 0 && long.log.reclaim().await.unwrap().waiting == 0 {
+            break;
+        }
+    }
+    assert!(moved >= 10 * 700, "{moved}");
+    assert!(removed > 4 && used(&disk) < before, "{removed} of {before}");
+}
+
+/// A reader that found an entry in a segment reads it to the end, however dead the segment is by then.
+#[tokio::test]
+async fn open_readers_finish_first() {
+    let disk = MemoryDisk::new();
+    let faulty = FaultyDisk::new(disk.clone());
+    let log = open_with(faulty.clone(), Config { window_bytes: 0, ..small() }).unwrap().log;
+    for id in 0..40 {
+        append_durably(&log, LEDGER, entries(LEDGER, id, 1, 700)).await;
+    }
+    faulty.hold(Op::Read);
+    let mut read = Box::pin(log.read(LEDGER, EntryId(0), EntryId(0), 1));
+    assert!(poll_once(read.as_mut()).is_pending());
+    faulty.wait_held(Op::Read);
+    append_durably(&log, LEDGER, Record::Tombstone).await;
+    let tombstones = || Some(image(&[(LEDGER, Record::Tombstone)]));
+    log.reclaim().await.unwrap();
+    log.snapshot(tombstones).await.unwrap();
+    log.snapshot(tombstones).await.unwrap();
+    let reclaimed = log.reclaim().await.unwrap();
+    assert_eq!((reclaimed.waiting, reclaimed.removed > 0), (1, true));
+    faulty.release(Op::Read);
+    assert_eq!(read.await.unwrap(), [entry(LEDGER, 0, 700)]);
+    assert_eq!(log.reclaim().await.unwrap(), Reclaimed { removed: 1, waiting: 0 });
+}
+
+/// Scenario 36, K10: on a disk without any room seals go on, out of the reserve, and what is deleted gives room again.
+#[tokio::test]
+async fn scenario_36_a_full_disk_seals_and_frees_itself() {
+    let config = Config { reserve_segments: 2, ..small() };
+    let disk = MemoryDisk::with_capacity(12 * (16 << 10) + (8 << 10));
+    let mut long = Long::on(disk.clone(), config.clone());
+    long.log.reclaim().await.unwrap();
+    assert_eq!(files(&disk, ".spare"), 2);
+    let mut id = 0i64;
+    while !long.log.is_scarce() {
+        let ledger = LedgerId(1 + id.unsigned_abs() / 20);
+        long.append(ledger, entries(ledger, id % 20, 1, 700)).await;
+        id += 1;
+    }
+    // What was appended already is written; from here on the owners append only this.
+    for ledger in 1..=15 {
+        long.append(LedgerId(ledger), Record::Seal { epoch: SealEpoch(1) }).await;
+    }
+    let whole = u64::try_from(id / 20).unwrap();
+    for ledger in 1..whole {
+        long.append(LedgerId(ledger), Record::Tombstone).await;
+    }
+    for _ in 0..3 {
+        long.log.reclaim().await.unwrap();
+        long.snapshot().await;
+    }
+    assert!(!long.log.is_scarce(), "the reserve is whole again");
+    long.append(LedgerId(90), entries(LedgerId(90), 0, 9, 700)).await;
+    let opened = open_with(disk.crash(), config).unwrap();
+    assert_eq!(opened.ledgers[&LedgerId(whole)].sealed_epoch(), SealEpoch(1));
+    assert_reads(&opened.log, LedgerId(whole), 0, 19, 700).await;
+}

@@ -1,6 +1,7 @@
 //! The bookie as seen by whoever sends it requests: the streams of its server, and callers in the same process. Finds the disk
 //! that a request is for, and refuses what is for nobody here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{BookieConnection, ConnectionLost};
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, Scope, WriteReply, WriteRequest};
-use geminga_proto::ids::{BookieId, ClusterUuid};
+use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo};
@@ -103,6 +104,15 @@ impl BookieHandle {
         self.0.disks.iter().find(lives).ok_or_else(|| {
             (Code::WrongIncarnation, format!("bookie {} lives another life now", self.0.bookie))
         })
+    }
+
+    /// The ledgers that its disks have records of, deleted ones aside, and the bytes of their entries.
+    pub(crate) fn local_ledgers(&self) -> BTreeMap<LedgerId, u64> {
+        let mut local = BTreeMap::new();
+        for (ledger, bytes) in self.0.disks.iter().flat_map(DiskLedgers::local) {
+            *local.entry(ledger).or_default() += bytes;
+        }
+        local
     }
 
     pub(crate) fn disks(&self) -> &[DiskLedgers] {

@@ -4,6 +4,7 @@
 //! * [`ledger`]: one owner per ledger, around a pure core.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
+mod gc;
 mod handle;
 mod identity;
 pub mod io;
@@ -16,5 +17,6 @@ mod service;
 
 pub use handle::BookieHandle;
 pub use identity::{BootError, DirError, Refusal};
+pub use ledger::Limits;
 pub use registration::RegisterError;
 pub use service::{Bookie, BookieParts, Config, StartError};

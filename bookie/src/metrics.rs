@@ -75,6 +75,21 @@ pub(crate) fn ledger_broken() {
     metrics::counter!("geminga_bookie_broken_ledger_requests_total").increment(1);
 }
 
+/// Whether a breaker keeps deleted ledgers (G2).
+pub(crate) fn gc_stopped(yes: bool) {
+    metrics::gauge!("geminga_bookie_gc_stopped").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// Deleted ledgers were dropped.
+pub(crate) fn dropped(ledgers: usize) {
+    metrics::counter!("geminga_bookie_dropped_ledgers_total").increment(ledgers as u64);
+}
+
+/// The fullest disk: 0 normal, 1 warn, 2 read-only, 3 seals and deletions only.
+pub(crate) fn fullness(level: u8) {
+    metrics::gauge!("geminga_bookie_disk_fullness").set(f64::from(level));
+}
+
 /// Ledgers that a disk has records of.
 pub(crate) fn ledgers(delta: f64) {
     metrics::gauge!("geminga_bookie_ledgers").increment(delta);

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::handle::BookieHandle;
 use crate::io::{Disk, Space};
+use crate::ledger::{Fullness, Limits};
 use crate::metrics;
 
 /// Keep-alives in a lease's time to live.
@@ -71,7 +72,7 @@ struct Shared {
     /// In the order of the handle's disks.
     disks: Vec<Arc<dyn Disk>>,
     ttl: Duration,
-    read_only_percent: u8,
+    limits: Limits,
     /// The lease while it stands, and the version of the key.
     standing: watch::Sender<Option<(LeaseId, Version)>>,
     /// Held while registering or leaving, so that leaving is the last word; true once left.
@@ -86,7 +87,7 @@ impl Registration {
         handle: BookieHandle,
         disks: Vec<Arc<dyn Disk>>,
         ttl: Duration,
-        read_only_percent: u8,
+        limits: Limits,
     ) -> Self {
         Self(Arc::new(Shared {
             store,
@@ -94,7 +95,7 @@ impl Registration {
             handle,
             disks,
             ttl,
-            read_only_percent,
+            limits,
             standing: watch::Sender::new(None),
             left: Mutex::new(false),
         }))
@@ -309,42 +310,35 @@ impl Registration {
         }
     }
 
-    /// Looks at the disks, and turns one that is too full read-only (5.8).
+    /// Looks at the disks, and tells each how full it is (5.8).
     fn look(&self) -> Vec<LiveDisk> {
         let mut sum = Space { free: 0, total: 0 };
+        let mut fullest = Fullness::Normal;
         let disks = self.0.handle.disks().iter().zip(&self.0.disks).map(|(ledgers, disk)| {
             let space = disk.space().unwrap_or_else(|error| {
                 tracing::warn!(member = %ledgers.member(), %error, "free space cannot be told");
                 Space { free: 0, total: 0 }
             });
             sum = Space { free: sum.free + space.free, total: sum.total + space.total };
-            let was = ledgers.is_writable();
-            let writable = stays_writable(was, space, self.0.read_only_percent);
-            if was != writable {
-                tracing::warn!(member = %ledgers.member(), writable, free = space.free, "a disk changed whether it takes new data");
-                ledgers.set_writable(writable);
+            let was = ledgers.fullness();
+            let now = was.next(space, self.0.limits);
+            fullest = fullest.max(now);
+            if was != now {
+                tracing::warn!(member = %ledgers.member(), ?now, free = space.free, "a disk changed what it takes; add bookies or delete topics before it is full");
+                ledgers.set_fullness(now);
             }
             LiveDisk {
                 incarnation: ledgers.member().incarnation,
-                writable,
+                writable: ledgers.is_writable(),
                 free_bytes: space.free,
                 total_bytes: space.total,
             }
         });
         let disks = disks.collect();
         metrics::space(sum.free, sum.total);
+        metrics::fullness(fullest as u8);
         disks
     }
-}
-
-/// Read-only from `percent` used on, writable again 3 points below (5.8). A disk that tells nothing stays as it is.
-fn stays_writable(was: bool, space: Space, percent: u8) -> bool {
-    if space.total == 0 {
-        return was;
-    }
-    let used = space.total.saturating_sub(space.free);
-    let limit = if was { u64::from(percent) } else { u64::from(percent).saturating_sub(3) };
-    u128::from(used) * 100 < u128::from(space.total) * u128::from(limit)
 }
 
 /// Whether brokers should hear of it: free space moved by more than 1 %, or a disk takes new data now or no more.

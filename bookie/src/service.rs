@@ -13,10 +13,11 @@ use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::gc::Gc;
 use crate::handle::BookieHandle;
 use crate::identity::{self, BootError, BootedDisk};
 use crate::io::{Disk, RealDisk};
-use crate::ledger::{Checker, DiskLedgers, DiskParts, Mutations};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
@@ -33,8 +34,10 @@ pub struct Config {
     pub owners_per_disk: usize,
     /// Time to live of the registration. Default 10 s, minimum 3 s.
     pub lease_ttl: Duration,
-    /// A disk that is used to so many percent takes no new data. Default 90.
-    pub read_only_percent: u8,
+    /// What a disk that fills up still takes.
+    pub limits: Limits,
+    /// How often it is looked for ledgers that were deleted. Default 5 min.
+    pub gc_interval: Duration,
 }
 
 impl Default for Config {
@@ -43,7 +46,8 @@ impl Default for Config {
             log: log::Config::default(),
             owners_per_disk: 4,
             lease_ttl: Duration::from_secs(10),
-            read_only_percent: 90,
+            limits: Limits::default(),
+            gc_interval: Duration::from_secs(300),
         }
     }
 }
@@ -168,15 +172,11 @@ impl Bookie {
             zone: parts.zone,
             started_ms: parts.clock.now_ms(),
         };
-        let Config { lease_ttl, read_only_percent, .. } = parts.config;
-        let registration = Registration::new(
-            parts.store,
-            identity,
-            handle.clone(),
-            disks,
-            lease_ttl,
-            read_only_percent,
-        );
+        let Config { lease_ttl, limits, gc_interval, .. } = parts.config;
+        let gc = Gc::new(Arc::clone(&parts.store), booted.cluster, handle.clone(), gc_interval);
+        tasks.spawn("ledger gc", gc.run(tasks.clone()));
+        let registration =
+            Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
         let cluster = booted.cluster;
         Ok(Self { handle, cluster, registration, tasks, stopping, disks: booted_disks })
     }

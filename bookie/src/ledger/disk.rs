@@ -3,25 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, LedgerId, Member};
 use geminga_runtime::Tasks;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::admit;
 use super::check::Checker;
-use super::owner::{Job, Owner, Parts};
+use super::fullness::{Fullness, Gauge};
+use super::owner::{Deletion, Job, Owner, Parts};
 use super::query::Queries;
 use super::reply::ReplyTo;
 use super::table::Table;
 use super::upkeep::Upkeep;
 use super::{Identity, LedgerState, Mutations, Tombstones};
-use crate::log::Log;
+use crate::log::{Log, LogFailed};
 
 /// Requests that wait for one owner; their bytes are bounded by their senders' budgets.
 const QUEUE: usize = 16 * 1024;
+/// Ledgers to be deleted that wait for one owner.
+const DELETIONS: usize = 16;
 /// Comparisons at a time.
 const COMPARES: usize = 16;
 /// Reads at a time.
@@ -33,13 +35,14 @@ pub(crate) struct DiskLedgers {
     me: Identity,
     log: Log,
     shards: Box<[Shard]>,
-    writable: Arc<AtomicBool>,
+    fullness: Gauge,
     queries: Queries,
 }
 
 #[derive(Debug)]
 struct Shard {
     jobs: mpsc::Sender<Job>,
+    deletions: mpsc::Sender<Deletion>,
     table: Table,
 }
 
@@ -77,7 +80,7 @@ impl DiskLedgers {
             mutations: parts.mutations,
         };
         let count = parts.owners.max(1);
-        let writable = Arc::new(AtomicBool::new(true));
+        let fullness = Gauge::default();
         let comparing = Arc::new(Semaphore::new(COMPARES));
         let mut found = vec![BTreeMap::new(); count];
         for (id, state) in parts.ledgers {
@@ -86,21 +89,22 @@ impl DiskLedgers {
         let mut shards = Vec::with_capacity(count);
         for found in found {
             let (jobs, queue) = mpsc::channel(QUEUE);
+            let (deletions, to_delete) = mpsc::channel(DELETIONS);
             let table = Table::default();
             table.load(found, &parts.tombstones);
             let owner = Parts {
                 me: me.clone(),
                 log: parts.log.clone(),
                 table: table.clone(),
-                writable: Arc::clone(&writable),
+                fullness: fullness.clone(),
                 checker: parts.checker.clone(),
                 comparing: Arc::clone(&comparing),
             };
-            tasks.spawn("ledger owner", Owner::new(owner, queue).run(tasks.clone()));
-            shards.push(Shard { jobs, table });
+            tasks.spawn("ledger owner", Owner::new(owner, queue, to_delete).run(tasks.clone()));
+            shards.push(Shard { jobs, deletions, table });
         }
         let tables = shards.iter().map(|shard: &Shard| shard.table.clone()).collect();
-        let upkeep = Upkeep::new(parts.log.clone(), tables);
+        let upkeep = Upkeep::new(parts.log.clone(), tables, fullness.clone());
         tasks.spawn("log upkeep", upkeep.run(tasks.clone()));
         let queries = Queries {
             cluster: parts.cluster,
@@ -109,7 +113,7 @@ impl DiskLedgers {
             reading: Arc::new(Semaphore::new(READS)),
             waiting: parts.waiting,
         };
-        Self { me, log: parts.log, shards: shards.into(), writable, queries }
+        Self { me, log: parts.log, shards: shards.into(), fullness, queries }
     }
 
     /// The bookie under this disk's incarnation.
@@ -124,12 +128,46 @@ impl DiskLedgers {
 
     /// Whether it takes new data.
     pub(crate) fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+        self.fullness.get() < Fullness::High && !self.log.is_scarce()
     }
 
-    /// Says whether it takes new data.
-    pub(crate) fn set_writable(&self, writable: bool) {
-        self.writable.store(writable, Ordering::Relaxed);
+    /// How full it is, as was told last.
+    pub(crate) fn fullness(&self) -> Fullness {
+        self.fullness.get()
+    }
+
+    /// Tells how full it is.
+    pub(crate) fn set_fullness(&self, fullness: Fullness) {
+        self.fullness.set(fullness);
+    }
+
+    /// The ledgers that it has records of, deleted ones aside, and the bytes of their entries.
+    pub(crate) fn local(&self) -> Vec<(LedgerId, u64)> {
+        let mut local = Vec::new();
+        for shard in &self.shards {
+            local.extend(shard.table.lock().ids().map(|ledger| (ledger, 0)));
+        }
+        for (ledger, bytes) in &mut local {
+            *bytes = self.log.bytes_of(*ledger);
+        }
+        local
+    }
+
+    /// Drops a ledger's data, which its metadata says was deleted: its tombstone is durable on return. False when there is
+    /// nothing to drop. Cancel-safe, in that it goes on.
+    ///
+    /// # Errors
+    /// [`LogFailed`].
+    pub(crate) async fn drop_ledger(&self, ledger: LedgerId) -> Result<bool, LogFailed> {
+        let shard = &self.shards[shard_of(ledger, self.shards.len())];
+        let (done, placed) = oneshot::channel();
+        if shard.deletions.send(Deletion { ledger, done }).await.is_err() {
+            return Err(LogFailed::Closed);
+        }
+        let Some(lsn) = placed.await.unwrap_or(Err(LogFailed::Closed))? else { return Ok(false) };
+        self.log.wait_durable(lsn).await?;
+        tracing::info!(%ledger, "a deleted ledger was dropped");
+        Ok(true)
     }
 
     /// Checks what a write carries. A refusal answers it.

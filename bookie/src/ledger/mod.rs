@@ -5,7 +5,7 @@
 //!   owns.
 //! * [`admit`]: what is checked before a write is let in. [`check`]: the first-contact check. [`compare`]: an entry
 //!   that was sent again. [`reply`]: where answers go.
-//! * [`query`]: reading and waiting.
+//! * [`query`]: reading and waiting. [`fullness`]: what a disk that fills up still takes.
 //! * [`image`]: a ledger's state in a snapshot. [`tombstones`]: the ledgers that were deleted. [`upkeep`]: the task that keeps a
 //!   disk's log short to open.
 
@@ -13,6 +13,7 @@ mod admit;
 mod check;
 mod compare;
 mod disk;
+mod fullness;
 mod image;
 mod mutation;
 mod owner;
@@ -27,6 +28,8 @@ mod upkeep;
 
 pub(crate) use check::Checker;
 pub(crate) use disk::{DiskLedgers, DiskParts};
+pub(crate) use fullness::Fullness;
+pub use fullness::Limits;
 pub use mutation::{Mutation, Mutations};
 pub(crate) use query::MAX_READ_BYTES;
 pub use ranges::Ranges;

@@ -10,6 +10,8 @@ pub enum Mutation {
     ReplyBeforeEmptySealIsDurable,
     /// No rule, but a defect: panic when the ledger's end is told.
     PanicOnClosed,
+    /// G1: drop what a listing does not show, without reading its own key.
+    DropUnannounced,
 }
 
 /// The rules that are broken; none in production.

@@ -12,7 +12,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -21,11 +20,12 @@ use futures::{FutureExt, StreamExt};
 use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_runtime::Tasks;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::admit::log_bytes;
 use super::check::Checker;
 use super::compare::{Compare, Compared};
+use super::fullness::{Fullness, Gauge};
 use super::reply::ReplyTo;
 use super::table::Table;
 use super::{Effect, Event, Finding, Identity, Record};
@@ -64,15 +64,24 @@ pub(super) struct Parts {
     pub(super) me: Identity,
     pub(super) log: Log,
     pub(super) table: Table,
-    pub(super) writable: Arc<AtomicBool>,
+    pub(super) fullness: Gauge,
     pub(super) checker: Checker,
     /// Bounds the comparisons of one disk.
     pub(super) comparing: Arc<Semaphore>,
 }
 
+/// A ledger to be deleted: metadata says so.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    pub(super) ledger: LedgerId,
+    /// Hears where the tombstone stands in the log; nothing when there is nothing to delete.
+    pub(super) done: oneshot::Sender<Result<Option<Lsn>, LogFailed>>,
+}
+
 pub(super) struct Owner {
     parts: Parts,
     jobs: mpsc::Receiver<Job>,
+    deletions: mpsc::Receiver<Deletion>,
     durable: watch::Receiver<Durable>,
     unanswered: VecDeque<Unanswered>,
     checks: FuturesUnordered<BoxFuture<'static, Checked>>,
@@ -83,11 +92,16 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(parts: Parts, jobs: mpsc::Receiver<Job>) -> Self {
+    pub(super) fn new(
+        parts: Parts,
+        jobs: mpsc::Receiver<Job>,
+        deletions: mpsc::Receiver<Deletion>,
+    ) -> Self {
         Self {
             durable: parts.log.durable(),
             parts,
             jobs,
+            deletions,
             unanswered: VecDeque::new(),
             checks: FuturesUnordered::new(),
             compares: FuturesUnordered::new(),
@@ -116,6 +130,7 @@ impl Owner {
                         self.on_job(job).await;
                     }
                 }
+                Some(deletion) = self.deletions.recv(), if open => self.on_deletion(deletion).await,
                 () = &mut cancelled, if !stopping => {
                     stopping = true;
                     self.jobs.close();
@@ -165,6 +180,32 @@ impl Owner {
         }
     }
 
+    /// Appends a tombstone, in the order of the ledger's records (F1, F4).
+    async fn on_deletion(&mut self, Deletion { ledger, done }: Deletion) {
+        let result = match self.reserve(Log::cost(&Record::Tombstone)).await {
+            Ok(mut room) => self.parts.table.lock().step(ledger, |slot| {
+                if slot.broken || !slot.state.is_known() {
+                    return Ok(None);
+                }
+                let Some(mut record) = slot.state.delete() else { return Ok(None) };
+                slot.lsn = append(&self.parts.log, ledger, &mut record, room.as_mut())?;
+                Ok(Some(slot.lsn))
+            }),
+            Err(failed) => Err(failed),
+        };
+        if let Err(failed) = &result {
+            self.fail(failed.clone());
+        }
+        if done.send(result).is_err() {
+            tracing::debug!(%ledger, "whoever deletes a ledger is gone");
+        }
+    }
+
+    /// How full the disk is; the log knows first when it goes into its reserve.
+    fn fullness(&self) -> Fullness {
+        if self.parts.log.is_scarce() { Fullness::Hard } else { self.parts.fullness.get() }
+    }
+
     /// A check came back: its request first, then what waited behind it, until one of these needs a check of its own.
     async fn on_checked(&mut self, to: ReplyTo, request: WriteRequest, finding: Finding) {
         let ledger = request.scope.ledger;
@@ -190,8 +231,13 @@ impl Owner {
                 return to.send(io_error(&failed));
             }
         };
+        let fullness = self.fullness();
+        if fullness == Fullness::Hard && brings_copies(&event) {
+            let full = "the disk is full: only seals and deletions go on";
+            return to.send(WriteReply::refusal(Code::ReadOnly, full));
+        }
         let parts = &mut self.parts;
-        parts.me.writable = parts.writable.load(Ordering::Relaxed);
+        parts.me.writable = fullness < Fullness::High;
         let mut failed = None;
         let stepped = parts.table.lock().step(ledger, |slot| {
             if slot.broken {
@@ -307,6 +353,12 @@ impl Owner {
         };
         self.compares.push(done.boxed());
     }
+}
+
+/// Whether a step would store a recoverer's entries.
+fn brings_copies(event: &Event<()>) -> bool {
+    let (Event::Request { request, .. } | Event::Checked { request, .. }) = event;
+    matches!(request.op, WriteOp::RecoveryAdd { .. })
 }
 
 /// Bytes of the log's queue that a request's own record takes at most; 0 when it makes none.

@@ -190,6 +190,15 @@ impl LedgerState {
         }
     }
 
+    /// Its metadata says that it was deleted; the record to append, unless it has its tombstone already (F4).
+    pub fn delete(&mut self) -> Option<Record> {
+        if self.deleted {
+            return None;
+        }
+        self.apply(&Record::Tombstone);
+        Some(Record::Tombstone)
+    }
+
     /// Which ledger.
     pub fn id(&self) -> LedgerId {
         self.id
@@ -230,6 +239,11 @@ impl LedgerState {
         match event {
             Event::Request { to, request } => match self.refuse(me, &request) {
                 Some(reply) => vec![Effect::ReplyNow(to, reply)],
+                None if !me.writable && self.is_new_to(&request) => {
+                    let reply =
+                        WriteReply::refusal(Code::ReadOnly, "the disk takes no new ledgers");
+                    vec![Effect::ReplyNow(to, reply)]
+                }
                 None if self.needs_check(&request) => vec![Effect::CheckMetadata(to, request)],
                 None => self.accept(me, to, request),
             },
@@ -252,6 +266,11 @@ impl LedgerState {
             return Some(WriteReply::refusal(Code::Deleted, "the ledger was deleted"));
         }
         None
+    }
+
+    /// Whether a writer brings this ledger here (5.8).
+    fn is_new_to(&self, request: &WriteRequest) -> bool {
+        !self.known && matches!(request.op, WriteOp::Hello | WriteOp::Add { .. })
     }
 
     /// Row 4: a writer's first contact (K2), or a recoverer's copy from a later epoch than the seal here (F5).

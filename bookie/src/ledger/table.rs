@@ -101,6 +101,11 @@ impl Slots {
         self.known.get_mut(&ledger)
     }
 
+    /// The ledgers that were not deleted.
+    pub(super) fn ids(&self) -> impl Iterator<Item = LedgerId> + '_ {
+        self.known.keys().copied()
+    }
+
     /// Whether a tombstone stands for it.
     pub(super) fn is_deleted(&self, ledger: LedgerId) -> bool {
         self.deleted.contains(ledger)
@@ -151,5 +156,25 @@ impl Slots {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.known.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 5.5: memory that may be ahead of the log is in no snapshot, and neither is anything beside it.
+    #[test]
+    fn a_broken_ledger_stops_snapshots() {
+        let table = Table::default();
+        let states = [1, 2].map(LedgerId).map(|id| (id, LedgerState::unknown(id)));
+        table.load(states.into(), &Tombstones::default());
+        let copy = || {
+            let mut image = Image::default();
+            table.lock().copy_to(&mut image).map(|()| image.ledgers.len())
+        };
+        assert_eq!(copy(), Some(2));
+        table.lock().step(LedgerId(2), |slot| slot.broken = true);
+        assert_eq!(copy(), None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::fullness::{Fullness, Gauge};
 use super::table::Table;
 use crate::log::{Image, Log, UpkeepError};
 
@@ -21,21 +22,25 @@ const SNAPSHOT_TO_RECLAIM: Duration = Duration::from_secs(5);
 /// Most bytes that are moved out of sparse segments at each look.
 const RELOCATE_BYTES: usize = 16 << 20;
 
+/// So many times that where space runs out.
+const HURRY: usize = 4;
+
 /// The keeper of one disk's log.
 #[derive(Debug)]
 pub(super) struct Upkeep {
     log: Log,
     /// Of all shards.
     tables: Vec<Table>,
+    fullness: Gauge,
     /// When the last snapshot was written, and what had been appended then.
     last: (Instant, u64),
 }
 
 impl Upkeep {
     /// A keeper that has not begun.
-    pub(super) fn new(log: Log, tables: Vec<Table>) -> Self {
+    pub(super) fn new(log: Log, tables: Vec<Table>, fullness: Gauge) -> Self {
         let last = (Instant::now(), log.durable_bytes());
-        Self { log, tables, last }
+        Self { log, tables, fullness, last }
     }
 
     /// Runs until `tasks` stops.
@@ -61,12 +66,14 @@ impl Upkeep {
 
     async fn keep(&mut self) -> Result<(), UpkeepError> {
         self.log.write_footers().await?;
-        self.log.relocate(RELOCATE_BYTES).await?;
+        let hurry = self.log.is_scarce() || self.fullness.get() >= Fullness::Warn;
+        let times = if hurry { HURRY } else { 1 };
+        self.log.relocate(RELOCATE_BYTES * times).await?;
         let waiting = self.log.reclaim().await?.waiting;
         let (at, bytes) = self.last;
         let (age, appended) = (at.elapsed(), self.log.durable_bytes() - bytes);
         let due = appended > 0 && (age >= SNAPSHOT_EVERY || appended >= SNAPSHOT_BYTES);
-        let reclaims = waiting > 0 && (age >= SNAPSHOT_TO_RECLAIM || self.log.is_scarce());
+        let reclaims = waiting > 0 && (age >= SNAPSHOT_TO_RECLAIM || hurry);
         if due || reclaims {
             self.last = (Instant::now(), bytes + appended);
             self.log.snapshot(|| image(&self.tables)).await?;

@@ -123,6 +123,12 @@ impl Index {
         }
     }
 
+    /// Bytes of the records that a ledger's runs point at.
+    pub(super) fn bytes_of(&self, ledger: LedgerId) -> u64 {
+        let runs = self.ledgers.get(&ledger);
+        runs.map_or(0, |runs| runs.iter().map(|run| u64::from(run.place.length)).sum())
+    }
+
     /// What a segment is needed for.
     pub(super) fn live(&self, segment: u32) -> Live {
         self.segments.get(&segment).map_or_else(Live::default, |used| used.live)

@@ -4,6 +4,8 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use geminga_proto::ids::LedgerId;
+
 use super::catalogue::Listing;
 use super::error::UpkeepError;
 use super::mutation::Mutation;
@@ -17,6 +19,11 @@ impl Log {
     /// Bytes that were appended and became durable since the log was opened.
     pub fn durable_bytes(&self) -> u64 {
         self.0.shared.catalogue.lock().durable_bytes()
+    }
+
+    /// Bytes that a ledger's entries take on the disk.
+    pub fn bytes_of(&self, ledger: LedgerId) -> u64 {
+        self.0.shared.index.read().bytes_of(ledger)
     }
 
     /// Bytes of memory that the index of entries takes.

@@ -26,7 +26,7 @@ fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Regist
         started_ms,
     };
     let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![]);
-    Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, 90)
+    Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, Limits::default())
 }
 
 async fn live(store: &MemoryStore) -> Option<LiveBookie> {
@@ -81,16 +81,6 @@ async fn a_replaced_process_stops() {
     assert_eq!(live(&store).await.unwrap().started_ms, 2);
     let error = registration(&store, first, 1).register().await.unwrap_err();
     assert_eq!(error, RegisterError::Replaced(bookie()));
-}
-
-#[test]
-fn a_full_disk_turns_read_only_and_comes_back_with_hysteresis() {
-    let space = |free| Space { free, total: 100 };
-    assert!(stays_writable(true, space(11), 90));
-    assert!(!stays_writable(true, space(10), 90));
-    assert!(!stays_writable(false, space(13), 90));
-    assert!(stays_writable(false, space(14), 90));
-    assert!(stays_writable(true, Space { free: 0, total: 0 }, 90));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geminga_bookie::{Bookie, BookieParts, Config, StartError, log};
+use geminga_bookie::{Bookie, BookieParts, Config, Limits, StartError, log};
 use geminga_ledger::{BookieConnection, BookieDirectory, Bookies};
 use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
 use geminga_metastore::{MemoryStore, MetaStore, Txn, keys};
@@ -36,7 +36,7 @@ pub(crate) fn config() -> Config {
             ..log::Config::default()
         },
         // Full disks have tests of their own.
-        read_only_percent: 100,
+        limits: Limits { warn_percent: 100, read_only_percent: 100, hard_percent: 100 },
         ..Config::default()
     }
 }

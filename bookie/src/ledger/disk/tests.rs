@@ -489,14 +489,32 @@ async fn waiting_readers_are_bounded() {
     assert_eq!(bench.query(wait_lac(5, 1)).await.code, Code::Ok);
 }
 
-/// 5.8: a full disk refuses new entries, and still seals.
+/// 5.8, K10, scenario 36: a disk that fills up refuses entries, later copies as well, and always seals and deletes.
 #[tokio::test]
-async fn a_full_disk_still_seals() {
+async fn scenario_36_a_full_disk_still_seals_and_deletes() {
     let bench = Bench::new().await;
+    let disk = &bench.handle.disks()[0];
     bench.tail(0, WriteOp::Hello).await;
-    bench.handle.disks()[0].set_writable(false);
-    assert_eq!(bench.code(0, add(0, 1)).await, Code::ReadOnly);
-    assert_eq!(bench.tail(1, WriteOp::Seal).await, -1);
+    disk.set_fullness(Fullness::Warn);
+    assert_eq!(bench.code(0, add(0, 1)).await, Code::Ok);
+    disk.set_fullness(Fullness::High);
+    assert_eq!(bench.code(0, add(1, 1)).await, Code::ReadOnly);
+    assert_eq!(bench.ask(OTHER, 0, WriteOp::Hello).await.code, Code::ReadOnly);
+    assert_eq!(bench.tail(1, WriteOp::Seal).await, 0);
+    let copies = |first| WriteOp::RecoveryAdd {
+        first: EntryId(first),
+        entries: vec![encoded(LEDGER, first, b"payload")],
+    };
+    assert_eq!(bench.tail(1, copies(1)).await, 1);
+    disk.set_fullness(Fullness::Hard);
+    assert_eq!(bench.code(1, copies(2)).await, Code::ReadOnly);
+    assert_eq!(bench.tail(2, WriteOp::Seal).await, 1);
+    assert_eq!(bench.read(0, 1, 1 << 20).await.entries.len(), 2);
+    assert_eq!(disk.drop_ledger(LEDGER).await, Ok(true));
+    assert_eq!(disk.drop_ledger(LEDGER).await, Ok(false));
+    let bench = bench.crash().await;
+    assert_eq!(bench.code(3, WriteOp::Seal).await, Code::Deleted);
+    assert_eq!(bench.read(0, 1, 1 << 20).await.code, Code::Deleted);
 }
 
 /// Stopping answers what was accepted, and refuses what comes later.

@@ -196,6 +196,10 @@ fn a_tombstone_refuses_everything() {
 #[test]
 fn a_read_only_disk_still_seals() {
     let full = Identity { writable: false, ..me() };
+    let hello = request(0, WriteOp::Hello);
+    let new =
+        LedgerState::unknown(LedgerId(1)).step(&full, Event::Request { to: (), request: hello });
+    assert_eq!(code(&new), Code::ReadOnly, "no new ledger");
     let mut state = opened();
     let mut step = |epoch, op| {
         let request = request(epoch, op);

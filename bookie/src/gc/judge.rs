@@ -1,0 +1,128 @@
+//! What one cycle of deletion may drop: a pure function of what was read (protocol 5.6).
+
+use geminga_proto::ids::LedgerId;
+
+/// More than so many percent of the local ledgers, or of their bytes, without metadata at once is no deletion, but metadata that
+/// was lost.
+const MAX_ABSENT_PERCENT: u64 = 10;
+
+/// What a linearizable read of a ledger's own key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is there.
+    Kept,
+    /// It is being deleted.
+    Deleting,
+    /// There is no such key.
+    Absent,
+}
+
+/// A local ledger that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) ledger: LedgerId,
+    pub(super) fate: Fate,
+    /// What its entries take on the disk.
+    pub(super) bytes: u64,
+}
+
+/// What one cycle found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Survey {
+    /// Whether the store holds the cluster that the disks belong to.
+    pub(super) same_cluster: bool,
+    /// Ledgers that a listing showed.
+    pub(super) listed: u64,
+    /// Ledgers that were here before it, and the bytes of their entries.
+    pub(super) local: u64,
+    pub(super) local_bytes: u64,
+    /// Those that it did not show as alive, each read on its own since.
+    pub(super) read: Vec<Read>,
+}
+
+/// Why a cycle drops less than was found, or nothing (G2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Breaker {
+    /// The store is another cluster's.
+    #[error("the metadata store holds another cluster")]
+    OtherCluster,
+    /// No ledger at all is listed.
+    #[error("the metadata store lists no ledger at all")]
+    EmptyListing,
+    /// Too many are not there.
+    #[error("{absent} of {local} ledgers of this bookie have no metadata")]
+    TooManyAbsent {
+        /// How many.
+        absent: u64,
+        /// Of how many.
+        local: u64,
+    },
+}
+
+/// What to drop, and which breaker tripped. Ledgers that are *read* as being deleted are dropped even when too many others are
+/// absent: their own key says so.
+pub(super) fn judge(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
+    if !survey.same_cluster {
+        return (Vec::new(), Some(Breaker::OtherCluster));
+    }
+    if survey.listed == 0 && survey.local > 0 {
+        return (Vec::new(), Some(Breaker::EmptyListing));
+    }
+    let absent = || survey.read.iter().filter(|read| read.fate == Fate::Absent);
+    let count = absent().count() as u64;
+    let bytes: u64 = absent().map(|read| read.bytes).sum();
+    let too_many = count * 100 > survey.local * MAX_ABSENT_PERCENT
+        || u128::from(bytes) * 100
+            > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
+    let drops = |read: &&Read| match read.fate {
+        Fate::Kept => false,
+        Fate::Deleting => true,
+        Fate::Absent => !too_many,
+    };
+    let dropped = survey.read.iter().filter(drops).map(|read| read.ledger).collect();
+    let breaker = too_many.then_some(Breaker::TooManyAbsent { absent: count, local: survey.local });
+    (dropped, breaker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(ledger: u64, fate: Fate) -> Read {
+        Read { ledger: LedgerId(ledger), fate, bytes: 10 }
+    }
+
+    fn survey(read: Vec<Read>) -> Survey {
+        Survey { same_cluster: true, listed: 90, local: 100, local_bytes: 1000, read }
+    }
+
+    #[test]
+    fn what_is_confirmed_is_dropped() {
+        let read = vec![read(1, Fate::Kept), read(2, Fate::Deleting), read(3, Fate::Absent)];
+        assert_eq!(judge(&survey(read)), (vec![LedgerId(2), LedgerId(3)], None));
+    }
+
+    /// G2, scenario 44.
+    #[test]
+    fn breakers_keep_what_looks_lost() {
+        let absent =
+            |count| (0..count).map(|ledger| read(ledger, Fate::Absent)).collect::<Vec<_>>();
+        let mut ten = survey(absent(10));
+        assert_eq!(judge(&ten).0.len(), 10);
+        ten.read[0].bytes = 11;
+        assert_eq!(judge(&ten).0, [], "too many bytes");
+        let mut eleven = survey(absent(11));
+        eleven.read.push(read(50, Fate::Deleting));
+        let (dropped, breaker) = judge(&eleven);
+        assert_eq!(dropped, [LedgerId(50)]);
+        assert_eq!(breaker, Some(Breaker::TooManyAbsent { absent: 11, local: 100 }));
+        let deleting: Vec<_> = (0..100).map(|ledger| read(ledger, Fate::Deleting)).collect();
+        assert_eq!(judge(&survey(deleting.clone())).0.len(), 100);
+        let empty = Survey { listed: 0, ..survey(deleting.clone()) };
+        assert_eq!(judge(&empty), (vec![], Some(Breaker::EmptyListing)));
+        let other = Survey { same_cluster: false, ..survey(deleting) };
+        assert_eq!(judge(&other), (vec![], Some(Breaker::OtherCluster)));
+        let nothing = Survey { same_cluster: true, ..Survey::default() };
+        assert_eq!(judge(&nothing), (vec![], None), "a new bookie of a new cluster");
+    }
+}

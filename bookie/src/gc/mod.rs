@@ -1,0 +1,160 @@
+//! Drops the data of ledgers that were deleted (protocol 5.6): a task that goes through the local ledgers every few minutes.
+//!
+//! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
+//! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
+//! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
+//! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
+//!
+//! A closed ledger that does not name this bookie any more stays: dropping it needs the repair lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_metastore::record::{LedgerMeta, LedgerState};
+use geminga_metastore::{Error, MetaStore, cluster, keys};
+use geminga_proto::ids::{ClusterUuid, LedgerId};
+use geminga_runtime::Tasks;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::handle::BookieHandle;
+use crate::ledger::{Mutation, Mutations};
+use crate::metrics;
+use judge::{Fate, Read, Survey, judge};
+
+mod judge;
+
+/// Keys of one page of a listing.
+const PAGE: usize = 500;
+
+/// The collector of one bookie.
+#[derive(Debug)]
+pub(crate) struct Gc {
+    store: Arc<dyn MetaStore>,
+    cluster: ClusterUuid,
+    handle: BookieHandle,
+    interval: Duration,
+    mutations: Mutations,
+}
+
+impl Gc {
+    /// A collector that has not begun.
+    pub(crate) fn new(
+        store: Arc<dyn MetaStore>,
+        cluster: ClusterUuid,
+        handle: BookieHandle,
+        interval: Duration,
+    ) -> Self {
+        Self { store, cluster, handle, interval, mutations: Mutations::default() }
+    }
+
+    /// Runs until `tasks` stops.
+    pub(crate) async fn run(self, tasks: Tasks) {
+        let mut cycle = interval_at(Instant::now() + self.interval, self.interval);
+        cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let cancelled = tasks.cancelled();
+        tokio::pin!(cancelled);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return,
+                _ = cycle.tick() => {}
+            }
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return,
+                done = self.cycle() => if let Err(error) = done {
+                    tracing::warn!(%error, "deleted ledgers could not be told from others; trying again later");
+                }
+            }
+        }
+    }
+
+    /// One cycle; how many ledgers were dropped. Cancel-safe, in that what is dropped is dropped.
+    ///
+    /// # Errors
+    /// [`Error`] of the metadata store; nothing was dropped.
+    pub(crate) async fn cycle(&self) -> Result<usize, Error> {
+        let local = self.handle.local_ledgers();
+        let survey = self.survey(&local).await?;
+        let (mut dropped, breaker) = judge(&survey);
+        if self.mutations.is(Mutation::DropUnannounced) {
+            dropped = survey.read.iter().map(|read| read.ledger).collect();
+        }
+        metrics::gc_stopped(breaker.is_some());
+        if let Some(breaker) = breaker {
+            tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
+        }
+        let mut done = 0;
+        for ledger in dropped {
+            for disk in self.handle.disks() {
+                match disk.drop_ledger(ledger).await {
+                    Ok(true) => done += 1,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%ledger, %error, "a deleted ledger could not be dropped");
+                    }
+                }
+            }
+        }
+        metrics::dropped(done);
+        Ok(done)
+    }
+
+    async fn survey(&self, local: &BTreeMap<LedgerId, u64>) -> Result<Survey, Error> {
+        let found = cluster::read(&*self.store).await?;
+        let same_cluster = found.is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
+        let (alive, listed) = self.list(local).await?;
+        let mut read = Vec::new();
+        for (ledger, bytes) in local.iter().filter(|(ledger, _)| !alive.contains(ledger)) {
+            let fate = self.fate(*ledger).await?;
+            read.push(Read { ledger: *ledger, fate, bytes: *bytes });
+        }
+        let (count, local_bytes) = (local.len() as u64, local.values().sum());
+        Ok(Survey { same_cluster, listed, local: count, local_bytes, read })
+    }
+
+    /// The local ledgers that a listing shows as alive, and how many it shows at all.
+    async fn list(
+        &self,
+        local: &BTreeMap<LedgerId, u64>,
+    ) -> Result<(BTreeSet<LedgerId>, u64), Error> {
+        let (mut alive, mut listed, mut after) = (BTreeSet::new(), 0, None::<String>);
+        loop {
+            let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
+            listed += page.items.len() as u64;
+            for item in &page.items {
+                let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
+                if !local.contains_key(&ledger) {
+                    continue;
+                }
+                let meta = LedgerMeta::decode(ledger, &item.value.value);
+                if meta.is_ok_and(|meta| meta.state != LedgerState::Deleting) {
+                    alive.insert(ledger);
+                }
+            }
+            after = page.items.last().map(|item| item.key.clone()).or(after);
+            if !page.more {
+                return Ok((alive, listed));
+            }
+        }
+    }
+
+    /// What the ledger's own key says. What cannot be understood is kept.
+    async fn fate(&self, ledger: LedgerId) -> Result<Fate, Error> {
+        let Some(found) = self.store.get(&keys::ledger(ledger)).await? else {
+            return Ok(Fate::Absent);
+        };
+        Ok(match LedgerMeta::decode(ledger, &found.value) {
+            Ok(meta) if meta.state == LedgerState::Deleting => Fate::Deleting,
+            Ok(_) => Fate::Kept,
+            Err(error) => {
+                tracing::error!(%ledger, %error, "metadata of a ledger is invalid; its data is kept");
+                Fate::Kept
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

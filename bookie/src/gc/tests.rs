@@ -1,0 +1,213 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::{
+    LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
+};
+use geminga_proto::bookie::{Code, Scope, WriteOp, WriteRequest};
+use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, Member, SealEpoch};
+use geminga_runtime::{ManualClock, SeededRandom};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::io::MemoryDisk;
+use crate::ledger::{Checker, DiskLedgers, DiskParts};
+use crate::log::{self, Log};
+
+fn member() -> Member {
+    Member { bookie: "b-1".parse().unwrap(), incarnation: Incarnation(7) }
+}
+
+fn meta(id: u64, state: LedgerState) -> LedgerMeta {
+    LedgerMeta {
+        id: LedgerId(id),
+        state,
+        seal_epoch: SealEpoch(0),
+        qw: 1,
+        qa: 1,
+        digest: Digest::Crc32c,
+        fragments: vec![Fragment { first_entry: EntryId(0), ensemble: vec![member()] }],
+        last_entry: None,
+        length: 0,
+        entries_crc: None,
+        close_kind: None,
+        recoverer: String::new(),
+        last_op: 0,
+        custom: Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    }
+}
+
+/// A store whose listings can be wrong, as those of real stores have been.
+#[derive(Debug, Default)]
+struct Listing {
+    memory: MemoryStore,
+    /// Ledgers that a listing leaves out.
+    hides: parking_lot::Mutex<Vec<u64>>,
+}
+
+#[async_trait]
+impl MetaStore for Listing {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.memory.get(key).await
+    }
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        let mut range = self.memory.range(prefix, after, limit).await?;
+        let hidden: Vec<_> =
+            self.hides.lock().iter().map(|id| keys::ledger(LedgerId(*id))).collect();
+        range.items.retain(|item| !hidden.contains(&item.key));
+        Ok(range)
+    }
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        self.memory.txn(txn).await
+    }
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.memory.watch(prefix, from).await
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.memory.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.memory.keep_alive(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.memory.revoke_lease(lease).await
+    }
+}
+
+struct Bench {
+    store: Arc<Listing>,
+    disk: MemoryDisk,
+    handle: BookieHandle,
+    gc: Gc,
+    tasks: Tasks,
+}
+
+impl Bench {
+    /// A bookie that has sealed ledgers `1..=count`, all of which the metadata knows.
+    async fn new(count: u64) -> Self {
+        let store = Arc::new(Listing::default());
+        let (random, clock) = (SeededRandom::new(1), ManualClock::at(0));
+        let cluster = cluster::open_or_init(&store.memory, &random, &clock).await.unwrap().uuid;
+        let bench = Self::on(MemoryDisk::new(), store, cluster);
+        for ledger in 1..=count {
+            bench.put(&meta(ledger, LedgerState::Open)).await;
+            assert_eq!(bench.ask(ledger, WriteOp::Seal).await, Code::Ok);
+        }
+        bench
+    }
+
+    fn on(disk: MemoryDisk, store: Arc<Listing>, cluster: ClusterUuid) -> Self {
+        let identity = log::Identity {
+            cluster,
+            bookie: member().bookie,
+            incarnation: member().incarnation,
+            disk: DiskUuid::from_random(3),
+        };
+        let config = log::Config {
+            segment_bytes: 64 << 10,
+            prefill_bytes: 64 << 10,
+            reserve_segments: 0,
+            ..log::Config::default()
+        };
+        let opened = Log::open(Arc::new(disk.clone()), identity, config).unwrap();
+        let tasks = Tasks::new("test");
+        let parts = DiskParts {
+            cluster,
+            member: member(),
+            log: opened.log,
+            ledgers: opened.ledgers,
+            tombstones: opened.tombstones,
+            owners: 2,
+            checker: Checker::new(store.clone()),
+            waiting: Arc::new(Semaphore::new(2)),
+            mutations: Mutations::default(),
+        };
+        let ledgers = DiskLedgers::start(parts, &tasks);
+        let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers]);
+        let gc = Gc::new(store.clone(), cluster, handle.clone(), Duration::from_secs(1));
+        Self { store, disk, handle, gc, tasks }
+    }
+
+    async fn put(&self, meta: &LedgerMeta) {
+        let txn = Txn::new().put(keys::ledger(meta.id), meta.encode());
+        self.store.memory.txn(txn).await.unwrap();
+    }
+
+    async fn remove(&self, ledger: u64) {
+        let txn = Txn::new().delete(keys::ledger(LedgerId(ledger)));
+        self.store.memory.txn(txn).await.unwrap();
+    }
+
+    async fn ask(&self, ledger: u64, op: WriteOp) -> Code {
+        let scope = Scope {
+            cluster: self.gc.cluster,
+            ledger: LedgerId(ledger),
+            fragment_first: EntryId(0),
+            epoch: SealEpoch(1),
+            incarnation: member().incarnation,
+        };
+        self.handle.write(WriteRequest { scope, op }).await.code
+    }
+
+    async fn is_deleted(&self, ledger: u64) -> bool {
+        self.ask(ledger, WriteOp::Seal).await == Code::Deleted
+    }
+}
+
+/// G1 to G3, scenario 27: what metadata says is deleted is dropped, answers so, and still does after a power cut.
+#[tokio::test]
+async fn scenario_27_a_deleted_ledger_leaves_a_durable_tombstone() {
+    let bench = Bench::new(20).await;
+    bench.put(&meta(3, LedgerState::Deleting)).await;
+    bench.remove(4).await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 2);
+    for bench in [&bench, &Bench::on(bench.disk.crash(), bench.store.clone(), bench.gc.cluster)] {
+        for ledger in 1..=20 {
+            assert_eq!(bench.is_deleted(ledger).await, ledger == 3 || ledger == 4, "{ledger}");
+        }
+        assert_eq!(bench.ask(3, WriteOp::Hello).await, Code::Deleted);
+        assert_eq!(bench.handle.local_ledgers().len(), 18);
+    }
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    assert!(bench.tasks.finish(Duration::from_secs(30)).await);
+}
+
+/// G2, scenario 44: metadata that is gone as a whole deletes nothing, and neither does another cluster's.
+#[tokio::test]
+async fn scenario_44_an_empty_listing_deletes_nothing() {
+    let bench = Bench::new(5).await;
+    bench.store.hides.lock().extend(1..=5);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    for ledger in 1..=5 {
+        bench.remove(ledger).await;
+    }
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    let mut bench = Bench::new(20).await;
+    bench.put(&meta(3, LedgerState::Deleting)).await;
+    bench.gc.cluster = ClusterUuid::from_random(99);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+}
+
+/// G1, scenario 45: a ledger that a listing does not show is read on its own; one that came later is no candidate.
+async fn keeps_what_a_listing_lacks(mutations: Mutations) -> bool {
+    let mut bench = Bench::new(20).await;
+    bench.gc.mutations = mutations;
+    bench.store.hides.lock().push(7);
+    bench.gc.cycle().await.unwrap();
+    !bench.is_deleted(7).await
+}
+
+#[tokio::test]
+async fn scenario_45_a_listing_decides_nothing() {
+    assert!(keeps_what_a_listing_lacks(Mutations::default()).await);
+}
+
+#[cfg(feature = "mutations")]
+#[tokio::test]
+async fn a_listing_that_decides_deletes_live_data() {
+    assert!(!keeps_what_a_listing_lacks(Mutations::only(Mutation::DropUnannounced)).await);
+}

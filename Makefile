@@ -6,7 +6,10 @@ DATA_DIR ?= data
 # The profile of everything that tests run: see CONTRIBUTING.md.
 TEST_PROFILE ?= test
 
-.PHONY: help run test long lint fmt model e2e bench
+# Seeds that `make sim` runs.
+SEEDS ?= 10000
+
+.PHONY: help run test long lint fmt model sim e2e bench
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,10 @@ fmt: ## Format all code
 model: ## Model check the ledger protocol, also at sizes that take many minutes
 	@.ci/install build
 	$(CARGO) run --release --locked -p geminga-model
+
+sim: ## Simulate the ledger protocol and the log under faults: SEEDS seeds (default: 10000)
+	@.ci/install build
+	$(CARGO) run --release --locked -p geminga-sim -- --seeds $(SEEDS)
 
 e2e: ## Only the end-to-end tests, on real processes
 	@.ci/install test

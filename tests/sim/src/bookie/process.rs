@@ -1,0 +1,327 @@
+//! A running bookie: the production log, stepped, and the production ledger states on it. Does what the owner of a shard does
+//! in production: one request of a ledger at a time, effects in order, replies once the durable mark has passed them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use bytes::Bytes;
+use geminga_bookie::io::{Disk, MemoryDisk};
+use geminga_bookie::ledger::{Effect, Event, Finding, Identity, LedgerState, Record, judge};
+use geminga_bookie::log::{Driver, Log, Lsn, Stepped};
+use geminga_metastore::record::LedgerState as MetaState;
+use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId};
+
+use crate::context::{Context, note};
+use crate::event::{Ask, Caller, Host, To};
+use crate::store::{self, Key};
+use crate::truth::Staged;
+
+/// One ledger.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: LedgerState,
+    /// Where its last record ends in the log.
+    pub(super) lsn: Lsn,
+}
+
+/// What waits for the disk.
+#[derive(Debug)]
+enum Waiting {
+    Reply(To, WriteReply),
+    Compare { to: To, first: EntryId, entries: Vec<Bytes>, equal: WriteReply },
+}
+
+/// Why the store was asked.
+#[derive(Debug)]
+enum Question {
+    /// A first contact (K2, F5).
+    Check(To, WriteRequest),
+    /// Whether a ledger was deleted.
+    Collect(LedgerId),
+}
+
+/// One life of a process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    bookie: usize,
+    pub(super) me: Identity,
+    pub(super) log: Log,
+    driver: Driver,
+    pub(super) ledgers: BTreeMap<LedgerId, Slot>,
+    /// In the order of their places.
+    waiting: VecDeque<(Lsn, Waiting)>,
+    questions: BTreeMap<u64, Question>,
+    /// Requests behind a first contact, by ledger.
+    behind: BTreeMap<LedgerId, VecDeque<(To, WriteRequest)>>,
+    staged: VecDeque<(Lsn, LedgerId, Staged)>,
+    flush_planned: bool,
+    flushes: u64,
+    /// The last ledger that was asked about.
+    collected: LedgerId,
+}
+
+impl Process {
+    pub(super) fn new(bookie: usize, me: Identity, stepped: Stepped) -> Self {
+        let slot = |state| Slot { state, lsn: Lsn::default() };
+        let found = stepped.opened.ledgers.into_iter();
+        Self {
+            bookie,
+            me,
+            log: stepped.opened.log,
+            driver: stepped.driver,
+            ledgers: found.map(|(id, state)| (id, slot(state))).collect(),
+            waiting: VecDeque::new(),
+            questions: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            staged: VecDeque::new(),
+            flush_planned: false,
+            flushes: 0,
+            collected: LedgerId(0),
+        }
+    }
+
+    /// What was appended and is not known to be durable.
+    pub(super) fn into_staged(self) -> Vec<(LedgerId, Staged)> {
+        self.staged.into_iter().map(|(_, ledger, staged)| (ledger, staged)).collect()
+    }
+
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes
+    }
+
+    /// Whether a flush is needed and has not been planned; it is now.
+    pub(super) fn wants_flush(&mut self) -> bool {
+        let wants = !self.flush_planned && !self.staged.is_empty();
+        self.flush_planned |= wants;
+        wants
+    }
+
+    pub(super) fn receive(&mut self, caller: Caller, request: WriteRequest, context: &mut Context) {
+        let ask = match request.op {
+            WriteOp::Hello => Ask::Hello,
+            WriteOp::Add { .. } => Ask::Add,
+            WriteOp::RecoveryAdd { .. } => Ask::RecoveryAdd,
+            WriteOp::Seal => Ask::Seal,
+            WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => Ask::Hint,
+        };
+        let scope = request.scope;
+        let to = To {
+            caller,
+            ask,
+            ledger: scope.ledger,
+            fragment_first: scope.fragment_first,
+            epoch: scope.epoch,
+        };
+        self.request(to, request, context);
+    }
+
+    /// Only a seal goes ahead of a first contact.
+    fn request(&mut self, to: To, request: WriteRequest, context: &mut Context) {
+        match self.behind.get_mut(&to.ledger) {
+            Some(behind) if to.ask != Ask::Seal => behind.push_back((to, request)),
+            _ => self.step(to, Event::Request { to, request }, context),
+        }
+    }
+
+    fn step(&mut self, to: To, event: Event<To>, context: &mut Context) {
+        let ledger = to.ledger;
+        let mut slot = self
+            .ledgers
+            .remove(&ledger)
+            .unwrap_or_else(|| Slot { state: LedgerState::unknown(ledger), lsn: Lsn::default() });
+        let tail = slot.state.held().tail(to.fragment_first);
+        let effects = slot.state.step(&self.me, event);
+        for effect in effects {
+            match effect {
+                Effect::Append(record) => self.append(&mut slot, &to, tail, record, context),
+                Effect::ReplyNow(to, reply) => {
+                    super::answer(self.bookie, &self.me, to, reply, context);
+                }
+                Effect::ReplyWhenDurable(to, reply) => {
+                    self.waiting.push_back((slot.lsn, Waiting::Reply(to, reply)));
+                }
+                Effect::CheckMetadata(to, request) => self.check(to, request, context),
+                Effect::Compare { to, first, entries, equal } => {
+                    context.coverage.hit("bookie: duplicate add compared");
+                    let compare = Waiting::Compare { to, first, entries, equal };
+                    self.waiting.push_back((slot.lsn, compare));
+                }
+            }
+        }
+        if slot.state.is_known() {
+            self.ledgers.insert(ledger, slot);
+        }
+        self.release(context);
+    }
+
+    fn append(
+        &mut self,
+        slot: &mut Slot,
+        to: &To,
+        tail: EntryId,
+        record: Record,
+        context: &mut Context,
+    ) {
+        let staged = match &record {
+            Record::Entries { first, entries, .. } => {
+                context.truth.accepted(self.bookie, to, tail, *first, entries);
+                Staged::Entries(*first, EntryId(first.0 + entries.len() as i64 - 1))
+            }
+            Record::Seal { epoch } => Staged::Seal(*epoch),
+            Record::Tombstone => Staged::Tombstone,
+            Record::RunStart { .. } | Record::Closed { .. } => Staged::Other,
+        };
+        // A log that failed takes nothing; its process is stopped with the flush that failed.
+        if let Ok(lsn) = self.log.append_unreserved(to.ledger, record) {
+            slot.lsn = lsn;
+            self.staged.push_back((lsn, to.ledger, staged));
+        }
+    }
+
+    fn check(&mut self, to: To, request: WriteRequest, context: &mut Context) {
+        self.behind.entry(to.ledger).or_default();
+        let call = self.ask(to.ledger, context);
+        self.questions.insert(call, Question::Check(to, request));
+    }
+
+    fn ask(&self, ledger: LedgerId, context: &mut Context) -> u64 {
+        let get = store::Request::Get(vec![Key::Ledger(ledger)]);
+        context.ask_store(Host::Bookie(self.bookie), super::client(self.bookie), get)
+    }
+
+    /// Asks about the next of its ledgers whether it was deleted.
+    pub(super) fn collect(&mut self, context: &mut Context) {
+        let kept = |(id, slot): (&LedgerId, &Slot)| (!slot.state.is_deleted()).then_some(*id);
+        let next = self.ledgers.range(LedgerId(self.collected.0 + 1)..).find_map(kept);
+        self.collected = next.unwrap_or_default();
+        if let Some(ledger) = next {
+            let call = self.ask(ledger, context);
+            self.questions.insert(call, Question::Collect(ledger));
+        }
+    }
+
+    pub(super) fn on_store(
+        &mut self,
+        call: u64,
+        reply: Option<&store::Reply>,
+        context: &mut Context,
+    ) {
+        let read = match reply {
+            Some(store::Reply::Read(values)) => Some(store::ledger(values.first())),
+            _ => None,
+        };
+        match self.questions.remove(&call) {
+            Some(Question::Check(to, request)) => {
+                let finding = match &read {
+                    Some(read) => judge(read.as_ref().map(|(meta, _)| meta), &self.me.member),
+                    None => Finding::Unavailable,
+                };
+                if matches!(finding, Finding::Ended(_) | Finding::Gone | Finding::NotMember) {
+                    context.coverage.hit("bookie: contact refused by the metadata");
+                }
+                let mut behind = self.behind.remove(&to.ledger).unwrap_or_default();
+                self.step(to, Event::Checked { to, request, finding }, context);
+                while let Some((to, request)) = behind.pop_front() {
+                    self.request(to, request, context);
+                    if let Some(again) = self.behind.get_mut(&to.ledger) {
+                        again.append(&mut behind);
+                    }
+                }
+            }
+            Some(Question::Collect(ledger)) => {
+                let gone = |meta: Option<&geminga_metastore::record::LedgerMeta>| {
+                    meta.is_none_or(|meta| meta.state == MetaState::Deleting)
+                };
+                if read.is_some_and(|read| gone(read.as_ref().map(|(meta, _)| meta))) {
+                    self.bury(ledger, context);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A tombstone takes a ledger's place (F4).
+    fn bury(&mut self, ledger: LedgerId, context: &mut Context) {
+        let Some(slot) = self.ledgers.get_mut(&ledger) else { return };
+        if slot.state.is_deleted() {
+            return;
+        }
+        slot.state.apply(&Record::Tombstone);
+        if let Ok(lsn) = self.log.append_unreserved(ledger, Record::Tombstone) {
+            slot.lsn = lsn;
+            self.staged.push_back((lsn, ledger, Staged::Tombstone));
+        }
+        context.coverage.hit("bookie: ledger deleted");
+        note!(context, "bookie-{} buries {ledger}", self.bookie);
+    }
+
+    /// One flush; whether more is queued. An error is final (K6).
+    pub(super) fn flush(&mut self, context: &mut Context) -> io::Result<bool> {
+        self.driver.flush()?;
+        self.flushes += 1;
+        // In production a thread does this meanwhile.
+        if self.flushes.is_multiple_of(8) {
+            self.driver.prepare_segment()?;
+        }
+        let durable = self.log.durable().borrow().lsn;
+        while let Some((_, ledger, staged)) = self.staged.pop_front_if(|first| first.0 <= durable) {
+            context.truth.durable(&self.me.member, ledger, staged);
+        }
+        note!(context, "bookie-{} is durable up to {}", self.bookie, durable.0);
+        self.release(context);
+        self.flush_planned = !self.staged.is_empty();
+        Ok(self.flush_planned)
+    }
+
+    pub(super) fn mark_idle(&mut self) -> io::Result<bool> {
+        self.driver.mark_idle()
+    }
+
+    /// Answers what is durable.
+    fn release(&mut self, context: &mut Context) {
+        let durable = self.log.durable().borrow().lsn;
+        // A reply without a record of its own may stand behind one that waits longer.
+        let mut rest = VecDeque::with_capacity(self.waiting.len());
+        for (lsn, waiting) in std::mem::take(&mut self.waiting) {
+            if lsn > durable {
+                rest.push_back((lsn, waiting));
+                continue;
+            }
+            let (to, reply) = match waiting {
+                Waiting::Reply(to, reply) => (to, reply),
+                Waiting::Compare { to, first, entries, equal } => {
+                    (to, self.compare(to.ledger, first, &entries, equal))
+                }
+            };
+            super::answer(self.bookie, &self.me, to, reply, context);
+        }
+        self.waiting = rest;
+    }
+
+    fn compare(
+        &self,
+        ledger: LedgerId,
+        first: EntryId,
+        sent: &[Bytes],
+        equal: WriteReply,
+    ) -> WriteReply {
+        for (entry, sent) in (first.0..).map(EntryId).zip(sent) {
+            match self.log.read_blocking(ledger, entry, entry, 1) {
+                Ok(stored) if stored.first() == Some(sent) => {}
+                Ok(_) => return WriteReply::refusal(Code::Conflict, "stored with other content"),
+                Err(error) => return WriteReply::refusal(Code::Corrupt, error.to_string()),
+            }
+        }
+        equal
+    }
+}
+
+/// A disk's segments and their sizes, oldest first.
+pub(super) fn segments(disk: &MemoryDisk) -> Vec<(String, usize)> {
+    let mut names = disk.list().unwrap_or_default();
+    names.retain(|name| name.ends_with(".log"));
+    names.sort_unstable();
+    let size = |name: &String| disk.open(name).and_then(|file| file.size()).unwrap_or_default();
+    names.iter().map(|name| (name.clone(), size(name) as usize)).collect()
+}

@@ -1,0 +1,73 @@
+//! What one run is like: drawn from its seed, so that a batch covers small and large, calm and stormy.
+
+use geminga_bookie::ledger as bookie;
+use geminga_bookie::log;
+use geminga_ledger::core::mutation as client;
+
+use crate::dice::Dice;
+use crate::schedule::{MS, Time};
+
+/// A rule that is broken on purpose, to see that a run notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// A rule of the bookie's log.
+    Log(log::Mutation),
+    /// A rule of a ledger at a bookie.
+    Bookie(bookie::Mutation),
+    /// A rule of the ledger client.
+    Client(client::Mutation),
+}
+
+/// The parameters of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) qw: u8,
+    pub(crate) qa: u8,
+    pub(crate) bookies: usize,
+    /// Events until faults and producers stop.
+    pub(crate) events: u64,
+    /// Mean time between faults.
+    pub(crate) fault_gap: Time,
+    /// Mean time between entries.
+    pub(crate) produce_gap: Time,
+    /// Entries after which a ledger is rolled.
+    pub(crate) ledger_entries: i64,
+    /// Largest payload, bytes.
+    pub(crate) payload: u64,
+    /// Closed ledgers that are kept; older ones are deleted.
+    pub(crate) keep_ledgers: usize,
+    pub(crate) log_mutations: log::Mutations,
+    pub(crate) bookie_mutations: bookie::Mutations,
+    pub(crate) client_mutations: client::Mutations,
+}
+
+/// Events of one run.
+pub(crate) const EVENTS: u64 = 20_000;
+
+impl Settings {
+    pub(crate) fn draw(dice: &Dice, broken: Option<Broken>) -> Self {
+        let quorums = [(3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2), (3, 3), (5, 3)];
+        let (qw, qa) = *dice.pick(&quorums);
+        let mut settings = Self {
+            qw,
+            qa,
+            bookies: usize::from(qw) + dice.below(4),
+            events: EVENTS,
+            fault_gap: *dice.pick(&[60, 120, 250, 600]) * MS,
+            produce_gap: *dice.pick(&[2, 4, 8]) * MS,
+            ledger_entries: *dice.pick(&[15, 60, 200]),
+            payload: *dice.pick(&[40, 400, 1500]),
+            keep_ledgers: 3 + dice.below(8),
+            log_mutations: log::Mutations::default(),
+            bookie_mutations: bookie::Mutations::default(),
+            client_mutations: client::Mutations::default(),
+        };
+        match broken {
+            Some(Broken::Log(rule)) => settings.log_mutations = log::Mutations::only(rule),
+            Some(Broken::Bookie(rule)) => settings.bookie_mutations = bookie::Mutations::only(rule),
+            Some(Broken::Client(rule)) => settings.client_mutations = client::Mutations::only(rule),
+            None => {}
+        }
+        settings
+    }
+}

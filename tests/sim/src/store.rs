@@ -1,0 +1,141 @@
+//! The metadata store: a linearizable map with versions and guarded transactions, as etcd is used (protocol 1.4). A
+//! transaction may take place and its reply be lost, or take place after its caller gave up: the network around it decides.
+
+use std::collections::BTreeMap;
+
+use geminga_metastore::Version;
+use geminga_metastore::record::LedgerMeta;
+use geminga_proto::ids::LedgerId;
+
+/// The keys that the protocol needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Chain,
+    Ledger(LedgerId),
+}
+
+/// The log of one partition: a list of ledgers and who may add to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Chain {
+    /// Raised by every claim.
+    pub(crate) term: u32,
+    /// Who holds the term.
+    pub(crate) owner: usize,
+    pub(crate) ledgers: Vec<LedgerId>,
+    /// Random id of the update that made this value (M9).
+    pub(crate) last_op: u128,
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Chain(Chain),
+    Ledger(LedgerMeta),
+}
+
+/// What a key must be for a transaction to take place: `None` = absent.
+pub(crate) type Guard = (Key, Option<Version>);
+
+/// A call to the store.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    /// Read keys at one revision, linearizably (M8).
+    Get(Vec<Key>),
+    /// Put and delete if all guards hold.
+    Txn { guards: Vec<Guard>, puts: Vec<Value>, deletes: Vec<Key> },
+}
+
+/// A value with its version, when it is there.
+pub(crate) type Read = Option<(Value, Version)>;
+
+/// What came of a call.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Read(Vec<Read>),
+    Committed(Version),
+    GuardFailed,
+}
+
+/// A change that took place.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) key: Key,
+    pub(crate) old: Option<Value>,
+    pub(crate) new: Option<Value>,
+}
+
+/// The store itself.
+#[derive(Debug)]
+pub(crate) struct Store {
+    values: BTreeMap<Key, (Value, Version)>,
+    revision: i64,
+}
+
+impl Value {
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::Chain(_) => Key::Chain,
+            Self::Ledger(meta) => Key::Ledger(meta.id),
+        }
+    }
+}
+
+/// The ledger in a read, if there is one.
+pub(crate) fn ledger(read: Option<&Read>) -> Option<(LedgerMeta, Version)> {
+    match read {
+        Some(Some((Value::Ledger(meta), version))) => Some((meta.clone(), *version)),
+        _ => None,
+    }
+}
+
+/// The chain in a read, if there is one.
+pub(crate) fn chain(read: Option<&Read>) -> Option<(Chain, Version)> {
+    match read {
+        Some(Some((Value::Chain(chain), version))) => Some((chain.clone(), *version)),
+        _ => None,
+    }
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        let chain = (Value::Chain(Chain::default()), Version(1));
+        Self { values: BTreeMap::from([(Key::Chain, chain)]), revision: 1 }
+    }
+
+    /// Looks, as nobody in the simulated world can.
+    pub(crate) fn peek(&self, key: Key) -> Option<&Value> {
+        self.values.get(&key).map(|(value, _)| value)
+    }
+
+    pub(crate) fn version(&self, key: Key) -> Option<Version> {
+        self.values.get(&key).map(|(_, version)| *version)
+    }
+
+    /// Carries a call out; what it changed.
+    pub(crate) fn carry_out(&mut self, request: Request) -> (Reply, Vec<Change>) {
+        match request {
+            Request::Get(keys) => (
+                Reply::Read(keys.iter().map(|key| self.values.get(key).cloned()).collect()),
+                Vec::new(),
+            ),
+            Request::Txn { guards, puts, deletes } => {
+                if guards.iter().any(|(key, version)| self.version(*key) != *version) {
+                    return (Reply::GuardFailed, Vec::new());
+                }
+                self.revision += 1;
+                let version = Version(self.revision);
+                let mut changes = Vec::new();
+                for new in puts {
+                    let key = new.key();
+                    let old = self.values.insert(key, (new.clone(), version)).map(|(old, _)| old);
+                    changes.push(Change { key, old, new: Some(new) });
+                }
+                for key in deletes {
+                    let old = self.values.remove(&key).map(|(old, _)| old);
+                    changes.push(Change { key, old, new: None });
+                }
+                (Reply::Committed(version), changes)
+            }
+        }
+    }
+}

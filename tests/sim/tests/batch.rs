@@ -1,0 +1,29 @@
+//! What runs with every change: a batch of seeds, of which each must hold every invariant, and which together must have
+//! reached what there is to reach. The same seed must be the same execution.
+
+use geminga_sim::{CI_SEEDS, batch, run};
+
+#[test]
+fn the_same_seed_is_the_same_execution() {
+    for seed in [1, 2] {
+        let (one, two) = (run(seed, None, false), run(seed, None, false));
+        assert_eq!((one.hash, one.events), (two.hash, two.events), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_invariant_holds_under_every_fault() {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let report = batch(0, CI_SEEDS, threads, None, |_| {});
+    println!("{}", report.table());
+    if let Some(failure) = report.failure {
+        panic!(
+            "{}\nseed {seed}: {}\nreplay it: cargo run --release -p geminga-sim -- --replay {seed}",
+            failure.trace.join("\n"),
+            failure.violation.map(|violation| violation.to_string()).unwrap_or_default(),
+            seed = failure.seed,
+        );
+    }
+    assert_eq!(report.coverage.missing(), Vec::<&str>::new(), "never reached");
+    assert!(report.events >= CI_SEEDS * 20_000 && report.faults >= CI_SEEDS * 3);
+}

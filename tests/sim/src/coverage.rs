@@ -98,7 +98,12 @@ pub const REQUIRED: &[&str] = &[
     "store: unknown outcome resolved as applied",
     "store: unknown outcome resolved as not applied",
     "writer: append while another owns the chain",
+    "writer: ensemble changed",
+    "writer: members marked for repair",
+    "writer: position left out",
     "writer: quorum lost",
     "writer: reconnected",
     "writer: rolled",
+    "writer: search unanswered",
+    "writer: unknown change found in the metadata",
 ];

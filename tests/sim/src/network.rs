@@ -200,9 +200,12 @@ impl Context {
     }
 
     pub(crate) fn store_reply(&mut self, caller: Caller, reply: store::Reply) {
-        match self.delay(Host::Store, caller.host) {
+        let committed = matches!(reply, store::Reply::Committed(_));
+        // What took place and is not known is where the protocol is hardest to get right (M9).
+        let lost = committed && !self.healing && self.dice.chance(20);
+        match self.delay(Host::Store, caller.host).filter(|_| !lost) {
             Some(delay) => self.schedule.after(delay, Event::StoreReply { caller, reply }),
-            None if matches!(reply, store::Reply::Committed(_)) => {
+            None if committed => {
                 self.coverage.hit("store: applied, reply lost");
             }
             None => {}

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use geminga_ledger::core::recovery::{CasResult, Effect, Event, Finish, Recovery, Stop};
+use geminga_ledger::core::commit::CasResult;
+use geminga_ledger::core::recovery::{Effect, Event, Finish, Recovery, Stop};
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_proto::bookie::{
     Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,

@@ -169,7 +169,12 @@ impl World {
         let context = &mut self.context;
         match caller.client {
             Client::Broker(broker) => self.brokers[broker].on_store(caller.call, reply, context),
-            Client::Writer { .. } | Client::Reader => {}
+            Client::Writer { broker, writer } => {
+                self.brokers[broker].with_writer(writer, context, |writer, context| {
+                    writer.on_store(caller.call, reply.as_ref(), context);
+                });
+            }
+            Client::Reader => {}
             Client::Recoverer(id) => {
                 if let Some(recoverer) = self.recoverers.get_mut(&id) {
                     recoverer.on_store(caller.call, reply.as_ref(), context);

@@ -1,9 +1,14 @@
 //! The environment of the production writer core: its connections, the bytes in flight, and the timers that make it give up
-//! on a position. Everything that follows a change of the core is in this file.
+//! on a position. Everything that follows a change of the core is here.
+//!
+//! * [`ensemble`]: replacements for members that fail, and the change of the metadata that brings them in (2.5).
+
+mod ensemble;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use geminga_ledger::core::commit::Commit;
 use geminga_ledger::core::writer::{Effect, Event, Link, Outcome, Phase, Writer as Core};
 use geminga_metastore::Version;
 use geminga_metastore::record::LedgerMeta;
@@ -72,6 +77,17 @@ pub(crate) struct Writer {
     acked_length: u64,
     told_lac: EntryId,
     upcalls: Vec<Upcall>,
+    /// What the store was asked.
+    questions: BTreeMap<u64, ensemble::Question>,
+    /// A change of the ensemble whose outcome is not known.
+    change: Option<Commit>,
+    /// When the ensemble changed.
+    changed_at: VecDeque<Time>,
+    /// Not before then is somebody looked for again.
+    search_at: Time,
+    /// Events that wait for the effects of the one before.
+    later: VecDeque<Event>,
+    stepping: bool,
 }
 
 impl Writer {
@@ -82,8 +98,7 @@ impl Writer {
         version: Version,
         context: &mut Context,
     ) -> Self {
-        let fragment = meta.last_fragment();
-        let (core, effects) = Core::new(meta.qa, fragment.first_entry, &fragment.ensemble);
+        let (core, effects) = Core::new(&meta, context.settings.client_mutations);
         let mut writer = Self {
             id: context.new_client(),
             broker,
@@ -98,8 +113,14 @@ impl Writer {
             acked_length: 0,
             told_lac: EntryId::NONE,
             upcalls: Vec::new(),
+            questions: BTreeMap::new(),
+            change: None,
+            changed_at: VecDeque::new(),
+            search_at: 0,
+            later: VecDeque::new(),
+            stepping: false,
         };
-        writer.carry_out(effects, context);
+        writer.run(effects, context);
         writer
     }
 
@@ -132,7 +153,7 @@ impl Writer {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.core.phase() == Phase::Running
+        matches!(self.core.phase(), Phase::Running | Phase::Changing)
     }
 
     /// Writes a record; none when the ledger takes nothing any more.
@@ -153,7 +174,7 @@ impl Writer {
                 connection.moved_at = now;
             }
         }
-        self.carry_out(effects, context);
+        self.run(effects, context);
         Some(entry)
     }
 
@@ -164,18 +185,29 @@ impl Writer {
     pub(crate) fn close_committed(&mut self, context: &mut Context) {
         let last = self.core.lac();
         self.step(Event::CloseCommitted, context);
-        for bookie in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.hint(bookie, WriteOp::Closed(last), context);
-        }
+        self.hint(&WriteOp::Closed(last), context);
     }
 
     pub(crate) fn close_lost(&mut self, context: &mut Context) {
-        self.step(Event::CloseLost, context);
+        self.step(Event::Deposed, context);
     }
 
+    /// Steps the core. An event that an effect gives rise to at once waits until all effects before it are carried out.
     fn step(&mut self, event: Event, context: &mut Context) {
-        let effects = self.core.step(event);
+        self.later.push_back(event);
+        if !self.stepping {
+            self.run(Vec::new(), context);
+        }
+    }
+
+    fn run(&mut self, effects: Vec<Effect>, context: &mut Context) {
+        self.stepping = true;
         self.carry_out(effects, context);
+        while let Some(event) = self.later.pop_front() {
+            let effects = self.core.step(event);
+            self.carry_out(effects, context);
+        }
+        self.stepping = false;
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>, context: &mut Context) {
@@ -201,6 +233,13 @@ impl Writer {
                 Effect::LeftOut(position) => {
                     context.coverage.hit("writer: position left out");
                     note!(context, "writer {} leaves {position} out", self.id);
+                }
+                Effect::Search => self.search(context),
+                Effect::Change { first, ensemble } => self.change(first, ensemble, context),
+                Effect::MarkUnder(_) => context.coverage.hit("writer: members marked for repair"),
+                Effect::Roll => {
+                    context.coverage.hit("writer: asked to roll");
+                    self.upcalls.push(Upcall::Roll);
                 }
                 Effect::QuorumLost => {
                     context.coverage.hit("writer: quorum lost");
@@ -271,7 +310,7 @@ impl Writer {
     }
 
     fn send_op(&mut self, bookie: usize, ask: Ask, op: WriteOp, context: &mut Context) {
-        let (client, fragment) = (self.client(), self.meta.last_fragment().first_entry);
+        let (client, fragment) = (self.client(), self.core.fragment_first());
         let Some(connection) = self.connections.get_mut(&bookie) else { return };
         let call = context.new_call();
         connection.calls.insert(call, ask);
@@ -291,8 +330,12 @@ impl Writer {
         context.write_on(caller, bookie, WriteRequest { scope, op });
     }
 
-    fn hint(&mut self, bookie: usize, op: WriteOp, context: &mut Context) {
-        self.send_op(bookie, Ask::Hint, op, context);
+    fn hint(&mut self, op: &WriteOp, context: &mut Context) {
+        for position in self.core.positions().to_vec() {
+            if position.link == Link::Live {
+                self.send_op(number(&position.member), Ask::Hint, op.clone(), context);
+            }
+        }
     }
 
     /// The connection is gone.
@@ -364,9 +407,8 @@ impl Writer {
         }
         if self.told_lac < self.core.lac() && self.is_running() {
             self.told_lac = self.core.lac();
-            for bookie in self.connections.keys().copied().collect::<Vec<_>>() {
-                self.hint(bookie, WriteOp::AdvanceLac(self.told_lac), context);
-            }
+            self.hint(&WriteOp::AdvanceLac(self.told_lac), context);
         }
+        self.search_again(context);
     }
 }

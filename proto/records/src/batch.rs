@@ -81,7 +81,8 @@ impl Batch {
             return Err(BatchError::NotProducible(what));
         }
         if header.compression()? == Compression::None {
-            Walk::new(header, self.records()).try_for_each(|record| record.map(|_| ()))?;
+            let records = &self.bytes[HEADER_BYTES..];
+            Walk::new(header, records).try_for_each(|record| record.map(|_| ()))?;
         }
         Ok(())
     }

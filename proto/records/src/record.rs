@@ -69,28 +69,70 @@ pub fn decode(batch: &Batch, limit_bytes: usize) -> Result<Vec<Record>, BatchErr
     let count = usize::try_from(header.record_count).unwrap_or(0);
     let mut out = Vec::with_capacity(count.min(possible));
     for record in Walk::new(header, records) {
-        out.push(record?);
+        out.push(record?.into());
     }
     Ok(out)
 }
 
+/// Bytes that records are taken from: owned ones share their buffer with the records, borrowed ones cost nothing.
+pub(crate) trait Source: Buf + Default {
+    /// Takes the first `len` bytes, which are there.
+    fn cut(&mut self, len: usize) -> Self;
+}
+
+impl Source for Bytes {
+    fn cut(&mut self, len: usize) -> Self {
+        self.split_to(len)
+    }
+}
+
+impl Source for &[u8] {
+    fn cut(&mut self, len: usize) -> Self {
+        let (head, rest) = self.split_at(len);
+        *self = rest;
+        head
+    }
+}
+
+/// A record as it lies in a batch.
+pub(crate) struct Raw<B> {
+    offset: i64,
+    timestamp: i64,
+    key: Option<B>,
+    value: Option<B>,
+    headers: Vec<(B, Option<B>)>,
+}
+
+impl From<Raw<Bytes>> for Record {
+    fn from(raw: Raw<Bytes>) -> Self {
+        let name = |name: Bytes| String::from_utf8_lossy(&name).into_owned();
+        Self {
+            offset: raw.offset,
+            timestamp: raw.timestamp,
+            key: raw.key,
+            value: raw.value,
+            headers: raw.headers.into_iter().map(|(key, value)| (name(key), value)).collect(),
+        }
+    }
+}
+
 /// Goes through decompressed records and checks that they fill the batch as its header says.
-pub(crate) struct Walk {
+pub(crate) struct Walk<B> {
     header: Header,
-    rest: Bytes,
+    rest: B,
     left: i32,
     last_delta: i32,
 }
 
-impl Walk {
-    pub(crate) fn new(header: &Header, records: Bytes) -> Self {
+impl<B: Source> Walk<B> {
+    pub(crate) fn new(header: &Header, records: B) -> Self {
         Self { header: *header, rest: records, left: header.record_count, last_delta: -1 }
     }
 
-    fn take(&mut self) -> Result<Record, BatchError> {
+    fn take(&mut self) -> Result<Raw<B>, BatchError> {
         let len = varint::get_len(&mut self.rest)?
             .ok_or(BatchError::Records("a record has a negative length"))?;
-        let mut bytes = self.rest.split_to(len);
+        let mut bytes = self.rest.cut(len);
         let (delta, record) = take_record(&self.header, &mut bytes)?;
         if delta <= self.last_delta || delta > self.header.last_offset_delta {
             return Err(BatchError::Records("offsets do not rise within the batch"));
@@ -100,26 +142,26 @@ impl Walk {
     }
 }
 
-impl Iterator for Walk {
-    type Item = Result<Record, BatchError>;
+impl<B: Source> Iterator for Walk<B> {
+    type Item = Result<Raw<B>, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
             let rest = std::mem::take(&mut self.rest);
             let more = BatchError::Records("bytes follow the last record");
-            return (!rest.is_empty()).then_some(Err(more));
+            return rest.has_remaining().then_some(Err(more));
         }
         self.left -= 1;
         let next = self.take();
         if next.is_err() {
             self.left = 0;
-            self.rest.clear();
+            self.rest = B::default();
         }
         Some(next)
     }
 }
 
-fn take_record(header: &Header, bytes: &mut Bytes) -> Result<(i32, Record), BatchError> {
+fn take_record<B: Source>(header: &Header, bytes: &mut B) -> Result<(i32, Raw<B>), BatchError> {
     if !bytes.has_remaining() {
         return Err(BatchError::Records("a record is empty"));
     }
@@ -138,14 +180,14 @@ fn take_record(header: &Header, bytes: &mut Bytes) -> Result<(i32, Record), Batc
         header.base_timestamp.saturating_add(timestamp_delta)
     };
     let offset = header.base_offset.saturating_add(i64::from(delta));
-    Ok((delta, Record { offset, timestamp, key, value, headers }))
+    Ok((delta, Raw { offset, timestamp, key, value, headers }))
 }
 
-fn take_bytes(bytes: &mut Bytes) -> Result<Option<Bytes>, BatchError> {
-    Ok(varint::get_len(bytes)?.map(|len| bytes.split_to(len)))
+fn take_bytes<B: Source>(bytes: &mut B) -> Result<Option<B>, BatchError> {
+    Ok(varint::get_len(bytes)?.map(|len| bytes.cut(len)))
 }
 
-fn take_headers(bytes: &mut Bytes) -> Result<Vec<(String, Option<Bytes>)>, BatchError> {
+fn take_headers<B: Source>(bytes: &mut B) -> Result<Vec<(B, Option<B>)>, BatchError> {
     let count = usize::try_from(varint::get_i32(bytes)?)
         .map_err(|_| BatchError::Records("a negative count of headers"))?;
     // A header takes two bytes at least.
@@ -156,7 +198,7 @@ fn take_headers(bytes: &mut Bytes) -> Result<Vec<(String, Option<Bytes>)>, Batch
     for _ in 0..count {
         let key = take_bytes(bytes)?.ok_or(BatchError::Records("a header has no name"))?;
         let value = take_bytes(bytes)?;
-        headers.push((String::from_utf8_lossy(&key).into_owned(), value));
+        headers.push((key, value));
     }
     Ok(headers)
 }

@@ -36,7 +36,7 @@ mod writer;
 pub use batch::{Report, batch};
 pub use coverage::{Coverage, REQUIRED};
 pub use run::{Outcome, run};
-pub use settings::Broken;
+pub use settings::{Broken, RULES};
 pub use truth::Violation;
 
 /// Seeds that run with every change.

@@ -18,6 +18,19 @@ pub enum Broken {
     Client(client::Mutation),
 }
 
+/// Every rule that can be broken, by the name that the runner takes.
+pub const RULES: &[(&str, Broken)] = &[
+    ("skip-sync", Broken::Log(log::Mutation::SkipSync)),
+    ("skip-dir-sync", Broken::Log(log::Mutation::SkipDirSync)),
+    ("skip-look-ahead", Broken::Log(log::Mutation::SkipLookAhead)),
+    ("trust-found-tail", Broken::Log(log::Mutation::TrustFoundTail)),
+    ("keep-stale-tail", Broken::Log(log::Mutation::KeepStaleTail)),
+    ("reply-before-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeSealIsDurable)),
+    ("reply-before-empty-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeEmptySealIsDurable)),
+    ("seal-with-one-less", Broken::Client(client::Mutation::SealWithOneLess)),
+    ("complete-while-changing", Broken::Client(client::Mutation::CompleteWhileChanging)),
+];
+
 /// The parameters of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {

@@ -137,8 +137,9 @@ impl Bookie {
             Ok(stepped) => {
                 note!(context, "{member} starts");
                 let staged = std::mem::take(&mut self.staged);
-                let found = &stepped.opened.ledgers;
-                context.truth.restarted(&member, found, &staged, &mut context.coverage);
+                let (found, deleted) = (&stepped.opened.ledgers, &stepped.opened.tombstones);
+                let coverage = &mut context.coverage;
+                context.truth.restarted(&member, found, deleted, &staged, coverage);
                 let me = Identity {
                     cluster: cluster(),
                     member: member.clone(),

@@ -6,7 +6,9 @@ use std::io;
 
 use bytes::Bytes;
 use geminga_bookie::io::{Disk, MemoryDisk};
-use geminga_bookie::ledger::{Effect, Event, Finding, Identity, LedgerState, Record, judge};
+use geminga_bookie::ledger::{
+    Effect, Event, Finding, Identity, LedgerState, Record, Tombstones, judge,
+};
 use geminga_bookie::log::{Driver, Log, Lsn, Stepped};
 use geminga_metastore::record::LedgerState as MetaState;
 use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
@@ -49,6 +51,7 @@ pub(crate) struct Process {
     pub(super) log: Log,
     driver: Driver,
     pub(super) ledgers: BTreeMap<LedgerId, Slot>,
+    pub(super) tombstones: Tombstones,
     /// In the order of their places.
     waiting: VecDeque<(Lsn, Waiting)>,
     questions: BTreeMap<u64, Question>,
@@ -71,6 +74,7 @@ impl Process {
             log: stepped.opened.log,
             driver: stepped.driver,
             ledgers: found.map(|(id, state)| (id, slot(state))).collect(),
+            tombstones: stepped.opened.tombstones,
             waiting: VecDeque::new(),
             questions: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -126,10 +130,13 @@ impl Process {
 
     fn step(&mut self, to: To, event: Event<To>, context: &mut Context) {
         let ledger = to.ledger;
-        let mut slot = self
-            .ledgers
-            .remove(&ledger)
-            .unwrap_or_else(|| Slot { state: LedgerState::unknown(ledger), lsn: Lsn::default() });
+        let mut slot = self.ledgers.remove(&ledger).unwrap_or_else(|| {
+            let mut state = LedgerState::unknown(ledger);
+            if self.tombstones.contains(ledger) {
+                state.apply(&Record::Tombstone);
+            }
+            Slot { state, lsn: Lsn::default() }
+        });
         let tail = slot.state.held().tail(to.fragment_first);
         let effects = slot.state.step(&self.me, event);
         for effect in effects {
@@ -149,7 +156,7 @@ impl Process {
                 }
             }
         }
-        if slot.state.is_known() {
+        if slot.state.is_known() && !slot.state.is_deleted() {
             self.ledgers.insert(ledger, slot);
         }
         self.release(context);
@@ -192,8 +199,7 @@ impl Process {
 
     /// Asks about the next of its ledgers whether it was deleted.
     pub(super) fn collect(&mut self, context: &mut Context) {
-        let kept = |(id, slot): (&LedgerId, &Slot)| (!slot.state.is_deleted()).then_some(*id);
-        let next = self.ledgers.range(LedgerId(self.collected.0 + 1)..).find_map(kept);
+        let next = self.ledgers.range(LedgerId(self.collected.0 + 1)..).next().map(|(id, _)| *id);
         self.collected = next.unwrap_or_default();
         if let Some(ledger) = next {
             let call = self.ask(ledger, context);
@@ -243,13 +249,10 @@ impl Process {
 
     /// A tombstone takes a ledger's place (F4).
     fn bury(&mut self, ledger: LedgerId, context: &mut Context) {
-        let Some(slot) = self.ledgers.get_mut(&ledger) else { return };
-        if slot.state.is_deleted() {
-            return;
-        }
-        slot.state.apply(&Record::Tombstone);
-        if let Ok(lsn) = self.log.append_unreserved(ledger, Record::Tombstone) {
-            slot.lsn = lsn;
+        let Some(mut slot) = self.ledgers.remove(&ledger) else { return };
+        let Some(record) = slot.state.delete() else { return };
+        self.tombstones.insert(ledger);
+        if let Ok(lsn) = self.log.append_unreserved(ledger, record) {
             self.staged.push_back((lsn, ledger, Staged::Tombstone));
         }
         context.coverage.hit("bookie: ledger deleted");

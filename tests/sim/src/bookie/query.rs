@@ -37,12 +37,12 @@ impl Process {
     }
 
     fn read(&self, ledger: LedgerId, from: EntryId, to: EntryId, max_bytes: usize) -> QueryReply {
+        if self.tombstones.contains(ledger) {
+            return QueryReply::refusal(Code::Deleted, "");
+        }
         let Some(slot) = self.ledgers.get(&ledger) else {
             return QueryReply::refusal(Code::NoSuchLedger, "");
         };
-        if slot.state.is_deleted() {
-            return QueryReply::refusal(Code::Deleted, "");
-        }
         let lac = slot.state.max_lac();
         let reply = |code| QueryReply { lac, ..QueryReply::refusal(code, "") };
         let tail = slot.state.held().tail(from);

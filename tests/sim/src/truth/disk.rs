@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use geminga_bookie::ledger::{LedgerState, Ranges};
+use geminga_bookie::ledger::{LedgerState, Ranges, Tombstones};
 use geminga_proto::bookie::{Code, QueryReply, WriteReply};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
@@ -158,6 +158,7 @@ impl Truth {
         &mut self,
         member: &Member,
         found: &BTreeMap<LedgerId, LedgerState>,
+        tombstones: &Tombstones,
         staged: &[(LedgerId, Staged)],
         coverage: &mut Coverage,
     ) {
@@ -166,7 +167,7 @@ impl Truth {
         let mut broken = None;
         for (ledger, held) in &promised.0 {
             let state = found.get(ledger);
-            let deleted = state.is_some_and(LedgerState::is_deleted);
+            let deleted = tombstones.contains(*ledger);
             let sealed = state.map_or(SealEpoch(0), LedgerState::sealed_epoch);
             let whole = |(first, last): &(EntryId, EntryId)| {
                 state.is_some_and(|state| state.held().tail(*first) >= *last)
@@ -204,7 +205,10 @@ impl Truth {
                 held.durable.insert(*first, *last);
             }
             held.sealed = held.sealed.max(state.sealed_epoch());
-            held.deleted |= state.is_deleted();
+        }
+        let promised = self.disks.entry(member.clone()).or_default();
+        for (_, held) in promised.0.iter_mut().filter(|(ledger, _)| tombstones.contains(**ledger)) {
+            held.deleted = true;
         }
     }
 }

@@ -87,3 +87,27 @@ impl From<Vec<Bytes>> for Payload {
         payload
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What waits must not keep the message that it came in.
+    #[test]
+    fn a_joined_payload_holds_no_other_buffer() {
+        let message = Bytes::from(vec![7; 1000]);
+        let parts = vec![message.slice(10..20), message.slice(500..600)];
+        let joined = Payload::from(parts).joined();
+        assert_eq!((joined.len(), joined.parts().len()), (110, 1));
+        assert_eq!(joined.checksum(), checksum::append(0, &[7; 110]));
+        assert!(message.is_unique(), "nobody else holds the message");
+        assert_eq!(joined.into_bytes(), vec![7; 110]);
+    }
+
+    #[test]
+    fn nothing_is_a_payload() {
+        let empty = Payload::default();
+        assert!(empty.is_empty());
+        assert_eq!(empty.joined().into_bytes(), Bytes::new());
+    }
+}

@@ -106,6 +106,28 @@ async fn a_full_buffer_makes_senders_wait() {
     }
 }
 
+/// Records that are refused, at once or by the broker, take no room with them.
+#[tokio::test]
+async fn what_is_refused_gives_its_room_back() {
+    let fake = Fake::start().await;
+    let config = ProducerConfig { buffer_bytes: 10_000, ..ProducerConfig::default() };
+    let producer = fake.client().producer(config);
+    let long = Duration::from_secs(30);
+    for _ in 0..20 {
+        let nowhere =
+            Message { partition: Some(PARTITIONS), ..Message::new(Bytes::from(vec![b'x'; 3_000])) };
+        let refused = tokio::time::timeout(long, producer.send(TOPIC, nowhere)).await;
+        assert_eq!(refused.unwrap().unwrap_err().reason(), Reason::UnknownPartition);
+        // Counts as the whole buffer.
+        let huge = Message::new(Bytes::from(vec![0; 17 << 20]));
+        let refused = tokio::time::timeout(long, producer.send(TOPIC, huge)).await;
+        assert_eq!(refused.unwrap().unwrap_err().reason(), Reason::MessageTooLarge);
+        let good = Message::new(Bytes::from(vec![b'x'; 9_000]));
+        let sent = tokio::time::timeout(long, producer.send(TOPIC, good)).await;
+        sent.unwrap().unwrap().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn without_acks_closing_means_arrived() {
     let fake = Fake::start().await;

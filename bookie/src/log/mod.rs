@@ -37,6 +37,8 @@ use window::Window;
 mod catalogue;
 mod committer;
 mod config;
+#[cfg(feature = "simulation")]
+pub mod decoders;
 mod error;
 mod footer;
 mod format;

@@ -66,7 +66,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    fn encode(&self, seed: Seed) -> Vec<u8> {
+    pub(super) fn encode(&self, seed: Seed) -> Vec<u8> {
         let count = |length: usize| u32::try_from(length).expect("far fewer than 2^32");
         let mut bytes =
             Vec::with_capacity(64 + 24 * self.segments.len() + 64 * self.image.ledgers.len());
@@ -96,7 +96,7 @@ impl Snapshot {
         bytes
     }
 
-    fn decode(bytes: &[u8], seed: Seed) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], seed: Seed) -> Option<Self> {
         let (covered, mut crc) = bytes.split_at_checked(bytes.len().checked_sub(CRC_BYTES)?)?;
         let mut rest = covered;
         if crc.get_u32() != seed.crc(covered) || rest.try_get_u64().ok()? != MAGIC {

@@ -10,6 +10,7 @@ mod entries;
 mod messages;
 mod metadata;
 mod records;
+mod storage;
 
 use bytes::Bytes;
 use geminga_runtime::Random;
@@ -39,6 +40,10 @@ pub const TARGETS: &[Target] = &[
     messages::QUERY_REQUEST,
     messages::QUERY_REPLY,
     metadata::METADATA,
+    storage::HEADER,
+    storage::FRAME,
+    storage::FOOTER,
+    storage::SNAPSHOT,
 ];
 
 /// The target of this name.

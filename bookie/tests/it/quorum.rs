@@ -31,9 +31,10 @@ impl Cluster {
         }
         let directory = directory(&store, &tasks, 3).await;
         let cluster = nodes[0].as_ref().unwrap().bookie.cluster();
+        let ids = Arc::new(LedgerIds::new(Arc::clone(&store), 0));
         let client = LedgerClient::new(Parts {
             cluster,
-            ids: Arc::new(LedgerIds::new(Arc::clone(&store), 0)),
+            ids,
             store: Arc::clone(&store),
             bookies: directory.clone(),
             clock: Arc::new(SystemClock),
@@ -47,6 +48,21 @@ impl Cluster {
             owner: "test".to_owned(),
         });
         Self { store, root, nodes, tasks, directory, client }
+    }
+
+    /// A client whose writers replace nobody.
+    fn patient(&self) -> LedgerClient {
+        LedgerClient::new(Parts {
+            cluster: self.nodes[0].as_ref().unwrap().bookie.cluster(),
+            ids: Arc::new(LedgerIds::new(Arc::clone(&self.store), 0)),
+            store: Arc::clone(&self.store),
+            bookies: self.directory.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            tasks: self.tasks.clone(),
+            config: Config { reconnect_grace: Duration::from_secs(3600), ..Config::default() },
+            owner: "patient".to_owned(),
+        })
     }
 
     fn live(&self) -> usize {
@@ -192,6 +208,36 @@ async fn a_ledger_of_two_fragments_is_recovered() {
     let meta = tokio::time::timeout(LONG, cluster.client.recover(id)).await.unwrap().unwrap();
     assert_eq!((meta.last_entry, meta.fragments.len()), (Some(EntryId(35)), 2));
     assert_eq!(cluster.read_all(meta).await, expected(36));
+    cluster.end().await;
+}
+
+/// S5, F5: one of two members is gone, and the other has an entry that nobody acknowledged. A third bookie stands in, which
+/// reads in the metadata that it may; the ledger names it only once it is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_finds_somebody_to_stand_in() {
+    let mut cluster = Cluster::start().await;
+    let spec = CreateSpec { qw: 2, ..spec() };
+    let mut writer = cluster.patient().create(spec, |_| Txn::new()).await.unwrap();
+    append(&mut writer, 10).await;
+    let ensemble = writer.meta().fragments[0].ensemble.clone();
+    let gone = (0..3).find(|n| ensemble[1].bookie.as_str() == format!("b-{n}")).unwrap();
+    cluster.stop(gone).await;
+    let (entry, _, _) = writer.append(attributes(10), &payload(10).into()).unwrap();
+    let reader = cluster.client.reader(writer.meta());
+    let stored = async {
+        while reader.read(entry, entry, 1 << 20, None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, stored).await.expect("the other one stores it");
+    let id = writer.id();
+    drop(writer);
+    let meta = tokio::time::timeout(LONG, cluster.client.recover(id)).await.unwrap().unwrap();
+    assert_eq!((meta.last_entry, meta.fragments.len()), (Some(entry), 2));
+    let standing = &meta.last_fragment().ensemble;
+    assert_eq!(standing[0], ensemble[0]);
+    assert_ne!(standing[1].bookie, ensemble[1].bookie);
+    assert_eq!(cluster.read_all(meta).await, expected(11));
     cluster.end().await;
 }
 

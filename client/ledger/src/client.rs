@@ -89,7 +89,7 @@ pub struct LedgerClient {
     pub(crate) parts: Arc<Parts>,
     /// Bytes that all writers together may hold.
     outstanding: Arc<Semaphore>,
-    quarantine: Arc<Quarantine>,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 impl LedgerClient {

@@ -1,27 +1,28 @@
 //! The task around the recovery core ([`crate::core::recovery`]): makes its calls, repeats what got no answer, and follows a newer
 //! recoverer until the ledger is closed.
 
+mod copy;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use geminga_metastore::record::{LedgerMeta, LedgerState};
+use geminga_metastore::record::{LedgerMeta, LedgerState, UnderReason};
 use geminga_metastore::{Error as MetaError, Version, keys};
-use geminga_proto::bookie::{QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::bookie::{Scope, WriteOp, WriteRequest};
+use geminga_proto::ids::{BookieId, EntryId, LedgerId, Member, SealEpoch};
 use tokio::time::Instant;
 
+use self::copy::{Call, Copy};
 use crate::client::LedgerClient;
 use crate::core::mutation::Mutations;
 use crate::core::recovery::{CasResult, Effect, Event, Finish, Recovery, Stop};
 use crate::metrics;
-use crate::read::{Answer, ReadError, Reader};
-
-/// How often a part of a copy is tried before its source or target is given up.
-const COPY_ATTEMPTS: u32 = 4;
+use crate::placement;
+use crate::read::{ReadError, Reader};
+use crate::under::mark_under;
 
 /// Why a ledger is not closed yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +126,8 @@ struct Attempt<'a> {
     calls: FuturesUnordered<BoxFuture<'a, Result<Event, MetaError>>>,
     finish: Option<Finish>,
     pending: Vec<Effect>,
+    /// Who lacks entries of the ledger that was closed.
+    under: Vec<Member>,
 }
 
 impl<'a> Attempt<'a> {
@@ -132,7 +135,15 @@ impl<'a> Attempt<'a> {
         let parts = &client.parts;
         let (core, pending) =
             Recovery::new(parts.owner.clone(), parts.random.next_u128(), Mutations::default());
-        Self { client, ledger, core, calls: FuturesUnordered::new(), finish: None, pending }
+        Self {
+            client,
+            ledger,
+            core,
+            calls: FuturesUnordered::new(),
+            finish: None,
+            pending,
+            under: Vec::new(),
+        }
     }
 
     async fn run(mut self) -> Result<Finish, MetaError> {
@@ -140,7 +151,10 @@ impl<'a> Attempt<'a> {
             for effect in std::mem::take(&mut self.pending) {
                 self.carry_out(effect);
             }
-            if let Some(finish) = self.finish {
+            if let Some(finish) = self.finish.take() {
+                if !self.under.is_empty() {
+                    mark(self.client, self.ledger, &self.under).await;
+                }
                 return Ok(finish);
             }
             let event = self
@@ -166,7 +180,19 @@ impl<'a> Attempt<'a> {
             }
             Effect::StartDeadline => self.after(config.recovery_deadline, Event::DeadlineOver),
             Effect::StartGrace => self.after(config.recovery_grace, Event::GraceOver),
-            Effect::Copy { source, target, first, last } => self.copy(source, target, first, last),
+            Effect::Copy { source, target, to, fragment_first, first, last } => {
+                let from = self.meta().last_fragment().ensemble[source].clone();
+                let scope = self.scope(&to, self.meta().seal_epoch, fragment_first);
+                let call = Call { client: self.client, member: to, scope };
+                let copy = Copy { reader: self.reader(), call, from, source, target };
+                self.calls.push(async move { Ok(copy.run(first, last).await) }.boxed());
+            }
+            Effect::Search { lost, shunned } => {
+                let ensemble = self.meta().last_fragment().ensemble.clone();
+                self.calls.push(search(self.client, ensemble, lost, shunned).boxed());
+            }
+            Effect::TellClosed { members, last } => self.tell_closed(&members, last),
+            Effect::MarkUnder(members) => self.under = members,
             Effect::ReadLength(last) => {
                 let reader = self.reader();
                 let pause = config.retry_max;
@@ -205,19 +231,49 @@ impl<'a> Attempt<'a> {
         self.client.reader(Arc::new(self.meta().clone()))
     }
 
-    fn copy(&self, source: usize, target: usize, first: EntryId, last: EntryId) {
+    /// Best effort (S7): nobody waits for an answer.
+    fn tell_closed(&self, members: &[Member], last: EntryId) {
         let meta = self.meta();
-        let fragment = meta.last_fragment();
-        let (from, to) = (fragment.ensemble[source].clone(), fragment.ensemble[target].clone());
-        let scope = self.scope(&to, meta.seal_epoch, fragment.first_entry);
-        let copy = Copy {
-            reader: self.reader(),
-            call: Call { client: self.client, member: to, scope },
-            from,
-            source,
-            target,
-        };
-        self.calls.push(async move { Ok(copy.run(first, last).await) }.boxed());
+        let first = meta.last_fragment().first_entry;
+        for member in members {
+            if let Ok(connection) = self.client.parts.bookies.connection(&member.bookie) {
+                let scope = self.scope(member, meta.seal_epoch, first);
+                drop(connection.write(WriteRequest { scope, op: WriteOp::Closed(last) }));
+            }
+        }
+    }
+}
+
+/// S7: what the audit would find later, and slower; the ledger is closed all the same.
+async fn mark(client: &LedgerClient, ledger: LedgerId, members: &[Member]) {
+    let parts = &client.parts;
+    let now_ms = parts.clock.now_ms();
+    let mark = mark_under(&*parts.store, ledger, members, UnderReason::Recovered, now_ms);
+    match tokio::time::timeout(parts.config.metadata_fresh, mark).await {
+        Ok(Ok(())) => metrics::marked_under(),
+        Ok(Err(error)) => {
+            tracing::warn!(%ledger, %error, "recovered ledger could not be marked for repair");
+        }
+        Err(_) => tracing::warn!(%ledger, "recovered ledger was not marked for repair in time"),
+    }
+}
+
+/// Who receives copies in the places of lost members; asked until there is somebody.
+async fn search(
+    client: &LedgerClient,
+    ensemble: Vec<Member>,
+    lost: Vec<usize>,
+    shunned: Vec<BookieId>,
+) -> Result<Event, MetaError> {
+    let parts = &client.parts;
+    loop {
+        let live = parts.bookies.live();
+        let (quarantine, random) = (&client.quarantine, &*parts.random);
+        let found = placement::replace(&live, &ensemble, &lost, &shunned, quarantine, random);
+        if !found.is_empty() {
+            return Ok(Event::Found(found));
+        }
+        tokio::time::sleep(parts.config.retry_max).await;
     }
 }
 
@@ -253,113 +309,5 @@ async fn length(reader: &Reader, last: EntryId, pause: Duration) -> u64 {
                 tokio::time::sleep(pause).await;
             }
         }
-    }
-}
-
-/// Calls to one member.
-struct Call<'a> {
-    client: &'a LedgerClient,
-    member: Member,
-    scope: Scope,
-}
-
-impl Call<'_> {
-    async fn write(&self, op: WriteOp) -> Option<WriteReply> {
-        let config = &self.client.parts.config;
-        let request = WriteRequest { scope: self.scope, op };
-        let reply = self.client.parts.bookies.connection(&self.member.bookie).ok()?.write(request);
-        tokio::time::timeout(config.add_timeout, reply).await.ok()?.ok()
-    }
-
-    /// Repeats unknown answers with growing pauses; the attempt's end drops it.
-    async fn seal(&self, position: usize) -> Event {
-        let config = &self.client.parts.config;
-        let mut pause = config.retry_min;
-        loop {
-            let reply = self.write(WriteOp::Seal).await;
-            if let Some(event) = reply.as_ref().and_then(|reply| Event::from_seal(position, reply))
-            {
-                return event;
-            }
-            tracing::debug!(ledger = %self.scope.ledger, member = %self.member, ?reply, "seal got no answer yet");
-            tokio::time::sleep(pause).await;
-            pause = config.retry_max.min(pause * 2);
-        }
-    }
-}
-
-/// A copy from one member to another, in chunks, verbatim (D2).
-struct Copy<'a> {
-    reader: Reader,
-    call: Call<'a>,
-    from: Member,
-    source: usize,
-    target: usize,
-}
-
-impl Copy<'_> {
-    async fn run(&self, first: EntryId, last: EntryId) -> Event {
-        let mut next = first;
-        let mut tail = first.prev();
-        while next <= last {
-            let entries = match self.read(next, last).await {
-                Ok(entries) => entries,
-                Err(corrupt) => {
-                    let (source, target) = (self.source, self.target);
-                    return Event::SourceFailed { source, target, entry: next, corrupt };
-                }
-            };
-            let count =
-                i64::try_from(entries.len()).expect("a reply holds fewer entries than 2^63");
-            match self.add(next, entries).await {
-                Event::Copied { tail: reached, .. } => tail = reached,
-                other => return other,
-            }
-            next = EntryId(next.0 + count);
-        }
-        Event::Copied { target: self.target, tail }
-    }
-
-    /// One chunk. What got no answer is sent again a few times: an add that took place is recognised (D3), and one that
-    /// is given up costs the whole attempt where no other target is left.
-    async fn add(&self, first: EntryId, entries: Vec<Bytes>) -> Event {
-        let mut left = COPY_ATTEMPTS;
-        loop {
-            let op = WriteOp::RecoveryAdd { first, entries: entries.clone() };
-            let event = match self.call.write(op).await {
-                Some(reply) => Event::from_recovery_add(self.target, &reply),
-                None => Event::TargetFailed { target: self.target },
-            };
-            left -= 1;
-            if left == 0 || !matches!(event, Event::TargetFailed { .. }) {
-                return event;
-            }
-            tokio::time::sleep(self.pause(left)).await;
-        }
-    }
-
-    /// Verified bytes; an error says whether they are there but bad.
-    async fn read(&self, from: EntryId, to: EntryId) -> Result<Vec<Bytes>, bool> {
-        let max_bytes = self.call.client.parts.config.read_bytes;
-        let op = QueryOp::Read { from, to, max_bytes, prefix_bytes: None };
-        let mut left = COPY_ATTEMPTS;
-        loop {
-            match self.reader.ask(&self.from, self.call.scope.fragment_first, op.clone()).await {
-                Answer::Entries(raw, _) => return Ok(raw),
-                Answer::Corrupt(_) => return Err(true),
-                Answer::Absent | Answer::Unknown(_) => {}
-            }
-            left -= 1;
-            if left == 0 {
-                return Err(false);
-            }
-            tokio::time::sleep(self.pause(left)).await;
-        }
-    }
-
-    /// Before the next attempt of those that are left.
-    fn pause(&self, left: u32) -> Duration {
-        let config = &self.call.client.parts.config;
-        config.retry_max.min(config.retry_min * 2u32.pow(COPY_ATTEMPTS - 1 - left))
     }
 }

@@ -44,7 +44,10 @@ impl RecovererNode {
                     self.calls.push(effect);
                 }
                 Effect::StartGrace => self.grace = true,
-                Effect::StartDeadline => {}
+                Effect::StartDeadline
+                | Effect::Search { .. }
+                | Effect::TellClosed { .. }
+                | Effect::MarkUnder(_) => {}
                 Effect::Finish(finish) => self.finish = Some(finish),
             }
         }

@@ -232,7 +232,7 @@ impl World {
                 self.lost_replies_left -= u8::from(lost);
                 recoverer.step(Event::CasDone(if lost { CasResult::Unknown } else { result }))
             }
-            Effect::Copy { source, target, first, last } => {
+            Effect::Copy { source, target, first, last, .. } => {
                 let from = recoverer.member(source).expect("copying follows sealing");
                 let bookie = &self.bookies[number(&from)];
                 let read = (first.0..=last.0).map(|e| bookie.stored(EntryId(e)).cloned()).collect();
@@ -250,6 +250,9 @@ impl World {
             Effect::Seal { .. }
             | Effect::StartDeadline
             | Effect::StartGrace
+            | Effect::Search { .. }
+            | Effect::TellClosed { .. }
+            | Effect::MarkUnder(_)
             | Effect::Finish(_) => Vec::new(),
         };
         self.send(index + 1, requests);

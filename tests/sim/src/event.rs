@@ -117,6 +117,8 @@ pub(crate) enum RecovererTimer {
     Deadline,
     Seal(usize),
     Copy(usize),
+    /// Look again for others that stand in.
+    Search,
     Length,
     /// Look whether another recoverer has closed the ledger.
     Poll,

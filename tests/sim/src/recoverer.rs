@@ -11,7 +11,7 @@ use geminga_proto::bookie::{
     Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
 };
 use geminga_proto::entry;
-use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::ids::{BookieId, EntryId, LedgerId, Member, SealEpoch};
 
 use crate::context::{Context, Errand, cluster, note, number};
 use crate::event::{Client, Event as WorldEvent, Host, RecovererTimer};
@@ -45,6 +45,8 @@ enum Question {
 #[derive(Debug, Clone)]
 struct Copy {
     source: usize,
+    to: Member,
+    fragment_first: EntryId,
     next: EntryId,
     last: EntryId,
     tail: EntryId,
@@ -74,6 +76,8 @@ pub(crate) struct Recoverer {
     questions: BTreeMap<u64, Question>,
     seals: BTreeMap<usize, Sealing>,
     copies: BTreeMap<usize, Copy>,
+    /// The positions that others are looked for, and who is not wanted.
+    search: Option<(Vec<usize>, Vec<BookieId>)>,
     /// The entry whose header tells the length, and which member to ask next.
     length: Option<(EntryId, usize)>,
     /// Another recoverer is followed until then.
@@ -96,6 +100,7 @@ impl Recoverer {
             questions: BTreeMap::new(),
             seals: BTreeMap::new(),
             copies: BTreeMap::new(),
+            search: None,
             length: None,
             following: None,
             done: false,
@@ -117,7 +122,7 @@ impl Recoverer {
         self.questions.clear();
         self.seals.clear();
         self.copies.clear();
-        (self.length, self.following) = (None, None);
+        (self.length, self.following, self.search) = (None, None, None);
         let (core, effects) = begin(self.id, context);
         self.core = core;
         self.carry_out(effects, context);
@@ -156,10 +161,11 @@ impl Recoverer {
                 }
                 Effect::StartDeadline => self.timer(DEADLINE, RecovererTimer::Deadline, context),
                 Effect::StartGrace => self.timer(GRACE, RecovererTimer::Grace, context),
-                Effect::Copy { source, target, first, last } => {
+                Effect::Copy { source, target, to, fragment_first, first, last } => {
                     context.coverage.hit("recovery: entries copied");
-                    let (part, tail) = (Vec::new(), first.prev());
-                    let copy = Copy { source, next: first, last, tail, part, left: COPY_ATTEMPTS };
+                    let (part, tail, left) = (Vec::new(), first.prev(), COPY_ATTEMPTS);
+                    let copy =
+                        Copy { source, to, fragment_first, next: first, last, tail, part, left };
                     self.copies.insert(target, copy);
                     self.copy(target, context);
                 }
@@ -167,6 +173,12 @@ impl Recoverer {
                     self.length = Some((last, 0));
                     self.read_length(context);
                 }
+                Effect::Search { lost, shunned } => {
+                    self.search = Some((lost, shunned));
+                    self.search(context);
+                }
+                // The members hear of the end when the attempt is finished; marks are nobody's to read here.
+                Effect::TellClosed { .. } | Effect::MarkUnder(_) => {}
                 Effect::Finish(finish) => self.finish(finish, context),
             }
         }
@@ -236,6 +248,7 @@ impl Recoverer {
             RecovererTimer::Deadline => self.step(Event::DeadlineOver, context),
             RecovererTimer::Seal(position) => self.seal(position, context),
             RecovererTimer::Copy(target) => self.copy(target, context),
+            RecovererTimer::Search => self.search(context),
             RecovererTimer::Length => self.read_length(context),
             RecovererTimer::Poll => self.read_meta(Question::Poll, context),
             RecovererTimer::Restart => self.restart(context),
@@ -300,17 +313,37 @@ impl Recoverer {
     /// Goes on with a copy: reads the next part, or sends the one that was read.
     fn copy(&mut self, target: usize, context: &mut Context) {
         let Some(copy) = self.copies.get(&target).cloned() else { return };
-        let position = if copy.part.is_empty() { copy.source } else { target };
-        let Some((member, epoch, fragment_first)) = self.place(position) else { return };
-        let scope = self.scope(&member, epoch, fragment_first);
+        let Some((source, epoch, fragment_first)) = self.place(copy.source) else { return };
         if copy.part.is_empty() {
+            let scope = self.scope(&source, epoch, fragment_first);
             let (from, to) = (copy.next, copy.last);
             let op = QueryOp::Read { from, to, max_bytes: COPY_BYTES, prefix_bytes: None };
-            self.query(Question::CopyRead(target), &member, QueryRequest { scope, op }, context);
+            self.query(Question::CopyRead(target), &source, QueryRequest { scope, op }, context);
         } else {
+            let scope = self.scope(&copy.to, epoch, copy.fragment_first);
             let op = WriteOp::RecoveryAdd { first: copy.next, entries: copy.part };
-            self.write(Question::CopyAdd(target), &member, WriteRequest { scope, op }, context);
+            self.write(Question::CopyAdd(target), &copy.to, WriteRequest { scope, op }, context);
         }
+    }
+
+    /// Who may stand in for members that are lost; asked again until there is somebody.
+    fn search(&mut self, context: &mut Context) {
+        let Some((lost, shunned)) = &self.search else { return };
+        let Some(meta) = self.core.meta() else { return };
+        let ensemble = meta.last_fragment().ensemble.clone();
+        let mut candidates = context.place(usize::MAX, &ensemble);
+        candidates.retain(|candidate| {
+            let bookie = &candidate.bookie;
+            !shunned.contains(bookie) && ensemble.iter().all(|member| member.bookie != *bookie)
+        });
+        let found: Vec<(Member, Member)> =
+            lost.iter().map(|position| ensemble[*position].clone()).zip(candidates).collect();
+        if found.is_empty() {
+            return self.timer(PAUSE, RecovererTimer::Search, context);
+        }
+        self.search = None;
+        context.coverage.hit("recovery: others stand in");
+        self.step(Event::Found(found), context);
     }
 
     /// A part of a copy got no good answer; false when it was the last try.

@@ -6,6 +6,12 @@
 pub enum Mutation {
     /// S3: be content with one seal reply less than coverage needs.
     SealWithOneLess,
+    /// H3: take an empty last fragment for the whole ledger.
+    SealFromTheStart,
+    /// H15: count an answer that says nothing as a negative.
+    CountUnknownAsNegative,
+    /// H4: publish who stands in before they have their copies.
+    PublishStandInsEarly,
     /// W6: let entries complete while a change of the ensemble is being committed.
     CompleteWhileChanging,
 }

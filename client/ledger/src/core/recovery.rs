@@ -6,172 +6,25 @@
 //!      └────────────┘                                              re-read: adopt, rebase or follow
 //! ```
 //!
+//! * [`seal`]: S2 to S4. [`copy`]: S5, and who stands in for members that are lost.
+//!
 //! What must stay true: the ensemble sealed is the one frozen at S1 (H5); `T` comes from authoritative replies only, at
 //! least `Qw - Qa + 1` of them (S3); no LAC is raised (W5); nothing is told to anyone before the closing CAS is known to have
 //! succeeded (RC1); an unknown CAS is resolved by reading, never by assuming (M9).
 
+mod copy;
+mod event;
+mod position;
+mod seal;
+
 use geminga_metastore::Version;
 use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
-use geminga_proto::bookie::{Class, Code, WriteReply};
-use geminga_proto::ids::{EntryId, Member, SealEpoch};
+use geminga_proto::ids::{BookieId, EntryId, SealEpoch};
 
+pub use self::event::{Effect, Event, Finish, Stop};
+use self::position::Position;
 pub use super::commit::CasResult;
-use super::mutation::{Mutation, Mutations};
-use super::quorum;
-
-/// What happens to a recovery.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// The metadata, read linearizably (M8).
-    MetaRead(Option<Box<(LedgerMeta, Version)>>),
-    /// The last CAS ended.
-    CasDone(CasResult),
-    /// A position answered its seal.
-    Sealed {
-        /// Which.
-        position: usize,
-        /// Its final tail.
-        tail: EntryId,
-        /// The largest LAC that the writer told it.
-        max_lac: EntryId,
-        /// Whether it vouches for what it does not have.
-        authoritative: bool,
-    },
-    /// A bookie knows a newer recoverer.
-    Stale,
-    /// The rest had its chance to answer (S3).
-    GraceOver,
-    /// The time for this attempt is over (S2).
-    DeadlineOver,
-    /// A copy went through up to `tail`, durably.
-    Copied {
-        /// Target.
-        target: usize,
-        /// Its tail now.
-        tail: EntryId,
-    },
-    /// The target did not take the copy.
-    TargetFailed {
-        /// Target.
-        target: usize,
-    },
-    /// The source could not deliver `entry` for that target.
-    SourceFailed {
-        /// Source.
-        source: usize,
-        /// Target that waits.
-        target: usize,
-        /// What it could not deliver.
-        entry: EntryId,
-        /// It holds the entry, but its bytes are bad; otherwise it did not answer.
-        corrupt: bool,
-    },
-    /// The payload length up to the end.
-    LengthRead(u64),
-}
-
-impl Event {
-    /// The metadata, read linearizably.
-    pub fn meta_read(read: Option<(LedgerMeta, Version)>) -> Self {
-        Self::MetaRead(read.map(Box::new))
-    }
-
-    /// What a reply to a seal means; `None` = nothing: ask again.
-    pub fn from_seal(position: usize, reply: &WriteReply) -> Option<Self> {
-        match (reply.code, reply.code.class()) {
-            (Code::StaleEpoch, _) => Some(Self::Stale),
-            (_, Class::Positive) => Some(Self::Sealed {
-                position,
-                tail: reply.durable_tail,
-                max_lac: reply.max_lac,
-                authoritative: reply.authoritative,
-            }),
-            (_, Class::Negative | Class::Unknown | Class::Verdict) => None,
-        }
-    }
-
-    /// What a reply to a recovery add means.
-    pub fn from_recovery_add(target: usize, reply: &WriteReply) -> Self {
-        match (reply.code, reply.code.class()) {
-            (Code::StaleEpoch, _) => Self::Stale,
-            (_, Class::Positive) => Self::Copied { target, tail: reply.durable_tail },
-            (_, Class::Negative | Class::Unknown | Class::Verdict) => Self::TargetFailed { target },
-        }
-    }
-}
-
-/// What the task must do.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Read the metadata linearizably, then [`Event::MetaRead`].
-    ReadMeta,
-    /// Replace the metadata if its version is as expected, then [`Event::CasDone`].
-    Cas {
-        /// The version read.
-        expected: Version,
-        /// The new value; its `last_op` is ours.
-        meta: Box<LedgerMeta>,
-    },
-    /// Seal at a position; repeat on *unknown* until answered, finished, or the deadline.
-    Seal {
-        /// Which.
-        position: usize,
-        /// Who.
-        member: Member,
-        /// The epoch.
-        epoch: SealEpoch,
-        /// The fragment sealed.
-        fragment_first: EntryId,
-    },
-    /// Start the deadline of the attempt.
-    StartDeadline,
-    /// Start the grace for members that have not answered.
-    StartGrace,
-    /// Copy entries verbatim (D2) from one position to another by recovery adds.
-    Copy {
-        /// From.
-        source: usize,
-        /// To.
-        target: usize,
-        /// First entry.
-        first: EntryId,
-        /// Last entry.
-        last: EntryId,
-    },
-    /// Read the cumulative length in the header of this entry; repeat until read or the deadline.
-    ReadLength(EntryId),
-    /// Over.
-    Finish(Finish),
-}
-
-/// How a recovery ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Finish {
-    /// The ledger is closed, by us or by someone else.
-    Closed(Box<LedgerMeta>),
-    /// The ledger is deleted or being deleted.
-    Gone,
-    /// A newer recoverer is at work: wait for `CLOSED`, start again if nothing happens.
-    Follow,
-    /// Not enough is known, or copies are missing: the ledger stays in recovery (4.8).
-    Stopped(Stop),
-}
-
-/// Why a recovery stopped short of closing.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Stop {
-    /// These members must answer before the tail is known or copied.
-    Missing(Vec<Member>),
-    /// The writer acknowledged entries that no answering member holds: more copies are lost than Qa allows.
-    AcknowledgedLost {
-        /// The writer's LAC.
-        acknowledged: EntryId,
-        /// The longest tail.
-        tail: EntryId,
-    },
-    /// Members hold this entry but none can deliver its bytes.
-    Unreadable(EntryId),
-}
+use super::mutation::Mutations;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
@@ -182,23 +35,6 @@ enum Phase {
     ReadingLength,
     Closing,
     Done,
-}
-
-/// What is known of one position.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct Position {
-    /// Its durable tail, once sealed; raised by copies.
-    tail: Option<EntryId>,
-    max_lac: Option<EntryId>,
-    authoritative: bool,
-    /// Sources that failed to serve this target.
-    bad_sources: Vec<usize>,
-    /// A copy is under way.
-    copying: bool,
-    /// The target refused; it is not tried again in this attempt.
-    failed: bool,
-    /// It holds this entry with bad bytes.
-    corrupt_at: Option<EntryId>,
 }
 
 /// The state of one recovery attempt.
@@ -214,6 +50,9 @@ pub struct Recovery {
     meta: Option<(LedgerMeta, Version)>,
     positions: Vec<Position>,
     grace_started: bool,
+    /// Others are being looked for, and who failed already.
+    searching: bool,
+    shunned: Vec<BookieId>,
     /// `D` and `T` of S4.
     acknowledged: EntryId,
     end: EntryId,
@@ -232,6 +71,8 @@ impl Recovery {
             meta: None,
             positions: Vec::new(),
             grace_started: false,
+            searching: false,
+            shunned: Vec::new(),
             acknowledged: EntryId::NONE,
             end: EntryId::NONE,
             length: 0,
@@ -282,11 +123,9 @@ impl Recovery {
             },
             Event::DeadlineOver => self.deadline(),
             Event::Copied { target, tail } => self.copied(target, tail),
-            Event::TargetFailed { target } => {
-                self.positions[target].copying = false;
-                self.positions[target].failed = true;
-                self.go_on_copying()
-            }
+            Event::TargetFailed { target } => self.target_failed(target),
+            Event::SealUnknown { position } => self.seal_unknown(position),
+            Event::Found(found) => self.found(found),
             Event::SourceFailed { source, target, entry, corrupt } => {
                 self.source_failed(source, target, entry, corrupt)
             }
@@ -359,206 +198,6 @@ impl Recovery {
         }
     }
 
-    /// S2: seal the frozen ensemble.
-    fn marked(&mut self, version: Version) -> Vec<Effect> {
-        self.phase = Phase::Sealing;
-        let (meta, held_version) = self.meta.as_mut().expect("held since the mark was built");
-        *held_version = version;
-        let fragment = meta.last_fragment();
-        self.positions = vec![Position::default(); fragment.ensemble.len()];
-        let seal = |(position, member): (usize, &Member)| Effect::Seal {
-            position,
-            member: member.clone(),
-            epoch: meta.seal_epoch,
-            fragment_first: fragment.first_entry,
-        };
-        let mut effects = vec![Effect::StartDeadline];
-        effects.extend(fragment.ensemble.iter().enumerate().map(seal));
-        if self.enough_seals() {
-            // Only with a mutation: an ensemble of one less than nobody.
-            effects.extend(self.fix_end());
-        }
-        effects
-    }
-
-    fn authoritative(&self) -> impl Iterator<Item = &Position> {
-        self.positions.iter().filter(|p| p.authoritative && p.tail.is_some())
-    }
-
-    fn enough_seals(&self) -> bool {
-        let (meta, _) = self.held();
-        let mut have = self.authoritative().count();
-        if self.mutations.is(Mutation::SealWithOneLess) {
-            have += 1;
-        }
-        quorum::covered(meta.qw, meta.qa, have)
-    }
-
-    /// S3: a reply counts when it is authoritative; a late one may still become the target of a copy.
-    fn sealed(
-        &mut self,
-        index: usize,
-        tail: EntryId,
-        max_lac: EntryId,
-        authoritative: bool,
-    ) -> Vec<Effect> {
-        if !matches!(self.phase, Phase::Sealing | Phase::Copying)
-            || self.positions[index].tail.is_some()
-        {
-            return Vec::new();
-        }
-        let position = &mut self.positions[index];
-        position.tail = Some(tail);
-        position.max_lac = Some(max_lac);
-        position.authoritative = authoritative;
-        if self.phase == Phase::Copying {
-            return self.go_on_copying();
-        }
-        if self.positions.iter().all(|p| p.tail.is_some()) && self.enough_seals() {
-            return self.fix_end();
-        }
-        if self.enough_seals() && !self.grace_started {
-            self.grace_started = true;
-            return vec![Effect::StartGrace];
-        }
-        Vec::new()
-    }
-
-    /// S4: the end is the longest authoritative tail; what the writer is known to have acknowledged needs no copy.
-    fn fix_end(&mut self) -> Vec<Effect> {
-        let floor = self.fragment_first().prev();
-        self.end = self.authoritative().filter_map(|p| p.tail).fold(floor, EntryId::max);
-        self.acknowledged =
-            self.authoritative().filter_map(|p| p.max_lac).fold(floor, EntryId::max);
-        if self.acknowledged > self.end {
-            let stop = Stop::AcknowledgedLost { acknowledged: self.acknowledged, tail: self.end };
-            return self.finish(Finish::Stopped(stop));
-        }
-        self.phase = Phase::Copying;
-        self.go_on_copying()
-    }
-
-    /// How many members hold everything up to the end.
-    fn complete_copies(&self) -> usize {
-        self.positions.iter().filter(|p| p.tail.is_some_and(|tail| tail >= self.end)).count()
-    }
-
-    /// Whether the end is readable from Qa members: nothing above the acknowledged part, or copied (S5).
-    fn readable(&self) -> bool {
-        self.end == self.acknowledged
-            || quorum::acknowledged(self.held().0.qa, self.complete_copies())
-    }
-
-    /// S5: starts copies that can start, and goes on when nothing is left to wait for.
-    fn go_on_copying(&mut self) -> Vec<Effect> {
-        if self.phase != Phase::Copying {
-            return Vec::new();
-        }
-        let mut effects = Vec::new();
-        if self.end > self.acknowledged {
-            for target in 0..self.positions.len() {
-                effects.extend(self.start_copy(target));
-            }
-        }
-        let busy = self.positions.iter().any(|p| p.copying);
-        if !busy && self.readable() {
-            effects.extend(self.find_length());
-        }
-        effects
-    }
-
-    /// Contiguity: a lagging member is filled from its own tail on (4.3).
-    fn start_copy(&mut self, target: usize) -> Option<Effect> {
-        let end = self.end;
-        let position = &self.positions[target];
-        let tail = position.tail.filter(|tail| *tail < end)?;
-        if position.copying || position.failed {
-            return None;
-        }
-        let can_serve = |(index, source): &(usize, &Position)| {
-            source.tail.is_some_and(|t| t >= end) && !position.bad_sources.contains(index)
-        };
-        let (source, _) = self.positions.iter().enumerate().find(can_serve)?;
-        self.positions[target].copying = true;
-        Some(Effect::Copy { source, target, first: tail.next(), last: end })
-    }
-
-    fn copied(&mut self, target: usize, tail: EntryId) -> Vec<Effect> {
-        let position = &mut self.positions[target];
-        position.copying = false;
-        position.tail = position.tail.max(Some(tail));
-        self.go_on_copying()
-    }
-
-    fn source_failed(
-        &mut self,
-        source: usize,
-        target: usize,
-        entry: EntryId,
-        corrupt: bool,
-    ) -> Vec<Effect> {
-        self.positions[target].copying = false;
-        self.positions[target].bad_sources.push(source);
-        if corrupt {
-            self.positions[source].corrupt_at = Some(entry);
-        }
-        if let Some(effects) = self.end_below_unreadable(entry) {
-            return effects;
-        }
-        self.go_on_copying()
-    }
-
-    /// Unreadable content: the ledger may end below an entry that nobody can deliver only if coverage says that it
-    /// was never acknowledged (4.3, last paragraph).
-    fn end_below_unreadable(&mut self, entry: EntryId) -> Option<Vec<Effect>> {
-        if self.phase != Phase::Copying || entry <= self.acknowledged || entry > self.end {
-            return None;
-        }
-        let holders = || self.positions.iter().filter(|p| p.tail.is_some_and(|tail| tail >= entry));
-        if !holders().all(|p| p.corrupt_at.is_some_and(|at| at <= entry)) {
-            return None;
-        }
-        let without =
-            self.authoritative().filter(|p| p.tail.is_some_and(|tail| tail < entry)).count();
-        let (meta, _) = self.held();
-        if !quorum::covered(meta.qw, meta.qa, without) {
-            return Some(self.finish(Finish::Stopped(Stop::Unreadable(entry))));
-        }
-        self.end = entry.prev();
-        for position in &mut self.positions {
-            position.bad_sources.clear();
-        }
-        Some(self.go_on_copying())
-    }
-
-    fn deadline(&mut self) -> Vec<Effect> {
-        match self.phase {
-            Phase::Copying if self.readable() => self.find_length(),
-            Phase::Sealing if self.enough_seals() => self.fix_end(),
-            Phase::Sealing | Phase::Copying => {
-                let missing = self.missing();
-                self.finish(Finish::Stopped(Stop::Missing(missing)))
-            }
-            Phase::ReadingLength => {
-                let end = self.end;
-                self.finish(Finish::Stopped(Stop::Unreadable(end)))
-            }
-            Phase::ReadingMeta | Phase::Marking | Phase::Closing | Phase::Done => Vec::new(),
-        }
-    }
-
-    /// Members without an authoritative answer, or that did not take their copy.
-    fn missing(&self) -> Vec<Member> {
-        let ensemble = &self.held().0.last_fragment().ensemble;
-        let lacks = |p: &Position| !p.authoritative || p.failed || p.tail.is_none();
-        ensemble
-            .iter()
-            .zip(&self.positions)
-            .filter(|(_, p)| lacks(p))
-            .map(|(m, _)| m.clone())
-            .collect()
-    }
-
     fn find_length(&mut self) -> Vec<Effect> {
         if self.end == EntryId::NONE {
             self.length = 0;
@@ -577,6 +216,7 @@ impl Recovery {
 
     fn closed_meta(&self) -> LedgerMeta {
         let (mut meta, _) = self.held().clone();
+        meta.fragments = self.final_fragments(&meta);
         meta.state = LedgerState::Closed;
         meta.last_entry = Some(self.end);
         meta.length = self.length;
@@ -586,9 +226,17 @@ impl Recovery {
         meta
     }
 
+    /// S7, best effort.
     fn closed(&mut self) -> Vec<Effect> {
         let meta = self.closed_meta();
-        self.finish(Finish::Closed(Box::new(meta)))
+        let members = meta.last_fragment().ensemble.clone();
+        let mut effects = vec![Effect::TellClosed { members, last: self.end }];
+        let lacking = self.lacking();
+        if !lacking.is_empty() {
+            effects.push(Effect::MarkUnder(lacking));
+        }
+        effects.extend(self.finish(Finish::Closed(Box::new(meta))));
+        effects
     }
 
     /// The closing CAS was lost or is unknown: adopt, rebase or follow.

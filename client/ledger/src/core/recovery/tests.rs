@@ -1,5 +1,5 @@
 use geminga_metastore::record::{Custom, Digest, Fragment};
-use geminga_proto::ids::{Incarnation, LedgerId};
+use geminga_proto::ids::{Incarnation, LedgerId, Member};
 
 use super::*;
 
@@ -47,6 +47,10 @@ fn sealing(first: i64) -> Recovery {
     assert_eq!((meta.state, meta.seal_epoch), (LedgerState::InRecovery, SealEpoch(1)));
     let effects = recovery.step(Event::CasDone(CasResult::Applied(V2)));
     assert_eq!(effects.len(), 4, "a deadline and three seals: {effects:?}");
+    for effect in &effects[1..] {
+        let Effect::Seal { fragment_first, .. } = effect else { panic!("{effect:?}") };
+        assert_eq!(*fragment_first, EntryId(first), "tails are relative to the last fragment");
+    }
     recovery
 }
 
@@ -69,8 +73,31 @@ fn closing_at(effects: &[Effect]) -> Option<i64> {
     })
 }
 
+/// Between members of a ledger of one fragment.
 fn copy(source: usize, target: usize, first: i64, last: i64) -> Effect {
-    Effect::Copy { source, target, first: EntryId(first), last: EntryId(last) }
+    copy_to(source, (target, target as u64 + 1), 0, first, last)
+}
+
+fn copy_to(
+    source: usize,
+    (target, to): (usize, u64),
+    fragment_first: i64,
+    first: i64,
+    last: i64,
+) -> Effect {
+    Effect::Copy {
+        source,
+        target,
+        to: member(to),
+        fragment_first: EntryId(fragment_first),
+        first: EntryId(first),
+        last: EntryId(last),
+    }
+}
+
+fn found(recovery: &mut Recovery, replacements: &[(u64, u64)]) -> Vec<Effect> {
+    let found = replacements.iter().map(|(old, new)| (member(*old), member(*new))).collect();
+    recovery.step(Event::Found(found))
 }
 
 #[test]
@@ -89,9 +116,9 @@ fn a_deleted_ledger_is_not_created_again() {
     assert_eq!(recovery.step(Event::meta_read(None)), [Effect::Finish(Finish::Gone)]);
 }
 
-/// Scenario 14: the entry is on one of the two that answer.
+/// The entry is on one of the two that answer.
 #[test]
-fn the_longest_tail_wins_and_is_copied() {
+fn scenario_14_the_longest_tail_wins_and_is_copied() {
     let mut recovery = sealing(0);
     assert_eq!(seal(&mut recovery, 0, 5, 4), []);
     assert_eq!(seal(&mut recovery, 1, 3, 3), [Effect::StartGrace]);
@@ -100,13 +127,199 @@ fn the_longest_tail_wins_and_is_copied() {
     assert_eq!(effects, [Effect::ReadLength(EntryId(5))]);
     assert_eq!(closing_at(&recovery.step(Event::LengthRead(10))), Some(5));
     let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
-    let [Effect::Finish(Finish::Closed(meta))] = effects.as_slice() else { panic!("{effects:?}") };
+    let [told, mark, Effect::Finish(Finish::Closed(meta))] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
     assert_eq!((meta.last_entry, meta.length), (Some(EntryId(5)), 10));
+    let members = vec![member(1), member(2), member(3)];
+    assert_eq!(told, &Effect::TellClosed { members, last: EntryId(5) });
+    assert_eq!(mark, &Effect::MarkUnder(vec![member(3)]), "S7");
 }
 
-/// Scenario 15: one answer of three is below coverage; the ledger is not closed.
+/// 13: entry 5 is on B1 only. With B1 among those that answer it is kept, without it it is not; both for ever.
 #[test]
-fn one_answer_is_not_enough() {
+fn scenario_13_an_entry_on_one_bookie_is_kept_if_that_answers() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 5, 4);
+    seal(&mut recovery, 1, 4, 4);
+    assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 5, 5)]);
+    recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(5));
+
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 1, 4, 4);
+    seal(&mut recovery, 2, 4, 4);
+    assert_eq!(recovery.step(Event::GraceOver), [Effect::ReadLength(EntryId(4))]);
+    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(4));
+}
+
+/// 17: the seal of B2 reports what it took before; without B2, B3 is sealed, so nothing can be acknowledged later.
+#[test]
+fn scenario_17_a_seal_reports_what_came_before_it() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, -1, -1);
+    seal(&mut recovery, 1, 0, -1);
+    assert_eq!(recovery.step(Event::GraceOver), [copy(1, 0, 0, 0)]);
+    recovery.step(Event::Copied { target: 0, tail: EntryId(0) });
+    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(0));
+}
+
+/// S5: a member that does not take its copy is stood in for, by a fragment that begins above what is acknowledged.
+#[test]
+fn a_target_that_fails_is_stood_in_for() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 7, 4);
+    seal(&mut recovery, 1, 5, 4);
+    assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 6, 7)]);
+    let effects = recovery.step(Event::TargetFailed { target: 1 });
+    assert_eq!(effects, [Effect::Search { lost: vec![1, 2], shunned: Vec::new() }]);
+    assert_eq!(found(&mut recovery, &[(3, 4)]), [copy_to(0, (2, 4), 5, 5, 7)]);
+    // It fails too; the next one is another.
+    let effects = recovery.step(Event::TargetFailed { target: 2 });
+    let shunned = vec![member(4).bookie];
+    assert_eq!(effects, [Effect::Search { lost: vec![1, 2], shunned }]);
+    assert_eq!(found(&mut recovery, &[(3, 5)]), [copy_to(0, (2, 5), 5, 5, 7)]);
+    let effects = recovery.step(Event::Copied { target: 2, tail: EntryId(7) });
+    assert_eq!(effects, [Effect::ReadLength(EntryId(7))]);
+    let effects = recovery.step(Event::LengthRead(10));
+    let [Effect::Cas { meta, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let ensemble = vec![member(1), member(2), member(5)];
+    assert_eq!(meta.fragments[1], Fragment { first_entry: EntryId(5), ensemble });
+    assert_eq!((meta.fragments.len(), meta.last_entry), (2, Some(EntryId(7))));
+    assert_eq!(meta.validate(), Ok(()));
+    // The member that failed lacks the end, the one that is gone what was acknowledged.
+    let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
+    assert_eq!(effects[1], Effect::MarkUnder(vec![member(2), member(3)]));
+}
+
+/// H4, H6: nobody hears of who stands in before the close; the next recoverer seals the original ensemble.
+#[test]
+fn scenario_21_who_stands_in_is_not_published_before_the_close() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 7, 4);
+    seal(&mut recovery, 1, 5, 4);
+    recovery.step(Event::GraceOver);
+    let mut effects = recovery.step(Event::TargetFailed { target: 1 });
+    effects.extend(found(&mut recovery, &[(2, 4)]));
+    let swaps = effects.iter().filter(|e| matches!(e, Effect::Cas { .. })).count();
+    assert_eq!(swaps, 0, "{effects:?}");
+    let marked = recovery.meta().unwrap().clone();
+    assert_eq!(marked.fragments, open(0).fragments);
+    let (mut next, _) = Recovery::new("R2".to_owned(), 900, Mutations::default());
+    next.step(Event::meta_read(Some((marked, V2))));
+    let effects = next.step(Event::CasDone(CasResult::Applied(Version(3))));
+    let sealed = effects.iter().filter_map(|effect| match effect {
+        Effect::Seal { member, epoch: SealEpoch(2), .. } => Some(member.clone()),
+        _ => None,
+    });
+    assert_eq!(sealed.collect::<Vec<_>>(), [member(1), member(2), member(3)]);
+}
+
+/// Where nothing of the last fragment is acknowledged, or where no further one fits, it is replaced in place.
+#[test]
+fn a_ledger_without_room_for_a_fragment_replaces_its_last() {
+    let mut full = open(0);
+    let fragment = full.fragments[0].clone();
+    let first = |n| Fragment { first_entry: EntryId(n), ..fragment.clone() };
+    full.fragments.extend((1..64).map(|n| first(n * 10)));
+    for (meta, first, acknowledged) in [(full, 630, 640), (open(0), 0, -1)] {
+        let (mut recovery, _) = Recovery::new("R".to_owned(), 100, Mutations::default());
+        let count = meta.fragments.len();
+        recovery.step(Event::meta_read(Some((meta, V1))));
+        recovery.step(Event::CasDone(CasResult::Applied(V2)));
+        seal(&mut recovery, 0, first + 20, acknowledged);
+        seal(&mut recovery, 1, first - 1, -1);
+        recovery.step(Event::GraceOver);
+        recovery.step(Event::TargetFailed { target: 1 });
+        let effects = found(&mut recovery, &[(3, 4)]);
+        assert_eq!(effects, [copy_to(0, (2, 4), first, first, first + 20)]);
+        recovery.step(Event::Copied { target: 2, tail: EntryId(first + 20) });
+        let effects = recovery.step(Event::LengthRead(10));
+        let [Effect::Cas { meta, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!(meta.fragments.len(), count);
+        assert_eq!(meta.last_fragment().ensemble, [member(1), member(2), member(4)]);
+        assert_eq!(meta.validate(), Ok(()));
+    }
+}
+
+/// Whoever stands in already is not asked for again: the search would find it for ever.
+#[test]
+fn the_second_search_finds_another() {
+    let mut open = open(0);
+    (open.qw, open.qa) = (4, 3);
+    open.fragments[0].ensemble.push(member(4));
+    let (mut recovery, _) = Recovery::new("R".to_owned(), 100, Mutations::default());
+    recovery.step(Event::meta_read(Some((open, V1))));
+    recovery.step(Event::CasDone(CasResult::Applied(V2)));
+    seal(&mut recovery, 0, 5, 4);
+    seal(&mut recovery, 1, 4, 4);
+    recovery.step(Event::GraceOver);
+    let effects = recovery.step(Event::TargetFailed { target: 1 });
+    assert_eq!(effects, [Effect::Search { lost: vec![1, 2, 3], shunned: Vec::new() }]);
+    found(&mut recovery, &[(2, 5)]);
+    let effects = recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+    let shunned = vec![member(5).bookie];
+    assert_eq!(effects, [Effect::Search { lost: vec![2, 3], shunned }]);
+}
+
+/// A member that answers late, while somebody was looked for, is copied to as any other.
+#[test]
+fn a_late_seal_needs_nobody_in_its_place() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 5, 4);
+    seal(&mut recovery, 1, 4, 4);
+    recovery.step(Event::GraceOver);
+    recovery.step(Event::TargetFailed { target: 1 });
+    assert_eq!(seal(&mut recovery, 2, 4, 4), [copy(0, 2, 5, 5)]);
+    assert_eq!(found(&mut recovery, &[(3, 4)]), []);
+    recovery.step(Event::Copied { target: 2, tail: EntryId(5) });
+    let effects = recovery.step(Event::LengthRead(10));
+    let [Effect::Cas { meta, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(meta.fragments.len(), 1);
+}
+
+/// 1.6, H15: an answer that says nothing counts nothing.
+#[test]
+fn an_unknown_answer_is_no_negative() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 4, 4);
+    assert_eq!(recovery.step(Event::SealUnknown { position: 1 }), []);
+    assert_eq!(recovery.step(Event::SealUnknown { position: 2 }), []);
+    let effects = recovery.step(Event::DeadlineOver);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Finish(Finish::Stopped(Stop::Missing(_)))]),
+        "{effects:?}"
+    );
+}
+
+/// 26: the ledger is deleted while it is recovered; the key is not made again (M7).
+#[test]
+fn scenario_26_a_ledger_deleted_during_recovery_stays_deleted() {
+    let mut recovery = sealing(0);
+    for position in 0..3 {
+        seal(&mut recovery, position, -1, -1);
+    }
+    assert_eq!(recovery.step(Event::CasDone(CasResult::Lost)), [Effect::ReadMeta]);
+    assert_eq!(recovery.step(Event::meta_read(None)), [Effect::Finish(Finish::Gone)]);
+    let mut recovery = sealing(0);
+    let reply = geminga_proto::bookie::WriteReply::refusal(
+        geminga_proto::bookie::Code::Deleted,
+        "the ledger was deleted",
+    );
+    assert_eq!(Event::from_seal(0, &reply), None, "unknown: nothing is concluded from it");
+    let mut deleting = recovery.meta().unwrap().clone();
+    deleting.state = LedgerState::Deleting;
+    for position in 0..3 {
+        seal(&mut recovery, position, -1, -1);
+    }
+    recovery.step(Event::CasDone(CasResult::Lost));
+    let effects = recovery.step(Event::meta_read(Some((deleting, Version(9)))));
+    assert_eq!(effects, [Effect::Finish(Finish::Gone)]);
+}
+
+/// One answer of three is below coverage; the ledger is not closed.
+#[test]
+fn scenario_15_one_answer_is_not_enough() {
     let mut recovery = sealing(0);
     assert_eq!(seal(&mut recovery, 0, 4, 4), []);
     let effects = recovery.step(Event::DeadlineOver);
@@ -116,9 +329,9 @@ fn one_answer_is_not_enough() {
     );
 }
 
-/// Scenario 29: what lost data does not vouch for what it lacks.
+/// What lost data does not vouch for what it lacks.
 #[test]
-fn an_amnesiac_is_not_counted() {
+fn scenario_29_an_amnesiac_is_not_counted() {
     let mut recovery = sealing(0);
     seal(&mut recovery, 0, 4, 4);
     let amnesiac = Event::Sealed {
@@ -135,9 +348,9 @@ fn an_amnesiac_is_not_counted() {
     );
 }
 
-/// Scenario 18 and H3: the end of an empty last fragment is the end of the one before it.
+/// H3: the end of an empty last fragment is the end of the one before it.
 #[test]
-fn an_empty_last_fragment_ends_at_the_one_before() {
+fn scenario_18_an_empty_last_fragment_ends_at_the_one_before() {
     let mut recovery = sealing(2000);
     seal(&mut recovery, 0, 1999, -1);
     seal(&mut recovery, 1, 1999, -1);
@@ -157,12 +370,40 @@ fn an_acknowledged_entry_beyond_every_tail_stops() {
     assert_eq!(effects, [Effect::Finish(Finish::Stopped(stop))]);
 }
 
-/// Scenario 22 and 23: a newer recoverer is followed.
+/// A newer recoverer is followed.
 #[test]
-fn a_stale_epoch_follows() {
+fn scenario_23_a_stale_epoch_follows() {
     let mut recovery = sealing(0);
     assert_eq!(recovery.step(Event::Stale), [Effect::Finish(Finish::Follow)]);
     assert!(recovery.is_done());
+}
+
+/// Two recoverers, each with another pair of answers: one end; who loses the swap adopts it.
+#[test]
+fn scenario_22_two_recoverers_and_one_end() {
+    let mut first = sealing(0);
+    let marked = first.meta().unwrap().clone();
+    seal(&mut first, 0, 5, 4);
+    seal(&mut first, 1, 4, 4);
+    first.step(Event::GraceOver);
+    first.step(Event::Copied { target: 1, tail: EntryId(5) });
+    let (mut second, _) = Recovery::new("R2".to_owned(), 900, Mutations::default());
+    second.step(Event::meta_read(Some((marked, V2))));
+    second.step(Event::CasDone(CasResult::Applied(Version(3))));
+    seal(&mut second, 1, 5, 4);
+    seal(&mut second, 2, 4, 4);
+    second.step(Event::GraceOver);
+    second.step(Event::Copied { target: 2, tail: EntryId(5) });
+    let effects = second.step(Event::LengthRead(0));
+    let [Effect::Cas { expected: Version(3), meta }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    // The first one's swap is of an older version.
+    let late = first.step(Event::LengthRead(0));
+    assert!(matches!(late.as_slice(), [Effect::Cas { expected: V2, .. }]), "{late:?}");
+    first.step(Event::CasDone(CasResult::Lost));
+    let effects = first.step(Event::meta_read(Some(((**meta).clone(), Version(4)))));
+    assert_eq!(effects, [Effect::Finish(Finish::Closed(meta.clone()))]);
 }
 
 /// M9: an unknown mark that took place is recognised by its operation id.
@@ -200,9 +441,9 @@ fn a_mark_that_was_applied_late_is_not_followed() {
     assert_eq!(recovery.meta(), Some(&applied));
 }
 
-/// Scenario 24 and the merge rule: the close is rebuilt on what is there now.
+/// The merge rule: the close is rebuilt on what is there now.
 #[test]
-fn an_unknown_close_is_adopted_or_rebuilt() {
+fn scenario_24_an_unknown_close_is_adopted_or_rebuilt() {
     let mut recovery = sealing(0);
     for position in 0..3 {
         seal(&mut recovery, position, -1, -1);
@@ -220,9 +461,9 @@ fn an_unknown_close_is_adopted_or_rebuilt() {
     assert!(matches!(effects.as_slice(), [Effect::Finish(Finish::Closed(_))]), "{effects:?}");
 }
 
-/// Scenario 33: unreadable bytes end the ledger only where coverage says the entry was never acknowledged.
+/// Unreadable bytes end the ledger only where coverage says the entry was never acknowledged.
 #[test]
-fn unreadable_bytes_end_the_ledger_only_below_coverage() {
+fn scenario_33_unreadable_bytes_end_the_ledger_only_below_coverage() {
     let corrupt = Event::SourceFailed { source: 0, target: 1, entry: EntryId(5), corrupt: true };
 
     let mut recovery = sealing(0);

@@ -15,27 +15,4 @@ pub enum Mutation {
 }
 
 /// The rules that are broken; none in production.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Mutations {
-    #[cfg(feature = "mutations")]
-    broken: Option<Mutation>,
-}
-
-impl Mutations {
-    /// Breaks one rule.
-    #[cfg(feature = "mutations")]
-    pub fn only(mutation: Mutation) -> Self {
-        Self { broken: Some(mutation) }
-    }
-
-    #[cfg(feature = "mutations")]
-    pub(crate) fn is(self, mutation: Mutation) -> bool {
-        self.broken == Some(mutation)
-    }
-
-    #[cfg(not(feature = "mutations"))]
-    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
-    pub(crate) fn is(self, _mutation: Mutation) -> bool {
-        false
-    }
-}
+pub type Mutations = geminga_runtime::Mutations<Mutation>;

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::append::{self, CloseError, Setup, Writer};
 use crate::config::Config;
 use crate::connection::Bookies;
+use crate::core::mutation::Mutations;
 use crate::placement::{self, TooFew};
 use crate::quarantine::Quarantine;
 use crate::read::Reader;
@@ -228,6 +229,7 @@ impl LedgerClient {
             quarantine: Arc::clone(&self.quarantine),
             outstanding: Arc::clone(&self.outstanding),
             config: parts.config.clone(),
+            mutations: Mutations::default(),
         };
         append::start(&parts.tasks, setup)
     }

@@ -1,10 +1,14 @@
 //! The seams that every process shares and that tests replace: named tasks with an ordered shutdown, the wall
-//! clock, and randomness. Nothing here knows about topics or ledgers.
+//! clock, randomness, and rules to break. Nothing here knows about topics or ledgers.
 
 mod clock;
+mod mutations;
 mod random;
 mod tasks;
 
 pub use clock::{ManualClock, SystemClock, WallClock};
+pub use mutations::Mutations;
+#[cfg(feature = "mutations")]
+pub use mutations::holds_only_with;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use tasks::Tasks;

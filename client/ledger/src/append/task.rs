@@ -49,6 +49,8 @@ pub(crate) struct Setup {
     /// Bytes that all writers of the process may hold.
     pub(crate) outstanding: Arc<Semaphore>,
     pub(crate) config: Config,
+    /// None but in tests.
+    pub(crate) mutations: Mutations,
 }
 
 /// What an answer is the answer to.
@@ -99,7 +101,8 @@ struct Task {
 /// Starts a writer's task and returns its handle.
 pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
     let first = setup.meta.last_fragment().first_entry;
-    let (core, effects) = Core::new(&setup.meta, Mutations::default());
+    let (core, effects) = Core::new(&setup.meta, setup.mutations);
+    let mutations = setup.mutations;
     let (commands, queue) = mpsc::channel(QUEUE);
     let budget_bytes = setup.config.outstanding_bytes.min(Semaphore::MAX_PERMITS);
     let budget = Arc::new(Semaphore::new(budget_bytes));
@@ -150,6 +153,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         budget,
         budget_bytes,
         total,
+        mutations,
         lac: lac_seen,
         health: health_seen,
     }

@@ -6,6 +6,8 @@ use geminga_metastore::Version;
 use geminga_metastore::record::{CloseKind, Fragment, LedgerMeta, LedgerState};
 use geminga_proto::ids::EntryId;
 
+use super::mutation::{Mutation, Mutations};
+
 /// How a compare-and-swap ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CasResult {
@@ -59,13 +61,20 @@ pub struct Commit {
     /// The last fragment as this writer left it.
     believed: Fragment,
     sent: LedgerMeta,
+    mutations: Mutations,
 }
 
 impl Commit {
     /// An update of `meta`, which this writer read or wrote at `version`. `op` is a fresh random number (M9).
-    pub fn new(meta: &LedgerMeta, version: Version, update: Update, op: u128) -> (Self, Next) {
+    pub fn new(
+        meta: &LedgerMeta,
+        version: Version,
+        update: Update,
+        op: u128,
+        mutations: Mutations,
+    ) -> (Self, Next) {
         let believed = meta.last_fragment().clone();
-        let mut commit = Self { update, op, believed, sent: meta.clone() };
+        let mut commit = Self { update, op, believed, sent: meta.clone(), mutations };
         let next = commit.build(meta, version);
         (commit, next)
     }
@@ -81,7 +90,8 @@ impl Commit {
         match &self.update {
             Update::Ensemble(fragment) => {
                 // It holds no acknowledged entry, so its ensemble is replaced in place (2.5 step 3).
-                if meta.last_fragment().first_entry == fragment.first_entry {
+                let empty = meta.last_fragment().first_entry == fragment.first_entry;
+                if empty && !self.mutations.is(Mutation::AppendEmptyFragment) {
                     meta.fragments.pop();
                 }
                 meta.fragments.push(fragment.clone());
@@ -112,14 +122,21 @@ impl Commit {
         if self.took_place(&now) {
             return Next::Committed(Box::new(now), version);
         }
-        if now.state != LedgerState::Open || *now.last_fragment() != self.believed {
+        let open = now.state == LedgerState::Open || self.mutations.is(Mutation::WriteWhenNotOpen);
+        if !open || *now.last_fragment() != self.believed {
             return Next::Lost;
+        }
+        if self.mutations.is(Mutation::ResendOldValue) {
+            return Next::Cas { expected: version, meta: Box::new(self.sent.clone()) };
         }
         self.build(&now, version)
     }
 
     /// Ours by its operation, or, where a repair has written over it since, by what only this writer does.
     fn took_place(&self, now: &LedgerMeta) -> bool {
+        if self.mutations.is(Mutation::ForgetOperation) {
+            return false;
+        }
         if now.last_op == self.op {
             return true;
         }

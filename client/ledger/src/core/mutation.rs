@@ -12,32 +12,37 @@ pub enum Mutation {
     CountUnknownAsNegative,
     /// H4: publish who stands in before they have their copies.
     PublishStandInsEarly,
+    /// W2: acknowledge with one copy less than Qa.
+    AckWithOneLess,
+    /// W4: take another life of a bookie for the member.
+    IgnoreIncarnation,
     /// W6: let entries complete while a change of the ensemble is being committed.
     CompleteWhileChanging,
+    /// 1.6: take a verdict for a broken connection.
+    IgnoreVerdicts,
+    /// 2.5 step 0: wait for somebody in the place of a failed member, although Qa others are healthy.
+    WaitForSpare,
+    /// 2.5 step 3: append a fragment although the last one holds nothing.
+    AppendEmptyFragment,
+    /// M3: change, or close, a ledger that is not open any more.
+    WriteWhenNotOpen,
+    /// 1.4: after a lost swap send the old value again, with the new version.
+    ResendOldValue,
+    /// M9: do not recognise one's own operation.
+    ForgetOperation,
+    /// 2.5 step 5: do not send to a new member what was appended before it came.
+    SkipReplay,
+    /// H9: forget who lacks entries of a fragment that ended.
+    ForgetDebt,
+    /// 2.5: do not count the fragments.
+    IgnoreFragmentLimit,
+    /// 2.6: keep a member that is too slow because it moves.
+    ForgiveSlow,
+    /// 2.6: let writers hold as many bytes as they like.
+    IgnoreBudgets,
+    /// 2.9: close at the last id that was assigned.
+    CloseAtLap,
 }
 
 /// The rules that are broken; none in production.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Mutations {
-    #[cfg(feature = "mutations")]
-    broken: Option<Mutation>,
-}
-
-impl Mutations {
-    /// Breaks one rule.
-    #[cfg(feature = "mutations")]
-    pub fn only(mutation: Mutation) -> Self {
-        Self { broken: Some(mutation) }
-    }
-
-    #[cfg(feature = "mutations")]
-    pub(crate) fn is(self, mutation: Mutation) -> bool {
-        self.broken == Some(mutation)
-    }
-
-    #[cfg(not(feature = "mutations"))]
-    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
-    pub(crate) fn is(self, _mutation: Mutation) -> bool {
-        false
-    }
-}
+pub type Mutations = geminga_runtime::Mutations<Mutation>;

@@ -23,7 +23,7 @@ use geminga_proto::ids::{EntryId, Member};
 use self::change::Change;
 pub use self::event::{Effect, Event, Outcome, Search};
 pub use self::position::{Link, Position};
-use super::mutation::Mutations;
+use super::mutation::{Mutation, Mutations};
 
 /// Where the writer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,7 +144,10 @@ impl Writer {
 
     /// The position that this disk-life holds.
     pub fn index_of(&self, member: &Member) -> Option<usize> {
-        self.positions.iter().position(|p| p.member == *member)
+        let loose = self.mutations.is(Mutation::IgnoreIncarnation);
+        let same =
+            |p: &Position| p.member == *member || (loose && p.member.bookie == member.bookie);
+        self.positions.iter().position(same)
     }
 
     /// Assigns the next id (call order = id order) and says to whom it is sent.
@@ -211,7 +214,8 @@ impl Writer {
             return;
         }
         position.link = Link::Live;
-        position.sent = staged_here;
+        position.sent =
+            if self.mutations.is(Mutation::SkipReplay) { self.lap } else { staged_here };
         // The stream before this one is over, and with it what was under way for a fragment that has ended.
         self.mark_debt(index, effects);
         // Nothing is durable that was not accepted, whatever a bookie says.
@@ -227,7 +231,8 @@ impl Writer {
     /// A position has everything up to `tail`. That is the proof that it takes data; where nothing is left to take there is
     /// nothing to prove. While others are being looked for, they are to come all the same: slow is not stuck.
     fn progress(&mut self, index: usize, tail: EntryId, effects: &mut Vec<Effect>) {
-        let settled = self.phase == Phase::Running && !self.searching;
+        let searching = self.searching && !self.mutations.is(Mutation::ForgiveSlow);
+        let settled = self.phase == Phase::Running && !searching;
         let position = &mut self.positions[index];
         let proven = tail > position.acked || tail >= self.lap;
         position.acked = position.acked.max(tail);
@@ -285,7 +290,8 @@ impl Writer {
     fn close(&mut self, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Running {
             self.phase = Phase::Closing;
-            effects.push(Effect::CommitClose(self.lac));
+            let at_lap = self.mutations.is(Mutation::CloseAtLap);
+            effects.push(Effect::CommitClose(if at_lap { self.lap } else { self.lac }));
         }
     }
 
@@ -327,7 +333,8 @@ impl Writer {
         if !self.is_frozen() {
             let mut acked: Vec<EntryId> = self.positions.iter().map(|p| p.acked).collect();
             acked.sort_unstable_by(|a, b| b.cmp(a));
-            let confirmed = acked[usize::from(self.qa) - 1];
+            let less = usize::from(self.mutations.is(Mutation::AckWithOneLess));
+            let confirmed = acked[usize::from(self.qa) - 1 - less];
             if confirmed > self.lac {
                 debug_assert!(confirmed <= self.lap, "nobody acknowledges what was not assigned");
                 self.lac = confirmed;

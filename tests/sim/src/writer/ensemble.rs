@@ -118,7 +118,8 @@ impl Writer {
         }
         let update = Update::Ensemble(Fragment { first_entry: first, ensemble });
         let op = context.dice.next_u128();
-        let (commit, next) = Commit::new(&self.meta, self.version, update, op);
+        let mutations = context.settings.client_mutations;
+        let (commit, next) = Commit::new(&self.meta, self.version, update, op, mutations);
         self.change = Some(commit);
         self.go_on(next, context);
     }

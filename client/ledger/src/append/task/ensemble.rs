@@ -148,7 +148,8 @@ impl Task {
     }
 
     fn commit(&self, update: Update) -> (Commit, Next) {
-        Commit::new(&self.meta, self.version, update, self.setup.random.next_u128())
+        let (op, mutations) = (self.setup.random.next_u128(), self.setup.mutations);
+        Commit::new(&self.meta, self.version, update, op, mutations)
     }
 
     /// 2.5 steps 4 and 5. Nothing runs between what the metadata says and what the core knows (W8).

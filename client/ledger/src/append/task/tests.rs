@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::append::AppendRefused;
 use crate::connection::BookieConnection;
+use crate::core::mutation::Mutation;
 
 /// How long a bookie takes for an answer.
 const ANSWER: Duration = Duration::from_millis(5);
@@ -223,12 +224,26 @@ struct Rig {
 impl Rig {
     /// A ledger on bookies 1 to 3; `live` bookies are registered.
     async fn start(live: u64) -> Self {
+        Self::without(live, Mutations::default()).await
+    }
+
+    /// The same, without a rule.
+    async fn without(live: u64, mutations: Mutations) -> Self {
         let config = Config::default();
         let outstanding = Arc::new(Semaphore::new(config.total_outstanding_bytes));
-        Self::start_with(live, config, outstanding).await
+        Self::start_without(live, config, outstanding, mutations).await
     }
 
     async fn start_with(live: u64, config: Config, outstanding: Arc<Semaphore>) -> Self {
+        Self::start_without(live, config, outstanding, Mutations::default()).await
+    }
+
+    async fn start_without(
+        live: u64,
+        config: Config,
+        outstanding: Arc<Semaphore>,
+        mutations: Mutations,
+    ) -> Self {
         let tasks = Tasks::new("test");
         let slow = || Arc::new(Slow { tail: Mutex::new(EntryId::NONE), ..Slow::default() });
         let bookies = Arc::new(Five {
@@ -251,6 +266,7 @@ impl Rig {
             quarantine: Arc::new(Quarantine::new(100, Duration::from_secs(60))),
             outstanding,
             config,
+            mutations,
         };
         Self { writer: start(&tasks, setup), _tasks: tasks, bookies, store }
     }
@@ -279,6 +295,15 @@ impl Rig {
             async { Arc::clone(&*meta.wait_for(|m| m.fragments.len() == count).await.unwrap()) };
         tokio::time::timeout(Duration::from_secs(60), changed).await.expect("the ensemble changes")
     }
+}
+
+/// A scenario in paused time: it must pass, and fail without the rule.
+fn holds_only_with(rule: Mutation, scenario: impl AsyncFn(Mutations)) {
+    geminga_runtime::holds_only_with(rule, |mutations| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(scenario(mutations));
+    });
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -446,27 +471,29 @@ async fn a_writer_that_finds_itself_deposed_ends() {
 }
 
 /// 2.5 step 0: an outage of the metadata store stops no ledger that has Qa; what is missing is replaced afterwards.
-#[tokio::test(start_paused = true)]
-async fn scenario_42_without_metadata_the_ledger_goes_on_with_qa() {
-    let mut rig = Rig::start(4).await;
-    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
-    for outage in [&rig.store.hangs, &rig.store.refuses] {
-        outage.store(true, Ordering::Relaxed);
-    }
-    *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
-    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
-    assert!(rig.becomes(Health::Degraded, 5 * SECOND).await);
-    for _ in 0..10 {
+#[test]
+fn scenario_42_without_metadata_the_ledger_goes_on_with_qa() {
+    holds_only_with(Mutation::WaitForSpare, async |mutations| {
+        let mut rig = Rig::without(4, mutations).await;
         assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
-        tokio::time::sleep(60 * SECOND).await;
-    }
-    // Back, but it refuses to write: nothing is frozen for it.
-    rig.store.hangs.store(false, Ordering::Relaxed);
-    tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
-    rig.store.refuses.store(false, Ordering::Relaxed);
-    assert_eq!(rig.fragments(2).await.fragments[1].ensemble, [member(1), member(2), member(4)]);
-    assert!(rig.becomes(Health::Healthy, SECOND).await);
+        for outage in [&rig.store.hangs, &rig.store.refuses] {
+            outage.store(true, Ordering::Relaxed);
+        }
+        *rig.bookies.get(3).refuses.lock() = Some(Code::ReadOnly);
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+        assert!(rig.becomes(Health::Degraded, 5 * SECOND).await);
+        for _ in 0..10 {
+            assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+            tokio::time::sleep(60 * SECOND).await;
+        }
+        // Back, but it refuses to write: nothing is frozen for it.
+        rig.store.hangs.store(false, Ordering::Relaxed);
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+        rig.store.refuses.store(false, Ordering::Relaxed);
+        assert_eq!(rig.fragments(2).await.fragments[1].ensemble, [member(1), member(2), member(4)]);
+        assert!(rig.becomes(Health::Healthy, SECOND).await);
+    });
 }
 
 /// The owner is asked to roll when a member that was left out has registered anew.
@@ -529,19 +556,22 @@ async fn an_ensemble_that_changes_too_often_is_rolled() {
 }
 
 /// 2.6, scenario 60: what all ledgers hold together is bounded.
-#[tokio::test(start_paused = true)]
-async fn scenario_60_what_all_ledgers_hold_together_is_bounded() {
-    let outstanding = Arc::new(Semaphore::new(512));
-    let mut one = Rig::start_with(3, Config::default(), Arc::clone(&outstanding)).await;
-    let mut other = Rig::start_with(3, Config::default(), outstanding).await;
-    one.bookies.stick(true);
-    let (_, first) = submit(&mut one.writer);
-    let (_, second) = submit(&mut one.writer);
-    let refused = other.writer.append(attributes(), &Bytes::from_static(b"x").into());
-    assert_eq!(refused.err(), Some(AppendRefused::Full));
-    assert!(tokio::time::timeout(SECOND, other.writer.ready(1)).await.is_err());
-    one.bookies.stick(false);
-    assert_eq!((first.await, second.await), (Outcome::Acked, Outcome::Acked));
-    assert_eq!(tokio::time::timeout(SECOND, other.writer.ready(1)).await, Ok(Ok(())));
-    assert_eq!(append(&mut other.writer).await, Outcome::Acked);
+#[test]
+fn scenario_60_what_all_ledgers_hold_together_is_bounded() {
+    holds_only_with(Mutation::IgnoreBudgets, async |mutations| {
+        let outstanding = Arc::new(Semaphore::new(512));
+        let rig = |bytes| Rig::start_without(3, Config::default(), bytes, mutations);
+        let mut one = rig(Arc::clone(&outstanding)).await;
+        let mut other = rig(outstanding).await;
+        one.bookies.stick(true);
+        let (_, first) = submit(&mut one.writer);
+        let (_, second) = submit(&mut one.writer);
+        let refused = other.writer.append(attributes(), &Bytes::from_static(b"x").into());
+        assert_eq!(refused.err(), Some(AppendRefused::Full));
+        assert!(tokio::time::timeout(SECOND, other.writer.ready(1)).await.is_err());
+        one.bookies.stick(false);
+        assert_eq!((first.await, second.await), (Outcome::Acked, Outcome::Acked));
+        assert_eq!(tokio::time::timeout(SECOND, other.writer.ready(1)).await, Ok(Ok(())));
+        assert_eq!(append(&mut other.writer).await, Outcome::Acked);
+    });
 }

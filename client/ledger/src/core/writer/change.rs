@@ -89,7 +89,9 @@ impl Writer {
             return false;
         }
         let first = self.lac.next();
-        if first != self.first && self.fragments >= caps::MAX_FRAGMENTS {
+        let full = self.fragments >= caps::MAX_FRAGMENTS
+            && !self.mutations.is(Mutation::IgnoreFragmentLimit);
+        if first != self.first && full {
             self.ask_to_roll(effects);
             return false;
         }
@@ -102,7 +104,8 @@ impl Writer {
     /// Step 0: those that nobody replaces are left out while Qa others are healthy; otherwise their buffer is kept and they
     /// may resume.
     pub(super) fn do_without(&mut self, effects: &mut Vec<Effect>) {
-        let enough = quorum::acknowledged(self.qa, self.healthy());
+        let enough = quorum::acknowledged(self.qa, self.healthy())
+            && !self.mutations.is(Mutation::WaitForSpare);
         for index in 0..self.positions.len() {
             if enough && self.positions[index].failed {
                 self.leave_out(index, effects);
@@ -166,6 +169,9 @@ impl Writer {
     fn mark_behind(&mut self, change: &Change, ended: bool, effects: &mut Vec<Effect>) {
         let lac = change.first.prev();
         let mut behind = Vec::new();
+        if self.mutations.is(Mutation::ForgetDebt) {
+            return;
+        }
         for (index, position) in self.positions.iter_mut().enumerate() {
             let lacks = position.owes || (ended && position.acked < lac);
             if lacks && (change.replaces(index) || position.link != Link::Live) {
@@ -195,6 +201,9 @@ impl Writer {
         if self.change.as_ref().is_some_and(|change| change.replaces(index)) {
             self.positions[index].link = Link::Connecting;
             return;
+        }
+        if self.mutations.is(Mutation::IgnoreVerdicts) {
+            return self.disconnected(member, effects);
         }
         self.die(effects);
     }

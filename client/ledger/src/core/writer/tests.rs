@@ -1,7 +1,10 @@
+use geminga_metastore::Version;
 use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState};
 use geminga_proto::ids::{Incarnation, LedgerId, SealEpoch};
+use geminga_runtime::holds_only_with;
 
 use super::*;
+use crate::core::commit::{CasResult, Commit, Next, Update};
 
 pub(super) fn member(number: u64) -> Member {
     Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
@@ -33,7 +36,12 @@ pub(super) fn open(qa: u8, members: &[u64]) -> LedgerMeta {
 
 /// A writer of three members, two acks, all connected.
 pub(super) fn connected() -> Writer {
-    let (mut writer, effects) = Writer::new(&open(2, &[1, 2, 3]), Mutations::default());
+    connected_with(Mutations::default())
+}
+
+/// The same, without a rule.
+pub(super) fn connected_with(mutations: Mutations) -> Writer {
+    let (mut writer, effects) = Writer::new(&open(2, &[1, 2, 3]), mutations);
     assert_eq!(effects, [Effect::Hello(0), Effect::Hello(1), Effect::Hello(2)]);
     for number in 1..=3 {
         opened(&mut writer, number, -1);
@@ -76,30 +84,34 @@ fn ids_follow_call_order_and_go_to_everyone() {
 /// Acks are cumulative (W1), and completion is in id order (W3).
 #[test]
 fn scenario_06_an_entry_completes_with_qa_acks_and_everything_before_it() {
-    let mut writer = connected();
-    append(&mut writer, 3);
-    assert_eq!(commits(&ack(&mut writer, 1, 2)), Vec::<i64>::new());
-    assert_eq!(commits(&ack(&mut writer, 3, 0)), [0]);
-    assert_eq!(commits(&ack(&mut writer, 2, 2)), [2]);
-    assert_eq!(writer.lac(), EntryId(2));
+    holds_only_with(Mutation::AckWithOneLess, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 3);
+        assert_eq!(commits(&ack(&mut writer, 1, 2)), Vec::<i64>::new());
+        assert_eq!(commits(&ack(&mut writer, 3, 0)), [0]);
+        assert_eq!(commits(&ack(&mut writer, 2, 2)), [2]);
+        assert_eq!(writer.lac(), EntryId(2));
+    });
 }
 
 /// W4: an ack of another life of the same bookie is not counted.
 #[test]
 fn scenario_28_a_former_life_has_no_vote() {
-    let mut writer = connected();
-    append(&mut writer, 1);
-    ack(&mut writer, 1, 0);
-    let stranger = Member { incarnation: Incarnation(99), ..member(2) };
-    let effects = writer.step(Event::Acked { member: stranger, durable_tail: EntryId(0) });
-    assert_eq!(effects, []);
-    assert_eq!(writer.lac(), EntryId::NONE);
-    // And empty nodes at the same address answer that they are not who was meant: no ack, whatever they store.
-    use geminga_proto::bookie::{Code, WriteReply};
-    let mut reply = WriteReply::refusal(Code::WrongIncarnation, "");
-    reply.durable_tail = EntryId(0);
-    let event = Event::from_add(member(2), &reply);
-    assert_eq!(event, Event::Disconnected { member: member(2) });
+    holds_only_with(Mutation::IgnoreIncarnation, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 1);
+        ack(&mut writer, 1, 0);
+        let stranger = Member { incarnation: Incarnation(99), ..member(2) };
+        let effects = writer.step(Event::Acked { member: stranger, durable_tail: EntryId(0) });
+        assert_eq!(effects, []);
+        assert_eq!(writer.lac(), EntryId::NONE);
+        // And empty nodes at the same address answer that they are not who was meant: no ack, whatever they store.
+        use geminga_proto::bookie::{Code, WriteReply};
+        let mut reply = WriteReply::refusal(Code::WrongIncarnation, "");
+        reply.durable_tail = EntryId(0);
+        let event = Event::from_add(member(2), &reply);
+        assert_eq!(event, Event::Disconnected { member: member(2) });
+    });
 }
 
 #[test]
@@ -127,13 +139,15 @@ fn an_impossible_tail_is_a_failure() {
 
 #[test]
 fn scenario_16_a_verdict_ends_the_role_and_leaves_outcomes_unknown() {
-    let mut writer = connected();
-    append(&mut writer, 1);
-    ack(&mut writer, 3, 0);
-    let verdict = Event::Verdict { member: member(1) };
-    assert_eq!(writer.step(verdict), [Effect::Fail(Outcome::Unknown)]);
-    assert_eq!(commits(&ack(&mut writer, 2, 0)), Vec::<i64>::new());
-    assert_eq!(writer.append(), Err(NotRunning));
+    holds_only_with(Mutation::IgnoreVerdicts, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 1);
+        ack(&mut writer, 3, 0);
+        let verdict = Event::Verdict { member: member(1) };
+        assert_eq!(writer.step(verdict), [Effect::Fail(Outcome::Unknown)]);
+        assert_eq!(commits(&ack(&mut writer, 2, 0)), Vec::<i64>::new());
+        assert_eq!(writer.append(), Err(NotRunning));
+    });
 }
 
 /// I3: once the end is being committed nothing completes; afterwards the rest is certain (2.9).
@@ -150,13 +164,26 @@ fn a_close_freezes_the_lac() {
     assert_eq!(writer.phase(), Phase::Closed);
 }
 
+/// The recoverer marked the ledger first: the close never takes place, and the writer ends with everything unknown. That the
+/// writer may be first is `recovery`'s to adopt.
 #[test]
 fn scenario_25_a_lost_close_leaves_outcomes_unknown() {
-    let mut writer = connected();
-    append(&mut writer, 1);
-    writer.step(Event::Close);
-    assert_eq!(writer.step(Event::Deposed), [Effect::Fail(Outcome::Unknown)]);
-    assert_eq!(writer.phase(), Phase::Dead);
+    holds_only_with(Mutation::WriteWhenNotOpen, |mutations| {
+        let meta = open(2, &[1, 2, 3]);
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 1);
+        let [Effect::CommitClose(last)] = writer.step(Event::Close)[..] else { panic!("no close") };
+        let close = Update::Close { last, length: 0, entries_crc: 0 };
+        let (mut commit, _) = Commit::new(&meta, Version(1), close, 9, mutations);
+        assert_eq!(commit.cas_done(CasResult::Lost), Next::Read);
+        let mut marked = meta;
+        (marked.state, marked.seal_epoch) = (LedgerState::InRecovery, SealEpoch(1));
+        assert_eq!(commit.read(Some((marked, Version(2)))), Next::Lost);
+        assert_eq!(writer.step(Event::Deposed), [Effect::Fail(Outcome::Unknown)]);
+        assert_eq!(writer.phase(), Phase::Dead);
+        assert_eq!(commits(&ack(&mut writer, 1, 0)), Vec::<i64>::new());
+        assert_eq!(commits(&ack(&mut writer, 2, 0)), Vec::<i64>::new());
+    });
 }
 
 /// The ledger was deleted under a writer that is stale, or sealed: no answer that it gets is an ack.

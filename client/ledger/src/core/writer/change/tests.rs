@@ -1,7 +1,8 @@
 use geminga_proto::bookie::{Code, WriteReply};
 use geminga_proto::ids::Incarnation;
+use geminga_runtime::holds_only_with;
 
-use super::super::tests::{ack, append, commits, connected, member, open, opened};
+use super::super::tests::{ack, append, commits, connected, connected_with, member, open, opened};
 use super::super::{Event, Outcome};
 use super::*;
 use crate::core::mutation::Mutations;
@@ -32,7 +33,11 @@ fn marks(effects: &[Effect]) -> Vec<Member> {
 
 /// Three entries, the first two of them acknowledged by 1 and 2; 3 has none and is gone. 4 is about to take its place.
 fn changing() -> Writer {
-    let mut writer = connected();
+    changing_with(Mutations::default())
+}
+
+fn changing_with(mutations: Mutations) -> Writer {
+    let mut writer = connected_with(mutations);
     append(&mut writer, 3);
     ack(&mut writer, 1, 1);
     assert_eq!(commits(&ack(&mut writer, 2, 1)), [1]);
@@ -46,110 +51,126 @@ fn changing() -> Writer {
 /// The two that are left go on until the change is sent; the new one gets what is pending; the old fragment is marked.
 #[test]
 fn scenario_01_a_dead_member_is_replaced_and_its_fragment_marked() {
-    let mut writer = connected();
-    append(&mut writer, 2);
-    writer.step(Event::Disconnected { member: member(3) });
-    give_up(&mut writer, 3);
-    ack(&mut writer, 1, 0);
-    assert_eq!(commits(&ack(&mut writer, 2, 0)), [0], "goes on while others are looked for");
-    assert_eq!(found(&mut writer, &[(3, 4)]), [change(1, &[1, 2, 4])]);
-    let effects = writer.step(Event::Changed);
-    assert_eq!(marks(&effects), [member(3)]);
-    assert!(effects.contains(&Effect::Hello(2)), "{effects:?}");
-    assert_eq!(writer.fragment_first(), EntryId(1));
-    assert_eq!(opened(&mut writer, 4, 0), [send(2, 1, 1)]);
-    ack(&mut writer, 4, 1);
-    assert_eq!(commits(&ack(&mut writer, 1, 1)), [1]);
+    holds_only_with(Mutation::ForgetDebt, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 2);
+        writer.step(Event::Disconnected { member: member(3) });
+        give_up(&mut writer, 3);
+        ack(&mut writer, 1, 0);
+        assert_eq!(commits(&ack(&mut writer, 2, 0)), [0], "goes on while others are looked for");
+        assert_eq!(found(&mut writer, &[(3, 4)]), [change(1, &[1, 2, 4])]);
+        let effects = writer.step(Event::Changed);
+        assert_eq!(marks(&effects), [member(3)]);
+        assert!(effects.contains(&Effect::Hello(2)), "{effects:?}");
+        assert_eq!(writer.fragment_first(), EntryId(1));
+        assert_eq!(opened(&mut writer, 4, 0), [send(2, 1, 1)]);
+        ack(&mut writer, 4, 1);
+        assert_eq!(commits(&ack(&mut writer, 1, 1)), [1]);
+    });
 }
 
 #[test]
 fn scenario_02_two_dead_members_are_replaced_in_one_change() {
-    let mut writer = connected();
-    append(&mut writer, 3);
-    ack(&mut writer, 1, 2);
-    assert_eq!(commits(&ack(&mut writer, 2, 0)), [0]);
-    for dead in [2, 3] {
-        writer.step(Event::Disconnected { member: member(dead) });
-        assert_eq!(give_up(&mut writer, dead), [Effect::Search]);
-    }
-    assert_eq!(found(&mut writer, &[(2, 4), (3, 5)]), [change(1, &[1, 4, 5])]);
-    let effects = writer.step(Event::Changed);
-    assert_eq!(marks(&effects), [member(3)], "2 has what was acknowledged");
-    assert_eq!(opened(&mut writer, 4, 0), [send(1, 1, 2)]);
-    assert_eq!(opened(&mut writer, 5, 0), [send(2, 1, 2)]);
-    assert_eq!(commits(&ack(&mut writer, 5, 1)), [1], "in order, from LAC + 1 on");
-    assert_eq!(commits(&ack(&mut writer, 4, 2)), [2]);
+    holds_only_with(Mutation::SkipReplay, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 3);
+        ack(&mut writer, 1, 2);
+        assert_eq!(commits(&ack(&mut writer, 2, 0)), [0]);
+        for dead in [2, 3] {
+            writer.step(Event::Disconnected { member: member(dead) });
+            assert_eq!(give_up(&mut writer, dead), [Effect::Search]);
+        }
+        assert_eq!(found(&mut writer, &[(2, 4), (3, 5)]), [change(1, &[1, 4, 5])]);
+        let effects = writer.step(Event::Changed);
+        assert_eq!(marks(&effects), [member(3)], "2 has what was acknowledged");
+        assert_eq!(opened(&mut writer, 4, 0), [send(1, 1, 2)]);
+        assert_eq!(opened(&mut writer, 5, 0), [send(2, 1, 2)]);
+        assert_eq!(commits(&ack(&mut writer, 5, 1)), [1], "in order, from LAC + 1 on");
+        assert_eq!(commits(&ack(&mut writer, 4, 2)), [2]);
+    });
 }
 
 /// By metadata alone; what is pending certainly was not written then.
 #[test]
 fn scenario_03_a_ledger_whose_members_all_died_is_closed_at_its_lac() {
-    let mut writer = connected();
-    append(&mut writer, 2);
-    ack(&mut writer, 1, 0);
-    ack(&mut writer, 2, 0);
-    for dead in 1..=3 {
-        writer.step(Event::Disconnected { member: member(dead) });
-    }
-    assert_eq!(give_up(&mut writer, 1), [Effect::QuorumLost]);
-    assert!(writer.is_quorum_lost());
-    assert_eq!(writer.step(Event::Close), [Effect::CommitClose(EntryId(0))]);
-    let effects = writer.step(Event::CloseCommitted);
-    assert_eq!(effects[0], Effect::Fail(Outcome::NotWritten));
-    assert_eq!(marks(&effects), [member(3)]);
+    holds_only_with(Mutation::CloseAtLap, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 2);
+        ack(&mut writer, 1, 0);
+        ack(&mut writer, 2, 0);
+        for dead in 1..=3 {
+            writer.step(Event::Disconnected { member: member(dead) });
+        }
+        assert_eq!(give_up(&mut writer, 1), [Effect::QuorumLost]);
+        assert!(writer.is_quorum_lost());
+        assert_eq!(writer.step(Event::Close), [Effect::CommitClose(EntryId(0))]);
+        let effects = writer.step(Event::CloseCommitted);
+        assert_eq!(effects[0], Effect::Fail(Outcome::NotWritten));
+        assert_eq!(marks(&effects), [member(3)]);
+    });
 }
 
 #[test]
 fn scenario_04_without_a_spare_two_of_three_go_on() {
-    for search in [Search::Found(Vec::new()), Search::Unanswered] {
-        let mut writer = connected();
-        append(&mut writer, 1);
-        writer.step(Event::Disconnected { member: member(3) });
-        give_up(&mut writer, 3);
-        let effects = writer.step(Event::Searched(search));
-        assert_eq!(effects, [Effect::LeftOut(2)]);
-        ack(&mut writer, 1, 0);
-        let effects = ack(&mut writer, 2, 0);
-        assert_eq!(effects, [Effect::Commit(EntryId(0)), Effect::Release(EntryId(0))]);
-        let (_, effects) = writer.append().unwrap();
-        assert_eq!(effects, [send(0, 1, 1), send(1, 1, 1)], "nothing is sent to the absent one");
-        // A bookie that comes later takes the place.
-        assert_eq!(writer.step(Event::SearchAgain), [Effect::Search]);
-        assert_eq!(found(&mut writer, &[(3, 4)]), [change(1, &[1, 2, 4])]);
-        assert_eq!(marks(&writer.step(Event::Changed)), [member(3)]);
-    }
+    holds_only_with(Mutation::WaitForSpare, |mutations| {
+        for search in [Search::Found(Vec::new()), Search::Unanswered] {
+            let mut writer = connected_with(mutations);
+            append(&mut writer, 1);
+            writer.step(Event::Disconnected { member: member(3) });
+            give_up(&mut writer, 3);
+            let effects = writer.step(Event::Searched(search));
+            assert_eq!(effects, [Effect::LeftOut(2)]);
+            ack(&mut writer, 1, 0);
+            let effects = ack(&mut writer, 2, 0);
+            assert_eq!(effects, [Effect::Commit(EntryId(0)), Effect::Release(EntryId(0))]);
+            let (_, effects) = writer.append().unwrap();
+            assert_eq!(
+                effects,
+                [send(0, 1, 1), send(1, 1, 1)],
+                "nothing is sent to the absent one"
+            );
+            // A bookie that comes later takes the place.
+            assert_eq!(writer.step(Event::SearchAgain), [Effect::Search]);
+            assert_eq!(found(&mut writer, &[(3, 4)]), [change(1, &[1, 2, 4])]);
+            assert_eq!(marks(&writer.step(Event::Changed)), [member(3)]);
+        }
+    });
 }
 
 /// Never below Qa: the buffer is kept and the stream resumes by `Hello`; the owner hears of it.
 #[test]
 fn scenario_05_without_a_spare_the_last_qa_are_waited_for() {
-    let mut writer = connected();
-    append(&mut writer, 2);
-    ack(&mut writer, 1, 1);
-    ack(&mut writer, 2, 0);
-    for dead in [3, 2] {
-        writer.step(Event::Disconnected { member: member(dead) });
-        give_up(&mut writer, dead);
-    }
-    assert_eq!(found(&mut writer, &[]), [Effect::QuorumLost]);
-    assert_eq!(writer.positions()[1].link, Link::Connecting);
-    assert_eq!(opened(&mut writer, 2, 0)[0], send(1, 1, 1));
-    assert!(writer.is_quorum_lost(), "a hello is no proof");
-    assert_eq!(commits(&ack(&mut writer, 2, 1)), [1]);
-    assert!(!writer.is_quorum_lost());
+    holds_only_with(Mutation::AckWithOneLess, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 2);
+        ack(&mut writer, 1, 1);
+        ack(&mut writer, 2, 0);
+        for dead in [3, 2] {
+            writer.step(Event::Disconnected { member: member(dead) });
+            give_up(&mut writer, dead);
+        }
+        assert_eq!(found(&mut writer, &[]), [Effect::QuorumLost]);
+        assert_eq!(writer.positions()[1].link, Link::Connecting);
+        assert_eq!(opened(&mut writer, 2, 0)[0], send(1, 1, 1));
+        assert!(writer.is_quorum_lost(), "a hello is no proof");
+        assert_eq!(commits(&ack(&mut writer, 2, 1)), [1]);
+        assert!(!writer.is_quorum_lost());
+    });
 }
 
 /// W6, W4: nothing completes until the change is known, and what the old member says counts nothing afterwards. BookKeeper #4651.
 #[test]
 fn scenario_07_acks_of_the_old_member_during_the_change() {
-    let mut writer = changing();
-    let effects = ack(&mut writer, 1, 2);
-    assert_eq!(effects, [], "frozen, although 1 and 3 have it");
-    assert_eq!(commits(&ack(&mut writer, 3, 2)), Vec::<i64>::new());
-    let effects = writer.step(Event::Changed);
-    assert_eq!(commits(&effects), Vec::<i64>::new(), "one copy in the new ensemble");
-    assert_eq!(ack(&mut writer, 3, 2), [], "no longer at its position");
-    assert_eq!(commits(&ack(&mut writer, 2, 2)), [2]);
+    holds_only_with(Mutation::CompleteWhileChanging, |mutations| {
+        let mut writer = changing_with(mutations);
+        let effects = ack(&mut writer, 1, 2);
+        assert_eq!(effects, [], "frozen, although 1 and 3 have it");
+        assert_eq!(commits(&ack(&mut writer, 3, 2)), Vec::<i64>::new());
+        let effects = writer.step(Event::Changed);
+        assert_eq!(commits(&effects), Vec::<i64>::new(), "one copy in the new ensemble");
+        assert_eq!(ack(&mut writer, 3, 2), [], "no longer at its position");
+        assert_eq!(commits(&ack(&mut writer, 2, 2)), [2]);
+    });
 }
 
 /// W7: until the change is known to be made the newcomer gets nothing.
@@ -194,18 +215,21 @@ fn scenario_11_a_replacement_that_fails_during_replay_is_replaced_in_place() {
 /// the metadata names the member.
 #[test]
 fn scenario_12_a_member_that_returns_with_a_late_ack() {
-    let mut writer = changing();
-    writer.step(Event::Changed);
-    append(&mut writer, 1);
-    give_up(&mut writer, 4);
-    assert_eq!(found(&mut writer, &[(4, 3)]), [change(2, &[1, 2, 3])]);
-    assert_eq!(ack(&mut writer, 3, 2), [], "not a member yet");
-    writer.step(Event::Changed);
-    assert_eq!(commits(&ack(&mut writer, 3, 2)), Vec::<i64>::new());
-    assert_eq!(commits(&ack(&mut writer, 1, 2)), [2], "on 1 and 3, both in the ensemble");
-    // Another life of it is somebody else.
-    let stranger = Member { incarnation: Incarnation(99), ..member(3) };
-    assert_eq!(writer.step(Event::Acked { member: stranger, durable_tail: EntryId(3) }), []);
+    holds_only_with(Mutation::IgnoreIncarnation, |mutations| {
+        let mut writer = changing_with(mutations);
+        writer.step(Event::Changed);
+        append(&mut writer, 1);
+        give_up(&mut writer, 4);
+        assert_eq!(found(&mut writer, &[(4, 3)]), [change(2, &[1, 2, 3])]);
+        assert_eq!(ack(&mut writer, 3, 2), [], "not a member yet");
+        writer.step(Event::Changed);
+        assert_eq!(commits(&ack(&mut writer, 3, 2)), Vec::<i64>::new());
+        assert_eq!(commits(&ack(&mut writer, 1, 2)), [2], "on 1 and 3, both in the ensemble");
+        // Another life of it is somebody else.
+        assert_eq!(commits(&ack(&mut writer, 1, 3)), Vec::<i64>::new());
+        let stranger = Member { incarnation: Incarnation(99), ..member(3) };
+        assert_eq!(writer.step(Event::Acked { member: stranger, durable_tail: EntryId(3) }), []);
+    });
 }
 
 /// The same bookie, wiped, takes the place that its former life lost; no other bookie comes twice.
@@ -313,40 +337,44 @@ fn a_member_that_is_back_asks_for_a_roll() {
 
 #[test]
 fn scenario_64_a_ledger_with_all_its_fragments_is_rolled() {
-    let mut meta = open(2, &[1, 2, 3]);
-    let more = (1..64).map(|n| geminga_metastore::record::Fragment {
-        first_entry: EntryId(n),
-        ..meta.fragments[0].clone()
+    holds_only_with(Mutation::IgnoreFragmentLimit, |mutations| {
+        let mut meta = open(2, &[1, 2, 3]);
+        let more = (1..64).map(|n| geminga_metastore::record::Fragment {
+            first_entry: EntryId(n),
+            ..meta.fragments[0].clone()
+        });
+        let more: Vec<_> = more.collect();
+        meta.fragments.extend(more);
+        let (mut writer, _) = Writer::new(&meta, mutations);
+        for number in 1..=3 {
+            opened(&mut writer, number, 62);
+        }
+        append(&mut writer, 1);
+        ack(&mut writer, 1, 63);
+        ack(&mut writer, 2, 63);
+        give_up(&mut writer, 3);
+        let effects = found(&mut writer, &[(3, 4)]);
+        assert_eq!(effects[..2], [Effect::Roll, Effect::LeftOut(2)]);
+        // So is one whose ensemble changes again and again.
+        let mut writer = connected_with(mutations);
+        give_up(&mut writer, 3);
+        let effects = writer.step(Event::Searched(Search::TooMany));
+        assert_eq!(effects, [Effect::Roll, Effect::LeftOut(2)]);
     });
-    let more: Vec<_> = more.collect();
-    meta.fragments.extend(more);
-    let (mut writer, _) = Writer::new(&meta, Mutations::default());
-    for number in 1..=3 {
-        opened(&mut writer, number, 62);
-    }
-    append(&mut writer, 1);
-    ack(&mut writer, 1, 63);
-    ack(&mut writer, 2, 63);
-    give_up(&mut writer, 3);
-    let effects = found(&mut writer, &[(3, 4)]);
-    assert_eq!(effects[..2], [Effect::Roll, Effect::LeftOut(2)]);
-    // So is one whose ensemble changes again and again.
-    let mut writer = connected();
-    give_up(&mut writer, 3);
-    let effects = writer.step(Event::Searched(Search::TooMany));
-    assert_eq!(effects, [Effect::Roll, Effect::LeftOut(2)]);
 }
 
 /// Slow is not stuck: a member that was given up for being slow is replaced although it moves.
 #[test]
 fn scenario_59_a_slow_member_is_replaced_although_it_moves() {
-    let mut writer = connected();
-    append(&mut writer, 9);
-    ack(&mut writer, 1, 8);
-    ack(&mut writer, 2, 8);
-    give_up(&mut writer, 3);
-    ack(&mut writer, 3, 1);
-    assert_eq!(found(&mut writer, &[(3, 4)]), [change(9, &[1, 2, 4])]);
+    holds_only_with(Mutation::ForgiveSlow, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 9);
+        ack(&mut writer, 1, 8);
+        ack(&mut writer, 2, 8);
+        give_up(&mut writer, 3);
+        ack(&mut writer, 3, 1);
+        assert_eq!(found(&mut writer, &[(3, 4)]), [change(9, &[1, 2, 4])]);
+    });
 }
 
 /// A change that would leave fewer than Qa to acknowledge is not worth its wait: a roll is.

@@ -75,6 +75,11 @@ pub(crate) fn ledger_broken() {
     metrics::counter!("geminga_bookie_broken_ledger_requests_total").increment(1);
 }
 
+/// Entries that had rotted were stored again.
+pub(crate) fn restored() {
+    metrics::counter!("geminga_bookie_restored_extents_total").increment(1);
+}
+
 /// Whether a breaker keeps deleted ledgers (G2).
 pub(crate) fn gc_stopped(yes: bool) {
     metrics::gauge!("geminga_bookie_gc_stopped").set(if yes { 1.0 } else { 0.0 });

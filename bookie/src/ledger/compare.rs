@@ -23,6 +23,18 @@ pub(super) enum Compared {
     Equal,
     /// It is not, or nobody knows.
     Refused(WriteReply),
+    /// What is stored has rotted. What was sent passed its digest, and `(ledger, entry)` names one content: it can take the
+    /// place of it.
+    Rotten(Rotten),
+}
+
+/// Entries to be stored again.
+#[derive(Debug)]
+pub(super) struct Rotten {
+    pub(super) first: EntryId,
+    pub(super) sent: Vec<Bytes>,
+    /// The answer when they cannot be.
+    pub(super) refusal: WriteReply,
 }
 
 /// One comparison.
@@ -43,7 +55,7 @@ impl Compare {
         if let Err(failed) = self.log.wait_durable(self.lsn).await {
             return Compared::Refused(io_error(&failed));
         }
-        let Ok(_turn) = self.turns.acquire().await else {
+        let Ok(_turn) = Arc::clone(&self.turns).acquire_owned().await else {
             return Compared::Refused(WriteReply::refusal(Code::Busy, "the bookie is stopping"));
         };
         let mut next = self.first;
@@ -52,17 +64,29 @@ impl Compare {
             let last = EntryId(next.0 + last - 1);
             let stored = match self.log.read(self.ledger, next, last, CHUNK).await {
                 Ok(stored) => stored,
+                Err(error @ (ReadError::Absent | ReadError::Corrupt { .. })) => {
+                    let refusal = self.unreadable(next, &error);
+                    return self.rotten(refusal);
+                }
                 Err(error) => return Compared::Refused(self.unreadable(next, &error)),
             };
             for stored in &stored {
                 let Some((sent, rest)) = left.split_first() else { break };
                 if sent != stored {
-                    return Compared::Refused(self.differs(next, stored));
+                    let refusal = self.differs(next, stored);
+                    return match refusal.code {
+                        Code::Corrupt => self.rotten(refusal),
+                        _ => Compared::Refused(refusal),
+                    };
                 }
                 (left, next) = (rest, next.next());
             }
         }
         Compared::Equal
+    }
+
+    fn rotten(self, refusal: WriteReply) -> Compared {
+        Compared::Rotten(Rotten { first: self.first, sent: self.sent, refusal })
     }
 
     /// Two writers, an id used twice, or a stored copy that has rotted: a human must look.

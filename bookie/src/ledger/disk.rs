@@ -104,7 +104,7 @@ impl DiskLedgers {
             shards.push(Shard { jobs, deletions, table });
         }
         let tables = shards.iter().map(|shard: &Shard| shard.table.clone()).collect();
-        let upkeep = Upkeep::new(parts.log.clone(), tables, fullness.clone());
+        let upkeep = Upkeep::new(parts.cluster, parts.log.clone(), tables, fullness.clone());
         tasks.spawn("log upkeep", upkeep.run(tasks.clone()));
         let queries = Queries {
             cluster: parts.cluster,

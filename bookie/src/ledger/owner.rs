@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::admit::log_bytes;
 use super::check::Checker;
-use super::compare::{Compare, Compared};
+use super::compare::{Compare, Compared, Rotten};
 use super::fullness::{Fullness, Gauge};
 use super::reply::ReplyTo;
 use super::table::Table;
@@ -70,6 +70,16 @@ pub(super) struct Parts {
     pub(super) comparing: Arc<Semaphore>,
 }
 
+/// Entries that rotted here and were sent again.
+#[derive(Debug)]
+struct Restore {
+    to: ReplyTo,
+    ledger: LedgerId,
+    rotten: Rotten,
+    /// The reply when they are stored again.
+    equal: WriteReply,
+}
+
 /// A ledger to be deleted: metadata says so.
 #[derive(Debug)]
 pub(super) struct Deletion {
@@ -85,7 +95,7 @@ pub(super) struct Owner {
     durable: watch::Receiver<Durable>,
     unanswered: VecDeque<Unanswered>,
     checks: FuturesUnordered<BoxFuture<'static, Checked>>,
-    compares: FuturesUnordered<BoxFuture<'static, ()>>,
+    compares: FuturesUnordered<BoxFuture<'static, Option<Restore>>>,
     /// Requests behind a check, by ledger; a ledger is in here for as long as its check runs.
     behind: HashMap<LedgerId, VecDeque<Job>>,
     failed: Option<LogFailed>,
@@ -123,7 +133,11 @@ impl Owner {
                 Some((to, request, finding)) = self.checks.next() => {
                     self.on_checked(to, request, finding).await;
                 }
-                Some(()) = self.compares.next() => {}
+                Some(compared) = self.compares.next() => {
+                    if let Some(restore) = compared {
+                        self.restore(restore).await;
+                    }
+                }
                 count = self.jobs.recv_many(&mut batch, BATCH), if open => {
                     open = count > 0;
                     for job in batch.drain(..) {
@@ -198,6 +212,43 @@ impl Owner {
         }
         if done.send(result).is_err() {
             tracing::debug!(%ledger, "whoever deletes a ledger is gone");
+        }
+    }
+
+    /// Stores entries again that rotted (D3: it is the same content). The ledger's state does not change: they were held all
+    /// the time.
+    async fn restore(&mut self, Restore { to, ledger, rotten, equal }: Restore) {
+        let Rotten { first, sent, refusal } = rotten;
+        if self.failed.is_some() || self.fullness() == Fullness::Hard {
+            return to.send(refusal);
+        }
+        let mut room = match self.reserve(log_bytes(&sent)).await {
+            Ok(room) => room,
+            Err(failed) => return to.send(io_error(&failed)),
+        };
+        let last = EntryId(first.0 + sent.len() as i64 - 1);
+        let mut record =
+            Record::Entries { fragment_first: first, first, entries: sent, lac: EntryId::NONE };
+        let parts = &self.parts;
+        let stored = parts.table.lock().step(ledger, |slot| {
+            let held = slot.state.held().tail(first) >= last;
+            if slot.broken || slot.state.is_deleted() || !held {
+                return Ok(None);
+            }
+            slot.lsn = append(&parts.log, ledger, &mut record, room.as_mut())?;
+            Ok(Some(slot.lsn))
+        });
+        match stored {
+            Ok(Some(lsn)) => {
+                tracing::info!(%ledger, first = first.0, last = last.0, "entries that had rotted were restored");
+                metrics::restored();
+                self.reply_when_durable(lsn, to, equal);
+            }
+            Ok(None) => to.send(refusal),
+            Err(failed) => {
+                to.send(io_error(&failed));
+                self.fail(failed);
+            }
         }
     }
 
@@ -346,10 +397,12 @@ impl Owner {
             sent,
         };
         let done = async move {
-            to.send(match compare.run().await {
-                Compared::Equal => equal,
-                Compared::Refused(reply) => reply,
-            });
+            match compare.run().await {
+                Compared::Equal => to.send(equal),
+                Compared::Refused(reply) => to.send(reply),
+                Compared::Rotten(rotten) => return Some(Restore { to, ledger, rotten, equal }),
+            }
+            None
         };
         self.compares.push(done.boxed());
     }

@@ -1,9 +1,11 @@
 //! Keeps a disk's log in order: writes footers as segments fill up, a snapshot of the disk's ledgers every minute
-//! or GiB (protocol 5.5), gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), at
-//! a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
+//! or GiB (protocol 5.5), gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), and looks for rot (6.3), at a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use geminga_proto::entry;
+use geminga_proto::ids::ClusterUuid;
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -28,19 +30,22 @@ const HURRY: usize = 4;
 /// The keeper of one disk's log.
 #[derive(Debug)]
 pub(super) struct Upkeep {
+    cluster: ClusterUuid,
     log: Log,
     /// Of all shards.
     tables: Vec<Table>,
     fullness: Gauge,
     /// When the last snapshot was written, and what had been appended then.
     last: (Instant, u64),
+    /// When the next segment may be scrubbed.
+    scrub_at: Instant,
 }
 
 impl Upkeep {
     /// A keeper that has not begun.
-    pub(super) fn new(log: Log, tables: Vec<Table>, fullness: Gauge) -> Self {
+    pub(super) fn new(cluster: ClusterUuid, log: Log, tables: Vec<Table>, fullness: Gauge) -> Self {
         let last = (Instant::now(), log.durable_bytes());
-        Self { log, tables, fullness, last }
+        Self { cluster, log, tables, fullness, last, scrub_at: Instant::now() }
     }
 
     /// Runs until `tasks` stops.
@@ -69,6 +74,7 @@ impl Upkeep {
         let hurry = self.log.is_scarce() || self.fullness.get() >= Fullness::Warn;
         let times = if hurry { HURRY } else { 1 };
         self.log.relocate(RELOCATE_BYTES * times).await?;
+        self.scrub().await?;
         let waiting = self.log.reclaim().await?.waiting;
         let (at, bytes) = self.last;
         let (age, appended) = (at.elapsed(), self.log.durable_bytes() - bytes);
@@ -79,6 +85,22 @@ impl Upkeep {
             self.log.snapshot(|| image(&self.tables)).await?;
             self.log.reclaim().await?;
         }
+        Ok(())
+    }
+
+    /// Looks for rot: a segment whenever so much time has passed that its bytes are within the pace.
+    async fn scrub(&mut self) -> Result<(), UpkeepError> {
+        let pace = self.log.scrub_bytes();
+        if pace == 0 || Instant::now() < self.scrub_at {
+            return Ok(());
+        }
+        let cluster = self.cluster;
+        let sound = move |ledger, id, entry: &Bytes| {
+            entry::decode_expecting(cluster, ledger, id, entry).is_ok()
+        };
+        let scrubbed = self.log.scrub(sound).await?;
+        self.scrub_at =
+            Instant::now() + Duration::from_secs_f64(scrubbed.bytes as f64 / pace as f64);
         Ok(())
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Catalogue {
     pending: VecDeque<Footer>,
     /// Segments that are not needed any more, with the number of the last listing that named them.
     retired: BTreeMap<u64, u64>,
+    /// The segment that was scrubbed last.
+    scrubbed: u64,
     /// How many listings were made, over all openings: a snapshot has the number of its listing.
     listings: u64,
     /// Listings of the snapshots that are kept.
@@ -107,6 +109,15 @@ impl Catalogue {
     /// Bytes of frames that became durable since the log was opened.
     pub(super) fn durable_bytes(&self) -> u64 {
         self.durable_bytes
+    }
+
+    /// The full segment behind the one that was scrubbed last, or the first again.
+    pub(super) fn next_to_scrub(&mut self) -> Option<(u64, Full)> {
+        let behind = self.full.range(self.scrubbed + 1..).next();
+        let (seq, full) =
+            behind.or_else(|| self.full.iter().next()).map(|(seq, full)| (*seq, *full))?;
+        self.scrubbed = seq;
+        Some((seq, full))
     }
 
     /// The segments that take no more frames, but for retired ones.

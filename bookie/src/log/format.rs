@@ -427,7 +427,7 @@ impl EntriesHead {
     }
 
     /// Entries of the whole record.
-    fn split(&self, record: &Bytes) -> Result<Vec<Bytes>, Malformed> {
+    pub(super) fn split(&self, record: &Bytes) -> Result<Vec<Bytes>, Malformed> {
         let mut rest = record.slice(entries_head_bytes(self.lengths.len())..);
         let total: u64 = self.lengths.iter().map(|length| u64::from(*length)).sum();
         if total != rest.len() as u64 {

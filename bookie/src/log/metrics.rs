@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::scrub::Scrubbed;
+
 /// A group commit is on stable storage.
 pub(super) fn flushed(bytes: usize, took: Duration) {
     metrics::histogram!("geminga_bookie_flush_bytes").record(bytes as f64);
@@ -16,6 +18,14 @@ pub(super) fn appended(bytes: usize) {
 /// Bytes were moved out of sparse segments.
 pub(super) fn relocated(bytes: usize) {
     metrics::counter!("geminga_bookie_relocated_bytes_total").increment(bytes as u64);
+}
+
+/// A segment was scrubbed.
+pub(super) fn scrubbed(scrubbed: &Scrubbed) {
+    metrics::counter!("geminga_bookie_scrubbed_bytes_total").increment(scrubbed.bytes);
+    metrics::counter!("geminga_bookie_bad_extents_total").increment(scrubbed.bad.len() as u64);
+    let damaged = u64::from(scrubbed.damaged_frames);
+    metrics::counter!("geminga_bookie_damaged_segments_total").increment(damaged);
 }
 
 /// Segments came into use.

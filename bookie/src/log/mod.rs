@@ -52,6 +52,7 @@ mod rebuild;
 mod reclaim;
 mod replay;
 mod scan;
+mod scrub;
 mod segment;
 mod snapshot;
 mod spares;
@@ -64,6 +65,7 @@ pub use config::Config;
 pub use error::{LogFailed, OpenError, ReadError, UpkeepError};
 pub use mutation::{Mutation, Mutations};
 pub use reclaim::Reclaimed;
+pub use scrub::Scrubbed;
 pub use snapshot::Image;
 #[cfg(feature = "simulation")]
 pub use stepped::{Driver, Stepped};

@@ -13,6 +13,7 @@ mod crash;
 mod reading;
 mod reclaiming;
 mod running;
+mod scrubbing;
 #[cfg(feature = "simulation")]
 mod stepped;
 mod throughput;

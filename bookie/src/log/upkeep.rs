@@ -21,6 +21,11 @@ impl Log {
         self.0.shared.catalogue.lock().durable_bytes()
     }
 
+    /// Bytes a second that may be read to look for rot.
+    pub fn scrub_bytes(&self) -> u64 {
+        self.0.shared.config.scrub_bytes
+    }
+
     /// Bytes that a ledger's entries take on the disk.
     pub fn bytes_of(&self, ledger: LedgerId) -> u64 {
         self.0.shared.index.read().bytes_of(ledger)

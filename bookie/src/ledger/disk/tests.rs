@@ -457,9 +457,19 @@ async fn a_damaged_entry_is_not_taken_for_an_absent_one() {
         }
     }
     assert_eq!(bench.read(0, 0, 1).await.code, Code::Corrupt);
-    assert_eq!(bench.code(0, add(0, 1)).await, Code::Corrupt, "a copy of it cannot be compared");
     bench.disk.fail(Op::Read, 0, ErrorKind::Other);
     assert_eq!(bench.read(0, 0, 1).await.code, Code::IoError);
+    bench.disk.fail(Op::Read, 0, ErrorKind::Other);
+    assert_eq!(bench.code(0, add(0, 1)).await, Code::IoError, "a copy of it cannot be compared");
+    // Whoever sends it again restores it (D3): it is the same content, and it was held all the time.
+    assert_eq!(bench.tail(0, add(0, 1)).await, 0);
+    assert_eq!(bench.read(0, 0, 1).await.entries, [payload]);
+    let other = WriteOp::Add {
+        first: EntryId(0),
+        entries: vec![encoded(LEDGER, 0, b"another")],
+        lac: EntryId::NONE,
+    };
+    assert_eq!(bench.code(0, other).await, Code::Conflict);
 }
 
 #[tokio::test]

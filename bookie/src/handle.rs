@@ -13,7 +13,7 @@ use geminga_proto::bookie::{Code, QueryReply, QueryRequest, Scope, WriteReply, W
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo};
+use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo, Salvaged};
 use crate::metrics;
 
 /// Bytes that callers in this process may have outstanding.
@@ -27,7 +27,17 @@ struct Shared {
     cluster: ClusterUuid,
     bookie: BookieId,
     disks: Vec<DiskLedgers>,
+    /// What is left of lost lives.
+    salvaged: Vec<Salvaged>,
     local: Arc<Semaphore>,
+}
+
+/// Who answers a request.
+enum Route<'a> {
+    /// A disk.
+    Lives(&'a DiskLedgers),
+    /// What is left of a former life of one.
+    Lost(&'a Salvaged),
 }
 
 impl fmt::Debug for BookieHandle {
@@ -37,9 +47,14 @@ impl fmt::Debug for BookieHandle {
 }
 
 impl BookieHandle {
-    pub(crate) fn new(cluster: ClusterUuid, bookie: BookieId, disks: Vec<DiskLedgers>) -> Self {
+    pub(crate) fn new(
+        cluster: ClusterUuid,
+        bookie: BookieId,
+        disks: Vec<DiskLedgers>,
+        salvaged: Vec<Salvaged>,
+    ) -> Self {
         let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
-        Self(Arc::new(Shared { cluster, bookie, disks, local }))
+        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local }))
     }
 
     /// The bookie's name.
@@ -77,7 +92,8 @@ impl BookieHandle {
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
         metrics::query_asked(&request.op);
         let reply = match self.route(&request.scope) {
-            Ok(disk) => disk.query(request).await,
+            Ok(Route::Lives(disk)) => disk.query(request).await,
+            Ok(Route::Lost(salvaged)) => salvaged.query(request).await,
             Err((code, detail)) => QueryReply::refusal(code, detail),
         };
         metrics::answered(reply.code);
@@ -87,21 +103,27 @@ impl BookieHandle {
     /// The disk of a write whose entries are good.
     ///
     /// # Errors
-    /// The refusal that answers it.
+    /// The reply that answers it at once: a refusal, or that of a life that was lost.
     pub(crate) fn admit(&self, request: &WriteRequest) -> Result<&DiskLedgers, WriteReply> {
         metrics::write_asked(&request.op);
         let routed = self.route(&request.scope);
-        let disk = routed.map_err(|(code, detail)| WriteReply::refusal(code, detail))?;
-        disk.verify(request).map(|()| disk)
+        match routed.map_err(|(code, detail)| WriteReply::refusal(code, detail))? {
+            Route::Lives(disk) => disk.verify(request).map(|()| disk),
+            Route::Lost(salvaged) => Err(salvaged.write(request)),
+        }
     }
 
     /// Rows 1 and 2 of the order of checks (4.2), which the ledger's owner makes again.
-    fn route(&self, scope: &Scope) -> Result<&DiskLedgers, (Code, String)> {
+    fn route(&self, scope: &Scope) -> Result<Route<'_>, (Code, String)> {
         if scope.cluster != self.0.cluster {
             return Err((Code::Unauthorised, "another cluster's request".to_owned()));
         }
         let lives = |disk: &&DiskLedgers| disk.member().incarnation == scope.incarnation;
-        self.0.disks.iter().find(lives).ok_or_else(|| {
+        if let Some(disk) = self.0.disks.iter().find(lives) {
+            return Ok(Route::Lives(disk));
+        }
+        let lived = |lost: &&Salvaged| lost.member().incarnation == scope.incarnation;
+        self.0.salvaged.iter().find(lived).map(Route::Lost).ok_or_else(|| {
             (Code::WrongIncarnation, format!("bookie {} lives another life now", self.0.bookie))
         })
     }

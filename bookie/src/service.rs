@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 
 use crate::gc::Gc;
 use crate::handle::BookieHandle;
-use crate::identity::{self, BootError, BootedDisk};
+use crate::identity::{self, BootError, Booted, BootedDisk};
 use crate::io::{Disk, RealDisk};
-use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Salvaged};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
@@ -36,6 +36,9 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// What a disk that fills up still takes.
     pub limits: Limits,
+    /// Whether to go on after a loss: lost lives of disks are recorded as lost, and the copies elsewhere restore what they
+    /// held. Default false: refused.
+    pub auto_heal: bool,
     /// How often it is looked for ledgers that were deleted. Default 5 min.
     pub gc_interval: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for Config {
             owners_per_disk: 4,
             lease_ttl: Duration::from_secs(10),
             limits: Limits::default(),
+            auto_heal: false,
             gc_interval: Duration::from_secs(300),
         }
     }
@@ -124,10 +128,11 @@ impl Bookie {
     /// # Errors
     /// [`StartError`]; each says what to do.
     pub async fn start(parts: BookieParts) -> Result<Self, StartError> {
-        let booted = identity::boot(
+        let mut booted = identity::boot(
             &*parts.store,
             &parts.dirs,
             parts.id.clone(),
+            parts.config.auto_heal,
             &*parts.random,
             &*parts.clock,
         )
@@ -137,20 +142,15 @@ impl Bookie {
         stop_together(&parts.tasks, &tasks, &stopping);
         let checker = Checker::new(Arc::clone(&parts.store));
         let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-        let (mut booted_disks, mut ledgers, mut disks) = (Vec::new(), Vec::new(), Vec::new());
-        for booted_disk in booted.disks {
-            let identity = log::Identity {
-                cluster: booted.cluster,
-                bookie: booted.bookie.clone(),
-                incarnation: booted_disk.incarnation(),
-                disk: booted_disk.disk(),
-            };
-            let incarnation = booted_disk.incarnation();
-            let (disk, opened, booted_disk) =
-                open_log(booted_disk, identity, parts.config.log.clone()).await?;
+        let (mut ledgers, mut disks, mut salvaged) = (Vec::new(), Vec::new(), Vec::new());
+        for at in 0..booted.disks.len() {
+            let opening;
+            (booted, opening) = open_disk(booted, at, &parts).await?;
+            let OpenedDisk { disk, opened, lost } = opening;
+            let member = |incarnation| Member { bookie: booted.bookie.clone(), incarnation };
             let found = DiskParts {
                 cluster: booted.cluster,
-                member: Member { bookie: booted.bookie.clone(), incarnation },
+                member: member(booted.disks[at].incarnation()),
                 log: opened.log,
                 ledgers: opened.ledgers,
                 tombstones: opened.tombstones,
@@ -161,9 +161,13 @@ impl Bookie {
             };
             ledgers.push(DiskLedgers::start(found, &tasks));
             disks.push(disk);
-            booted_disks.push(booted_disk);
+            for (incarnation, opened) in lost {
+                let waiting = Arc::clone(&waiting);
+                let member = member(incarnation);
+                salvaged.push(Salvaged::new(booted.cluster, member, opened, waiting));
+            }
         }
-        let handle = BookieHandle::new(booted.cluster, booted.bookie.clone(), ledgers);
+        let handle = BookieHandle::new(booted.cluster, booted.bookie.clone(), ledgers, salvaged);
         let identity = registration::Identity {
             bookie: booted.bookie,
             cookie: booted.cookie,
@@ -178,7 +182,7 @@ impl Bookie {
         let registration =
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
         let cluster = booted.cluster;
-        Ok(Self { handle, cluster, registration, tasks, stopping, disks: booted_disks })
+        Ok(Self { handle, cluster, registration, tasks, stopping, disks: booted.disks })
     }
 
     /// The cluster that it belongs to.
@@ -256,13 +260,45 @@ fn stop_together(process: &Tasks, bookie: &Tasks, stopping: &Arc<AtomicBool>) {
     });
 }
 
-/// Opens a disk's log on the blocking pool: it replays, and fills files with zeros.
+/// A disk whose log is open.
+struct OpenedDisk {
+    disk: Arc<dyn Disk>,
+    opened: Opened,
+    /// What is left of its lost lives.
+    lost: Vec<(Incarnation, Opened)>,
+}
+
+/// Opens a disk's log. One that lost data which it had acknowledged is a loss: the disk gets another life, where that is
+/// allowed (5.7).
+async fn open_disk(
+    booted: Booted,
+    at: usize,
+    parts: &BookieParts,
+) -> Result<(Booted, OpenedDisk), StartError> {
+    let (mut booted, opening) = open_log(booted, at, parts.config.log.clone()).await;
+    match opening {
+        Err(StartError::Log { dir, source: source @ OpenError::Corrupt { .. } })
+            if parts.config.auto_heal =>
+        {
+            tracing::error!(dir = %dir.display(), %source, "going on without what was lost, as --auto-heal says");
+            booted.lose(&*parts.store, at, &*parts.random).await?;
+            let (booted, opening) = open_log(booted, at, parts.config.log.clone()).await;
+            Ok((booted, opening?))
+        }
+        opening => Ok((booted, opening?)),
+    }
+}
+
+/// Opens a log on the blocking pool: it replays, and fills files with zeros.
 async fn open_log(
-    booted: BootedDisk,
-    identity: log::Identity,
+    mut booted: Booted,
+    at: usize,
     config: log::Config,
-) -> Result<(Arc<dyn Disk>, Opened, BootedDisk), StartError> {
-    let opening = tokio::task::spawn_blocking(move || open_log_blocking(booted, identity, config));
+) -> (Booted, Result<OpenedDisk, StartError>) {
+    let opening = tokio::task::spawn_blocking(move || {
+        let opened = open_log_blocking(&mut booted, at, config);
+        (booted, opened)
+    });
     match opening.await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -270,18 +306,30 @@ async fn open_log(
 }
 
 fn open_log_blocking(
-    mut booted: BootedDisk,
-    identity: log::Identity,
+    booted: &mut Booted,
+    at: usize,
     config: log::Config,
-) -> Result<(Arc<dyn Disk>, Opened, BootedDisk), StartError> {
-    let dir = booted.dir.path().to_owned();
+) -> Result<OpenedDisk, StartError> {
+    let dir = booted.disks[at].dir.path().to_owned();
     let failed = |source| StartError::Disk { dir: dir.clone(), source };
-    let path = booted.dir.make_log().map_err(BootError::from)?;
+    let identity = log::Identity {
+        cluster: booted.cluster,
+        bookie: booted.bookie.clone(),
+        incarnation: booted.disks[at].incarnation(),
+        disk: booted.disks[at].disk(),
+    };
+    let mut lost = Vec::new();
+    for (incarnation, path) in booted.disks[at].lost_lives().map_err(BootError::from)? {
+        let former = log::Identity { incarnation, ..identity.clone() };
+        let disk = Arc::new(RealDisk::open(path).map_err(failed)?);
+        lost.push((incarnation, Log::open_salvaged(disk, &former).map_err(failed)?));
+    }
+    let path = booted.disks[at].dir.make_log().map_err(BootError::from)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path).map_err(failed)?);
     let opened = Log::open(Arc::clone(&disk), identity, config)
         .map_err(|source| StartError::Log { dir: dir.clone(), source })?;
-    booted.in_service().map_err(BootError::from)?;
-    Ok((disk, opened, booted))
+    booted.disks[at].in_service().map_err(BootError::from)?;
+    Ok(OpenedDisk { disk, opened, lost })
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Bench {
             mutations: Mutations::default(),
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
-        let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers]);
+        let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![]);
         let gc = Gc::new(store.clone(), cluster, handle.clone(), Duration::from_secs(1));
         Self { store, disk, handle, gc, tasks }
     }

@@ -15,6 +15,7 @@ use geminga_runtime::{Random, WallClock};
 use super::cookie::{DiskCookie, Stage};
 use super::decide::{self, Boot, Found, Refusal};
 use super::dir::{DataDir, DirError};
+use super::heal;
 
 /// Attempts at a transaction of unknown outcome.
 const ATTEMPTS: u32 = 3;
@@ -58,6 +59,8 @@ pub(crate) struct Booted {
     pub(crate) bookie: BookieId,
     /// Version of its cookie in the metadata store; another boot of the same identity changes it.
     pub(crate) cookie: Version,
+    /// That cookie.
+    stored: Cookie,
     /// Its disks, in the order of the directories.
     pub(crate) disks: Vec<BootedDisk>,
 }
@@ -79,6 +82,14 @@ impl BootedDisk {
     /// Its present life.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.cookie.incarnation()
+    }
+
+    /// The logs of its lost lives. Blocking.
+    ///
+    /// # Errors
+    /// [`DirError`].
+    pub(crate) fn lost_lives(&self) -> Result<Vec<(Incarnation, PathBuf)>, DirError> {
+        self.dir.aside()
     }
 
     /// Its log is open: from now on an empty log is a loss. Blocking.
@@ -103,6 +114,7 @@ pub(crate) async fn boot(
     store: &dyn MetaStore,
     dirs: &[PathBuf],
     id: Option<BookieId>,
+    auto_heal: bool,
     random: &dyn Random,
     clock: &dyn WallClock,
 ) -> Result<Booted, BootError> {
@@ -119,19 +131,62 @@ pub(crate) async fn boot(
     let bookie = decide::name(&found, id.as_ref())?.unwrap_or_else(|| random_name(random));
     let known = read_cookie(store, &bookie).await?;
     let stored = known.as_ref().map(|(cookie, _)| cookie);
-    let boot = decide::decide(cluster.uuid, cluster.epoch, &bookie, stored, &found)?;
+    let decided = decide::decide(cluster.uuid, cluster.epoch, &bookie, stored, &found);
+    let boot = match decided {
+        Err(refusal) if auto_heal && heal::is_loss(&refusal) => {
+            tracing::warn!(%refusal, "going on without what was lost, as --auto-heal says");
+            Boot::Loss
+        }
+        decided => decided?,
+    };
     let shared = Shared { store, bookie, cluster, random };
-    let (cookies, version) = match (boot, known) {
+    let Settled { cookies, stored, version } = match (boot, known) {
         (Boot::Normal, Some((cookie, version))) => {
             let cookies = found.into_iter().filter_map(|disk| disk.cookie).collect();
             shared.raise(&dirs, cookies, cookie, version).await?
         }
-        (Boot::First | Boot::Resume | Boot::Normal, _) => shared.register(&dirs, &found).await?,
+        (Boot::Loss, Some((cookie, version))) => {
+            shared.heal(&dirs, &found, cookie, version).await?
+        }
+        (Boot::First | Boot::Resume | Boot::Normal | Boot::Loss, _) => {
+            shared.register(&dirs, &found).await?
+        }
     };
     tracing::info!(bookie = %shared.bookie, ?boot, boot_counter = cookies[0].boot_counter, "identity settled");
     let disks =
         dirs.into_iter().zip(cookies).map(|(dir, cookie)| BootedDisk { dir, cookie }).collect();
-    Ok(Booted { cluster: shared.cluster.uuid, bookie: shared.bookie, cookie: version, disks })
+    let Shared { bookie, cluster, .. } = shared;
+    Ok(Booted { cluster: cluster.uuid, bookie, cookie: version, stored, disks })
+}
+
+impl Booted {
+    /// A disk lost data that it had acknowledged (K8): it gets another life, which the store knows before this returns, and
+    /// what is left of its log is set aside.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing may be served then.
+    pub(crate) async fn lose(
+        &mut self,
+        store: &dyn MetaStore,
+        at: usize,
+        random: &dyn Random,
+    ) -> Result<(), BootError> {
+        let former = self.disks[at].incarnation();
+        let new = Incarnation(random.next_u64());
+        let disk = self.disks[at].disk();
+        let stored = self.stored.disks.iter_mut().filter(|stored| stored.disk == disk);
+        stored.for_each(|stored| heal::replace(stored, new));
+        tracing::warn!(bookie = %self.bookie, %former, %new, "a life of a disk is recorded as lost");
+        self.cookie = put(store, &self.bookie, Some(self.cookie), &self.stored).await?;
+        self.disks[at].dir.set_log_aside(former)?;
+        self.disks[at].cookie.stage = Stage::Registered;
+        for one in &mut self.disks {
+            let lives = one.cookie.disks.iter_mut().filter(|(known, _)| *known == disk);
+            lives.for_each(|(_, incarnation)| *incarnation = new);
+            one.dir.write_cookie(&one.cookie)?;
+        }
+        Ok(())
+    }
 }
 
 /// The cluster. Made only where the store and every directory are empty: a used directory with an empty store is a
@@ -176,20 +231,26 @@ struct Shared<'a> {
     random: &'a dyn Random,
 }
 
-type Settled = (Vec<DiskCookie>, Version);
+/// An identity that the store knows.
+struct Settled {
+    /// In the order of the directories.
+    cookies: Vec<DiskCookie>,
+    stored: Cookie,
+    version: Version,
+}
 
 impl Shared<'_> {
     /// First boot: provisional cookies on all disks, create in the store, then final ones.
     async fn register(&self, dirs: &[DataDir], found: &[Found]) -> Result<Settled, BootError> {
         let mut cookies = self.provisional(found);
         write_all(dirs, &cookies)?;
-        let cookie = stored_form(&cookies);
-        let version = self.put(None, &cookie).await?;
+        let stored = stored_form(&cookies);
+        let version = put(self.store, &self.bookie, None, &stored).await?;
         for cookie in &mut cookies {
             cookie.stage = Stage::Registered;
         }
         write_all(dirs, &cookies)?;
-        Ok((cookies, version))
+        Ok(Settled { cookies, stored, version })
     }
 
     /// The identity that an earlier attempt chose, or a new one.
@@ -257,35 +318,98 @@ impl Shared<'_> {
         for disk in &mut stored.disks {
             disk.boot_counter = boot_counter;
         }
-        let version = self.put(Some(version), &stored).await?;
-        Ok((cookies, version))
+        let version = put(self.store, &self.bookie, Some(version), &stored).await?;
+        Ok(Settled { cookies, stored, version })
+    }
+
+    /// Loss boot: disks that lost anything get another life. Those that did not are raised as ever, on the disk first; the others
+    /// are written behind the store, so that a life that a disk names was always known there.
+    async fn heal(
+        &self,
+        dirs: &[DataDir],
+        found: &[Found],
+        mut stored: Cookie,
+        version: Version,
+    ) -> Result<Settled, BootError> {
+        let plan = heal::plan(&self.bookie, &stored, found)?;
+        let seen = found.iter().filter_map(|found| found.cookie.as_ref());
+        let highest = seen.map(|cookie| cookie.boot_counter);
+        let highest = highest.chain(stored.disks.iter().map(|disk| disk.boot_counter)).max();
+        let boot_counter = highest.unwrap_or(0).saturating_add(self.step());
+        let former = stored.clone();
+        for plan in plan.iter().filter(|plan| plan.lost) {
+            let disk = stored.disks.iter_mut().filter(|disk| disk.disk == plan.disk);
+            disk.for_each(|disk| heal::replace(disk, Incarnation(self.random.next_u64())));
+        }
+        let disks: Vec<_> = stored.disks.iter().map(|disk| (disk.disk, disk.incarnation)).collect();
+        let cookie = |plan: &heal::Plan, found: &Found| {
+            let new = DiskCookie {
+                cluster: self.cluster.uuid,
+                cluster_epoch: self.cluster.epoch,
+                bookie: self.bookie.clone(),
+                disk: plan.disk,
+                disks: disks.clone(),
+                boot_counter,
+                earlier: Vec::new(),
+                stage: Stage::Registered,
+            };
+            let Some(kept) = found.cookie.clone().filter(|_| !plan.lost) else { return new };
+            let mut kept = DiskCookie { disks: disks.clone(), ..kept };
+            let known = former.disks.iter().find(|known| known.disk == kept.disk);
+            kept.raise(known.map(|known| known.boot_counter), boot_counter);
+            kept.cluster_epoch = self.cluster.epoch;
+            kept
+        };
+        let cookies: Vec<_> =
+            plan.iter().zip(found).map(|(plan, found)| cookie(plan, found)).collect();
+        for ((dir, cookie), _) in
+            dirs.iter().zip(&cookies).zip(&plan).filter(|(_, plan)| !plan.lost)
+        {
+            dir.write_cookie(cookie)?;
+        }
+        for disk in &mut stored.disks {
+            disk.boot_counter = boot_counter;
+        }
+        let version = put(self.store, &self.bookie, Some(version), &stored).await?;
+        for (at, _) in plan.iter().enumerate().filter(|(_, plan)| plan.lost) {
+            if let Some(lost) = &found[at].cookie {
+                dirs[at].set_log_aside(lost.incarnation())?;
+            }
+            dirs[at].write_cookie(&cookies[at])?;
+        }
+        Ok(Settled { cookies, stored, version })
     }
 
     fn step(&self) -> u64 {
         1 + self.random.below(MAX_STEP)
     }
+}
 
-    /// Compare-and-swap of the cookie; an unknown outcome is resolved by reading, never by assuming (M9).
-    async fn put(&self, expected: Option<Version>, cookie: &Cookie) -> Result<Version, BootError> {
-        let key = keys::bookie_cookie(&self.bookie);
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            match self.store.put_if(&key, expected, cookie.encode()).await {
-                Ok(Some(version)) => return Ok(version),
-                Ok(None) => {}
-                Err(error @ MetaError::Unknown(_)) => last = Some(error),
-                Err(error) => return Err(error.into()),
-            }
-            let now = read_cookie(self.store, &self.bookie).await?;
-            match now {
-                Some((now, version)) if now == *cookie => return Ok(version),
-                now if now.as_ref().map(|(_, version)| *version) == expected => {}
-                _ => return Err(Refusal::Clone(self.bookie.clone()).into()),
-            }
+/// Compare-and-swap of a bookie's cookie; an unknown outcome is resolved by reading, never by assuming (M9).
+async fn put(
+    store: &dyn MetaStore,
+    bookie: &BookieId,
+    expected: Option<Version>,
+    cookie: &Cookie,
+) -> Result<Version, BootError> {
+    let key = keys::bookie_cookie(bookie);
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        match store.put_if(&key, expected, cookie.encode()).await {
+            Ok(Some(version)) => return Ok(version),
+            Ok(None) => {}
+            Err(error @ MetaError::Unknown(_)) => last = Some(error),
+            Err(error) => return Err(error.into()),
         }
-        let never = || MetaError::Unknown("writing the bookie's cookie".to_owned());
-        Err(last.unwrap_or_else(never).into())
+        let now = read_cookie(store, bookie).await?;
+        match now {
+            Some((now, version)) if now == *cookie => return Ok(version),
+            now if now.as_ref().map(|(_, version)| *version) == expected => {}
+            _ => return Err(Refusal::Clone(bookie.clone()).into()),
+        }
     }
+    let never = || MetaError::Unknown("writing the bookie's cookie".to_owned());
+    Err(last.unwrap_or_else(never).into())
 }
 
 fn write_all(dirs: &[DataDir], cookies: &[DiskCookie]) -> Result<(), DirError> {

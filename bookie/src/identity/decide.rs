@@ -32,6 +32,8 @@ pub(super) enum Boot {
     Resume,
     /// Everything matches.
     Normal,
+    /// Something was lost, and going on is allowed.
+    Loss,
 }
 
 /// Why this bookie does not start.
@@ -69,7 +71,7 @@ pub enum Refusal {
     #[error("{} holds a log but no cookie: restore the file `cookie`, or empty the directory", .0.display())]
     NoCookie(PathBuf),
     /// A directory that should hold a disk of this bookie is empty.
-    #[error("{} is empty, but bookie {bookie} is known with {disks} disks: mount the right disk, or start as a new bookie with another --id (replacing a lost disk is not supported yet)", .dir.display())]
+    #[error("{} is empty, but bookie {bookie} is known with {disks} disks: mount the right disk, or or let it start again without what was lost: --auto-heal", .dir.display())]
     DiskMissing {
         /// The directory.
         dir: PathBuf,
@@ -80,7 +82,7 @@ pub enum Refusal {
     },
     /// More or fewer directories than the bookie has disks.
     #[error(
-        "bookie {bookie} has {known} disks, and --data-dir names {given}: give each of its directories once (adding or removing disks is not supported yet)"
+        "bookie {bookie} has {known} disks, and --data-dir names {given}: give each of its directories once (a lost disk is replaced by an empty directory, with --auto-heal)"
     )]
     DiskCount {
         /// Who.
@@ -91,7 +93,7 @@ pub enum Refusal {
         given: usize,
     },
     /// A disk, or a life of it, that the metadata store does not name.
-    #[error("{} is not a disk of bookie {bookie} any more: it was replaced after a loss; empty the directory to start as a new bookie", .dir.display())]
+    #[error("{} is not a disk of bookie {bookie} any more: it was replaced after a loss; start with --auto-heal to serve what it still holds, or empty the directory", .dir.display())]
     Replaced {
         /// The directory.
         dir: PathBuf,
@@ -102,7 +104,7 @@ pub enum Refusal {
     #[error("{} and {} hold the same disk: one is a copy; remove it from --data-dir", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
     /// A state older than one that was started since, from another copy.
-    #[error("{} is an older copy: it was last started as number {disk}, and another copy of it since as number {store}; use that one, or start as a new bookie (starting after a loss is not supported yet)", .dir.display())]
+    #[error("{} is an older copy: it was last started as number {disk}, and another copy of it since as number {store}; use that one, or start with --auto-heal to serve what this one holds", .dir.display())]
     OlderCopy {
         /// The directory.
         dir: PathBuf,
@@ -112,7 +114,7 @@ pub enum Refusal {
         store: u64,
     },
     /// The cookie says that there is a log, and there is none.
-    #[error("the log of {} is gone: bring it back, or start as a new bookie with another directory and --id (starting after a loss is not supported yet)", .0.display())]
+    #[error("the log of {} is gone: bring it back, or start with --auto-heal to go on without it", .0.display())]
     LogMissing(PathBuf),
     /// First boots that do not belong together.
     #[error("{} was prepared by a first start with other directories: give the same --data-dir as then, or empty them all", .0.display())]

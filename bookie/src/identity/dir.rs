@@ -5,11 +5,14 @@
 //!   lock       held while a process uses the directory
 //!   cookie     who the disk is
 //!   log/       its log
+//!   lost-<incarnation>/  what is left of the log of a life that was lost
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use geminga_proto::ids::Incarnation;
 
 use super::cookie::{DiskCookie, InvalidCookie, MAX_BYTES};
 use crate::io::RealDisk;
@@ -38,6 +41,9 @@ pub enum DirError {
         source: io::Error,
     },
 }
+
+/// Begins the name of a lost life's log.
+const ASIDE: &str = "lost-";
 
 /// A locked data directory; the lock ends with it.
 #[derive(Debug)]
@@ -81,6 +87,36 @@ impl DataDir {
         let log = self.log();
         create_durably(&log).map_err(|e| self.io(e))?;
         Ok(log)
+    }
+
+    /// Sets its log aside as that of a lost life; durable on return. Nothing happens when there is none. Blocking.
+    ///
+    /// # Errors
+    /// [`DirError`]; the log is where it was, or there.
+    pub(crate) fn set_log_aside(&self, lost: Incarnation) -> Result<(), DirError> {
+        let aside = self.path.join(format!("{ASIDE}{:016x}", lost.0));
+        match fs::rename(self.log(), aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.io(error)),
+            Ok(()) => sync_dir(&self.path).map_err(|e| self.io(e)),
+        }
+    }
+
+    /// The logs of lost lives, and where they are. Blocking.
+    ///
+    /// # Errors
+    /// [`DirError`].
+    pub(crate) fn aside(&self) -> Result<Vec<(Incarnation, PathBuf)>, DirError> {
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|e| self.io(e))? {
+            let entry = entry.map_err(|e| self.io(e))?;
+            let name = entry.file_name();
+            let hex = name.to_str().and_then(|name| name.strip_prefix(ASIDE));
+            if let Some(lost) = hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+                aside.push((Incarnation(lost), entry.path()));
+            }
+        }
+        Ok(aside)
     }
 
     fn log(&self) -> PathBuf {

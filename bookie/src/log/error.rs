@@ -28,7 +28,7 @@ pub enum OpenError {
     /// Something that had been durable is gone or damaged: what was acknowledged from it cannot be vouched for (K8).
     /// Nothing was changed.
     #[error(
-        "segment {segment:016x} is damaged at byte {offset}: {why}; acknowledged data may be missing here, and the other bookies serve theirs; leave this directory as it is and start a new bookie with another --data-dir and --id (repairing a damaged disk is not supported yet)"
+        "segment {segment:016x} is damaged at byte {offset}: {why}; acknowledged data may be missing here, and the other bookies serve theirs; start with --auto-heal to serve what is whole and have the rest restored from them"
     )]
     Corrupt {
         /// The segment.

@@ -51,6 +51,7 @@ mod reader;
 mod rebuild;
 mod reclaim;
 mod replay;
+mod salvage;
 mod scan;
 mod scrub;
 mod segment;

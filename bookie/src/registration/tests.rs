@@ -25,7 +25,7 @@ fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Regist
         zone: "z".to_owned(),
         started_ms,
     };
-    let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![]);
+    let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![], vec![]);
     Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, Limits::default())
 }
 

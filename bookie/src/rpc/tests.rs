@@ -52,7 +52,7 @@ fn bookie(disk: &FaultyDisk, tasks: &Tasks) -> BookieHandle {
         waiting: Arc::new(Semaphore::new(1)),
         mutations: Mutations::default(),
     };
-    BookieHandle::new(cluster(), member.bookie, vec![DiskLedgers::start(parts, tasks)])
+    BookieHandle::new(cluster(), member.bookie, vec![DiskLedgers::start(parts, tasks)], vec![])
 }
 
 /// One request of a megabyte.

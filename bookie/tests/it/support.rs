@@ -57,6 +57,24 @@ impl Node {
         dirs: Vec<PathBuf>,
         id: Option<&str>,
     ) -> Result<Self, StartError> {
+        Self::try_start_with(store, dirs, id, config()).await
+    }
+
+    /// Starts the bookie of several directories, which may go on after a loss.
+    pub(crate) async fn heal(
+        store: &Arc<dyn MetaStore>,
+        dirs: Vec<PathBuf>,
+        id: Option<&str>,
+    ) -> Result<Self, StartError> {
+        Self::try_start_with(store, dirs, id, Config { auto_heal: true, ..config() }).await
+    }
+
+    async fn try_start_with(
+        store: &Arc<dyn MetaStore>,
+        dirs: Vec<PathBuf>,
+        id: Option<&str>,
+        config: Config,
+    ) -> Result<Self, StartError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let tasks = Tasks::new("node");
@@ -70,7 +88,7 @@ impl Node {
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
-            config: config(),
+            config,
         })
         .await?;
         bookie.serve(listener).await?;

@@ -60,7 +60,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
     end_with(&store, &tasks);
     let shared: Arc<dyn MetaStore> = Arc::new(store.clone());
-    let bookie = server.starting(start_bookie(&settings.data_dir, &shared, &tasks)).await?;
+    let bookie = server.starting(start_bookie(&settings, &shared, &tasks)).await?;
     let bookie = Arc::new(bookie);
     // There by now: the bookie's boot made it.
     let cluster = server.starting(metadata::open(&*shared)).await?;
@@ -129,16 +129,17 @@ fn end_with(store: &EmbeddedStore, tasks: &Tasks) {
 }
 
 async fn start_bookie(
-    data_dir: &Path,
+    settings: &StandaloneSettings,
     store: &Arc<dyn MetaStore>,
     tasks: &Tasks,
 ) -> Result<Bookie, Failure> {
     let id: BookieId = BOOKIE.parse().expect("a plain name");
     let mut config = geminga_bookie::Config::default();
     config.log.prefill_bytes = PREFILL_BYTES;
+    config.auto_heal = settings.auto_heal;
     let parts = BookieParts {
         store: Arc::clone(store),
-        dirs: vec![data_dir.join("bookie")],
+        dirs: vec![settings.data_dir.join("bookie")],
         id: Some(id),
         zone: String::new(),
         advertise: "in-process".to_owned(),

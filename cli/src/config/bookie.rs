@@ -43,6 +43,16 @@ pub(crate) struct BookieOptions {
         default_missing_value = "true"
     )]
     insecure: Option<bool>,
+    /// Go on without what a disk lost, or what is damaged on it: the other bookies' copies restore it.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GEMINGA_AUTO_HEAL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    auto_heal: Option<bool>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -59,6 +69,7 @@ pub(crate) struct BookieSettings {
     pub(crate) id: Option<String>,
     pub(crate) zone: String,
     pub(crate) insecure: bool,
+    pub(crate) auto_heal: bool,
     pub(crate) log: LogOptions,
 }
 
@@ -75,6 +86,7 @@ impl BookieOptions {
             id: self.id.or(file.id),
             zone: self.zone.or(file.zone).unwrap_or_default(),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

@@ -30,6 +30,16 @@ pub(crate) struct StandaloneOptions {
         default_missing_value = "true"
     )]
     insecure: Option<bool>,
+    /// Go on without what the disk lost, or what is damaged on it. Here is its only copy.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GEMINGA_AUTO_HEAL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    auto_heal: Option<bool>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -42,6 +52,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) grpc: Listen,
     pub(crate) http: Listen,
     pub(crate) insecure: bool,
+    pub(crate) auto_heal: bool,
     pub(crate) log: LogOptions,
 }
 
@@ -53,6 +64,7 @@ impl StandaloneOptions {
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
             http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             log: self.log.over(file.log),
         };
         check_exposure(

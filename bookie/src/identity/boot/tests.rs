@@ -18,7 +18,7 @@ async fn start(
     seed: u64,
 ) -> Result<Booted, BootError> {
     let id = id.map(|id| id.parse().unwrap());
-    boot(store, dirs, id, &SeededRandom::new(seed), &SystemClock).await
+    boot(store, dirs, id, false, &SeededRandom::new(seed), &SystemClock).await
 }
 
 fn dirs(root: &Path, count: usize) -> Vec<PathBuf> {

@@ -1,0 +1,165 @@
+//! What was lost, where an operator allowed to go on after a loss (protocol 5.7, loss boot): a pure function of the metadata
+//! store's cookie and what the disks say. A disk that lost anything gets another life; its former one is recorded as lost
+//! before anything is served, so that it neither acknowledges for, nor votes in, what it does not have any more.
+
+use geminga_metastore::record::{Cookie, CookieDisk};
+use geminga_proto::ids::{BookieId, DiskUuid, Incarnation};
+
+use super::cookie::Stage;
+use super::decide::{Found, Refusal};
+
+/// How one directory goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The disk of the store that it is.
+    pub(super) disk: DiskUuid,
+    /// Whether that disk lost anything.
+    pub(super) lost: bool,
+}
+
+/// Whether a refusal says that something was lost, rather than that something is mistaken.
+pub(super) fn is_loss(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::DiskMissing { .. }
+        | Refusal::Replaced { .. }
+        | Refusal::OlderCopy { .. }
+        | Refusal::LogMissing(_) => true,
+        Refusal::OtherCluster { .. }
+        | Refusal::OtherBookie { .. }
+        | Refusal::Decommissioned { .. }
+        | Refusal::NoCookie(_)
+        | Refusal::DiskCount { .. }
+        | Refusal::Twice(..)
+        | Refusal::OtherFirstBoot(_)
+        | Refusal::EpochBack { .. }
+        | Refusal::Clone(_) => false,
+    }
+}
+
+/// Which disk each directory is, and which of them lost something. A directory that is empty stands for a disk that none of the
+/// others is. What is a mistake and no loss was refused before.
+///
+/// # Errors
+/// [`Refusal`] when the directories cannot be these disks.
+pub(super) fn plan(
+    bookie: &BookieId,
+    known: &Cookie,
+    disks: &[Found],
+) -> Result<Vec<Plan>, Refusal> {
+    if disks.len() != known.disks.len() {
+        let (known, given) = (known.disks.len(), disks.len());
+        return Err(Refusal::DiskCount { bookie: bookie.clone(), known, given });
+    }
+    let of = |disk: DiskUuid| known.disks.iter().find(|one| one.disk == disk);
+    let there = |disk: DiskUuid| {
+        disks.iter().filter_map(|found| found.cookie.as_ref()).any(|cookie| cookie.disk == disk)
+    };
+    let mut missing = known.disks.iter().map(|one| one.disk).filter(|disk| !there(*disk));
+    let plan = |found: &Found| match &found.cookie {
+        None => match missing.next() {
+            Some(disk) => Ok(Plan { disk, lost: true }),
+            None => Err(Refusal::NoCookie(found.dir.clone())),
+        },
+        Some(cookie) => match of(cookie.disk) {
+            Some(now) => Ok(Plan { disk: now.disk, lost: lost(found, now) }),
+            None => Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() }),
+        },
+    };
+    disks.iter().map(plan).collect()
+}
+
+/// Whether a disk is not the one, or not in the state, that the store knows.
+fn lost(found: &Found, now: &CookieDisk) -> bool {
+    found.cookie.as_ref().is_none_or(|cookie| {
+        let log_gone = cookie.stage == Stage::InService && !found.data;
+        cookie.incarnation() != now.incarnation || !cookie.is_at(now.boot_counter) || log_gone
+    })
+}
+
+/// Gives a disk another life in the store's cookie.
+pub(super) fn replace(disk: &mut CookieDisk, new: Incarnation) {
+    let former = std::mem::replace(&mut disk.incarnation, new);
+    if !disk.lost.contains(&former) {
+        disk.lost.push(former);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cookie::DiskCookie;
+    use super::*;
+
+    fn bookie() -> BookieId {
+        "b-1".parse().unwrap()
+    }
+
+    fn disk(number: u64) -> CookieDisk {
+        CookieDisk {
+            disk: DiskUuid::from_random(u128::from(number)),
+            incarnation: Incarnation(number),
+            boot_counter: 50,
+            lost: vec![],
+        }
+    }
+
+    fn known() -> Cookie {
+        let cluster = geminga_proto::ids::ClusterUuid::from_random(1);
+        Cookie { cluster, bookie: bookie(), disks: vec![disk(1), disk(2)] }
+    }
+
+    fn found(number: u64, change: impl FnOnce(&mut DiskCookie)) -> Found {
+        let of = |disk: CookieDisk| (disk.disk, disk.incarnation);
+        let mut cookie = DiskCookie {
+            cluster: known().cluster,
+            cluster_epoch: 1,
+            bookie: bookie(),
+            disk: disk(number).disk,
+            disks: vec![of(disk(1)), of(disk(2)), of(disk(9))],
+            boot_counter: 50,
+            earlier: vec![],
+            stage: Stage::InService,
+        };
+        change(&mut cookie);
+        Found { dir: format!("d{number}").into(), cookie: Some(cookie), data: true }
+    }
+
+    fn lost(found: &[Found]) -> Vec<(DiskUuid, bool)> {
+        let plan = plan(&bookie(), &known(), found).unwrap();
+        plan.into_iter().map(|plan| (plan.disk, plan.lost)).collect()
+    }
+
+    #[test]
+    fn only_what_differs_is_lost() {
+        let (one, two) = (disk(1).disk, disk(2).disk);
+        let whole = || found(1, |_| {});
+        assert_eq!(lost(&[found(2, |_| {}), whole()]), [(two, false), (one, false)]);
+        let empty = Found { dir: "new".into(), cookie: None, data: false };
+        assert_eq!(lost(&[empty.clone(), whole()]), [(two, true), (one, false)]);
+        assert_eq!(lost(&[empty.clone(), empty.clone()]), [(one, true), (two, true)]);
+        let older = found(2, |cookie| cookie.boot_counter = 40);
+        assert_eq!(lost(&[whole(), older]), [(one, false), (two, true)]);
+        let former = found(2, |cookie| cookie.disks[1].1 = Incarnation(7));
+        assert_eq!(lost(&[whole(), former]), [(one, false), (two, true)]);
+        let no_log = Found { data: false, ..found(2, |_| {}) };
+        assert_eq!(lost(&[whole(), no_log]), [(one, false), (two, true)]);
+        // What is a mistake stays one.
+        let stranger = found(9, |_| {});
+        for mistaken in
+            [vec![whole(), stranger], vec![whole()], vec![whole(), empty.clone(), empty]]
+        {
+            assert!(plan(&bookie(), &known(), &mistaken).is_err());
+        }
+    }
+
+    #[test]
+    fn a_life_is_recorded_as_lost_once() {
+        let mut disk = disk(1);
+        for new in [5, 6] {
+            replace(&mut disk, Incarnation(new));
+        }
+        assert_eq!(
+            (disk.incarnation, &disk.lost[..]),
+            (Incarnation(6), &[Incarnation(1), Incarnation(5)][..])
+        );
+    }
+}

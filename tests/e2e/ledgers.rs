@@ -63,3 +63,39 @@ fn bookies_are_measured_without_a_broker_and_nothing_stays_behind() {
     assert_eq!((&read["entries"], &read["bytes"]), (&100.into(), &100_000.into()));
     assert!(state().iter().all(|state| state == "deleting"), "{:?}", state());
 }
+
+#[test]
+fn a_ledger_whose_quorum_is_lost_waits_for_an_operator() {
+    let mut cluster = Cluster::start(3, 1);
+    let (client, metastore) = (cluster.client(0), cluster.metastore());
+    client.run(&["topic", "create", "t", "--partitions", "1"]).ok();
+    client.run_with(&["produce", "t"], b"one\ntwo\n").ok();
+    let at = ["--metastore", metastore.as_str(), "--wait", "1s"];
+    let open = ["ledger", "list", "--topic", "t", "--state", "open"];
+    let open = client.json(&[&open[..], &at[..2]].concat());
+    let id = open[0]["ledger_id"].as_str().expect("an open ledger").to_owned();
+    cluster.brokers[0].process.kill();
+    cluster.bookies[0].process.kill();
+    cluster.bookies[1].process.kill();
+
+    let refused = client.run(&[&["ledger", "recover", &id], &at[..]].concat());
+    let said = refused.refused("BOOKIES_MISSING");
+    assert!(said.contains("bookie-1") && said.contains("bookie-2"), "{said}");
+    let other = ["ledger", "force-close", &id, "--confirm", "0000000000000000"];
+    assert_eq!(client.run(&[&other[..], &at].concat()).code, Some(2));
+
+    let args = ["ledger", "force-close", &id, "--confirm", &id];
+    let closed = client.json(&[&args[..], &at].concat());
+    assert_eq!(
+        (&closed["state"], &closed["close_kind"]),
+        (&"closed".into(), &"forced-with-risk".into())
+    );
+    assert_eq!(closed["missing"].as_array().map(Vec::len), Some(2), "{closed}");
+
+    // The survivor had all of it.
+    for node in cluster.bookies[..2].iter_mut().chain(&mut cluster.brokers) {
+        node.process.restart();
+    }
+    cluster.wait_ready();
+    assert_eq!(topic::values(&client, "t"), "one\ntwo\n");
+}

@@ -34,7 +34,7 @@ fn the_definition_is_consistent() {
 fn every_command_has_an_example_that_parses() {
     let mut commands = Vec::new();
     leaves(&Cli::command(), "geminga", &mut commands);
-    assert_eq!(commands.len(), 23, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
+    assert_eq!(commands.len(), 24, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
     for (path, command) in commands {
         let help = command.get_after_help().expect(&path).to_string();
         let examples: Vec<_> = help.lines().filter_map(|line| line.split_once(&path)).collect();
@@ -71,7 +71,8 @@ fn the_contract_holds() {
         "geminga meta dump --metastore etcd://h:1",
         "geminga ledger list --metastore etcd://h:1 --state in-recovery --topic t",
         "geminga ledger describe 0000000000000002 --metastore etcd://h:1",
-        "geminga ledger recover 0000000000000002 --metastore etcd://h:1",
+        "geminga ledger recover 0000000000000002 --metastore etcd://h:1 --wait 5s",
+        "geminga ledger force-close 0000000000000002 --confirm 0000000000000002 --metastore etcd://h:1 --wait 5s",
         "geminga perf produce t --records 10 --size 100 --rate 5",
         "geminga perf consume t --records 10 --size 100",
         "geminga perf ledger --metastore etcd://h:1 --entries 1 --size 1 --ledgers 2 --write-quorum 1 --ack-quorum 1 \

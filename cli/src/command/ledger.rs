@@ -2,10 +2,12 @@
 //! bookies directly, so that it also does when no broker runs.
 
 use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use geminga_ledger::{BookieDirectory, LedgerClient, Parts, RecoverError};
+use geminga_ledger::{BookieDirectory, Config, LedgerClient, Parts, RecoverError};
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_metastore::{KeyValue, LedgerIds, cluster, keys};
 use geminga_proto::ids::LedgerId;
@@ -68,6 +70,31 @@ pub(crate) enum Action {
         ledger: LedgerId,
         #[command(flatten)]
         place: Place,
+        /// How long bookies that do not answer are waited for.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Close a ledger whose bookies are gone for good, at the last entry that the rest is known to have. Acknowledged
+    /// records may be lost: first bring back the bookies that `recover` names, or their disks. The ledger is stamped with
+    /// who was missing.
+    #[command(
+        after_help = "Example:\n  geminga ledger force-close 0000000000000002 --confirm 0000000000000002 \
+                      --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    ForceClose {
+        /// Its id, 16 hexadecimal digits.
+        #[arg(value_name = "LEDGER", value_parser = ledger_id)]
+        ledger: LedgerId,
+        /// The same id again; asked for on a terminal when it is not given.
+        #[arg(long, value_name = "LEDGER", value_parser = ledger_id)]
+        confirm: Option<LedgerId>,
+        #[command(flatten)]
+        place: Place,
+        /// How long bookies that do not answer are waited for.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+        wait: Duration,
         #[command(flatten)]
         print: PrintArgs,
     },
@@ -126,7 +153,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Action::Describe { ledger, place, print } => {
             server::block_on(describe(ledger, place, print))
         }
-        Action::Recover { ledger, place, print } => server::block_on(recover(ledger, place, print)),
+        Action::Recover { ledger, place, wait, print } => {
+            server::block_on(recover(ledger, place, wait, print))
+        }
+        Action::ForceClose { ledger, confirm, place, wait, print } => {
+            confirmed(ledger, confirm)?;
+            server::block_on(force_close(ledger, place, wait, print))
+        }
     }
 }
 
@@ -178,15 +211,66 @@ pub(crate) fn unknown(ledger: LedgerId) -> Failure {
     .because("UNKNOWN_LEDGER")
 }
 
-async fn recover(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(), Failure> {
+async fn recover(
+    ledger: LedgerId,
+    place: Place,
+    wait: Duration,
+    print: PrintArgs,
+) -> Result<(), Failure> {
     let tasks = Tasks::new("ledger");
-    let client = connect(&place, &tasks).await?;
+    let client = connect(&place, &tasks, config(wait)).await?;
     let meta = client.recover(ledger).await?;
     Ledger::from(&meta).print(print)
 }
 
+/// The id must be said twice: what may be lost cannot be brought back.
+fn confirmed(ledger: LedgerId, again: Option<LedgerId>) -> Result<(), Failure> {
+    let again = match again {
+        Some(again) => again,
+        None if std::io::stdin().is_terminal() => {
+            let mut err = std::io::stderr();
+            write!(err, "Acknowledged records may be lost. Type the ledger's id again: ")?;
+            err.flush()?;
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            ledger_id(line.trim()).map_err(Failure::usage)?
+        }
+        None => {
+            return Err(Failure::usage(format!(
+                "acknowledged records may be lost: say the id again with --confirm {ledger}"
+            )));
+        }
+    };
+    if again != ledger {
+        return Err(Failure::usage(format!(
+            "{again} is another ledger than {ledger}: nothing was done"
+        )));
+    }
+    Ok(())
+}
+
+async fn force_close(
+    ledger: LedgerId,
+    place: Place,
+    wait: Duration,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let tasks = Tasks::new("ledger");
+    let client = connect(&place, &tasks, config(wait)).await?;
+    let meta = client.force_close(ledger).await?;
+    Ledger::from(&meta).print(print)
+}
+
+fn config(wait: Duration) -> Config {
+    Config { recovery_deadline: wait, ..Config::default() }
+}
+
 /// A client of the ledger layer in this process. It knows all bookies that are registered now.
-pub(crate) async fn connect(place: &Place, tasks: &Tasks) -> Result<LedgerClient, Failure> {
+pub(crate) async fn connect(
+    place: &Place,
+    tasks: &Tasks,
+    config: Config,
+) -> Result<LedgerClient, Failure> {
     let store = metadata::connect(&place.metastore).await?;
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(Failure::new(format!(
@@ -204,7 +288,7 @@ pub(crate) async fn connect(place: &Place, tasks: &Tasks) -> Result<LedgerClient
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         tasks: tasks.child("ledgers"),
-        config: geminga_ledger::Config::default(),
+        config,
         owner: format!("operator-{}", std::process::id()),
     }))
 }
@@ -233,6 +317,13 @@ mod tests {
         for wrong in ["", "17", "+00000000000000f", "00000000000000zz", "00100000000000beef"] {
             assert!(ledger_id(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_id_is_said_twice() {
+        let id = LedgerId(0x17);
+        assert_eq!(confirmed(id, Some(id)), Ok(()));
+        assert!(confirmed(id, Some(LedgerId(0x18))).is_err());
     }
 
     #[test]

@@ -18,11 +18,11 @@ pub(crate) fn state(state: LedgerState) -> &'static str {
     }
 }
 
-fn close_kind(kind: CloseKind) -> &'static str {
+fn close_kind(kind: &CloseKind) -> &'static str {
     match kind {
         CloseKind::Writer => "writer",
         CloseKind::Recovered => "recovered",
-        CloseKind::ForcedWithRisk => "forced-with-risk",
+        CloseKind::ForcedWithRisk { .. } => "forced-with-risk",
     }
 }
 
@@ -45,6 +45,9 @@ pub(crate) struct Ledger {
     last_entry: Option<i64>,
     payload_bytes: Option<u64>,
     close_kind: Option<&'static str>,
+    /// With `forced-with-risk`: who was missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<EnsembleMember>,
     recoverer: Option<String>,
     owner: String,
     created_ms: i64,
@@ -81,6 +84,7 @@ impl From<&LedgerMeta> for Ledger {
                 last_entry: meta.fragment_end(index).map(|last| last.0),
                 members: fragment.ensemble.iter().map(EnsembleMember::from).collect(),
             };
+        let missing = meta.close_kind.iter().flat_map(CloseKind::missing);
         Self {
             ledger_id: meta.id.to_string(),
             state: state(meta.state),
@@ -97,7 +101,8 @@ impl From<&LedgerMeta> for Ledger {
             seal_epoch: meta.seal_epoch.0,
             last_entry: meta.last_entry.map(|last| last.0),
             payload_bytes: meta.last_entry.map(|_| meta.length),
-            close_kind: meta.close_kind.map(close_kind),
+            close_kind: meta.close_kind.as_ref().map(close_kind),
+            missing: missing.map(EnsembleMember::from).collect(),
             recoverer: Some(meta.recoverer.clone()).filter(|who| !who.is_empty()),
             owner: meta.owner.clone(),
             created_ms: meta.created_ms,
@@ -140,6 +145,11 @@ impl Ledger {
     }
 }
 
+fn members(members: &[EnsembleMember]) -> String {
+    let members = members.iter().map(|m| format!("{}#{}", m.bookie_id, m.incarnation));
+    members.collect::<Vec<_>>().join(" ")
+}
+
 impl View for Ledger {
     fn text(&self) -> String {
         let mut text = format!("ledger {}: {}\n", self.ledger_id, self.state);
@@ -152,15 +162,19 @@ impl View for Ledger {
         );
         line("copies", &self.copies());
         line("end", &self.end());
+        if !self.missing.is_empty() {
+            line(
+                "forced",
+                &format!("without {}: what they alone held is lost", members(&self.missing)),
+            );
+        }
         line("seal epoch", &self.seal_epoch.to_string());
         line("created", &format!("{} by {}", time(self.created_ms), self.owner));
         let rows = self.fragments.iter().map(|fragment| {
-            let members =
-                fragment.members.iter().map(|m| format!("{}#{}", m.bookie_id, m.incarnation));
             [
                 fragment.first_entry.to_string(),
                 optional(fragment.last_entry),
-                members.collect::<Vec<_>>().join(" "),
+                members(&fragment.members),
             ]
         });
         text + "\n" + &table(["FROM", "TO", "BOOKIES"], rows)

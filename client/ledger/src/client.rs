@@ -19,6 +19,7 @@ use crate::core::mutation::Mutations;
 use crate::placement::{self, TooFew};
 use crate::quarantine::Quarantine;
 use crate::read::Reader;
+use crate::recover::QuorumLoss;
 
 /// What a client is made from.
 #[derive(Debug, Clone)]
@@ -273,7 +274,20 @@ impl LedgerClient {
         &self,
         ledger: LedgerId,
     ) -> impl Future<Output = Result<LedgerMeta, crate::RecoverError>> + Send + '_ {
-        crate::recover::recover(self, ledger)
+        crate::recover::recover(self, ledger, QuorumLoss::Stop)
+    }
+
+    /// Recovers a ledger, or, where its quorum is lost for good, closes it at the best tail that is known and stamps it with
+    /// who was missing (4.8). Acknowledged entries may be lost by that: only for an operator who knows. Cancel-safe, as
+    /// [`LedgerClient::recover`].
+    ///
+    /// # Errors
+    /// [`crate::RecoverError`]; `Missing` never.
+    pub fn force_close(
+        &self,
+        ledger: LedgerId,
+    ) -> impl Future<Output = Result<LedgerMeta, crate::RecoverError>> + Send + '_ {
+        crate::recover::recover(self, ledger, QuorumLoss::Force)
     }
 
     /// Begins the end of a closed ledger (7.8): its metadata becomes a tombstone, and bookies free what they hold. No error

@@ -55,14 +55,24 @@ fn names(members: &[Member]) -> String {
     members.iter().map(Member::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// What to do when a quorum is lost (4.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuorumLoss {
+    /// Stop and say who is missing.
+    Stop,
+    /// Close at the best tail that is known: an operator's decision only.
+    Force,
+}
+
 /// Runs attempts until the ledger is closed or an attempt stops.
 pub(crate) async fn recover(
     client: &LedgerClient,
     ledger: LedgerId,
+    loss: QuorumLoss,
 ) -> Result<LedgerMeta, RecoverError> {
     let started = Instant::now();
     loop {
-        let finish = Attempt::new(client, ledger).run().await?;
+        let finish = Attempt::new(client, ledger, loss).run().await?;
         let (outcome, result) = match finish {
             Finish::Closed(meta) => ("closed", Ok(*meta)),
             Finish::Gone => ("gone", Err(RecoverError::Gone(ledger))),
@@ -131,10 +141,14 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(client: &'a LedgerClient, ledger: LedgerId) -> Self {
+    fn new(client: &'a LedgerClient, ledger: LedgerId, loss: QuorumLoss) -> Self {
         let parts = &client.parts;
         let (core, pending) =
             Recovery::new(parts.owner.clone(), parts.random.next_u128(), Mutations::default());
+        let core = match loss {
+            QuorumLoss::Stop => core,
+            QuorumLoss::Force => core.forced(),
+        };
         Self {
             client,
             ledger,

@@ -30,14 +30,27 @@ pub enum Digest {
 }
 
 /// Who closed the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CloseKind {
     /// Its writer.
     Writer,
     /// A recoverer.
     Recovered,
-    /// An operator who accepted the loss of what may have been above the end (4.8).
-    ForcedWithRisk,
+    /// An operator who accepted that acknowledged entries may be lost (4.8).
+    ForcedWithRisk {
+        /// The members of the last fragment that had not answered, or that did not vouch for what they lack.
+        missing: Vec<Member>,
+    },
+}
+
+impl CloseKind {
+    /// Who was missing when it was closed by force; nobody otherwise.
+    pub fn missing(&self) -> &[Member] {
+        match self {
+            Self::Writer | Self::Recovered => &[],
+            Self::ForcedWithRisk { missing } => missing,
+        }
+    }
 }
 
 /// A run of entries that lives on one ensemble.
@@ -196,7 +209,13 @@ impl LedgerMeta {
             length: self.last_entry.map(|_| self.length),
             entries_crc: self.entries_crc,
             recoverer: self.recoverer.clone(),
-            close_kind: close_to_wire(self.close_kind) as i32,
+            close_kind: close_to_wire(self.close_kind.as_ref()) as i32,
+            forced_without: self
+                .close_kind
+                .iter()
+                .flat_map(CloseKind::missing)
+                .map(member_to_wire)
+                .collect(),
             last_op: Bytes::copy_from_slice(&self.last_op.to_be_bytes()),
             custom: Some(wire::LedgerCustom {
                 topic_id: Bytes::copy_from_slice(self.custom.topic.as_bytes()),
@@ -242,7 +261,7 @@ impl LedgerMeta {
             last_entry: record.last_entry.map(EntryId),
             length: record.length.unwrap_or(0),
             entries_crc: record.entries_crc,
-            close_kind: close_from_wire(record.close_kind()),
+            close_kind: close_from_wire(record.close_kind(), record.forced_without.clone())?,
             last_op: op_id(&record.last_op)?,
             custom: custom_from_wire(record.custom.unwrap_or_default())?,
             fragments: record
@@ -289,44 +308,55 @@ fn state_from_wire(state: wire::LedgerState) -> Result<LedgerState, Invalid> {
     }
 }
 
-fn close_to_wire(kind: Option<CloseKind>) -> wire::CloseKind {
+fn close_to_wire(kind: Option<&CloseKind>) -> wire::CloseKind {
     match kind {
         None => wire::CloseKind::Unspecified,
         Some(CloseKind::Writer) => wire::CloseKind::Writer,
         Some(CloseKind::Recovered) => wire::CloseKind::Recovered,
-        Some(CloseKind::ForcedWithRisk) => wire::CloseKind::ForcedWithRisk,
+        Some(CloseKind::ForcedWithRisk { .. }) => wire::CloseKind::ForcedWithRisk,
     }
 }
 
-fn close_from_wire(kind: wire::CloseKind) -> Option<CloseKind> {
-    match kind {
+fn close_from_wire(
+    kind: wire::CloseKind,
+    missing: Vec<wire::EnsembleMember>,
+) -> Result<Option<CloseKind>, Invalid> {
+    Ok(match kind {
         wire::CloseKind::Unspecified => None,
         wire::CloseKind::Writer => Some(CloseKind::Writer),
         wire::CloseKind::Recovered => Some(CloseKind::Recovered),
-        wire::CloseKind::ForcedWithRisk => Some(CloseKind::ForcedWithRisk),
+        wire::CloseKind::ForcedWithRisk => {
+            let missing = missing.into_iter().map(member_from_wire).collect::<Result<_, _>>()?;
+            Some(CloseKind::ForcedWithRisk { missing })
+        }
+    })
+}
+
+fn member_to_wire(member: &Member) -> wire::EnsembleMember {
+    wire::EnsembleMember {
+        bookie_id: member.bookie.as_str().to_owned(),
+        incarnation: member.incarnation.0,
     }
 }
 
+fn member_from_wire(member: wire::EnsembleMember) -> Result<Member, Invalid> {
+    let bookie =
+        member.bookie_id.parse().map_err(|e| Invalid::field("bookie_id", format!("{e}")))?;
+    Ok(Member { bookie, incarnation: Incarnation(member.incarnation) })
+}
+
 fn fragment_to_wire(fragment: &Fragment) -> wire::Fragment {
-    let member = |m: &Member| wire::EnsembleMember {
-        bookie_id: m.bookie.as_str().to_owned(),
-        incarnation: m.incarnation.0,
-    };
     wire::Fragment {
         first_entry: fragment.first_entry.0,
-        ensemble: fragment.ensemble.iter().map(member).collect(),
+        ensemble: fragment.ensemble.iter().map(member_to_wire).collect(),
     }
 }
 
 fn fragment_from_wire(fragment: wire::Fragment) -> Result<Fragment, Invalid> {
-    let member = |m: wire::EnsembleMember| {
-        let bookie =
-            m.bookie_id.parse().map_err(|e| Invalid::field("bookie_id", format!("{e}")))?;
-        Ok(Member { bookie, incarnation: Incarnation(m.incarnation) })
-    };
+    let ensemble = fragment.ensemble.into_iter().map(member_from_wire);
     Ok(Fragment {
         first_entry: EntryId(fragment.first_entry),
-        ensemble: fragment.ensemble.into_iter().map(member).collect::<Result<_, Invalid>>()?,
+        ensemble: ensemble.collect::<Result<_, Invalid>>()?,
     })
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
-use geminga_ledger::{CreateError, CreateSpec, LedgerClient, Outcome, ReadError, Writer};
+use geminga_ledger::{Config, CreateError, CreateSpec, LedgerClient, Outcome, ReadError, Writer};
 use geminga_metastore::Txn;
 use geminga_metastore::record::Custom;
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
@@ -33,7 +33,7 @@ pub(super) async fn write(args: LedgerArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--ack-quorum cannot be above --write-quorum"));
     }
     let tasks = Tasks::new("perf");
-    let client = ledger::connect(&args.place, &tasks).await?;
+    let client = ledger::connect(&args.place, &tasks, Config::default()).await?;
     let content = content(args.size as usize);
     let spec = CreateSpec { qw: args.write_quorum, qa: args.ack_quorum, custom: custom() };
     let writers =
@@ -149,7 +149,7 @@ async fn delete(client: &LedgerClient, ids: &[LedgerId]) -> Result<(), Failure> 
 /// Reads whole ledgers, all at the same time, every entry verified.
 pub(super) async fn read(args: LedgerReadArgs) -> Result<(), Failure> {
     let tasks = Tasks::new("perf");
-    let client = ledger::connect(&args.place, &tasks).await?;
+    let client = ledger::connect(&args.place, &tasks, Config::default()).await?;
     let begin = Instant::now();
     let read = try_join_all(args.ledgers.iter().map(|id| read_one(&client, *id))).await?;
     let seconds = begin.elapsed().as_secs_f64();

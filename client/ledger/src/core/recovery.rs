@@ -6,7 +6,8 @@
 //!      └────────────┘                                              re-read: adopt, rebase or follow
 //! ```
 //!
-//! * [`seal`]: S2 to S4. [`copy`]: S5, and who stands in for members that are lost.
+//! * [`seal`]: S2 to S4. [`copy`]: S5, and who stands in for members that are lost. [`force`]: what an operator may override
+//!   (4.8).
 //!
 //! What must stay true: the ensemble sealed is the one frozen at S1 (H5); `T` comes from authoritative replies only, at
 //! least `Qw - Qa + 1` of them (S3); no LAC is raised (W5); nothing is told to anyone before the closing CAS is known to have
@@ -14,14 +15,16 @@
 
 mod copy;
 mod event;
+mod force;
 mod position;
 mod seal;
 
 use geminga_metastore::Version;
-use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
+use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_proto::ids::{BookieId, EntryId, SealEpoch};
 
 pub use self::event::{Effect, Event, Finish, Stop};
+use self::force::Force;
 use self::position::Position;
 pub use super::commit::CasResult;
 use super::mutation::Mutations;
@@ -57,6 +60,7 @@ pub struct Recovery {
     acknowledged: EntryId,
     end: EntryId,
     length: u64,
+    force: Force,
 }
 
 impl Recovery {
@@ -76,6 +80,7 @@ impl Recovery {
             acknowledged: EntryId::NONE,
             end: EntryId::NONE,
             length: 0,
+            force: Force::No,
         };
         (recovery, vec![Effect::ReadMeta])
     }
@@ -221,7 +226,7 @@ impl Recovery {
         meta.last_entry = Some(self.end);
         meta.length = self.length;
         meta.entries_crc = None;
-        meta.close_kind = Some(CloseKind::Recovered);
+        meta.close_kind = Some(self.close_kind());
         meta.last_op = self.op;
         meta
     }

@@ -37,8 +37,14 @@ fn what_was_encoded_is_decoded() {
     meta.last_entry = Some(EntryId(12));
     meta.length = 100;
     meta.entries_crc = Some(3);
-    meta.close_kind = Some(CloseKind::Recovered);
-    assert_eq!(LedgerMeta::decode(meta.id, &meta.encode()), Ok(meta));
+    for kind in [
+        CloseKind::Writer,
+        CloseKind::Recovered,
+        CloseKind::ForcedWithRisk { missing: vec![member("a"), member("b")] },
+    ] {
+        meta.close_kind = Some(kind);
+        assert_eq!(LedgerMeta::decode(meta.id, &meta.encode()), Ok(meta.clone()));
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Recovery {
         let without =
             self.authoritative().filter(|p| p.tail.is_some_and(|tail| tail < entry)).count();
         let (meta, _) = self.held();
-        if !quorum::covered(meta.qw, meta.qa, without) {
+        if !quorum::covered(meta.qw, meta.qa, without) && !self.overrides() {
             return Some(self.finish(Finish::Stopped(Stop::Unreadable(entry))));
         }
         self.end = entry.prev();

@@ -94,10 +94,13 @@ impl Recovery {
     /// S4: the end is the longest authoritative tail; what the writer is known to have acknowledged needs no copy.
     pub(super) fn fix_end(&mut self) -> Vec<Effect> {
         let floor = self.floor();
-        self.end = self.authoritative().filter_map(|p| p.tail).fold(floor, EntryId::max);
-        self.acknowledged =
-            self.authoritative().filter_map(|p| p.max_lac).fold(floor, EntryId::max);
-        if self.acknowledged > self.end {
+        self.end = self.heard().filter_map(|p| p.tail).fold(floor, EntryId::max);
+        self.acknowledged = self.heard().filter_map(|p| p.max_lac).fold(floor, EntryId::max);
+        if self.acknowledged > self.end && self.overrides() {
+            // Those who do not vouch for what they lack may still have more than those who do.
+            self.end = self.heard().filter_map(|p| p.tail).fold(floor, EntryId::max);
+            self.give_up_lost();
+        } else if self.acknowledged > self.end {
             let stop = Stop::AcknowledgedLost { acknowledged: self.acknowledged, tail: self.end };
             return self.finish(Finish::Stopped(stop));
         }
@@ -106,9 +109,20 @@ impl Recovery {
     }
 
     pub(super) fn deadline(&mut self) -> Vec<Effect> {
-        match self.phase {
-            Phase::Copying if self.readable() => self.find_length(),
+        let phase = self.phase;
+        match phase {
+            Phase::Copying if self.readable() || self.overrides() => {
+                // Whoever was to deliver the last entry may be gone by now.
+                let mut effects = vec![Effect::StartDeadline];
+                effects.extend(self.find_length());
+                effects
+            }
             Phase::Sealing if self.enough_seals() => self.fix_end(),
+            Phase::Sealing if self.overrides() => {
+                let mut effects = vec![Effect::StartDeadline];
+                effects.extend(self.fix_end());
+                effects
+            }
             Phase::Sealing | Phase::Copying => {
                 let missing = self.missing();
                 self.finish(Finish::Stopped(Stop::Missing(missing)))
@@ -122,7 +136,7 @@ impl Recovery {
     }
 
     /// Members without an authoritative answer, or that did not take their copy (4.8).
-    fn missing(&self) -> Vec<Member> {
+    pub(super) fn missing(&self) -> Vec<Member> {
         let ensemble = &self.held().0.last_fragment().ensemble;
         let lacks = |p: &Position| !p.authoritative || p.failed || p.tail.is_none();
         ensemble

@@ -1,3 +1,5 @@
+mod forced;
+
 use geminga_metastore::record::{Custom, Digest, Fragment};
 use geminga_proto::ids::{Incarnation, LedgerId, Member};
 

@@ -17,7 +17,7 @@ use crate::gc::Gc;
 use crate::handle::BookieHandle;
 use crate::identity::{self, BootError, Booted, BootedDisk};
 use crate::io::{Disk, RealDisk};
-use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Salvaged};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Reporter, Salvaged};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
@@ -148,6 +148,11 @@ impl Bookie {
             (booted, opening) = open_disk(booted, at, &parts).await?;
             let OpenedDisk { disk, opened, lost } = opening;
             let member = |incarnation| Member { bookie: booted.bookie.clone(), incarnation };
+            let reporter = Reporter {
+                store: Arc::clone(&parts.store),
+                member: member(booted.disks[at].incarnation()),
+                clock: Arc::clone(&parts.clock),
+            };
             let found = DiskParts {
                 cluster: booted.cluster,
                 member: member(booted.disks[at].incarnation()),
@@ -155,6 +160,7 @@ impl Bookie {
                 ledgers: opened.ledgers,
                 tombstones: opened.tombstones,
                 owners: parts.config.owners_per_disk,
+                reporter,
                 checker: checker.clone(),
                 waiting: Arc::clone(&waiting),
                 mutations: Mutations::default(),

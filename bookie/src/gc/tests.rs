@@ -122,6 +122,11 @@ impl Bench {
             ledgers: opened.ledgers,
             tombstones: opened.tombstones,
             owners: 2,
+            reporter: crate::ledger::Reporter {
+                store: store.clone(),
+                member: member(),
+                clock: Arc::new(geminga_runtime::ManualClock::at(0)),
+            },
             checker: Checker::new(store.clone()),
             waiting: Arc::new(Semaphore::new(2)),
             mutations: Mutations::default(),

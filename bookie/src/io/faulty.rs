@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -41,6 +42,7 @@ struct Plan {
     /// This many calls from now one fails.
     fail_after: Option<(u64, io::ErrorKind)>,
     hold: bool,
+    delay: Duration,
     waiting: usize,
     calls: u64,
 }
@@ -55,6 +57,14 @@ impl Faults {
             self.changed.notify_all();
             self.changed.wait(&mut plans);
             plans.entry(op).or_default().waiting -= 1;
+        }
+        let delay = plans.entry(op).or_default().delay;
+        if !delay.is_zero() {
+            // Nobody has to hear of it: this only takes time, and holds up no other call.
+            drop(plans);
+            let nobody = Mutex::new(());
+            Condvar::new().wait_for(&mut nobody.lock(), delay);
+            plans = self.plans.lock();
         }
         let plan = plans.entry(op).or_default();
         match plan.fail_after {
@@ -80,6 +90,11 @@ impl FaultyDisk {
     /// After `good` more calls of this kind, one fails.
     pub fn fail(&self, op: Op, good: u64, kind: io::ErrorKind) {
         self.faults.plans.lock().entry(op).or_default().fail_after = Some((good, kind));
+    }
+
+    /// Calls of this kind take so long from now on.
+    pub fn slow(&self, op: Op, delay: Duration) {
+        self.faults.plans.lock().entry(op).or_default().delay = delay;
     }
 
     /// Calls of this kind wait until [`FaultyDisk::release`].
@@ -186,5 +201,24 @@ impl DiskFile for FaultyFile {
 
     fn size(&self) -> io::Result<u64> {
         self.file.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::super::MemoryDisk;
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_takes_its_time() {
+        let disk = FaultyDisk::new(MemoryDisk::new());
+        let file = disk.create("a").unwrap();
+        disk.slow(Op::Sync, Duration::from_millis(20));
+        let begun = Instant::now();
+        file.sync_data().unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        assert_eq!(disk.open("a").unwrap().size().unwrap(), 0);
     }
 }

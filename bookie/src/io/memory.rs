@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use geminga_runtime::Random;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile, Space};
@@ -138,6 +139,23 @@ impl MemoryDisk {
         for data in self.0.lock().files.values_mut() {
             data.dirty.clear();
         }
+    }
+
+    /// The disk after a power cut at this instant, with each unsynced sector and name change kept or lost at random.
+    #[must_use]
+    pub fn crash_torn(&self, random: &dyn Random) -> Self {
+        self.crash_keeping(|| random.below(2) == 0)
+    }
+
+    /// Inverts one bit of a file, synced: rot.
+    pub fn flip(&self, name: &str, offset: usize, bit: u8) {
+        let mut contents = self.0.lock();
+        let id = contents.names[name];
+        let data = contents.files.get_mut(&id).expect("a name has a file");
+        let flipped = data.now[offset] ^ (1 << (bit % 8));
+        data.write(offset, &[flipped]);
+        data.durable = data.settle(|| true);
+        data.dirty.clear();
     }
 
     /// Inverts the bits of a file's bytes, synced: rot.
@@ -358,6 +376,15 @@ mod tests {
         let bytes = contents(&torn, "a");
         assert_eq!(asked, 3);
         assert_eq!((bytes[511], bytes[512], bytes[1023], bytes[1024]), (7, 0, 0, 7));
+    }
+
+    #[test]
+    fn one_bit_rots() {
+        let disk = MemoryDisk::new();
+        disk.create("a").unwrap().write_all_at(0, &[IoSlice::new(b"abc")]).unwrap();
+        disk.sync_dir().unwrap();
+        disk.flip("a", 1, 0);
+        assert_eq!(contents(&disk.crash(), "a"), b"acc");
     }
 
     #[test]

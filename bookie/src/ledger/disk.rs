@@ -16,7 +16,7 @@ use super::owner::{Deletion, Job, Owner, Parts};
 use super::query::Queries;
 use super::reply::ReplyTo;
 use super::table::Table;
-use super::upkeep::Upkeep;
+use super::upkeep::{Reporter, Upkeep};
 use super::{Identity, LedgerState, Mutations, Tombstones};
 use crate::log::{Log, LogFailed};
 
@@ -61,6 +61,8 @@ pub(crate) struct DiskParts {
     pub(crate) tombstones: Tombstones,
     /// How many owners share it; at least 1.
     pub(crate) owners: usize,
+    /// Tells the cluster what is damaged.
+    pub(crate) reporter: Reporter,
     /// Reads metadata.
     pub(crate) checker: Checker,
     /// Bounds who waits for a LAC, over all disks.
@@ -104,7 +106,8 @@ impl DiskLedgers {
             shards.push(Shard { jobs, deletions, table });
         }
         let tables = shards.iter().map(|shard: &Shard| shard.table.clone()).collect();
-        let upkeep = Upkeep::new(parts.cluster, parts.log.clone(), tables, fullness.clone());
+        let upkeep =
+            Upkeep::new(parts.cluster, parts.log.clone(), tables, fullness.clone(), parts.reporter);
         tasks.spawn("log upkeep", upkeep.run(tasks.clone()));
         let queries = Queries {
             cluster: parts.cluster,

@@ -39,3 +39,4 @@ pub(crate) use reply::{MIN_ROOM, Outgoing, ReplyTo};
 pub(crate) use salvaged::Salvaged;
 pub use state::{Effect, Event, Finding, Identity, LedgerState, judge};
 pub use tombstones::Tombstones;
+pub(crate) use upkeep::Reporter;

@@ -193,6 +193,7 @@ impl Queries {
         });
         cut.map_err(|error| {
             metrics::damaged();
+            self.log.note_damaged(range.ledger);
             tracing::error!(ledger = %range.ledger, entry = id.0, %error, "a stored entry is damaged");
             Unreadable { code: Code::Corrupt, why: format!("entry {id}: {error}") }
         })

@@ -1,12 +1,16 @@
 //! Keeps a disk's log in order: writes footers as segments fill up, a snapshot of the disk's ledgers every minute
 //! or GiB (protocol 5.5), gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), and looks for rot (6.3), at a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use geminga_ledger::mark_under;
+use geminga_metastore::MetaStore;
+use geminga_metastore::record::UnderReason;
 use geminga_proto::entry;
-use geminga_proto::ids::ClusterUuid;
-use geminga_runtime::Tasks;
+use geminga_proto::ids::{ClusterUuid, Member};
+use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fullness::{Fullness, Gauge};
@@ -27,6 +31,17 @@ const RELOCATE_BYTES: usize = 16 << 20;
 /// So many times that where space runs out.
 const HURRY: usize = 4;
 
+/// Tells the cluster what is damaged here.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    /// Where marks are.
+    pub(crate) store: Arc<dyn MetaStore>,
+    /// Whose copies are damaged.
+    pub(crate) member: Member,
+    /// Dates marks.
+    pub(crate) clock: Arc<dyn WallClock>,
+}
+
 /// The keeper of one disk's log.
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -35,6 +50,7 @@ pub(super) struct Upkeep {
     /// Of all shards.
     tables: Vec<Table>,
     fullness: Gauge,
+    reporter: Reporter,
     /// When the last snapshot was written, and what had been appended then.
     last: (Instant, u64),
     /// When the next segment may be scrubbed.
@@ -43,9 +59,15 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// A keeper that has not begun.
-    pub(super) fn new(cluster: ClusterUuid, log: Log, tables: Vec<Table>, fullness: Gauge) -> Self {
+    pub(super) fn new(
+        cluster: ClusterUuid,
+        log: Log,
+        tables: Vec<Table>,
+        fullness: Gauge,
+        reporter: Reporter,
+    ) -> Self {
         let last = (Instant::now(), log.durable_bytes());
-        Self { cluster, log, tables, fullness, last, scrub_at: Instant::now() }
+        Self { cluster, log, tables, fullness, reporter, last, scrub_at: Instant::now() }
     }
 
     /// Runs until `tasks` stops.
@@ -75,6 +97,7 @@ impl Upkeep {
         let times = if hurry { HURRY } else { 1 };
         self.log.relocate(RELOCATE_BYTES * times).await?;
         self.scrub().await?;
+        self.tell_damaged().await;
         let waiting = self.log.reclaim().await?.waiting;
         let (at, bytes) = self.last;
         let (age, appended) = (at.elapsed(), self.log.durable_bytes() - bytes);
@@ -86,6 +109,20 @@ impl Upkeep {
             self.log.reclaim().await?;
         }
         Ok(())
+    }
+
+    /// Marks ledgers with damaged entries, so that these are restored from other bookies (3.4).
+    async fn tell_damaged(&self) {
+        while let Some(ledger) = self.log.take_damaged() {
+            let Reporter { store, member, clock } = &self.reporter;
+            let members = std::slice::from_ref(member);
+            let mark =
+                mark_under(&**store, ledger, members, UnderReason::Damaged, clock.now_ms()).await;
+            if let Err(error) = mark {
+                tracing::warn!(%ledger, %error, "a damaged ledger could not be marked; trying again");
+                return self.log.note_damaged(ledger);
+            }
+        }
     }
 
     /// Looks for rot: a segment whenever so much time has passed that its bytes are within the pace.

@@ -111,6 +111,12 @@ impl Catalogue {
         self.durable_bytes
     }
 
+    /// Segments below this one change no more.
+    pub(super) fn full_below(&self) -> u64 {
+        let behind = || self.full.keys().next_back().map_or(0, |last| last + 1);
+        self.current.as_ref().map_or_else(behind, |current| current.seq)
+    }
+
     /// The full segment behind the one that was scrubbed last, or the first again.
     pub(super) fn next_to_scrub(&mut self) -> Option<(u64, Full)> {
         let behind = self.full.range(self.scrubbed + 1..).next();

@@ -18,6 +18,8 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Bytes of recent entries that are served from memory. Default 64 MiB.
     pub window_bytes: usize,
+    /// Bytes of blocks of full segments that are kept for readers that are behind. Default 32 MiB.
+    pub read_ahead_bytes: usize,
     /// Bytes a second that are read to look for rot. Default 8 MiB.
     pub scrub_bytes: u64,
     /// An idle log vouches for its last frame after this time (K8). Default 1 s.
@@ -48,6 +50,7 @@ impl Default for Config {
             reserve_segments: 2,
             queue_bytes: 64 << 20,
             window_bytes: 64 << 20,
+            read_ahead_bytes: 32 << 20,
             scrub_bytes: 8 << 20,
             idle_mark: Duration::from_secs(1),
             mutations: Mutations::default(),

@@ -269,7 +269,9 @@ mod tests {
     fn golden_bytes() {
         let (at, bytes) = footer().encode(seed(), 0);
         assert_eq!((at, bytes.len()), (6144, 1024));
-        crate::log::tests::golden("footer.hex", &bytes);
+        let mut stored = vec![0; 6144];
+        stored.extend(crate::log::tests::golden("footer.hex", &bytes));
+        assert_eq!(read(&stored, 9), Some(footer()));
     }
 
     proptest! {

@@ -8,7 +8,7 @@
 //!   must restart through the checks of [`Log::open`] (K6).
 //! * Entries can be read as soon as they are durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +34,7 @@ use segment::{Ahead, Maker, Supply};
 use spares::Spares;
 use window::Window;
 
+mod blocks;
 mod catalogue;
 mod committer;
 mod config;
@@ -153,6 +154,8 @@ struct Shared {
     reads: Semaphore,
     catalogue: Mutex<Catalogue>,
     spares: Arc<Spares>,
+    /// Ledgers with damaged entries that nobody was told of yet.
+    damaged: Mutex<BTreeSet<LedgerId>>,
     disk: Arc<dyn Disk>,
 }
 
@@ -258,13 +261,19 @@ impl Log {
             };
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
         let shared = Arc::clone(shared);
+        let full_below = shared.catalogue.lock().full_below();
         let read = tokio::task::spawn_blocking(move || {
-            let read = shared.reader.gather(ledger, &pieces, &mut gathered);
+            let read = shared.reader.gather(ledger, &pieces, full_below, &mut gathered);
             // The files are not removed before.
             drop(pins);
             read.map(|()| gathered.entries)
         });
-        read.await.expect("reading does not panic, and a runtime that ends drops this future first")
+        let read = read.await;
+        let read = read.expect("reading does not panic, and a runtime that ends drops this first");
+        if matches!(read, Err(ReadError::Corrupt { .. })) {
+            self.note_damaged(ledger);
+        }
+        read
     }
 
     /// Refuses further appends, makes durable what was accepted, writes the final mark, and waits for the log's
@@ -386,10 +395,11 @@ impl Replayed {
             durable: watch::Sender::default(),
             index: RwLock::new(std::mem::take(&mut found.rebuilt.index)),
             window: Mutex::new(Window::new(config.window_bytes)),
-            reader: Reader::new(Arc::clone(&disk), seed),
+            reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
             reads: Semaphore::new(MAX_READS),
             catalogue: Mutex::new(found.catalogue),
             spares,
+            damaged: Mutex::default(),
             disk,
             config,
         });
@@ -415,4 +425,4 @@ fn io_error(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> OpenErr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

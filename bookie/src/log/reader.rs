@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use geminga_proto::ids::LedgerId;
 use parking_lot::Mutex;
 
+use super::blocks::Blocks;
 use super::error::ReadError;
 use super::format::{self, EntriesHead, Seed};
 use super::index::{Piece, Place};
@@ -71,6 +72,7 @@ pub(super) struct Reader {
     disk: Arc<dyn Disk>,
     seed: Seed,
     files: Mutex<Files>,
+    blocks: Blocks,
 }
 
 #[derive(Debug, Default)]
@@ -83,19 +85,21 @@ impl Reader {
     /// Most files held open for reading.
     const MAX_OPEN: usize = 128;
 
-    pub(super) fn new(disk: Arc<dyn Disk>, seed: Seed) -> Self {
-        Self { disk, seed, files: Mutex::default() }
+    pub(super) fn new(disk: Arc<dyn Disk>, seed: Seed, read_ahead_bytes: usize) -> Self {
+        Self { disk, seed, files: Mutex::default(), blocks: Blocks::new(read_ahead_bytes) }
     }
 
-    /// Reads pieces in order until the answer is full. Blocks.
+    /// Reads pieces in order until the answer is full; those of segments below `full_below` by large blocks, since these
+    /// do not change any more. Blocks.
     pub(super) fn gather(
         &self,
         ledger: LedgerId,
         pieces: &[Piece],
+        full_below: u64,
         gathered: &mut Gathered,
     ) -> Result<(), ReadError> {
         for piece in pieces {
-            let full = !self.piece(ledger, piece, gathered)?;
+            let full = !self.piece(ledger, piece, full_below, gathered)?;
             if full {
                 break;
             }
@@ -108,12 +112,16 @@ impl Reader {
         &self,
         ledger: LedgerId,
         piece: &Piece,
+        full_below: u64,
         gathered: &mut Gathered,
     ) -> Result<bool, ReadError> {
         let place = &piece.place;
         let whole = place.length <= WHOLE_BYTES;
-        let read =
-            if whole { self.bytes(place, 0, place.length as usize)? } else { self.head(place)? };
+        let read = if whole {
+            self.bytes(place, full_below, 0, place.length as usize)?
+        } else {
+            self.head(place, full_below)?
+        };
         let head = EntriesHead::decode(&read, self.seed)
             .map_err(|malformed| corrupt(place, malformed.0))?;
         let head_bytes = format::entries_head_bytes(head.lengths.len());
@@ -130,8 +138,11 @@ impl Reader {
         let lengths = &head.lengths[skip..skip + count(piece)];
         let (wanted, bytes) = take(lengths, gathered);
         let start = head_bytes + before;
-        let mut body =
-            if whole { read.slice(start..start + bytes) } else { self.bytes(place, start, bytes)? };
+        let mut body = if whole {
+            read.slice(start..start + bytes)
+        } else {
+            self.bytes(place, full_below, start, bytes)?
+        };
         for length in &lengths[..wanted] {
             gathered.push(body.split_to(*length as usize));
         }
@@ -139,21 +150,31 @@ impl Reader {
     }
 
     /// The part of a large record before its entries.
-    fn head(&self, place: &Place) -> Result<Bytes, ReadError> {
-        let fixed = self.bytes(place, 0, format::ENTRIES_HEAD_BYTES)?;
+    fn head(&self, place: &Place, full_below: u64) -> Result<Bytes, ReadError> {
+        let fixed = self.bytes(place, full_below, 0, format::ENTRIES_HEAD_BYTES)?;
         let bytes = format::entries_head_bytes(format::entries_count(&fixed));
         if bytes > place.length as usize {
             return Err(corrupt(place, "the number of entries"));
         }
-        self.bytes(place, 0, bytes)
+        self.bytes(place, full_below, 0, bytes)
     }
 
-    fn bytes(&self, place: &Place, from: usize, bytes: usize) -> Result<Bytes, ReadError> {
+    fn bytes(
+        &self,
+        place: &Place,
+        full_below: u64,
+        from: usize,
+        bytes: usize,
+    ) -> Result<Bytes, ReadError> {
         let segment = u64::from(place.segment);
+        let offset = u64::from(place.offset) + from as u64;
         let read = || {
+            let file = self.file(segment)?;
+            if segment < full_below && self.blocks.is_in_use() {
+                return self.blocks.read(segment, &*file, offset, bytes);
+            }
             let mut buffer = BytesMut::zeroed(bytes);
-            self.file(segment)?
-                .read_exact_at(u64::from(place.offset) + from as u64, &mut buffer)?;
+            file.read_exact_at(offset, &mut buffer)?;
             Ok(buffer.freeze())
         };
         read().map_err(|error: io::Error| match error.kind() {
@@ -168,6 +189,8 @@ impl Reader {
         let mut files = self.files.lock();
         files.open.remove(&segment);
         files.order.retain(|one| *one != segment);
+        drop(files);
+        self.blocks.forget(segment);
     }
 
     fn file(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {

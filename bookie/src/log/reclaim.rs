@@ -168,7 +168,7 @@ impl Shared {
                 }
                 let mut gathered = Gathered::new(usize::MAX);
                 let Extent { ledger, .. } = *extent;
-                match self.reader.gather(ledger, &[piece], &mut gathered) {
+                match self.reader.gather(ledger, &[piece], 0, &mut gathered) {
                     Ok(()) => {
                         bytes += piece.place.length as usize;
                         moving.push(Moving {
@@ -195,6 +195,7 @@ impl Shared {
         tracing::error!(%ledger, from = from.0, to = to.0, %error, "stored entries are damaged; they are unknown here until they are restored from other bookies");
         crate::metrics::damaged();
         self.index.write().forget(ledger, from, to, place.segment);
+        self.damaged.lock().insert(ledger);
     }
 }
 

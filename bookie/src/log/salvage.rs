@@ -41,10 +41,11 @@ impl Log {
             durable: watch::Sender::default(),
             index: RwLock::new(index),
             window: Mutex::new(Window::new(config.window_bytes)),
-            reader: Reader::new(Arc::clone(&disk), seed),
+            reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
             reads: Semaphore::new(MAX_READS),
             catalogue: Mutex::new(Catalogue::default()),
             spares: Arc::new(spares),
+            damaged: Mutex::default(),
             disk,
             config,
         };

@@ -243,7 +243,8 @@ mod tests {
     /// The format of what is on disks already.
     #[test]
     fn golden_bytes() {
-        crate::log::tests::golden("snapshot.hex", &snapshot(3).encode(seed()));
+        let stored = crate::log::tests::golden("snapshot.hex", &snapshot(3).encode(seed()));
+        assert_eq!(Snapshot::decode(&stored, seed()), Some(snapshot(3)));
     }
 
     proptest! {

@@ -76,7 +76,7 @@ impl Log {
         match shared.look_up(ledger, from, to, max_bytes)? {
             Found::Recent(entries) => Ok(entries),
             Found::Stored(located, mut gathered) => {
-                let gather = shared.reader.gather(ledger, &located.pieces, &mut gathered);
+                let gather = shared.reader.gather(ledger, &located.pieces, 0, &mut gathered);
                 gather.map(|()| gathered.entries)
             }
         }

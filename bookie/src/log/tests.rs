@@ -9,6 +9,7 @@ use geminga_proto::ids::SealEpoch;
 use super::*;
 use crate::io::{FaultyDisk, MemoryDisk, Op};
 
+mod boot;
 mod crash;
 mod reading;
 mod reclaiming;
@@ -29,8 +30,8 @@ pub(super) fn identity() -> Identity {
 }
 
 /// Holds bytes against those of `tests/golden`, which are what is on disks already: a format may only grow.
-/// `GEMINGA_UPDATE_GOLDEN=1` writes the file anew, for a new version.
-pub(super) fn golden(name: &str, bytes: &[u8]) {
+/// `GEMINGA_UPDATE_GOLDEN=1` writes the file anew, for a new version. The bytes in the file.
+pub(crate) fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let lines: Vec<String> =
         bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect()).collect();
@@ -38,11 +39,11 @@ pub(super) fn golden(name: &str, bytes: &[u8]) {
     if std::env::var_os("GEMINGA_UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &shown).unwrap();
     }
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        shown,
-        "{name} differs from what is on disks"
-    );
+    let stored = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(stored, shown, "{name} differs from what is on disks");
+    let digits: Vec<_> = stored.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
 }
 
 /// Small segments, and marks only where a test asks for them.

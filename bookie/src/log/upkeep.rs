@@ -21,6 +21,16 @@ impl Log {
         self.0.shared.catalogue.lock().durable_bytes()
     }
 
+    /// An entry of this ledger is damaged: somebody should restore it.
+    pub fn note_damaged(&self, ledger: LedgerId) {
+        self.0.shared.damaged.lock().insert(ledger);
+    }
+
+    /// Takes a ledger with damaged entries that nobody was told of yet.
+    pub fn take_damaged(&self) -> Option<LedgerId> {
+        self.0.shared.damaged.lock().pop_first()
+    }
+
     /// Bytes a second that may be read to look for rot.
     pub fn scrub_bytes(&self) -> u64 {
         self.0.shared.config.scrub_bytes

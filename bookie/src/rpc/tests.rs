@@ -48,6 +48,11 @@ fn bookie(disk: &FaultyDisk, tasks: &Tasks) -> BookieHandle {
         ledgers: BTreeMap::from([(LEDGER, known)]),
         tombstones: crate::ledger::Tombstones::default(),
         owners: 1,
+        reporter: crate::ledger::Reporter {
+            store: Arc::new(MemoryStore::new()),
+            member: member.clone(),
+            clock: Arc::new(geminga_runtime::ManualClock::at(0)),
+        },
         checker: Checker::new(Arc::new(MemoryStore::new())),
         waiting: Arc::new(Semaphore::new(1)),
         mutations: Mutations::default(),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState as MetaState};
+use geminga_metastore::record::{
+    Custom, Digest, Fragment, LedgerMeta, LedgerState as MetaState, Under, UnderReason,
+};
 use geminga_metastore::{
     Error, LeaseId, MemoryStore, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned,
     WatchStream, keys,
@@ -170,6 +172,11 @@ impl Bench {
             ledgers: opened.ledgers,
             tombstones: opened.tombstones,
             owners: 1,
+            reporter: crate::ledger::Reporter {
+                store: store.clone(),
+                member: member(),
+                clock: Arc::new(geminga_runtime::ManualClock::at(0)),
+            },
             checker: Checker::new(store.clone()),
             waiting: Arc::new(Semaphore::new(2)),
             mutations,
@@ -265,7 +272,7 @@ async fn prefixes_are_cut_and_counted_as_cut() {
 
 /// K3: neither the first copy nor a second one is acknowledged before the sync (H20), and nobody reads it before.
 #[tokio::test]
-async fn nothing_is_acknowledged_before_the_sync() {
+async fn scenario_38_no_copy_is_acknowledged_before_the_sync() {
     let bench = Bench::new().await;
     bench.tail(0, WriteOp::Hello).await;
     bench.disk.hold(Op::Sync);
@@ -287,7 +294,7 @@ async fn nothing_is_acknowledged_before_the_sync() {
 
 /// F2, H1b: the answer to a seal waits for its sync, whatever the tail.
 #[tokio::test]
-async fn no_seal_is_answered_before_the_sync() {
+async fn scenario_20_no_seal_is_answered_before_the_sync() {
     let bench = Bench::new().await;
     bench.disk.hold(Op::Sync);
     let mut seal = Box::pin(bench.ask(LEDGER, 1, WriteOp::Seal));
@@ -301,7 +308,7 @@ async fn no_seal_is_answered_before_the_sync() {
 
 /// K5, H1: tails and seals are there after a power cut, and so is the refusal.
 #[tokio::test]
-async fn a_restart_keeps_tails_and_seals() {
+async fn scenario_19_a_seal_outlives_a_power_cut() {
     let bench = Bench::new().await;
     assert_eq!(bench.tail(0, add(0, 3)).await, 2);
     let bench = bench.crash().await;
@@ -319,7 +326,7 @@ async fn a_restart_keeps_tails_and_seals() {
 
 /// D3: the same id with other content is refused, and the stored entry stays.
 #[tokio::test]
-async fn another_content_is_a_conflict() {
+async fn scenario_39_another_content_is_a_conflict() {
     let bench = Bench::new().await;
     bench.tail(0, add(0, 3)).await;
     assert_eq!(bench.tail(0, add(0, 3)).await, 2);
@@ -370,7 +377,7 @@ async fn a_first_contact_needs_the_metadata() {
 
 /// Scenario 28, and a request that went astray.
 #[tokio::test]
-async fn only_this_life_in_this_cluster_answers() {
+async fn scenario_28_only_this_life_in_this_cluster_answers() {
     let bench = Bench::new().await;
     bench.tail(0, add(0, 1)).await;
     let mut wrong = scope(LEDGER, 0);
@@ -423,7 +430,7 @@ async fn a_store_that_hangs_makes_the_contact_busy() {
 
 /// K6: after a failed sync nothing is acknowledged, not even what a later look would find in memory, and the process is told to stop.
 #[tokio::test]
-async fn a_failed_sync_ends_all_acknowledgements() {
+async fn scenario_35_a_failed_sync_ends_all_acknowledgements() {
     let bench = Bench::new().await;
     assert_eq!(bench.tail(0, add(0, 1)).await, 0);
     bench.disk.fail(Op::Sync, 0, ErrorKind::Other);
@@ -443,7 +450,7 @@ async fn a_failed_sync_ends_all_acknowledgements() {
 
 /// K1: what cannot be read is unknown, never absent.
 #[tokio::test]
-async fn a_damaged_entry_is_not_taken_for_an_absent_one() {
+async fn scenario_33_a_damaged_entry_is_not_taken_for_an_absent_one() {
     let bench = Bench::new().await;
     bench.tail(0, add(0, 1)).await;
     assert_eq!(bench.read(1, 1, 1).await.code, Code::NoSuchEntry);
@@ -460,6 +467,18 @@ async fn a_damaged_entry_is_not_taken_for_an_absent_one() {
     assert_eq!(bench.read(0, 0, 1).await.code, Code::Corrupt);
     bench.disk.fail(Op::Read, 0, ErrorKind::Other);
     assert_eq!(bench.read(0, 0, 1).await.code, Code::IoError);
+    // Somebody is told, so that it is restored.
+    let mark = async {
+        let key = keys::under(LEDGER);
+        loop {
+            if let Some(found) = bench.store.memory.get(&key).await.unwrap() {
+                return Under::decode(LEDGER, &found.value).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mark = tokio::time::timeout(Duration::from_secs(30), mark).await.expect("marked in time");
+    assert_eq!((mark.reason, mark.members), (UnderReason::Damaged, vec![member()]));
     bench.disk.fail(Op::Read, 0, ErrorKind::Other);
     assert_eq!(bench.code(0, add(0, 1)).await, Code::IoError, "a copy of it cannot be compared");
     // Whoever sends it again restores it (D3): it is the same content, and it was held all the time.
@@ -556,7 +575,7 @@ fn neighbours_have_different_owners() {
 /// F1, F2, I11, I12 and K5 at once, many times over: a writer pipelines adds while a recoverer seals, and the power fails in the
 /// moment of the seal's answer. Nothing beyond the answered tail was or will be acknowledged, and all of it is on the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_seal_among_adds_is_final() {
+async fn scenario_40_a_seal_among_adds_is_final() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| SystemRandom.next_u64());
     println!("SEED={seed}");

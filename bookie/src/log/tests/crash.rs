@@ -69,7 +69,7 @@ fn damage(disk: &MemoryDisk, frame: usize) -> MemoryDisk {
 
 /// K8: the last frame, which nothing vouches for, may have been in flight.
 #[tokio::test]
-async fn a_torn_tail_is_cut_off() {
+async fn scenario_31_torn_final_frame_is_truncated() {
     let (disk, _log) = three_frames().await;
     let torn = damage(&disk, 3);
     let opened = open(&torn);
@@ -199,7 +199,7 @@ async fn goes_on_after_in_flight(mutations: Mutations) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn frames_that_were_in_flight_never_come_back() {
+async fn scenario_37_frames_that_arrived_out_of_order_never_come_back() {
     assert_eq!(goes_on_after_in_flight(Mutations::default()).await, Ok(()));
 }
 
@@ -412,7 +412,7 @@ async fn random_crashes() {
             let durable = opened.log.durable().borrow().lsn.0 as usize;
             disk = match random.below(3) {
                 0 => disk.crash(),
-                1 => disk.crash_keeping(|| random.below(2) == 0),
+                1 => disk.crash_torn(&random),
                 _ => disk.crash_keeping(|| true),
             };
             // Once more, by a process that dies while it opens.
@@ -420,7 +420,7 @@ async fn random_crashes() {
             let op = [Op::Names, Op::SyncDir, Op::Write, Op::Sync][random.below(4) as usize];
             faulty.fail(op, random.below(10), io::ErrorKind::Other);
             drop(open_with(faulty, small()));
-            disk = disk.crash_keeping(|| random.below(2) == 0);
+            disk = disk.crash_torn(&random);
 
             let opened = open(&disk);
             let acknowledged = model.appended.len() - appended_here + durable;

@@ -66,7 +66,7 @@ async fn a_full_queue_makes_callers_wait() {
 
 /// K6: after any failed write or sync nothing is acknowledged, although the disk would take the next.
 #[tokio::test]
-async fn a_failure_poisons_the_log() {
+async fn scenario_35_a_failed_write_or_sync_poisons_the_log() {
     for op in [Op::Write, Op::Sync] {
         let disk = MemoryDisk::new();
         let faulty = FaultyDisk::new(disk.clone());

@@ -8,6 +8,10 @@ pub enum Mutation {
     ReplyBeforeSealIsDurable,
     /// H1b: the same, but only when the tail is empty.
     ReplyBeforeEmptySealIsDurable,
+    /// H11: serve whoever names another life of this disk.
+    IgnoreIncarnation,
+    /// H6: take a recoverer's copies for what the writer acknowledged.
+    RecoveryRaisesLac,
     /// No rule, but a defect: panic when the ledger's end is told.
     PanicOnClosed,
     /// G1: drop what a listing does not show, without reading its own key.

@@ -258,7 +258,8 @@ impl LedgerState {
         if scope.cluster != me.cluster {
             return Some(WriteReply::refusal(Code::Unauthorised, "another cluster's request"));
         }
-        if scope.incarnation != me.incarnation() {
+        let meant = scope.incarnation == me.incarnation();
+        if !meant && !me.mutations.is(Mutation::IgnoreIncarnation) {
             let detail = format!("this disk lives as {}", me.member);
             return Some(WriteReply::refusal(Code::WrongIncarnation, detail));
         }
@@ -335,7 +336,11 @@ impl LedgerState {
                 if scope.epoch != self.sealed_epoch || scope.epoch == SealEpoch(0) {
                     return vec![Effect::ReplyNow(to, self.stale_epoch())];
                 }
-                self.add(me, to, first, entry, entries, EntryId::NONE)
+                let lac = match me.mutations.is(Mutation::RecoveryRaisesLac) {
+                    true => EntryId(entry.0 + entries.len() as i64 - 1),
+                    false => EntryId::NONE,
+                };
+                self.add(me, to, first, entry, entries, lac)
             }
             WriteOp::Seal => self.seal(me, to, scope.epoch, first),
             WriteOp::AdvanceLac(lac) => {

@@ -3,14 +3,18 @@
 use bytes::Bytes;
 use geminga_bookie::ledger::{Effect, Event, Finding, Identity, LedgerState, Record, judge};
 use geminga_metastore::record::LedgerMeta;
-use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::ids::{EntryId, LedgerId, SealEpoch};
+use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member, SealEpoch};
 
 /// Who asked, and what kind of request it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Caller {
     pub(crate) client: usize,
     pub(crate) ask: Ask,
+    /// The life of the bookie that was asked (W4).
+    pub(crate) incarnation: Incarnation,
+    /// The fragment that the request named.
+    pub(crate) fragment_first: EntryId,
 }
 
 /// The kind of a request, which decides what its reply means.
@@ -45,8 +49,13 @@ pub(crate) struct Bookie {
     waiting: Vec<(usize, Caller, WriteReply)>,
     /// Metadata checks under way, with what was read.
     checks: Vec<(Caller, WriteRequest, Finding)>,
-    /// The highest seal it answered (I11) and the tail it then vouched for (I12).
-    answered: Option<(SealEpoch, EntryId)>,
+    /// The highest seal it answered (I11), of which fragment, and the tail it then vouched for (I12).
+    answered: Option<(SealEpoch, EntryId, EntryId)>,
+    /// The same over all lives.
+    ever_answered: SealEpoch,
+    /// Whether it took an entry below a seal that it had answered (I11), or one that leaves a gap (I9).
+    pub(crate) broke_seal: bool,
+    pub(crate) left_gap: bool,
 }
 
 /// What leaves a bookie.
@@ -62,16 +71,34 @@ impl Bookie {
             waiting: Vec::new(),
             checks: Vec::new(),
             answered: None,
+            ever_answered: SealEpoch(0),
+            broke_seal: false,
+            left_gap: false,
         }
+    }
+
+    /// Who it is now.
+    pub(crate) fn member(&self) -> &Member {
+        &self.me.member
+    }
+
+    /// Everything is lost; another life begins.
+    pub(crate) fn wipe(&mut self, incarnation: Incarnation) {
+        let mut me = self.me.clone();
+        me.member.incarnation = incarnation;
+        let (broke_seal, left_gap) = (self.broke_seal, self.left_gap);
+        let ever_answered = self.ever_answered;
+        *self = Self { broke_seal, left_gap, ever_answered, ..Self::new(me, self.state.id()) };
     }
 
     pub(crate) fn receive(
         &mut self,
         client: usize,
         request: WriteRequest,
-        meta: &LedgerMeta,
+        meta: Option<&LedgerMeta>,
     ) -> Replies {
-        let to = Caller { client, ask: Ask::of(&request.op) };
+        let Scope { incarnation, fragment_first, .. } = request.scope;
+        let to = Caller { client, ask: Ask::of(&request.op), incarnation, fragment_first };
         let effects = self.state.step(&self.me, Event::Request { to, request });
         self.carry_out(effects, meta)
     }
@@ -81,23 +108,23 @@ impl Bookie {
     }
 
     /// The answer of the oldest metadata check arrives: what was read then, not what is true now.
-    pub(crate) fn finish_check(&mut self, meta: &LedgerMeta) -> Replies {
+    pub(crate) fn finish_check(&mut self, meta: Option<&LedgerMeta>) -> Replies {
         let (to, request, finding) = self.checks.remove(0);
         let effects = self.state.step(&self.me, Event::Checked { to, request, finding });
         self.carry_out(effects, meta)
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect<Caller>>, meta: &LedgerMeta) -> Replies {
+    fn carry_out(&mut self, effects: Vec<Effect<Caller>>, meta: Option<&LedgerMeta>) -> Replies {
         let mut replies = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Append(record) => self.log.push(record),
+                Effect::Append(record) => self.append(record),
                 Effect::ReplyNow(to, reply) => replies.push((to, reply)),
                 Effect::ReplyWhenDurable(to, reply) => {
                     self.waiting.push((self.log.len(), to, reply))
                 }
                 Effect::CheckMetadata(to, request) => {
-                    let finding = judge(Some(meta), &self.me.member);
+                    let finding = judge(meta, &self.me.member);
                     self.checks.push((to, request, finding));
                 }
                 Effect::Compare { to, first, entries, equal } => {
@@ -119,6 +146,21 @@ impl Bookie {
         replies
     }
 
+    fn append(&mut self, record: Record) {
+        if let Record::Entries { fragment_first, first, .. } = &record {
+            // Of an add, since a recoverer's goes with the seal of its epoch.
+            let sealed = self.log.iter().filter_map(|record| match record {
+                Record::Seal { epoch } => Some(*epoch),
+                _ => None,
+            });
+            let sealed = sealed.max().unwrap_or_default();
+            self.broke_seal |= sealed < self.ever_answered;
+            let before = first.prev();
+            self.left_gap |= *first > *fragment_first && self.stored(before).is_none();
+        }
+        self.log.push(record);
+    }
+
     /// Replies whose records are durable by now.
     fn release(&mut self) -> Replies {
         let synced = self.synced;
@@ -129,8 +171,9 @@ impl Bookie {
     fn note(&mut self, replies: &Replies) {
         for (to, reply) in replies {
             if to.ask == Ask::Seal && reply.code == Code::Ok {
-                let answer = (reply.sealed_epoch, reply.durable_tail);
+                let answer = (reply.sealed_epoch, to.fragment_first, reply.durable_tail);
                 self.answered = self.answered.max(Some(answer));
+                self.ever_answered = self.ever_answered.max(reply.sealed_epoch);
             }
         }
     }
@@ -184,11 +227,11 @@ impl Bookie {
 
     /// I11: what it answered about its seal still holds.
     pub(crate) fn keeps_its_seal(&self) -> bool {
-        self.answered.is_none_or(|(epoch, _)| self.state.sealed_epoch() >= epoch)
+        self.answered.is_none_or(|(epoch, ..)| self.state.sealed_epoch() >= epoch)
     }
 
     /// I12: under the same seal the tail never shrinks below what was reported.
-    pub(crate) fn keeps_its_tail(&self, fragment_first: EntryId) -> bool {
-        self.answered.is_none_or(|(_, tail)| self.state.held().tail(fragment_first) >= tail)
+    pub(crate) fn keeps_its_tail(&self) -> bool {
+        self.answered.is_none_or(|(_, first, tail)| self.state.held().tail(first) >= tail)
     }
 }

@@ -1,16 +1,25 @@
 //! The ledger protocol's production cores under a model checker (protocol 8.2, 8.3).
 //!
-//! Everything that decides is production code: `client/ledger/core` (writer, recovery) and `bookie/ledger` (fencing). Here is
-//! only the environment: a network that keeps the order of one stream and nothing else, bookies whose unsynced log a
-//! crash drops, and a metadata register whose replies may get lost.
+//! Everything that decides is production code: `client/ledger/core` (writer, recovery, commits) and `bookie/ledger` (fencing).
+//! Here is only the environment: a network that keeps the order of one stream and nothing else, bookies whose unsynced log a
+//! crash drops and that may come back as another life, a metadata register whose replies may get lost, and an owner that
+//! rolls from one ledger to the next.
+//!
+//! * [`Size`]: how much of all that, and which rule is broken. [`sizes`], [`large_sizes`], [`broken_rules`]: what is checked.
+//! * [`explore`]: one search.
 
 mod bookie;
+mod check;
+mod ledger;
 mod metadata;
 mod properties;
 mod recoverer;
+mod size;
 mod sizes;
 mod world;
 mod writer;
 
-pub use sizes::{DURABILITY, broken_rules, large_sizes, sizes};
-pub use world::{Action, Size, World};
+pub use check::{Report, explore};
+pub use size::Size;
+pub use sizes::{broken_rules, large_sizes, sizes};
+pub use world::{Action, World};

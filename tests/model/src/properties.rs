@@ -1,86 +1,156 @@
 //! What must always hold, and what must be reachable (protocol 8.2).
 
+use geminga_ledger::core::recovery::Finish;
 use geminga_metastore::record::{CloseKind, LedgerState};
 use geminga_proto::ids::EntryId;
 use stateright::Property;
 
-use crate::sizes::DURABILITY;
-use crate::world::{Size, World};
+use crate::bookie::Bookie;
+use crate::ledger::{Ledger, number};
+use crate::size::Size;
+use crate::world::World;
 
 pub(crate) fn all() -> Vec<Property<Size>> {
+    let mut all = safety();
+    all.extend(reachability());
+    all
+}
+
+fn safety() -> Vec<Property<Size>> {
     vec![
-        Property::always(DURABILITY, |_, world: &World| {
-            end(world).is_none_or(|last| world.writer.acked <= last)
+        Property::always("I1, I3: nothing acknowledged is beyond the end", |_, world: &World| {
+            world.ledgers.iter().all(|l| end(l).is_none_or(|last| acked(l) <= last))
         }),
-        Property::always("I2: a closed ledger is readable from Qa members", |_, world: &World| {
-            readable(world)
+        Property::always("I2: a closed ledger is readable", |_, world: &World| {
+            world.ledgers.iter().all(|ledger| is_readable(world, ledger))
         }),
-        Property::always("I4, I5: one end, and states only advance", |_, world: &World| {
-            !world.metadata.went_back
+        Property::always("I4, I5, I10: one end, and only legal states", |_, world: &World| {
+            world.ledgers.iter().all(|ledger| !ledger.metadata.went_back)
         }),
         Property::always("I6: a LAC is something the writer acknowledged", |_, world: &World| {
-            world.bookies.iter().all(|bookie| bookie.max_lac() <= world.writer.acked)
+            let holds = |l: &Ledger| l.bookies.iter().all(|bookie| bookie.max_lac() <= acked(l));
+            world.ledgers.iter().all(holds)
+        }),
+        Property::always("I7: acknowledgements are a prefix", |_, world: &World| {
+            world.ledgers.iter().all(|l| l.writer.as_ref().is_none_or(|w| !w.acked_backwards))
         }),
         Property::always("I8: all copies of an entry are equal", |_, world: &World| {
-            copies_are_equal(world)
+            world.ledgers.iter().all(copies_are_equal)
         }),
-        Property::always(
-            "I10: an acknowledged entry is durable on Qa members",
-            |_, world: &World| {
-                let last = world.writer.acked.0;
-                (0..=last).all(|entry| durable_copies(world, EntryId(entry)) >= qa(world))
-            },
-        ),
+        Property::always("I9: runs are contiguous", |_, world: &World| {
+            bookies(world).all(|bookie| !bookie.left_gap)
+        }),
+        Property::always("I10: what is acknowledged is on Qa members", |_, world: &World| {
+            let on_members = |ledger: &Ledger| {
+                (0..=acked(ledger).0).all(|entry| enough_copies(world, ledger, EntryId(entry)))
+            };
+            world.ledgers.iter().all(on_members)
+        }),
         Property::always("I11: a bookie keeps a seal that it answered", |_, world: &World| {
-            world.bookies.iter().all(crate::bookie::Bookie::keeps_its_seal)
+            bookies(world).all(|bookie| bookie.keeps_its_seal() && !bookie.broke_seal)
         }),
         Property::always("I12: a sealed tail never shrinks", |_, world: &World| {
-            world.bookies.iter().all(|bookie| bookie.keeps_its_tail(EntryId(0)))
+            bookies(world).all(Bookie::keeps_its_tail)
         }),
-        Property::sometimes("closed by its writer", |_, world: &World| {
-            end(world).is_some() && world.metadata.meta.close_kind.is_none()
+        Property::always("I13: a ledger acknowledges after the one before", |_, world: &World| {
+            let pairs = world.ledgers.iter().zip(world.ledgers.iter().skip(1));
+            let mut pairs = pairs.filter(|(_, next)| acked(next) > EntryId::NONE);
+            pairs.all(|(before, _)| end(before).is_some() || before.metadata.removed)
         }),
-        Property::sometimes("closed by a recoverer", |_, world: &World| {
-            world.metadata.meta.close_kind == Some(CloseKind::Recovered)
-        }),
-        Property::sometimes(
-            "an entry is acknowledged and then recovered",
-            |size: &Size, world: &World| {
-                let recovered = world.metadata.meta.close_kind == Some(CloseKind::Recovered);
-                size.entries == 0 || (recovered && world.writer.acked >= EntryId(0))
-            },
-        ),
-        Property::sometimes("two recoverers adopt one end", |size: &Size, world: &World| {
-            size.recoverers < 2 || world.closed_by_recoverers() == 2
+        Property::always("I16: a removed ledger stays removed", |_, world: &World| {
+            let back = |l: &Ledger| l.metadata.removed && l.metadata.meta.is_some();
+            !world.ledgers.iter().any(back)
         }),
     ]
 }
 
-fn end(world: &World) -> Option<EntryId> {
-    match world.metadata.meta.state {
-        LedgerState::Closed => world.metadata.meta.last_entry,
+/// What a size allows must be seen in it, or the checks above check nothing.
+fn reachability() -> Vec<Property<Size>> {
+    vec![
+        Property::sometimes("the last ledger is closed by its writer", |_, world: &World| {
+            world.ledgers.last().is_some_and(|l| closed_by(l) == Some(CloseKind::Writer))
+        }),
+        Property::sometimes("closed by a recoverer", |size: &Size, world: &World| {
+            size.recoverers == 0
+                || world.ledgers.iter().any(|l| closed_by(l) == Some(CloseKind::Recovered))
+        }),
+        Property::sometimes("acknowledged and then recovered", |size: &Size, world: &World| {
+            let recovered = |ledger: &Ledger| {
+                closed_by(ledger) == Some(CloseKind::Recovered) && acked(ledger) >= EntryId(0)
+            };
+            size.entries == 0 || size.recoverers == 0 || world.ledgers.iter().any(recovered)
+        }),
+        Property::sometimes("two recoverers adopt one end", |size: &Size, world: &World| {
+            size.recoverers < 2 || world.ledgers.iter().any(|l| closed_by_recoverers(l) == 2)
+        }),
+        Property::sometimes("the ensemble changed", |size: &Size, world: &World| {
+            size.failures == 0 || world.ledgers.iter().any(|l| has_changed(l) && end(l).is_some())
+        }),
+        Property::sometimes("acknowledged after a change", |size: &Size, world: &World| {
+            let acked = |l: &Ledger| has_changed(l) && acked(l) >= EntryId(0);
+            size.failures == 0 || size.entries == 0 || world.ledgers.iter().any(acked)
+        }),
+    ]
+}
+
+fn bookies(world: &World) -> impl Iterator<Item = &Bookie> {
+    world.ledgers.iter().flat_map(|ledger| &ledger.bookies)
+}
+
+fn acked(ledger: &Ledger) -> EntryId {
+    ledger.writer.as_ref().map_or(EntryId::NONE, |writer| writer.acked)
+}
+
+fn end(ledger: &Ledger) -> Option<EntryId> {
+    let meta = ledger.metadata.meta.as_ref()?;
+    match meta.state {
+        LedgerState::Closed => meta.last_entry,
         LedgerState::Open | LedgerState::InRecovery | LedgerState::Deleting => None,
     }
 }
 
-fn qa(world: &World) -> usize {
-    usize::from(world.metadata.meta.qa)
+fn closed_by(ledger: &Ledger) -> Option<CloseKind> {
+    ledger.metadata.meta.as_ref()?.close_kind.clone()
 }
 
-fn durable_copies(world: &World, entry: EntryId) -> usize {
-    let ensemble = &world.metadata.meta.fragment_of(entry).ensemble;
-    ensemble.iter().filter(|member| world.bookie(member).durable(entry).is_some()).count()
+fn closed_by_recoverers(ledger: &Ledger) -> usize {
+    let closed = ledger.recoverers.iter().filter(|r| matches!(r.finish, Some(Finish::Closed(_))));
+    closed.count()
 }
 
-fn readable(world: &World) -> bool {
-    let Some(last) = end(world) else { return true };
-    (0..=last.0).all(|entry| durable_copies(world, EntryId(entry)) >= qa(world))
+fn has_changed(ledger: &Ledger) -> bool {
+    ledger.metadata.meta.as_ref().is_some_and(|meta| {
+        meta.fragments.len() > 1
+            || meta.fragments[0].ensemble.iter().any(|m| number(m) >= usize::from(meta.qw))
+    })
 }
 
-fn copies_are_equal(world: &World) -> bool {
-    (0..world.writer.written()).all(|entry| {
+fn durable_copies(ledger: &Ledger, entry: EntryId) -> Option<(usize, usize)> {
+    let meta = ledger.metadata.meta.as_ref()?;
+    let holds = |bookie: &&Bookie| bookie.durable(entry).is_some();
+    let ensemble = &meta.fragment_of(entry).ensemble;
+    let alive = ensemble.iter().map(|m| (m, &ledger.bookies[number(m)]));
+    let alive = alive.filter(|(member, bookie)| bookie.member() == *member);
+    let copies = alive.map(|(_, bookie)| bookie).filter(holds).count();
+    Some((copies, usize::from(meta.qa)))
+}
+
+/// On Qa members; each life that was lost may have taken one copy with it.
+fn enough_copies(world: &World, ledger: &Ledger, entry: EntryId) -> bool {
+    durable_copies(ledger, entry)
+        .is_none_or(|(copies, qa)| copies >= qa.saturating_sub(world.wiped()))
+}
+
+fn is_readable(world: &World, ledger: &Ledger) -> bool {
+    let Some(last) = end(ledger) else { return true };
+    (0..=last.0).all(|entry| enough_copies(world, ledger, EntryId(entry)))
+}
+
+fn copies_are_equal(ledger: &Ledger) -> bool {
+    let written = ledger.writer.as_ref().map_or(0, |writer| writer.written());
+    (0..written).all(|entry| {
         let entry = EntryId(entry as i64);
-        let mut copies = world.bookies.iter().filter_map(|bookie| bookie.stored(entry));
+        let mut copies = ledger.bookies.iter().filter_map(|bookie| bookie.stored(entry));
         let first = copies.next();
         copies.all(|copy| Some(copy) == first)
     })

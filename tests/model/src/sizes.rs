@@ -3,39 +3,89 @@
 use geminga_bookie::ledger::{Mutation as BookieMutation, Mutations as BookieMutations};
 use geminga_ledger::core::mutation::{Mutation as ClientMutation, Mutations as ClientMutations};
 
-use crate::world::Size;
-
-/// The property that a broken rule must violate.
-pub const DURABILITY: &str = "I1, I3: nothing acknowledged is beyond the end";
+use crate::size::Size;
 
 /// Sizes whose whole state space is explored with every change, in about a minute.
 pub fn sizes() -> Vec<(&'static str, Size)> {
     vec![
-        ("one recoverer, one crash, two entries", Size::smallest()),
+        ("an ensemble change and a recoverer, one entry", change()),
+        ("two ledgers and a roll between them", roll()),
+        ("a crash, no entry", Size { entries: 0, ..Size::with_crash() }),
         (
             "two recoverers, one lost reply, no entry",
-            Size { recoverers: 2, crashes: 0, entries: 0, ..Size::smallest() },
+            Size { recoverers: 2, lost_replies: 1, entries: 0, ..Size::calm() },
         ),
     ]
 }
 
-/// Sizes that take many minutes; `make model` explores them too.
+/// Sizes that take many minutes; `make model` explores them too, each for a limited time.
 pub fn large_sizes() -> Vec<(&'static str, Size)> {
-    vec![(
-        "two recoverers, one lost reply, one entry",
-        Size { recoverers: 2, crashes: 0, entries: 1, ..Size::smallest() },
-    )]
+    vec![
+        ("size 1: one recoverer, one crash, two entries", Size::with_crash()),
+        (
+            "size 1: two ledgers, two entries, an ensemble change, a lost reply",
+            Size { entries: 2, failures: 1, lost_replies: 1, ..roll() },
+        ),
+        (
+            "two recoverers, an ensemble change, a lost reply",
+            Size { recoverers: 2, lost_replies: 1, ..change() },
+        ),
+        (
+            "size 2: three copies, two acks, four bookies, two entries, two recoverers",
+            Size { qw: 3, bookies: 4, entries: 2, recoverers: 2, ..change() },
+        ),
+        (
+            "size 3: three copies, two acks, five bookies, three entries, a wipe",
+            Size { qw: 3, bookies: 5, entries: 3, wipes: 1, failures: 2, ..change() },
+        ),
+    ]
 }
 
-/// One rule broken at a time.
+fn change() -> Size {
+    Size { failures: 1, ..Size::calm() }
+}
+
+fn roll() -> Size {
+    Size { ledgers: 2, ..Size::calm() }
+}
+
+/// One rule broken at a time, each in a size that is just large enough.
 pub fn broken_rules() -> Vec<(&'static str, Size)> {
     let bookie =
-        |mutation| Size { bookie_mutations: BookieMutations::only(mutation), ..Size::smallest() };
+        |mutation, size: Size| Size { bookie_mutations: BookieMutations::only(mutation), ..size };
     let client =
-        |mutation| Size { client_mutations: ClientMutations::only(mutation), ..Size::smallest() };
+        |mutation, size: Size| Size { client_mutations: ClientMutations::only(mutation), ..size };
+    let crash = || Size { entries: 1, hellos: false, lost_replies: 0, ..Size::with_crash() };
+    let wipe = || Size { wipes: 1, ..Size::calm() };
+    let two = || Size { recoverers: 2, ..Size::calm() };
     vec![
-        ("F2", bookie(BookieMutation::ReplyBeforeSealIsDurable)),
-        ("F2 for empty tails (H1b)", bookie(BookieMutation::ReplyBeforeEmptySealIsDurable)),
-        ("full coverage at S3 (QC - 1)", client(ClientMutation::SealWithOneLess)),
+        ("F2", bookie(BookieMutation::ReplyBeforeSealIsDurable, crash())),
+        (
+            "F2 for empty tails (H1b)",
+            bookie(BookieMutation::ReplyBeforeEmptySealIsDurable, crash()),
+        ),
+        (
+            "M4: publish only with the close (H4)",
+            client(ClientMutation::PublishStandInsEarly, two()),
+        ),
+        (
+            "W5: no LAC in recovery adds (H6)",
+            bookie(BookieMutation::RecoveryRaisesLac, Size::calm()),
+        ),
+        ("W6: a frozen LAC", client(ClientMutation::CompleteWhileChanging, change())),
+        ("unknown is no negative (H15)", client(ClientMutation::CountUnknownAsNegative, wipe())),
+        ("incarnations (H11)", bookie(BookieMutation::IgnoreIncarnation, wipe())),
+        ("full coverage at S3 (QC - 1)", client(ClientMutation::SealWithOneLess, Size::calm())),
+        (
+            "the lower bound f - 1 (H3)",
+            client(ClientMutation::SealFromTheStart, Size { entries: 1, ..change() }),
+        ),
+        (
+            "M7: no update makes a key",
+            client(
+                ClientMutation::MakeKeyAgain,
+                Size { entries: 0, deletion: true, ..Size::calm() },
+            ),
+        ),
     ]
 }

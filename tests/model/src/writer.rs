@@ -1,9 +1,11 @@
-//! The writer's environment: entry bytes, what its callers were told, and its close.
+//! The writer's environment: entry bytes, what its callers were told, its searches, and its changes of the metadata.
 
 use bytes::Bytes;
+use geminga_ledger::core::commit::{CasResult, Commit, Next, Update};
 use geminga_ledger::core::mutation::Mutations;
-use geminga_ledger::core::writer::{Effect, Event, Outcome, Writer};
-use geminga_metastore::record::LedgerMeta;
+use geminga_ledger::core::writer::{Effect, Event, Outcome, Phase, Search, Writer};
+use geminga_metastore::Version;
+use geminga_metastore::record::{Fragment, LedgerMeta};
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::entry::{self, Attributes, Kind, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
@@ -14,43 +16,64 @@ use crate::bookie::Ask;
 /// A writer and its callers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct WriterNode {
+    ledger: LedgerId,
     core: Writer,
-    ensemble: Vec<Member>,
+    /// The ledger as this writer knows it.
+    meta: LedgerMeta,
+    version: Version,
     entries: Vec<Bytes>,
     /// Everything up to here was reported as acknowledged.
     pub(crate) acked: EntryId,
-    /// A close to be committed at this end.
-    pub(crate) closing: Option<EntryId>,
-    /// Whether a caller was told both `Acked` and something else, or an entry reported lost is in the ledger.
+    /// Whether that was not in order (I7).
+    pub(crate) acked_backwards: bool,
+    /// Others are being looked for.
+    pub(crate) searching: bool,
+    /// A change of the metadata under way.
+    pub(crate) commit: Option<(Commit, Next)>,
+    /// Whether it closes the ledger.
+    pub(crate) closes: bool,
+    mutations: Mutations,
+    /// Operations so far (M9).
+    ops: u128,
+    /// How the rest ended.
     pub(crate) told: Option<Outcome>,
 }
 
-/// Requests to put on the wire, by bookie.
+/// Requests to put on the wire.
 pub(crate) type Requests = Vec<(Member, WriteRequest)>;
 
 pub(crate) const CLUSTER: u128 = 1;
-pub(crate) const LEDGER: LedgerId = LedgerId(1);
 
-pub(crate) fn scope(member: &Member, epoch: SealEpoch) -> Scope {
+pub(crate) fn scope(ledger: LedgerId, member: &Member, first: EntryId, epoch: SealEpoch) -> Scope {
     Scope {
         cluster: ClusterUuid::from_random(CLUSTER),
-        ledger: LEDGER,
-        fragment_first: EntryId(0),
+        ledger,
+        fragment_first: first,
         epoch,
         incarnation: member.incarnation,
     }
 }
 
 impl WriterNode {
-    pub(crate) fn new(meta: &LedgerMeta) -> (Self, Requests) {
-        let ensemble = meta.last_fragment().ensemble.clone();
-        let (core, effects) = Writer::new(meta, Mutations::default());
+    pub(crate) fn new(
+        meta: &LedgerMeta,
+        version: Version,
+        mutations: Mutations,
+    ) -> (Self, Requests) {
+        let (core, effects) = Writer::new(meta, mutations);
         let mut node = Self {
+            ledger: meta.id,
             core,
-            ensemble,
+            meta: meta.clone(),
+            version,
             entries: Vec::new(),
             acked: EntryId::NONE,
-            closing: None,
+            acked_backwards: false,
+            searching: false,
+            commit: None,
+            closes: false,
+            mutations,
+            ops: 1,
             told: None,
         };
         let requests = node.carry_out(effects);
@@ -61,10 +84,25 @@ impl WriterNode {
         self.entries.len()
     }
 
+    pub(crate) fn phase(&self) -> Phase {
+        self.core.phase()
+    }
+
+    /// Who is in the ensemble, as the writer knows it.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.core.positions().iter().map(|p| p.member.clone()).collect()
+    }
+
+    /// Members that may be given up.
+    pub(crate) fn in_place(&self) -> Vec<Member> {
+        let in_place = self.core.positions().iter().filter(|p| !p.is_missing());
+        in_place.map(|p| p.member.clone()).collect()
+    }
+
     pub(crate) fn append(&mut self) -> Requests {
         let lac = self.core.lac();
         let Ok((id, effects)) = self.core.append() else { return Vec::new() };
-        let position = Position { ledger: LEDGER, entry: id, lac, cumulative_length: 0 };
+        let position = Position { ledger: self.ledger, entry: id, lac, cumulative_length: 0 };
         let attributes = Attributes {
             kind: Kind::Barrier,
             first_offset: 0,
@@ -73,13 +111,9 @@ impl WriterNode {
             running_max_timestamp: -1,
             last_snapshot_entry: entry::NO_SNAPSHOT,
         };
-        let bytes = entry::encode(
-            ClusterUuid::from_random(CLUSTER),
-            position,
-            attributes,
-            &Payload::default(),
-        )
-        .expect("an empty entry is below the limit");
+        let cluster = ClusterUuid::from_random(CLUSTER);
+        let bytes = entry::encode(cluster, position, attributes, &Payload::default())
+            .expect("an empty entry is below the limit");
         self.entries.push(bytes);
         self.carry_out(effects)
     }
@@ -97,6 +131,58 @@ impl WriterNode {
         }
     }
 
+    /// The search is answered: the first of these that is no member takes each lost place, or a new life its own.
+    pub(crate) fn find(&mut self, candidates: &[Member]) -> Requests {
+        self.searching = false;
+        let mut taken: Vec<Member> =
+            self.core.positions().iter().map(|p| p.member.clone()).collect();
+        let mut found = Vec::new();
+        for index in self.core.missing() {
+            let lost = taken[index].clone();
+            let fits = candidates.iter().find(|candidate| {
+                let mut others = taken.iter().filter(|member| **member != lost);
+                **candidate != lost && others.all(|member| member.bookie != candidate.bookie)
+            });
+            if let Some(fits) = fits {
+                taken[index] = fits.clone();
+                found.push((lost, fits.clone()));
+            }
+        }
+        self.step(Event::Searched(Search::Found(found)))
+    }
+
+    /// The compare-and-swap that is to be made next.
+    pub(crate) fn swap(&self) -> Option<(Version, LedgerMeta)> {
+        match &self.commit {
+            Some((_, Next::Cas { expected, meta })) => Some((*expected, (**meta).clone())),
+            _ => None,
+        }
+    }
+
+    /// The swap ended; whatever is to be read then is read from `now`.
+    pub(crate) fn swapped(
+        &mut self,
+        result: CasResult,
+        now: Option<(LedgerMeta, Version)>,
+    ) -> Requests {
+        let Some((mut commit, _)) = self.commit.take() else { return Vec::new() };
+        let mut next = commit.cas_done(result);
+        if next == Next::Read {
+            next = commit.read(now);
+        }
+        match next {
+            Next::Committed(meta, version) => {
+                (self.meta, self.version) = (*meta, version);
+                self.step(if self.closes { Event::CloseCommitted } else { Event::Changed })
+            }
+            Next::Lost => self.step(Event::Deposed),
+            waiting => {
+                self.commit = Some((commit, waiting));
+                Vec::new()
+            }
+        }
+    }
+
     fn carry_out(&mut self, effects: Vec<Effect>) -> Requests {
         let mut requests = Vec::new();
         for effect in effects {
@@ -108,14 +194,22 @@ impl WriterNode {
                     let op = WriteOp::Add { first, entries, lac: self.core.lac() };
                     requests.push(self.request(position, op));
                 }
-                Effect::Commit(lac) => self.acked = lac,
-                Effect::CommitClose(last) => self.closing = Some(last),
+                Effect::Commit(lac) => {
+                    self.acked_backwards |= lac <= self.acked;
+                    self.acked = lac;
+                }
+                Effect::Search => self.searching = true,
+                Effect::Change { first, ensemble } => {
+                    self.start(Update::Ensemble(Fragment { first_entry: first, ensemble }));
+                }
+                Effect::CommitClose(last) => {
+                    self.closes = true;
+                    self.start(Update::Close { last, length: 0, entries_crc: 0 });
+                }
                 Effect::Fail(outcome) => self.told = Some(outcome),
                 Effect::Release(_)
                 | Effect::LeftOut(_)
                 | Effect::QuorumLost
-                | Effect::Search
-                | Effect::Change { .. }
                 | Effect::MarkUnder(_)
                 | Effect::Roll => {}
             }
@@ -123,9 +217,15 @@ impl WriterNode {
         requests
     }
 
+    fn start(&mut self, update: Update) {
+        self.ops += 1;
+        let op = u128::from(self.ledger.0) * 1_000_000 + self.ops;
+        self.commit = Some(Commit::new(&self.meta, self.version, update, op, self.mutations));
+    }
+
     fn request(&self, position: usize, op: WriteOp) -> (Member, WriteRequest) {
-        let member = self.ensemble[position].clone();
-        let scope = scope(&member, SealEpoch(0));
+        let member = self.core.positions()[position].member.clone();
+        let scope = scope(self.ledger, &member, self.core.fragment_first(), SealEpoch(0));
         (member, WriteRequest { scope, op })
     }
 }

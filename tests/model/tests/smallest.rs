@@ -1,32 +1,24 @@
-//! Size 1 of protocol 8.3, whole; and the same with one rule broken at a time, which must be noticed.
+//! Small sizes, whole; and the same with one rule broken at a time, which must be noticed.
 
-use geminga_model::{DURABILITY, broken_rules, sizes};
-use stateright::{Checker, HasDiscoveries, Model};
+use geminga_model::{broken_rules, explore, sizes};
 
 #[test]
 fn every_rule_holds() {
     for (name, size) in sizes() {
-        let checker = size.checker().threads(2).spawn_bfs().join();
-        println!(
-            "{name}: {} unique states, depth {}",
-            checker.unique_state_count(),
-            checker.max_depth()
-        );
-        assert!(checker.is_done(), "{name}: not exhaustive");
-        checker.assert_properties();
+        let report = explore(&size, None);
+        println!("{name}: {} states, depth {}, exhaustive: yes", report.states, report.depth);
+        assert!(report.violations.is_empty(), "{name}: {:#?}", report.violations);
+        assert!(report.unreached.is_empty(), "{name}: never {:?}", report.unreached);
     }
 }
 
 #[test]
 fn every_broken_rule_is_noticed() {
     for (rule, size) in broken_rules() {
-        let noticed = HasDiscoveries::AnyOf([DURABILITY].into());
-        let checker = size.checker().threads(2).finish_when(noticed).spawn_bfs().join();
-        let path = checker.discovery(DURABILITY);
-        let path = path.unwrap_or_else(|| panic!("breaking {rule} was not noticed"));
-        println!(
-            "without {rule}: an acknowledged entry is lost in {} steps",
-            path.into_actions().len()
-        );
+        let report = explore(&size, None);
+        let violation = report.violations.first();
+        let (property, actions) =
+            violation.unwrap_or_else(|| panic!("breaking {rule} was not noticed"));
+        println!("without {rule}: {} steps to break {property}", actions.len());
     }
 }

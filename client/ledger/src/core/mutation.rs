@@ -16,6 +16,8 @@ pub enum Mutation {
     AckWithOneLess,
     /// W4: take another life of a bookie for the member.
     IgnoreIncarnation,
+    /// M7: make the key of a ledger again that was deleted meanwhile.
+    MakeKeyAgain,
     /// W6: let entries complete while a change of the ensemble is being committed.
     CompleteWhileChanging,
     /// 1.6: take a verdict for a broken connection.

@@ -27,7 +27,7 @@ pub use self::event::{Effect, Event, Finish, Stop};
 use self::force::Force;
 use self::position::Position;
 pub use super::commit::CasResult;
-use super::mutation::Mutations;
+use super::mutation::{Mutation, Mutations};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
@@ -246,7 +246,14 @@ impl Recovery {
 
     /// The closing CAS was lost or is unknown: adopt, rebase or follow.
     fn resolve_close(&mut self, read: Option<(LedgerMeta, Version)>) -> Vec<Effect> {
-        let Some((meta, version)) = read else { return self.finish(Finish::Gone) };
+        let Some((meta, version)) = read else {
+            if self.mutations.is(Mutation::MakeKeyAgain) {
+                // No key that exists has this version, so this asks for one that does not.
+                let meta = Box::new(self.closed_meta());
+                return vec![Effect::Cas { expected: Version(0), meta }];
+            }
+            return self.finish(Finish::Gone);
+        };
         let ours = self.held().0.seal_epoch;
         match meta.state {
             LedgerState::Closed => self.finish(Finish::Closed(Box::new(meta))),

@@ -1,0 +1,75 @@
+//! How big a system is, and which rules are broken in it.
+
+use geminga_bookie::ledger::Mutations as BookieMutations;
+use geminga_ledger::core::mutation::Mutations as ClientMutations;
+
+/// How big the system is, and which rules are broken. Budgets count over the whole execution.
+#[derive(Debug, Clone)]
+pub struct Size {
+    /// Write quorum, which is the size of the ensemble.
+    pub qw: u8,
+    /// Ack quorum.
+    pub qa: u8,
+    /// Bookies, spares included.
+    pub bookies: usize,
+    /// Entries that the writer appends to each ledger.
+    pub entries: usize,
+    /// Ledgers, one after the other: each but the last is rolled into the next one (2.8).
+    pub ledgers: usize,
+    /// Recoverers that may start.
+    pub recoverers: usize,
+    /// Members that the writer may give up.
+    pub failures: u8,
+    /// Bookie crashes that may happen.
+    pub crashes: u8,
+    /// Bookies that may lose everything and come back as another life.
+    pub wipes: u8,
+    /// Replies of an applied compare-and-swap that may get lost.
+    pub lost_replies: u8,
+    /// Whether ledgers may be deleted.
+    pub deletion: bool,
+    /// Whether a reply may wait for the log and a request for the metadata. Without crashes the first is no other execution
+    /// than a slow network.
+    pub slow_bookies: bool,
+    /// Whether the writer's first hellos are part of the search; otherwise it begins connected.
+    pub hellos: bool,
+    /// Rules broken at bookies.
+    pub bookie_mutations: BookieMutations,
+    /// Rules broken at clients.
+    pub client_mutations: ClientMutations,
+}
+
+impl Size {
+    /// Two copies, two acks, a spare, one entry, one recoverer, and nothing that fails.
+    pub fn calm() -> Self {
+        Self {
+            qw: 2,
+            qa: 2,
+            bookies: 3,
+            entries: 1,
+            ledgers: 1,
+            recoverers: 1,
+            failures: 0,
+            crashes: 0,
+            wipes: 0,
+            lost_replies: 0,
+            deletion: false,
+            slow_bookies: false,
+            hellos: false,
+            bookie_mutations: BookieMutations::default(),
+            client_mutations: ClientMutations::default(),
+        }
+    }
+
+    /// The same with a crash, as seen from the first request on.
+    pub fn with_crash() -> Self {
+        Self {
+            entries: 2,
+            crashes: 1,
+            lost_replies: 1,
+            slow_bookies: true,
+            hellos: true,
+            ..Self::calm()
+        }
+    }
+}

@@ -197,6 +197,12 @@ impl Index {
         free
     }
 
+    /// Gives back memory that was taken ahead; for an index that was just built.
+    pub(super) fn shrink(&mut self) {
+        self.ledgers.values_mut().for_each(Vec::shrink_to_fit);
+        self.ledgers.shrink_to_fit();
+    }
+
     /// Bytes of memory that the runs take.
     pub(super) fn memory(&self) -> usize {
         let runs: usize = self.ledgers.values().map(Vec::capacity).sum();

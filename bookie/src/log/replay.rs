@@ -176,7 +176,8 @@ pub(super) fn scan(
     let cut = (keep > stop.index && !stop.full).then(|| (tail[stop.index], stop.offset as u64));
     let repair = Repair { remove, rewrite: std::mem::take(&mut scan.unvouched), cut };
     let next_frame = scan.expected;
-    let rebuilt = scan.finish(&mut catalogue);
+    let mut rebuilt = scan.finish(&mut catalogue);
+    rebuilt.index.shrink();
     let next_segment = files.next_segment;
     Ok(Found { rebuilt, catalogue, next_frame, next_segment, spares, repair })
 }

@@ -12,6 +12,24 @@ pub enum Mutation {
     IgnoreIncarnation,
     /// H6: take a recoverer's copies for what the writer acknowledged.
     RecoveryRaisesLac,
+    /// 4.2: keep a seal in memory only.
+    ForgetSeal,
+    /// 4.2: take a writer's entries although the ledger is sealed.
+    AcceptAfterSeal,
+    /// 4.2: take the copies of a recoverer whose seal was replaced by a newer one.
+    AcceptStaleEpoch,
+    /// F4: treat a ledger that was deleted like any other.
+    IgnoreTombstone,
+    /// K3: acknowledge what is sent again before the first copy of it is durable.
+    AckDuplicateAtOnce,
+    /// D3: take what is sent again for the same without looking.
+    SkipCompare,
+    /// K10: need room for data to seal.
+    SealNeedsRoom,
+    /// K1: say of an entry that cannot be read that there is none.
+    SayAbsent,
+    /// G2: drop what has no metadata, however much that is.
+    IgnoreBreakers,
     /// No rule, but a defect: panic when the ledger's end is told.
     PanicOnClosed,
     /// G1: drop what a listing does not show, without reading its own key.

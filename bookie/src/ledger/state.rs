@@ -263,7 +263,7 @@ impl LedgerState {
             let detail = format!("this disk lives as {}", me.member);
             return Some(WriteReply::refusal(Code::WrongIncarnation, detail));
         }
-        if self.deleted {
+        if self.deleted && !me.mutations.is(Mutation::IgnoreTombstone) {
             return Some(WriteReply::refusal(Code::Deleted, "the ledger was deleted"));
         }
         None
@@ -318,12 +318,12 @@ impl LedgerState {
         let scope = request.scope;
         let first = scope.fragment_first;
         match request.op {
-            WriteOp::Hello => match self.refuse_writer(scope.epoch, first) {
+            WriteOp::Hello => match self.refuse_writer(me, scope.epoch, first) {
                 Some(reply) => vec![Effect::ReplyNow(to, reply)],
                 None => vec![Effect::ReplyWhenDurable(to, self.reply(me, first))],
             },
             WriteOp::Add { first: entry, entries, lac } => {
-                if let Some(reply) = self.refuse_writer(scope.epoch, first) {
+                if let Some(reply) = self.refuse_writer(me, scope.epoch, first) {
                     return vec![Effect::ReplyNow(to, reply)];
                 }
                 if !me.writable {
@@ -333,7 +333,9 @@ impl LedgerState {
                 self.add(me, to, first, entry, entries, lac)
             }
             WriteOp::RecoveryAdd { first: entry, entries } => {
-                if scope.epoch != self.sealed_epoch || scope.epoch == SealEpoch(0) {
+                let stale = scope.epoch != self.sealed_epoch
+                    && !me.mutations.is(Mutation::AcceptStaleEpoch);
+                if stale || scope.epoch == SealEpoch(0) {
                     return vec![Effect::ReplyNow(to, self.stale_epoch())];
                 }
                 let lac = match me.mutations.is(Mutation::RecoveryRaisesLac) {
@@ -365,11 +367,11 @@ impl LedgerState {
     }
 
     /// Row 5 for the writer: its epoch is 0, and one seal ends its role for good.
-    fn refuse_writer(&self, epoch: SealEpoch, first: EntryId) -> Option<WriteReply> {
+    fn refuse_writer(&self, me: &Identity, epoch: SealEpoch, first: EntryId) -> Option<WriteReply> {
         if epoch != SealEpoch(0) {
             return Some(WriteReply::refusal(Code::Invalid, "a writer's epoch is 0"));
         }
-        if self.sealed_epoch == SealEpoch(0) {
+        if self.sealed_epoch == SealEpoch(0) || me.mutations.is(Mutation::AcceptAfterSeal) {
             return None;
         }
         let mut reply = WriteReply::refusal(Code::Sealed, "the ledger is sealed");
@@ -399,6 +401,12 @@ impl LedgerState {
         if last <= tail {
             // All of it is held: acknowledged only once it is durable, and only if it is the same (K3, D3).
             let equal = self.reply_with_tail(me, last);
+            if me.mutations.is(Mutation::AckDuplicateAtOnce) {
+                return vec![Effect::ReplyNow(to, equal)];
+            }
+            if me.mutations.is(Mutation::SkipCompare) {
+                return vec![Effect::ReplyWhenDurable(to, equal)];
+            }
             return vec![Effect::Compare { to, first, entries, equal }];
         }
         if first != tail.next() {
@@ -431,11 +439,16 @@ impl LedgerState {
         if epoch < self.sealed_epoch {
             return vec![Effect::ReplyNow(to, self.stale_epoch())];
         }
+        if !me.writable && me.mutations.is(Mutation::SealNeedsRoom) {
+            return vec![Effect::ReplyNow(to, WriteReply::refusal(Code::ReadOnly, "no room"))];
+        }
         let mut effects = Vec::new();
         if epoch > self.sealed_epoch {
             let record = Record::Seal { epoch };
             self.apply(&record);
-            effects.push(Effect::Append(record));
+            if !me.mutations.is(Mutation::ForgetSeal) {
+                effects.push(Effect::Append(record));
+            }
         }
         let reply = self.reply(me, first);
         let empty = reply.durable_tail < first;

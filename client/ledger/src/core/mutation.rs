@@ -12,6 +12,18 @@ pub enum Mutation {
     CountUnknownAsNegative,
     /// H4: publish who stands in before they have their copies.
     PublishStandInsEarly,
+    /// K1: let an answer of a bookie that lost data count as any other.
+    CountNonAuthoritative,
+    /// S4: end at the shortest tail that was reported.
+    TakeShortestTail,
+    /// 4.3: end below an entry that nobody can deliver, whoever holds it.
+    EndBelowUnreadable,
+    /// 4.6: go on although a newer recoverer is at work.
+    IgnoreNewerRecoverer,
+    /// M2: write an end over the one that somebody else wrote.
+    RewriteEnd,
+    /// M9: take an unknown outcome for a success.
+    AssumeApplied,
     /// W2: acknowledge with one copy less than Qa.
     AckWithOneLess,
     /// W4: take another life of a bookie for the member.

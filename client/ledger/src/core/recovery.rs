@@ -110,12 +110,18 @@ impl Recovery {
             Event::CasDone(result) => match (&self.phase, result) {
                 (Phase::Marking, CasResult::Applied(version)) => self.marked(version),
                 (Phase::Closing, CasResult::Applied(_)) => self.closed(),
+                (Phase::Closing, CasResult::Unknown)
+                    if self.mutations.is(Mutation::AssumeApplied) =>
+                {
+                    self.closed()
+                }
                 (Phase::Marking | Phase::Closing, _) => vec![Effect::ReadMeta],
                 _ => Vec::new(),
             },
             Event::Sealed { position, tail, max_lac, authoritative } => {
                 self.sealed(position, tail, max_lac, authoritative)
             }
+            Event::Stale if self.mutations.is(Mutation::IgnoreNewerRecoverer) => Vec::new(),
             Event::Stale => match self.phase {
                 Phase::Sealing | Phase::Copying | Phase::ReadingLength => {
                     self.finish(Finish::Follow)
@@ -256,6 +262,10 @@ impl Recovery {
         };
         let ours = self.held().0.seal_epoch;
         match meta.state {
+            LedgerState::Closed if self.mutations.is(Mutation::RewriteEnd) => {
+                self.meta = Some((meta, version));
+                self.close()
+            }
             LedgerState::Closed => self.finish(Finish::Closed(Box::new(meta))),
             LedgerState::Deleting => self.finish(Finish::Gone),
             LedgerState::InRecovery if meta.seal_epoch == ours => {

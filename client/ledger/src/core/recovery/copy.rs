@@ -120,7 +120,9 @@ impl Recovery {
         let without =
             self.authoritative().filter(|p| p.tail.is_some_and(|tail| tail < entry)).count();
         let (meta, _) = self.held();
-        if !quorum::covered(meta.qw, meta.qa, without) && !self.overrides() {
+        let never_acked = quorum::covered(meta.qw, meta.qa, without)
+            || self.mutations.is(Mutation::EndBelowUnreadable);
+        if !never_acked && !self.overrides() {
             return Some(self.finish(Finish::Stopped(Stop::Unreadable(entry))));
         }
         self.end = entry.prev();

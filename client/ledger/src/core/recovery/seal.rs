@@ -40,7 +40,8 @@ impl Recovery {
     }
 
     pub(super) fn authoritative(&self) -> impl Iterator<Item = &Position> {
-        self.positions.iter().filter(|p| p.authoritative && p.tail.is_some())
+        let all = self.mutations.is(Mutation::CountNonAuthoritative);
+        self.positions.iter().filter(move |p| (all || p.authoritative) && p.tail.is_some())
     }
 
     pub(super) fn enough_seals(&self) -> bool {
@@ -95,6 +96,10 @@ impl Recovery {
     pub(super) fn fix_end(&mut self) -> Vec<Effect> {
         let floor = self.floor();
         self.end = self.heard().filter_map(|p| p.tail).fold(floor, EntryId::max);
+        if self.mutations.is(Mutation::TakeShortestTail) {
+            let shortest = self.heard().filter_map(|p| p.tail).min();
+            self.end = shortest.unwrap_or(floor).max(floor);
+        }
         self.acknowledged = self.heard().filter_map(|p| p.max_lac).fold(floor, EntryId::max);
         if self.acknowledged > self.end && self.overrides() {
             // Those who do not vouch for what they lack may still have more than those who do.

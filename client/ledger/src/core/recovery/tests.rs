@@ -2,6 +2,7 @@ mod forced;
 
 use geminga_metastore::record::{Custom, Digest, Fragment};
 use geminga_proto::ids::{Incarnation, LedgerId, Member};
+use geminga_runtime::holds_only_with;
 
 use super::*;
 
@@ -42,7 +43,12 @@ fn open(first: i64) -> LedgerMeta {
 
 /// A recovery that has marked the ledger and waits for seals.
 fn sealing(first: i64) -> Recovery {
-    let (mut recovery, effects) = Recovery::new("R".to_owned(), 100, Mutations::default());
+    sealing_with(first, Mutations::default())
+}
+
+/// The same, without a rule.
+fn sealing_with(first: i64, mutations: Mutations) -> Recovery {
+    let (mut recovery, effects) = Recovery::new("R".to_owned(), 100, mutations);
     assert_eq!(effects, [Effect::ReadMeta]);
     let effects = recovery.step(Event::meta_read(Some((open(first), V1))));
     let [Effect::Cas { expected: V1, meta }] = effects.as_slice() else { panic!("{effects:?}") };
@@ -121,49 +127,55 @@ fn a_deleted_ledger_is_not_created_again() {
 /// The entry is on one of the two that answer.
 #[test]
 fn scenario_14_the_longest_tail_wins_and_is_copied() {
-    let mut recovery = sealing(0);
-    assert_eq!(seal(&mut recovery, 0, 5, 4), []);
-    assert_eq!(seal(&mut recovery, 1, 3, 3), [Effect::StartGrace]);
-    assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 4, 5)]);
-    let effects = recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
-    assert_eq!(effects, [Effect::ReadLength(EntryId(5))]);
-    assert_eq!(closing_at(&recovery.step(Event::LengthRead(10))), Some(5));
-    let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
-    let [told, mark, Effect::Finish(Finish::Closed(meta))] = effects.as_slice() else {
-        panic!("{effects:?}")
-    };
-    assert_eq!((meta.last_entry, meta.length), (Some(EntryId(5)), 10));
-    let members = vec![member(1), member(2), member(3)];
-    assert_eq!(told, &Effect::TellClosed { members, last: EntryId(5) });
-    assert_eq!(mark, &Effect::MarkUnder(vec![member(3)]), "S7");
+    holds_only_with(Mutation::TakeShortestTail, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        assert_eq!(seal(&mut recovery, 0, 5, 4), []);
+        assert_eq!(seal(&mut recovery, 1, 3, 3), [Effect::StartGrace]);
+        assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 4, 5)]);
+        let effects = recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+        assert_eq!(effects, [Effect::ReadLength(EntryId(5))]);
+        assert_eq!(closing_at(&recovery.step(Event::LengthRead(10))), Some(5));
+        let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
+        let [told, mark, Effect::Finish(Finish::Closed(meta))] = effects.as_slice() else {
+            panic!("{effects:?}")
+        };
+        assert_eq!((meta.last_entry, meta.length), (Some(EntryId(5)), 10));
+        let members = vec![member(1), member(2), member(3)];
+        assert_eq!(told, &Effect::TellClosed { members, last: EntryId(5) });
+        assert_eq!(mark, &Effect::MarkUnder(vec![member(3)]), "S7");
+    });
 }
 
 /// 13: entry 5 is on B1 only. With B1 among those that answer it is kept, without it it is not; both for ever.
 #[test]
 fn scenario_13_an_entry_on_one_bookie_is_kept_if_that_answers() {
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, 5, 4);
-    seal(&mut recovery, 1, 4, 4);
-    assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 5, 5)]);
-    recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
-    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(5));
+    holds_only_with(Mutation::TakeShortestTail, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 5, 4);
+        seal(&mut recovery, 1, 4, 4);
+        assert_eq!(recovery.step(Event::GraceOver), [copy(0, 1, 5, 5)]);
+        recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+        assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(5));
 
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 1, 4, 4);
-    seal(&mut recovery, 2, 4, 4);
-    assert_eq!(recovery.step(Event::GraceOver), [Effect::ReadLength(EntryId(4))]);
-    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(4));
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 1, 4, 4);
+        seal(&mut recovery, 2, 4, 4);
+        assert_eq!(recovery.step(Event::GraceOver), [Effect::ReadLength(EntryId(4))]);
+        assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(4));
+    });
 }
 
 /// 17: the seal of B2 reports what it took before; without B2, B3 is sealed, so nothing can be acknowledged later.
 #[test]
 fn scenario_17_a_seal_reports_what_came_before_it() {
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, -1, -1);
-    seal(&mut recovery, 1, 0, -1);
-    assert_eq!(recovery.step(Event::GraceOver), [copy(1, 0, 0, 0)]);
-    recovery.step(Event::Copied { target: 0, tail: EntryId(0) });
-    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(0));
+    holds_only_with(Mutation::TakeShortestTail, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, -1, -1);
+        seal(&mut recovery, 1, 0, -1);
+        assert_eq!(recovery.step(Event::GraceOver), [copy(1, 0, 0, 0)]);
+        recovery.step(Event::Copied { target: 0, tail: EntryId(0) });
+        assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(0));
+    });
 }
 
 /// S5: a member that does not take its copy is stood in for, by a fragment that begins above what is acknowledged.
@@ -197,24 +209,26 @@ fn a_target_that_fails_is_stood_in_for() {
 /// H4, H6: nobody hears of who stands in before the close; the next recoverer seals the original ensemble.
 #[test]
 fn scenario_21_who_stands_in_is_not_published_before_the_close() {
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, 7, 4);
-    seal(&mut recovery, 1, 5, 4);
-    recovery.step(Event::GraceOver);
-    let mut effects = recovery.step(Event::TargetFailed { target: 1 });
-    effects.extend(found(&mut recovery, &[(2, 4)]));
-    let swaps = effects.iter().filter(|e| matches!(e, Effect::Cas { .. })).count();
-    assert_eq!(swaps, 0, "{effects:?}");
-    let marked = recovery.meta().unwrap().clone();
-    assert_eq!(marked.fragments, open(0).fragments);
-    let (mut next, _) = Recovery::new("R2".to_owned(), 900, Mutations::default());
-    next.step(Event::meta_read(Some((marked, V2))));
-    let effects = next.step(Event::CasDone(CasResult::Applied(Version(3))));
-    let sealed = effects.iter().filter_map(|effect| match effect {
-        Effect::Seal { member, epoch: SealEpoch(2), .. } => Some(member.clone()),
-        _ => None,
+    holds_only_with(Mutation::PublishStandInsEarly, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 7, 4);
+        seal(&mut recovery, 1, 5, 4);
+        recovery.step(Event::GraceOver);
+        let mut effects = recovery.step(Event::TargetFailed { target: 1 });
+        effects.extend(found(&mut recovery, &[(2, 4)]));
+        let swaps = effects.iter().filter(|e| matches!(e, Effect::Cas { .. })).count();
+        assert_eq!(swaps, 0, "{effects:?}");
+        let marked = recovery.meta().unwrap().clone();
+        assert_eq!(marked.fragments, open(0).fragments);
+        let (mut next, _) = Recovery::new("R2".to_owned(), 900, mutations);
+        next.step(Event::meta_read(Some((marked, V2))));
+        let effects = next.step(Event::CasDone(CasResult::Applied(Version(3))));
+        let sealed = effects.iter().filter_map(|effect| match effect {
+            Effect::Seal { member, epoch: SealEpoch(2), .. } => Some(member.clone()),
+            _ => None,
+        });
+        assert_eq!(sealed.collect::<Vec<_>>(), [member(1), member(2), member(3)]);
     });
-    assert_eq!(sealed.collect::<Vec<_>>(), [member(1), member(2), member(3)]);
 }
 
 /// Where nothing of the last fragment is acknowledged, or where no further one fits, it is replaced in place.
@@ -297,68 +311,85 @@ fn an_unknown_answer_is_no_negative() {
 /// 26: the ledger is deleted while it is recovered; the key is not made again (M7).
 #[test]
 fn scenario_26_a_ledger_deleted_during_recovery_stays_deleted() {
-    let mut recovery = sealing(0);
-    for position in 0..3 {
-        seal(&mut recovery, position, -1, -1);
-    }
-    assert_eq!(recovery.step(Event::CasDone(CasResult::Lost)), [Effect::ReadMeta]);
-    assert_eq!(recovery.step(Event::meta_read(None)), [Effect::Finish(Finish::Gone)]);
-    let mut recovery = sealing(0);
-    let reply = geminga_proto::bookie::WriteReply::refusal(
-        geminga_proto::bookie::Code::Deleted,
-        "the ledger was deleted",
-    );
-    assert_eq!(Event::from_seal(0, &reply), None, "unknown: nothing is concluded from it");
-    let mut deleting = recovery.meta().unwrap().clone();
-    deleting.state = LedgerState::Deleting;
-    for position in 0..3 {
-        seal(&mut recovery, position, -1, -1);
-    }
-    recovery.step(Event::CasDone(CasResult::Lost));
-    let effects = recovery.step(Event::meta_read(Some((deleting, Version(9)))));
-    assert_eq!(effects, [Effect::Finish(Finish::Gone)]);
+    holds_only_with(Mutation::MakeKeyAgain, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        for position in 0..3 {
+            seal(&mut recovery, position, -1, -1);
+        }
+        assert_eq!(recovery.step(Event::CasDone(CasResult::Lost)), [Effect::ReadMeta]);
+        assert_eq!(recovery.step(Event::meta_read(None)), [Effect::Finish(Finish::Gone)]);
+        let mut recovery = sealing_with(0, mutations);
+        let reply = geminga_proto::bookie::WriteReply::refusal(
+            geminga_proto::bookie::Code::Deleted,
+            "the ledger was deleted",
+        );
+        assert_eq!(Event::from_seal(0, &reply), None, "unknown: nothing is concluded from it");
+        let mut deleting = recovery.meta().unwrap().clone();
+        deleting.state = LedgerState::Deleting;
+        for position in 0..3 {
+            seal(&mut recovery, position, -1, -1);
+        }
+        recovery.step(Event::CasDone(CasResult::Lost));
+        let effects = recovery.step(Event::meta_read(Some((deleting, Version(9)))));
+        assert_eq!(effects, [Effect::Finish(Finish::Gone)]);
+    });
 }
 
 /// One answer of three is below coverage; the ledger is not closed.
 #[test]
 fn scenario_15_one_answer_is_not_enough() {
-    let mut recovery = sealing(0);
-    assert_eq!(seal(&mut recovery, 0, 4, 4), []);
-    let effects = recovery.step(Event::DeadlineOver);
-    assert_eq!(
-        effects,
-        [Effect::Finish(Finish::Stopped(Stop::Missing(vec![member(2), member(3)])))]
-    );
+    holds_only_with(Mutation::SealWithOneLess, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        assert_eq!(seal(&mut recovery, 0, 4, 4), []);
+        let effects = recovery.step(Event::DeadlineOver);
+        assert_eq!(
+            effects,
+            [Effect::Finish(Finish::Stopped(Stop::Missing(vec![member(2), member(3)])))]
+        );
+    });
 }
 
 /// What lost data does not vouch for what it lacks.
 #[test]
 fn scenario_29_an_amnesiac_is_not_counted() {
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, 4, 4);
-    let amnesiac = Event::Sealed {
-        position: 1,
-        tail: EntryId(-1),
-        max_lac: EntryId(-1),
-        authoritative: false,
-    };
-    assert_eq!(recovery.step(amnesiac), []);
-    let effects = recovery.step(Event::DeadlineOver);
-    assert!(
-        matches!(effects.as_slice(), [Effect::Finish(Finish::Stopped(Stop::Missing(_)))]),
-        "{effects:?}"
-    );
+    holds_only_with(Mutation::CountNonAuthoritative, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 4, 4);
+        let amnesiac = Event::Sealed {
+            position: 1,
+            tail: EntryId(-1),
+            max_lac: EntryId(-1),
+            authoritative: false,
+        };
+        assert_eq!(recovery.step(amnesiac), []);
+        let effects = recovery.step(Event::DeadlineOver);
+        assert!(
+            matches!(effects.as_slice(), [Effect::Finish(Finish::Stopped(Stop::Missing(_)))]),
+            "{effects:?}"
+        );
+    });
 }
 
-/// H3: the end of an empty last fragment is the end of the one before it.
+/// H3: the end of an empty last fragment is the end of the one before it. Its members may have no entry at all, so what
+/// they report depends on where they are asked to begin.
 #[test]
 fn scenario_18_an_empty_last_fragment_ends_at_the_one_before() {
-    let mut recovery = sealing(2000);
-    seal(&mut recovery, 0, 1999, -1);
-    seal(&mut recovery, 1, 1999, -1);
-    let effects = seal(&mut recovery, 2, 1999, -1);
-    assert_eq!(effects, [Effect::ReadLength(EntryId(1999))]);
-    assert_eq!(closing_at(&recovery.step(Event::LengthRead(1))), Some(1999));
+    holds_only_with(Mutation::SealFromTheStart, |mutations| {
+        let (mut recovery, _) = Recovery::new("R".to_owned(), 100, mutations);
+        recovery.step(Event::meta_read(Some((open(2000), V1))));
+        let seals = recovery.step(Event::CasDone(CasResult::Applied(V2)));
+        let mut effects = Vec::new();
+        for seal_asked in seals {
+            if let Effect::Seal { position, fragment_first, .. } = seal_asked {
+                effects = seal(&mut recovery, position, fragment_first.prev().0, -1);
+            }
+        }
+        assert_eq!(effects, [Effect::ReadLength(EntryId(1999))]);
+        let effects = recovery.step(Event::LengthRead(1));
+        assert_eq!(closing_at(&effects), Some(1999));
+        let [Effect::Cas { meta, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!(meta.fragments, open(2000).fragments, "none below an existing one");
+    });
 }
 
 /// S4: an acknowledged entry that nobody has is never "fixed" by closing below it.
@@ -375,37 +406,60 @@ fn an_acknowledged_entry_beyond_every_tail_stops() {
 /// A newer recoverer is followed.
 #[test]
 fn scenario_23_a_stale_epoch_follows() {
-    let mut recovery = sealing(0);
-    assert_eq!(recovery.step(Event::Stale), [Effect::Finish(Finish::Follow)]);
-    assert!(recovery.is_done());
+    holds_only_with(Mutation::IgnoreNewerRecoverer, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        assert_eq!(recovery.step(Event::Stale), [Effect::Finish(Finish::Follow)]);
+        assert!(recovery.is_done());
+    });
+}
+
+/// A recoverer that slept after its copies wakes up when another has closed the ledger below them: it adopts that end.
+#[test]
+fn scenario_23_a_lower_end_is_adopted() {
+    holds_only_with(Mutation::RewriteEnd, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 5, 4);
+        seal(&mut recovery, 1, 4, 4);
+        recovery.step(Event::GraceOver);
+        recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+        let mut closed = recovery.meta().unwrap().clone();
+        (closed.state, closed.last_entry) = (LedgerState::Closed, Some(EntryId(4)));
+        closed.seal_epoch = SealEpoch(2);
+        assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(5));
+        assert_eq!(recovery.step(Event::CasDone(CasResult::Lost)), [Effect::ReadMeta]);
+        let effects = recovery.step(Event::meta_read(Some((closed.clone(), Version(9)))));
+        assert_eq!(effects, [Effect::Finish(Finish::Closed(Box::new(closed)))]);
+    });
 }
 
 /// Two recoverers, each with another pair of answers: one end; who loses the swap adopts it.
 #[test]
 fn scenario_22_two_recoverers_and_one_end() {
-    let mut first = sealing(0);
-    let marked = first.meta().unwrap().clone();
-    seal(&mut first, 0, 5, 4);
-    seal(&mut first, 1, 4, 4);
-    first.step(Event::GraceOver);
-    first.step(Event::Copied { target: 1, tail: EntryId(5) });
-    let (mut second, _) = Recovery::new("R2".to_owned(), 900, Mutations::default());
-    second.step(Event::meta_read(Some((marked, V2))));
-    second.step(Event::CasDone(CasResult::Applied(Version(3))));
-    seal(&mut second, 1, 5, 4);
-    seal(&mut second, 2, 4, 4);
-    second.step(Event::GraceOver);
-    second.step(Event::Copied { target: 2, tail: EntryId(5) });
-    let effects = second.step(Event::LengthRead(0));
-    let [Effect::Cas { expected: Version(3), meta }] = effects.as_slice() else {
-        panic!("{effects:?}")
-    };
-    // The first one's swap is of an older version.
-    let late = first.step(Event::LengthRead(0));
-    assert!(matches!(late.as_slice(), [Effect::Cas { expected: V2, .. }]), "{late:?}");
-    first.step(Event::CasDone(CasResult::Lost));
-    let effects = first.step(Event::meta_read(Some(((**meta).clone(), Version(4)))));
-    assert_eq!(effects, [Effect::Finish(Finish::Closed(meta.clone()))]);
+    holds_only_with(Mutation::RewriteEnd, |mutations| {
+        let mut first = sealing_with(0, mutations);
+        let marked = first.meta().unwrap().clone();
+        seal(&mut first, 0, 5, 4);
+        seal(&mut first, 1, 4, 4);
+        first.step(Event::GraceOver);
+        first.step(Event::Copied { target: 1, tail: EntryId(5) });
+        let (mut second, _) = Recovery::new("R2".to_owned(), 900, mutations);
+        second.step(Event::meta_read(Some((marked, V2))));
+        second.step(Event::CasDone(CasResult::Applied(Version(3))));
+        seal(&mut second, 1, 5, 4);
+        seal(&mut second, 2, 4, 4);
+        second.step(Event::GraceOver);
+        second.step(Event::Copied { target: 2, tail: EntryId(5) });
+        let effects = second.step(Event::LengthRead(0));
+        let [Effect::Cas { expected: Version(3), meta }] = effects.as_slice() else {
+            panic!("{effects:?}")
+        };
+        // The first one's swap is of an older version.
+        let late = first.step(Event::LengthRead(0));
+        assert!(matches!(late.as_slice(), [Effect::Cas { expected: V2, .. }]), "{late:?}");
+        first.step(Event::CasDone(CasResult::Lost));
+        let effects = first.step(Event::meta_read(Some(((**meta).clone(), Version(4)))));
+        assert_eq!(effects, [Effect::Finish(Finish::Closed(meta.clone()))]);
+    });
 }
 
 /// M9: an unknown mark that took place is recognised by its operation id.
@@ -446,42 +500,47 @@ fn a_mark_that_was_applied_late_is_not_followed() {
 /// The merge rule: the close is rebuilt on what is there now.
 #[test]
 fn scenario_24_an_unknown_close_is_adopted_or_rebuilt() {
-    let mut recovery = sealing(0);
-    for position in 0..3 {
-        seal(&mut recovery, position, -1, -1);
-    }
-    let marked = recovery.meta().unwrap().clone();
-    assert_eq!(recovery.step(Event::CasDone(CasResult::Unknown)), [Effect::ReadMeta]);
-    let effects = recovery.step(Event::meta_read(Some((marked.clone(), Version(9)))));
-    assert_eq!(closing_at(&effects), Some(-1));
-    assert!(matches!(effects.as_slice(), [Effect::Cas { expected: Version(9), .. }]));
-    recovery.step(Event::CasDone(CasResult::Lost));
-    let mut closed = marked;
-    closed.state = LedgerState::Closed;
-    closed.last_entry = Some(EntryId(-1));
-    let effects = recovery.step(Event::meta_read(Some((closed, Version(10)))));
-    assert!(matches!(effects.as_slice(), [Effect::Finish(Finish::Closed(_))]), "{effects:?}");
+    holds_only_with(Mutation::AssumeApplied, |mutations| {
+        let mut recovery = sealing_with(0, mutations);
+        for position in 0..3 {
+            seal(&mut recovery, position, -1, -1);
+        }
+        let marked = recovery.meta().unwrap().clone();
+        assert_eq!(recovery.step(Event::CasDone(CasResult::Unknown)), [Effect::ReadMeta]);
+        let effects = recovery.step(Event::meta_read(Some((marked.clone(), Version(9)))));
+        assert_eq!(closing_at(&effects), Some(-1));
+        assert!(matches!(effects.as_slice(), [Effect::Cas { expected: Version(9), .. }]));
+        recovery.step(Event::CasDone(CasResult::Lost));
+        let mut closed = marked;
+        closed.state = LedgerState::Closed;
+        closed.last_entry = Some(EntryId(-1));
+        let effects = recovery.step(Event::meta_read(Some((closed, Version(10)))));
+        assert!(matches!(effects.as_slice(), [Effect::Finish(Finish::Closed(_))]), "{effects:?}");
+    });
 }
 
 /// Unreadable bytes end the ledger only where coverage says the entry was never acknowledged.
 #[test]
 fn scenario_33_unreadable_bytes_end_the_ledger_only_below_coverage() {
-    let corrupt = Event::SourceFailed { source: 0, target: 1, entry: EntryId(5), corrupt: true };
+    holds_only_with(Mutation::EndBelowUnreadable, |mutations| {
+        let corrupt =
+            Event::SourceFailed { source: 0, target: 1, entry: EntryId(5), corrupt: true };
 
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, 5, 4);
-    seal(&mut recovery, 1, 4, 4);
-    assert!(!seal(&mut recovery, 2, 4, 4).is_empty());
-    let effects = recovery.step(corrupt.clone());
-    assert_eq!(effects, [], "the other copy is still under way");
-    let other = Event::SourceFailed { source: 0, target: 2, entry: EntryId(5), corrupt: true };
-    let effects = recovery.step(other);
-    assert_eq!(effects, [Effect::ReadLength(EntryId(4))]);
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 5, 4);
+        seal(&mut recovery, 1, 4, 4);
+        assert!(!seal(&mut recovery, 2, 4, 4).is_empty());
+        let effects = recovery.step(corrupt.clone());
+        assert_eq!(effects, [], "the other copy is still under way");
+        let other = Event::SourceFailed { source: 0, target: 2, entry: EntryId(5), corrupt: true };
+        let effects = recovery.step(other);
+        assert_eq!(effects, [Effect::ReadLength(EntryId(4))]);
 
-    let mut recovery = sealing(0);
-    seal(&mut recovery, 0, 5, 4);
-    seal(&mut recovery, 1, 4, 4);
-    recovery.step(Event::GraceOver);
-    let effects = recovery.step(corrupt);
-    assert_eq!(effects, [Effect::Finish(Finish::Stopped(Stop::Unreadable(EntryId(5))))]);
+        let mut recovery = sealing_with(0, mutations);
+        seal(&mut recovery, 0, 5, 4);
+        seal(&mut recovery, 1, 4, 4);
+        recovery.step(Event::GraceOver);
+        let effects = recovery.step(corrupt);
+        assert_eq!(effects, [Effect::Finish(Finish::Stopped(Stop::Unreadable(EntryId(5))))]);
+    });
 }

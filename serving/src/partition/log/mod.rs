@@ -10,6 +10,7 @@
 
 mod core;
 mod ledgers;
+mod mutation;
 mod opening;
 mod part;
 mod reader;
@@ -36,6 +37,7 @@ use geminga_runtime::Tasks;
 
 use crate::ownership::topology::Topic;
 use crate::topics::quorum::Quorum;
+use mutation::Mutations;
 
 pub use crate::statelog::log::SnapshotWanted;
 pub use reader::{LogReader, ReadError};
@@ -82,6 +84,8 @@ pub struct LogConfig {
     pub idle_close: Duration,
     /// Most ledgers that one opening recovers at a time. Default 8.
     pub recoveries: usize,
+    /// None but in tests.
+    pub(super) mutations: Mutations,
 }
 
 impl Default for LogConfig {
@@ -97,6 +101,7 @@ impl Default for LogConfig {
             restore_pause: Duration::from_secs(5),
             idle_close: Duration::from_secs(600),
             recoveries: 8,
+            mutations: Mutations::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use geminga_metastore::{Error as MetaError, Guard, MetaStore, Txn, Version, keys
 use geminga_proto::ids::{LedgerId, Offset, PartitionIndex, Term, TopicId};
 
 use super::LogParts;
+use super::mutation::Mutation;
 use crate::ownership::topology::Topic;
 use crate::topics::quorum::Quorum;
 
@@ -37,12 +38,18 @@ pub(super) struct Opening {
 impl Opening {
     /// An empty transaction that takes effect only while this opening owns the partition.
     pub(super) fn guarded(&self) -> Txn {
+        if self.parts.config.mutations.is(Mutation::ForgetTerm) {
+            return Txn::new();
+        }
         let key = keys::term(self.topic.id, self.partition);
         Txn::new().guard(Guard::Version(key, self.term_version))
     }
 
     /// Whether nobody has opened the partition since. Linearizable (M8).
     pub(super) async fn still_owns(&self) -> Result<bool, MetaError> {
+        if self.parts.config.mutations.is(Mutation::ForgetTerm) {
+            return Ok(true);
+        }
         let key = keys::term(self.topic.id, self.partition);
         let found = self.parts.store.get(&key).await?;
         Ok(found.is_some_and(|found| found.version == self.term_version))

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 
+use super::mutation::Mutation;
 use super::*;
 use crate::partition::testing::TestCluster;
 
@@ -28,6 +29,15 @@ struct Owner {
     /// Acknowledged appends before this opening.
     before: u64,
     lost: Option<Lost>,
+}
+
+/// A scenario in paused time: it must pass, and fail without the rule.
+fn holds_only_with(rule: Mutation, scenario: impl AsyncFn(Mutations)) {
+    geminga_runtime::holds_only_with(rule, |mutations| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(scenario(mutations));
+    });
 }
 
 fn payload(offset: Offset, count: u32) -> Vec<Bytes> {
@@ -49,6 +59,20 @@ impl Owner {
     async fn open(cluster: &TestCluster, topic: &Arc<Topic>, broker: i32, term: i32) -> Self {
         cluster.assign(topic.id, 0, broker, term).await;
         Self::open_with(&cluster.log_parts(broker), spec(topic, term)).await
+    }
+
+    /// The same, without a rule.
+    async fn without(
+        mutations: Mutations,
+        cluster: &TestCluster,
+        topic: &Arc<Topic>,
+        broker: i32,
+        term: i32,
+    ) -> Self {
+        cluster.assign(topic.id, 0, broker, term).await;
+        let mut parts = cluster.log_parts(broker);
+        parts.config.mutations = mutations;
+        Self::open_with(&parts, spec(topic, term)).await
     }
 
     async fn open_with(parts: &LogParts, spec: OpenSpec) -> Self {

@@ -113,6 +113,7 @@ impl LogWriter {
             snapshot_entries: config.snapshot_entries,
             write_quorum: usize::from(opening.quorum.write),
             ack_quorum: usize::from(opening.quorum.ack),
+            mutations: config.mutations,
         };
         let bookies = opening.parts.ledgers.bookies();
         let live = bookies.changed();

@@ -11,6 +11,7 @@ fn policy() -> Policy {
         snapshot_entries: 7,
         write_quorum: 3,
         ack_quorum: 2,
+        mutations: Mutations::default(),
     }
 }
 

@@ -39,35 +39,42 @@ async fn a_log_closed_in_order_needs_no_recovery() {
     assert_eq!(owner.high_watermark, Offset(5));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deposed_owner_gets_nothing_acknowledged() {
-    let cluster = TestCluster::new(3);
-    let topic = cluster.create_topic("flights", 1).await;
-    let mut old = Owner::open(&cluster, &topic, 1, 1).await;
-    old.append(1);
-    old.all_acked().await;
-    let mut new = Owner::open(&cluster, &topic, 2, 2).await;
-    old.append(1);
-    old.until("the end", |owner| owner.lost.is_some()).await;
-    assert_eq!(old.lost, Some(Lost::Deposed));
-    assert_eq!(old.acked, 1);
-    new.append(1);
-    new.all_acked().await;
-    assert_eq!(read_all(&new.reader).await.len(), 2);
-    assert_eq!(read_all(&old.reader).await.len(), 1, "readers keep what was committed then");
+/// A broker that lost its lease, and with it the partition, goes on: nothing that it does takes effect, and what it had
+/// acknowledged is in the ledger that its successor closed.
+#[test]
+fn scenario_62_a_deposed_owner_gets_nothing_acknowledged() {
+    holds_only_with(Mutation::ForgetTerm, async |mutations| {
+        let cluster = TestCluster::new(3);
+        let topic = cluster.create_topic("flights", 1).await;
+        let mut old = Owner::without(mutations, &cluster, &topic, 1, 1).await;
+        old.append(1);
+        old.all_acked().await;
+        let mut new = Owner::open(&cluster, &topic, 2, 2).await;
+        old.append(1);
+        old.until("the end", |owner| owner.lost.is_some()).await;
+        assert_eq!(old.lost, Some(Lost::Deposed));
+        assert_eq!(old.acked, 1);
+        new.append(1);
+        new.all_acked().await;
+        assert_eq!(read_all(&new.reader).await.len(), 2);
+        assert_eq!(read_all(&old.reader).await.len(), 1, "readers keep what was committed then");
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deposed_owner_that_never_wrote_creates_no_ledger() {
-    let cluster = TestCluster::new(3);
-    let topic = cluster.create_topic("flights", 1).await;
-    let mut old = Owner::open(&cluster, &topic, 1, 1).await;
-    let mut new = Owner::open(&cluster, &topic, 2, 2).await;
-    old.append(1);
-    old.until("the end", |owner| owner.lost == Some(Lost::Deposed)).await;
-    assert_eq!(cluster.segments(topic.id, 0).await, 0);
-    new.append(1);
-    new.all_acked().await;
+/// The transaction that would create its first ledger names the term as well.
+#[test]
+fn scenario_62_a_deposed_owner_that_never_wrote_creates_no_ledger() {
+    holds_only_with(Mutation::ForgetTerm, async |mutations| {
+        let cluster = TestCluster::new(3);
+        let topic = cluster.create_topic("flights", 1).await;
+        let mut old = Owner::without(mutations, &cluster, &topic, 1, 1).await;
+        let mut new = Owner::open(&cluster, &topic, 2, 2).await;
+        old.append(1);
+        old.until("the end", |owner| owner.lost == Some(Lost::Deposed)).await;
+        assert_eq!(cluster.segments(topic.id, 0).await, 0);
+        new.append(1);
+        new.all_acked().await;
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,6 +116,6 @@ fn write_zeros(file: &(impl DiskFile + ?Sized), offset: u64, bytes: u64) -> io::
 pub struct Space {
     /// What this process may still write.
     pub free: u64,
-    /// Size of the file system.
+    /// That and what is used.
     pub total: u64,
 }

@@ -85,7 +85,10 @@ impl Disk for RealDisk {
 
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(Space { free: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+        // What is kept back for others (root, a quota) is neither free nor used: as `df` counts.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        let (free, total) = (stat.f_bavail, used.saturating_add(stat.f_bavail));
+        Ok(Space { free: free * stat.f_frsize, total: total * stat.f_frsize })
     }
 }
 

@@ -186,7 +186,35 @@ impl Bookie {
         self.synced = self.log.len();
         let replies = self.release();
         self.note(&replies);
+        self.merge();
         replies
+    }
+
+    /// How entries came together is of no consequence once they are durable: states that differ in nothing else are one.
+    fn merge(&mut self) {
+        let before = self.log.len();
+        let mut merged: Vec<Record> = Vec::with_capacity(before);
+        for record in self.log.drain(..) {
+            match (merged.last_mut(), record) {
+                (
+                    Some(Record::Entries { fragment_first, first, entries, lac }),
+                    Record::Entries {
+                        fragment_first: fragment,
+                        first: next,
+                        entries: more,
+                        lac: told,
+                    },
+                ) if *fragment_first == fragment && first.0 + entries.len() as i64 == next.0 => {
+                    entries.extend(more);
+                    *lac = (*lac).max(told);
+                }
+                (_, record) => merged.push(record),
+            }
+        }
+        self.log = merged;
+        let gone = before - self.log.len();
+        self.synced -= gone;
+        self.waiting.iter_mut().for_each(|(at, ..)| *at -= gone);
     }
 
     /// Power is lost and returns: what was not synced is gone, the rest is replayed.

@@ -1,5 +1,6 @@
 //! One search, and what it came to.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
@@ -22,32 +23,46 @@ pub struct Report {
     pub unreached: Vec<&'static str>,
 }
 
-/// Explores a size breadth first, for at most so long.
+/// Explores a size: whole and breadth first, so that counterexamples are as short as can be; or with a limit, and depth first,
+/// which needs little memory however long it takes.
 pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
-    let mut builder = size.clone().checker().threads(threads());
-    builder = builder.finish_when(HasDiscoveries::AnyFailures);
-    if let Some(limit) = limit {
-        builder = builder.timeout(limit);
-    }
-    let (checker, took) = timed(|| builder.spawn_bfs().join());
-    let mut discovered = checker.discoveries();
+    let builder = size.clone().checker().threads(threads());
+    let builder = builder.finish_when(HasDiscoveries::AnyFailures);
+    let (seen, took) = match limit {
+        None => timed(|| Seen::by(&builder.spawn_bfs().join())),
+        Some(limit) => timed(|| Seen::by(&builder.timeout(limit).spawn_dfs().join())),
+    };
+    let Seen { states, depth, mut discovered } = seen;
     let (mut violations, mut unreached) = (Vec::new(), Vec::new());
     for property in size.properties() {
         let found = discovered.remove(property.name);
         match property.expectation {
             Expectation::Always | Expectation::Eventually => {
-                violations.extend(found.map(|path| (property.name, path.into_actions())));
+                violations.extend(found.map(|actions| (property.name, actions)));
             }
             Expectation::Sometimes if found.is_none() => unreached.push(property.name),
             Expectation::Sometimes => {}
         }
     }
-    Report {
-        states: checker.unique_state_count(),
-        depth: checker.max_depth(),
-        exhaustive: limit.is_none_or(|limit| took < limit) && violations.is_empty(),
-        violations,
-        unreached,
+    let exhaustive = limit.is_none_or(|limit| took < limit) && violations.is_empty();
+    Report { states, depth, exhaustive, violations, unreached }
+}
+
+/// What a checker has to say.
+struct Seen {
+    states: usize,
+    depth: usize,
+    discovered: HashMap<&'static str, Vec<Action>>,
+}
+
+impl Seen {
+    fn by(checker: &impl Checker<Size>) -> Self {
+        let discoveries = checker.discoveries().into_iter();
+        Self {
+            states: checker.unique_state_count(),
+            depth: checker.max_depth(),
+            discovered: discoveries.map(|(name, path)| (name, path.into_actions())).collect(),
+        }
     }
 }
 

@@ -5,38 +5,39 @@ use geminga_ledger::core::mutation::{Mutation as ClientMutation, Mutations as Cl
 
 use crate::size::Size;
 
-/// Sizes whose whole state space is explored with every change, in about a minute.
+/// Sizes whose whole state space is explored with every change, in less than a minute.
 pub fn sizes() -> Vec<(&'static str, Size)> {
     vec![
-        ("an ensemble change and a recoverer, one entry", change()),
-        ("two ledgers and a roll between them", roll()),
+        ("an ensemble change, one entry", change()),
+        ("two ledgers and a roll between them, one entry each", roll()),
         ("a crash, no entry", Size { entries: 0, ..Size::with_crash() }),
+        ("a crash, one entry", crash()),
+        ("a wipe, one entry", wipe()),
         (
             "two recoverers, one lost reply, no entry",
             Size { recoverers: 2, lost_replies: 1, entries: 0, ..Size::calm() },
         ),
+        ("three copies, two acks, four bookies, one entry", wide()),
     ]
 }
 
-/// Sizes that take many minutes; `make model` explores them too, each for a limited time.
+/// Sizes that take many minutes or more; `make model` explores them too, each for a limited time.
 pub fn large_sizes() -> Vec<(&'static str, Size)> {
     vec![
-        ("size 1: one recoverer, one crash, two entries", Size::with_crash()),
+        ("two recoverers, one entry", two()),
+        ("size 1: two ledgers, two entries", Size { entries: 2, ..roll() }),
         (
-            "size 1: two ledgers, two entries, an ensemble change, a lost reply",
-            Size { entries: 2, failures: 1, lost_replies: 1, ..roll() },
+            "size 1 with an ensemble change, a crash and a lost reply",
+            Size { failures: 1, ledgers: 2, ..Size::with_crash() },
+        ),
+        ("size 2: four bookies, two recoverers, one entry", Size { recoverers: 2, ..wide() }),
+        (
+            "size 2: four bookies, two recoverers, two entries, an ensemble change",
+            Size { entries: 2, recoverers: 2, failures: 1, ..wide() },
         ),
         (
-            "two recoverers, an ensemble change, a lost reply",
-            Size { recoverers: 2, lost_replies: 1, ..change() },
-        ),
-        (
-            "size 2: three copies, two acks, four bookies, two entries, two recoverers",
-            Size { qw: 3, bookies: 4, entries: 2, recoverers: 2, ..change() },
-        ),
-        (
-            "size 3: three copies, two acks, five bookies, three entries, a wipe",
-            Size { qw: 3, bookies: 5, entries: 3, wipes: 1, failures: 2, ..change() },
+            "size 3: five bookies, three entries, a wipe, two ensemble changes",
+            Size { bookies: 5, entries: 3, wipes: 1, failures: 2, ..wide() },
         ),
     ]
 }
@@ -49,15 +50,28 @@ fn roll() -> Size {
     Size { ledgers: 2, ..Size::calm() }
 }
 
+fn crash() -> Size {
+    Size { entries: 1, hellos: false, lost_replies: 0, ..Size::with_crash() }
+}
+
+fn wipe() -> Size {
+    Size { wipes: 1, ..Size::calm() }
+}
+
+fn two() -> Size {
+    Size { recoverers: 2, ..Size::calm() }
+}
+
+fn wide() -> Size {
+    Size { qw: 3, bookies: 4, ..Size::calm() }
+}
+
 /// One rule broken at a time, each in a size that is just large enough.
 pub fn broken_rules() -> Vec<(&'static str, Size)> {
     let bookie =
         |mutation, size: Size| Size { bookie_mutations: BookieMutations::only(mutation), ..size };
     let client =
         |mutation, size: Size| Size { client_mutations: ClientMutations::only(mutation), ..size };
-    let crash = || Size { entries: 1, hellos: false, lost_replies: 0, ..Size::with_crash() };
-    let wipe = || Size { wipes: 1, ..Size::calm() };
-    let two = || Size { recoverers: 2, ..Size::calm() };
     vec![
         ("F2", bookie(BookieMutation::ReplyBeforeSealIsDurable, crash())),
         (

@@ -122,8 +122,8 @@ impl Recovery {
                 effects.extend(self.find_length());
                 effects
             }
-            Phase::Sealing if self.enough_seals() => self.fix_end(),
-            Phase::Sealing if self.overrides() => {
+            Phase::Sealing if self.enough_seals() || self.overrides() => {
+                // Coverage may be a moment old: what follows must end as well.
                 let mut effects = vec![Effect::StartDeadline];
                 effects.extend(self.fix_end());
                 effects
@@ -140,15 +140,14 @@ impl Recovery {
         }
     }
 
-    /// Members without an authoritative answer, or that did not take their copy (4.8).
+    /// Members without an authoritative answer, or that did not take or deliver a copy (4.8).
     pub(super) fn missing(&self) -> Vec<Member> {
         let ensemble = &self.held().0.last_fragment().ensemble;
-        let lacks = |p: &Position| !p.authoritative || p.failed || p.tail.is_none();
-        ensemble
-            .iter()
-            .zip(&self.positions)
-            .filter(|(_, p)| lacks(p))
-            .map(|(m, _)| m.clone())
-            .collect()
+        let silent = |index| self.positions.iter().any(|p| p.bad_sources.contains(&index));
+        let lacks = |(index, p): &(usize, &Position)| {
+            !p.authoritative || p.failed || p.tail.is_none() || silent(*index)
+        };
+        let lacking = self.positions.iter().enumerate().filter(lacks);
+        lacking.map(|(index, _)| ensemble[index].clone()).collect()
     }
 }

@@ -108,6 +108,11 @@ fn found(recovery: &mut Recovery, replacements: &[(u64, u64)]) -> Vec<Effect> {
     recovery.step(Event::Found(found))
 }
 
+fn source_failed(recovery: &mut Recovery, source: usize, target: usize, entry: i64) -> Vec<Effect> {
+    let entry = EntryId(entry);
+    recovery.step(Event::SourceFailed { source, target, entry, corrupt: false })
+}
+
 #[test]
 fn a_closed_ledger_is_adopted() {
     let mut closed = open(0);
@@ -347,6 +352,35 @@ fn scenario_15_one_answer_is_not_enough() {
             [Effect::Finish(Finish::Stopped(Stop::Missing(vec![member(2), member(3)])))]
         );
     });
+}
+
+/// Coverage that comes in the last moment gets a deadline for what is still to do: a source that dies then must not leave an
+/// attempt that waits for ever.
+#[test]
+fn what_is_sealed_at_the_deadline_gets_another() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 4, -1);
+    assert_eq!(seal(&mut recovery, 1, 2, -1), [Effect::StartGrace]);
+    let effects = recovery.step(Event::DeadlineOver);
+    assert_eq!(effects, [Effect::StartDeadline, copy(0, 1, 3, 4)]);
+    source_failed(&mut recovery, 0, 1, 3);
+    let effects = recovery.step(Event::DeadlineOver);
+    let missing = vec![member(1), member(3)];
+    assert_eq!(effects, [Effect::Finish(Finish::Stopped(Stop::Missing(missing)))]);
+}
+
+/// Everybody answered the seal, and the only one that has the rest does not deliver it: that one is asked for by name.
+#[test]
+fn a_source_that_does_not_deliver_is_missing() {
+    let mut recovery = sealing(0);
+    for (position, tail) in [(0, 4), (1, 2), (2, 2)] {
+        seal(&mut recovery, position, tail, -1);
+    }
+    for target in [1, 2] {
+        assert_eq!(source_failed(&mut recovery, 0, target, 3), []);
+    }
+    let effects = recovery.step(Event::DeadlineOver);
+    assert_eq!(effects, [Effect::Finish(Finish::Stopped(Stop::Missing(vec![member(1)])))]);
 }
 
 /// What lost data does not vouch for what it lacks.

@@ -42,6 +42,12 @@ impl Payload {
         self.crc
     }
 
+    /// Whether the bytes have the checksum that they came with. Reads all of them.
+    pub fn is_intact(&self) -> bool {
+        let read = |crc, part: &Bytes| checksum::append(crc, part);
+        self.parts.iter().fold(0, read) == self.crc
+    }
+
     /// The parts.
     pub fn parts(&self) -> &[Bytes] {
         &self.parts
@@ -102,6 +108,18 @@ mod tests {
         assert_eq!(joined.checksum(), checksum::append(0, &[7; 110]));
         assert!(message.is_unique(), "nobody else holds the message");
         assert_eq!(joined.into_bytes(), vec![7; 110]);
+    }
+
+    #[test]
+    fn bytes_that_changed_are_seen() {
+        let parts = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let crc = |part: &Bytes| checksum::append(0, part);
+        let mut payload = Payload::default();
+        assert!(payload.is_intact());
+        parts.iter().for_each(|part| payload.push_known(part.clone(), crc(part)));
+        assert!(payload.is_intact() && payload.clone().joined().is_intact());
+        payload.push_known(Bytes::from_static(b"thrEe"), crc(&Bytes::from_static(b"three")));
+        assert!(!payload.is_intact() && !payload.joined().is_intact());
     }
 
     #[test]

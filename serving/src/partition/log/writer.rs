@@ -66,6 +66,8 @@ struct Unacked {
     first_offset: Offset,
     /// In one buffer of its own between calls.
     payload: Payload,
+    /// A ledger has taken it, and may have ended without it.
+    taken: bool,
 }
 
 /// The ledger that is written to.
@@ -180,7 +182,7 @@ impl LogWriter {
         }
         let (appended, effects) = self.core.append(what, payload.len());
         let Appended { number, first_offset } = appended;
-        self.payloads.push_back(Unacked { number, what, first_offset, payload });
+        self.payloads.push_back(Unacked { number, what, first_offset, payload, taken: false });
         self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
         self.carry_out(effects);
         self.submit();

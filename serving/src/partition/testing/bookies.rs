@@ -13,7 +13,9 @@ use geminga_bookie::ledger::{
 use geminga_ledger::{BookieConnection, Bookies, ConnectionLost};
 use geminga_metastore::record::{LedgerMeta, LiveBookie, LiveDisk};
 use geminga_metastore::{LeaseId, MetaStore, keys};
-use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::bookie::{
+    Code, QueryOp, QueryReply, QueryRequest, WriteOp, WriteReply, WriteRequest,
+};
 use geminga_proto::entry;
 use geminga_proto::ids::{BookieId, ClusterUuid, EntryId, Incarnation, LedgerId, Member};
 use parking_lot::Mutex;
@@ -139,6 +141,13 @@ impl Bookie {
 
     fn write(&mut self, store: &dyn MetaStore, request: WriteRequest) -> WriteReply {
         let ledger = request.scope.ledger;
+        if let WriteOp::Add { first, entries, .. } = &request.op {
+            let mut ids = (first.0..).map(EntryId).zip(entries);
+            let cluster = self.identity.cluster;
+            if ids.any(|(id, e)| entry::decode_expecting(cluster, ledger, id, e).is_err()) {
+                return WriteReply::refusal(Code::Corrupt, "not what was made");
+            }
+        }
         let mut state =
             self.ledgers.remove(&ledger).unwrap_or_else(|| LedgerState::unknown(ledger));
         let mut event = Event::Request { to: (), request };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::partition::testing::{Fault, FaultyStore, Mode};
+use geminga_proto::payload::Payload;
 use geminga_runtime::{Random, SeededRandom};
 
 #[tokio::test(start_paused = true)]
@@ -157,6 +158,29 @@ fn scenario_63_the_rest_of_a_closed_ledger_is_written_again_and_no_more() {
         let bases: Vec<i64> = segments.iter().map(|s| s.base_offset.0).collect();
         assert_eq!(bases, [0, 6], "only two were written again");
     });
+}
+
+/// Bytes that changed between the check of a batch and its entry are taken by no bookie. The log says so instead of carrying
+/// them from ledger to ledger for ever; what was acknowledged before is there, and the next opening goes on.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_changed_in_memory_end_the_opening() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    owner.append(1);
+    owner.all_acked().await;
+    let mut changed = Payload::default();
+    changed.push_known(Bytes::from_static(b"batch"), 1);
+    owner.writer.append(What::Batches { offset_count: 1, max_timestamp: 1 }, changed).unwrap();
+    owner.pass(Duration::from_secs(120)).await;
+    assert!(matches!(owner.lost, Some(Lost::Failed(_))), "{:?}", owner.lost);
+    assert_eq!(owner.acked, 1);
+    let segments = cluster.segments(topic.id, 0).await;
+    assert!(segments <= 2, "{segments} ledgers for one append");
+    let mut next = Owner::open(&cluster, &topic, 2, 2).await;
+    next.append(1);
+    next.all_acked().await;
+    assert_eq!(read_all(&next.reader).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

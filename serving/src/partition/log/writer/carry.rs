@@ -9,11 +9,10 @@ use geminga_ledger::{AppendRefused, Health, Writer};
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::entry;
 use geminga_proto::ids::EntryId;
-use geminga_proto::payload::Payload;
 use tokio::time::Instant;
 
 use super::wake::Woke;
-use super::{Current, LogWriter, writable};
+use super::{Current, LogWriter, Unacked, writable};
 use crate::partition::log::core::{Effect, Input, Submit};
 use crate::partition::log::ledgers::{self, Done};
 use crate::partition::log::opening::Stored;
@@ -283,13 +282,20 @@ impl LogWriter {
         }
     }
 
-    /// Gives the current ledger what the core says, until it takes no more.
+    /// Gives the current ledger what the core says, until it takes no more. What an earlier one had taken, and ended without,
+    /// is looked at first.
     pub(super) fn submit(&mut self) {
         while self.blocked.is_none()
             && let Some(submission) = self.core.next()
         {
             let payload = match submission.what {
-                Submit::Append(number) => std::mem::take(self.payload(number)),
+                Submit::Append(number) => {
+                    let unacked = self.unacked(number);
+                    if unacked.taken && !unacked.payload.is_intact() {
+                        return self.lose(Lost::Failed(damaged_here()));
+                    }
+                    std::mem::take(&mut unacked.payload)
+                }
                 Submit::Part { index, total } => {
                     vec![part::header(Place { index, total }), self.parts[index as usize].clone()]
                         .into()
@@ -304,7 +310,9 @@ impl LogWriter {
             if let Submit::Append(number) = submission.what {
                 // What the ledger made of it is the one copy from now on.
                 let copy = appended.as_ref().ok().and_then(|(_, bytes)| entry::payload(bytes));
-                *self.payload(number) = match copy {
+                let unacked = self.unacked(number);
+                unacked.taken |= copy.is_some();
+                unacked.payload = match copy {
                     Some(copy) => payload.copied_to(copy),
                     None => payload,
                 };
@@ -321,10 +329,10 @@ impl LogWriter {
         }
     }
 
-    fn payload(&mut self, number: u64) -> &mut Payload {
+    fn unacked(&mut self, number: u64) -> &mut Unacked {
         let first = self.payloads.front().expect("an unacknowledged append is kept").number;
         let index = usize::try_from(number - first).expect("within the unacknowledged appends");
-        &mut self.payloads[index].payload
+        &mut self.payloads[index]
     }
 
     /// Ends the opening: nothing more is acknowledged.
@@ -341,4 +349,12 @@ impl LogWriter {
         self.payloads.clear();
         self.events.push_back(Event::Lost(lost));
     }
+}
+
+/// Bookies check what they are sent, so bytes that changed in this process are taken by none: the next ledger would end like
+/// the last, and the one after it.
+fn damaged_here() -> String {
+    "an append no longer has the checksum that it came with, as bytes in this broker's memory have changed: look at the \
+     memory of its machine"
+        .to_owned()
 }

@@ -70,7 +70,7 @@ pub use reclaim::Reclaimed;
 pub use scrub::Scrubbed;
 pub use snapshot::Image;
 #[cfg(feature = "simulation")]
-pub use stepped::{Driver, Stepped};
+pub use stepped::{Begun, Driver, Relocation, Stepped};
 
 /// Whose log it is: stands in every segment's header.
 #[derive(Debug, Clone, PartialEq, Eq)]

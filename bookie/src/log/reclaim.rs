@@ -39,18 +39,27 @@ pub struct Reclaimed {
 
 /// Entries on their way from one segment to the log's end.
 #[derive(Debug)]
-struct Moving {
+pub(super) struct Moving {
     ledger: LedgerId,
     first: EntryId,
     entries: Vec<Bytes>,
 }
 
+impl Moving {
+    /// What is appended.
+    pub(super) fn record(self) -> (LedgerId, Record) {
+        let Self { ledger, first, entries } = self;
+        let lac = EntryId::NONE;
+        (ledger, Record::Entries { fragment_first: first, first, entries, lac })
+    }
+}
+
 /// What is to be moved out of a segment, which stays for as long as this.
 #[derive(Debug)]
-struct Load {
-    from: u32,
-    moving: Vec<Moving>,
-    pin: Pin,
+pub(super) struct Load {
+    pub(super) from: u32,
+    pub(super) moving: Vec<Moving>,
+    pub(super) pin: Pin,
 }
 
 impl Log {
@@ -80,9 +89,8 @@ impl Log {
         let load = blocking(move || shared.load_sparse(max_bytes)).await?;
         let Some(Load { from, moving, pin }) = load else { return Ok(0) };
         let (mut moved, mut last) = (0, Lsn::default());
-        for Moving { ledger, first, entries } in moving {
-            let record =
-                Record::Entries { fragment_first: first, first, entries, lac: EntryId::NONE };
+        for moving in moving {
+            let (ledger, record) = moving.record();
             let permit = self.reserve(Self::cost(&record)).await?;
             moved += Self::cost(&record);
             last = self.0.shared.push(ledger, record, permit, Some(from))?;
@@ -122,7 +130,7 @@ impl Shared {
         Ok(Reclaimed { removed, waiting: self.catalogue.lock().waiting() })
     }
 
-    fn load_sparse(&self, max_bytes: usize) -> Result<Option<Load>, UpkeepError> {
+    pub(super) fn load_sparse(&self, max_bytes: usize) -> Result<Option<Load>, UpkeepError> {
         let full = self.catalogue.lock().full();
         let sparsest = {
             let index = self.index.read();

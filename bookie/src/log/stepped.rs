@@ -13,9 +13,15 @@ use parking_lot::Mutex;
 use super::committer::Committer;
 use super::error::{LogFailed, OpenError, ReadError, UpkeepError};
 use super::format::Mark;
+use super::index::Pin;
 use super::queue::Work;
+use super::reclaim::Load;
 use super::segment::{self, OnDemand, Supply};
-use super::{Config, Found, Handle, Identity, Image, Log, Lsn, Opened, Permit, Replayed, io_error};
+use super::snapshot::Snapshot;
+use super::{
+    Config, Found, Handle, Identity, Image, Log, Lsn, Mutation, Opened, Permit, Reclaimed,
+    Replayed, io_error,
+};
 use crate::io::Disk;
 use crate::ledger::Record;
 
@@ -98,10 +104,67 @@ impl Log {
         &self,
         image: impl FnOnce() -> Option<Image>,
     ) -> Result<(), UpkeepError> {
-        let shared = &self.0.shared;
-        let begun = shared.begin_snapshot(image);
-        begun.map_or(Ok(()), |begun| shared.write_snapshot(&begun))
+        self.begin_snapshot(image).map_or(Ok(()), |begun| self.finish_snapshot(&begun))
     }
+
+    /// The first half of [`Log::snapshot`]. The second is due once [`Begun::due`] is durable.
+    pub fn begin_snapshot(&self, image: impl FnOnce() -> Option<Image>) -> Option<Begun> {
+        let shared = &self.0.shared;
+        let snapshot = shared.begin_snapshot(image)?;
+        let early = shared.config.mutations.is(Mutation::SnapshotBeforeDurable);
+        let due = if early { Lsn::default() } else { self.tail() };
+        Some(Begun { snapshot, due })
+    }
+
+    /// The second half.
+    ///
+    /// # Errors
+    /// As [`Log::snapshot`].
+    pub fn finish_snapshot(&self, begun: &Begun) -> Result<(), UpkeepError> {
+        self.0.shared.write_snapshot(&begun.snapshot)
+    }
+
+    /// [`Log::reclaim`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Log::reclaim`].
+    pub fn reclaim_blocking(&self) -> Result<Reclaimed, UpkeepError> {
+        self.0.shared.reclaim()
+    }
+
+    /// [`Log::relocate`] without waiting: what it gives back is to be dropped once its place is durable. Nothing when there
+    /// is nothing to move.
+    ///
+    /// # Errors
+    /// As [`Log::relocate`].
+    pub fn begin_relocation(&self, max_bytes: usize) -> Result<Option<Relocation>, UpkeepError> {
+        let shared = &self.0.shared;
+        let Some(Load { from, moving, pin }) = shared.load_sparse(max_bytes)? else {
+            return Ok(None);
+        };
+        let mut due = Lsn::default();
+        for moving in moving {
+            let (ledger, record) = moving.record();
+            due = shared.push(ledger, record, Permit(None), Some(from))?;
+        }
+        Ok(Some(Relocation { due, _pin: pin }))
+    }
+}
+
+/// A snapshot that waits for what it names.
+#[derive(Debug)]
+pub struct Begun {
+    snapshot: Snapshot,
+    /// Written once this is durable.
+    pub due: Lsn,
+}
+
+/// Entries on their way out of a segment, which stays for as long as this.
+#[derive(Debug)]
+pub struct Relocation {
+    /// Over once this is durable.
+    pub due: Lsn,
+    _pin: Pin,
 }
 
 impl Driver {

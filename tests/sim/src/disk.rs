@@ -72,6 +72,11 @@ impl SimDisk {
         (plan.fault, plan.read_error) = (None, None);
     }
 
+    /// Power was lost inside an operation.
+    pub(crate) fn is_off(&self) -> bool {
+        self.plan.lock().image.is_some()
+    }
+
     /// The disk after a power cut that took place inside an operation, if one did.
     pub(crate) fn after_cut(&self) -> Option<Self> {
         self.plan.lock().image.take().map(Self::new)
@@ -154,6 +159,10 @@ impl Disk for SimDisk {
         self.read(|| self.disk.open(name)).map(|file| self.wrap(file))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.read(|| self.disk.reopen(name)).map(|file| self.wrap(file))
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.change(|| self.disk.create(name)).map(|file| self.wrap(file))
     }
@@ -222,6 +231,10 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.disk.change(|| self.file.set_len(bytes))
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.disk.change(|| self.file.allocate(bytes))
     }
 
     fn size(&self) -> io::Result<u64> {

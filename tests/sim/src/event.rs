@@ -93,6 +93,8 @@ pub(crate) enum BookieTimer {
     Start,
     /// Look for ledgers that were deleted.
     Collect,
+    /// Keep the log in order.
+    Upkeep,
 }
 
 /// What a broker waits for.

@@ -34,7 +34,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::DiskSlow, 5),
     (Fault::ReadOnly, 3),
     (Fault::Wipe, 6),
-    (Fault::Rot, 6),
+    (Fault::Rot, 12),
     (Fault::Partition, 6),
     (Fault::OneWay, 6),
     (Fault::CutOff, 5),

@@ -39,6 +39,7 @@ impl World {
         self.paused.clear();
         for bookie in &mut self.bookies {
             bookie.disk().calm();
+            bookie.notice_power_cut(&mut self.context);
             bookie.flush = crate::bookie::FAST;
             bookie.set_writable(true, &mut self.context);
             if !bookie.is_running() && !bookie.has_refused() {

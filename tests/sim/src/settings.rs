@@ -25,6 +25,8 @@ pub const RULES: &[(&str, Broken)] = &[
     ("skip-look-ahead", Broken::Log(log::Mutation::SkipLookAhead)),
     ("trust-found-tail", Broken::Log(log::Mutation::TrustFoundTail)),
     ("keep-stale-tail", Broken::Log(log::Mutation::KeepStaleTail)),
+    ("snapshot-before-durable", Broken::Log(log::Mutation::SnapshotBeforeDurable)),
+    ("drop-uncovered", Broken::Log(log::Mutation::DropUncovered)),
     ("reply-before-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeSealIsDurable)),
     ("reply-before-empty-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeEmptySealIsDurable)),
     ("seal-with-one-less", Broken::Client(client::Mutation::SealWithOneLess)),
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) payload: u64,
     /// Closed ledgers that are kept; older ones are deleted.
     pub(crate) keep_ledgers: usize,
+    /// Looks out of a thousand at which a log writes a snapshot; more when space waits for it.
+    pub(crate) snapshots: u64,
     pub(crate) log_mutations: log::Mutations,
     pub(crate) bookie_mutations: bookie::Mutations,
     pub(crate) client_mutations: client::Mutations,
@@ -71,6 +75,7 @@ impl Settings {
             ledger_entries: *dice.pick(&[15, 60, 200]),
             payload: *dice.pick(&[40, 400, 1500]),
             keep_ledgers: 3 + dice.below(8),
+            snapshots: *dice.pick(&[0, 40, 300]),
             log_mutations: log::Mutations::default(),
             bookie_mutations: bookie::Mutations::default(),
             client_mutations: client::Mutations::default(),

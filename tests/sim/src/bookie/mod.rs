@@ -1,9 +1,11 @@
 //! A bookie: its disk, its identity, and, while it runs, a process.
 //!
-//! * [`process`]: the production log and ledger states, fed one request at a time. [`query`]: reads.
+//! * [`process`]: the production log and ledger states, fed one request at a time. [`query`]: reads. [`upkeep`]: snapshots,
+//!   and space given back.
 
 mod process;
 mod query;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -24,7 +26,9 @@ use process::Process;
 /// A lease outlives its bookie for so long.
 const LEASE: Time = 700 * MS;
 /// How often a bookie looks for ledgers that were deleted.
-const COLLECT_GAP: Time = 900 * MS;
+const COLLECT_GAP: Time = 300 * MS;
+/// How often it looks after its log.
+const UPKEEP_GAP: Time = 150 * MS;
 
 /// Why a bookie does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +115,7 @@ impl Bookie {
             BookieTimer::Flush => self.flush(context),
             BookieTimer::Idle(flushes) => self.idle(flushes, context),
             BookieTimer::Collect => self.collect(context),
+            BookieTimer::Upkeep => self.look(context),
         }
     }
 
@@ -150,6 +155,7 @@ impl Bookie {
                 self.process = Some(Process::new(self.index, me, stepped));
                 self.register(context);
                 self.timer(COLLECT_GAP, BookieTimer::Collect, context);
+                self.timer(UPKEEP_GAP, BookieTimer::Upkeep, context);
             }
             Err(error) => self.not_started(&error, context),
         }
@@ -233,16 +239,21 @@ impl Bookie {
         note!(context, "{old} is wiped and comes as {new}");
     }
 
-    /// Flips bits in a segment that is not written to any more. False when there is none.
+    /// Flips bits of what is not written to any more. False when there is nothing yet.
     pub(crate) fn rot(&mut self, context: &mut Context) -> bool {
         let disk = self.disk.memory();
-        let mut segments = process::segments(disk);
-        // Of the newest, the last frame may have nothing that vouches for it.
-        segments.truncate(segments.len().saturating_sub(3));
-        let Some((name, size)) = context.dice.pick_any(segments.into_iter()) else { return false };
-        let bytes = 1 + context.dice.below(64);
-        let offset = context.dice.below(size.saturating_sub(bytes).max(1));
-        disk.damage(&name, offset, bytes.min(size));
+        let mut settled = process::settled(disk);
+        if context.dice.chance(400) {
+            // What no snapshot covers yet.
+            settled.retain(|(name, ..)| name.ends_with(".log"));
+            settled.drain(..settled.len().saturating_sub(2));
+        }
+        let Some((name, from, to)) = context.dice.pick_any(settled.into_iter()) else {
+            return false;
+        };
+        let bytes = (1 + context.dice.below(64)).min(to - from);
+        let offset = from + context.dice.below(to - from - bytes + 1);
+        disk.damage(&name, offset, bytes);
         self.damaged = true;
         let member = self.member();
         context.truth.lose(&member);
@@ -339,6 +350,23 @@ impl Bookie {
         if let Some(process) = &mut self.process {
             process.collect(context);
             self.timer(COLLECT_GAP, BookieTimer::Collect, context);
+        }
+    }
+
+    /// Keeps its log in order.
+    fn look(&mut self, context: &mut Context) {
+        if let Some(process) = &mut self.process {
+            process.look(context);
+            self.timer(UPKEEP_GAP, BookieTimer::Upkeep, context);
+            self.flush_soon(context);
+        }
+        self.notice_power_cut(context);
+    }
+
+    /// A process does not outlive the power of its machine.
+    pub(crate) fn notice_power_cut(&mut self, context: &mut Context) {
+        if self.process.is_some() && self.disk.is_off() {
+            self.fail(&std::io::Error::other("power was lost"), context);
         }
     }
 

@@ -14,6 +14,7 @@ use geminga_metastore::record::LedgerState as MetaState;
 use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId};
 
+use super::upkeep;
 use crate::context::{Context, note};
 use crate::event::{Ask, Caller, Host, To};
 use crate::store::{self, Key};
@@ -46,7 +47,7 @@ enum Question {
 /// One life of a process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    bookie: usize,
+    pub(super) bookie: usize,
     pub(super) me: Identity,
     pub(super) log: Log,
     driver: Driver,
@@ -62,6 +63,8 @@ pub(crate) struct Process {
     flushes: u64,
     /// The last ledger that was asked about.
     collected: LedgerId,
+    /// The upkeep that is half done.
+    pub(super) upkeep: Option<upkeep::Waiting>,
 }
 
 impl Process {
@@ -82,12 +85,18 @@ impl Process {
             flush_planned: false,
             flushes: 0,
             collected: LedgerId(0),
+            upkeep: None,
         }
     }
 
     /// What was appended and is not known to be durable.
     pub(super) fn into_staged(self) -> Vec<(LedgerId, Staged)> {
         self.staged.into_iter().map(|(_, ledger, staged)| (ledger, staged)).collect()
+    }
+
+    /// Something without a ledger is on its way to the disk.
+    pub(super) fn stage(&mut self, lsn: Lsn, staged: Staged) {
+        self.staged.push_back((lsn, LedgerId(0), staged));
     }
 
     pub(super) fn flushes(&self) -> u64 {
@@ -273,6 +282,9 @@ impl Process {
         }
         note!(context, "bookie-{} is durable up to {}", self.bookie, durable.0);
         self.release(context);
+        if let Err(error) = self.go_on(context) {
+            note!(context, "bookie-{}: {error}", self.bookie);
+        }
         self.flush_planned = !self.staged.is_empty();
         Ok(self.flush_planned)
     }
@@ -320,11 +332,41 @@ impl Process {
     }
 }
 
-/// A disk's segments and their sizes, oldest first.
-pub(super) fn segments(disk: &MemoryDisk) -> Vec<(String, usize)> {
+/// Where bits of a disk may flip: files and the bytes of them, from and to. Not in the newest frame, because nothing vouches
+/// for it yet: it would be taken for a torn one, and rightly (K8).
+pub(super) fn settled(disk: &MemoryDisk) -> Vec<(String, usize, usize)> {
     let mut names = disk.list().unwrap_or_default();
-    names.retain(|name| name.ends_with(".log"));
     names.sort_unstable();
-    let size = |name: &String| disk.open(name).and_then(|file| file.size()).unwrap_or_default();
-    names.iter().map(|name| (name.clone(), size(name) as usize)).collect()
+    let mut segments = names.iter().filter(|name| name.ends_with(".log")).rev();
+    // One may have been made ahead of need and be empty.
+    let newest: Vec<String> = segments.by_ref().take(2).cloned().collect();
+    let mut settled = Vec::new();
+    for name in names {
+        let Ok(bytes) = read(disk, &name) else { continue };
+        let end = if newest.contains(&name) { last_frame(&bytes) } else { bytes.len() };
+        settled.push((name, 0, end));
+    }
+    settled.retain(|(_, from, to)| from < to);
+    settled
 }
+
+fn read(disk: &MemoryDisk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; file.size()? as usize];
+    file.read_exact_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where the last frame of a segment that is being written begins; 0 when there is none.
+fn last_frame(segment: &[u8]) -> usize {
+    let frames = segment.chunks(SECTOR).enumerate().rev();
+    // A file that was used before has frames of that use behind its own.
+    let number = segment.get(16..24);
+    let own = |sector: &[u8]| sector.starts_with(FRAME_MAGIC) && sector.get(8..16) == number;
+    let mut frames = frames.filter(|(_, sector)| own(sector));
+    frames.next().map_or(0, |(at, _)| at * SECTOR)
+}
+
+/// How a frame begins, at a multiple of [`SECTOR`].
+const FRAME_MAGIC: &[u8] = b"GmgF";
+const SECTOR: usize = 512;

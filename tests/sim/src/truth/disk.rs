@@ -152,8 +152,8 @@ impl Truth {
         }
     }
 
-    /// A log was opened: everything that was promised is there (K5, I11, I12). What was staged and survived is from now on
-    /// promised, too.
+    /// A log was opened: everything that was promised is there (K5, I11, I12), on a damaged disk, too, or it must not open (K8).
+    /// What was staged and survived is from now on promised as well.
     pub(crate) fn restarted(
         &mut self,
         member: &Member,
@@ -162,7 +162,6 @@ impl Truth {
         staged: &[(LedgerId, Staged)],
         coverage: &mut Coverage,
     ) {
-        let void = self.is_lost(member);
         let promised = self.disks.entry(member.clone()).or_default();
         let mut broken = None;
         for (ledger, held) in &promised.0 {
@@ -187,7 +186,7 @@ impl Truth {
                 broken = Some(("K5, I12: a tail that was reported stays", detail));
             }
         }
-        if let Some((invariant, detail)) = broken.filter(|_| !void) {
+        if let Some((invariant, detail)) = broken {
             return self.violated(invariant, detail);
         }
         for (ledger, staged) in staged {

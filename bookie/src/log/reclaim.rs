@@ -170,7 +170,9 @@ impl Shared {
         let (mut moving, mut bytes) = (Vec::new(), 0);
         for item in &footer.items {
             let Item::Extent(extent) = item else { continue };
-            for piece in self.index.read().pieces_in(segment::short(seq), extent) {
+            // Not under the index's lock: a damaged record is taken out of it.
+            let pieces = self.index.read().pieces_in(segment::short(seq), extent);
+            for piece in pieces {
                 if bytes >= max_bytes && bytes > 0 {
                     return Ok(moving);
                 }

@@ -5,6 +5,7 @@ use geminga_ledger::core::quorum;
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::{EntryId, LedgerId};
 
+use crate::bookie::Bookie;
 use crate::context::{note, number};
 use crate::schedule::MS;
 use crate::world::World;
@@ -69,8 +70,12 @@ impl World {
                 && !self.context.truth.is_lost(member)
         };
         let vouching = ensemble.iter().filter(vouches).count();
-        // Recovery copies to members only, so Qa of them must be left.
-        vouching < usize::from(meta.qa) || !quorum::covered(meta.qw, meta.qa, vouching)
+        let spare = |bookie: &&Bookie| {
+            !bookie.has_refused() && ensemble.iter().all(|member| number(member) != bookie.index)
+        };
+        // Whoever takes the copies: members, or bookies that stand in for them.
+        let takers = vouching + self.bookies.iter().filter(spare).count();
+        takers < usize::from(meta.qa) || !quorum::covered(meta.qw, meta.qa, vouching)
     }
 
     fn metas(&self, ids: &[LedgerId]) -> Vec<LedgerMeta> {

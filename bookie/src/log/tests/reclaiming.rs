@@ -220,3 +220,33 @@ async fn scenario_36_a_full_disk_seals_and_frees_itself() {
     assert_eq!(opened.ledgers[&LedgerId(whole)].sealed_epoch(), SealEpoch(1));
     assert_reads(&opened.log, LedgerId(whole), 0, 19, 700).await;
 }
+
+/// K1: what has rotted in a sparse segment stays behind as unknown, and the rest moves.
+#[test]
+fn a_damaged_record_does_not_stop_the_move() {
+    // Not the runtime of a test: it would wait for ever for a move that does not end.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (done, ended) = std::sync::mpsc::sync_channel(1);
+    let _test = runtime.spawn(async move {
+        let disk = MemoryDisk::new();
+        let config = Config { window_bytes: 0, ..small() };
+        let mut long = Long::on(disk.clone(), config);
+        let rare = LedgerId(8);
+        long.append(rare, entries(rare, 0, 1, 700)).await;
+        let first = segments(&disk)[0];
+        let (_, at, bytes) = frames(&disk, first).pop().unwrap();
+        for id in 0..60 {
+            long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+        }
+        long.append(LEDGER, Record::Tombstone).await;
+        long.log.write_footers().await.unwrap();
+        disk.damage(&segment::file_name(first), at, bytes);
+        long.log.relocate(1 << 20).await.unwrap();
+        append_durably(&long.log, rare, entries(rare, 1, 1, 700)).await;
+        assert_reads(&long.log, rare, 1, 1, 700).await;
+        done.send(()).unwrap();
+    });
+    let moved = ended.recv_timeout(std::time::Duration::from_secs(20));
+    runtime.shutdown_background();
+    moved.expect("the log goes on");
+}

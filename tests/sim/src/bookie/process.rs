@@ -359,12 +359,11 @@ fn read(disk: &MemoryDisk, name: &str) -> io::Result<Vec<u8>> {
 
 /// Where the last frame of a segment that is being written begins; 0 when there is none.
 fn last_frame(segment: &[u8]) -> usize {
-    let frames = segment.chunks(SECTOR).enumerate().rev();
     // A file that was used before has frames of that use behind its own.
     let number = segment.get(16..24);
     let own = |sector: &[u8]| sector.starts_with(FRAME_MAGIC) && sector.get(8..16) == number;
-    let mut frames = frames.filter(|(_, sector)| own(sector));
-    frames.next().map_or(0, |(at, _)| at * SECTOR)
+    let newest = segment.chunks(SECTOR).enumerate().rev().find(|(_, sector)| own(sector));
+    newest.map_or(0, |(at, _)| at * SECTOR)
 }
 
 /// How a frame begins, at a multiple of [`SECTOR`].

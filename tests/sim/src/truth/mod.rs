@@ -12,7 +12,6 @@ mod payload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use geminga_metastore::record::LedgerState;
 use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 use disk::DiskTruth;
@@ -77,10 +76,7 @@ impl Truth {
             let Some(meta) = ledger.live() else { return true };
             meta.fragments.iter().filter(|f| f.ensemble.contains(member)).all(|fragment| {
                 let lost = fragment.ensemble.iter().filter(|m| self.lost.contains(m)).count();
-                let closed = meta.state == LedgerState::Closed;
-                // Recovery copies to members only, so Qa of them must be left.
-                let left = usize::from(meta.qw) - lost - 1;
-                lost + 1 < usize::from(meta.qa) && (closed || left >= usize::from(meta.qa))
+                lost + 1 < usize::from(meta.qa)
             })
         };
         !self.lost.contains(member) && self.ledgers.values().all(fits)

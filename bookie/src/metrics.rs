@@ -100,6 +100,11 @@ pub(crate) fn ledgers(delta: f64) {
     metrics::gauge!("geminga_bookie_ledgers").increment(delta);
 }
 
+/// A stream was ended because of what came in on it.
+pub(crate) fn stream_refused(stream: &'static str) {
+    metrics::counter!("geminga_bookie_streams_refused_total", "stream" => stream).increment(1);
+}
+
 /// Streams opened and ended.
 pub(crate) fn streams(stream: &'static str, delta: f64) {
     metrics::gauge!("geminga_bookie_streams", "stream" => stream).increment(delta);

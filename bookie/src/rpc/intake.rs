@@ -1,7 +1,8 @@
 //! What arrives on a stream. Requests are handed on in the order sent. Each takes room in the stream's budget until its reply has left;
 //! without room the stream is not read, so a slow disk, or a peer that does not read, stops that peer at its socket.
 //!
-//! Bytes that are no valid request end this stream with `INVALID_ARGUMENT`, and nothing else.
+//! Bytes that are no valid request, or more than a message may have, end this stream with a status that says so, and nothing
+//! else.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use geminga_proto::bookie::{
 };
 use geminga_proto::internal as wire;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::gather::Item;
 use crate::handle::{BookieHandle, room};
@@ -54,13 +55,13 @@ pub(super) async fn writes(
         let message = tokio::select! {
             biased;
             () = &mut cancelled => return,
-            message = next(requests.message()) => message,
+            message = next(&replies, "write", requests.message()) => message,
         };
         let Some(message) = message else { return };
         for request in message.requests {
             let (request_id, request) = match WriteRequest::from_wire(request) {
                 Ok(valid) => valid,
-                Err(invalid) => return end(&replies, &invalid),
+                Err(invalid) => return refuse(&replies, "write", &invalid),
             };
             let room = tokio::select! {
                 biased;
@@ -96,7 +97,7 @@ pub(super) async fn queries(
                 () = &mut cancelled => return,
                 () = replies.closed() => return,
                 Some(()) = answers.next() => {}
-                message = next(requests.message()) => match message {
+                message = next(&replies, "query", requests.message()) => match message {
                     Some(wire::QueryRequests { requests }) => asked = requests.into_iter(),
                     // Nothing more is asked; what was is still answered.
                     None => break,
@@ -106,7 +107,7 @@ pub(super) async fn queries(
         };
         let (request_id, request) = match QueryRequest::from_wire(request) {
             Ok(valid) => valid,
-            Err(invalid) => return end(&replies, &invalid),
+            Err(invalid) => return refuse(&replies, "query", &invalid),
         };
         let wanted = take(&budget, query_room(&request.op));
         tokio::pin!(wanted);
@@ -151,10 +152,18 @@ async fn take(budget: &Arc<Semaphore>, bytes: usize) -> OwnedSemaphorePermit {
     Arc::clone(budget).acquire_many_owned(room).await.expect("a stream's budget is never closed")
 }
 
-/// The next message; `None` when there is none, or the peer is gone.
-async fn next<M>(message: impl Future<Output = Result<Option<M>, Status>>) -> Option<M> {
+/// The next message; `None` when there is none, or the peer is gone, or what it sent is no message.
+async fn next<M, R>(
+    replies: &mpsc::Sender<Item<R>>,
+    stream: &'static str,
+    message: impl Future<Output = Result<Option<M>, Status>>,
+) -> Option<M> {
     match message.await {
         Ok(message) => message,
+        Err(status) if is_unreadable(&status) => {
+            end(replies, stream, status);
+            None
+        }
         Err(status) => {
             tracing::debug!(%status, "a stream of requests broke");
             None
@@ -162,9 +171,24 @@ async fn next<M>(message: impl Future<Output = Result<Option<M>, Status>>) -> Op
     }
 }
 
-fn end<R>(replies: &mpsc::Sender<Item<R>>, invalid: &InvalidMessage) {
-    tracing::warn!(%invalid, "a stream is ended");
-    if replies.try_send(Err(Status::invalid_argument(invalid.to_string()))).is_err() {
+/// Whether a message was too large or could not be decoded: the sender's mistake, which it is told. Everything else is the
+/// connection's end.
+fn is_unreadable(status: &Status) -> bool {
+    match status.code() {
+        Code::OutOfRange => true,
+        Code::Internal => status.message().contains("decode Protobuf"),
+        _ => false,
+    }
+}
+
+fn refuse<R>(replies: &mpsc::Sender<Item<R>>, stream: &'static str, invalid: &InvalidMessage) {
+    end(replies, stream, Status::invalid_argument(invalid.to_string()));
+}
+
+fn end<R>(replies: &mpsc::Sender<Item<R>>, stream: &'static str, why: Status) {
+    tracing::warn!(stream, why = why.message(), "a stream of requests is ended");
+    metrics::stream_refused(stream);
+    if replies.try_send(Err(why)).is_err() {
         tracing::debug!("the peer is gone");
     }
 }

@@ -1,7 +1,9 @@
 //! One bookie's protocol over a socket.
 
+use bytes::Bytes;
 use geminga_metastore::record::LedgerState;
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteOp, WriteRequest};
+use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, Incarnation, SealEpoch};
 use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
@@ -132,4 +134,24 @@ async fn a_bad_message_ends_its_stream_only() {
     // A stream that is half closed ends when all is answered.
     drop(send);
     assert!(other.next().await.is_none());
+}
+
+/// A message above the limit, or that is none, is the sender's mistake: it is told, and others are served.
+#[tokio::test]
+async fn an_oversized_message_ends_its_stream_only() {
+    let single = Single::start().await;
+    let mut client =
+        BookieClient::connect(format!("http://{}", single.node.address)).await.unwrap();
+    let mut request = WriteRequest { scope: single.scope(0), op: WriteOp::Hello }.to_wire(7);
+    request.op = Some(wire::write_request::Op::Add(wire::Add {
+        first_entry: 0,
+        entries: vec![Bytes::from(vec![0; caps::MAX_INTERNAL_MESSAGE_BYTES + 1])],
+        lac: -1,
+    }));
+    let messages = tokio_stream::iter([wire::WriteRequests { requests: vec![request] }]);
+    let mut replies = client.write(messages).await.unwrap().into_inner();
+    let status = replies.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
+    assert!(replies.next().await.is_none());
+    assert_eq!(single.ask(0, WriteOp::Hello).await.code, Code::Ok);
 }

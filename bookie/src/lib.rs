@@ -14,6 +14,7 @@ mod metrics;
 mod registration;
 mod rpc;
 mod service;
+mod watermark;
 
 pub use handle::BookieHandle;
 pub use identity::{BootError, DirError, Refusal};

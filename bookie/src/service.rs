@@ -21,6 +21,7 @@ use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Reporter
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
+use crate::watermark;
 
 /// Readers that may wait for a LAC, over all disks.
 const MAX_WAITING: usize = 64 * 1024;
@@ -115,6 +116,7 @@ pub struct Bookie {
     handle: BookieHandle,
     cluster: ClusterUuid,
     registration: Registration,
+    watermarks: watermark::Keeper,
     tasks: Tasks,
     /// Set when stopping is wanted, so that it is not taken for a failure.
     stopping: Arc<AtomicBool>,
@@ -185,10 +187,13 @@ impl Bookie {
         let Config { lease_ttl, limits, gc_interval, .. } = parts.config;
         let gc = Gc::new(Arc::clone(&parts.store), booted.cluster, handle.clone(), gc_interval);
         tasks.spawn("ledger gc", gc.run(tasks.clone()));
+        let store = Arc::clone(&parts.store);
+        let watermarks = watermark::Keeper { store, handle: handle.clone(), cookie: booted.cookie };
+        tasks.spawn("watermarks", watermarks.clone().run(tasks.clone()));
         let registration =
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
         let cluster = booted.cluster;
-        Ok(Self { handle, cluster, registration, tasks, stopping, disks: booted.disks })
+        Ok(Self { handle, cluster, registration, watermarks, tasks, stopping, disks: booted.disks })
     }
 
     /// The cluster that it belongs to.
@@ -245,6 +250,7 @@ impl Bookie {
         self.stopping.store(true, Ordering::SeqCst);
         self.registration.leave().await;
         self.tasks.finish(deadline).await;
+        self.watermarks.mark().await;
         for disk in self.handle.disks() {
             if let Err(error) = disk.log().shutdown().await {
                 tracing::error!(member = %disk.member(), %error, "a log did not end well");
@@ -281,11 +287,12 @@ async fn open_disk(
     at: usize,
     parts: &BookieParts,
 ) -> Result<(Booted, OpenedDisk), StartError> {
-    let (mut booted, opening) = open_log(booted, at, parts.config.log.clone()).await;
+    let known = watermark::read(&*parts.store, &booted.bookie).await.map_err(BootError::from)?;
+    let known_frame = known.frame(booted.disks[at].incarnation());
+    let config = log::Config { known_frame, ..parts.config.log.clone() };
+    let (mut booted, opening) = open_log(booted, at, config).await;
     match opening {
-        Err(StartError::Log { dir, source: source @ OpenError::Corrupt { .. } })
-            if parts.config.auto_heal =>
-        {
+        Err(StartError::Log { dir, source }) if source.is_loss() && parts.config.auto_heal => {
             tracing::error!(dir = %dir.display(), %source, "going on without what was lost, as --auto-heal says");
             booted.lose(&*parts.store, at, &*parts.random).await?;
             let (booted, opening) = open_log(booted, at, parts.config.log.clone()).await;

@@ -8,8 +8,8 @@ use prost::Message;
 use crate::keys;
 use crate::record::{
     Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Deleting,
-    Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm, Segment, Topic,
-    Under,
+    DiskWatermark, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm,
+    Segment, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -70,6 +70,9 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "brokers" => ("broker", Broker::decode(value).map(broker)),
         "alloc" => ("ledger ids", alloc(value)),
         _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
+        _ if key.starts_with(keys::BOOKIE_WATERMARKS) => {
+            ("watermark", Watermark::decode(value).map(watermark))
+        }
         _ if key.starts_with(keys::BOOKIES_LIVE) => {
             ("live bookie", LiveBookie::decode(value).map(live))
         }
@@ -260,6 +263,13 @@ fn ledger(record: LedgerMeta) -> Value {
         ("owner", text(record.owner)),
         ("degraded", Value::Flag(record.degraded)),
     ])
+}
+
+fn watermark(record: Watermark) -> Value {
+    let disk = |disk: DiskWatermark| {
+        fields([("incarnation", text(disk.incarnation)), ("frame", number(disk.frame))])
+    };
+    fields([("disks", list(record.disks, disk))])
 }
 
 fn under(record: Under) -> Value {

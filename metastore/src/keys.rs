@@ -25,6 +25,8 @@ pub const UNDER: &str = "under/";
 pub const BOOKIE_COOKIES: &str = "bookies/cookie/";
 /// Prefix of all live bookies.
 pub const BOOKIES_LIVE: &str = "bookies/live/";
+/// Watermarks of bookies.
+pub const BOOKIE_WATERMARKS: &str = "bookies/watermark/";
 
 /// A topic by its name: the one commit point of a topic.
 pub fn topic(namespace: &str, name: &str) -> String {
@@ -126,6 +128,11 @@ pub fn alloc(shard: u32) -> String {
 /// A bookie's identity.
 pub fn bookie_cookie(bookie: &BookieId) -> String {
     format!("{BOOKIE_COOKIES}{bookie}")
+}
+
+/// How far the logs of a bookie's disks have come.
+pub fn bookie_watermark(bookie: &BookieId) -> String {
+    format!("{BOOKIE_WATERMARKS}{bookie}")
 }
 
 /// A bookie's registration.

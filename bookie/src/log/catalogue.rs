@@ -106,6 +106,11 @@ impl Catalogue {
         self.pending.pop_front()
     }
 
+    /// The newest durable frame.
+    pub(super) fn durable_frame(&self) -> u64 {
+        self.durable_frame
+    }
+
     /// Bytes of frames that became durable since the log was opened.
     pub(super) fn durable_bytes(&self) -> u64 {
         self.durable_bytes

@@ -24,6 +24,8 @@ pub struct Config {
     pub scrub_bytes: u64,
     /// An idle log vouches for its last frame after this time (K8). Default 1 s.
     pub idle_mark: Duration,
+    /// The log is known to have had this frame on stable storage: one that ends before was rolled back (5.7). Default 0.
+    pub known_frame: u64,
     /// Rules broken on purpose; none in production.
     pub mutations: Mutations,
 }
@@ -53,6 +55,7 @@ impl Default for Config {
             read_ahead_bytes: 32 << 20,
             scrub_bytes: 8 << 20,
             idle_mark: Duration::from_secs(1),
+            known_frame: 0,
             mutations: Mutations::default(),
         }
     }

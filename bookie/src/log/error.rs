@@ -38,6 +38,16 @@ pub enum OpenError {
         /// What is wrong.
         why: &'static str,
     },
+    /// The log ends before what it is known to have had on stable storage (5.7). Nothing was changed.
+    #[error(
+        "it ends at frame {found}, but had come to frame {known}: the disk was restored from an older copy and lost what was acknowledged since; bring back the disk itself, or start with --auto-heal to serve what is left and have the rest restored from other bookies"
+    )]
+    RolledBack {
+        /// Its last frame.
+        found: u64,
+        /// The frame that it had.
+        known: u64,
+    },
     /// The log belongs to another cluster, bookie, disk or life.
     #[error(
         "segment {segment:016x} belongs to another {what}: point --data-dir at this bookie's own directory"
@@ -68,6 +78,13 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
+}
+
+impl OpenError {
+    /// Whether the disk lost what it had acknowledged, so that it may go on as another life only (5.7).
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::RolledBack { .. })
+    }
 }
 
 /// Why entries cannot be read.

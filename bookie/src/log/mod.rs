@@ -374,6 +374,10 @@ impl Replayed {
     fn open(disk: Arc<dyn Disk>, identity: Identity, config: Config) -> Result<Self, OpenError> {
         config.validate().map_err(OpenError::Config)?;
         let mut found = replay::scan(&*disk, &identity, config.mutations)?;
+        let (last, known) = (found.next_frame - 1, config.known_frame);
+        if last < known {
+            return Err(OpenError::RolledBack { found: last, known });
+        }
         found.repair.run(&*disk, config.mutations)?;
 
         let seq = found.next_segment;

@@ -21,6 +21,11 @@ impl Log {
         self.0.shared.catalogue.lock().durable_bytes()
     }
 
+    /// The newest frame that is on stable storage. Unlike an [`Lsn`](super::Lsn) it means the same to every process.
+    pub fn durable_frame(&self) -> u64 {
+        self.0.shared.catalogue.lock().durable_frame()
+    }
+
     /// An entry of this ledger is damaged: somebody should restore it.
     pub fn note_damaged(&self, ledger: LedgerId) {
         self.0.shared.damaged.lock().insert(ledger);

@@ -146,6 +146,29 @@ async fn scenario_30_a_restored_copy_counts_for_nothing() {
     assert_refused(&store, vec![dir]).await;
 }
 
+/// Scenario 30, where the copy was made since the last boot: its cookie and boot counter are right, and only the watermark
+/// tells that it lost what was acknowledged afterwards.
+#[tokio::test]
+async fn scenario_30_a_copy_of_the_same_boot_is_behind_the_watermark() {
+    let single = Single::start().await;
+    single.ask(0, single.add(0, 3)).await;
+    let copy = tempfile::tempdir().unwrap();
+    let (dir, life, store) =
+        (single.dir.path().to_owned(), single.incarnation, Arc::clone(&single.store));
+    // Taken while it runs, as a snapshot of the machine is.
+    copy_dir(&dir, copy.path());
+    single.ask(0, single.add(3, 1)).await;
+    let add = single.add(4, 1);
+    single.node.stop().await;
+
+    let restored = vec![copy.path().to_owned()];
+    assert_refused(&store, restored.clone()).await;
+    let node = Node::heal(&store, restored, Some("b-1")).await.unwrap();
+    Asking { node: &node, life }.assert_lost(0..=2, add).await;
+    assert_ne!(node.bookie.incarnations()[0], life);
+    node.stop().await;
+}
+
 /// K8: what was on stable storage is damaged. Whole frames on both sides of it are still read.
 #[tokio::test]
 async fn a_damaged_log_is_a_lost_life() {

@@ -11,6 +11,7 @@ mod ledger;
 mod partition;
 mod topic;
 mod under;
+mod watermark;
 
 pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
@@ -23,6 +24,7 @@ pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
 pub use partition::{LogStart, PartitionTerm, Segment};
 pub use topic::{DeletedTopic, Topic};
 pub use under::{Under, UnderReason};
+pub use watermark::{DiskWatermark, Watermark};
 
 /// The format number that every value starts with today.
 pub const FORMAT: u32 = 1;

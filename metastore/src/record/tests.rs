@@ -263,6 +263,16 @@ fn of_servers() -> Vec<Sample> {
             again: |value| LiveBookie::decode(value).map(|record| record.encode()),
         },
         Sample {
+            kind: "watermark",
+            key: keys::bookie_watermark(&bookie()),
+            value: Watermark {
+                disks: vec![DiskWatermark { incarnation: Incarnation(7), frame: 300 }],
+            }
+            .encode(),
+            golden: "08011205080710ac02",
+            again: |value| Watermark::decode(value).map(|record| record.encode()),
+        },
+        Sample {
             kind: "under-replication mark",
             key: keys::under(LedgerId(42)),
             value: under.encode(),

@@ -42,6 +42,7 @@ fn keys() -> Vec<String> {
         keys::alloc(0),
         keys::bookie_cookie(&bookie()),
         keys::bookie_live(&bookie()),
+        keys::bookie_watermark(&bookie()),
     ]
 }
 
@@ -76,7 +77,7 @@ fn seeds() -> Vec<Bytes> {
             .encode(),
     ];
     let of_key = |value: &Bytes, key: u8| [&[key][..], value].concat().into();
-    let each = |value: Bytes| (0..15).map(move |key| of_key(&value, key));
+    let each = |value: Bytes| (0..16).map(move |key| of_key(&value, key));
     values.into_iter().flat_map(each).collect()
 }
 

@@ -108,6 +108,12 @@ impl Batch {
         self.bytes
     }
 
+    /// The same batch in a buffer of its own, apart from whatever larger message it came in: for one that waits. One copy.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { header: self.header, bytes: Bytes::copy_from_slice(&self.bytes) }
+    }
+
     /// The records as they are: compressed, if they are.
     pub(crate) fn records(&self) -> Bytes {
         self.bytes.slice(HEADER_BYTES..)

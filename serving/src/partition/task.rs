@@ -20,6 +20,8 @@ use super::{metrics, snapshot};
 
 /// Batches taken from the mailbox at once.
 const TAKE: usize = 256;
+/// A log that acknowledges nothing for so long stands still: what waits for it does not keep its messages any longer.
+const STANDS_STILL: Duration = Duration::from_millis(500);
 
 /// A batch with its place in the mailbox.
 #[derive(Debug)]
@@ -103,6 +105,9 @@ impl Owner {
                 Step::Overdue => self.on_overdue(),
             }
             self.send();
+            if self.queue.stands_since().is_some_and(|since| since.elapsed() >= STANDS_STILL) {
+                self.queue.detach();
+            }
         }
     }
 

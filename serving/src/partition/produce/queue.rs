@@ -50,6 +50,8 @@ struct InFlight<R> {
 pub(crate) struct Queue<R> {
     waiting: VecDeque<(Batch, R)>,
     waiting_bytes: usize,
+    /// How many of `waiting`, from the front, are apart from the messages that they came in.
+    detached: usize,
     in_flight: VecDeque<InFlight<R>>,
     in_flight_bytes: usize,
 }
@@ -59,6 +61,7 @@ impl<R> Default for Queue<R> {
         Self {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            detached: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
@@ -70,6 +73,20 @@ impl<R> Queue<R> {
     pub(crate) fn push(&mut self, batch: Batch, answer: R) {
         self.waiting_bytes += batch.len();
         self.waiting.push_back((batch, answer));
+    }
+
+    /// Copies what waits out of the messages that it came in, which are as large as everything that was sent with it, to
+    /// whatever partitions: bounds count the bytes of batches only.
+    pub(crate) fn detach(&mut self) {
+        for (batch, _) in self.waiting.iter_mut().skip(self.detached) {
+            *batch = batch.detached();
+        }
+        self.detached = self.waiting.len();
+    }
+
+    /// Since when the log has the oldest entry that it did not acknowledge.
+    pub(crate) fn stands_since(&self) -> Option<Instant> {
+        self.in_flight.front().map(|entry| entry.since)
     }
 
     /// Whether nothing waits for an acknowledgement.
@@ -104,6 +121,7 @@ impl<R> Queue<R> {
             gathered.payload.push_known(shared, batch.shared_checksum());
         }
         self.waiting_bytes -= bytes;
+        self.detached = self.detached.saturating_sub(count);
         Some(gathered)
     }
 
@@ -160,7 +178,7 @@ impl<R> Queue<R> {
 
     /// Gives up what has no place in the log yet: certainly not written.
     pub(crate) fn take_waiting(&mut self) -> Vec<R> {
-        self.waiting_bytes = 0;
+        (self.waiting_bytes, self.detached) = (0, 0);
         self.waiting.drain(..).map(|(_, answer)| answer).collect()
     }
 

@@ -2,6 +2,8 @@
 
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 
+use geminga_records::Batch;
+
 use super::*;
 
 /// S6, P1: whatever the producers do at the same time, each one's batches stand in its order, at the offsets that the
@@ -46,6 +48,37 @@ async fn batches_are_stored_as_sent_but_for_offset_and_term() {
     assert_eq!(appended.await, Ok(expected));
     let read = broker.read(at(1)).await.unwrap();
     assert_eq!(read.batches, [Bytes::from(sent.stamp(1, 1).concat())]);
+}
+
+/// A batch may come in a message that is a thousand times its size, with batches for other partitions. While its own stands
+/// still it does not keep the message; what came first is copied as well when the next one comes.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_storage_keeps_no_message() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    let appender = broker.appender().await.unwrap();
+    rig.cluster.bookies.set_all(Mode::Held);
+    let mut pending = Vec::new();
+    let mut submit = async |value: &str| {
+        let batch = batch_of(value).into_bytes();
+        let message = Bytes::from([&batch[..], &[0; 10_000]].concat());
+        let batch = Batch::parse(message.slice(..batch.len())).unwrap();
+        pending.push(appender.append(batch).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        message
+    };
+    let mut messages = Vec::new();
+    for i in 0..10 {
+        messages.push(submit(&format!("{i}")).await);
+    }
+    let kept = messages.iter().filter(|message| !message.is_unique()).count();
+    assert_eq!(kept, 0, "of ten");
+    rig.cluster.bookies.set_all(Mode::Up);
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    let stored: Vec<String> = broker.all().await.into_iter().map(|(_, value)| value).collect();
+    assert_eq!(stored, (0..10).map(|i| format!("{i}")).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,6 +49,35 @@ impl Rig {
     }
 }
 
+/// What is detached once is not copied again, also when some of it has left meanwhile.
+#[test]
+fn what_waits_is_detached_once() {
+    let mut rig = Rig::default();
+    let detach = |rig: &mut Rig| {
+        rig.queue.detach();
+        rig.queue.waiting.iter().map(|(batch, _)| batch.as_bytes().as_ptr()).collect::<Vec<_>>()
+    };
+    for _ in 0..EAGER_ENTRIES + 3 {
+        rig.push(1, 10);
+        rig.send();
+    }
+    let first = detach(&mut rig);
+    assert_eq!(first.len(), 3);
+    rig.push(1, 10);
+    assert_eq!(detach(&mut rig)[..3], first);
+    rig.ack(1);
+    assert_eq!(rig.send(), [4]);
+    for _ in 0..2 {
+        rig.push(1, 10);
+    }
+    let second = detach(&mut rig);
+    assert_eq!(detach(&mut rig), second);
+    rig.queue.take_waiting();
+    rig.push(1, 10);
+    let before = rig.queue.waiting[0].0.as_bytes().as_ptr();
+    assert_ne!(detach(&mut rig), [before], "a new one is copied");
+}
+
 #[test]
 fn a_batch_leaves_at_once_and_gathers_company_only_while_the_log_is_busy() {
     let mut rig = Rig::default();

@@ -160,6 +160,11 @@ impl<E> Lane<E> {
         !self.submitting && !self.queue.is_empty()
     }
 
+    /// Whether an element waits, to be submitted or for its fate.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting > 0 || !self.queue.is_empty()
+    }
+
     /// Whether nothing would be lost by forgetting the lane.
     pub(super) fn is_idle(&self) -> bool {
         !self.failed && self.queue.is_empty() && self.slots.is_empty()

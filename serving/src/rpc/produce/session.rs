@@ -36,6 +36,8 @@ const OWNER_WAIT: Duration = Duration::from_secs(1);
 /// After a failure that may pass, the next attempt at the partition waits this long, so that clients which repeat at once do not
 /// burn both ends.
 const PACE: Duration = Duration::from_millis(50);
+/// Elements that wait behind others for so long do not keep the messages that they came in.
+const STANDS_STILL: Duration = Duration::from_millis(500);
 /// Most events handled before answers are sent.
 const MAX_EVENTS: usize = 1_024;
 /// Most results in one message; nothing is read from a client that leaves so many untaken.
@@ -57,6 +59,8 @@ struct Tracked {
     /// Of the newest element.
     direct: bool,
     not_before: Option<Instant>,
+    /// When an element was submitted, or its fate became known.
+    moved: Instant,
 }
 
 /// How the next element would go.
@@ -271,9 +275,10 @@ impl Session {
             path: None,
             direct: meta.direct,
             not_before: None,
+            moved: Instant::now(),
         });
         tracked.direct = meta.direct;
-        tracked.lane.push(Item { meta, work });
+        tracked.push(Item { meta, work });
         self.pump(key);
     }
 
@@ -300,6 +305,7 @@ impl Session {
             Event::Submitted(key, ticket, outcome) => self.on_submitted(key, ticket, outcome),
             Event::Resolved(key, ticket, answer) => {
                 if let Some(tracked) = self.lanes.get_mut(&key) {
+                    tracked.moved = Instant::now();
                     let answer = answer.map_err(|error| tracked.failed(error));
                     tracked.lane.resolved(ticket, answer);
                 }
@@ -322,6 +328,7 @@ impl Session {
         outcome: Result<(Path, BoxFuture<'static, Answer>), ApiError>,
     ) {
         if let Some(tracked) = self.lanes.get_mut(&key) {
+            tracked.moved = Instant::now();
             match outcome {
                 Ok((path, pending)) => {
                     tracked.path = Some(path);
@@ -399,6 +406,7 @@ impl Session {
     /// Sends a submitted element on its way.
     fn send(&mut self, key: Key, submit: Submit<Batch>, way: Way) {
         let Some(tracked) = self.lanes.get_mut(&key) else { return };
+        tracked.moved = Instant::now();
         let topic = Arc::clone(&tracked.topic);
         let pace = tracked.not_before.take();
         let Submit { ticket, meta, element } = submit;
@@ -448,6 +456,15 @@ impl Session {
 }
 
 impl Tracked {
+    /// The next element. Behind others that stand still it waits in a buffer of its own: bounds count what the elements
+    /// take, and a message is as large as everything that was sent with it.
+    fn push(&mut self, mut item: Item<Batch>) {
+        if self.lane.is_waiting() && self.moved.elapsed() >= STANDS_STILL {
+            item.work = item.work.map(|batch| batch.detached());
+        }
+        self.lane.push(item);
+    }
+
     /// The opening here that was used last, if it still takes batches.
     fn open_here(&self) -> Option<Arc<dyn Appender>> {
         match &self.path {
@@ -553,3 +570,6 @@ fn result(
         error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use geminga_proto::bookie::{QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Code, QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, Member};
 
 use crate::client::LedgerClient;
@@ -54,42 +54,65 @@ pub(super) struct Copy<'a> {
     pub(super) target: usize,
 }
 
+/// What an add came to.
+enum Added {
+    Said(Event),
+    /// The target holds so many of the chunk's first entries. They are sent on their own, to be compared (D3), and then the
+    /// rest.
+    Holds(usize),
+}
+
 impl Copy<'_> {
     pub(super) async fn run(&self, first: EntryId, last: EntryId) -> Event {
         let mut next = first;
         let mut tail = first.prev();
         while next <= last {
-            let entries = match self.read(next, last).await {
+            let mut entries = match self.read(next, last).await {
                 Ok(entries) => entries,
                 Err(corrupt) => {
                     let (source, target) = (self.source, self.target);
                     return Event::SourceFailed { source, target, entry: next, corrupt };
                 }
             };
-            let count =
-                i64::try_from(entries.len()).expect("a reply holds fewer entries than 2^63");
-            match self.add(next, entries).await {
-                Event::Copied { tail: reached, .. } => tail = reached,
-                other => return other,
+            let mut count = entries.len();
+            while !entries.is_empty() {
+                let rest = entries.split_off(count);
+                match self.add(next, entries.clone()).await {
+                    Added::Said(Event::Copied { tail: reached, .. }) => {
+                        tail = reached;
+                        let added = i64::try_from(count).expect("fewer entries than 2^63");
+                        next = EntryId(next.0 + added);
+                        (entries, count) = (rest, usize::MAX);
+                    }
+                    Added::Said(other) => return other,
+                    Added::Holds(held) => {
+                        entries.extend(rest);
+                        count = held;
+                    }
+                }
+                count = count.min(entries.len());
             }
-            next = EntryId(next.0 + count);
         }
         Event::Copied { target: self.target, tail }
     }
 
     /// One chunk. What got no answer is sent again a few times: an add that took place is recognised (D3), and one that
     /// is given up costs the whole attempt where no other target is left.
-    async fn add(&self, first: EntryId, entries: Vec<Bytes>) -> Event {
+    async fn add(&self, first: EntryId, entries: Vec<Bytes>) -> Added {
         let mut left = COPY_ATTEMPTS;
         loop {
             let op = WriteOp::RecoveryAdd { first, entries: entries.clone() };
-            let event = match self.call.write(op).await {
+            let reply = self.call.write(op).await;
+            if let Some(held) = reply.as_ref().and_then(|reply| held(first, entries.len(), reply)) {
+                return Added::Holds(held);
+            }
+            let event = match reply {
                 Some(reply) => Event::from_recovery_add(self.target, &reply),
                 None => Event::TargetFailed { target: self.target },
             };
             left -= 1;
             if left == 0 || !matches!(event, Event::TargetFailed { .. }) {
-                return event;
+                return Added::Said(event);
             }
             tokio::time::sleep(self.pause(left)).await;
         }
@@ -120,3 +143,14 @@ impl Copy<'_> {
         config.retry_max.min(config.retry_min * 2u32.pow(COPY_ATTEMPTS - 1 - left))
     }
 }
+
+/// How many of a chunk's `count` entries a target holds that refused the chunk because it is partly held. It may have been a
+/// member before, or have stood in during an earlier attempt.
+fn held(first: EntryId, count: usize, reply: &WriteReply) -> Option<usize> {
+    let held = reply.staged_tail.0.checked_sub(first.0)?.checked_add(1)?;
+    let held = usize::try_from(held).ok()?;
+    (reply.code == Code::OutOfOrder && (1..count).contains(&held)).then_some(held)
+}
+
+#[cfg(test)]
+mod tests;

@@ -223,6 +223,8 @@ impl Task {
 
     pub(super) fn commit_close(&mut self, last: EntryId) {
         let Some((_, close)) = self.draining.take() else { return };
+        // It would find the ledger closed, and take this writer's own close for another's.
+        self.hunt = None;
         let totals = self.flight.confirmed();
         let (length, entries_crc) = (totals.length, totals.entries_crc);
         let commit = self.commit(Update::Close { last, length, entries_crc });

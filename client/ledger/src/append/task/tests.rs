@@ -139,6 +139,8 @@ struct Moody {
     hangs: AtomicBool,
     loses_reply: AtomicBool,
     refuses: AtomicBool,
+    /// How long reads, and the answers to transactions, are on their way.
+    distance: Mutex<(Duration, Duration)>,
 }
 
 #[async_trait]
@@ -147,6 +149,8 @@ impl MetaStore for Moody {
         if self.hangs.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
+        let (read, _) = *self.distance.lock();
+        tokio::time::sleep(read).await;
         self.store.get(key).await
     }
 
@@ -159,6 +163,8 @@ impl MetaStore for Moody {
             return Err(Error::Unavailable("on purpose".to_owned()));
         }
         let done = self.store.txn(txn).await;
+        let (_, answer) = *self.distance.lock();
+        tokio::time::sleep(answer).await;
         if self.loses_reply.swap(false, Ordering::Relaxed) {
             return Err(Error::Unknown("on purpose".to_owned()));
         }
@@ -510,6 +516,18 @@ async fn a_member_that_registers_again_asks_for_a_roll() {
 }
 
 /// 2.9: nobody answers; the owner learns it, and again that it is over.
+/// A search reads the ledger after its close took place and before the writer hears of it.
+#[tokio::test(start_paused = true)]
+async fn a_search_does_not_take_its_writers_close_for_anothers() {
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    *rig.store.distance.lock() = (Duration::from_millis(50), Duration::from_millis(100));
+    *rig.bookies.get(1).refuses.lock() = Some(Code::ReadOnly);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    let closed = rig.writer.close(SECOND, |_| geminga_metastore::Txn::new()).await;
+    assert_eq!(closed.map(|closed| closed.last_entry), Ok(Some(EntryId(1))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_stuck_is_told_to_the_owner() {
     let config = Config { add_timeout: Duration::from_secs(3600), ..Config::default() };

@@ -202,6 +202,11 @@ impl Writer {
             self.positions[index].link = Link::Connecting;
             return;
         }
+        if self.phase == Phase::Closing {
+            // Nothing completes any more, and the close tells by itself. A bookie that this ledger is new to finds it closed,
+            // by this very writer, before the writer hears of that.
+            return;
+        }
         if self.mutations.is(Mutation::IgnoreVerdicts) {
             return self.disconnected(member, effects);
         }

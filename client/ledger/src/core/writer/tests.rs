@@ -164,6 +164,22 @@ fn a_close_freezes_the_lac() {
     assert_eq!(writer.phase(), Phase::Closed);
 }
 
+/// Whatever bookies say meanwhile, only the close itself tells what became of it.
+#[test]
+fn a_verdict_does_not_decide_about_a_close() {
+    let mut writer = connected();
+    append(&mut writer, 1);
+    writer.step(Event::Close);
+    assert_eq!(writer.step(Event::Verdict { member: member(1) }), []);
+    assert_eq!(writer.phase(), Phase::Closing);
+    assert_eq!(writer.step(Event::CloseCommitted), [Effect::Fail(Outcome::NotWritten)]);
+    let mut writer = connected();
+    writer.step(Event::Close);
+    writer.step(Event::Verdict { member: member(1) });
+    writer.step(Event::Deposed);
+    assert_eq!(writer.phase(), Phase::Dead);
+}
+
 /// The recoverer marked the ledger first: the close never takes place, and the writer ends with everything unknown. That the
 /// writer may be first is `recovery`'s to adopt.
 #[test]

@@ -191,6 +191,7 @@ impl Recoverer {
         match finish {
             Finish::Closed(meta) => {
                 note!(context, "recoverer {id}: {ledger} ends at {:?}", meta.last_entry);
+                context.truth.adopted(ledger, meta.last_entry);
                 self.tell_closed(&meta, context);
                 self.end(context);
             }
@@ -492,7 +493,10 @@ impl Recoverer {
                     self.seals.remove(&position);
                     self.step(event, context);
                 }
-                None => self.timer(PAUSE, RecovererTimer::Seal(position), context),
+                None => {
+                    self.timer(PAUSE, RecovererTimer::Seal(position), context);
+                    self.step(Event::SealUnknown { position }, context);
+                }
             },
             Some(Question::CopyAdd(target)) => self.part_added(target, Some(reply), context),
             _ => {}
@@ -516,7 +520,10 @@ impl Recoverer {
             Some(question) => {
                 self.questions.remove(&call);
                 match question {
-                    Question::Seal(position) => self.seal(position, context),
+                    Question::Seal(position) => {
+                        self.seal(position, context);
+                        self.step(Event::SealUnknown { position }, context);
+                    }
                     Question::CopyRead(target) => self.part_read(target, None, context),
                     Question::CopyAdd(target) => self.part_added(target, None, context),
                     Question::Length => self.length_read(None, context),

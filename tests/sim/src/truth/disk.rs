@@ -105,6 +105,10 @@ impl Truth {
             return;
         }
         let held = self.held(member, to.ledger);
+        if held.deleted {
+            let detail = format!("{member}, ledger {}: {:?} is answered", to.ledger, to.ask);
+            return self.violated("F4: a tombstone answers", detail);
+        }
         if to.ask == Ask::Seal {
             // Promised by this answer; whether it is so shows after the next crash.
             held.sealed = held.sealed.max(reply.sealed_epoch);

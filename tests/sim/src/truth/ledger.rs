@@ -109,6 +109,15 @@ impl Truth {
         self.ledgers.get_mut(&ledger).expect("found above").acked = lac;
     }
 
+    /// A recoverer says where a ledger ended (RC1).
+    pub(crate) fn adopted(&mut self, ledger: LedgerId, end: Option<EntryId>) {
+        let truth = self.ledgers.get(&ledger).and_then(|truth| truth.end);
+        if end != truth {
+            let detail = format!("ledger {ledger}: {end:?} is told, {truth:?} is true");
+            self.violated("RC1: an end is told once it is in the metadata", detail);
+        }
+    }
+
     /// A transaction changed a ledger's key.
     pub(crate) fn changed(&mut self, change: &Change, chain: &[LedgerId], coverage: &mut Coverage) {
         match (&change.old, &change.new) {

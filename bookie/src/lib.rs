@@ -13,6 +13,8 @@ pub mod log;
 mod metrics;
 mod registration;
 mod rpc;
+#[cfg(test)]
+mod scenario;
 mod service;
 mod watermark;
 

@@ -14,6 +14,7 @@ use super::*;
 use crate::io::MemoryDisk;
 use crate::ledger::{Checker, DiskLedgers, DiskParts};
 use crate::log::{self, Log};
+use crate::scenario::holds_only_with;
 
 fn member() -> Member {
     Member { bookie: "b-1".parse().unwrap(), incarnation: Incarnation(7) }
@@ -89,10 +90,15 @@ struct Bench {
 impl Bench {
     /// A bookie that has sealed ledgers `1..=count`, all of which the metadata knows.
     async fn new(count: u64) -> Self {
+        Self::without(Mutations::default(), count).await
+    }
+
+    /// The same, without a rule.
+    async fn without(mutations: Mutations, count: u64) -> Self {
         let store = Arc::new(Listing::default());
         let (random, clock) = (SeededRandom::new(1), ManualClock::at(0));
         let cluster = cluster::open_or_init(&store.memory, &random, &clock).await.unwrap().uuid;
-        let bench = Self::on(MemoryDisk::new(), store, cluster);
+        let bench = Self::on(MemoryDisk::new(), store, cluster, mutations);
         for ledger in 1..=count {
             bench.put(&meta(ledger, LedgerState::Open)).await;
             assert_eq!(bench.ask(ledger, WriteOp::Seal).await, Code::Ok);
@@ -100,7 +106,12 @@ impl Bench {
         bench
     }
 
-    fn on(disk: MemoryDisk, store: Arc<Listing>, cluster: ClusterUuid) -> Self {
+    fn on(
+        disk: MemoryDisk,
+        store: Arc<Listing>,
+        cluster: ClusterUuid,
+        mutations: Mutations,
+    ) -> Self {
         let identity = log::Identity {
             cluster,
             bookie: member().bookie,
@@ -129,11 +140,12 @@ impl Bench {
             },
             checker: Checker::new(store.clone()),
             waiting: Arc::new(Semaphore::new(2)),
-            mutations: Mutations::default(),
+            mutations,
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
         let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![]);
         let gc = Gc::new(store.clone(), cluster, handle.clone(), Duration::from_secs(1));
+        let gc = Gc { mutations, ..gc };
         Self { store, disk, handle, gc, tasks }
     }
 
@@ -164,55 +176,53 @@ impl Bench {
 }
 
 /// G1 to G3, scenario 27: what metadata says is deleted is dropped, answers so, and still does after a power cut.
-#[tokio::test]
-async fn scenario_27_a_deleted_ledger_leaves_a_durable_tombstone() {
-    let bench = Bench::new(20).await;
-    bench.put(&meta(3, LedgerState::Deleting)).await;
-    bench.remove(4).await;
-    assert_eq!(bench.gc.cycle().await.unwrap(), 2);
-    for bench in [&bench, &Bench::on(bench.disk.crash(), bench.store.clone(), bench.gc.cluster)] {
-        for ledger in 1..=20 {
-            assert_eq!(bench.is_deleted(ledger).await, ledger == 3 || ledger == 4, "{ledger}");
+#[test]
+fn scenario_27_a_deleted_ledger_leaves_a_durable_tombstone() {
+    holds_only_with(Mutation::IgnoreTombstone, async |mutations| {
+        let bench = Bench::without(mutations, 20).await;
+        bench.put(&meta(3, LedgerState::Deleting)).await;
+        bench.remove(4).await;
+        assert_eq!(bench.gc.cycle().await.unwrap(), 2);
+        let disk = bench.disk.crash();
+        let again = Bench::on(disk, bench.store.clone(), bench.gc.cluster, mutations);
+        for bench in [&bench, &again] {
+            for ledger in 1..=20 {
+                assert_eq!(bench.is_deleted(ledger).await, ledger == 3 || ledger == 4, "{ledger}");
+            }
+            assert_eq!(bench.ask(3, WriteOp::Hello).await, Code::Deleted);
+            assert_eq!(bench.handle.local_ledgers().len(), 18);
         }
-        assert_eq!(bench.ask(3, WriteOp::Hello).await, Code::Deleted);
-        assert_eq!(bench.handle.local_ledgers().len(), 18);
-    }
-    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
-    assert!(bench.tasks.finish(Duration::from_secs(30)).await);
+        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+        assert!(bench.tasks.finish(Duration::from_secs(30)).await);
+    });
 }
 
 /// G2, scenario 44: metadata that is gone as a whole deletes nothing, and neither does another cluster's.
-#[tokio::test]
-async fn scenario_44_an_empty_listing_deletes_nothing() {
-    let bench = Bench::new(5).await;
-    bench.store.hides.lock().extend(1..=5);
-    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
-    for ledger in 1..=5 {
-        bench.remove(ledger).await;
-    }
-    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
-    let mut bench = Bench::new(20).await;
-    bench.put(&meta(3, LedgerState::Deleting)).await;
-    bench.gc.cluster = ClusterUuid::from_random(99);
-    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+#[test]
+fn scenario_44_an_empty_listing_deletes_nothing() {
+    holds_only_with(Mutation::IgnoreBreakers, async |mutations| {
+        let bench = Bench::without(mutations, 5).await;
+        bench.store.hides.lock().extend(1..=5);
+        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+        for ledger in 1..=5 {
+            bench.remove(ledger).await;
+        }
+        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+        let mut bench = Bench::without(mutations, 20).await;
+        bench.put(&meta(3, LedgerState::Deleting)).await;
+        bench.gc.cluster = ClusterUuid::from_random(99);
+        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    });
 }
 
-/// G1, scenario 45: a ledger that a listing does not show is read on its own; one that came later is no candidate.
-async fn keeps_what_a_listing_lacks(mutations: Mutations) -> bool {
-    let mut bench = Bench::new(20).await;
-    bench.gc.mutations = mutations;
-    bench.store.hides.lock().push(7);
-    bench.gc.cycle().await.unwrap();
-    !bench.is_deleted(7).await
-}
-
-#[tokio::test]
-async fn scenario_45_a_listing_decides_nothing() {
-    assert!(keeps_what_a_listing_lacks(Mutations::default()).await);
-}
-
-#[cfg(feature = "mutations")]
-#[tokio::test]
-async fn a_listing_that_decides_deletes_live_data() {
-    assert!(!keeps_what_a_listing_lacks(Mutations::only(Mutation::DropUnannounced)).await);
+/// G1: a ledger that a listing does not show is read on its own; one that was created since is there.
+#[test]
+fn scenario_45_a_listing_decides_nothing() {
+    holds_only_with(Mutation::DropUnannounced, async |mutations| {
+        let mut bench = Bench::new(20).await;
+        bench.gc.mutations = mutations;
+        bench.store.hides.lock().push(7);
+        bench.gc.cycle().await.unwrap();
+        assert!(!bench.is_deleted(7).await);
+    });
 }

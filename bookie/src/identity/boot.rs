@@ -16,6 +16,7 @@ use super::cookie::{DiskCookie, Stage};
 use super::decide::{self, Boot, Found, Refusal};
 use super::dir::{DataDir, DirError};
 use super::heal;
+use crate::ledger::Mutations;
 
 /// Attempts at a transaction of unknown outcome.
 const ATTEMPTS: u32 = 3;
@@ -131,7 +132,8 @@ pub(crate) async fn boot(
     let bookie = decide::name(&found, id.as_ref())?.unwrap_or_else(|| random_name(random));
     let known = read_cookie(store, &bookie).await?;
     let stored = known.as_ref().map(|(cookie, _)| cookie);
-    let decided = decide::decide(cluster.uuid, cluster.epoch, &bookie, stored, &found);
+    let decided =
+        decide::decide(cluster.uuid, cluster.epoch, &bookie, stored, &found, Mutations::default());
     let boot = match decided {
         Err(refusal) if auto_heal && heal::is_loss(&refusal) => {
             tracing::warn!(%refusal, "going on without what was lost, as --auto-heal says");

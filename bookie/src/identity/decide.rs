@@ -11,6 +11,7 @@ use geminga_metastore::record::Cookie;
 use geminga_proto::ids::{BookieId, ClusterUuid};
 
 use super::cookie::{DiskCookie, Stage};
+use crate::ledger::{Mutation, Mutations};
 
 /// What a data directory says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +161,7 @@ pub(super) fn decide(
     bookie: &BookieId,
     known: Option<&Cookie>,
     disks: &[Found],
+    mutations: Mutations,
 ) -> Result<Boot, Refusal> {
     for disk in disks {
         match &disk.cookie {
@@ -184,7 +186,7 @@ pub(super) fn decide(
     no_disk_twice(disks)?;
     match known {
         None => unknown_to_the_store(bookie, disks),
-        Some(known) => known_to_the_store(bookie, known, disks),
+        Some(known) => known_to_the_store(bookie, known, disks, mutations),
     }
 }
 
@@ -218,7 +220,12 @@ fn unknown_to_the_store(bookie: &BookieId, disks: &[Found]) -> Result<Boot, Refu
     Ok(if prepared.is_some() { Boot::Resume } else { Boot::First })
 }
 
-fn known_to_the_store(bookie: &BookieId, known: &Cookie, disks: &[Found]) -> Result<Boot, Refusal> {
+fn known_to_the_store(
+    bookie: &BookieId,
+    known: &Cookie,
+    disks: &[Found],
+    mutations: Mutations,
+) -> Result<Boot, Refusal> {
     for disk in disks {
         let dir = disk.dir.clone();
         let Some(cookie) = &disk.cookie else {
@@ -231,7 +238,8 @@ fn known_to_the_store(bookie: &BookieId, known: &Cookie, disks: &[Found]) -> Res
         };
         // The disk is raised first, so it knows every number that it may have put there. Comparing sizes is not
         // enough: a copy that lost the race of two boots has raised its own counter, perhaps above the winner's.
-        if !cookie.is_at(now.boot_counter) {
+        let older = !cookie.is_at(now.boot_counter);
+        if older && !mutations.is(Mutation::IgnoreBootCounter) {
             let (disk, store) = (cookie.boot_counter, now.boot_counter);
             return Err(Refusal::OlderCopy { dir, disk, store });
         }

@@ -115,6 +115,7 @@ impl DiskLedgers {
             log: parts.log.clone(),
             reading: Arc::new(Semaphore::new(READS)),
             waiting: parts.waiting,
+            mutations: parts.mutations,
         };
         Self { me, log: parts.log, shards: shards.into(), fullness, queries }
     }

@@ -20,6 +20,8 @@ pub enum Mutation {
     AcceptStaleEpoch,
     /// F4: treat a ledger that was deleted like any other.
     IgnoreTombstone,
+    /// 5.7: take a restored copy of a disk for the disk.
+    IgnoreBootCounter,
     /// K3: acknowledge what is sent again before the first copy of it is durable.
     AckDuplicateAtOnce,
     /// D3: take what is sent again for the same without looking.

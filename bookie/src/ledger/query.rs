@@ -12,6 +12,7 @@ use geminga_proto::entry;
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use tokio::sync::{Semaphore, TryAcquireError};
 
+use super::mutation::{Mutation, Mutations};
 use super::owner::BROKEN;
 use super::table::{Standing, Table};
 use crate::log::{Log, Lsn, ReadError};
@@ -36,6 +37,8 @@ pub(super) struct Queries {
     pub(super) reading: Arc<Semaphore>,
     /// Bounds who waits for a LAC.
     pub(super) waiting: Arc<Semaphore>,
+    /// None but in tests.
+    pub(super) mutations: Mutations,
 }
 
 /// A ledger as a query sees it.
@@ -118,6 +121,9 @@ impl Queries {
             Ok(entries) => {
                 metrics::read_bytes(entries.iter().map(Bytes::len).sum());
                 QueryReply { entries, ..reply(Code::Ok, String::new()) }
+            }
+            Err(Unreadable { why, .. }) if self.mutations.is(Mutation::SayAbsent) => {
+                reply(Code::NoSuchEntry, why)
             }
             Err(Unreadable { code, why }) => reply(code, why),
         }

@@ -10,6 +10,7 @@ use geminga_proto::bookie::{
 use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
 use tokio::sync::Semaphore;
 
+use super::mutation::Mutations;
 use super::query::Queries;
 use super::table::Table;
 use crate::log::Opened;
@@ -41,6 +42,7 @@ impl Salvaged {
             log: opened.log,
             reading: Arc::new(Semaphore::new(READS)),
             waiting,
+            mutations: Mutations::default(),
         };
         Self { member, table, queries }
     }

@@ -201,7 +201,12 @@ impl Committer {
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
         self.at.segment.file.write_all_at(self.at.offset, &slices)?;
         if !self.shared.config.mutations.is(Mutation::SkipSync) {
-            self.at.segment.file.sync_data()?;
+            let synced = self.at.segment.file.sync_data();
+            if synced.is_err() && self.shared.config.mutations.is(Mutation::RetrySync) {
+                self.at.segment.file.sync_data()?;
+            } else {
+                synced?;
+            }
         }
         let written = Written { frame: head.seq, offset: self.at.offset, bytes: length };
         self.at.offset += length;

@@ -65,6 +65,12 @@ impl Loaded {
         format::decode_frame(&self.bytes, offset, self.seq, seed)
     }
 
+    /// The frame at `offset`, of whatever segment; only for [`super::mutation::Mutation::TakeStaleFrames`].
+    pub(super) fn any_frame(&self, offset: usize, seed: Seed) -> Option<Frame> {
+        let segment = self.bytes.get(offset + 8..)?.first_chunk().copied()?;
+        format::decode_frame(&self.bytes, offset, u64::from_be_bytes(segment), seed)
+    }
+
     /// The records of a frame that begins at `offset`.
     pub(super) fn items(
         &self,

@@ -6,6 +6,10 @@
 pub enum Mutation {
     /// K3: move the durable mark without syncing.
     SkipSync,
+    /// K6: try a sync that failed once more, and go on.
+    RetrySync,
+    /// 5.2: take a frame although its numbers are not those that come next here.
+    TakeStaleFrames,
     /// K7: do not sync the directory after a new segment got its name.
     SkipDirSync,
     /// K8: take every bad frame for a torn tail.

@@ -156,7 +156,7 @@ pub(super) fn scan(
         covered(disk, identity, batch, &mut rebuilt, &mut catalogue)?;
     }
     let tail: Vec<u64> = files.segments.into_iter().filter(|seq| *seq >= last.seq).collect();
-    let mut scan = Scan::new(disk, identity, rebuilt, last.first_frame);
+    let mut scan = Scan::new(disk, identity, rebuilt, last.first_frame, mutations);
     let stop = scan.frames(&tail)?;
     if !mutations.is(Mutation::SkipLookAhead) {
         if scan.expected <= covers {

@@ -7,6 +7,7 @@ use super::error::OpenError;
 use super::footer::Footer;
 use super::format::{Frame, HEADER_BYTES, Seed};
 use super::load::{self, Loaded};
+use super::mutation::{Mutation, Mutations};
 use super::rebuild::Rebuilt;
 use super::{Identity, corrupt};
 use crate::io::Disk;
@@ -60,6 +61,7 @@ pub(super) struct Scan<'a> {
     pub(super) unvouched: Vec<(u64, u64, Bytes)>,
     rebuilt: Rebuilt,
     full: Vec<(u64, Full, Option<Footer>)>,
+    mutations: Mutations,
 }
 
 impl<'a> Scan<'a> {
@@ -69,6 +71,7 @@ impl<'a> Scan<'a> {
         identity: &'a Identity,
         rebuilt: Rebuilt,
         expected: u64,
+        mutations: Mutations,
     ) -> Self {
         Self {
             disk,
@@ -79,6 +82,7 @@ impl<'a> Scan<'a> {
             unvouched: Vec::new(),
             rebuilt,
             full: Vec::new(),
+            mutations,
         }
     }
 
@@ -149,10 +153,7 @@ impl<'a> Scan<'a> {
     fn segment(&mut self, segment: &Loaded, until: Option<u64>) -> Result<usize, OpenError> {
         let (mut offset, first_frame, mut items) = (HEADER_BYTES, self.expected, Vec::new());
         while until != Some(self.expected) {
-            let Some(frame) = segment.frame(offset, self.seed) else { break };
-            if frame.head.seq != self.expected {
-                break;
-            }
+            let Some(frame) = self.frame(segment, offset) else { break };
             self.vouch(segment, offset, &frame);
             let found = segment.items(offset, &frame, self.seed)?;
             for item in &found {
@@ -169,6 +170,14 @@ impl<'a> Scan<'a> {
             self.full.push((segment.seq, Full { first_frame, last_frame, end }, Some(footer)));
         }
         Ok(offset)
+    }
+
+    /// The frame at `offset`, if it is the one that comes next: a file that is used again holds others, too.
+    fn frame(&self, segment: &Loaded, offset: usize) -> Option<Frame> {
+        if self.mutations.is(Mutation::TakeStaleFrames) {
+            return segment.any_frame(offset, self.seed);
+        }
+        segment.frame(offset, self.seed).filter(|frame| frame.head.seq == self.expected)
     }
 
     /// Remembers a frame until a later one vouches for it.

@@ -8,6 +8,7 @@ use geminga_proto::ids::SealEpoch;
 
 use super::*;
 use crate::io::{FaultyDisk, MemoryDisk, Op};
+use crate::scenario::holds_only_with;
 
 mod boot;
 mod crash;

@@ -1,5 +1,6 @@
 use geminga_metastore::record::CookieDisk;
 use geminga_proto::ids::{DiskUuid, Incarnation};
+use geminga_runtime::holds_only_with;
 
 use super::*;
 
@@ -71,7 +72,7 @@ fn stored() -> Cookie {
 }
 
 fn table(known: Option<&Cookie>, disks: &[Found]) -> Result<Boot, Refusal> {
-    decide(cluster(), 4, &bookie(), known, disks)
+    decide(cluster(), 4, &bookie(), known, disks, Mutations::default())
 }
 
 /// Row 1: absent, all empty.
@@ -155,15 +156,18 @@ fn every_other_mismatch_is_refused() {
 /// A restored copy, or a clone of a disk that was started elsewhere since: the store's boot counter is none of its own,
 /// whether it is above or below.
 #[test]
-fn an_older_copy_is_refused() {
-    for (former, number) in [(BOOTS - 9, BOOTS - 1), (BOOTS - 9, BOOTS + 1)] {
-        let older = with(1, |cookie| {
-            cookie.boot_counter = former;
-            cookie.raise(Some(former), number);
-        });
-        let refusal = table(Some(&stored()), &[used(0), older]);
-        assert!(matches!(refusal, Err(Refusal::OlderCopy { .. })), "{refusal:?}");
-    }
+fn scenario_30_a_restored_copy_is_refused() {
+    holds_only_with(Mutation::IgnoreBootCounter, |mutations| {
+        for (former, number) in [(BOOTS - 9, BOOTS - 1), (BOOTS - 9, BOOTS + 1)] {
+            let older = with(1, |cookie| {
+                cookie.boot_counter = former;
+                cookie.raise(Some(former), number);
+            });
+            let disks = [used(0), older];
+            let refusal = decide(cluster(), 4, &bookie(), Some(&stored()), &disks, mutations);
+            assert!(matches!(refusal, Err(Refusal::OlderCopy { .. })), "{refusal:?}");
+        }
+    });
 }
 
 #[test]

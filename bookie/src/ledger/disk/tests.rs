@@ -22,7 +22,9 @@ use tokio::sync::watch;
 use super::*;
 use crate::handle::BookieHandle;
 use crate::io::{FaultyDisk, MemoryDisk, Op};
+use crate::ledger::Mutation;
 use crate::log;
+use crate::scenario::holds_only_with;
 
 const LEDGER: LedgerId = LedgerId(5);
 const OTHER: LedgerId = LedgerId(6);
@@ -127,6 +129,7 @@ struct Bench {
     store: Arc<Store>,
     tasks: Tasks,
     handle: BookieHandle,
+    mutations: Mutations,
 }
 
 impl Bench {
@@ -183,12 +186,12 @@ impl Bench {
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
         let handle = BookieHandle::new(cluster(), member().bookie, vec![ledgers], vec![]);
-        Self { memory, disk, store, tasks, handle }
+        Self { memory, disk, store, tasks, handle, mutations }
     }
 
     /// The bookie after a power cut.
     async fn crash(&self) -> Self {
-        Self::on(self.memory.crash(), Arc::clone(&self.store), Mutations::default()).await
+        Self::on(self.memory.crash(), Arc::clone(&self.store), self.mutations).await
     }
 
     async fn put(&self, meta: &LedgerMeta) {
@@ -234,6 +237,20 @@ impl Bench {
         self.store.reads.subscribe().wait_for(|reads| *reads >= count).await.unwrap();
     }
 
+    /// Rot in the payload of an entry, wherever it is stored.
+    fn damage(&self, id: i64) {
+        let payload = encoded(LEDGER, id, b"payload");
+        for name in crate::io::Disk::list(&self.memory).unwrap() {
+            // One that is being made gets another name meanwhile.
+            let Ok(file) = crate::io::Disk::open(&self.memory, &name) else { continue };
+            let mut content = vec![0; usize::try_from(file.size().unwrap()).unwrap()];
+            file.read_exact_at(0, &mut content).unwrap();
+            if let Some(at) = content.windows(payload.len()).position(|w| w == payload) {
+                self.memory.damage(&name, at + entry::HEADER_BYTES, 1);
+            }
+        }
+    }
+
     fn count(&self) -> usize {
         self.handle.disks()[0].count()
     }
@@ -271,70 +288,84 @@ async fn prefixes_are_cut_and_counted_as_cut() {
 }
 
 /// K3: neither the first copy nor a second one is acknowledged before the sync (H20), and nobody reads it before.
-#[tokio::test]
-async fn scenario_38_no_copy_is_acknowledged_before_the_sync() {
-    let bench = Bench::new().await;
-    bench.tail(0, WriteOp::Hello).await;
-    bench.disk.hold(Op::Sync);
-    let mut first = Box::pin(bench.ask(LEDGER, 0, add(0, 1)));
-    bench.wait_held().await;
-    let mut again = Box::pin(bench.ask(LEDGER, 0, add(0, 1)));
-    let mut read = Box::pin(bench.read(0, 0, 1));
-    // What is behind them in the owner's queue was answered, so they had their chance.
-    assert_eq!(bench.code(0, add(7, 1)).await, Code::OutOfOrder);
-    for waiting in [&mut first, &mut again] {
-        assert_eq!(waiting.now_or_never(), None);
-    }
-    assert!((&mut read).now_or_never().is_none());
-    assert_eq!(bench.crash().await.ask(LEDGER, 1, WriteOp::Seal).await.durable_tail.0, -1);
-    bench.disk.release(Op::Sync);
-    assert_eq!((first.await.durable_tail.0, again.await.durable_tail.0), (0, 0));
-    assert_eq!(read.await.entries.len(), 1);
+#[test]
+fn scenario_38_no_copy_is_acknowledged_before_the_sync() {
+    holds_only_with(Mutation::AckDuplicateAtOnce, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        bench.tail(0, WriteOp::Hello).await;
+        bench.disk.hold(Op::Sync);
+        let mut first = Box::pin(bench.ask(LEDGER, 0, add(0, 1)));
+        bench.wait_held().await;
+        let mut again = Box::pin(bench.ask(LEDGER, 0, add(0, 1)));
+        let mut read = Box::pin(bench.read(0, 0, 1));
+        // What is behind them in the owner's queue was answered, so they had their chance.
+        let behind = bench.code(0, add(7, 1)).await;
+        let early = ((&mut first).now_or_never(), (&mut again).now_or_never());
+        let read_early = (&mut read).now_or_never();
+        let crashed = bench.crash().await;
+        bench.disk.release(Op::Sync);
+        assert_eq!((behind, early), (Code::OutOfOrder, (None, None)));
+        assert!(read_early.is_none());
+        assert_eq!(crashed.ask(LEDGER, 1, WriteOp::Seal).await.durable_tail.0, -1);
+        assert_eq!((first.await.durable_tail.0, again.await.durable_tail.0), (0, 0));
+        assert_eq!(read.await.entries.len(), 1);
+    });
 }
 
 /// F2, H1b: the answer to a seal waits for its sync, whatever the tail.
-#[tokio::test]
-async fn scenario_20_no_seal_is_answered_before_the_sync() {
-    let bench = Bench::new().await;
-    bench.disk.hold(Op::Sync);
-    let mut seal = Box::pin(bench.ask(LEDGER, 1, WriteOp::Seal));
-    bench.wait_held().await;
-    assert_eq!(bench.code(0, add(0, 1)).await, Code::Sealed, "refused from the start");
-    assert_eq!((&mut seal).now_or_never(), None);
-    bench.disk.release(Op::Sync);
-    assert_eq!(seal.await.durable_tail.0, -1);
-    assert_eq!(bench.crash().await.code(0, add(0, 1)).await, Code::Sealed);
+#[test]
+fn scenario_20_no_seal_is_answered_before_the_sync() {
+    let scenario = async |mutations| {
+        let bench = Bench::with(mutations).await;
+        bench.disk.hold(Op::Sync);
+        let mut seal = Box::pin(bench.ask(LEDGER, 1, WriteOp::Seal));
+        bench.wait_held().await;
+        let refused = bench.code(0, add(0, 1)).await;
+        let early = (&mut seal).now_or_never();
+        let crashed = bench.crash().await;
+        bench.disk.release(Op::Sync);
+        assert_eq!((refused, early), (Code::Sealed, None), "refused from the start");
+        assert_eq!(crashed.code(0, add(0, 1)).await, Code::Ok, "no seal was durable");
+        assert_eq!(seal.await.durable_tail.0, -1);
+        assert_eq!(bench.crash().await.code(0, add(0, 1)).await, Code::Sealed);
+    };
+    holds_only_with(Mutation::ReplyBeforeSealIsDurable, &scenario);
+    holds_only_with(Mutation::ReplyBeforeEmptySealIsDurable, &scenario);
 }
 
 /// K5, H1: tails and seals are there after a power cut, and so is the refusal.
-#[tokio::test]
-async fn scenario_19_a_seal_outlives_a_power_cut() {
-    let bench = Bench::new().await;
-    assert_eq!(bench.tail(0, add(0, 3)).await, 2);
-    let bench = bench.crash().await;
-    assert_eq!(bench.tail(0, WriteOp::Hello).await, 2);
-    assert_eq!(*bench.store.reads.borrow(), 1, "later contacts need no metadata");
-    assert_eq!(bench.tail(0, add(3, 1)).await, 3);
-    assert_eq!(bench.tail(4, WriteOp::Seal).await, 3);
-    let bench = bench.crash().await;
-    assert_eq!(bench.code(0, add(4, 1)).await, Code::Sealed);
-    assert_eq!(bench.code(3, WriteOp::Seal).await, Code::StaleEpoch);
-    let WriteOp::Add { first, entries, .. } = add(4, 1) else { unreachable!() };
-    assert_eq!(bench.tail(4, WriteOp::RecoveryAdd { first, entries }).await, 4);
-    assert_eq!(bench.read(0, 9, 1 << 20).await.entries.len(), 5);
+#[test]
+fn scenario_19_a_seal_outlives_a_power_cut() {
+    holds_only_with(Mutation::ForgetSeal, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        assert_eq!(bench.tail(0, add(0, 3)).await, 2);
+        let bench = bench.crash().await;
+        assert_eq!(bench.tail(0, WriteOp::Hello).await, 2);
+        assert_eq!(*bench.store.reads.borrow(), 1, "later contacts need no metadata");
+        assert_eq!(bench.tail(0, add(3, 1)).await, 3);
+        assert_eq!(bench.tail(4, WriteOp::Seal).await, 3);
+        let bench = bench.crash().await;
+        assert_eq!(bench.code(0, add(4, 1)).await, Code::Sealed);
+        assert_eq!(bench.code(3, WriteOp::Seal).await, Code::StaleEpoch);
+        let WriteOp::Add { first, entries, .. } = add(4, 1) else { unreachable!() };
+        assert_eq!(bench.tail(4, WriteOp::RecoveryAdd { first, entries }).await, 4);
+        assert_eq!(bench.read(0, 9, 1 << 20).await.entries.len(), 5);
+    });
 }
 
 /// D3: the same id with other content is refused, and the stored entry stays.
-#[tokio::test]
-async fn scenario_39_another_content_is_a_conflict() {
-    let bench = Bench::new().await;
-    bench.tail(0, add(0, 3)).await;
-    assert_eq!(bench.tail(0, add(0, 3)).await, 2);
-    let entries = vec![encoded(LEDGER, 1, b"payload"), encoded(LEDGER, 2, b"forged!")];
-    let op = WriteOp::Add { first: EntryId(1), entries, lac: EntryId(0) };
-    assert_eq!(bench.code(0, op).await, Code::Conflict);
-    assert_eq!(bench.read(2, 2, 1).await.entries, [encoded(LEDGER, 2, b"payload")]);
-    assert_eq!(bench.tail(0, add(3, 1)).await, 3);
+#[test]
+fn scenario_39_another_content_is_a_conflict() {
+    holds_only_with(Mutation::SkipCompare, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        bench.tail(0, add(0, 3)).await;
+        assert_eq!(bench.tail(0, add(0, 3)).await, 2);
+        let entries = vec![encoded(LEDGER, 1, b"payload"), encoded(LEDGER, 2, b"forged!")];
+        let op = WriteOp::Add { first: EntryId(1), entries, lac: EntryId(0) };
+        assert_eq!(bench.code(0, op).await, Code::Conflict);
+        assert_eq!(bench.read(2, 2, 1).await.entries, [encoded(LEDGER, 2, b"payload")]);
+        assert_eq!(bench.tail(0, add(3, 1)).await, 3);
+    });
 }
 
 /// D1: what is not whole, or not what it says, does not get in.
@@ -448,48 +479,60 @@ async fn scenario_35_a_failed_sync_ends_all_acknowledgements() {
     assert!(bench.tasks.finish(Duration::from_secs(5)).await);
 }
 
+/// K1, H8: rot in a segment makes an entry unknown, and not absent; the tail is what it was.
+#[test]
+fn scenario_32_rot_is_unknown_and_not_absent() {
+    holds_only_with(Mutation::SayAbsent, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        bench.tail(0, add(0, 3)).await;
+        bench.damage(1);
+        assert_eq!(bench.read(1, 1, 1).await.code, Code::Corrupt);
+        assert_eq!(bench.read(2, 2, 1).await.code, Code::Ok);
+        assert_eq!(bench.tail(1, WriteOp::Seal).await, 2);
+    });
+}
+
 /// K1: what cannot be read is unknown, never absent.
-#[tokio::test]
-async fn scenario_33_a_damaged_entry_is_not_taken_for_an_absent_one() {
-    let bench = Bench::new().await;
-    bench.tail(0, add(0, 1)).await;
-    assert_eq!(bench.read(1, 1, 1).await.code, Code::NoSuchEntry);
-    let payload = encoded(LEDGER, 0, b"payload");
-    for name in crate::io::Disk::list(&bench.memory).unwrap() {
-        // One that is being made gets another name meanwhile.
-        let Ok(file) = crate::io::Disk::open(&bench.memory, &name) else { continue };
-        let mut content = vec![0; usize::try_from(file.size().unwrap()).unwrap()];
-        file.read_exact_at(0, &mut content).unwrap();
-        if let Some(at) = content.windows(payload.len()).position(|window| window == payload) {
-            bench.memory.damage(&name, at + entry::HEADER_BYTES, 1);
-        }
-    }
-    assert_eq!(bench.read(0, 0, 1).await.code, Code::Corrupt);
-    bench.disk.fail(Op::Read, 0, ErrorKind::Other);
-    assert_eq!(bench.read(0, 0, 1).await.code, Code::IoError);
-    // Somebody is told, so that it is restored.
-    let mark = async {
-        let key = keys::under(LEDGER);
-        loop {
-            if let Some(found) = bench.store.memory.get(&key).await.unwrap() {
-                return Under::decode(LEDGER, &found.value).unwrap();
+#[test]
+fn scenario_33_a_damaged_entry_is_not_taken_for_an_absent_one() {
+    holds_only_with(Mutation::SayAbsent, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        bench.tail(0, add(0, 1)).await;
+        assert_eq!(bench.read(1, 1, 1).await.code, Code::NoSuchEntry);
+        let payload = encoded(LEDGER, 0, b"payload");
+        bench.damage(0);
+        assert_eq!(bench.read(0, 0, 1).await.code, Code::Corrupt);
+        bench.disk.fail(Op::Read, 0, ErrorKind::Other);
+        assert_eq!(bench.read(0, 0, 1).await.code, Code::IoError);
+        // Somebody is told, so that it is restored.
+        let mark = async {
+            let key = keys::under(LEDGER);
+            loop {
+                if let Some(found) = bench.store.memory.get(&key).await.unwrap() {
+                    return Under::decode(LEDGER, &found.value).unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let mark = tokio::time::timeout(Duration::from_secs(30), mark).await.expect("marked in time");
-    assert_eq!((mark.reason, mark.members), (UnderReason::Damaged, vec![member()]));
-    bench.disk.fail(Op::Read, 0, ErrorKind::Other);
-    assert_eq!(bench.code(0, add(0, 1)).await, Code::IoError, "a copy of it cannot be compared");
-    // Whoever sends it again restores it (D3): it is the same content, and it was held all the time.
-    assert_eq!(bench.tail(0, add(0, 1)).await, 0);
-    assert_eq!(bench.read(0, 0, 1).await.entries, [payload]);
-    let other = WriteOp::Add {
-        first: EntryId(0),
-        entries: vec![encoded(LEDGER, 0, b"another")],
-        lac: EntryId::NONE,
-    };
-    assert_eq!(bench.code(0, other).await, Code::Conflict);
+        };
+        let mark =
+            tokio::time::timeout(Duration::from_secs(30), mark).await.expect("marked in time");
+        assert_eq!((mark.reason, mark.members), (UnderReason::Damaged, vec![member()]));
+        bench.disk.fail(Op::Read, 0, ErrorKind::Other);
+        assert_eq!(
+            bench.code(0, add(0, 1)).await,
+            Code::IoError,
+            "a copy of it cannot be compared"
+        );
+        // Whoever sends it again restores it (D3): it is the same content, and it was held all the time.
+        assert_eq!(bench.tail(0, add(0, 1)).await, 0);
+        assert_eq!(bench.read(0, 0, 1).await.entries, [payload]);
+        let other = WriteOp::Add {
+            first: EntryId(0),
+            entries: vec![encoded(LEDGER, 0, b"another")],
+            lac: EntryId::NONE,
+        };
+        assert_eq!(bench.code(0, other).await, Code::Conflict);
+    });
 }
 
 #[tokio::test]
@@ -520,31 +563,33 @@ async fn waiting_readers_are_bounded() {
 }
 
 /// 5.8, K10, scenario 36: a disk that fills up refuses entries, later copies as well, and always seals and deletes.
-#[tokio::test]
-async fn scenario_36_a_full_disk_still_seals_and_deletes() {
-    let bench = Bench::new().await;
-    let disk = &bench.handle.disks()[0];
-    bench.tail(0, WriteOp::Hello).await;
-    disk.set_fullness(Fullness::Warn);
-    assert_eq!(bench.code(0, add(0, 1)).await, Code::Ok);
-    disk.set_fullness(Fullness::High);
-    assert_eq!(bench.code(0, add(1, 1)).await, Code::ReadOnly);
-    assert_eq!(bench.ask(OTHER, 0, WriteOp::Hello).await.code, Code::ReadOnly);
-    assert_eq!(bench.tail(1, WriteOp::Seal).await, 0);
-    let copies = |first| WriteOp::RecoveryAdd {
-        first: EntryId(first),
-        entries: vec![encoded(LEDGER, first, b"payload")],
-    };
-    assert_eq!(bench.tail(1, copies(1)).await, 1);
-    disk.set_fullness(Fullness::Hard);
-    assert_eq!(bench.code(1, copies(2)).await, Code::ReadOnly);
-    assert_eq!(bench.tail(2, WriteOp::Seal).await, 1);
-    assert_eq!(bench.read(0, 1, 1 << 20).await.entries.len(), 2);
-    assert_eq!(disk.drop_ledger(LEDGER).await, Ok(true));
-    assert_eq!(disk.drop_ledger(LEDGER).await, Ok(false));
-    let bench = bench.crash().await;
-    assert_eq!(bench.code(3, WriteOp::Seal).await, Code::Deleted);
-    assert_eq!(bench.read(0, 1, 1 << 20).await.code, Code::Deleted);
+#[test]
+fn scenario_36_a_full_disk_still_seals_and_deletes() {
+    holds_only_with(Mutation::SealNeedsRoom, async |mutations| {
+        let bench = Bench::with(mutations).await;
+        let disk = &bench.handle.disks()[0];
+        bench.tail(0, WriteOp::Hello).await;
+        disk.set_fullness(Fullness::Warn);
+        assert_eq!(bench.code(0, add(0, 1)).await, Code::Ok);
+        disk.set_fullness(Fullness::High);
+        assert_eq!(bench.code(0, add(1, 1)).await, Code::ReadOnly);
+        assert_eq!(bench.ask(OTHER, 0, WriteOp::Hello).await.code, Code::ReadOnly);
+        assert_eq!(bench.tail(1, WriteOp::Seal).await, 0);
+        let copies = |first| WriteOp::RecoveryAdd {
+            first: EntryId(first),
+            entries: vec![encoded(LEDGER, first, b"payload")],
+        };
+        assert_eq!(bench.tail(1, copies(1)).await, 1);
+        disk.set_fullness(Fullness::Hard);
+        assert_eq!(bench.code(1, copies(2)).await, Code::ReadOnly);
+        assert_eq!(bench.tail(2, WriteOp::Seal).await, 1);
+        assert_eq!(bench.read(0, 1, 1 << 20).await.entries.len(), 2);
+        assert_eq!(disk.drop_ledger(LEDGER).await, Ok(true));
+        assert_eq!(disk.drop_ledger(LEDGER).await, Ok(false));
+        let bench = bench.crash().await;
+        assert_eq!(bench.code(3, WriteOp::Seal).await, Code::Deleted);
+        assert_eq!(bench.read(0, 1, 1 << 20).await.code, Code::Deleted);
+    });
 }
 
 /// Stopping answers what was accepted, and refuses what comes later.
@@ -610,10 +655,9 @@ async fn scenario_40_a_seal_among_adds_is_final() {
     }
 }
 
-#[cfg(feature = "mutations")]
 #[tokio::test]
 async fn a_panic_ends_its_ledger_and_no_other() {
-    let bench = Bench::with(Mutations::only(super::super::Mutation::PanicOnClosed)).await;
+    let bench = Bench::with(Mutations::only(Mutation::PanicOnClosed)).await;
     let of = |ledger, op| bench.ask(ledger, 0, op);
     let other = |id| WriteOp::Add {
         first: EntryId(id),

@@ -1,4 +1,5 @@
 use geminga_proto::bookie::Scope;
+use geminga_runtime::holds_only_with;
 
 use super::*;
 
@@ -244,4 +245,58 @@ fn replay_gives_the_same_state() {
         replayed.apply(record);
     }
     assert_eq!(replayed, state);
+}
+
+/// F1: whichever comes first; an add is in the tail that the seal reports, or refused.
+#[test]
+fn scenario_40_an_add_is_in_the_tail_or_refused() {
+    holds_only_with(Mutation::AcceptAfterSeal, |mutations| {
+        let me = Identity { mutations, ..me() };
+        for sealed_after in 0..=4 {
+            let mut state = opened();
+            let mut tail = None;
+            for id in 0..4 {
+                if id == sealed_after {
+                    tail = Some(durable_tail(&ask(&mut state, 1, WriteOp::Seal)));
+                }
+                let event = Event::Request { to: (), request: request(0, add(id, 1)) };
+                let reply = code(&state.step(&me, event));
+                match tail {
+                    Some(tail) => assert_eq!((reply, tail), (Code::Sealed, sealed_after - 1)),
+                    None => assert_eq!(reply, Code::Ok),
+                }
+            }
+        }
+    });
+}
+
+/// 4.2: a recoverer whose seal was replaced by a newer one copies nothing any more.
+#[test]
+fn scenario_23_a_former_recoverer_copies_nothing() {
+    holds_only_with(Mutation::AcceptStaleEpoch, |mutations| {
+        let me = Identity { mutations, ..me() };
+        let mut state = opened();
+        ask(&mut state, 1, WriteOp::Seal);
+        ask(&mut state, 2, WriteOp::Seal);
+        let event = Event::Request { to: (), request: request(1, recovery_add(0, 1)) };
+        assert_eq!(code(&state.step(&me, event)), Code::StaleEpoch);
+        assert_eq!(state.held().tail(EntryId(0)), EntryId::NONE);
+    });
+}
+
+/// 5.7: empty nodes at the address of those that were meant store nothing.
+#[test]
+fn scenario_28_another_life_is_not_answered_for() {
+    holds_only_with(Mutation::IgnoreIncarnation, |mutations| {
+        let me = Identity { mutations, ..me() };
+        let mut state = opened();
+        for op in [WriteOp::Hello, add(0, 1), WriteOp::Seal] {
+            let epoch = u32::from(op == WriteOp::Seal);
+            let mut request = request(epoch, op);
+            request.scope.incarnation = Incarnation(8);
+            let effects = state.step(&me, Event::Request { to: (), request });
+            assert_eq!(code(&effects), Code::WrongIncarnation);
+        }
+        assert_eq!(state.held().tail(EntryId(0)), EntryId::NONE);
+    });
 }

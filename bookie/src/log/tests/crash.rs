@@ -41,7 +41,6 @@ async fn what_was_acknowledged_survives() {
 }
 
 /// The test above can fail: without the sync, or without the directory's, acknowledged entries are lost.
-#[cfg(feature = "mutations")]
 #[tokio::test]
 async fn without_a_sync_acknowledged_entries_are_lost() {
     for mutation in [Mutation::SkipSync, Mutation::SkipDirSync] {
@@ -52,8 +51,13 @@ async fn without_a_sync_acknowledged_entries_are_lost() {
 
 /// A log of one segment: entries 0 to 2 in a frame each; frame numbers 2 to 4, behind the opening mark.
 async fn three_frames() -> (MemoryDisk, Log) {
+    three_frames_without(Mutations::default()).await
+}
+
+/// The same, without a rule.
+async fn three_frames_without(mutations: Mutations) -> (MemoryDisk, Log) {
     let disk = MemoryDisk::new();
-    let log = open(&disk).log;
+    let log = open_with(disk.clone(), Config { mutations, ..small() }).unwrap().log;
     for id in 0..3 {
         append_durably(&log, LEDGER, entries(LEDGER, id, 1, 1000)).await;
     }
@@ -68,35 +72,40 @@ fn damage(disk: &MemoryDisk, frame: usize) -> MemoryDisk {
 }
 
 /// K8: the last frame, which nothing vouches for, may have been in flight.
-#[tokio::test]
-async fn scenario_31_torn_final_frame_is_truncated() {
-    let (disk, _log) = three_frames().await;
-    let torn = damage(&disk, 3);
-    let opened = open(&torn);
-    assert_eq!(opened.ledgers[&LEDGER].held().last(), EntryId(1));
-    assert_reads(&opened.log, LEDGER, 0, 1, 1000).await;
-    assert!(matches!(
-        opened.log.read(LEDGER, EntryId(2), EntryId(2), 1).await,
-        Err(ReadError::Absent)
-    ));
-    // The log goes on with another entry 2, and the cut one does not come back.
-    append_durably(&opened.log, LEDGER, entries(LEDGER, 2, 1, 50)).await;
-    let opened = open(&torn.crash());
-    assert_reads(&opened.log, LEDGER, 2, 2, 50).await;
+#[test]
+fn scenario_31_torn_final_frame_is_truncated() {
+    holds_only_with(Mutation::SkipSync, async |mutations| {
+        let (disk, _log) = three_frames_without(mutations).await;
+        assert_eq!(frames(&disk.crash(), 1).len(), 4, "what was acknowledged is there");
+        let torn = damage(&disk, 3);
+        let opened = open(&torn);
+        assert_eq!(opened.ledgers[&LEDGER].held().last(), EntryId(1));
+        assert_reads(&opened.log, LEDGER, 0, 1, 1000).await;
+        assert!(matches!(
+            opened.log.read(LEDGER, EntryId(2), EntryId(2), 1).await,
+            Err(ReadError::Absent)
+        ));
+        // The log goes on with another entry 2, and the cut one does not come back.
+        append_durably(&opened.log, LEDGER, entries(LEDGER, 2, 1, 50)).await;
+        let opened = open(&torn.crash());
+        assert_reads(&opened.log, LEDGER, 2, 2, 50).await;
+    });
 }
 
 /// K8: a frame that a later one vouches for was acknowledged.
-#[tokio::test]
-async fn corruption_is_refused() {
-    let (disk, _log) = three_frames().await;
-    for frame in 0..3 {
-        let rotten = damage(&disk, frame);
-        let before = rotten.list().unwrap();
-        let refusal = open_with(rotten.clone(), small()).unwrap_err();
-        assert!(matches!(refusal, OpenError::Corrupt { segment: 1, .. }), "{refusal}");
-        assert_eq!(rotten.list().unwrap(), before, "a refusal changes nothing");
-        assert_eq!(frames(&rotten.crash(), 1).len(), frame);
-    }
+#[test]
+fn scenario_32_rot_in_the_open_segment_is_refused() {
+    holds_only_with(Mutation::SkipLookAhead, async |mutations| {
+        let (disk, _log) = three_frames().await;
+        for frame in 0..3 {
+            let rotten = damage(&disk, frame);
+            let before = rotten.list().unwrap();
+            let refusal = open_with(rotten.clone(), Config { mutations, ..small() }).unwrap_err();
+            assert!(matches!(refusal, OpenError::Corrupt { segment: 1, .. }), "{refusal}");
+            assert_eq!(rotten.list().unwrap(), before, "a refusal changes nothing");
+            assert_eq!(frames(&rotten.crash(), 1).len(), frame);
+        }
+    });
 }
 
 /// K8: after a clean shutdown even rot in the last frame with records is noticed.
@@ -117,16 +126,6 @@ async fn the_opening_mark_vouches_for_what_was_found() {
     let disk = disk.crash();
     let _second = open(&disk);
     assert!(matches!(open_with(damage(&disk, 3), small()).unwrap_err(), OpenError::Corrupt { .. }));
-}
-
-/// K8, mutation: a bookie that takes rot for a torn tail forgets what it acknowledged.
-#[cfg(feature = "mutations")]
-#[tokio::test]
-async fn without_looking_ahead_corruption_passes_for_a_torn_tail() {
-    let (disk, _log) = three_frames().await;
-    let config = Config { mutations: Mutations::only(Mutation::SkipLookAhead), ..small() };
-    let opened = open_with(damage(&disk, 1), config).unwrap();
-    assert!(opened.ledgers.is_empty());
 }
 
 /// Loss of a whole segment, first, middle or last of those that were written to.
@@ -198,16 +197,11 @@ async fn goes_on_after_in_flight(mutations: Mutations) -> Result<(), String> {
     Ok(())
 }
 
-#[tokio::test]
-async fn scenario_37_frames_that_arrived_out_of_order_never_come_back() {
-    assert_eq!(goes_on_after_in_flight(Mutations::default()).await, Ok(()));
-}
-
-#[cfg(feature = "mutations")]
-#[tokio::test]
-async fn without_the_repair_they_get_in_the_way() {
-    let mutations = Mutations::only(Mutation::KeepStaleTail);
-    assert!(goes_on_after_in_flight(mutations).await.is_err());
+#[test]
+fn scenario_37_frames_that_arrived_out_of_order_never_come_back() {
+    holds_only_with(Mutation::KeepStaleTail, async |mutations| {
+        assert_eq!(goes_on_after_in_flight(mutations).await, Ok(()));
+    });
 }
 
 /// The same log, but a later frame says that 4 had been durable.
@@ -255,7 +249,6 @@ async fn what_was_found_is_made_durable() {
     assert!(survives_a_kill_and_a_power_cut(Mutations::default()).await);
 }
 
-#[cfg(feature = "mutations")]
 #[tokio::test]
 async fn trusting_the_page_cache_loses_what_was_reported() {
     assert!(!survives_a_kill_and_a_power_cut(Mutations::only(Mutation::TrustFoundTail)).await);

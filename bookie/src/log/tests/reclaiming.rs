@@ -89,41 +89,50 @@ async fn a_seal_outlives_its_segment() {
 }
 
 /// K9 (b), mutation: a fence is lost with the segment that it stood in.
-#[cfg(feature = "mutations")]
 #[tokio::test]
 async fn without_a_snapshot_the_seal_is_lost_with_its_segment() {
     assert!(!keeps_its_seal(Mutations::only(Mutation::DropUncovered)).await);
 }
 
 /// Scenario 34: segments are made of old ones, and what those held never comes back, not even from behind the end.
-#[tokio::test]
-async fn scenario_34_stale_frames_in_a_reused_file_are_rejected() {
-    let disk = MemoryDisk::new();
-    let config = Config { reserve_segments: 1, ..small() };
-    let mut long = ledgers(&disk, config.clone(), 4).await;
-    for ledger in 1..=4 {
-        long.append(LedgerId(ledger), Record::Tombstone).await;
-    }
-    let opened_with = used(&disk);
-    for _ in 0..2 {
-        long.log.reclaim().await.unwrap();
-        long.snapshot().await;
-    }
-    assert!(long.log.reclaim().await.unwrap().removed > 3);
-    assert_eq!(files(&disk, ".spare"), 5, "the reserve and four more");
-    for id in 0..60 {
-        long.append(LedgerId(7), entries(LedgerId(7), id, 1, 650)).await;
-    }
-    assert!(files(&disk, ".spare") < 5);
-    assert!(used(&disk) < opened_with);
-    long.log.write_footers().await.unwrap();
-    for disk in [disk.crash(), disk.crash_keeping(|| true)] {
-        let opened = open_with(disk, config.clone()).unwrap();
-        assert_eq!(opened.ledgers.keys().collect::<Vec<_>>(), [&LedgerId(7)]);
-        assert_reads(&opened.log, LedgerId(7), 0, 59, 650).await;
-        let beyond = opened.log.read(LedgerId(7), EntryId(60), EntryId(60), 1).await;
-        assert!(matches!(beyond, Err(ReadError::Absent)));
-    }
+#[test]
+fn scenario_34_stale_frames_in_a_reused_file_are_rejected() {
+    holds_only_with(Mutation::TakeStaleFrames, async |mutations| {
+        let disk = MemoryDisk::new();
+        let config = Config { reserve_segments: 1, ..small() };
+        let mut long = ledgers(&disk, config.clone(), 4).await;
+        for ledger in 1..=4 {
+            long.append(LedgerId(ledger), Record::Tombstone).await;
+        }
+        let opened_with = used(&disk);
+        for _ in 0..2 {
+            long.log.reclaim().await.unwrap();
+            long.snapshot().await;
+        }
+        assert!(long.log.reclaim().await.unwrap().removed > 3);
+        assert_eq!(files(&disk, ".spare"), 5, "the reserve and four more");
+        let reopened = |disk: MemoryDisk| open_with(disk, Config { mutations, ..config.clone() });
+        for id in 0..60 {
+            long.append(LedgerId(7), entries(LedgerId(7), id, 1, 650)).await;
+            // Wherever the log ends, older frames are behind it: it goes on in their place.
+            let disk = disk.crash();
+            let opened = reopened(disk.clone()).unwrap();
+            append_durably(&opened.log, LedgerId(7), entries(LedgerId(7), id + 1, 1, 650)).await;
+            let opened = open_with(disk.crash(), config.clone()).unwrap();
+            assert_eq!(opened.ledgers.keys().collect::<Vec<_>>(), [&LedgerId(7)], "{id}");
+            assert_eq!(opened.ledgers[&LedgerId(7)].held().last(), EntryId(id + 1));
+        }
+        assert!(files(&disk, ".spare") < 5);
+        assert!(used(&disk) < opened_with);
+        long.log.write_footers().await.unwrap();
+        for disk in [disk.crash(), disk.crash_keeping(|| true)] {
+            let opened = reopened(disk).unwrap();
+            assert_eq!(opened.ledgers.keys().collect::<Vec<_>>(), [&LedgerId(7)]);
+            assert_reads(&opened.log, LedgerId(7), 0, 59, 650).await;
+            let beyond = opened.log.read(LedgerId(7), EntryId(60), EntryId(60), 1).await;
+            assert!(matches!(beyond, Err(ReadError::Absent)));
+        }
+    });
 }
 
 /// 5.6: what still lives in a sparse segment is moved, and readable all the time and after a crash at any step.

@@ -65,34 +65,36 @@ async fn a_full_queue_makes_callers_wait() {
 }
 
 /// K6: after any failed write or sync nothing is acknowledged, although the disk would take the next.
-#[tokio::test]
-async fn scenario_35_a_failed_write_or_sync_poisons_the_log() {
-    for op in [Op::Write, Op::Sync] {
-        let disk = MemoryDisk::new();
-        let faulty = FaultyDisk::new(disk.clone());
-        let config = Config { queue_bytes: 2000, ..small() };
-        let log = open_faulty(&faulty, config);
-        append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
-        faulty.hold(op);
-        let lost = append(&log, LEDGER, entries(LEDGER, 1, 1, 100)).await;
-        faulty.wait_held(op);
-        let behind = append(&log, LEDGER, entries(LEDGER, 2, 1, 100)).await;
-        let waits = pin!(log.reserve(2000));
-        faulty.fail(op, 0, io::ErrorKind::Other);
-        faulty.release(op);
-        let poisoned = |failed: LogFailed| matches!(failed, LogFailed::Poisoned(_));
-        assert!(poisoned(log.wait_durable(lost).await.unwrap_err()));
-        assert!(poisoned(log.wait_durable(behind).await.unwrap_err()));
-        assert!(poisoned(waits.await.unwrap_err()));
-        let permit = Permit(None);
-        assert!(poisoned(log.append(LEDGER, Record::Tombstone, permit).unwrap_err()));
-        log.wait_durable(Lsn(1)).await.expect("what was acknowledged stays so");
-        assert_reads(&log, LEDGER, 0, 0, 100).await;
-        let unknown = log.read(LEDGER, EntryId(1), EntryId(1), 1).await;
-        assert!(matches!(unknown, Err(ReadError::Failed(_))), "K1: not absent");
-        assert!(poisoned(log.shutdown().await.unwrap_err()));
-        assert_reads(&open(&disk.crash()).log, LEDGER, 0, 0, 100).await;
-    }
+#[test]
+fn scenario_35_a_failed_write_or_sync_poisons_the_log() {
+    holds_only_with(Mutation::RetrySync, async |mutations| {
+        for op in [Op::Write, Op::Sync] {
+            let disk = MemoryDisk::new();
+            let faulty = FaultyDisk::new(disk.clone());
+            let config = Config { queue_bytes: 2000, mutations, ..small() };
+            let log = open_faulty(&faulty, config);
+            append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
+            faulty.hold(op);
+            let lost = append(&log, LEDGER, entries(LEDGER, 1, 1, 100)).await;
+            faulty.wait_held(op);
+            let behind = append(&log, LEDGER, entries(LEDGER, 2, 1, 100)).await;
+            let waits = pin!(log.reserve(2000));
+            faulty.fail(op, 0, io::ErrorKind::Other);
+            faulty.release(op);
+            let poisoned = |failed: LogFailed| matches!(failed, LogFailed::Poisoned(_));
+            assert!(poisoned(log.wait_durable(lost).await.unwrap_err()));
+            assert!(poisoned(log.wait_durable(behind).await.unwrap_err()));
+            assert!(poisoned(waits.await.unwrap_err()));
+            let permit = Permit(None);
+            assert!(poisoned(log.append(LEDGER, Record::Tombstone, permit).unwrap_err()));
+            log.wait_durable(Lsn(1)).await.expect("what was acknowledged stays so");
+            assert_reads(&log, LEDGER, 0, 0, 100).await;
+            let unknown = log.read(LEDGER, EntryId(1), EntryId(1), 1).await;
+            assert!(matches!(unknown, Err(ReadError::Failed(_))), "K1: not absent");
+            assert!(poisoned(log.shutdown().await.unwrap_err()));
+            assert_reads(&open(&disk.crash()).log, LEDGER, 0, 0, 100).await;
+        }
+    });
 }
 
 /// A segment that cannot be made stops the log where it is needed, and not before.

@@ -223,7 +223,6 @@ async fn a_snapshot_waits_for_what_it_names() {
     assert_eq!(opened.ledgers[&LEDGER].sealed_epoch(), SealEpoch(0));
 }
 
-#[cfg(feature = "mutations")]
 #[tokio::test]
 async fn a_snapshot_that_does_not_wait_is_ahead_of_the_log() {
     let mutations = Mutations::only(Mutation::SnapshotBeforeDurable);

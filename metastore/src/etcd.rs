@@ -15,6 +15,7 @@ use etcd_client as etcd;
 use futures::StreamExt;
 use futures::stream::unfold;
 
+use crate::mutation::{Mutation, Mutations};
 use crate::store::{
     Change, Error, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn, TxnOutcome,
     Version, Versioned, WatchEvent, WatchStream,
@@ -82,6 +83,7 @@ pub struct EtcdStore {
     url: EtcdUrl,
     prefix: String,
     timeout: Duration,
+    mutations: Mutations,
 }
 
 impl fmt::Debug for EtcdStore {
@@ -119,7 +121,8 @@ impl EtcdStore {
             }
         };
         let prefix = format!("/geminga/{}/", url.cluster);
-        let store = Self { client, url: url.clone(), prefix, timeout };
+        let mutations = Mutations::default();
+        let store = Self { client, url: url.clone(), prefix, timeout, mutations };
         store.get(crate::keys::CLUSTER).await?;
         Ok(store)
     }
@@ -197,7 +200,7 @@ impl EtcdStore {
             None => self.key(prefix),
         };
         let count = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut options = etcd::GetOptions::new().with_range(end).with_limit(count);
+        let mut options = read_options(self.mutations).with_range(end).with_limit(count);
         if let Some(revision) = at {
             options = options.with_revision(revision.0);
         }
@@ -231,6 +234,12 @@ impl EtcdStore {
         }
         Ok(all)
     }
+}
+
+/// How everything is read: linearizably (M8), for decisions follow from it.
+fn read_options(mutations: Mutations) -> etcd::GetOptions {
+    let options = etcd::GetOptions::new();
+    if mutations.is(Mutation::SerializableReads) { options.with_serializable() } else { options }
 }
 
 fn versioned(kv: &etcd::KeyValue) -> Versioned {
@@ -273,7 +282,8 @@ fn lease_gone(error: &etcd::Error) -> bool {
 impl MetaStore for EtcdStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
         let mut kv = self.kv();
-        let answer = self.read(kv.get(self.key(key), None)).await?;
+        let options = read_options(self.mutations);
+        let answer = self.read(kv.get(self.key(key), Some(options))).await?;
         Ok(answer.kvs().first().map(versioned))
     }
 

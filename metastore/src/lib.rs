@@ -15,6 +15,7 @@ pub mod keys;
 mod ledger_ids;
 mod local;
 mod memory;
+mod mutation;
 pub mod record;
 mod store;
 mod tree;

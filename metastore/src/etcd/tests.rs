@@ -1,6 +1,7 @@
 //! What only etcd does: it goes away and comes back, fills up, and answers too much.
 
 use geminga_harness::Etcd;
+use geminga_runtime::holds_only_with;
 
 use super::*;
 use crate::TxnOutcome;
@@ -40,6 +41,15 @@ fn urls_are_read_and_refused() {
     for wrong in ["a:1", "http://a:1", "etcd://", "etcd://a", "etcd://a:x", "etcd://a:1/b c"] {
         assert!(wrong.parse::<EtcdUrl>().is_err(), "{wrong}");
     }
+}
+
+/// A member that lags answers only reads that allow for it; what a store asks for here does not.
+#[test]
+fn scenario_41_reads_ask_for_the_latest() {
+    holds_only_with(Mutation::SerializableReads, |mutations| {
+        let asked = format!("{:?}", read_options(mutations).with_range("z").with_limit(9));
+        assert!(asked.contains("serializable: false"), "{asked}");
+    });
 }
 
 #[tokio::test]

@@ -180,3 +180,35 @@ async fn a_reader_never_passes_the_high_watermark_of_its_owner() {
     assert_eq!(read.last().unwrap().end(), Offset(2));
     assert_eq!(old.reader.by_time(20).await.unwrap(), None);
 }
+
+/// H22: dates are written and never compared. The clock jumps by hours, in both directions, before each step of owners that
+/// write, roll, are killed and follow each other.
+#[tokio::test(start_paused = true)]
+async fn scenario_61_a_clock_that_jumps_decides_nothing() {
+    const HOUR_MS: i64 = 3_600_000;
+    let cluster = TestCluster::new(4);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut written = 0;
+    let jump = |step: i64| cluster.clock.set(1_700_000_000_000 + (step % 5 - 2) * HOUR_MS);
+    for term in 1..=5 {
+        jump(i64::from(term) * 3);
+        cluster.assign(topic.id, 0, term, term).await;
+        let parts = cluster.log_parts(term);
+        let roll = Roll { bytes: 300, ..Roll::default() };
+        let mut owner = Owner::open_with(&parts, OpenSpec { roll, ..spec(&topic, term) }).await;
+        assert_eq!((owner.high_watermark, owner.before), (Offset(written), written.unsigned_abs()));
+        for step in 0..12 {
+            jump(step * 2);
+            if step == 6 {
+                // Replaced, while its registration stands.
+                cluster.bookies.set(1 + term.unsigned_abs() as usize % 4, Mode::Stopped);
+            }
+            owner.append(1);
+            owner.all_acked().await;
+            written += 1;
+        }
+        cluster.bookies.set_all(Mode::Up);
+        assert_eq!(read_all(&owner.reader).await.len() as i64, written);
+    }
+    assert!(cluster.segments(topic.id, 0).await > 5, "it rolled");
+}

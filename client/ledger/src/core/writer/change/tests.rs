@@ -145,6 +145,7 @@ fn scenario_05_without_a_spare_the_last_qa_are_waited_for() {
         append(&mut writer, 2);
         ack(&mut writer, 1, 1);
         ack(&mut writer, 2, 0);
+        assert_eq!(writer.lac(), EntryId(0), "the other has one copy");
         for dead in [3, 2] {
             writer.step(Event::Disconnected { member: member(dead) });
             give_up(&mut writer, dead);

@@ -329,8 +329,8 @@ fn scenario_20_no_seal_is_answered_before_the_sync() {
         assert_eq!(seal.await.durable_tail.0, -1);
         assert_eq!(bench.crash().await.code(0, add(0, 1)).await, Code::Sealed);
     };
-    holds_only_with(Mutation::ReplyBeforeSealIsDurable, &scenario);
-    holds_only_with(Mutation::ReplyBeforeEmptySealIsDurable, &scenario);
+    holds_only_with(Mutation::ReplyBeforeSealIsDurable, scenario);
+    holds_only_with(Mutation::ReplyBeforeEmptySealIsDurable, scenario);
 }
 
 /// K5, H1: tails and seals are there after a power cut, and so is the refusal.

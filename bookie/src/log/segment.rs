@@ -62,6 +62,11 @@ pub(super) fn spare_name(number: u64) -> String {
     format!("{number:016x}.spare")
 }
 
+/// The number of the spare file of this name.
+pub(super) fn parse_spare(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(".spare")?, 16).ok()
+}
+
 /// What a name says; `None` for files of others.
 pub(super) fn parse_name(name: &str) -> Option<Named> {
     let (digits, extension) = name.split_once('.')?;

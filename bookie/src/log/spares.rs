@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -25,6 +25,8 @@ pub(super) struct Spares {
     /// So many are kept for when the disk is full.
     reserve: usize,
     names: Mutex<Vec<String>>,
+    /// Number of the next one. Never one twice: a file whose name was taken from the list still has it until it is renamed.
+    next: AtomicU64,
     scarce: AtomicBool,
 }
 
@@ -41,10 +43,18 @@ impl Spares {
         reserve: usize,
         mut names: Vec<String>,
     ) -> io::Result<Self> {
+        let next = names.iter().filter_map(|name| segment::parse_spare(name)).max();
+        let next = AtomicU64::new(next.map_or(0, |last| last + 1));
         for name in names.drain(names.len().min(reserve + MAX_EXTRA)..) {
             disk.remove(&name)?;
         }
-        Ok(Self { disk, bytes, reserve, names: Mutex::new(names), scarce: AtomicBool::new(false) })
+        let (names, scarce) = (Mutex::new(names), AtomicBool::new(false));
+        Ok(Self { disk, bytes, reserve, names, next, scarce })
+    }
+
+    /// A name that no file has, or had since the log was opened.
+    fn unused(&self) -> String {
+        segment::spare_name(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Size of each, bytes.
@@ -98,7 +108,7 @@ impl Spares {
             self.disk.remove(&old)?;
             return self.disk.sync_dir();
         }
-        let name = unused(&names);
+        let name = self.unused();
         self.disk.rename(&old, &name)?;
         self.disk.sync_dir()?;
         names.push(name);
@@ -114,7 +124,7 @@ impl Spares {
                     self.scarce.store(false, Ordering::Relaxed);
                     return Ok(());
                 }
-                unused(&names)
+                self.unused()
             };
             if let Err(error) = self.set_aside(&name) {
                 // What was begun must not take the room that is missing.
@@ -146,14 +156,86 @@ impl Spares {
     }
 }
 
-/// A name that no spare file has.
-fn unused(names: &[String]) -> String {
-    let mut number = 0;
-    loop {
-        let name = segment::spare_name(number);
-        if !names.contains(&name) {
-            return name;
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+    use crate::io::{MemoryDisk, Space};
+
+    const BYTES: u64 = 1024;
+
+    /// A disk on which something else is done, once, while a spare file is being opened.
+    struct Meanwhile {
+        disk: MemoryDisk,
+        other: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    }
+
+    impl fmt::Debug for Meanwhile {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.disk.fmt(f)
         }
-        number += 1;
+    }
+
+    impl Disk for Meanwhile {
+        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.disk.open(name)
+        }
+        fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            let file = self.disk.open(name);
+            let other = self.other.lock().take();
+            other.into_iter().for_each(|other| other());
+            file
+        }
+        fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.disk.create(name)
+        }
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.disk.list()
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.disk.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.disk.remove(name)
+        }
+        fn sync_dir(&self) -> io::Result<()> {
+            self.disk.sync_dir()
+        }
+        fn space(&self) -> io::Result<Space> {
+            self.disk.space()
+        }
+    }
+
+    fn file(disk: &dyn Disk, name: &str, content: &[u8]) {
+        let file = disk.create(name).unwrap();
+        file.allocate(BYTES).unwrap();
+        file.write_all_at(0, &[IoSlice::new(content)]).unwrap();
+    }
+
+    /// K3: one thread makes a segment of a spare file while another sets files aside. What goes into the segment is in the
+    /// file that has its name.
+    #[test]
+    fn a_file_that_is_being_taken_keeps_its_name() {
+        for refills in [false, true] {
+            let disk = Arc::new(Meanwhile { disk: MemoryDisk::new(), other: Mutex::default() });
+            let names = vec![segment::spare_name(0)];
+            file(&*disk, &names[0], b"spare");
+            file(&*disk, &segment::file_name(1), b"old segment");
+            let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
+            let spares =
+                Arc::new(Spares::found(shared, BYTES, usize::from(refills), names).unwrap());
+            let other = Arc::clone(&spares);
+            *disk.other.lock() = Some(Box::new(move || {
+                let done = if refills { other.refill() } else { other.give(1) };
+                done.unwrap();
+            }));
+            let taken = spares.take(2, refills).unwrap().unwrap();
+            taken.write_all_at(0, &[IoSlice::new(b"new segment")]).unwrap();
+            let mut read = [0; 11];
+            disk.open(&segment::unfinished_name(2)).unwrap().read_exact_at(0, &mut read).unwrap();
+            assert_eq!(&read, b"new segment");
+            assert!(spares.take(3, true).unwrap().is_some(), "what was set aside is there");
+        }
     }
 }

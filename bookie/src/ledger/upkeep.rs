@@ -9,7 +9,7 @@ use geminga_ledger::mark_under;
 use geminga_metastore::MetaStore;
 use geminga_metastore::record::UnderReason;
 use geminga_proto::entry;
-use geminga_proto::ids::{ClusterUuid, Member};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member};
 use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -85,30 +85,43 @@ impl Upkeep {
         }
     }
 
+    /// None of this waits for another to succeed: a segment that cannot be read must not keep the disk from giving space back
+    /// (K10).
     async fn look(&mut self) {
-        if let Err(error) = self.keep().await {
+        let done = [
+            self.log.write_footers().await,
+            self.relocate().await,
+            self.scrub().await,
+            self.reclaim().await,
+        ];
+        for error in done.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "the log of a disk was not put in order; trying again");
         }
+        self.tell_damaged().await;
     }
 
-    async fn keep(&mut self) -> Result<(), UpkeepError> {
-        self.log.write_footers().await?;
-        let hurry = self.log.is_scarce() || self.fullness.get() >= Fullness::Warn;
-        let times = if hurry { HURRY } else { 1 };
-        self.log.relocate(RELOCATE_BYTES * times).await?;
-        self.scrub().await?;
-        self.tell_damaged().await;
-        let waiting = self.log.reclaim().await?.waiting;
+    fn hurries(&self) -> bool {
+        self.log.is_scarce() || self.fullness.get() >= Fullness::Warn
+    }
+
+    async fn relocate(&self) -> Result<(), UpkeepError> {
+        let times = if self.hurries() { HURRY } else { 1 };
+        self.log.relocate(RELOCATE_BYTES * times, sound(self.cluster)).await.map(|_| ())
+    }
+
+    async fn reclaim(&mut self) -> Result<(), UpkeepError> {
+        let reclaimed = self.log.reclaim().await;
+        let waiting = reclaimed.as_ref().map_or(0, |reclaimed| reclaimed.waiting);
         let (at, bytes) = self.last;
         let (age, appended) = (at.elapsed(), self.log.durable_bytes() - bytes);
         let due = appended > 0 && (age >= SNAPSHOT_EVERY || appended >= SNAPSHOT_BYTES);
-        let reclaims = waiting > 0 && (age >= SNAPSHOT_TO_RECLAIM || hurry);
+        let reclaims = waiting > 0 && (age >= SNAPSHOT_TO_RECLAIM || self.hurries());
         if due || reclaims {
             self.last = (Instant::now(), bytes + appended);
             self.log.snapshot(|| image(&self.tables)).await?;
             self.log.reclaim().await?;
         }
-        Ok(())
+        reclaimed.map(|_| ())
     }
 
     /// Marks ledgers with damaged entries, so that these are restored from other bookies (3.4).
@@ -131,15 +144,16 @@ impl Upkeep {
         if pace == 0 || Instant::now() < self.scrub_at {
             return Ok(());
         }
-        let cluster = self.cluster;
-        let sound = move |ledger, id, entry: &Bytes| {
-            entry::decode_expecting(cluster, ledger, id, entry).is_ok()
-        };
-        let scrubbed = self.log.scrub(sound).await?;
+        let scrubbed = self.log.scrub(sound(self.cluster)).await?;
         self.scrub_at =
             Instant::now() + Duration::from_secs_f64(scrubbed.bytes as f64 / pace as f64);
         Ok(())
     }
+}
+
+/// Judges entries by their digest (D1).
+fn sound(cluster: ClusterUuid) -> impl Fn(LedgerId, EntryId, &Bytes) -> bool + Send + 'static {
+    move |ledger, id, entry| entry::decode_expecting(cluster, ledger, id, entry).is_ok()
 }
 
 /// All that is known about a disk's ledgers, if it can be believed.
@@ -149,4 +163,86 @@ fn image(tables: &[Table]) -> Option<Image> {
         table.lock().copy_to(&mut image)?;
     }
     Some(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::ErrorKind;
+
+    use geminga_metastore::MemoryStore;
+    use geminga_proto::ids::{DiskUuid, Incarnation};
+    use geminga_runtime::ManualClock;
+
+    use super::*;
+    use crate::io::{Disk, FaultyDisk, MemoryDisk, Op};
+    use crate::ledger::{LedgerState, Record, Tombstones};
+    use crate::log::{Config, Identity};
+
+    fn member() -> Member {
+        Member { bookie: "b-1".parse().unwrap(), incarnation: Incarnation(7) }
+    }
+
+    fn open(disk: &FaultyDisk) -> Log {
+        let cluster = ClusterUuid::from_random(1);
+        let Member { bookie, incarnation } = member();
+        let identity = Identity { cluster, bookie, incarnation, disk: DiskUuid::from_random(2) };
+        let bytes = 16 << 10;
+        let config = Config {
+            segment_bytes: bytes,
+            prefill_bytes: bytes,
+            reserve_segments: 0,
+            ..Config::default()
+        };
+        Log::open(Arc::new(disk.clone()), identity, config).unwrap().log
+    }
+
+    async fn append(log: &Log, ledger: u64, record: Record) {
+        let room = log.reserve(Log::cost(&record)).await.unwrap();
+        let lsn = log.append(LedgerId(ledger), record, room).unwrap();
+        log.wait_durable(lsn).await.unwrap();
+    }
+
+    /// Segments and spare files.
+    fn files(disk: &MemoryDisk, suffix: &str) -> usize {
+        disk.list().unwrap().into_iter().filter(|name| name.ends_with(suffix)).count()
+    }
+
+    /// K10: a disk that cannot be read at one place gives the space of other segments back.
+    #[tokio::test]
+    async fn what_cannot_be_read_does_not_stop_reclaim() {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(memory.clone());
+        let log = open(&disk);
+        let mut kept = LedgerState::unknown(LedgerId(2));
+        for id in 0..120 {
+            let (first, lac) = (EntryId(id % 60), EntryId::NONE);
+            let entries = vec![Bytes::from(vec![0; 700])];
+            let record = Record::Entries { fragment_first: EntryId(0), first, entries, lac };
+            if id >= 60 {
+                kept.apply(&record);
+            }
+            append(&log, if id < 60 { 1 } else { 2 }, record).await;
+        }
+        append(&log, 1, Record::Tombstone).await;
+        let mut tombstones = Tombstones::default();
+        tombstones.insert(LedgerId(1));
+
+        let (table, fullness) = (Table::default(), Gauge::default());
+        table.load(BTreeMap::from([(LedgerId(2), kept)]), &tombstones);
+        fullness.set(Fullness::Warn);
+        let reporter = Reporter {
+            store: Arc::new(MemoryStore::new()),
+            member: member(),
+            clock: Arc::new(ManualClock::at(0)),
+        };
+        let cluster = ClusterUuid::from_random(1);
+        let mut upkeep = Upkeep::new(cluster, log, vec![table], fullness, reporter);
+        for _ in 0..3 {
+            disk.fail(Op::Read, 0, ErrorKind::Other);
+            upkeep.look().await;
+        }
+        // The first scrub of each look was refused, and the dead segments became spares all the same.
+        assert_eq!((files(&memory, ".spare"), files(&memory, ".snapshot")), (4, 2));
+    }
 }

@@ -1,7 +1,7 @@
 //! What segments the log has, and which frames are in them: the committer writes down here what became durable, and whoever
 //! writes footers and snapshots reads it. The lock is held for moments only.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::footer::{Footer, Item};
 use super::snapshot::{KEPT, Listed};
@@ -36,6 +36,8 @@ pub(super) struct Catalogue {
     pending: VecDeque<Footer>,
     /// Segments that are not needed any more, with the number of the last listing that named them.
     retired: BTreeMap<u64, u64>,
+    /// Segments that could not be read when they were to be emptied.
+    put_off: BTreeSet<u64>,
     /// The segment that was scrubbed last.
     scrubbed: u64,
     /// How many listings were made, over all openings: a snapshot has the number of its listing.
@@ -136,9 +138,29 @@ impl Catalogue {
         self.full.iter().map(|(seq, full)| (*seq, *full)).collect()
     }
 
-    /// These are not needed for their entries any more.
+    /// Those of them that may be emptied.
+    pub(super) fn movable(&self) -> Vec<(u64, Full)> {
+        let movable = self.full.iter().filter(|(seq, _)| !self.put_off.contains(seq));
+        movable.map(|(seq, full)| (*seq, *full)).collect()
+    }
+
+    /// This one cannot be read now: others are emptied first.
+    pub(super) fn put_off(&mut self, seq: u64) {
+        self.put_off.insert(seq);
+    }
+
+    /// There is no other left: what was put off is tried again.
+    pub(super) fn take_up(&mut self) {
+        self.put_off.clear();
+    }
+
+    /// These are not needed for their entries any more. The one that holds the newest frame stays, until a frame of the next is
+    /// durable: a listing without it would end before frames that a snapshot covers.
     pub(super) fn retire(&mut self, segments: &[u64]) {
         for seq in segments {
+            if self.full.get(seq).is_some_and(|full| full.last_frame == self.durable_frame) {
+                continue;
+            }
             if self.full.remove(seq).is_some() {
                 self.retired.insert(*seq, self.listings);
                 self.pending.retain(|footer| footer.segment != *seq);

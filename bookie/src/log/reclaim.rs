@@ -80,14 +80,24 @@ impl Log {
     }
 
     /// Moves up to `max_bytes`, one record at least, out of the segment with the smallest share of live data below 30 %; how
-    /// many bytes. Durable on return. One caller at a time; not cancel-safe, in that a part may be moved.
+    /// many bytes. `sound` judges an entry: what is not is given up, as it is when rot is found otherwise. Durable on return. One caller at a time; not cancel-safe, in that a part may be moved.
     ///
     /// # Errors
     /// [`UpkeepError`]; what was not moved is where it was.
-    pub async fn relocate(&self, max_bytes: usize) -> Result<usize, UpkeepError> {
+    pub async fn relocate(
+        &self,
+        max_bytes: usize,
+        sound: impl Fn(LedgerId, EntryId, &Bytes) -> bool + Send + 'static,
+    ) -> Result<usize, UpkeepError> {
         let shared = Arc::clone(&self.0.shared);
-        let load = blocking(move || shared.load_sparse(max_bytes)).await?;
-        let Some(Load { from, moving, pin }) = load else { return Ok(0) };
+        match blocking(move || shared.load_sparse(max_bytes, &sound)).await? {
+            Some(load) => self.carry(load).await,
+            None => Ok(0),
+        }
+    }
+
+    pub(super) async fn carry(&self, load: Load) -> Result<usize, UpkeepError> {
+        let Load { from, moving, pin } = load;
         let (mut moved, mut last) = (0, Lsn::default());
         for moving in moving {
             let (ledger, record) = moving.record();
@@ -130,8 +140,12 @@ impl Shared {
         Ok(Reclaimed { removed, waiting: self.catalogue.lock().waiting() })
     }
 
-    pub(super) fn load_sparse(&self, max_bytes: usize) -> Result<Option<Load>, UpkeepError> {
-        let full = self.catalogue.lock().full();
+    pub(super) fn load_sparse(
+        &self,
+        max_bytes: usize,
+        sound: &dyn Fn(LedgerId, EntryId, &Bytes) -> bool,
+    ) -> Result<Option<Load>, UpkeepError> {
+        let full = self.catalogue.lock().movable();
         let sparsest = {
             let index = self.index.read();
             let live =
@@ -140,15 +154,21 @@ impl Shared {
                 let bytes = u64::from(full.end) - HEADER_BYTES as u64;
                 live.runs > 0 && live.bytes * 100 < bytes * SPARSE_PERCENT
             });
-            let Some((_, seq, full)) = sparse.min_by_key(|(live, ..)| live.bytes) else {
-                return Ok(None);
-            };
-            index.pin_of(segment::short(seq)).map(|pin| (seq, full, pin))
+            let sparsest = sparse.min_by_key(|(live, ..)| live.bytes);
+            sparsest.and_then(|(_, seq, full)| {
+                index.pin_of(segment::short(seq)).map(|pin| (seq, full, pin))
+            })
         };
-        let Some((seq, full, pin)) = sparsest else { return Ok(None) };
-        let footer = self.footer(seq, full)?;
-        let moving = self.moving(seq, &footer, max_bytes)?;
-        Ok(Some(Load { from: segment::short(seq), moving, pin }))
+        let Some((seq, full, pin)) = sparsest else {
+            self.catalogue.lock().take_up();
+            return Ok(None);
+        };
+        let moving =
+            self.footer(seq, full).and_then(|footer| self.moving(seq, &footer, max_bytes, sound));
+        if moving.is_err() {
+            self.catalogue.lock().put_off(seq);
+        }
+        Ok(Some(Load { from: segment::short(seq), moving: moving?, pin }))
     }
 
     /// What a full segment holds.
@@ -166,6 +186,7 @@ impl Shared {
         seq: u64,
         footer: &Footer,
         max_bytes: usize,
+        sound: &dyn Fn(LedgerId, EntryId, &Bytes) -> bool,
     ) -> Result<Vec<Moving>, UpkeepError> {
         let (mut moving, mut bytes) = (Vec::new(), 0);
         for item in &footer.items {
@@ -181,11 +202,7 @@ impl Shared {
                 match self.reader.gather(ledger, &[piece], 0, &mut gathered) {
                     Ok(()) => {
                         bytes += piece.place.length as usize;
-                        moving.push(Moving {
-                            ledger,
-                            first: piece.from,
-                            entries: gathered.entries,
-                        });
+                        moving.extend(self.sound_runs(ledger, piece, gathered.entries, sound));
                     }
                     Err(ReadError::Io { error, .. }) => {
                         return Err(failed("read a segment")(error));
@@ -195,6 +212,35 @@ impl Shared {
             }
         }
         Ok(moving)
+    }
+
+    /// What is sound of a piece. The rest is given up: of two copies the one that is later in the log counts, so rot that is moved
+    /// would stand before the entries that were sent again in its place (D3).
+    fn sound_runs(
+        &self,
+        ledger: LedgerId,
+        piece: Piece,
+        entries: Vec<Bytes>,
+        sound: &dyn Fn(LedgerId, EntryId, &Bytes) -> bool,
+    ) -> Vec<Moving> {
+        let mut runs: Vec<Moving> = Vec::new();
+        let mut follows = None;
+        for (id, entry) in (piece.from.0..).map(EntryId).zip(entries) {
+            if !sound(ledger, id, &entry) {
+                let (segment, offset) =
+                    (u64::from(piece.place.segment), u64::from(piece.place.offset));
+                let why = "an entry fails its digest";
+                let error = ReadError::Corrupt { segment, offset, why };
+                self.give_up(ledger, Piece { from: id, to: id, ..piece }, &error);
+                continue;
+            }
+            match runs.last_mut().filter(|_| follows == Some(id)) {
+                Some(run) => run.entries.push(entry),
+                None => runs.push(Moving { ledger, first: id, entries: vec![entry] }),
+            }
+            follows = Some(id.next());
+        }
+        runs
     }
 }
 

@@ -137,9 +137,13 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::relocate`].
-    pub fn begin_relocation(&self, max_bytes: usize) -> Result<Option<Relocation>, UpkeepError> {
+    pub fn begin_relocation(
+        &self,
+        max_bytes: usize,
+        sound: &dyn Fn(LedgerId, EntryId, &Bytes) -> bool,
+    ) -> Result<Option<Relocation>, UpkeepError> {
         let shared = &self.0.shared;
-        let Some(Load { from, moving, pin }) = shared.load_sparse(max_bytes)? else {
+        let Some(Load { from, moving, pin }) = shared.load_sparse(max_bytes, sound)? else {
             return Ok(None);
         };
         let mut due = Lsn::default();

@@ -3,6 +3,11 @@
 use super::upkeep::{Long, image};
 use super::*;
 
+/// The content of these tests' entries is known.
+fn sound(ledger: LedgerId, id: EntryId, content: &Bytes) -> bool {
+    *content == entry(ledger, id.0, 700)
+}
+
 /// A log whose ledgers `1..=count` have 20 entries of 700 bytes each, one behind the other; each is sealed in front of them.
 async fn ledgers(disk: &MemoryDisk, config: Config, count: u64) -> Long {
     let mut long = Long::on(disk.clone(), config);
@@ -148,13 +153,13 @@ async fn what_lives_in_a_sparse_segment_moves() {
             long.append(rare, entries(rare, id / 10, 1, 700)).await;
         }
     }
-    assert_eq!(long.log.relocate(1 << 20).await.unwrap(), 0, "no segment is sparse");
+    assert_eq!(long.log.relocate(1 << 20, sound).await.unwrap(), 0, "no segment is sparse");
     long.append(LEDGER, Record::Tombstone).await;
     let before = used(&disk);
     let last = 11;
     let (mut moved, mut removed) = (0, 0);
     for step in 0..60 {
-        let more = long.log.relocate(1).await.unwrap();
+        let more = long.log.relocate(1, sound).await.unwrap();
         moved += more;
         assert_reads(&long.log, rare, 0, last, 700).await;
         removed += long.log.reclaim().await.unwrap().removed;
@@ -170,6 +175,71 @@ async fn what_lives_in_a_sparse_segment_moves() {
     }
     assert!(moved >= 10 * 700, "{moved}");
     assert!(removed > 4 && used(&disk) < before, "{removed} of {before}");
+}
+
+/// A log with a record of ledger 8 in segment 1, and little else that lives in its full segments.
+async fn sparse(disk: &MemoryDisk, record: Record) -> Long {
+    let mut long = Long::on(disk.clone(), Config { window_bytes: 0, ..small() });
+    long.append(LedgerId(8), record).await;
+    for id in 0..60 {
+        long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+        if id == 30 {
+            long.append(LedgerId(9), entries(LedgerId(9), 0, 4, 700)).await;
+        }
+    }
+    long.append(LEDGER, Record::Tombstone).await;
+    long
+}
+
+/// D3, K5: entries that rotted and were sent again stay as they were sent, whatever was being moved meanwhile.
+#[tokio::test]
+async fn rot_is_not_moved_behind_what_took_its_place() {
+    let (disk, rare) = (MemoryDisk::new(), LedgerId(8));
+    let mut long = sparse(&disk, entries(rare, 0, 3, 700)).await;
+    long.log.write_footers().await.unwrap();
+    let (_, offset, _) = frames(&disk, 1)[1];
+    // In entry 1.
+    disk.damage(&segment::file_name(1), offset + 36 + 64 + 1000, 2);
+    let load = long.log.0.shared.load_sparse(1 << 20, &sound).unwrap().unwrap();
+    long.append(rare, entries(rare, 0, 3, 700)).await;
+    long.log.carry(load).await.unwrap();
+    assert_reads(&long.log, rare, 0, 2, 700).await;
+    let opened = open_with(disk.crash(), Config { window_bytes: 0, ..small() }).unwrap();
+    assert_reads(&opened.log, rare, 0, 2, 700).await;
+    assert_eq!(long.log.take_damaged(), Some(rare));
+}
+
+/// Entries beside one that rotted are moved without it.
+#[tokio::test]
+async fn what_is_sound_beside_rot_moves() {
+    let (disk, rare) = (MemoryDisk::new(), LedgerId(8));
+    let long = sparse(&disk, entries(rare, 0, 3, 700)).await;
+    long.log.write_footers().await.unwrap();
+    let (_, offset, _) = frames(&disk, 1)[1];
+    disk.damage(&segment::file_name(1), offset + 36 + 64 + 1000, 2);
+    assert!(long.log.relocate(1, sound).await.unwrap() > 2 * 700);
+    for log in [&long.log, &open_with(disk.crash(), small()).unwrap().log] {
+        assert_reads(log, rare, 0, 0, 700).await;
+        assert_reads(log, rare, 2, 2, 700).await;
+    }
+    let read = long.log.read(rare, EntryId(1), EntryId(1), 1).await;
+    assert!(matches!(read, Err(ReadError::Absent)), "who holds the ledger's state says unknown");
+}
+
+/// K10: a segment that cannot be read does not keep others from being emptied.
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_is_put_off() {
+    let disk = MemoryDisk::new();
+    let long = sparse(&disk, entries(LedgerId(8), 0, 1, 700)).await;
+    // It has no footer, and a frame that is of no use any more is damaged.
+    let (_, offset, _) = frames(&disk, 1)[4];
+    disk.damage(&segment::file_name(1), offset + 40, 1);
+    for moved in [4 * 700, 0] {
+        assert!(long.log.relocate(1 << 20, sound).await.is_err());
+        assert!(long.log.relocate(1 << 20, sound).await.unwrap() >= moved);
+        assert_eq!(long.log.relocate(1 << 20, sound).await.ok(), (moved > 0).then_some(0));
+        assert_reads(&long.log, LedgerId(9), 0, 3, 700).await;
+    }
 }
 
 /// A reader that found an entry in a segment reads it to the end, however dead the segment is by then.
@@ -250,7 +320,7 @@ fn a_damaged_record_does_not_stop_the_move() {
         long.append(LEDGER, Record::Tombstone).await;
         long.log.write_footers().await.unwrap();
         disk.damage(&segment::file_name(first), at, bytes);
-        long.log.relocate(1 << 20).await.unwrap();
+        long.log.relocate(1 << 20, sound).await.unwrap();
         append_durably(&long.log, rare, entries(rare, 1, 1, 700)).await;
         assert_reads(&long.log, rare, 1, 1, 700).await;
         done.send(()).unwrap();

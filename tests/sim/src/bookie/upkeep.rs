@@ -1,10 +1,12 @@
 //! What keeps a log in order, as the production task does it, one thing after the other: footers, entries moved out of
 //! sparse segments, snapshots, segments given back. Between the two halves of a move or a snapshot anything may happen.
 
+use bytes::Bytes;
 use geminga_bookie::log::{Begun, Image, Reclaimed, Relocation, UpkeepError};
+use geminga_proto::entry;
 
 use super::process::Process;
-use crate::context::{Context, note};
+use crate::context::{Context, cluster, note};
 use crate::truth::Staged;
 
 /// Most bytes that are moved at a time.
@@ -30,7 +32,10 @@ impl Process {
 
     fn keep(&mut self, context: &mut Context) -> Result<(), UpkeepError> {
         self.log.write_footers_blocking()?;
-        if let Some(relocation) = self.log.begin_relocation(RELOCATE_BYTES)? {
+        let sound = |ledger, id, entry: &Bytes| {
+            entry::decode_expecting(cluster(), ledger, id, entry).is_ok()
+        };
+        if let Some(relocation) = self.log.begin_relocation(RELOCATE_BYTES, &sound)? {
             context.coverage.hit("log: entries moved");
             note!(context, "bookie-{} moves entries, up to {}", self.bookie, relocation.due.0);
             self.stage(relocation.due, Staged::Other);

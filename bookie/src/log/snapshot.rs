@@ -133,20 +133,14 @@ impl Snapshot {
         })
     }
 
-    /// Makes it durable, and removes those that are not needed any more. Blocks.
+    /// Makes it durable, and removes those that are not needed any more; what could not be finished is removed, so that
+    /// it takes no room from the next (K10). Blocks.
     pub(super) fn write(&self, disk: &dyn Disk, seed: Seed) -> io::Result<()> {
         let (partial, name) = (partial_name(self.number), file_name(self.number));
-        let bytes = self.encode(seed);
-        match disk.remove(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let file = disk.create(&partial)?;
-        let mut at = 0;
-        for part in bytes.chunks(SYNC_BYTES) {
-            file.write_all_at(at, &[IoSlice::new(part)])?;
-            file.sync_data()?;
-            at += part.len() as u64;
+        remove_if_there(disk, &partial)?;
+        if let Err(error) = write_file(disk, &partial, &self.encode(seed)) {
+            remove_if_there(disk, &partial)?;
+            return Err(error);
         }
         disk.rename(&partial, &name)?;
         disk.sync_dir()?;
@@ -168,6 +162,24 @@ impl Snapshot {
         let mut bytes = vec![0; usize::try_from(size).expect("checked to be small")];
         file.read_exact_at(0, &mut bytes)?;
         Ok(Self::decode(&bytes, seed).filter(|snapshot| snapshot.number == number))
+    }
+}
+
+fn write_file(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.create(name)?;
+    let mut at = 0;
+    for part in bytes.chunks(SYNC_BYTES) {
+        file.write_all_at(at, &[IoSlice::new(part)])?;
+        file.sync_data()?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -238,6 +250,17 @@ mod tests {
         disk.damage(&file_name(9), 30, 1);
         assert_eq!(Snapshot::read(&disk, 9, seed()).unwrap(), None);
         assert_eq!(Snapshot::read(&disk.crash(), 8, seed()).unwrap(), Some(snapshot(8)));
+    }
+
+    /// K10: what does not fit takes no room from what is tried next.
+    #[test]
+    fn a_snapshot_without_room_leaves_nothing_behind() {
+        let disk = MemoryDisk::with_capacity(100);
+        for number in 1..=3 {
+            let full = snapshot(number).write(&disk, seed()).unwrap_err();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(disk.list().unwrap(), [""; 0]);
+        }
     }
 
     /// The format of what is on disks already.

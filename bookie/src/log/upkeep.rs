@@ -62,7 +62,7 @@ impl Log {
 
     /// Writes a snapshot of the ledger table. `image` is asked for it after the place that the snapshot covers is known, so
     /// every record up to there must be in it; later ones may be. They are waited for: a snapshot never names what is not on stable
-    /// storage. Nothing is written when there is none. One caller at a time; not cancel-safe, in that it may be written nevertheless.
+    /// storage. Nothing is written when there is none, or when the log takes no more appends. One caller at a time; not cancel-safe, in that it may be written nevertheless.
     ///
     /// # Errors
     /// [`UpkeepError`]; the snapshots before it stand.
@@ -95,7 +95,10 @@ impl Shared {
             covers += 1;
         }
         let Listing { number, segments, .. } = listing;
-        Some(Snapshot { number, covers, segments, image: image()? })
+        let image = image()?;
+        // Owners change memory before they append: what a log refused is in their ledgers, and was never stored (K5).
+        let refuses = self.queue.stopped().is_some();
+        (!refuses).then_some(Snapshot { number, covers, segments, image })
     }
 
     /// A full disk gives a part of the reserve for it: without snapshots nothing can be given back (K10).

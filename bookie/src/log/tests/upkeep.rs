@@ -259,3 +259,65 @@ async fn they_can_be_interrupted_anywhere() {
         }
     }
 }
+
+/// K5: a ledger's owner changes memory first. What the log refused then is in memory only, and in no snapshot.
+#[tokio::test]
+async fn what_was_refused_is_in_no_snapshot() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk).log;
+    append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 100)).await;
+    let refused = entries(LEDGER, 1, 1, 100);
+    let permit = log.reserve(Log::cost(&refused)).await.unwrap();
+    log.0.shared.queue.close();
+    assert_eq!(log.append(LEDGER, refused.clone(), permit), Err(LogFailed::Closed));
+    let memory = [(LEDGER, entries(LEDGER, 0, 1, 100)), (LEDGER, refused)];
+    log.snapshot(|| Some(image(&memory))).await.unwrap();
+    let opened = open(&disk.crash());
+    assert_eq!(opened.ledgers[&LEDGER].held().last(), EntryId(0));
+}
+
+/// K9: a segment dies in the moment between the last frame in it and the first one of the next. Snapshots of that moment go on
+/// behind it, too.
+#[tokio::test]
+async fn a_snapshot_between_two_segments_goes_on_behind_the_first() {
+    let disk = MemoryDisk::new();
+    let faulty = FaultyDisk::new(disk.clone());
+    let log = open_with(faulty.clone(), small()).unwrap().log;
+    let mut appended = Vec::new();
+    // Two of these do not fit in a segment.
+    for (ledger, record) in [
+        (LEDGER, entries(LEDGER, 0, 1, 10_000)),
+        (GONE, entries(GONE, 0, 1, 10_000)),
+        (GONE, Record::Tombstone),
+    ] {
+        append_durably(&log, ledger, record.clone()).await;
+        appended.push((ledger, record));
+    }
+    // Segment 3 is ready.
+    faulty.wait_calls(Op::SyncDir, 3);
+    faulty.hold(Op::Sync);
+    let record = entries(LEDGER, 1, 1, 10_000);
+    append(&log, LEDGER, record.clone()).await;
+    appended.push((LEDGER, record));
+    while log.0.shared.catalogue.lock().full_below() < 3 {
+        std::thread::yield_now();
+    }
+    log.reclaim().await.unwrap();
+    let mut snapshot = Box::pin(log.snapshot(|| Some(image(&appended))));
+    assert!(poll_once(snapshot.as_mut()).is_pending());
+    faulty.release(Op::Sync);
+    snapshot.await.unwrap();
+    for _ in 0..2 {
+        log.reclaim().await.unwrap();
+        log.snapshot(|| Some(image(&appended))).await.unwrap();
+    }
+    log.reclaim().await.unwrap();
+    let disk = disk.crash();
+    for name in snapshots(&disk).iter().rev() {
+        assert_reads(&open(&disk.crash()).log, LEDGER, 0, 1, 10_000).await;
+        disk.damage(name, 50, 1);
+        if *name == snapshots(&disk)[0] {
+            break;
+        }
+    }
+}

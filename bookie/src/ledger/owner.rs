@@ -138,13 +138,14 @@ impl Owner {
                         self.restore(restore).await;
                     }
                 }
+                // Few, and they give space back: never behind a queue that does not empty (K10).
+                Some(deletion) = self.deletions.recv(), if open => self.on_deletion(deletion).await,
                 count = self.jobs.recv_many(&mut batch, BATCH), if open => {
                     open = count > 0;
                     for job in batch.drain(..) {
                         self.on_job(job).await;
                     }
                 }
-                Some(deletion) = self.deletions.recv(), if open => self.on_deletion(deletion).await,
                 () = &mut cancelled, if !stopping => {
                     stopping = true;
                     self.jobs.close();

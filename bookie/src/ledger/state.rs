@@ -394,7 +394,9 @@ impl LedgerState {
     ) -> Vec<Effect<T>> {
         let tail = self.held.tail(fragment_first);
         let count = i64::try_from(entries.len()).expect("a request holds fewer entries than 2^63");
-        if count == 0 || first < fragment_first {
+        // The log knows no entry at the very end of the numbers: what it cannot read back is never accepted.
+        let end = first.0.checked_add(count).filter(|end| *end < i64::MAX);
+        if count == 0 || first < fragment_first || end.is_none() {
             return vec![Effect::ReplyNow(to, WriteReply::refusal(Code::Invalid, "entry range"))];
         }
         let last = EntryId(first.0 + count - 1);

@@ -592,6 +592,17 @@ fn scenario_36_a_full_disk_still_seals_and_deletes() {
     });
 }
 
+/// K10: a deletion, which gives space back, does not wait for writers to pause.
+#[tokio::test]
+async fn a_deletion_goes_ahead_of_the_queue() {
+    let bench = Bench::new().await;
+    bench.tail(0, WriteOp::Hello).await;
+    let hint = |lac| bench.ask(LEDGER, 0, WriteOp::AdvanceLac(EntryId(lac)));
+    let queued: Vec<_> = (0..1000).map(hint).collect();
+    assert_eq!(bench.handle.disks()[0].drop_ledger(LEDGER).await, Ok(true));
+    assert_eq!(queued.into_iter().next_back().unwrap().await.code, Code::Deleted);
+}
+
 /// Stopping answers what was accepted, and refuses what comes later.
 #[tokio::test]
 async fn stopping_drains() {

@@ -300,3 +300,20 @@ fn scenario_28_another_life_is_not_answered_for() {
         assert_eq!(state.held().tail(EntryId(0)), EntryId::NONE);
     });
 }
+
+/// What is accepted can be read back after a restart: the log knows no entry at the very end of the numbers.
+#[test]
+fn ids_at_the_end_of_the_numbers_are_refused() {
+    for (fragment_first, count, expected) in [
+        (i64::MAX - 3, 2, Code::Ok),
+        (i64::MAX - 1, 1, Code::Invalid),
+        (i64::MAX - 2, 2, Code::Invalid),
+        (i64::MAX, 1, Code::Invalid),
+        (i64::MAX, 2, Code::Invalid),
+    ] {
+        let mut request = request(0, add(fragment_first, count));
+        request.scope.fragment_first = EntryId(fragment_first);
+        let effects = opened().step(&me(), Event::Request { to: (), request });
+        assert_eq!(code(&effects), expected, "{count} from {fragment_first}");
+    }
+}

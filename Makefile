@@ -16,8 +16,8 @@ help: ## Show this help
 
 run: ## Build in release and start a standalone server on DATA_DIR (default: data)
 	@.ci/install build
-	$(CARGO) build --release --locked --bin geminga
-	@$(CARGO) run --quiet --release --locked --bin geminga -- standalone --data-dir $(DATA_DIR)
+	$(CARGO) build --release --locked -p geminga
+	@$(CARGO) run --quiet --release --locked -p geminga -- standalone --data-dir $(DATA_DIR)
 
 test: ## Everything that must pass: format, clippy, all tests of all packages
 	@.ci/install test
@@ -50,5 +50,5 @@ e2e: ## Only the end-to-end tests, on real processes
 
 bench: ## Throughput against what the disk can do (see docs/performance.md)
 	@.ci/install test
-	$(CARGO) build --release --locked --bin geminga
+	$(CARGO) build --release --locked -p geminga
 	tests/bench/run

@@ -383,6 +383,16 @@ impl Recoverer {
     }
 
     fn part_added(&mut self, target: usize, reply: Option<&WriteReply>, context: &mut Context) {
+        if let (Some(reply), Some(copy)) = (reply, self.copies.get_mut(&target))
+            && reply.code == Code::OutOfOrder
+            && let Ok(held) = usize::try_from(reply.staged_tail.0 - copy.next.0 + 1)
+            && (1..copy.part.len()).contains(&held)
+        {
+            // What it holds is compared on its own, the rest is read again.
+            context.coverage.hit("recovery: part held already");
+            copy.part.truncate(held);
+            return self.copy(target, context);
+        }
         let event = match reply {
             Some(reply) => Event::from_recovery_add(target, reply),
             None => Event::TargetFailed { target },

@@ -85,7 +85,8 @@ impl Settings {
         let mut settings = Self {
             qw,
             qa,
-            bookies: usize::from(qw) + dice.below(4),
+            // Where every copy is needed somebody must be able to stand in, or the first loss ends the run.
+            bookies: usize::from(qw) + usize::from(qw == qa) + dice.below(4),
             events: EVENTS,
             fault_gap: *dice.pick(&[60, 120, 250, 600]) * MS,
             produce_gap: *dice.pick(&[2, 4, 8]) * MS,

@@ -5,7 +5,7 @@ use std::thread;
 
 use geminga_sim::{RULES, batch};
 
-/// Most seeds that it may take; most rules are noticed by one of the first twenty, the slowest by the two hundredth.
+/// Most seeds that it may take; most rules are noticed by one of the first twenty, the slowest a little after the two hundredth.
 const SEEDS: u64 = 600;
 
 #[test]

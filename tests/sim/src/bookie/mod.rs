@@ -242,7 +242,8 @@ impl Bookie {
     /// Flips bits of what is not written to any more. False when there is nothing yet.
     pub(crate) fn rot(&mut self, context: &mut Context) -> bool {
         let disk = self.disk.memory();
-        let mut settled = process::settled(disk);
+        let running = self.process.is_some() && !self.disk.is_off();
+        let mut settled = process::settled(disk, running);
         if context.dice.chance(400) {
             // What no snapshot covers yet.
             settled.retain(|(name, ..)| name.ends_with(".log"));

@@ -332,9 +332,10 @@ impl Process {
     }
 }
 
-/// Where bits of a disk may flip: files and the bytes of them, from and to. Not in the newest frame, because nothing vouches
-/// for it yet: it would be taken for a torn one, and rightly (K8).
-pub(super) fn settled(disk: &MemoryDisk) -> Vec<(String, usize, usize)> {
+/// Where bits of a disk may flip: files and the bytes of them, from and to. Not in the newest whole frame, because nothing
+/// vouches for it yet: it would be taken for a torn one, and rightly (K8). Which one that is is only sure while the process runs:
+/// what stopped may have left a part of another behind it.
+pub(super) fn settled(disk: &MemoryDisk, running: bool) -> Vec<(String, usize, usize)> {
     let mut names = disk.list().unwrap_or_default();
     names.sort_unstable();
     let mut segments = names.iter().filter(|name| name.ends_with(".log")).rev();
@@ -343,7 +344,11 @@ pub(super) fn settled(disk: &MemoryDisk) -> Vec<(String, usize, usize)> {
     let mut settled = Vec::new();
     for name in names {
         let Ok(bytes) = read(disk, &name) else { continue };
-        let end = if newest.contains(&name) { last_frame(&bytes) } else { bytes.len() };
+        let end = match newest.contains(&name) {
+            false => bytes.len(),
+            true if running => last_frame(&bytes),
+            true => 0,
+        };
         settled.push((name, 0, end));
     }
     settled.retain(|(_, from, to)| from < to);

@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -30,7 +29,7 @@ use index::{Index, Located};
 use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
 use rebuild::Rebuilt;
-use segment::{Ahead, Maker, Supply};
+use segment::{Ahead, Fill, Maker, Supply};
 use spares::Spares;
 use window::Window;
 
@@ -390,7 +389,7 @@ impl Replayed {
         let maker =
             Maker { disk: Arc::clone(&disk), identity, spares: Arc::clone(&spares), mutations };
         let segment = maker
-            .make(seq, config.prefill_bytes, &AtomicBool::new(false))
+            .make(seq, config.prefill_bytes, Fill::All)
             .map_err(io_error("create", &segment::file_name(seq)))?;
         metrics::segments_added(found.catalogue.len() + 1);
         let shared = Arc::new(Shared {

@@ -1,14 +1,19 @@
 //! Segment files: names, creation, and a supply of them made ahead of need.
 //!
-//! A segment is made under another name: header, then zeros up to its size, synced; only then it gets its name, and
-//! the directory is synced (K7). So a file with a segment's name always has a whole header, and appends overwrite
-//! blocks that were written before, which is what makes a sync cheap.
+//! A segment is made under another name: header, then room up to its size, synced; only then it gets its name, and
+//! the directory is synced (K7). So a file with a segment's name always has a whole header.
+//!
+//! Its blocks are filled with zeros while nobody waits for it, at a small pace: appends to blocks that were written before make
+//! a sync cheap, which counts where few bytes are synced at a time. A log that is written faster than that takes its
+//! segments as they are, for the zeros would take half of the disk from it.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::format::{self, HEADER_BYTES};
 use super::mutation::{Mutation, Mutations};
@@ -18,6 +23,10 @@ use crate::io::{Disk, DiskFile};
 
 /// Zeros are synced in steps, so that they never pile up in front of a group commit.
 const SYNC_BYTES: u64 = 8 << 20;
+/// So many zeros are written at a time,
+const STEP_BYTES: u64 = 1 << 20;
+/// with such a pause after them: 16 MiB/s.
+const PAUSE: Duration = Duration::from_millis(62);
 
 /// No log comes this far; a file with a larger number is none of ours.
 const MAX_SEQ: u64 = u32::MAX as u64 - 1;
@@ -95,15 +104,14 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// A new segment of `bytes`, or more; gives up when `stop` is set. Made of a spare file where there is one, of the reserve
-    /// where the disk is full.
-    pub(super) fn make(&self, seq: u64, bytes: u64, stop: &AtomicBool) -> io::Result<Segment> {
+    /// A new segment of `bytes`, or more. Made of a spare file where there is one, of the reserve where the disk is full.
+    pub(super) fn make(&self, seq: u64, bytes: u64, fill: Fill<'_>) -> io::Result<Segment> {
         if bytes == self.spares.bytes()
             && let Some(file) = self.spares.take(seq, false)?
         {
             return self.make_of(file, seq);
         }
-        match self.make_new(seq, bytes, stop) {
+        match self.make_new(seq, bytes, fill) {
             Err(error) if spares::is_full(&error) => {
                 // What was begun takes room that is missing.
                 self.disk.remove(&unfinished_name(seq)).or_else(|error| match error.kind() {
@@ -127,21 +135,19 @@ impl Maker {
         self.finish(file, seq, bytes)
     }
 
-    fn make_new(&self, seq: u64, bytes: u64, stop: &AtomicBool) -> io::Result<Segment> {
+    fn make_new(&self, seq: u64, bytes: u64, fill: Fill<'_>) -> io::Result<Segment> {
         let file = self.disk.create(&unfinished_name(seq))?;
+        file.allocate(bytes)?;
         let header = format::encode_header(&self.identity, seq);
         file.write_all_at(0, &[IoSlice::new(&header)])?;
         let mut at = HEADER_BYTES as u64;
-        while at < bytes {
-            if stop.load(Ordering::Relaxed) {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            if at > HEADER_BYTES as u64 {
-                file.sync_data()?;
-            }
-            let step = (bytes - at).min(SYNC_BYTES);
+        while at < bytes && fill.goes_on()? {
+            let step = (bytes - at).min(STEP_BYTES);
             file.write_zeros_at(at, step)?;
             at += step;
+            if at % SYNC_BYTES < STEP_BYTES {
+                file.sync_data()?;
+            }
         }
         self.finish(file, seq, bytes)
     }
@@ -153,6 +159,68 @@ impl Maker {
             self.disk.sync_dir()?;
         }
         Ok(Segment { seq, file, bytes })
+    }
+}
+
+/// How much of a new segment is filled with zeros.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fill<'a> {
+    /// All of it, at once.
+    All,
+    /// As much as there is time for.
+    Until(&'a Wishes),
+}
+
+impl Fill<'_> {
+    /// Waits for the next step; false when there is to be none.
+    fn goes_on(self) -> io::Result<bool> {
+        match self {
+            Self::All => Ok(true),
+            Self::Until(wishes) => wishes.pause(),
+        }
+    }
+}
+
+/// What the thread that makes segments is told.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    wish: Mutex<Wish>,
+    told: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Take your time.
+    #[default]
+    None,
+    /// Somebody waits for the segment.
+    Segment,
+    /// Make no more.
+    End,
+}
+
+impl Wishes {
+    /// Waits a moment, less when told something; whether there is still time.
+    fn pause(&self) -> io::Result<bool> {
+        let mut wish = self.wish.lock();
+        if *wish == Wish::None {
+            self.told.wait_for(&mut wish, PAUSE);
+        }
+        match *wish {
+            Wish::None => Ok(true),
+            Wish::Segment => Ok(false),
+            Wish::End => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+
+    /// The end is final.
+    fn tell(&self, new: Wish) {
+        let mut wish = self.wish.lock();
+        if *wish != Wish::End {
+            *wish = new;
+        }
+        drop(wish);
+        self.told.notify_all();
     }
 }
 
@@ -199,7 +267,7 @@ impl OnDemand {
         if self.ready.is_none() {
             let seq = self.next;
             self.next += 1;
-            self.ready = Some(self.maker.make(seq, self.bytes, &AtomicBool::new(false))?);
+            self.ready = Some(self.maker.make(seq, self.bytes, Fill::All)?);
         }
         Ok(())
     }
@@ -214,7 +282,7 @@ impl OnDemand {
 #[derive(Debug)]
 pub(super) struct Ahead {
     ready: Option<Receiver<io::Result<Segment>>>,
-    stop: Arc<AtomicBool>,
+    wishes: Arc<Wishes>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -223,12 +291,12 @@ impl Ahead {
     pub(super) fn start(maker: Maker, config: &Config, first: u64) -> io::Result<Self> {
         // No room in the channel: one is made, and the next once that one is taken.
         let (give, ready) = sync_channel(0);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (bytes, stopped) = (config.segment_bytes, Arc::clone(&stop));
+        let wishes = Arc::new(Wishes::default());
+        let (bytes, told) = (config.segment_bytes, Arc::clone(&wishes));
         let thread = std::thread::Builder::new()
             .name("log-supply".to_owned())
-            .spawn(move || keep_ready(&maker, bytes, first, &stopped, &give))?;
-        Ok(Self { ready: Some(ready), stop, thread: Some(thread) })
+            .spawn(move || keep_ready(&maker, bytes, first, &told, &give))?;
+        Ok(Self { ready: Some(ready), wishes, thread: Some(thread) })
     }
 
     fn next(&self) -> io::Result<Segment> {
@@ -242,14 +310,17 @@ impl Ahead {
     fn receive(&self) -> io::Result<Segment> {
         let gone = || io::Error::other("the thread that makes segments ended");
         let ready = self.ready.as_ref().ok_or_else(gone)?;
-        ready.recv().map_err(|_| gone())?
+        self.wishes.tell(Wish::Segment);
+        let made = ready.recv().map_err(|_| gone());
+        self.wishes.tell(Wish::None);
+        made?
     }
 }
 
 impl Drop for Ahead {
     /// Ends the thread and waits for it. A segment that is ready stays on the disk, empty.
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.wishes.tell(Wish::End);
         self.ready = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -263,12 +334,12 @@ fn keep_ready(
     maker: &Maker,
     bytes: u64,
     first: u64,
-    stop: &AtomicBool,
+    wishes: &Wishes,
     give: &SyncSender<io::Result<Segment>>,
 ) {
     let mut seq = first;
     while seq <= MAX_SEQ {
-        let made = maker.make(seq, bytes, stop);
+        let made = maker.make(seq, bytes, Fill::Until(wishes));
         let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
         if give.send(made).is_err() || !(done || full) {
             return;

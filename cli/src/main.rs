@@ -6,6 +6,7 @@
 //! * [`config`]: what a server is told, from flags, variables and a file.
 //! * [`exit`]: what a command ends with.
 
+mod allocator;
 mod args;
 mod broker;
 mod client;
@@ -25,10 +26,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::set_up();
     let cli = args::Cli::parse();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         // Someone was first: there is only one provider in this build, so it is the same one.

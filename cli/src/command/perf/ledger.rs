@@ -105,7 +105,8 @@ async fn load(
                     return Err(incomplete(writer.id(), outcome));
                 }
                 let elapsed: Duration = Instant::now() - due;
-                latency.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+                let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+                latency.record(micros).map_err(Failure::new)?;
             }
             ready = next, if number < args.entries => {
                 ready.map_err(Failure::new)?;

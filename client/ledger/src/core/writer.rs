@@ -214,6 +214,7 @@ impl Writer {
             return;
         }
         position.link = Link::Live;
+        position.rewound = None;
         position.sent =
             if self.mutations.is(Mutation::SkipReplay) { self.lap } else { staged_here };
         // The stream before this one is over, and with it what was under way for a fragment that has ended.
@@ -247,9 +248,12 @@ impl Writer {
         let Some(index) = self.index_of(member) else { return };
         let floor = self.first.prev();
         let position = &mut self.positions[index];
-        if position.link != Link::Live || staged >= position.sent {
+        // What was on its way behind a gap is refused, request by request, with the tail that was sent from again already.
+        let echo = position.rewound == Some(staged);
+        if position.link != Link::Live || staged >= position.sent || echo {
             return;
         }
+        position.rewound = Some(staged);
         let staged_here = staged.max(floor);
         if staged_here < position.acked {
             self.distrust(index, staged, effects);

@@ -28,6 +28,8 @@ pub struct Position {
     pub acked: EntryId,
     /// It may lack entries of a fragment that has ended; what is under way may still fill that.
     pub(super) owes: bool,
+    /// The tail behind which everything was sent again since the last `Hello`.
+    pub(super) rewound: Option<EntryId>,
 }
 
 impl Position {
@@ -40,6 +42,7 @@ impl Position {
             sent: first.prev(),
             acked: first.prev(),
             owes: false,
+            rewound: None,
         }
     }
 

@@ -123,6 +123,22 @@ fn a_gap_rewinds_one_stream() {
 }
 
 /// A bookie that has less than it acknowledged, or more than was assigned, is not the log this writer knows.
+/// Each of the requests that were on their way behind a gap is refused with the same tail: one answer to all of them.
+#[test]
+fn a_gap_is_filled_once() {
+    let mut writer = connected();
+    append(&mut writer, 3);
+    let gap = || Event::OutOfOrder { member: member(2), staged_tail: EntryId(0) };
+    assert_eq!(writer.step(gap()).len(), 1);
+    assert_eq!((writer.step(gap()), writer.step(gap())), (vec![], vec![]));
+    append(&mut writer, 1);
+    assert_eq!(writer.step(gap()), []);
+    // Another connection begins anew.
+    writer.step(Event::Disconnected { member: member(2) });
+    opened(&mut writer, 2, 0);
+    assert_eq!(writer.step(gap()).len(), 1);
+}
+
 #[test]
 fn an_impossible_tail_is_a_failure() {
     for tail in [-1, 7] {

@@ -35,9 +35,14 @@ pub(crate) async fn delete(client: &LedgerClient, ledger: LedgerId) -> Result<()
         meta.last_op = client.parts.random.next_u128();
         let (key, mark) = (keys::ledger(ledger), keys::deleting(ledger));
         let since: Bytes = Deleting { since_ms: client.parts.clock.now_ms() }.encode();
+        // Nothing but a restored store has a mark beside a closed ledger; it must not keep the ledger for ever.
+        let of_mark = match client.parts.store.get(&mark).await? {
+            Some(found) => Guard::Version(mark.clone(), found.version),
+            None => Guard::Absent(mark.clone()),
+        };
         let txn = Txn::new()
             .guard(Guard::Version(key.clone(), version))
-            .guard(Guard::Absent(mark.clone()))
+            .guard(of_mark)
             .put(key, meta.encode())
             .put(mark, since);
         match client.parts.store.txn(txn).await {

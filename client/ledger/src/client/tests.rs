@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_metastore::record::{LiveBookie, LiveDisk};
@@ -238,4 +239,27 @@ async fn a_roll_that_was_overtaken_gives_no_writer() {
     let rolled = client.roll(&mut writer, spec(), Duration::ZERO, |_, _| Txn::new()).await;
     let error = rolled.err();
     assert_eq!(error, Some(RollError::Close(CloseError::Lost)));
+}
+
+/// Only a closed ledger is deleted; a mark that stands beside it already, as in a store that was restored, is no hindrance.
+#[tokio::test]
+async fn a_closed_ledger_becomes_a_tombstone_and_no_other_does() {
+    let store = Fateful::of(&[]);
+    let client = client(&store);
+    let writer = client.create(spec(), |_| Txn::new()).await.unwrap();
+    let (id, key) = (writer.id(), keys::ledger(writer.id()));
+    assert_eq!(client.delete(id).await, Err(crate::DeleteError::NotClosed(id)));
+
+    let mut closed = LedgerMeta::clone(&writer.meta());
+    closed.state = LedgerState::Closed;
+    closed.last_entry = Some(EntryId::NONE);
+    let restored =
+        Txn::new().put(&key, closed.encode()).put(keys::deleting(id), Bytes::from("mark"));
+    store.txn(restored).await.unwrap();
+    for _ in 0..2 {
+        let deleted = tokio::time::timeout(Duration::from_secs(10), client.delete(id)).await;
+        deleted.expect("it ends").unwrap();
+        let (meta, _) = client.metadata(id).await.unwrap().expect("a tombstone");
+        assert_eq!((meta.state, meta.last_entry), (LedgerState::Deleting, Some(EntryId::NONE)));
+    }
 }

@@ -74,6 +74,11 @@ pub fn term(topic: TopicId, partition: PartitionIndex) -> String {
     format!("{}{:08}/term", partitions_of(topic), partition.0)
 }
 
+/// Whether a key of a partition is its term.
+pub fn is_term(key: &str) -> bool {
+    key.starts_with("partitions/") && key.ends_with("/term")
+}
+
 /// The first offset that a partition still has.
 pub fn log_start(topic: TopicId, partition: PartitionIndex) -> String {
     format!("{}{:08}/log-start", partitions_of(topic), partition.0)
@@ -84,9 +89,14 @@ pub fn segment(topic: TopicId, partition: PartitionIndex, seq: u32) -> String {
     format!("{}{seq:08x}", segments_of(topic, partition))
 }
 
+/// Prefix of the segments of all of a topic's partitions.
+pub fn all_segments_of(topic: TopicId) -> String {
+    format!("segments/{topic}/")
+}
+
 /// Prefix of one partition's segments.
 pub fn segments_of(topic: TopicId, partition: PartitionIndex) -> String {
-    format!("segments/{topic}/{:08}/", partition.0)
+    format!("{}{:08}/", all_segments_of(topic), partition.0)
 }
 
 /// The number in a segment's key.
@@ -179,6 +189,8 @@ mod tests {
         assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));
+        assert!(is_term(&term(topic_id, PartitionIndex(3))));
+        assert!(!is_term(&log_start(topic_id, PartitionIndex(3))));
         let bookie: BookieId = "b-1".parse().unwrap();
         assert_eq!(parse_bookie_live(&bookie_live(&bookie)), Some(bookie));
     }

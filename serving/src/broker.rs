@@ -34,8 +34,8 @@ use crate::partition::{self, Partitions, PartitionsParts};
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
 use crate::rpc::produce::ProduceRoom;
-use crate::topics::TopicAdmin;
 use crate::topics::quorum::Quorum;
+use crate::topics::{TopicAdmin, removal};
 
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +143,13 @@ impl Broker {
             sole: parts.sole,
         };
         coordinator::start(election, tasks).await?;
+        let removal = removal::Parts {
+            store: Arc::clone(store),
+            ledgers: parts.ledgers.clone(),
+            topology: topology.clone(),
+            registration: registration.clone(),
+        };
+        removal::start(removal, tasks).await?;
         let router = Router::start(topology.clone(), registration.clone(), tasks);
         let log = LogParts {
             store: Arc::clone(store),

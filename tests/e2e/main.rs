@@ -2,6 +2,7 @@
 //! test here knows anything but the command line, the files of the harness, and what the documentation promises.
 
 mod commands;
+mod deletion;
 mod disks;
 mod faults;
 mod flights;

@@ -62,7 +62,11 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         random: Arc::new(SystemRandom),
         clock: Arc::new(SystemClock),
         tasks: server.parts.clone(),
-        config: Config { auto_heal: settings.auto_heal, ..Config::default() },
+        config: Config {
+            auto_heal: settings.auto_heal,
+            gc_interval: settings.gc_interval.0,
+            ..Config::default()
+        },
     };
     let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
     server.starting(bookie.serve(listener)).await?;

@@ -137,6 +137,7 @@ async fn start_bookie(
     let mut config = geminga_bookie::Config::default();
     config.log.prefill_bytes = PREFILL_BYTES;
     config.auto_heal = settings.auto_heal;
+    config.gc_interval = settings.gc_interval.0;
     let parts = BookieParts {
         store: Arc::clone(store),
         dirs: vec![settings.data_dir.join("bookie")],

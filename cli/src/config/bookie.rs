@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Listen, LogOptions, MetastoreUrl, check_exposure, required};
+use super::{GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, check_exposure, required};
 use crate::args::host_port;
 use crate::exit::Failure;
 
@@ -53,6 +53,9 @@ pub(crate) struct BookieOptions {
         default_missing_value = "true"
     )]
     auto_heal: Option<bool>,
+    /// How often it is looked for ledgers that were deleted, whose space is then given back [default: 5m].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_GC_INTERVAL")]
+    gc_interval: Option<Interval>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -70,6 +73,7 @@ pub(crate) struct BookieSettings {
     pub(crate) zone: String,
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
+    pub(crate) gc_interval: Interval,
     pub(crate) log: LogOptions,
 }
 
@@ -87,6 +91,7 @@ impl BookieOptions {
             zone: self.zone.or(file.zone).unwrap_or_default(),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
+            gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

@@ -4,6 +4,7 @@
 //! settings are a valid file.
 
 mod bookie;
+mod interval;
 mod listen;
 mod metastore;
 mod serving;
@@ -11,6 +12,7 @@ mod standalone;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
@@ -19,10 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 
 pub(crate) use bookie::{BookieOptions, BookieSettings};
+pub(crate) use interval::Interval;
 pub(crate) use listen::{Listen, advertised, check_exposure};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
+
+/// As the bookie's own default.
+const GC_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Flags that every server has and the file cannot hold.
 #[derive(Debug, Clone, clap::Args)]

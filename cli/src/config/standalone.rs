@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Listen, LogOptions, check_exposure, required};
+use super::{GC_INTERVAL, Interval, Listen, LogOptions, check_exposure, required};
 use crate::exit::Failure;
 
 /// What flags, variables and the file can say.
@@ -40,6 +40,9 @@ pub(crate) struct StandaloneOptions {
         default_missing_value = "true"
     )]
     auto_heal: Option<bool>,
+    /// How often it is looked for ledgers that were deleted, whose space is then given back [default: 5m].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_GC_INTERVAL")]
+    gc_interval: Option<Interval>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -53,6 +56,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) http: Listen,
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
+    pub(crate) gc_interval: Interval,
     pub(crate) log: LogOptions,
 }
 
@@ -65,6 +69,7 @@ impl StandaloneOptions {
             http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
+            gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
             log: self.log.over(file.log),
         };
         check_exposure(

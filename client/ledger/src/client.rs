@@ -298,6 +298,15 @@ impl LedgerClient {
     pub async fn delete(&self, ledger: LedgerId) -> Result<(), crate::DeleteError> {
         crate::delete::delete(self, ledger).await
     }
+
+    /// The same as a part of the caller's transaction, so that whatever names the ledger goes together with it (7.8): two
+    /// guards and two puts. `None`: it is gone or deleted already, for ever. Reads only.
+    ///
+    /// # Errors
+    /// [`crate::DeleteError`].
+    pub async fn deletion(&self, ledger: LedgerId) -> Result<Option<Txn>, crate::DeleteError> {
+        crate::delete::part(self, ledger).await
+    }
 }
 
 #[cfg(test)]

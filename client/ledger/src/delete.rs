@@ -19,32 +19,35 @@ pub enum DeleteError {
     Metadata(#[from] MetaError),
 }
 
+/// What begins a closed ledger's end, as a part of a transaction: two guards and two puts. `None` = the ledger is gone, or
+/// deleted already, and will never be anything else (M6). A transaction of unknown outcome is followed by asking again.
+pub(crate) async fn part(
+    client: &LedgerClient,
+    ledger: LedgerId,
+) -> Result<Option<Txn>, DeleteError> {
+    let Some((mut meta, version)) = client.metadata(ledger).await? else { return Ok(None) };
+    match meta.state {
+        LedgerState::Deleting => return Ok(None),
+        LedgerState::Open | LedgerState::InRecovery => return Err(DeleteError::NotClosed(ledger)),
+        LedgerState::Closed => {}
+    }
+    meta.state = LedgerState::Deleting;
+    meta.last_op = client.parts.random.next_u128();
+    let (key, mark) = (keys::ledger(ledger), keys::deleting(ledger));
+    let since: Bytes = Deleting { since_ms: client.parts.clock.now_ms() }.encode();
+    // Nothing but a restored store has a mark beside a closed ledger; it must not keep the ledger for ever.
+    let of_mark = match client.parts.store.get(&mark).await? {
+        Some(found) => Guard::Version(mark.clone(), found.version),
+        None => Guard::Absent(mark.clone()),
+    };
+    let guarded = Txn::new().guard(Guard::Version(key.clone(), version)).guard(of_mark);
+    Ok(Some(guarded.put(key, meta.encode()).put(mark, since)))
+}
+
 /// Marks a closed ledger as deleted; one that is gone, or deleted already, is left as it is. Cancel-safe: a second call
 /// finishes what a dropped one began.
 pub(crate) async fn delete(client: &LedgerClient, ledger: LedgerId) -> Result<(), DeleteError> {
-    loop {
-        let Some((mut meta, version)) = client.metadata(ledger).await? else { return Ok(()) };
-        match meta.state {
-            LedgerState::Deleting => return Ok(()),
-            LedgerState::Open | LedgerState::InRecovery => {
-                return Err(DeleteError::NotClosed(ledger));
-            }
-            LedgerState::Closed => {}
-        }
-        meta.state = LedgerState::Deleting;
-        meta.last_op = client.parts.random.next_u128();
-        let (key, mark) = (keys::ledger(ledger), keys::deleting(ledger));
-        let since: Bytes = Deleting { since_ms: client.parts.clock.now_ms() }.encode();
-        // Nothing but a restored store has a mark beside a closed ledger; it must not keep the ledger for ever.
-        let of_mark = match client.parts.store.get(&mark).await? {
-            Some(found) => Guard::Version(mark.clone(), found.version),
-            None => Guard::Absent(mark.clone()),
-        };
-        let txn = Txn::new()
-            .guard(Guard::Version(key.clone(), version))
-            .guard(of_mark)
-            .put(key, meta.encode())
-            .put(mark, since);
+    while let Some(txn) = part(client, ledger).await? {
         match client.parts.store.txn(txn).await {
             Ok(TxnOutcome::Committed(_)) => return Ok(()),
             // Whatever changed meanwhile, or took place after all (M9), the next look tells.
@@ -52,4 +55,5 @@ pub(crate) async fn delete(client: &LedgerClient, ledger: LedgerId) -> Result<()
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }

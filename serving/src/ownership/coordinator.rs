@@ -18,7 +18,6 @@ use geminga_metastore::{
     Change, Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, WatchEvent, WatchStream,
     keys, record,
 };
-use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, TopicId};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
@@ -261,7 +260,7 @@ impl Coordinator {
                 return Ok(false);
             }
         }
-        self.forget_deleted(office, &view).await
+        Ok(true)
     }
 
     /// Whether it was committed.
@@ -293,34 +292,12 @@ impl Coordinator {
         }
         Ok(())
     }
-
-    /// Removes the assignments of deleted topics: the first step of freeing them (DESIGN 4). The rest, from raising
-    /// the terms to removing `deleted-topics/<id>`, belongs to the deletion of data.
-    async fn forget_deleted(&mut self, office: Office, view: &View) -> Result<bool, Error> {
-        for (topic, chunks) in &view.leftovers {
-            let key = keys::deleted_topic(*topic);
-            // Not deleted: its name has only not arrived in the view yet.
-            let Some(found) = self.parts.store.get(&key).await? else { continue };
-            for some in chunks.chunks(caps::MAX_METADATA_TXN_OPS) {
-                let mut txn = Txn::new().guard(Guard::Version(key.clone(), found.version));
-                for chunk in some {
-                    txn = txn.delete(keys::assign(*topic, *chunk));
-                }
-                if !self.commit(office, Decision { txn, moves: Vec::new() }).await? {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
 }
 
 /// The part of the view that a decision is made from.
 struct View {
     topics: Vec<(TopicId, u32)>,
     current: HashMap<TopicId, Vec<Ownership>>,
-    /// Chunks of topics that have no name.
-    leftovers: Vec<(TopicId, Vec<u32>)>,
 }
 
 impl View {
@@ -328,14 +305,7 @@ impl View {
         let named = topology.topics();
         let topics: Vec<_> = named.iter().map(|t| (t.id, t.partitions)).collect();
         let current = named.iter().map(|t| (t.id, topology.owners(t))).collect();
-        let known: BTreeSet<TopicId> = topics.iter().map(|(id, _)| *id).collect();
-        let leftovers = topology
-            .assignments()
-            .into_iter()
-            .filter(|(topic, _)| !known.contains(topic))
-            .map(|(topic, chunks)| (topic, chunks.into_iter().map(|(chunk, _)| chunk).collect()))
-            .collect();
-        Self { topics, current, leftovers }
+        Self { topics, current }
     }
 
     fn owners(&self) -> BTreeSet<BrokerId> {

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 
 pub use state::{Broker, Chunk, Elected, Topic};
-use state::{Chunks, Feed, State};
+use state::{Feed, State};
 
 use super::assignment::Ownership;
 use crate::rpc::metadata::api_error;
@@ -225,11 +225,6 @@ impl Topology {
     /// The version of the assignment that names a partition's owner, to guard a takeover with.
     pub fn chunk(&self, topic: TopicId, chunk: u32) -> Option<Arc<Chunk>> {
         self.0.state.read().chunk(topic, chunk)
-    }
-
-    /// Topics that have assignments, with these.
-    pub(crate) fn assignments(&self) -> Vec<(TopicId, Chunks)> {
-        self.0.state.read().assignments()
     }
 
     /// Changes of assignments up to here have been seen.

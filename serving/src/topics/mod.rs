@@ -1,11 +1,14 @@
-//! Topics: what a request for one must look like, and the transactions that create and delete them.
+//! Topics: what a request for one must look like, the transactions that create and delete them, and what frees the
+//! remains of deleted ones.
 
 mod admin;
 pub mod config;
 mod create;
 mod delete;
+mod metrics;
 pub mod name;
 pub mod quorum;
+pub(crate) mod removal;
 #[cfg(test)]
 mod tests;
 

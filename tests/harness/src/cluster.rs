@@ -19,6 +19,8 @@ pub struct Cluster {
     /// Their metadata store.
     pub etcd: Etcd,
     dir: TempDir,
+    bookie_args: Vec<String>,
+    broker_args: Vec<String>,
 }
 
 /// One bookie or broker.
@@ -74,8 +76,35 @@ impl Cluster {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_on(etcd: Etcd, bookies: usize, brokers: usize) -> Self {
+        Self::launch(etcd, bookies, brokers, &[], &[])
+    }
+
+    /// [`Self::start`] with more arguments for every bookie and every broker, also those that are added later.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(
+        bookies: usize,
+        brokers: usize,
+        bookie_args: &[&str],
+        broker_args: &[&str],
+    ) -> Self {
+        Self::launch(Etcd::start(), bookies, brokers, bookie_args, broker_args)
+    }
+
+    fn launch(
+        etcd: Etcd,
+        bookies: usize,
+        brokers: usize,
+        bookie_args: &[&str],
+        broker_args: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { brokers: Vec::new(), bookies: Vec::new(), etcd, dir };
+        let [bookie_args, broker_args] = [bookie_args, broker_args]
+            .map(|args| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        let (of_bookies, of_brokers) = (Vec::new(), Vec::new());
+        let mut cluster =
+            Self { brokers: of_brokers, bookies: of_bookies, etcd, dir, bookie_args, broker_args };
         for _ in 0..bookies {
             cluster.add_bookie();
         }
@@ -112,6 +141,7 @@ impl Cluster {
             format!("--http={http}"),
             format!("--id={name}"),
         ];
+        let args = args.into_iter().chain(self.bookie_args.iter().cloned());
         let process = Process::start(&name, &binary::geminga(), args, self.dir());
         self.bookies.push(Node { process, address, http, data_dir: Some(data_dir) });
         self.bookies.last_mut().expect("just pushed")
@@ -130,6 +160,7 @@ impl Cluster {
             format!("--grpc={address}"),
             format!("--http={http}"),
         ];
+        let args = args.into_iter().chain(self.broker_args.iter().cloned());
         let process = Process::start(&name, &binary::geminga(), args, self.dir());
         self.brokers.push(Node { process, address, http, data_dir: None });
         self.brokers.last_mut().expect("just pushed")

@@ -166,29 +166,6 @@ async fn group_shards_are_assigned_like_partitions() {
     assert!(spread.await.is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deleted_topic_owns_nothing_any_more() {
-    let store = MemoryStore::new();
-    create(&store, 4).await;
-    let one = Node::start(&store, 1).await;
-    one.wait_loads(&[(1, 8)]).await;
-    let key = keys::topic("default", "t");
-    let left = record::DeletedTopic {
-        namespace: "default".to_owned(),
-        name: "t".to_owned(),
-        partitions: 4,
-        deleted_ms: 0,
-    };
-    let txn = Txn::new().delete(&key).put(keys::deleted_topic(topic_id()), left.encode());
-    store.txn(txn).await.unwrap();
-    let gone = one.topology.wait_for(LIMIT, |view| {
-        let left = view.assignments().into_iter().any(|(topic, _)| topic == topic_id());
-        (!left).then_some(())
-    });
-    assert!(gone.await.is_some());
-    assert!(store.get(&keys::assign(topic_id(), 0)).await.unwrap().is_none());
-}
-
 /// A coordinator whose election ended while it decided changes nothing, whatever its view says.
 #[tokio::test(start_paused = true)]
 async fn a_stale_coordinator_writes_nothing() {

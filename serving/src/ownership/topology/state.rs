@@ -73,9 +73,6 @@ pub struct Chunk {
     pub owners: Vec<Ownership>,
 }
 
-/// The chunks of one topic, by their numbers.
-pub(crate) type Chunks = Vec<(u32, Arc<Chunk>)>;
-
 /// The coordinator's election, as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elected {
@@ -358,13 +355,6 @@ impl State {
 
     pub(super) fn chunk(&self, topic: TopicId, chunk: u32) -> Option<Arc<Chunk>> {
         self.assign.get(&topic)?.get(&chunk).cloned()
-    }
-
-    pub(super) fn assignments(&self) -> Vec<(TopicId, Chunks)> {
-        let chunks = |c: &BTreeMap<u32, Arc<Chunk>>| {
-            c.iter().map(|(index, chunk)| (*index, Arc::clone(chunk))).collect()
-        };
-        self.assign.iter().map(|(topic, c)| (*topic, chunks(c))).collect()
     }
 
     fn each_owned(&self) -> impl Iterator<Item = (BrokerId, TopicId, PartitionIndex, Term)> {

@@ -46,13 +46,13 @@ pub(crate) enum Command {
 /// Where a client command connects, and how it prints.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClientArgs {
-    /// Any broker: it forwards what it does not own.
+    /// Any broker, or several with commas between them: others are learned from it, and used when it is gone.
     #[arg(
         long,
-        value_name = "HOST:PORT",
+        value_name = "HOST:PORT,...",
         env = "GEMINGA_SERVER",
         default_value = "127.0.0.1:7070",
-        value_parser = host_port,
+        value_parser = host_ports,
         help_heading = "Connection"
     )]
     pub(crate) server: String,
@@ -89,6 +89,12 @@ pub(crate) fn host_port(text: &str) -> Result<String, String> {
         Ok(1..) => Ok(text.to_owned()),
         _ => Err(format!("`{text}` does not end with a port in 1..=65535")),
     }
+}
+
+/// Checks the shape of several addresses with commas between them.
+pub(crate) fn host_ports(text: &str) -> Result<String, String> {
+    let each: Result<Vec<String>, String> = text.split(',').map(|a| host_port(a.trim())).collect();
+    Ok(each?.join(","))
 }
 
 /// Splits `k=v` at its first `=`.

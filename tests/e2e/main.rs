@@ -4,6 +4,7 @@
 mod commands;
 mod deletion;
 mod disks;
+mod failover;
 mod faults;
 mod flights;
 mod groups;

@@ -84,6 +84,16 @@ fn the_contract_holds() {
 }
 
 #[test]
+fn several_servers_can_be_given() {
+    let Command::Produce(args) = parse("geminga produce t --server a:1,b:2") else { panic!() };
+    assert_eq!(args.client.server, "a:1,b:2");
+    assert_eq!(host_ports("a:1, [::1]:2"), Ok("a:1,[::1]:2".to_owned()));
+    for wrong in ["", "a:1,", "a:1,b", "a:1;b:2"] {
+        host_ports(wrong).unwrap_err();
+    }
+}
+
+#[test]
 fn produce_has_its_defaults() {
     let Command::Produce(args) = parse("geminga produce t") else { panic!("not produce") };
     let produce::Args { topic, key_separator, compression, acks, report, client } = args;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 
 use geminga_proto::caps;
 use geminga_proto::reason::{ApiError, Reason};
@@ -276,11 +277,15 @@ impl Admin {
     /// # Errors
     /// As every call; a topic that does not exist is in the answer and says so.
     pub async fn metadata(&self, topics: &[String]) -> Result<v1::GetMetadataResponse, Error> {
-        self.call(Repeat::Always, |channel| {
-            let request = v1::GetMetadataRequest { topics: topics.to_vec() };
-            async move { cluster(channel).get_metadata(request).await }
-        })
-        .await
+        let answer = self
+            .call(Repeat::Always, |channel| {
+                let request =
+                    v1::GetMetadataRequest { topics: topics.to_vec(), brokers_only: false };
+                async move { cluster(channel).get_metadata(request).await }
+            })
+            .await?;
+        self.client.directory().learn(&answer);
+        Ok(answer)
     }
 
     /// How many partitions a topic has.
@@ -306,27 +311,41 @@ impl Admin {
         }
     }
 
-    /// Calls until it succeeds, is refused for good, or the time is over.
+    /// Calls until it succeeds, is refused for good, or the time is over. Whoever does not answer is followed by the next
+    /// broker at once; the time for that begins to count when all were asked.
     async fn call<T, F>(&self, repeat: Repeat, ask: impl Fn(Channel) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let config = self.client.config();
+        let (config, directory) = (self.client.config(), self.client.directory());
         let begin = Instant::now();
         let mut failures = 0;
+        // Brokers that sent us away in a row.
+        let mut away = 0;
         loop {
             let left = config.request_timeout.saturating_sub(begin.elapsed());
-            let asked = tokio::time::timeout(left, ask(self.client.admin_channel())).await;
+            let entry = directory.entry();
+            let asked = tokio::time::timeout(left, ask(directory.shared_channel(&entry)?)).await;
             let status = match asked {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => status,
                 Err(_) => Status::unavailable(format!("no answer within {left:?}")),
             };
-            let error = Error::from_status(self.client.server(), &status);
+            let error = Error::from_status(&entry, &status);
             failures += 1;
-            let pause = backoff::pause(failures, &*config.random);
+            if error.sends_away() {
+                away += 1;
+                directory.failed(&entry);
+            } else {
+                away = 0;
+            }
+            let others = away < directory.choices();
+            let pause = match away > 0 && others {
+                true => Duration::ZERO,
+                false => backoff::pause(failures, &*config.random),
+            };
             let timeout = match error {
-                Error::Unreachable { .. } => config.unreachable_timeout,
+                Error::Unreachable { .. } if !others => config.unreachable_timeout,
                 _ => config.request_timeout,
             };
             if !may_repeat(repeat, &error, never_sent(&status))

@@ -1,23 +1,18 @@
-//! Where the cluster is, and what all of the client's parts share. Connections are made on first use and again after
-//! they broke. Each producer, consumer and reader has a connection of its own, so that records that nobody takes from
-//! one do not fill the window that another's acknowledgements need.
+//! Where the cluster is, and what all of the client's parts share. Connections are made on first use, and again, to
+//! another broker where there is one, after they broke. Each producer, consumer and reader has connections of its own, so
+//! that records that nobody takes from one do not fill the window that another's acknowledgements need.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use geminga_proto::caps;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::admin::Admin;
 use crate::consumer::{Consumer, ConsumerConfig, Reader, ReaderConfig};
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::producer::{Producer, ProducerConfig};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A server that vanished is noticed within the sum of both; one that is merely slow for a moment is not.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`Client::close`] waits for what was accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -28,7 +23,7 @@ pub struct ClientConfig {
     pub client_id: String,
     /// How long a call of [`Admin`] is repeated while partitions or groups are moving. Default 30 s.
     pub request_timeout: Duration,
-    /// How long a call of [`Admin`] is repeated while nobody answers. Default 3 s.
+    /// How long a call of [`Admin`] is repeated while nobody answers, once every known broker was asked. Default 3 s.
     pub unreachable_timeout: Duration,
     /// Dates records that have no timestamp.
     pub clock: Arc<dyn WallClock>,
@@ -55,39 +50,31 @@ pub struct Client(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     server: String,
-    endpoint: Endpoint,
-    admin: Channel,
+    directory: Directory,
     config: ClientConfig,
     tasks: Tasks,
 }
 
 impl Client {
-    /// A client of the cluster that the broker at `server` (HOST:PORT) belongs to. Nothing is sent yet. Must be called
-    /// within a tokio runtime.
+    /// A client of the cluster that the brokers at `servers` belong to: HOST:PORT, several with commas between them. One
+    /// is enough while it lives; the others are learned from it. Nothing is sent yet. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// `Config` when `server` is not an address.
-    pub fn connect(server: &str) -> Result<Self, Error> {
-        Self::with(server, ClientConfig::default())
+    /// `Config` when one is not an address.
+    pub fn connect(servers: &str) -> Result<Self, Error> {
+        Self::with(servers, ClientConfig::default())
     }
 
     /// [`Client::connect`] with settings.
     ///
     /// # Errors
-    /// `Config` when `server` is not an address.
-    pub fn with(server: &str, config: ClientConfig) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{server}"))
-            .map_err(|error| Error::Config(format!("`{server}` is not HOST:PORT: {error}")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .max_frame_size(caps::H2_MAX_FRAME_BYTES)
-            .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);
-        let admin = endpoint.connect_lazy();
+    /// `Config` when one of `servers` is not an address.
+    pub fn with(servers: &str, config: ClientConfig) -> Result<Self, Error> {
         let tasks = Tasks::new("client");
-        Ok(Self(Arc::new(Inner { server: server.to_owned(), endpoint, admin, config, tasks })))
+        let directory = Directory::new(servers, Arc::clone(&config.random), &tasks)?;
+        let server = servers.to_owned();
+        Ok(Self(Arc::new(Inner { server, directory, config, tasks })))
     }
 
     /// Topics, groups and the cluster.
@@ -115,7 +102,7 @@ impl Client {
         Reader::new(self.clone(), topic, starts, config)
     }
 
-    /// The address it was given.
+    /// The addresses it was given.
     pub fn server(&self) -> &str {
         &self.0.server
     }
@@ -134,13 +121,7 @@ impl Client {
         &self.0.tasks
     }
 
-    /// The connection that admin calls share.
-    pub(crate) fn admin_channel(&self) -> Channel {
-        self.0.admin.clone()
-    }
-
-    /// A connection for one stream's sake.
-    pub(crate) fn own_channel(&self) -> Channel {
-        self.0.endpoint.connect_lazy()
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
     }
 }

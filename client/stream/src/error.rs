@@ -71,6 +71,11 @@ impl Error {
         }
     }
 
+    /// Whether another broker should be asked: nobody answers here, or not for long.
+    pub(crate) fn sends_away(&self) -> bool {
+        self.is_unreachable() || self.reason() == Reason::ShuttingDown
+    }
+
     /// With a stable reason.
     pub fn to_api(&self) -> ApiError {
         match self {

@@ -1,5 +1,6 @@
-//! A broker in memory for tests of this package: real sockets, one log per partition, and faults on demand. Members of
-//! groups are not judged here: the test itself is the group and answers on [`Fake::member`].
+//! Brokers in memory for tests of this package: real sockets, one log per partition, and faults on demand. Members of
+//! groups are not judged here: the test itself is the group and answers on [`Fake::member`]. Brokers of one [`Fake`] share
+//! its logs; each stands behind a [`Door`] that can be shut like the connections of a process that is killed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +38,69 @@ struct State {
     /// Elements are taken only while it is true.
     running: watch::Sender<bool>,
     members: mpsc::Sender<Member>,
+    /// What is said of the cluster.
+    cluster: Mutex<Listed>,
+    /// Batches by the broker that took them, and whether it was asked directly.
+    taken: Mutex<HashMap<(i32, bool), u64>>,
+}
+
+/// Brokers by address, and the owners of the partitions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listed {
+    pub(crate) brokers: Vec<(i32, String)>,
+    pub(crate) owners: Vec<i32>,
+}
+
+impl Listed {
+    /// The refusal that a broker owes to whoever asks it directly for what it does not own.
+    fn not_owner(&self, broker: i32, partition: u32) -> Option<ApiError> {
+        let owner = self.owners.get(partition as usize).copied().unwrap_or(-1);
+        let address = self.brokers.iter().find(|(id, _)| *id == owner).map(|(_, at)| at.clone());
+        (owner != broker).then(|| ApiError::not_owner("ask there", address))
+    }
+}
+
+/// A way into a broker, which breaks all its connections when it is shut.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) address: String,
+    tasks: Tasks,
+}
+
+impl Door {
+    async fn open(to: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let tasks = Tasks::new("door");
+        let (within, cancelled) = (tasks.clone(), tasks.cancelled());
+        let let_in = async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (to, cancelled) = (to.clone(), within.cancelled());
+                within.spawn("connection", async move {
+                    let carry = async {
+                        let mut server = tokio::net::TcpStream::connect(to).await?;
+                        tokio::io::copy_bidirectional(&mut client, &mut server).await
+                    };
+                    tokio::select! {
+                        () = cancelled => {}
+                        _ = carry => {}
+                    }
+                });
+            }
+        };
+        tasks.spawn("accept", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = let_in => {}
+            }
+        });
+        Self { address, tasks }
+    }
+
+    /// Breaks what goes through, and lets nothing in any more.
+    pub(crate) async fn shut(&self) {
+        assert!(self.tasks.finish(std::time::Duration::from_secs(10)).await);
+    }
 }
 
 /// One stream of a group's member, to be answered by the test.
@@ -83,16 +147,31 @@ impl Fake {
             random: SeededRandom::new(7),
             running: watch::Sender::new(true),
             members: member_sender,
+            cluster: Mutex::default(),
+            taken: Mutex::default(),
         });
         let tasks = Tasks::new("fake");
-        let service = Service(Arc::clone(&state));
-        let server = tonic::transport::Server::builder()
-            .add_service(StreamServer::new(service.clone()))
-            .add_service(TopicsServer::new(service.clone()))
-            .add_service(ClusterServer::new(service))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.cancelled());
-        tasks.spawn("serve", server);
+        serve(0, Arc::clone(&state), listener, &tasks);
         Self { address, state, members, tasks }
+    }
+
+    /// Starts one more broker on the same logs.
+    pub(crate) async fn broker(&self, id: i32) -> Door {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        serve(id, Arc::clone(&self.state), listener, &self.tasks);
+        Door::open(address).await
+    }
+
+    /// What the brokers say of their cluster from now on.
+    pub(crate) fn list(&self, brokers: &[(i32, &str)], owners: &[i32]) {
+        let brokers = brokers.iter().map(|(id, address)| (*id, (*address).to_owned())).collect();
+        *self.state.cluster.lock() = Listed { brokers, owners: owners.to_vec() };
+    }
+
+    /// How many batches a broker took.
+    pub(crate) fn taken(&self, broker: i32, direct: bool) -> u64 {
+        self.state.taken.lock().get(&(broker, direct)).copied().unwrap_or(0)
     }
 
     pub(crate) fn client(&self) -> crate::Client {
@@ -165,6 +244,7 @@ impl State {
     fn produce(
         &self,
         element: &v1::ProduceElement,
+        not_owner: Option<ApiError>,
         failed: &mut HashSet<u32>,
     ) -> Option<v1::ProduceResult> {
         let partition = element.partition.expect("the client chooses");
@@ -179,16 +259,19 @@ impl State {
         if element.restart {
             failed.remove(&partition);
         }
+        let on_purpose = |reason| ApiError::new(reason, "on purpose");
         let refused = if failed.contains(&partition) {
-            Some(Reason::PriorBatchFailed)
+            Some(on_purpose(Reason::PriorBatchFailed))
+        } else if not_owner.is_some() {
+            not_owner
         } else if self.breaks() {
-            Some(Reason::NotReady)
+            Some(on_purpose(Reason::NotReady))
         } else {
             None
         };
-        if let Some(reason) = refused {
+        if let Some(error) = refused {
             failed.insert(partition);
-            return Some(result(-1, Some(ApiError::new(reason, "on purpose"))));
+            return Some(result(-1, Some(error)));
         }
         let Some(v1::produce_element::Data::Batch(bytes)) = element.data.clone() else {
             panic!("the client sends batches")
@@ -200,8 +283,20 @@ impl State {
     }
 }
 
+/// The services of one broker.
+fn serve(id: i32, state: Arc<State>, listener: TcpListener, tasks: &Tasks) {
+    let service = Service(state, id);
+    let server = tonic::transport::Server::builder()
+        .add_service(StreamServer::new(service.clone()))
+        .add_service(TopicsServer::new(service.clone()))
+        .add_service(ClusterServer::new(service))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.cancelled());
+    tasks.spawn("serve", server);
+}
+
+/// What the brokers share, and which of them this is.
 #[derive(Debug, Clone)]
-struct Service(Arc<State>);
+struct Service(Arc<State>, i32);
 
 #[tonic::async_trait]
 impl Stream for Service {
@@ -215,7 +310,7 @@ impl Stream for Service {
     ) -> Result<Response<Self::ProduceStream>, Status> {
         let mut requests = request.into_inner();
         let (sender, answers) = mpsc::channel(16);
-        let state = Arc::clone(&self.0);
+        let (state, id) = (Arc::clone(&self.0), self.1);
         Tasks::new("fake produce").spawn("produce", async move {
             let mut failed = HashSet::new();
             let mut running = state.running.subscribe();
@@ -223,7 +318,11 @@ impl Stream for Service {
                 for element in request.elements {
                     drop(running.wait_for(|running| *running).await);
                     let acks = element.acks();
-                    let Some(result) = state.produce(&element, &mut failed) else {
+                    let asked = element.partition.expect("the client chooses");
+                    let not_owner = state.cluster.lock().not_owner(id, asked);
+                    let not_owner = not_owner.filter(|_| request.direct);
+                    *state.taken.lock().entry((id, request.direct)).or_default() += 1;
+                    let Some(result) = state.produce(&element, not_owner, &mut failed) else {
                         drop(sender.send(Err(Status::unavailable("crash"))).await);
                         return;
                     };
@@ -247,6 +346,10 @@ impl Stream for Service {
         }
         let (state, mut positions) = (Arc::clone(&self.0), HashMap::new());
         for at in request.partitions {
+            let not_owner = state.cluster.lock().not_owner(self.1, at.partition);
+            if let Some(error) = not_owner.filter(|_| request.direct) {
+                return Err(error.into());
+            }
             if at.offset > state.end(at.partition) {
                 return Err(ApiError::new(Reason::OffsetOutOfRange, "beyond the end").into());
             }
@@ -318,10 +421,19 @@ impl Cluster for Service {
         &self,
         request: Request<v1::GetMetadataRequest>,
     ) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        // As from a cache that is behind: describing the topic tells the truth.
-        let topic = |topic: String| v1::TopicOwners { topic, ..Default::default() };
+        let Listed { brokers, owners } = self.0.cluster.lock().clone();
+        // Without owners as from a cache that is behind: describing the topic tells the truth.
+        let topic = |topic: String| v1::TopicOwners {
+            topic,
+            exists: !owners.is_empty(),
+            owners: owners.clone(),
+            ..Default::default()
+        };
         let topics = request.into_inner().topics.into_iter().map(topic).collect();
-        Ok(Response::new(v1::GetMetadataResponse { brokers: Vec::new(), topics }))
+        let broker =
+            |(broker_id, address)| v1::BrokerStatus { broker_id, address, ..Default::default() };
+        let brokers = brokers.into_iter().map(broker).collect();
+        Ok(Response::new(v1::GetMetadataResponse { brokers, topics, answered_by: Some(self.1) }))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The Rust client of Geminga.
 //!
-//! * [`Client`]: where the cluster is. Any broker will do: it forwards what it does not own.
+//! * [`Client`]: where the cluster is. Any broker will do: it names the others, and forwards what it does not own.
 //! * [`Admin`]: topics, groups, the cluster.
 //! * [`Producer`]: batches records, sends them to their partitions, repeats what failed in order. At least once: a
 //!   record whose outcome is unknown is sent again, so after faults it may be there twice.
 //! * [`Consumer`]: one member of a consumer group. [`Reader`]: partitions that you choose, without a group.
 //!
-//! All of them reconnect by themselves. Nothing here blocks a thread, and everything that is spawned stops with
+//! All of them go on with another broker when theirs is gone. Nothing here blocks a thread, and everything that is spawned stops with
 //! [`Client::close`].
 //!
 //! ```no_run
@@ -26,6 +26,7 @@ mod admin;
 mod backoff;
 mod client;
 mod consumer;
+mod directory;
 mod error;
 mod producer;
 

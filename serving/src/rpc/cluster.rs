@@ -111,7 +111,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::GetMetadataRequest>,
     ) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        let names = request.into_inner().topics;
+        let v1::GetMetadataRequest { topics: names, brokers_only } = request.into_inner();
+        if brokers_only && !names.is_empty() {
+            let why = "brokers_only asks for no topics: name none";
+            return Err(ApiError::new(Reason::InvalidRequest, why).into());
+        }
         let topology = self.ctx.router.topology();
         if names.len() > caps::MAX_TOPICS {
             let why =
@@ -119,7 +123,7 @@ impl Cluster for ClusterService {
             return Err(ApiError::new(Reason::LimitExceeded, why).into());
         }
         let mut topics = Vec::new();
-        if names.is_empty() {
+        if names.is_empty() && !brokers_only {
             let all = topology.topics();
             topics.extend(all.iter().filter(|t| !t.is_internal()).map(|t| self.owners(t)));
         }
@@ -135,7 +139,11 @@ impl Cluster for ClusterService {
                 Err(error) => return Err(error.into()),
             });
         }
-        Ok(Response::new(v1::GetMetadataResponse { brokers: self.brokers(), topics }))
+        Ok(Response::new(v1::GetMetadataResponse {
+            brokers: self.brokers(),
+            topics,
+            answered_by: Some(self.ctx.router.me().0),
+        }))
     }
 }
 

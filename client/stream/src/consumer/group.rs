@@ -1,5 +1,6 @@
-//! One member of a consumer group, on one stream at a time. A broken stream is not a leave: the next one resumes the
-//! member id within the session timeout, and reading goes on where the caller is, not where the group last committed.
+//! One member of a consumer group, on one stream at a time. A broken stream is not a leave: the next one, to another broker
+//! when that one is gone, resumes the member id within the session timeout, and reading goes on where the caller is, not
+//! where the group last committed.
 //!
 //! The order that keeps a rebalance from losing or repeating work: when partitions are revoked, records that the caller
 //! has not taken are dropped, the caller commits what it has done, and its next [`Consumer::next`] says that they are no
@@ -21,7 +22,6 @@ use geminga_proto::v1::stream_client::StreamClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::data::{self, Arrived};
 use super::position::Position;
@@ -97,6 +97,8 @@ pub enum Event {
 
 /// One stream.
 struct Session {
+    /// Whom it was opened to.
+    address: String,
     requests: mpsc::Sender<v1::ConsumeRequest>,
     events: BoxStream<'static, Result<v1::ConsumeResponse, Status>>,
     /// The assignment has come: commits and seeks make sense.
@@ -125,7 +127,6 @@ struct Queued {
 /// Dropping it without [`Consumer::leave`] leaves its partitions unread until the session timeout.
 pub struct Consumer {
     client: Client,
-    channel: Channel,
     config: ConsumerConfig,
     session: Option<Session>,
     /// Requests of this session that are still to be handed to its stream.
@@ -160,8 +161,10 @@ impl fmt::Debug for Consumer {
 
 impl Consumer {
     pub(crate) fn new(client: Client, config: ConsumerConfig) -> Self {
+        for topic in &config.topics {
+            client.directory().follow(topic);
+        }
         Self {
-            channel: client.own_channel(),
             client,
             config,
             session: None,
@@ -260,7 +263,8 @@ impl Consumer {
                         return Ok(());
                     }
                     Err(error) if may_commit_again(error.reason) => {
-                        self.retry.failed(error.into(), self.config.retry_timeout, &self.client)?;
+                        let timeout = self.config.retry_timeout;
+                        self.retry.failed(error.into(), None, timeout, &self.client)?;
                         id = None;
                     }
                     Err(error) => return Err(error.into()),
@@ -366,7 +370,7 @@ impl Consumer {
     async fn pump(&mut self) -> Result<(), Error> {
         if self.session.is_none() {
             self.retry.pause().await;
-            self.open();
+            self.open()?;
         }
         if self.credit_due > 0 && self.outbox.is_empty() {
             let bytes = std::mem::take(&mut self.credit_due);
@@ -392,17 +396,21 @@ impl Consumer {
                 Some(event) => self.on_event(event),
                 None => Ok(()),
             },
-            Some(Err(status)) => self.on_lost(Error::from_status(self.client.server(), &status)),
+            Some(Err(status)) => {
+                let error = Error::from_status(&session.address, &status);
+                self.on_lost(error)
+            }
             None => {
-                let server = self.client.server().to_owned();
+                let server = session.address.clone();
                 let why = "the server ended the stream".to_owned();
                 self.on_lost(Error::Unreachable { server, why })
             }
         }
     }
 
-    fn open(&mut self) {
-        let channel = self.channel.clone();
+    fn open(&mut self) -> Result<(), Error> {
+        let address = self.client.directory().entry();
+        let channel = self.client.directory().own_channel(&address)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let events = async move {
             StreamClient::new(channel)
@@ -436,7 +444,8 @@ impl Consumer {
         self.outbox.clear();
         self.outbox.push_back(Op::Join(join));
         self.outbox.push_back(Op::Credit(v1::ConsumeCredit { bytes }));
-        self.session = Some(Session { requests, events, assigned: false });
+        self.session = Some(Session { address, requests, events, assigned: false });
+        Ok(())
     }
 
     fn on_event(&mut self, event: Wire) -> Result<(), Error> {
@@ -548,7 +557,7 @@ impl Consumer {
 
     /// The stream has ended with `error`.
     fn on_lost(&mut self, error: Error) -> Result<(), Error> {
-        self.session = None;
+        let address = self.session.take().map(|session| session.address);
         self.outbox.clear();
         if error.reason() == Reason::UnknownMember || error.reason() == Reason::StaleGeneration {
             // Too late to resume: join anew. Asking again does help here, though not with the same member id.
@@ -556,9 +565,10 @@ impl Consumer {
             self.generation = -1;
             self.lose_assignment();
             let again = ApiError::new(Reason::RebalanceInProgress, error.to_string());
-            return self.retry.failed(again.into(), self.config.retry_timeout, &self.client);
+            return self.retry.failed(again.into(), None, self.config.retry_timeout, &self.client);
         }
-        self.retry.failed(error, self.config.retry_timeout, &self.client)
+        let timeout = self.config.retry_timeout;
+        self.retry.failed(error, address.as_deref(), timeout, &self.client)
     }
 
     /// What this member read is no longer its own, and it was not asked.

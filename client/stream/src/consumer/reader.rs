@@ -1,24 +1,27 @@
-//! Partitions of one's own choice, from offsets of one's own choice, without a group.
+//! Partitions of one's own choice, from offsets of one's own choice, without a group. Each way that the partitions take has
+//! a stream of its own: to their owner where it can be reached, else to any broker.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryFutureExt};
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use geminga_proto::caps;
+use geminga_proto::reason::Reason;
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::data::{self, Arrived};
 use super::position::Position;
 use super::{Records, TopicPartition};
 use crate::backoff;
 use crate::client::Client;
+use crate::directory::{View, Way};
 use crate::error::Error;
 
 /// Settings of a [`Reader`].
@@ -45,15 +48,24 @@ impl Default for ReaderConfig {
     }
 }
 
+/// One stream and what it reads.
+struct Stream {
+    address: String,
+    partitions: BTreeSet<u32>,
+    answers: BoxStream<'static, Result<v1::FetchResponse, Status>>,
+}
+
 /// Reads partitions of one topic on and on.
 pub struct Reader {
     client: Client,
-    channel: Channel,
     config: ReaderConfig,
     topic: Arc<str>,
     positions: BTreeMap<u32, Position>,
-    stream: Option<BoxStream<'static, Result<v1::FetchResponse, Status>>>,
-    arrived: VecDeque<v1::PartitionData>,
+    views: watch::Receiver<Arc<View>>,
+    streams: BTreeMap<Way, Stream>,
+    /// The streams are those that the view asks for.
+    settled: bool,
+    arrived: VecDeque<(Way, v1::PartitionData)>,
     retry: Retry,
 }
 
@@ -71,13 +83,15 @@ impl Reader {
         config: ReaderConfig,
     ) -> Self {
         let positions = starts.into_iter().map(|(p, offset)| (p, Position::at(offset))).collect();
+        client.directory().follow(topic);
         Self {
-            channel: client.own_channel(),
+            views: client.directory().watch(),
             client,
             config,
             topic: Arc::from(topic),
             positions,
-            stream: None,
+            streams: BTreeMap::new(),
+            settled: false,
             arrived: VecDeque::new(),
             retry: Retry::default(),
         }
@@ -91,31 +105,35 @@ impl Reader {
     /// was heard for `retry_timeout`.
     pub async fn next(&mut self) -> Result<Records, Error> {
         loop {
-            while let Some(data) = self.arrived.pop_front() {
-                if let Some(records) = self.take(data)? {
+            while let Some((way, data)) = self.arrived.pop_front() {
+                if let Some(records) = self.take(way, data)? {
                     return Ok(records);
                 }
             }
             self.retry.pause().await;
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => {
-                    let stream = self.open();
-                    self.stream.insert(stream)
-                }
+            if !self.settled {
+                self.open()?;
+            }
+            let answer = tokio::select! {
+                biased;
+                answer = next_of(&mut self.streams) => Some(answer),
+                Ok(()) = self.views.changed() => None,
             };
-            match stream.next().await {
-                Some(Ok(response)) => {
-                    self.arrived.extend(response.partitions);
+            match answer {
+                Some((way, Some(Ok(response)))) => {
+                    self.arrived.extend(response.partitions.into_iter().map(|data| (way, data)));
                 }
-                Some(Err(status)) => {
-                    self.fail(Error::from_status(self.client.server(), &status))?;
+                Some((way, Some(Err(status)))) => {
+                    let server = self.streams.get(&way).map_or("", |stream| &stream.address);
+                    self.fail(way, Error::from_status(server, &status))?;
                 }
-                None => {
-                    let server = self.client.server().to_owned();
-                    let why = "the server ended the stream".to_owned();
-                    self.fail(Error::Unreachable { server, why })?;
+                Some((way, None)) => {
+                    let server = self.streams.get(&way).map_or("", |stream| &stream.address);
+                    let (server, why) =
+                        (server.to_owned(), "the server ended the stream".to_owned());
+                    self.fail(way, Error::Unreachable { server, why })?;
                 }
+                None => self.settled = false,
             }
         }
     }
@@ -129,29 +147,57 @@ impl Reader {
     pub fn seek(&mut self, partition: u32, offset: i64) {
         // Positions are part of the request: the next one asks from here.
         self.positions.insert(partition, Position::at(offset));
-        self.stream = None;
+        self.streams.clear();
+        self.settled = false;
         self.arrived.clear();
     }
 
-    fn open(&self) -> BoxStream<'static, Result<v1::FetchResponse, Status>> {
-        let partition = |(&partition, position): (&u32, &Position)| v1::FetchPartition {
-            partition,
-            offset: position.next(),
+    /// Makes the streams those that the view asks for. Where one is missing, it is opened when it is first polled.
+    fn open(&mut self) -> Result<(), Error> {
+        let view = Arc::clone(&self.views.borrow_and_update());
+        let mut wanted: BTreeMap<Way, BTreeSet<u32>> = BTreeMap::new();
+        for partition in self.positions.keys() {
+            wanted.entry(view.way(&self.topic, *partition)).or_default().insert(*partition);
+        }
+        self.streams.retain(|way, stream| wanted.get(way) == Some(&stream.partitions));
+        for (way, partitions) in wanted {
+            if !self.streams.contains_key(&way) {
+                let address = match way {
+                    Way::Any => self.client.directory().entry(),
+                    Way::Broker(broker) => view.address(broker).unwrap_or_default().to_owned(),
+                };
+                let answers = self.ask(way, &address, &partitions)?;
+                self.streams.insert(way, Stream { address, partitions, answers });
+            }
+        }
+        self.settled = true;
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        way: Way,
+        address: &str,
+        partitions: &BTreeSet<u32>,
+    ) -> Result<BoxStream<'static, Result<v1::FetchResponse, Status>>, Error> {
+        let partition = |(&partition, position): (&u32, &Position)| {
+            let offset = position.next();
+            partitions.contains(&partition).then_some(v1::FetchPartition { partition, offset })
         };
         let request = v1::FetchRequest {
             topic: self.topic.as_ref().to_owned(),
-            partitions: self.positions.iter().map(partition).collect(),
+            partitions: self.positions.iter().filter_map(partition).collect(),
             min_bytes: self.config.min_bytes,
             max_bytes: self.config.max_bytes,
             max_wait_ms: u32::try_from(self.config.max_wait.as_millis()).unwrap_or(u32::MAX),
             format: v1::Format::Batches.into(),
-            direct: false,
+            direct: way != Way::Any,
             until_end: false,
             client_id: self.client.config().client_id.clone(),
             once: false,
         };
-        let channel = self.channel.clone();
-        async move {
+        let channel = self.client.directory().own_channel(address)?;
+        Ok(async move {
             StreamClient::new(channel)
                 .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
                 .fetch(request)
@@ -159,14 +205,17 @@ impl Reader {
         }
         .map_ok(tonic::Response::into_inner)
         .try_flatten_stream()
-        .boxed()
+        .boxed())
     }
 
-    fn take(&mut self, data: v1::PartitionData) -> Result<Option<Records>, Error> {
+    fn take(&mut self, way: Way, data: v1::PartitionData) -> Result<Option<Records>, Error> {
         let partition = data.partition;
         let Arrived { records, next_offset, high_watermark, error, .. } = data::take(data)?;
         if let Some(error) = error {
-            self.fail(error.into())?;
+            if let (Reason::NotOwner, Some(owner)) = (error.reason, &error.owner_address) {
+                self.client.directory().moved(&self.topic, partition, owner);
+            }
+            self.fail(way, error.into())?;
             return Ok(None);
         }
         self.retry.succeeded();
@@ -176,11 +225,26 @@ impl Reader {
         Ok(Some(Records { from, records, next_offset: position.next(), high_watermark }))
     }
 
-    /// Gives the stream up, to open another from the next offsets.
-    fn fail(&mut self, error: Error) -> Result<(), Error> {
-        self.stream = None;
-        self.arrived.clear();
-        self.retry.failed(error, self.config.retry_timeout, &self.client)
+    /// Gives a stream up, to open another from the next offsets.
+    fn fail(&mut self, way: Way, error: Error) -> Result<(), Error> {
+        self.arrived.retain(|(from, _)| *from != way);
+        let address = self.streams.remove(&way).map(|stream| stream.address);
+        self.settled = false;
+        self.retry.failed(error, address.as_deref(), self.config.retry_timeout, &self.client)
+    }
+}
+
+/// What comes next on any of the streams; never, without one. Cancel-safe.
+async fn next_of(
+    streams: &mut BTreeMap<Way, Stream>,
+) -> (Way, Option<Result<v1::FetchResponse, Status>>) {
+    let mut next: FuturesUnordered<_> = streams
+        .iter_mut()
+        .map(|(way, stream)| stream.answers.next().map(|answer| (*way, answer)))
+        .collect();
+    match next.next().await {
+        Some(answer) => answer,
+        None => std::future::pending().await,
     }
 }
 
@@ -206,10 +270,12 @@ impl Retry {
         *self = Self::default();
     }
 
-    /// Returns the error when trying again does not help, or has gone on for `timeout`.
+    /// Returns the error when trying again does not help, or has gone on for `timeout`. `address`: whom it came from; when
+    /// that one is gone, others are asked from now on.
     pub(super) fn failed(
         &mut self,
         error: Error,
+        address: Option<&str>,
         timeout: Duration,
         client: &Client,
     ) -> Result<(), Error> {
@@ -217,6 +283,10 @@ impl Retry {
         let since = *self.since.get_or_insert(now);
         if !error.retriable() {
             return Err(error);
+        }
+        match address {
+            Some(address) if error.sends_away() => client.directory().failed(address),
+            _ => client.directory().trouble(),
         }
         if now - since >= timeout {
             return Err(Error::TimedOut { after: timeout, last: Box::new(error) });

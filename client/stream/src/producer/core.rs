@@ -5,6 +5,9 @@
 //! that is not acknowledged, marked `restart` (go-back-N, P5). So there are never two attempts at one batch at a time,
 //! and the first copies of records stand in the log in the order in which they were given. A stream that broke counts
 //! as the answer *unknown* to everything on its way, and unknown is repeated: at least once.
+//!
+//! Each lane takes the [`Way`] that the view names for its partition. A lane changes its way when nothing of it is on the
+//! former one.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use geminga_runtime::Random;
 use tokio::time::Instant;
 
 use crate::backoff;
+use crate::directory::{View, Way};
 use crate::error::Error;
 
 /// Decompressed bytes of one of our own batches: what its builder let in.
@@ -107,6 +111,10 @@ struct Lane<W> {
     queue: VecDeque<Batch<W>>,
     open: Option<Open<W>>,
     on_the_way: usize,
+    /// The way that the newest element took.
+    way: Way,
+    /// The way that the next one is to take.
+    next_way: Way,
     /// The first failure since the last restart, while other answers are still awaited.
     failed: Option<Failed>,
     /// The next element starts again.
@@ -119,13 +127,15 @@ struct Lane<W> {
 }
 
 impl<W> Lane<W> {
-    fn new(topic: Arc<str>, partition: u32) -> Self {
+    fn new(topic: Arc<str>, partition: u32, way: Way) -> Self {
         Self {
             topic,
             partition,
             queue: VecDeque::new(),
             open: None,
             on_the_way: 0,
+            way,
+            next_way: way,
             failed: None,
             restart: false,
             resume_at: None,
@@ -139,11 +149,27 @@ impl<W> Lane<W> {
         self.queue.is_empty() && self.open.is_none()
     }
 
+    /// Whether nothing is on another way than the next element's.
+    fn is_on_its_way(&self) -> bool {
+        self.on_the_way == 0 || self.way == self.next_way
+    }
+
     /// Whether anything may be sent; what there is, is another question.
     fn may_send(&self, rules: &Rules, now: Instant) -> bool {
         self.failed.is_none()
             && self.on_the_way < rules.in_flight
+            && self.is_on_its_way()
             && self.resume_at.is_none_or(|at| at <= now)
+    }
+
+    /// Whether there is anything to send.
+    fn has_next(&self, rules: &Rules, flush: bool, now: Instant) -> bool {
+        self.on_the_way < self.queue.len() || self.is_ripe(rules, flush, now)
+    }
+
+    /// Whether it depends on a stream.
+    fn takes(&self, way: Way) -> bool {
+        way == if self.on_the_way > 0 { self.way } else { self.next_way }
     }
 
     fn is_ripe(&self, rules: &Rules, flush: bool, now: Instant) -> bool {
@@ -177,9 +203,11 @@ impl<W> Lane<W> {
 
     /// Sends nothing for a while, which grows with the failures in a row.
     fn wait(&mut self, error: Error, random: &dyn Random, now: Instant) {
+        // A partition that has just moved is asked for at its owner at once. When that sends us on, views differ.
+        let moved = error.reason() == Reason::NotOwner && self.failures == 0;
         self.last_error = Some(error);
         self.failures = self.failures.saturating_add(1);
-        self.resume_at = Some(now + backoff::pause(self.failures, random));
+        self.resume_at = (!moved).then(|| now + backoff::pause(self.failures, random));
     }
 
     fn timed_out(&self, after: Duration) -> Error {
@@ -200,6 +228,8 @@ fn fail_all<W>(waiters: Vec<W>, error: &Error, done: &mut Vec<Done<W>>) {
 pub(crate) struct Core<W> {
     rules: Rules,
     random: Arc<dyn Random>,
+    /// Who owns what.
+    view: Arc<View>,
     lanes: Vec<Lane<W>>,
     by_partition: HashMap<Arc<str>, HashMap<u32, usize>>,
     /// The lane that took a record last: often the next one's, too.
@@ -224,6 +254,7 @@ impl<W> Core<W> {
         Self {
             rules,
             random,
+            view: Arc::default(),
             lanes: Vec::new(),
             by_partition: HashMap::new(),
             latest: 0,
@@ -247,6 +278,14 @@ impl<W> Core<W> {
         self.rules.acks_none
     }
 
+    /// Owners are these from now on.
+    pub(crate) fn set_view(&mut self, view: Arc<View>) {
+        self.view = view;
+        for lane in &mut self.lanes {
+            lane.next_way = way(&self.rules, &self.view, &lane.topic, lane.partition);
+        }
+    }
+
     /// From now on (not) send batches before they are full.
     pub(crate) fn set_flush(&mut self, flush: bool) {
         self.flush = flush;
@@ -265,7 +304,8 @@ impl<W> Core<W> {
             return lane;
         }
         let lane = self.lanes.len();
-        self.lanes.push(Lane::new(Arc::clone(topic), partition));
+        let way = way(&self.rules, &self.view, topic, partition);
+        self.lanes.push(Lane::new(Arc::clone(topic), partition, way));
         self.by_partition.entry(Arc::clone(topic)).or_default().insert(partition, lane);
         lane
     }
@@ -324,20 +364,22 @@ impl<W> Core<W> {
         Ok(Appended { wake: fresh || sealed, sealed })
     }
 
-    /// Whether [`Core::collect`] would return something.
-    pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        self.busy.iter().any(|&at| {
+    /// The ways for which [`Core::collect`] would return something.
+    pub(crate) fn ready(&self, now: Instant) -> BTreeSet<Way> {
+        let ready = |&at: &usize| {
             let lane = &self.lanes[at];
-            lane.may_send(&self.rules, now)
-                && (lane.on_the_way < lane.queue.len()
-                    || lane.is_ripe(&self.rules, self.flush, now))
-        })
+            let ready =
+                lane.may_send(&self.rules, now) && lane.has_next(&self.rules, self.flush, now);
+            ready.then_some(lane.next_way)
+        };
+        self.busy.iter().filter_map(ready).collect()
     }
 
-    /// Batches to be sent now, at most `budget` bytes of them unless one alone is larger. Without acknowledgements they end
-    /// here.
+    /// Batches to be sent one way now, at most `budget` bytes of them unless one alone is larger. Without acknowledgements
+    /// they end here.
     pub(crate) fn collect(
         &mut self,
+        way: Way,
         budget: usize,
         now: Instant,
         done: &mut Vec<Done<W>>,
@@ -348,6 +390,9 @@ impl<W> Core<W> {
         let round: Vec<usize> =
             self.busy.range(cursor..).chain(self.busy.range(..cursor)).copied().collect();
         for at in round {
+            if self.lanes[at].next_way != way {
+                continue;
+            }
             while let Some(more) = self.next_bytes(at, now, done) {
                 if !elements.is_empty() && bytes + more > budget {
                     self.cursor = at;
@@ -390,9 +435,13 @@ impl<W> Core<W> {
             topic: Arc::clone(&lane.topic),
             partition: lane.partition,
             batch: batch.bytes.as_bytes().clone(),
-            // Without answers nobody learns of a failure, so each element stands for itself.
-            restart: std::mem::take(&mut lane.restart) || rules.acks_none,
+            // Without answers nobody learns of a failure, so each element stands for itself. What a stream that was left
+            // knows of earlier failures is past.
+            restart: std::mem::take(&mut lane.restart)
+                || rules.acks_none
+                || lane.way != lane.next_way,
         };
+        lane.way = lane.next_way;
         lane.resume_at = None;
         if rules.acks_none {
             let batch = lane.queue.remove(place).expect("it is there");
@@ -458,12 +507,16 @@ impl<W> Core<W> {
         self.rest(at);
     }
 
-    /// The stream broke, or could not be opened: everything on its way has the answer *unknown*, and everything that was to
-    /// be sent waits a while.
-    pub(crate) fn on_stream_lost(&mut self, error: &Error, now: Instant) {
-        self.attempts.clear();
+    /// The stream of one way broke, or could not be opened: everything on it has the answer *unknown*, and everything that
+    /// was to be sent on it waits a while.
+    pub(crate) fn on_stream_lost(&mut self, way: Way, error: &Error, now: Instant) {
+        let lanes = &self.lanes;
+        self.attempts.retain(|_, at| !lanes[*at].takes(way));
         for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
+            if !lane.takes(way) {
+                continue;
+            }
             lane.queue.retain(|batch| !batch.waiters.is_empty());
             if lane.on_the_way > 0 {
                 for batch in &mut lane.queue {
@@ -480,21 +533,23 @@ impl<W> Core<W> {
     }
 
     /// Ends what has waited for too long; what is on its way then keeps its place until it is answered, so that there
-    /// are never two attempts. Returns whether that has taken too long as well: then nobody answers on that stream, and
-    /// it must be given up, with [`Core::on_stream_lost`].
-    pub(crate) fn expire(&mut self, now: Instant, done: &mut Vec<Done<W>>) -> bool {
+    /// are never two attempts. Returns the ways where that has taken too long as well: then nobody answers on their streams,
+    /// and they must be given up, with [`Core::on_stream_lost`].
+    pub(crate) fn expire(&mut self, now: Instant, done: &mut Vec<Done<W>>) -> BTreeSet<Way> {
         let timeout = self.rules.delivery_timeout;
         let before = done.len();
-        let mut stuck = false;
+        let mut stuck = BTreeSet::new();
         for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
-            let error = lane.timed_out(timeout);
+            let (way, error) = (lane.way, lane.timed_out(timeout));
             lane.queue.retain_mut(|batch| {
                 if batch.born + timeout > now {
                     return true;
                 }
                 fail_all(std::mem::take(&mut batch.waiters), &error, done);
-                stuck |= batch.attempt.is_some() && batch.born + timeout + STUCK <= now;
+                if batch.attempt.is_some() && batch.born + timeout + STUCK <= now {
+                    stuck.insert(way);
+                }
                 batch.attempt.is_some()
             });
             let overdue = lane.open.as_ref().is_some_and(|open| open.born + timeout <= now);
@@ -524,12 +579,16 @@ impl<W> Core<W> {
         self.pending = 0;
     }
 
-    /// When a batch has waited long enough, or a pause ends.
-    pub(crate) fn ready_at(&self) -> Option<Instant> {
+    /// When next, after `now`, a batch has waited long enough, or a pause ends.
+    pub(crate) fn ready_after(&self, now: Instant) -> Option<Instant> {
+        let linger = if self.flush { Duration::ZERO } else { self.rules.linger };
         let of = |lane: &Lane<W>| {
-            let free = lane.failed.is_none() && lane.on_the_way < self.rules.in_flight;
-            let open = lane.open.as_ref().map(|open| open.born + self.rules.linger);
-            lane.resume_at.or(open).filter(|_| free)
+            let free = lane.failed.is_none()
+                && lane.on_the_way < self.rules.in_flight
+                && lane.is_on_its_way();
+            let queued = lane.on_the_way < lane.queue.len();
+            let ripe = lane.open.as_ref().filter(|_| !queued).map(|open| open.born + linger);
+            lane.resume_at.max(ripe).filter(|at| free && *at > now)
         };
         self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min()
     }
@@ -554,6 +613,11 @@ pub(crate) struct Appended {
     pub(crate) wake: bool,
     /// A batch became full.
     pub(crate) sealed: bool,
+}
+
+/// Which way a partition's batches go. What nobody acknowledges is forwarded rather than refused without a word.
+fn way(rules: &Rules, view: &View, topic: &str, partition: u32) -> Way {
+    if rules.acks_none { Way::Any } else { view.way(topic, partition) }
 }
 
 /// Room for a batch after one of `last_bytes`: lanes that fill their batches get it whole, others what they needed.

@@ -1,5 +1,5 @@
 //! The producer: records in, acknowledgements out. Senders put records into the shared [`core`] under a lock that is
-//! never held across a wait; one task ([`task`]) moves elements and results between the core and a stream.
+//! never held across a wait; one task ([`task`]) moves elements and results between the core and its streams.
 //!
 //! At least once: a record whose outcome is unknown is sent again, in order. Records of one partition keep the order
 //! in which they were sent. A record that is refused for good (too large, unknown topic) ends alone; later ones go on.
@@ -211,6 +211,7 @@ impl Producer {
         if let Some(known) = known {
             return Ok(known);
         }
+        self.shared.client.directory().follow(topic);
         let partitions = self.shared.client.admin().partitions(topic).await?;
         let known = Arc::new(Known { name: Arc::from(topic), partitions });
         self.shared.topics.lock().insert(Arc::clone(&known.name), Arc::clone(&known));

@@ -1,17 +1,19 @@
-//! The task between a producer's core and its stream. It decides nothing: it opens a stream when there is something to
-//! send, moves elements out and results in, and tells the core when the stream broke.
+//! The task between a producer's core and its streams, one for each way that its partitions take. It decides nothing: it
+//! opens a stream when there is something to send on it, moves elements out and results in, and tells the core when a
+//! stream broke.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use geminga_proto::caps;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -19,35 +21,56 @@ use tonic::transport::Channel;
 
 use super::Shared;
 use super::core::Element;
+use crate::directory::{View, Way};
 use crate::error::Error;
 
 /// Messages that wait for the network.
 const QUEUE: usize = 2;
 /// Batches in one message, unless one alone is larger.
 const MESSAGE_BYTES: usize = 1024 * 1024;
-/// How long the end of a stream is waited for.
+/// How long the end of the streams is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without anything to do, look again at least this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// One stream.
 struct Stream {
+    /// Whom it was opened to.
+    address: String,
     requests: mpsc::Sender<v1::ProduceRequest>,
-    /// Opens the stream when it is first polled.
-    answers: BoxStream<'static, Result<Answer, Status>>,
     /// Nothing is handed over before: without acknowledgements it would count as sent.
     open: bool,
+    /// Tells its answers from those of an earlier stream of the same way.
+    number: u64,
+    /// The stream is reset when this goes: a server that does not answer any more is to stop working on what it has.
+    keep: oneshot::Sender<()>,
 }
 
-/// What comes from the server.
+/// What comes from a server.
 enum Answer {
     /// The stream is open.
     Open,
     Results(v1::ProduceResponse),
+    /// The stream is over.
+    Over(Error),
 }
 
-impl Stream {
-    fn open(channel: Channel) -> Self {
+/// An answer, and the stream that it came on.
+type Heard = (Way, u64, Answer);
+
+/// The streams of one producer.
+#[derive(Default)]
+struct Streams {
+    open: BTreeMap<Way, Stream>,
+    /// What comes on all of them, those included that were given up. Each opens its stream when it is first polled.
+    answers: SelectAll<BoxStream<'static, Heard>>,
+    opened: u64,
+}
+
+impl Streams {
+    fn open(&mut self, way: Way, address: String, channel: Channel) {
+        self.opened += 1;
+        let number = self.opened;
         let (requests, queue) = mpsc::channel(QUEUE);
         let answers = async move {
             StreamClient::new(channel)
@@ -59,143 +82,168 @@ impl Stream {
             let results = opened.into_inner().map_ok(Answer::Results);
             futures::stream::iter([Ok(Answer::Open)]).chain(results)
         })
-        .try_flatten_stream()
-        .boxed();
-        Self { requests, answers, open: false }
+        .try_flatten_stream();
+        let server = address.clone();
+        let over = futures::stream::iter([Err(Status::unavailable("the server ended the stream"))]);
+        let answers = answers.chain(over).map(move |answer| {
+            let answer =
+                answer.unwrap_or_else(|status| Answer::Over(Error::from_status(&server, &status)));
+            (way, number, answer)
+        });
+        let (keep, given_up) = oneshot::channel::<()>();
+        self.answers.push(answers.take_until(given_up).boxed());
+        self.open.insert(way, Stream { address, requests, open: false, number, keep });
+    }
+
+    /// The stream that an answer came on, unless that was given up.
+    fn of(&mut self, way: Way, number: u64) -> Option<&mut Stream> {
+        self.open.get_mut(&way).filter(|stream| stream.number == number)
+    }
+}
+
+/// Resolves when the stream of one of these ways has room for a message. Cancel-safe.
+async fn room(open: &BTreeMap<Way, Stream>, ways: &BTreeSet<Way>) -> Way {
+    let open = ways.iter().filter_map(|way| Some((*way, open.get(way).filter(|s| s.open)?)));
+    let mut room: FuturesUnordered<_> = open
+        .map(|(way, stream)| async move {
+            match stream.requests.reserve().await {
+                Ok(_) => way,
+                // The other end has gone, and an answer is about to say why.
+                Err(_) => std::future::pending().await,
+            }
+        })
+        .collect();
+    match room.next().await {
+        Some(way) => way,
+        None => std::future::pending().await,
     }
 }
 
 /// What happened next.
 enum Happened {
     Cancelled,
-    /// A message, or the end of the stream.
-    Answered(Option<Result<Answer, Status>>),
-    /// The stream has room for a message.
-    Room,
+    Answered(Heard),
+    /// A stream has room for a message.
+    Room(Way),
+    /// Owners have changed, as far as is known.
+    Moved,
     /// Something may have become ready, or overdue.
     Woken,
 }
 
 /// Runs until the producer is closed and empty, or the client is closed.
 pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
-    let channel = shared.client.own_channel();
-    let mut stream: Option<Stream> = None;
+    let mut streams = Streams::default();
+    let mut views = shared.client.directory().watch();
+    shared.set_view(&mut views);
     loop {
         let (ready, wake_at, empty) = {
             let core = shared.core.lock();
-            let ready = core.is_ready(Instant::now());
+            let now = Instant::now();
             // What is ready waits for room only.
-            let ready_at = core.ready_at().filter(|_| !ready);
-            (ready, ready_at.into_iter().chain(core.overdue_at()).min(), core.pending() == 0)
+            let wake_at = core.ready_after(now).into_iter().chain(core.overdue_at()).min();
+            let ready = core.ready(now);
+            (ready, wake_at, core.pending() == 0)
         };
-        if ready && stream.is_none() {
-            stream = Some(Stream::open(channel.clone()));
+        for way in &ready {
+            if !streams.open.contains_key(way) {
+                shared.open(&mut streams, *way);
+            }
         }
-        if empty && !ready && shared.closing.load(Ordering::SeqCst) {
-            if let Some(stream) = stream {
-                finish(stream).await;
-            }
-            return;
+        if empty && ready.is_empty() && shared.closing.load(Ordering::SeqCst) {
+            return finish(streams).await;
         }
-        match next(&shared, stream.as_mut(), ready, wake_at).await {
-            Happened::Cancelled => {
-                let mut done = Vec::new();
-                {
-                    let mut core = shared.core.lock();
-                    core.close(&Error::Closed, &mut done);
-                    shared.note(&core);
-                }
-                shared.tell(done);
-                return;
-            }
-            Happened::Answered(Some(Ok(Answer::Open))) => {
-                if let Some(opened) = &mut stream {
-                    opened.open = true;
-                }
-            }
-            Happened::Answered(Some(Ok(Answer::Results(response)))) => {
-                shared.on_response(response);
-            }
-            Happened::Answered(Some(Err(status))) => {
-                shared.on_lost(&Error::from_status(shared.client.server(), &status));
-                stream = None;
-            }
-            Happened::Answered(None) => {
-                shared.on_lost(&shared.lost("the server ended the stream"));
-                stream = None;
-            }
-            Happened::Room => {
-                if let Some(open) = &stream {
-                    shared.send(open);
+        let wake_at = wake_at.unwrap_or_else(|| Instant::now() + IDLE);
+        let happened = tokio::select! {
+            biased;
+            () = shared.client.tasks().cancelled() => Happened::Cancelled,
+            Some(answer) = streams.answers.next() => Happened::Answered(answer),
+            _ = views.changed() => Happened::Moved,
+            way = room(&streams.open, &ready) => Happened::Room(way),
+            () = shared.wake.notified() => Happened::Woken,
+            () = tokio::time::sleep_until(wake_at) => Happened::Woken,
+        };
+        match happened {
+            Happened::Cancelled => return shared.cancel(),
+            Happened::Answered(heard) => shared.on_answer(&mut streams, heard),
+            Happened::Moved => shared.set_view(&mut views),
+            Happened::Room(way) => {
+                if let Some(stream) = streams.open.get(&way) {
+                    shared.send(way, stream);
                 }
             }
             Happened::Woken => {}
         }
-        if shared.expire() {
-            shared.on_lost(&shared.lost("no answer"));
-            stream = None;
-            shared.expire();
-        }
+        shared.expire(&mut streams);
     }
 }
 
-/// Waits for something to happen. Nothing is lost when this is dropped.
-async fn next(
-    shared: &Shared,
-    stream: Option<&mut Stream>,
-    ready: bool,
-    wake_at: Option<Instant>,
-) -> Happened {
-    let wake_at = wake_at.unwrap_or_else(|| Instant::now() + IDLE);
-    let (answered, room) = match stream {
-        Some(Stream { requests, answers, open }) => (
-            answers.next().map(Happened::Answered).left_future(),
-            async move {
-                if !*open {
-                    return std::future::pending().await;
-                }
-                match requests.reserve().await {
-                    Ok(_) => Happened::Room,
-                    // The other end has gone, and `answers` is about to say why.
-                    Err(_) => std::future::pending().await,
-                }
-            }
-            .left_future(),
-        ),
-        None => (std::future::pending().right_future(), std::future::pending().right_future()),
-    };
-    tokio::select! {
-        biased;
-        () = shared.client.tasks().cancelled() => Happened::Cancelled,
-        happened = answered => happened,
-        happened = room, if ready => happened,
-        () = shared.wake.notified() => Happened::Woken,
-        () = tokio::time::sleep_until(wake_at) => Happened::Woken,
-    }
-}
-
-/// Ends the stream from our side and waits until the server has taken everything.
-async fn finish(stream: Stream) {
-    let Stream { requests, mut answers, .. } = stream;
-    drop(requests);
-    let end = async { while let Some(Ok(_)) = answers.next().await {} };
+/// Ends the streams from our side and waits until the servers have taken everything.
+async fn finish(streams: Streams) {
+    let Streams { open, mut answers, .. } = streams;
+    let _keep: Vec<_> = open.into_values().map(|stream| stream.keep).collect();
+    let end = async { while answers.next().await.is_some() {} };
     if tokio::time::timeout(CLOSE_TIMEOUT, end).await.is_err() {
-        tracing::warn!("the server did not end a produce stream in time");
+        tracing::warn!("a server did not end a produce stream in time");
     }
 }
 
 impl Shared {
-    fn lost(&self, why: &str) -> Error {
-        Error::Unreachable { server: self.client.server().to_owned(), why: why.to_owned() }
+    fn set_view(&self, views: &mut watch::Receiver<Arc<View>>) {
+        let view = Arc::clone(&views.borrow_and_update());
+        self.core.lock().set_view(view);
+    }
+
+    fn open(&self, streams: &mut Streams, way: Way) {
+        let directory = self.client.directory();
+        // A broker that cannot be reached any more is one of a view that the task has not seen yet.
+        let Some(address) = directory.address(way) else { return };
+        match directory.own_channel(&address) {
+            Ok(channel) => streams.open(way, address, channel),
+            Err(error) => self.core.lock().on_stream_lost(way, &error, Instant::now()),
+        }
+    }
+
+    fn on_answer(&self, streams: &mut Streams, (way, number, answer): Heard) {
+        let Some(stream) = streams.of(way, number) else { return };
+        match answer {
+            Answer::Open => {
+                stream.open = true;
+                self.client.directory().answered(&stream.address);
+            }
+            Answer::Results(response) => self.on_response(response),
+            Answer::Over(error) => self.give_up(streams, way, &error),
+        }
+    }
+
+    /// The stream of a way is over.
+    fn give_up(&self, streams: &mut Streams, way: Way, error: &Error) {
+        tracing::debug!(?way, %error, "produce stream lost");
+        if let Some(stream) = streams.open.remove(&way)
+            && error.sends_away()
+        {
+            self.client.directory().failed(&stream.address);
+        }
+        self.core.lock().on_stream_lost(way, error, Instant::now());
+    }
+
+    fn cancel(&self) {
+        let mut done = Vec::new();
+        {
+            let mut core = self.core.lock();
+            core.close(&Error::Closed, &mut done);
+            self.note(&core);
+        }
+        self.tell(done);
     }
 
     /// Sends one message; only this task sends, so the room that was there still is.
-    fn send(&self, stream: &Stream) {
+    fn send(&self, way: Way, stream: &Stream) {
         let Ok(room) = stream.requests.try_reserve() else { return };
         let mut done = Vec::new();
         let elements = {
             let mut core = self.core.lock();
-            let elements = core.collect(MESSAGE_BYTES, Instant::now(), &mut done);
+            let elements = core.collect(way, MESSAGE_BYTES, Instant::now(), &mut done);
             self.note(&core);
             elements
         };
@@ -203,7 +251,7 @@ impl Shared {
         if !elements.is_empty() {
             room.send(v1::ProduceRequest {
                 elements: elements.into_iter().map(|element| to_wire(element, acks)).collect(),
-                direct: false,
+                direct: way != Way::Any,
                 client_id: self.client.config().client_id.clone(),
             });
         }
@@ -217,6 +265,11 @@ impl Shared {
     fn on_response(&self, response: v1::ProduceResponse) {
         let now = Instant::now();
         let mut done = Vec::new();
+        for result in &response.results {
+            if let Some(error) = &result.error {
+                self.on_error(result, &ApiError::from_proto(error));
+            }
+        }
         {
             let mut core = self.core.lock();
             for result in response.results {
@@ -224,11 +277,6 @@ impl Shared {
                     None => Ok((result.base_offset, result.log_append_time_ms)),
                     Some(error) => Err(ApiError::from_proto(error)),
                 };
-                if let Err(error) = &end
-                    && matches!(error.reason, Reason::UnknownTopic | Reason::UnknownPartition)
-                {
-                    self.topics.lock().remove(result.topic.as_str());
-                }
                 core.on_result(result.id, end, now, &mut done);
             }
             self.note(&core);
@@ -236,22 +284,42 @@ impl Shared {
         self.tell(done);
     }
 
-    fn on_lost(&self, error: &Error) {
-        tracing::debug!(%error, "produce stream lost");
-        self.core.lock().on_stream_lost(error, Instant::now());
+    /// What an error says of the cluster.
+    fn on_error(&self, result: &v1::ProduceResult, error: &ApiError) {
+        let directory = self.client.directory();
+        match (error.reason, &error.owner_address, result.partition) {
+            (Reason::UnknownTopic | Reason::UnknownPartition, ..) => {
+                self.topics.lock().remove(result.topic.as_str());
+            }
+            (Reason::NotOwner, Some(owner), Some(partition)) => {
+                directory.moved(&result.topic, partition, owner);
+            }
+            (reason, ..) if reason.retriable() => directory.trouble(),
+            _ => {}
+        }
     }
 
-    /// Ends what is overdue; returns whether the stream is stuck.
-    fn expire(&self) -> bool {
-        let mut done = Vec::new();
-        let stuck = {
-            let mut core = self.core.lock();
-            let stuck = core.expire(Instant::now(), &mut done);
-            self.note(&core);
-            stuck
-        };
-        self.tell(done);
-        stuck
+    /// Ends what is overdue, and gives up streams that are stuck.
+    fn expire(&self, streams: &mut Streams) {
+        loop {
+            let mut done = Vec::new();
+            let stuck = {
+                let mut core = self.core.lock();
+                let stuck = core.expire(Instant::now(), &mut done);
+                self.note(&core);
+                stuck
+            };
+            self.tell(done);
+            if stuck.is_empty() {
+                return;
+            }
+            for way in stuck {
+                let server = streams.open.get(&way).map(|stream| stream.address.clone());
+                let server = server.unwrap_or_default();
+                let lost = Error::Unreachable { server, why: "no answer".to_owned() };
+                self.give_up(streams, way, &lost);
+            }
+        }
     }
 }
 

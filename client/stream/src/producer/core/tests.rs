@@ -118,7 +118,7 @@ impl World {
 
     fn collect(&mut self) {
         let mut done = Vec::new();
-        let elements = self.core.collect(1000, self.now, &mut done);
+        let elements = self.core.collect(Way::Any, 1000, self.now, &mut done);
         self.finish(done);
         for element in elements {
             let out = self.out.entry(element.partition).or_default();
@@ -190,7 +190,7 @@ impl World {
         let stream = std::mem::take(&mut self.stream);
         self.zombies.push(stream);
         self.out.clear();
-        self.core.on_stream_lost(&lost(), self.now);
+        self.core.on_stream_lost(Way::Any, &lost(), self.now);
     }
 
     fn step(&mut self) {
@@ -274,7 +274,7 @@ fn fill(core: &mut Core<u64>, count: u64, now: Instant) {
 }
 
 fn sent(core: &mut Core<u64>, now: Instant) -> Vec<(u64, Vec<u64>, bool)> {
-    let elements = core.collect(1 << 20, now, &mut Vec::new());
+    let elements = core.collect(Way::Any, 1 << 20, now, &mut Vec::new());
     elements.into_iter().map(|e| (e.id, numbers(&e.batch), e.restart)).collect()
 }
 
@@ -289,12 +289,12 @@ fn a_failure_stops_the_lane_until_all_answers_are_in() {
     );
     core.on_result(1, Err(api(Reason::NotReady)), now, &mut done);
     now += Duration::from_secs(5);
-    assert!(!core.is_ready(now) && sent(&mut core, now).is_empty());
+    assert!(core.ready(now).is_empty() && sent(&mut core, now).is_empty());
     core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut done);
     assert!(sent(&mut core, now).is_empty());
     core.on_result(3, Err(api(Reason::PriorBatchFailed)), now, &mut done);
     assert!(sent(&mut core, now).is_empty(), "it pauses first");
-    let resume = core.ready_at().unwrap();
+    let resume = core.ready_after(now).unwrap();
     assert!(resume > now && resume <= now + Duration::from_millis(50));
     let again = sent(&mut core, resume);
     assert_eq!(again, [(4, vec![0], true), (5, vec![1], false), (6, vec![2], false)]);
@@ -349,15 +349,15 @@ fn nothing_is_tried_for_ever() {
     let late = core.overdue_at().unwrap();
     assert_eq!(late, now + rules().delivery_timeout);
     let mut done = Vec::new();
-    assert!(!core.expire(late, &mut done), "its answer may yet come");
+    assert!(core.expire(late, &mut done).is_empty(), "its answer may yet come");
     assert_eq!(done.len(), 2);
     assert!(done.iter().all(|(_, end)| matches!(end, Err(Error::TimedOut { .. }))));
-    assert!(!core.is_ready(late), "two attempts could be open otherwise");
+    assert!(core.ready(late).is_empty(), "two attempts could be open otherwise");
     assert_eq!((core.pending(), core.overdue_at()), (0, Some(late + STUCK)));
     let late = late + STUCK;
-    assert!(core.expire(late, &mut done), "a stream that does not answer is given up");
-    core.on_stream_lost(&lost(), late);
-    assert!(!core.expire(late, &mut done));
+    assert!(!core.expire(late, &mut done).is_empty(), "a stream that does not answer is given up");
+    core.on_stream_lost(Way::Any, &lost(), late);
+    assert!(core.expire(late, &mut done).is_empty());
     assert_eq!((done.len(), core.overdue_at()), (2, None));
     // What comes later starts again.
     core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
@@ -373,7 +373,7 @@ fn a_partition_that_takes_too_long_disturbs_no_other_and_repeats_nothing() {
     let mut done = Vec::new();
     core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
     core.append(&Arc::from("t"), 1, &record(10), 10, || late, &mut done).unwrap();
-    assert!(!core.expire(late, &mut done));
+    assert!(core.expire(late, &mut done).is_empty());
     let told: Vec<u64> = done.drain(..).map(|(number, _)| number).collect();
     assert_eq!(told, [0, 1]);
     let other = sent(&mut core, late + rules().linger);
@@ -398,11 +398,11 @@ fn what_cannot_be_sent_waits_and_says_why_at_the_end() {
         let mut core = core(Rules { acks_none, batch_bytes: 1, ..rules() });
         let now = Instant::now();
         fill(&mut core, 2, now);
-        core.on_stream_lost(&lost(), now);
-        assert!(!core.is_ready(now), "a broker that is away is not asked all the time");
-        assert!(core.is_ready(core.ready_at().unwrap()));
+        core.on_stream_lost(Way::Any, &lost(), now);
+        assert!(core.ready(now).is_empty(), "a broker that is away is not asked all the time");
+        assert!(!core.ready(core.ready_after(now).unwrap()).is_empty());
         let mut done = Vec::new();
-        assert!(!core.expire(core.overdue_at().unwrap(), &mut done));
+        assert!(core.expire(core.overdue_at().unwrap(), &mut done).is_empty());
         assert_eq!((done.len(), core.pending()), (2, 0));
         assert!(done.iter().all(|(_, end)| end.as_ref().unwrap_err().is_unreachable()));
     }
@@ -418,8 +418,8 @@ fn a_message_keeps_to_its_size_unless_one_batch_is_larger() {
         core.append(&Arc::from("t"), 0, &record, number as u64, || now, &mut Vec::new()).unwrap();
     }
     let mut counts = Vec::new();
-    while core.is_ready(now) {
-        counts.push(core.collect(1_000, now, &mut Vec::new()).len());
+    while !core.ready(now).is_empty() {
+        counts.push(core.collect(Way::Any, 1_000, now, &mut Vec::new()).len());
     }
     assert_eq!(counts, [2, 1, 1]);
 }
@@ -429,8 +429,8 @@ fn batches_wait_to_become_full_but_not_for_long() {
     let mut core = core(rules());
     let now = Instant::now();
     fill(&mut core, 1, now);
-    assert!(!core.is_ready(now));
-    assert_eq!(core.ready_at(), Some(now + rules().linger));
+    assert!(core.ready(now).is_empty());
+    assert_eq!(core.ready_after(now), Some(now + rules().linger));
     assert!(sent(&mut core, now).is_empty());
     assert_eq!(sent(&mut core, now + rules().linger), [(1, vec![0], false)]);
     fill(&mut core, 1, now);
@@ -455,7 +455,7 @@ fn without_acks_a_record_ends_when_it_is_sent() {
     let now = Instant::now();
     fill(&mut core, 5, now);
     let mut done = Vec::new();
-    let elements = core.collect(1 << 20, now, &mut done);
+    let elements = core.collect(Way::Any, 1 << 20, now, &mut done);
     assert_eq!(elements.len(), 5);
     assert!(
         elements.iter().all(|element| element.restart),
@@ -474,7 +474,9 @@ fn no_lane_starves() {
     }
     let mut lanes = Vec::new();
     for _ in 0..4 {
-        lanes.extend(core.collect(1, now, &mut Vec::new()).into_iter().map(|e| e.partition));
+        lanes.extend(
+            core.collect(Way::Any, 1, now, &mut Vec::new()).into_iter().map(|e| e.partition),
+        );
     }
     assert!(lanes.contains(&0) && lanes.contains(&1), "{lanes:?}");
 }

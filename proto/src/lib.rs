@@ -6,6 +6,7 @@
 //! * [`codec`]: how messages become bytes.
 //! * [`checksum`] and [`payload`]: checksums that follow from those of parts, and bytes in parts.
 //! * [`entry`]: the immutable byte string that a ledger stores (protocol 1.5).
+//! * [`messages`]: messages of a stream as a server reads them, not copied.
 //! * [`murmur`]: the hash that places keys and groups.
 //! * [`reason`]: the stable reasons that the public API's errors carry.
 //! * [`v1`] and [`internal`]: generated gRPC messages, public and between our own processes.
@@ -16,6 +17,7 @@ pub mod checksum;
 pub mod codec;
 pub mod entry;
 pub mod ids;
+pub mod messages;
 pub mod murmur;
 pub mod payload;
 pub mod reason;

@@ -12,8 +12,9 @@ use geminga_proto::bookie::{
     InvalidMessage, QueryOp, QueryReply, QueryRequest, WriteReply, WriteRequest,
 };
 use geminga_proto::internal as wire;
+use geminga_proto::messages::{Messages, is_unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::gather::Item;
 use crate::handle::{BookieHandle, room};
@@ -43,7 +44,7 @@ impl Drop for Counted {
 
 /// Hands writes on until the stream ends, the bookie stops, or a message is invalid.
 pub(super) async fn writes(
-    mut requests: Streaming<wire::WriteRequests>,
+    mut requests: Messages<wire::WriteRequests>,
     handle: BookieHandle,
     replies: mpsc::Sender<Item<WriteReply>>,
     cancelled: impl Future<Output = ()> + Send,
@@ -168,16 +169,6 @@ async fn next<M, R>(
             tracing::debug!(%status, "a stream of requests broke");
             None
         }
-    }
-}
-
-/// Whether a message was too large or could not be decoded: the sender's mistake, which it is told. Everything else is the
-/// connection's end.
-fn is_unreadable(status: &Status) -> bool {
-    match status.code() {
-        Code::OutOfRange => true,
-        Code::Internal => status.message().contains("decode Protobuf"),
-        _ => false,
     }
 }
 

@@ -16,6 +16,7 @@ use geminga_proto::bookie::{QueryReply, WriteReply};
 use geminga_proto::caps;
 use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_server::{Bookie as BookieRpc, BookieServer};
+use geminga_proto::messages::{Messages, Uncopied};
 use geminga_runtime::Tasks;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -23,6 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::handle::BookieHandle;
 
+/// The method that entries come in by.
+const WRITE: &str = "/geminga.internal.v1.Bookie/Write";
 /// Streams of one connection; a ledger client opens one on each.
 const MAX_STREAMS: u32 = 16;
 /// A peer that does not answer a ping for so long is gone.
@@ -48,7 +51,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(service)
+        .add_service(Uncopied::new(service, WRITE))
         .serve_with_incoming_shutdown(accept::connections(listener), cancelled)
         .await
 }
@@ -71,7 +74,7 @@ impl BookieRpc for Service {
     ) -> Result<Response<Self::WriteStream>, Status> {
         let (replies, outgoing) = gather::queue::<WriteReply>();
         let (handle, cancelled) = (self.handle.clone(), self.tasks.cancelled());
-        let requests = request.into_inner();
+        let requests = Messages::of(request, caps::MAX_INTERNAL_MESSAGE_BYTES);
         self.tasks
             .spawn("bookie write stream", intake::writes(requests, handle, replies, cancelled));
         Ok(Response::new(Box::pin(gather::messages(outgoing))))

@@ -8,7 +8,6 @@ pub(crate) mod context;
 pub(crate) mod fakes;
 mod fetch;
 pub(crate) mod groups;
-mod input;
 pub(crate) mod metadata;
 pub(crate) mod peer;
 pub(crate) mod produce;

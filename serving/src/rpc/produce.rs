@@ -17,10 +17,11 @@ mod session;
 
 use std::sync::Arc;
 
+use geminga_proto::messages::Messages;
 use geminga_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::context::Context;
 pub(crate) use room::ProduceRoom;
@@ -33,7 +34,7 @@ const ANSWERS: usize = 4;
 pub(super) type Answers = ReceiverStream<Result<v1::ProduceResponse, Status>>;
 
 /// Serves one stream until its client closes it and everything is answered, or until its client has gone.
-pub(super) fn produce(ctx: Arc<Context>, input: Streaming<v1::ProduceRequest>) -> Answers {
+pub(super) fn produce(ctx: Arc<Context>, input: Messages<v1::ProduceRequest>) -> Answers {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let tasks = ctx.intake.clone();
     tasks.spawn("produce stream", Box::pin(Session::new(ctx, input).run(answers)));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use geminga_proto::caps;
+use geminga_proto::messages::{Messages, Uncopied};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_server::{Stream, StreamServer};
@@ -11,6 +12,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Context;
 use super::{consume, fetch, produce};
+
+/// The method that megabytes come in by.
+const PRODUCE: &str = "/geminga.v1.Stream/Produce";
 
 /// The service.
 pub(crate) struct StreamService {
@@ -24,10 +28,11 @@ impl fmt::Debug for StreamService {
 }
 
 impl StreamService {
-    pub(crate) fn server(ctx: Arc<Context>) -> StreamServer<Self> {
-        StreamServer::new(Self { ctx })
+    pub(crate) fn server(ctx: Arc<Context>) -> Uncopied<StreamServer<Self>> {
+        let service = StreamServer::new(Self { ctx })
             .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
-            .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
+            .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
+        Uncopied::new(service, PRODUCE)
     }
 
     fn check_intake(&self) -> Result<(), ApiError> {
@@ -50,7 +55,10 @@ impl Stream for StreamService {
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
         self.check_intake()?;
-        Ok(Response::new(produce::produce(Arc::clone(&self.ctx), request.into_inner())))
+        Ok(Response::new(produce::produce(
+            Arc::clone(&self.ctx),
+            Messages::of(request, caps::MAX_CLIENT_MESSAGE_BYTES),
+        )))
     }
 
     async fn fetch(

@@ -22,7 +22,7 @@ use super::{ConsumeContext, Joining};
 use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
 use crate::router::OffsetAt;
-use crate::rpc::input::is_unreadable;
+use geminga_proto::messages::is_unreadable;
 
 /// How long the coordinator is looked for before a member hears of it: for a join (besides its wait), a heartbeat, a
 /// commit, a departure.

@@ -9,12 +9,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
+use geminga_proto::messages::Messages;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::Batch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::element::{self, Named, Placed, Taken};
 use super::forward::{Answer, Forwarder};
@@ -23,7 +24,7 @@ use super::room::Held;
 use crate::ownership::topology::Topic;
 use crate::router::{Appender, Route, no_owner, not_owner};
 use crate::rpc::context::Context;
-use crate::rpc::input::is_unreadable;
+use geminga_proto::messages::is_unreadable;
 
 /// Nothing is read from a stream that has so many bytes in flight.
 const MAX_IN_FLIGHT: usize = 32 * 1024 * 1024;
@@ -83,7 +84,7 @@ enum Event {
 
 enum Input {
     /// Not read from: too much is in flight.
-    Resting(Box<Streaming<v1::ProduceRequest>>),
+    Resting(Box<Messages<v1::ProduceRequest>>),
     Reading(BoxFuture<'static, Intake>),
     /// The client, or the broker, wants no more.
     Closed,
@@ -92,7 +93,7 @@ enum Input {
 }
 
 struct Intake {
-    input: Box<Streaming<v1::ProduceRequest>>,
+    input: Box<Messages<v1::ProduceRequest>>,
     taken: Result<Message, Unread>,
 }
 
@@ -132,7 +133,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(ctx: Arc<Context>, input: Streaming<v1::ProduceRequest>) -> Self {
+    pub(super) fn new(ctx: Arc<Context>, input: Messages<v1::ProduceRequest>) -> Self {
         Self {
             stopping: ctx.intake.cancelled().boxed(),
             ctx,
@@ -498,7 +499,7 @@ impl Tracked {
 }
 
 /// Reads one message, waits for room for it, and takes its elements in.
-async fn intake(ctx: Arc<Context>, mut input: Box<Streaming<v1::ProduceRequest>>) -> Intake {
+async fn intake(ctx: Arc<Context>, mut input: Box<Messages<v1::ProduceRequest>>) -> Intake {
     let taken = match input.message().await {
         Ok(Some(request)) => take_in(&ctx, request).await,
         Ok(None) => Err(Unread::End),

@@ -73,6 +73,9 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes; 0 at or behind the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Says what will be read soon, so that it may be fetched meanwhile. Changes nothing else, and never fails.
+    fn will_read(&self, _offset: u64, _bytes: u64) {}
+
     /// Makes written bytes, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
 

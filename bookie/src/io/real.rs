@@ -6,12 +6,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
 use rustix::io::{pwritev, retry_on_intr};
 
 use super::direct::Direct;
@@ -170,6 +171,11 @@ impl DiskFile for RealFile {
                 done => return done,
             }
         }
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        // Advice: a system that does not take it reads when it is asked.
+        let _untaken = fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::WillNeed);
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! Read-ahead for readers that are behind: what is read of a full segment is read in large blocks, which stay for a while. Where
 //! ledgers alternate in a segment, a block holds what the next read of this one wants, and what the readers of the others
-//! do. Bounded; the oldest go first.
+//! do: they come for it at the same time, and one of them reads it. Meanwhile the system fetches the next. Bounded; the
+//! oldest go first.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -11,7 +13,7 @@ use parking_lot::Mutex;
 use crate::io::DiskFile;
 
 /// Bytes of a block; they begin at multiples of it.
-pub(super) const BLOCK_BYTES: u64 = 512 * 1024;
+pub(super) const BLOCK_BYTES: u64 = 1024 * 1024;
 
 /// Blocks of segments that do not change any more.
 #[derive(Debug)]
@@ -21,9 +23,12 @@ pub(super) struct Blocks {
     kept: Mutex<Kept>,
 }
 
+/// A block, once somebody has read it; locked while one does.
+type Slot = Arc<Mutex<Option<Bytes>>>;
+
 #[derive(Debug, Default)]
 struct Kept {
-    blocks: HashMap<(u64, u64), Bytes>,
+    blocks: HashMap<(u64, u64), Slot>,
     order: VecDeque<(u64, u64)>,
 }
 
@@ -69,30 +74,32 @@ impl Blocks {
     }
 
     fn block(&self, segment: u64, file: &dyn DiskFile, number: u64) -> io::Result<Bytes> {
-        let key = (segment, number);
-        if let Some(block) = self.kept.lock().blocks.get(&key) {
+        let slot = self.slot((segment, number));
+        let mut read = slot.lock();
+        if let Some(block) = &*read {
             return Ok(block.clone());
         }
-        let mut buffer = BytesMut::zeroed(BLOCK_BYTES as usize);
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read_at(number * BLOCK_BYTES + filled as u64, &mut buffer[filled..])? {
-                0 => break,
-                some => filled += some,
-            }
-        }
-        buffer.truncate(filled);
-        let block = buffer.freeze();
+        file.will_read((number + 1) * BLOCK_BYTES, BLOCK_BYTES);
+        let block = read_block(file, number)?;
+        *read = Some(block.clone());
+        Ok(block)
+    }
+
+    /// Where a block is, or will be. One that could not be read stays empty: the next who wants it tries again.
+    fn slot(&self, key: (u64, u64)) -> Slot {
         let mut kept = self.kept.lock();
-        if kept.blocks.insert(key, block.clone()).is_none() {
-            kept.order.push_back(key);
+        if let Some(slot) = kept.blocks.get(&key) {
+            return Arc::clone(slot);
         }
+        let slot = Slot::default();
+        kept.blocks.insert(key, Arc::clone(&slot));
+        kept.order.push_back(key);
         while kept.order.len() > self.limit
             && let Some(oldest) = kept.order.pop_front()
         {
             kept.blocks.remove(&oldest);
         }
-        Ok(block)
+        slot
     }
 
     /// Drops a segment's.
@@ -103,12 +110,26 @@ impl Blocks {
     }
 }
 
+/// A whole block, or what the file has of it.
+fn read_block(file: &dyn DiskFile, number: u64) -> io::Result<Bytes> {
+    let mut buffer = BytesMut::zeroed(BLOCK_BYTES as usize);
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(number * BLOCK_BYTES + filled as u64, &mut buffer[filled..])? {
+            0 => break,
+            some => filled += some,
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.freeze())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
 
     use super::*;
-    use crate::io::{Disk, MemoryDisk};
+    use crate::io::{Disk, FaultyDisk, MemoryDisk, Op};
 
     #[test]
     fn reads_across_blocks_and_up_to_the_end() {
@@ -127,5 +148,25 @@ mod tests {
         assert_eq!(behind.kind(), io::ErrorKind::UnexpectedEof);
         blocks.forget(1);
         assert!(blocks.kept.lock().blocks.is_empty() && blocks.kept.lock().order.is_empty());
+    }
+    /// Readers that come for the same block at the same time cost one read.
+    #[test]
+    fn one_reads_for_all() {
+        let disk = FaultyDisk::new(MemoryDisk::new());
+        let file = disk.create("a").unwrap();
+        file.write_all_at(0, &[IoSlice::new(&[7; 1000])]).unwrap();
+        let blocks = Blocks::new(BLOCK_BYTES as usize);
+        disk.hold(Op::Read);
+        std::thread::scope(|scope| {
+            let read = || blocks.read(1, &*file, 0, 1000).unwrap();
+            let readers = [scope.spawn(read), scope.spawn(read), scope.spawn(read)];
+            disk.wait_held(Op::Read);
+            // One call finds the block and one the end of the file; a third is too many.
+            disk.fail(Op::Read, 2, io::ErrorKind::Other);
+            disk.release(Op::Read);
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), [7; 1000][..]);
+            }
+        });
     }
 }

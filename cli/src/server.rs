@@ -111,16 +111,28 @@ impl Signals {
     }
 }
 
-/// Runs a future on a runtime of its own until it ends.
+/// Runs a server on a runtime of its own until it ends: a thread for each processor.
 pub(crate) fn block_on<F>(future: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::new)?
-        .block_on(future)
+    run(&mut tokio::runtime::Builder::new_multi_thread(), future)
+}
+
+/// Runs a command on a runtime of its own until it ends. One thread does what goes on beside the command itself: it has one
+/// connection to serve, and several would mostly wake each other.
+pub(crate) fn block_on_command<F>(future: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    run(tokio::runtime::Builder::new_multi_thread().worker_threads(1), future)
+}
+
+fn run<F>(builder: &mut tokio::runtime::Builder, future: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    builder.enable_all().build().map_err(Failure::new)?.block_on(future)
 }
 
 /// What others connect to for health and metrics: the listener's address, by the advertised host when it listens on

@@ -44,8 +44,8 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Init { metastore, print } => server::block_on(init(metastore, print)),
-        Action::Status { client } => server::block_on(status(client)),
+        Action::Init { metastore, print } => server::block_on_command(init(metastore, print)),
+        Action::Status { client } => server::block_on_command(status(client)),
     }
 }
 

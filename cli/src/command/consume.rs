@@ -58,7 +58,7 @@ pub(crate) enum Format {
 
 /// Reads until the end that was asked for, or for ever.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    server::block_on(consume(args))
+    server::block_on_command(consume(args))
 }
 
 async fn consume(args: Args) -> Result<(), Failure> {

@@ -148,17 +148,17 @@ pub(crate) fn ledger_id(text: &str) -> Result<LedgerId, String> {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::List { place, state, topic, print } => {
-            server::block_on(list(place, state, topic, print))
+            server::block_on_command(list(place, state, topic, print))
         }
         Action::Describe { ledger, place, print } => {
-            server::block_on(describe(ledger, place, print))
+            server::block_on_command(describe(ledger, place, print))
         }
         Action::Recover { ledger, place, wait, print } => {
-            server::block_on(recover(ledger, place, wait, print))
+            server::block_on_command(recover(ledger, place, wait, print))
         }
         Action::ForceClose { ledger, confirm, place, wait, print } => {
             confirmed(ledger, confirm)?;
-            server::block_on(force_close(ledger, place, wait, print))
+            server::block_on_command(force_close(ledger, place, wait, print))
         }
     }
 }

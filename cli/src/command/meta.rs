@@ -45,7 +45,7 @@ pub(crate) enum Action {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Dump { metastore, prefix, print } => {
-            server::block_on(dump(metastore, prefix, print))
+            server::block_on_command(dump(metastore, prefix, print))
         }
     }
 }

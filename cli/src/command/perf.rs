@@ -142,10 +142,10 @@ pub(crate) struct Load {
 /// Measures until all records are through.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Produce(args) => server::block_on(produce::run(args)),
-        Action::Consume(args) => server::block_on(consume::run(args)),
-        Action::Ledger(args) => server::block_on(ledger::write(args)),
-        Action::LedgerRead(args) => server::block_on(ledger::read(args)),
+        Action::Produce(args) => server::block_on_command(produce::run(args)),
+        Action::Consume(args) => server::block_on_command(consume::run(args)),
+        Action::Ledger(args) => server::block_on_command(ledger::write(args)),
+        Action::LedgerRead(args) => server::block_on_command(ledger::read(args)),
     }
 }
 

@@ -102,7 +102,7 @@ impl From<Acks> for geminga_client::Acks {
 
 /// Writes records until the input ends.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    server::block_on(produce(args))
+    server::block_on_command(produce(args))
 }
 
 async fn produce(args: Args) -> Result<(), Failure> {

@@ -47,7 +47,7 @@ pub struct ProducerConfig {
     pub acks: Acks,
     /// How batches are compressed. Default not at all.
     pub compression: Compression,
-    /// Most bytes of a batch before compression, unless one record alone is larger. Default 64 KiB, at most 16 MiB.
+    /// Most bytes of a batch before compression, unless one record alone is larger. Default 256 KiB, at most 16 MiB.
     pub batch_bytes: usize,
     /// How long a batch waits to become full. Default 5 ms.
     pub linger: Duration,
@@ -66,7 +66,7 @@ impl Default for ProducerConfig {
         Self {
             acks: Acks::All,
             compression: Compression::None,
-            batch_bytes: 64 * 1024,
+            batch_bytes: 256 * 1024,
             linger: Duration::from_millis(5),
             buffer_bytes: 32 * 1024 * 1024,
             in_flight: 8,

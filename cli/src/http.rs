@@ -22,6 +22,12 @@ const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+/// Those of a group commit, which every acknowledgement waits for: close enough together to tell a 99th percentile.
+const FLUSH_SECONDS: &[f64] = &[
+    0.000_1, 0.000_15, 0.000_2, 0.000_3, 0.000_4, 0.000_6, 0.000_8, 0.001, 0.001_5, 0.002, 0.003,
+    0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
+];
 /// Upper bounds of size histograms in bytes.
 const BYTES: &[f64] =
     &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
@@ -67,6 +73,10 @@ impl Readiness {
 pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(|b| {
+            let flush = Matcher::Full("geminga_bookie_flush_seconds".to_owned());
+            b.set_buckets_for_metric(flush, FLUSH_SECONDS)
+        })
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(Failure::new)

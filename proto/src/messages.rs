@@ -24,6 +24,9 @@ use tonic::{Code, Request, Status, Streaming};
 
 /// What stands before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+/// Pieces below this are copied together: each that is kept costs as much again as a few dozen bytes, and holds the buffer
+/// that it was read into.
+const SMALL_BYTES: usize = 4096;
 
 /// A stream of messages of one client.
 pub struct Messages<M>(Source<M>);
@@ -72,7 +75,7 @@ pub fn is_unreadable(status: &Status) -> bool {
 /// Reads messages from a body.
 struct Reader {
     body: Body,
-    pieces: Pieces,
+    pieces: Received,
     /// Bytes of the message whose prefix was read.
     length: Option<usize>,
     max_bytes: usize,
@@ -81,7 +84,7 @@ struct Reader {
 
 impl Reader {
     fn new(body: Body, max_bytes: usize) -> Self {
-        Self { body, pieces: Pieces::default(), length: None, max_bytes, ended: false }
+        Self { body, pieces: Received::default(), length: None, max_bytes, ended: false }
     }
 
     fn poll_message<M: Message + Default>(
@@ -115,7 +118,7 @@ impl Reader {
                     return Poll::Ready(Ok(None));
                 }
                 Some(Err(status)) => return Poll::Ready(Err(status)),
-                None if self.length.is_none() && !self.pieces.has_remaining() => {
+                None if self.length.is_none() && self.pieces.bytes() == 0 => {
                     return Poll::Ready(Ok(None));
                 }
                 None => {
@@ -129,25 +132,26 @@ impl Reader {
     fn decode<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let length = match self.length {
             Some(length) => length,
-            None if self.pieces.remaining() < PREFIX_BYTES => return Ok(None),
+            None if self.pieces.bytes() < PREFIX_BYTES => return Ok(None),
             None => self.read_prefix()?,
         };
         self.length = Some(length);
-        if self.pieces.remaining() < length {
+        if self.pieces.bytes() < length {
             return Ok(None);
         }
         self.length = None;
-        let message = M::decode((&mut self.pieces).take(length));
+        let message = M::decode(self.pieces.readable().take(length));
         message.map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 
     fn read_prefix(&mut self) -> Result<usize, Status> {
-        if self.pieces.get_u8() != 0 {
+        let pieces = self.pieces.readable();
+        if pieces.get_u8() != 0 {
             return Err(Status::internal(
                 "a message is marked as compressed on a stream that is not",
             ));
         }
-        let length = self.pieces.get_u32() as usize;
+        let length = pieces.get_u32() as usize;
         let limit = self.max_bytes;
         if length > limit {
             let why = format!("a message of {length} bytes is above the limit of {limit} bytes");
@@ -159,6 +163,35 @@ impl Reader {
 
 /// Bytes as they came, in order.
 #[derive(Debug, Default)]
+struct Received {
+    pieces: Pieces,
+    /// Small ones that came last, in one.
+    small: BytesMut,
+}
+
+impl Received {
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < SMALL_BYTES {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.readable().push(piece);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.pieces.bytes + self.small.len()
+    }
+
+    /// All of them, to be read.
+    fn readable(&mut self) -> &mut Pieces {
+        if !self.small.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.small).freeze());
+        }
+        &mut self.pieces
+    }
+}
+
+#[derive(Debug, Default)]
 struct Pieces {
     /// None is empty.
     pieces: VecDeque<Bytes>,
@@ -168,10 +201,8 @@ struct Pieces {
 
 impl Pieces {
     fn push(&mut self, piece: Bytes) {
-        if !piece.is_empty() {
-            self.bytes += piece.len();
-            self.pieces.push_back(piece);
-        }
+        self.bytes += piece.len();
+        self.pieces.push_back(piece);
     }
 }
 

@@ -161,6 +161,11 @@ mod tests {
             let read = || blocks.read(1, &*file, 0, 1000).unwrap();
             let readers = [scope.spawn(read), scope.spawn(read), scope.spawn(read)];
             disk.wait_held(Op::Read);
+            // All three are on their way to it: the map, this one, one that reads, two that wait.
+            let slot = blocks.slot((1, 0));
+            while Arc::strong_count(&slot) < 5 {
+                std::thread::yield_now();
+            }
             // One call finds the block and one the end of the file; a third is too many.
             disk.fail(Op::Read, 2, io::ErrorKind::Other);
             disk.release(Op::Read);

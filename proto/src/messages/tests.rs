@@ -121,6 +121,20 @@ fn what_lies_in_one_piece_is_not_copied() {
     assert_eq!(read.len(), 2);
 }
 
+/// A client that sends a message in as many frames as it has bytes makes us keep none of them.
+#[test]
+fn small_pieces_are_kept_together() {
+    let mut received = Received::default();
+    let piece = Bytes::from(vec![1; SMALL_BYTES]);
+    for _ in 0..3 {
+        (0..10_000).for_each(|_| received.push(piece.slice(..1)));
+        received.push(piece.clone());
+        received.push(Bytes::new());
+    }
+    assert_eq!(received.bytes(), 30_000 + 3 * SMALL_BYTES);
+    assert_eq!(received.readable().pieces.len(), 6);
+}
+
 #[test]
 fn what_is_no_message_is_told_apart_from_a_lost_client() {
     let good = wire(&[request(1, vec![1; 10])]);

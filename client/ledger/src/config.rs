@@ -43,6 +43,8 @@ pub struct Config {
     pub recovery_deadline: Duration,
     /// How long a recovery waits for the rest once coverage is reached. Default 100 ms.
     pub recovery_grace: Duration,
+    /// How long a recovery waits for copies beyond the ack quorum. Default 1 s.
+    pub recovery_copy_grace: Duration,
     /// How long a reader waits for one replica before it asks the next. Default 2 s.
     pub read_timeout: Duration,
     /// Most bytes asked for in one read. Default 1 MiB.
@@ -71,6 +73,7 @@ impl Default for Config {
             retry_max: Duration::from_millis(500),
             recovery_deadline: Duration::from_secs(30),
             recovery_grace: Duration::from_millis(100),
+            recovery_copy_grace: Duration::from_secs(1),
             read_timeout: Duration::from_secs(2),
             read_bytes: 1024 * 1024,
             add_bytes: 1024 * 1024,

@@ -2,7 +2,7 @@
 //! all the time last, spread over zones, emptier disks first, and chance between equals so that ledgers spread.
 
 use geminga_metastore::record::LiveBookie;
-use geminga_proto::ids::{BookieId, Member};
+use geminga_proto::ids::Member;
 use geminga_runtime::Random;
 
 use crate::quarantine::Quarantine;
@@ -63,12 +63,12 @@ fn take_best<'a>(candidates: &mut Vec<Candidate<'a>>, zones: &[&str]) -> Option<
 }
 
 /// Who takes the places `lost` of `ensemble`, as far as somebody can: no present member, but a bookie's new life may take
-/// the place of its old one; nobody of `shunned`, who failed here a moment ago.
+/// the place of its old one, unless that life is shunned as well; no bookie of `shunned`, who failed here a moment ago.
 pub(crate) fn replace(
     live: &[LiveBookie],
     ensemble: &[Member],
     lost: &[usize],
-    shunned: &[BookieId],
+    shunned: &[Member],
     quarantine: &Quarantine,
     random: &dyn Random,
 ) -> Vec<(Member, Member)> {
@@ -76,14 +76,16 @@ pub(crate) fn replace(
     let mut found = Vec::new();
     for &index in lost {
         // One that was wiped: its former life is gone for good, so nothing is given up by coming back to it.
-        let reborn = candidates.iter().position(|c| is_reborn(live, &ensemble[index], &c.member));
+        let reborn = candidates.iter().position(|c| {
+            !shunned.contains(&c.member) && is_reborn(live, &ensemble[index], &c.member)
+        });
         if let Some(reborn) = reborn {
             found.push((index, candidates.swap_remove(reborn)));
         }
     }
     candidates.retain(|c| {
         let bookie = &c.member.bookie;
-        !shunned.contains(bookie) && ensemble.iter().all(|member| member.bookie != *bookie)
+        shunned.iter().chain(ensemble).all(|member| member.bookie != *bookie)
     });
     let kept = ensemble.iter().enumerate().filter(|(index, _)| !lost.contains(index));
     let kept = kept.filter_map(|(_, member)| live.iter().find(|l| l.id == member.bookie));

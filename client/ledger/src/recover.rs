@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::{LedgerMeta, LedgerState, UnderReason};
 use geminga_metastore::{Error as MetaError, Version, keys};
 use geminga_proto::bookie::{Scope, WriteOp, WriteRequest};
-use geminga_proto::ids::{BookieId, EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 use tokio::time::Instant;
 
 use self::copy::{Call, Copy};
@@ -194,11 +194,14 @@ impl<'a> Attempt<'a> {
             }
             Effect::StartDeadline => self.after(config.recovery_deadline, Event::DeadlineOver),
             Effect::StartGrace => self.after(config.recovery_grace, Event::GraceOver),
-            Effect::Copy { source, target, to, fragment_first, first, last } => {
-                let from = self.meta().last_fragment().ensemble[source].clone();
+            Effect::StartCopyGrace => {
+                self.after(config.recovery_copy_grace, Event::CopyGraceOver);
+            }
+            Effect::StartPause => self.after(config.retry_max, Event::PauseOver),
+            Effect::Copy { from, target, to, fragment_first, first, last } => {
                 let scope = self.scope(&to, self.meta().seal_epoch, fragment_first);
                 let call = Call { client: self.client, member: to, scope };
-                let copy = Copy { reader: self.reader(), call, from, source, target };
+                let copy = Copy { reader: self.reader(), call, from, target };
                 self.calls.push(async move { Ok(copy.run(first, last).await) }.boxed());
             }
             Effect::Search { lost, shunned } => {
@@ -277,7 +280,7 @@ async fn search(
     client: &LedgerClient,
     ensemble: Vec<Member>,
     lost: Vec<usize>,
-    shunned: Vec<BookieId>,
+    shunned: Vec<Member>,
 ) -> Result<Event, MetaError> {
     let parts = &client.parts;
     loop {

@@ -94,6 +94,7 @@ pub const REQUIRED: &[&str] = &[
     "recovery: ensemble changed",
     "recovery: entries copied",
     "recovery: followed another",
+    "recovery: sources asked again",
     "recovery: others stand in",
     "recovery: stopped for want of members",
     "recovery: stale",

@@ -117,6 +117,10 @@ pub(crate) enum BrokerTimer {
 pub(crate) enum RecovererTimer {
     Grace,
     Deadline,
+    /// Copies beyond the ack quorum had their chance.
+    CopyGrace,
+    /// Ask sources again.
+    Pause,
     Seal(usize),
     Copy(usize),
     /// Look again for others that stand in.

@@ -11,7 +11,7 @@ use geminga_proto::bookie::{
     Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
 };
 use geminga_proto::entry;
-use geminga_proto::ids::{BookieId, EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
 use crate::context::{Context, Errand, cluster, note, number};
 use crate::event::{Client, Event as WorldEvent, Host, RecovererTimer};
@@ -20,6 +20,8 @@ use crate::store::{self, Key, Value};
 
 /// How long a member that has not answered its seal is waited for once enough have.
 const GRACE: Time = 20 * MS;
+/// How long copies beyond the ack quorum are waited for.
+const COPY_GRACE: Time = 60 * MS;
 /// How long an attempt takes at most.
 const DEADLINE: Time = 1_500 * MS;
 /// Pause before what got no answer is asked again.
@@ -44,7 +46,7 @@ enum Question {
 /// A copy under way, by target.
 #[derive(Debug, Clone)]
 struct Copy {
-    source: usize,
+    from: Member,
     to: Member,
     fragment_first: EntryId,
     next: EntryId,
@@ -77,7 +79,7 @@ pub(crate) struct Recoverer {
     seals: BTreeMap<usize, Sealing>,
     copies: BTreeMap<usize, Copy>,
     /// The positions that others are looked for, and who is not wanted.
-    search: Option<(Vec<usize>, Vec<BookieId>)>,
+    search: Option<(Vec<usize>, Vec<Member>)>,
     /// The entry whose header tells the length, and which member to ask next.
     length: Option<(EntryId, usize)>,
     /// Another recoverer is followed until then.
@@ -161,11 +163,18 @@ impl Recoverer {
                 }
                 Effect::StartDeadline => self.timer(DEADLINE, RecovererTimer::Deadline, context),
                 Effect::StartGrace => self.timer(GRACE, RecovererTimer::Grace, context),
-                Effect::Copy { source, target, to, fragment_first, first, last } => {
+                Effect::StartCopyGrace => {
+                    self.timer(COPY_GRACE, RecovererTimer::CopyGrace, context);
+                }
+                Effect::StartPause => {
+                    context.coverage.hit("recovery: sources asked again");
+                    self.timer(PAUSE, RecovererTimer::Pause, context);
+                }
+                Effect::Copy { from, target, to, fragment_first, first, last } => {
                     context.coverage.hit("recovery: entries copied");
                     let (part, tail, left) = (Vec::new(), first.prev(), COPY_ATTEMPTS);
                     let copy =
-                        Copy { source, to, fragment_first, next: first, last, tail, part, left };
+                        Copy { from, to, fragment_first, next: first, last, tail, part, left };
                     self.copies.insert(target, copy);
                     self.copy(target, context);
                 }
@@ -247,6 +256,8 @@ impl Recoverer {
         match timer {
             RecovererTimer::Grace => self.step(Event::GraceOver, context),
             RecovererTimer::Deadline => self.step(Event::DeadlineOver, context),
+            RecovererTimer::CopyGrace => self.step(Event::CopyGraceOver, context),
+            RecovererTimer::Pause => self.step(Event::PauseOver, context),
             RecovererTimer::Seal(position) => self.seal(position, context),
             RecovererTimer::Copy(target) => self.copy(target, context),
             RecovererTimer::Search => self.search(context),
@@ -303,23 +314,20 @@ impl Recoverer {
         self.write(Question::Seal(position), &sealing.member, request, context);
     }
 
-    /// The member at a position of the ensemble that entries are copied in, with the seal's epoch and the fragment.
-    fn place(&self, position: usize) -> Option<(Member, SealEpoch, EntryId)> {
-        let meta = self.core.meta()?;
-        let fragment = meta.last_fragment();
-        let member = fragment.ensemble.get(position)?.clone();
-        Some((member, meta.seal_epoch, fragment.first_entry))
+    /// The epoch of the seal.
+    fn epoch(&self) -> SealEpoch {
+        self.core.meta().expect("copying follows sealing").seal_epoch
     }
 
     /// Goes on with a copy: reads the next part, or sends the one that was read.
     fn copy(&mut self, target: usize, context: &mut Context) {
         let Some(copy) = self.copies.get(&target).cloned() else { return };
-        let Some((source, epoch, fragment_first)) = self.place(copy.source) else { return };
+        let epoch = self.epoch();
         if copy.part.is_empty() {
-            let scope = self.scope(&source, epoch, fragment_first);
+            let scope = self.scope(&copy.from, epoch, copy.fragment_first);
             let (from, to) = (copy.next, copy.last);
             let op = QueryOp::Read { from, to, max_bytes: COPY_BYTES, prefix_bytes: None };
-            self.query(Question::CopyRead(target), &source, QueryRequest { scope, op }, context);
+            self.query(Question::CopyRead(target), &copy.from, QueryRequest { scope, op }, context);
         } else {
             let scope = self.scope(&copy.to, epoch, copy.fragment_first);
             let op = WriteOp::RecoveryAdd { first: copy.next, entries: copy.part };
@@ -334,8 +342,7 @@ impl Recoverer {
         let ensemble = meta.last_fragment().ensemble.clone();
         let mut candidates = context.place(usize::MAX, &ensemble);
         candidates.retain(|candidate| {
-            let bookie = &candidate.bookie;
-            !shunned.contains(bookie) && ensemble.iter().all(|member| member.bookie != *bookie)
+            shunned.iter().chain(&ensemble).all(|member| member.bookie != candidate.bookie)
         });
         let found: Vec<(Member, Member)> =
             lost.iter().map(|position| ensemble[*position].clone()).zip(candidates).collect();
@@ -362,7 +369,7 @@ impl Recoverer {
 
     fn part_read(&mut self, target: usize, reply: Option<QueryReply>, context: &mut Context) {
         let Some(copy) = self.copies.get_mut(&target) else { return };
-        let (source, entry) = (copy.source, copy.next);
+        let (from, entry) = (copy.from.clone(), copy.next);
         match reply {
             Some(reply) if reply.code == Code::Ok && !reply.entries.is_empty() => {
                 (copy.part, copy.left) = (reply.entries, COPY_ATTEMPTS);
@@ -370,12 +377,12 @@ impl Recoverer {
             }
             Some(reply) if reply.code == Code::Corrupt => {
                 self.copies.remove(&target);
-                let failed = Event::SourceFailed { source, target, entry, corrupt: true };
+                let failed = Event::SourceFailed { from, target, entry, corrupt: true };
                 self.step(failed, context);
             }
             _ => {
                 if !self.copy_again(target, context) {
-                    let failed = Event::SourceFailed { source, target, entry, corrupt: false };
+                    let failed = Event::SourceFailed { from, target, entry, corrupt: false };
                     self.step(failed, context);
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use geminga_metastore::record::{Fragment, LedgerMeta, LedgerState, LiveBookie};
 use geminga_metastore::{Error, MetaStore, Version};
-use geminga_proto::ids::{BookieId, LedgerId, Member};
+use geminga_proto::ids::{LedgerId, Member};
 use geminga_runtime::Random;
 
 use super::close::read_meta;
@@ -26,7 +26,7 @@ pub(super) struct Hunt {
     /// The positions to fill.
     pub(super) lost: Vec<usize>,
     /// Who failed here a moment ago.
-    pub(super) shunned: Vec<BookieId>,
+    pub(super) shunned: Vec<Member>,
     /// How long the metadata may take to answer.
     pub(super) timeout: Duration,
 }

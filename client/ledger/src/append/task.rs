@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::ids::{BookieId, ClusterUuid, EntryId, Member, SealEpoch};
+use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -92,7 +92,7 @@ struct Task {
     /// When the ensemble changed within the last minute.
     changed_at: VecDeque<Instant>,
     /// Who failed here a moment ago.
-    shunned: VecDeque<(BookieId, Instant)>,
+    shunned: VecDeque<(Member, Instant)>,
     marks: FuturesUnordered<BoxFuture<'static, ()>>,
     draining: Option<(Instant, Close)>,
     closing: Option<(Closing, oneshot::Sender<Result<LedgerMeta, CloseError>>)>,

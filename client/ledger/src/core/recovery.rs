@@ -17,11 +17,13 @@ mod copy;
 mod event;
 mod force;
 mod position;
+#[cfg(feature = "mutations")]
+mod renamed;
 mod seal;
 
 use geminga_metastore::Version;
 use geminga_metastore::record::{LedgerMeta, LedgerState};
-use geminga_proto::ids::{BookieId, EntryId, SealEpoch};
+use geminga_proto::ids::{EntryId, Member, SealEpoch};
 
 pub use self::event::{Effect, Event, Finish, Stop};
 use self::force::Force;
@@ -55,7 +57,13 @@ pub struct Recovery {
     grace_started: bool,
     /// Others are being looked for, and who failed already.
     searching: bool,
-    shunned: Vec<BookieId>,
+    shunned: Vec<Member>,
+    /// Sources that did not answer, and those whose bytes of an entry are bad.
+    silent: Vec<Member>,
+    corrupt: Vec<(Member, EntryId)>,
+    /// Timers that run: for silent sources, and for copies beyond the ack quorum.
+    pausing: bool,
+    copy_grace_started: bool,
     /// `D` and `T` of S4.
     acknowledged: EntryId,
     end: EntryId,
@@ -77,6 +85,10 @@ impl Recovery {
             grace_started: false,
             searching: false,
             shunned: Vec::new(),
+            silent: Vec::new(),
+            corrupt: Vec::new(),
+            pausing: false,
+            copy_grace_started: false,
             acknowledged: EntryId::NONE,
             end: EntryId::NONE,
             length: 0,
@@ -137,9 +149,11 @@ impl Recovery {
             Event::TargetFailed { target } => self.target_failed(target),
             Event::SealUnknown { position } => self.seal_unknown(position),
             Event::Found(found) => self.found(found),
-            Event::SourceFailed { source, target, entry, corrupt } => {
-                self.source_failed(source, target, entry, corrupt)
+            Event::SourceFailed { from, target, entry, corrupt } => {
+                self.source_failed(from, target, entry, corrupt)
             }
+            Event::CopyGraceOver => self.copy_grace_over(),
+            Event::PauseOver => self.pause_over(),
             Event::LengthRead(length) => match self.phase {
                 Phase::ReadingLength => {
                     self.length = length;

@@ -34,7 +34,7 @@ fn quarantine() -> Quarantine {
 }
 
 /// Everybody's choice, under many seeds.
-fn replaced(live: &[LiveBookie], lost: &[usize], shunned: &[BookieId]) -> Vec<Vec<(u64, u64)>> {
+fn replaced(live: &[LiveBookie], lost: &[usize], shunned: &[Member]) -> Vec<Vec<(u64, u64)>> {
     let ensemble = [member(1), member(2), member(3)];
     let choose = |seed| {
         let random = SeededRandom::new(seed);
@@ -52,7 +52,7 @@ fn a_place_is_taken_by_somebody_else_in_another_zone() {
     for found in replaced(&bookies, &[2], &[]) {
         assert_eq!(found, [(3, 5)], "the only free zone is the one that was lost");
     }
-    for found in replaced(&bookies, &[2], &[member(5).bookie]) {
+    for found in replaced(&bookies, &[2], &[member(5)]) {
         assert_eq!(found, [(3, 4)], "who failed a moment ago is not asked again");
     }
     for found in replaced(&bookies, &[1, 2], &[]) {
@@ -69,6 +69,10 @@ fn a_new_life_takes_its_old_place_and_a_living_one_does_not() {
     for found in replaced(&bookies, &[2], &[]) {
         assert_eq!(found, [(3, 33)]);
     }
+    // Its former life failed here: that is why it is replaced, and says nothing about this one.
+    assert!(replaced(&bookies, &[2], &[member(3)]).iter().all(|found| found == &[(3, 33)]));
+    let reborn = Member { incarnation: Incarnation(33), ..member(3) };
+    assert!(replaced(&bookies, &[2], &[reborn]).iter().all(Vec::is_empty), "it failed, too");
     // The disk that was given up is still there: another one of the same bookie is no replacement.
     let disk = LiveDisk { incarnation: Incarnation(3), ..bookies[2].disks[0].clone() };
     bookies[2].disks.push(disk);

@@ -50,7 +50,6 @@ pub(super) struct Copy<'a> {
     pub(super) reader: Reader,
     pub(super) call: Call<'a>,
     pub(super) from: Member,
-    pub(super) source: usize,
     pub(super) target: usize,
 }
 
@@ -70,8 +69,8 @@ impl Copy<'_> {
             let mut entries = match self.read(next, last).await {
                 Ok(entries) => entries,
                 Err(corrupt) => {
-                    let (source, target) = (self.source, self.target);
-                    return Event::SourceFailed { source, target, entry: next, corrupt };
+                    let (from, target) = (self.from.clone(), self.target);
+                    return Event::SourceFailed { from, target, entry: next, corrupt };
                 }
             };
             let mut count = entries.len();

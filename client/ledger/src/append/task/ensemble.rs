@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt};
 use geminga_metastore::Version;
 use geminga_metastore::record::{Fragment, LedgerMeta, LiveBookie, UnderReason};
 use geminga_proto::bookie::WriteOp;
-use geminga_proto::ids::{BookieId, EntryId, Member};
+use geminga_proto::ids::{EntryId, Member};
 use tokio::time::Instant;
 
 use super::{CloseError, Task};
@@ -55,7 +55,7 @@ impl Task {
             ledger: self.meta.id,
             fragment: self.meta.last_fragment().clone(),
             lost,
-            shunned: self.shunned.iter().map(|(bookie, _)| bookie.clone()).collect(),
+            shunned: self.shunned.iter().map(|(member, _)| member.clone()).collect(),
             timeout: self.setup.config.metadata_fresh,
         };
         self.hunt = Some(hunt.run().boxed());
@@ -66,9 +66,9 @@ impl Task {
         while self.shunned.pop_front_if(|(_, at)| now - *at >= SHUN).is_some() {}
         for &index in lost {
             let position = &self.core.positions()[index];
-            let bookie: &BookieId = &position.member.bookie;
-            if position.failed && self.shunned.iter().all(|(shunned, _)| shunned != bookie) {
-                self.shunned.push_back((bookie.clone(), now));
+            let member = &position.member;
+            if position.failed && self.shunned.iter().all(|(shunned, _)| shunned != member) {
+                self.shunned.push_back((member.clone(), now));
             }
         }
         while self.shunned.len() > MAX_SHUNNED {

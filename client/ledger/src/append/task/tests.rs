@@ -13,7 +13,7 @@ use geminga_metastore::{
 };
 use geminga_proto::bookie::{QueryReply, QueryRequest};
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
-use geminga_proto::ids::{Incarnation, LedgerId};
+use geminga_proto::ids::{BookieId, Incarnation, LedgerId};
 use geminga_runtime::{SeededRandom, SystemClock};
 use parking_lot::Mutex;
 

@@ -2,7 +2,9 @@
 //!
 //! Members of the sealed ensemble are filled from their own tails on. Where too few of them are there, others stand in for
 //! them: they receive what lies above the acknowledged part as a fragment of their own, which nobody hears of before the
-//! close (M4, H4). The LAC is never touched (H6).
+//! close (M4, H4). The LAC is never touched (H6). Whoever holds everything is a source, also one that stands in: what it
+//! holds was verified when it was copied there. A source that did not deliver is asked again after a pause, since nobody else
+//! may have the entries; those that do not take their copies are waited for only briefly once Qa hold them.
 
 use geminga_metastore::record::{Fragment, LedgerMeta};
 use geminga_proto::caps;
@@ -37,11 +39,15 @@ impl Recovery {
                 effects.extend(self.start_copy(target));
             }
         }
-        let busy = self.positions.iter().any(|p| p.copying);
-        if !busy && self.readable() {
-            effects.extend(self.find_length());
-        } else if !busy {
-            effects.extend(self.look_for_stand_ins());
+        let busy = self.positions.iter().any(|p| p.copying_from.is_some());
+        match (self.readable(), busy) {
+            (true, false) => effects.extend(self.find_length()),
+            (true, true) => effects.extend(self.wait_for_stragglers()),
+            (false, true) => {}
+            (false, false) => {
+                effects.extend(self.look_for_stand_ins());
+                effects.extend(self.ask_sources_later());
+            }
         }
         effects
     }
@@ -51,13 +57,12 @@ impl Recovery {
         let end = self.end;
         let position = &self.positions[target];
         let tail = position.final_tail().filter(|tail| *tail < end)?;
-        if position.copying || (position.failed && position.stand_in.is_none()) {
+        if position.copying_from.is_some() || (position.failed && position.stand_in.is_none()) {
             return None;
         }
-        let can_serve = |(index, source): &(usize, &Position)| {
-            source.tail.is_some_and(|t| t >= end) && !position.bad_sources.contains(index)
-        };
-        let (source, _) = self.positions.iter().enumerate().find(can_serve)?;
+        let first = tail.next();
+        let from = self.sources(first).find(|source| !position.bad_sources.contains(source))?;
+        let from = from.clone();
         let (to, fragment_first) = match &position.stand_in {
             Some(stand_in) => (stand_in.member.clone(), self.new_first()),
             None => {
@@ -65,44 +70,97 @@ impl Recovery {
                 (fragment.ensemble[target].clone(), fragment.first_entry)
             }
         };
-        self.positions[target].copying = true;
-        Some(Effect::Copy { source, target, to, fragment_first, first: tail.next(), last: end })
+        self.positions[target].copying_from = Some(from.clone());
+        Some(Effect::Copy { from, target, to, fragment_first, first, last: end })
+    }
+
+    /// Who holds everything from `first` to the end. Those who stand in have nothing of what is known to be acknowledged.
+    fn sources(&self, first: EntryId) -> impl Iterator<Item = &Member> {
+        let (end, above) = (self.end, first >= self.new_first());
+        let members = self.held().0.last_fragment().ensemble.iter().zip(&self.positions);
+        members.flat_map(move |(member, position)| {
+            let member = position.tail.is_some_and(|tail| tail >= end).then_some(member);
+            let stand_in = position.stand_in.as_ref().filter(|s| above && s.tail >= end);
+            member.into_iter().chain(stand_in.map(|s| &s.member))
+        })
     }
 
     pub(super) fn copied(&mut self, target: usize, tail: EntryId) -> Vec<Effect> {
         let position = &mut self.positions[target];
-        position.copying = false;
+        let from = position.copying_from.take();
         match &mut position.stand_in {
             Some(stand_in) => stand_in.tail = stand_in.tail.max(tail),
             None => position.tail = position.tail.max(Some(tail)),
         }
+        self.silent.retain(|member| Some(member) != from.as_ref());
         self.go_on_copying()
     }
 
+    /// After copying nothing about who stands in changes any more: it is what the closing swap says.
     pub(super) fn target_failed(&mut self, target: usize) -> Vec<Effect> {
+        if self.phase != Phase::Copying {
+            return Vec::new();
+        }
         let position = &mut self.positions[target];
-        position.copying = false;
+        position.copying_from = None;
         position.failed = true;
         if let Some(stand_in) = position.stand_in.take() {
-            self.shunned.push(stand_in.member.bookie);
+            self.shunned.push(stand_in.member);
         }
         self.go_on_copying()
     }
 
     pub(super) fn source_failed(
         &mut self,
-        source: usize,
+        from: Member,
         target: usize,
         entry: EntryId,
         corrupt: bool,
     ) -> Vec<Effect> {
-        self.positions[target].copying = false;
-        self.positions[target].bad_sources.push(source);
-        if corrupt {
-            self.positions[source].corrupt_at = Some(entry);
+        if self.phase != Phase::Copying {
+            return Vec::new();
+        }
+        let position = &mut self.positions[target];
+        position.copying_from = None;
+        position.bad_sources.push(from.clone());
+        match corrupt {
+            true => self.corrupt.push((from, entry)),
+            false if !self.silent.contains(&from) => self.silent.push(from),
+            false => {}
         }
         if let Some(effects) = self.end_below_unreadable(entry) {
             return effects;
+        }
+        self.go_on_copying()
+    }
+
+    /// Qa hold everything: the rest has a moment to take it, and is marked otherwise (S7).
+    fn wait_for_stragglers(&mut self) -> Option<Effect> {
+        let started = std::mem::replace(&mut self.copy_grace_started, true);
+        (!started).then_some(Effect::StartCopyGrace)
+    }
+
+    pub(super) fn copy_grace_over(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Copying if self.readable() => self.find_length(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Nobody is left to ask, but some did not deliver: perhaps they will.
+    fn ask_sources_later(&mut self) -> Option<Effect> {
+        if self.silent.is_empty() || self.pausing {
+            return None;
+        }
+        self.pausing = true;
+        Some(Effect::StartPause)
+    }
+
+    pub(super) fn pause_over(&mut self) -> Vec<Effect> {
+        self.pausing = false;
+        let corrupt = &self.corrupt;
+        for position in &mut self.positions {
+            position.bad_sources.retain(|source| corrupt.iter().any(|(bad, _)| bad == source));
         }
         self.go_on_copying()
     }
@@ -113,8 +171,9 @@ impl Recovery {
         if self.phase != Phase::Copying || entry <= self.acknowledged || entry > self.end {
             return None;
         }
-        let holders = || self.positions.iter().filter(|p| p.tail.is_some_and(|tail| tail >= entry));
-        if !holders().all(|p| p.corrupt_at.is_some_and(|at| at <= entry)) {
+        let is_bad =
+            |member: &Member| self.corrupt.iter().any(|(bad, at)| bad == member && *at <= entry);
+        if !self.holders(entry).all(is_bad) {
             return None;
         }
         let without =
@@ -132,17 +191,28 @@ impl Recovery {
         Some(self.go_on_copying())
     }
 
+    /// Who holds this entry, which is above what is known to be acknowledged: members, and those who stand in and have
+    /// received it.
+    fn holders(&self, entry: EntryId) -> impl Iterator<Item = &Member> {
+        let members = self.held().0.last_fragment().ensemble.iter().zip(&self.positions);
+        members.flat_map(move |(member, position)| {
+            let member = position.tail.is_some_and(|tail| tail >= entry).then_some(member);
+            let stand_in = position.stand_in.as_ref().filter(|s| s.tail >= entry);
+            member.into_iter().chain(stand_in.map(|s| &s.member))
+        })
+    }
+
     /// Asks for others where the sealed ensemble alone does not reach Qa copies. A source must be there.
     fn look_for_stand_ins(&mut self) -> Option<Effect> {
         let lost = self.positions.iter().enumerate().filter(|(_, p)| p.is_lost());
         let lost: Vec<usize> = lost.map(|(index, _)| index).collect();
-        let source = self.positions.iter().any(|p| p.tail.is_some_and(|tail| tail >= self.end));
+        let source = self.sources(self.new_first()).next().is_some();
         if lost.is_empty() || !source || self.searching {
             return None;
         }
         self.searching = true;
         let standing = self.positions.iter().filter_map(|p| p.stand_in.as_ref());
-        let standing = standing.map(|stand_in| stand_in.member.bookie.clone());
+        let standing = standing.map(|stand_in| stand_in.member.clone());
         let shunned = self.shunned.iter().cloned().chain(standing).collect();
         Some(Effect::Search { lost, shunned })
     }

@@ -3,7 +3,7 @@
 use geminga_metastore::Version;
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::bookie::{Class, Code, WriteReply};
-use geminga_proto::ids::{BookieId, EntryId, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, Member, SealEpoch};
 
 use crate::core::commit::CasResult;
 
@@ -53,7 +53,7 @@ pub enum Event {
     /// The source could not deliver `entry` for that target.
     SourceFailed {
         /// Source.
-        source: usize,
+        from: Member,
         /// Target that waits.
         target: usize,
         /// What it could not deliver.
@@ -61,6 +61,10 @@ pub enum Event {
         /// It holds the entry, but its bytes are bad; otherwise it did not answer.
         corrupt: bool,
     },
+    /// Those who do not hold everything yet had their chance to take their copies (S5).
+    CopyGraceOver,
+    /// Sources that did not deliver may be asked again.
+    PauseOver,
     /// The payload length up to the end.
     LengthRead(u64),
 }
@@ -122,10 +126,14 @@ pub enum Effect {
     StartDeadline,
     /// Start the grace for members that have not answered.
     StartGrace,
-    /// Copy entries verbatim (D2) from one position to the one that stands for another by recovery adds.
+    /// Qa hold everything: start the grace for copies that are still under way, then [`Event::CopyGraceOver`].
+    StartCopyGrace,
+    /// Nobody who holds the entries delivers them: pause, then [`Event::PauseOver`].
+    StartPause,
+    /// Copy entries verbatim (D2) to whoever holds a position by recovery adds.
     Copy {
         /// From.
-        source: usize,
+        from: Member,
         /// To this position, ...
         target: usize,
         /// ... which is held by its member, or by who takes its place.
@@ -143,7 +151,7 @@ pub enum Effect {
         /// Positions of the sealed ensemble.
         lost: Vec<usize>,
         /// Who failed in this attempt, or stands in already.
-        shunned: Vec<BookieId>,
+        shunned: Vec<Member>,
     },
     /// Read the cumulative length in the header of this entry; repeat until read or the deadline.
     ReadLength(EntryId),

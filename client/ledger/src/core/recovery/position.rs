@@ -11,14 +11,12 @@ pub(super) struct Position {
     pub(super) authoritative: bool,
     /// Its member refused a copy; it is not tried again in this attempt.
     pub(super) failed: bool,
-    /// Its member holds this entry with bad bytes.
-    pub(super) corrupt_at: Option<EntryId>,
     /// Who receives the copies in its place: in memory only, until the close (S5, M4).
     pub(super) stand_in: Option<StandIn>,
-    /// Sources that failed to serve this target.
-    pub(super) bad_sources: Vec<usize>,
-    /// A copy is under way.
-    pub(super) copying: bool,
+    /// Sources that failed to serve this target, and are not asked for now.
+    pub(super) bad_sources: Vec<Member>,
+    /// A copy is under way, from this source.
+    pub(super) copying_from: Option<Member>,
 }
 
 /// A bookie outside of the sealed ensemble.
@@ -33,6 +31,14 @@ impl Position {
     /// The tail of whoever would be in the final ensemble.
     pub(super) fn final_tail(&self) -> Option<EntryId> {
         self.stand_in.as_ref().map_or(self.tail, |stand_in| Some(stand_in.tail))
+    }
+
+    /// With other names for members; for the model checker.
+    #[cfg(feature = "mutations")]
+    pub(super) fn rename(&mut self, rename: &impl Fn(&Member) -> Member) {
+        let stand_in = self.stand_in.iter_mut().map(|stand_in| &mut stand_in.member);
+        let members = stand_in.chain(&mut self.bad_sources).chain(&mut self.copying_from);
+        members.for_each(|member| *member = rename(member));
     }
 
     /// Whether its member can neither hold the rest nor receive it, and nobody does in its place.

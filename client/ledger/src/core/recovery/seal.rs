@@ -143,9 +143,12 @@ impl Recovery {
     /// Members without an authoritative answer, or that did not take or deliver a copy (4.8).
     pub(super) fn missing(&self) -> Vec<Member> {
         let ensemble = &self.held().0.last_fragment().ensemble;
-        let silent = |index| self.positions.iter().any(|p| p.bad_sources.contains(&index));
+        let fails = |index: usize| {
+            let member = &ensemble[index];
+            self.silent.contains(member) || self.corrupt.iter().any(|(bad, _)| bad == member)
+        };
         let lacks = |(index, p): &(usize, &Position)| {
-            !p.authoritative || p.failed || p.tail.is_none() || silent(*index)
+            !p.authoritative || p.failed || p.tail.is_none() || fails(*index)
         };
         let lacking = self.positions.iter().enumerate().filter(lacks);
         lacking.map(|(index, _)| ensemble[index].clone()).collect()

@@ -94,7 +94,7 @@ fn copy_to(
     last: i64,
 ) -> Effect {
     Effect::Copy {
-        source,
+        from: member(source as u64 + 1),
         target,
         to: member(to),
         fragment_first: EntryId(fragment_first),
@@ -109,8 +109,13 @@ fn found(recovery: &mut Recovery, replacements: &[(u64, u64)]) -> Vec<Effect> {
 }
 
 fn source_failed(recovery: &mut Recovery, source: usize, target: usize, entry: i64) -> Vec<Effect> {
-    let entry = EntryId(entry);
-    recovery.step(Event::SourceFailed { source, target, entry, corrupt: false })
+    recovery.step(failed(source, target, entry, false))
+}
+
+/// A source fails: the member at this position of a ledger of one fragment.
+fn failed(source: usize, target: usize, entry: i64, corrupt: bool) -> Event {
+    let from = member(source as u64 + 1);
+    Event::SourceFailed { from, target, entry: EntryId(entry), corrupt }
 }
 
 #[test]
@@ -195,7 +200,7 @@ fn a_target_that_fails_is_stood_in_for() {
     assert_eq!(found(&mut recovery, &[(3, 4)]), [copy_to(0, (2, 4), 5, 5, 7)]);
     // It fails too; the next one is another.
     let effects = recovery.step(Event::TargetFailed { target: 2 });
-    let shunned = vec![member(4).bookie];
+    let shunned = vec![member(4)];
     assert_eq!(effects, [Effect::Search { lost: vec![1, 2], shunned }]);
     assert_eq!(found(&mut recovery, &[(3, 5)]), [copy_to(0, (2, 5), 5, 5, 7)]);
     let effects = recovery.step(Event::Copied { target: 2, tail: EntryId(7) });
@@ -279,7 +284,7 @@ fn the_second_search_finds_another() {
     assert_eq!(effects, [Effect::Search { lost: vec![1, 2, 3], shunned: Vec::new() }]);
     found(&mut recovery, &[(2, 5)]);
     let effects = recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
-    let shunned = vec![member(5).bookie];
+    let shunned = vec![member(5)];
     assert_eq!(effects, [Effect::Search { lost: vec![2, 3], shunned }]);
 }
 
@@ -376,11 +381,107 @@ fn a_source_that_does_not_deliver_is_missing() {
     for (position, tail) in [(0, 4), (1, 2), (2, 2)] {
         seal(&mut recovery, position, tail, -1);
     }
-    for target in [1, 2] {
-        assert_eq!(source_failed(&mut recovery, 0, target, 3), []);
-    }
+    assert_eq!(source_failed(&mut recovery, 0, 1, 3), []);
+    assert_eq!(source_failed(&mut recovery, 0, 2, 3), [Effect::StartPause]);
     let effects = recovery.step(Event::DeadlineOver);
     assert_eq!(effects, [Effect::Finish(Finish::Stopped(Stop::Missing(vec![member(1)])))]);
+}
+
+/// Nobody else has the rest: the attempt asks again instead of waiting for its deadline, as often as it takes.
+#[test]
+fn the_only_source_is_asked_again() {
+    let mut recovery = sealing(0);
+    for (position, tail) in [(0, 4), (1, 2), (2, 2)] {
+        seal(&mut recovery, position, tail, -1);
+    }
+    for _ in 0..3 {
+        source_failed(&mut recovery, 0, 1, 3);
+        assert_eq!(source_failed(&mut recovery, 0, 2, 3), [Effect::StartPause]);
+        let copies = [copy(0, 1, 3, 4), copy(0, 2, 3, 4)];
+        assert_eq!(recovery.step(Event::PauseOver), copies);
+    }
+    recovery.step(Event::Copied { target: 1, tail: EntryId(4) });
+    let effects = recovery.step(Event::Copied { target: 2, tail: EntryId(4) });
+    assert_eq!(effects, [Effect::ReadLength(EntryId(4))]);
+    // One whose bytes are bad is not: they will not become better.
+    let mut recovery = sealing(0);
+    for (position, tail) in [(0, 4), (1, 4), (2, 2)] {
+        seal(&mut recovery, position, tail, -1);
+    }
+    assert_eq!(recovery.step(Event::PauseOver), [], "a pause nobody asked for changes nothing");
+    assert_eq!(recovery.step(failed(0, 2, 3, true)), [copy(1, 2, 3, 4)]);
+    recovery.step(Event::PauseOver);
+    assert_eq!(source_failed(&mut recovery, 1, 2, 3), [Effect::ReadLength(EntryId(4))]);
+}
+
+/// Qa hold everything: a third that does not take its copy has a moment, and is marked for repair.
+#[test]
+fn a_copy_that_hangs_does_not_hold_up_the_close() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 5, 2);
+    seal(&mut recovery, 1, 4, 2);
+    seal(&mut recovery, 2, 3, 2);
+    let effects = recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+    assert_eq!(effects, [Effect::StartCopyGrace]);
+    assert_eq!(recovery.step(Event::CopyGraceOver), [Effect::ReadLength(EntryId(5))]);
+    assert_eq!(closing_at(&recovery.step(Event::LengthRead(0))), Some(5));
+    assert_eq!(recovery.step(Event::TargetFailed { target: 2 }), []);
+    let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
+    assert_eq!(effects[1], Effect::MarkUnder(vec![member(3)]), "S7");
+}
+
+/// Nothing is closed on fewer than Qa copies, however long they take.
+#[test]
+fn a_grace_for_copies_ends_nothing_that_is_not_readable() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 5, 2);
+    seal(&mut recovery, 1, 4, 2);
+    seal(&mut recovery, 2, 3, 2);
+    assert_eq!(recovery.step(Event::CopyGraceOver), []);
+}
+
+/// The end of a ledger is what the swap said: what a stand-in does while that is under way changes nothing of it.
+#[test]
+fn who_stands_in_is_settled_once_copying_is_over() {
+    let mut recovery = sealing(0);
+    seal(&mut recovery, 0, 5, 2);
+    seal(&mut recovery, 1, 4, 2);
+    recovery.step(Event::GraceOver);
+    recovery.step(Event::TargetFailed { target: 1 });
+    found(&mut recovery, &[(2, 4), (3, 5)]);
+    recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+    recovery.step(Event::CopyGraceOver);
+    let effects = recovery.step(Event::LengthRead(0));
+    let [Effect::Cas { meta: swapped, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    recovery.step(Event::TargetFailed { target: 2 });
+    let effects = recovery.step(Event::CasDone(CasResult::Applied(Version(3))));
+    let Some(Effect::Finish(Finish::Closed(closed))) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(closed, swapped);
+}
+
+/// A stand-in has verified bytes of what it received: it is a source, and a holder, like any member.
+#[test]
+fn what_a_stand_in_received_is_not_unreadable() {
+    let mut open = open(0);
+    (open.qw, open.qa) = (4, 3);
+    open.fragments[0].ensemble.push(member(4));
+    let (mut recovery, _) = Recovery::new("R".to_owned(), 100, Mutations::default());
+    recovery.step(Event::meta_read(Some((open, V1))));
+    recovery.step(Event::CasDone(CasResult::Applied(V2)));
+    seal(&mut recovery, 0, 5, 4);
+    seal(&mut recovery, 1, 4, 4);
+    recovery.step(Event::GraceOver);
+    recovery.step(Event::TargetFailed { target: 1 });
+    let copies = [copy_to(0, (1, 5), 5, 5, 5), copy_to(0, (2, 6), 5, 5, 5)];
+    assert_eq!(found(&mut recovery, &[(2, 5), (3, 6)]), copies);
+    recovery.step(Event::Copied { target: 1, tail: EntryId(5) });
+    // The member's bytes rot now, after it has filled one of them.
+    let effects = recovery.step(failed(0, 2, 5, true));
+    assert_eq!(effects, [copy_to(4, (2, 6), 5, 5, 5)], "from the one that stands in");
+    let effects = recovery.step(Event::Copied { target: 2, tail: EntryId(5) });
+    assert_eq!(effects, [Effect::ReadLength(EntryId(5))]);
 }
 
 /// What lost data does not vouch for what it lacks.
@@ -557,17 +658,14 @@ fn scenario_24_an_unknown_close_is_adopted_or_rebuilt() {
 #[test]
 fn scenario_33_unreadable_bytes_end_the_ledger_only_below_coverage() {
     holds_only_with(Mutation::EndBelowUnreadable, |mutations| {
-        let corrupt =
-            Event::SourceFailed { source: 0, target: 1, entry: EntryId(5), corrupt: true };
-
+        let corrupt = failed(0, 1, 5, true);
         let mut recovery = sealing_with(0, mutations);
         seal(&mut recovery, 0, 5, 4);
         seal(&mut recovery, 1, 4, 4);
         assert!(!seal(&mut recovery, 2, 4, 4).is_empty());
         let effects = recovery.step(corrupt.clone());
-        assert_eq!(effects, [], "the other copy is still under way");
-        let other = Event::SourceFailed { source: 0, target: 2, entry: EntryId(5), corrupt: true };
-        let effects = recovery.step(other);
+        assert_eq!(effects, [Effect::StartCopyGrace], "the other copy is still under way");
+        let effects = recovery.step(failed(0, 2, 5, true));
         assert_eq!(effects, [Effect::ReadLength(EntryId(4))]);
 
         let mut recovery = sealing_with(0, mutations);

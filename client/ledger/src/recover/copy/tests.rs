@@ -139,7 +139,7 @@ async fn copied(tail: i64) -> (Event, Vec<(i64, usize)>) {
     };
     let call = Call { client: &client, member: member(3), scope };
     let reader = client.reader(Arc::new(meta()));
-    let copy = Copy { reader, call, from: member(1), source: 0, target: 1 };
+    let copy = Copy { reader, call, from: member(1), target: 1 };
     let event = copy.run(EntryId(13), EntryId(20)).await;
     let adds = both.adds.lock().clone();
     (event, adds)

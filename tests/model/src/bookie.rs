@@ -1,10 +1,15 @@
-//! One bookie: the production ledger state over a log whose tail is not yet on stable storage.
+//! One bookie: the production ledger state over a log whose tail is not yet on stable storage. Its name is not part of it, so
+//! that bookies in the same state are equal.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use geminga_bookie::ledger::{Effect, Event, Finding, Identity, LedgerState, Record, judge};
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
-use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, Incarnation, LedgerId, SealEpoch};
+
+use crate::part::{Keep, Shelf};
 
 /// Who asked, and what kind of request it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +46,8 @@ impl Ask {
 /// A bookie and its log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Bookie {
-    me: Identity,
+    /// Which of its lives it lives.
+    pub(crate) life: u64,
     state: LedgerState,
     log: Vec<Record>,
     synced: usize,
@@ -58,13 +64,20 @@ pub(crate) struct Bookie {
     pub(crate) left_gap: bool,
 }
 
+impl Keep for Bookie {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Bookie> = Shelf::new();
+        &SHELF
+    }
+}
+
 /// What leaves a bookie.
 pub(crate) type Replies = Vec<(Caller, WriteReply)>;
 
 impl Bookie {
-    pub(crate) fn new(me: Identity, ledger: LedgerId) -> Self {
+    pub(crate) fn new(life: u64, ledger: LedgerId) -> Self {
         Self {
-            me,
+            life,
             state: LedgerState::unknown(ledger),
             log: Vec::new(),
             synced: 0,
@@ -77,30 +90,24 @@ impl Bookie {
         }
     }
 
-    /// Who it is now.
-    pub(crate) fn member(&self) -> &Member {
-        &self.me.member
-    }
-
     /// Everything is lost; another life begins.
-    pub(crate) fn wipe(&mut self, incarnation: Incarnation) {
-        let mut me = self.me.clone();
-        me.member.incarnation = incarnation;
+    pub(crate) fn wipe(&mut self) {
         let (broke_seal, left_gap) = (self.broke_seal, self.left_gap);
-        let ever_answered = self.ever_answered;
-        *self = Self { broke_seal, left_gap, ever_answered, ..Self::new(me, self.state.id()) };
+        let (life, ever_answered) = (self.life + 1, self.ever_answered);
+        *self = Self { broke_seal, left_gap, ever_answered, ..Self::new(life, self.state.id()) };
     }
 
     pub(crate) fn receive(
         &mut self,
+        me: &Identity,
         client: usize,
         request: WriteRequest,
         meta: Option<&LedgerMeta>,
     ) -> Replies {
         let Scope { incarnation, fragment_first, .. } = request.scope;
         let to = Caller { client, ask: Ask::of(&request.op), incarnation, fragment_first };
-        let effects = self.state.step(&self.me, Event::Request { to, request });
-        self.carry_out(effects, meta)
+        let effects = self.state.step(me, Event::Request { to, request });
+        self.carry_out(me, effects, meta)
     }
 
     pub(crate) fn has_check(&self) -> bool {
@@ -108,13 +115,18 @@ impl Bookie {
     }
 
     /// The answer of the oldest metadata check arrives: what was read then, not what is true now.
-    pub(crate) fn finish_check(&mut self, meta: Option<&LedgerMeta>) -> Replies {
+    pub(crate) fn finish_check(&mut self, me: &Identity, meta: Option<&LedgerMeta>) -> Replies {
         let (to, request, finding) = self.checks.remove(0);
-        let effects = self.state.step(&self.me, Event::Checked { to, request, finding });
-        self.carry_out(effects, meta)
+        let effects = self.state.step(me, Event::Checked { to, request, finding });
+        self.carry_out(me, effects, meta)
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect<Caller>>, meta: Option<&LedgerMeta>) -> Replies {
+    fn carry_out(
+        &mut self,
+        me: &Identity,
+        effects: Vec<Effect<Caller>>,
+        meta: Option<&LedgerMeta>,
+    ) -> Replies {
         let mut replies = Vec::new();
         for effect in effects {
             match effect {
@@ -124,7 +136,7 @@ impl Bookie {
                     self.waiting.push((self.log.len(), to, reply))
                 }
                 Effect::CheckMetadata(to, request) => {
-                    let finding = judge(meta, &self.me.member);
+                    let finding = judge(meta, &me.member);
                     self.checks.push((to, request, finding));
                 }
                 Effect::Compare { to, first, entries, equal } => {
@@ -190,6 +202,59 @@ impl Bookie {
         replies
     }
 
+    /// Whether everything that it took is on stable storage.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced == self.log.len() && self.waiting.is_empty() && self.checks.is_empty()
+    }
+
+    /// Brings what is on stable storage into one form: in which order and in which pieces it came there is of no consequence
+    /// any more, since a crash keeps all of it. An answer that it bears out can be forgotten, too, unless a wipe may take it
+    /// away: nothing else makes a bookie contradict it later.
+    pub(crate) fn forget_history(&mut self, wipes: bool) {
+        let mut durable = LedgerState::unknown(self.state.id());
+        let (mut entries, mut seal) = (BTreeMap::new(), None);
+        for record in &self.log[..self.synced] {
+            durable.apply(record);
+            match record {
+                Record::Entries { first, entries: held, .. } => {
+                    entries.extend((first.0..).zip(held.iter().cloned()));
+                }
+                Record::Seal { epoch } => seal = seal.max(Some(*epoch)),
+                Record::RunStart { .. } => {}
+                Record::Closed { .. } | Record::Tombstone => return,
+            }
+        }
+        let mut log = vec![Record::RunStart { fragment_first: EntryId(0) }];
+        log.truncate(self.synced);
+        for (entry, bytes) in entries {
+            let (entry, lac) = (EntryId(entry), durable.max_lac());
+            match log.last_mut() {
+                Some(Record::Entries { first, entries, .. })
+                    if first.0 + entries.len() as i64 == entry.0 =>
+                {
+                    entries.push(bytes);
+                }
+                _ => log.push(Record::Entries {
+                    fragment_first: entry,
+                    first: entry,
+                    entries: vec![bytes],
+                    lac,
+                }),
+            }
+        }
+        log.extend(seal.map(|epoch| Record::Seal { epoch }));
+        let (before, after) = (self.synced, log.len());
+        log.extend(self.log.drain(..).skip(before));
+        (self.log, self.synced) = (log, after);
+        self.waiting.iter_mut().for_each(|(at, ..)| *at = *at + after - before);
+        let borne_out = self.answered.is_none_or(|(epoch, first, tail)| {
+            durable.sealed_epoch() >= epoch && durable.held().tail(first) >= tail
+        });
+        if borne_out && !wipes && seal.unwrap_or_default() >= self.ever_answered {
+            (self.answered, self.ever_answered) = (None, SealEpoch(0));
+        }
+    }
+
     /// How entries came together is of no consequence once they are durable: states that differ in nothing else are one.
     fn merge(&mut self) {
         let before = self.log.len();
@@ -247,6 +312,15 @@ impl Bookie {
             }
             _ => None,
         })
+    }
+
+    /// The highest seal on stable storage.
+    pub(crate) fn durable_seal(&self) -> SealEpoch {
+        let seals = self.log[..self.synced].iter().filter_map(|record| match record {
+            Record::Seal { epoch } => Some(*epoch),
+            _ => None,
+        });
+        seals.max().unwrap_or_default()
     }
 
     pub(crate) fn max_lac(&self) -> EntryId {

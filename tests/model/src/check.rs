@@ -1,10 +1,11 @@
 //! One search, and what it came to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
+use crate::part::hash_of;
 use crate::size::Size;
 use crate::world::Action;
 
@@ -17,6 +18,8 @@ pub struct Report {
     pub depth: usize,
     /// Whether there are no others.
     pub exhaustive: bool,
+    /// How long it took.
+    pub took: Duration,
     /// What does not always hold, and a shortest way to where it does not.
     pub violations: Vec<(&'static str, Vec<Action>)>,
     /// What was never reached; it says something only of an exhaustive search.
@@ -45,7 +48,22 @@ pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
         }
     }
     let exhaustive = limit.is_none_or(|limit| took < limit) && violations.is_empty();
-    Report { states, depth, exhaustive, violations, unreached }
+    Report { states, depth, exhaustive, took, violations, unreached }
+}
+
+/// How many states there are, and which of them are left where names of bookies make no difference.
+pub fn classes(size: &Size) -> (usize, HashSet<u64>) {
+    let mut open = size.init_states();
+    let mut seen: HashSet<u64> = open.iter().map(hash_of).collect();
+    let mut classes = HashSet::new();
+    let mut actions = Vec::new();
+    while let Some(state) = open.pop() {
+        classes.insert(state.class());
+        size.actions(&state, &mut actions);
+        let next = actions.drain(..).filter_map(|action| size.next_state(&state, action));
+        open.extend(next.filter(|next| seen.insert(hash_of(next))));
+    }
+    (seen.len(), classes)
 }
 
 /// What a checker has to say.

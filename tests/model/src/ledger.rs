@@ -1,39 +1,68 @@
 //! One ledger: its register, its clients, its part of each bookie, and what is on the wire between them.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use geminga_bookie::ledger::Identity;
 use geminga_ledger::core::recovery::{CasResult, Effect, Event};
-use geminga_ledger::core::writer::{Event as WriterEvent, Phase};
+use geminga_ledger::core::writer::Event as WriterEvent;
 use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
-use geminga_proto::bookie::{WriteReply, WriteRequest};
+use geminga_proto::bookie::{Class, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
 
 use crate::bookie::{Ask, Bookie, Caller, Replies};
 use crate::metadata::Metadata;
-use crate::recoverer::RecovererNode;
+use crate::part::{Keep, Part, Shelf};
+use crate::recoverer::{RecovererNode, Recovering};
 use crate::size::Size;
-use crate::writer::{CLUSTER, Requests, WriterNode};
+use crate::symmetry::MAX_BOOKIES;
+use crate::writer::{CLUSTER, Requests, WriterNode, Writing};
 
 /// The writer's number among clients; recoverers follow.
 pub(crate) const WRITER: usize = 0;
+
+/// Recoverers of one ledger, at most.
+pub(crate) const MAX_RECOVERERS: usize = 2;
+const MAX_CLIENTS: usize = 1 + MAX_RECOVERERS;
 
 /// A ledger and everybody who has to do with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Ledger {
     id: LedgerId,
-    pub(crate) metadata: Metadata,
-    pub(crate) writer: Option<WriterNode>,
-    pub(crate) recoverers: Vec<RecovererNode>,
-    pub(crate) bookies: Vec<Bookie>,
+    pub(crate) metadata: Part<Metadata>,
+    pub(crate) writer: Part<Writing>,
+    pub(crate) recoverers: [Part<Recovering>; MAX_RECOVERERS],
+    pub(crate) bookies: [Part<Bookie>; MAX_BOOKIES],
     /// Requests in flight, by client and bookie, in the order sent.
-    pub(crate) requests: Vec<Vec<Vec<WriteRequest>>>,
-    /// Replies in flight, by client and bookie, in the order sent, with the life that was asked.
-    pub(crate) replies: Vec<Vec<Vec<(Ask, Incarnation, WriteReply)>>>,
-    slow_bookies: bool,
+    requests: [[Part<Asked>; MAX_BOOKIES]; MAX_CLIENTS],
+    /// Replies in flight, by client and bookie, in the order sent.
+    replies: [[Part<Answered>; MAX_BOOKIES]; MAX_CLIENTS],
+}
+
+/// Requests of one client to one bookie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Asked(Vec<WriteRequest>);
+
+/// Replies of one bookie to one client, with the life that was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Answered(Vec<(Ask, Incarnation, WriteReply)>);
+
+impl Keep for Asked {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Asked> = Shelf::new();
+        &SHELF
+    }
+}
+
+impl Keep for Answered {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Answered> = Shelf::new();
+        &SHELF
+    }
 }
 
 pub(crate) fn member(bookie: usize, life: u64) -> Member {
     let name = format!("b{bookie}").parse().expect("a plain name");
-    Member { bookie: name, incarnation: Incarnation(100 * life + bookie as u64 + 1) }
+    Member { bookie: name, incarnation: Incarnation(life + 1) }
 }
 
 /// The model's bookies are numbered by their names.
@@ -68,47 +97,60 @@ fn open_ledger(size: &Size, index: usize, lives: &[u64]) -> LedgerMeta {
 
 impl Ledger {
     /// A ledger that is not there yet.
-    pub(crate) fn new(size: &Size, index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         let id = LedgerId(index as u64 + 1);
-        let identity = |bookie| Identity {
-            cluster: ClusterUuid::from_random(CLUSTER),
-            member: member(bookie, 0),
-            authoritative: true,
-            writable: true,
-            mutations: size.bookie_mutations,
-        };
-        let clients = 1 + size.recoverers;
         Self {
             id,
-            metadata: Metadata::absent(),
-            writer: None,
-            recoverers: Vec::new(),
-            bookies: (0..size.bookies).map(|b| Bookie::new(identity(b), id)).collect(),
-            requests: vec![vec![Vec::new(); size.bookies]; clients],
-            replies: vec![vec![Vec::new(); size.bookies]; clients],
-            slow_bookies: size.slow_bookies,
+            metadata: Part::of(Metadata::absent()),
+            writer: Part::of(Writing::No),
+            recoverers: [Part::of(Recovering::No); MAX_RECOVERERS],
+            bookies: [Part::of(Bookie::new(0, id)); MAX_BOOKIES],
+            requests: [[Part::of(Asked::default()); MAX_BOOKIES]; MAX_CLIENTS],
+            replies: [[Part::of(Answered::default()); MAX_BOOKIES]; MAX_CLIENTS],
         }
+    }
+
+    /// What stands at a bookie, by hash, whatever its name.
+    pub(crate) fn place(&self, bookie: usize) -> u64 {
+        let requests = self.requests.iter().map(|to| to[bookie].hash());
+        let replies = self.replies.iter().map(|from| from[bookie].hash());
+        let mut hasher = DefaultHasher::new();
+        let hashes = requests.chain(replies).chain([self.bookies[bookie].hash()]);
+        hashes.for_each(|hash| hasher.write_u64(hash));
+        hasher.finish()
+    }
+
+    /// What names bookies, by hash under one way to name them.
+    pub(crate) fn named(&self, bookies: usize, names: usize) -> impl Iterator<Item = u64> {
+        let clients = self.recoverers.iter().map(move |r| r.hashes(bookies)[names]);
+        clients.chain([
+            self.metadata.hashes(bookies)[names],
+            self.writer.hashes(bookies)[names],
+            self.id.0,
+        ])
     }
 
     /// Puts it into the metadata, as the first transaction or with the close of the one before.
     pub(crate) fn create(&mut self, size: &Size, index: usize, lives: &[u64]) {
-        self.metadata.create(open_ledger(size, index, lives));
+        self.metadata.with(|metadata| metadata.create(open_ledger(size, index, lives)));
     }
 
     /// Its creator begins to write, if it finds it as it made it.
     pub(crate) fn start_writer(&mut self, size: &Size) {
         let Some((meta, version)) = self.metadata.read() else { return };
-        if meta.state != LedgerState::Open || self.writer.is_some() {
+        if meta.state != LedgerState::Open || *self.writer != Writing::No {
             return;
         }
         let (writer, requests) = WriterNode::new(&meta, version, size.client_mutations);
-        self.writer = Some(writer);
+        self.writer = Part::of(Writing::Now(Box::new(writer)));
         self.send(WRITER, requests);
         while !size.hellos
-            && let Some(bookie) = (0..self.bookies.len()).find(|b| self.is_talking(*b))
+            && let Some(bookie) = (0..size.bookies).find(|b| self.is_talking(*b))
         {
-            if self.replies[WRITER][bookie].is_empty() {
-                self.deliver_request(WRITER, bookie);
+            if self.replies[WRITER][bookie].0.is_empty() {
+                self.deliver_request(size, WRITER, bookie);
+                self.finish_check(size, bookie);
+                self.sync(bookie);
             } else {
                 self.deliver_reply(WRITER, bookie);
             }
@@ -116,158 +158,268 @@ impl Ledger {
     }
 
     fn is_talking(&self, bookie: usize) -> bool {
-        !self.requests[WRITER][bookie].is_empty() || !self.replies[WRITER][bookie].is_empty()
+        self.has_request(WRITER, bookie) || self.has_reply(WRITER, bookie)
     }
 
-    pub(crate) fn send(&mut self, client: usize, requests: Requests) {
+    pub(crate) fn has_request(&self, client: usize, bookie: usize) -> bool {
+        !self.requests[client][bookie].0.is_empty()
+    }
+
+    pub(crate) fn has_reply(&self, client: usize, bookie: usize) -> bool {
+        !self.replies[client][bookie].0.is_empty()
+    }
+
+    /// The clients of this size, the writer first.
+    pub(crate) fn clients(size: &Size) -> std::ops::Range<usize> {
+        0..1 + size.recoverers
+    }
+
+    fn send(&mut self, client: usize, requests: Requests) {
         for (to, request) in requests {
-            self.requests[client][number(&to)].push(request);
-        }
-        if self.is_over(client) {
-            self.replies[client].iter_mut().for_each(Vec::clear);
+            self.requests[client][number(&to)].with(|asked| asked.0.push(request));
         }
     }
 
     /// Whether a client does nothing any more, whatever it hears.
-    fn is_over(&self, client: usize) -> bool {
+    pub(crate) fn is_over(&self, client: usize) -> bool {
         match client {
-            WRITER => {
-                let phase = self.writer.as_ref().map(WriterNode::phase);
-                matches!(phase, Some(Phase::Dead | Phase::Closed))
-            }
-            _ => self.recoverers.get(client - 1).is_some_and(|r| r.finish.is_some()),
+            WRITER => self.writer.is_over(),
+            _ => self.recoverers[client - 1].is_over(),
         }
     }
 
     fn answer(&mut self, bookie: usize, replies: Replies) {
-        for (Caller { client, ask, incarnation, .. }, reply) in replies {
+        for (Caller { client, ask, incarnation, .. }, mut reply) in replies {
             if !self.is_over(client) {
-                self.replies[client][bookie].push((ask, incarnation, reply));
+                // For people.
+                reply.detail.clear();
+                self.replies[client][bookie].with(|to| to.0.push((ask, incarnation, reply)));
             }
         }
     }
 
-    pub(crate) fn deliver_request(&mut self, client: usize, bookie: usize) {
-        let request = self.requests[client][bookie].remove(0);
-        let meta = self.metadata.meta.as_ref();
-        let mut replies = self.bookies[bookie].receive(client, request, meta);
-        while !self.slow_bookies && self.bookies[bookie].has_check() {
-            replies.extend(self.bookies[bookie].finish_check(meta));
+    fn identity(&self, size: &Size, bookie: usize) -> Identity {
+        Identity {
+            cluster: ClusterUuid::from_random(CLUSTER),
+            member: member(bookie, self.bookies[bookie].life),
+            authoritative: true,
+            writable: true,
+            mutations: size.bookie_mutations,
         }
-        if !self.slow_bookies && self.bookies[bookie].can_sync() {
-            replies.extend(self.bookies[bookie].sync());
-        }
+    }
+
+    pub(crate) fn deliver_request(&mut self, size: &Size, client: usize, bookie: usize) {
+        let request = self.requests[client][bookie].with(|asked| asked.0.remove(0));
+        let (me, metadata) = (self.identity(size, bookie), self.metadata);
+        let meta = metadata.meta.as_ref();
+        let replies = self.bookies[bookie].with(|b| b.receive(&me, client, request, meta));
         self.answer(bookie, replies);
     }
 
-    pub(crate) fn finish_check(&mut self, bookie: usize) {
-        let replies = self.bookies[bookie].finish_check(self.metadata.meta.as_ref());
+    /// The metadata checks of a bookie come back.
+    pub(crate) fn finish_check(&mut self, size: &Size, bookie: usize) {
+        while self.bookies[bookie].has_check() {
+            self.finish_one_check(size, bookie);
+        }
+    }
+
+    /// The oldest metadata check of a bookie comes back.
+    pub(crate) fn finish_one_check(&mut self, size: &Size, bookie: usize) {
+        let (me, metadata) = (self.identity(size, bookie), self.metadata);
+        let meta = metadata.meta.as_ref();
+        let replies = self.bookies[bookie].with(|bookie| bookie.finish_check(&me, meta));
         self.answer(bookie, replies);
+    }
+
+    /// Whether anything at a bookie waits for its log, once its metadata check is back.
+    pub(crate) fn has_unsynced(&mut self, size: &Size, bookie: usize) -> bool {
+        self.finish_check(size, bookie);
+        self.bookies[bookie].can_sync()
+    }
+
+    /// Clients that are over hear nothing.
+    pub(crate) fn silence(&mut self, size: &Size) {
+        for client in Self::clients(size).filter(|client| self.is_over(*client)).collect::<Vec<_>>()
+        {
+            self.clear_replies(client);
+        }
     }
 
     pub(crate) fn sync(&mut self, bookie: usize) {
-        let replies = self.bookies[bookie].sync();
+        if !self.bookies[bookie].can_sync() {
+            return;
+        }
+        let replies = self.bookies[bookie].with(Bookie::sync);
         self.answer(bookie, replies);
     }
 
     pub(crate) fn deliver_reply(&mut self, client: usize, bookie: usize) {
-        let (ask, incarnation, reply) = self.replies[client][bookie].remove(0);
+        let (ask, incarnation, reply) =
+            self.replies[client][bookie].with(|answered| answered.0.remove(0));
         let from = Member { incarnation, ..member(bookie, 0) };
         let requests = match client {
-            WRITER => self.writer.as_mut().map(|writer| writer.receive(from, ask, &reply)),
-            _ => self.recoverers.get_mut(client - 1).map(|r| r.receive(&from, ask, &reply)),
+            WRITER => self.with_writer(|writer| writer.receive(from, ask, &reply)),
+            _ => self.with_recoverer(client - 1, |r| r.receive(&from, ask, &reply)),
         };
-        self.send(client, requests.unwrap_or_default());
+        self.send(client, requests);
     }
 
-    pub(crate) fn writer_step(&mut self, event: WriterEvent) {
-        if let Some(writer) = &mut self.writer {
-            let requests = writer.step(event);
-            self.send(WRITER, requests);
-        }
+    fn with_writer(&mut self, step: impl FnOnce(&mut WriterNode) -> Requests) -> Requests {
+        self.writer.with(|writer| writer.node_mut().map(step).unwrap_or_default())
+    }
+
+    fn with_recoverer(
+        &mut self,
+        index: usize,
+        step: impl FnOnce(&mut RecovererNode) -> Requests,
+    ) -> Requests {
+        self.recoverers[index].with(|r| r.node_mut().map(step).unwrap_or_default())
+    }
+
+    /// The writer does something on its own.
+    pub(crate) fn write(&mut self, step: impl FnOnce(&mut WriterNode) -> Requests) {
+        let requests = self.with_writer(step);
+        self.send(WRITER, requests);
+    }
+
+    /// A recoverer does something on its own.
+    pub(crate) fn recover(
+        &mut self,
+        index: usize,
+        step: impl FnOnce(&mut RecovererNode) -> Requests,
+    ) {
+        let requests = self.with_recoverer(index, step);
+        self.send(index + 1, requests);
     }
 
     /// Every connection of the bookie breaks; clients connect again and repeat what was not answered.
     pub(crate) fn disconnect(&mut self, bookie: usize) {
-        for client in 0..self.requests.len() {
-            self.requests[client][bookie].clear();
-            self.replies[client][bookie].clear();
+        for client in 0..MAX_CLIENTS {
+            self.requests[client][bookie] = Part::of(Asked::default());
+            self.replies[client][bookie] = Part::of(Answered::default());
         }
-        let positions = self.writer.as_ref().map(WriterNode::members).unwrap_or_default();
+        let positions = self.writer.node().map(WriterNode::members).unwrap_or_default();
         if let Some(member) = positions.into_iter().find(|m| number(m) == bookie) {
-            self.writer_step(WriterEvent::Disconnected { member });
+            self.write(|writer| writer.step(WriterEvent::Disconnected { member }));
         }
-        for (index, recoverer) in self.recoverers.iter().enumerate() {
-            let again = recoverer.reconnected(&member(bookie, 0).bookie);
-            self.requests[index + 1][bookie].extend(again);
+        for index in 0..MAX_RECOVERERS {
+            let again =
+                self.recoverers[index].node().map(|r| r.reconnected(&member(bookie, 0).bookie));
+            for request in again.unwrap_or_default() {
+                self.requests[index + 1][bookie].with(|asked| asked.0.push(request));
+            }
         }
     }
 
-    /// The writer's swap is made; returns whether it closed the ledger.
+    /// The writer's swap is made; returns whether it closed the ledger, and whether its reply was lost.
     pub(crate) fn swap(&mut self, lose_reply: bool) -> (bool, bool) {
-        let Some(writer) = &mut self.writer else { return (false, false) };
+        let Some(writer) = self.writer.node() else { return (false, false) };
         let Some((expected, meta)) = writer.swap() else { return (false, false) };
-        let result = self.metadata.cas(expected, meta);
+        let closes = writer.closes;
+        let result = self.metadata.with(|metadata| metadata.cas(expected, meta));
         let applied = matches!(result, CasResult::Applied(_));
         let lost = lose_reply && applied;
-        let closed = applied && writer.closes;
         let told = if lost { CasResult::Unknown } else { result };
-        let requests = writer.swapped(told, self.metadata.read());
-        self.send(WRITER, requests);
-        (closed, lost)
+        let metadata = self.metadata;
+        self.write(|writer| writer.swapped(told, metadata.read()));
+        (applied && closes, lost)
     }
 
     /// The next call of a recoverer is made; returns whether a reply was lost.
     pub(crate) fn call(&mut self, index: usize, lose_reply: bool, candidates: &[Member]) -> bool {
-        let recoverer = &mut self.recoverers[index];
+        let Some(call) = self.recoverers[index].node().and_then(|r| r.calls.first().cloned())
+        else {
+            return false;
+        };
         let mut lost = false;
-        let requests = match recoverer.calls.remove(0) {
-            Effect::ReadMeta => recoverer.step(Event::meta_read(self.metadata.read())),
+        let metadata = self.metadata;
+        let event = match call {
+            Effect::ReadMeta => Event::meta_read(metadata.read()),
             Effect::Cas { expected, meta } => {
-                let result = self.metadata.cas(expected, *meta);
+                let result = self.metadata.with(|metadata| metadata.cas(expected, *meta));
                 lost = lose_reply && matches!(result, CasResult::Applied(_));
-                recoverer.step(Event::CasDone(if lost { CasResult::Unknown } else { result }))
+                Event::CasDone(if lost { CasResult::Unknown } else { result })
             }
-            Effect::Copy { source, target, to, fragment_first, first, last } => {
-                let from = recoverer.member(source).expect("copying follows sealing");
-                let bookie = &self.bookies[number(&from)];
-                let alive = *bookie.member() == from;
+            Effect::Copy { from, target, to, fragment_first, first, last } => {
+                let bookie = self.bookies[number(&from)];
+                let alive = member(number(&from), bookie.life) == from;
                 let read = (first.0..=last.0).map(|e| bookie.stored(EntryId(e)).cloned()).collect();
                 match read {
                     Some(entries) if alive => {
-                        recoverer.copy((target, to), fragment_first, first, entries)
+                        return self.recover_call(index, |recoverer| {
+                            recoverer.copy((target, to), fragment_first, first, entries)
+                        });
                     }
-                    _ => recoverer.step(Event::SourceFailed {
-                        source,
-                        target,
-                        entry: first,
-                        corrupt: false,
-                    }),
+                    _ => Event::SourceFailed { from, target, entry: first, corrupt: false },
                 }
             }
-            Effect::Search { lost, shunned } => recoverer.find(&lost, &shunned, candidates),
-            Effect::ReadLength(_) => recoverer.step(Event::LengthRead(0)),
+            Effect::Search { lost, shunned } => {
+                return self
+                    .recover_call(index, |recoverer| recoverer.find(&lost, &shunned, candidates));
+            }
+            Effect::StartPause => Event::PauseOver,
+            Effect::ReadLength(_) => Event::LengthRead(0),
             Effect::Seal { .. }
             | Effect::StartDeadline
             | Effect::StartGrace
+            | Effect::StartCopyGrace
             | Effect::TellClosed { .. }
             | Effect::MarkUnder(_)
-            | Effect::Finish(_) => Vec::new(),
+            | Effect::Finish(_) => unreachable!("no calls"),
         };
-        self.send(index + 1, requests);
+        self.recover_call(index, |recoverer| recoverer.step(event));
         lost
     }
 
-    pub(crate) fn recover(&mut self, size: &Size) {
-        let number = self.recoverers.len() as u128 + 1;
-        let node = RecovererNode::start(self.id, number, size.client_mutations);
-        self.recoverers.push(node);
+    fn recover_call(
+        &mut self,
+        index: usize,
+        step: impl FnOnce(&mut RecovererNode) -> Requests,
+    ) -> bool {
+        self.recover(index, |recoverer| {
+            recoverer.calls.remove(0);
+            step(recoverer)
+        });
+        false
     }
 
-    pub(crate) fn grace_over(&mut self, index: usize) {
-        let recoverer = &mut self.recoverers[index];
-        recoverer.grace = false;
-        let requests = recoverer.step(Event::GraceOver);
-        self.send(index + 1, requests);
+    /// What kind of reply waits for a client.
+    pub(crate) fn next_reply(&self, client: usize, bookie: usize) -> Option<Class> {
+        self.replies[client][bookie].0.first().map(|(.., reply)| reply.code.class())
+    }
+
+    /// The kind of the reply that a client has in flight here and had not before.
+    pub(crate) fn news(&self, before: &Self, client: usize, bookie: usize) -> Option<Class> {
+        let (now, before) = (&self.replies[client][bookie].0, &before.replies[client][bookie].0);
+        now.get(before.len()).map(|(.., reply)| reply.code.class())
+    }
+
+    /// Whether a client has sent something since.
+    pub(crate) fn sent_more(&self, before: &Self, client: usize) -> bool {
+        self.requests[client] != before.requests[client]
+    }
+
+    /// A request never arrives.
+    pub(crate) fn take_request(&mut self, client: usize, bookie: usize) {
+        self.requests[client][bookie].with(|asked| asked.0.remove(0));
+    }
+
+    /// A reply never arrives.
+    pub(crate) fn take_reply(&mut self, client: usize, bookie: usize) {
+        self.replies[client][bookie].with(|answered| answered.0.remove(0));
+    }
+
+    /// No reply arrives.
+    pub(crate) fn clear_replies(&mut self, client: usize) {
+        self.replies[client] = [Part::of(Answered::default()); MAX_BOOKIES];
+    }
+
+    /// Another recoverer starts; which one it is.
+    pub(crate) fn start_recoverer(&mut self, size: &Size) -> usize {
+        let index = self.recoverers.iter().position(|r| **r == Recovering::No);
+        let index = index.expect("no more start than the size has");
+        let node = RecovererNode::start(self.id, index as u128 + 1, size.client_mutations);
+        self.recoverers[index] = Part::of(Recovering::Now(Box::new(node)));
+        index
     }
 }

@@ -12,14 +12,17 @@ mod bookie;
 mod check;
 mod ledger;
 mod metadata;
+mod part;
 mod properties;
 mod recoverer;
+mod reduce;
 mod size;
 mod sizes;
+mod symmetry;
 mod world;
 mod writer;
 
-pub use check::{Report, explore};
+pub use check::{Report, classes, explore};
 pub use size::Size;
 pub use sizes::{broken_rules, large_sizes, sizes};
 pub use world::{Action, World};

@@ -1,50 +1,51 @@
 //! `make model`: checks the ledger protocol at every size, and that breaking a rule is noticed. Prints states, depth,
-//! whether the search was exhaustive, and the length of each counterexample. The argument limits each large size, in
-//! seconds; without one there is a limit of ten minutes.
+//! whether the search was exhaustive, and the length of each counterexample, as a table. The first argument limits each large
+//! size, in seconds; without one there is a limit of ten minutes. The second is part of the name of a size: only those are
+//! explored then.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use geminga_model::{broken_rules, explore, large_sizes, sizes};
+use geminga_model::{Report, broken_rules, explore, large_sizes, sizes};
 
 fn main() -> ExitCode {
-    let seconds = std::env::args().nth(1).and_then(|argument| argument.parse().ok());
+    let mut arguments = std::env::args().skip(1);
+    let seconds = arguments.next().and_then(|argument| argument.parse().ok());
     let limit = Duration::from_secs(seconds.unwrap_or(600));
-    let (mut passed, mut failed) = (0usize, 0usize);
+    let wanted = arguments.next().unwrap_or_default();
     let small = sizes().into_iter().map(|(name, size)| (name, size, None));
     let large = large_sizes().into_iter().map(|(name, size)| (name, size, Some(limit)));
-    for (name, size, limit) in small.chain(large) {
+    let mut failed = 0usize;
+    println!(
+        "| size | states | depth | exhaustive | states/s | violations |\n|---|---|---|---|---|---|"
+    );
+    for (name, size, limit) in small.chain(large).filter(|(name, ..)| name.contains(&wanted)) {
         let report = explore(&size, limit);
-        println!(
-            "{name}: {} states, depth {}, exhaustive: {}, violations: {}",
-            report.states,
-            report.depth,
-            if report.exhaustive { "yes" } else { "no" },
-            report.violations.len(),
-        );
-        for (property, actions) in &report.violations {
-            println!("  {property}: {actions:#?}");
-        }
-        let unreached = if report.exhaustive { report.unreached.len() } else { 0 };
-        for property in report.unreached.iter().take(unreached) {
-            println!("  never reached: {property}");
-        }
-        let good = report.violations.is_empty() && unreached == 0;
-        passed += usize::from(good);
-        failed += usize::from(!good);
+        print_row(name, &report);
+        let unreached = if report.exhaustive { &report.unreached[..] } else { &[] };
+        unreached.iter().for_each(|property| println!("never reached: {property}"));
+        failed += usize::from(!report.violations.is_empty() || !unreached.is_empty());
     }
-    for (rule, size) in broken_rules() {
+    println!("\n| broken rule | steps | violated |\n|---|---|---|");
+    for (rule, size) in broken_rules().into_iter().filter(|_| wanted.is_empty()) {
         match explore(&size, None).violations.first() {
-            Some((property, actions)) => {
-                passed += 1;
-                println!("without {rule}: {} steps to break {property}", actions.len());
-            }
+            Some((property, actions)) => println!("| {rule} | {} | {property} |", actions.len()),
             None => {
                 failed += 1;
-                println!("without {rule}: NOT NOTICED, the model is too weak");
+                println!("| {rule} | NOT NOTICED: the model is too weak | |");
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
+    println!("\n{failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print_row(name: &str, report: &Report) {
+    let Report { states, depth, exhaustive, violations, took, .. } = report;
+    let exhaustive = if *exhaustive { "yes" } else { "no" };
+    let rate = *states as f64 / took.as_secs_f64();
+    println!("| {name} | {states} | {depth} | {exhaustive} | {rate:.0} | {} |", violations.len());
+    for (property, actions) in violations {
+        println!("{property}: {actions:#?}");
+    }
 }

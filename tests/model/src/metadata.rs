@@ -5,6 +5,9 @@ use geminga_metastore::Version;
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_proto::ids::EntryId;
 
+use crate::part::{Keep, Shelf};
+use crate::symmetry::{Named, Names};
+
 /// The register, and what it must never do again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Metadata {
@@ -19,6 +22,19 @@ pub(crate) struct Metadata {
     pub(crate) removed: bool,
 }
 
+impl Keep for Metadata {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Metadata> = Shelf::new();
+        &SHELF
+    }
+}
+
+impl Named for Metadata {
+    fn renamed(&self, names: &Names) -> Self {
+        Self { meta: self.meta.as_ref().map(|meta| names.meta(meta)), ..self.clone() }
+    }
+}
+
 impl Metadata {
     /// A key that is not there.
     pub(crate) fn absent() -> Self {
@@ -27,6 +43,10 @@ impl Metadata {
 
     pub(crate) fn read(&self) -> Option<(LedgerMeta, Version)> {
         self.meta.clone().map(|meta| (meta, self.version))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.state == LedgerState::Closed)
     }
 
     pub(crate) fn create(&mut self, meta: LedgerMeta) {

@@ -1,12 +1,12 @@
 //! What must always hold, and what must be reachable (protocol 8.2).
 
-use geminga_ledger::core::recovery::Finish;
 use geminga_metastore::record::{CloseKind, LedgerState};
 use geminga_proto::ids::EntryId;
 use stateright::Property;
 
 use crate::bookie::Bookie;
-use crate::ledger::{Ledger, number};
+use crate::ledger::{Ledger, member, number};
+use crate::part::Part;
 use crate::size::Size;
 use crate::world::World;
 
@@ -28,11 +28,11 @@ fn safety() -> Vec<Property<Size>> {
             world.ledgers.iter().all(|ledger| !ledger.metadata.went_back)
         }),
         Property::always("I6: a LAC is something the writer acknowledged", |_, world: &World| {
-            let holds = |l: &Ledger| l.bookies.iter().all(|bookie| bookie.max_lac() <= acked(l));
+            let holds = |l: &Ledger| l.bookies.iter().all(|b| b.max_lac() <= acked(l));
             world.ledgers.iter().all(holds)
         }),
         Property::always("I7: acknowledgements are a prefix", |_, world: &World| {
-            world.ledgers.iter().all(|l| l.writer.as_ref().is_none_or(|w| !w.acked_backwards))
+            world.ledgers.iter().all(|l| !l.writer.said().acked_backwards)
         }),
         Property::always("I8: all copies of an entry are equal", |_, world: &World| {
             world.ledgers.iter().all(copies_are_equal)
@@ -50,7 +50,7 @@ fn safety() -> Vec<Property<Size>> {
             bookies(world).all(|bookie| bookie.keeps_its_seal() && !bookie.broke_seal)
         }),
         Property::always("I12: a sealed tail never shrinks", |_, world: &World| {
-            bookies(world).all(Bookie::keeps_its_tail)
+            bookies(world).all(|bookie| bookie.keeps_its_tail())
         }),
         Property::always("I13: a ledger acknowledges after the one before", |_, world: &World| {
             let pairs = world.ledgers.iter().zip(world.ledgers.iter().skip(1));
@@ -93,12 +93,12 @@ fn reachability() -> Vec<Property<Size>> {
     ]
 }
 
-fn bookies(world: &World) -> impl Iterator<Item = &Bookie> {
+fn bookies(world: &World) -> impl Iterator<Item = &Part<Bookie>> {
     world.ledgers.iter().flat_map(|ledger| &ledger.bookies)
 }
 
 fn acked(ledger: &Ledger) -> EntryId {
-    ledger.writer.as_ref().map_or(EntryId::NONE, |writer| writer.acked)
+    ledger.writer.said().acked
 }
 
 fn end(ledger: &Ledger) -> Option<EntryId> {
@@ -114,8 +114,7 @@ fn closed_by(ledger: &Ledger) -> Option<CloseKind> {
 }
 
 fn closed_by_recoverers(ledger: &Ledger) -> usize {
-    let closed = ledger.recoverers.iter().filter(|r| matches!(r.finish, Some(Finish::Closed(_))));
-    closed.count()
+    ledger.recoverers.iter().filter(|recoverer| recoverer.knows_end()).count()
 }
 
 fn has_changed(ledger: &Ledger) -> bool {
@@ -127,11 +126,10 @@ fn has_changed(ledger: &Ledger) -> bool {
 
 fn durable_copies(ledger: &Ledger, entry: EntryId) -> Option<(usize, usize)> {
     let meta = ledger.metadata.meta.as_ref()?;
-    let holds = |bookie: &&Bookie| bookie.durable(entry).is_some();
     let ensemble = &meta.fragment_of(entry).ensemble;
     let alive = ensemble.iter().map(|m| (m, &ledger.bookies[number(m)]));
-    let alive = alive.filter(|(member, bookie)| bookie.member() == *member);
-    let copies = alive.map(|(_, bookie)| bookie).filter(holds).count();
+    let alive = alive.filter(|(m, bookie)| member(number(m), bookie.life) == **m);
+    let copies = alive.filter(|(_, bookie)| bookie.durable(entry).is_some()).count();
     Some((copies, usize::from(meta.qa)))
 }
 
@@ -147,8 +145,7 @@ fn is_readable(world: &World, ledger: &Ledger) -> bool {
 }
 
 fn copies_are_equal(ledger: &Ledger) -> bool {
-    let written = ledger.writer.as_ref().map_or(0, |writer| writer.written());
-    (0..written).all(|entry| {
+    (0..ledger.writer.said().written).all(|entry| {
         let entry = EntryId(entry as i64);
         let mut copies = ledger.bookies.iter().filter_map(|bookie| bookie.stored(entry));
         let first = copies.next();

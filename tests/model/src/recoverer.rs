@@ -6,6 +6,8 @@ use geminga_proto::bookie::{WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 use crate::bookie::Ask;
+use crate::part::{Keep, Shelf};
+use crate::symmetry::{Named, Names};
 use crate::writer::{Requests, scope};
 
 /// A recoverer, once started.
@@ -17,12 +19,75 @@ pub(crate) struct RecovererNode {
     pub(crate) calls: Vec<Effect>,
     /// Grace for late seal replies has started.
     pub(crate) grace: bool,
+    /// Grace for copies beyond the ack quorum has started.
+    pub(crate) copy_grace: bool,
     /// How it ended.
     pub(crate) finish: Option<Finish>,
     /// Requests without an answer, to be sent again when their bookie crashed.
     outstanding: Vec<(Member, WriteRequest)>,
     /// Whom copies go to, by position.
     targets: Vec<(Member, usize)>,
+}
+
+/// A recoverer, as far as it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Recovering {
+    /// It has not started.
+    No,
+    /// It is at work.
+    Now(Box<RecovererNode>),
+    /// It ended, and whether it knows the end of the ledger.
+    Over(bool),
+}
+
+impl Keep for Recovering {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Recovering> = Shelf::new();
+        &SHELF
+    }
+}
+
+impl Named for Recovering {
+    fn renamed(&self, names: &Names) -> Self {
+        match self {
+            Self::Now(node) => Self::Now(Box::new(node.renamed(names))),
+            Self::No | Self::Over(_) => self.clone(),
+        }
+    }
+}
+
+impl Recovering {
+    pub(crate) fn node(&self) -> Option<&RecovererNode> {
+        match self {
+            Self::Now(node) => Some(node),
+            Self::No | Self::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn node_mut(&mut self) -> Option<&mut RecovererNode> {
+        match self {
+            Self::Now(node) => Some(node),
+            Self::No | Self::Over(_) => None,
+        }
+    }
+
+    /// Whether it does nothing any more.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Now(node) => node.finish.is_some(),
+            Self::Over(_) => true,
+        }
+    }
+
+    /// Whether it knows that the ledger is closed.
+    pub(crate) fn knows_end(&self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Now(node) => matches!(node.finish, Some(Finish::Closed(_))),
+            Self::Over(knows) => *knows,
+        }
+    }
 }
 
 impl RecovererNode {
@@ -34,6 +99,7 @@ impl RecovererNode {
             core,
             calls,
             grace: false,
+            copy_grace: false,
             finish: None,
             outstanding: Vec::new(),
             targets: Vec::new(),
@@ -53,14 +119,16 @@ impl RecovererNode {
                 | Effect::Cas { .. }
                 | Effect::Copy { .. }
                 | Effect::Search { .. }
+                | Effect::StartPause
                 | Effect::ReadLength(_) => {
                     self.calls.push(effect);
                 }
                 Effect::StartGrace => self.grace = true,
+                Effect::StartCopyGrace => self.copy_grace = true,
                 Effect::StartDeadline | Effect::TellClosed { .. } | Effect::MarkUnder(_) => {}
                 Effect::Finish(finish) => {
                     // What it still meant to ask means nothing any more.
-                    (self.grace, self.finish) = (false, Some(finish));
+                    (self.grace, self.copy_grace, self.finish) = (false, false, Some(finish));
                     self.calls.clear();
                     self.outstanding.clear();
                 }
@@ -109,14 +177,13 @@ impl RecovererNode {
     pub(crate) fn find(
         &mut self,
         lost: &[usize],
-        shunned: &[geminga_proto::ids::BookieId],
+        shunned: &[Member],
         candidates: &[Member],
     ) -> Requests {
         let Some(meta) = self.core.meta() else { return Vec::new() };
         let ensemble = meta.last_fragment().ensemble.clone();
         let free = candidates.iter().find(|candidate| {
-            !shunned.contains(&candidate.bookie)
-                && ensemble.iter().all(|member| member.bookie != candidate.bookie)
+            shunned.iter().chain(&ensemble).all(|member| member.bookie != candidate.bookie)
         });
         match (lost.first(), free) {
             (Some(lost), Some(free)) => {
@@ -126,8 +193,62 @@ impl RecovererNode {
         }
     }
 
-    pub(crate) fn member(&self, position: usize) -> Option<Member> {
-        Some(self.core.meta()?.last_fragment().ensemble[position].clone())
+    /// Whether a bookie's reply can still change what it does.
+    pub(crate) fn listens(&self) -> bool {
+        self.core.listens()
+    }
+
+    /// Whether [`Self::forget`] would change anything.
+    pub(crate) fn remembers(&self, deaf: bool, again: bool) -> bool {
+        (deaf && (self.grace || self.copy_grace)) || (!again && !self.outstanding.is_empty())
+    }
+
+    /// What makes no difference any more: graces, once no reply does, and requests, once none has to be sent again.
+    pub(crate) fn forget(&mut self, deaf: bool, again: bool) {
+        if deaf {
+            (self.grace, self.copy_grace) = (false, false);
+        }
+        if !again {
+            self.outstanding.clear();
+        }
+    }
+
+    fn renamed(&self, names: &Names) -> Self {
+        let rename = |member: &Member| names.member(member);
+        let core = self.core.renamed(&rename, &|meta| names.meta(meta));
+        let new = |position: usize| {
+            let old = &self.core.meta().expect("held").last_fragment().ensemble[position];
+            let fragment = core.meta().expect("held").last_fragment();
+            let new = fragment.ensemble.iter().position(|member| *member == rename(old));
+            new.expect("renaming keeps members")
+        };
+        let call = |call: &Effect| match call {
+            Effect::Cas { expected, meta } => {
+                Effect::Cas { expected: *expected, meta: Box::new(names.meta(meta)) }
+            }
+            Effect::Copy { from, target, to, fragment_first, first, last } => Effect::Copy {
+                from: rename(from),
+                target: new(*target),
+                to: rename(to),
+                fragment_first: *fragment_first,
+                first: *first,
+                last: *last,
+            },
+            Effect::Search { lost, shunned } => Effect::Search {
+                lost: lost.iter().map(|position| new(*position)).collect(),
+                shunned: shunned.iter().map(rename).collect(),
+            },
+            other => other.clone(),
+        };
+        let calls = self.calls.iter().map(call).collect();
+        let targets = self.targets.iter().map(|(to, target)| (rename(to), new(*target)));
+        let mut targets: Vec<_> = targets.collect();
+        targets.sort();
+        let outstanding = self.outstanding.iter();
+        let mut outstanding: Vec<_> =
+            outstanding.map(|(to, request)| (rename(to), request.clone())).collect();
+        outstanding.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self { core, calls, targets, outstanding, ..self.clone() }
     }
 
     fn position(&self, member: &Member) -> Option<usize> {

@@ -33,6 +33,10 @@ pub struct Size {
     pub slow_bookies: bool,
     /// Whether the writer's first hellos are part of the search; otherwise it begins connected.
     pub hellos: bool,
+    /// Whether the search leaves out what comes to the same (see `reduce`).
+    pub reduced: bool,
+    /// Whether states that differ in names only are one (see `symmetry`), where that holds.
+    pub symmetric: bool,
     /// Rules broken at bookies.
     pub bookie_mutations: BookieMutations,
     /// Rules broken at clients.
@@ -40,6 +44,28 @@ pub struct Size {
 }
 
 impl Size {
+    /// The same, explored without leaving anything out.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self { reduced: false, symmetric: false, ..self }
+    }
+
+    /// The same, with every name of a bookie its own state.
+    #[must_use]
+    pub fn with_names(self) -> Self {
+        Self { symmetric: false, ..self }
+    }
+
+    /// Whether states that differ in names only are one: not where a wipe makes sources unequal, or where one of several
+    /// lost places is filled first.
+    pub(crate) fn is_symmetric(&self) -> bool {
+        self.symmetric && self.may_be_symmetric()
+    }
+
+    pub(crate) fn may_be_symmetric(&self) -> bool {
+        self.reduced && self.wipes == 0 && self.failures <= 1
+    }
+
     /// Two copies, two acks, a spare, one entry, one recoverer, and nothing that fails.
     pub fn calm() -> Self {
         Self {
@@ -56,6 +82,8 @@ impl Size {
             deletion: false,
             slow_bookies: false,
             hellos: false,
+            reduced: true,
+            symmetric: true,
             bookie_mutations: BookieMutations::default(),
             client_mutations: ClientMutations::default(),
         }

@@ -18,21 +18,25 @@ pub fn sizes() -> Vec<(&'static str, Size)> {
             Size { recoverers: 2, lost_replies: 1, entries: 0, ..Size::calm() },
         ),
         ("three copies, two acks, four bookies, one entry", wide()),
+        ("two recoverers, one entry", two()),
+        ("size 1: two ledgers, a roll, two entries each", Size { entries: 2, ..roll() }),
+        ("size 2: four bookies, two recoverers, one entry", Size { recoverers: 2, ..wide() }),
     ]
 }
 
-/// Sizes that take many minutes or more; `make model` explores them too, each for a limited time.
+/// Sizes that take minutes or more; `make model` explores them too, each for a limited time.
 pub fn large_sizes() -> Vec<(&'static str, Size)> {
     vec![
-        ("two recoverers, one entry", two()),
-        ("size 1: two ledgers, two entries", Size { entries: 2, ..roll() }),
         (
             "size 1 with an ensemble change, a crash and a lost reply",
             Size { failures: 1, ledgers: 2, ..Size::with_crash() },
         ),
-        ("size 2: four bookies, two recoverers, one entry", Size { recoverers: 2, ..wide() }),
         (
-            "size 2: four bookies, two recoverers, two entries, an ensemble change",
+            "size 2: four bookies, two recoverers, two entries",
+            Size { entries: 2, recoverers: 2, ..wide() },
+        ),
+        (
+            "size 2 with an ensemble change",
             Size { entries: 2, recoverers: 2, failures: 1, ..wide() },
         ),
         (

@@ -1,25 +1,64 @@
 //! The whole system as one state, and what may happen next.
 
-use geminga_ledger::core::recovery::Effect;
+use std::hash::{Hash, Hasher};
+
+use geminga_ledger::core::recovery::{Effect, Event as RecoveryEvent};
 use geminga_ledger::core::writer::{Event as WriterEvent, Phase};
 use geminga_proto::ids::Member;
 use stateright::{Model, Property};
 
-use crate::ledger::{Ledger, WRITER, member};
+use crate::ledger::{Ledger, MAX_RECOVERERS, member};
+use crate::part::hash_of;
 use crate::properties;
+use crate::reduce::Dangers;
 use crate::size::Size;
+use crate::symmetry::{self, MAX_BOOKIES};
+use crate::writer::Writing;
 
 /// Everything.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct World {
     pub(crate) ledgers: Vec<Ledger>,
     /// Which life each bookie lives.
-    lives: Vec<u64>,
+    lives: [u64; MAX_BOOKIES],
+    /// The bookie whose unsynced log is followed (see `reduce`).
+    fragile: Option<usize>,
     recoverers_left: usize,
     failures_left: u8,
     crashes_left: u8,
     wipes_left: u8,
     lost_replies_left: u8,
+    naming: Naming,
+}
+
+/// Which names of bookies are as good as others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Naming {
+    bookies: usize,
+    /// Whether any are.
+    symmetric: bool,
+    /// Whether a bookie is the same one to both ledgers: only a crash or a wipe shows.
+    shared: bool,
+}
+
+/// The search tells states apart by this hash.
+impl Hash for World {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { ledgers, lives, fragile, naming, .. } = self;
+        let left = [self.failures_left, self.crashes_left, self.wipes_left, self.lost_replies_left];
+        (self.recoverers_left, left).hash(state);
+        match (naming.symmetric, naming.shared) {
+            (false, _) => (ledgers, lives, fragile).hash(state),
+            (true, true) => {
+                state.write_u64(symmetry::least_hash(ledgers, naming.bookies, *fragile));
+            }
+            (true, false) => {
+                let each = ledgers.chunks(1);
+                let each = each.map(|l| symmetry::least_hash(l, naming.bookies, None));
+                each.for_each(|hash| state.write_u64(hash));
+            }
+        }
+    }
 }
 
 /// What may happen next. The first number is always the ledger's.
@@ -41,7 +80,12 @@ pub enum Action {
         lose_reply: bool,
     },
     /// Another recoverer starts.
-    Recover(usize),
+    Recover {
+        /// Of which ledger.
+        ledger: usize,
+        /// Whether the reply of its mark is lost, where the mark is part of the start.
+        lose_reply: bool,
+    },
     /// A recoverer's next call is made.
     Call {
         /// Of which ledger.
@@ -53,8 +97,12 @@ pub enum Action {
     },
     /// A recoverer stops waiting for late seal replies.
     GraceOver(usize, usize),
+    /// A recoverer stops waiting for copies beyond the ack quorum.
+    CopyGraceOver(usize, usize),
     /// The oldest request from a client reaches a bookie.
     Request(usize, usize, usize),
+    /// The same, and the bookie becomes the one whose unsynced log is followed.
+    RequestUnsynced(usize, usize, usize),
     /// The oldest reply from a bookie reaches a client.
     Reply(usize, usize, usize),
     /// A bookie's metadata check comes back.
@@ -71,28 +119,46 @@ pub enum Action {
 
 impl World {
     fn new(size: &Size) -> Self {
+        assert!(size.bookies <= MAX_BOOKIES && size.recoverers <= MAX_RECOVERERS, "{size:?}");
+        assert!(!size.reduced || size.crashes <= 1, "one unsynced log is followed: {size:?}");
+        let shared = size.ledgers == 1 || size.crashes > 0 || size.wipes > 0;
+        let naming = Naming { bookies: size.bookies, symmetric: size.is_symmetric(), shared };
         let mut world = Self {
-            ledgers: (0..size.ledgers).map(|index| Ledger::new(size, index)).collect(),
-            lives: vec![0; size.bookies],
+            ledgers: (0..size.ledgers).map(Ledger::new).collect(),
+            lives: [0; MAX_BOOKIES],
+            fragile: None,
             recoverers_left: size.recoverers,
             failures_left: size.failures,
             crashes_left: size.crashes,
             wipes_left: size.wipes,
             lost_replies_left: size.lost_replies,
+            naming,
         };
-        world.ledgers[0].create(size, 0, &world.lives);
+        world.ledgers[0].create(size, 0, &world.lives[..size.bookies]);
         world.ledgers[0].start_writer(size);
         world
     }
 
     /// Every bookie as it lives now.
     fn everybody(&self) -> Vec<Member> {
-        self.lives.iter().enumerate().map(|(bookie, life)| member(bookie, *life)).collect()
+        let lives = self.lives.iter().enumerate().take(self.naming.bookies);
+        lives.map(|(bookie, life)| member(bookie, *life)).collect()
     }
 
     /// The lives lost so far.
     pub(crate) fn wiped(&self) -> usize {
         self.lives.iter().map(|life| usize::try_from(*life).expect("few")).sum()
+    }
+
+    /// The hash that it has where names make no difference.
+    pub(crate) fn class(&self) -> u64 {
+        let naming = Naming { symmetric: true, ..self.naming };
+        hash_of(&Self { naming, ..self.clone() })
+    }
+
+    fn dangers(&self) -> Dangers {
+        let (crash, wipe) = (self.crashes_left > 0, self.wipes_left > 0);
+        Dangers { crash, wipe, fragile: self.fragile.filter(|_| crash) }
     }
 
     /// The writer's swap; where it closes a ledger that is rolled, the same transaction makes the next one.
@@ -103,12 +169,10 @@ impl World {
             return;
         }
         if closed {
-            let lives = self.lives.clone();
-            self.ledgers[index + 1].create(size, index + 1, &lives);
+            let lives = self.lives;
+            self.ledgers[index + 1].create(size, index + 1, &lives[..size.bookies]);
         }
-        let over =
-            |ledger: &Ledger| ledger.writer.as_ref().is_some_and(|w| w.phase() == Phase::Closed);
-        if over(&self.ledgers[index]) {
+        if self.ledgers[index].writer.said().closed {
             self.ledgers[index + 1].start_writer(size);
         }
     }
@@ -116,16 +180,30 @@ impl World {
     fn wipe(&mut self, bookie: usize) {
         self.wipes_left -= 1;
         self.lives[bookie] += 1;
-        let incarnation = member(bookie, self.lives[bookie]).incarnation;
         for ledger in &mut self.ledgers {
-            ledger.bookies[bookie].wipe(incarnation);
+            ledger.bookies[bookie].with(crate::bookie::Bookie::wipe);
             ledger.disconnect(bookie);
         }
     }
 
+    fn crash(&mut self, bookie: usize) {
+        self.crashes_left -= 1;
+        self.fragile = None;
+        for ledger in &mut self.ledgers {
+            ledger.bookies[bookie].with(crate::bookie::Bookie::crash);
+            ledger.disconnect(bookie);
+        }
+    }
+
+    /// Whether another recoverer may start. In a closed ledger it would but read so.
+    fn may_recover(&self, size: &Size, ledger: &Ledger) -> bool {
+        let futile = size.reduced && !size.deletion && ledger.metadata.is_closed();
+        self.recoverers_left > 0 && ledger.metadata.meta.is_some() && !futile
+    }
+
     fn actions_of(&self, size: &Size, index: usize, actions: &mut Vec<Action>) {
         let ledger = &self.ledgers[index];
-        if let Some(writer) = &ledger.writer {
+        if let Writing::Now(writer) = &*ledger.writer {
             let runs = matches!(writer.phase(), Phase::Running | Phase::Changing);
             if runs && writer.written() < size.entries {
                 actions.push(Action::Append(index));
@@ -140,41 +218,61 @@ impl World {
                 actions.push(Action::Find(index));
             }
             if writer.swap().is_some() {
-                actions.push(Action::Swap { ledger: index, lose_reply: false });
-                if self.lost_replies_left > 0 {
-                    actions.push(Action::Swap { ledger: index, lose_reply: true });
-                }
+                let swap = |lose_reply| Action::Swap { ledger: index, lose_reply };
+                actions.push(swap(false));
+                actions.extend((self.lost_replies_left > 0).then(|| swap(true)));
             }
         }
-        if self.recoverers_left > 0 && ledger.metadata.meta.is_some() {
-            actions.push(Action::Recover(index));
+        if self.may_recover(size, ledger) {
+            let recover = |lose_reply| Action::Recover { ledger: index, lose_reply };
+            actions.push(recover(false));
+            actions.extend((size.reduced && self.lost_replies_left > 0).then(|| recover(true)));
         }
         if size.deletion && ledger.metadata.meta.is_some() && !ledger.metadata.removed {
             actions.push(Action::Delete(index));
         }
         self.calls_of(index, actions);
-        for client in 0..ledger.requests.len() {
-            for bookie in 0..ledger.bookies.len() {
-                if !ledger.requests[client][bookie].is_empty() {
-                    actions.push(Action::Request(index, client, bookie));
-                }
-                if !ledger.replies[client][bookie].is_empty() {
-                    actions.push(Action::Reply(index, client, bookie));
-                }
+        let calm = self.crashes_left == 0 && self.wipes_left == 0;
+        let left = size.reduced && calm && ledger.is_left(size, self.may_recover(size, ledger));
+        let mut bookies: Vec<usize> = (0..size.bookies).collect();
+        if left {
+            // In an order that does not depend on their names.
+            bookies.sort_by_key(|bookie| ledger.place(*bookie));
+        }
+        for bookie in bookies {
+            let before = actions.len();
+            self.actions_at(size, index, bookie, actions);
+            if left && actions.len() > before {
+                return;
             }
         }
-        for (bookie, state) in ledger.bookies.iter().enumerate() {
-            if state.has_check() {
-                actions.push(Action::FinishCheck(index, bookie));
+    }
+
+    fn actions_at(&self, size: &Size, index: usize, bookie: usize, actions: &mut Vec<Action>) {
+        let ledger = &self.ledgers[index];
+        let may_crash = size.reduced && size.slow_bookies && self.crashes_left > 0;
+        for client in Ledger::clients(size) {
+            if ledger.has_request(client, bookie) {
+                actions.push(Action::Request(index, client, bookie));
+                if may_crash && self.fragile.is_none() {
+                    actions.push(Action::RequestUnsynced(index, client, bookie));
+                }
             }
-            if state.can_sync() {
-                actions.push(Action::Sync(index, bookie));
+            if ledger.has_reply(client, bookie) {
+                actions.push(Action::Reply(index, client, bookie));
             }
+        }
+        if ledger.bookies[bookie].has_check() {
+            actions.push(Action::FinishCheck(index, bookie));
+        }
+        if ledger.bookies[bookie].can_sync() {
+            actions.push(Action::Sync(index, bookie));
         }
     }
 
     fn calls_of(&self, ledger: usize, actions: &mut Vec<Action>) {
         for (recoverer, node) in self.ledgers[ledger].recoverers.iter().enumerate() {
+            let Some(node) = node.node() else { continue };
             if let Some(call) = node.calls.first() {
                 actions.push(Action::Call { ledger, recoverer, lose_reply: false });
                 if matches!(call, Effect::Cas { .. }) && self.lost_replies_left > 0 {
@@ -184,55 +282,115 @@ impl World {
             if node.grace {
                 actions.push(Action::GraceOver(ledger, recoverer));
             }
+            if node.copy_grace {
+                actions.push(Action::CopyGraceOver(ledger, recoverer));
+            }
         }
+    }
+
+    /// Whether only the first ledger's steps need to be tried: the second has nothing to do with them any more, nor they with
+    /// it (see `reduce`).
+    fn first_alone(&self, size: &Size) -> bool {
+        let closed = self.ledgers[0].metadata.is_closed() && self.ledgers[0].writer.is_over();
+        let calm = self.crashes_left == 0 && self.wipes_left == 0 && !size.deletion;
+        size.reduced && calm && closed
+    }
+
+    fn start_recoverer(&mut self, size: &Size, index: usize, lose_reply: bool) {
+        self.recoverers_left -= 1;
+        let recoverer = self.ledgers[index].start_recoverer(size);
+        if size.reduced {
+            // Its read, and the mark that follows at once.
+            let marks = |ledger: &Ledger| {
+                let call = ledger.recoverers[recoverer].node().and_then(|r| r.calls.first());
+                matches!(call, Some(Effect::Cas { .. }))
+            };
+            self.call(index, recoverer, false);
+            if marks(&self.ledgers[index]) {
+                self.call(index, recoverer, lose_reply);
+            }
+        }
+    }
+
+    fn call(&mut self, index: usize, recoverer: usize, lose_reply: bool) {
+        let everybody = self.everybody();
+        let lost = self.ledgers[index].call(recoverer, lose_reply, &everybody);
+        self.lost_replies_left -= u8::from(lost);
     }
 
     fn act(&mut self, size: &Size, action: Action) {
         match action {
             Action::Append(index) => {
-                let ledger = &mut self.ledgers[index];
-                let requests = ledger.writer.as_mut().map(|writer| writer.append());
-                ledger.send(WRITER, requests.unwrap_or_default());
+                self.ledgers[index].write(crate::writer::WriterNode::append);
             }
             Action::GiveUp(index, member) => {
                 self.failures_left -= 1;
-                self.ledgers[index].writer_step(WriterEvent::GiveUp { member });
+                self.ledgers[index].write(|writer| writer.step(WriterEvent::GiveUp { member }));
             }
             Action::Find(index) => {
                 let everybody = self.everybody();
-                let ledger = &mut self.ledgers[index];
-                let requests = ledger.writer.as_mut().map(|writer| writer.find(&everybody));
-                ledger.send(WRITER, requests.unwrap_or_default());
+                self.ledgers[index].write(|writer| writer.find(&everybody));
             }
-            Action::Close(index) => self.ledgers[index].writer_step(WriterEvent::Close),
+            Action::Close(index) => {
+                self.ledgers[index].write(|writer| writer.step(WriterEvent::Close));
+            }
             Action::Swap { ledger, lose_reply } => self.swap(size, ledger, lose_reply),
-            Action::Recover(index) => {
-                self.recoverers_left -= 1;
-                self.ledgers[index].recover(size);
+            Action::Recover { ledger, lose_reply } => {
+                self.start_recoverer(size, ledger, lose_reply);
             }
             Action::Call { ledger, recoverer, lose_reply } => {
-                let everybody = self.everybody();
-                let lost = self.ledgers[ledger].call(recoverer, lose_reply, &everybody);
-                self.lost_replies_left -= u8::from(lost);
+                self.call(ledger, recoverer, lose_reply);
             }
-            Action::GraceOver(index, recoverer) => self.ledgers[index].grace_over(recoverer),
+            Action::GraceOver(index, recoverer) => {
+                self.ledgers[index].recover(recoverer, |recoverer| {
+                    recoverer.grace = false;
+                    recoverer.step(RecoveryEvent::GraceOver)
+                });
+            }
+            Action::CopyGraceOver(index, recoverer) => {
+                self.ledgers[index].recover(recoverer, |recoverer| {
+                    recoverer.copy_grace = false;
+                    recoverer.step(RecoveryEvent::CopyGraceOver)
+                });
+            }
             Action::Request(index, client, bookie) => {
-                self.ledgers[index].deliver_request(client, bookie);
+                let ledger = &mut self.ledgers[index];
+                ledger.deliver_request(size, client, bookie);
+                if !size.slow_bookies {
+                    ledger.finish_check(size, bookie);
+                    ledger.sync(bookie);
+                }
+            }
+            Action::RequestUnsynced(index, client, bookie) => {
+                self.fragile = Some(bookie);
+                self.ledgers[index].deliver_request(size, client, bookie);
             }
             Action::Reply(index, client, bookie) => {
                 self.ledgers[index].deliver_reply(client, bookie);
             }
-            Action::FinishCheck(index, bookie) => self.ledgers[index].finish_check(bookie),
-            Action::Sync(index, bookie) => self.ledgers[index].sync(bookie),
-            Action::Delete(index) => self.ledgers[index].metadata.remove(),
-            Action::Crash(bookie) => {
-                self.crashes_left -= 1;
-                for ledger in &mut self.ledgers {
-                    ledger.bookies[bookie].crash();
-                    ledger.disconnect(bookie);
-                }
+            Action::FinishCheck(index, bookie) => {
+                self.ledgers[index].finish_one_check(size, bookie);
             }
+            Action::Sync(index, bookie) => self.ledgers[index].sync(bookie),
+            Action::Delete(index) => {
+                self.ledgers[index].metadata.with(crate::metadata::Metadata::remove);
+            }
+            Action::Crash(bookie) => self.crash(bookie),
             Action::Wipe(bookie) => self.wipe(bookie),
+        }
+    }
+
+    /// After a step: see `reduce`. Clients that are over hear nothing more in any case.
+    fn settle(&mut self, size: &Size, before: &Self) {
+        let dangers = self.dangers();
+        let changed = dangers != before.dangers();
+        for (ledger, old) in self.ledgers.iter_mut().zip(&before.ledgers) {
+            match size.reduced {
+                true if changed => ledger.settle(size, dangers, None),
+                true if ledger != old => ledger.settle(size, dangers, Some(old)),
+                true => {}
+                false => ledger.silence(size),
+            }
         }
     }
 }
@@ -248,9 +406,13 @@ impl Model for Size {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         for index in 0..world.ledgers.len() {
             world.actions_of(self, index, actions);
+            if index == 0 && !actions.is_empty() && world.first_alone(self) {
+                return;
+            }
         }
         for bookie in 0..self.bookies {
-            if world.crashes_left > 0 {
+            let follows = !self.reduced || world.fragile.is_none_or(|fragile| fragile == bookie);
+            if world.crashes_left > 0 && follows {
                 actions.push(Action::Crash(bookie));
             }
             if world.wipes_left > 0 {
@@ -261,7 +423,17 @@ impl Model for Size {
 
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
         let mut world = last.clone();
+        let unsynced = match action {
+            Action::RequestUnsynced(index, _, bookie) => Some((index, bookie)),
+            _ => None,
+        };
         world.act(self, action);
+        if unsynced.is_some_and(|(index, bookie)| !world.ledgers[index].has_unsynced(self, bookie))
+        {
+            // The same as if it had been synced at once.
+            return None;
+        }
+        world.settle(self, last);
         (world != *last).then_some(world)
     }
 

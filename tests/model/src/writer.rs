@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use geminga_ledger::core::commit::{CasResult, Commit, Next, Update};
 use geminga_ledger::core::mutation::Mutations;
-use geminga_ledger::core::writer::{Effect, Event, Outcome, Phase, Search, Writer};
+use geminga_ledger::core::writer::{Effect, Event, Phase, Search, Writer};
 use geminga_metastore::Version;
 use geminga_metastore::record::{Fragment, LedgerMeta};
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
@@ -12,6 +12,8 @@ use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
 use geminga_proto::payload::Payload;
 
 use crate::bookie::Ask;
+use crate::part::{Keep, Shelf};
+use crate::symmetry::{Named, Names};
 
 /// A writer and its callers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,8 +37,82 @@ pub(crate) struct WriterNode {
     mutations: Mutations,
     /// Operations so far (M9).
     ops: u128,
-    /// How the rest ended.
-    pub(crate) told: Option<Outcome>,
+}
+
+/// The writer of a ledger, as far as it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Writing {
+    /// Nobody writes yet.
+    No,
+    /// It is at work.
+    Now(Box<WriterNode>),
+    /// It does nothing any more, whatever it hears; what it said stays true or false.
+    Over(Said),
+}
+
+/// What a writer told its callers, and wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Said {
+    /// Everything up to here was reported as acknowledged.
+    pub(crate) acked: EntryId,
+    /// Whether that was not in order (I7).
+    pub(crate) acked_backwards: bool,
+    /// How many entries it wrote.
+    pub(crate) written: usize,
+    /// Whether it closed the ledger itself.
+    pub(crate) closed: bool,
+}
+
+impl Keep for Writing {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Writing> = Shelf::new();
+        &SHELF
+    }
+}
+
+impl Named for Writing {
+    fn renamed(&self, names: &Names) -> Self {
+        match self {
+            Self::Now(node) => Self::Now(Box::new(node.renamed(names))),
+            Self::No | Self::Over(_) => self.clone(),
+        }
+    }
+}
+
+impl Writing {
+    /// The writer, while it is at work.
+    pub(crate) fn node(&self) -> Option<&WriterNode> {
+        match self {
+            Self::Now(node) => Some(node),
+            Self::No | Self::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn node_mut(&mut self) -> Option<&mut WriterNode> {
+        match self {
+            Self::Now(node) => Some(node),
+            Self::No | Self::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn said(&self) -> Said {
+        match self {
+            Self::No => {
+                Said { acked: EntryId::NONE, acked_backwards: false, written: 0, closed: false }
+            }
+            Self::Now(node) => node.said(),
+            Self::Over(said) => *said,
+        }
+    }
+
+    /// Whether it does nothing any more.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Now(node) => matches!(node.phase(), Phase::Dead | Phase::Closed),
+            Self::Over(_) => true,
+        }
+    }
 }
 
 /// Requests to put on the wire.
@@ -74,7 +150,6 @@ impl WriterNode {
             closes: false,
             mutations,
             ops: 1,
-            told: None,
         };
         let requests = node.carry_out(effects);
         (node, requests)
@@ -82,6 +157,30 @@ impl WriterNode {
 
     pub(crate) fn written(&self) -> usize {
         self.entries.len()
+    }
+
+    fn said(&self) -> Said {
+        Said {
+            acked: self.acked,
+            acked_backwards: self.acked_backwards,
+            written: self.entries.len(),
+            closed: self.phase() == Phase::Closed,
+        }
+    }
+
+    fn renamed(&self, names: &Names) -> Self {
+        let meta = |meta: &LedgerMeta| names.meta(meta);
+        let commit = self.commit.as_ref().map(|(commit, next)| {
+            let next = match next {
+                Next::Cas { expected, meta: swap } => {
+                    Next::Cas { expected: *expected, meta: Box::new(meta(swap)) }
+                }
+                other => other.clone(),
+            };
+            (commit.renamed(&|fragment| names.fragment(fragment), &meta), next)
+        });
+        let core = self.core.renamed(&|member| names.member(member));
+        Self { core, meta: meta(&self.meta), commit, ..self.clone() }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -206,8 +305,8 @@ impl WriterNode {
                     self.closes = true;
                     self.start(Update::Close { last, length: 0, entries_crc: 0 });
                 }
-                Effect::Fail(outcome) => self.told = Some(outcome),
-                Effect::Release(_)
+                Effect::Fail(_)
+                | Effect::Release(_)
                 | Effect::LeftOut(_)
                 | Effect::QuorumLost
                 | Effect::MarkUnder(_)

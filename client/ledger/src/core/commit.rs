@@ -79,6 +79,23 @@ impl Commit {
         (commit, next)
     }
 
+    /// The same update over metadata that `meta` renames, and a fragment of it; for the model checker.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn renamed(
+        &self,
+        fragment: &impl Fn(&Fragment) -> Fragment,
+        meta: &impl Fn(&LedgerMeta) -> LedgerMeta,
+    ) -> Self {
+        let mut renamed = self.clone();
+        renamed.believed = fragment(&self.believed);
+        renamed.sent = meta(&self.sent);
+        if let Update::Ensemble(change) = &mut renamed.update {
+            *change = fragment(change);
+        }
+        renamed
+    }
+
     /// The value that was sent last.
     pub fn sent(&self) -> &LedgerMeta {
         &self.sent

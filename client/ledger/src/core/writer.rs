@@ -16,6 +16,8 @@
 mod change;
 mod event;
 mod position;
+#[cfg(feature = "mutations")]
+mod renamed;
 
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::{EntryId, Member};

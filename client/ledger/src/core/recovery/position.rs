@@ -37,7 +37,7 @@ impl Position {
     #[cfg(feature = "mutations")]
     pub(super) fn rename(&mut self, rename: &impl Fn(&Member) -> Member) {
         let stand_in = self.stand_in.iter_mut().map(|stand_in| &mut stand_in.member);
-        let members = stand_in.chain(&mut self.bad_sources).chain(&mut self.copying_from);
+        let members = stand_in.chain(&mut self.bad_sources);
         members.for_each(|member| *member = rename(member));
     }
 

@@ -1,5 +1,6 @@
 //! For the model checker: the same recovery over bookies of other names. Positions come in the order of the new names: which
-//! of several sources serves a copy is all that depends on their order, and all sources hold the same.
+//! of several sources serves a copy is all that depends on their order. All sources hold the same, so none is told from
+//! another.
 
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::Member;
@@ -27,8 +28,12 @@ impl Recovery {
                 renamed.positions = ensemble.iter().map(position).collect();
             }
         }
+        let any = renamed.meta.as_ref().map(|(meta, _)| meta.last_fragment().ensemble[0].clone());
         for position in &mut renamed.positions {
             position.rename(rename);
+            if position.copying_from.is_some() {
+                position.copying_from.clone_from(&any);
+            }
         }
         let members = renamed.shunned.iter_mut().chain(&mut renamed.silent);
         members.for_each(|member| *member = rename(member));

@@ -23,6 +23,17 @@ impl Change {
     fn replaces(&self, index: usize) -> bool {
         self.comes.iter().any(|(position, _)| *position == index)
     }
+
+    /// With other names for members, whose positions were brought into this order; for the model checker.
+    #[cfg(feature = "mutations")]
+    pub(super) fn rename(&mut self, order: &[usize], rename: &impl Fn(&Member) -> Member) {
+        for (position, member) in &mut self.comes {
+            let new = order.iter().position(|old| old == position);
+            *position = new.expect("an order has every position");
+            *member = rename(member);
+        }
+        self.comes.sort();
+    }
 }
 
 impl Writer {

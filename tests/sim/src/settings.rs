@@ -47,6 +47,7 @@ pub const RULES: &[(&str, Broken)] = &[
     ("accept-after-seal", Broken::Bookie(bookie::Mutation::AcceptAfterSeal)),
     ("accept-stale-epoch", Broken::Bookie(bookie::Mutation::AcceptStaleEpoch)),
     ("ack-duplicate-at-once", Broken::Bookie(bookie::Mutation::AckDuplicateAtOnce)),
+    ("forget-operation", Broken::Client(client::Mutation::ForgetOperation)),
     ("complete-while-changing", Broken::Client(client::Mutation::CompleteWhileChanging)),
 ];
 

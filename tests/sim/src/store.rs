@@ -119,7 +119,11 @@ impl Store {
                 Vec::new(),
             ),
             Request::Txn { guards, puts, deletes } => {
-                if guards.iter().any(|(key, version)| self.version(*key) != *version) {
+                // As in etcd: a key that is not there has version 0, and whoever asks for that makes it (M7).
+                let is_as = |(key, version): &Guard| {
+                    self.version(*key) == version.filter(|version| *version != Version(0))
+                };
+                if !guards.iter().all(is_as) {
                     return (Reply::GuardFailed, Vec::new());
                 }
                 self.revision += 1;

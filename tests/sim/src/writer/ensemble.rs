@@ -162,7 +162,15 @@ impl Writer {
             (Question::Change, Some(_)) => commit.cas_done(CasResult::Lost),
             (Question::Change, None) => commit.cas_done(CasResult::Unknown),
             (_, Some(Reply::Read(values))) => {
-                let next = commit.read(store::ledger(values.first()));
+                let now = store::ledger(values.first());
+                let ours = now.as_ref().is_some_and(|(m, _)| m.last_op == commit.sent().last_op);
+                let next = commit.read(now);
+                if ours && next == Next::Lost {
+                    // Time only, but a writer that stops for nothing.
+                    let detail =
+                        format!("ledger {}: its own change deposes a writer", self.meta.id);
+                    context.truth.violated("M9: an operation is recognised by its maker", detail);
+                }
                 if matches!(next, Next::Committed(..)) {
                     context.coverage.hit("writer: unknown change found in the metadata");
                 }

@@ -6,7 +6,8 @@ use geminga_proto::checksum;
 
 use crate::compression::Compression;
 use crate::error::BatchError;
-use crate::header::{CRC_AT, CRC_FROM, HEADER_BYTES, Header, STAMPED_BYTES};
+use crate::header::{CRC_AT, CRC_FROM, HEADER_BYTES, Header, PRODUCER_AT, STAMPED_BYTES};
+use crate::producer::Sequence;
 use crate::record::Walk;
 
 /// Exactly one record batch whose lengths and counts are consistent. Cloning shares the bytes.
@@ -133,6 +134,29 @@ impl Batch {
     pub fn shared_checksum(&self) -> u32 {
         let (own, covered) = self.bytes[STAMPED_BYTES..].split_at(CRC_FROM - STAMPED_BYTES);
         checksum::join(checksum::append(0, own), self.header.crc, covered.len())
+    }
+
+    /// Makes it one of an idempotent producer. Changes the bytes where they are when nobody else holds them, else a copy; the
+    /// new checksum follows from the old one, so that records are not read.
+    pub fn set_sequence(&mut self, sequence: Sequence) {
+        let covered = self.bytes.len() - CRC_FROM;
+        let head = |bytes: &[u8]| checksum::append(0, &bytes[CRC_FROM..HEADER_BYTES]);
+        let rest = covered - (HEADER_BYTES - CRC_FROM);
+        // What the checksum of the records alone is.
+        let records = checksum::join(head(&self.bytes), self.header.crc, rest);
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let mut at = &mut bytes[PRODUCER_AT..];
+        at.put_i64(sequence.producer_id);
+        at.put_i16(sequence.epoch);
+        at.put_i32(sequence.first);
+        let crc = checksum::join(head(&bytes), records, rest);
+        bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+        self.header.crc = crc;
+        self.header.producer_id = sequence.producer_id;
+        self.header.producer_epoch = sequence.epoch;
+        self.header.base_sequence = sequence.first;
+        self.bytes = bytes.freeze();
     }
 
     /// The same batch dated by the broker (`message.timestamp.type=LogAppendTime`): one copy, a new checksum.

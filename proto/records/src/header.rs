@@ -14,6 +14,7 @@ use geminga_proto::caps;
 
 use crate::compression::Compression;
 use crate::error::BatchError;
+use crate::producer::Sequence;
 
 /// Bytes before the records.
 pub const HEADER_BYTES: usize = 61;
@@ -27,6 +28,8 @@ const MIN_MESSAGE_BYTES: i32 = 14;
 pub(crate) const CRC_AT: usize = 17;
 /// Where the bytes that it covers begin.
 pub(crate) const CRC_FROM: usize = 21;
+/// Where the producer's id, epoch and sequence number lie.
+pub(crate) const PRODUCER_AT: usize = 43;
 /// The format that is served.
 pub(crate) const MAGIC: i8 = 2;
 
@@ -178,6 +181,15 @@ impl Header {
     /// Whether the broker dated the records: then `max_timestamp` is the time of all.
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
+    }
+
+    /// The idempotent producer's numbers, if it is one's.
+    pub fn sequence(&self) -> Option<Sequence> {
+        (self.producer_id >= 0).then_some(Sequence {
+            producer_id: self.producer_id,
+            epoch: self.producer_epoch,
+            first: self.base_sequence,
+        })
     }
 
     /// Whether the batch belongs to a transaction.

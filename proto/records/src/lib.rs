@@ -5,7 +5,7 @@
 //! * [`Header`]: its 61 fixed bytes. Base offset, length and leader epoch lie outside the checksum, so the broker
 //!   stamps them without touching, or copying, the rest.
 //! * [`Builder`] and [`encode`]: records to a batch. [`decode`]: a batch to records, within a limit.
-//! * [`Compression`]: Kafka's five codecs.
+//! * [`Compression`]: Kafka's five codecs. [`Sequence`]: the numbers of idempotent producers.
 //!
 //! Nothing here trusts a length: every one is checked before it is used, and decompression stops at a limit.
 
@@ -14,6 +14,7 @@ mod builder;
 mod compression;
 mod error;
 mod header;
+mod producer;
 mod record;
 mod varint;
 
@@ -22,6 +23,7 @@ pub use builder::{Builder, encode};
 pub use compression::Compression;
 pub use error::{BatchError, Kind};
 pub use header::{HEADER_BYTES, Header, LOG_OVERHEAD_BYTES, STAMPED_BYTES};
+pub use producer::{Sequence, sequence_after, sequence_distance};
 pub use record::{Record, decode};
 
 #[cfg(test)]

@@ -50,6 +50,30 @@ fn codec() -> impl Strategy<Value = Compression> {
 }
 
 proptest! {
+    /// Whether the bytes are changed in place or copied, the batch is the one that a builder would have made.
+    #[test]
+    fn a_batch_is_given_to_a_producer(records in records(), codec in codec(), sequence: (u32, u16, u32), shared: bool) {
+        let sequence = Sequence {
+            producer_id: i64::from(sequence.0),
+            epoch: (sequence.1 >> 1).cast_signed(),
+            first: (sequence.2 >> 1).cast_signed(),
+        };
+        let batch = encode(&records, codec).unwrap();
+        prop_assert_eq!(batch.header().sequence(), None);
+        let keep = shared.then(|| batch.clone());
+        let mut given = batch;
+        given.set_sequence(sequence);
+        prop_assert_eq!(given.header().sequence(), Some(sequence));
+        prop_assert_eq!(&Batch::parse(given.as_bytes().clone()).unwrap(), &given);
+        let mut builder = Builder::new(codec).producer(sequence.producer_id, sequence.epoch, sequence.first);
+        records.iter().for_each(|record| { builder.push(record).unwrap(); });
+        prop_assert_eq!(&builder.finish().unwrap(), &given);
+        // Others who hold it see nothing of that.
+        if let Some(keep) = keep {
+            prop_assert_eq!(keep, encode(&records, codec).unwrap());
+        }
+    }
+
     #[test]
     fn what_was_encoded_is_decoded(records in records(), codec in codec(), base in 0..i64::MAX / 2) {
         let batch = encode(&records, codec).unwrap();

@@ -69,6 +69,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "segments" => ("segment", Segment::decode(value).map(segment)),
         "brokers" => ("broker", Broker::decode(value).map(broker)),
         "alloc" => ("ledger ids", alloc(value)),
+        keys::PRODUCER_IDS => ("producer ids", alloc(value)),
         _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
         _ if key.starts_with(keys::BOOKIE_WATERMARKS) => {
             ("watermark", Watermark::decode(value).map(watermark))

@@ -11,11 +11,13 @@ mod conformance;
 pub mod dump;
 mod embedded;
 mod etcd;
+mod id_blocks;
 pub mod keys;
 mod ledger_ids;
 mod local;
 mod memory;
 mod mutation;
+mod producer_ids;
 pub mod record;
 mod store;
 mod tree;
@@ -24,6 +26,7 @@ pub use embedded::{EmbeddedStore, OpenError};
 pub use etcd::{EtcdStore, EtcdUrl, InvalidUrl};
 pub use ledger_ids::LedgerIds;
 pub use memory::MemoryStore;
+pub use producer_ids::ProducerIds;
 
 pub use store::{
     Change, Error, ErrorKind, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn,

@@ -4,13 +4,14 @@
 //! ```text
 //!   0  u64 ledger_id            | u64 entry_id        | i64 lac_at_send     | u64 cumulative_length
 //!  32  u32 payload_len          | u16 flags           | u8 kind             | u8 version
-//!  40  i64 first_offset         | u32 offset_count    | u32 reserved
+//!  40  i64 first_offset         | u32 offset_count    | u32 index_len (version 2)
 //!  56  i64 max_timestamp        | i64 running_max_timestamp                 | u64 last_snapshot_entry
-//!  80  payload …
+//!  80  index … | payload …
 //!   n  u32 crc32c of everything before it, seeded with the cluster uuid
 //! ```
 //!
-//! Bookies copy the attributes into indexes and look at nothing else. The digest is keyed so that bytes of another
+//! Version 2 has an index in front of its payload ([`Payload::with_index`]), counted in `payload_len`. Without one an entry
+//! is of version 1, where `index_len` is reserved. Bookies copy the attributes into indexes and look at nothing else. The digest is keyed so that bytes of another
 //! cluster never pass for ours.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -23,8 +24,10 @@ use crate::{caps, checksum};
 pub const HEADER_BYTES: usize = 80;
 /// Bytes after the payload.
 pub const DIGEST_BYTES: usize = 4;
-/// The version written today.
+/// The version of an entry without an index.
 pub const VERSION: u8 = 1;
+/// The version of an entry with one.
+pub const VERSION_INDEXED: u8 = 2;
 /// `last_snapshot_entry` when this ledger holds no complete snapshot yet.
 pub const NO_SNAPSHOT: u64 = u64::MAX;
 
@@ -84,16 +87,20 @@ pub struct Position {
     pub cumulative_length: u64,
 }
 
-/// A decoded entry. `payload` shares the buffer it was decoded from.
+/// A decoded entry. `index` and `payload` share the buffer it was decoded from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Where it stands.
     pub position: Position,
     /// What it is.
     pub attributes: Attributes,
-    /// Length of the whole payload; larger than `payload.len()` when only a prefix was read.
+    /// Length of index and payload; larger than theirs together when only a prefix was read.
     pub payload_len: u32,
-    /// The payload, or the prefix that was asked for.
+    /// Length of the index; larger than `index.len()` when only a prefix was read.
+    pub index_len: u32,
+    /// What a replay needs to know of the payload; empty in entries that have none.
+    pub index: Bytes,
+    /// The payload behind the index, or as much of it as was asked for.
     pub payload: Bytes,
 }
 
@@ -164,7 +171,8 @@ pub fn encode(
     }
     let payload_len = u32::try_from(len).expect("the limit fits in 32 bits");
     let mut out = BytesMut::with_capacity(HEADER_BYTES + len + DIGEST_BYTES);
-    put_header(&mut out, position, attributes, payload_len);
+    let index_len = u32::try_from(payload.index_len()).expect("within the payload");
+    put_header(&mut out, position, attributes, [payload_len, index_len]);
     let header = digest(cluster, &out);
     for part in payload.parts() {
         out.extend_from_slice(part);
@@ -173,7 +181,12 @@ pub fn encode(
     Ok(out.freeze())
 }
 
-fn put_header(out: &mut BytesMut, position: Position, attributes: Attributes, payload_len: u32) {
+fn put_header(
+    out: &mut BytesMut,
+    position: Position,
+    attributes: Attributes,
+    [payload_len, index_len]: [u32; 2],
+) {
     out.put_u64(position.ledger.0);
     out.put_i64(position.entry.0);
     out.put_i64(position.lac.0);
@@ -181,16 +194,17 @@ fn put_header(out: &mut BytesMut, position: Position, attributes: Attributes, pa
     out.put_u32(payload_len);
     out.put_u16(0);
     out.put_u8(attributes.kind as u8);
-    out.put_u8(VERSION);
+    out.put_u8(if index_len > 0 { VERSION_INDEXED } else { VERSION });
     out.put_i64(attributes.first_offset);
     out.put_u32(attributes.offset_count);
-    out.put_u32(0);
+    out.put_u32(index_len);
     out.put_i64(attributes.max_timestamp);
     out.put_i64(attributes.running_max_timestamp);
     out.put_u64(attributes.last_snapshot_entry);
 }
 
-fn take_header(mut bytes: &[u8]) -> Result<(Position, Attributes, u32), Error> {
+/// The lengths are those of index and payload together, and of the index.
+fn take_header(mut bytes: &[u8]) -> Result<(Position, Attributes, [u32; 2]), Error> {
     if bytes.len() < HEADER_BYTES {
         return Err(Error::Truncated { have: bytes.len(), want: HEADER_BYTES });
     }
@@ -204,13 +218,24 @@ fn take_header(mut bytes: &[u8]) -> Result<(Position, Attributes, u32), Error> {
     let _flags = bytes.get_u16();
     let kind = bytes.get_u8();
     let version = bytes.get_u8();
-    if version != VERSION {
+    if !matches!(version, VERSION | VERSION_INDEXED) {
         return Err(Error::Unknown { what: "version", value: version });
     }
     let kind = Kind::from_u8(kind).ok_or(Error::Unknown { what: "kind", value: kind })?;
     let first_offset = bytes.get_i64();
     let offset_count = bytes.get_u32();
-    let _reserved = bytes.get_u32();
+    let index_len = bytes.get_u32();
+    let index_len = match version {
+        VERSION => 0,
+        // Without an index it would be of version 1: an entry has one encoding (D3).
+        VERSION_INDEXED if index_len == 0 => {
+            return Err(Error::Unknown { what: "version", value: version });
+        }
+        _ => index_len,
+    };
+    if index_len > payload_len {
+        return Err(Error::Truncated { have: payload_len as usize, want: index_len as usize });
+    }
     let attributes = Attributes {
         kind,
         first_offset,
@@ -219,7 +244,7 @@ fn take_header(mut bytes: &[u8]) -> Result<(Position, Attributes, u32), Error> {
         running_max_timestamp: bytes.get_i64(),
         last_snapshot_entry: bytes.get_u64(),
     };
-    Ok((position, attributes, payload_len))
+    Ok((position, attributes, [payload_len, index_len]))
 }
 
 /// The position and attributes without a look at payload or digest; for indexes, over bytes already verified.
@@ -235,7 +260,7 @@ pub fn peek(bytes: &[u8]) -> Result<(Position, Attributes), Error> {
 /// # Errors
 /// Anything of [`Error`] but `Misdirected` and `TooLarge`.
 pub fn decode(cluster: ClusterUuid, bytes: &Bytes) -> Result<Entry, Error> {
-    let (position, attributes, payload_len) = take_header(bytes)?;
+    let (position, attributes, [payload_len, index_len]) = take_header(bytes)?;
     let end = HEADER_BYTES + payload_len as usize;
     if bytes.len() != end + DIGEST_BYTES {
         return Err(Error::Truncated { have: bytes.len(), want: end + DIGEST_BYTES });
@@ -244,7 +269,21 @@ pub fn decode(cluster: ClusterUuid, bytes: &Bytes) -> Result<Entry, Error> {
     if stored != digest(cluster, &bytes[..end]) {
         return Err(Error::Digest);
     }
-    Ok(Entry { position, attributes, payload_len, payload: bytes.slice(HEADER_BYTES..end) })
+    let payload = bytes.slice(HEADER_BYTES..end);
+    Ok(Entry::of(position, attributes, [payload_len, index_len], payload))
+}
+
+impl Entry {
+    /// `payload`: the index and what is behind it, or a prefix of both.
+    fn of(
+        position: Position,
+        attributes: Attributes,
+        [payload_len, index_len]: [u32; 2],
+        mut payload: Bytes,
+    ) -> Self {
+        let index = payload.split_to(payload.len().min(index_len as usize));
+        Self { position, attributes, payload_len, index_len, index, payload }
+    }
 }
 
 /// [`decode`], and the check of D1 that this is the entry that was asked for.
@@ -262,13 +301,13 @@ pub fn decode_expecting(
     Ok(decoded)
 }
 
-/// Cuts a stored entry down to its header and the first `prefix_bytes` of payload, without digest (the bookie has
+/// Cuts a stored entry down to its header and the first `prefix_bytes` of index and payload, without digest (the bookie has
 /// verified the whole). Replaying batch headers reads megabytes this way, not gigabytes.
 ///
 /// # Errors
 /// [`Error::Truncated`] or [`Error::Unknown`].
 pub fn prefix(bytes: &Bytes, prefix_bytes: u32) -> Result<Bytes, Error> {
-    let (_, _, payload_len) = take_header(bytes)?;
+    let (_, _, [payload_len, _]) = take_header(bytes)?;
     let end = HEADER_BYTES + payload_len.min(prefix_bytes) as usize;
     if bytes.len() < end {
         return Err(Error::Truncated { have: bytes.len(), want: end });
@@ -281,10 +320,11 @@ pub fn prefix(bytes: &Bytes, prefix_bytes: u32) -> Result<Bytes, Error> {
 /// # Errors
 /// [`Error::Truncated`], [`Error::Unknown`] or [`Error::Misdirected`].
 pub fn decode_prefix(ledger: LedgerId, entry: EntryId, bytes: &Bytes) -> Result<Entry, Error> {
-    let (position, attributes, payload_len) = take_header(bytes)?;
+    let (position, attributes, [payload_len, index_len]) = take_header(bytes)?;
     expect(ledger, entry, &position)?;
     let end = bytes.len().min(HEADER_BYTES + payload_len as usize);
-    Ok(Entry { position, attributes, payload_len, payload: bytes.slice(HEADER_BYTES..end) })
+    let payload = bytes.slice(HEADER_BYTES..end);
+    Ok(Entry::of(position, attributes, [payload_len, index_len], payload))
 }
 
 fn expect(ledger: LedgerId, entry: EntryId, got: &Position) -> Result<(), Error> {
@@ -299,7 +339,7 @@ fn expect(ledger: LedgerId, entry: EntryId, got: &Position) -> Result<(), Error>
     })
 }
 
-/// The payload of an encoded entry, whose buffer it shares.
+/// Index and payload of an encoded entry, whose buffer they share.
 pub fn payload(bytes: &Bytes) -> Option<Bytes> {
     let end = bytes.len().checked_sub(DIGEST_BYTES)?;
     (end >= HEADER_BYTES).then(|| bytes.slice(HEADER_BYTES..end))
@@ -349,19 +389,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded(payload in proptest::collection::vec(any::<u8>(), 0..500), cut in 0u32..600) {
+        fn what_was_encoded_is_decoded(
+            index in proptest::collection::vec(any::<u8>(), 0..50),
+            payload in proptest::collection::vec(any::<u8>(), 0..500),
+            cut in 0u32..600,
+        ) {
             let (position, attributes) = sample(3);
-            let payload = Bytes::from(payload);
-            let bytes = encode(cluster(), position, attributes, &payload.clone().into()).unwrap();
-            prop_assert_eq!(super::payload(&bytes), Some(payload.clone()));
+            let (index, payload) = (Bytes::from(index), Bytes::from(payload));
+            let mut both = Payload::with_index(index.clone());
+            both.push(payload.clone());
+            let bytes = encode(cluster(), position, attributes, &both).unwrap();
+            prop_assert_eq!(super::payload(&bytes), Some(both.clone().into_bytes()));
             let entry = decode_expecting(cluster(), LedgerId(42), EntryId(3), &bytes).unwrap();
-            prop_assert_eq!(&entry.payload, &payload);
+            prop_assert_eq!((&entry.index, &entry.payload), (&index, &payload));
             prop_assert_eq!(entry.position, position);
             prop_assert_eq!(entry.attributes, attributes);
             let cut_bytes = prefix(&bytes, cut).unwrap();
             let short = decode_prefix(LedgerId(42), EntryId(3), &cut_bytes).unwrap();
-            prop_assert_eq!(&short.payload[..], &payload[..payload.len().min(cut as usize)]);
-            prop_assert_eq!(short.payload_len as usize, payload.len());
+            let read = [&short.index[..], &short.payload[..]].concat();
+            prop_assert_eq!(&read[..], &both.clone().into_bytes()[..both.len().min(cut as usize)]);
+            prop_assert_eq!(short.payload_len as usize, both.len());
+            prop_assert_eq!(short.index_len as usize, index.len());
         }
 
         #[test]
@@ -417,6 +465,22 @@ mod tests {
         assert_eq!(hex, GOLDEN);
     }
 
+    /// The layout of version 2: the same with an index.
+    #[test]
+    fn golden_version_2() {
+        let (position, attributes) = sample(1);
+        let mut payload = Payload::with_index(Bytes::from_static(b"idx"));
+        payload.push(Bytes::from_static(b"gem"));
+        let bytes = encode(cluster(), position, attributes, &payload).unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, GOLDEN_INDEXED);
+        let mut longer = bytes.to_vec();
+        longer[52..56].copy_from_slice(&7u32.to_be_bytes());
+        assert_eq!(decode(cluster(), &longer.into()), Err(Error::Truncated { have: 6, want: 7 }));
+    }
+
+    const GOLDEN_INDEXED: &str = "000000000000002a000000000000000100000000000000000000000000000063000000060000010200000000000003e8\
+        000000030000000300000000000000050000000000000006ffffffffffffffff69647867656df07ca2af";
     const GOLDEN: &str = "000000000000002a000000000000000100000000000000000000000000000063000000030000010100000000000003e8\
         000000030000000000000000000000050000000000000006ffffffffffffffff67656d582af433";
 }

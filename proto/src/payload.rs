@@ -1,4 +1,5 @@
-//! What an entry is to carry, before it is one: parts of many buffers, and the checksum of them all.
+//! What an entry is to carry, before it is one: parts of many buffers, and the checksum of them all. In front of its body a
+//! payload may have an *index*: what a replay needs to know of the body, so that it need not read that.
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,9 +12,19 @@ pub struct Payload {
     parts: Vec<Bytes>,
     len: usize,
     crc: u32,
+    index_len: usize,
 }
 
 impl Payload {
+    /// A payload that begins with this index; its body is added behind.
+    pub fn with_index(index: Bytes) -> Self {
+        let mut payload = Self { index_len: index.len(), ..Self::default() };
+        if !index.is_empty() {
+            payload.push(index);
+        }
+        payload
+    }
+
     /// Adds a part.
     pub fn push(&mut self, part: Bytes) {
         let crc = checksum::append(0, &part);
@@ -37,6 +48,11 @@ impl Payload {
         self.len == 0
     }
 
+    /// Bytes of the index that it begins with.
+    pub fn index_len(&self) -> usize {
+        self.index_len
+    }
+
     /// CRC-32C of all bytes, from 0.
     pub fn checksum(&self) -> u32 {
         self.crc
@@ -56,8 +72,8 @@ impl Payload {
     /// All bytes in one buffer, apart from whatever larger ones the parts were cut from; a single part is kept as it is.
     #[must_use]
     pub fn joined(self) -> Self {
-        let (len, crc) = (self.len, self.crc);
-        Self { parts: vec![self.into_bytes()], len, crc }
+        let Self { len, crc, index_len, .. } = self;
+        Self { parts: vec![self.into_bytes()], len, crc, index_len }
     }
 
     /// [`Payload::joined`], as bytes.
@@ -68,6 +84,13 @@ impl Payload {
         let mut joined = BytesMut::with_capacity(self.len);
         self.parts.iter().for_each(|part| joined.extend_from_slice(part));
         joined.freeze()
+    }
+
+    /// What is behind the index, in one buffer.
+    pub fn into_body(self) -> Bytes {
+        let index_len = self.index_len;
+        let mut bytes = self.into_bytes();
+        bytes.split_off(index_len)
     }
 
     /// The same payload in `copy`, which holds the same bytes.
@@ -120,6 +143,17 @@ mod tests {
         assert!(payload.is_intact() && payload.clone().joined().is_intact());
         payload.push_known(Bytes::from_static(b"thrEe"), crc(&Bytes::from_static(b"three")));
         assert!(!payload.is_intact() && !payload.joined().is_intact());
+    }
+
+    #[test]
+    fn an_index_stands_before_the_body() {
+        let mut payload = Payload::with_index(Bytes::from_static(b"index"));
+        payload.push(Bytes::from_static(b"body"));
+        assert_eq!((payload.len(), payload.index_len()), (9, 5));
+        let joined = payload.clone().joined();
+        assert_eq!((joined.index_len(), joined.clone().into_bytes()), (5, "indexbody".into()));
+        assert_eq!(joined.into_body(), payload.into_body());
+        assert_eq!(Payload::with_index(Bytes::new()), Payload::default());
     }
 
     #[test]

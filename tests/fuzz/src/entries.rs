@@ -20,6 +20,10 @@ fn cluster() -> ClusterUuid {
 }
 
 pub(crate) fn valid(payload: &[u8]) -> Bytes {
+    with_index(b"", payload)
+}
+
+fn with_index(index: &'static [u8], payload: &[u8]) -> Bytes {
     let position = Position {
         ledger: LEDGER,
         entry: ENTRY_ID,
@@ -34,26 +38,24 @@ pub(crate) fn valid(payload: &[u8]) -> Bytes {
         running_max_timestamp: 1_700_000_000_000,
         last_snapshot_entry: NO_SNAPSHOT,
     };
-    entry::encode(cluster(), position, attributes, &Payload::from(Bytes::copy_from_slice(payload)))
-        .expect("a small entry")
+    let mut whole = Payload::with_index(Bytes::from_static(index));
+    whole.push(Bytes::copy_from_slice(payload));
+    entry::encode(cluster(), position, attributes, &whole).expect("a small entry")
 }
 
 fn seeds() -> Vec<Bytes> {
-    vec![valid(b""), valid(b"payload"), valid(&[0xa5; 5000])]
+    vec![valid(b""), valid(b"payload"), valid(&[0xa5; 5000]), with_index(b"index", b"payload")]
 }
 
 fn whole(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     if let Ok(entry) = entry::decode_expecting(cluster(), LEDGER, ENTRY_ID, &bytes) {
         assert_eq!((entry.position.ledger, entry.position.entry), (LEDGER, ENTRY_ID), "D1");
-        assert!(entry.payload.len() < bytes.len());
+        assert!(entry.index.len() + entry.payload.len() < bytes.len());
         // Verbatim (D2): nothing but these bytes is this entry.
-        let again = entry::encode(
-            cluster(),
-            entry.position,
-            entry.attributes,
-            &Payload::from(entry.payload),
-        );
+        let mut payload = Payload::with_index(entry.index);
+        payload.push(entry.payload);
+        let again = entry::encode(cluster(), entry.position, entry.attributes, &payload);
         assert_eq!(again.expect("it was one"), bytes);
     }
 }
@@ -64,7 +66,7 @@ fn prefix(bytes: &[u8]) {
         if let Ok(cut) = entry::prefix(&bytes, length)
             && let Ok(entry) = entry::decode_prefix(LEDGER, ENTRY_ID, &cut)
         {
-            assert!(entry.payload.len() <= length as usize);
+            assert!(entry.index.len() + entry.payload.len() <= length as usize);
         }
     }
     if let Ok(entry) = entry::decode_prefix(LEDGER, ENTRY_ID, &bytes) {

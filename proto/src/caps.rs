@@ -21,6 +21,11 @@ pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 /// Most records of one batch.
 pub const MAX_BATCH_RECORDS: u32 = 1_000_000;
+/// Most idempotent producers that a partition remembers; those that were silent for longest make room.
+pub const MAX_PRODUCERS_PER_PARTITION: usize = 10_000;
+/// Batches that a partition remembers of each idempotent producer, so that they are recognised when they come again. Keep
+/// no more of a partition on their way.
+pub const PRODUCER_BATCHES: usize = 5;
 /// Most payload bytes of one ledger entry: a batch of the largest size and room to gather small ones.
 pub const MAX_ENTRY_BYTES: usize = MAX_BATCH_BYTES + 1024;
 /// A partition stops gathering batches into an entry at this size.

@@ -89,6 +89,14 @@ reasons! {
     NotWritten = "NOT_WRITTEN", Unavailable, true;
     /// The write may or may not have been made.
     Unknown = "UNKNOWN", Unavailable, true;
+    /// A sequence number that does not follow the producer's last one: a batch before it is missing.
+    OutOfOrderSequence = "OUT_OF_ORDER_SEQUENCE", FailedPrecondition, false;
+    /// The batch was written before, too long ago to say where: count it as written.
+    DuplicateSequence = "DUPLICATE_SEQUENCE", AlreadyExists, false;
+    /// The producer has written with a later epoch since.
+    InvalidProducerEpoch = "INVALID_PRODUCER_EPOCH", FailedPrecondition, false;
+    /// Nothing is known of the producer here, and the sequence number is not its first: begin a new epoch at 0.
+    UnknownProducerId = "UNKNOWN_PRODUCER_ID", FailedPrecondition, false;
     /// The offset is before the log's start or after its end.
     OffsetOutOfRange = "OFFSET_OUT_OF_RANGE", OutOfRange, false;
     /// Stored data that no replica can deliver.

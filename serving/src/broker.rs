@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use geminga_ledger::LedgerClient;
-use geminga_metastore::{Error, MetaStore, record};
+use geminga_metastore::{Error, MetaStore, ProducerIds, record};
 use geminga_proto::ids::BrokerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::net::TcpListener;
@@ -164,6 +164,7 @@ impl Broker {
             topology: topology.clone(),
             registration: registration.clone(),
             default_quorum: parts.default_quorum,
+            clock: Arc::clone(&parts.clock),
             tasks: tasks.clone(),
             config: config.partitions.clone(),
         });
@@ -188,6 +189,7 @@ impl Broker {
             partitions: local,
             source,
             produce_room: ProduceRoom::new(parts.config.produce_bytes),
+            producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),

@@ -1,6 +1,5 @@
 //! The real input with faults: half is fed, the acknowledged counter is waited for, something is killed, the rest is
-//! fed. Nothing acknowledged is lost; order per key of first deliveries holds; duplicates are only of records whose
-//! acknowledgement the producer never got.
+//! fed. Each record is there once, where its acknowledgement says, in order: producers are idempotent.
 
 use geminga_harness::flights::{Flights, ROWS};
 use geminga_harness::{Cluster, wait};

@@ -60,7 +60,7 @@ fn the_contract_holds() {
         "geminga topic list",
         "geminga topic describe t",
         "geminga topic delete t",
-        "geminga produce t --key-separator , --compression zstd --acks none --report f",
+        "geminga produce t --key-separator , --compression zstd --acks none --no-idempotence --report f",
         "geminga consume t --group g --from-beginning --until-end --format key-value",
         "geminga group list",
         "geminga group describe g",
@@ -96,7 +96,9 @@ fn several_servers_can_be_given() {
 #[test]
 fn produce_has_its_defaults() {
     let Command::Produce(args) = parse("geminga produce t") else { panic!("not produce") };
-    let produce::Args { topic, key_separator, compression, acks, report, client } = args;
+    let produce::Args { topic, key_separator, compression, acks, no_idempotence, report, client } =
+        args;
+    assert!(!no_idempotence);
     assert_eq!((topic.as_str(), key_separator, report), ("t", None, None));
     assert_eq!((compression, acks), (Compression::None, Acks::All));
     let server = std::env::var("GEMINGA_SERVER").unwrap_or_else(|_| "127.0.0.1:7070".to_owned());

@@ -62,6 +62,9 @@ pub(crate) struct ProduceArgs {
     /// Wait for acknowledgements or not.
     #[arg(long, value_enum, default_value_t = Acks::All)]
     pub(crate) acks: Acks,
+    /// Do not number batches: a record whose acknowledgement was lost may then be stored twice.
+    #[arg(long)]
+    pub(crate) no_idempotence: bool,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Wait until the ack quorum has each record on stable storage, or do not wait at all.
     #[arg(long, value_enum, default_value_t = Acks::All)]
     pub(crate) acks: Acks,
+    /// Do not number batches: a record whose acknowledgement was lost may then be stored twice.
+    #[arg(long)]
+    pub(crate) no_idempotence: bool,
     /// Write a JSON line per record, in the order of input: partition and offset, or the reason it was not
     /// acknowledged.
     #[arg(long, value_name = "FILE")]
@@ -111,6 +114,7 @@ async fn produce(args: Args) -> Result<(), Failure> {
     let producer = client.producer(ProducerConfig {
         acks: args.acks.into(),
         compression: args.compression.into(),
+        idempotence: !args.no_idempotence,
         ..ProducerConfig::default()
     });
     // A topic that is not there is refused before anything is read.

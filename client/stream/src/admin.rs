@@ -10,6 +10,7 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::cluster_client::ClusterClient;
 use geminga_proto::v1::groups_client::GroupsClient;
+use geminga_proto::v1::stream_client::StreamClient;
 use geminga_proto::v1::topics_client::TopicsClient;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -18,6 +19,7 @@ use tonic::{Response, Status};
 use crate::backoff;
 use crate::client::Client;
 use crate::error::{Error, never_sent};
+use crate::producer::ProducerId;
 
 /// What a new topic is to be; see [`Admin::create_topic`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -309,6 +311,17 @@ impl Admin {
             }
             count => Ok(count),
         }
+    }
+
+    /// An id for an idempotent producer, and its first epoch.
+    pub(crate) async fn init_producer(&self) -> Result<ProducerId, Error> {
+        let answer = self
+            .call(Repeat::Always, |channel| async move {
+                StreamClient::new(channel).init_producer(v1::InitProducerRequest::default()).await
+            })
+            .await?;
+        // A broker gives no epoch that is none.
+        Ok((answer.producer_id, i16::try_from(answer.epoch).unwrap_or(0)))
     }
 
     /// Calls until it succeeds, is refused for good, or the time is over. Whoever does not answer is followed by the next

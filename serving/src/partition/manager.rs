@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use geminga_metastore::LeaseId;
 use geminga_proto::ids::{PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_runtime::Tasks;
+use geminga_runtime::{Tasks, WallClock};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use life::Life;
 use slot::{Phase, Slot};
 
 use super::log::LogParts;
+use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
 use super::task::Closing;
 use super::{fetch, metrics, offsets};
@@ -64,6 +65,11 @@ pub struct Config {
     /// A batch that is not acknowledged by then is answered with an unknown outcome. Default 30 s, as Kafka's clients
     /// wait.
     pub answer_wait: Duration,
+    /// An idempotent producer that appends nothing to a partition for so long is forgotten there, as with Kafka's
+    /// `producer.id.expiration.ms`. Default 1 day.
+    pub producer_expiry: Duration,
+    /// None but in tests.
+    pub(super) mutations: Mutations,
 }
 
 impl Default for Config {
@@ -73,6 +79,8 @@ impl Default for Config {
             partition_queue_bytes: 32 * 1024 * 1024,
             queue_bytes: 512 * 1024 * 1024,
             answer_wait: Duration::from_secs(30),
+            producer_expiry: Duration::from_secs(24 * 3600),
+            mutations: Mutations::default(),
         }
     }
 }
@@ -88,6 +96,8 @@ pub struct PartitionsParts {
     pub registration: Registration,
     /// Of topics that do not say.
     pub default_quorum: Quorum,
+    /// Dates what idempotent producers append.
+    pub clock: Arc<dyn WallClock>,
     /// Where their tasks run. Cancelling ends all at once; [`Partitions::shutdown`] before lets them drain.
     pub tasks: Tasks,
     /// Limits.
@@ -105,6 +115,7 @@ struct Shared {
     topology: Topology,
     registration: Registration,
     default_quorum: Quorum,
+    clock: Arc<dyn WallClock>,
     tasks: Tasks,
     config: Config,
     /// Bytes accepted and not answered, of all partitions.
@@ -178,8 +189,15 @@ impl fmt::Debug for Partitions {
 impl Partitions {
     /// Starts without any open partition and follows ownership until `tasks` stops.
     pub fn start(parts: PartitionsParts) -> Self {
-        let PartitionsParts { log, topology, registration, default_quorum, tasks, mut config } =
-            parts;
+        let PartitionsParts {
+            log,
+            topology,
+            registration,
+            default_quorum,
+            clock,
+            tasks,
+            mut config,
+        } = parts;
         // Below the largest batch it could never be sent.
         config.partition_queue_bytes = config.partition_queue_bytes.max(LARGEST_COST);
         let room = Arc::new(Semaphore::new(config.queue_bytes.max(LARGEST_COST)));
@@ -189,6 +207,7 @@ impl Partitions {
             topology,
             registration,
             default_quorum,
+            clock,
             tasks,
             config,
             room,

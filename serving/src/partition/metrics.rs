@@ -1,5 +1,5 @@
 //! Every metric of topic partitions. Label values: `outcome` of an opening is `opened` or `failed`; `outcome` of a produced
-//! batch is `acked`, `unknown` or `refused`. Sizes are bytes as stored, times are seconds.
+//! batch is `acked`, `duplicate`, `unknown` or `refused`. Sizes are bytes as stored, times are seconds.
 
 use std::time::Duration;
 
@@ -30,6 +30,11 @@ pub(super) fn observe_acked(bytes: usize, records: u32, took: Duration) {
     counter!("geminga_produce_bytes_total").increment(bytes as u64);
     counter!("geminga_produce_records_total").increment(u64::from(records));
     histogram!("geminga_produce_seconds").record(took.as_secs_f64());
+}
+
+/// A batch of an idempotent producer came again; it is answered and not written.
+pub(super) fn count_duplicate() {
+    counter!("geminga_produce_batches_total", "outcome" => "duplicate").increment(1);
 }
 
 /// A batch was accepted and not acknowledged.

@@ -3,13 +3,17 @@
 //!
 //! * [`manager`]: which partitions are open here, and the way in for every request. [`task`]: the one owner of an open
 //!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get.
+//! * [`producers`]: what is known of idempotent producers; [`snapshot`] and [`index`] are how it is kept in the log (P4).
 
 mod fetch;
+mod index;
 pub mod log;
 mod manager;
 mod metrics;
+mod mutation;
 mod offsets;
 mod produce;
+mod producers;
 #[cfg(test)]
 mod samples;
 mod snapshot;

@@ -17,7 +17,7 @@ use geminga_records::Batch;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-pub(super) use queue::{Gathered, Queue};
+pub(super) use queue::{Durable, Gathered, Queue};
 
 use super::metrics;
 use crate::ownership::topology::Topic;
@@ -87,6 +87,13 @@ impl Reply {
         let _ = self.answer.send(Ok(appended));
     }
 
+    /// The batch was in the log at `base_offset` before it came (P2).
+    pub(super) fn duplicate(self, base_offset: Offset) {
+        metrics::count_duplicate();
+        let appended = Appended { base_offset, log_append_time_ms: CREATE_TIME };
+        let _ = self.answer.send(Ok(appended));
+    }
+
     /// The batch is not acknowledged and never will be.
     pub(super) fn failed(self, error: ApiError) {
         metrics::count_failed(error.reason == Reason::Unknown);
@@ -116,15 +123,10 @@ pub(super) fn check(topic: &Topic, batch: &Batch) -> Result<(), ApiError> {
         return Err(ApiError::new(Reason::MessageTooLarge, why));
     }
     batch.check_produced()?;
-    // Accepting them would promise what is not kept: that a retry is not written twice, or that it can be aborted.
-    let not_supported = |why: &str| Err(ApiError::new(Reason::NotSupported, why));
+    // Accepting them would promise what is not kept: that they can be aborted.
     if batch.header().is_transactional() {
-        return not_supported("transactions are not supported: produce without a transactional id");
-    }
-    if batch.header().producer_id >= 0 {
-        return not_supported(
-            "idempotent producers are not supported: set enable.idempotence to false",
-        );
+        let why = "transactions are not supported: produce without a transactional id";
+        return Err(ApiError::new(Reason::NotSupported, why));
     }
     Ok(())
 }

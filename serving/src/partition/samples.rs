@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use geminga_proto::ids::Offset;
-use geminga_records::{Batch, Builder, Compression, Record, split};
+use geminga_records::{Batch, Builder, Compression, Record, Sequence, split};
 
 use super::log::ReadEntry;
 
@@ -22,6 +22,13 @@ pub(crate) fn batch_of(value: &str) -> Batch {
     let value = Some(Bytes::copy_from_slice(value.as_bytes()));
     builder.push(&Record { value, ..Record::default() }).unwrap();
     builder.finish().unwrap()
+}
+
+/// The same of an idempotent producer.
+pub(crate) fn batch_from(value: &str, sequence: Sequence) -> Batch {
+    let mut batch = batch_of(value);
+    batch.set_sequence(sequence);
+    batch
 }
 
 /// The values in stored batches, in order, each with its offset.

@@ -1,15 +1,29 @@
-//! The snapshot of a topic partition (P4): what its owner must know besides the batches themselves. There is nothing yet
-//! but the format's number: it stands in every ledger from the first release on, so that the state of idempotent
-//! producers can be added as a next format that tells itself apart.
+//! The snapshot of a topic partition (P4): what its owner must know besides the batches themselves, which is its idempotent
+//! producers. Big-endian; persisted, keep stable. Each part stands for itself.
 //!
 //! ```text
-//!   part 1 of 1:  u16 format
+//!   u16 format = 2 | u16 reserved | u32 producers, then of each, who appended longest ago first:
+//!      i64 id | i16 epoch | u16 batches | i64 appended_ms, then of each batch, the oldest first:
+//!         i32 number of its first record | u32 records | i64 base offset | i64 max_timestamp
 //! ```
+//!
+//! Format 1 is that number alone: no producers, from before there were any.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
 
-/// Persisted: keep stable.
-const FORMAT: u16 = 1;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use geminga_proto::caps;
+use geminga_proto::ids::Offset;
+
+use super::producers::{Kept, Producer, Producers};
+
+const FORMAT_EMPTY: u16 = 1;
+const FORMAT: u16 = 2;
+const HEADER_BYTES: usize = 8;
+const PRODUCER_BYTES: usize = 20;
+const BATCH_BYTES: usize = 24;
+/// Producers of one part, which is then below half a MiB: a takeover decodes one part at a time.
+const PART_PRODUCERS: usize = 3_000;
 
 /// Why a stored snapshot cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,40 +36,157 @@ pub(super) enum Error {
     Malformed(usize),
 }
 
-/// The state as a snapshot's parts.
-pub(super) fn encode() -> Vec<Bytes> {
-    let mut part = BytesMut::with_capacity(2);
-    part.put_u16(FORMAT);
-    vec![part.freeze()]
+/// The committed state as a snapshot's parts.
+pub(super) fn encode(producers: &Producers) -> Vec<Bytes> {
+    let all: Vec<(i64, &Producer)> = producers.committed().collect();
+    if all.is_empty() {
+        return vec![part(&[])];
+    }
+    all.chunks(PART_PRODUCERS).map(part).collect()
 }
 
-/// Checks one part that was read back.
-pub(super) fn decode(part: &[u8]) -> Result<(), Error> {
-    let Some((format, rest)) = part.split_first_chunk() else {
-        return Err(Error::Malformed(part.len()));
-    };
-    match u16::from_be_bytes(*format) {
-        FORMAT if rest.is_empty() => Ok(()),
-        0 | FORMAT => Err(Error::Malformed(part.len())),
-        newer => Err(Error::Newer(newer)),
+fn part(producers: &[(i64, &Producer)]) -> Bytes {
+    let bytes = producers.len() * (PRODUCER_BYTES + caps::PRODUCER_BATCHES * BATCH_BYTES);
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + bytes);
+    out.put_u16(FORMAT);
+    out.put_u16(0);
+    out.put_u32(u32::try_from(producers.len()).expect("a part holds few"));
+    for (id, producer) in producers {
+        out.put_i64(*id);
+        out.put_i16(producer.epoch);
+        out.put_u16(u16::try_from(producer.batches.len()).expect("a producer has few"));
+        out.put_i64(producer.appended_ms);
+        for kept in &producer.batches {
+            out.put_i32(kept.first);
+            out.put_u32(kept.count);
+            out.put_i64(kept.base_offset.0);
+            out.put_i64(kept.max_timestamp);
+        }
     }
+    out.freeze()
+}
+
+/// Adds what one part that was read back holds.
+///
+/// # Errors
+/// [`Error`].
+pub(super) fn decode(part: &[u8], producers: &mut Producers) -> Result<(), Error> {
+    let malformed = Error::Malformed(part.len());
+    let Some((format, mut rest)) = part.split_first_chunk() else { return Err(malformed) };
+    match u16::from_be_bytes(*format) {
+        FORMAT_EMPTY if rest.is_empty() => return Ok(()),
+        FORMAT => {}
+        0 | FORMAT_EMPTY => return Err(malformed),
+        newer => return Err(Error::Newer(newer)),
+    }
+    if rest.len() < HEADER_BYTES - 2 {
+        return Err(malformed);
+    }
+    let _reserved = rest.get_u16();
+    for _ in 0..rest.get_u32() {
+        let (id, producer) = take_producer(&mut rest).ok_or(malformed)?;
+        producers.restore(id, producer);
+    }
+    if rest.is_empty() { Ok(()) } else { Err(malformed) }
+}
+
+fn take_producer(rest: &mut &[u8]) -> Option<(i64, Producer)> {
+    if rest.len() < PRODUCER_BYTES {
+        return None;
+    }
+    let (id, epoch, batches) = (rest.get_i64(), rest.get_i16(), usize::from(rest.get_u16()));
+    let appended_ms = rest.get_i64();
+    if batches == 0 || batches > caps::PRODUCER_BATCHES || rest.len() < batches * BATCH_BYTES {
+        return None;
+    }
+    let mut kept = VecDeque::with_capacity(batches);
+    for _ in 0..batches {
+        let (first, count) = (rest.get_i32(), rest.get_u32());
+        let (base_offset, max_timestamp) = (Offset(rest.get_i64()), rest.get_i64());
+        kept.push_back(Kept { first, count, base_offset, max_timestamp });
+    }
+    Some((id, Producer { epoch, appended_ms, batches: kept }))
 }
 
 #[cfg(test)]
 mod tests {
+    use geminga_records::Sequence;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::partition::producers::Stamp;
+
+    fn state(producers: i64) -> Producers {
+        let mut state = Producers::default();
+        let mut offset = 100;
+        for (batch, id) in (0..7).flat_map(|batch| (1..=producers).map(move |id| (batch, id))) {
+            let sequence = Sequence { producer_id: id, epoch: 2, first: batch * 3 };
+            let stamp = Stamp { sequence, count: 3, attributes: 0, max_timestamp: 50 };
+            state.append(&stamp, Offset(offset), 1_000 + i64::from(batch));
+            offset += 3;
+        }
+        state
+    }
+
+    fn decoded(parts: &[Bytes]) -> Result<Vec<(i64, Producer)>, Error> {
+        let mut state = Producers::default();
+        parts.iter().try_for_each(|part| decode(part, &mut state))?;
+        Ok(state.committed().map(|(id, producer)| (id, producer.clone())).collect())
+    }
 
     #[test]
     fn golden_format_1() {
-        assert_eq!(encode(), [Bytes::from_static(&[0, 1])]);
-        assert_eq!(decode(&encode()[0]), Ok(()));
+        assert_eq!(decoded(&[Bytes::from_static(&[0, 1])]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn golden_format_2() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(hex(&encode(&Producers::default())[0]), "0002000000000000");
+        let parts = encode(&state(1));
+        assert_eq!(parts.len(), 1);
+        let golden = "0002000000000001000000000000000100020005\
+                      00000000000003ee\
+                      0000000600000003000000000000006a0000000000000032\
+                      0000000900000003000000000000006d0000000000000032\
+                      0000000c0000000300000000000000700000000000000032\
+                      0000000f0000000300000000000000730000000000000032\
+                      000000120000000300000000000000760000000000000032";
+        assert_eq!(hex(&parts[0]), golden);
+    }
+
+    /// Also in several parts; with what comes after it is as if there had been no snapshot.
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        for producers in [0, 1, 7_000] {
+            let state = state(producers);
+            let parts = encode(&state);
+            assert_eq!(parts.len(), usize::try_from(producers).unwrap().div_ceil(3_000).max(1));
+            assert!(parts.iter().all(|part| part.len() < 512 * 1024));
+            let expected: Vec<_> = state.committed().map(|(id, p)| (id, p.clone())).collect();
+            assert_eq!(decoded(&parts), Ok(expected));
+        }
     }
 
     #[test]
     fn other_bytes_are_refused() {
-        assert_eq!(decode(&[0, 2, 9, 9]), Err(Error::Newer(2)));
-        for bad in [&[][..], &[0], &[0, 0], &[0, 1, 0]] {
-            assert_eq!(decode(bad), Err(Error::Malformed(bad.len())));
+        assert_eq!(decoded(&[Bytes::from_static(&[0, 3, 9, 9])]), Err(Error::Newer(3)));
+        let good = encode(&state(2)).remove(0);
+        let longer = Bytes::from([&good[..], &[0]].concat());
+        let mut empty = good.to_vec();
+        empty[19] = 0;
+        let cut = good.slice(..good.len() - 1);
+        for bad in [Bytes::new(), good.slice(..1), good.slice(..4), cut, longer, empty.into()] {
+            let len = bad.len();
+            assert_eq!(decoded(&[bad]), Err(Error::Malformed(len)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..200), format: bool) {
+            let _ = decoded(&[Bytes::from(noise.clone())]);
+            let _ = decoded(&[Bytes::from([&[0, 1 + u8::from(format)][..], &noise].concat())]);
         }
     }
 }

@@ -1,21 +1,28 @@
 //! The task that owns one open topic partition and its log's writer: it takes batches from the mailbox in order, gathers
-//! them into entries, and answers when these are acknowledged. Everything else is decided in [`Queue`].
+//! them into entries, and answers when these are acknowledged. Everything else is decided in [`Queue`], and for batches of
+//! idempotent producers in [`Producers`]: whatever leaves the queue unwritten is taken back there (P3).
+//!
+//! That a number is missing only the owner can say. Whoever was deposed and does not know it yet may lack what the next one
+//! has: so this is told when a Barrier appended after the batch came is acknowledged, as with S2.
 //!
 //! While storage stands still the log keeps what it has and goes on trying; senders are told that they do not know.
 //!
 //! It ends when the log is lost, or when it is told to close: intake stops at once, what is on its way gets a
 //! moment to be acknowledged, and what is not by then has an unknown outcome.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
+use geminga_runtime::WallClock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::log::{Event, LogWriter, Lost, What};
-use super::produce::{Gathered, Queue, Reply, unknown};
+use super::produce::{Durable, Gathered, Queue, Reply, unknown};
+use super::producers::{Producers, Stamp, Verdict};
 use super::{metrics, snapshot};
 
 /// Batches taken from the mailbox at once.
@@ -58,8 +65,29 @@ pub(super) struct Owner {
     mailbox: mpsc::Receiver<Submitted>,
     inbox: Vec<Submitted>,
     close: watch::Receiver<Option<Closing>>,
+    producers: Producers,
+    /// Refusals that only the owner may give, and that nothing proves yet.
+    unproven: Vec<(Reply, ApiError)>,
+    /// What proves those before them.
+    proof: Option<Proof>,
+    clock: Arc<dyn WallClock>,
+    times: Times,
+}
+
+/// A Barrier on its way, and the refusals that it proves.
+struct Proof {
+    number: u64,
+    since: Instant,
+    waiting: Vec<(Reply, ApiError)>,
+}
+
+/// How long an owner waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
     /// A sender waits no longer for an acknowledgement.
-    answer_wait: Duration,
+    pub(super) answer: Duration,
+    /// An idempotent producer that appends nothing for so long is forgotten.
+    pub(super) producer_expiry: Duration,
 }
 
 enum Step {
@@ -75,16 +103,33 @@ impl Owner {
         term: Term,
         mailbox: mpsc::Receiver<Submitted>,
         close: watch::Receiver<Option<Closing>>,
-        answer_wait: Duration,
+        producers: Producers,
+        clock: Arc<dyn WallClock>,
+        times: Times,
     ) -> Self {
         let (queue, inbox) = (Queue::default(), Vec::new());
-        Self { writer, term, queue, mailbox, inbox, close, answer_wait }
+        let (unproven, proof) = (Vec::new(), None);
+        Self {
+            writer,
+            term,
+            queue,
+            mailbox,
+            inbox,
+            close,
+            producers,
+            unproven,
+            proof,
+            clock,
+            times,
+        }
     }
 
     /// Serves until the end.
     pub(super) async fn run(mut self) -> End {
         loop {
-            let overdue = self.queue.waits_since().map(|since| since + self.answer_wait);
+            let proof = self.proof.as_ref().map(|proof| proof.since);
+            let waits = self.queue.waits_since().into_iter().chain(proof).min();
+            let overdue = waits.map(|since| since + self.times.answer);
             let step = tokio::select! {
                 biased;
                 closing = closing(&mut self.close) => Step::Close(closing),
@@ -112,21 +157,51 @@ impl Owner {
     }
 
     fn on_intake(&mut self) {
-        for Submitted { batch, reply } in self.inbox.drain(..) {
-            self.queue.push(batch, reply);
+        let mut inbox = std::mem::take(&mut self.inbox);
+        inbox.drain(..).for_each(|submitted| self.accept(submitted));
+        self.inbox = inbox;
+    }
+
+    /// Gives a batch its place, or answers it.
+    fn accept(&mut self, Submitted { batch, reply }: Submitted) {
+        let Some(stamp) = Stamp::of(batch.header()) else {
+            self.queue.push(batch, None, reply);
+            return;
+        };
+        match self.producers.check(&stamp, self.clock.now_ms()) {
+            Verdict::Next => {
+                let ticket = self.queue.push(batch, Some(stamp), reply);
+                self.producers.assign(&stamp, ticket);
+            }
+            Verdict::Committed(base_offset) => reply.duplicate(base_offset),
+            Verdict::Assigned(ticket) => self.queue.follow(ticket, reply, Instant::now()),
+            Verdict::Refused(refusal) if refusal.needs_proof() => {
+                self.unproven.push((reply, refusal.error(&stamp)));
+            }
+            Verdict::Refused(refusal) => reply.failed(refusal.error(&stamp)),
         }
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), Lost> {
         match event {
             Event::Acked { through, .. } => {
-                for (base_offset, reply) in self.queue.acked(through) {
-                    reply.acked(base_offset);
+                let now_ms = self.clock.now_ms();
+                for Durable { base, stamp, answers } in self.queue.acked(through) {
+                    if let Some(stamp) = stamp {
+                        self.producers.commit(&stamp, base, now_ms);
+                    }
+                    answers.into_iter().for_each(|reply| reply.acked(base));
+                }
+                if let Some(proof) = self.proof.take_if(|proof| proof.number <= through) {
+                    proof.waiting.into_iter().for_each(|(reply, error)| reply.failed(error));
                 }
                 Ok(())
             }
             Event::Snapshot(wanted) => {
-                wanted.answer(snapshot::encode());
+                let after_ms = self.times.producer_expiry.as_millis();
+                let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
+                self.producers.expire(self.clock.now_ms(), after_ms);
+                wanted.answer(snapshot::encode(&self.producers));
                 Ok(())
             }
             Event::Lost(lost) => Err(lost),
@@ -143,33 +218,52 @@ impl Owner {
         self.refuse_waiting(&not_written("storage stands still"));
     }
 
+    /// Whoever waits for a proof will not get it: nothing was written, and the next owner may know better.
+    fn refuse_unproven(&mut self, error: &ApiError) {
+        let proof = self.proof.take().map(|proof| proof.waiting);
+        for (reply, _) in self.unproven.drain(..).chain(proof.into_iter().flatten()) {
+            reply.failed(error.clone());
+        }
+    }
+
     /// Hands entries to the log while the window has room. While they would get no further, what waits is refused: it
     /// was not written, and its sender can tell its user so (protocol 2.9).
     fn send(&mut self) {
         if !self.writer.is_writable() {
             return self.refuse_waiting(&not_writable());
         }
+        self.prove();
         while let Some(entry) = self.gather() {
             let what = What::Batches {
                 offset_count: entry.offset_count,
                 max_timestamp: entry.max_timestamp,
             };
-            metrics::count_entry(entry.answers.len(), entry.bytes);
+            metrics::count_entry(entry.slots.len(), entry.slots.bytes);
             match self.writer.append(what, entry.payload) {
                 Ok(appended) => {
                     let now = Instant::now();
-                    self.queue.sent(appended.number, now, entry.bytes, entry.answers);
+                    self.queue.sent(appended.number, now, entry.slots);
                 }
                 Err(error) => {
                     // Later batches would take the offsets of these: none may follow in this opening (P3). The log
                     // is closed, and its `Lost`, which comes next, says why.
                     let error = not_written(&error.to_string());
-                    for (_, reply) in entry.answers {
-                        reply.failed(error.clone());
-                    }
+                    entry.slots.into_answers().for_each(|reply| reply.failed(error.clone()));
                     return self.refuse_waiting(&error);
                 }
             }
+        }
+    }
+
+    /// One proof at a time: whoever sends nonsense costs the log no more.
+    fn prove(&mut self) {
+        if self.unproven.is_empty() || self.proof.is_some() {
+            return;
+        }
+        // A log that is closed says why next, and whoever waits is told then.
+        if let Ok(appended) = self.writer.append(What::Barrier, Vec::new()) {
+            let waiting = std::mem::take(&mut self.unproven);
+            self.proof = Some(Proof { number: appended.number, since: Instant::now(), waiting });
         }
     }
 
@@ -218,8 +312,8 @@ impl Owner {
     /// Stops the intake and takes what was submitted before.
     async fn take_rest(&mut self) {
         self.mailbox.close();
-        while let Some(Submitted { batch, reply }) = self.mailbox.recv().await {
-            self.queue.push(batch, reply);
+        while let Some(submitted) = self.mailbox.recv().await {
+            self.accept(submitted);
         }
     }
 
@@ -231,8 +325,14 @@ impl Owner {
         self.refuse_waiting(late);
     }
 
+    /// Refuses what the log does not have. Its sequence numbers are free again, the newest first (P3).
     fn refuse_waiting(&mut self, error: &ApiError) {
-        for reply in self.queue.take_waiting() {
+        self.refuse_unproven(error);
+        let refused = self.queue.take_waiting();
+        for stamp in refused.iter().rev().filter_map(|(stamp, _)| stamp.as_ref()) {
+            self.producers.take_back(stamp);
+        }
+        for reply in refused.into_iter().flat_map(|(_, replies)| replies) {
             reply.failed(error.clone());
         }
     }

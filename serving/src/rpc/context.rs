@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use geminga_metastore::{MetaStore, record};
+use geminga_metastore::{MetaStore, ProducerIds, record};
 use geminga_runtime::{Random, Tasks, WallClock};
 
 use super::produce::ProduceRoom;
@@ -27,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) groups: GroupClient,
     /// Bytes of elements that produce streams may hold together.
     pub(crate) produce_room: ProduceRoom,
+    /// Ids of idempotent producers.
+    pub(crate) producer_ids: Arc<ProducerIds>,
     /// Makes and removes topics, with the defaults of this server.
     pub(crate) admin: TopicAdmin,
     /// Dates records that come without a time.

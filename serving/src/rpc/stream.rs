@@ -1,4 +1,4 @@
-//! `Stream`: produce, fetch and consume, each in a file of its own.
+//! `Stream`: produce, ids of producers, fetch and consume, each in a file of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use geminga_proto::v1::stream_server::{Stream, StreamServer};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Context;
-use super::{consume, fetch, produce};
+use super::{consume, fetch, init_producer, produce};
 
 /// The method that megabytes come in by.
 const PRODUCE: &str = "/geminga.v1.Stream/Produce";
@@ -59,6 +59,15 @@ impl Stream for StreamService {
             Arc::clone(&self.ctx),
             Messages::of(request, caps::MAX_CLIENT_MESSAGE_BYTES),
         )))
+    }
+
+    async fn init_producer(
+        &self,
+        request: Request<v1::InitProducerRequest>,
+    ) -> Result<Response<v1::InitProducerResponse>, Status> {
+        self.check_intake()?;
+        let answer = init_producer::init(&self.ctx.producer_ids, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn fetch(

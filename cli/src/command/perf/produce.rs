@@ -86,6 +86,7 @@ pub(super) async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let producer = client.producer(ProducerConfig {
         acks: args.acks.into(),
         compression: args.compression.into(),
+        idempotence: !args.no_idempotence,
         ..ProducerConfig::default()
     });
     let load = &args.load;

@@ -4,10 +4,17 @@
 //! is sent until every batch of the lane that is on its way has been answered; then sending starts again at the first
 //! that is not acknowledged, marked `restart` (go-back-N, P5). So there are never two attempts at one batch at a time,
 //! and the first copies of records stand in the log in the order in which they were given. A stream that broke counts
-//! as the answer *unknown* to everything on its way, and unknown is repeated: at least once.
+//! as the answer *unknown* to everything on its way, and unknown is repeated.
 //!
 //! Each lane takes the [`Way`] that the view names for its partition. A lane changes its way when nothing of it is on the
 //! former one.
+//!
+//! *Idempotent*, each batch gets the next sequence numbers of its lane when it is first sent, and keeps them: whatever is
+//! repeated is written once. A batch is *in doubt* when the outcome of an attempt is not known.
+//!
+//! * Without one batch, brokers take none after it in its epoch. So a batch leaves its lane unacknowledged only when it was
+//!   certainly not written; then neither were those behind it, and these get new numbers in the lane's next epoch.
+//! * One in doubt stays until its fate is known, also when nobody waits for it any more.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_records::{Builder, Compression, Record, decode, encode};
+use geminga_records::{Builder, Compression, Record, Sequence, decode, encode, sequence_after};
 use geminga_runtime::Random;
 use tokio::time::Instant;
 
@@ -45,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) delivery_timeout: Duration,
     /// Batches end when they are sent; nobody waits for answers.
     pub(crate) acks_none: bool,
+    /// Batches have sequence numbers. Not without acknowledgements.
+    pub(crate) idempotent: bool,
 }
 
 /// Where an acknowledged record is.
@@ -54,7 +63,8 @@ pub struct Ack {
     pub topic: Arc<str>,
     /// Its partition.
     pub partition: u32,
-    /// Its offset; `None` with [`Acks::None`](super::Acks::None): it was sent, no more is known.
+    /// Its offset; `None` with [`Acks::None`](super::Acks::None): it was sent, no more is known. Also when a broker says that
+    /// it was written before, and does not remember where.
     pub offset: Option<i64>,
     /// When the broker appended it, milliseconds since the Unix epoch; 0 when it does not date records.
     pub log_append_time_ms: i64,
@@ -85,7 +95,34 @@ struct Batch<W> {
     born: Instant,
     /// The id under which it is on its way.
     attempt: Option<u64>,
+    /// Since when.
+    sent_at: Instant,
+    /// Its numbers, from when it is first sent on.
+    sequence: Option<Sequence>,
+    /// An attempt with these numbers may have been written.
+    doubt: bool,
 }
+
+impl<W> Batch<W> {
+    fn new(bytes: geminga_records::Batch, waiters: Vec<W>, born: Instant) -> Self {
+        Self { bytes, waiters, born, attempt: None, sent_at: born, sequence: None, doubt: false }
+    }
+
+    /// Nobody knows what became of its newest attempt.
+    fn unknown(&mut self) {
+        // One that got new numbers meanwhile was behind one that is not written.
+        self.doubt |= self.sequence.is_some();
+    }
+
+    /// When its stream is given up, once nobody waits for it any more.
+    fn stuck_at(&self, timeout: Duration) -> Option<Instant> {
+        let on_its_way = self.attempt.is_some() && self.waiters.is_empty();
+        on_its_way.then(|| (self.born + timeout).max(self.sent_at) + STUCK)
+    }
+}
+
+/// An idempotent producer's id and epoch.
+pub(crate) type ProducerId = (i64, i16);
 
 /// A batch that still takes records.
 #[derive(Debug)]
@@ -101,6 +138,8 @@ struct Failed {
     error: Error,
     /// Wait before going on.
     pause: bool,
+    /// It was about sequence numbers.
+    numbers: Option<Reason>,
 }
 
 #[derive(Debug)]
@@ -124,6 +163,10 @@ struct Lane<W> {
     last_error: Option<Error>,
     /// Bytes of the newest sealed batch before compression: about as large the next one will be.
     last_bytes: usize,
+    /// Whose numbers the next batch gets; `None` until it is first needed.
+    producer: Option<ProducerId>,
+    /// The next number.
+    next_sequence: i32,
 }
 
 impl<W> Lane<W> {
@@ -142,6 +185,8 @@ impl<W> Lane<W> {
             failures: 0,
             last_error: None,
             last_bytes: 0,
+            producer: None,
+            next_sequence: 0,
         }
     }
 
@@ -154,12 +199,18 @@ impl<W> Lane<W> {
         self.on_the_way == 0 || self.way == self.next_way
     }
 
-    /// Whether anything may be sent; what there is, is another question.
-    fn may_send(&self, rules: &Rules, now: Instant) -> bool {
+    /// Whether anything may be sent; what there is, is another question. `producer`: whether there is an id for new lanes.
+    fn may_send(&self, rules: &Rules, producer: bool, now: Instant) -> bool {
+        self.may_send_ever(rules, producer) && self.resume_at.is_none_or(|at| at <= now)
+    }
+
+    /// Whether time alone may let something be sent.
+    fn may_send_ever(&self, rules: &Rules, producer: bool) -> bool {
         self.failed.is_none()
+            && (!rules.idempotent || producer || self.producer.is_some())
             && self.on_the_way < rules.in_flight
             && self.is_on_its_way()
-            && self.resume_at.is_none_or(|at| at <= now)
+            && self.follows(self.on_the_way)
     }
 
     /// Whether there is anything to send.
@@ -181,24 +232,85 @@ impl<W> Lane<W> {
         let Some(Open { builder, waiters, born }) = self.open.take() else { return };
         self.last_bytes = builder.len();
         match builder.finish() {
-            Ok(bytes) => self.queue.push_back(Batch { bytes, waiters, born, attempt: None }),
+            Ok(bytes) => self.queue.push_back(Batch::new(bytes, waiters, born)),
             // Compression can make a batch of the largest size larger.
             Err(error) => fail_all(waiters, &Error::from(error), done),
         }
     }
 
-    /// All answers are in: start again from the first batch that is not acknowledged.
-    fn settle(&mut self, random: &dyn Random, now: Instant) {
+    /// All answers are in: start again from the first batch that is not acknowledged. False when the epochs of the producer id
+    /// are used up.
+    fn settle(&mut self, random: &dyn Random, now: Instant, done: &mut Vec<Done<W>>) -> bool {
         if self.on_the_way > 0 {
-            return;
+            return true;
         }
-        let Some(Failed { error, pause }) = self.failed.take() else { return };
+        let Some(Failed { error, pause, numbers }) = self.failed.take() else { return true };
         self.restart = true;
+        let id_left = numbers.is_none_or(|reason| self.numbers_refused(reason, &error, done));
         if pause {
             self.wait(error, random, now);
         } else {
             self.last_error = Some(error);
         }
+        id_left
+    }
+
+    /// The broker does not know the lane's numbers, or knows others. Whatever is certainly not written may have new ones; what
+    /// is in doubt could be written a second time under these, so it ends here. A number that the broker misses, of a batch that
+    /// was acknowledged, is a loss: the first batch after it ends with that, so that somebody hears of it. False when there
+    /// must be another id.
+    fn numbers_refused(&mut self, reason: Reason, error: &Error, done: &mut Vec<Done<W>>) -> bool {
+        tracing::warn!(topic = %self.topic, partition = self.partition, %error, "sequence numbers are refused");
+        let mut first = true;
+        self.queue.retain_mut(|batch| {
+            let lost = std::mem::take(&mut first) && reason == Reason::OutOfOrderSequence;
+            let ends = lost || batch.doubt;
+            if ends {
+                fail_all(std::mem::take(&mut batch.waiters), error, done);
+            }
+            !ends
+        });
+        let id_left = self.renumber(0);
+        if reason == Reason::InvalidProducerEpoch {
+            // Somebody else has written under this id.
+            self.producer = None;
+        }
+        id_left && self.producer.is_some()
+    }
+
+    /// Gives the batch at `place` numbers, unless it has some. `id`: for a lane that has none.
+    fn number(&mut self, place: usize, id: Option<ProducerId>) -> Option<()> {
+        let batch = self.queue.get_mut(place)?;
+        if batch.sequence.is_none() {
+            let (producer_id, epoch) = *self.producer.get_or_insert(id?);
+            let sequence = Sequence { producer_id, epoch, first: self.next_sequence };
+            let count = batch.bytes.header().record_count.cast_unsigned();
+            self.next_sequence = sequence_after(sequence.first, count);
+            batch.bytes.set_sequence(sequence);
+            batch.sequence = Some(sequence);
+        }
+        Some(())
+    }
+
+    /// Whether the batch at `place` may be sent behind those on their way: those of a former epoch have to be acknowledged before.
+    fn follows(&self, place: usize) -> bool {
+        let owner = |s: Sequence| (s.producer_id, s.epoch);
+        let Some(before) = place.checked_sub(1).and_then(|place| self.queue.get(place)) else {
+            return true;
+        };
+        let next = self.queue.get(place).and_then(|batch| batch.sequence).map(owner);
+        before.sequence.map(owner) == next.or(self.producer)
+    }
+
+    /// One with numbers, which was before `place`, is certainly not written, so none from there on is either: they get numbers of
+    /// the next epoch when they are sent. False when the epochs of the id are used up.
+    fn renumber(&mut self, place: usize) -> bool {
+        for batch in self.queue.iter_mut().skip(place) {
+            (batch.sequence, batch.doubt) = (None, false);
+        }
+        self.next_sequence = 0;
+        self.producer = self.producer.and_then(|(id, epoch)| Some((id, epoch.checked_add(1)?)));
+        self.producer.is_some()
     }
 
     /// Sends nothing for a while, which grows with the failures in a row.
@@ -247,6 +359,12 @@ pub(crate) struct Core<W> {
     flush: bool,
     /// Nobody sends any more.
     closed: bool,
+    /// The id for lanes that have none.
+    producer: Option<ProducerId>,
+    /// Failed attempts in a row to get one.
+    producer_failures: u32,
+    /// Not asked for before.
+    producer_at: Option<Instant>,
 }
 
 impl<W> Core<W> {
@@ -265,6 +383,34 @@ impl<W> Core<W> {
             pending: 0,
             flush: false,
             closed: false,
+            producer: None,
+            producer_failures: 0,
+            producer_at: None,
+        }
+    }
+
+    /// Whether a producer id is to be asked for now.
+    pub(crate) fn wants_producer(&self, now: Instant) -> bool {
+        self.lacks_producer() && self.producer_at.is_none_or(|at| at <= now)
+    }
+
+    fn lacks_producer(&self) -> bool {
+        let lacks = |at: &usize| self.lanes[*at].producer.is_none();
+        self.rules.idempotent && self.producer.is_none() && self.busy.iter().any(lacks)
+    }
+
+    /// There is an id.
+    pub(crate) fn on_producer(&mut self, id: ProducerId) {
+        self.producer = Some(id);
+        (self.producer_failures, self.producer_at) = (0, None);
+    }
+
+    /// There is none yet: what waits for it waits on.
+    pub(crate) fn on_no_producer(&mut self, error: &Error, now: Instant) {
+        self.producer_failures = self.producer_failures.saturating_add(1);
+        self.producer_at = Some(now + backoff::pause(self.producer_failures, &*self.random));
+        for &at in &self.busy {
+            self.lanes[at].last_error = Some(error.clone());
         }
     }
 
@@ -368,8 +514,8 @@ impl<W> Core<W> {
     pub(crate) fn ready(&self, now: Instant) -> BTreeSet<Way> {
         let ready = |&at: &usize| {
             let lane = &self.lanes[at];
-            let ready =
-                lane.may_send(&self.rules, now) && lane.has_next(&self.rules, self.flush, now);
+            let ready = lane.may_send(&self.rules, self.producer.is_some(), now)
+                && lane.has_next(&self.rules, self.flush, now);
             ready.then_some(lane.next_way)
         };
         self.busy.iter().filter_map(ready).collect()
@@ -399,7 +545,7 @@ impl<W> Core<W> {
                     return elements;
                 }
                 bytes += more;
-                elements.extend(self.send_next(at, done));
+                elements.extend(self.send_next(at, now, done));
             }
             self.rest(at);
         }
@@ -410,7 +556,7 @@ impl<W> Core<W> {
     fn next_bytes(&mut self, at: usize, now: Instant, done: &mut Vec<Done<W>>) -> Option<usize> {
         let rules = &self.rules;
         let lane = &mut self.lanes[at];
-        if !lane.may_send(rules, now) {
+        if !lane.may_send(rules, self.producer.is_some(), now) {
             return None;
         }
         if lane.on_the_way == lane.queue.len() && lane.is_ripe(rules, self.flush, now) {
@@ -423,10 +569,13 @@ impl<W> Core<W> {
     }
 
     /// The element that [`Core::next_bytes`] measured.
-    fn send_next(&mut self, at: usize, done: &mut Vec<Done<W>>) -> Option<Element> {
+    fn send_next(&mut self, at: usize, now: Instant, done: &mut Vec<Done<W>>) -> Option<Element> {
         let rules = &self.rules;
         let lane = &mut self.lanes[at];
         let place = lane.on_the_way;
+        if rules.idempotent {
+            lane.number(place, self.producer)?;
+        }
         let batch = lane.queue.get_mut(place)?;
         let id = self.next_id;
         self.next_id += 1;
@@ -455,7 +604,7 @@ impl<W> Core<W> {
             };
             done.extend(batch.waiters.into_iter().map(|waiter| (waiter, Ok(ack.clone()))));
         } else {
-            batch.attempt = Some(id);
+            (batch.attempt, batch.sent_at) = (Some(id), now);
             lane.on_the_way += 1;
             self.attempts.insert(id, at);
         }
@@ -485,25 +634,26 @@ impl<W> Core<W> {
         lane.queue[place].attempt = None;
         let before = done.len();
         match result {
-            Ok((base_offset, log_append_time_ms)) => {
-                let batch = lane.queue.remove(place).expect("it is there");
+            Ok((base_offset, time_ms)) => {
                 if lane.failed.is_none() {
                     lane.failures = 0;
                     lane.last_error = None;
                 }
-                let ack = |offset| Ack {
-                    topic: Arc::clone(&lane.topic),
-                    partition: lane.partition,
-                    offset: Some(offset),
-                    log_append_time_ms,
-                };
-                let waiters = (base_offset..).zip(batch.waiters);
-                done.extend(waiters.map(|(offset, waiter)| (waiter, Ok(ack(offset)))));
+                acknowledge(lane, place, Some(base_offset), time_ms, done);
             }
-            Err(error) => fail_batch(lane, place, error, done),
+            Err(error) if error.reason == Reason::DuplicateSequence && self.rules.idempotent => {
+                acknowledge(lane, place, None, 0, done);
+                let error = error.into();
+                lane.failed.get_or_insert(Failed { error, pause: false, numbers: None });
+            }
+            Err(error) => {
+                let id_left = fail_batch(lane, place, error, done);
+                self.producer = self.producer.filter(|_| id_left);
+            }
         }
+        let id_left = lane.settle(&*self.random, now, done);
+        self.producer = self.producer.filter(|_| id_left);
         self.pending -= done.len() - before;
-        lane.settle(&*self.random, now);
         self.rest(at);
     }
 
@@ -517,17 +667,17 @@ impl<W> Core<W> {
             if !lane.takes(way) {
                 continue;
             }
-            lane.queue.retain(|batch| !batch.waiters.is_empty());
-            if lane.on_the_way > 0 {
-                for batch in &mut lane.queue {
-                    batch.attempt = None;
+            for batch in &mut lane.queue {
+                if batch.attempt.take().is_some() {
+                    batch.unknown();
                 }
-                lane.on_the_way = 0;
-                lane.failed = Some(Failed { error: error.clone(), pause: true });
-                lane.settle(&*self.random, now);
-            } else {
-                lane.wait(error.clone(), &*self.random, now);
             }
+            lane.queue.retain(|batch| batch.doubt || !batch.waiters.is_empty());
+            if std::mem::take(&mut lane.on_the_way) > 0 {
+                lane.failed = None;
+                lane.restart = true;
+            }
+            lane.wait(error.clone(), &*self.random, now);
             self.rest(at);
         }
     }
@@ -542,16 +692,24 @@ impl<W> Core<W> {
         for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
             let (way, error) = (lane.way, lane.timed_out(timeout));
+            let (mut kept, mut gap) = (0, None);
             lane.queue.retain_mut(|batch| {
-                if batch.born + timeout > now {
-                    return true;
+                let mut keep = batch.born + timeout > now;
+                if !keep {
+                    fail_all(std::mem::take(&mut batch.waiters), &error, done);
+                    if batch.stuck_at(timeout).is_some_and(|at| at <= now) {
+                        stuck.insert(way);
+                    }
+                    keep = batch.attempt.is_some() || batch.doubt;
                 }
-                fail_all(std::mem::take(&mut batch.waiters), &error, done);
-                if batch.attempt.is_some() && batch.born + timeout + STUCK <= now {
-                    stuck.insert(way);
+                if !keep && batch.sequence.is_some() {
+                    gap = gap.or(Some(kept));
                 }
-                batch.attempt.is_some()
+                kept += usize::from(keep);
+                keep
             });
+            let id_left = gap.is_none_or(|place| lane.renumber(place));
+            self.producer = self.producer.filter(|_| id_left);
             let overdue = lane.open.as_ref().is_some_and(|open| open.born + timeout <= now);
             if overdue && let Some(open) = lane.open.take() {
                 fail_all(open.waiters, &error, done);
@@ -583,26 +741,25 @@ impl<W> Core<W> {
     pub(crate) fn ready_after(&self, now: Instant) -> Option<Instant> {
         let linger = if self.flush { Duration::ZERO } else { self.rules.linger };
         let of = |lane: &Lane<W>| {
-            let free = lane.failed.is_none()
-                && lane.on_the_way < self.rules.in_flight
-                && lane.is_on_its_way();
+            let free = lane.may_send_ever(&self.rules, self.producer.is_some());
             let queued = lane.on_the_way < lane.queue.len();
             let ripe = lane.open.as_ref().filter(|_| !queued).map(|open| open.born + linger);
             lane.resume_at.max(ripe).filter(|at| free && *at > now)
         };
-        self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min()
+        let asked = self.producer_at.filter(|at| *at > now && self.lacks_producer());
+        self.busy.iter().filter_map(|&at| of(&self.lanes[at])).chain(asked).min()
     }
 
     /// When a batch will have waited for too long.
     pub(crate) fn overdue_at(&self) -> Option<Instant> {
+        let timeout = self.rules.delivery_timeout;
         let of = |lane: &Lane<W>| {
-            let told = lane.queue.front().filter(|batch| batch.waiters.is_empty());
+            let stuck = lane.queue.iter().filter_map(|batch| batch.stuck_at(timeout)).min();
             let oldest = lane.queue.iter().find(|batch| !batch.waiters.is_empty());
             let oldest = oldest.map(|b| b.born).or(lane.open.as_ref().map(|open| open.born));
-            told.map(|batch| batch.born + STUCK).into_iter().chain(oldest).min()
+            stuck.into_iter().chain(oldest.map(|born| born + timeout)).min()
         };
-        let oldest = self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min();
-        oldest.map(|born| born + self.rules.delivery_timeout)
+        self.busy.iter().filter_map(|&at| of(&self.lanes[at])).min()
     }
 }
 
@@ -625,28 +782,67 @@ fn room(last_bytes: usize, batch_bytes: usize) -> usize {
     if last_bytes > batch_bytes / 2 { last_bytes.max(batch_bytes) } else { last_bytes }
 }
 
-/// One batch was answered with `error`, and stays at its `place` unless it has ended by that.
-fn fail_batch<W>(lane: &mut Lane<W>, place: usize, error: ApiError, done: &mut Vec<Done<W>>) {
-    let too_large = error.reason == Reason::MessageTooLarge;
-    let pause = error.reason.retriable();
+/// The batch at `place` is in the log, at `base_offset` when that is known.
+fn acknowledge<W>(
+    lane: &mut Lane<W>,
+    place: usize,
+    base_offset: Option<i64>,
+    log_append_time_ms: i64,
+    done: &mut Vec<Done<W>>,
+) {
+    let batch = lane.queue.remove(place).expect("it is there");
+    let ack = |offset| Ack {
+        topic: Arc::clone(&lane.topic),
+        partition: lane.partition,
+        offset,
+        log_append_time_ms,
+    };
+    let waiters = (0..).zip(batch.waiters);
+    done.extend(waiters.map(|(at, waiter)| (waiter, Ok(ack(base_offset.map(|base| base + at))))));
+}
+
+/// One batch was answered with `error`, and stays at its `place` unless it has ended by that. False when the epochs of the
+/// producer id are used up.
+fn fail_batch<W>(
+    lane: &mut Lane<W>,
+    place: usize,
+    error: ApiError,
+    done: &mut Vec<Done<W>>,
+) -> bool {
+    let (reason, pause) = (error.reason, error.reason.retriable());
     let error = Error::from(error);
-    // Nobody waits for it any more.
-    let over = lane.queue.get(place).is_some_and(|batch| batch.waiters.is_empty());
-    if over || !pause {
-        let mut batch = lane.queue.remove(place).expect("it is there");
-        match (too_large && !over).then(|| halves(&batch.bytes)).flatten() {
-            Some([first, second]) => {
-                let born = batch.born;
-                let middle = usize::try_from(first.header().record_count).unwrap_or(0);
-                let waiters = batch.waiters.split_off(middle);
-                lane.queue.insert(place, Batch { bytes: second, waiters, born, attempt: None });
-                lane.queue.insert(place, Batch { bytes: first, ..batch });
-            }
-            None => fail_all(batch.waiters, &error, done),
-        }
-    }
+    let batch = lane.queue.get_mut(place).expect("it is there");
+    let numbers = Some(reason).filter(|r| batch.sequence.is_some() && is_about_numbers(*r));
     // The first failure says what is wrong; later ones follow from it.
-    lane.failed.get_or_insert(Failed { error, pause });
+    lane.failed.get_or_insert(Failed { error: error.clone(), pause, numbers });
+    if reason == Reason::Unknown {
+        batch.unknown();
+    }
+    // Nobody waits for it any more.
+    let over = batch.waiters.is_empty();
+    let numbered = batch.sequence.is_some();
+    if numbers.is_some() || (pause && (!over || batch.doubt)) {
+        return true;
+    }
+    let mut batch = lane.queue.remove(place).expect("it is there");
+    match (reason == Reason::MessageTooLarge && !over).then(|| halves(&batch.bytes)).flatten() {
+        Some([first, second]) => {
+            let middle = usize::try_from(first.header().record_count).unwrap_or(0);
+            let waiters = batch.waiters.split_off(middle);
+            lane.queue.insert(place, Batch::new(second, waiters, batch.born));
+            lane.queue.insert(place, Batch::new(first, batch.waiters, batch.born));
+        }
+        None => fail_all(batch.waiters, &error, done),
+    }
+    // What is wrong with a batch was wrong at each attempt: it was never written.
+    !numbered || lane.renumber(place)
+}
+
+fn is_about_numbers(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::OutOfOrderSequence | Reason::UnknownProducerId | Reason::InvalidProducerEpoch
+    )
 }
 
 /// A batch that is too large as a whole may be small enough in halves: the topic's limit is about batches.

@@ -1,8 +1,9 @@
 //! The producer: records in, acknowledgements out. Senders put records into the shared [`core`] under a lock that is
 //! never held across a wait; one task ([`task`]) moves elements and results between the core and its streams.
 //!
-//! At least once: a record whose outcome is unknown is sent again, in order. Records of one partition keep the order
-//! in which they were sent. A record that is refused for good (too large, unknown topic) ends alone; later ones go on.
+//! Exactly once, in order: a record whose outcome is unknown is sent again under the same sequence number, which a partition
+//! takes once ([`ProducerConfig::idempotence`]; without it, at least once). Records of one partition keep the order in
+//! which they were sent. A record that is refused for good (too large, unknown topic) ends alone; later ones go on.
 
 mod core;
 mod partitioner;
@@ -18,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use geminga_proto::caps;
 use geminga_records::{Compression, Record};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
@@ -28,6 +30,7 @@ use crate::client::Client;
 use crate::error::Error;
 
 pub use self::core::Ack;
+pub(crate) use self::core::ProducerId;
 pub use self::partitioner::{HashPartitioner, Partitioner, RoundRobinPartitioner};
 
 /// What counts as done.
@@ -53,8 +56,12 @@ pub struct ProducerConfig {
     pub linger: Duration,
     /// Bytes of records that wait or are on their way; [`Producer::send`] waits for room. Default 32 MiB, at most 2 GiB.
     pub buffer_bytes: usize,
-    /// Batches of one partition on their way at once, at least 1. Default 8.
+    /// Batches of one partition on their way at once, at least 1. Default 5, with idempotence at most 5: so many does a
+    /// partition remember.
     pub in_flight: usize,
+    /// Whether a partition takes each record once, however often it has to be sent; as Kafka's `enable.idempotence`. Default
+    /// true. Has no effect with [`Acks::None`].
+    pub idempotence: bool,
     /// How long a record is tried before it fails. Default 2 minutes.
     pub delivery_timeout: Duration,
     /// Chooses partitions. Default [`HashPartitioner`].
@@ -69,7 +76,8 @@ impl Default for ProducerConfig {
             batch_bytes: 256 * 1024,
             linger: Duration::from_millis(5),
             buffer_bytes: 32 * 1024 * 1024,
-            in_flight: 8,
+            in_flight: caps::PRODUCER_BATCHES,
+            idempotence: true,
             delivery_timeout: Duration::from_secs(120),
             partitioner: Arc::new(HashPartitioner::default()),
         }
@@ -174,13 +182,16 @@ pub struct Producer {
 
 impl Producer {
     pub(crate) fn start(client: &Client, config: ProducerConfig) -> Self {
+        let idempotent = config.idempotence && config.acks == Acks::All;
+        let most = if idempotent { caps::PRODUCER_BATCHES } else { usize::MAX };
         let rules = Rules {
             compression: config.compression,
-            batch_bytes: config.batch_bytes.clamp(1, geminga_proto::caps::MAX_BATCH_BYTES),
+            batch_bytes: config.batch_bytes.clamp(1, caps::MAX_BATCH_BYTES),
             linger: config.linger,
-            in_flight: config.in_flight.max(1),
+            in_flight: config.in_flight.clamp(1, most),
             delivery_timeout: config.delivery_timeout,
             acks_none: config.acks == Acks::None,
+            idempotent,
         };
         let capacity = u32::try_from(config.buffer_bytes.clamp(1, 1 << 31)).unwrap_or(1 << 31);
         let shared = Arc::new(Shared {

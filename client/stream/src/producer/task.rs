@@ -1,14 +1,15 @@
 //! The task between a producer's core and its streams, one for each way that its partitions take. It decides nothing: it
-//! opens a stream when there is something to send on it, moves elements out and results in, and tells the core when a
-//! stream broke.
+//! asks for a producer id when the core wants one, opens a stream when there is something to send on it, moves elements
+//! out and results in, and tells the core when a stream broke.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
-use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use geminga_proto::caps;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::ProducerId;
 use super::Shared;
 use super::core::Element;
 use crate::directory::{View, Way};
@@ -123,6 +125,8 @@ async fn room(open: &BTreeMap<Way, Stream>, ways: &BTreeSet<Way>) -> Way {
 enum Happened {
     Cancelled,
     Answered(Heard),
+    /// There is a producer id, or none yet.
+    Asked(Result<ProducerId, Error>),
     /// A stream has room for a message.
     Room(Way),
     /// Owners have changed, as far as is known.
@@ -135,16 +139,20 @@ enum Happened {
 pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
     let mut streams = Streams::default();
     let mut views = shared.client.directory().watch();
+    let mut asked: Option<BoxFuture<'static, Result<ProducerId, Error>>> = None;
     shared.set_view(&mut views);
     loop {
-        let (ready, wake_at, empty) = {
+        let (ready, wants_producer, wake_at, empty) = {
             let core = shared.core.lock();
             let now = Instant::now();
             // What is ready waits for room only.
             let wake_at = core.ready_after(now).into_iter().chain(core.overdue_at()).min();
-            let ready = core.ready(now);
-            (ready, wake_at, core.pending() == 0)
+            (core.ready(now), core.wants_producer(now), wake_at, core.pending() == 0)
         };
+        if wants_producer && asked.is_none() {
+            let admin = shared.client.admin();
+            asked = Some(async move { admin.init_producer().await }.boxed());
+        }
         for way in &ready {
             if !streams.open.contains_key(way) {
                 shared.open(&mut streams, *way);
@@ -158,6 +166,7 @@ pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
             biased;
             () = shared.client.tasks().cancelled() => Happened::Cancelled,
             Some(answer) = streams.answers.next() => Happened::Answered(answer),
+            Some(answer) = OptionFuture::from(asked.as_mut()) => Happened::Asked(answer),
             _ = views.changed() => Happened::Moved,
             way = room(&streams.open, &ready) => Happened::Room(way),
             () = shared.wake.notified() => Happened::Woken,
@@ -166,6 +175,10 @@ pub(super) async fn run(shared: Arc<Shared>, _end: watch::Sender<()>) {
         match happened {
             Happened::Cancelled => return shared.cancel(),
             Happened::Answered(heard) => shared.on_answer(&mut streams, heard),
+            Happened::Asked(answer) => {
+                asked = None;
+                shared.on_asked(answer);
+            }
             Happened::Moved => shared.set_view(&mut views),
             Happened::Room(way) => {
                 if let Some(stream) = streams.open.get(&way) {
@@ -284,6 +297,17 @@ impl Shared {
         self.tell(done);
     }
 
+    fn on_asked(&self, answer: Result<ProducerId, Error>) {
+        let mut core = self.core.lock();
+        match answer {
+            Ok(id) => core.on_producer(id),
+            Err(error) => {
+                tracing::debug!(%error, "no producer id yet");
+                core.on_no_producer(&error, Instant::now());
+            }
+        }
+    }
+
     /// What an error says of the cluster.
     fn on_error(&self, result: &v1::ProduceResult, error: &ApiError) {
         let directory = self.client.directory();
@@ -331,5 +355,7 @@ fn to_wire(element: Element, acks: v1::Acks) -> v1::ProduceElement {
         data: Some(v1::produce_element::Data::Batch(element.batch)),
         acks: acks.into(),
         restart: element.restart,
+        // It stands in the batch.
+        producer: None,
     }
 }

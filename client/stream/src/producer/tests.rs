@@ -19,6 +19,12 @@ fn numbers(log: &[Record]) -> Vec<u64> {
 
 #[tokio::test]
 async fn every_record_is_where_its_acknowledgement_says_whatever_breaks() {
+    for idempotence in [true, false] {
+        every_record_is_where_its_acknowledgement_says(idempotence).await;
+    }
+}
+
+async fn every_record_is_where_its_acknowledgement_says(idempotence: bool) {
     const RECORDS: u64 = 1_000;
     let fake = Fake::start().await;
     fake.set_faults(3);
@@ -27,6 +33,7 @@ async fn every_record_is_where_its_acknowledgement_says_whatever_breaks() {
         batch_bytes: 500,
         compression: Compression::Snappy,
         linger: Duration::from_millis(1),
+        idempotence,
         ..ProducerConfig::default()
     });
     let mut deliveries = Vec::new();
@@ -59,6 +66,7 @@ async fn every_record_is_where_its_acknowledgement_says_whatever_breaks() {
         assert_eq!(first, sent, "partition {partition}");
     }
     println!("{copies} copies of {RECORDS} records");
+    assert!(!idempotence || copies == RECORDS as usize, "each once");
     producer.close().await;
     client.close().await;
 }

@@ -165,6 +165,8 @@ pub enum Replay {
         offset_count: u32,
         /// Largest record timestamp, milliseconds.
         max_timestamp: i64,
+        /// The index that stood before the payload; empty where there was none.
+        index: Bytes,
     },
 }
 

@@ -1,5 +1,5 @@
 //! The replay of an opening: the parts of the newest complete snapshot, then what follows it in the same ledger. Payloads
-//! are read only where they are commands; of batches the headers are enough.
+//! are read only where they are commands; of batches the headers are enough, with their indexes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use super::{OpenError, Replay, part};
 
 /// Bytes asked for at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// How much of an index is read with a header at first: that of entries of some batches. Where one is longer, as much of those
+/// after it is read as well.
+const FIRST_PREFIX_BYTES: u32 = 256;
 
 /// Where to start.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ struct Cursor {
     next: EntryId,
     last: EntryId,
     stage: Stage,
+    /// Bytes read behind a header.
+    prefix_bytes: u32,
     ready: VecDeque<Replay>,
 }
 
@@ -58,6 +63,7 @@ pub(super) fn stream(
         next: snapshot,
         last,
         stage: Stage::Parts(0),
+        prefix_bytes: FIRST_PREFIX_BYTES,
         ready: VecDeque::new(),
     };
     stream::try_unfold(cursor, |mut cursor| async move {
@@ -79,12 +85,14 @@ impl Cursor {
                     Stage::Headers | Stage::Commands => Ok(None),
                 };
             }
-            let prefix = (self.stage == Stage::Headers).then_some(0);
+            let prefix = (self.stage == Stage::Headers).then_some(self.prefix_bytes);
             let read = self.reader.read(self.next, self.last, CHUNK_BYTES, prefix).await;
             for entry in read.map_err(not_read)? {
-                let stage = self.stage;
+                let (stage, prefix_bytes) = (self.stage, self.prefix_bytes);
                 self.take(entry)?;
-                if (stage == Stage::Headers) != (self.stage == Stage::Headers) {
+                if (stage == Stage::Headers) != (self.stage == Stage::Headers)
+                    || prefix_bytes < self.prefix_bytes
+                {
                     // The rest of the chunk was read with the wrong length.
                     break;
                 }
@@ -111,11 +119,16 @@ impl Cursor {
                 return Ok(());
             }
             (Kind::Command, _) => self.ready.push_back(Replay::Command(entry.payload)),
+            (Kind::Batches, _) if entry.index.len() < entry.index_len as usize => {
+                self.prefix_bytes = entry.index_len;
+                return Ok(());
+            }
             (Kind::Batches, _) => {
                 self.ready.push_back(Replay::Batches {
                     first_offset: Offset(attributes.first_offset),
                     offset_count: attributes.offset_count,
                     max_timestamp: attributes.max_timestamp,
+                    index: entry.index,
                 });
                 self.stage = Stage::Headers;
             }

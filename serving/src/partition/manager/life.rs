@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_proto::ids::Term;
+use geminga_proto::ids::{Offset, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -16,9 +16,11 @@ use super::slot::Phase;
 use super::{Key, Partitions, shutting_down};
 use crate::ownership::topology::Topic;
 use crate::partition::log::{self, OpenError, OpenSpec, Opened, Replay, Roll};
+use crate::partition::mutation::Mutation;
 use crate::partition::produce::Opening;
-use crate::partition::task::{Closing, End, Owner, closing};
-use crate::partition::{metrics, snapshot};
+use crate::partition::producers::Producers;
+use crate::partition::task::{Closing, End, Owner, Times, closing};
+use crate::partition::{index, metrics, snapshot};
 
 /// Batches in the mailbox; their bytes are bounded by rooms.
 const MAILBOX: usize = 1024;
@@ -52,7 +54,7 @@ impl Life {
         };
         metrics::observe_opening(opened.is_ok(), started.elapsed());
         let end = match opened {
-            Ok(opened) => self.serve(opened, close).await,
+            Ok((opened, producers)) => self.serve(opened, producers, close).await,
             Err(error) => End::Lost(error),
         };
         self.end(match end {
@@ -61,8 +63,8 @@ impl Life {
         });
     }
 
-    /// Takes the log over and looks at the state that it holds.
-    async fn take_over(&self) -> Result<Opened, ApiError> {
+    /// Takes the log over, and what it says of idempotent producers (P4).
+    async fn take_over(&self) -> Result<(Opened, Producers), ApiError> {
         let settings = &self.topic.settings;
         let spec = OpenSpec {
             topic: Arc::clone(&self.topic),
@@ -76,18 +78,43 @@ impl Life {
         };
         let mut opened =
             log::open(&self.partitions.0.log, spec).await.map_err(|e| self.open_error(&e))?;
-        // Snapshot parts come first, and what they hold is all the state that there is.
+        let mut producers = Producers::new(self.partitions.0.config.mutations);
         while let Some(step) = opened.replay.next().await {
-            match step.map_err(|e| self.open_error(&e))? {
-                Replay::SnapshotPart(part) => snapshot::decode(&part)
-                    .map_err(|e| self.open_error(&OpenError::Damaged(e.to_string())))?,
-                Replay::Command(_) | Replay::Batches { .. } => break,
-            }
+            step.and_then(|step| self.replay(step, &mut producers))
+                .map_err(|e| self.open_error(&e))?;
         }
-        Ok(opened)
+        if self.partitions.0.config.mutations.is(Mutation::ForgetProducers) {
+            producers = Producers::default();
+        }
+        Ok((opened, producers))
     }
 
-    async fn serve(&self, opened: Opened, close: watch::Receiver<Option<Closing>>) -> End {
+    fn replay(&self, step: Replay, producers: &mut Producers) -> Result<(), OpenError> {
+        match step {
+            Replay::SnapshotPart(part) => {
+                snapshot::decode(&part, producers).map_err(|e| OpenError::Damaged(e.to_string()))
+            }
+            Replay::Batches { first_offset, index, .. } => {
+                let rows = index::decode(&index).map_err(|e| OpenError::Damaged(e.to_string()))?;
+                let now_ms = self.partitions.0.clock.now_ms();
+                for (place, stamp) in rows {
+                    let base = Offset(first_offset.0 + i64::from(place));
+                    producers.append(&stamp, base, now_ms);
+                }
+                Ok(())
+            }
+            Replay::Command(_) => {
+                Err(OpenError::Damaged("a statelog's command stands among its batches".to_owned()))
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        opened: Opened,
+        producers: Producers,
+        close: watch::Receiver<Option<Closing>>,
+    ) -> End {
         let Opened { term, log_start, next_offset, writer, reader, .. } = opened;
         let topic = &self.topic.name;
         tracing::info!(topic, partition = %self.key.1, %term, %log_start, %next_offset, "partition opened");
@@ -110,8 +137,10 @@ impl Life {
             }
             expected
         });
-        let answer_wait = self.partitions.0.config.answer_wait;
-        let owner = Owner::new(writer, term, submitted, close, answer_wait);
+        let config = &self.partitions.0.config;
+        let times = Times { answer: config.answer_wait, producer_expiry: config.producer_expiry };
+        let clock = Arc::clone(&self.partitions.0.clock);
+        let owner = Owner::new(writer, term, submitted, close, producers, clock, times);
         let end = tokio::select! {
             biased;
             end = owner.run() => end,

@@ -5,17 +5,18 @@ use bytes::Bytes;
 use geminga_metastore::{MetaStore, Txn, TxnOutcome, keys};
 use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
-use geminga_records::Compression;
+use geminga_records::{Compression, Sequence};
 use geminga_runtime::Tasks;
 
 use super::*;
 use crate::ownership::registration::Identity;
-use crate::partition::samples::{batch_at, batch_of, values};
+use crate::partition::samples::{batch_at, batch_from, batch_of, values};
 use crate::partition::testing::{Fault, FaultyStore, Mode, TestCluster};
 use crate::router::{Appended, Pending};
 
 mod closing;
 mod faults;
+mod idempotence;
 mod reading;
 mod writing;
 
@@ -69,6 +70,7 @@ impl Rig {
             topology: topology.clone(),
             registration: registration.clone(),
             default_quorum: Quorum::CLUSTER,
+            clock: Arc::new(self.cluster.clock.clone()),
             tasks,
             config,
         });
@@ -115,6 +117,15 @@ impl TestBroker {
     fn appender_is_here(&self) -> bool {
         let owner = self.topology.owner(self.topic.id, P0);
         owner.is_some_and(|owner| owner.broker == self.registration.id())
+    }
+
+    /// The same for an idempotent producer.
+    async fn submit_from(&self, value: &str, sequence: Sequence) -> Result<Pending, ApiError> {
+        self.appender().await?.append(batch_from(value, sequence)).await
+    }
+
+    async fn produce_from(&self, value: &str, sequence: Sequence) -> Result<i64, ApiError> {
+        Ok(self.submit_from(value, sequence).await?.await?.base_offset.0)
     }
 
     async fn submit(&self, value: &str) -> Result<Pending, ApiError> {

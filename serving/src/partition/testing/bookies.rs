@@ -47,6 +47,7 @@ struct Bookie {
     entries: BTreeMap<(LedgerId, EntryId), Bytes>,
     held: Vec<Call>,
     reads: usize,
+    read_bytes: usize,
 }
 
 /// All bookies of a test, named `bookie-1` and so on. Cloning shares them.
@@ -87,6 +88,7 @@ impl MemoryBookies {
                 entries: BTreeMap::new(),
                 held: Vec::new(),
                 reads: 0,
+                read_bytes: 0,
             };
             (id(number), bookie)
         };
@@ -122,6 +124,11 @@ impl MemoryBookies {
     /// Read requests answered so far, by all bookies.
     pub(crate) fn reads(&self) -> usize {
         self.bookies.lock().values().map(|bookie| bookie.reads).sum()
+    }
+
+    /// Bytes of entries given to readers so far, by all bookies.
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.bookies.lock().values().map(|bookie| bookie.read_bytes).sum()
     }
 }
 
@@ -221,6 +228,7 @@ impl Bookie {
             if !entries.is_empty() && bytes > max_bytes as usize {
                 break;
             }
+            self.read_bytes += cut.len();
             entries.push(cut);
         }
         let code = if entries.is_empty() { Code::NoSuchEntry } else { Code::Ok };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use geminga_proto::ids::PartitionIndex;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, murmur, v1};
-use geminga_records::{Batch, BatchError, Compression, Record};
+use geminga_records::{Batch, BatchError, Compression, Record, Sequence};
 use prost::Message as _;
 
 use super::lane::Meta;
@@ -53,11 +53,14 @@ pub(super) async fn take(
     direct: bool,
     cost: usize,
 ) -> Taken {
-    let v1::ProduceElement { id, topic: name, partition, data, acks, restart } = element;
+    let v1::ProduceElement { id, topic: name, partition, data, acks, restart, producer } = element;
     let acks = v1::Acks::try_from(acks);
     let meta = Meta { id, answered: acks != Ok(v1::Acks::None), restart, direct, cost };
     let outcome = match acks {
-        Ok(_) => place(ctx, &name, partition, data).await,
+        Ok(acks) => place(ctx, &name, partition, data, producer).await.map(|mut placed| {
+            placed.work = placed.work.and_then(|batch| check_sequence(batch, partition, acks));
+            placed
+        }),
         Err(_) => {
             let why = "acks must be ACKS_ALL or ACKS_NONE";
             Err(ApiError::new(Reason::InvalidRequest, why))
@@ -71,10 +74,11 @@ async fn place(
     name: &str,
     partition: Option<u32>,
     data: Option<v1::produce_element::Data>,
+    producer: Option<v1::ProducerSequence>,
 ) -> Result<Placed, ApiError> {
     let topic = ctx.router.topology().resolve(name).await?;
     let (key, work) = match encode(data, ctx.clock.now_ms(), partition.is_none()) {
-        Ok((key, batch)) => (key, Ok(batch)),
+        Ok((key, batch)) => (key, with_sequence(batch, producer)),
         Err(error) => (None, Err(error)),
     };
     let partition = match (partition, key) {
@@ -119,6 +123,46 @@ fn encode(
     }
 }
 
+/// The batch as that of the idempotent producer whose it is said to be. What its header says is what is stored, so an element
+/// that says otherwise is refused.
+fn with_sequence(mut batch: Batch, said: Option<v1::ProducerSequence>) -> Result<Batch, ApiError> {
+    let Some(v1::ProducerSequence { producer_id, epoch, sequence: first }) = said else {
+        return Ok(batch);
+    };
+    let epoch = i16::try_from(epoch).ok().filter(|epoch| *epoch >= 0 && producer_id >= 0);
+    let Some(epoch) = epoch.filter(|_| first >= 0) else {
+        let why = "a producer's id, epoch and sequence number are not negative, and its epoch is at most 32767";
+        return Err(ApiError::new(Reason::InvalidRequest, why));
+    };
+    let said = Sequence { producer_id, epoch, first };
+    match batch.header().sequence() {
+        None => {
+            batch.set_sequence(said);
+            Ok(batch)
+        }
+        Some(own) if own == said => Ok(batch),
+        Some(_) => {
+            let why = "the batch's header names another producer, epoch or sequence number than its element: leave that of the element out";
+            Err(ApiError::new(Reason::InvalidRequest, why))
+        }
+    }
+}
+
+/// A batch that is written once has numbers of one partition, and somebody who hears that it was written.
+fn check_sequence(batch: Batch, partition: Option<u32>, acks: v1::Acks) -> Result<Batch, ApiError> {
+    if batch.header().sequence().is_none() {
+        return Ok(batch);
+    }
+    let why = if partition.is_none() {
+        "sequence numbers are those of one partition: name it"
+    } else if acks == v1::Acks::None {
+        "an idempotent producer needs acknowledgements: send ACKS_ALL"
+    } else {
+        return Ok(batch);
+    };
+    Err(ApiError::new(Reason::InvalidRequest, why))
+}
+
 fn first_key(batch: &Batch) -> Result<Option<Bytes>, ApiError> {
     let records = geminga_records::decode(batch, MAX_INFLATED_BYTES)?;
     Ok(records.into_iter().next().and_then(|record| record.key))
@@ -156,6 +200,32 @@ mod tests {
         let (key, same) = encode(data.clone(), 1, true).unwrap();
         assert_eq!((key.as_deref(), &same), (Some(&b"first"[..]), &batch));
         assert_eq!(encode(data, 1, false).unwrap().0, None, "looked for in vain");
+    }
+
+    /// P6: the numbers of a producer are fields of the element, or stand in the batch.
+    #[test]
+    fn a_batch_becomes_its_producers() {
+        let batch = || encode(records(&[None], 1), 1, false).unwrap().1;
+        let said = |sequence| Some(v1::ProducerSequence { producer_id: 7, epoch: 1, sequence });
+        assert_eq!(with_sequence(batch(), None).unwrap().header().sequence(), None);
+        let given = with_sequence(batch(), said(5)).unwrap();
+        let sequence = Sequence { producer_id: 7, epoch: 1, first: 5 };
+        assert_eq!(given.header().sequence(), Some(sequence));
+        Batch::parse(given.as_bytes().clone()).unwrap();
+        assert_eq!(with_sequence(given.clone(), None), Ok(given.clone()));
+        assert_eq!(with_sequence(given.clone(), said(5)), Ok(given.clone()));
+        let reason = |result: Result<Batch, ApiError>| result.unwrap_err().reason;
+        assert_eq!(reason(with_sequence(given.clone(), said(6))), Reason::InvalidRequest);
+        assert_eq!(reason(with_sequence(batch(), said(-1))), Reason::InvalidRequest);
+        for (producer_id, epoch) in [(-1, 0), (1, -1), (1, 32_768)] {
+            let bad = v1::ProducerSequence { producer_id, epoch, sequence: 0 };
+            assert_eq!(reason(with_sequence(batch(), Some(bad))), Reason::InvalidRequest);
+        }
+        let check = |partition, acks| check_sequence(given.clone(), partition, acks);
+        assert!(check(Some(1), v1::Acks::All).is_ok());
+        assert_eq!(reason(check(None, v1::Acks::All)), Reason::InvalidRequest);
+        assert_eq!(reason(check(Some(1), v1::Acks::None)), Reason::InvalidRequest);
+        assert!(check_sequence(batch(), None, v1::Acks::None).is_ok());
     }
 
     #[test]

@@ -163,6 +163,8 @@ impl Forwarder {
             data: Some(v1::produce_element::Data::Batch(batch.into_bytes())),
             acks: acks.into(),
             restart: meta.restart,
+            // It stands in the batch.
+            producer: None,
         };
         let forward = Forward { element, bytes, answer: Some(answer), broker: self.broker };
         // A refused element is dropped, and says so.

@@ -17,7 +17,12 @@ fn rules() -> Rules {
         in_flight: 3,
         delivery_timeout: Duration::from_secs(120),
         acks_none: false,
+        idempotent: false,
     }
+}
+
+fn idempotent() -> Rules {
+    Rules { idempotent: true, ..rules() }
 }
 
 fn core(rules: Rules) -> Core<u64> {
@@ -59,6 +64,8 @@ struct World {
     /// Broken streams whose last elements are still worked on.
     zombies: Vec<Stream>,
     logs: BTreeMap<u32, Vec<u64>>,
+    /// Of idempotent batches in each log: numbers, count, offset.
+    known: BTreeMap<u32, Vec<(Sequence, usize, i64)>>,
     /// Records on their way on the current stream.
     out: BTreeMap<u32, Vec<u64>>,
     sent: BTreeMap<u32, Vec<u64>>,
@@ -70,14 +77,17 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, rules: Rules) -> Self {
+        let mut core = core(rules);
+        core.on_producer((7, 0));
         Self {
-            core: core(rules()),
+            core,
             random: SeededRandom::new(seed),
             now: Instant::now(),
             stream: Stream::default(),
             zombies: Vec::new(),
             logs: BTreeMap::new(),
+            known: BTreeMap::new(),
             out: BTreeMap::new(),
             sent: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -152,22 +162,26 @@ impl World {
         let records = numbers(&element.batch);
         let log = self.logs.entry(partition).or_default();
         let base = log.len() as i64;
+        let known = self.known.entry(partition).or_default();
+        let sequence = numbers_of(&element.batch);
+        let before = sequence.map_or(Ok(None), |sequence| judge(known, sequence, records.len()));
         let end = match () {
             // Whoever looks at it sees what is wrong with it.
             () if records.iter().any(|n| n % 61 == 60) => {
                 self.refused.extend(records);
                 Err(api(Reason::InvalidRecord))
             }
+            () if before.is_err() => Err(api(before.unwrap_err())),
             () if refuse => Err(api(Reason::NotWritten)),
-            () if unknown => {
-                if written {
-                    log.extend(records);
-                }
-                Err(api(Reason::Unknown))
-            }
+            () if before != Ok(None) => match unknown {
+                true => Err(api(Reason::Unknown)),
+                false => Ok((before.unwrap().unwrap(), 0)),
+            },
+            () if unknown && !written => Err(api(Reason::Unknown)),
             () => {
+                known.extend(sequence.map(|sequence| (sequence, records.len(), base)));
                 log.extend(records);
-                Ok((base, 0))
+                if unknown { Err(api(Reason::Unknown)) } else { Ok((base, 0)) }
             }
         };
         if end.is_err() {
@@ -219,6 +233,10 @@ impl World {
             let mut seen = HashSet::new();
             let empty = Vec::new();
             let log = self.logs.get(partition).unwrap_or(&empty);
+            if self.core.rules.idempotent {
+                let once = log.iter().collect::<HashSet<_>>().len() == log.len();
+                assert!(once, "twice in partition {partition}: {log:?}");
+            }
             let first: Vec<u64> = log.iter().filter(|n| seen.insert(**n)).copied().collect();
             let ends = |n: &&u64| self.acked.contains_key(n) || seen.contains(*n);
             let expected: Vec<u64> = sent.iter().filter(ends).copied().collect();
@@ -232,12 +250,46 @@ impl World {
     }
 }
 
+/// What a partition with all its memory says to a batch: its offset when it is there already.
+fn judge(
+    known: &[(Sequence, usize, i64)],
+    sequence: Sequence,
+    count: usize,
+) -> Result<Option<i64>, Reason> {
+    let Some((newest, ..)) = known.last() else {
+        return if sequence.first == 0 { Ok(None) } else { Err(Reason::UnknownProducerId) };
+    };
+    if sequence.epoch < newest.epoch {
+        return Err(Reason::InvalidProducerEpoch);
+    }
+    let same: Vec<_> = known.iter().filter(|(s, ..)| s.epoch == sequence.epoch).collect();
+    let next: usize = same.iter().map(|(_, count, _)| count).sum();
+    if sequence.first as usize == next {
+        return Ok(None);
+    }
+    let found = same.iter().find(|(s, n, _)| (s.first, *n) == (sequence.first, count));
+    found.map(|(.., base)| Some(*base)).ok_or(Reason::OutOfOrderSequence)
+}
+
+fn numbers_of(batch: &Bytes) -> Option<Sequence> {
+    geminga_records::Batch::parse(batch.clone()).unwrap().header().sequence()
+}
+
 #[test]
 fn at_least_once_in_order_whatever_the_broker_does() {
+    whatever_the_broker_does(&rules());
+}
+
+#[test]
+fn exactly_once_in_order_whatever_the_broker_does() {
+    whatever_the_broker_does(&idempotent());
+}
+
+fn whatever_the_broker_does(rules: &Rules) {
     let start: u64 = std::env::var("GEMINGA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     for seed in start..start + 300 {
         println!("seed {seed}");
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, rules.clone());
         for number in 0..300 {
             world.append(number);
             for _ in 0..world.random.below(5) {
@@ -490,4 +542,214 @@ fn a_closed_core_holds_and_takes_nothing() {
     assert_eq!((done.len(), core.pending()), (3, 0));
     let refused = core.append(&Arc::from("t"), 0, &record(1), 1, || now, &mut done);
     assert_eq!(refused.unwrap_err().1, Error::Closed);
+}
+
+/// One partition, one record a batch, with numbers: epoch and first of each element.
+fn small_idempotent() -> (Core<u64>, Instant) {
+    let mut core = core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..idempotent() });
+    core.on_producer((7, 0));
+    (core, Instant::now())
+}
+
+fn sent_numbers(core: &mut Core<u64>, now: Instant) -> Vec<(u64, i16, i32)> {
+    let elements = core.collect(Way::Any, 1 << 20, now, &mut Vec::new());
+    let numbers = elements.into_iter().map(|element| {
+        let sequence = numbers_of(&element.batch).unwrap();
+        assert_eq!(sequence.producer_id, 7);
+        (element.id, sequence.epoch, sequence.first)
+    });
+    numbers.collect()
+}
+
+#[test]
+fn numbers_follow_each_other_and_stay_when_a_batch_is_sent_again() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 5, now);
+    assert_eq!(sent_numbers(&mut core, now), [(1, 0, 0), (2, 0, 1), (3, 0, 2)]);
+    let mut done = Vec::new();
+    core.on_result(1, Ok((0, 0)), now, &mut done);
+    core.on_result(2, Err(api(Reason::Unknown)), now, &mut done);
+    core.on_result(3, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    let now = now + Duration::from_secs(5);
+    assert_eq!(sent_numbers(&mut core, now), [(4, 0, 1), (5, 0, 2), (6, 0, 3)]);
+    core.on_stream_lost(Way::Any, &lost(), now);
+    let now = now + Duration::from_secs(5);
+    assert_eq!(sent_numbers(&mut core, now), [(7, 0, 1), (8, 0, 2), (9, 0, 3)]);
+}
+
+#[test]
+fn nothing_is_sent_without_a_producer_id() {
+    let mut core = core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..idempotent() });
+    let now = Instant::now();
+    assert!(!core.wants_producer(now), "there is nothing to send");
+    fill(&mut core, 1, now);
+    assert!(core.wants_producer(now) && core.ready(now).is_empty());
+    assert!(core.collect(Way::Any, 1 << 20, now, &mut Vec::new()).is_empty());
+    core.on_no_producer(&lost(), now);
+    assert!(!core.wants_producer(now), "a broker that is away is not asked all the time");
+    let at = core.ready_after(now).unwrap();
+    assert!(at > now && core.wants_producer(at));
+    let mut done = Vec::new();
+    core.expire(core.overdue_at().unwrap(), &mut done);
+    assert!(done.remove(0).1.unwrap_err().is_unreachable());
+    fill(&mut core, 1, at);
+    core.on_producer((7, 3));
+    assert_eq!(sent_numbers(&mut core, at), [(1, 3, 0)]);
+}
+
+/// Without the batch that is refused for good none behind it can have been written, whatever became of earlier attempts.
+#[test]
+fn behind_a_batch_that_is_refused_for_good_a_new_epoch_begins() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 4, now);
+    sent_numbers(&mut core, now);
+    core.on_stream_lost(Way::Any, &lost(), now);
+    let now = now + Duration::from_secs(5);
+    assert_eq!(sent_numbers(&mut core, now), [(4, 0, 0), (5, 0, 1), (6, 0, 2)]);
+    let mut done = Vec::new();
+    core.on_result(4, Ok((0, 0)), now, &mut done);
+    core.on_result(5, Err(api(Reason::InvalidRecord)), now, &mut done);
+    core.on_result(6, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert_eq!(done.len(), 2);
+    assert_eq!(sent_numbers(&mut core, now), [(7, 1, 0), (8, 1, 1)]);
+}
+
+/// What is on its way in the former epoch is acknowledged first, or sent again as it was.
+#[test]
+fn epochs_are_not_mixed_on_the_way() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 3, now);
+    sent_numbers(&mut core, now);
+    core.on_stream_lost(Way::Any, &lost(), now);
+    let now = now + Duration::from_secs(5);
+    // One fits into the message.
+    let first = core.collect(Way::Any, 1, now, &mut Vec::new());
+    assert_eq!(first.len(), 1);
+    assert!(core.lanes[0].renumber(1));
+    assert!(core.ready(now).is_empty(), "the first is of the former epoch");
+    core.on_result(first[0].id, Ok((0, 0)), now, &mut Vec::new());
+    assert_eq!(sent_numbers(&mut core, now), [(5, 1, 0), (6, 1, 1)]);
+}
+
+#[test]
+fn a_producer_that_is_not_known_any_more_begins_a_new_epoch() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 2, now);
+    let mut done = Vec::new();
+    assert_eq!(sent_numbers(&mut core, now), [(1, 0, 0), (2, 0, 1)]);
+    core.on_result(1, Ok((0, 0)), now, &mut done);
+    core.on_result(2, Err(api(Reason::UnknownProducerId)), now, &mut done);
+    assert_eq!(sent_numbers(&mut core, now), [(3, 1, 0)]);
+    assert_eq!(done.len(), 1, "it was certainly not written, and is sent");
+}
+
+/// A record whose fate nobody can find out any more is not written twice.
+#[test]
+fn what_is_in_doubt_with_a_producer_that_is_not_known_ends() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 4, now);
+    sent_numbers(&mut core, now);
+    core.on_stream_lost(Way::Any, &lost(), now);
+    let now = now + Duration::from_secs(5);
+    let mut done = Vec::new();
+    sent_numbers(&mut core, now);
+    core.on_result(4, Err(api(Reason::UnknownProducerId)), now, &mut done);
+    core.on_result(5, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    core.on_result(6, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    let ended: Vec<u64> = done.iter().map(|(number, _)| *number).collect();
+    assert_eq!(ended, [0, 1, 2]);
+    assert!(done.iter().all(|(_, end)| {
+        end.as_ref().is_err_and(|error| error.reason() == Reason::UnknownProducerId)
+    }));
+    assert_eq!(sent_numbers(&mut core, now), [(7, 1, 0)], "the fourth was never sent");
+    assert_eq!(core.pending(), 1);
+}
+
+/// A number that the broker misses, of a batch that was acknowledged, is a loss: it is not passed over in silence.
+#[test]
+fn a_gap_at_the_broker_is_told() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 2, now);
+    sent_numbers(&mut core, now);
+    let mut done = Vec::new();
+    core.on_result(1, Err(api(Reason::OutOfOrderSequence)), now, &mut done);
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert_eq!(done.len(), 1);
+    assert_eq!(done[0].1.as_ref().unwrap_err().reason(), Reason::OutOfOrderSequence);
+    assert_eq!(sent_numbers(&mut core, now), [(3, 1, 0)]);
+}
+
+/// When nobody waits for it any more, it is still sent until its fate is known: what comes after it needs its numbers.
+#[test]
+fn what_is_in_doubt_keeps_its_place_beyond_its_time() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 1, now);
+    sent_numbers(&mut core, now);
+    core.on_stream_lost(Way::Any, &lost(), now);
+    let late = now + rules().delivery_timeout;
+    let mut done = Vec::new();
+    assert!(core.expire(late, &mut done).is_empty());
+    assert_eq!((done.len(), core.pending()), (1, 0));
+    core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
+    assert_eq!(sent_numbers(&mut core, late), [(2, 0, 0), (3, 0, 1)]);
+    assert!(core.expire(late, &mut done).is_empty(), "this attempt is young");
+    assert_eq!(core.overdue_at(), Some(late + STUCK));
+    core.on_result(2, Ok((0, 0)), late, &mut done);
+    core.on_result(3, Ok((1, 0)), late, &mut done);
+    assert_eq!(done.len(), 2);
+    assert!(core.busy.is_empty());
+}
+
+/// One that was certainly not written goes when its time is over; its numbers are not used again.
+#[test]
+fn what_was_not_written_leaves_a_new_epoch_behind() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 1, now);
+    sent_numbers(&mut core, now);
+    let mut done = Vec::new();
+    core.on_result(1, Err(api(Reason::NotWritten)), now, &mut done);
+    let late = now + rules().delivery_timeout;
+    core.expire(late, &mut done);
+    assert_eq!(done.len(), 1);
+    core.append(&Arc::from("t"), 0, &record(9), 9, || late, &mut done).unwrap();
+    assert_eq!(sent_numbers(&mut core, late), [(2, 1, 0)]);
+}
+
+#[test]
+fn a_new_id_is_asked_for_when_the_epochs_of_one_are_used_up() {
+    let mut core = core(Rules { batch_bytes: 1, linger: Duration::ZERO, ..idempotent() });
+    let now = Instant::now();
+    core.on_producer((6, i16::MAX));
+    fill(&mut core, 2, now);
+    core.collect(Way::Any, 1 << 20, now, &mut Vec::new());
+    core.on_result(1, Err(api(Reason::InvalidRecord)), now, &mut Vec::new());
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut Vec::new());
+    assert!(core.wants_producer(now) && core.ready(now).is_empty());
+    core.on_producer((7, 0));
+    assert_eq!(sent_numbers(&mut core, now), [(3, 0, 0)]);
+}
+
+/// Who has written under the same id since is left alone.
+#[test]
+fn a_fenced_producer_takes_a_new_id() {
+    let (mut core, now) = small_idempotent();
+    core.on_producer((6, 0));
+    fill(&mut core, 1, now);
+    core.collect(Way::Any, 1 << 20, now, &mut Vec::new());
+    core.on_result(1, Err(api(Reason::InvalidProducerEpoch)), now, &mut Vec::new());
+    assert!(core.wants_producer(now));
+    core.on_producer((7, 0));
+    assert_eq!(sent_numbers(&mut core, now), [(2, 0, 0)]);
+}
+
+#[test]
+fn a_batch_written_long_ago_is_acknowledged_without_its_place() {
+    let (mut core, now) = small_idempotent();
+    fill(&mut core, 2, now);
+    sent_numbers(&mut core, now);
+    let mut done = Vec::new();
+    core.on_result(1, Err(api(Reason::DuplicateSequence)), now, &mut done);
+    core.on_result(2, Err(api(Reason::PriorBatchFailed)), now, &mut done);
+    assert_eq!(done[0].1.as_ref().unwrap().offset, None);
+    assert_eq!(sent_numbers(&mut core, now), [(3, 0, 1)]);
 }

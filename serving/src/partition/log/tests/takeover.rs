@@ -1,5 +1,7 @@
 //! Owners that follow each other.
 
+use geminga_proto::payload::Payload;
+
 use super::*;
 use crate::partition::testing::Mode;
 
@@ -211,4 +213,86 @@ async fn scenario_61_a_clock_that_jumps_decides_nothing() {
         assert_eq!(read_all(&owner.reader).await.len() as i64, written);
     }
     assert!(cluster.segments(topic.id, 0).await > 5, "it rolled");
+}
+
+/// P4, with as many bytes in the open ledger; returns how many a takeover reads.
+async fn read_by_a_takeover(megabytes: u32) -> usize {
+    const ENTRY: usize = 256 * 1024;
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    let body = Bytes::from(vec![7; ENTRY]);
+    for _ in 0..megabytes * 4 {
+        let mut payload = Payload::with_index(Bytes::from(vec![9; 8 + 4 * 32]));
+        payload.push(body.clone());
+        let what = What::Batches { offset_count: 1, max_timestamp: 5 };
+        let (appended, offset) = (owner.writer.append(what, payload), owner.writer.next_offset());
+        owner.waiting.insert(appended.unwrap().number, (Offset(offset.0 - 1), 1));
+        while owner.waiting.len() > 8 {
+            owner.turn().await;
+        }
+    }
+    owner.all_acked().await;
+    assert_eq!(cluster.segments(topic.id, 0).await, 1, "one open ledger");
+    cluster.assign(topic.id, 0, 2, 2).await;
+    let before = cluster.bookies.read_bytes();
+    let opened = open(&cluster.log_parts(2), spec(&topic, 2)).await.unwrap();
+    let replay: Vec<Replay> = opened.replay.try_collect().await.unwrap();
+    let indexes = replay.iter().filter(|step| match step {
+        Replay::Batches { index, .. } => index.len() == 8 + 4 * 32,
+        Replay::SnapshotPart(_) | Replay::Command(_) => false,
+    });
+    let replayed = indexes.count() * ENTRY;
+    assert!((1..=32 * 1024 * 1024).contains(&replayed), "{replayed} bytes of batches");
+    cluster.bookies.read_bytes() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_reads_headers_since_the_newest_snapshot_only() {
+    let read = read_by_a_takeover(100).await;
+    println!("{read} bytes read");
+    assert!(read < 1024 * 1024, "{read}");
+}
+
+/// The size that issue and design name; it needs as much memory.
+#[tokio::test(start_paused = true)]
+#[ignore = "holds 900 MB in memory"]
+async fn a_takeover_of_900_mb_reads_headers_since_the_newest_snapshot_only() {
+    let read = read_by_a_takeover(900).await;
+    println!("{read} bytes read");
+    assert!(read < 1024 * 1024, "{read}");
+}
+
+/// An index that is longer than what is read of it at first.
+#[tokio::test(start_paused = true)]
+async fn long_indexes_are_replayed_whole() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    let mut indexes = Vec::new();
+    for size in [0, 10, 5_000, 10, 0, 70_000, 300] {
+        let index = Bytes::from(vec![size as u8; size]);
+        let mut payload = Payload::with_index(index.clone());
+        payload.push(Bytes::from_static(b"batches"));
+        let what = What::Batches { offset_count: 1, max_timestamp: 5 };
+        let appended = owner.writer.append(what, payload).unwrap();
+        owner.waiting.insert(appended.number, (appended.first_offset, 1));
+        indexes.push(index);
+    }
+    owner.all_acked().await;
+    let read = owner.reader.read(Offset(0), 1 << 20).await.unwrap();
+    assert!(read.iter().all(|entry| entry.payload == "batches"), "readers see no index");
+    cluster.assign(topic.id, 0, 2, 2).await;
+    let opened = open(&cluster.log_parts(2), spec(&topic, 2)).await.unwrap();
+    let replay: Vec<Replay> = opened.replay.try_collect().await.unwrap();
+    let replayed: Vec<Bytes> = replay
+        .into_iter()
+        .filter_map(|step| match step {
+            Replay::Batches { index, .. } => Some(index),
+            Replay::SnapshotPart(_) | Replay::Command(_) => None,
+        })
+        .collect();
+    assert_eq!(replayed, indexes);
+    let read = opened.reader.read(Offset(0), 1 << 20).await.unwrap();
+    assert!(!read.is_empty() && read.iter().all(|entry| entry.payload == "batches"));
 }

@@ -252,7 +252,7 @@ impl LogWriter {
             if let Some(current) = &mut self.current {
                 current.max_timestamp = current.max_timestamp.max(max_timestamp);
             }
-            let (first_offset, payload) = (acked.first_offset, acked.payload.into_bytes());
+            let (first_offset, payload) = (acked.first_offset, acked.payload.into_body());
             entries.push(ReadEntry { first_offset, offset_count, max_timestamp, payload });
         }
         let high_watermark = self.core.high_watermark();

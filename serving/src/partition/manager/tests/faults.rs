@@ -56,7 +56,7 @@ async fn produce(
 }
 
 /// Moves the partition while bookies are away, one or too many; what is taken away comes back.
-async fn disturb(rig: &Rig, random: &SeededRandom, stop: &Cell<bool>) {
+pub(super) async fn disturb(rig: &Rig, random: &SeededRandom, stop: &Cell<bool>) {
     for term in 2..2 + MOVES {
         tokio::time::sleep(Duration::from_millis(random.below(400))).await;
         let mode = [Mode::Held, Mode::Stopped, Mode::Mute][random.below(3) as usize];

@@ -1,4 +1,4 @@
-use geminga_records::Compression;
+use geminga_records::{Compression, Sequence};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,7 +22,7 @@ impl Rig {
     fn push(&mut self, records: usize, bytes: usize) {
         let batch = batch_at(&vec![5; records], bytes, Compression::None);
         self.pushed.push(records as i64);
-        self.queue.push(batch, self.pushed.len() - 1);
+        self.queue.push(batch, None, self.pushed.len() - 1);
     }
 
     /// Sends what may leave; returns batches per entry.
@@ -31,21 +31,27 @@ impl Rig {
         while let Some(entry) = self.queue.gather(Offset(self.next), TERM, |_| true) {
             self.next += i64::from(entry.offset_count);
             self.number += 1;
-            assert_eq!(entry.bytes, entry.payload.len());
+            assert_eq!(entry.slots.bytes, entry.payload.len());
             assert_eq!(entry.max_timestamp, 5);
             let read = Payload::from(entry.payload.parts().to_vec());
             assert_eq!(entry.payload, read, "its checksum is that of its bytes");
-            assert!(entry.answers.len() == 1 || entry.bytes <= caps::ENTRY_GATHER_BYTES);
-            sent.push(entry.answers.len());
+            assert!(entry.slots.len() == 1 || entry.slots.bytes <= caps::ENTRY_GATHER_BYTES);
+            sent.push(entry.slots.len());
             self.stamped.extend(stamps(entry.payload.parts()));
-            self.queue.sent(self.number, Instant::now(), entry.bytes, entry.answers);
+            self.queue.sent(self.number, Instant::now(), entry.slots);
         }
         self.entries.extend(&sent);
         sent
     }
 
     fn ack(&mut self, through: u64) {
-        self.acked.extend(self.queue.acked(through));
+        for Durable { base, answers, .. } in self.queue.acked(through) {
+            self.acked.extend(answers.into_iter().map(|answer| (base, answer)));
+        }
+    }
+
+    fn take_waiting(&mut self) -> Vec<usize> {
+        self.queue.take_waiting().into_iter().flat_map(|(_, answers)| answers).collect()
     }
 }
 
@@ -55,7 +61,8 @@ fn what_waits_is_detached_once() {
     let mut rig = Rig::default();
     let detach = |rig: &mut Rig| {
         rig.queue.detach();
-        rig.queue.waiting.iter().map(|(batch, _)| batch.as_bytes().as_ptr()).collect::<Vec<_>>()
+        let waiting = rig.queue.waiting.iter();
+        waiting.map(|waiting| waiting.batch.as_bytes().as_ptr()).collect::<Vec<_>>()
     };
     for _ in 0..EAGER_ENTRIES + 3 {
         rig.push(1, 10);
@@ -72,9 +79,9 @@ fn what_waits_is_detached_once() {
     }
     let second = detach(&mut rig);
     assert_eq!(detach(&mut rig), second);
-    rig.queue.take_waiting();
+    rig.take_waiting();
     rig.push(1, 10);
-    let before = rig.queue.waiting[0].0.as_bytes().as_ptr();
+    let before = rig.queue.waiting[0].batch.as_bytes().as_ptr();
     assert_ne!(detach(&mut rig), [before], "a new one is copied");
 }
 
@@ -132,7 +139,7 @@ fn what_the_log_has_is_told_apart_from_what_waits() {
     rig.ack(1);
     assert_eq!(rig.acked, [(Offset(0), 0)]);
     assert_eq!(rig.queue.take_in_flight(), [1, 2, 3], "outcome unknown");
-    assert_eq!(rig.queue.take_waiting(), [4, 5], "certainly not written");
+    assert_eq!(rig.take_waiting(), [4, 5], "certainly not written");
     assert!(rig.queue.is_idle());
     assert_eq!(rig.send(), [0; 0]);
 }
@@ -154,6 +161,66 @@ fn answers_are_given_up_together_and_entries_are_not() {
     assert_eq!(rig.send(), [1]);
     rig.ack(u64::MAX);
     assert_eq!(rig.acked, [(Offset(4), 4)]);
+}
+
+/// P2: followers share the fate of what they follow, wherever it is.
+#[test]
+fn followers_wait_for_the_batch_that_they_follow() {
+    let mut rig = Rig::default();
+    for _ in 0..EAGER_ENTRIES + 2 {
+        rig.push(1, 10);
+        rig.send();
+    }
+    let now = Instant::now();
+    for (ticket, answer) in [(1, 101), (1, 201), (2, 102), (4, 104)] {
+        rig.queue.follow(Ticket(ticket), answer, now);
+    }
+    rig.ack(2);
+    let at = Offset(1);
+    assert_eq!(rig.acked, [(Offset(0), 0), (at, 1), (at, 101), (at, 201)]);
+    assert_eq!(rig.queue.abandon(), [2, 3, 102], "104 follows one that waits");
+    assert_eq!(rig.queue.waits_since(), None);
+    let later = now + std::time::Duration::from_secs(9);
+    rig.queue.follow(Ticket(3), 103, later);
+    assert_eq!(rig.queue.waits_since(), Some(later), "not since its entry was sent");
+    let refused = rig.queue.take_waiting();
+    assert_eq!(refused, [(None, vec![4, 104]), (None, vec![5])]);
+    rig.acked.clear();
+    rig.ack(u64::MAX);
+    assert_eq!(rig.acked, [(Offset(3), 103)]);
+    assert!(rig.queue.followers.is_empty() && rig.queue.is_idle());
+}
+
+/// P4: an entry says in front which batches of idempotent producers it holds, and where.
+#[test]
+fn entries_begin_with_an_index_of_idempotent_batches() {
+    let mut queue = Queue::default();
+    let mut stamps = Vec::new();
+    for (number, records) in (0..).zip([2, 1, 3]) {
+        let mut batch = batch_at(&vec![5; records], 10, Compression::None);
+        if number != 1 {
+            let sequence = Sequence { producer_id: 7, epoch: 0, first: number };
+            batch.set_sequence(sequence);
+            let place = if number == 0 { 0 } else { 3 };
+            stamps.push((place, Stamp::of(batch.header()).unwrap()));
+        }
+        queue.push(batch.clone(), Stamp::of(batch.header()), number);
+    }
+    let entry = queue.gather(Offset(100), TERM, |_| true).unwrap();
+    let index = index::encode(&stamps);
+    assert_eq!(entry.payload.index_len(), index.len());
+    assert_eq!(entry.payload.parts()[0], index);
+    let bases: Vec<i64> = stamps_of(&entry.payload).into_iter().map(|(base, _)| base).collect();
+    assert_eq!(bases, [100, 102, 103]);
+    queue.sent(1, Instant::now(), entry.slots);
+    let durable: Vec<_> = queue.acked(1).into_iter().map(|d| (d.base, d.stamp)).collect();
+    let [first, third] = [stamps[0].1, stamps[1].1];
+    let expected = [(Offset(100), Some(first)), (Offset(102), None), (Offset(103), Some(third))];
+    assert_eq!(durable, expected);
+}
+
+fn stamps_of(payload: &Payload) -> Vec<(i64, i32)> {
+    stamps(&[payload.clone().into_body()])
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    bookie, cluster, consume, group, ledger, meta, perf, produce, serving, standalone, topic,
+    bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, serving,
+    standalone, topic,
 };
 use crate::exit::EXIT_CODES;
 
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Group(group::Args),
     /// Initialise a cluster's metadata, or show who is in it.
     Cluster(cluster::Args),
+    /// List brokers, and take them out of service without anybody noticing.
+    Broker(broker::Args),
+    /// Move partitions between brokers.
+    Partition(partition::Args),
     /// List, describe and recover ledgers, the pieces that logs are made of.
     Ledger(ledger::Args),
     /// Look at the metadata store.

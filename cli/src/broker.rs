@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use geminga_ledger::{BookieConnection, BookieDirectory, LedgerClient, Parts};
 use geminga_metastore::record::Cluster;
@@ -22,6 +23,8 @@ pub(crate) struct Setting {
     pub(crate) grpc_address: String,
     pub(crate) http_address: String,
     pub(crate) zone: String,
+    /// How long it may take to hand its partitions over when it is stopped.
+    pub(crate) hand_over: Duration,
     pub(crate) kind: Kind,
 }
 
@@ -35,7 +38,7 @@ pub(crate) enum Kind {
 
 /// Takes a number and starts; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
 pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Failure> {
-    let Setting { store, cluster, grpc_address, http_address, zone, kind } = setting;
+    let Setting { store, cluster, grpc_address, http_address, zone, hand_over, kind } = setting;
     let (sole, default_quorum, local) = match kind {
         Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
         Kind::Standalone(local) => (true, Quorum::STANDALONE, local),
@@ -68,7 +71,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         random,
         clock,
         tasks: tasks.clone(),
-        config: Config::default(),
+        config: Config { hand_over, ..Config::default() },
     };
     Ok(Box::pin(Broker::start(&parts)).await?)
 }

@@ -55,8 +55,12 @@ impl Server {
     }
 
     /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which
-    /// all tasks are waited for. A second signal ends the waiting.
-    pub(crate) async fn run<F: Future<Output = ()>>(mut self, drain: F) -> Result<(), Failure> {
+    /// all tasks are waited for. A second signal ends the waiting. `more`: what `drain` may take beside that.
+    pub(crate) async fn run<F: Future<Output = ()>>(
+        mut self,
+        more: Duration,
+        drain: F,
+    ) -> Result<(), Failure> {
         let failed = self.parts.cancelled();
         let by_signal = tokio::select! {
             name = self.signals.next() => {
@@ -67,7 +71,7 @@ impl Server {
         };
         self.readiness.stopping();
         let stop = async {
-            if tokio::time::timeout(DRAIN, drain).await.is_err() {
+            if tokio::time::timeout(DRAIN + more, drain).await.is_err() {
                 tracing::warn!("stopping without having finished everything that was accepted");
             }
             self.parts.finish(DRAIN).await;

@@ -7,9 +7,9 @@ use prost::Message;
 
 use crate::keys;
 use crate::record::{
-    Assign, Assignment, Broker, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic, Deleting,
-    DiskWatermark, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart, PartitionTerm,
-    Segment, Topic, Under, Watermark,
+    Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic,
+    Deleting, DiskWatermark, Drain, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart,
+    Move, PartitionTerm, Segment, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -68,6 +68,8 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "partitions" if last == "log-start" => ("log start", LogStart::decode(value).map(start)),
         "segments" => ("segment", Segment::decode(value).map(segment)),
         "brokers" => ("broker", Broker::decode(value).map(broker)),
+        "drains" => ("drain", Drain::decode(value).map(drain)),
+        "moves" => ("move", Move::decode(value).map(moving)),
         "alloc" => ("ledger ids", alloc(value)),
         keys::PRODUCER_IDS => ("producer ids", alloc(value)),
         _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
@@ -186,7 +188,27 @@ fn broker(record: Broker) -> Value {
         ("zone", text(record.zone)),
         ("lease", text(format!("{:x}", record.lease.0))),
         ("started_ms", number(record.started_ms)),
+        ("load", optional(record.load, load)),
     ])
+}
+
+fn load(load: BrokerLoad) -> Value {
+    let busiest = list(load.busiest, |(topic, partition, bytes)| {
+        fields([
+            ("topic", text(topic)),
+            ("partition", number(partition.0)),
+            ("bytes_per_second", number(bytes)),
+        ])
+    });
+    fields([("bytes_per_second", number(load.bytes)), ("busiest", busiest)])
+}
+
+fn drain(record: Drain) -> Value {
+    fields([("since_ms", number(record.since_ms))])
+}
+
+fn moving(record: Move) -> Value {
+    fields([("to", number(record.to.0)), ("asked_ms", number(record.asked_ms))])
 }
 
 fn alloc(value: &[u8]) -> Result<Value, Invalid> {

@@ -19,6 +19,10 @@ pub const DELETED_TOPICS: &str = "deleted-topics/";
 pub const ASSIGN: &str = "assign/";
 /// Prefix of all registered brokers.
 pub const BROKERS: &str = "brokers/";
+/// Prefix of all brokers that are to own nothing.
+pub const DRAINS: &str = "drains/";
+/// Prefix of all moves that the coordinator is asked for.
+pub const MOVES: &str = "moves/";
 /// Prefix of all ledgers.
 pub const LEDGERS: &str = "ledgers/";
 /// Prefix of all under-replication marks.
@@ -122,6 +126,27 @@ pub fn parse_broker(key: &str) -> Option<BrokerId> {
     key.strip_prefix(BROKERS)?.parse().ok().map(BrokerId)
 }
 
+/// That a broker is to own nothing.
+pub fn drain(broker: BrokerId) -> String {
+    format!("{DRAINS}{:010}", broker.0)
+}
+
+/// The broker in the key of a drain.
+pub fn parse_drain(key: &str) -> Option<BrokerId> {
+    key.strip_prefix(DRAINS)?.parse().ok().map(BrokerId)
+}
+
+/// That a partition is to have another owner.
+pub fn move_of(topic: TopicId, partition: PartitionIndex) -> String {
+    format!("{MOVES}{topic}/{:08}", partition.0)
+}
+
+/// The partition in the key of a move.
+pub fn parse_move(key: &str) -> Option<(TopicId, PartitionIndex)> {
+    let (topic, partition) = key.strip_prefix(MOVES)?.split_once('/')?;
+    Some((topic.parse().ok()?, PartitionIndex(partition.parse().ok()?)))
+}
+
 /// A ledger's metadata.
 pub fn ledger(ledger: LedgerId) -> String {
     format!("{LEDGERS}{ledger}")
@@ -188,6 +213,9 @@ mod tests {
         assert_eq!(parse_assign(&assign(topic_id, 7)), Some((topic_id, 7)));
         assert_eq!(parse_deleted_topic(&deleted_topic(topic_id)), Some(topic_id));
         assert_eq!(parse_broker(&broker(BrokerId(12))), Some(BrokerId(12)));
+        assert_eq!(parse_drain(&drain(BrokerId(12))), Some(BrokerId(12)));
+        let (moved, partition) = (move_of(topic_id, PartitionIndex(3)), PartitionIndex(3));
+        assert_eq!(parse_move(&moved), Some((topic_id, partition)));
         assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));

@@ -7,9 +7,10 @@
 //!   topology (watches) ─► router, partitions, groups, coordinator      registration (lease)
 //! ```
 //!
-//! It stops in the order of DESIGN: no new work, what was accepted is finished, the registration is ended so that others take
-//! over at once, connections are closed.
+//! It stops in the order of DESIGN: what it owns is handed over, no new work, what was accepted is finished, the registration is
+//! ended so that others take over at once what is left, connections are closed.
 
+mod handover;
 mod serve;
 
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use tokio::net::TcpListener;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
 use crate::groups::view::ShardPlacement;
-use crate::ownership::coordinator;
+use crate::ownership::operator::Operator;
 use crate::ownership::registration::{Identity, Registration};
 use crate::ownership::topology::Topology;
+use crate::ownership::{coordinator, load};
 use crate::partition::log::{LogConfig, LogParts, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
@@ -42,6 +44,9 @@ use crate::topics::{TopicAdmin, removal};
 pub struct Config {
     /// Time to live of the registration; the same at all brokers of a cluster. Default 3 s, minimum 1 s.
     pub lease_ttl: Duration,
+    /// How long a broker that stops may take to hand its partitions over; zero = others take them when it has gone.
+    /// Default 10 s.
+    pub hand_over: Duration,
     /// How long what was accepted may take to finish when the broker stops. Default 10 s.
     pub drain: Duration,
     /// How long an empty group waits for more members before its first generation. Default 500 ms.
@@ -59,6 +64,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             lease_ttl: Duration::from_secs(3),
+            hand_over: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             group_initial_delay: Duration::from_millis(500),
             produce_bytes: 256 * 1024 * 1024,
@@ -163,11 +169,13 @@ impl Broker {
             log: log.clone(),
             topology: topology.clone(),
             registration: registration.clone(),
+            router: Some(router.clone()),
             default_quorum: parts.default_quorum,
             clock: Arc::clone(&parts.clock),
             tasks: tasks.clone(),
             config: config.partitions.clone(),
         });
+        load::start(Arc::new(partitions.clone()), registration.clone(), tasks);
         let shards = start_shards(parts, &router, &registration, log);
         let (intake, server) = (tasks.child("streams"), tasks.child("listener"));
         let local: Arc<dyn LocalPartitions> = Arc::new(partitions.clone());
@@ -181,6 +189,11 @@ impl Broker {
             default_quorum: parts.default_quorum,
             single_copy_allowed: parts.single_copy_allowed,
         };
+        let operator = Operator {
+            store: Arc::clone(store),
+            topology: topology.clone(),
+            clock: Arc::clone(&parts.clock),
+        };
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),
@@ -191,6 +204,7 @@ impl Broker {
             produce_room: ProduceRoom::new(parts.config.produce_bytes),
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
+            operator,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
             intake: intake.clone(),
@@ -221,6 +235,7 @@ impl Broker {
         let services = serve::Services {
             ctx: Arc::clone(&inner.ctx),
             shards: inner.shards.clone(),
+            partitions: inner.partitions.clone(),
             stop: server.clone(),
         };
         inner.serving.store(true, Ordering::Release);
@@ -264,6 +279,7 @@ impl Broker {
     /// Stops in good order. Everything that was acknowledged stays; what was not finished in time is unknown to its sender.
     pub async fn shutdown(&self) {
         let inner = &*self.0;
+        inner.hand_over(inner.config.hand_over).await;
         inner.intake.cancel();
         inner.partitions.shutdown(inner.config.drain).await;
         inner.registration.leave().await;

@@ -10,6 +10,7 @@ mod flights;
 mod groups;
 mod ledgers;
 mod metastore;
+mod moves;
 mod refusals;
 mod standalone;
 mod stops;

@@ -1,6 +1,7 @@
 //! `geminga bookie`: one storage node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use geminga_bookie::log::OpenError;
 use geminga_bookie::{
@@ -76,7 +77,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     server.readiness.running(vec![Box::new(move || {
         if checked.is_ready() { Ok(()) } else { Err("not registered".to_owned()) }
     })]);
-    server.run(async move { bookie.shutdown(DRAIN).await }).await
+    server.run(Duration::ZERO, async move { bookie.shutdown(DRAIN).await }).await
 }
 
 impl From<StartError> for Failure {

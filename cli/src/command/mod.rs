@@ -2,11 +2,13 @@
 //! to a broker through the public client only.
 
 pub(crate) mod bookie;
+pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod group;
 pub(crate) mod ledger;
 pub(crate) mod meta;
+pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
 pub(crate) mod serving;
@@ -22,7 +24,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Standalone(args) => standalone::run(args),
         Command::Bookie(args) => bookie::run(args),
         Command::Serving(args) => serving::run(args),
+        Command::Broker(args) => broker::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Partition(args) => partition::run(args),
         Command::Meta(args) => meta::run(args),
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(args),

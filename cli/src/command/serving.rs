@@ -1,5 +1,7 @@
 //! `geminga serving`: one broker.
 
+use std::time::Duration;
+
 use crate::broker::{self, Kind, Setting};
 use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
@@ -39,7 +41,9 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;
-    let setting = Setting { store, cluster, grpc_address, http_address, zone: settings.zone, kind };
+    let hand_over = Duration::from_secs(u64::from(settings.drain_timeout));
+    let zone = settings.zone;
+    let setting = Setting { store, cluster, grpc_address, http_address, zone, hand_over, kind };
     let tasks = server.parts.clone();
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);
@@ -47,5 +51,5 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
 
     let checked = broker.clone();
     server.readiness.running(vec![Box::new(move || checked.is_ready())]);
-    server.run(async move { broker.shutdown().await }).await
+    server.run(hand_over, async move { broker.shutdown().await }).await
 }

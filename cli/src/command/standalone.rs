@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use geminga_bookie::{Bookie, BookieParts};
 use geminga_ledger::BookieConnection;
@@ -66,8 +67,15 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let cluster = server.starting(metadata::open(&*shared)).await?;
     let connection: Arc<dyn BookieConnection> = Arc::new(bookie.handle());
     let kind = Kind::Standalone(HashMap::from([(bookie.id().clone(), connection)]));
-    let setting =
-        Setting { store: shared, cluster, grpc_address, http_address, zone: String::new(), kind };
+    let setting = Setting {
+        store: shared,
+        cluster,
+        grpc_address,
+        http_address,
+        zone: String::new(),
+        hand_over: Duration::ZERO,
+        kind,
+    };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);
     tracing::info!(grpc = %grpc_bound, data_dir = %settings.data_dir.display(), "standalone serves");
@@ -86,7 +94,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         broker.shutdown().await;
         bookie.shutdown(DRAIN).await;
     };
-    server.run(stop).await
+    server.run(Duration::ZERO, stop).await
 }
 
 async fn open_store(data_dir: PathBuf) -> Result<EmbeddedStore, Failure> {

@@ -25,6 +25,9 @@ pub(crate) struct ServingOptions {
     /// Where this broker is: a rack, a room, a zone.
     #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
     zone: Option<String>,
+    /// How long a broker that is stopped may take to hand its partitions over to others [default: 10].
+    #[arg(long, value_name = "SECONDS", env = "GEMINGA_DRAIN_TIMEOUT", value_parser = clap::value_parser!(u32).range(0..=3600))]
+    drain_timeout: Option<u32>,
     /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
     #[arg(
         long,
@@ -48,6 +51,7 @@ pub(crate) struct ServingSettings {
     pub(crate) http: Listen,
     pub(crate) advertise: Option<String>,
     pub(crate) zone: String,
+    pub(crate) drain_timeout: u32,
     pub(crate) insecure: bool,
     pub(crate) log: LogOptions,
 }
@@ -62,6 +66,7 @@ impl ServingOptions {
             http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
             advertise: self.advertise.or(file.advertise),
             zone: self.zone.or(file.zone).unwrap_or_default(),
+            drain_timeout: self.drain_timeout.or(file.drain_timeout).unwrap_or(10),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             log: self.log.over(file.log),
         };

@@ -25,6 +25,15 @@ struct Broker {
     address: String,
     zone: String,
     partitions: u32,
+    draining: bool,
+    bytes_per_second: u64,
+}
+
+/// Brokers alone.
+#[derive(Debug, Serialize)]
+pub(crate) struct Brokers {
+    coordinator_broker: Option<i32>,
+    brokers: Vec<Broker>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,14 +47,56 @@ struct Bookie {
     total_bytes: u64,
 }
 
-impl From<v1::GetStatusResponse> for Status {
-    fn from(status: v1::GetStatusResponse) -> Self {
-        let broker = |b: v1::BrokerStatus| Broker {
+impl From<v1::BrokerStatus> for Broker {
+    fn from(b: v1::BrokerStatus) -> Self {
+        Self {
             broker_id: b.broker_id,
             address: b.address,
             zone: b.zone,
             partitions: b.partitions,
+            draining: b.draining,
+            bytes_per_second: b.bytes_per_second,
+        }
+    }
+}
+
+fn coordinator(status: &v1::GetStatusResponse) -> Option<i32> {
+    Some(status.coordinator_broker).filter(|id| *id >= 0)
+}
+
+impl From<v1::GetStatusResponse> for Brokers {
+    fn from(status: v1::GetStatusResponse) -> Self {
+        let coordinator_broker = coordinator(&status);
+        let brokers = status.brokers.into_iter().map(Broker::from).collect();
+        Self { coordinator_broker, brokers }
+    }
+}
+
+/// Brokers as a table.
+fn brokers(brokers: &[Broker], coordinator: Option<i32>) -> String {
+    let rows = brokers.iter().map(|b| {
+        let role = match (coordinator == Some(b.broker_id), b.draining) {
+            (true, true) => "coordinator, draining",
+            (true, false) => "coordinator",
+            (false, true) => "draining",
+            (false, false) => "",
         };
+        let (id, partitions) = (b.broker_id.to_string(), b.partitions.to_string());
+        let load = format!("{}/s", bytes(b.bytes_per_second));
+        [id, b.address.clone(), b.zone.clone(), partitions, load, role.to_owned()]
+    });
+    table(["BROKER", "ADDRESS", "ZONE", "PARTITIONS", "LOAD", "ROLE"], rows)
+}
+
+impl View for Brokers {
+    fn text(&self) -> String {
+        brokers(&self.brokers, self.coordinator_broker)
+    }
+}
+
+impl From<v1::GetStatusResponse> for Status {
+    fn from(status: v1::GetStatusResponse) -> Self {
+        let coordinator_broker = coordinator(&status);
         let bookie = |b: v1::BookieStatus| Bookie {
             bookie_id: b.bookie_id,
             address: b.address,
@@ -59,11 +110,11 @@ impl From<v1::GetStatusResponse> for Status {
             cluster_uuid: status.cluster_uuid,
             cluster_epoch: status.cluster_epoch,
             version: status.version,
-            coordinator_broker: Some(status.coordinator_broker).filter(|id| *id >= 0),
+            coordinator_broker,
             topics: status.topics,
             default_write_quorum: status.default_write_quorum,
             default_ack_quorum: status.default_ack_quorum,
-            brokers: status.brokers.into_iter().map(broker).collect(),
+            brokers: status.brokers.into_iter().map(Broker::from).collect(),
             bookies: status.bookies.into_iter().map(bookie).collect(),
         }
     }
@@ -81,12 +132,7 @@ impl View for Status {
         let head = format!(
             "cluster {cluster_uuid}, version {version}, {topics} topics, default copies {copies}\n"
         );
-        let brokers = self.brokers.iter().map(|b| {
-            let role =
-                if self.coordinator_broker == Some(b.broker_id) { "coordinator" } else { "" };
-            let (id, partitions) = (b.broker_id.to_string(), b.partitions.to_string());
-            [id, b.address.clone(), b.zone.clone(), partitions, role.to_owned()]
-        });
+        let brokers = brokers(&self.brokers, self.coordinator_broker);
         let bookies = self.bookies.iter().map(|b| {
             let state = match (b.live, b.writable) {
                 (false, _) => "gone",
@@ -96,7 +142,6 @@ impl View for Status {
             let free = format!("{} of {}", bytes(b.free_bytes), bytes(b.total_bytes));
             [b.bookie_id.clone(), b.address.clone(), b.zone.clone(), state.to_owned(), free]
         });
-        let brokers = table(["BROKER", "ADDRESS", "ZONE", "PARTITIONS", "ROLE"], brokers);
         let bookies = table(["BOOKIE", "ADDRESS", "ZONE", "STATE", "FREE"], bookies);
         format!("{head}\n{brokers}\n{bookies}")
     }

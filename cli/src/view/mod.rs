@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::args::{Output, PrintArgs};
 use crate::exit::Failure;
 
-pub(crate) use cluster::Status;
+pub(crate) use cluster::{Brokers, Status};
 pub(crate) use group::{Group, Groups, Offsets};
 #[cfg(test)]
 pub(crate) use ledger::state as ledger_state;

@@ -274,6 +274,51 @@ impl Admin {
         .await
     }
 
+    /// Says that a broker is to own nothing: its partitions are handed over, which [`Admin::cluster_status`] shows.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`: no such broker, or no other one to take its partitions.
+    pub async fn drain_broker(&self, broker: i32) -> Result<(), Error> {
+        let request = v1::DrainBrokerRequest { broker_id: broker };
+        self.call(
+            Repeat::Always,
+            |channel| async move { cluster(channel).drain_broker(request).await },
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Says that a broker may own partitions again.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`: no such broker.
+    pub async fn undrain_broker(&self, broker: i32) -> Result<(), Error> {
+        let request = v1::UndrainBrokerRequest { broker_id: broker };
+        self.call(Repeat::Always, |channel| async move {
+            cluster(channel).undrain_broker(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Gives a partition to another broker, and waits until that owns it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`; `INVALID_REQUEST`: that broker takes no partitions.
+    pub async fn move_partition(
+        &self,
+        topic: &str,
+        partition: u32,
+        to_broker: i32,
+    ) -> Result<v1::MovePartitionResponse, Error> {
+        self.call(Repeat::Always, |channel| {
+            let topic = topic.to_owned();
+            let request = v1::MovePartitionRequest { topic, partition, to_broker };
+            async move { cluster(channel).move_partition(request).await }
+        })
+        .await
+    }
+
     /// Who owns the partitions of `topics`, or of all when empty, from a broker's cache.
     ///
     /// # Errors

@@ -458,6 +458,27 @@ impl Cluster for Service {
         let brokers = brokers.into_iter().map(broker).collect();
         Ok(Response::new(v1::GetMetadataResponse { brokers, topics, answered_by: Some(self.1) }))
     }
+
+    async fn drain_broker(
+        &self,
+        _: Request<v1::DrainBrokerRequest>,
+    ) -> Result<Response<v1::DrainBrokerResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "brokers here own what the test says").into())
+    }
+
+    async fn undrain_broker(
+        &self,
+        _: Request<v1::UndrainBrokerRequest>,
+    ) -> Result<Response<v1::UndrainBrokerResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "brokers here own what the test says").into())
+    }
+
+    async fn move_partition(
+        &self,
+        _: Request<v1::MovePartitionRequest>,
+    ) -> Result<Response<v1::MovePartitionResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "brokers here own what the test says").into())
+    }
 }
 
 #[tonic::async_trait]

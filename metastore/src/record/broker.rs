@@ -1,11 +1,11 @@
-//! `brokers/<id>` and `coordinator`: who serves, and who is elected to assign.
+//! `brokers/<id>`, `drains/<id>` and `coordinator`: who serves, who is to own nothing, and who is elected to assign.
 
 use bytes::Bytes;
-use geminga_proto::ids::BrokerId;
+use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, topic_id};
 use crate::store::LeaseId;
 
 /// A registered broker, under its lease.
@@ -23,6 +23,37 @@ pub struct Broker {
     pub lease: LeaseId,
     /// Milliseconds since the Unix epoch.
     pub started_ms: i64,
+    /// What it carries; `None` before its first report.
+    pub load: Option<BrokerLoad>,
+}
+
+/// What a broker carries: bytes of records per second, in and out together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BrokerLoad {
+    /// All of them.
+    pub bytes: u64,
+    /// Those of the busiest partitions, busiest first.
+    pub busiest: Vec<(TopicId, PartitionIndex, u64)>,
+}
+
+impl BrokerLoad {
+    fn to_wire(&self) -> wire::BrokerLoad {
+        let busiest = self.busiest.iter().map(|(topic, partition, bytes)| wire::PartitionLoad {
+            topic_id: Bytes::copy_from_slice(topic.as_bytes()),
+            partition: partition.0,
+            bytes: *bytes,
+        });
+        wire::BrokerLoad { bytes: self.bytes, busiest: busiest.collect() }
+    }
+
+    fn from_wire(load: &wire::BrokerLoad) -> Result<Self, Invalid> {
+        let partition = |load: &wire::PartitionLoad| {
+            let topic = topic_id("load.busiest.topic_id", &load.topic_id)?;
+            Ok((topic, PartitionIndex(load.partition), load.bytes))
+        };
+        let busiest = load.busiest.iter().map(partition).collect::<Result<_, Invalid>>()?;
+        Ok(Self { bytes: load.bytes, busiest })
+    }
 }
 
 impl Broker {
@@ -36,6 +67,7 @@ impl Broker {
             zone: self.zone.clone(),
             lease_id: self.lease.0,
             started_ms: self.started_ms,
+            load: self.load.as_ref().map(BrokerLoad::to_wire),
         };
         record.encode_to_vec().into()
     }
@@ -58,7 +90,33 @@ impl Broker {
             zone: record.zone,
             lease: LeaseId(record.lease_id),
             started_ms: record.started_ms,
+            load: record.load.as_ref().map(BrokerLoad::from_wire).transpose()?,
         })
+    }
+}
+
+/// That a broker is to own nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// Milliseconds since the Unix epoch.
+    pub since_ms: i64,
+}
+
+impl Drain {
+    /// The value to store.
+    pub fn encode(&self) -> Bytes {
+        wire::DrainRecord { format: FORMAT, since_ms: self.since_ms }.encode_to_vec().into()
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not a valid record.
+    pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        let record =
+            wire::DrainRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
+        check_format(record.format)?;
+        Ok(Self { since_ms: record.since_ms })
     }
 }
 

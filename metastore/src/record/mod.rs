@@ -15,13 +15,13 @@ mod watermark;
 
 pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
-pub use broker::{Broker, Coordinator};
+pub use broker::{Broker, BrokerLoad, Coordinator, Drain};
 pub use cluster::Cluster;
 pub use cookie::{Cookie, CookieDisk};
 pub use deleting::Deleting;
 use geminga_proto::ids::TopicId;
 pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
-pub use partition::{LogStart, PartitionTerm, Segment};
+pub use partition::{LogStart, Move, PartitionTerm, Segment};
 pub use topic::{DeletedTopic, Topic};
 pub use under::{Under, UnderReason};
 pub use watermark::{DiskWatermark, Watermark};

@@ -36,6 +36,38 @@ impl PartitionTerm {
     }
 }
 
+/// `moves/<topic id>/<p>`: that a partition is to have another owner, as the coordinator is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Who is to own it.
+    pub to: BrokerId,
+    /// Milliseconds since the Unix epoch.
+    pub asked_ms: i64,
+}
+
+impl Move {
+    /// The value to store.
+    pub fn encode(&self) -> Bytes {
+        let record =
+            wire::MoveRecord { format: FORMAT, to_broker: self.to.0, asked_ms: self.asked_ms };
+        record.encode_to_vec().into()
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not a valid record.
+    pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        let record =
+            wire::MoveRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
+        check_format(record.format)?;
+        if record.to_broker < 0 {
+            return Err(Invalid::field("to_broker", format!("{} is negative", record.to_broker)));
+        }
+        Ok(Self { to: BrokerId(record.to_broker), asked_ms: record.asked_ms })
+    }
+}
+
 /// The first offset that a partition still has; only rises. Absent = 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogStart {

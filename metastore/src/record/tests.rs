@@ -189,7 +189,12 @@ fn of_servers() -> Vec<Sample> {
         zone: "a".to_owned(),
         lease: LeaseId(0x77),
         started_ms: 1_700_000_000_000,
+        load: None,
     };
+    let busiest = vec![(topic_id(), PartitionIndex(3), 1_000)];
+    let loaded = Broker { load: Some(BrokerLoad { bytes: 1_500, busiest }), ..broker.clone() };
+    let drain = Drain { since_ms: 1_700_000_000_000 };
+    let moving = Move { to: BrokerId(5), asked_ms: 1_700_000_000_000 };
     let cookie = Cookie {
         cluster: cluster_uuid(),
         bookie: bookie(),
@@ -238,6 +243,29 @@ fn of_servers() -> Vec<Sample> {
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31",
             again: |value| Broker::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "broker",
+            key: keys::broker(BrokerId(4)),
+            value: loaded.encode(),
+            golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
+                     6130773880d095ffbc31421c08dc0b12170a1000000000000040008000000000\
+                     000001100318e807",
+            again: |value| Broker::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "drain",
+            key: keys::drain(BrokerId(4)),
+            value: drain.encode(),
+            golden: "08011080d095ffbc31",
+            again: |value| Drain::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "move",
+            key: keys::move_of(topic_id(), PartitionIndex(3)),
+            value: moving.encode(),
+            golden: "080110051880d095ffbc31",
+            again: |value| Move::decode(value).map(|record| record.encode()),
         },
         Sample {
             kind: "coordinator",

@@ -22,6 +22,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::groups::coordinator::Shards;
+use crate::partition::Partitions;
 use crate::rpc::cluster::ClusterService;
 use crate::rpc::context::Context;
 use crate::rpc::groups::GroupsService;
@@ -42,6 +43,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Services {
     pub(super) ctx: Arc<Context>,
     pub(super) shards: Shards,
+    pub(super) partitions: Partitions,
     /// Cancelled when connections are to be closed.
     pub(super) stop: Tasks,
 }
@@ -49,7 +51,7 @@ pub(super) struct Services {
 impl Services {
     /// Serves until told to stop.
     pub(super) async fn serve(self, listener: TcpListener) -> Result<(), BoxError> {
-        let Self { ctx, shards, stop } = self;
+        let Self { ctx, shards, partitions, stop } = self;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_serving(&health).await;
         let reflection = || {
@@ -75,7 +77,7 @@ impl Services {
             .add_service(TopicsService::server(Arc::clone(&ctx)))
             .add_service(ClusterService::server(Arc::clone(&ctx)))
             .add_service(GroupsService::server(ctx.groups.clone(), source, topology))
-            .add_service(PeerService::server(shards));
+            .add_service(PeerService::server(shards, Some(partitions)));
         let intake = ctx.intake.cancelled();
         let unhealthy = async move {
             intake.await;

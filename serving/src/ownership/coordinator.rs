@@ -6,7 +6,9 @@
 //!   that it changes, by the life of the topic, and by the absence of the brokers that it takes for dead. So a
 //!   stale coordinator changes nothing, and a stale view at worst costs another try.
 //! * The view that triggers a decision has seen all earlier ones: until then nothing is decided.
+//! * Drains and moves that operators ask for are keys of their own; what is done or cannot be done is removed (`asked`).
 
+mod asked;
 mod decision;
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use geminga_metastore::record::BrokerLoad;
 use geminga_metastore::{
     Change, Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, WatchEvent, WatchStream,
     keys, record,
@@ -25,6 +28,7 @@ use tokio::time::Instant;
 
 use super::assignment::{self, Ownership};
 use super::liveness::Liveness;
+use super::load;
 use super::metrics;
 use super::registration::{Registration, Standing};
 use super::topology::Topology;
@@ -63,6 +67,8 @@ struct Coordinator {
     office: Option<Office>,
     /// Revision of the newest decision; the view must have seen it before the next.
     decided: Revision,
+    /// When that was: reports from soon after it tell what was carried before.
+    decided_at: Instant,
 }
 
 /// Starts the task.
@@ -77,6 +83,7 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
         // A watch without a revision begins with everything there is.
         office: None,
         decided: Revision(0),
+        decided_at: Instant::now(),
         brokers: futures::stream::pending().boxed(),
     };
     if let Some(first) = brokers.next().await {
@@ -190,7 +197,7 @@ impl Coordinator {
         }
         let office = self.office?;
         match self.decide(office).await {
-            Ok(true) => self.liveness.next_deadline(Instant::now()),
+            Ok(true) => self.next_look(Instant::now()),
             Ok(false) => retry(),
             Err(error) => {
                 metrics::count_failed_decision();
@@ -198,6 +205,21 @@ impl Coordinator {
                 retry()
             }
         }
+    }
+
+    /// When a suspect counts as dead, or reports of loads count.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let loads = Some(self.decided_at + load::SETTLED).filter(|at| *at > now);
+        loads.into_iter().chain(self.liveness.next_deadline(now)).min()
+    }
+
+    /// What brokers carry, once that is no more what they carried before the newest decision.
+    fn loads(&self, now: Instant) -> HashMap<BrokerId, BrokerLoad> {
+        if now < self.decided_at + load::SETTLED {
+            return HashMap::new();
+        }
+        let reports = self.parts.topology.brokers().into_iter();
+        reports.filter_map(|broker| Some((broker.id, broker.load.clone()?))).collect()
     }
 
     fn resign(&mut self) {
@@ -233,6 +255,7 @@ impl Coordinator {
         );
         let TxnOutcome::Committed(created) = store.txn(txn).await? else { return Ok(false) };
         self.office = Some(Office { created, lease, seen: false });
+        self.decided_at = Instant::now();
         metrics::observe_elected(true);
         tracing::info!(broker = %self.parts.registration.id(), "elected coordinator");
         Ok(true)
@@ -244,6 +267,9 @@ impl Coordinator {
             // The watch will bring it, and with it the next step.
             return Ok(true);
         }
+        if let Some(done) = self.carry_out_asked(office).await? {
+            return Ok(done);
+        }
         let now = Instant::now();
         let view = View::of(&self.parts.topology);
         self.liveness.on_owners(now, &view.owners());
@@ -253,9 +279,11 @@ impl Coordinator {
             current: &view.current,
             live: &live,
             suspect: &suspect,
+            draining: &self.parts.topology.drains().into_keys().collect(),
+            loads: &self.loads(now),
         };
         let changes = assignment::plan(&input);
-        for decision in decisions(&changes, &self.parts.topology, &live) {
+        for decision in decisions(&changes, &self.parts.topology) {
             if !self.commit(office, decision).await? {
                 return Ok(false);
             }
@@ -270,6 +298,7 @@ impl Coordinator {
         match self.parts.store.txn(txn).await? {
             TxnOutcome::Committed(revision) => {
                 self.decided = self.decided.max(revision);
+                self.decided_at = Instant::now();
                 for (cause, partitions) in &decision.moves {
                     metrics::count_moves(cause, *partitions);
                 }

@@ -1,4 +1,5 @@
-//! Every metric of ownership. Label values: `cause` is `new` (first owner), `death` (the owner is gone) or `balance`.
+//! Every metric of ownership. Label values: `cause` is `new` (first owner), `death` (the owner is gone), `drain` (it is to own
+//! nothing), `balance` (it has more partitions than others), `load` (it carries more bytes) or `asked` (by an operator).
 
 use metrics::{counter, gauge};
 

@@ -6,6 +6,8 @@ pub mod assignment;
 pub mod contact;
 pub mod coordinator;
 pub mod liveness;
+pub mod load;
 mod metrics;
+pub mod operator;
 pub mod registration;
 pub mod topology;

@@ -136,6 +136,24 @@ impl Registration {
         metrics::observe_registered(false);
     }
 
+    /// Adds what this broker carries to its registration, as long as that is the one of `lease`. Best effort.
+    ///
+    /// # Errors
+    /// What the store says; nothing depends on it.
+    pub async fn report(&self, lease: LeaseId, load: record::BrokerLoad) -> Result<(), Error> {
+        let key = keys::broker(self.id());
+        let Some(found) = self.0.store.get(&key).await? else { return Ok(()) };
+        let mut record = record::Broker::decode(&found.value)
+            .map_err(|e| Error::Corrupt { key: key.clone(), why: e.to_string() })?;
+        if record.lease == lease {
+            record.load = Some(load);
+            let guard = Guard::Version(key.clone(), found.version);
+            let txn = Txn::new().guard(guard).put_leased(&key, record.encode(), lease);
+            self.0.store.txn(txn).await?;
+        }
+        Ok(())
+    }
+
     async fn run(self, topology: Topology) {
         while let Standing::Registered { lease } = self.standing() {
             self.keep(lease, &topology).await;
@@ -244,6 +262,7 @@ impl Registration {
             zone: identity.zone.clone(),
             lease,
             started_ms: identity.started_ms,
+            load: None,
         };
         let txn =
             Txn::new().guard(Guard::Absent(key.clone())).put_leased(&key, record.encode(), lease);

@@ -6,7 +6,7 @@
 
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use geminga_metastore::record::LiveBookie;
-use geminga_metastore::{Error, MetaStore, Revision, WatchEvent, keys};
+use geminga_metastore::{Error, MetaStore, Revision, Version, WatchEvent, keys};
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 
-pub use state::{Broker, Chunk, Elected, Topic};
-use state::{Feed, State};
+pub use state::{Asked, Broker, Chunk, Elected, Topic};
+use state::{Feed, Moves, State};
 
 use super::assignment::Ownership;
 use crate::rpc::metadata::api_error;
@@ -240,6 +240,21 @@ impl Topology {
     /// All registered brokers, by id.
     pub fn brokers(&self) -> Vec<Arc<Broker>> {
         self.0.state.read().brokers().values().cloned().collect()
+    }
+
+    /// Brokers that are to own nothing, with the versions of the keys that say so.
+    pub fn drains(&self) -> BTreeMap<BrokerId, Version> {
+        self.0.state.read().drains().clone()
+    }
+
+    /// The move of a partition that the coordinator is asked for.
+    pub fn asked(&self, topic: TopicId, partition: PartitionIndex) -> Option<Asked> {
+        self.0.state.read().moves().get(&(topic, partition)).copied()
+    }
+
+    /// All moves that the coordinator is asked for.
+    pub(crate) fn moves(&self) -> Moves {
+        self.0.state.read().moves().clone()
     }
 
     /// The elected coordinator.

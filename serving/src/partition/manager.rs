@@ -7,6 +7,7 @@
 //!   what is open, so a wrong view costs time and never data (DESIGN 1).
 
 mod handle;
+mod handover;
 mod life;
 mod slot;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use geminga_metastore::LeaseId;
 use geminga_proto::ids::{PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
@@ -33,11 +35,12 @@ use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
 use super::task::Closing;
 use super::{fetch, metrics, offsets};
+use crate::ownership::load::Carried;
 use crate::ownership::registration::{Registration, Standing};
 use crate::ownership::topology::{Topic, Topology};
 use crate::router::{
-    Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, check_partition,
-    no_owner, not_owner,
+    Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, Router,
+    check_partition, no_owner, not_owner,
 };
 use crate::topics::quorum::Quorum;
 
@@ -94,6 +97,8 @@ pub struct PartitionsParts {
     pub topology: Topology,
     /// This broker.
     pub registration: Registration,
+    /// Reaches the brokers that partitions are taken over from; `None`: they are not asked to let go first.
+    pub router: Option<Router>,
     /// Of topics that do not say.
     pub default_quorum: Quorum,
     /// Dates what idempotent producers append.
@@ -114,6 +119,7 @@ struct Shared {
     log: LogParts,
     topology: Topology,
     registration: Registration,
+    router: Option<Router>,
     default_quorum: Quorum,
     clock: Arc<dyn WallClock>,
     tasks: Tasks,
@@ -193,6 +199,7 @@ impl Partitions {
             log,
             topology,
             registration,
+            router,
             default_quorum,
             clock,
             tasks,
@@ -206,6 +213,7 @@ impl Partitions {
             log,
             topology,
             registration,
+            router,
             default_quorum,
             clock,
             tasks,
@@ -424,7 +432,9 @@ impl LocalPartitions for Partitions {
         spec: ReadSpec,
     ) -> Result<Read, ApiError> {
         let handle = self.open(&topic, partition).await?;
-        fetch::read(&handle, spec).await
+        let read = fetch::read(&handle, spec).await?;
+        handle.carry(read.batches.iter().map(Bytes::len).sum());
+        Ok(read)
     }
 
     async fn appender(
@@ -433,6 +443,16 @@ impl LocalPartitions for Partitions {
         partition: PartitionIndex,
     ) -> Result<Arc<dyn Appender>, ApiError> {
         Ok(self.open(&topic, partition).await?)
+    }
+}
+
+impl Carried for Partitions {
+    fn carried(&self) -> Vec<(Key, u64)> {
+        let open = |(key, slot): (&Key, &Slot)| match &*slot.phase.borrow() {
+            Phase::Open(handle) => Some((*key, handle.carried())),
+            Phase::Opening | Phase::Closing(_) | Phase::Ended(_) | Phase::Failed { .. } => None,
+        };
+        self.0.table.lock().slots.iter().filter_map(open).collect()
     }
 }
 

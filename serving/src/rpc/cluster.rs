@@ -1,7 +1,7 @@
 //! `Cluster`: who is there and who owns what, from this broker's view; bookies by their cookies, so that one that is down
 //! is shown as such.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use geminga_metastore::keys;
@@ -31,8 +31,16 @@ impl ClusterService {
 
     fn brokers(&self) -> Vec<v1::BrokerStatus> {
         let topology = self.ctx.router.topology();
-        let loads = topology.loads();
-        topology.brokers().iter().map(|broker| broker_status(broker, &loads)).collect()
+        let (loads, drains) = (topology.loads(), topology.drains());
+        let status = |broker: &Arc<Broker>| v1::BrokerStatus {
+            broker_id: broker.id.0,
+            address: broker.grpc_address.clone(),
+            zone: broker.zone.clone(),
+            partitions: loads.get(&broker.id).copied().unwrap_or(0),
+            draining: drains.contains_key(&broker.id),
+            bytes_per_second: broker.load.as_ref().map_or(0, |load| load.bytes),
+        };
+        topology.brokers().iter().map(status).collect()
     }
 
     async fn bookies(&self) -> Result<Vec<v1::BookieStatus>, ApiError> {
@@ -58,15 +66,6 @@ impl ClusterService {
             known.insert(live.id.clone(), Some(live));
         }
         Ok(known.into_iter().map(|(id, live)| bookie_status(&id, live.as_deref())).collect())
-    }
-}
-
-fn broker_status(broker: &Broker, loads: &HashMap<BrokerId, u32>) -> v1::BrokerStatus {
-    v1::BrokerStatus {
-        broker_id: broker.id.0,
-        address: broker.grpc_address.clone(),
-        zone: broker.zone.clone(),
-        partitions: loads.get(&broker.id).copied().unwrap_or(0),
     }
 }
 
@@ -144,6 +143,33 @@ impl Cluster for ClusterService {
             topics,
             answered_by: Some(self.ctx.router.me().0),
         }))
+    }
+
+    async fn drain_broker(
+        &self,
+        request: Request<v1::DrainBrokerRequest>,
+    ) -> Result<Response<v1::DrainBrokerResponse>, Status> {
+        self.ctx.operator.drain(BrokerId(request.into_inner().broker_id)).await?;
+        Ok(Response::new(v1::DrainBrokerResponse {}))
+    }
+
+    async fn undrain_broker(
+        &self,
+        request: Request<v1::UndrainBrokerRequest>,
+    ) -> Result<Response<v1::UndrainBrokerResponse>, Status> {
+        self.ctx.operator.undrain(BrokerId(request.into_inner().broker_id)).await?;
+        Ok(Response::new(v1::UndrainBrokerResponse {}))
+    }
+
+    async fn move_partition(
+        &self,
+        request: Request<v1::MovePartitionRequest>,
+    ) -> Result<Response<v1::MovePartitionResponse>, Status> {
+        let v1::MovePartitionRequest { topic, partition, to_broker } = request.into_inner();
+        let operator = &self.ctx.operator;
+        let (from, owner) = operator.move_partition(&topic, partition, BrokerId(to_broker)).await?;
+        let (from_broker, term) = (from.0, owner.term.0);
+        Ok(Response::new(v1::MovePartitionResponse { from_broker, term }))
     }
 }
 

@@ -7,6 +7,7 @@ use geminga_runtime::{Random, Tasks, WallClock};
 
 use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
+use crate::ownership::operator::Operator;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Makes and removes topics, with the defaults of this server.
     pub(crate) admin: TopicAdmin,
+    /// Drains brokers and moves partitions.
+    pub(crate) operator: Operator,
     /// Dates records that come without a time.
     pub(crate) clock: Arc<dyn WallClock>,
     /// Spreads keyless records.

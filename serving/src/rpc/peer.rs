@@ -1,32 +1,37 @@
-//! The internal service between brokers: groups at their coordinator. Shard-local only, so there is no second hop: what
+//! The internal service between brokers: partitions that are handed over, and groups at their coordinator. Shard-local only, so there is no second hop: what
 //! is not coordinated here is answered with NOT_OWNER or NOT_READY, and nothing was done.
 
 use std::sync::Arc;
 
 use geminga_proto::caps;
+use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use geminga_proto::internal::peer_server::{Peer, PeerServer};
 use geminga_proto::internal::{
     GroupCommitRequest, GroupCommitResponse, GroupHeartbeatRequest, GroupHeartbeatResponse,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListShardRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, LetGoRequest,
+    LetGoResponse, ListShardRequest,
 };
-use geminga_proto::reason::ApiError;
+use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use tonic::{Request, Response, Status};
 
 use crate::groups::coordinator::Shards;
 use crate::groups::request::Request as Ask;
 use crate::groups::wire;
+use crate::partition::Partitions;
 
-/// Serves the shards of this broker to others.
+/// Serves the shards of this broker, and the keys to its partitions, to others.
 #[derive(Debug)]
 pub(crate) struct PeerService {
     shards: Shards,
+    /// `None`: nothing but groups is served here.
+    partitions: Option<Partitions>,
 }
 
 impl PeerService {
     /// The service with the limits of internal messages.
-    pub(crate) fn server(shards: Shards) -> PeerServer<Self> {
-        PeerServer::new(Self { shards })
+    pub(crate) fn server(shards: Shards, partitions: Option<Partitions>) -> PeerServer<Self> {
+        PeerServer::new(Self { shards, partitions })
             .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
             .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
     }
@@ -110,5 +115,21 @@ impl Peer for PeerService {
         let list = self.shards.ask(request.into_inner().shard, 0, Ask::List).await?;
         let groups = list.into_iter().map(wire::summary).collect();
         Ok(Response::new(v1::ListGroupsResponse { groups }))
+    }
+
+    async fn let_go(
+        &self,
+        request: Request<LetGoRequest>,
+    ) -> Result<Response<LetGoResponse>, Status> {
+        let LetGoRequest { topic_id, partition, term, to_broker } = request.into_inner();
+        let Some(topic) = TopicId::from_slice(&topic_id) else {
+            let why = "a topic id has 16 bytes: this is another one's";
+            return Err(ApiError::new(Reason::InvalidRequest, why).into());
+        };
+        let partition = (topic, PartitionIndex(partition));
+        if let Some(partitions) = &self.partitions {
+            partitions.let_go(partition, Term(term), BrokerId(to_broker)).await;
+        }
+        Ok(Response::new(LetGoResponse {}))
     }
 }

@@ -24,6 +24,9 @@ use crate::client::Client;
 use crate::directory::{View, Way};
 use crate::error::Error;
 
+/// After so many failures in a row another broker is tried.
+const TIRED: u32 = 5;
+
 /// Settings of a [`Reader`].
 #[derive(Debug, Clone)]
 pub struct ReaderConfig {
@@ -104,6 +107,9 @@ impl Reader {
     /// `UNKNOWN_TOPIC`, `OFFSET_OUT_OF_RANGE` and what else trying again does not cure; the last failure when nothing
     /// was heard for `retry_timeout`.
     pub async fn next(&mut self) -> Result<Records, Error> {
+        if self.positions.is_empty() {
+            return Err(Error::Config("no partitions to read: name at least one".to_owned()));
+        }
         loop {
             while let Some((way, data)) = self.arrived.pop_front() {
                 if let Some(records) = self.take(way, data)? {
@@ -284,15 +290,18 @@ impl Retry {
         if !error.retriable() {
             return Err(error);
         }
+        self.failures = self.failures.saturating_add(1);
         match address {
-            Some(address) if error.sends_away() => client.directory().failed(address),
+            // One that answers and cannot help may be cut off from the others.
+            Some(address) if error.sends_away() || self.failures.is_multiple_of(TIRED) => {
+                client.directory().failed(address);
+            }
             _ => client.directory().trouble(),
         }
         if now - since >= timeout {
             return Err(Error::TimedOut { after: timeout, last: Box::new(error) });
         }
         tracing::debug!(%error, "stream lost; trying again");
-        self.failures = self.failures.saturating_add(1);
         self.resume_at = Some(now + backoff::pause(self.failures, &*client.config().random));
         Ok(())
     }

@@ -171,6 +171,13 @@ impl State {
         chosen
     }
 
+    /// Any address that may answer.
+    pub(super) fn another(&self, random: &dyn Random) -> String {
+        let candidates = self.candidates();
+        let chosen = usize::try_from(random.below(candidates.len() as u64)).unwrap_or(0);
+        candidates[chosen].clone()
+    }
+
     /// What was given, and brokers that answered once: others may be out of this network's reach.
     fn candidates(&self) -> Vec<&String> {
         let proven = |a: &&String| self.health.get(*a).is_some_and(|health| health.proven);

@@ -30,14 +30,20 @@ impl Directory {
         // At most one question to each address at a time.
         let mut busy = HashSet::new();
         let (mut pause, mut next) = (SOON, Instant::now());
+        let mut troubled = false;
         loop {
             let now = Instant::now();
             if next <= now {
-                let entry = self.entry();
-                if busy.insert(entry.clone()) {
+                // An entry that is cut off from the others may be what the trouble comes from.
+                let address = match troubled && self.0.random.below(2) == 0 {
+                    true => self.0.state.lock().another(&*self.0.random),
+                    false => self.entry(),
+                };
+                if busy.insert(address.clone()) {
                     let topics = self.0.state.lock().followed();
-                    asked.push(self.ask(entry, topics));
+                    asked.push(self.ask(address, topics));
                 }
+                troubled = false;
                 next = now + pause;
                 pause = (pause * 2).min(SELDOM);
             }
@@ -58,7 +64,7 @@ impl Directory {
                     self.on_answer(&address, answer);
                 }
                 () = self.0.trouble.notified() => {
-                    pause = SOON;
+                    (pause, troubled) = (SOON, true);
                     next = next.min(now + SOON);
                 }
                 () = tokio::time::sleep_until(alarm) => {}

@@ -19,7 +19,7 @@ const SHARDS: usize = 3;
 async fn serve(broker: &FakeBroker, tasks: &Tasks) -> (Channel, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let server = Server::builder().add_service(PeerService::server(broker.shards.clone()));
+    let server = Server::builder().add_service(PeerService::server(broker.shards.clone(), None));
     let cancelled = tasks.cancelled();
     tasks.spawn("server", async move {
         let incoming = TcpListenerStream::new(listener);

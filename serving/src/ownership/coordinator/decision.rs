@@ -7,7 +7,7 @@ use geminga_metastore::{Guard, Txn, keys, record};
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
 
-use crate::ownership::assignment::{Change, Ownership};
+use crate::ownership::assignment::{Cause, Change, Ownership};
 use crate::ownership::topology::{Topic, Topology};
 
 /// One transaction, still without the guard of the office.
@@ -24,11 +24,7 @@ const MAX_GUARDS: usize = caps::MAX_METADATA_TXN_OPS - 1;
 
 /// Splits changes into transactions. Changes are dropped where the view has moved on since they were made: topics that
 /// have vanished, chunks that name other owners by now. The next step makes them anew.
-pub(super) fn decisions(
-    changes: &[Change],
-    topology: &Topology,
-    live: &BTreeSet<BrokerId>,
-) -> Vec<Decision> {
+pub(super) fn decisions(changes: &[Change], topology: &Topology) -> Vec<Decision> {
     let mut by_chunk: BTreeMap<(TopicId, u32), Vec<&Change>> = BTreeMap::new();
     for change in changes {
         let chunk = change.partition.0 / caps::ASSIGN_CHUNK;
@@ -38,7 +34,7 @@ pub(super) fn decisions(
     let mut batch = Batch::default();
     for ((topic, chunk), changes) in by_chunk {
         let Some(topic) = topology.topic_by_id(topic) else { continue };
-        let Some(part) = Part::new(&topic, chunk, &changes, topology, live) else { continue };
+        let Some(part) = Part::new(&topic, chunk, &changes, topology) else { continue };
         if !batch.has_room_for(&part) {
             batches.push(std::mem::take(&mut batch).into_decision());
         }
@@ -62,13 +58,7 @@ struct Part {
 impl Part {
     /// `None`: the chunk is not what the changes were made from. Its version would let them through all the same, and a term
     /// that somebody else was given would be given out twice.
-    fn new(
-        topic: &Topic,
-        chunk: u32,
-        changes: &[&Change],
-        topology: &Topology,
-        live: &BTreeSet<BrokerId>,
-    ) -> Option<Self> {
+    fn new(topic: &Topic, chunk: u32, changes: &[&Change], topology: &Topology) -> Option<Self> {
         let key = keys::assign(topic.id, chunk);
         let stands = topology.chunk(topic.id, chunk);
         let mut guards = vec![match &stands {
@@ -89,15 +79,10 @@ impl Part {
             if std::mem::replace(owner, change.after) != change.before {
                 return None;
             }
-            let cause = match change.before.broker {
-                None => "new",
-                Some(before) if live.contains(&before) => "balance",
-                Some(before) => {
-                    dead.insert(before);
-                    "death"
-                }
-            };
-            *moves.entry(cause).or_default() += 1;
+            if change.cause == Cause::Death {
+                dead.extend(change.before.broker);
+            }
+            *moves.entry(change.cause.as_str()).or_default() += 1;
         }
         let partitions = owners
             .into_iter()

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_metastore::record::{Assign, Topic as Record};
-use geminga_metastore::{Guard, MemoryStore, MetaStore, Txn, TxnOutcome, keys, record};
+use geminga_metastore::{Guard, LeaseId, MemoryStore, MetaStore, Txn, TxnOutcome, keys, record};
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
-use geminga_runtime::Tasks;
+use geminga_proto::reason::Reason;
+use geminga_runtime::{ManualClock, Tasks};
+use tokio::time::Instant;
 
 use super::{Coordinator, Decision, Liveness, Office, Parts, decisions, start};
-use crate::ownership::assignment::{Change, Ownership};
+use crate::ownership::assignment::{Cause, Change, Ownership};
+use crate::ownership::operator::Operator;
 use crate::ownership::registration::{Identity, Registration, Standing};
 use crate::ownership::topology::Topology;
 
@@ -166,6 +169,35 @@ async fn group_shards_are_assigned_like_partitions() {
     assert!(spread.await.is_some());
 }
 
+/// A coordinator that does not know yet that another one was elected.
+async fn deposed(store: &MemoryStore, parts: Parts, lease: LeaseId) -> (Coordinator, Office) {
+    let elect = |id| {
+        let record = record::Coordinator { broker: BrokerId(id) }.encode();
+        let txn = Txn::new().put_leased(keys::COORDINATOR, record, lease);
+        let store = store.clone();
+        async move {
+            match store.txn(txn).await.unwrap() {
+                TxnOutcome::Committed(created) => created,
+                TxnOutcome::GuardFailed => panic!("there is no guard"),
+            }
+        }
+    };
+    let created = elect(1).await;
+    // Deposed: the key ends, and another one is elected.
+    store.txn(Txn::new().delete(keys::COORDINATOR)).await.unwrap();
+    elect(2).await;
+    let office = Office { created, lease, seen: true };
+    let stale = Coordinator {
+        liveness: Liveness::new(TTL, false),
+        parts,
+        office: Some(office),
+        decided: geminga_metastore::Revision(0),
+        decided_at: Instant::now(),
+        brokers: Box::pin(futures::stream::pending()),
+    };
+    (stale, office)
+}
+
 /// A coordinator whose election ended while it decided changes nothing, whatever its view says.
 #[tokio::test(start_paused = true)]
 async fn a_stale_coordinator_writes_nothing() {
@@ -175,29 +207,7 @@ async fn a_stale_coordinator_writes_nothing() {
     let Standing::Registered { lease } = node.registration.standing() else {
         panic!("not registered")
     };
-    let elected = record::Coordinator { broker: BrokerId(1) };
-    let elect = |record: record::Coordinator| {
-        let txn = Txn::new().put_leased(keys::COORDINATOR, record.encode(), lease);
-        let store = store.clone();
-        async move {
-            match store.txn(txn).await.unwrap() {
-                TxnOutcome::Committed(created) => created,
-                TxnOutcome::GuardFailed => panic!("there is no guard"),
-            }
-        }
-    };
-    let created = elect(elected).await;
-    // Deposed: the key ends, and another one is elected.
-    store.txn(Txn::new().delete(keys::COORDINATOR)).await.unwrap();
-    elect(record::Coordinator { broker: BrokerId(2) }).await;
-    let office = Office { created, lease, seen: true };
-    let mut stale = Coordinator {
-        liveness: Liveness::new(TTL, false),
-        parts,
-        office: Some(office),
-        decided: geminga_metastore::Revision(0),
-        brokers: Box::pin(futures::stream::pending()),
-    };
+    let (mut stale, office) = deposed(&store, parts, lease).await;
     let assign = Assign { partitions: Vec::new() };
     let key = keys::assign(topic_id(), 0);
     let txn = Txn::new().guard(Guard::Absent(key.clone())).put(&key, assign.encode());
@@ -225,16 +235,124 @@ async fn a_plan_that_the_view_has_overtaken_changes_nothing() {
         partition: PartitionIndex(0),
         before: owned(1, 5),
         after: owned(3, 6),
+        cause: Cause::Balance,
     };
-    let live = [BrokerId(3)].into();
     let sees = async |term| {
         let seen = |view: &Topology| view.owner(topic_id(), PartitionIndex(0));
         let seen = |view: &Topology| seen(view).filter(|o| o.term == Term(term));
         node.topology.wait_for(LIMIT, seen).await.expect("seen");
     };
     sees(5).await;
-    assert_eq!(decisions(&[change], &node.topology, &live).len(), 1);
+    assert_eq!(decisions(&[change], &node.topology).len(), 1);
     store.txn(put(2, 6)).await.unwrap();
     sees(6).await;
-    assert_eq!(decisions(&[change], &node.topology, &live).len(), 0);
+    assert_eq!(decisions(&[change], &node.topology).len(), 0);
+}
+
+fn operator(store: &MemoryStore, node: &Node) -> Operator {
+    Operator {
+        store: Arc::new(store.clone()),
+        topology: node.topology.clone(),
+        clock: Arc::new(ManualClock::at(1)),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_broker_gives_everything_away_and_is_forgotten_when_it_has_gone() {
+    let store = MemoryStore::new();
+    create(&store, 40).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    one.wait_loads(&[(1, 22), (2, 22)]).await;
+    let operator = operator(&store, &one);
+    for _ in 0..2 {
+        operator.drain(BrokerId(2)).await.unwrap();
+    }
+    two.wait_loads(&[(1, 44)]).await;
+    let seen = one.topology.wait_for(LIMIT, |view| (!view.drains().is_empty()).then_some(()));
+    seen.await.unwrap();
+    // Nobody is left to take what the other one has.
+    let refused = operator.drain(BrokerId(1)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::InvalidRequest);
+    assert_eq!(operator.drain(BrokerId(7)).await.unwrap_err().reason, Reason::InvalidRequest);
+
+    for _ in 0..2 {
+        operator.undrain(BrokerId(2)).await.unwrap();
+    }
+    one.wait_loads(&[(1, 22), (2, 22)]).await;
+    assert_eq!(operator.undrain(BrokerId(7)).await.unwrap_err().reason, Reason::InvalidRequest);
+
+    operator.drain(BrokerId(2)).await.unwrap();
+    one.wait_loads(&[(1, 44)]).await;
+    two.kill();
+    two.registration.leave().await;
+    let forgotten = one.topology.wait_for(LIMIT, |view| view.drains().is_empty().then_some(()));
+    forgotten.await.expect("the key of a broker that has gone is removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_moves_where_an_operator_wants_it() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    let before = one.wait_loads(&[(1, 4), (2, 4)]).await;
+    let operator = operator(&store, &two);
+    two.wait_loads(&[(1, 4), (2, 4)]).await;
+    let at = before.iter().position(|(owner, _)| *owner == 1).unwrap();
+    let partition = u32::try_from(at).unwrap();
+    let (from, owner) = operator.move_partition("t", partition, BrokerId(2)).await.unwrap();
+    assert_eq!((from, owner.broker, owner.term.0), (BrokerId(1), BrokerId(2), before[at].1.0 + 1));
+    let key = keys::move_of(topic_id(), PartitionIndex(partition));
+    assert!(store.get(&key).await.unwrap().is_none(), "it is done once");
+    let again = operator.move_partition("t", partition, BrokerId(2)).await.unwrap();
+    assert_eq!((again.0, again.1.term), (BrokerId(2), owner.term));
+    let refused = async |partition, to| {
+        operator.move_partition("t", partition, BrokerId(to)).await.unwrap_err().reason
+    };
+    assert_eq!(refused(partition, 7).await, Reason::InvalidRequest);
+    assert_eq!(refused(9, 1).await, Reason::UnknownPartition);
+
+    // Asked for a broker that has gone meanwhile: nothing moves, and the key does not stay.
+    let asked = record::Move { to: BrokerId(7), asked_ms: 1 };
+    let mut changed = two.topology.changed();
+    store.txn(Txn::new().put(&key, asked.encode())).await.unwrap();
+    while store.get(&key).await.unwrap().is_some() {
+        changed.changed().await.unwrap();
+    }
+    assert_eq!(two.wait_loads(&[(1, 3), (2, 5)]).await[at], (2, owner.term));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_coordinator_carries_nothing_out() {
+    let store = MemoryStore::new();
+    create(&store, 1).await;
+    let (node, parts) = Node::registered(&store, 1).await;
+    let Standing::Registered { lease } = node.registration.standing() else {
+        panic!("not registered")
+    };
+    let (mut stale, office) = deposed(&store, parts, lease).await;
+    let owner = record::Assignment { broker: Some(BrokerId(1)), term: Term(1) };
+    let assign = Assign { partitions: vec![owner] }.encode();
+    let key = keys::move_of(topic_id(), PartitionIndex(0));
+    let asked = record::Move { to: BrokerId(3), asked_ms: 1 }.encode();
+    let txn = Txn::new().put(keys::assign(topic_id(), 0), assign.clone()).put(&key, asked);
+    store
+        .txn(txn.put(keys::drain(BrokerId(9)), record::Drain { since_ms: 1 }.encode()))
+        .await
+        .unwrap();
+    let seen = node.topology.wait_for(LIMIT, |view| {
+        (view.moves().len() == 1 && view.drains().len() == 1).then_some(())
+    });
+    seen.await.unwrap();
+    let (one, three) = (BrokerId(1), BrokerId(3));
+    for live in [vec![one, three], vec![one]] {
+        // As it would be carried out, and as it would be refused.
+        stale.office = Some(office);
+        stale.liveness.on_snapshot(Instant::now(), live.into_iter().collect());
+        assert_eq!(stale.carry_out_asked(office).await.unwrap(), Some(false));
+        assert!(stale.office.is_none(), "it has seen that it is none any more");
+    }
+    let stands = store.get(&keys::assign(topic_id(), 0)).await.unwrap().unwrap();
+    assert_eq!(stands.value, assign);
+    assert!(store.get(&key).await.unwrap().is_some());
+    assert!(store.get(&keys::drain(BrokerId(9))).await.unwrap().is_some());
 }

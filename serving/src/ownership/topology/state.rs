@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use geminga_metastore::record::{self, LiveBookie};
+use geminga_metastore::record::{self, BrokerLoad, LiveBookie};
 use geminga_metastore::{Change, KeyValue, LeaseId, Revision, Version, WatchEvent, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{BookieId, BrokerId, PartitionIndex, Term, TopicId};
@@ -16,6 +16,8 @@ use crate::topics::quorum::Quorum;
 
 /// Most brokers or bookies that are kept; far above any cluster that one etcd serves.
 const MAX_NODES: usize = 10_000;
+/// Most moves that wait for the coordinator.
+const MAX_MOVES: usize = 100_000;
 
 /// A topic that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +64,23 @@ pub struct Broker {
     pub zone: String,
     /// The lease that it is registered by: each registration has another.
     pub lease: LeaseId,
+    /// What it carries; `None` before its first report.
+    pub load: Option<BrokerLoad>,
+    /// Version of its key: that of the report, too.
+    pub version: Version,
 }
+
+/// A move that the coordinator is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Who is to own the partition.
+    pub to: BrokerId,
+    /// Version of the key that asks.
+    pub version: Version,
+}
+
+/// Partitions that are to move, and how.
+pub(crate) type Moves = BTreeMap<(TopicId, PartitionIndex), Asked>;
 
 /// The owners of up to 64 partitions, as one key holds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +108,20 @@ pub(super) enum Feed {
     Assign,
     Coordinator,
     Bookies,
+    Drains,
+    Moves,
 }
 
 impl Feed {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Topics, Self::Brokers, Self::Assign, Self::Coordinator, Self::Bookies];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Topics,
+        Self::Brokers,
+        Self::Assign,
+        Self::Coordinator,
+        Self::Bookies,
+        Self::Drains,
+        Self::Moves,
+    ];
 
     pub(super) fn prefix(self) -> &'static str {
         match self {
@@ -103,6 +130,8 @@ impl Feed {
             Self::Assign => keys::ASSIGN,
             Self::Coordinator => keys::COORDINATOR,
             Self::Bookies => keys::BOOKIES_LIVE,
+            Self::Drains => keys::DRAINS,
+            Self::Moves => keys::MOVES,
         }
     }
 }
@@ -120,6 +149,8 @@ pub(super) struct State {
     assign_revision: Revision,
     coordinator: Option<Elected>,
     bookies: BTreeMap<BookieId, Arc<LiveBookie>>,
+    drains: BTreeMap<BrokerId, Version>,
+    moves: Moves,
 }
 
 impl State {
@@ -147,6 +178,8 @@ impl State {
             assign_revision: Revision(0),
             coordinator: None,
             bookies: BTreeMap::new(),
+            drains: BTreeMap::new(),
+            moves: Moves::new(),
         };
         state.insert_topic(groups);
         state
@@ -188,6 +221,8 @@ impl State {
             Feed::Assign => self.assign.clear(),
             Feed::Coordinator => self.coordinator = None,
             Feed::Bookies => self.bookies.clear(),
+            Feed::Drains => self.drains.clear(),
+            Feed::Moves => self.moves.clear(),
         }
     }
 
@@ -198,6 +233,8 @@ impl State {
             Feed::Assign => self.put_chunk(item),
             Feed::Coordinator => self.put_coordinator(item),
             Feed::Bookies => self.put_bookie(item),
+            Feed::Drains => self.put_drain(item),
+            Feed::Moves => self.put_move(item),
         };
         if let Err(why) = done {
             tracing::warn!(key = item.key, %why, "metadata key is ignored");
@@ -240,6 +277,8 @@ impl State {
             http_address: found.http_address,
             zone: found.zone,
             lease: found.lease,
+            load: found.load,
+            version: item.value.version,
         };
         self.brokers.insert(id, Arc::new(broker));
         Ok(())
@@ -276,6 +315,26 @@ impl State {
         Ok(())
     }
 
+    fn put_drain(&mut self, item: &KeyValue) -> Result<(), String> {
+        let broker = keys::parse_drain(&item.key).ok_or("not the key of a drain")?;
+        record::Drain::decode(&item.value.value).map_err(|e| e.to_string())?;
+        if self.drains.len() >= MAX_NODES && !self.drains.contains_key(&broker) {
+            return Err(format!("more than {MAX_NODES} drains"));
+        }
+        self.drains.insert(broker, item.value.version);
+        Ok(())
+    }
+
+    fn put_move(&mut self, item: &KeyValue) -> Result<(), String> {
+        let partition = keys::parse_move(&item.key).ok_or("not the key of a move")?;
+        let found = record::Move::decode(&item.value.value).map_err(|e| e.to_string())?;
+        if self.moves.len() >= MAX_MOVES && !self.moves.contains_key(&partition) {
+            return Err(format!("more than {MAX_MOVES} moves"));
+        }
+        self.moves.insert(partition, Asked { to: found.to, version: item.value.version });
+        Ok(())
+    }
+
     fn delete(&mut self, feed: Feed, key: &str) {
         match feed {
             Feed::Topics => {
@@ -308,6 +367,16 @@ impl State {
                     self.bookies.remove(&id);
                 }
             }
+            Feed::Drains => {
+                if let Some(broker) = keys::parse_drain(key) {
+                    self.drains.remove(&broker);
+                }
+            }
+            Feed::Moves => {
+                if let Some(partition) = keys::parse_move(key) {
+                    self.moves.remove(&partition);
+                }
+            }
         }
     }
 
@@ -333,6 +402,14 @@ impl State {
 
     pub(super) fn live_bookies(&self) -> &BTreeMap<BookieId, Arc<LiveBookie>> {
         &self.bookies
+    }
+
+    pub(super) fn drains(&self) -> &BTreeMap<BrokerId, Version> {
+        &self.drains
+    }
+
+    pub(super) fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     pub(super) fn coordinator(&self) -> Option<Elected> {

@@ -41,6 +41,7 @@ fn broker(n: i32) -> Bytes {
         zone: "z".to_owned(),
         lease: geminga_metastore::LeaseId(i64::from(n)),
         started_ms: 0,
+        load: None,
     };
     record.encode()
 }

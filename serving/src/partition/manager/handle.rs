@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ pub(in crate::partition) struct Handle {
     pub(super) phase: watch::Receiver<Phase>,
     /// When it was asked for last, or written to.
     pub(super) used: Mutex<Instant>,
+    /// Bytes of batches that were appended or read.
+    pub(super) carried: AtomicU64,
 }
 
 impl fmt::Debug for Handle {
@@ -56,6 +59,7 @@ impl Appender for Handle {
         let room = self.take_room(produce::cost(&batch)).await?;
         // The mailbox closes with the opening.
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
+        self.carry(batch.len());
         let (reply, answer) = Reply::new(&batch, room);
         place.send(Submitted { batch, reply });
         Ok(Box::pin(answer))
@@ -66,6 +70,16 @@ impl Handle {
     /// Somebody uses it.
     pub(super) fn touch(&self) {
         *self.used.lock() = Instant::now();
+    }
+
+    /// Counts bytes that were appended or read.
+    pub(super) fn carry(&self, bytes: usize) {
+        self.carried.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that were appended or read since it was opened.
+    pub(super) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// The partition's room first: a partition that stands still keeps only its own part of the common room.

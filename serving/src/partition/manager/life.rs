@@ -2,6 +2,7 @@
 //! its place in the manager's table is free afterwards.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -65,6 +66,7 @@ impl Life {
 
     /// Takes the log over, and what it says of idempotent producers (P4).
     async fn take_over(&self) -> Result<(Opened, Producers), ApiError> {
+        self.partitions.ask_to_let_go(self.key, self.term).await;
         let settings = &self.topic.settings;
         let spec = OpenSpec {
             topic: Arc::clone(&self.topic),
@@ -128,6 +130,7 @@ impl Life {
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             phase: self.phase.subscribe(),
             used: Mutex::new(Instant::now()),
+            carried: AtomicU64::new(0),
         });
         // Told to close meanwhile: the owner's task sees that first of all.
         self.phase.send_if_modified(|phase| {

@@ -69,6 +69,7 @@ impl Rig {
             log: self.cluster.log_parts_on(id, store),
             topology: topology.clone(),
             registration: registration.clone(),
+            router: None,
             default_quorum: Quorum::CLUSTER,
             clock: Arc::new(self.cluster.clock.clone()),
             tasks,

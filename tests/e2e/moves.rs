@@ -1,0 +1,149 @@
+//! Partitions that move between living brokers under load: nobody is told of an error, nothing is lost or repeated, and no
+//! stored data is copied.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use geminga_harness::flights::{Flights, Record};
+use geminga_harness::{Client, Cluster, Running, wait};
+use serde_json::Value;
+
+use crate::topic;
+
+fn brokers(client: &Client) -> Vec<Value> {
+    client.json(&["broker", "list"])["brokers"].as_array().expect("a list").clone()
+}
+
+/// The number and the partitions of the broker at an address.
+fn broker(client: &Client, address: &str) -> Option<(u64, u64)> {
+    let all = brokers(client);
+    let found = all.iter().find(|broker| broker["address"] == address)?;
+    Some((found["broker_id"].as_u64()?, found["partitions"].as_u64()?))
+}
+
+/// Feeds rows as they are acknowledged, until `meanwhile` has done its part; then the rest.
+fn under_load<T>(
+    producer: &mut Running,
+    report: &Path,
+    flights: &Flights,
+    meanwhile: impl FnOnce() -> T,
+) -> T {
+    let lines = Flights::lines(flights.rows());
+    std::thread::scope(|scope| {
+        // It blocks when the producer's buffer is full.
+        scope.spawn(|| producer.feed(&lines));
+        topic::wait_acknowledged(report, flights.rows().len() / 20);
+        meanwhile()
+    })
+}
+
+fn judge(client: &Client, name: &str, flights: &Flights, report: &Path) {
+    let report = topic::read_report(report);
+    assert_eq!(report.len(), flights.rows().len());
+    let args = ["consume", name, "--from-beginning", "--until-end", "--format", "json"];
+    let log = topic::in_log_order(&[Record::parse_all(&client.run(&args).ok())]);
+    flights.judge(&log).exactly_once();
+    topic::check_report(&report, &log);
+}
+
+/// The longest time without an acknowledgement while `act` runs and until the next one after it.
+fn longest_silence(report: &Path, act: impl FnOnce()) -> Duration {
+    let size = || std::fs::metadata(report).map_or(0, |file| file.len());
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(move || {
+            let (mut last, mut since, mut longest) = (size(), Instant::now(), Duration::ZERO);
+            loop {
+                let over = stopped.recv_timeout(Duration::from_millis(1)).is_ok();
+                if size() != last {
+                    longest = longest.max(since.elapsed());
+                    (last, since) = (size(), Instant::now());
+                }
+                if over {
+                    return longest;
+                }
+            }
+        });
+        act();
+        let before = size();
+        wait::until("the next acknowledgement", || (size() > before).then_some(()));
+        stop.send(()).expect("it watches");
+        watcher.join().expect("it ends")
+    })
+}
+
+#[test]
+fn a_partition_is_moved_under_load() {
+    let flights = Flights::load();
+    let cluster = Cluster::start(3, 2);
+    let client = cluster.client(0);
+    client.run(&["topic", "create", "one", "--partitions", "1"]).ok();
+    let (mut producer, report) = topic::produce(&client, "one", cluster.dir());
+    let silences = under_load(&mut producer, &report, &flights, || {
+        let mut silences = Vec::new();
+        for _ in 0..4 {
+            let owner = topic::describe(&client, "one")["partitions"][0]["owner_broker"].as_i64();
+            let all = brokers(&client);
+            let other = all.iter().find(|b| b["broker_id"].as_i64() != owner).expect("another");
+            let to = other["broker_id"].to_string();
+            silences.push(longest_silence(&report, || {
+                let moved = client.json(&["partition", "move", "one", "0", "--to", &to]);
+                assert_eq!(moved["from"].as_i64(), owner, "{moved}");
+            }));
+        }
+        silences
+    });
+    producer.finish().ok();
+    println!("longest time without an acknowledgement, by move: {silences:?}");
+    judge(&cluster.client(1), "one", &flights, &report);
+    client.run(&["partition", "move", "one", "0", "--to", "99"]).refused("INVALID_REQUEST");
+    client.run(&["partition", "move", "one", "9", "--to", "0"]).refused("UNKNOWN_PARTITION");
+}
+
+#[test]
+fn a_broker_is_drained_and_taken_back_under_load() {
+    let flights = Flights::load();
+    let cluster = Cluster::start(3, 2);
+    let client = cluster.client(1);
+    topic::create(&client, "flights");
+    let (mut producer, report) = topic::produce(&client, "flights", cluster.dir());
+    let drained = cluster.brokers[0].address.as_str();
+    let (id, _) = broker(&client, drained).expect("it is registered");
+    let id = id.to_string();
+    under_load(&mut producer, &report, &flights, || {
+        client.run(&["broker", "drain", &id]).ok();
+        assert_eq!(broker(&client, drained).map(|(_, partitions)| partitions), Some(0));
+        client.run(&["broker", "undrain", &id]).ok();
+        wait::until("the broker to own its share again", || {
+            broker(&client, drained).filter(|(_, partitions)| *partitions > 0)
+        });
+    });
+    producer.finish().ok();
+    judge(&client, "flights", &flights, &report);
+    client.run(&["broker", "drain", "99"]).refused("INVALID_REQUEST");
+}
+
+#[test]
+fn a_third_broker_takes_its_share_under_load_and_gives_it_back() {
+    let flights = Flights::load();
+    let mut cluster = Cluster::start(3, 2);
+    let client = cluster.client(0);
+    topic::create(&client, "flights");
+    let (mut producer, report) = topic::produce(&client, "flights", cluster.dir());
+    under_load(&mut producer, &report, &flights, || {
+        cluster.add_broker().wait_ready();
+        let third = cluster.brokers[2].address.clone();
+        wait::until("the third broker to own its share", || {
+            broker(&client, &third).filter(|(_, partitions)| *partitions >= 4)
+        });
+        let status = cluster.brokers[2].process.terminate();
+        assert_eq!(status.code(), Some(0), "{}", cluster.brokers[2].process.log());
+        let log = cluster.brokers[2].process.log();
+        assert!(log.contains("partitions handed over"), "{log}");
+    });
+    producer.finish().ok();
+    judge(&client, "flights", &flights, &report);
+    let all = brokers(&client);
+    let owned: u64 = all.iter().filter_map(|broker| broker["partitions"].as_u64()).sum();
+    assert_eq!((all.len(), owned), (2, u64::from(topic::PARTITIONS) + 8));
+}

@@ -27,6 +27,7 @@ use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
 use crate::groups::view::ShardPlacement;
 use crate::ownership::operator::Operator;
+use crate::ownership::probes::Probes;
 use crate::ownership::registration::{Identity, Registration};
 use crate::ownership::topology::Topology;
 use crate::ownership::{coordinator, load};
@@ -113,6 +114,7 @@ struct Inner {
     partitions: Partitions,
     shards: Shards,
     registration: Registration,
+    probes: Probes,
     topology: Topology,
     config: Config,
     /// Cancelled first: no new work.
@@ -141,10 +143,13 @@ impl Broker {
             config.lease_ttl,
         )
         .await?;
+        let probes =
+            Probes::start(Arc::clone(store), topology.clone(), registration.clone(), tasks);
         let election = coordinator::Parts {
             store: Arc::clone(store),
             topology: topology.clone(),
             registration: registration.clone(),
+            probed: Some(probes.watch()),
             ttl: config.lease_ttl,
             sole: parts.sole,
         };
@@ -216,6 +221,7 @@ impl Broker {
             partitions,
             shards,
             registration,
+            probes,
             topology,
             config,
             intake,
@@ -236,6 +242,7 @@ impl Broker {
             ctx: Arc::clone(&inner.ctx),
             shards: inner.shards.clone(),
             partitions: inner.partitions.clone(),
+            probes: inner.probes.clone(),
             stop: server.clone(),
         };
         inner.serving.store(true, Ordering::Release);

@@ -22,11 +22,13 @@ use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::groups::coordinator::Shards;
+use crate::ownership::probes::Probes;
 use crate::partition::Partitions;
 use crate::rpc::cluster::ClusterService;
 use crate::rpc::context::Context;
 use crate::rpc::groups::GroupsService;
 use crate::rpc::peer::PeerService;
+use crate::rpc::probe::ProbeService;
 use crate::rpc::stream::StreamService;
 use crate::rpc::topics::TopicsService;
 
@@ -44,6 +46,7 @@ pub(super) struct Services {
     pub(super) ctx: Arc<Context>,
     pub(super) shards: Shards,
     pub(super) partitions: Partitions,
+    pub(super) probes: Probes,
     /// Cancelled when connections are to be closed.
     pub(super) stop: Tasks,
 }
@@ -51,7 +54,7 @@ pub(super) struct Services {
 impl Services {
     /// Serves until told to stop.
     pub(super) async fn serve(self, listener: TcpListener) -> Result<(), BoxError> {
-        let Self { ctx, shards, partitions, stop } = self;
+        let Self { ctx, shards, partitions, probes, stop } = self;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_serving(&health).await;
         let reflection = || {
@@ -77,7 +80,8 @@ impl Services {
             .add_service(TopicsService::server(Arc::clone(&ctx)))
             .add_service(ClusterService::server(Arc::clone(&ctx)))
             .add_service(GroupsService::server(ctx.groups.clone(), source, topology))
-            .add_service(PeerService::server(shards, Some(partitions)));
+            .add_service(PeerService::server(shards, Some(partitions)))
+            .add_service(ProbeService::server(probes, &stop));
         let intake = ctx.intake.cancelled();
         let unhealthy = async move {
             intake.await;

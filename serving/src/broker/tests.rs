@@ -29,6 +29,8 @@ use crate::topics::quorum::Quorum;
 /// No wait of these tests is longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
 
+mod probes;
+
 struct Node {
     broker: Broker,
     tasks: Tasks,
@@ -37,7 +39,8 @@ struct Node {
 
 impl Node {
     async fn start(cluster: &TestCluster) -> Self {
-        Self::start_with(cluster, Config::default()).await
+        let config = Config { lease_ttl: Duration::from_secs(1), ..Config::default() };
+        Self::start_with(cluster, config).await
     }
 
     async fn start_with(cluster: &TestCluster, config: Config) -> Self {
@@ -64,7 +67,7 @@ impl Node {
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
-            config: Config { lease_ttl: Duration::from_secs(1), ..config },
+            config,
         };
         let broker = Broker::start(&parts).await.unwrap();
         broker.serve(listener);

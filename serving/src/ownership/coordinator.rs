@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::OptionFuture;
 use geminga_metastore::record::BrokerLoad;
 use geminga_metastore::{
     Change, Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, WatchEvent, WatchStream,
@@ -30,6 +31,7 @@ use super::assignment::{self, Ownership};
 use super::liveness::Liveness;
 use super::load;
 use super::metrics;
+use super::probes::View as Probed;
 use super::registration::{Registration, Standing};
 use super::topology::Topology;
 use decision::{Decision, decisions};
@@ -46,6 +48,8 @@ pub struct Parts {
     pub topology: Topology,
     /// This broker.
     pub registration: Registration,
+    /// What this broker's probes say of the others; `None`: everybody counts as reached.
+    pub probed: Option<watch::Receiver<Probed>>,
     /// Time to live of all brokers' leases.
     pub ttl: Duration,
     /// No other broker can exist: standalone, where the store belongs to this process alone.
@@ -104,11 +108,15 @@ impl Coordinator {
     async fn run(mut self) {
         let mut changed = self.parts.topology.changed();
         let mut standing = self.parts.registration.watch();
+        let mut probed = self.parts.probed.clone();
         loop {
             changed.mark_unchanged();
             standing.mark_unchanged();
+            if let Some(probed) = &mut probed {
+                probed.mark_unchanged();
+            }
             let wake = self.step().await;
-            self.wait(&mut changed, &mut standing, wake).await;
+            self.wait(&mut changed, &mut standing, probed.as_mut(), wake).await;
         }
     }
 
@@ -117,6 +125,7 @@ impl Coordinator {
         &mut self,
         changed: &mut watch::Receiver<u64>,
         standing: &mut watch::Receiver<Standing>,
+        probed: Option<&mut watch::Receiver<Probed>>,
         wake: Option<Instant>,
     ) {
         let alarm = async {
@@ -134,6 +143,7 @@ impl Coordinator {
             }
             _ = changed.changed() => {}
             _ = standing.changed() => {}
+            Some(Ok(())) = OptionFuture::from(probed.map(watch::Receiver::changed)) => {}
             () = alarm => {}
         }
     }
@@ -272,8 +282,17 @@ impl Coordinator {
         }
         let now = Instant::now();
         let view = View::of(&self.parts.topology);
+        let probed = self.parts.probed.as_ref().map(|probed| probed.borrow().clone());
         self.liveness.on_owners(now, &view.owners());
-        let (live, suspect) = (self.liveness.live().clone(), self.liveness.suspects(now));
+        if let Some(probed) = &probed {
+            self.liveness.on_probed_dead(now, &probed.dead);
+        }
+        let (mut live, mut suspect) = (self.liveness.live().clone(), self.liveness.suspects(now));
+        if let Some(probed) = probed {
+            // A broker that no probe reaches is given nothing, and keeps what it has.
+            let unreached = live.extract_if(.., |broker| !self.is_reached(*broker, &probed));
+            suspect.extend(unreached);
+        }
         let input = assignment::Input {
             topics: &view.topics,
             current: &view.current,
@@ -289,6 +308,13 @@ impl Coordinator {
             }
         }
         Ok(true)
+    }
+
+    /// Whether probes reach a broker under its present registration. This one needs none.
+    fn is_reached(&self, broker: BrokerId, probed: &Probed) -> bool {
+        let registered = self.parts.topology.broker(broker);
+        broker == self.parts.registration.id()
+            || registered.is_some_and(|found| probed.reaches(broker, found.lease))
     }
 
     /// Whether it was committed.

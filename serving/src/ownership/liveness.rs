@@ -8,6 +8,7 @@
 //! * **at once** when the watch showed the key being deleted while this process had contact without a gap
 //!   ([`Contact::proves_no_pause`](super::contact::Contact::proves_no_pause)). A clean shutdown revokes the lease and looks
 //!   the same;
+//! * **at once** when probes report the broker dead as well ([`super::probes`]);
 //! * **otherwise** one time to live plus two seconds after the absence was first noticed. This is the rule of
 //!   DESIGN 6 for a coordinator that was just elected or had no contact: it has seen no deletion, or not with contact.
 //!   A broker that was watching with contact before its election has seen as much as an elected one;
@@ -74,6 +75,15 @@ impl Liveness {
             }
         }
         self.suspect.retain(|broker, deadline| owners.contains(broker) || *deadline > now);
+    }
+
+    /// Brokers that are dead as probes of two others show: if they are absent, they do not come back.
+    pub fn on_probed_dead(&mut self, now: Instant, dead: &BTreeSet<BrokerId>) {
+        for broker in dead {
+            if let Some(deadline) = self.suspect.get_mut(broker) {
+                *deadline = now.min(*deadline);
+            }
+        }
     }
 
     fn suspect(&mut self, now: Instant, broker: BrokerId) {

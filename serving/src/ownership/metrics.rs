@@ -1,5 +1,6 @@
 //! Every metric of ownership. Label values: `cause` is `new` (first owner), `death` (the owner is gone), `drain` (it is to own
-//! nothing), `balance` (it has more partitions than others), `load` (it carries more bytes) or `asked` (by an operator).
+//! nothing), `balance` (it has more partitions than others), `load` (it carries more bytes) or `asked` (by an operator);
+//! `evidence` is `refused` (nobody listens at the broker's address) or `missed` (it does not answer).
 
 use metrics::{counter, gauge};
 
@@ -32,4 +33,20 @@ pub(super) fn count_moves(cause: &'static str, partitions: u64) {
 /// Transactions of the coordinator that were not committed.
 pub(super) fn count_failed_decision() {
     counter!("geminga_coordinator_failed_decisions_total").increment(1);
+}
+
+/// Brokers that answer this one's probes.
+pub(super) fn observe_reached(brokers: usize) {
+    gauge!("geminga_probe_reached_brokers").set(brokers as f64);
+}
+
+/// A broker whose registration this one ends, since its peers see it dead.
+pub(super) fn count_revocation(refused: bool) {
+    let evidence = if refused { "refused" } else { "missed" };
+    counter!("geminga_probe_revocations_total", "evidence" => evidence).increment(1);
+}
+
+/// The process stood still, and threw away what its probes had shown.
+pub(super) fn count_distrusted_probes() {
+    counter!("geminga_probe_distrusted_total").increment(1);
 }

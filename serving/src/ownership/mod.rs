@@ -9,5 +9,6 @@ pub mod liveness;
 pub mod load;
 mod metrics;
 pub mod operator;
+pub mod probes;
 pub mod registration;
 pub mod topology;

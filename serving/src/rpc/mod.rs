@@ -11,6 +11,7 @@ pub(crate) mod groups;
 mod init_producer;
 pub(crate) mod metadata;
 pub(crate) mod peer;
+pub(crate) mod probe;
 pub(crate) mod produce;
 pub(crate) mod stream;
 pub(crate) mod topics;

@@ -63,6 +63,7 @@ impl Node {
             store,
             topology: topology.clone(),
             registration: registration.clone(),
+            probed: None,
             ttl: TTL,
             sole: false,
         };

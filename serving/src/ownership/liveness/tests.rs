@@ -81,3 +81,17 @@ async fn the_dead_are_forgotten_once_nobody_names_them() {
     liveness.on_owners(now, &set(&[1, 2]));
     assert_eq!(liveness.suspects(now), set(&[2]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn probes_end_a_suspicion_and_start_none() {
+    let now = Instant::now();
+    let mut liveness = liveness(&[1, 2, 3], now);
+    liveness.on_deleted(now, BrokerId(2), false);
+    liveness.on_deleted(now, BrokerId(3), false);
+    liveness.on_probed_dead(now, &set(&[1, 2]));
+    liveness.on_owners(now, &set(&[1, 2, 3]));
+    assert_eq!(liveness.live(), &set(&[1]), "a key that is there counts, whatever probes say");
+    assert_eq!(liveness.suspects(now), set(&[3]));
+    liveness.on_registered(BrokerId(2));
+    assert_eq!(liveness.live(), &set(&[1, 2]));
+}

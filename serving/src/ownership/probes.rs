@@ -1,0 +1,293 @@
+//! Brokers probe each other, so that one that dies is replaced long before its lease ends (DESIGN 6). One task owns the
+//! rules ([`core`]) and acts on them; each peer has a stream of probes of its own ([`link`]), whose end is noticed at once.
+//!
+//! ```text
+//!   tick, members, answers ─► core ─► probes ─► link ─► peer ─┐
+//!                               ▲                             │ each also tells what it sees
+//!                               └──────── told ◄──────────────┘
+//!                               └─► revoke the lease: the coordinator sees the key go, and decides
+//! ```
+//!
+//! What two brokers see is agreed on between them alone; the metadata store hears of it by the revocation. It must answer
+//! a read right before, so that whoever is cut off from it, too, takes nobody's lease (later, when nobody is dead any more).
+
+mod core;
+mod link;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, OptionFuture};
+use geminga_metastore::{Error, LeaseId, MetaStore, keys, record};
+use geminga_proto::ids::BrokerId;
+use geminga_proto::internal::{ProbeRequest, ProbeResponse, SeenDead};
+use geminga_runtime::Tasks;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use self::core::{Core, Effect, Event, Evidence, Member, Seen};
+use super::metrics;
+use super::registration::{Registration, Standing};
+use super::topology::Topology;
+use link::Link;
+
+/// Most brokers that one broker probes; in a larger cluster the next ones by number, so that everybody is probed by so many.
+const MAX_PEERS: usize = 64;
+/// Reports that wait for the task; a lost one is repeated by the next probe.
+const REPORTS: usize = 1_024;
+/// How long the store may take to show that there is contact, and as long to revoke (DESIGN 6).
+const CONTACT: Duration = Duration::from_secs(1);
+
+/// What probes say now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Who answers probes of this broker, and by which registration.
+    pub reached: BTreeMap<BrokerId, LeaseId>,
+    /// Who is dead as seen by two.
+    pub dead: BTreeSet<BrokerId>,
+    seen: Vec<Seen>,
+    /// There are more brokers than one probes.
+    partial: bool,
+}
+
+impl View {
+    /// Whether a broker may be given partitions: it answers probes under this registration, or is not probed from here.
+    pub fn reaches(&self, broker: BrokerId, lease: LeaseId) -> bool {
+        self.partial || self.reached.get(&broker) == Some(&lease)
+    }
+}
+
+/// A handle on the prober; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    me: BrokerId,
+    view: watch::Receiver<View>,
+    reports: mpsc::Sender<Event>,
+}
+
+impl Probes {
+    /// Probes the others until `tasks` stops.
+    pub fn start(
+        store: Arc<dyn MetaStore>,
+        topology: Topology,
+        registration: Registration,
+        tasks: &Tasks,
+    ) -> Self {
+        let me = registration.id();
+        let (view, seen) = watch::channel(View::default());
+        let (reports, inbox) = mpsc::channel(REPORTS);
+        let probes = Self { me, view: seen, reports: reports.clone() };
+        let prober = Prober {
+            store,
+            topology,
+            registration,
+            tasks: tasks.clone(),
+            core: Core::default(),
+            known: BTreeMap::new(),
+            partial: false,
+            links: HashMap::new(),
+            view,
+            reports,
+            revocation: None,
+        };
+        let cancelled = tasks.cancelled();
+        tasks.spawn("peer probes", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = prober.run(inbox) => {}
+            }
+        });
+        probes
+    }
+
+    /// Follows what probes say.
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Answers a probe of another broker, and hears what that one sees.
+    pub(crate) fn answer(&self, request: ProbeRequest) -> ProbeResponse {
+        let told = Event::Told { peer: BrokerId(request.from), seen: from_wire(&request.seen) };
+        // When the task does not keep up, the next probe says the same.
+        let _full = self.reports.try_send(told).is_err();
+        ProbeResponse { broker: self.me.0, seen: to_wire(&self.view.borrow().seen) }
+    }
+}
+
+/// A registered broker, or one that was and to whom partitions are still assigned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    address: String,
+    member: Member,
+}
+
+struct Prober {
+    store: Arc<dyn MetaStore>,
+    topology: Topology,
+    registration: Registration,
+    tasks: Tasks,
+    core: Core,
+    known: BTreeMap<BrokerId, Known>,
+    partial: bool,
+    links: HashMap<BrokerId, Link>,
+    view: watch::Sender<View>,
+    reports: mpsc::Sender<Event>,
+    revocation: Option<BoxFuture<'static, bool>>,
+}
+
+impl Prober {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        let mut changed = self.topology.changed();
+        self.on_topology();
+        loop {
+            let due = self.core.due();
+            tokio::select! {
+                biased;
+                // First of all: after a pause, nothing that came meanwhile may be believed.
+                Some(()) = OptionFuture::from(due.map(tokio::time::sleep_until)) => {
+                    self.step(Event::Tick);
+                }
+                Some(done) = OptionFuture::from(self.revocation.as_mut()) => {
+                    self.revocation = None;
+                    if !done {
+                        self.step(Event::NotRevoked);
+                    }
+                }
+                Ok(()) = changed.changed() => self.on_topology(),
+                // This task holds a sender.
+                Some(event) = inbox.recv() => self.step(event),
+            }
+        }
+    }
+
+    fn on_topology(&mut self) {
+        let mut known = self.registered();
+        let gone: Vec<_> = self.known.iter().filter(|(id, _)| !known.contains_key(id)).collect();
+        if !gone.is_empty() {
+            let owners = self.topology.loads();
+            for (id, last) in gone.into_iter().filter(|(id, _)| owners.contains_key(id)) {
+                let member = Member { registered: false, ..last.member };
+                known.insert(*id, Known { address: last.address.clone(), member });
+            }
+        }
+        // Topics change far more often than brokers.
+        if known != self.known {
+            self.links
+                .retain(|id, link| known.get(id).is_some_and(|k| k.address == link.address()));
+            self.known = known;
+        }
+        let peers = self.known.iter().map(|(id, known)| (*id, known.member)).collect();
+        let coordinator = self.topology.coordinator().map(|elected| elected.broker);
+        self.step(Event::Members { peers, coordinator });
+    }
+
+    /// The registered brokers that are to be probed.
+    fn registered(&mut self) -> BTreeMap<BrokerId, Known> {
+        let me = self.registration.id();
+        let (before, after): (Vec<_>, Vec<_>) = self
+            .topology
+            .brokers()
+            .into_iter()
+            .filter(|broker| broker.id != me)
+            .partition(|broker| broker.id < me);
+        self.partial = before.len() + after.len() > MAX_PEERS;
+        let next = after.into_iter().chain(before).take(MAX_PEERS);
+        next.map(|broker| {
+            let member = Member { lease: broker.lease, registered: true };
+            (broker.id, Known { address: broker.grpc_address.clone(), member })
+        })
+        .collect()
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = Instant::now();
+        let effects = self.core.step(now, event);
+        let seen = self.core.seen();
+        for effect in effects {
+            match effect {
+                Effect::Probe(broker) => self.probe(broker, &seen),
+                Effect::Revoke { broker, lease } => self.revoke(broker, lease, &seen),
+                Effect::Distrusted => {
+                    metrics::count_distrusted_probes();
+                    tracing::info!(
+                        "this process stood still: what its probes had shown does not count"
+                    );
+                }
+            }
+        }
+        let (reached, dead) = (self.core.reached(), self.core.dead(now));
+        let partial = self.partial;
+        let view = View { reached, dead, seen, partial };
+        metrics::observe_reached(view.reached.len());
+        self.view.send_if_modified(|now| {
+            let changed = *now != view;
+            *now = view;
+            changed
+        });
+    }
+
+    fn probe(&mut self, broker: BrokerId, seen: &[Seen]) {
+        let Some(known) = self.known.get(&broker) else { return };
+        let link = self.links.entry(broker).or_insert_with(|| {
+            Link::start(broker, known.address.clone(), self.reports.clone(), &self.tasks)
+        });
+        link.probe(ProbeRequest { from: self.registration.id().0, seen: to_wire(seen) });
+    }
+
+    fn revoke(&mut self, broker: BrokerId, lease: LeaseId, seen: &[Seen]) {
+        let evidence = seen.iter().find(|seen| seen.broker == broker).map(|seen| seen.evidence);
+        // Who is not registered itself has no say.
+        if !matches!(self.registration.standing(), Standing::Registered { .. }) {
+            self.revocation = Some(std::future::ready(false).boxed());
+            return;
+        }
+        tracing::warn!(%broker, %lease, ?evidence, "broker is dead as seen by its peers; its registration is ended");
+        metrics::count_revocation(evidence == Some(Evidence::Refused));
+        self.revocation = Some(revoke(Arc::clone(&self.store), broker, lease).boxed());
+    }
+}
+
+/// Ends a registration, if the store answers now and still shows it. False: it may not have ended; look again.
+async fn revoke(store: Arc<dyn MetaStore>, broker: BrokerId, lease: LeaseId) -> bool {
+    let attempt = async {
+        let key = keys::broker(broker);
+        let read = tokio::time::timeout(CONTACT, store.get(&key)).await;
+        let found = read.map_err(|_| Error::Unavailable(format!("no answer in {CONTACT:?}")))??;
+        let current = found.and_then(|found| record::Broker::decode(&found.value).ok());
+        if current.is_some_and(|current| current.lease == lease) {
+            let revoked = tokio::time::timeout(CONTACT, store.revoke_lease(lease)).await;
+            revoked.map_err(|_| Error::Unknown(format!("no answer in {CONTACT:?}")))??;
+        }
+        Ok::<(), Error>(())
+    };
+    match attempt.await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%broker, %error, "registration of a dead broker could not be ended; it ends with its lease");
+            // Not in a tight loop.
+            tokio::time::sleep(core::INTERVAL).await;
+            false
+        }
+    }
+}
+
+fn to_wire(seen: &[Seen]) -> Vec<SeenDead> {
+    let seen = seen.iter().map(|seen| SeenDead {
+        broker: seen.broker.0,
+        lease_id: seen.lease.0,
+        refused: seen.evidence == Evidence::Refused,
+    });
+    seen.collect()
+}
+
+/// At most as many as there can be peers: whoever sends more says nothing useful.
+fn from_wire(seen: &[SeenDead]) -> Vec<Seen> {
+    let seen = seen.iter().take(2 * MAX_PEERS).map(|seen| Seen {
+        broker: BrokerId(seen.broker),
+        lease: LeaseId(seen.lease_id),
+        evidence: if seen.refused { Evidence::Refused } else { Evidence::Missed },
+    });
+    seen.collect()
+}

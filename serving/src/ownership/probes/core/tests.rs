@@ -1,0 +1,283 @@
+//! Probers in one made-up world: who reaches whom is said by each test, time by its ticks.
+
+use super::*;
+
+fn lease(broker: i32) -> LeaseId {
+    LeaseId(100 + i64::from(broker))
+}
+
+/// What lies between two brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Open,
+    /// The process at the other end is gone.
+    Refused,
+    /// Packets are dropped, or the process stands still.
+    Silent,
+}
+
+/// Some probers, what each meets, and whom they took for dead.
+struct World {
+    now: Instant,
+    cores: BTreeMap<i32, Core>,
+    /// From, to. Open when not named.
+    paths: BTreeMap<(i32, i32), Path>,
+    /// Who stands still: nothing happens to them.
+    paused: BTreeSet<i32>,
+    /// Ends when it is revoked; none are named twice.
+    revoked: Vec<(i32, i32)>,
+    distrusted: Vec<i32>,
+    leases: BTreeMap<i32, LeaseId>,
+}
+
+impl World {
+    fn new(brokers: i32) -> Self {
+        let mut world = Self {
+            now: Instant::now(),
+            cores: (1..=brokers).map(|id| (id, Core::default())).collect(),
+            paths: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            revoked: Vec::new(),
+            distrusted: Vec::new(),
+            leases: (1..=brokers).map(|id| (id, lease(id))).collect(),
+        };
+        world.members();
+        world.ticks(2);
+        world
+    }
+
+    fn path(&self, from: i32, to: i32) -> Path {
+        self.paths.get(&(from, to)).copied().unwrap_or(Path::Open)
+    }
+
+    /// The same to everybody.
+    fn set(&mut self, to: i32, path: Path) {
+        for from in self.cores.keys() {
+            self.paths.insert((*from, to), path);
+        }
+    }
+
+    /// The process ends: its peers notice at once.
+    fn kill(&mut self, broker: i32) {
+        self.cores.remove(&broker);
+        self.set(broker, Path::Refused);
+        let others: Vec<i32> = self.cores.keys().copied().collect();
+        for other in others {
+            self.step(other, Event::Refused(BrokerId(broker)));
+        }
+    }
+
+    /// Tells everybody who is registered; who is not keeps its partitions until the test says otherwise.
+    fn members(&mut self) {
+        let coordinator = Some(BrokerId(*self.leases.keys().last().unwrap()));
+        for id in self.cores.keys().copied().collect::<Vec<_>>() {
+            let peers = self
+                .leases
+                .iter()
+                .filter(|(other, _)| **other != id)
+                .map(|(other, lease)| {
+                    let registered = !self.revoked.iter().any(|(_, dead)| dead == other);
+                    (BrokerId(*other), Member { lease: *lease, registered })
+                })
+                .collect();
+            self.step(id, Event::Members { peers, coordinator });
+        }
+    }
+
+    fn step(&mut self, broker: i32, event: Event) {
+        if self.paused.contains(&broker) {
+            return;
+        }
+        let Some(core) = self.cores.get_mut(&broker) else { return };
+        for effect in core.step(self.now, event) {
+            match effect {
+                Effect::Probe(BrokerId(to)) => self.probe(broker, to),
+                Effect::Revoke { broker: BrokerId(dead), .. } => self.revoked.push((broker, dead)),
+                Effect::Distrusted => self.distrusted.push(broker),
+            }
+        }
+    }
+
+    fn probe(&mut self, from: i32, to: i32) {
+        match self.path(from, to) {
+            Path::Refused => self.step(from, Event::Refused(BrokerId(to))),
+            Path::Open if self.cores.contains_key(&to) && !self.paused.contains(&to) => {
+                let asks = self.cores[&from].seen();
+                self.step(to, Event::Told { peer: BrokerId(from), seen: asks });
+                let says = self.cores[&to].seen();
+                self.step(from, Event::Answered(BrokerId(to)));
+                self.step(from, Event::Told { peer: BrokerId(to), seen: says });
+            }
+            Path::Open | Path::Silent => {}
+        }
+    }
+
+    fn ticks(&mut self, count: u32) {
+        for _ in 0..count {
+            self.now += INTERVAL;
+            for id in self.cores.keys().copied().collect::<Vec<_>>() {
+                self.step(id, Event::Tick);
+            }
+        }
+    }
+
+    fn dead(&self) -> BTreeSet<i32> {
+        self.revoked.iter().map(|(_, dead)| *dead).collect()
+    }
+}
+
+#[test]
+fn a_process_that_ends_is_dead_at_once_where_two_see_it() {
+    let mut world = World::new(3);
+    world.kill(2);
+    assert_eq!(world.dead(), [2].into(), "without a single tick");
+    assert_eq!(world.cores[&1].dead(world.now), [BrokerId(2)].into());
+}
+
+#[test]
+fn of_two_one_sees_a_refusal_and_believes_no_silence() {
+    let mut world = World::new(2);
+    world.set(2, Path::Silent);
+    world.ticks(20);
+    assert_eq!(world.dead(), [].into());
+    world.kill(2);
+    assert_eq!(world.dead(), [2].into());
+}
+
+#[test]
+fn silence_counts_after_three_probes_and_as_seen_by_two() {
+    let mut world = World::new(3);
+    world.paused.insert(3);
+    world.ticks(3);
+    assert_eq!(
+        world.dead(),
+        [].into(),
+        "the first of these probes was answered by its own tick before"
+    );
+    world.ticks(1);
+    assert_eq!(world.dead(), [3].into());
+    assert!(world.cores[&1].reached().contains_key(&BrokerId(2)));
+    assert!(!world.cores[&1].reached().contains_key(&BrokerId(3)));
+}
+
+#[test]
+fn what_only_one_sees_kills_nobody() {
+    for path in [Path::Silent, Path::Refused] {
+        let mut world = World::new(3);
+        world.paths.insert((1, 2), path);
+        world.ticks(20);
+        assert_eq!(world.dead(), [].into(), "{path:?}");
+        assert!(!world.cores[&1].reached().contains_key(&BrokerId(2)), "it is given nothing");
+    }
+}
+
+/// One that is cut off sees everybody dead, and they see it: it is the one that goes.
+#[test]
+fn the_one_that_is_cut_off_goes() {
+    let mut world = World::new(4);
+    for other in [1, 2, 4] {
+        world.paths.insert((3, other), Path::Silent);
+        world.paths.insert((other, 3), Path::Silent);
+    }
+    world.ticks(10);
+    assert_eq!(world.dead(), [3].into());
+}
+
+/// A process that stood still sees everybody silent. It may believe nothing of that, whatever it finds in its buffers.
+#[test]
+fn a_prober_that_stood_still_distrusts_what_it_saw() {
+    let mut world = World::new(3);
+    world.set(3, Path::Silent);
+    world.paths.insert((2, 3), Path::Open);
+    world.ticks(3);
+    world.paused.insert(1);
+    world.now += 10 * INTERVAL;
+    world.paused.remove(&1);
+    // 2 was paused as well; what it said before lay in the buffers of 1.
+    let seen = vec![Seen { broker: BrokerId(3), lease: lease(3), evidence: Evidence::Missed }];
+    world.step(1, Event::Tick);
+    world.step(1, Event::Told { peer: BrokerId(2), seen });
+    assert_eq!(world.distrusted, [1]);
+    assert_eq!(world.dead(), [].into());
+    world.now += 2 * INTERVAL;
+    world.step(1, Event::Tick);
+    assert_eq!(world.dead(), [].into(), "late again");
+}
+
+#[test]
+fn what_another_one_said_long_ago_does_not_count() {
+    let mut world = World::new(3);
+    let seen = vec![Seen { broker: BrokerId(3), lease: lease(3), evidence: Evidence::Missed }];
+    world.step(1, Event::Told { peer: BrokerId(2), seen });
+    world.paused.insert(2);
+    world.ticks(4);
+    world.paths.insert((1, 3), Path::Silent);
+    world.ticks(10);
+    assert_eq!(world.dead(), [2].into());
+}
+
+#[test]
+fn what_is_said_of_another_registration_does_not_count() {
+    let mut world = World::new(3);
+    world.paths.insert((1, 3), Path::Silent);
+    world.ticks(5);
+    let seen = vec![Seen { broker: BrokerId(3), lease: LeaseId(7), evidence: Evidence::Refused }];
+    world.step(1, Event::Told { peer: BrokerId(2), seen });
+    assert_eq!(world.dead(), [].into());
+}
+
+/// A wrong address is refused from the start.
+#[test]
+fn who_was_never_reached_is_not_dead_but_given_nothing() {
+    let mut world = World::new(2);
+    world.leases.insert(9, lease(9));
+    world.set(9, Path::Refused);
+    world.members();
+    world.ticks(20);
+    assert_eq!(world.dead(), [].into());
+    assert!(!world.cores[&1].reached().contains_key(&BrokerId(9)));
+}
+
+#[test]
+fn who_registers_again_is_reached_anew() {
+    let mut world = World::new(2);
+    assert_eq!(world.cores[&1].reached()[&BrokerId(2)], lease(2));
+    world.set(2, Path::Silent);
+    world.leases.insert(2, LeaseId(7));
+    world.members();
+    assert!(world.cores[&1].reached().is_empty());
+    world.set(2, Path::Open);
+    world.ticks(1);
+    assert_eq!(world.cores[&1].reached()[&BrokerId(2)], LeaseId(7));
+}
+
+/// Several at once look like a fault of the network: one goes, the coordinator first, and the next when that one's
+/// partitions have moved.
+#[test]
+fn one_goes_at_a_time() {
+    let mut world = World::new(5);
+    for dead in [2, 3, 5] {
+        world.paused.insert(dead);
+    }
+    world.ticks(8);
+    assert_eq!(world.dead(), [5].into());
+    world.members();
+    world.ticks(8);
+    assert_eq!(world.dead(), [5].into(), "its partitions have not moved");
+    world.leases.remove(&5);
+    world.members();
+    world.ticks(1);
+    assert_eq!(world.dead(), [2, 5].into());
+}
+
+#[test]
+fn a_revocation_that_failed_is_tried_again() {
+    let mut world = World::new(3);
+    world.kill(2);
+    let by: Vec<i32> = world.revoked.drain(..).map(|(by, _)| by).collect();
+    assert!(!by.is_empty());
+    world.ticks(1);
+    assert_eq!(world.dead(), [].into());
+    world.step(by[0], Event::NotRevoked);
+    assert_eq!(world.dead(), [2].into());
+}

@@ -167,6 +167,7 @@ impl Broker {
             ledgers: parts.ledgers.clone(),
             me: parts.id,
             tasks: tasks.clone(),
+            silence: registration.contact().silence(),
             tails: Tails::new(config.log.all_tails_bytes),
             config: config.log.clone(),
         };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Keep-alives of a lease are sent this many times in its time to live.
@@ -14,6 +15,7 @@ pub const KEEP_ALIVES_PER_TTL: u32 = 3;
 pub struct Contact {
     ttl: Duration,
     state: Mutex<State>,
+    silent: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +27,8 @@ struct State {
 impl Contact {
     /// Contact made at `now` for the first time. `ttl`: of the lease that is kept alive.
     pub fn new(ttl: Duration, now: Instant) -> Self {
-        Self { ttl, state: Mutex::new(State { last: now, unbroken_since: now }) }
+        let state = Mutex::new(State { last: now, unbroken_since: now });
+        Self { ttl, state, silent: watch::Sender::new(false) }
     }
 
     /// An answer arrived at `now` to a request sent at `sent`.
@@ -35,6 +38,17 @@ impl Contact {
             state.unbroken_since = now;
         }
         state.last = state.last.max(sent);
+        self.silent.send_if_modified(|silent| std::mem::replace(silent, false));
+    }
+
+    /// A request got no answer in time.
+    pub fn unanswered(&self) {
+        self.silent.send_if_modified(|silent| !std::mem::replace(silent, true));
+    }
+
+    /// Follows whether the store is silent: the newest request got no answer. An owner asks its bookies then (DESIGN 6).
+    pub fn silence(&self) -> watch::Receiver<bool> {
+        self.silent.subscribe()
     }
 
     /// When the last request was sent that the store answered.

@@ -210,8 +210,14 @@ impl Registration {
                 self.0.contact.answered(sent, Instant::now());
                 return true;
             }
-            Ok(Err(error)) => tracing::warn!(%error, "keep-alive of the registration failed"),
-            Err(_) => tracing::warn!("keep-alive of the registration was not answered in time"),
+            Ok(Err(error)) => {
+                self.0.contact.unanswered();
+                tracing::warn!(%error, "keep-alive of the registration failed");
+            }
+            Err(_) => {
+                self.0.contact.unanswered();
+                tracing::warn!("keep-alive of the registration was not answered in time");
+            }
         }
         false
     }

@@ -373,8 +373,8 @@ fn late(lost: &Lost) -> ApiError {
     match lost {
         Lost::Stopping => gone(),
         Lost::Deposed => {
-            let why = "another broker is taking the partition over: try again";
-            ApiError::new(Reason::NotReady, why)
+            let why = "another broker has taken the partition over: ask for its owner again";
+            ApiError::not_owner(why, None)
         }
         Lost::Failed(_) => not_written(&lost.to_string()),
     }

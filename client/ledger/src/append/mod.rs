@@ -47,6 +47,15 @@ pub enum Health {
     QuorumLost,
     /// The writer lost its role; what is pending is unknown until the ledger is recovered (2.7).
     Dead,
+    /// As `Dead`, and a bookie says why: somebody else has sealed the ledger. That is true whatever the metadata store says.
+    Deposed,
+}
+
+impl Health {
+    /// Whether the writer lost its role, for whatever reason.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Dead | Self::Deposed)
+    }
 }
 
 /// Why an entry was not taken; it certainly was not written.
@@ -84,6 +93,8 @@ pub(crate) struct Close {
 pub(crate) enum Command {
     Append(Append),
     Close(Close),
+    /// Ask the members whether the ledger was sealed.
+    Verify,
 }
 
 /// The one writer of an open ledger. Dropping it abandons the ledger, which stays open until it is recovered.
@@ -143,6 +154,12 @@ impl Writer {
     /// Follows what to do about the writer.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// Asks the members whether somebody has sealed the ledger; [`Health::Deposed`] follows if so. What an owner does that
+    /// writes nothing and cannot ask the metadata store. Does not wait; skipped while the task has much to do.
+    pub fn verify(&self) {
+        let _busy = self.commands.try_send(Command::Verify).is_err();
     }
 
     /// Waits until the ledger takes `bytes` more. Cancel-safe.

@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
-use geminga_proto::bookie::{Code, Scope, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Class, Code, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -59,6 +59,8 @@ enum Ask {
     Hello,
     Add,
     Lac,
+    /// A `Hello` on a stream that goes on.
+    Verify,
 }
 
 /// Named with the member that was asked: it may have left by now (W4).
@@ -95,6 +97,8 @@ struct Task {
     shunned: VecDeque<(Member, Instant)>,
     marks: FuturesUnordered<BoxFuture<'static, ()>>,
     draining: Option<(Instant, Close)>,
+    /// A bookie said that the ledger is sealed.
+    sealed: bool,
     closing: Option<(Closing, oneshot::Sender<Result<LedgerMeta, CloseError>>)>,
 }
 
@@ -136,6 +140,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         shunned: VecDeque::new(),
         marks: FuturesUnordered::new(),
         draining: None,
+        sealed: false,
         closing: None,
     };
     task.carry_out(effects);
@@ -216,6 +221,7 @@ impl Task {
                 self.draining = Some((deadline, close));
                 self.close_when_drained();
             }
+            Command::Verify => self.send_to_live(Ask::Verify, &WriteOp::Hello),
         }
     }
 
@@ -235,8 +241,14 @@ impl Task {
     fn on_answer(&mut self, (member, ask, answer): Answer) {
         // W4: what a former member says counts nothing.
         let Some(index) = self.core.index_of(&member) else { return };
+        let sealed = |reply: &WriteReply| {
+            reply.code.class() == Class::Verdict && reply.sealed_epoch > SealEpoch(0)
+        };
+        self.sealed |= ask != Ask::Lac && answer.as_ref().is_ok_and(sealed);
         let event = match (ask, answer) {
             (Ask::Lac, _) => return,
+            (Ask::Verify, Ok(reply)) if sealed(&reply) => Event::Verdict { member },
+            (Ask::Verify, _) => return,
             (Ask::Hello, Ok(reply)) => self.greeted(member, &reply),
             (Ask::Add, Ok(reply)) => self.added(index, member, &reply),
             (Ask::Hello | Ask::Add, Err(_)) => Event::Disconnected { member },
@@ -382,10 +394,10 @@ impl Task {
     }
 
     /// Sends to each position that streams.
-    fn send_to_live(&mut self, op: &WriteOp) {
+    fn send_to_live(&mut self, ask: Ask, op: &WriteOp) {
         for index in 0..self.watchdogs.len() {
             if self.core.positions()[index].link == Link::Live {
-                self.send(index, Ask::Lac, op.clone());
+                self.send(index, ask, op.clone());
             }
         }
     }
@@ -399,6 +411,7 @@ fn refuse(command: Command) {
         Command::Close(close) => {
             let _gone = close.done.send(Err(CloseError::Lost));
         }
+        Command::Verify => {}
     }
 }
 

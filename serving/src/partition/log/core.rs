@@ -634,8 +634,8 @@ impl Core {
 
     fn on_health(&mut self, health: Health, effects: &mut Vec<Effect>) {
         match self.phase {
-            Phase::Open(_) if health == Health::Dead => self.settle(effects),
-            Phase::Open(_) | Phase::Leaving(_) if self.health != Health::Dead => {
+            Phase::Open(_) if health.is_over() => self.settle(effects),
+            Phase::Open(_) | Phase::Leaving(_) if !self.health.is_over() => {
                 self.health = health;
             }
             Phase::Open(_)
@@ -653,7 +653,7 @@ impl Core {
         if matches!(open.snapshot, Snapshot::Asked | Snapshot::Writing { .. }) {
             open.snapshot = Snapshot::Due;
         }
-        if self.health == Health::Dead {
+        if self.health.is_over() {
             self.settle(effects);
             return;
         }

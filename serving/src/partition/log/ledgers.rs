@@ -12,6 +12,9 @@ use geminga_proto::ids::{EntryId, LedgerId, Offset};
 use super::Lost;
 use super::opening::{Opening, Stored, list_segments};
 
+/// How long the store may take to say that a partition whose ledger was sealed is still this opening's.
+const SAYS_SO: Duration = Duration::from_secs(1);
+
 /// How a step went.
 #[derive(Debug)]
 pub(super) enum Done {
@@ -168,14 +171,26 @@ impl Old {
 
 /// Closes whatever this opening left open: the current ledger, and one that it may have made without knowing (W9, M9).
 /// `after`: the newest segment it knows.
+/// `sealed`: a bookie says that somebody else has sealed the current one. Then only the store's word that the partition is
+/// still this opening's lets it go on (DESIGN 6).
 pub(super) async fn settle(
     opening: Arc<Opening>,
     current: Option<LedgerId>,
     after: Option<u32>,
+    sealed: bool,
 ) -> Done {
-    match opening.still_owns().await {
+    let owns = opening.still_owns();
+    let owns = if sealed {
+        tokio::time::timeout(SAYS_SO, owns).await.unwrap_or_else(|_| {
+            Err(MetaError::Unavailable(format!("no answer within {SAYS_SO:?}")))
+        })
+    } else {
+        owns.await
+    };
+    match owns {
         Ok(true) => {}
         Ok(false) => return Done::Lost(Lost::Deposed),
+        Err(_) if sealed => return Done::Lost(Lost::Deposed),
         Err(error) => return not_settled(error),
     }
     let store = &*opening.parts.store;

@@ -34,6 +34,7 @@ use geminga_metastore::MetaStore;
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term};
 use geminga_runtime::Tasks;
+use tokio::sync::watch;
 
 use crate::ownership::topology::Topic;
 use crate::topics::quorum::Quorum;
@@ -55,6 +56,8 @@ pub struct LogParts {
     pub me: BrokerId,
     /// When they are told to stop, every opening ends with [`Lost::Stopping`].
     pub tasks: Tasks,
+    /// Whether the metadata store is silent. While it is, a log asks its bookies whether it was taken over.
+    pub silence: watch::Receiver<bool>,
     /// The bound on recent entries in memory, of all partitions together.
     pub tails: Tails,
     /// Limits.

@@ -53,6 +53,12 @@ pub struct LogWriter {
     restore_at: Option<Instant>,
     idle_at: Instant,
     live: watch::Receiver<u64>,
+    /// Whether the metadata store is silent.
+    silence: watch::Receiver<bool>,
+    /// When to ask the bookies whether the current ledger was sealed, while the metadata store is silent.
+    verify_at: Option<Instant>,
+    /// A bookie says that somebody else sealed the current ledger.
+    sealed: bool,
     stopped: BoxFuture<'static, ()>,
     /// Not yet given to the owner.
     events: VecDeque<Event>,
@@ -120,6 +126,8 @@ impl LogWriter {
         let bookies = opening.parts.ledgers.bookies();
         let live = bookies.changed();
         let core = Core::new(policy, start, writable(&**bookies));
+        let silence = opening.parts.silence.clone();
+        let verify_at = silence.borrow().then(Instant::now);
         Self {
             roll,
             core,
@@ -136,6 +144,9 @@ impl LogWriter {
             restore_at: None,
             idle_at: Instant::now() + config.idle_close,
             live,
+            silence,
+            verify_at,
+            sealed: false,
             stopped: opening.parts.tasks.cancelled().boxed(),
             events: VecDeque::new(),
             ended: false,

@@ -13,6 +13,7 @@ use geminga_metastore::{LedgerIds, MemoryStore, MetaStore, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, ClusterUuid, PartitionIndex, Term, TopicId};
 use geminga_runtime::{ManualClock, SeededRandom, Tasks};
+use tokio::sync::watch;
 
 pub(crate) use bookies::{MemoryBookies, Mode};
 pub(crate) use store::{Fault, FaultyStore};
@@ -29,6 +30,8 @@ pub(crate) struct TestCluster {
     pub(crate) bookies: MemoryBookies,
     pub(crate) clock: ManualClock,
     pub(crate) tasks: Tasks,
+    /// Whether brokers find their metadata store silent.
+    pub(crate) silence: Arc<watch::Sender<bool>>,
     uuid: ClusterUuid,
 }
 
@@ -39,7 +42,8 @@ impl TestCluster {
         let store = MemoryStore::new();
         let bookies = MemoryBookies::new(uuid, Arc::new(store.clone()), bookies);
         let clock = ManualClock::at(1_700_000_000_000);
-        Self { store, bookies, clock, tasks: Tasks::new("test"), uuid }
+        let silence = Arc::new(watch::Sender::new(false));
+        Self { store, bookies, clock, tasks: Tasks::new("test"), silence, uuid }
     }
 
     /// What the logs of broker `id` are made from.
@@ -65,6 +69,7 @@ impl TestCluster {
             ledgers: LedgerClient::new(parts),
             me: BrokerId(id),
             tasks: self.tasks.child("logs"),
+            silence: self.silence.subscribe(),
             tails: Tails::new(usize::MAX),
             config: LogConfig::default(),
         }

@@ -10,7 +10,7 @@ use geminga_proto::bookie::WriteOp;
 use geminga_proto::ids::{EntryId, Member};
 use tokio::time::Instant;
 
-use super::{CloseError, Task};
+use super::{Ask, CloseError, Task};
 use crate::append::change::{self, Changed, Found, Hunt};
 use crate::append::close;
 use crate::append::watchdog::Watchdog;
@@ -248,7 +248,7 @@ impl Task {
     /// Best effort: lets bookies finish the ledger.
     fn tell_closed(&mut self, closed: &LedgerMeta) {
         if let Some(last) = closed.last_entry {
-            self.send_to_live(&WriteOp::Closed(last));
+            self.send_to_live(Ask::Lac, &WriteOp::Closed(last));
         }
     }
 }

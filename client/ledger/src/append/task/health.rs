@@ -3,7 +3,7 @@
 use geminga_proto::bookie::WriteOp;
 use tokio::time::Instant;
 
-use super::{Health, Task};
+use super::{Ask, Health, Task};
 use crate::core::writer::{Event, Link, Phase};
 
 impl Task {
@@ -37,7 +37,7 @@ impl Task {
             return;
         }
         self.told_lac = lac;
-        self.send_to_live(&WriteOp::AdvanceLac(lac));
+        self.send_to_live(Ask::Lac, &WriteOp::AdvanceLac(lac));
     }
 
     /// A position that had nothing to do until now is timed from now on, and so is the oldest entry: no tick looked at them
@@ -74,6 +74,7 @@ impl Task {
     pub(super) fn report_health(&self) {
         let absent = self.core.positions().iter().any(|p| p.link == Link::Absent);
         let health = match self.core.phase() {
+            Phase::Dead if self.sealed => Health::Deposed,
             Phase::Dead => Health::Dead,
             _ if self.core.is_quorum_lost() || self.is_head_stuck() => Health::QuorumLost,
             _ if self.core.is_roll_asked() => Health::Roll,

@@ -20,6 +20,8 @@ use crate::partition::log::part::{self, Place};
 use crate::partition::log::segments::Segment;
 use crate::partition::log::{Event, Lost, ReadEntry, SnapshotWanted, What};
 
+/// Between questions to the bookies while the metadata store is silent (DESIGN 6).
+const VERIFY: Duration = Duration::from_secs(1);
 /// The pause before copies are restored again doubles this often.
 const MAX_DOUBLINGS: u32 = 4;
 
@@ -33,7 +35,10 @@ impl LogWriter {
                 self.step(Input::Confirmed { lac });
             }
             Woke::Members(meta) => self.segments.refreshed(meta.id, meta),
-            Woke::Health(health) => self.step(Input::Health(health)),
+            Woke::Health(health) => {
+                self.sealed |= health == Health::Deposed;
+                self.step(Input::Health(health));
+            }
             Woke::Gone => {
                 if let Some(current) = &mut self.current {
                     current.gone = true;
@@ -50,6 +55,7 @@ impl LogWriter {
                 let live = writable(&**self.opening.parts.ledgers.bookies());
                 self.step(Input::LiveBookies(live));
             }
+            Woke::Silence(silent) => self.verify_at = silent.then(Instant::now),
             Woke::Due => self.due(),
         }
         self.submit();
@@ -88,7 +94,7 @@ impl LogWriter {
                         current.gone = true;
                         current.ledger
                     });
-                    self.start(ledgers::settle(opening, current, self.newest).boxed());
+                    self.start(ledgers::settle(opening, current, self.newest, self.sealed).boxed());
                 }
                 Effect::AskSnapshot => {
                     let (wanted, answer) = SnapshotWanted::new();
@@ -222,6 +228,7 @@ impl LogWriter {
         });
         let old_at = Instant::now().checked_add(self.roll.age);
         self.newest = Some(seq);
+        self.sealed = false;
         self.current = Some(Current {
             seq,
             base_offset,
@@ -268,6 +275,12 @@ impl LogWriter {
         let now = Instant::now();
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.step(Input::RetryDue);
+        }
+        if self.verify_at.is_some_and(|at| at <= now) {
+            self.verify_at = Some(now + VERIFY);
+            if let Some(writer) = self.current.as_ref().and_then(|c| c.writer.as_ref()) {
+                writer.verify();
+            }
         }
         if self.restore_at.take_if(|at| *at <= now).is_some() {
             self.step(Input::RestoreDue);

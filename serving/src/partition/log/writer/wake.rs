@@ -33,6 +33,8 @@ pub(super) enum Woke {
     Ready,
     /// Bookies came or went.
     Live,
+    /// The metadata store fell silent, or answers again.
+    Silence(bool),
     /// Something is due.
     Due,
 }
@@ -42,7 +44,7 @@ impl LogWriter {
     pub(super) async fn wake(&mut self) -> Woke {
         let due = self.due_at();
         let blocked = self.blocked;
-        let Self { current, step, check, answer, live, stopped, .. } = self;
+        let Self { current, step, check, answer, live, silence, stopped, .. } = self;
         let (mut lac, mut health, mut meta, mut writer) = (None, None, None, None);
         if let Some(Current { lac: l, health: h, meta: m, writer: w, gone: false, .. }) = current {
             (lac, health, meta, writer) = (Some(l), Some(h), Some(m), w.as_deref());
@@ -67,6 +69,7 @@ impl LogWriter {
             }
             ready = has_room(writer, blocked) => ready.map_or(Woke::Gone, |()| Woke::Ready),
             Ok(()) = live.changed() => Woke::Live,
+            Ok(()) = silence.changed() => Woke::Silence(*silence.borrow_and_update()),
             () = tokio::time::sleep_until(due) => Woke::Due,
             // Last: under load it is always ready, and nothing else may wait for that to end.
             lac = changed(lac) => lac.map_or(Woke::Gone, Woke::Confirmed),
@@ -75,7 +78,7 @@ impl LogWriter {
 
     fn due_at(&self) -> Instant {
         let old_at = self.current.as_ref().and_then(|current| current.old_at);
-        let timers = [self.retry_at, self.restore_at, old_at].into_iter().flatten();
+        let timers = [self.retry_at, self.restore_at, self.verify_at, old_at].into_iter().flatten();
         timers.fold(self.idle_at, Instant::min)
     }
 }

@@ -56,9 +56,35 @@ async fn a_blind_owner_is_deposed_by_the_log() {
     let outcome = async { blind.submit("zombie").await?.await };
     let error = outcome.await.unwrap_err();
     assert!(error.reason.retriable(), "{error}");
-    assert_eq!(reason(blind.produce("again").await), Reason::NotReady, "its opening is refused");
+    assert_eq!(reason(blind.produce("again").await), Reason::NotOwner, "it is told so");
     let stored = new.all().await;
     assert_eq!(stored, [(0, "acked".to_owned()), (1, "new".to_owned())]);
+}
+
+/// Cut off from the metadata store, an owner that writes nothing learns from its bookies that it was deposed (DESIGN 6).
+#[tokio::test(start_paused = true)]
+async fn an_owner_without_metadata_asks_its_bookies() {
+    for fault in [Fault::Away, Fault::Hang] {
+        let rig = Rig::new().await;
+        let store = FaultyStore::new(rig.cluster.store.clone());
+        let blind = rig.broker_on(1, Arc::new(store.clone()), Config::default()).await;
+        let new = rig.broker(2).await;
+        blind.produce("acked").await.unwrap();
+        let appender = blind.appender().await.unwrap();
+        assert!(blind.view.finish(SOON).await);
+        store.set(fault);
+        rig.cluster.silence.send_replace(true);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(appender.is_open(), "nobody sealed its ledger: it goes on");
+        assert_eq!(blind.produce("alone").await, Ok(1));
+        rig.assign(2, 2).await;
+        new.sees_term(2).await;
+        assert_eq!(new.produce("new").await, Ok(2));
+        let poll = blind.read(ReadSpec { max_wait: SOON, ..at(2) });
+        let polled = tokio::time::timeout(Duration::from_secs(3), poll).await;
+        assert_eq!(reason(polled.expect("it is told in time")), Reason::NotOwner);
+        assert!(!appender.is_open());
+    }
 }
 
 /// An assignment to the same broker under a higher term is another opening.

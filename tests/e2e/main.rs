@@ -11,6 +11,7 @@ mod groups;
 mod ledgers;
 mod metastore;
 mod moves;
+mod outage;
 mod refusals;
 mod standalone;
 mod stops;

@@ -1,0 +1,200 @@
+"""How long a partition, or a group, is not served when its broker is killed: `tests/bench/run failover`.
+
+Three brokers, three bookies, one etcd, as processes. Before each kill a producer with one record on its way at a time is
+connected to a broker that will live; the broker that is killed (kill -9) owns its partition. From the kill to the
+acknowledgement of the record that is sent next: that is what is printed. Others produce to all brokers meanwhile. The victim
+is started again, and the next kill waits until all three own partitions. For groups, the time is from the kill to the answer of
+`geminga group describe`, which a coordinator gives only after a write under its own term; a process starts within it.
+"""
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+PARTITIONS = 12
+TOPIC = "failover"
+# No kill may keep anybody waiting for longer.
+PATIENCE = 60
+
+
+class Producer:
+    """One `geminga produce` with one record on its way at a time."""
+
+    count = 0
+
+    def __init__(self, bench, server, partition=None):
+        Producer.count += 1
+        fifo = bench.work / f"acks-{Producer.count}"
+        os.mkfifo(fifo)
+        command = [bench.binary, "produce", TOPIC, "--key-separator", "|", "--report", fifo, "--server", server]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.acks = open(fifo, "rb", buffering=0)
+        fifo.unlink()
+        self.key, self.sent = 0, 0
+        # Keys are tried until one lands in the partition.
+        while partition is not None and self.send()["partition"] != partition:
+            self.key += 1
+
+    def send(self):
+        """Sends a record; its acknowledgement."""
+        self.sent += 1
+        self.process.stdin.write(f"{self.key}|{self.sent}\n".encode())
+        self.process.stdin.flush()
+        line = b""
+        while not line.endswith(b"\n"):
+            more = self.acks.readline()
+            if not more:
+                raise OSError("the producer ended")
+            line += more
+        ack = json.loads(line)
+        if "offset" not in ack:
+            raise OSError(f"not acknowledged: {ack}")
+        return ack
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.acks.close()
+
+
+class Cluster:
+    """The processes, and what they say of themselves."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.store, self.bookies, self.storage = bench.start_storage("failover", 3)
+        self.brokers = {}
+        for number in range(3):
+            self.start(f"127.0.0.1:{17070 + number}")
+        self.wait_spread()
+        self.ask("topic", "create", TOPIC, "--partitions", str(PARTITIONS))
+        self.wait_spread()
+
+    def start(self, address):
+        number = int(address.rsplit(":", 1)[1]) - 17070
+        http = f"127.0.0.1:{17080 + number}"
+        args = ["serving", *self.store, "--grpc", address, "--http", http]
+        self.brokers[address] = self.bench.Server(f"broker-{number}", [self.bench.binary, *args], http)
+        self.brokers[address].wait_ready()
+
+    def ask(self, *args, server=None):
+        return self.bench.geminga(*args, server=server or next(iter(self.brokers)))
+
+    def status(self, server=None):
+        return json.loads(self.ask("cluster", "status", "--output", "json", server=server))
+
+    def wait_spread(self):
+        """Until three brokers own something, and nobody else is registered."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            brokers = self.status()["brokers"]
+            if len(brokers) == 3 and all(b["partitions"] > 0 for b in brokers):
+                return
+            time.sleep(0.05)
+        sys.exit(f"partitions are not spread over three brokers: see {self.bench.work}")
+
+    def partition_of(self, address, server):
+        """A partition that the broker at this address owns."""
+        topic = json.loads(self.ask("topic", "describe", TOPIC, "--output", "json", server=server))
+        owned = [p["partition"] for p in topic["partitions"] if p["owner_address"] == address]
+        return random.choice(owned) if owned else None
+
+    def stop(self):
+        for server in [*self.brokers.values(), *self.storage]:
+            server.stop()
+
+
+class Load:
+    """Producers at every broker, for as long as it lives."""
+
+    def __init__(self, bench, cluster):
+        self.bench, self.stopping, self.acked = bench, False, 0
+        self.threads = [threading.Thread(target=self.produce, args=[server], daemon=True) for server in cluster.brokers]
+        for thread in self.threads:
+            thread.start()
+
+    def produce(self, server):
+        while not self.stopping:
+            producer = None
+            try:
+                producer = Producer(self.bench, server)
+                while not self.stopping:
+                    producer.key = random.randrange(1000)
+                    producer.send()
+                    self.acked += 1
+            except OSError:
+                time.sleep(0.1)
+            finally:
+                if producer:
+                    producer.end()
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join(timeout=5)
+
+
+def victim_of(kind, cluster):
+    """The address of a broker to kill."""
+    status = cluster.status()
+    addresses = {b["broker_id"]: b["address"] for b in status["brokers"]}
+    coordinator = addresses[status["coordinator_broker"]]
+    if kind == "coordinator":
+        return coordinator
+    if kind == "shard":
+        group = json.loads(cluster.ask("group", "describe", "g", "--output", "json"))
+        return group["coordinator_address"]
+    return random.choice([a for a in addresses.values() if a != coordinator])
+
+
+def kill(kind, bench, cluster):
+    """One kill; milliseconds until served again."""
+    victim = victim_of(kind, cluster)
+    entry = random.choice([a for a in cluster.brokers if a != victim])
+    producer = None
+    if kind != "shard":
+        partition = cluster.partition_of(victim, entry)
+        producer = Producer(bench, entry, partition)
+        for _ in range(3):
+            producer.send()
+    time.sleep(random.random() * 0.2)
+    process = cluster.brokers.pop(victim).process
+    process.kill()
+    began = time.monotonic()
+    if producer:
+        producer.send()
+    else:
+        cluster.ask("group", "describe", "g", "--output", "json", server=entry)
+    took = (time.monotonic() - began) * 1000
+    process.wait()
+    if producer:
+        producer.end()
+    cluster.start(victim)
+    cluster.wait_spread()
+    return took
+
+
+def percentile(sorted_times, share):
+    return sorted_times[min(len(sorted_times) - 1, int(len(sorted_times) * share))]
+
+
+def run(bench):
+    cluster = Cluster(bench)
+    server = next(iter(cluster.brokers))
+    bench.geminga("produce", TOPIC, server=server, stdin=b"first\n")
+    bench.geminga("consume", TOPIC, "--group", "g", "--from-beginning", "--until-end", server=server)
+    load = Load(bench, cluster)
+    print(f"\n## Failover: {bench.options.kills} kills of each kind, {PARTITIONS} partitions\n")
+    print("| victim | kills | median ms | p95 ms | p99 ms | max ms |\n|---|---|---|---|---|---|")
+    for kind in ("owner", "coordinator", "shard"):
+        times = sorted(kill(kind, bench, cluster) for _ in range(bench.options.kills))
+        print(f"| {kind} | {len(times)} | {statistics.median(times):.0f} | {percentile(times, 0.95):.0f} "
+              f"| {percentile(times, 0.99):.0f} | {times[-1]:.0f} |", flush=True)
+    load.stop()
+    print(f"\n{load.acked} records of the load beside it were acknowledged.")
+    cluster.stop()

@@ -6,6 +6,7 @@
 //! * What is assigned here is read from the watched view, which may lag: taking over checks it against the store and seals
 //!   what is open, so a wrong view costs time and never data (DESIGN 1).
 
+mod gate;
 mod handle;
 mod handover;
 mod life;
@@ -14,6 +15,7 @@ mod slot;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use gate::Gate;
 pub(super) use handle::Handle;
 use life::Life;
 use slot::{Phase, Slot};
@@ -61,6 +64,8 @@ const END_SLACK: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Most partitions that are open at one time; beyond it those that nobody uses make room. Default 20,000.
     pub max_open: usize,
+    /// Most partitions that are taken over at one time; those that most requests wait for go first. Default 64.
+    pub max_opening: usize,
     /// Most bytes of batches accepted and not answered, for each partition. Default 32 MiB, minimum one batch.
     pub partition_queue_bytes: usize,
     /// The same for all partitions together. Default 512 MiB, minimum one batch.
@@ -79,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_open: 20_000,
+            max_opening: 64,
             partition_queue_bytes: 32 * 1024 * 1024,
             queue_bytes: 512 * 1024 * 1024,
             answer_wait: Duration::from_secs(30),
@@ -126,6 +132,8 @@ struct Shared {
     config: Config,
     /// Bytes accepted and not answered, of all partitions.
     room: Arc<Semaphore>,
+    /// Takeovers.
+    gate: Gate,
     table: Mutex<Table>,
 }
 
@@ -208,6 +216,7 @@ impl Partitions {
         // Below the largest batch it could never be sent.
         config.partition_queue_bytes = config.partition_queue_bytes.max(LARGEST_COST);
         let room = Arc::new(Semaphore::new(config.queue_bytes.max(LARGEST_COST)));
+        let gate = Gate::new(config.max_opening);
         let table = Mutex::default();
         let partitions = Self(Arc::new(Shared {
             log,
@@ -219,6 +228,7 @@ impl Partitions {
             tasks,
             config,
             room,
+            gate,
             table,
         }));
         let (follower, cancelled) = (partitions.clone(), partitions.0.tasks.cancelled());
@@ -319,6 +329,7 @@ impl Partitions {
                     if slot.term < term {
                         slot.close(moved(reopening(&topic.name, partition)));
                     }
+                    slot.demand.fetch_add(1, Ordering::Relaxed);
                     return Ok(slot.phase.subscribe());
                 }
             };
@@ -330,6 +341,7 @@ impl Partitions {
                 term,
                 opening: slot.opening,
                 failures,
+                demand: Arc::clone(&slot.demand),
                 phase: Arc::clone(&slot.phase),
                 close: Arc::clone(&slot.close),
             };

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use super::gate::Demand;
 use super::handle::Handle;
 use super::slot::Phase;
 use super::{Key, Partitions, shutting_down};
@@ -27,6 +28,8 @@ use crate::partition::{index, metrics, snapshot};
 const MAILBOX: usize = 1024;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// How long a takeover may keep its turn.
+const TURN: Duration = Duration::from_secs(2);
 /// Whoever served for so long has not failed in a row.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -38,6 +41,7 @@ pub(super) struct Life {
     pub(super) opening: Opening,
     /// Failures in a row before this life.
     pub(super) failures: u32,
+    pub(super) demand: Demand,
     pub(super) phase: Arc<watch::Sender<Phase>>,
     pub(super) close: Arc<watch::Sender<Option<Closing>>>,
 }
@@ -66,7 +70,9 @@ impl Life {
 
     /// Takes the log over, and what it says of idempotent producers (P4).
     async fn take_over(&self) -> Result<(Opened, Producers), ApiError> {
+        // Before the turn: a former owner that is silent would keep others from theirs.
         self.partitions.ask_to_let_go(self.key, self.term).await;
+        let turn = self.partitions.0.gate.turn(&self.demand).await;
         let settings = &self.topic.settings;
         let spec = OpenSpec {
             topic: Arc::clone(&self.topic),
@@ -78,8 +84,16 @@ impl Life {
                 age: Duration::from_millis(settings.segment_ms),
             },
         };
-        let mut opened =
-            log::open(&self.partitions.0.log, spec).await.map_err(|e| self.open_error(&e))?;
+        let mut opening = Box::pin(log::open(&self.partitions.0.log, spec));
+        let opened = match tokio::time::timeout(TURN, &mut opening).await {
+            Ok(opened) => opened,
+            // It waits for bookies that are gone, perhaps: others need not wait for them.
+            Err(_) => {
+                drop(turn);
+                opening.await
+            }
+        };
+        let mut opened = opened.map_err(|e| self.open_error(&e))?;
         let mut producers = Producers::new(self.partitions.0.config.mutations);
         while let Some(step) = opened.replay.next().await {
             step.and_then(|step| self.replay(step, &mut producers))

@@ -8,6 +8,7 @@ use geminga_proto::reason::ApiError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::gate::Demand;
 use super::handle::Handle;
 use crate::partition::produce::Opening;
 use crate::partition::task::Closing;
@@ -41,6 +42,8 @@ pub(super) struct Slot {
     /// The topic's name.
     pub(super) name: String,
     pub(super) term: Term,
+    /// Requests that asked for it, the first one not counted.
+    pub(super) demand: Demand,
     pub(super) phase: Arc<watch::Sender<Phase>>,
     pub(super) close: Arc<watch::Sender<Option<Closing>>>,
 }
@@ -51,6 +54,7 @@ impl Slot {
             opening,
             name,
             term,
+            demand: Demand::default(),
             phase: Arc::new(watch::Sender::new(Phase::Opening)),
             close: Arc::new(watch::Sender::new(None)),
         }

@@ -6,6 +6,8 @@ mod local;
 mod peers;
 pub mod source;
 
+use std::time::Duration;
+
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
@@ -20,6 +22,9 @@ pub use source::{RoutedSource, Source};
 
 use crate::ownership::registration::Registration;
 use crate::ownership::topology::{Topic, Topology};
+
+/// How long answers of a broker that has left may be on their way.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 /// Where a partition is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +98,23 @@ impl Router {
             return Err(ApiError::new(Reason::NotReady, why));
         };
         self.peers.channel(broker, &found.grpc_address)
+    }
+}
+
+impl Router {
+    /// Resolves a moment after a broker's registration ended: what it had answered before has arrived by then, and nothing
+    /// more is to be waited for, whether its connection broke or its machine only vanished. Cancel-safe.
+    pub fn gone(&self, broker: BrokerId) -> impl Future<Output = ()> + Send + 'static {
+        let topology = self.topology.clone();
+        async move {
+            let mut changed = topology.changed();
+            while topology.broker(broker).is_some() {
+                if changed.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+            tokio::time::sleep(LAST_ANSWERS).await;
+        }
     }
 }
 

@@ -66,6 +66,23 @@ impl RoutedSource {
         Self { router, local }
     }
 
+    /// One call of another broker, for as long as it is registered, under a deadline.
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        broker: BrokerId,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, ApiError> {
+        let call = async {
+            tokio::select! {
+                answer = call => answer.map_err(|status| of_owner(ApiError::from_status(&status), broker)),
+                () = self.router.gone(broker) => Err(unserved(broker, "its registration ended")),
+            }
+        };
+        let answer = tokio::time::timeout(deadline, call).await;
+        answer.unwrap_or_else(|_| Err(unserved(broker, "it did not answer in time")))
+    }
+
     async fn read_remote(
         &self,
         broker: BrokerId,
@@ -92,7 +109,7 @@ impl RoutedSource {
             let mut stream = client.fetch(request).await?.into_inner();
             stream.message().await
         };
-        let answer = within(spec.max_wait.saturating_add(GRACE), broker, call).await?;
+        let answer = self.within(spec.max_wait.saturating_add(GRACE), broker, call).await?;
         let data = answer
             .into_iter()
             .flat_map(|response| response.partitions)
@@ -120,7 +137,7 @@ impl RoutedSource {
             }),
             direct: true,
         };
-        let answer = within(GRACE, broker, client.list_offsets(request)).await?;
+        let answer = self.within(GRACE, broker, client.list_offsets(request)).await?;
         let found = answer
             .into_inner()
             .offsets
@@ -166,19 +183,6 @@ impl Source for RoutedSource {
             Route::Remote { broker, .. } => self.find_remote(broker, topic, partition, at).await,
             Route::NoOwner => Err(no_owner(&topic.name, partition)),
         }
-    }
-}
-
-/// One call of another broker under a deadline.
-async fn within<T>(
-    deadline: Duration,
-    broker: BrokerId,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, ApiError> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(status)) => Err(of_owner(ApiError::from_status(&status), broker)),
-        Err(_) => Err(unserved(broker, "it did not answer in time")),
     }
 }
 

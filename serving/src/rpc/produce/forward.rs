@@ -119,8 +119,13 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Starts a stream to `broker`.
-    pub(super) fn start(broker: BrokerId, channel: Channel, tasks: &Tasks) -> Self {
+    /// Starts a stream to `broker`, which ends with `gone` at the latest: a machine that vanished breaks no connection.
+    pub(super) fn start(
+        broker: BrokerId,
+        channel: Channel,
+        gone: impl Future<Output = ()> + Send + 'static,
+        tasks: &Tasks,
+    ) -> Self {
         let (queue, elements) = mpsc::channel(QUEUE);
         let sent = Arc::new(Sent { broker, open: Mutex::new(Some(Waiting::default())) });
         let run = run(Arc::clone(&sent), channel, elements).boxed();
@@ -129,6 +134,7 @@ impl Forwarder {
         tasks.spawn("forwarded produce", async move {
             tokio::select! {
                 why = run => ended.end(&why),
+                () = gone => ended.end("its registration ended"),
                 () = cancelled => ended.end("this broker is shutting down"),
             }
         });

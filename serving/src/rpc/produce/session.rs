@@ -399,7 +399,8 @@ impl Session {
         }
         self.forwarders.retain(|_, forwarder| forwarder.is_open());
         let channel = self.ctx.router.channel(broker)?;
-        let forwarder = Forwarder::start(broker, channel, &self.ctx.tasks);
+        let gone = self.ctx.router.gone(broker);
+        let forwarder = Forwarder::start(broker, channel, gone, &self.ctx.tasks);
         self.forwarders.insert(broker, forwarder.clone());
         Ok(forwarder)
     }

@@ -5,10 +5,14 @@ connected to a broker that will live; the broker that is killed (kill -9) owns i
 acknowledgement of the record that is sent next: that is what is printed. Others produce to all brokers meanwhile. The victim
 is started again, and the next kill waits until all three own partitions. For groups, the time is from the kill to the answer of
 `geminga group describe`, which a coordinator gives only after a write under its own term; a process starts within it.
+
+`tests/bench/run vanish`: the same where the victim's machine vanishes. It runs in a network namespace of its own, to and from
+which all packets are dropped. Needs root.
 """
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -65,21 +69,26 @@ class Producer:
 class Cluster:
     """The processes, and what they say of themselves."""
 
-    def __init__(self, bench):
-        self.bench = bench
-        self.store, self.bookies, self.storage = bench.start_storage("failover", 3)
+    def __init__(self, bench, host="127.0.0.1", elsewhere=None):
+        """`elsewhere`: a namespace, and the address in it, for the first broker."""
+        self.bench, self.elsewhere = bench, elsewhere
+        self.flags = ["--insecure"] if elsewhere else []
+        self.store, self.bookies, self.storage = bench.start_storage("failover", 3, host, self.flags)
         self.brokers = {}
-        for number in range(3):
-            self.start(f"127.0.0.1:{17070 + number}")
+        for number in reversed(range(3)):
+            self.start(f"{elsewhere[1] if elsewhere and number == 0 else host}:{17070 + number}")
         self.wait_spread()
         self.ask("topic", "create", TOPIC, "--partitions", str(PARTITIONS))
         self.wait_spread()
 
     def start(self, address):
         number = int(address.rsplit(":", 1)[1]) - 17070
-        http = f"127.0.0.1:{17080 + number}"
-        args = ["serving", *self.store, "--grpc", address, "--http", http]
-        self.brokers[address] = self.bench.Server(f"broker-{number}", [self.bench.binary, *args], http)
+        host = address.rsplit(":", 1)[0]
+        http = f"{host}:{17080 + number}"
+        args = [self.bench.binary, "serving", *self.store, "--grpc", address, "--http", http, *self.flags]
+        if self.elsewhere and self.elsewhere[1] == host:
+            args = ["ip", "netns", "exec", self.elsewhere[0], *args]
+        self.brokers[address] = self.bench.Server(f"broker-{number}", args, http)
         self.brokers[address].wait_ready()
 
     def ask(self, *args, server=None):
@@ -198,3 +207,60 @@ def run(bench):
     load.stop()
     print(f"\n{load.acked} records of the load beside it were acknowledged.")
     cluster.stop()
+
+
+NAMESPACE = "geminga-bench"
+HERE, THERE = "10.213.77.1", "10.213.77.2"
+
+
+def sh(*command, check=True):
+    subprocess.run(command, check=check, capture_output=not check)
+
+
+def vanish(bench, cluster):
+    """One machine that vanishes; milliseconds until its partition is served again."""
+    victim = f"{THERE}:17070"
+    entry = random.choice([a for a in cluster.brokers if a != victim])
+    producer = Producer(bench, entry, cluster.partition_of(victim, entry))
+    for _ in range(3):
+        producer.send()
+    rules = [["INPUT", "-s", THERE, "-j", "DROP"], ["OUTPUT", "-d", THERE, "-j", "DROP"]]
+    for rule in rules:
+        sh("iptables", "-A", *rule)
+    try:
+        began = time.monotonic()
+        producer.send()
+        took = (time.monotonic() - began) * 1000
+    finally:
+        for rule in rules:
+            sh("iptables", "-D", *rule)
+    producer.end()
+    process = cluster.brokers.pop(victim).process
+    process.kill()
+    process.wait()
+    cluster.start(victim)
+    cluster.wait_spread()
+    return took
+
+
+def run_vanish(bench):
+    missing = [tool for tool in ("ip", "iptables") if not shutil.which(tool)]
+    if os.geteuid() != 0 or missing:
+        sys.exit(f"vanish needs root, ip and iptables (apt-get install iproute2 iptables); missing: {missing or 'root'}")
+    sh("ip", "netns", "del", NAMESPACE, check=False)
+    sh("ip", "netns", "add", NAMESPACE)
+    try:
+        sh("ip", "link", "add", "geminga0", "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
+        sh("ip", "addr", "add", f"{HERE}/30", "dev", "geminga0")
+        sh("ip", "link", "set", "geminga0", "up")
+        for command in (["addr", "add", f"{THERE}/30", "dev", "eth0"], ["link", "set", "eth0", "up"],
+                        ["link", "set", "lo", "up"]):
+            sh("ip", "-n", NAMESPACE, *command)
+        cluster = Cluster(bench, HERE, (NAMESPACE, THERE))
+        print(f"\n## A machine vanishes, {bench.options.vanishes} times\n")
+        times = sorted(vanish(bench, cluster) for _ in range(bench.options.vanishes))
+        print("| times | median ms | p95 ms | max ms |\n|---|---|---|---|")
+        print(f"| {len(times)} | {statistics.median(times):.0f} | {percentile(times, 0.95):.0f} | {times[-1]:.0f} |")
+        cluster.stop()
+    finally:
+        sh("ip", "netns", "del", NAMESPACE, check=False)

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Bookie(bookie::Args),
     /// Run a broker.
     Serving(serving::Args),
-    /// Create, list, describe and delete topics.
+    /// Create, alter, list, describe and delete topics; look offsets up; delete old records.
     Topic(topic::Args),
     /// Write records from standard input, one a line.
     Produce(produce::Args),

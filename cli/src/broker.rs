@@ -25,6 +25,8 @@ pub(crate) struct Setting {
     pub(crate) zone: String,
     /// How long it may take to hand its partitions over when it is stopped.
     pub(crate) hand_over: Duration,
+    /// How often old records are looked for.
+    pub(crate) retention_interval: Duration,
     pub(crate) kind: Kind,
 }
 
@@ -38,7 +40,16 @@ pub(crate) enum Kind {
 
 /// Takes a number and starts; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
 pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Failure> {
-    let Setting { store, cluster, grpc_address, http_address, zone, hand_over, kind } = setting;
+    let Setting {
+        store,
+        cluster,
+        grpc_address,
+        http_address,
+        zone,
+        hand_over,
+        retention_interval,
+        kind,
+    } = setting;
     let (sole, default_quorum, local) = match kind {
         Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
         Kind::Standalone(local) => (true, Quorum::STANDALONE, local),
@@ -59,6 +70,8 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         owner: format!("broker-{id}"),
     });
     let started_ms = clock.now_ms();
+    let mut config = Config { hand_over, ..Config::default() };
+    config.partitions.retention_interval = retention_interval;
     let parts = BrokerParts {
         store,
         cluster,
@@ -71,7 +84,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         random,
         clock,
         tasks: tasks.clone(),
-        config: Config { hand_over, ..Config::default() },
+        config,
     };
     Ok(Box::pin(Broker::start(&parts)).await?)
 }

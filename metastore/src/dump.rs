@@ -176,6 +176,7 @@ fn segment(record: Segment) -> Value {
         ("base_offset", number(record.base_offset.0)),
         ("term", number(record.term.0)),
         ("end_offset", optional(record.end_offset, |Offset(end)| number(end))),
+        ("bytes", optional(record.bytes, number)),
         ("max_timestamp", optional(record.max_timestamp, number)),
     ])
 }

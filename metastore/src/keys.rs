@@ -31,6 +31,8 @@ pub const UNDER: &str = "under/";
 pub const BOOKIE_COOKIES: &str = "bookies/cookie/";
 /// Prefix of all live bookies.
 pub const BOOKIES_LIVE: &str = "bookies/live/";
+/// Prefix of all ledgers whose deletion is in progress.
+pub const DELETING: &str = "deleting/";
 /// Watermarks of bookies.
 pub const BOOKIE_WATERMARKS: &str = "bookies/watermark/";
 
@@ -199,7 +201,12 @@ pub fn under_lock(ledger: LedgerId) -> String {
 
 /// A ledger whose deletion is in progress.
 pub fn deleting(ledger: LedgerId) -> String {
-    format!("deleting/{ledger}")
+    format!("{DELETING}{ledger}")
+}
+
+/// The ledger in the key of a deletion.
+pub fn parse_deleting(key: &str) -> Option<LedgerId> {
+    u64::from_str_radix(key.strip_prefix(DELETING)?, 16).ok().map(LedgerId)
 }
 
 #[cfg(test)]
@@ -218,6 +225,7 @@ mod tests {
         assert_eq!(parse_move(&moved), Some((topic_id, partition)));
         assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
+        assert_eq!(parse_deleting(&deleting(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));
         assert!(is_term(&term(topic_id, PartitionIndex(3))));
         assert!(!is_term(&log_start(topic_id, PartitionIndex(3))));

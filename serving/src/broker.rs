@@ -159,6 +159,7 @@ impl Broker {
             ledgers: parts.ledgers.clone(),
             topology: topology.clone(),
             registration: registration.clone(),
+            clock: Arc::clone(&parts.clock),
         };
         removal::start(removal, tasks).await?;
         let router = Router::start(topology.clone(), registration.clone(), tasks);

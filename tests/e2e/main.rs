@@ -13,6 +13,7 @@ mod metastore;
 mod moves;
 mod outage;
 mod refusals;
+mod retention;
 mod standalone;
 mod stops;
 mod topic;

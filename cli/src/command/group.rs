@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Subcommand;
 use geminga_client::v1::reset_offsets_request::To;
 
-use super::topic::done;
+use super::topic::{done, moment};
 use crate::args::ClientArgs;
 use crate::client;
 use crate::exit::Failure;
@@ -96,9 +96,7 @@ impl FromStr for Position {
                 "`{text}` is not earliest, latest, an offset or a time like 2026-01-31T08:00:00Z"
             )
         };
-        let time = humantime::parse_rfc3339(text).map_err(|_| wrong())?;
-        let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
-        i64::try_from(since.as_millis()).map(Self::TimestampMs).map_err(|_| wrong())
+        moment(text).map(Self::TimestampMs).map_err(|()| wrong())
     }
 }
 

@@ -42,8 +42,16 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;
     let hand_over = Duration::from_secs(u64::from(settings.drain_timeout));
-    let zone = settings.zone;
-    let setting = Setting { store, cluster, grpc_address, http_address, zone, hand_over, kind };
+    let setting = Setting {
+        store,
+        cluster,
+        grpc_address,
+        http_address,
+        zone: settings.zone,
+        hand_over,
+        retention_interval: settings.retention_interval.0,
+        kind,
+    };
     let tasks = server.parts.clone();
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);

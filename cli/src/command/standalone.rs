@@ -74,6 +74,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         http_address,
         zone: String::new(),
         hand_over: Duration::ZERO,
+        retention_interval: settings.retention_interval.0,
         kind,
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;

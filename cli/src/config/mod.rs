@@ -30,6 +30,9 @@ pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
 /// As the bookie's own default.
 const GC_INTERVAL: Duration = Duration::from_secs(300);
 
+/// As the broker's own default.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Flags that every server has and the file cannot hold.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SourceArgs {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Listen, LogOptions, MetastoreUrl, check_exposure, required};
+use super::{
+    Interval, Listen, LogOptions, MetastoreUrl, RETENTION_INTERVAL, check_exposure, required,
+};
 use crate::args::host_port;
 use crate::exit::Failure;
 
@@ -38,6 +40,9 @@ pub(crate) struct ServingOptions {
         default_missing_value = "true"
     )]
     insecure: Option<bool>,
+    /// How often it is looked for records that a topic's retention gives up [default: 1m].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_RETENTION_INTERVAL")]
+    retention_interval: Option<Interval>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -53,6 +58,7 @@ pub(crate) struct ServingSettings {
     pub(crate) zone: String,
     pub(crate) drain_timeout: u32,
     pub(crate) insecure: bool,
+    pub(crate) retention_interval: Interval,
     pub(crate) log: LogOptions,
 }
 
@@ -68,6 +74,10 @@ impl ServingOptions {
             zone: self.zone.or(file.zone).unwrap_or_default(),
             drain_timeout: self.drain_timeout.or(file.drain_timeout).unwrap_or(10),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            retention_interval: self
+                .retention_interval
+                .or(file.retention_interval)
+                .unwrap_or(Interval(RETENTION_INTERVAL)),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

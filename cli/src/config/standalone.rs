@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GC_INTERVAL, Interval, Listen, LogOptions, check_exposure, required};
+use super::{
+    GC_INTERVAL, Interval, Listen, LogOptions, RETENTION_INTERVAL, check_exposure, required,
+};
 use crate::exit::Failure;
 
 /// What flags, variables and the file can say.
@@ -43,6 +45,9 @@ pub(crate) struct StandaloneOptions {
     /// How often it is looked for ledgers that were deleted, whose space is then given back [default: 5m].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_GC_INTERVAL")]
     gc_interval: Option<Interval>,
+    /// How often it is looked for records that a topic's retention gives up [default: 1m].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_RETENTION_INTERVAL")]
+    retention_interval: Option<Interval>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -57,6 +62,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
     pub(crate) gc_interval: Interval,
+    pub(crate) retention_interval: Interval,
     pub(crate) log: LogOptions,
 }
 
@@ -70,6 +76,10 @@ impl StandaloneOptions {
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
+            retention_interval: self
+                .retention_interval
+                .or(file.retention_interval)
+                .unwrap_or(Interval(RETENTION_INTERVAL)),
             log: self.log.over(file.log),
         };
         check_exposure(

@@ -20,7 +20,7 @@ pub(crate) use group::{Group, Groups, Offsets};
 #[cfg(test)]
 pub(crate) use ledger::state as ledger_state;
 pub(crate) use ledger::{Ledger, Ledgers};
-pub(crate) use topic::{Description, Topic, Topics};
+pub(crate) use topic::{Altered, Description, Places, Topic, Topics};
 
 /// Something that prints both ways.
 pub(crate) trait View: Serialize {

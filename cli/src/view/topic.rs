@@ -63,6 +63,71 @@ impl View for Topic {
     }
 }
 
+/// A topic as it is after an alteration.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Altered(Topic);
+
+impl From<v1::TopicSummary> for Altered {
+    fn from(topic: v1::TopicSummary) -> Self {
+        Self(topic.into())
+    }
+}
+
+impl View for Altered {
+    fn text(&self) -> String {
+        let Topic { name, partitions, configs, .. } = &self.0;
+        let mut text = format!("altered topic {name}: {partitions} partitions\n");
+        for (key, value) in configs {
+            writeln!(text, "  {key}={value}").expect("a string takes it");
+        }
+        text
+    }
+}
+
+/// One place in each of a topic's partitions.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Places(Vec<Place>);
+
+#[derive(Debug, Serialize)]
+struct Place {
+    partition: u32,
+    /// `None`: there is no such record.
+    offset: Option<i64>,
+    /// Of the record, where one was looked for by time.
+    timestamp_ms: Option<i64>,
+}
+
+impl Places {
+    /// Where one partition starts.
+    pub(crate) fn start(partition: u32, offset: i64) -> Self {
+        Self(vec![Place { partition, offset: Some(offset), timestamp_ms: None }])
+    }
+}
+
+impl From<Vec<v1::PartitionOffset>> for Places {
+    fn from(places: Vec<v1::PartitionOffset>) -> Self {
+        let known = |number: i64| Some(number).filter(|number| *number >= 0);
+        let place = |place: v1::PartitionOffset| Place {
+            partition: place.partition,
+            offset: known(place.offset),
+            timestamp_ms: known(place.timestamp_ms),
+        };
+        Self(places.into_iter().map(place).collect())
+    }
+}
+
+impl View for Places {
+    fn text(&self) -> String {
+        let rows = self.0.iter().map(|place| {
+            let at = place.timestamp_ms.map_or_else(|| "-".to_owned(), time);
+            [place.partition.to_string(), optional(place.offset), at]
+        });
+        table(["PARTITION", "OFFSET", "TIME"], rows)
+    }
+}
+
 /// All topics.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]

@@ -47,6 +47,19 @@ pub enum OffsetAt {
     Latest,
     /// The first record of this time or later, milliseconds since the Unix epoch.
     Timestamp(i64),
+    /// The record with the largest timestamp, the first of several.
+    MaxTimestamp,
+}
+
+/// What is to change of a topic; see [`Admin::alter_topic`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicChanges {
+    /// Configs to set, by their Kafka names.
+    pub set: HashMap<String, String>,
+    /// Configs that go back to their defaults.
+    pub unset: Vec<String>,
+    /// How many partitions there are to be, at least as many as there are; `None` = as many.
+    pub partitions: Option<u32>,
 }
 
 /// Whether a call may be repeated when its outcome is not known.
@@ -129,21 +142,90 @@ impl Admin {
         Ok(())
     }
 
+    /// Changes configs of a topic, or gives it more partitions; open partitions follow at once. May be repeated.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `INVALID_CONFIG`, `INVALID_PARTITIONS`.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        changes: TopicChanges,
+    ) -> Result<v1::TopicSummary, Error> {
+        let request = v1::AlterTopicRequest {
+            name: name.to_owned(),
+            set: changes.set,
+            unset: changes.unset,
+            partitions: changes.partitions.unwrap_or(0),
+        };
+        let answer = self
+            .call(Repeat::Always, |channel| {
+                let request = request.clone();
+                async move { topics(channel).alter_topic(request).await }
+            })
+            .await?;
+        Ok(answer.topic.unwrap_or_default())
+    }
+
+    /// Makes the records of a partition before an offset unreadable for ever (-1 = all that there are); returns where it
+    /// starts then. May be repeated.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`, `OFFSET_OUT_OF_RANGE`.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partition: u32,
+        before: i64,
+    ) -> Result<i64, Error> {
+        let answer = self
+            .call(Repeat::Always, |channel| {
+                let request = v1::DeleteRecordsRequest {
+                    topic: topic.to_owned(),
+                    partitions: vec![v1::DeletePartitionRecords { partition, before }],
+                    direct: false,
+                };
+                async move {
+                    let answer = topics(channel).delete_records(request).await?;
+                    match answer.get_ref().partitions.iter().find_map(|p| p.error.as_ref()) {
+                        Some(error) => Err(ApiError::from_proto(error).to_status()),
+                        None => Ok(answer),
+                    }
+                }
+            })
+            .await?;
+        Ok(answer.partitions.first().map_or(-1, |done| done.log_start_offset))
+    }
+
     /// The offset of a place in each of `partitions`; in all when empty. Ascending by partition.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`; the error of a partition that did not become ready in time.
+    /// As [`Self::list_places`].
     pub async fn list_offsets(
         &self,
         topic: &str,
         partitions: &[u32],
         at: OffsetAt,
     ) -> Result<Vec<(u32, i64)>, Error> {
+        let places = self.list_places(topic, partitions, at).await?;
+        Ok(places.into_iter().map(|place| (place.partition, place.offset)).collect())
+    }
+
+    /// The same with the timestamp of the record, where one was looked for by time.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`; the error of a partition that did not become ready in time.
+    pub async fn list_places(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        at: OffsetAt,
+    ) -> Result<Vec<v1::PartitionOffset>, Error> {
         use v1::list_offsets_request::At;
         let at = match at {
             OffsetAt::Earliest => At::Earliest(true),
             OffsetAt::Latest => At::Latest(true),
             OffsetAt::Timestamp(ms) => At::TimestampMs(ms),
+            OffsetAt::MaxTimestamp => At::MaxTimestamp(true),
         };
         let mut answer = self
             .call(Repeat::Always, |channel| {
@@ -165,7 +247,7 @@ impl Admin {
             .await?
             .offsets;
         answer.sort_by_key(|offset| offset.partition);
-        Ok(answer.into_iter().map(|o| (o.partition, o.offset)).collect())
+        Ok(answer)
     }
 
     /// All consumer groups.

@@ -516,6 +516,27 @@ impl Topics for Service {
         Err(ApiError::new(Reason::UnknownTopic, "no such topic").into())
     }
 
+    async fn alter_topic(
+        &self,
+        _: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "the topic here is what it is").into())
+    }
+
+    async fn delete_records(
+        &self,
+        _: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "all records are kept here").into())
+    }
+
+    async fn offset_for_term(
+        &self,
+        _: Request<v1::OffsetForTermRequest>,
+    ) -> Result<Response<v1::OffsetForTermResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "there is one term here").into())
+    }
+
     async fn list_offsets(
         &self,
         _: Request<v1::ListOffsetsRequest>,

@@ -30,7 +30,7 @@ mod directory;
 mod error;
 mod producer;
 
-pub use admin::{Admin, NewTopic, OffsetAt};
+pub use admin::{Admin, NewTopic, OffsetAt, TopicChanges};
 pub use client::{Client, ClientConfig};
 pub use consumer::{
     Consumer, ConsumerConfig, Event, OffsetReset, Reader, ReaderConfig, Records, TopicPartition,

@@ -109,6 +109,8 @@ pub struct Segment {
     pub end_offset: Option<Offset>,
     /// Largest record timestamp, once closed, milliseconds. A cache likewise.
     pub max_timestamp: Option<i64>,
+    /// Bytes of its payloads, once closed. A cache of the ledger's length.
+    pub bytes: Option<u64>,
 }
 
 impl Segment {
@@ -121,6 +123,7 @@ impl Segment {
             term: self.term.0,
             end_offset: self.end_offset.map(|end| end.0),
             max_timestamp: self.max_timestamp,
+            bytes: self.bytes,
         };
         record.encode_to_vec().into()
     }
@@ -145,6 +148,7 @@ impl Segment {
             term: Term(record.term),
             end_offset: record.end_offset.map(Offset),
             max_timestamp: record.max_timestamp,
+            bytes: record.bytes,
         })
     }
 }

@@ -107,6 +107,7 @@ fn of_topics() -> Vec<Sample> {
         term: Term(5),
         end_offset: Some(Offset(200)),
         max_timestamp: Some(0),
+        bytes: None,
     };
     vec![
         Sample {
@@ -150,6 +151,13 @@ fn of_topics() -> Vec<Sample> {
             key: keys::segment(topic_id(), PartitionIndex(3), 1),
             value: segment.encode(),
             golden: "0801102a1864200528c8013000",
+            again: |value| Segment::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "segment with its length",
+            key: keys::segment(topic_id(), PartitionIndex(3), 1),
+            value: Segment { bytes: Some(300), ..segment }.encode(),
+            golden: "0801102a1864200528c801300038ac02",
             again: |value| Segment::decode(value).map(|record| record.encode()),
         },
         Sample {

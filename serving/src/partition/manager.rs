@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use geminga_metastore::LeaseId;
-use geminga_proto::ids::{PartitionIndex, Term, TopicId};
+use geminga_metastore::{LeaseId, MetaStore};
+use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::{Tasks, WallClock};
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ use super::log::LogParts;
 use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
 use super::task::Closing;
-use super::{fetch, metrics, offsets};
+use super::{fetch, metrics, offsets, retention};
 use crate::ownership::load::Carried;
 use crate::ownership::registration::{Registration, Standing};
 use crate::ownership::topology::{Topic, Topology};
@@ -70,6 +70,8 @@ pub struct Config {
     pub partition_queue_bytes: usize,
     /// The same for all partitions together. Default 512 MiB, minimum one batch.
     pub queue_bytes: usize,
+    /// How often it is looked for records that a topic's retention gives up. Default 1 min.
+    pub retention_interval: Duration,
     /// A batch that is not acknowledged by then is answered with an unknown outcome. Default 30 s, as Kafka's clients
     /// wait.
     pub answer_wait: Duration,
@@ -87,6 +89,7 @@ impl Default for Config {
             max_opening: 64,
             partition_queue_bytes: 32 * 1024 * 1024,
             queue_bytes: 512 * 1024 * 1024,
+            retention_interval: Duration::from_secs(60),
             answer_wait: Duration::from_secs(30),
             producer_expiry: Duration::from_secs(24 * 3600),
             mutations: Mutations::default(),
@@ -107,7 +110,7 @@ pub struct PartitionsParts {
     pub router: Option<Router>,
     /// Of topics that do not say.
     pub default_quorum: Quorum,
-    /// Dates what idempotent producers append.
+    /// Dates records and what idempotent producers append, and says how old they are.
     pub clock: Arc<dyn WallClock>,
     /// Where their tasks run. Cancelling ends all at once; [`Partitions::shutdown`] before lets them drain.
     pub tasks: Tasks,
@@ -145,9 +148,9 @@ struct Table {
 }
 
 impl Table {
-    fn open(&mut self, key: Key, name: String, term: Term) -> &Slot {
+    fn open(&mut self, key: Key, topic: &Arc<Topic>, term: Term) -> &Slot {
         self.openings += 1;
-        let slot = Slot::new(Opening(self.openings), name, term);
+        let slot = Slot::new(Opening(self.openings), topic, term);
         let more = usize::from(!self.slots.contains_key(&key));
         metrics::observe_open(self.slots.len() + more);
         self.slots.entry(key).insert_entry(slot).into_mut()
@@ -238,7 +241,37 @@ impl Partitions {
                 () = follower.follow() => {}
             }
         });
+        let keeper = partitions.clone();
+        let (every, cancelled) = (keeper.0.config.retention_interval, keeper.0.tasks.cancelled());
+        partitions.0.tasks.spawn("retention", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = retention::task::run(keeper, every) => {}
+            }
+        });
         partitions
+    }
+
+    /// Topic partitions that are assigned to this broker, as far as it knows.
+    pub(super) fn owned(&self) -> Vec<(TopicId, PartitionIndex)> {
+        if !self.0.registration.is_registered() {
+            return Vec::new();
+        }
+        let owned = self.0.topology.owned_by(self.0.registration.id());
+        owned.into_iter().map(|(topic, partition, _)| (topic, partition)).collect()
+    }
+
+    /// A topic of records; statelogs look after themselves.
+    pub(super) fn topic(&self, topic: TopicId) -> Option<Arc<Topic>> {
+        self.0.topology.topic_by_id(topic).filter(|topic| !topic.is_internal())
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+
+    pub(super) fn store(&self) -> &dyn MetaStore {
+        &*self.0.log.store
     }
 
     /// Whether a partition is open here.
@@ -266,7 +299,7 @@ impl Partitions {
         }
     }
 
-    fn open_now(&self, key: Key) -> Option<Arc<Handle>> {
+    pub(super) fn open_now(&self, key: Key) -> Option<Arc<Handle>> {
         let table = self.0.table.lock();
         match &*table.slots.get(&key)?.phase.borrow() {
             Phase::Open(handle) => Some(Arc::clone(handle)),
@@ -275,7 +308,7 @@ impl Partitions {
     }
 
     /// The open partition; opens it when need be. Cancel-safe: an opening goes on for the next one who asks.
-    async fn open(
+    pub(super) async fn open(
         &self,
         topic: &Arc<Topic>,
         partition: PartitionIndex,
@@ -333,11 +366,15 @@ impl Partitions {
                     return Ok(slot.phase.subscribe());
                 }
             };
-            let slot = table.open(key, topic.name.clone(), term);
+            // As it is now: what is altered from here on `review` passes on.
+            let now = self.0.topology.topic_by_id(topic.id);
+            let topic = &now.unwrap_or_else(|| Arc::clone(topic));
+            let slot = table.open(key, topic, term);
             let life = Life {
                 partitions: self.clone(),
                 key,
                 topic: Arc::clone(topic),
+                altered: Arc::clone(&slot.topic),
                 term,
                 opening: slot.opening,
                 failures,
@@ -412,7 +449,12 @@ impl Partitions {
                 Err(error) => error,
                 Ok(_) if interrupted => no_owner(&slot.name, key.1),
                 Ok(term) if term > slot.term => reopening(&slot.name, key.1),
-                Ok(_) => return true,
+                Ok(_) => {
+                    if let Some(topic) = self.0.topology.topic_by_id(key.0) {
+                        slot.follow(topic);
+                    }
+                    return true;
+                }
             };
             slot.close(moved(why));
             slot.failures() == 0
@@ -435,6 +477,26 @@ impl LocalPartitions for Partitions {
     ) -> Result<FoundOffset, ApiError> {
         let handle = self.open(&topic, partition).await?;
         offsets::find(&handle, at).await
+    }
+
+    async fn delete_records(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError> {
+        let handle = self.open(&topic, partition).await?;
+        offsets::delete_before(&handle, before).await
+    }
+
+    async fn end_of_term(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError> {
+        let handle = self.open(&topic, partition).await?;
+        Ok(handle.reader.end_of_term(term))
     }
 
     async fn read(

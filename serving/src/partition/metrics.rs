@@ -43,6 +43,11 @@ pub(super) fn count_failed(unknown: bool) {
     counter!("geminga_produce_batches_total", "outcome" => outcome).increment(1);
 }
 
+/// Segments were removed, of which nothing was needed any more.
+pub(super) fn count_removed_segments(segments: usize) {
+    counter!("geminga_partition_removed_segments_total").increment(segments as u64);
+}
+
 /// A read was answered.
 pub(super) fn count_fetched(batches: usize, bytes: usize) {
     counter!("geminga_fetch_reads_total").increment(1);

@@ -2,7 +2,8 @@
 //! writer; everything above it (produce, fetch, groups) is built on what that log acknowledges.
 //!
 //! * [`manager`]: which partitions are open here, and the way in for every request. [`task`]: the one owner of an open
-//!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get.
+//!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get. [`retention`]: what is
+//!   given up.
 //! * [`producers`]: what is known of idempotent producers; [`snapshot`] and [`index`] are how it is kept in the log (P4).
 
 mod fetch;
@@ -14,6 +15,7 @@ mod mutation;
 mod offsets;
 mod produce;
 mod producers;
+mod retention;
 #[cfg(test)]
 mod samples;
 mod snapshot;

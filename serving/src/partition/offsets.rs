@@ -1,11 +1,12 @@
 //! Looking offsets up: the ends of a partition, and the first record at or after a time (Kafka's ListOffsets).
 
 use geminga_proto::ids::Offset;
-use geminga_proto::reason::ApiError;
+use geminga_proto::reason::{ApiError, Reason};
 
 use super::fetch::read_error;
-use super::log::ReadEntry;
+use super::log::{HeadError, ReadEntry};
 use super::manager::Handle;
+use super::retention;
 use crate::router::{FoundOffset, OffsetAt};
 
 /// Most bytes that a batch may decompress to while a record is looked for in it.
@@ -19,6 +20,15 @@ pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, A
     match at {
         OffsetAt::Earliest => Ok(end(ends.log_start)),
         OffsetAt::Latest => Ok(end(ends.high_watermark)),
+        OffsetAt::MaxTimestamp => {
+            let entry = handle.reader.by_max_timestamp().await.map_err(|e| read_error(&e))?;
+            let found = entry.map(|entry| first_since(&entry, entry.max_timestamp));
+            Ok(FoundOffset {
+                offset: found.map(|(offset, _)| offset.max(ends.log_start)),
+                timestamp_ms: found.map(|(_, timestamp)| timestamp),
+                term,
+            })
+        }
         OffsetAt::Timestamp(timestamp_ms) => {
             let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
             let found = entry.map(|entry| first_since(&entry, timestamp_ms));
@@ -29,6 +39,30 @@ pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, A
             })
         }
     }
+}
+
+/// Makes records before an offset unreadable, and removes the segments that nothing needs then. Where that fails, the next
+/// round of retention does it.
+pub(super) async fn delete_before(
+    handle: &Handle,
+    before: Option<Offset>,
+) -> Result<Offset, ApiError> {
+    let before = before.unwrap_or_else(|| handle.reader.ends().high_watermark);
+    let start = handle.head.raise(before).await.map_err(|e| head_error(&e))?;
+    let now_ms = handle.now_ms();
+    if let Err(error) = retention::task::trim(handle, retention::Limits::NONE, now_ms).await {
+        tracing::debug!(%error, "segments of deleted records are not removed yet");
+    }
+    Ok(start)
+}
+
+fn head_error(error: &HeadError) -> ApiError {
+    let reason = match error {
+        HeadError::BeyondEnd { .. } => Reason::OffsetOutOfRange,
+        HeadError::Deposed => Reason::NotReady,
+        HeadError::Unavailable(_) => Reason::MetadataUnavailable,
+    };
+    ApiError::new(reason, error.to_string())
 }
 
 /// The first record of `entry` at or after a time. Largest timestamps are the producers' word and batches are opened only

@@ -111,8 +111,8 @@ pub(super) fn cost(batch: &Batch) -> u32 {
 /// one and whole was checked when it was parsed.
 ///
 /// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
-pub(super) fn check(topic: &Topic, batch: &Batch) -> Result<(), ApiError> {
+/// MESSAGE_TOO_LARGE, INVALID_TIMESTAMP, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
+pub(super) fn check(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
     let max = topic.settings.max_message_bytes.min(caps::MAX_BATCH_BYTES);
     if batch.len() > max {
         let why = format!(
@@ -123,10 +123,37 @@ pub(super) fn check(topic: &Topic, batch: &Batch) -> Result<(), ApiError> {
         return Err(ApiError::new(Reason::MessageTooLarge, why));
     }
     batch.check_produced()?;
+    check_times(topic, batch, now_ms)?;
     // Accepting them would promise what is not kept: that they can be aborted.
     if batch.header().is_transactional() {
         let why = "transactions are not supported: produce without a transactional id";
         return Err(ApiError::new(Reason::NotSupported, why));
+    }
+    Ok(())
+}
+
+/// A batch says when its first record was made, and its youngest. Times that nobody believes would spoil look-ups by time, and
+/// keep data longer than it should be, or less long.
+fn check_times(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
+    let (header, settings) = (batch.header(), &topic.settings);
+    let early = i128::from(now_ms) - i128::from(settings.timestamp_before_max_ms);
+    let late = i128::from(now_ms) + i128::from(settings.timestamp_after_max_ms);
+    for said in [header.base_timestamp, header.max_timestamp] {
+        // Kafka's "no timestamp".
+        if said == -1 || (early..=late).contains(&i128::from(said)) {
+            continue;
+        }
+        let (which, by) = if i128::from(said) > late {
+            ("after", settings.timestamp_after_max_ms)
+        } else {
+            ("before", settings.timestamp_before_max_ms)
+        };
+        let why = format!(
+            "a record's timestamp {said} is more than {by} ms {which} this broker's clock, {now_ms}: correct the clock that is \
+             wrong, or raise message.timestamp.{which}.max.ms of topic {}",
+            topic.name
+        );
+        return Err(ApiError::new(Reason::InvalidTimestamp, why));
     }
     Ok(())
 }

@@ -17,13 +17,14 @@ use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use geminga_runtime::WallClock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::log::{Event, LogWriter, Lost, What};
+use super::log::{Event, LogWriter, Lost, Roll, What};
 use super::produce::{Durable, Gathered, Queue, Reply, unknown};
 use super::producers::{Producers, Stamp, Verdict};
 use super::{metrics, snapshot};
+use crate::ownership::topology::Topic;
 
 /// Batches taken from the mailbox at once.
 const TAKE: usize = 256;
@@ -57,6 +58,21 @@ pub(super) struct Closing {
     pub(super) deadline: Instant,
 }
 
+/// What others want of an owner besides batches. Each order stands until it is followed.
+#[derive(Debug, Clone)]
+pub(super) struct Orders {
+    /// The topic as it is now.
+    pub(super) topic: watch::Receiver<Arc<Topic>>,
+    /// Begin a ledger, so that those before it can go.
+    pub(super) anew: Arc<Notify>,
+}
+
+/// When the partitions of a topic roll.
+pub(super) fn roll_of(topic: &Topic) -> Roll {
+    let settings = &topic.settings;
+    Roll { bytes: settings.segment_bytes, age: Duration::from_millis(settings.segment_ms) }
+}
+
 /// An open partition.
 pub(super) struct Owner {
     writer: LogWriter,
@@ -65,6 +81,7 @@ pub(super) struct Owner {
     mailbox: mpsc::Receiver<Submitted>,
     inbox: Vec<Submitted>,
     close: watch::Receiver<Option<Closing>>,
+    orders: Orders,
     producers: Producers,
     /// Refusals that only the owner may give, and that nothing proves yet.
     unproven: Vec<(Reply, ApiError)>,
@@ -94,6 +111,8 @@ enum Step {
     Close(Closing),
     Log(Event),
     Intake(usize),
+    Altered,
+    Anew,
     Overdue,
 }
 
@@ -102,7 +121,7 @@ impl Owner {
         writer: LogWriter,
         term: Term,
         mailbox: mpsc::Receiver<Submitted>,
-        close: watch::Receiver<Option<Closing>>,
+        (close, orders): (watch::Receiver<Option<Closing>>, Orders),
         producers: Producers,
         clock: Arc<dyn WallClock>,
         times: Times,
@@ -116,6 +135,7 @@ impl Owner {
             mailbox,
             inbox,
             close,
+            orders,
             producers,
             unproven,
             proof,
@@ -126,6 +146,8 @@ impl Owner {
 
     /// Serves until the end.
     pub(super) async fn run(mut self) -> End {
+        // It may have been altered while the log was taken over.
+        self.orders.topic.mark_changed();
         loop {
             let proof = self.proof.as_ref().map(|proof| proof.since);
             let waits = self.queue.waits_since().into_iter().chain(proof).min();
@@ -133,6 +155,8 @@ impl Owner {
             let step = tokio::select! {
                 biased;
                 closing = closing(&mut self.close) => Step::Close(closing),
+                Ok(()) = self.orders.topic.changed() => Step::Altered,
+                () = self.orders.anew.notified() => Step::Anew,
                 event = self.writer.event() => Step::Log(event),
                 taken = self.mailbox.recv_many(&mut self.inbox, TAKE) => Step::Intake(taken),
                 () = until(overdue) => Step::Overdue,
@@ -147,6 +171,11 @@ impl Owner {
                 // Nobody can submit any more, so nobody waits for what is told.
                 Step::Intake(0) => return End::Closed(gone()),
                 Step::Intake(_) => self.on_intake(),
+                Step::Altered => {
+                    let roll = roll_of(&self.orders.topic.borrow_and_update());
+                    self.writer.set_roll(roll);
+                }
+                Step::Anew => self.writer.begin_anew(),
                 Step::Overdue => self.on_overdue(),
             }
             self.send();

@@ -32,6 +32,8 @@ pub enum OffsetAt {
     Latest,
     /// The first record at or after this time, in milliseconds since the Unix epoch.
     Timestamp(i64),
+    /// The record with the largest timestamp, the first of several.
+    MaxTimestamp,
 }
 
 /// An offset that was looked for.
@@ -119,6 +121,30 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<FoundOffset, ApiError>;
+
+    /// Makes records before an offset unreadable for ever, opening the partition when it is not open; returns where it
+    /// starts then. `None`: everything that is committed. Cancel-safe: a second call finishes what a dropped one began.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, OFFSET_OUT_OF_RANGE, or whatever keeps the partition from being opened.
+    async fn delete_records(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError>;
+
+    /// The largest term up to `term` that the partition had, and where its records end; `None` when it never had one as
+    /// high. Opens the partition when it is not open. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, or whatever keeps the partition from being opened.
+    async fn end_of_term(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError>;
 
     /// Reads committed batches, opening the partition when it is not open; waits as `spec` says. Cancel-safe.
     ///

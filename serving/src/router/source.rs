@@ -51,6 +51,28 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<FoundOffset, ApiError>;
+
+    /// [`LocalPartitions::delete_records`], wherever the partition is. Cancel-safe, and may be repeated.
+    ///
+    /// # Errors
+    /// As there.
+    async fn delete_records(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError>;
+
+    /// [`LocalPartitions::end_of_term`], wherever the partition is. Cancel-safe.
+    ///
+    /// # Errors
+    /// As there.
+    async fn end_of_term(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError>;
 }
 
 /// Reads here what this broker owns and at its owner what another one does. Cheap to clone.
@@ -134,6 +156,7 @@ impl RoutedSource {
                 OffsetAt::Earliest => At::Earliest(true),
                 OffsetAt::Latest => At::Latest(true),
                 OffsetAt::Timestamp(ms) => At::TimestampMs(ms),
+                OffsetAt::MaxTimestamp => At::MaxTimestamp(true),
             }),
             direct: true,
         };
@@ -143,7 +166,7 @@ impl RoutedSource {
             .offsets
             .into_iter()
             .find(|found| found.partition == partition.0)
-            .ok_or_else(|| unserved(broker, "it left the partition out of its answer"))?;
+            .ok_or_else(|| left_out(broker))?;
         if let Some(error) = &found.error {
             return Err(of_owner(ApiError::from_proto(error), broker));
         }
@@ -153,6 +176,57 @@ impl RoutedSource {
             term: Term(found.term),
         })
     }
+}
+
+impl RoutedSource {
+    async fn delete_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError> {
+        let mut client = TopicsClient::new(self.router.channel(broker)?);
+        let before = before.map_or(-1, |before| before.0);
+        let request = v1::DeleteRecordsRequest {
+            topic: topic.name.clone(),
+            partitions: vec![v1::DeletePartitionRecords { partition: partition.0, before }],
+            direct: true,
+        };
+        let answer = self.within(GRACE, broker, client.delete_records(request)).await?;
+        let done = answer.into_inner().partitions.into_iter().find(|p| p.partition == partition.0);
+        let done = done.ok_or_else(|| left_out(broker))?;
+        match &done.error {
+            Some(error) => Err(of_owner(ApiError::from_proto(error), broker)),
+            None => Ok(Offset(done.log_start_offset)),
+        }
+    }
+
+    async fn term_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError> {
+        let mut client = TopicsClient::new(self.router.channel(broker)?);
+        let request = v1::OffsetForTermRequest {
+            topic: topic.name.clone(),
+            partitions: vec![v1::PartitionTerm { partition: partition.0, term: term.0 }],
+            direct: true,
+        };
+        let answer = self.within(GRACE, broker, client.offset_for_term(request)).await?;
+        let end = answer.into_inner().ends.into_iter().find(|end| end.partition == partition.0);
+        let end = end.ok_or_else(|| left_out(broker))?;
+        match &end.error {
+            Some(error) => Err(of_owner(ApiError::from_proto(error), broker)),
+            None => Ok((end.term >= 0).then_some((Term(end.term), Offset(end.end_offset)))),
+        }
+    }
+}
+
+fn left_out(broker: BrokerId) -> ApiError {
+    unserved(broker, "it left the partition out of its answer")
 }
 
 #[async_trait]
@@ -181,6 +255,38 @@ impl Source for RoutedSource {
         match self.router.owner_of(topic, partition) {
             Route::Local { .. } => self.local.find_offset(Arc::clone(topic), partition, at).await,
             Route::Remote { broker, .. } => self.find_remote(broker, topic, partition, at).await,
+            Route::NoOwner => Err(no_owner(&topic.name, partition)),
+        }
+    }
+
+    async fn delete_records(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError> {
+        check_partition(topic, partition.0)?;
+        match self.router.owner_of(topic, partition) {
+            Route::Local { .. } => {
+                self.local.delete_records(Arc::clone(topic), partition, before).await
+            }
+            Route::Remote { broker, .. } => {
+                self.delete_remote(broker, topic, partition, before).await
+            }
+            Route::NoOwner => Err(no_owner(&topic.name, partition)),
+        }
+    }
+
+    async fn end_of_term(
+        &self,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError> {
+        check_partition(topic, partition.0)?;
+        match self.router.owner_of(topic, partition) {
+            Route::Local { .. } => self.local.end_of_term(Arc::clone(topic), partition, term).await,
+            Route::Remote { broker, .. } => self.term_remote(broker, topic, partition, term).await,
             Route::NoOwner => Err(no_owner(&topic.name, partition)),
         }
     }

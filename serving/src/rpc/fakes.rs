@@ -110,8 +110,31 @@ impl Source for FakeSource {
             OffsetAt::Earliest => Some(start),
             OffsetAt::Latest => Some(end),
             OffsetAt::Timestamp(ms) => (ms < end).then_some(ms.max(start)),
+            OffsetAt::MaxTimestamp => (start < end).then_some(end - 1),
         };
         Ok(FoundOffset { offset: offset.map(Offset), timestamp_ms: None, term: Term(1) })
+    }
+
+    async fn delete_records(
+        &self,
+        _: &Arc<Topic>,
+        partition: PartitionIndex,
+        before: Option<Offset>,
+    ) -> Result<Offset, ApiError> {
+        let (start, end) = self.ends(partition.0)?;
+        let start = before.map_or(end, |before| before.0).max(start);
+        self.set(partition.0, start, end);
+        Ok(Offset(start))
+    }
+
+    async fn end_of_term(
+        &self,
+        _: &Arc<Topic>,
+        partition: PartitionIndex,
+        term: Term,
+    ) -> Result<Option<(Term, Offset)>, ApiError> {
+        let (_, end) = self.ends(partition.0)?;
+        Ok((term <= Term(1)).then_some((Term(1), Offset(end))))
     }
 }
 

@@ -20,7 +20,7 @@ use tonic::Status;
 use super::chunks::{Chunk, Chunks};
 use super::context::Context;
 use crate::ownership::topology::Topic;
-use crate::router::{Read, ReadSpec, Route, check_partition, no_owner, not_owner};
+use crate::router::{OffsetAt, Read, ReadSpec, Route, check_partition, no_owner, not_owner};
 
 /// Most bytes of one answer when the caller does not say.
 const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
@@ -34,6 +34,8 @@ const PARALLEL_POLLS: usize = 64;
 const POLLED_BYTES: usize = 16 * 1024 * 1024;
 /// A poll asks for at least so much.
 const MIN_POLL_BYTES: usize = 64 * 1024;
+/// How long the ends of a partition may take that was asked for what is not there.
+const ENDS_WAIT: Duration = Duration::from_secs(2);
 /// Between attempts at a partition that cannot be read now.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a partition may be out of reach before a stream that goes on gives it up with the error.
@@ -85,12 +87,26 @@ struct Sending {
     begun: bool,
 }
 
+/// Why a partition could not be read.
+#[derive(Debug)]
+struct Refused {
+    error: ApiError,
+    /// Where it starts and ends, for one that was asked for what is not there.
+    ends: Option<(Offset, Offset)>,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self { error, ends: None }
+    }
+}
+
 struct Fetch {
     ctx: Arc<Context>,
     topic: Arc<Topic>,
     /// Those that are not polled now; the next to be polled is in front.
     readers: VecDeque<Reader>,
-    polls: FuturesUnordered<BoxFuture<'static, (Reader, Result<Read, ApiError>)>>,
+    polls: FuturesUnordered<BoxFuture<'static, (Reader, Result<Read, Refused>)>>,
     min_bytes: usize,
     max_bytes: usize,
     max_wait: Duration,
@@ -232,14 +248,22 @@ impl Fetch {
         &self,
         reader: &Reader,
         spec: ReadSpec,
-    ) -> impl Future<Output = Result<Read, ApiError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Read, Refused>> + Send + 'static {
         let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
         let (partition, direct) = (reader.partition, self.direct);
         async move {
-            if direct {
-                read_here(&ctx, topic, partition, spec).await
+            let read = if direct {
+                read_here(&ctx, Arc::clone(&topic), partition, spec).await
             } else {
                 ctx.source.read(&topic, partition, spec).await
+            };
+            match read {
+                Ok(read) => Ok(read),
+                Err(error) if error.reason == Reason::OffsetOutOfRange => {
+                    let ends = ends_of(&ctx, &topic, partition).await;
+                    Err(Refused { error, ends })
+                }
+                Err(error) => Err(error.into()),
             }
         }
     }
@@ -265,11 +289,11 @@ impl Fetch {
                 let room = self.max_bytes - bytes;
                 let read = self.read(&reader, self.spec(&reader, room, wait));
                 let (part, more) =
-                    match read.await.and_then(|read| self.first_part(&reader, read, room)) {
+                    match read.await.and_then(|read| Ok(self.first_part(&reader, read, room)?)) {
                         Ok(good) => good,
-                        Err(error) => {
+                        Err(refused) => {
                             failed = true;
-                            (self.error(reader.partition, reader.offset, &error), 0)
+                            (self.error(reader.partition, reader.offset, &refused), 0)
                         }
                     };
                 bytes += more;
@@ -309,10 +333,10 @@ impl Fetch {
     }
 
     /// Takes what one partition gave. Batches go as they are; records are sent piece by piece.
-    fn absorb(&mut self, mut reader: Reader, read: Result<Read, ApiError>) {
+    fn absorb(&mut self, mut reader: Reader, read: Result<Read, Refused>) {
         let read = match read {
             Ok(read) => read,
-            Err(error) => return self.failed(reader, &error),
+            Err(refused) => return self.failed(reader, &refused),
         };
         reader.failing = None;
         let end = *reader.end.get_or_insert(read.high_watermark);
@@ -358,21 +382,21 @@ impl Fetch {
             }
             Err(error) => {
                 let error = self.damaged(&reader, &error);
-                self.failed(reader, &error);
+                self.failed(reader, &error.into());
             }
         }
         true
     }
 
     /// A partition cannot be read: tried again for a while, unless the caller looks for owners by itself.
-    fn failed(&mut self, mut reader: Reader, error: &ApiError) {
-        let now = Instant::now();
+    fn failed(&mut self, mut reader: Reader, refused: &Refused) {
+        let (now, error) = (Instant::now(), &refused.error);
         let since = reader.failing.map_or(now, |failing| failing.since);
         if error.reason.retriable() && !self.direct && now.duration_since(since) < PATIENCE {
             reader.failing = Some(Failing { since, retry_at: now + RETRY });
             return self.readers.push_back(reader);
         }
-        let data = self.error(reader.partition, reader.offset, error);
+        let data = self.error(reader.partition, reader.offset, refused);
         self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
     }
 
@@ -418,15 +442,16 @@ impl Fetch {
         }
     }
 
-    fn error(&self, partition: PartitionIndex, at: Offset, error: &ApiError) -> v1::PartitionData {
+    fn error(&self, partition: PartitionIndex, at: Offset, refused: &Refused) -> v1::PartitionData {
+        let (log_start, high_watermark) = refused.ends.unwrap_or((Offset(-1), Offset(-1)));
         v1::PartitionData {
             topic: self.topic.name.clone(),
             partition: partition.0,
             data: None,
             next_offset: at.0,
-            high_watermark: -1,
-            log_start_offset: -1,
-            error: Some(error.to_proto()),
+            high_watermark: high_watermark.0,
+            log_start_offset: log_start.0,
+            error: Some(refused.error.to_proto()),
         }
     }
 }
@@ -458,10 +483,22 @@ async fn read_here(
     }
 }
 
+/// Where a partition starts and ends; `None` when that cannot be found out now.
+async fn ends_of(
+    ctx: &Context,
+    topic: &Arc<Topic>,
+    partition: PartitionIndex,
+) -> Option<(Offset, Offset)> {
+    let find = |at| ctx.source.find_offset(topic, partition, at);
+    let both = async { tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)).ok() };
+    let (first, last) = tokio::time::timeout(ENDS_WAIT, both).await.ok().flatten()?;
+    first.offset.zip(last.offset)
+}
+
 /// Waits until some partition has something to read, or none will in time.
 async fn wait_any<F>(mut polls: FuturesUnordered<F>)
 where
-    F: Future<Output = Result<Read, ApiError>>,
+    F: Future<Output = Result<Read, Refused>>,
 {
     while let Some(read) = polls.next().await {
         if read.is_err() || read.is_ok_and(|read| !read.batches.is_empty()) {

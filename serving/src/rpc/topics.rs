@@ -1,11 +1,12 @@
-//! `Topics`: the public service. Making and removing are [`TopicAdmin`](crate::topics::TopicAdmin)'s.
+//! `Topics`: the public service. Making, altering and removing are [`TopicAdmin`](crate::topics::TopicAdmin)'s.
 
 mod describe;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use geminga_proto::ids::PartitionIndex;
+use geminga_proto::ids::{Offset, PartitionIndex, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::topics_server::{Topics, TopicsServer};
@@ -14,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::context::Context;
 use crate::ownership::topology::Topic;
 use crate::router::{FoundOffset, OffsetAt, Route, check_partition, no_owner, not_owner};
-use crate::topics::NewTopic;
+use crate::topics::{Alteration, NewTopic};
 
 /// Partitions that one request looks up at one time.
 const PARALLEL: usize = 16;
@@ -107,8 +108,10 @@ impl Topics for TopicsService {
             Some(At::Earliest(_)) => OffsetAt::Earliest,
             Some(At::Latest(_)) => OffsetAt::Latest,
             Some(At::TimestampMs(ms)) => OffsetAt::Timestamp(ms),
+            Some(At::MaxTimestamp(_)) => OffsetAt::MaxTimestamp,
             None => {
-                let why = "say which offsets: earliest, latest, or those at a timestamp";
+                let why =
+                    "say which offsets: earliest, latest, at a timestamp, or at the largest one";
                 return Err(ApiError::new(Reason::InvalidRequest, why).into());
             }
         };
@@ -120,6 +123,110 @@ impl Topics for TopicsService {
         let offsets = found.collect().await;
         Ok(Response::new(v1::ListOffsetsResponse { offsets }))
     }
+
+    async fn alter_topic(
+        &self,
+        request: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        let v1::AlterTopicRequest { name, set, unset, partitions } = request.into_inner();
+        let partitions = (partitions > 0).then_some(partitions);
+        let alteration = Alteration { set: set.into_iter().collect(), unset, partitions };
+        let topic = self.ctx.admin.alter(&name, alteration).await?;
+        let topic = Some(summary(&self.ctx, &topic));
+        Ok(Response::new(v1::AlterTopicResponse { topic }))
+    }
+
+    async fn delete_records(
+        &self,
+        request: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        let request = request.into_inner();
+        let topic = self.ctx.router.topology().resolve(&request.topic).await?;
+        let asked = each_once(&topic, request.partitions, |asked| asked.partition)?;
+        if asked.iter().any(|(_, asked)| asked.before < -1) {
+            let why = "an offset is negative: name the first one that stays, or -1 for none";
+            return Err(ApiError::new(Reason::InvalidRequest, why).into());
+        }
+        let delete = |(partition, asked): (PartitionIndex, v1::DeletePartitionRecords)| {
+            let before = (asked.before >= 0).then_some(Offset(asked.before));
+            let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&topic));
+            async move {
+                let started = if request.direct {
+                    match ctx.router.owner_of(&topic, partition) {
+                        Route::Local { .. } => {
+                            ctx.partitions.delete_records(topic, partition, before).await
+                        }
+                        elsewhere => Err(refused(&topic, partition, elsewhere)),
+                    }
+                } else {
+                    ctx.source.delete_records(&topic, partition, before).await
+                };
+                let error = started.as_ref().err().map(ApiError::to_proto);
+                let log_start_offset = started.map_or(-1, |start| start.0);
+                v1::DeletedPartitionRecords { partition: partition.0, log_start_offset, error }
+            }
+        };
+        let done = futures::stream::iter(asked).map(delete).buffered(PARALLEL);
+        let partitions = done.collect().await;
+        Ok(Response::new(v1::DeleteRecordsResponse { partitions }))
+    }
+
+    async fn offset_for_term(
+        &self,
+        request: Request<v1::OffsetForTermRequest>,
+    ) -> Result<Response<v1::OffsetForTermResponse>, Status> {
+        let request = request.into_inner();
+        let topic = self.ctx.router.topology().resolve(&request.topic).await?;
+        let asked = each_once(&topic, request.partitions, |asked| asked.partition)?;
+        let find = |(partition, asked): (PartitionIndex, v1::PartitionTerm)| {
+            let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&topic));
+            async move {
+                let term = Term(asked.term);
+                let found = if request.direct {
+                    match ctx.router.owner_of(&topic, partition) {
+                        Route::Local { .. } => {
+                            ctx.partitions.end_of_term(topic, partition, term).await
+                        }
+                        elsewhere => Err(refused(&topic, partition, elsewhere)),
+                    }
+                } else {
+                    ctx.source.end_of_term(&topic, partition, term).await
+                };
+                let error = found.as_ref().err().map(ApiError::to_proto);
+                let (term, end) = found.ok().flatten().unwrap_or((Term(-1), Offset(-1)));
+                v1::TermEnd { partition: partition.0, term: term.0, end_offset: end.0, error }
+            }
+        };
+        let found = futures::stream::iter(asked).map(find).buffered(PARALLEL);
+        let ends = found.collect().await;
+        Ok(Response::new(v1::OffsetForTermResponse { ends }))
+    }
+}
+
+/// The answer to a direct request for what this broker does not own.
+fn refused(topic: &Topic, partition: PartitionIndex, route: Route) -> ApiError {
+    match route {
+        Route::Remote { address, .. } => not_owner(&topic.name, partition, address),
+        Route::Local { .. } | Route::NoOwner => no_owner(&topic.name, partition),
+    }
+}
+
+/// What is asked of partitions, each of which the topic has and is named once.
+fn each_once<T>(
+    topic: &Topic,
+    asked: Vec<T>,
+    partition: impl Fn(&T) -> u32,
+) -> Result<Vec<(PartitionIndex, T)>, ApiError> {
+    let mut seen = HashSet::new();
+    if asked.is_empty() || asked.iter().any(|asked| !seen.insert(partition(asked))) {
+        let why = "name at least one partition, and each once";
+        return Err(ApiError::new(Reason::InvalidRequest, why));
+    }
+    let checked = asked.into_iter().map(|asked| {
+        let index = check_partition(topic, partition(&asked))?;
+        Ok((index, asked))
+    });
+    checked.collect()
 }
 
 /// The partitions that are asked for: all when none is named.
@@ -144,8 +251,7 @@ async fn find(
     let found = if direct {
         match ctx.router.owner_of(&topic, partition) {
             Route::Local { .. } => ctx.partitions.find_offset(topic, partition, at).await,
-            Route::Remote { address, .. } => Err(not_owner(&topic.name, partition, address)),
-            Route::NoOwner => Err(no_owner(&topic.name, partition)),
+            elsewhere => Err(refused(&topic, partition, elsewhere)),
         }
     } else {
         ctx.source.find_offset(&topic, partition, at).await

@@ -87,6 +87,11 @@ const fn at_least(min: i64) -> Type {
 /// Longest value of a config; Kafka's longest are lists of replicas.
 const MAX_VALUE_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const TIMESTAMP_AFTER: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE: &str = "message.timestamp.before.max.ms";
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const RETENTION_BYTES: &str = "retention.bytes";
+const RETENTION_MS: &str = "retention.ms";
 const SEGMENT_BYTES: &str = "segment.bytes";
 const SEGMENT_MS: &str = "segment.ms";
 
@@ -95,11 +100,11 @@ use Effect::{Effective, Inert};
 /// Every config that is known, by name.
 pub const TABLE: &[Config] = &[
     refused(
-        "cleanup.policy",
+        CLEANUP_POLICY,
         Type::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
         "delete",
         &["delete", "compact"],
-        "`delete` deletes nothing while retention is unlimited. `compact` is accepted as: keeps everything, never deletes.",
+        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes.",
     ),
     refused(
         "compression.type",
@@ -181,18 +186,18 @@ pub const TABLE: &[Config] = &[
         "Only batches of format v2 are served.",
     ),
     row(
-        "message.timestamp.after.max.ms",
+        TIMESTAMP_AFTER,
         at_least(0),
-        "9223372036854775807",
-        Inert,
-        "Timestamps are not checked yet.",
+        "3600000",
+        Effective,
+        "A batch with a record that is dated further ahead of the broker's clock is refused, in milliseconds. As batches say in their headers.",
     ),
     row(
-        "message.timestamp.before.max.ms",
+        TIMESTAMP_BEFORE,
         at_least(0),
         "9223372036854775807",
-        Inert,
-        "Timestamps are not checked yet.",
+        Effective,
+        "A batch with a record that is dated further back than this is refused, in milliseconds. As batches say in their headers.",
     ),
     refused(
         "message.timestamp.type",
@@ -244,19 +249,19 @@ pub const TABLE: &[Config] = &[
         &["false"],
         "There is no tiered storage yet.",
     ),
-    refused(
-        "retention.bytes",
+    row(
+        RETENTION_BYTES,
         at_least(-1),
         "-1",
-        &["-1"],
-        "Nothing is deleted by size yet: -1, unlimited.",
+        Effective,
+        "The oldest closed segments of a partition go while what is left is this many bytes or more; -1: unlimited.",
     ),
-    refused(
-        "retention.ms",
+    row(
+        RETENTION_MS,
         at_least(-1),
         "-1",
-        &["-1"],
-        "Nothing is deleted by age yet: -1, unlimited.",
+        Effective,
+        "A closed segment goes when its youngest record is older, in milliseconds; -1: never. Kafka's default is a week; here nothing is deleted that nobody asked to delete.",
     ),
     row(
         SEGMENT_BYTES,
@@ -363,21 +368,37 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Age of a ledger at which the partition rolls, in milliseconds.
     pub segment_ms: u64,
+    /// Age at which records may go, in milliseconds; `None` = never.
+    pub retention_ms: Option<u64>,
+    /// Bytes of a partition that are kept; `None` = all.
+    pub retention_bytes: Option<u64>,
+    /// How far a record may be dated ahead of the broker's clock, in milliseconds.
+    pub timestamp_after_max_ms: u64,
+    /// How far it may be dated back, in milliseconds.
+    pub timestamp_before_max_ms: u64,
 }
 
 impl Settings {
     /// From a topic's stored configs. A value that does not fit (written by a newer version) counts as not set.
     pub fn from_configs(configs: &BTreeMap<String, String>) -> Self {
-        let number = |name: &str| {
+        let whole = |name: &str| {
             let config = lookup(name).expect("effective configs are in the table");
             let said = configs.get(name).filter(|v| config.kind.check(v).is_ok());
             let text = said.map_or(config.default, String::as_str);
-            text.parse::<u64>().expect("effective configs are positive numbers")
+            text.parse::<i64>().expect("effective configs are whole numbers")
         };
+        let number = |name: &str| whole(name).unsigned_abs();
+        // Only `delete` deletes; -1 is no limit.
+        let deletes = configs.get(CLEANUP_POLICY).is_none_or(|policy| policy == "delete");
+        let kept = |name: &str| u64::try_from(whole(name)).ok().filter(|_| deletes);
         Self {
             max_message_bytes: usize::try_from(number(MAX_MESSAGE_BYTES)).unwrap_or(usize::MAX),
             segment_bytes: number(SEGMENT_BYTES),
             segment_ms: number(SEGMENT_MS),
+            retention_ms: kept(RETENTION_MS),
+            retention_bytes: kept(RETENTION_BYTES),
+            timestamp_after_max_ms: number(TIMESTAMP_AFTER),
+            timestamp_before_max_ms: number(TIMESTAMP_BEFORE),
         }
     }
 }

@@ -83,6 +83,12 @@ impl TopicAdmin {
         limit(users, all, partitions)
     }
 
+    /// The same for an existing topic that gets more partitions.
+    pub(super) fn check_growth(&self, more: u32) -> Result<(), ApiError> {
+        let all: u64 = self.topology.topics().iter().map(|t| u64::from(t.partitions)).sum();
+        limit(0, all, more)
+    }
+
     async fn commit_create(
         &self,
         name: &str,

@@ -1,7 +1,8 @@
-//! Topics: what a request for one must look like, the transactions that create and delete them, and what frees the
+//! Topics: what a request for one must look like, the transactions that create, alter and delete them, and what frees the
 //! remains of deleted ones.
 
 mod admin;
+mod alter;
 pub mod config;
 mod create;
 mod delete;
@@ -13,4 +14,5 @@ pub(crate) mod removal;
 mod tests;
 
 pub use admin::TopicAdmin;
+pub use alter::Alteration;
 pub use create::NewTopic;

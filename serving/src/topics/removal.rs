@@ -2,7 +2,7 @@
 //! so whoever is the coordinator then goes on where the last one stopped.
 //!
 //! * [`core`]: the steps and their order, as a state machine without I/O. [`task`]: carries them out while this broker is the
-//!   coordinator.
+//!   coordinator. [`tombstones`]: what becomes of deleted ledgers' metadata in the end.
 //! * Every transaction is guarded by the creation of the election key and by the version of `deleted-topics/<id>`: a stale
 //!   coordinator changes nothing, and nothing is changed after the end.
 
@@ -10,5 +10,6 @@ mod core;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 pub(crate) use task::{Parts, start};

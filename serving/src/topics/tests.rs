@@ -16,7 +16,7 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::{ManualClock, SeededRandom, Tasks};
 
 use super::quorum::Quorum;
-use super::{NewTopic, TopicAdmin};
+use super::{Alteration, NewTopic, TopicAdmin};
 use crate::ownership::topology::Topology;
 
 /// Loses answers of transactions: of the next `lost`, which are applied, and of the next `dropped`, which are not.
@@ -154,7 +154,7 @@ async fn what_cannot_be_kept_is_refused_and_nothing_is_written() {
         (NewTopic { partitions: 0, ..topic("t") }, Reason::InvalidPartitions),
         (NewTopic { partitions: 10_001, ..topic("t") }, Reason::InvalidPartitions),
         (NewTopic { configs: config("segment.bites", "1"), ..topic("t") }, Reason::InvalidConfig),
-        (NewTopic { configs: config("retention.ms", "1"), ..topic("t") }, Reason::InvalidConfig),
+        (NewTopic { configs: config("retention.ms", "x"), ..topic("t") }, Reason::InvalidConfig),
         (quorum(3, 1), Reason::InvalidQuorum),
         (quorum(2, 3), Reason::InvalidQuorum),
         (quorum(1, 1), Reason::InvalidQuorum),
@@ -220,4 +220,89 @@ async fn a_deleted_name_is_free_again_and_its_remains_are_listed() {
     world.admin.delete("t").await.unwrap();
     assert_eq!(world.stored("t").await, None);
     assert!(world.store.get(&keys::deleted_topic(second.id)).await.unwrap().is_some());
+}
+
+fn set(configs: &[(&str, &str)]) -> Alteration {
+    let set = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Alteration { set, ..Alteration::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_altered_topic_is_seen_by_who_altered_it() {
+    let world = World::new(3, 3).await;
+    let before = world.admin.create(topic("t")).await.unwrap();
+    let both = set(&[("retention.ms", "1000"), ("segment.bytes", "100000")]);
+    let altered = world.admin.alter("t", both).await.unwrap();
+    assert_eq!(altered.settings.retention_ms, Some(1_000));
+    assert_eq!((altered.id, altered.created), (before.id, before.created));
+    let unset = Alteration {
+        unset: vec!["retention.ms".to_owned(), "flush.ms".to_owned()],
+        partitions: Some(5),
+        ..Alteration::default()
+    };
+    let altered = world.admin.alter("t", unset.clone()).await.unwrap();
+    assert_eq!((altered.settings.retention_ms, altered.partitions), (None, 5));
+    assert_eq!(altered.settings.segment_bytes, 100_000, "the other one stays");
+    // Again: nothing changes, nothing is written.
+    let again = world.admin.alter("t", unset).await.unwrap();
+    assert_eq!(again.version, altered.version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alteration_that_cannot_be_is_refused_and_nothing_is_written() {
+    let world = World::new(3, 3).await;
+    world.admin.create(topic("t")).await.unwrap();
+    let before = world.stored("t").await;
+    let unset = |name: &str| Alteration { unset: vec![name.to_owned()], ..Alteration::default() };
+    let partitions = |n| Alteration { partitions: Some(n), ..Alteration::default() };
+    let refused = [
+        (set(&[("retention.ms", "-2")]), Reason::InvalidConfig),
+        (set(&[("retention.ms", "1"), ("no.such", "1")]), Reason::InvalidConfig),
+        (unset("no.such"), Reason::InvalidConfig),
+        (
+            Alteration { set: set(&[("flush.ms", "1")]).set, ..unset("flush.ms") },
+            Reason::InvalidRequest,
+        ),
+        (partitions(2), Reason::InvalidPartitions),
+        (partitions(10_001), Reason::InvalidPartitions),
+    ];
+    for (alteration, why) in refused {
+        let altered = world.admin.alter("t", alteration.clone()).await;
+        assert_eq!(reason(altered), Some(why), "{alteration:?}");
+    }
+    assert_eq!(reason(world.admin.alter("u", partitions(9)).await), Some(Reason::UnknownTopic));
+    assert_eq!(world.stored("t").await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alteration_whose_answer_got_lost_is_made_once() {
+    let world = World::new(3, 3).await;
+    world.admin.create(topic("t")).await.unwrap();
+    world.store.lost.store(1, Ordering::SeqCst);
+    let altered = world.admin.alter("t", set(&[("retention.ms", "7")])).await.unwrap();
+    assert_eq!(altered.settings.retention_ms, Some(7));
+    world.store.dropped.store(2, Ordering::SeqCst);
+    let altered = world.admin.alter("t", set(&[("retention.bytes", "7")])).await.unwrap();
+    assert_eq!(
+        (altered.settings.retention_ms, altered.settings.retention_bytes),
+        (Some(7), Some(7))
+    );
+    world.store.dropped.store(3, Ordering::SeqCst);
+    let unknown = world.admin.alter("t", set(&[("retention.ms", "8")])).await;
+    assert_eq!(reason(unknown), Some(Reason::MetadataUnavailable));
+}
+
+/// Of two alterations at the same time none undoes the other (1.4).
+#[tokio::test(start_paused = true)]
+async fn alterations_at_the_same_time_both_count() {
+    let world = World::new(3, 3).await;
+    world.admin.create(topic("t")).await.unwrap();
+    let (a, b) = tokio::join!(
+        world.admin.alter("t", set(&[("retention.ms", "7")])),
+        world.admin.alter("t", set(&[("segment.ms", "700")])),
+    );
+    a.unwrap();
+    b.unwrap();
+    let configs = world.stored("t").await.unwrap().configs;
+    assert_eq!(configs.len(), 2, "{configs:?}");
 }

@@ -65,6 +65,8 @@ pub(super) enum Input {
     LiveBookies(usize),
     /// The current ledger is old enough to roll.
     AgeReached,
+    /// Roll after so many payload bytes from now on.
+    RollBytes(u64),
     /// Nothing was appended for long.
     IdleReached,
     /// A ledger is open.
@@ -313,6 +315,11 @@ impl Core {
         }
     }
 
+    /// Whether no ledger is open, and nothing waits for one.
+    pub(super) fn is_between_ledgers(&self) -> bool {
+        matches!(self.phase, Phase::Idle { waiting: false }) && self.is_quiet()
+    }
+
     /// The appends in the current ledger that are not acknowledged: entry, the offset after it, its largest timestamp.
     pub(super) fn ends(&self) -> Vec<(EntryId, Offset, i64)> {
         let appends = self.flight.iter().filter(|f| f.is_append).zip(&self.pending);
@@ -400,6 +407,7 @@ impl Core {
                     open.old = true;
                 }
             }
+            Input::RollBytes(bytes) => self.policy.roll_bytes = bytes,
             Input::IdleReached => {
                 let quiet = self.is_quiet();
                 if let Phase::Open(open) = &mut self.phase {

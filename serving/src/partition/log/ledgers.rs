@@ -111,7 +111,7 @@ pub(super) async fn roll(opening: Arc<Opening>, leaving: Leaving, drain: Duratio
     let with = move |closed: &LedgerMeta, new: LedgerId| {
         let (end, max_timestamp) = ends.at(closed.last_entry.unwrap_or(EntryId::NONE));
         let old = Old { seq, ledger: old, base_offset, version };
-        old.ended(&by, end, max_timestamp).and(by.with_segment(seq + 1, new, end))
+        old.ended(&by, (end, max_timestamp), closed).and(by.with_segment(seq + 1, new, end))
     };
     match opening.parts.ledgers.roll(&mut writer, spec, drain, with).await {
         Ok((closed, next)) => Done::Rolled { closed, writer: Box::new(next) },
@@ -131,7 +131,8 @@ pub(super) async fn close(opening: Arc<Opening>, leaving: Leaving, drain: Durati
     let (by, old) = (Arc::clone(&opening), writer.id());
     let with = move |closed: &LedgerMeta| {
         let (end, max_timestamp) = ends.at(closed.last_entry.unwrap_or(EntryId::NONE));
-        Old { seq, ledger: old, base_offset, version }.ended(&by, end, max_timestamp)
+        let old = Old { seq, ledger: old, base_offset, version };
+        old.ended(&by, (end, max_timestamp), closed)
     };
     match writer.close(drain, with).await {
         Ok(closed) => Done::Settled { closed: Some(closed), found: Vec::new() },
@@ -158,11 +159,17 @@ struct Old {
 
 impl Old {
     /// Fills the cache of a closed segment's end.
-    fn ended(&self, opening: &Opening, end: Offset, max_timestamp: i64) -> Txn {
+    fn ended(
+        &self,
+        opening: &Opening,
+        (end, max_timestamp): (Offset, i64),
+        closed: &LedgerMeta,
+    ) -> Txn {
         let key = opening.segment_key(self.seq);
         let record = Record {
             end_offset: Some(end),
             max_timestamp: (max_timestamp >= 0).then_some(max_timestamp),
+            bytes: Some(closed.length),
             ..opening.new_segment(self.ledger, self.base_offset)
         };
         opening.guarded().guard(Guard::Version(key.clone(), self.version)).put(key, record.encode())

@@ -5,10 +5,12 @@
 //! * [`LogWriter`] is owned by one task. Offsets are assigned in call order (P1); entries become durable in that order,
 //!   across ledgers (P3). Snapshots stand at the head of each ledger and at intervals (P4).
 //! * [`LogReader`] reads what is committed, and nothing else (RD1).
+//! * [`LogHead`] raises the log start and removes segments that nothing needs.
 //!
 //! A partition that was opened and not appended to has no ledger yet: quiet partitions cost metadata only.
 
 mod core;
+mod head;
 mod ledgers;
 mod mutation;
 mod opening;
@@ -41,7 +43,10 @@ use crate::topics::quorum::Quorum;
 use mutation::Mutations;
 
 pub use crate::statelog::log::SnapshotWanted;
+pub(super) use head::stored_head;
+pub use head::{HeadError, LogHead};
 pub use reader::{LogReader, ReadError};
+pub(super) use segments::Held;
 pub use tails::Tails;
 pub use writer::LogWriter;
 
@@ -190,6 +195,8 @@ pub struct Opened {
     pub writer: LogWriter,
     /// Where to read.
     pub reader: LogReader,
+    /// Where to give up what is old.
+    pub head: LogHead,
 }
 
 impl fmt::Debug for Opened {

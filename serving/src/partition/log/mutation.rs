@@ -7,6 +7,10 @@ pub(in crate::partition) enum Mutation {
     ForgetTerm,
     /// W9: write again what nobody knows the outcome of, before its ledger is closed.
     SkipSettle,
+    /// DESIGN 4: write the log start without looking what stands there.
+    LowerLogStart,
+    /// P4, S1: remove segments although no later one is known to hold a complete snapshot.
+    DropUnanchored,
 }
 
 /// The rules that are broken; none in production.

@@ -62,7 +62,8 @@ impl Opening {
 
     /// A new segment as it is stored.
     pub(super) fn new_segment(&self, ledger: LedgerId, base_offset: Offset) -> Segment {
-        Segment { ledger, base_offset, term: self.term, end_offset: None, max_timestamp: None }
+        let term = self.term;
+        Segment { ledger, base_offset, term, end_offset: None, max_timestamp: None, bytes: None }
     }
 
     /// The caller's part of a transaction that creates a ledger: the segment must not exist.

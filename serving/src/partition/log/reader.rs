@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use geminga_ledger::{LedgerClient, Reader};
 use geminga_proto::entry::{Entry, Kind};
-use geminga_proto::ids::{EntryId, LedgerId, Offset};
+use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::segments::{Segment, Segments};
+use super::segments::{Held, Segment, Segments};
 use super::{Ends, ReadEntry};
 
 /// Most places remembered.
@@ -99,6 +99,25 @@ impl LogReader {
         if let Some(recent) = self.segments.recent(from, max_bytes) {
             return Ok(recent);
         }
+        match self.read_segments(from, max_bytes).await {
+            Ok(found) => Ok(found),
+            // What was being read may have been given up meanwhile.
+            Err(error) => {
+                let ends = self.ends();
+                Err(if from < ends.log_start {
+                    ReadError::OutOfRange { asked: from, ends }
+                } else {
+                    error
+                })
+            }
+        }
+    }
+
+    async fn read_segments(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<ReadEntry>, ReadError> {
         let mut segment = self.segments.containing(from);
         let mut start = None;
         while let Some(this) = segment {
@@ -133,6 +152,59 @@ impl LogReader {
             return Ok(Some(recent));
         }
         self.search_time(timestamp_ms).await
+    }
+
+    /// The entry with the largest timestamp of all, the first of several; `None` when there is no record. Where that was
+    /// given up by retention, every header is looked at whose segment may hold the next largest. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn by_max_timestamp(&self) -> Result<Option<ReadEntry>, ReadError> {
+        match self.by_time(self.segments.max_timestamp()).await? {
+            Some(found) => Ok(Some(found)),
+            None => self.search_max().await,
+        }
+    }
+
+    /// The segments, as retention looks at them.
+    pub(in crate::partition) fn held(&self) -> Vec<Held> {
+        self.segments.held()
+    }
+
+    /// The largest timestamp in a closed segment, or one that is larger: what was the largest so far when it ended. -1 when
+    /// no record has one.
+    pub(in crate::partition) async fn newest_of(&self, seq: u32) -> Result<i64, ReadError> {
+        let Some(segment) = self.segments.numbered(seq) else { return Ok(-1) };
+        let source = self.source(segment).await?;
+        if source.last == EntryId::NONE {
+            return Ok(-1);
+        }
+        let newest = self.header(&source, source.last).await?.running_max_timestamp;
+        self.segments.learned(seq, Some(newest), None);
+        Ok(newest)
+    }
+
+    /// When a segment's ledger was made, and how long it is when it is closed; `None` where it is gone.
+    pub(in crate::partition) async fn ledger_of(
+        &self,
+        seq: u32,
+    ) -> Result<Option<(i64, u64)>, ReadError> {
+        let Some(segment) = self.segments.numbered(seq) else { return Ok(None) };
+        let meta = match segment.meta {
+            Some(meta) => meta,
+            None => {
+                let source = self.refresh(segment).await?;
+                source.segment.meta.expect("it was just read")
+            }
+        };
+        let closed = meta.last_entry.is_some();
+        self.segments.learned(seq, None, closed.then_some(meta.length));
+        Ok(Some((meta.created_ms, meta.length)))
+    }
+
+    /// Where the records of a term end: [`Segments::end_of_term`].
+    pub fn end_of_term(&self, term: Term) -> Option<(Term, Offset)> {
+        self.segments.end_of_term(term)
     }
 
     /// A segment's ledger, its metadata read if it was not yet.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use geminga_metastore::record::LedgerMeta;
-use geminga_proto::ids::{EntryId, LedgerId, Offset};
+use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -21,21 +21,59 @@ pub(super) struct Segment {
     pub(super) ledger: LedgerId,
     /// Offset of its first record.
     pub(super) base_offset: Offset,
+    /// Term of the owner that made it, as its batches say too.
+    pub(super) term: Term,
+    /// Largest record timestamp in it, milliseconds; -1 when there is none, `None` when it is not known.
+    pub(super) max_timestamp: Option<i64>,
+    /// Bytes of its payloads, once known; of the newest those that are acknowledged.
+    pub(super) bytes: Option<u64>,
     /// Its metadata, once it was needed.
     pub(super) meta: Option<Arc<LedgerMeta>>,
     /// The last entry that may be read (RD1); of a closed ledger its end. `None` until the metadata was read.
     pub(super) readable: Option<EntryId>,
 }
 
+/// What decides whether a segment is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::partition) struct Held {
+    /// Its place among the segments.
+    pub(in crate::partition) seq: u32,
+    /// Offset of its first record.
+    pub(in crate::partition) base: Offset,
+    /// The offset after its last record.
+    pub(in crate::partition) end: Offset,
+    /// Largest record timestamp in it, milliseconds; -1 when there is none, `None` when it is not known.
+    pub(in crate::partition) max_timestamp: Option<i64>,
+    /// Bytes of its payloads; `None` when they are not known.
+    pub(in crate::partition) bytes: Option<u64>,
+    /// Whether its ledger has an end.
+    pub(in crate::partition) closed: bool,
+}
+
 #[derive(Debug)]
 struct State {
     log_start: Offset,
+    /// The newest segment that is known to hold a complete snapshot within its LAC (P4).
+    anchor: Option<u32>,
     /// In log order; base offsets never fall. Of equal ones only the last can hold records.
     segments: Vec<Segment>,
     tail: Tail,
     /// The tail is in the ring of [`Tails`], or about to be put there.
     joined: bool,
     max_timestamp: i64,
+}
+
+/// What a takeover found.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) ends: Ends,
+    /// Largest record timestamp so far.
+    pub(super) max_timestamp: i64,
+    pub(super) segments: Vec<Segment>,
+    /// The segment that the state begins in.
+    pub(super) anchor: Option<u32>,
+    /// The term of this opening.
+    pub(super) term: Term,
 }
 
 /// The view.
@@ -45,20 +83,18 @@ pub(super) struct Segments {
     high_watermark: watch::Sender<Offset>,
     /// The bound on all tails.
     tails: Tails,
+    /// The term of this opening, and where it began.
+    term: (Term, Offset),
 }
 
 impl Segments {
-    pub(super) fn new(
-        ends: Ends,
-        max_timestamp: i64,
-        segments: Vec<Segment>,
-        tail: Tail,
-        tails: Tails,
-    ) -> Self {
+    pub(super) fn new(known: Known, tail: Tail, tails: Tails) -> Self {
+        let Known { ends, max_timestamp, segments, anchor, term } = known;
         let log_start = ends.log_start;
-        let state = State { log_start, segments, tail, joined: false, max_timestamp };
+        let state = State { log_start, anchor, segments, tail, joined: false, max_timestamp };
         let high_watermark = watch::Sender::new(ends.high_watermark);
-        Self { state: Mutex::new(state), high_watermark, tails }
+        let term = (term, ends.high_watermark);
+        Self { state: Mutex::new(state), high_watermark, tails, term }
     }
 
     pub(super) fn ends(&self) -> Ends {
@@ -83,6 +119,13 @@ impl Segments {
         let before = state.tail.bytes();
         for entry in entries {
             state.max_timestamp = state.max_timestamp.max(entry.max_timestamp);
+            if let Some(newest) = state.segments.last_mut() {
+                newest.max_timestamp = newest.max_timestamp.map(|t| t.max(entry.max_timestamp));
+                // Of a closed one the length is known, and counts these already.
+                if newest.meta.as_ref().is_some_and(|meta| meta.last_entry.is_none()) {
+                    newest.bytes = newest.bytes.map(|bytes| bytes + entry.payload.len() as u64);
+                }
+            }
             state.tail.push(entry);
         }
         let after = state.tail.bytes();
@@ -121,8 +164,92 @@ impl Segments {
         let mut state = self.state.lock();
         if let Some(segment) = state.segments.iter_mut().find(|s| s.seq == seq) {
             segment.readable = meta.last_entry;
+            segment.bytes = Some(meta.length);
             segment.meta = Some(meta);
         }
+    }
+
+    /// Something after the head snapshot of this segment is acknowledged, and so is the snapshot (P4). Whether that is news.
+    pub(super) fn anchored(&self, seq: u32) -> bool {
+        let mut state = self.state.lock();
+        let moved = state.anchor < Some(seq);
+        state.anchor = state.anchor.max(Some(seq));
+        moved
+    }
+
+    /// Where the log starts now; it never starts earlier again.
+    pub(super) fn start_at(&self, offset: Offset) {
+        let mut state = self.state.lock();
+        state.log_start = state.log_start.max(offset);
+    }
+
+    /// The first segments that nothing needs: those of a statelog hold no offsets at all. `unanchored`: the rule is broken by
+    /// a test.
+    pub(super) fn dead(&self, limit: usize, unanchored: bool) -> Vec<(u32, LedgerId)> {
+        let state = self.state.lock();
+        let anchored = |seq: u32| Some(seq) < state.anchor || unanchored;
+        let pairs = state.segments.iter().zip(state.segments.iter().skip(1));
+        pairs
+            .filter(|(segment, next)| {
+                let end = next.base_offset;
+                let needed = end > state.log_start && end > segment.base_offset;
+                anchored(segment.seq) && !needed
+            })
+            .map(|(segment, _)| (segment.seq, segment.ledger))
+            .take(limit)
+            .collect()
+    }
+
+    /// These segments are gone.
+    pub(super) fn removed(&self, seqs: &[u32]) {
+        self.state.lock().segments.retain(|segment| !seqs.contains(&segment.seq));
+    }
+
+    /// What retention looks at, in log order: every segment, the newest included.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let state = self.state.lock();
+        let high_watermark = *self.high_watermark.borrow();
+        let ends = state.segments.iter().skip(1).map(|s| s.base_offset).chain([high_watermark]);
+        let held = |(segment, end): (&Segment, Offset)| Held {
+            seq: segment.seq,
+            base: segment.base_offset,
+            end,
+            max_timestamp: segment.max_timestamp,
+            bytes: segment.bytes,
+            // One that was closed before this opening has metadata only when it was needed; the newest of them all may be open.
+            closed: segment.meta.as_ref().is_none_or(|meta| meta.last_entry.is_some()),
+        };
+        state.segments.iter().zip(ends).map(held).collect()
+    }
+
+    /// What was found out about a segment.
+    pub(super) fn learned(&self, seq: u32, max_timestamp: Option<i64>, bytes: Option<u64>) {
+        let mut state = self.state.lock();
+        if let Some(segment) = state.segments.iter_mut().find(|s| s.seq == seq) {
+            segment.max_timestamp = segment.max_timestamp.or(max_timestamp);
+            segment.bytes = segment.bytes.or(bytes);
+        }
+    }
+
+    /// Kafka's `OffsetForLeaderEpoch`: the largest term up to `term` that is known here, and where its records end. `None`
+    /// when `term` is above every known one.
+    pub(super) fn end_of_term(&self, term: Term) -> Option<(Term, Offset)> {
+        let state = self.state.lock();
+        let (current, begun) = self.term;
+        if term >= current {
+            let end = *self.high_watermark.borrow();
+            return (term == current).then_some((current, end));
+        }
+        // Terms never fall along the log, and one without records shows in no segment.
+        let (mut floor, mut end) = (term, begun);
+        for segment in &state.segments {
+            if segment.term > term {
+                end = segment.base_offset.min(begun);
+                break;
+            }
+            floor = segment.term;
+        }
+        Some((floor, end.max(state.log_start)))
     }
 
     /// A segment was added at the end.
@@ -158,6 +285,11 @@ impl Segments {
         self.state.lock().segments.iter().find(|s| s.seq > seq).cloned()
     }
 
+    /// The segment with this number.
+    pub(super) fn numbered(&self, seq: u32) -> Option<Segment> {
+        self.state.lock().segments.iter().find(|s| s.seq == seq).cloned()
+    }
+
     /// All segments, in log order.
     pub(super) fn all(&self) -> Vec<Segment> {
         self.state.lock().segments.clone()
@@ -170,7 +302,8 @@ impl Segments {
 
     /// [`Tail::by_time`].
     pub(super) fn recent_by_time(&self, timestamp_ms: i64) -> Option<ReadEntry> {
-        self.state.lock().tail.by_time(timestamp_ms)
+        let state = self.state.lock();
+        state.tail.by_time(timestamp_ms, state.log_start)
     }
 }
 

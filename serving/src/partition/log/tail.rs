@@ -61,12 +61,14 @@ impl Tail {
         Some(self.entries.range(start..).take_while(within).cloned().collect())
     }
 
-    /// The first entry with a record of `timestamp_ms` or later; `None` when it may lie before the window.
-    pub(super) fn by_time(&self, timestamp_ms: i64) -> Option<ReadEntry> {
+    /// The first entry that ends after `log_start` with a record of `timestamp_ms` or later; `None` when it may lie before
+    /// the window.
+    pub(super) fn by_time(&self, timestamp_ms: i64, log_start: Offset) -> Option<ReadEntry> {
         if self.max_timestamp_before >= timestamp_ms {
             return None;
         }
-        self.entries.iter().find(|entry| entry.max_timestamp >= timestamp_ms).cloned()
+        let mut there = self.entries.iter().filter(|entry| entry.end() > log_start);
+        there.find(|entry| entry.max_timestamp >= timestamp_ms).cloned()
     }
 }
 
@@ -106,8 +108,10 @@ mod tests {
         let tail = tail(8, 300);
         assert_eq!(firsts(tail.read(Offset(49), 1_000)), None);
         assert_eq!(firsts(tail.read(Offset(50), 1_000)), Some(vec![50, 60, 70]));
-        assert_eq!(tail.by_time(400), None, "was in the window and may be found in the log");
-        assert_eq!(tail.by_time(401).map(|e| e.first_offset), Some(Offset(50)));
-        assert_eq!(tail.by_time(701), None);
+        let by_time = |time, start| tail.by_time(time, Offset(start)).map(|e| e.first_offset);
+        assert_eq!(by_time(400, 0), None, "was in the window and may be found in the log");
+        assert_eq!(by_time(401, 0), Some(Offset(50)));
+        assert_eq!(by_time(401, 60), Some(Offset(60)), "what is before the log start is gone");
+        assert_eq!(by_time(701, 0), None);
     }
 }

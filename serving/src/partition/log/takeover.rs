@@ -15,10 +15,10 @@ use geminga_proto::ids::{EntryId, LedgerId, Offset};
 use super::core::Start;
 use super::opening::{Opening, Stored, list_segments};
 use super::replay::{self, From};
-use super::segments::{Segment, Segments};
+use super::segments::{Known, Segment, Segments};
 use super::tail::Tail;
 use super::writer::LogWriter;
-use super::{Ends, LogParts, LogReader, OpenError, OpenSpec, Opened, part};
+use super::{Ends, LogHead, LogParts, LogReader, OpenError, OpenSpec, Opened, part};
 
 /// Attempts at the term transaction; each fails only when somebody else changed the assignment or the term meanwhile.
 const TERM_ATTEMPTS: usize = 5;
@@ -29,21 +29,29 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     let opening = Arc::new(raise_term(parts, spec).await?);
     let log_start = read_log_start(&opening).await?;
     let store = &*parts.store;
-    let stored = list_segments(store, opening.topic.id, opening.partition, None)
+    let mut stored = list_segments(store, opening.topic.id, opening.partition, None)
         .await
         .map_err(unavailable)?;
     let closed = close_all(&opening, &stored).await?;
     let end = find_end(&opening, &stored, &closed).await?;
+    let begins_in = end.replay.as_ref().map(|from| from.meta.id);
+    let anchor = stored.iter().find(|s| Some(s.segment.ledger) == begins_in).map(|s| s.seq);
+    learn(&mut stored, &closed, anchor, end.running_max_timestamp);
     fill_ends(&opening, &stored, end.next_offset).await;
 
     let next_offset = end.next_offset.max(log_start);
     let start = Start { next_offset, running_max_timestamp: end.running_max_timestamp };
     let ends = Ends { log_start, high_watermark: next_offset };
     let tail = Tail::new(parts.config.tail_bytes, end.running_max_timestamp);
-    let segments = stored.iter().map(|s| view(s, &closed)).collect();
-    let segments =
-        Segments::new(ends, end.running_max_timestamp, segments, tail, parts.tails.clone());
-    let segments = Arc::new(segments);
+    let known = Known {
+        ends,
+        max_timestamp: end.running_max_timestamp,
+        segments: stored.iter().map(|s| view(s, &closed)).collect(),
+        anchor,
+        term: opening.term,
+    };
+    let segments = Arc::new(Segments::new(known, tail, parts.tails.clone()));
+    let head = LogHead::new(Arc::clone(&opening), Arc::clone(&segments));
     let reader = LogReader::new(parts.ledgers.clone(), Arc::clone(&segments));
     let newest = stored.last().map(|s| s.seq);
     let term = opening.term;
@@ -63,6 +71,7 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
         replay: replay::stream(parts.ledgers.clone(), end.replay),
         writer: LogWriter::new(opening, roll, start, newest, segments),
         reader,
+        head,
     })
 }
 
@@ -156,6 +165,9 @@ fn view(stored: &Stored, closed: &Closed) -> Segment {
         seq: stored.seq,
         ledger: stored.segment.ledger,
         base_offset: stored.segment.base_offset,
+        term: stored.segment.term,
+        max_timestamp: stored.segment.max_timestamp,
+        bytes: stored.segment.bytes,
         readable: meta.as_ref().and_then(|meta| meta.last_entry),
         meta,
     }
@@ -225,6 +237,18 @@ fn newest_snapshot(entry: &Entry, last: EntryId) -> Result<Option<EntryId>, Open
             Ok(first) if first < last.0 => Ok(Some(EntryId(first))),
             _ => Err(OpenError::Damaged(format!("entry {last} names snapshot entry {first}"))),
         },
+    }
+}
+
+/// What the takeover found out about segments that an earlier owner left open. The largest timestamp so far is one that no
+/// record of the newest ledger is beyond.
+fn learn(stored: &mut [Stored], closed: &Closed, anchor: Option<u32>, running_max_timestamp: i64) {
+    for Stored { seq, segment, .. } in stored {
+        if let Some((_, meta)) = closed.iter().find(|(closed, _)| closed == seq) {
+            segment.bytes = segment.bytes.or(Some(meta.length));
+            let newest = Some(running_max_timestamp).filter(|_| anchor == Some(*seq));
+            segment.max_timestamp = segment.max_timestamp.or(newest.filter(|ms| *ms >= 0));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! acknowledged is there, once and in order.
 
 mod faults;
+mod head;
 mod reading;
 mod statelog;
 mod takeover;
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 struct Owner {
     writer: LogWriter,
     reader: LogReader,
+    head: LogHead,
     /// Appended and not acknowledged: number, first offset, count.
     waiting: BTreeMap<u64, (Offset, u32)>,
     acked: u64,
@@ -92,6 +94,7 @@ impl Owner {
             high_watermark: opened.next_offset,
             writer: opened.writer,
             reader: opened.reader,
+            head: opened.head,
             waiting: BTreeMap::new(),
             acked: 0,
             snapshots: 0,

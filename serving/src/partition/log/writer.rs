@@ -20,7 +20,8 @@ use geminga_proto::payload::Payload;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::core::{Core, Policy, Start};
+use super::core::{Core, Input, Policy, Start};
+use super::head::{HeadError, LogHead};
 use super::ledgers::{self, Done, Leaving};
 use super::opening::Opening;
 use super::segments::Segments;
@@ -44,6 +45,8 @@ pub struct LogWriter {
     step: Option<BoxFuture<'static, Done>>,
     /// Asks the metadata store whether it answers, before a step.
     check: Option<BoxFuture<'static, Done>>,
+    /// Removes segments that nothing needs any more, while it does.
+    sweep: Option<BoxFuture<'static, Result<usize, HeadError>>>,
     answer: Option<oneshot::Receiver<Vec<Bytes>>>,
     /// The snapshot that is being written.
     parts: Vec<Bytes>,
@@ -89,6 +92,8 @@ struct Current {
     health: watch::Receiver<Health>,
     /// The writer's task is gone: there is nothing more to follow.
     gone: bool,
+    /// Since when it is open.
+    since: Instant,
     /// When to roll by age; `None` once said.
     old_at: Option<Instant>,
     /// Largest record timestamp acknowledged in this ledger.
@@ -137,6 +142,7 @@ impl LogWriter {
             current: None,
             step: None,
             check: None,
+            sweep: None,
             answer: None,
             parts: Vec::new(),
             blocked: None,
@@ -199,6 +205,28 @@ impl LogWriter {
         self.submit();
         self.detach(number);
         Ok(appended)
+    }
+
+    /// Rolls by this from now on, the current ledger too.
+    pub fn set_roll(&mut self, roll: Roll) {
+        if self.ended || roll == self.roll {
+            return;
+        }
+        self.roll = roll;
+        if let Some(current) = &mut self.current {
+            current.old_at = current.since.checked_add(roll.age);
+        }
+        self.step(Input::RollBytes(roll.bytes));
+        self.submit();
+    }
+
+    /// Begins a ledger where none is open and nothing waits for one, so that those before it, of which nothing is wanted any
+    /// more, can go. No effect otherwise.
+    pub fn begin_anew(&mut self) {
+        if self.core.is_between_ledgers() {
+            // Refused only when the log is closed, and then it is too late for this.
+            let _ = self.append(What::Barrier, Payload::default());
+        }
     }
 
     /// A payload that no ledger took at once has to wait apart from whatever larger message its parts came in.

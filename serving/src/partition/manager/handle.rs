@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
+use geminga_runtime::WallClock;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::slot::Phase;
 use crate::ownership::topology::Topic;
-use crate::partition::log::LogReader;
+use crate::partition::log::{LogHead, LogReader};
 use crate::partition::produce::{self, Reply};
 use crate::partition::task::Submitted;
 use crate::router::{Appender, Pending};
@@ -27,7 +28,13 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub(in crate::partition) struct Handle {
     pub(in crate::partition) term: Term,
     pub(in crate::partition) reader: LogReader,
-    pub(super) topic: Arc<Topic>,
+    pub(in crate::partition) head: LogHead,
+    /// The topic as it is now.
+    pub(super) topic: watch::Receiver<Arc<Topic>>,
+    /// Asks the owner to begin a ledger, so that what is before it can go.
+    pub(in crate::partition) anew: Arc<Notify>,
+    /// Dates batches.
+    pub(super) clock: Arc<dyn WallClock>,
     pub(super) mailbox: mpsc::Sender<Submitted>,
     /// Bytes accepted and not answered, of this partition and of all.
     pub(super) rooms: [Arc<Semaphore>; 2],
@@ -42,7 +49,7 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
             .field("term", &self.term)
-            .field("topic", &self.topic.name)
+            .field("topic", &self.topic.borrow().name)
             .finish_non_exhaustive()
     }
 }
@@ -55,7 +62,8 @@ impl Appender for Handle {
 
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
         self.touch();
-        produce::check(&self.topic, &batch)?;
+        let topic = Arc::clone(&self.topic.borrow());
+        produce::check(&topic, &batch, self.clock.now_ms())?;
         let room = self.take_room(produce::cost(&batch)).await?;
         // The mailbox closes with the opening.
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
@@ -67,6 +75,11 @@ impl Appender for Handle {
 }
 
 impl Handle {
+    /// The wall clock, milliseconds since the Unix epoch.
+    pub(in crate::partition) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// Somebody uses it.
     pub(super) fn touch(&self) {
         *self.used.lock() = Instant::now();

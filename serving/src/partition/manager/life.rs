@@ -9,7 +9,7 @@ use futures::StreamExt;
 use geminga_proto::ids::{Offset, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::gate::Demand;
@@ -17,11 +17,11 @@ use super::handle::Handle;
 use super::slot::Phase;
 use super::{Key, Partitions, shutting_down};
 use crate::ownership::topology::Topic;
-use crate::partition::log::{self, OpenError, OpenSpec, Opened, Replay, Roll};
+use crate::partition::log::{self, OpenError, OpenSpec, Opened, Replay};
 use crate::partition::mutation::Mutation;
 use crate::partition::produce::Opening;
 use crate::partition::producers::Producers;
-use crate::partition::task::{Closing, End, Owner, Times, closing};
+use crate::partition::task::{Closing, End, Orders, Owner, Times, closing, roll_of};
 use crate::partition::{index, metrics, snapshot};
 
 /// Batches in the mailbox; their bytes are bounded by rooms.
@@ -36,7 +36,10 @@ const PROVEN: Duration = Duration::from_secs(10);
 pub(super) struct Life {
     pub(super) partitions: Partitions,
     pub(super) key: Key,
+    /// As it was when this life began.
     pub(super) topic: Arc<Topic>,
+    /// As it is now.
+    pub(super) altered: Arc<watch::Sender<Arc<Topic>>>,
     pub(super) term: Term,
     pub(super) opening: Opening,
     /// Failures in a row before this life.
@@ -73,16 +76,12 @@ impl Life {
         // Before the turn: a former owner that is silent would keep others from theirs.
         self.partitions.ask_to_let_go(self.key, self.term).await;
         let turn = self.partitions.0.gate.turn(&self.demand).await;
-        let settings = &self.topic.settings;
         let spec = OpenSpec {
             topic: Arc::clone(&self.topic),
             partition: self.key.1,
             term: self.term,
             quorum: self.topic.quorum.unwrap_or(self.partitions.0.default_quorum),
-            roll: Roll {
-                bytes: settings.segment_bytes,
-                age: Duration::from_millis(settings.segment_ms),
-            },
+            roll: roll_of(&self.altered.borrow()),
         };
         let mut opening = Box::pin(log::open(&self.partitions.0.log, spec));
         let opened = match tokio::time::timeout(TURN, &mut opening).await {
@@ -131,15 +130,20 @@ impl Life {
         producers: Producers,
         close: watch::Receiver<Option<Closing>>,
     ) -> End {
-        let Opened { term, log_start, next_offset, writer, reader, .. } = opened;
+        let Opened { term, log_start, next_offset, writer, reader, head, .. } = opened;
         let topic = &self.topic.name;
         tracing::info!(topic, partition = %self.key.1, %term, %log_start, %next_offset, "partition opened");
         let (mailbox, submitted) = mpsc::channel(MAILBOX);
         let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
+        let anew = Arc::new(Notify::new());
+        let orders = Orders { topic: self.altered.subscribe(), anew: Arc::clone(&anew) };
         let handle = Arc::new(Handle {
             term,
             reader,
-            topic: Arc::clone(&self.topic),
+            head,
+            topic: self.altered.subscribe(),
+            anew,
+            clock: Arc::clone(&self.partitions.0.clock),
             mailbox,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             phase: self.phase.subscribe(),
@@ -157,7 +161,7 @@ impl Life {
         let config = &self.partitions.0.config;
         let times = Times { answer: config.answer_wait, producer_expiry: config.producer_expiry };
         let clock = Arc::clone(&self.partitions.0.clock);
-        let owner = Owner::new(writer, term, submitted, close, producers, clock, times);
+        let owner = Owner::new(writer, term, submitted, (close, orders), producers, clock, times);
         let end = tokio::select! {
             biased;
             end = owner.run() => end,

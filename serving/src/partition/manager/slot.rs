@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::gate::Demand;
 use super::handle::Handle;
+use crate::ownership::topology::Topic;
 use crate::partition::produce::Opening;
 use crate::partition::task::Closing;
 
@@ -41,6 +42,8 @@ pub(super) struct Slot {
     pub(super) opening: Opening,
     /// The topic's name.
     pub(super) name: String,
+    /// The topic as it is now; its life follows it.
+    pub(super) topic: Arc<watch::Sender<Arc<Topic>>>,
     pub(super) term: Term,
     /// Requests that asked for it, the first one not counted.
     pub(super) demand: Demand,
@@ -49,15 +52,25 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(opening: Opening, name: String, term: Term) -> Self {
+    pub(super) fn new(opening: Opening, topic: &Arc<Topic>, term: Term) -> Self {
         Self {
             opening,
-            name,
+            name: topic.name.clone(),
+            topic: Arc::new(watch::Sender::new(Arc::clone(topic))),
             term,
             demand: Demand::default(),
             phase: Arc::new(watch::Sender::new(Phase::Opening)),
             close: Arc::new(watch::Sender::new(None)),
         }
+    }
+
+    /// Takes over what was altered. Another version of a topic is another value in the view.
+    pub(super) fn follow(&self, topic: Arc<Topic>) {
+        self.topic.send_if_modified(|now| {
+            let altered = !Arc::ptr_eq(now, &topic);
+            *now = topic;
+            altered
+        });
     }
 
     /// Stops the intake at once and tells the life to end. The first word counts.

@@ -18,6 +18,7 @@ mod closing;
 mod faults;
 mod idempotence;
 mod reading;
+mod retention;
 mod writing;
 
 const P0: PartitionIndex = PartitionIndex(0);

@@ -30,8 +30,10 @@ fn settings_that_cannot_be_honoured_are_refused_by_name() {
     assert_eq!(reason("max.message.bytes", "0"), bad);
     assert_eq!(reason("max.message.bytes", "16777217"), bad);
     assert_eq!(reason("max.message.bytes", "many"), bad);
-    assert_eq!(reason("retention.ms", "1000"), bad);
+    assert_eq!(reason("retention.ms", "1000"), None);
     assert_eq!(reason("retention.ms", "-1"), None);
+    assert_eq!(reason("retention.ms", "-2"), bad);
+    assert_eq!(reason("local.retention.ms", "1000"), bad);
     assert_eq!(reason("cleanup.policy", "compact"), None);
     assert_eq!(reason("cleanup.policy", "compact,delete"), bad);
     assert_eq!(reason("unclean.leader.election.enable", "true"), bad);
@@ -51,6 +53,21 @@ fn settings_fall_back_to_the_defaults() {
     configs.insert(SEGMENT_MS.to_owned(), "from the future".to_owned());
     let settings = Settings::from_configs(&configs);
     assert_eq!((settings.segment_bytes, settings.segment_ms), (100_000, 604_800_000));
+}
+
+#[test]
+fn only_delete_deletes() {
+    let limits = |configs: &[(&str, &str)]| {
+        let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let settings = Settings::from_configs(&configs);
+        (settings.retention_ms, settings.retention_bytes)
+    };
+    assert_eq!(limits(&[]), (None, None));
+    let both = [(RETENTION_MS, "5"), (RETENTION_BYTES, "0")];
+    assert_eq!(limits(&both), (Some(5), Some(0)));
+    assert_eq!(limits(&[(RETENTION_MS, "-1"), (RETENTION_BYTES, "7")]), (None, Some(7)));
+    let compact = (CLEANUP_POLICY, "compact");
+    assert_eq!(limits(&[compact, both[0], both[1]]), (None, None));
 }
 
 #[test]

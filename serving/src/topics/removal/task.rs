@@ -11,7 +11,7 @@ use geminga_metastore::{
     Change, Error, MetaStore, Revision, TxnOutcome, WatchEvent, WatchStream, keys,
 };
 use geminga_proto::ids::{LedgerId, TopicId};
-use geminga_runtime::Tasks;
+use geminga_runtime::{Tasks, WallClock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ const PAGE: usize = 100;
 const PARALLEL: usize = 4;
 /// Ledgers of one topic closed at a time.
 const PARALLEL_LEDGERS: usize = 8;
+/// How often it is looked for tombstones that have stood for long enough.
+const BURY_EVERY: Duration = Duration::from_secs(3_600);
 /// Before what could not be removed is tried again; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -41,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) topology: Topology,
     /// This broker.
     pub(crate) registration: Registration,
+    /// Says how old tombstones are.
+    pub(crate) clock: Arc<dyn WallClock>,
 }
 
 /// Starts the task.
@@ -50,14 +54,16 @@ pub(crate) struct Parts {
 pub(crate) async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
     // A watch without a revision begins with everything there is.
     let deleted = parts.store.watch(keys::DELETED_TOPICS, None).await?;
-    let Parts { store, ledgers, topology, registration } = parts;
+    let Parts { store, ledgers, topology, registration, clock } = parts;
     let worker = Worker { store, ledgers };
     let remover = Remover {
         worker,
         topology,
         registration,
+        clock,
         deleted,
         left: BTreeSet::new(),
+        bury_at: Instant::now() + BURY_EVERY,
         again: None,
         pause: FIRST_PAUSE,
     };
@@ -75,12 +81,14 @@ struct Remover {
     worker: Worker,
     topology: Topology,
     registration: Registration,
+    clock: Arc<dyn WallClock>,
     deleted: WatchStream,
     /// Topics of which something may be left.
     left: BTreeSet<TopicId>,
     /// Not tried again before.
     again: Option<Instant>,
     pause: Duration,
+    bury_at: Instant,
 }
 
 impl Remover {
@@ -92,6 +100,9 @@ impl Remover {
             let due = self.again.is_none_or(|at| at <= Instant::now());
             if due && let Some(office) = self.office() {
                 self.round(office).await;
+            }
+            if self.bury_at <= Instant::now() {
+                self.bury().await;
             }
             self.wait(&mut changed).await;
         }
@@ -105,12 +116,7 @@ impl Remover {
     }
 
     async fn wait(&mut self, changed: &mut watch::Receiver<u64>) {
-        let alarm = async {
-            match self.again {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next = self.again.map_or(self.bury_at, |at| at.min(self.bury_at));
         tokio::select! {
             biased;
             event = self.deleted.next() => {
@@ -120,7 +126,17 @@ impl Remover {
             }
             // Whose turn it is may have changed.
             _ = changed.changed() => {}
-            () = alarm => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+
+    async fn bury(&mut self) {
+        self.bury_at = Instant::now() + BURY_EVERY;
+        let Some(office) = self.office() else { return };
+        match self.worker.bury(office, self.clock.now_ms()).await {
+            Ok(0) => {}
+            Ok(ledgers) => tracing::info!(ledgers, "metadata of deleted ledgers removed"),
+            Err(error) => tracing::warn!(%error, "metadata of deleted ledgers is not removed yet"),
         }
     }
 

@@ -383,3 +383,27 @@ async fn an_unused_topic_leaves_nothing_either() {
     assert_eq!(world.plain().remove(id, office).await, Over::Done);
     assert!(!world.keys().await.contains_key(&keys::deleted_topic(id)));
 }
+
+/// Tombstones stand for a week, by their own word and the clock's; the rest stays, and a stale coordinator removes nothing.
+#[tokio::test(start_paused = true)]
+async fn tombstones_go_after_a_week() {
+    const WEEK: i64 = 7 * 24 * 3_600_000;
+    let world = World::new().await;
+    let stale = world.elect(8).await;
+    assert_eq!(world.plain().remove(world.topic.id, stale).await, Over::Done);
+    let office = world.elect(9).await;
+    let since = geminga_runtime::WallClock::now_ms(&world.cluster.clock);
+    let before = world.keys().await;
+    for (office, now) in [(office, since), (office, since + WEEK - 1), (stale, since + WEEK)] {
+        assert_eq!(world.plain().bury(office, now).await, Ok(0));
+        assert_eq!(world.keys().await, before);
+    }
+    // The first answer gets lost; the next round takes up the rest.
+    let store = Fateful::new(&world.cluster.store, 0, Fate::LoseAnswer);
+    assert_eq!(world.worker(store).bury(office, since + WEEK).await, Ok(0));
+    world.plain().bury(office, since + WEEK).await.unwrap();
+    let keys = world.keys().await;
+    let ledgers = keys.keys().filter(|key| key.starts_with("ledgers/")).count();
+    assert_eq!(ledgers, 1, "that of the other topic");
+    assert!(!keys.keys().any(|key| key.starts_with("deleting/")));
+}

@@ -4,7 +4,7 @@
 use geminga_proto::entry::Attributes;
 use geminga_proto::ids::{EntryId, Offset};
 
-use super::{LogReader, ReadEntry, ReadError, Source, batches};
+use super::{LogReader, ReadEntry, ReadError, Segment, Source, batches};
 use crate::partition::log::Ends;
 
 /// Headers read at once when scanning: about this many bytes.
@@ -40,7 +40,11 @@ impl LogReader {
         Ok(EntryId(low))
     }
 
-    async fn header(&self, source: &Source, entry: EntryId) -> Result<Attributes, ReadError> {
+    pub(super) async fn header(
+        &self,
+        source: &Source,
+        entry: EntryId,
+    ) -> Result<Attributes, ReadError> {
         let entries = self.entries(source, entry, entry, 0, Some(0)).await?;
         let header = entries.first().map(|entry| entry.attributes);
         header.ok_or_else(|| ReadError::Unavailable(format!("no header of entry {entry}")))
@@ -66,13 +70,57 @@ impl LogReader {
                 low = middle + 1;
             }
         }
-        for segment in segments.into_iter().skip(low) {
+        // A time that was reached by records which are gone is reached by every header: then segments tell by themselves.
+        let older = |s: &Segment| s.max_timestamp.is_some_and(|newest| newest < timestamp_ms);
+        for segment in segments.into_iter().skip(low).filter(|segment| !older(segment)) {
             let source = self.source(segment).await?;
             if let Some(found) = self.scan_time(&source, timestamp_ms).await? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// The record with the largest timestamp of those that are there. Segments are taken in the order of what they may hold.
+    pub(super) async fn search_max(&self) -> Result<Option<ReadEntry>, ReadError> {
+        let mut segments = self.segments.all();
+        segments.sort_by_key(|s| std::cmp::Reverse((s.max_timestamp.unwrap_or(i64::MAX), s.seq)));
+        let mut best: Option<(i64, EntryId, Source)> = None;
+        for segment in segments {
+            let most = segment.max_timestamp;
+            if most.is_some_and(|most| best.as_ref().is_some_and(|(found, ..)| most < *found)) {
+                break;
+            }
+            let source = self.source(segment).await?;
+            if let Some((newest, entry)) = self.newest_entry(&source).await?
+                && best.as_ref().is_none_or(|(found, ..)| newest >= *found)
+            {
+                best = Some((newest, entry, source));
+            }
+        }
+        let Some((_, entry, source)) = best else { return Ok(None) };
+        let read = self.entries(&source, entry, entry, 0, None).await?;
+        Ok(read.into_iter().next().and_then(batches))
+    }
+
+    /// The first entry of a ledger with its largest timestamp, of those that may be read.
+    async fn newest_entry(&self, source: &Source) -> Result<Option<(i64, EntryId)>, ReadError> {
+        let Ends { log_start, high_watermark } = self.ends();
+        let (mut next, mut best) = (EntryId(0), None);
+        while next <= source.last {
+            for entry in self.entries(source, next, source.last, SCAN_BYTES, Some(0)).await? {
+                let id = entry.position.entry;
+                next = id.next();
+                let there =
+                    batches(entry).filter(|b| b.end() > log_start && b.end() <= high_watermark);
+                if let Some(found) = there
+                    && best.is_none_or(|(newest, _)| found.max_timestamp > newest)
+                {
+                    best = Some((found.max_timestamp, id));
+                }
+            }
+        }
+        Ok(best)
     }
 
     async fn scan_time(

@@ -1,15 +1,22 @@
 use bytes::Bytes;
-use geminga_proto::ids::Offset;
+use geminga_proto::ids::{Offset, Term};
 
 use super::*;
+use crate::partition::log::segments::Known;
 use crate::partition::log::tail::Tail;
 use crate::partition::log::{Ends, ReadEntry};
 
 const ENTRY: usize = 100;
 
 fn partition(tails: &Tails) -> Arc<Segments> {
-    let ends = Ends { log_start: Offset(0), high_watermark: Offset(0) };
-    Arc::new(Segments::new(ends, -1, Vec::new(), Tail::new(10 * ENTRY, -1), tails.clone()))
+    let known = Known {
+        ends: Ends { log_start: Offset(0), high_watermark: Offset(0) },
+        max_timestamp: -1,
+        segments: Vec::new(),
+        anchor: None,
+        term: Term(1),
+    };
+    Arc::new(Segments::new(known, Tail::new(10 * ENTRY, -1), tails.clone()))
 }
 
 fn fill(partition: &Arc<Segments>, offsets: std::ops::Range<i64>) {

@@ -81,5 +81,7 @@ async fn a_replay_gives_the_state_across_rolls_and_snapshots() {
         sum.settle().await;
         assert!(sum.snapshots > 1);
     }
-    assert!(cluster.segments(topic.id, 0).await > 12);
+    // S1: what is before the newest snapshot is dead weight, and goes.
+    let segments = cluster.segments(topic.id, 0).await;
+    assert!(segments < 6, "{segments} segments are left of dozens");
 }

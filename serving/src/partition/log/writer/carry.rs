@@ -12,7 +12,7 @@ use geminga_proto::ids::EntryId;
 use tokio::time::Instant;
 
 use super::wake::Woke;
-use super::{Current, LogWriter, Unacked, writable};
+use super::{Current, LogHead, LogWriter, Unacked, writable};
 use crate::partition::log::core::{Effect, Input, Submit};
 use crate::partition::log::ledgers::{self, Done};
 use crate::partition::log::opening::Stored;
@@ -46,6 +46,12 @@ impl LogWriter {
                 self.step(Input::Health(Health::Dead));
             }
             Woke::Done(done) => self.done(*done),
+            Woke::Swept(swept) => {
+                // It is tried again when the next ledger begins, or when retention looks.
+                if let Err(error) = swept {
+                    self.warn("dead segments were not removed", &error.to_string());
+                }
+            }
             Woke::Answered(Some(parts)) => self.answered(parts),
             Woke::Answered(None) => {
                 self.lose(Lost::Failed("its owner gave no snapshot".to_owned()));
@@ -61,7 +67,7 @@ impl LogWriter {
         self.submit();
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         let effects = self.core.step(input);
         self.carry_out(effects);
     }
@@ -210,6 +216,9 @@ impl LogWriter {
                 seq: stored.seq,
                 ledger: stored.segment.ledger,
                 base_offset: stored.segment.base_offset,
+                term: stored.segment.term,
+                max_timestamp: Some(-1),
+                bytes: Some(meta.length),
                 readable: meta.last_entry,
                 meta: Some(Arc::new(meta)),
             });
@@ -223,10 +232,14 @@ impl LogWriter {
             seq,
             ledger: writer.id(),
             base_offset,
+            term: self.opening.term,
+            max_timestamp: Some(-1),
+            bytes: Some(0),
             meta: Some(writer.meta()),
             readable: Some(EntryId::NONE),
         });
-        let old_at = Instant::now().checked_add(self.roll.age);
+        let since = Instant::now();
+        let old_at = since.checked_add(self.roll.age);
         self.newest = Some(seq);
         self.sealed = false;
         self.current = Some(Current {
@@ -238,6 +251,7 @@ impl LogWriter {
             health: writer.health(),
             writer: Some(writer),
             gone: false,
+            since,
             old_at,
             max_timestamp: -1,
         });
@@ -264,10 +278,20 @@ impl LogWriter {
         }
         let high_watermark = self.core.high_watermark();
         self.segments.committed(entries, high_watermark);
+        self.sweep_behind();
         if let Some(Event::Acked { through: last, high_watermark: end }) = self.events.back_mut() {
             (*last, *end) = (through, high_watermark);
         } else {
             self.events.push_back(Event::Acked { through, high_watermark });
+        }
+    }
+
+    /// Whatever is acknowledged in a ledger comes after its head snapshot, so those before may go (P4).
+    fn sweep_behind(&mut self) {
+        let Some(current) = &self.current else { return };
+        if self.segments.anchored(current.seq) && self.sweep.is_none() {
+            let head = LogHead::new(Arc::clone(&self.opening), Arc::clone(&self.segments));
+            self.sweep = Some(async move { head.remove_dead().await }.boxed());
         }
     }
 
@@ -356,7 +380,7 @@ impl LogWriter {
         let Self { opening, .. } = self;
         let (topic, partition) = (&opening.topic.name, opening.partition.0);
         tracing::info!(topic, partition, term = opening.term.0, reason = %lost, "log is lost");
-        (self.step, self.check) = (None, None);
+        (self.step, self.check, self.sweep) = (None, None, None);
         self.current = None;
         self.forget_snapshot();
         self.payloads.clear();

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Current, LogWriter};
+use crate::partition::log::HeadError;
 use crate::partition::log::ledgers::Done;
 
 /// What happened.
@@ -27,6 +28,8 @@ pub(super) enum Woke {
     Gone,
     /// The step under way, or the check before it, is done.
     Done(Box<Done>),
+    /// Dead segments were removed, or not.
+    Swept(Result<usize, HeadError>),
     /// The owner gave its state; `None` = it never will.
     Answered(Option<Vec<Bytes>>),
     /// The current ledger may take more.
@@ -44,7 +47,7 @@ impl LogWriter {
     pub(super) async fn wake(&mut self) -> Woke {
         let due = self.due_at();
         let blocked = self.blocked;
-        let Self { current, step, check, answer, live, silence, stopped, .. } = self;
+        let Self { current, step, check, sweep, answer, live, silence, stopped, .. } = self;
         let (mut lac, mut health, mut meta, mut writer) = (None, None, None, None);
         if let Some(Current { lac: l, health: h, meta: m, writer: w, gone: false, .. }) = current {
             (lac, health, meta, writer) = (Some(l), Some(h), Some(m), w.as_deref());
@@ -62,6 +65,10 @@ impl LogWriter {
             Some(done) = OptionFuture::from(check.as_mut()) => {
                 *check = None;
                 Woke::Done(Box::new(done))
+            }
+            Some(swept) = OptionFuture::from(sweep.as_mut()) => {
+                *sweep = None;
+                Woke::Swept(swept)
             }
             Some(parts) = OptionFuture::from(answer.as_mut()) => {
                 *answer = None;

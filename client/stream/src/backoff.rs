@@ -1,5 +1,6 @@
-//! How long to wait before trying again: doubling from a first pause to a longest one, and shortened by chance so that
-//! many clients of one dead broker do not come back at one instant.
+//! How long to wait before trying again: growing by half from a first pause to a longest one, and shortened by chance so that
+//! many clients of one dead broker do not come back at one instant. Doubled pauses would let a client wait as long again as
+//! a failover took.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pause after `failures` failures in a row (1 = the first).
 pub(crate) fn pause(failures: u32, random: &dyn Random) -> Duration {
-    let doublings = failures.saturating_sub(1).min(10);
-    let full = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    let growths = failures.saturating_sub(1).min(8);
+    let full = (FIRST * 3_u32.pow(growths) / 2_u32.pow(growths)).min(LONGEST);
     let half = u64::try_from(full.as_micros() / 2).unwrap_or(u64::MAX);
     Duration::from_micros(half + random.below(half + 1))
 }
@@ -29,7 +30,8 @@ mod tests {
         let random = SeededRandom::new(1);
         for failures in 0..100 {
             let pause = pause(failures, &random);
-            let full = FIRST * 2_u32.pow(failures.saturating_sub(1).min(5));
+            let full =
+                FIRST.mul_f64(1.5_f64.powi(failures.saturating_sub(1).min(50).cast_signed()));
             assert!(
                 pause >= FIRST / 2 && pause <= LONGEST && pause <= full,
                 "{failures}: {pause:?}"

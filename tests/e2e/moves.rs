@@ -2,11 +2,12 @@
 //! stored data is copied.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Running, wait};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::topic;
 

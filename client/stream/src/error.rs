@@ -30,6 +30,12 @@ pub enum Error {
         /// The last thing that went wrong.
         last: Box<Self>,
     },
+    /// Refused, after an earlier attempt with an unknown outcome: it may be there all the same.
+    #[error("it may have been written by an earlier attempt: {last}")]
+    InDoubt {
+        /// Why it is not sent again.
+        last: Box<Self>,
+    },
     /// A record or batch that cannot be sent or read.
     #[error(transparent)]
     Record(#[from] BatchError),
@@ -47,7 +53,11 @@ impl Error {
         match self {
             Self::Api(error) => error.reason.retriable(),
             Self::Unreachable { .. } => true,
-            Self::TimedOut { .. } | Self::Record(_) | Self::Closed | Self::Config(_) => false,
+            Self::TimedOut { .. }
+            | Self::InDoubt { .. }
+            | Self::Record(_)
+            | Self::Closed
+            | Self::Config(_) => false,
         }
     }
 
@@ -57,7 +67,7 @@ impl Error {
             Self::Api(error) => error.reason,
             Self::Record(error) => error.reason(),
             Self::TimedOut { last, .. } => last.reason(),
-            Self::Unreachable { .. } | Self::Closed => Reason::Unknown,
+            Self::Unreachable { .. } | Self::InDoubt { .. } | Self::Closed => Reason::Unknown,
             Self::Config(_) => Reason::InvalidRequest,
         }
     }
@@ -66,7 +76,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::TimedOut { last, .. } => last.is_unreachable(),
+            Self::TimedOut { last, .. } | Self::InDoubt { last } => last.is_unreachable(),
             Self::Api(_) | Self::Record(_) | Self::Closed | Self::Config(_) => false,
         }
     }
@@ -74,6 +84,11 @@ impl Error {
     /// Whether another broker should be asked: nobody answers here, or not for long.
     pub(crate) fn sends_away(&self) -> bool {
         self.is_unreachable() || self.reason() == Reason::ShuttingDown
+    }
+
+    /// Of what may have been written before `last` went wrong.
+    pub(crate) fn in_doubt(last: &Self) -> Self {
+        Self::InDoubt { last: Box::new(last.clone()) }
     }
 
     /// With a stable reason.

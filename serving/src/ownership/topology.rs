@@ -28,7 +28,7 @@ use super::assignment::Ownership;
 use crate::rpc::metadata::api_error;
 use crate::topics::name::DEFAULT_NAMESPACE;
 
-/// Most look-ups of unknown names in the store at one time; further ones are answered from the cache.
+/// Most look-ups of unknown names in the store at one time; further ones are refused, and may try again.
 const MAX_LOOKUPS: usize = 16;
 /// How long a topic that the store has may take to arrive here.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -184,7 +184,10 @@ impl Topology {
         if crate::topics::name::check(name).is_err() {
             return Err(unknown());
         }
-        let Ok(_permit) = self.0.lookups.try_acquire() else { return Err(unknown()) };
+        let Ok(_permit) = self.0.lookups.try_acquire() else {
+            let why = "too many unknown topics are looked up at once: try again";
+            return Err(ApiError::new(Reason::Overloaded, why));
+        };
         let key = keys::topic(DEFAULT_NAMESPACE, name);
         if self.0.store.get(&key).await.map_err(|e| api_error(&e))?.is_none() {
             return Err(unknown());

@@ -12,9 +12,12 @@
 //! *Idempotent*, each batch gets the next sequence numbers of its lane when it is first sent, and keeps them: whatever is
 //! repeated is written once. A batch is *in doubt* when the outcome of an attempt is not known.
 //!
-//! * Without one batch, brokers take none after it in its epoch. So a batch leaves its lane unacknowledged only when it was
-//!   certainly not written; then neither were those behind it, and these get new numbers in the lane's next epoch.
-//! * One in doubt stays until its fate is known, also when nobody waits for it any more.
+//! * Without one batch, brokers take none after it in its epoch. So when one that was certainly not written leaves its lane,
+//!   neither were those behind it, and these get new numbers in the lane's next epoch.
+//! * One in doubt stays until its fate is known, also when nobody waits for it any more. A refusal for good is no news of
+//!   what became of earlier attempts: where repeating it may help it is repeated while somebody waits. Else it ends, and
+//!   what is in doubt behind it ends with it, since under new numbers it could be written a second time.
+//! * Numbers change only while nothing that has them is on its way: until then a batch that ended keeps its place.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -101,17 +104,36 @@ struct Batch<W> {
     sequence: Option<Sequence>,
     /// An attempt with these numbers may have been written.
     doubt: bool,
+    /// The newest attempt was refused because of its numbers.
+    refused: Option<ApiError>,
+    /// It was refused for good, and is not sent again although it is in doubt.
+    given_up: bool,
 }
 
 impl<W> Batch<W> {
     fn new(bytes: geminga_records::Batch, waiters: Vec<W>, born: Instant) -> Self {
-        Self { bytes, waiters, born, attempt: None, sent_at: born, sequence: None, doubt: false }
+        Self {
+            bytes,
+            waiters,
+            born,
+            attempt: None,
+            sent_at: born,
+            sequence: None,
+            doubt: false,
+            refused: None,
+            given_up: false,
+        }
     }
 
     /// Nobody knows what became of its newest attempt.
     fn unknown(&mut self) {
-        // One that got new numbers meanwhile was behind one that is not written.
         self.doubt |= self.sequence.is_some();
+    }
+
+    /// Whether it is not sent again, and has no answer to come.
+    fn has_left(&self) -> bool {
+        let forgotten = self.waiters.is_empty() && (self.given_up || !self.doubt);
+        forgotten && self.attempt.is_none()
     }
 
     /// When its stream is given up, once nobody waits for it any more.
@@ -138,15 +160,13 @@ struct Failed {
     error: Error,
     /// Wait before going on.
     pause: bool,
-    /// It was about sequence numbers.
-    numbers: Option<Reason>,
 }
 
 #[derive(Debug)]
 struct Lane<W> {
     topic: Arc<str>,
     partition: u32,
-    /// Unless `failed`, the first `on_the_way` are on their way and the others are not.
+    /// Unless `failed`, the first `on_the_way` are on their way and the others are not, and none [has left](Batch::has_left).
     queue: VecDeque<Batch<W>>,
     open: Option<Open<W>>,
     on_the_way: usize,
@@ -244,9 +264,13 @@ impl<W> Lane<W> {
         if self.on_the_way > 0 {
             return true;
         }
-        let Some(Failed { error, pause, numbers }) = self.failed.take() else { return true };
+        let Some(Failed { error, pause }) = self.failed.take() else { return true };
         self.restart = true;
-        let id_left = numbers.is_none_or(|reason| self.numbers_refused(reason, &error, done));
+        // Behind another that is not acknowledged, such a refusal follows from that one's fate.
+        let id_left = match self.queue.front_mut().and_then(|batch| batch.refused.take()) {
+            Some(refused) => self.numbers_refused(refused, done),
+            None => self.let_go(&error, done),
+        };
         if pause {
             self.wait(error, random, now);
         } else {
@@ -259,16 +283,19 @@ impl<W> Lane<W> {
     /// is in doubt could be written a second time under these, so it ends here. A number that the broker misses, of a batch that
     /// was acknowledged, is a loss: the first batch after it ends with that, so that somebody hears of it. False when there
     /// must be another id.
-    fn numbers_refused(&mut self, reason: Reason, error: &Error, done: &mut Vec<Done<W>>) -> bool {
-        tracing::warn!(topic = %self.topic, partition = self.partition, %error, "sequence numbers are refused");
+    fn numbers_refused(&mut self, refused: ApiError, done: &mut Vec<Done<W>>) -> bool {
+        tracing::warn!(topic = %self.topic, partition = self.partition, error = %refused, "sequence numbers are refused");
+        let reason = refused.reason;
+        let error = Error::from(refused);
         let mut first = true;
         self.queue.retain_mut(|batch| {
             let lost = std::mem::take(&mut first) && reason == Reason::OutOfOrderSequence;
             let ends = lost || batch.doubt;
             if ends {
-                fail_all(std::mem::take(&mut batch.waiters), error, done);
+                let error = if batch.doubt { Error::in_doubt(&error) } else { error.clone() };
+                fail_all(std::mem::take(&mut batch.waiters), &error, done);
             }
-            !ends
+            !ends && !batch.has_left()
         });
         let id_left = self.renumber(0);
         if reason == Reason::InvalidProducerEpoch {
@@ -276,6 +303,29 @@ impl<W> Lane<W> {
             self.producer = None;
         }
         id_left && self.producer.is_some()
+    }
+
+    /// Lets go the batches that have left; nothing from the first of them on is on its way. What stays behind one with numbers
+    /// gets others: behind one that was certainly not written nothing was, behind one in doubt whatever is in doubt itself
+    /// ends, too, because of `error`. False when the epochs of the id are used up.
+    fn let_go(&mut self, error: &Error, done: &mut Vec<Done<W>>) -> bool {
+        let (mut kept, mut gap, mut certain) = (0, None, false);
+        self.queue.retain_mut(|batch| {
+            if batch.has_left() || (certain && batch.waiters.is_empty()) {
+                if batch.sequence.is_some() {
+                    gap = gap.or(Some(kept));
+                    certain |= !batch.doubt;
+                }
+                return false;
+            }
+            let ends = gap.is_some() && batch.doubt && !certain;
+            if ends {
+                fail_all(std::mem::take(&mut batch.waiters), &Error::in_doubt(error), done);
+            }
+            kept += usize::from(!ends);
+            !ends
+        });
+        gap.is_none_or(|place| self.renumber(place))
     }
 
     /// Gives the batch at `place` numbers, unless it has some. `id`: for a lane that has none.
@@ -302,10 +352,11 @@ impl<W> Lane<W> {
         before.sequence.map(owner) == next.or(self.producer)
     }
 
-    /// One with numbers, which was before `place`, is certainly not written, so none from there on is either: they get numbers of
+    /// What is queued from `place` on is certainly not written, and one with numbers before it is missing: they get numbers of
     /// the next epoch when they are sent. False when the epochs of the id are used up.
     fn renumber(&mut self, place: usize) -> bool {
         for batch in self.queue.iter_mut().skip(place) {
+            debug_assert!(batch.attempt.is_none(), "its answer is about the numbers that it has");
             (batch.sequence, batch.doubt) = (None, false);
         }
         self.next_sequence = 0;
@@ -604,7 +655,7 @@ impl<W> Core<W> {
             };
             done.extend(batch.waiters.into_iter().map(|waiter| (waiter, Ok(ack.clone()))));
         } else {
-            (batch.attempt, batch.sent_at) = (Some(id), now);
+            (batch.attempt, batch.sent_at, batch.refused) = (Some(id), now, None);
             lane.on_the_way += 1;
             self.attempts.insert(id, at);
         }
@@ -644,12 +695,9 @@ impl<W> Core<W> {
             Err(error) if error.reason == Reason::DuplicateSequence && self.rules.idempotent => {
                 acknowledge(lane, place, None, 0, done);
                 let error = error.into();
-                lane.failed.get_or_insert(Failed { error, pause: false, numbers: None });
+                lane.failed.get_or_insert(Failed { error, pause: false });
             }
-            Err(error) => {
-                let id_left = fail_batch(lane, place, error, done);
-                self.producer = self.producer.filter(|_| id_left);
-            }
+            Err(error) => fail_batch(lane, place, error, done),
         }
         let id_left = lane.settle(&*self.random, now, done);
         self.producer = self.producer.filter(|_| id_left);
@@ -659,7 +707,14 @@ impl<W> Core<W> {
 
     /// The stream of one way broke, or could not be opened: everything on it has the answer *unknown*, and everything that
     /// was to be sent on it waits a while.
-    pub(crate) fn on_stream_lost(&mut self, way: Way, error: &Error, now: Instant) {
+    pub(crate) fn on_stream_lost(
+        &mut self,
+        way: Way,
+        error: &Error,
+        now: Instant,
+        done: &mut Vec<Done<W>>,
+    ) {
+        let before = done.len();
         let lanes = &self.lanes;
         self.attempts.retain(|_, at| !lanes[*at].takes(way));
         for at in self.busy.clone() {
@@ -672,14 +727,16 @@ impl<W> Core<W> {
                     batch.unknown();
                 }
             }
-            lane.queue.retain(|batch| batch.doubt || !batch.waiters.is_empty());
             if std::mem::take(&mut lane.on_the_way) > 0 {
                 lane.failed = None;
                 lane.restart = true;
             }
             lane.wait(error.clone(), &*self.random, now);
+            let id_left = lane.let_go(error, done);
+            self.producer = self.producer.filter(|_| id_left);
             self.rest(at);
         }
+        self.pending -= done.len() - before;
     }
 
     /// Ends what has waited for too long; what is on its way then keeps its place until it is answered, so that there
@@ -692,23 +749,14 @@ impl<W> Core<W> {
         for at in self.busy.clone() {
             let lane = &mut self.lanes[at];
             let (way, error) = (lane.way, lane.timed_out(timeout));
-            let (mut kept, mut gap) = (0, None);
-            lane.queue.retain_mut(|batch| {
-                let mut keep = batch.born + timeout > now;
-                if !keep {
-                    fail_all(std::mem::take(&mut batch.waiters), &error, done);
-                    if batch.stuck_at(timeout).is_some_and(|at| at <= now) {
-                        stuck.insert(way);
-                    }
-                    keep = batch.attempt.is_some() || batch.doubt;
+            for batch in lane.queue.iter_mut().filter(|batch| batch.born + timeout <= now) {
+                fail_all(std::mem::take(&mut batch.waiters), &error, done);
+                if batch.stuck_at(timeout).is_some_and(|at| at <= now) {
+                    stuck.insert(way);
                 }
-                if !keep && batch.sequence.is_some() {
-                    gap = gap.or(Some(kept));
-                }
-                kept += usize::from(keep);
-                keep
-            });
-            let id_left = gap.is_none_or(|place| lane.renumber(place));
+            }
+            // Otherwise when all answers are in.
+            let id_left = lane.failed.is_some() || lane.let_go(&error, done);
             self.producer = self.producer.filter(|_| id_left);
             let overdue = lane.open.as_ref().is_some_and(|open| open.born + timeout <= now);
             if overdue && let Some(open) = lane.open.take() {
@@ -801,41 +849,56 @@ fn acknowledge<W>(
     done.extend(waiters.map(|(at, waiter)| (waiter, Ok(ack(base_offset.map(|base| base + at))))));
 }
 
-/// One batch was answered with `error`, and stays at its `place` unless it has ended by that. False when the epochs of the
-/// producer id are used up.
-fn fail_batch<W>(
-    lane: &mut Lane<W>,
-    place: usize,
-    error: ApiError,
-    done: &mut Vec<Done<W>>,
-) -> bool {
-    let (reason, pause) = (error.reason, error.reason.retriable());
-    let error = Error::from(error);
+/// One batch was answered with `error`. When it has ended by that, [`Lane::let_go`] lets it go.
+fn fail_batch<W>(lane: &mut Lane<W>, place: usize, error: ApiError, done: &mut Vec<Done<W>>) {
+    let reason = error.reason;
     let batch = lane.queue.get_mut(place).expect("it is there");
-    let numbers = Some(reason).filter(|r| batch.sequence.is_some() && is_about_numbers(*r));
-    // The first failure says what is wrong; later ones follow from it.
-    lane.failed.get_or_insert(Failed { error: error.clone(), pause, numbers });
     if reason == Reason::Unknown {
         batch.unknown();
     }
     // Nobody waits for it any more.
     let over = batch.waiters.is_empty();
-    let numbered = batch.sequence.is_some();
-    if numbers.is_some() || (pause && (!over || batch.doubt)) {
-        return true;
+    let numbers = batch.sequence.is_some() && is_about_numbers(reason);
+    let again = reason.retriable() || (!numbers && batch.doubt && !over && may_pass(reason));
+    // The first failure says what is wrong; later ones follow from it.
+    let failed = Failed { error: Error::from(error.clone()), pause: again };
+    lane.failed.get_or_insert(failed);
+    if again {
+        return;
     }
-    let mut batch = lane.queue.remove(place).expect("it is there");
+    if numbers {
+        batch.refused = Some(error);
+        return;
+    }
+    batch.given_up = true;
+    let mut waiters = std::mem::take(&mut batch.waiters);
+    let error = Error::from(error);
+    if batch.doubt {
+        // In halves it could be written a second time.
+        return fail_all(waiters, &Error::in_doubt(&error), done);
+    }
+    let born = batch.born;
     match (reason == Reason::MessageTooLarge && !over).then(|| halves(&batch.bytes)).flatten() {
         Some([first, second]) => {
             let middle = usize::try_from(first.header().record_count).unwrap_or(0);
-            let waiters = batch.waiters.split_off(middle);
-            lane.queue.insert(place, Batch::new(second, waiters, batch.born));
-            lane.queue.insert(place, Batch::new(first, batch.waiters, batch.born));
+            let rest = waiters.split_off(middle);
+            lane.queue.insert(place + 1, Batch::new(second, rest, born));
+            lane.queue.insert(place + 1, Batch::new(first, waiters, born));
         }
-        None => fail_all(batch.waiters, &error, done),
+        None => fail_all(waiters, &error, done),
     }
-    // What is wrong with a batch was wrong at each attempt: it was never written.
-    !numbered || lane.renumber(place)
+}
+
+/// Whether a batch of which an attempt may have been written is worth repeating although it is refused for good: what is wrong
+/// is not the batch, or not as it left here.
+fn may_pass(reason: Reason) -> bool {
+    !matches!(
+        reason,
+        Reason::MessageTooLarge
+            | Reason::InvalidRecord
+            | Reason::InvalidRequest
+            | Reason::NotSupported
+    )
 }
 
 fn is_about_numbers(reason: Reason) -> bool {

@@ -213,7 +213,7 @@ impl Shared {
         let Some(address) = directory.address(way) else { return };
         match directory.own_channel(&address) {
             Ok(channel) => streams.open(way, address, channel),
-            Err(error) => self.core.lock().on_stream_lost(way, &error, Instant::now()),
+            Err(error) => self.lost(way, &error),
         }
     }
 
@@ -237,7 +237,17 @@ impl Shared {
         {
             self.client.directory().failed(&stream.address);
         }
-        self.core.lock().on_stream_lost(way, error, Instant::now());
+        self.lost(way, error);
+    }
+
+    fn lost(&self, way: Way, error: &Error) {
+        let mut done = Vec::new();
+        {
+            let mut core = self.core.lock();
+            core.on_stream_lost(way, error, Instant::now(), &mut done);
+            self.note(&core);
+        }
+        self.tell(done);
     }
 
     fn cancel(&self) {

@@ -154,7 +154,7 @@ fn of_topics() -> Vec<Sample> {
             again: |value| Segment::decode(value).map(|record| record.encode()),
         },
         Sample {
-            kind: "segment with its length",
+            kind: "segment",
             key: keys::segment(topic_id(), PartitionIndex(3), 1),
             value: Segment { bytes: Some(300), ..segment }.encode(),
             golden: "0801102a1864200528c801300038ac02",

@@ -53,6 +53,8 @@ pub enum Cause {
     Drain,
     /// Its owner has more partitions than others.
     Balance,
+    /// Its owner has more partitions of its topic than others.
+    Spread,
     /// Its owner carries more bytes than others.
     Load,
     /// An operator asked for it.
@@ -67,6 +69,7 @@ impl Cause {
             Self::Death => "death",
             Self::Drain => "drain",
             Self::Balance => "balance",
+            Self::Spread => "spread",
             Self::Load => "load",
             Self::Asked => "asked",
         }
@@ -133,7 +136,7 @@ pub fn plan(input: &Input<'_>) -> Vec<Change> {
     slots.iter().filter_map(change).collect()
 }
 
-/// Every partition with an owner that lives, or may: orphans go to the takers with fewest.
+/// Every partition with an owner that lives, or may: orphans go to the takers with fewest, topic by topic.
 fn place(input: &Input<'_>, takers: &BTreeSet<BrokerId>) -> Vec<Slot> {
     let mut topics = input.topics.to_vec();
     topics.sort_unstable();
@@ -160,12 +163,23 @@ fn place(input: &Input<'_>, takers: &BTreeSet<BrokerId>) -> Vec<Slot> {
             slots.push(Slot { topic, partition, before, broker, cause });
         }
     }
-    let mut queue: BTreeSet<(usize, BrokerId)> =
-        takers.iter().map(|b| (counts.get(b).copied().unwrap_or(0), *b)).collect();
+    // Orphans come topic by topic: each goes to a taker with fewest of its topic, and of those with fewest at all.
+    let mut queue: BTreeSet<(usize, usize, BrokerId)> = BTreeSet::new();
+    let mut of_topic = None;
     for index in orphans {
-        let (count, broker) = queue.pop_first().expect("somebody takes: checked by plan");
+        let topic = slots[index].topic;
+        if of_topic.replace(topic) != Some(topic) {
+            let mut own: HashMap<BrokerId, usize> = HashMap::new();
+            for slot in slots.iter().filter(|slot| slot.topic == topic) {
+                *own.entry(slot.broker).or_default() += 1;
+            }
+            let count = |counts: &HashMap<BrokerId, usize>, b| counts.get(b).copied().unwrap_or(0);
+            queue = takers.iter().map(|b| (count(&own, b), count(&counts, b), *b)).collect();
+        }
+        let (own, all, broker) = queue.pop_first().expect("somebody takes: checked by plan");
         slots[index].broker = broker;
-        queue.insert((count + 1, broker));
+        counts.insert(broker, all + 1);
+        queue.insert((own + 1, all + 1, broker));
     }
     slots
 }

@@ -32,7 +32,7 @@ pub(crate) struct Arrived {
 /// `Record` when stored bytes cannot be read: damage, or a codec of the future.
 pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
     let from = TopicPartition { topic: Arc::from(data.topic), partition: data.partition };
-    let (records, bytes) = match data.data {
+    let (mut records, bytes) = match data.data {
         None => (Vec::new(), 0),
         Some(Data::Batches(batches)) => {
             let bytes = batches.len();
@@ -43,6 +43,8 @@ pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
             (records.records.into_iter().map(Record::from).collect(), bytes)
         }
     };
+    // A stored batch comes whole, also the one that the log begins within since records were deleted.
+    records.retain(|record| record.offset >= data.log_start_offset);
     Ok(Arrived {
         from,
         records,
@@ -68,4 +70,27 @@ fn unpack(batches: Bytes) -> Result<Vec<Record>, Error> {
 fn prost_len(records: &v1::Records) -> usize {
     use prost::Message as _;
     records.encoded_len()
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_records::{Compression, encode};
+
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_of_a_batch_does_not_arrive() {
+        let records: Vec<Record> = (0..4).map(|_| Record::default()).collect();
+        let batch = encode(&records, Compression::None).unwrap().into_bytes();
+        let data = v1::PartitionData {
+            topic: "t".to_owned(),
+            data: Some(Data::Batches(batch)),
+            next_offset: 4,
+            log_start_offset: 3,
+            ..v1::PartitionData::default()
+        };
+        let arrived = take(data).unwrap();
+        assert_eq!(arrived.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [3]);
+        assert_eq!(arrived.next_offset, 4);
+    }
 }

@@ -1,5 +1,5 @@
-//! Moves that nobody waits for: away from a broker that is to own nothing, from one with more partitions than others, from
-//! one that carries more bytes. Each time the first of these that finds something to do, from one broker only.
+//! Moves that nobody waits for: away from a broker that is to own nothing, from one with more partitions than others, or with
+//! more of a topic, from one that carries more bytes. Each time the first of these that finds something to do, from one broker only.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +17,9 @@ const SLACK: usize = 2;
 /// A broker that carries fewer bytes per second than this is not hot, whatever the others carry.
 const HOT_BYTES: u64 = 1024 * 1024;
 
+/// Shares are counted in parts of this.
+const PARTS: u64 = 1 << 32;
+
 type Held = BTreeMap<BrokerId, Vec<usize>>;
 
 /// Gives some slots another broker.
@@ -31,10 +34,15 @@ pub(super) fn settle(slots: &mut [Slot], input: &Input<'_>, takers: &BTreeSet<Br
     }
     let moves = drain(slots, &mut held, takers)
         .or_else(|| even_out(slots, &mut held))
+        .or_else(|| spread(slots, &held).map(|one| (Cause::Spread, vec![one])))
         .or_else(|| cool_down(slots, &held, input.loads).map(|one| (Cause::Load, vec![one])));
     let Some((cause, moves)) = moves else { return };
     for (index, broker) in moves {
-        (slots[index].broker, slots[index].cause) = (broker, cause);
+        slots[index].broker = broker;
+        // One that is placed by this very answer does not move.
+        if slots[index].before.broker.is_some() {
+            slots[index].cause = cause;
+        }
     }
 }
 
@@ -84,6 +92,27 @@ fn even_out(slots: &[Slot], held: &mut Held) -> Option<Moves> {
     (!moves.is_empty()).then_some((Cause::Balance, moves))
 }
 
+/// A partition of a topic of which one broker has several and another none, where that one has fewer in all, too: so each such
+/// move brings the topics nearer to even, and none takes the numbers further from it.
+fn spread(slots: &[Slot], held: &Held) -> Option<(usize, BrokerId)> {
+    let mut topics: BTreeMap<TopicId, BTreeMap<BrokerId, Vec<usize>>> = BTreeMap::new();
+    for (broker, held) in held {
+        for &index in held {
+            let topic = topics.entry(slots[index].topic).or_default();
+            topic.entry(*broker).or_default().push(index);
+        }
+    }
+    topics.into_values().filter(|topic| topic.values().any(|own| own.len() > 1)).find_map(|topic| {
+        let own = |broker: &BrokerId| topic.get(broker).map_or(0, Vec::len);
+        let (from, most) =
+            topic.iter().max_by_key(|(broker, own)| (own.len(), Reverse(**broker)))?;
+        let none =
+            |to: &&BrokerId| own(to) == 0 && most.len() > 1 && held[*to].len() < held[from].len();
+        let to = held.keys().filter(none).min_by_key(|to| (held[*to].len(), **to))?;
+        Some((*most.last()?, *to))
+    })
+}
+
 /// Whether numbers differ by more than is left alone.
 fn is_uneven(counts: &BTreeMap<BrokerId, usize>) -> bool {
     let most = counts.values().max().copied().unwrap_or(0);
@@ -127,15 +156,20 @@ fn cool_down(
     Some((*index, *to))
 }
 
-/// Which `count` of its partitions a broker gives away: from the topics it holds most of, so that what is
-/// left is spread over topics as it was.
+/// Which `count` of its partitions a broker gives away: of each topic about the same share of what it has of it, so that
+/// what is left is spread over topics as it was, and what is given, too.
 fn give_away(held: &[usize], slots: &[Slot], count: usize) -> Vec<usize> {
-    let mut seen: HashMap<TopicId, usize> = HashMap::new();
-    let mut ranked: Vec<(Reverse<usize>, usize)> = held
+    let mut sizes: HashMap<TopicId, u64> = HashMap::new();
+    for &index in held {
+        *sizes.entry(slots[index].topic).or_default() += 1;
+    }
+    let mut seen: HashMap<TopicId, u64> = HashMap::new();
+    let mut ranked: Vec<(Reverse<u64>, usize)> = held
         .iter()
         .map(|&index| {
-            let rank = seen.entry(slots[index].topic).and_modify(|n| *n += 1).or_insert(0);
-            (Reverse(*rank), index)
+            let topic = slots[index].topic;
+            let rank = seen.entry(topic).and_modify(|n| *n += 1).or_insert(1);
+            (Reverse(*rank * PARTS / sizes[&topic]), index)
         })
         .collect();
     ranked.sort_unstable();

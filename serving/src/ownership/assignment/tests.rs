@@ -259,7 +259,7 @@ proptest! {
             for broker in &takers {
                 let gave = changes.iter().any(|c| c.before.broker == Some(BrokerId(*broker)));
                 let got = changes.iter().any(|c| c.after.broker == Some(BrokerId(*broker)));
-                prop_assert!(!gave || !got || changes.iter().any(|c| c.cause == Cause::Death || c.cause == Cause::New));
+                prop_assert!(!gave || !got || changes.iter().any(|c| matches!(c.cause, Cause::Death | Cause::New | Cause::Spread)));
             }
             prop_assert!(one(&topics, &mut current, &state).is_empty());
         }

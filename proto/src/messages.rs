@@ -1,4 +1,4 @@
-//! The messages of a client's stream, as a server reads them: not copied.
+//! The messages of a client's stream, as a server reads them: not copied. [`sent`] is the other end.
 //!
 //! The usual way from the socket to a message copies every byte into one growing buffer, so that a message is in one piece.
 //! Here it is decoded from the pieces in which it came. A field of bytes that lies within one piece, which is what a
@@ -6,6 +6,8 @@
 //!
 //! [`Uncopied`] is put around a service and takes the body of requests to one method aside; the method gets it back with
 //! [`Messages::of`]. A compressed stream goes the usual way.
+
+pub mod sent;
 
 use std::collections::VecDeque;
 use std::fmt;

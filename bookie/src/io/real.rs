@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
 use rustix::io::{pwritev, retry_on_intr};
 
-use super::direct::Direct;
+use super::direct::{Buffers, Direct};
 use super::{Disk, DiskFile, Space};
 
 /// Most parts of one vectored write (`IOV_MAX`).
@@ -26,6 +26,7 @@ const MAX_PARTS: usize = 1024;
 pub struct RealDisk {
     path: PathBuf,
     directory: File,
+    buffers: Buffers,
 }
 
 impl RealDisk {
@@ -36,7 +37,13 @@ impl RealDisk {
         if !directory.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(Self { path, directory })
+        Ok(Self { path, directory, buffers: Buffers::default() })
+    }
+
+    /// The way around the page cache to the file at `path`, where there is one.
+    fn direct(&self, path: &Path) -> io::Result<Option<Direct>> {
+        let file = open_direct(path)?;
+        Ok(file.map(|file| Direct::new(file, self.buffers.clone())))
     }
 }
 
@@ -49,14 +56,14 @@ impl Disk for RealDisk {
     fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let direct = open_direct(&path)?.map(Direct::new);
+        let direct = self.direct(&path)?;
         Ok(Arc::new(RealFile { file, direct: Mutex::new(direct) }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        let direct = open_direct(&path)?.map(Direct::new);
+        let direct = self.direct(&path)?;
         Ok(Arc::new(RealFile { file, direct: Mutex::new(direct) }))
     }
 
@@ -121,10 +128,10 @@ impl RealFile {
         &self,
         offset: u64,
         bytes: usize,
-        write: impl FnOnce(&mut Direct) -> io::Result<()>,
+        write: impl FnOnce(&Direct) -> io::Result<()>,
     ) -> io::Result<bool> {
         let mut direct = self.direct.lock();
-        let Some(way) = direct.as_mut().filter(|_| Direct::takes(offset, bytes)) else {
+        let Some(way) = direct.as_ref().filter(|_| Direct::takes(offset, bytes)) else {
             return Ok(false);
         };
         match write(way) {

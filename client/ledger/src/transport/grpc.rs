@@ -10,6 +10,7 @@ use geminga_proto::caps;
 use geminga_proto::ids::BookieId;
 use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
+use geminga_proto::messages::sent::{self, Sent};
 use geminga_runtime::Tasks;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -80,7 +81,7 @@ impl fmt::Debug for GrpcConnection {
     }
 }
 
-fn client(address: &str) -> Result<BookieClient<Channel>, tonic::Status> {
+fn client(address: &str) -> Result<BookieClient<Sent<Channel>>, tonic::Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| tonic::Status::invalid_argument(format!("bookie address {address}: {e}")))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -90,7 +91,7 @@ fn client(address: &str) -> Result<BookieClient<Channel>, tonic::Status> {
         .max_frame_size(caps::H2_MAX_FRAME_BYTES)
         .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);
-    Ok(BookieClient::new(endpoint.connect_lazy())
+    Ok(BookieClient::new(Sent::new(endpoint.connect_lazy()))
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES))
 }
@@ -100,8 +101,13 @@ impl GrpcConnection {
     pub(crate) fn start(tasks: &Tasks, bookie: BookieId, address: String) -> Self {
         let to = address.clone();
         let writes = Lane::start(tasks, "bookie writes", MESSAGE_BYTES, move |requests| {
-            async move { Ok(client(&to)?.write(ReceiverStream::new(requests)).await?.into_inner()) }
-                .boxed()
+            async move {
+                Ok(client(&to)?
+                    .write(sent::request(ReceiverStream::new(requests)))
+                    .await?
+                    .into_inner())
+            }
+            .boxed()
         });
         let to = address.clone();
         let queries = Lane::start(tasks, "bookie queries", MESSAGE_BYTES, move |requests| {

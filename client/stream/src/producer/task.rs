@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use geminga_proto::caps;
+use geminga_proto::messages::sent::{self, Sent};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
@@ -75,9 +76,9 @@ impl Streams {
         let number = self.opened;
         let (requests, queue) = mpsc::channel(QUEUE);
         let answers = async move {
-            StreamClient::new(channel)
+            StreamClient::new(Sent::new(channel))
                 .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
-                .produce(ReceiverStream::new(queue))
+                .produce(sent::request(ReceiverStream::new(queue)))
                 .await
         }
         .map_ok(|opened| {

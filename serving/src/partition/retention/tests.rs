@@ -88,7 +88,10 @@ proptest! {
         if start > Offset(from) {
             prop_assert!(pieces.iter().any(|piece| piece.closed && piece.end == start));
             let left: u64 = pieces.iter().filter(|p| p.end > start).map(|p| p.bytes).sum();
-            let young = pieces.iter().filter(|p| p.end <= start).any(|p| {
+            // A segment without an offset holds nothing that could be young.
+            let begins = std::iter::once(Offset(0)).chain(pieces.iter().map(|p| p.end));
+            let holding = pieces.iter().zip(begins).filter(|(p, begin)| p.end > *begin);
+            let young = holding.filter(|(p, _)| p.end <= start).any(|(p, _)| {
                 let kept = ms.map(|ms| i64::try_from(ms).unwrap());
                 p.youngest_ms.zip(kept).is_none_or(|(at, kept)| now - at <= kept)
             });

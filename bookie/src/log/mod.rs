@@ -29,7 +29,7 @@ use index::{Index, Located};
 use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
 use rebuild::Rebuilt;
-use segment::{Ahead, Fill, Maker, Supply};
+use segment::{Ahead, Maker, Supply};
 use spares::Spares;
 use window::Window;
 
@@ -389,7 +389,8 @@ impl Replayed {
         let maker =
             Maker { disk: Arc::clone(&disk), identity, spares: Arc::clone(&spares), mutations };
         let segment = maker
-            .make(seq, config.prefill_bytes, Fill::All)
+            .make(seq, config.prefill_bytes)
+            .and_then(|segment| segment.fill(|| Ok(true)).map(|()| segment))
             .map_err(io_error("create", &segment::file_name(seq)))?;
         metrics::segments_added(found.catalogue.len() + 1);
         let shared = Arc::new(Shared {

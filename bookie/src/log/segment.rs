@@ -3,9 +3,9 @@
 //! A segment is made under another name: header, then room up to its size, synced; only then it gets its name, and
 //! the directory is synced (K7). So a file with a segment's name always has a whole header.
 //!
-//! Its blocks are filled with zeros while nobody waits for it, at a small pace: appends to blocks that were written before make
-//! a sync cheap, which counts where few bytes are synced at a time. A log that is written faster than that takes its
-//! segments as they are, for the zeros would take half of the disk from it.
+//! The blocks of the one that is ready are filled with zeros while nobody waits for it, at a small pace: appends to blocks
+//! that were written before make a sync cheap, which counts where few bytes are synced at a time. A log that is written
+//! faster than that takes its segments as they are, for the zeros would take half of the disk from it, and at once.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
     /// Bytes up to which it is filled.
     pub(super) bytes: u64,
+    /// No blocks of its file were written before.
+    fresh: bool,
 }
 
 /// What a file of the directory is, by its name.
@@ -105,13 +107,13 @@ pub(super) struct Maker {
 
 impl Maker {
     /// A new segment of `bytes`, or more. Made of a spare file where there is one, of the reserve where the disk is full.
-    pub(super) fn make(&self, seq: u64, bytes: u64, fill: Fill<'_>) -> io::Result<Segment> {
+    pub(super) fn make(&self, seq: u64, bytes: u64) -> io::Result<Segment> {
         if bytes == self.spares.bytes()
             && let Some(file) = self.spares.take(seq, false)?
         {
             return self.make_of(file, seq);
         }
-        match self.make_new(seq, bytes, fill) {
+        match self.make_new(seq, bytes) {
             Err(error) if spares::is_full(&error) => {
                 // What was begun takes room that is missing.
                 self.disk.remove(&unfinished_name(seq)).or_else(|error| match error.kind() {
@@ -129,55 +131,43 @@ impl Maker {
 
     /// Only the header is new: what is behind it belongs to another segment's number.
     fn make_of(&self, file: Arc<dyn DiskFile>, seq: u64) -> io::Result<Segment> {
-        let header = format::encode_header(&self.identity, seq);
-        file.write_all_at(0, &[IoSlice::new(&header)])?;
         let bytes = file.size()?;
-        self.finish(file, seq, bytes)
+        self.finish(Segment { seq, file, bytes, fresh: false })
     }
 
-    fn make_new(&self, seq: u64, bytes: u64, fill: Fill<'_>) -> io::Result<Segment> {
+    fn make_new(&self, seq: u64, bytes: u64) -> io::Result<Segment> {
         let file = self.disk.create(&unfinished_name(seq))?;
         file.allocate(bytes)?;
-        let header = format::encode_header(&self.identity, seq);
-        file.write_all_at(0, &[IoSlice::new(&header)])?;
-        let mut at = HEADER_BYTES as u64;
-        while at < bytes && fill.goes_on()? {
-            let step = (bytes - at).min(STEP_BYTES);
-            file.write_zeros_at(at, step)?;
-            at += step;
-            if at % SYNC_BYTES < STEP_BYTES {
-                file.sync_data()?;
-            }
-        }
-        self.finish(file, seq, bytes)
+        self.finish(Segment { seq, file, bytes, fresh: true })
     }
 
-    fn finish(&self, file: Arc<dyn DiskFile>, seq: u64, bytes: u64) -> io::Result<Segment> {
+    fn finish(&self, segment: Segment) -> io::Result<Segment> {
+        let Segment { seq, file, .. } = &segment;
+        let header = format::encode_header(&self.identity, *seq);
+        file.write_all_at(0, &[IoSlice::new(&header)])?;
         file.sync_data()?;
-        self.disk.rename(&unfinished_name(seq), &file_name(seq))?;
+        self.disk.rename(&unfinished_name(*seq), &file_name(*seq))?;
         if !self.mutations.is(Mutation::SkipDirSync) {
             self.disk.sync_dir()?;
         }
-        Ok(Segment { seq, file, bytes })
+        Ok(segment)
     }
 }
 
-/// How much of a new segment is filled with zeros.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Fill<'a> {
-    /// All of it, at once.
-    All,
-    /// As much as there is time for.
-    Until(&'a Wishes),
-}
-
-impl Fill<'_> {
-    /// Waits for the next step; false when there is to be none.
-    fn goes_on(self) -> io::Result<bool> {
-        match self {
-            Self::All => Ok(true),
-            Self::Until(wishes) => wishes.pause(),
+impl Segment {
+    /// Fills a new file with zeros behind the header, before anything is appended, for as long as `goes_on` says so; it
+    /// is asked before each step.
+    pub(super) fn fill(&self, goes_on: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+        let mut at = HEADER_BYTES as u64;
+        while self.fresh && at < self.bytes && goes_on()? {
+            let step = (self.bytes - at).min(STEP_BYTES);
+            self.file.write_zeros_at(at, step)?;
+            at += step;
+            if at % SYNC_BYTES < STEP_BYTES || at == self.bytes {
+                self.file.sync_data()?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -267,7 +257,9 @@ impl OnDemand {
         if self.ready.is_none() {
             let seq = self.next;
             self.next += 1;
-            self.ready = Some(self.maker.make(seq, self.bytes, Fill::All)?);
+            let segment = self.maker.make(seq, self.bytes)?;
+            segment.fill(|| Ok(true))?;
+            self.ready = Some(segment);
         }
         Ok(())
     }
@@ -339,7 +331,10 @@ fn keep_ready(
 ) {
     let mut seq = first;
     while seq <= MAX_SEQ {
-        let made = maker.make(seq, bytes, Fill::Until(wishes));
+        let made = maker.make(seq, bytes).and_then(|segment| {
+            segment.fill(|| wishes.pause())?;
+            Ok(segment)
+        });
         let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
         if give.send(made).is_err() || !(done || full) {
             return;

@@ -70,8 +70,8 @@ fn open(disk: &MemoryDisk) -> Opened {
 /// the log goes on to that segment.
 fn open_faulty(faulty: &FaultyDisk, config: Config) -> Log {
     let log = open_with(faulty.clone(), config).unwrap().log;
-    // Once for each of the two segments.
-    faulty.wait_calls(Op::SyncDir, 2);
+    // Each of the two segments when it has its header and when it is filled, and the mark in the first.
+    faulty.wait_calls(Op::Sync, 5);
     log
 }
 

@@ -282,7 +282,7 @@ async fn what_was_refused_is_in_no_snapshot() {
 async fn a_snapshot_between_two_segments_goes_on_behind_the_first() {
     let disk = MemoryDisk::new();
     let faulty = FaultyDisk::new(disk.clone());
-    let log = open_with(faulty.clone(), small()).unwrap().log;
+    let log = open_faulty(&faulty, small());
     let mut appended = Vec::new();
     // Two of these do not fit in a segment.
     for (ledger, record) in [
@@ -293,8 +293,8 @@ async fn a_snapshot_between_two_segments_goes_on_behind_the_first() {
         append_durably(&log, ledger, record.clone()).await;
         appended.push((ledger, record));
     }
-    // Segment 3 is ready.
-    faulty.wait_calls(Op::SyncDir, 3);
+    // Segment 3 is ready: two syncs for each segment, one for the mark and for each record.
+    faulty.wait_calls(Op::Sync, 10);
     faulty.hold(Op::Sync);
     let record = entries(LEDGER, 1, 1, 10_000);
     append(&log, LEDGER, record.clone()).await;

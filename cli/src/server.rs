@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use geminga_runtime::Tasks;
@@ -121,6 +122,21 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     run(&mut tokio::runtime::Builder::new_multi_thread(), future)
+}
+
+/// [`block_on`] for a server with a log: its threads need a processor, too. With as many others as processors, the thread that
+/// has to begin the next write waits its turn behind those that wait for what it writes.
+pub(crate) fn block_on_beside_log<F>(future: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // The variable is tokio's own; whoever set it knows better.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    run(&mut builder, future)
 }
 
 /// Runs a command on a runtime of its own until it ends. One thread does what goes on beside the command itself: it has one

@@ -55,7 +55,7 @@ pub(crate) enum Action {
 
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    server::block_on(act(args.action))
+    server::block_on_command(act(args.action))
 }
 
 async fn act(action: Action) -> Result<(), Failure> {

@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return config::show(&settings);
     }
     logging::start(&settings.log)?;
-    server::block_on(Box::pin(serve(settings)))
+    server::block_on_beside_log(Box::pin(serve(settings)))
 }
 
 async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {

@@ -53,8 +53,6 @@ pub(super) struct Upkeep {
     reporter: Reporter,
     /// When the last snapshot was written, and what had been appended then.
     last: (Instant, u64),
-    /// When the next segment may be scrubbed.
-    scrub_at: Instant,
 }
 
 impl Upkeep {
@@ -67,7 +65,7 @@ impl Upkeep {
         reporter: Reporter,
     ) -> Self {
         let last = (Instant::now(), log.durable_bytes());
-        Self { cluster, log, tables, fullness, reporter, last, scrub_at: Instant::now() }
+        Self { cluster, log, tables, fullness, reporter, last }
     }
 
     /// Runs until `tasks` stops.
@@ -138,15 +136,12 @@ impl Upkeep {
         }
     }
 
-    /// Looks for rot: a segment whenever so much time has passed that its bytes are within the pace.
-    async fn scrub(&mut self) -> Result<(), UpkeepError> {
-        let pace = self.log.scrub_bytes();
-        if pace == 0 || Instant::now() < self.scrub_at {
-            return Ok(());
+    /// Looks for rot, as many bytes as there may be from one look to the next.
+    async fn scrub(&self) -> Result<(), UpkeepError> {
+        let bytes = self.log.scrub_bytes() * LOOK.as_secs();
+        if bytes > 0 {
+            self.log.scrub(bytes, sound(self.cluster)).await?;
         }
-        let scrubbed = self.log.scrub(sound(self.cluster)).await?;
-        self.scrub_at =
-            Instant::now() + Duration::from_secs_f64(scrubbed.bytes as f64 / pace as f64);
         Ok(())
     }
 }

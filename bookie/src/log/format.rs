@@ -202,6 +202,13 @@ pub(super) fn encode_frame(head: FrameHead, seed: Seed, body: Vec<Bytes>) -> Vec
     parts
 }
 
+/// Bytes that a frame of this head takes in the file, if it can be one's.
+pub(super) fn frame_bytes_by(mut head: &[u8]) -> Option<u64> {
+    let magic = head.try_get_u32().ok()?;
+    let length = head.try_get_u32().ok()? as usize;
+    (magic == FRAME_MAGIC && length <= MAX_BODY_BYTES).then(|| frame_bytes(length) as u64)
+}
+
 /// The frame of `segment` at `offset` of a file's bytes; `None` when there is none that is whole.
 pub(super) fn decode_frame(file: &Bytes, offset: usize, segment: u64, seed: Seed) -> Option<Frame> {
     let mut head = file.get(offset..)?.get(..FRAME_HEAD_BYTES)?;

@@ -78,28 +78,7 @@ impl Loaded {
         frame: &Frame,
         seed: Seed,
     ) -> Result<Vec<Item>, OpenError> {
-        let body = offset + format::FRAME_HEAD_BYTES;
-        let placed = format::decode_body(&frame.body, seed)
-            .map_err(|malformed| corrupt(self.seq, offset, malformed.0))?;
-        let mut items = Vec::with_capacity(placed.len());
-        for placed in placed {
-            let format::Item::Ledger { ledger, record } = placed.item else { continue };
-            items.push(match record {
-                Record::Entries { first, entries, lac, .. } if !entries.is_empty() => {
-                    let fits = "a segment is smaller than 4 GiB";
-                    Item::Extent(Extent {
-                        ledger,
-                        first,
-                        count: u32::try_from(entries.len()).expect(fits),
-                        lac,
-                        offset: u32::try_from(body + placed.offset).expect(fits),
-                        length: u32::try_from(placed.length).expect(fits),
-                    })
-                }
-                record => Item::Record(ledger, record),
-            });
-        }
-        Ok(items)
+        items(self.seq, offset, frame, seed)
     }
 
     /// A footer made from frames `first..=last`, all of which must be there: it had been full when they were counted.
@@ -128,6 +107,37 @@ impl Loaded {
         }
         false
     }
+}
+
+/// The records of a frame that begins at `offset` of a segment.
+pub(super) fn items(
+    segment: u64,
+    offset: usize,
+    frame: &Frame,
+    seed: Seed,
+) -> Result<Vec<Item>, OpenError> {
+    let body = offset + format::FRAME_HEAD_BYTES;
+    let placed = format::decode_body(&frame.body, seed)
+        .map_err(|malformed| corrupt(segment, offset, malformed.0))?;
+    let mut items = Vec::with_capacity(placed.len());
+    for placed in placed {
+        let format::Item::Ledger { ledger, record } = placed.item else { continue };
+        items.push(match record {
+            Record::Entries { first, entries, lac, .. } if !entries.is_empty() => {
+                let fits = "a segment is smaller than 4 GiB";
+                Item::Extent(Extent {
+                    ledger,
+                    first,
+                    count: u32::try_from(entries.len()).expect(fits),
+                    lac,
+                    offset: u32::try_from(body + placed.offset).expect(fits),
+                    length: u32::try_from(placed.length).expect(fits),
+                })
+            }
+            record => Item::Record(ledger, record),
+        });
+    }
+    Ok(items)
 }
 
 /// A segment's footer; `None` when there is none that is whole, or it cannot be read. Blocks.

@@ -153,6 +153,8 @@ struct Shared {
     reads: Semaphore,
     catalogue: Mutex<Catalogue>,
     spares: Arc<Spares>,
+    /// Where the search for rot is, within a segment.
+    scrubbing: Mutex<Option<scrub::Cursor>>,
     /// Ledgers with damaged entries that nobody was told of yet.
     damaged: Mutex<BTreeSet<LedgerId>>,
     disk: Arc<dyn Disk>,
@@ -403,6 +405,7 @@ impl Replayed {
             reads: Semaphore::new(MAX_READS),
             catalogue: Mutex::new(found.catalogue),
             spares,
+            scrubbing: Mutex::default(),
             damaged: Mutex::default(),
             disk,
             config,

@@ -45,6 +45,7 @@ impl Log {
             reads: Semaphore::new(MAX_READS),
             catalogue: Mutex::new(Catalogue::default()),
             spares: Arc::new(spares),
+            scrubbing: Mutex::default(),
             damaged: Mutex::default(),
             disk,
             config,

@@ -10,8 +10,9 @@ fn sound(ledger: LedgerId, id: EntryId, content: &Bytes) -> bool {
 
 async fn full_round(log: &Log) -> Vec<(i64, i64)> {
     let mut bad = Vec::new();
-    for _ in 0..20 {
-        let scrubbed = log.scrub(sound).await.unwrap();
+    // A frame at a time.
+    for _ in 0..40 {
+        let scrubbed = log.scrub(1, sound).await.unwrap();
         bad.extend(scrubbed.bad.into_iter().map(|(_, from, to)| (from.0, to.0)));
     }
     bad.sort_unstable();

@@ -71,12 +71,11 @@ impl Readiness {
 
 /// Starts collecting metrics for the process. To be called once, before the parts start.
 pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
+    let full = |name: &str| Matcher::Full(name.to_owned());
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
-        .and_then(|b| {
-            let flush = Matcher::Full("geminga_bookie_flush_seconds".to_owned());
-            b.set_buckets_for_metric(flush, FLUSH_SECONDS)
-        })
+        .and_then(|b| b.set_buckets_for_metric(full("geminga_bookie_flush_seconds"), FLUSH_SECONDS))
+        .and_then(|b| b.set_buckets_for_metric(full("geminga_bookie_sync_seconds"), FLUSH_SECONDS))
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(Failure::new)

@@ -200,18 +200,26 @@ impl Committer {
         let parts = format::encode_frame(head, self.seed, body);
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
         self.at.segment.file.write_all_at(self.at.offset, &slices)?;
-        if !self.shared.config.mutations.is(Mutation::SkipSync) {
-            let synced = self.at.segment.file.sync_data();
-            if synced.is_err() && self.shared.config.mutations.is(Mutation::RetrySync) {
-                self.at.segment.file.sync_data()?;
-            } else {
-                synced?;
-            }
-        }
+        self.sync()?;
         let written = Written { frame: head.seq, offset: self.at.offset, bytes: length };
         self.at.offset += length;
         self.at.next_frame += 1;
         Ok(written)
+    }
+
+    /// Makes what was written durable, or fails for good: after an error nobody knows what a second sync means (K6).
+    fn sync(&self) -> io::Result<()> {
+        let (file, mutations) = (&self.at.segment.file, &self.shared.config.mutations);
+        if mutations.is(Mutation::SkipSync) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let synced = file.sync_data();
+        if synced.is_err() && mutations.is(Mutation::RetrySync) {
+            return file.sync_data();
+        }
+        metrics::synced(started.elapsed());
+        synced
     }
 }
 

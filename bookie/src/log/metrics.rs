@@ -10,6 +10,11 @@ pub(super) fn flushed(bytes: usize, took: Duration) {
     metrics::histogram!("geminga_bookie_flush_seconds").record(took.as_secs_f64());
 }
 
+/// The disk was told to make durable what was written, and did or failed: a part of a group commit.
+pub(super) fn synced(took: Duration) {
+    metrics::histogram!("geminga_bookie_sync_seconds").record(took.as_secs_f64());
+}
+
 /// Bytes taken for the log.
 pub(super) fn appended(bytes: usize) {
     metrics::counter!("geminga_bookie_appended_bytes_total").increment(bytes as u64);

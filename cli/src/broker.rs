@@ -27,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) hand_over: Duration,
     /// How often old records are looked for.
     pub(crate) retention_interval: Duration,
+    /// Bytes of memory that it is to stay within.
+    pub(crate) memory: usize,
     pub(crate) kind: Kind,
 }
 
@@ -48,6 +50,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         zone,
         hand_over,
         retention_interval,
+        memory,
         kind,
     } = setting;
     let (sole, default_quorum, local) = match kind {
@@ -70,7 +73,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         owner: format!("broker-{id}"),
     });
     let started_ms = clock.now_ms();
-    let mut config = Config { hand_over, ..Config::default() };
+    let mut config = Config { hand_over, ..Config::default() }.within(memory);
     config.partitions.retention_interval = retention_interval;
     let parts = BrokerParts {
         store,

@@ -11,6 +11,7 @@
 //! ended so that others take over at once what is left, connections are closed.
 
 mod handover;
+pub mod memory;
 mod serve;
 
 use std::sync::Arc;
@@ -163,13 +164,14 @@ impl Broker {
         };
         removal::start(removal, tasks).await?;
         let router = Router::start(topology.clone(), registration.clone(), tasks);
+        let tails = Tails::new(config.log.all_tails_bytes);
         let log = LogParts {
             store: Arc::clone(store),
             ledgers: parts.ledgers.clone(),
             me: parts.id,
             tasks: tasks.clone(),
             silence: registration.contact().silence(),
-            tails: Tails::new(config.log.all_tails_bytes),
+            tails: tails.clone(),
             config: config.log.clone(),
         };
         let partitions = Partitions::start(PartitionsParts {
@@ -201,6 +203,8 @@ impl Broker {
             topology: topology.clone(),
             clock: Arc::clone(&parts.clock),
         };
+        let produce_room = ProduceRoom::new(parts.config.produce_bytes);
+        memory::watch(&parts.config, produce_room.clone(), tails, tasks);
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),
@@ -208,7 +212,7 @@ impl Broker {
             router,
             partitions: local,
             source,
-            produce_room: ProduceRoom::new(parts.config.produce_bytes),
+            produce_room,
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
             operator,

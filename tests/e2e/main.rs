@@ -7,6 +7,7 @@ mod disks;
 mod failover;
 mod faults;
 mod flights;
+mod flood;
 mod groups;
 mod ledgers;
 mod metastore;

@@ -50,6 +50,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         zone: settings.zone,
         hand_over,
         retention_interval: settings.retention_interval.0,
+        memory: settings.memory.0,
         kind,
     };
     let tasks = server.parts.clone();

@@ -75,6 +75,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         zone: String::new(),
         hand_over: Duration::ZERO,
         retention_interval: settings.retention_interval.0,
+        memory: settings.memory.0,
         kind,
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;

@@ -8,6 +8,7 @@ mod interval;
 mod listen;
 mod metastore;
 mod serving;
+mod size;
 mod standalone;
 
 use std::io::Write;
@@ -25,6 +26,7 @@ pub(crate) use interval::Interval;
 pub(crate) use listen::{Listen, advertised, check_exposure};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use serving::{ServingOptions, ServingSettings};
+pub(crate) use size::{Size, memory, settle_memory};
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
 
 /// As the bookie's own default.

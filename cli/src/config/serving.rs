@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Interval, Listen, LogOptions, MetastoreUrl, RETENTION_INTERVAL, check_exposure, required,
+    Interval, Listen, LogOptions, MetastoreUrl, RETENTION_INTERVAL, Size, check_exposure, memory,
+    required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -43,6 +44,9 @@ pub(crate) struct ServingOptions {
     /// How often it is looked for records that a topic's retention gives up [default: 1m].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_RETENTION_INTERVAL")]
     retention_interval: Option<Interval>,
+    /// Memory that the broker is to stay within, 256MiB at least: slow storage then ends at the clients [default: 2GiB].
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_MEMORY", value_parser = memory)]
+    memory: Option<Size>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -59,6 +63,7 @@ pub(crate) struct ServingSettings {
     pub(crate) drain_timeout: u32,
     pub(crate) insecure: bool,
     pub(crate) retention_interval: Interval,
+    pub(crate) memory: Size,
     pub(crate) log: LogOptions,
 }
 
@@ -78,6 +83,7 @@ impl ServingOptions {
                 .retention_interval
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
+            memory: settle_memory(self.memory.or(file.memory))?,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GC_INTERVAL, Interval, Listen, LogOptions, RETENTION_INTERVAL, check_exposure, required,
+    GC_INTERVAL, Interval, Listen, LogOptions, RETENTION_INTERVAL, Size, check_exposure, memory,
+    required, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -48,6 +49,9 @@ pub(crate) struct StandaloneOptions {
     /// How often it is looked for records that a topic's retention gives up [default: 1m].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_RETENTION_INTERVAL")]
     retention_interval: Option<Interval>,
+    /// Memory that the broker is to stay within, 256MiB at least: slow storage then ends at the clients [default: 2GiB].
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_MEMORY", value_parser = memory)]
+    memory: Option<Size>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -63,6 +67,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) auto_heal: bool,
     pub(crate) gc_interval: Interval,
     pub(crate) retention_interval: Interval,
+    pub(crate) memory: Size,
     pub(crate) log: LogOptions,
 }
 
@@ -80,6 +85,7 @@ impl StandaloneOptions {
                 .retention_interval
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
+            memory: settle_memory(self.memory.or(file.memory))?,
             log: self.log.over(file.log),
         };
         check_exposure(

@@ -27,6 +27,12 @@ impl ProduceRoom {
         Self { clients: room(), direct: room(), bytes }
     }
 
+    /// Bytes that are taken, from clients and directly.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        let used = |room: &Semaphore| self.bytes.saturating_sub(room.available_permits());
+        (used(&self.clients), used(&self.direct))
+    }
+
     /// Waits for room, in the order of asking. Cancel-safe.
     pub(super) async fn take(&self, direct: bool, bytes: usize) -> OwnedSemaphorePermit {
         let room = if direct { &self.direct } else { &self.clients };

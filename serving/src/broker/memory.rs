@@ -1,0 +1,82 @@
+//! How the memory of a broker is divided, and how much of each part is in use. Whatever grows with what clients do is
+//! charged to a part; a part that is full makes those wait that would use it, or forgets what can be read again.
+//!
+//! | part | of the whole | what is charged |
+//! |---|---|---|
+//! | direct | 1/8, held up to twice | records that are not answered, sent to this broker since it owns their partition: the message, and the entry made of it |
+//! | routed | 1/8, held up to twice | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
+//! | tails | 1/4 | recent entries that are kept for readers |
+//! | the rest | 1/4 | connections, what is being read, the process itself: not counted |
+
+use std::time::Duration;
+
+use geminga_runtime::Tasks;
+use metrics::gauge;
+
+use super::Config;
+use crate::partition::log::Tails;
+use crate::rpc::produce::ProduceRoom;
+
+/// Least memory that a broker works in: a message of the largest size has room in each part.
+pub const LEAST_BYTES: usize = 256 * 1024 * 1024;
+/// Memory of a broker that is told nothing else.
+pub const DEFAULT_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// How often it is measured.
+const EVERY: Duration = Duration::from_secs(1);
+
+impl Config {
+    /// These limits, of a broker that is to stay within `bytes` of memory, [`LEAST_BYTES`] at least.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        let bytes = bytes.max(LEAST_BYTES);
+        self.produce_bytes = bytes / 8;
+        self.partitions.queue_bytes = bytes / 4;
+        self.log.all_tails_bytes = bytes / 4;
+        self
+    }
+}
+
+/// Shows how much of each part is in use, until `tasks` stops.
+pub(super) fn watch(config: &Config, produce: ProduceRoom, tails: Tails, tasks: &Tasks) {
+    let (produced, kept) = (config.produce_bytes, config.log.all_tails_bytes);
+    for (part, bytes) in [("direct", produced), ("routed", produced), ("tails", kept)] {
+        gauge!("geminga_memory_limit_bytes", "part" => part).set(bytes as f64);
+    }
+    let stop = tasks.cancelled();
+    tasks.spawn("memory", async move {
+        let mut ticks = tokio::time::interval(EVERY);
+        tokio::pin!(stop);
+        loop {
+            let (routed, direct) = produce.used();
+            let used = [("direct", direct), ("routed", routed), ("tails", tails.bytes())];
+            for (part, bytes) in used {
+                gauge!("geminga_memory_used_bytes", "part" => part).set(bytes as f64);
+            }
+            tokio::select! {
+                () = &mut stop => return,
+                _ = ticks.tick() => {}
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_fit_into_the_whole() {
+        for bytes in [0, LEAST_BYTES, DEFAULT_BYTES, 64 * DEFAULT_BYTES] {
+            let config = Config::default().within(bytes);
+            let produced = 2 * 2 * config.produce_bytes;
+            let all = produced + config.log.all_tails_bytes;
+            assert!(all <= bytes.max(LEAST_BYTES) * 3 / 4);
+            // Whatever streams took in may be on its way to the logs.
+            assert!(config.partitions.queue_bytes >= 2 * config.produce_bytes);
+        }
+        let (given, default) = (Config::default().within(DEFAULT_BYTES), Config::default());
+        assert_eq!(given.produce_bytes, default.produce_bytes);
+        assert_eq!(given.partitions, default.partitions);
+        assert_eq!(given.log, default.log);
+    }
+}

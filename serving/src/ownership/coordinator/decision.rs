@@ -19,8 +19,8 @@ pub(super) struct Decision {
     pub(super) moves: Vec<(&'static str, u64)>,
 }
 
-/// Guards of one transaction, with one left for the office.
-const MAX_GUARDS: usize = caps::MAX_METADATA_TXN_OPS - 1;
+/// Guards and puts of one transaction, with room left for the guard of the office.
+const MAX_OPS: usize = caps::MAX_METADATA_TXN_OPS - 1;
 
 /// Splits changes into transactions. Changes are dropped where the view has moved on since they were made: topics that
 /// have vanished, chunks that name other owners by now. The next step makes them anew.
@@ -103,9 +103,7 @@ struct Batch {
 impl Batch {
     fn has_room_for(&self, part: &Part) -> bool {
         let dead = self.dead.union(&part.dead).count();
-        self.parts.is_empty()
-            || (self.guards + part.guards.len() + dead <= MAX_GUARDS
-                && self.parts.len() < caps::MAX_METADATA_TXN_OPS)
+        self.parts.is_empty() || self.guards + part.guards.len() + dead + self.parts.len() < MAX_OPS
     }
 
     fn add(&mut self, part: Part) {

@@ -116,6 +116,15 @@ async fn create(store: &MemoryStore, partitions: u32) {
     assert!(put.is_some());
 }
 
+/// More than one transaction takes.
+#[tokio::test(start_paused = true)]
+async fn a_topic_of_any_size_gets_owners() {
+    let store = MemoryStore::new();
+    create(&store, 10_000).await;
+    let node = Node::start(&store, 1).await;
+    node.wait_loads(&[(1, 10_000 + SHARDS)]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_brokers_share_and_one_that_dies_is_replaced_under_the_next_term() {
     let store = MemoryStore::new();

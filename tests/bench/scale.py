@@ -1,0 +1,103 @@
+"""What many partitions cost, and what brokers that come and go do: `tests/bench/run scale`.
+
+Three bookies, one broker, one etcd. 10,000 partitions in one topic, and as many in topics of 50; what the broker's resident memory
+grew by for each, and how long it takes to describe them. Then, under a load, two more brokers start, one after the other, and are
+stopped again with SIGTERM: how long until each has its share, whether the load saw an error, and what the bookies stored
+compared with what was produced: nothing is copied when a broker comes or goes.
+"""
+import json
+import subprocess
+import time
+
+PARTITIONS = 10_000
+SMALL = 50
+LOAD_PARTITIONS = 30
+PATIENCE = 120
+
+
+def timed(bench, *args):
+    """Seconds that a command takes, and its output."""
+    began = time.monotonic()
+    output = bench.geminga(*args)
+    return time.monotonic() - began, output
+
+
+def wait(what, ask):
+    """Seconds until it is so."""
+    began = time.monotonic()
+    while not ask():
+        if time.monotonic() - began > PATIENCE:
+            raise SystemExit(f"{what}: not in {PATIENCE} s")
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def owned(bench):
+    """How many partitions each broker that takes some has."""
+    brokers = json.loads(bench.geminga("broker", "list", "--output", "json"))["brokers"]
+    return [broker["partitions"] for broker in brokers]
+
+
+def idle_partitions(bench, broker):
+    print("\n## Many partitions\n\n| what | measured |\n|---|---|")
+    before = broker.resident_bytes()
+    seconds, _ = timed(bench, "topic", "create", "big", "--partitions", str(PARTITIONS))
+    took = seconds + wait("owners", lambda: sum(owned(bench)) >= PARTITIONS)
+    time.sleep(2)
+    grown = (broker.resident_bytes() - before) / PARTITIONS
+    print(f"| {PARTITIONS} partitions in one topic, until all have an owner | {took:.1f} s |")
+    print(f"| broker memory for each | {grown:.0f} bytes |")
+    seconds, _ = timed(bench, "topic", "describe", "big")
+    print(f"| `geminga topic describe` of it, the client's start included | {seconds:.1f} s |")
+    began = time.monotonic()
+    for number in range(PARTITIONS // SMALL):
+        bench.geminga("topic", "create", f"small-{number}", "--partitions", str(SMALL))
+    each = (time.monotonic() - began) / (PARTITIONS // SMALL)
+    print(f"| a topic of {SMALL} partitions, {PARTITIONS // SMALL} of them one after the other | {each * 1000:.0f} ms each |")
+
+
+def stored(bookies):
+    return sum(bookie.metric("geminga_bookie_appended_bytes_total") for bookie in bookies)
+
+
+def come_and_go(bench, store, bookies):
+    print("\n## Brokers that come and go\n\n| what | measured |\n|---|---|")
+    bench.geminga("topic", "create", "load", "--partitions", str(LOAD_PARTITIONS))
+    before = stored(bookies)
+    command = [bench.binary, "perf", "produce", "load", "--records", "600000", "--size", "1024", "--rate", "10000",
+               "--output", "json", "--server", "127.0.0.1:17070"]
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    brokers = []
+    for number in (1, 2):
+        http = f"127.0.0.1:{17080 + number}"
+        args = [bench.binary, "serving", *store, "--grpc", f"127.0.0.1:{17070 + number}", "--http", http]
+        broker = bench.Server(f"scale-broker-{number}", args, http)
+        broker.wait_ready()
+        share = sum(owned(bench)) / (number + 1)
+        took = wait("its share", lambda: owned(bench)[-1] >= 0.9 * share)
+        print(f"| broker {number + 1}: ready to 90 % of its share ({share:.0f} partitions) | {took:.1f} s |", flush=True)
+        brokers.append(broker)
+    for broker in reversed(brokers):
+        began = time.monotonic()
+        broker.stop()
+        print(f"| a broker is told to stop, to its end | {time.monotonic() - began:.1f} s |", flush=True)
+    output, errors = load.communicate(timeout=PATIENCE)
+    if load.returncode != 0:
+        raise SystemExit(f"the load failed: {errors.decode()}")
+    report = json.loads(output)
+    copies = (stored(bookies) - before) / report["bytes"]
+    print(f"| records of the load that were acknowledged, and not | {report['records']}, {report['failed']} |")
+    print(f"| its p50, p99 and longest latency | {report['latency_ms']['p50']:.1f}, {report['latency_ms']['p99']:.1f}, "
+          f"{report['latency_ms']['max']:.1f} ms |")
+    print(f"| bytes that bookies stored meanwhile for each byte produced, with three copies | {copies:.2f} |")
+
+
+def run(bench):
+    store, bookies, storage = bench.start_storage("scale", 3)
+    http = "127.0.0.1:17080"
+    first = bench.Server("scale-broker", [bench.binary, "serving", *store, "--grpc", "127.0.0.1:17070", "--http", http], http)
+    first.wait_ready()
+    idle_partitions(bench, first)
+    come_and_go(bench, store, bookies)
+    for server in [first, *storage]:
+        server.stop()

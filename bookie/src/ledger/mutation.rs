@@ -18,6 +18,8 @@ pub enum Mutation {
     AcceptAfterSeal,
     /// 4.2: take the copies of a recoverer whose seal was replaced by a newer one.
     AcceptStaleEpoch,
+    /// 4.2 row 4: take a ledger for what its metadata said when it was read, whatever came since.
+    TrustCheck,
     /// F4: treat a ledger that was deleted like any other.
     IgnoreTombstone,
     /// 5.7: take a restored copy of a disk for the disk.

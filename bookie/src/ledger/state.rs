@@ -290,6 +290,9 @@ impl LedgerState {
         request: WriteRequest,
         finding: Finding,
     ) -> Vec<Effect<T>> {
+        if me.mutations.is(Mutation::TrustCheck) && finding == Finding::Writable {
+            (self.sealed_epoch, self.deleted) = (SealEpoch(0), false);
+        }
         // The ledger may have changed while the metadata was read: a seal needs no check and may have come first.
         if let Some(reply) = self.refuse(me, &request) {
             return vec![Effect::ReplyNow(to, reply)];

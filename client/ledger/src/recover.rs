@@ -211,7 +211,8 @@ impl<'a> Attempt<'a> {
             Effect::TellClosed { members, last } => self.tell_closed(&members, last),
             Effect::MarkUnder(members) => self.under = members,
             Effect::ReadLength(last) => {
-                let reader = self.reader();
+                let meta = self.core.final_meta().expect("copying is over");
+                let reader = self.client.reader(Arc::new(meta));
                 let pause = config.retry_max;
                 self.calls.push(
                     async move { Ok(Event::LengthRead(length(&reader, last, pause).await)) }
@@ -328,3 +329,6 @@ async fn length(reader: &Reader, last: EntryId, pause: Duration) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

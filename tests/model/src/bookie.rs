@@ -59,8 +59,11 @@ pub(crate) struct Bookie {
     answered: Option<(SealEpoch, EntryId, EntryId)>,
     /// The same over all lives.
     ever_answered: SealEpoch,
-    /// Whether it took an entry below a seal that it had answered (I11), or one that leaves a gap (I9).
+    /// Whether it took an entry from somebody whom a seal of any of its lives shuts out (I11), ...
     pub(crate) broke_seal: bool,
+    /// ... or one of this life, so that a tail grew that it had vouched for (I12).
+    pub(crate) broke_tail: bool,
+    /// Whether it took an entry that leaves a gap (I9).
     pub(crate) left_gap: bool,
 }
 
@@ -86,15 +89,16 @@ impl Bookie {
             answered: None,
             ever_answered: SealEpoch(0),
             broke_seal: false,
+            broke_tail: false,
             left_gap: false,
         }
     }
 
     /// Everything is lost; another life begins.
     pub(crate) fn wipe(&mut self) {
-        let (broke_seal, left_gap) = (self.broke_seal, self.left_gap);
-        let (life, ever_answered) = (self.life + 1, self.ever_answered);
-        *self = Self { broke_seal, left_gap, ever_answered, ..Self::new(life, self.state.id()) };
+        let Self { broke_seal, broke_tail, left_gap, ever_answered, .. } = *self;
+        let next = Self::new(self.life + 1, self.state.id());
+        *self = Self { broke_seal, broke_tail, left_gap, ever_answered, ..next };
     }
 
     pub(crate) fn receive(
@@ -106,8 +110,9 @@ impl Bookie {
     ) -> Replies {
         let Scope { incarnation, fragment_first, .. } = request.scope;
         let to = Caller { client, ask: Ask::of(&request.op), incarnation, fragment_first };
+        let epoch = request.scope.epoch;
         let effects = self.state.step(me, Event::Request { to, request });
-        self.carry_out(me, effects, meta)
+        self.carry_out(me, epoch, effects, meta)
     }
 
     pub(crate) fn has_check(&self) -> bool {
@@ -117,20 +122,23 @@ impl Bookie {
     /// The answer of the oldest metadata check arrives: what was read then, not what is true now.
     pub(crate) fn finish_check(&mut self, me: &Identity, meta: Option<&LedgerMeta>) -> Replies {
         let (to, request, finding) = self.checks.remove(0);
+        let epoch = request.scope.epoch;
         let effects = self.state.step(me, Event::Checked { to, request, finding });
-        self.carry_out(me, effects, meta)
+        self.carry_out(me, epoch, effects, meta)
     }
 
+    /// What follows from a request of this epoch, which is 0 for a writer's.
     fn carry_out(
         &mut self,
         me: &Identity,
+        epoch: SealEpoch,
         effects: Vec<Effect<Caller>>,
         meta: Option<&LedgerMeta>,
     ) -> Replies {
         let mut replies = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Append(record) => self.append(record),
+                Effect::Append(record) => self.append(record, epoch),
                 Effect::ReplyNow(to, reply) => replies.push((to, reply)),
                 Effect::ReplyWhenDurable(to, reply) => {
                     self.waiting.push((self.log.len(), to, reply))
@@ -158,15 +166,12 @@ impl Bookie {
         replies
     }
 
-    fn append(&mut self, record: Record) {
+    fn append(&mut self, record: Record, epoch: SealEpoch) {
         if let Record::Entries { fragment_first, first, .. } = &record {
-            // Of an add, since a recoverer's goes with the seal of its epoch.
-            let sealed = self.log.iter().filter_map(|record| match record {
-                Record::Seal { epoch } => Some(*epoch),
-                _ => None,
-            });
-            let sealed = sealed.max().unwrap_or_default();
-            self.broke_seal |= sealed < self.ever_answered;
+            let durable = self.durable_seal();
+            let answered = self.answered.map_or(durable, |(answered, ..)| durable.max(answered));
+            self.broke_seal |= epoch < answered.max(self.ever_answered);
+            self.broke_tail |= epoch < answered;
             let before = first.prev();
             self.left_gap |= *first > *fragment_first && self.stored(before).is_none();
         }
@@ -209,7 +214,7 @@ impl Bookie {
 
     /// Brings what is on stable storage into one form: in which order and in which pieces it came there is of no consequence
     /// any more, since a crash keeps all of it. An answer that it bears out can be forgotten, too, unless a wipe may take it
-    /// away: nothing else makes a bookie contradict it later.
+    /// away: from then on what is on stable storage is the witness of I11 and I12, and asks for as much.
     pub(crate) fn forget_history(&mut self, wipes: bool) {
         let mut durable = LedgerState::unknown(self.state.id());
         let (mut entries, mut seal) = (BTreeMap::new(), None);
@@ -327,13 +332,22 @@ impl Bookie {
         self.state.max_lac()
     }
 
-    /// I11: what it answered about its seal still holds.
+    /// I11: what it answered about its seal still holds, and so does what is on stable storage.
     pub(crate) fn keeps_its_seal(&self) -> bool {
-        self.answered.is_none_or(|(epoch, ..)| self.state.sealed_epoch() >= epoch)
+        let sealed = self.state.sealed_epoch();
+        sealed >= self.durable_seal() && self.answered.is_none_or(|(epoch, ..)| sealed >= epoch)
     }
 
-    /// I12: under the same seal the tail never shrinks below what was reported.
+    /// I12: under the same seal the tail never shrinks below what was reported, nor does what is on stable storage.
     pub(crate) fn keeps_its_tail(&self) -> bool {
-        self.answered.is_none_or(|(_, first, tail)| self.state.held().tail(first) >= tail)
+        let held = self.state.held();
+        let holds = |record: &Record| match record {
+            Record::Entries { first, entries, .. } => {
+                (first.0..).take(entries.len()).all(|entry| held.contains(EntryId(entry)))
+            }
+            _ => true,
+        };
+        self.log[..self.synced].iter().all(holds)
+            && self.answered.is_none_or(|(_, first, tail)| held.tail(first) >= tail)
     }
 }

@@ -6,7 +6,7 @@ use geminga_bookie::ledger::Identity;
 use geminga_ledger::core::recovery::{CasResult, Effect, Event};
 use geminga_ledger::core::writer::Event as WriterEvent;
 use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
-use geminga_proto::bookie::{Class, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Class, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
 
 use crate::bookie::{Ask, Bookie, Caller, Replies};
@@ -36,6 +36,8 @@ pub(crate) struct Ledger {
     requests: [[Part<Asked>; MAX_BOOKIES]; MAX_CLIENTS],
     /// Replies in flight, by client and bookie, in the order sent.
     replies: [[Part<Answered>; MAX_BOOKIES]; MAX_CLIENTS],
+    /// What the writer has acknowledged once it has heard everything that is in flight to it: follows from the rest.
+    due: EntryId,
 }
 
 /// Requests of one client to one bookie.
@@ -107,6 +109,7 @@ impl Ledger {
             bookies: [Part::of(Bookie::new(0, id)); MAX_BOOKIES],
             requests: [[Part::of(Asked::default()); MAX_BOOKIES]; MAX_CLIENTS],
             replies: [[Part::of(Answered::default()); MAX_BOOKIES]; MAX_CLIENTS],
+            due: EntryId::NONE,
         }
     }
 
@@ -163,6 +166,13 @@ impl Ledger {
 
     pub(crate) fn has_request(&self, client: usize, bookie: usize) -> bool {
         !self.requests[client][bookie].0.is_empty()
+    }
+
+    /// Whether a request may reach its ledger: while a metadata check is under way only seals go ahead, as in production.
+    pub(crate) fn takes_request(&self, client: usize, bookie: usize) -> bool {
+        let next = self.requests[client][bookie].0.first();
+        let waits = self.bookies[bookie].has_check();
+        next.is_some_and(|request| !waits || matches!(request.op, WriteOp::Seal))
     }
 
     pub(crate) fn has_reply(&self, client: usize, bookie: usize) -> bool {
@@ -231,10 +241,12 @@ impl Ledger {
         self.answer(bookie, replies);
     }
 
-    /// Whether anything at a bookie waits for its log, once its metadata check is back.
+    /// Whether anything at a bookie waits for its log, now or once its metadata check is back.
     pub(crate) fn has_unsynced(&mut self, size: &Size, bookie: usize) -> bool {
-        self.finish_check(size, bookie);
-        self.bookies[bookie].can_sync()
+        if !size.slow_checks {
+            self.finish_check(size, bookie);
+        }
+        self.bookies[bookie].can_sync() || self.bookies[bookie].has_check()
     }
 
     /// Clients that are over hear nothing.
@@ -262,6 +274,82 @@ impl Ledger {
             _ => self.with_recoverer(client - 1, |r| r.receive(&from, ask, &reply)),
         };
         self.send(client, requests);
+    }
+
+    /// The kind of the request that the next reply answers, if it is positive.
+    fn next_success(&self, client: usize, bookie: usize) -> Option<(Ask, EntryId)> {
+        let (ask, _, reply) = self.replies[client][bookie].0.first()?;
+        (reply.code.class() == Class::Positive).then_some((*ask, reply.durable_tail))
+    }
+
+    /// Whether a reply waits until its client has a use for it (see `reduce`).
+    pub(crate) fn waits_for_use(&self, size: &Size, client: usize, bookie: usize) -> bool {
+        match (client, self.next_success(client, bookie)) {
+            (WRITER, Some((Ask::Add, _))) => size.hears_acks_late(),
+            (WRITER, _) | (_, None) => false,
+            (_, Some((ask, _))) => {
+                let seals = self.recoverers[client - 1].node().is_some_and(RecovererNode::seals);
+                ask == Ask::Seal && seals && size.hears_seals_late()
+            }
+        }
+    }
+
+    /// The writer hears of every ack up to an entry, where they wait for it.
+    pub(crate) fn hear_acks(&mut self, size: &Size, upto: EntryId) {
+        if !size.hears_acks_late() {
+            return;
+        }
+        for bookie in 0..MAX_BOOKIES {
+            let heard = |next| matches!(next, Some((Ask::Add, tail)) if tail <= upto);
+            while heard(self.next_success(WRITER, bookie)) {
+                self.deliver_reply(WRITER, bookie);
+            }
+        }
+    }
+
+    /// What the writer has acknowledged, or will have without anything else happening.
+    pub(crate) fn acked(&self) -> EntryId {
+        self.due
+    }
+
+    /// Finds out what the writer will have acknowledged.
+    pub(crate) fn find_due(&mut self, size: &Size) {
+        let mut heard = self.clone();
+        if !self.writer.is_over() {
+            heard.hear_acks(size, EntryId(i64::MAX));
+        }
+        self.due = heard.writer.said().acked;
+    }
+
+    /// Who has answered the seal of a recoverer that waits for seals: in each choice of these it fixes the end.
+    pub(crate) fn ends_to_fix(&self, size: &Size, recoverer: usize) -> Vec<Vec<usize>> {
+        let client = recoverer + 1;
+        let waiting = (0..size.bookies).filter(|b| self.waits_for_use(size, client, *b));
+        let waiting: Vec<usize> = waiting.collect();
+        let choices = (1..1usize << waiting.len()).map(|choice| {
+            let chosen = waiting.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1);
+            chosen.map(|(_, bookie)| *bookie).collect::<Vec<_>>()
+        });
+        choices.filter(|heard| self.clone().fix_end(recoverer, heard)).collect()
+    }
+
+    /// A recoverer hears of these seals, and waits for no other; returns whether it may.
+    pub(crate) fn fix_end(&mut self, recoverer: usize, heard: &[usize]) -> bool {
+        for bookie in heard {
+            self.deliver_reply(recoverer + 1, *bookie);
+        }
+        if self.recoverers[recoverer].node().is_some_and(|r| r.grace) {
+            self.grace_over(recoverer);
+        }
+        !self.recoverers[recoverer].node().is_some_and(RecovererNode::seals)
+    }
+
+    /// A recoverer stops waiting for late seal replies.
+    pub(crate) fn grace_over(&mut self, recoverer: usize) {
+        self.recover(recoverer, |recoverer| {
+            recoverer.grace = false;
+            recoverer.step(Event::GraceOver)
+        });
     }
 
     fn with_writer(&mut self, step: impl FnOnce(&mut WriterNode) -> Requests) -> Requests {
@@ -309,6 +397,13 @@ impl Ledger {
                 self.requests[index + 1][bookie].with(|asked| asked.0.push(request));
             }
         }
+    }
+
+    /// A recoverer sends again what this bookie did not answer yet.
+    pub(crate) fn resend(&mut self, recoverer: usize, bookie: usize) {
+        let asked =
+            self.recoverers[recoverer].node().map(|r| r.reconnected(&member(bookie, 0).bookie));
+        self.requests[recoverer + 1][bookie].with(|to| to.0.extend(asked.unwrap_or_default()));
     }
 
     /// The writer's swap is made; returns whether it closed the ledger, and whether its reply was lost.

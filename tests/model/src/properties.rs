@@ -49,8 +49,8 @@ fn safety() -> Vec<Property<Size>> {
         Property::always("I11: a bookie keeps a seal that it answered", |_, world: &World| {
             bookies(world).all(|bookie| bookie.keeps_its_seal() && !bookie.broke_seal)
         }),
-        Property::always("I12: a sealed tail never shrinks", |_, world: &World| {
-            bookies(world).all(|bookie| bookie.keeps_its_tail())
+        Property::always("I12: a sealed tail stays", |_, world: &World| {
+            bookies(world).all(|bookie| bookie.keeps_its_tail() && !bookie.broke_tail)
         }),
         Property::always("I13: a ledger acknowledges after the one before", |_, world: &World| {
             let pairs = world.ledgers.iter().zip(world.ledgers.iter().skip(1));
@@ -98,7 +98,7 @@ fn bookies(world: &World) -> impl Iterator<Item = &Part<Bookie>> {
 }
 
 fn acked(ledger: &Ledger) -> EntryId {
-    ledger.writer.said().acked
+    ledger.acked()
 }
 
 fn end(ledger: &Ledger) -> Option<EntryId> {

@@ -6,6 +6,7 @@ use geminga_proto::bookie::{WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 use crate::bookie::Ask;
+use crate::ledger::number;
 use crate::part::{Keep, Shelf};
 use crate::symmetry::{Named, Names};
 use crate::writer::{Requests, scope};
@@ -198,6 +199,11 @@ impl RecovererNode {
         self.core.listens()
     }
 
+    /// Whether it waits for seals.
+    pub(crate) fn seals(&self) -> bool {
+        self.core.seals()
+    }
+
     /// Whether [`Self::forget`] would change anything.
     pub(crate) fn remembers(&self, deaf: bool, again: bool) -> bool {
         (deaf && (self.grace || self.copy_grace)) || (!again && !self.outstanding.is_empty())
@@ -251,11 +257,16 @@ impl RecovererNode {
         Self { core, calls, targets, outstanding, ..self.clone() }
     }
 
+    /// Which bookies have not answered.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = usize> {
+        self.outstanding.iter().map(|(to, _)| number(to))
+    }
+
     fn position(&self, member: &Member) -> Option<usize> {
         self.core.meta()?.last_fragment().ensemble.iter().position(|m| m == member)
     }
 
-    /// The connection to a bookie broke: what it did not answer is sent again.
+    /// What a bookie did not answer, to be sent again: the connection to it broke, or an answer took too long.
     pub(crate) fn reconnected(&self, bookie: &geminga_proto::ids::BookieId) -> Vec<WriteRequest> {
         self.outstanding
             .iter()

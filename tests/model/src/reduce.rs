@@ -11,11 +11,16 @@
 //!   whenever it arrives, and the refusal can but end its client.
 //! * **Verdicts.** A reply that would end its client and do nothing else is never delivered: a client that ends does less
 //!   than one that goes on, and nothing is wrong with a state for its having ended.
+//! * **Acks late.** A writer hears of acks when it appends or closes, as of all up to an entry: all that an ack changes is
+//!   what it acknowledges, and tells with its next entry or its end; and of all that come to the same LAC it may as well have
+//!   heard. In between, what it may have acknowledged by now is what the invariants look at. Where a member may fail, or
+//!   a bookie may crash, acks come when they come.
+//! * **Seals late.** A recoverer that waits for seals hears of them when it fixes the end, of any that are enough: until then
+//!   they change nothing that anybody else notices, and nothing takes them back unless a bookie crashes.
 //! * **Replies nobody listens to**, once a recoverer is past its copies.
 //! * **Clients that are over** are what they said, and bookies what they have on stable storage.
 //! * **One unsynced bookie.** Only a bookie that crashes shows whether its log was synced, and one can crash: so an unsynced
-//!   log is followed at one bookie, the first where it is not synced at once. A metadata check that takes its time is a slow
-//!   request.
+//!   log is followed at one bookie, the first where it is not synced at once.
 //! * **The rest, one bookie after the other.** Once no client is left that listens, bookies do not hear of each other, and
 //!   nothing that one takes is taken away: they take what is in flight one after the other. So do two ledgers, once the
 //!   first is closed and left by its writer, and no crash or wipe is left that would meet both.
@@ -24,8 +29,9 @@
 //! with the production code, in the state at hand.
 
 use geminga_ledger::core::recovery::Effect;
+use geminga_ledger::core::writer::Phase;
 use geminga_proto::bookie::Class;
-use geminga_proto::ids::SealEpoch;
+use geminga_proto::ids::{EntryId, SealEpoch};
 
 use crate::bookie::Bookie;
 use crate::ledger::{Ledger, WRITER};
@@ -41,6 +47,8 @@ pub(crate) struct Dangers {
     pub(crate) crash: bool,
     /// Bookies may lose everything.
     pub(crate) wipe: bool,
+    /// Recoverers may ask again.
+    pub(crate) resend: bool,
     /// The bookie whose log is followed unsynced, once there is one.
     pub(crate) fragile: Option<usize>,
 }
@@ -49,7 +57,9 @@ impl Ledger {
     /// Does what has one outcome only.
     pub(crate) fn settle(&mut self, size: &Size, dangers: Dangers, before: Option<&Self>) {
         for bookie in 0..size.bookies {
-            self.finish_check(size, bookie);
+            if !size.slow_checks {
+                self.finish_check(size, bookie);
+            }
             if self.bookies[bookie].can_sync() && dangers.fragile != Some(bookie) {
                 self.sync(bookie);
             }
@@ -118,7 +128,7 @@ impl Ledger {
             let recoverer = &mut self.recoverers[index];
             let Some(node) = recoverer.node() else { continue };
             let (over, deaf) = (recoverer.is_over(), !node.listens());
-            let again = dangers.crash || dangers.wipe;
+            let again = dangers.crash || dangers.wipe || dangers.resend;
             if over {
                 *recoverer = Part::of(Recovering::Over(recoverer.knows_end()));
             } else if node.remembers(deaf, again) {
@@ -128,7 +138,8 @@ impl Ledger {
                 self.clear_replies(index + 1);
             }
         }
-        if self.writer.is_over() {
+        let closing = matches!(&*self.writer, Writing::Now(w) if w.phase() == Phase::Closing);
+        if self.writer.is_over() || (closing && size.hears_acks_late() && self.is_settled(size)) {
             self.clear_replies(WRITER);
         }
         for bookie in 0..size.bookies {
@@ -136,6 +147,13 @@ impl Ledger {
                 self.bookies[bookie].with(|b: &mut Bookie| b.forget_history(dangers.wipe));
             }
         }
+    }
+
+    /// Whether nothing that is in flight to the writer makes it acknowledge more.
+    fn is_settled(&self, size: &Size) -> bool {
+        let mut heard = self.clone();
+        heard.hear_acks(size, EntryId(i64::MAX));
+        heard.writer.said() == self.writer.said()
     }
 
     /// Whether no client is left that anything would reach; `starts` says whether another recoverer may start.

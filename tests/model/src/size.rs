@@ -26,11 +26,14 @@ pub struct Size {
     pub wipes: u8,
     /// Replies of an applied compare-and-swap that may get lost.
     pub lost_replies: u8,
+    /// Requests of recoverers that may be sent again although they arrived.
+    pub resends: u8,
     /// Whether ledgers may be deleted.
     pub deletion: bool,
-    /// Whether a reply may wait for the log and a request for the metadata. Without crashes the first is no other execution
-    /// than a slow network.
+    /// Whether a reply may wait for the log. Without crashes that is no other execution than a slow network.
     pub slow_bookies: bool,
+    /// Whether a bookie's check of the metadata may take its time, in which seals go ahead of it.
+    pub slow_checks: bool,
     /// Whether the writer's first hellos are part of the search; otherwise it begins connected.
     pub hellos: bool,
     /// Whether the search leaves out what comes to the same (see `reduce`).
@@ -56,14 +59,25 @@ impl Size {
         Self { symmetric: false, ..self }
     }
 
-    /// Whether states that differ in names only are one: not where a wipe makes sources unequal, or where one of several
-    /// lost places is filled first.
+    /// Whether states that differ in names only are one: not where a wipe makes sources unequal, where one of several lost
+    /// places is filled first, or where one of several spares is taken first.
     pub(crate) fn is_symmetric(&self) -> bool {
         self.symmetric && self.may_be_symmetric()
     }
 
     pub(crate) fn may_be_symmetric(&self) -> bool {
-        self.reduced && self.wipes == 0 && self.failures <= 1
+        let spares = self.bookies - usize::from(self.qw);
+        self.reduced && self.wipes == 0 && self.failures <= 1 && spares <= 1
+    }
+
+    /// Whether a recoverer hears of seals only when it fixes the end (see `reduce`).
+    pub(crate) fn hears_seals_late(&self) -> bool {
+        self.reduced && self.crashes == 0 && self.wipes == 0 && self.resends == 0
+    }
+
+    /// Whether a writer hears of acks only when it appends or closes (see `reduce`).
+    pub(crate) fn hears_acks_late(&self) -> bool {
+        self.hears_seals_late() && self.failures == 0
     }
 
     /// Two copies, two acks, a spare, one entry, one recoverer, and nothing that fails.
@@ -79,8 +93,10 @@ impl Size {
             crashes: 0,
             wipes: 0,
             lost_replies: 0,
+            resends: 0,
             deletion: false,
             slow_bookies: false,
+            slow_checks: false,
             hellos: false,
             reduced: true,
             symmetric: true,
@@ -96,6 +112,7 @@ impl Size {
             crashes: 1,
             lost_replies: 1,
             slow_bookies: true,
+            slow_checks: true,
             hellos: true,
             ..Self::calm()
         }

@@ -19,6 +19,7 @@ pub fn sizes() -> Vec<(&'static str, Size)> {
         ),
         ("three copies, two acks, four bookies, one entry", wide()),
         ("two recoverers, one entry", two()),
+        ("metadata checks that take their time, one entry", check()),
         ("size 1: two ledgers, a roll, two entries each", Size { entries: 2, ..roll() }),
         ("size 2: four bookies, two recoverers, one entry", Size { recoverers: 2, ..wide() }),
     ]
@@ -26,18 +27,27 @@ pub fn sizes() -> Vec<(&'static str, Size)> {
 
 /// Sizes that take minutes or more; `make model` explores them too, each for a limited time.
 pub fn large_sizes() -> Vec<(&'static str, Size)> {
+    let two = Size { entries: 2, recoverers: 2, ..wide() };
     vec![
+        ("X size 1 with a crash, two entries", Size { entries: 2, ..crash() }),
+        ("X size 1 with a wipe, two entries", Size { entries: 2, ..wipe() }),
+        ("X size 1 with a change, two entries", Size { entries: 2, ..change() }),
+        ("X size 1, a change, two recoverers", Size { failures: 1, ..self::two() }),
+        ("X size 1, a crash and two recoverers", Size { recoverers: 2, ..crash() }),
+        ("X size 1, checks, two recoverers, lost", Size { recoverers: 2, lost_replies: 1, ..check() }),
+        ("X size 1 with two ledgers, lost reply, two recoverers", Size { entries: 2, recoverers: 2, lost_replies: 1, ..roll() }),
+        ("X size 2 with a lost reply", Size { lost_replies: 1, ..two.clone() }),
+        ("X size 2, one entry, a change", Size { entries: 1, failures: 1, ..two.clone() }),
+        ("X size 2, one entry, a wipe", Size { entries: 1, wipes: 1, ..two.clone() }),
+        ("X size 2 with three entries", Size { entries: 3, ..two.clone() }),
+        ("X size 2 with two ledgers", Size { ledgers: 2, ..two.clone() }),
         (
             "size 1 with an ensemble change, a crash and a lost reply",
             Size { failures: 1, ledgers: 2, ..Size::with_crash() },
         ),
         (
-            "size 2: four bookies, two recoverers, two entries",
-            Size { entries: 2, recoverers: 2, ..wide() },
-        ),
-        (
             "size 2 with an ensemble change",
-            Size { entries: 2, recoverers: 2, failures: 1, ..wide() },
+            Size { failures: 1, ..two },
         ),
         (
             "size 3: five bookies, three entries, a wipe, two ensemble changes",
@@ -66,6 +76,10 @@ fn two() -> Size {
     Size { recoverers: 2, ..Size::calm() }
 }
 
+fn check() -> Size {
+    Size { slow_checks: true, hellos: true, ..Size::calm() }
+}
+
 fn wide() -> Size {
     Size { qw: 3, bookies: 4, ..Size::calm() }
 }
@@ -78,6 +92,14 @@ pub fn broken_rules() -> Vec<(&'static str, Size)> {
         |mutation, size: Size| Size { client_mutations: ClientMutations::only(mutation), ..size };
     vec![
         ("F2", bookie(BookieMutation::ReplyBeforeSealIsDurable, crash())),
+        ("4.2: a seal is in the log", bookie(BookieMutation::ForgetSeal, crash())),
+        ("4.2: no add after a seal", bookie(BookieMutation::AcceptAfterSeal, Size::calm())),
+        ("4.2: no copies of an older epoch", bookie(BookieMutation::AcceptStaleEpoch, two())),
+        ("4.2 row 4: a seal goes ahead of a check", bookie(BookieMutation::TrustCheck, check())),
+        (
+            "K3: a duplicate waits for the first copy",
+            bookie(BookieMutation::AckDuplicateAtOnce, Size { resends: 1, ..crash() }),
+        ),
         (
             "F2 for empty tails (H1b)",
             bookie(BookieMutation::ReplyBeforeEmptySealIsDurable, crash()),

@@ -3,8 +3,9 @@
 //! A state's hash, by which the search tells states apart, is the least over all ways to name the bookies. The search itself
 //! goes on with the states as it met them, so its paths are real executions. Sound, since renaming a state renames what may
 //! happen next: no rule looks at a name, and the only order among members is their position, of which nothing depends but
-//! which of several equal sources serves a copy. Two things would break that and switch it off ([`crate::Size::is_symmetric`]):
-//! wipes, with which sources are not equal, and several lost places with too few spares, where the first is served first.
+//! which of several equal sources serves a copy. Three things would break that and switch it off ([`crate::Size::is_symmetric`]):
+//! wipes, with which sources are not equal; several lost places with too few spares, where the first is served first; and
+//! several spares, of which the first is taken first.
 //! A test explores sizes both ways and compares the sets of states.
 
 use std::hash::{DefaultHasher, Hash, Hasher};

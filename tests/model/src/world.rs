@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use geminga_ledger::core::recovery::{Effect, Event as RecoveryEvent};
 use geminga_ledger::core::writer::{Event as WriterEvent, Phase};
-use geminga_proto::ids::Member;
+use geminga_proto::ids::{EntryId, Member};
 use stateright::{Model, Property};
 
 use crate::ledger::{Ledger, MAX_RECOVERERS, member};
@@ -28,6 +28,7 @@ pub struct World {
     crashes_left: u8,
     wipes_left: u8,
     lost_replies_left: u8,
+    resends_left: u8,
     naming: Naming,
 }
 
@@ -45,8 +46,9 @@ struct Naming {
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { ledgers, lives, fragile, naming, .. } = self;
-        let left = [self.failures_left, self.crashes_left, self.wipes_left, self.lost_replies_left];
-        (self.recoverers_left, left).hash(state);
+        let faults = [self.failures_left, self.crashes_left, self.wipes_left];
+        let messages = [self.lost_replies_left, self.resends_left];
+        (self.recoverers_left, faults, messages).hash(state);
         match (naming.symmetric, naming.shared) {
             (false, _) => (ledgers, lives, fragile).hash(state),
             (true, true) => {
@@ -64,14 +66,14 @@ impl Hash for World {
 /// What may happen next. The first number is always the ledger's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The writer appends an entry.
-    Append(usize),
+    /// The writer appends an entry, once it has heard of all acks up to another.
+    Append(usize, EntryId),
     /// The writer gives up a member.
     GiveUp(usize, Member),
     /// The writer's search for others is answered.
     Find(usize),
-    /// The writer is asked to close, or to roll.
-    Close(usize),
+    /// The writer is asked to close, or to roll, once it has heard of all acks up to an entry.
+    Close(usize, EntryId),
     /// The writer's change of the metadata reaches the register.
     Swap {
         /// Of which ledger.
@@ -97,8 +99,12 @@ pub enum Action {
     },
     /// A recoverer stops waiting for late seal replies.
     GraceOver(usize, usize),
+    /// The same, having heard of the seals of these bookies.
+    FixEnd(usize, usize, Vec<usize>),
     /// A recoverer stops waiting for copies beyond the ack quorum.
     CopyGraceOver(usize, usize),
+    /// A recoverer sends again what a bookie did not answer yet.
+    Resend(usize, usize, usize),
     /// The oldest request from a client reaches a bookie.
     Request(usize, usize, usize),
     /// The same, and the bookie becomes the one whose unsynced log is followed.
@@ -132,6 +138,7 @@ impl World {
             crashes_left: size.crashes,
             wipes_left: size.wipes,
             lost_replies_left: size.lost_replies,
+            resends_left: size.resends,
             naming,
         };
         world.ledgers[0].create(size, 0, &world.lives[..size.bookies]);
@@ -158,7 +165,8 @@ impl World {
 
     fn dangers(&self) -> Dangers {
         let (crash, wipe) = (self.crashes_left > 0, self.wipes_left > 0);
-        Dangers { crash, wipe, fragile: self.fragile.filter(|_| crash) }
+        let resend = self.resends_left > 0;
+        Dangers { crash, wipe, resend, fragile: self.fragile.filter(|_| crash) }
     }
 
     /// The writer's swap; where it closes a ledger that is rolled, the same transaction makes the next one.
@@ -205,10 +213,14 @@ impl World {
         let ledger = &self.ledgers[index];
         if let Writing::Now(writer) = &*ledger.writer {
             let runs = matches!(writer.phase(), Phase::Running | Phase::Changing);
-            if runs && writer.written() < size.entries {
-                actions.push(Action::Append(index));
-            } else if runs {
-                actions.push(Action::Close(index));
+            let heard = |upto| match writer.written() < size.entries {
+                true => Action::Append(index, EntryId(upto)),
+                false => Action::Close(index, EntryId(upto)),
+            };
+            if runs {
+                // Where acks come when they come, it hears of none of them now.
+                let acked = self.ledgers[index].writer.said().acked;
+                actions.extend((acked.0..=ledger.acked().0).map(heard));
             }
             if runs && self.failures_left > 0 {
                 let members = writer.in_place().into_iter();
@@ -231,7 +243,7 @@ impl World {
         if size.deletion && ledger.metadata.meta.is_some() && !ledger.metadata.removed {
             actions.push(Action::Delete(index));
         }
-        self.calls_of(index, actions);
+        self.calls_of(size, index, actions);
         let calm = self.crashes_left == 0 && self.wipes_left == 0;
         let left = size.reduced && calm && ledger.is_left(size, self.may_recover(size, ledger));
         let mut bookies: Vec<usize> = (0..size.bookies).collect();
@@ -242,23 +254,28 @@ impl World {
         for bookie in bookies {
             let before = actions.len();
             self.actions_at(size, index, bookie, actions);
-            if left && actions.len() > before {
+            if left && self.any_leads_on(size, &actions[before..]) {
                 return;
             }
         }
+    }
+
+    /// Whether any of these changes anything. Only then may the rest wait for it.
+    fn any_leads_on(&self, size: &Size, actions: &[Action]) -> bool {
+        actions.iter().any(|action| size.next_state(self, action.clone()).is_some())
     }
 
     fn actions_at(&self, size: &Size, index: usize, bookie: usize, actions: &mut Vec<Action>) {
         let ledger = &self.ledgers[index];
         let may_crash = size.reduced && size.slow_bookies && self.crashes_left > 0;
         for client in Ledger::clients(size) {
-            if ledger.has_request(client, bookie) {
+            if ledger.takes_request(client, bookie) {
                 actions.push(Action::Request(index, client, bookie));
                 if may_crash && self.fragile.is_none() {
                     actions.push(Action::RequestUnsynced(index, client, bookie));
                 }
             }
-            if ledger.has_reply(client, bookie) {
+            if ledger.has_reply(client, bookie) && !ledger.waits_for_use(size, client, bookie) {
                 actions.push(Action::Reply(index, client, bookie));
             }
         }
@@ -270,7 +287,7 @@ impl World {
         }
     }
 
-    fn calls_of(&self, ledger: usize, actions: &mut Vec<Action>) {
+    fn calls_of(&self, size: &Size, ledger: usize, actions: &mut Vec<Action>) {
         for (recoverer, node) in self.ledgers[ledger].recoverers.iter().enumerate() {
             let Some(node) = node.node() else { continue };
             if let Some(call) = node.calls.first() {
@@ -279,9 +296,15 @@ impl World {
                     actions.push(Action::Call { ledger, recoverer, lose_reply: true });
                 }
             }
+            if self.resends_left > 0 {
+                let again = |bookie| Action::Resend(ledger, recoverer, bookie);
+                actions.extend(node.unanswered().map(again));
+            }
             if node.grace {
                 actions.push(Action::GraceOver(ledger, recoverer));
             }
+            let ends = self.ledgers[ledger].ends_to_fix(size, recoverer).into_iter();
+            actions.extend(ends.map(|heard| Action::FixEnd(ledger, recoverer, heard)));
             if node.copy_grace {
                 actions.push(Action::CopyGraceOver(ledger, recoverer));
             }
@@ -320,7 +343,8 @@ impl World {
 
     fn act(&mut self, size: &Size, action: Action) {
         match action {
-            Action::Append(index) => {
+            Action::Append(index, heard) => {
+                self.ledgers[index].hear_acks(size, heard);
                 self.ledgers[index].write(crate::writer::WriterNode::append);
             }
             Action::GiveUp(index, member) => {
@@ -331,7 +355,8 @@ impl World {
                 let everybody = self.everybody();
                 self.ledgers[index].write(|writer| writer.find(&everybody));
             }
-            Action::Close(index) => {
+            Action::Close(index, heard) => {
+                self.ledgers[index].hear_acks(size, heard);
                 self.ledgers[index].write(|writer| writer.step(WriterEvent::Close));
             }
             Action::Swap { ledger, lose_reply } => self.swap(size, ledger, lose_reply),
@@ -341,11 +366,9 @@ impl World {
             Action::Call { ledger, recoverer, lose_reply } => {
                 self.call(ledger, recoverer, lose_reply);
             }
-            Action::GraceOver(index, recoverer) => {
-                self.ledgers[index].recover(recoverer, |recoverer| {
-                    recoverer.grace = false;
-                    recoverer.step(RecoveryEvent::GraceOver)
-                });
+            Action::GraceOver(index, recoverer) => self.ledgers[index].grace_over(recoverer),
+            Action::FixEnd(index, recoverer, heard) => {
+                self.ledgers[index].fix_end(recoverer, &heard);
             }
             Action::CopyGraceOver(index, recoverer) => {
                 self.ledgers[index].recover(recoverer, |recoverer| {
@@ -353,11 +376,17 @@ impl World {
                     recoverer.step(RecoveryEvent::CopyGraceOver)
                 });
             }
+            Action::Resend(index, recoverer, bookie) => {
+                self.resends_left -= 1;
+                self.ledgers[index].resend(recoverer, bookie);
+            }
             Action::Request(index, client, bookie) => {
                 let ledger = &mut self.ledgers[index];
                 ledger.deliver_request(size, client, bookie);
-                if !size.slow_bookies {
+                if !size.slow_checks {
                     ledger.finish_check(size, bookie);
+                }
+                if !size.slow_bookies {
                     ledger.sync(bookie);
                 }
             }
@@ -370,6 +399,9 @@ impl World {
             }
             Action::FinishCheck(index, bookie) => {
                 self.ledgers[index].finish_one_check(size, bookie);
+                if !size.slow_bookies {
+                    self.ledgers[index].sync(bookie);
+                }
             }
             Action::Sync(index, bookie) => self.ledgers[index].sync(bookie),
             Action::Delete(index) => {
@@ -388,9 +420,10 @@ impl World {
             match size.reduced {
                 true if changed => ledger.settle(size, dangers, None),
                 true if ledger != old => ledger.settle(size, dangers, Some(old)),
-                true => {}
+                true => continue,
                 false => ledger.silence(size),
             }
+            ledger.find_due(size);
         }
     }
 }
@@ -406,7 +439,7 @@ impl Model for Size {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         for index in 0..world.ledgers.len() {
             world.actions_of(self, index, actions);
-            if index == 0 && !actions.is_empty() && world.first_alone(self) {
+            if index == 0 && world.first_alone(self) && world.any_leads_on(self, actions) {
                 return;
             }
         }

@@ -430,7 +430,9 @@ impl Recoverer {
     }
 
     fn read_length(&mut self, context: &mut Context) {
-        let (Some((last, turn)), Some(meta)) = (self.length, self.core.meta()) else { return };
+        let (Some((last, turn)), Some(meta)) = (self.length, self.core.final_meta()) else {
+            return;
+        };
         let fragment = meta.fragment_of(last);
         let member = fragment.ensemble[turn % fragment.ensemble.len()].clone();
         let scope = self.scope(&member, meta.seal_epoch, fragment.first_entry);

@@ -167,6 +167,21 @@ fn a_later_recoverer_is_checked_and_sealed_in() {
     assert_eq!(durable_tail(&effects), 0);
 }
 
+/// 4.2 row 4: a seal goes ahead of a metadata check, and what was read before it is no leave to write after it.
+#[test]
+fn a_seal_during_a_check_ends_the_writer() {
+    holds_only_with(Mutation::TrustCheck, |mutations| {
+        let me = Identity { mutations, ..me() };
+        let mut state = LedgerState::unknown(LedgerId(1));
+        assert!(matches!(ask(&mut state, 0, WriteOp::Hello)[..], [Effect::CheckMetadata(..)]));
+        assert_eq!(durable_tail(&ask(&mut state, 1, WriteOp::Seal)), -1);
+        let request = request(0, WriteOp::Hello);
+        let event = Event::Checked { to: (), request, finding: Finding::Writable };
+        assert_eq!(code(&state.step(&me, event)), Code::Sealed);
+        assert_eq!(code(&ask(&mut state, 0, add(0, 1))), Code::Sealed);
+    });
+}
+
 /// Scenario 28: another life of this bookie is asked for.
 #[test]
 fn another_incarnation_is_refused() {

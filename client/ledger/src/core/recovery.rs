@@ -107,6 +107,12 @@ impl Recovery {
         self.meta.as_ref().map(|(meta, _)| meta)
     }
 
+    /// The sealed metadata with the fragments that the close will give it: those who stand in hold the entries, too.
+    pub fn final_meta(&self) -> Option<LedgerMeta> {
+        let meta = self.meta()?;
+        Some(LedgerMeta { fragments: self.final_fragments(meta), ..meta.clone() })
+    }
+
     /// Handles one event. Events that no longer matter are ignored.
     pub fn step(&mut self, event: Event) -> Vec<Effect> {
         match event {

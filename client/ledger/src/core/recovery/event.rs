@@ -153,7 +153,8 @@ pub enum Effect {
         /// Who failed in this attempt, or stands in already.
         shunned: Vec<Member>,
     },
-    /// Read the cumulative length in the header of this entry; repeat until read or the deadline.
+    /// Read the cumulative length in the header of this entry, from whoever will be its ensemble
+    /// ([`super::Recovery::final_meta`]); repeat until read or the deadline.
     ReadLength(EntryId),
     /// Tell these members the end, best effort (S7).
     TellClosed {

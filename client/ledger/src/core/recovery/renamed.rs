@@ -41,6 +41,11 @@ impl Recovery {
         renamed
     }
 
+    /// Whether it waits for seals, and has not fixed the end.
+    pub fn seals(&self) -> bool {
+        self.phase == super::Phase::Sealing
+    }
+
     /// Whether a bookie's reply can still change what this attempt does.
     pub fn listens(&self) -> bool {
         use super::Phase;

@@ -1,13 +1,14 @@
 //! One search, and what it came to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use crate::part::hash_of;
+use crate::properties::{self, End};
 use crate::size::Size;
-use crate::world::Action;
+use crate::world::{Action, World};
 
 /// What a search came to.
 #[derive(Debug)]
@@ -20,20 +21,41 @@ pub struct Report {
     pub exhaustive: bool,
     /// How long it took.
     pub took: Duration,
-    /// What does not always hold, and a shortest way to where it does not.
+    /// What does not always hold, and a way to where it does not; the shortest one first.
     pub violations: Vec<(&'static str, Vec<Action>)>,
     /// What was never reached; it says something only of an exhaustive search.
     pub unreached: Vec<&'static str>,
 }
 
-/// Explores a size: whole and breadth first, so that counterexamples are as short as can be; or with a limit, and depth first,
-/// which needs little memory however long it takes.
+/// Explores a size: whole and breadth first, with a counterexample that is as short as can be; or with a limit, and depth
+/// first, which needs little memory however long it takes.
 pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
-    let builder = size.clone().checker().threads(threads());
+    let mut report = search(size, limit, None);
+    while limit.is_none()
+        && let Some((_, actions)) = report.violations.first()
+    {
+        // The checker keeps the last that it found.
+        let shorter = search(size, None, Some(actions.len()));
+        if shorter.violations.is_empty() {
+            break;
+        }
+        report.violations = shorter.violations;
+    }
+    report
+}
+
+/// One search, for ways of fewer actions than `below`.
+fn search(size: &Size, limit: Option<Duration>, below: Option<usize>) -> Report {
+    // Several threads do not keep to the order of the breadth.
+    let builder = size.clone().checker().threads(if limit.is_none() { 1 } else { threads() });
     let builder = builder.finish_when(HasDiscoveries::AnyFailures);
-    let (seen, took) = match limit {
-        None => timed(|| Seen::by(&builder.spawn_bfs().join())),
-        Some(limit) => timed(|| Seen::by(&builder.timeout(limit).spawn_dfs().join())),
+    let (seen, took) = match (limit, below) {
+        (None, None) => timed(|| Seen::by(&builder.spawn_bfs().join())),
+        // The checker counts states, of which a way has one more.
+        (None, Some(below)) => {
+            timed(|| Seen::by(&builder.target_max_depth(below + 1).spawn_bfs().join()))
+        }
+        (Some(limit), _) => timed(|| Seen::by(&builder.timeout(limit).spawn_dfs().join())),
     };
     let Seen { states, depth, mut discovered } = seen;
     let (mut violations, mut unreached) = (Vec::new(), Vec::new());
@@ -47,23 +69,43 @@ pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
             Expectation::Sometimes => {}
         }
     }
+    violations.sort_by_key(|(_, actions)| actions.len());
     let exhaustive = limit.is_none_or(|limit| took < limit) && violations.is_empty();
     Report { states, depth, exhaustive, took, violations, unreached }
 }
 
 /// How many states there are, and which of them are left where names of bookies make no difference.
 pub fn classes(size: &Size) -> (usize, HashSet<u64>) {
+    let mut classes = HashSet::new();
+    let states = walk(size, |state| {
+        classes.insert(state.class());
+    });
+    (states, classes)
+}
+
+/// In which ways the ledgers of a size end, and the most that was acknowledged then.
+pub fn ends(size: &Size) -> BTreeMap<Vec<Option<End>>, Vec<i64>> {
+    let mut ends = BTreeMap::new();
+    walk(size, |state| {
+        let (end, acked) = properties::ends(state);
+        let most: &mut Vec<i64> = ends.entry(end).or_default();
+        *most = acked.max(most.clone());
+    });
+    ends
+}
+
+/// Visits every state once; returns how many there are.
+fn walk(size: &Size, mut visit: impl FnMut(&World)) -> usize {
     let mut open = size.init_states();
     let mut seen: HashSet<u64> = open.iter().map(hash_of).collect();
-    let mut classes = HashSet::new();
     let mut actions = Vec::new();
     while let Some(state) = open.pop() {
-        classes.insert(state.class());
+        visit(&state);
         size.actions(&state, &mut actions);
         let next = actions.drain(..).filter_map(|action| size.next_state(&state, action));
         open.extend(next.filter(|next| seen.insert(hash_of(next))));
     }
-    (seen.len(), classes)
+    seen.len()
 }
 
 /// What a checker has to say.

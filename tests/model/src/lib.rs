@@ -5,7 +5,8 @@
 //! crash drops and that may come back as another life, a metadata register whose replies may get lost, and an owner that
 //! rolls from one ledger to the next.
 //!
-//! * [`Size`]: how much of all that, and which rule is broken. [`sizes`], [`large_sizes`], [`broken_rules`]: what is checked.
+//! * [`Size`]: how much of all that, and which rule is broken. [`sizes`], [`longer_sizes`], [`limited_sizes`],
+//!   [`broken_rules`]: what is checked.
 //! * [`explore`]: one search.
 
 mod bookie;
@@ -22,7 +23,8 @@ mod symmetry;
 mod world;
 mod writer;
 
-pub use check::{Report, classes, explore};
+pub use check::{Report, classes, ends, explore};
+pub use properties::End;
 pub use size::Size;
-pub use sizes::{broken_rules, large_sizes, sizes};
+pub use sizes::{broken_rules, limited_sizes, longer_sizes, sizes};
 pub use world::{Action, World};

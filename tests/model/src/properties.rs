@@ -28,7 +28,10 @@ fn safety() -> Vec<Property<Size>> {
             world.ledgers.iter().all(|ledger| !ledger.metadata.went_back)
         }),
         Property::always("I6: a LAC is something the writer acknowledged", |_, world: &World| {
-            let holds = |l: &Ledger| l.bookies.iter().all(|b| b.max_lac() <= acked(l));
+            let holds = |l: &Ledger| {
+                let acked = l.writer.said().acked;
+                l.bookies.iter().all(|bookie| bookie.max_lac() <= acked)
+            };
             world.ledgers.iter().all(holds)
         }),
         Property::always("I7: acknowledgements are a prefix", |_, world: &World| {
@@ -91,6 +94,21 @@ fn reachability() -> Vec<Property<Size>> {
             size.failures == 0 || size.entries == 0 || world.ledgers.iter().any(acked)
         }),
     ]
+}
+
+/// How a closed ledger ended: its last entry, who closed it, and where its fragments begin.
+pub type End = (i64, String, Vec<i64>);
+
+/// How each ledger ended, if it has, and what its writer acknowledged or may have by now.
+pub(crate) fn ends(world: &World) -> (Vec<Option<End>>, Vec<i64>) {
+    let of = |ledger: &Ledger| {
+        let last = end(ledger)?;
+        let fragments = &ledger.metadata.meta.as_ref()?.fragments;
+        let firsts = fragments.iter().map(|fragment| fragment.first_entry.0).collect();
+        Some((last.0, format!("{:?}", closed_by(ledger)?), firsts))
+    };
+    let acked = world.ledgers.iter().map(|ledger| acked(ledger).0);
+    (world.ledgers.iter().map(of).collect(), acked.collect())
 }
 
 fn bookies(world: &World) -> impl Iterator<Item = &Part<Bookie>> {

@@ -13,8 +13,8 @@
 //!   than one that goes on, and nothing is wrong with a state for its having ended.
 //! * **Acks late.** A writer hears of acks when it appends or closes, as of all up to an entry: all that an ack changes is
 //!   what it acknowledges, and tells with its next entry or its end; and of all that come to the same LAC it may as well have
-//!   heard. In between, what it may have acknowledged by now is what the invariants look at. Where a member may fail, or
-//!   a bookie may crash, acks come when they come.
+//!   heard. In between, what it may have acknowledged by now is what the invariants look at. Where a member may fail, a
+//!   bookie may crash, or a hello is answered late, acks come when they come.
 //! * **Seals late.** A recoverer that waits for seals hears of them when it fixes the end, of any that are enough: until then
 //!   they change nothing that anybody else notices, and nothing takes them back unless a bookie crashes.
 //! * **Replies nobody listens to**, once a recoverer is past its copies.

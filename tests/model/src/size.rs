@@ -65,7 +65,8 @@ impl Size {
         self.symmetric && self.may_be_symmetric()
     }
 
-    pub(crate) fn may_be_symmetric(&self) -> bool {
+    /// Whether names make no difference in it.
+    pub fn may_be_symmetric(&self) -> bool {
         let spares = self.bookies - usize::from(self.qw);
         self.reduced && self.wipes == 0 && self.failures <= 1 && spares <= 1
     }
@@ -77,7 +78,7 @@ impl Size {
 
     /// Whether a writer hears of acks only when it appends or closes (see `reduce`).
     pub(crate) fn hears_acks_late(&self) -> bool {
-        self.hears_seals_late() && self.failures == 0
+        self.hears_seals_late() && self.failures == 0 && !self.hellos
     }
 
     /// Two copies, two acks, a spare, one entry, one recoverer, and nothing that fails.

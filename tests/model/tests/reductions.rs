@@ -64,6 +64,20 @@ fn symmetric_states_are_the_same_states() {
     }
 }
 
+/// Nor are names left out where something depends on them: which of two spares, of two lost places, or of two lives.
+#[test]
+fn names_count_where_one_of_several_goes_first() {
+    let calm = Size::calm();
+    assert!(calm.may_be_symmetric());
+    for uneven in [
+        Size { bookies: 4, ..calm.clone() },
+        Size { failures: 2, ..calm.clone() },
+        Size { wipes: 1, ..calm },
+    ] {
+        assert!(!uneven.may_be_symmetric(), "{uneven:?}");
+    }
+}
+
 /// What a search that leaves things out notices (see `smallest.rs`), one of everything notices as well: it is no fault of
 /// what is left out.
 #[test]

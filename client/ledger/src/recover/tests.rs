@@ -91,7 +91,7 @@ impl Bookies for Cluster {
         match bookie.as_str() {
             "b1" => Ok(Arc::new(Three(1))),
             "b3" => Ok(Arc::new(Three(3))),
-            _ => Err(ConnectionLost { why: "away".to_owned() }),
+            _ => Err(ConnectionLost { bookie: bookie.clone(), why: "away".to_owned() }),
         }
     }
 

@@ -299,6 +299,11 @@ impl Bookie {
         self.state = state;
     }
 
+    /// The last entry that it holds.
+    pub(crate) fn last(&self) -> EntryId {
+        self.state.held().last()
+    }
+
     /// An entry as stored, synced or not.
     pub(crate) fn stored(&self, entry: EntryId) -> Option<&Bytes> {
         Self::find(&self.log, entry)

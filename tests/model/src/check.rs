@@ -77,33 +77,44 @@ fn search(size: &Size, limit: Option<Duration>, below: Option<usize>) -> Report 
 /// How many states there are, and which of them are left where names of bookies make no difference.
 pub fn classes(size: &Size) -> (usize, HashSet<u64>) {
     let mut classes = HashSet::new();
-    let states = walk(size, |state| {
+    let on_state = |state: &World| {
         classes.insert(state.class());
-    });
-    (states, classes)
+    };
+    (walk(size, on_state, |_, _| {}), classes)
 }
 
-/// In which ways the ledgers of a size end, and the most that was acknowledged then.
-pub fn ends(size: &Size) -> BTreeMap<Vec<Option<End>>, Vec<i64>> {
+/// In which ways ledgers end, and the most that their writer had acknowledged by then.
+pub fn ends(size: &Size) -> BTreeMap<End, i64> {
     let mut ends = BTreeMap::new();
-    walk(size, |state| {
-        let (end, acked) = properties::ends(state);
-        let most: &mut Vec<i64> = ends.entry(end).or_default();
-        *most = acked.max(most.clone());
-    });
+    let on_step = |before: &World, after: &World| {
+        for (end, acked) in properties::ends(before, after) {
+            let most = ends.entry(end).or_insert(acked);
+            *most = acked.max(*most);
+        }
+    };
+    walk(size, |_| {}, on_step);
     ends
 }
 
-/// Visits every state once; returns how many there are.
-fn walk(size: &Size, mut visit: impl FnMut(&World)) -> usize {
+/// Visits every state, and every step from one to another; returns how many states there are.
+fn walk(
+    size: &Size,
+    mut on_state: impl FnMut(&World),
+    mut on_step: impl FnMut(&World, &World),
+) -> usize {
     let mut open = size.init_states();
     let mut seen: HashSet<u64> = open.iter().map(hash_of).collect();
     let mut actions = Vec::new();
     while let Some(state) = open.pop() {
-        visit(&state);
+        on_state(&state);
         size.actions(&state, &mut actions);
-        let next = actions.drain(..).filter_map(|action| size.next_state(&state, action));
-        open.extend(next.filter(|next| seen.insert(hash_of(next))));
+        for action in actions.drain(..) {
+            let Some(next) = size.next_state(&state, action) else { continue };
+            on_step(&state, &next);
+            if seen.insert(hash_of(&next)) {
+                open.push(next);
+            }
+        }
     }
     seen.len()
 }

@@ -96,19 +96,22 @@ fn reachability() -> Vec<Property<Size>> {
     ]
 }
 
-/// How a closed ledger ended: its last entry, who closed it, and where its fragments begin.
-pub type End = (i64, String, Vec<i64>);
+/// How a ledger ended: which one, its last entry, who closed it, where its fragments begin, and how far bookies had come by
+/// then, whatever their names.
+pub type End = (usize, i64, String, Vec<i64>, Vec<i64>);
 
-/// How each ledger ended, if it has, and what its writer acknowledged or may have by now.
-pub(crate) fn ends(world: &World) -> (Vec<Option<End>>, Vec<i64>) {
-    let of = |ledger: &Ledger| {
-        let last = end(ledger)?;
-        let fragments = &ledger.metadata.meta.as_ref()?.fragments;
+/// The ledgers that a step closed, and what their writers had acknowledged.
+pub(crate) fn ends(before: &World, after: &World) -> Vec<(End, i64)> {
+    let of = |(index, (before, after)): (usize, (&Ledger, &Ledger))| {
+        let last = end(after).filter(|_| end(before).is_none())?;
+        let fragments = &after.metadata.meta.as_ref()?.fragments;
         let firsts = fragments.iter().map(|fragment| fragment.first_entry.0).collect();
-        Some((last.0, format!("{:?}", closed_by(ledger)?), firsts))
+        let mut tails: Vec<i64> = after.bookies.iter().map(|b| b.last().0).collect();
+        tails.sort_unstable();
+        let closer = format!("{:?}", closed_by(after)?);
+        Some(((index, last.0, closer, firsts, tails), acked(before).0))
     };
-    let acked = world.ledgers.iter().map(|ledger| acked(ledger).0);
-    (world.ledgers.iter().map(of).collect(), acked.collect())
+    before.ledgers.iter().zip(&after.ledgers).enumerate().filter_map(of).collect()
 }
 
 fn bookies(world: &World) -> impl Iterator<Item = &Part<Bookie>> {

@@ -44,6 +44,11 @@ pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
     report
 }
 
+/// Whether a search notices anything, however long the way to it is.
+pub fn notices(size: &Size) -> bool {
+    !search(size, None, None).violations.is_empty()
+}
+
 /// One search, for ways of fewer actions than `below`.
 fn search(size: &Size, limit: Option<Duration>, below: Option<usize>) -> Report {
     // Several threads do not keep to the order of the breadth.

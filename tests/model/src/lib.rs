@@ -23,7 +23,7 @@ mod symmetry;
 mod world;
 mod writer;
 
-pub use check::{Report, classes, ends, explore};
+pub use check::{Report, classes, ends, explore, notices};
 pub use properties::End;
 pub use size::Size;
 pub use sizes::{broken_rules, limited_sizes, longer_sizes, sizes};

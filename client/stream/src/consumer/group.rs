@@ -271,8 +271,9 @@ impl Consumer {
                 }
             }
             // On each new session it is asked again: whether the last one heard it is not known, and it says the same.
-            match &self.session {
-                Some(session) if session.assigned && id.is_none() => {
+            // A copy: a reference to the stream would not be `Send` across the pause.
+            match self.session.as_ref().map(|session| session.assigned) {
+                Some(true) if id.is_none() => {
                     self.retry.pause().await;
                     id = Some(self.ask_commit(&offsets));
                 }

@@ -47,6 +47,18 @@ async fn both<A, B>(consumer: impl Future<Output = A>, group: impl Future<Output
 }
 
 #[tokio::test]
+async fn a_member_can_be_run_on_a_task_of_its_own() {
+    fn on_a_task(_: impl Future + Send) {}
+    let fake = Fake::start().await;
+    let mut consumer = fake.client().consumer(ConsumerConfig::new("g", TOPIC));
+    // Whether they compile is the test.
+    on_a_task(consumer.next());
+    on_a_task(consumer.commit());
+    on_a_task(consumer.commit_offsets(Vec::new()));
+    on_a_task(consumer.leave());
+}
+
+#[tokio::test]
 async fn a_broken_stream_is_resumed_where_the_caller_is() {
     let mut fake = Fake::start().await;
     let (first, second) = (fake.append(0, &["a", "b"]), fake.append(0, &["c"]));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The `geminga` binary: `GEMINGA_BIN`, or the one beside the running test in the target directory.
+/// The `geminga` binary: `GEMINGA_BIN`, or the one in the target directory that the running test or program is in.
 ///
 /// # Panics
 /// When it is not there.
@@ -10,9 +10,10 @@ pub fn geminga() -> PathBuf {
     if let Some(path) = std::env::var_os("GEMINGA_BIN") {
         return PathBuf::from(path);
     }
-    let test = std::env::current_exe().expect("a running program has a path");
-    // target/<profile>/deps/<test>
-    let profile = test.parent().and_then(Path::parent).expect("tests run in target/<profile>/deps");
+    let here = std::env::current_exe().expect("a running program has a path");
+    let here = here.parent().expect("a program is in a directory");
+    // target/<profile>/<program>, or target/<profile>/deps/<test>
+    let profile = if here.ends_with("deps") { here.parent().unwrap_or(here) } else { here };
     let binary = profile.join("geminga");
     assert!(
         binary.is_file(),

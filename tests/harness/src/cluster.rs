@@ -37,6 +37,43 @@ pub struct Node {
 }
 
 impl Node {
+    /// Starts a bookie that listens on `address`, with its files in `dir`, and `more` arguments; does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn bookie(name: &str, address: &str, metastore: &str, dir: &Path, more: &[String]) -> Self {
+        let data_dir = dir.join(name);
+        let http = port::free_address();
+        let args = [
+            "bookie".to_owned(),
+            format!("--metastore={metastore}"),
+            format!("--data-dir={}", data_dir.display()),
+            format!("--listen={address}"),
+            format!("--http={http}"),
+            format!("--id={name}"),
+        ];
+        let args = args.into_iter().chain(more.iter().cloned());
+        let process = Process::start(name, &binary::geminga(), args, dir);
+        Self { process, address: address.to_owned(), http, data_dir: Some(data_dir) }
+    }
+
+    /// Starts a broker that listens on `address`, with its log in `dir`, and `more` arguments; does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn broker(name: &str, address: &str, metastore: &str, dir: &Path, more: &[String]) -> Self {
+        let http = port::free_address();
+        let args = [
+            "serving".to_owned(),
+            format!("--metastore={metastore}"),
+            format!("--grpc={address}"),
+            format!("--http={http}"),
+        ];
+        let args = args.into_iter().chain(more.iter().cloned());
+        let process = Process::start(name, &binary::geminga(), args, dir);
+        Self { process, address: address.to_owned(), http, data_dir: None }
+    }
+
     /// Waits until `/readyz` says so.
     ///
     /// # Panics
@@ -131,19 +168,14 @@ impl Cluster {
     /// When it cannot be started.
     pub fn add_bookie(&mut self) -> &mut Node {
         let name = format!("bookie-{}", self.bookies.len() + 1);
-        let data_dir = self.dir().join(&name);
-        let (address, http) = (port::free_address(), port::free_address());
-        let args = [
-            "bookie".to_owned(),
-            format!("--metastore={}", self.metastore()),
-            format!("--data-dir={}", data_dir.display()),
-            format!("--listen={address}"),
-            format!("--http={http}"),
-            format!("--id={name}"),
-        ];
-        let args = args.into_iter().chain(self.bookie_args.iter().cloned());
-        let process = Process::start(&name, &binary::geminga(), args, self.dir());
-        self.bookies.push(Node { process, address, http, data_dir: Some(data_dir) });
+        let bookie = Node::bookie(
+            &name,
+            &port::free_address(),
+            &self.metastore(),
+            self.dir(),
+            &self.bookie_args,
+        );
+        self.bookies.push(bookie);
         self.bookies.last_mut().expect("just pushed")
     }
 
@@ -153,16 +185,14 @@ impl Cluster {
     /// When it cannot be started.
     pub fn add_broker(&mut self) -> &mut Node {
         let name = format!("broker-{}", self.brokers.len() + 1);
-        let (address, http) = (port::free_address(), port::free_address());
-        let args = [
-            "serving".to_owned(),
-            format!("--metastore={}", self.metastore()),
-            format!("--grpc={address}"),
-            format!("--http={http}"),
-        ];
-        let args = args.into_iter().chain(self.broker_args.iter().cloned());
-        let process = Process::start(&name, &binary::geminga(), args, self.dir());
-        self.brokers.push(Node { process, address, http, data_dir: None });
+        let broker = Node::broker(
+            &name,
+            &port::free_address(),
+            &self.metastore(),
+            self.dir(),
+            &self.broker_args,
+        );
+        self.brokers.push(broker);
         self.brokers.last_mut().expect("just pushed")
     }
 

@@ -88,8 +88,16 @@ impl Process {
     /// # Panics
     /// When it does not run, or does not end in time.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
+        self.ask_to_stop();
         self.wait()
+    }
+
+    /// Asks it to stop with SIGTERM; [`Self::wait`] waits until it has.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// Waits until it ends by itself.

@@ -9,7 +9,11 @@ TEST_PROFILE ?= test
 # Seeds that `make sim` runs.
 SEEDS ?= 10000
 
-.PHONY: help run test long lint fmt model sim e2e bench
+# How long `make chaos` breaks things, and the seed that says what; without one, it is drawn.
+SECONDS ?= 600
+SEED ?=
+
+.PHONY: help run test long lint fmt model sim e2e chaos bench
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +51,11 @@ e2e: ## Only the end-to-end tests, on real processes
 	@.ci/install test
 	$(CARGO) build --locked --profile $(TEST_PROFILE) --bin geminga
 	$(CARGO) test --locked --profile $(TEST_PROFILE) -p geminga-e2e
+
+chaos: ## Break a cluster for SECONDS (default: 600) as SEED says, and judge what its clients saw
+	@.ci/install test
+	$(CARGO) build --locked --profile $(TEST_PROFILE) --bin geminga
+	$(CARGO) run --locked --profile $(TEST_PROFILE) -p geminga-chaos --bin chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: ## Throughput against what the disk can do (see docs/performance.md)
 	@.ci/install test

@@ -1,0 +1,303 @@
+//! One run: start, load under faults, heal, let everybody catch up, read the log, judge.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use geminga_check::{Checker, Event, Evidence, Report};
+use geminga_client::{Admin, NewTopic, OffsetAt, ReaderConfig};
+use geminga_runtime::Tasks;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::cluster::Cluster;
+use crate::history::{History, content, place};
+use crate::schedule::{Fault, Schedule, Sizes};
+use crate::workload::{Context, Phase, TOPIC, groups, look, producers};
+
+/// How long anything may take after all is healed: longer than any timeout of a client.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long the clients of a run that was given up may take to end.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// How often it is looked whether a group caught up.
+const GLANCE: Duration = Duration::from_millis(200);
+/// How often processes that ended by themselves are started again: those that do not find the metadata store end.
+const REVIVAL: Duration = Duration::from_secs(1);
+/// Small segments, so that ledgers change all the time.
+const CONFIGS: [(&str, &str); 2] = [("segment.bytes", "131072"), ("segment.ms", "5000")];
+
+/// What a run is to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Decides everything that is ours to decide.
+    pub seed: u64,
+    /// How long things go wrong.
+    pub duration: Duration,
+    /// How many processes.
+    pub sizes: Sizes,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Producers at a time.
+    pub producers: usize,
+    /// Consumer groups.
+    pub groups: usize,
+    /// Whether producers are idempotent. Without it, the checker is to find records twice.
+    pub idempotence: bool,
+    /// Where logs and the history go; must be there.
+    pub dir: PathBuf,
+}
+
+impl Settings {
+    /// The usual size with this seed.
+    pub fn new(seed: u64, duration: Duration, dir: &Path) -> Self {
+        let sizes = Sizes { bookies: 4, brokers: 3 };
+        Self {
+            seed,
+            duration,
+            sizes,
+            partitions: 4,
+            producers: 3,
+            groups: 2,
+            idempotence: true,
+            dir: dir.to_owned(),
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The checker's.
+    pub report: Report,
+    /// Its findings, with the lines that show them.
+    pub findings: String,
+    /// How often a process ended that nobody had stopped, and was started again.
+    pub ended: u64,
+    /// From the end of the faults until everybody had caught up.
+    pub settled_after: Duration,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When something does not get going, or not catch up, after all was healed.
+pub async fn run(settings: &Settings) -> Result<Outcome> {
+    let tasks = Tasks::new("chaos");
+    let outcome = run_among(settings, &tasks).await;
+    tasks.finish(GOODBYE).await;
+    outcome
+}
+
+async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
+    let Settings { seed, sizes, dir, .. } = settings;
+    let cluster = Cluster::start(*sizes, *seed, dir, tasks).await?;
+    let servers = cluster.servers();
+    let cluster = blocking(cluster, Cluster::wait_ready).await?;
+
+    let about = format!(
+        "geminga, seed {seed}, {} s, {} bookies, {} brokers",
+        settings.duration.as_secs(),
+        sizes.bookies,
+        sizes.brokers
+    );
+    let history = History::create(&dir.join("history.jsonl"), &about)?;
+    let (phases, phase) = watch::channel(Phase::Load);
+    let context = Context {
+        servers,
+        history: history.clone(),
+        seed: *seed,
+        partitions: settings.partitions,
+        idempotence: settings.idempotence,
+        tasks: tasks.clone(),
+        phase,
+    };
+    let client = context.client("chaos")?;
+    let admin = client.admin();
+    create_topic(&admin, settings.partitions).await?;
+
+    let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
+    let reading = tasks.spawn("groups", groups(context.clone(), settings.groups));
+    let schedule = Schedule::new(*seed, settings.duration, *sizes);
+    let driver = Driver {
+        schedule,
+        history: history.clone(),
+        duration: settings.duration,
+        tasks: tasks.clone(),
+    };
+    let cluster = blocking(cluster, move |cluster| driver.drive(cluster)).await?;
+
+    let healed = Instant::now();
+    phases.send_replace(Phase::Settle);
+    let sent = timeout(PATIENCE, sending).await;
+    sent.context("producers do not end")??.context("producers panicked")??;
+    let cluster = blocking(cluster, |cluster| {
+        cluster.revive();
+        cluster.wait_ready()
+    });
+    let cluster = cluster.await?;
+    catch_up(&context, &admin, settings.groups).await?;
+    let settled_after = healed.elapsed();
+    phases.send_replace(Phase::Over);
+    let read = timeout(PATIENCE, reading).await;
+    read.context("members do not leave")??.context("groups panicked")??;
+    timeout(PATIENCE, read_log(&client, &history)).await.context("the log cannot be read")??;
+    client.close().await;
+    history.flush()?;
+
+    let ended = cluster.ended;
+    let path = history.path().to_owned();
+    let (report, findings) = tokio::task::spawn_blocking(move || judge(&path)).await??;
+    Ok(Outcome { report, findings, ended, settled_after })
+}
+
+/// Does something with the cluster on a thread that may block.
+async fn blocking(
+    mut cluster: Cluster,
+    act: impl FnOnce(&mut Cluster) -> Result<()> + Send + 'static,
+) -> Result<Cluster> {
+    tokio::task::spawn_blocking(move || act(&mut cluster).map(|()| cluster)).await?
+}
+
+async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
+    let configs = CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let topic = NewTopic {
+        name: TOPIC.to_owned(),
+        partitions,
+        configs: HashMap::from(configs),
+        ..NewTopic::default()
+    };
+    admin.create_topic(topic).await?;
+    Ok(())
+}
+
+/// Lets things go wrong at their times.
+struct Driver {
+    schedule: Schedule,
+    history: History,
+    duration: Duration,
+    tasks: Tasks,
+}
+
+impl Driver {
+    /// Blocks until the end of the schedule. Stops early, with all healed, when the run is given up.
+    fn drive(self, cluster: &mut Cluster) -> Result<()> {
+        let planned = self.schedule.faults().iter();
+        let mut events: Vec<(Duration, bool, Fault)> =
+            planned.flat_map(|p| [(p.at, true, p.fault), (p.end(), false, p.fault)]).collect();
+        events.sort_by_key(|(at, ..)| *at);
+        for (at, begins, fault) in events {
+            self.wait_until(at, cluster);
+            let verb = if begins { "begin" } else { "end" };
+            self.note(format!("{verb}: {fault}"));
+            if begins {
+                cluster.begin(fault);
+            } else {
+                cluster.end(fault);
+            }
+        }
+        self.wait_until(self.duration, cluster);
+        Ok(())
+    }
+
+    fn wait_until(&self, at: Duration, cluster: &mut Cluster) {
+        while !self.tasks.is_cancelled() {
+            for name in cluster.revive() {
+                self.note(format!("{name} ended by itself"));
+            }
+            let left = at.saturating_sub(self.history.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(REVIVAL));
+        }
+    }
+
+    fn note(&self, what: String) {
+        self.history.write("chaos", Event::Fault { what });
+    }
+}
+
+/// Waits until every group has committed all that there is.
+async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()> {
+    let ends = offsets(admin, OffsetAt::Latest).await?;
+    for number in 1..=groups {
+        let group = format!("g{number}");
+        let done = async {
+            loop {
+                let committed = look(context, admin, "chaos", &group).await.unwrap_or_default();
+                let behind = |(partition, end): (&u32, &u64)| {
+                    committed.get(partition).copied().unwrap_or(0) < *end
+                };
+                if !ends.iter().any(behind) {
+                    return;
+                }
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        if timeout(PATIENCE, done).await.is_err() {
+            let committed = look(context, admin, "chaos", &group).await;
+            context.history.flush()?;
+            bail!("group {group} does not catch up: it has committed {committed:?} of {ends:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn offsets(admin: &Admin, at: OffsetAt) -> Result<BTreeMap<u32, u64>> {
+    let known = admin.list_offsets(TOPIC, &[], at).await?;
+    known.into_iter().map(|(partition, offset)| Ok((partition, u64::try_from(offset)?))).collect()
+}
+
+/// Reads the whole log, after its bounds were told.
+async fn read_log(client: &geminga_client::Client, history: &History) -> Result<()> {
+    let admin = client.admin();
+    let starts = offsets(&admin, OffsetAt::Earliest).await?;
+    let ends = offsets(&admin, OffsetAt::Latest).await?;
+    ensure!(starts.len() == ends.len(), "bounds of some partitions are missing");
+    let mut left = BTreeMap::new();
+    for (partition, end) in ends {
+        let start = starts.get(&partition).copied().unwrap_or(0);
+        history.write("reader", Event::Log { place: place(TOPIC, partition), start, end });
+        if start < end {
+            left.insert(partition, end);
+        }
+    }
+    let from = left.keys().map(|p| (*p, i64::try_from(starts[p]).unwrap_or(i64::MAX)));
+    let mut reader = client.reader(TOPIC, from.collect::<Vec<_>>(), ReaderConfig::default());
+    while !left.is_empty() {
+        let records = reader.next().await?;
+        let partition = records.from.partition;
+        for record in records.records {
+            let offset = u64::try_from(record.offset)?;
+            let content = content(record.value.as_deref().unwrap_or_default());
+            history
+                .write("reader", Event::Read { place: place(TOPIC, partition), offset, content });
+        }
+        let next = u64::try_from(records.next_offset)?;
+        left.retain(|other, end| *other != partition || next < *end);
+    }
+    Ok(())
+}
+
+fn judge(path: &Path) -> Result<(Report, String)> {
+    let lines = || Ok::<_, std::io::Error>(BufReader::new(File::open(path)?).lines());
+    let mut checker = Checker::new();
+    for line in lines()? {
+        checker.line(&line?)?;
+    }
+    let report = checker.finish()?;
+    let cited = report.cited();
+    let mut evidence = Evidence::new();
+    if !cited.is_empty() {
+        for (number, line) in (1..).zip(lines()?) {
+            if cited.contains(&number) {
+                evidence.insert(number, line?);
+            }
+        }
+    }
+    let findings = report.findings(&evidence);
+    Ok((report, findings))
+}

@@ -1,5 +1,5 @@
 //! The history checker: one JSON line for each thing that a client did or was told, in; what was promised and not kept,
-//! out. `README.md` beside this package documents the format, so that any system's history can be written in it.
+//! out. `docs/testing.md` documents the format, so that any system's history can be written in it.
 //!
 //! It depends on nothing that it judges. Lines are read one after the other; what is kept grows with the number of records
 //! (some hundred bytes each), not with the number of lines.

@@ -4,6 +4,9 @@ Three bookies, one broker, one etcd. 10,000 partitions in one topic, and as many
 grew by for each, and how long it takes to describe them. Then, under a load, two more brokers start, one after the other, and are
 stopped again with SIGTERM: how long until each has its share, whether the load saw an error, and what the bookies stored
 compared with what was produced: nothing is copied when a broker comes or goes.
+
+At last one of two brokers is killed with -9 that has about 10,000 partitions, 500 of them with an open ledger: how long until
+records to every one of these are acknowledged again.
 """
 import json
 import subprocess
@@ -12,6 +15,8 @@ import time
 PARTITIONS = 10_000
 SMALL = 50
 LOAD_PARTITIONS = 30
+# Half of them are the victim's.
+OPEN_PARTITIONS = 1_000
 PATIENCE = 120
 
 
@@ -69,10 +74,7 @@ def come_and_go(bench, store, bookies):
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     brokers = []
     for number in (1, 2):
-        http = f"127.0.0.1:{17080 + number}"
-        args = [bench.binary, "serving", *store, "--grpc", f"127.0.0.1:{17070 + number}", "--http", http]
-        broker = bench.Server(f"scale-broker-{number}", args, http)
-        broker.wait_ready()
+        broker = start_broker(bench, store, number)
         share = sum(owned(bench)) / (number + 1)
         took = wait("its share", lambda: owned(bench)[-1] >= 0.9 * share)
         print(f"| broker {number + 1}: ready to 90 % of its share ({share:.0f} partitions) | {took:.1f} s |", flush=True)
@@ -92,12 +94,39 @@ def come_and_go(bench, store, bookies):
     print(f"| bytes that bookies stored meanwhile for each byte produced, with three copies | {copies:.2f} |")
 
 
+def start_broker(bench, store, number):
+    http = f"127.0.0.1:{17080 + number}"
+    args = [bench.binary, "serving", *store, "--grpc", f"127.0.0.1:{17070 + number}", "--http", http]
+    broker = bench.Server(f"scale-broker-{number}", args, http)
+    broker.wait_ready()
+    return broker
+
+
+def dies(bench, store):
+    print("\n## A broker with many partitions is killed\n\n| what | measured |\n|---|---|")
+    bench.geminga("topic", "create", "open", "--partitions", str(OPEN_PARTITIONS))
+    victim = start_broker(bench, store, 1)
+    share = sum(owned(bench)) / 2
+    wait("its share", lambda: owned(bench)[-1] >= 0.95 * share)
+    write_to_all = ["perf", "produce", "open", "--records", str(4 * OPEN_PARTITIONS), "--size", "100"]
+    bench.geminga(*write_to_all)
+    seconds, _ = timed(bench, *write_to_all)
+    topic = json.loads(bench.geminga("topic", "describe", "open", "--output", "json"))
+    name = json.loads(bench.geminga("broker", "list", "--output", "json"))["brokers"][-1]["id"]
+    mine = sum(partition["owner"] == name for partition in topic["partitions"])
+    print(f"| partitions of the victim, and those with an open ledger | {owned(bench)[-1]}, {mine} |")
+    print(f"| four records to each of {OPEN_PARTITIONS} open partitions, before | {seconds:.1f} s |")
+    victim.process.kill()
+    victim.process.wait()
+    seconds, _ = timed(bench, *write_to_all)
+    print(f"| the same from the kill on | {seconds:.1f} s |")
+
+
 def run(bench):
     store, bookies, storage = bench.start_storage("scale", 3)
-    http = "127.0.0.1:17080"
-    first = bench.Server("scale-broker", [bench.binary, "serving", *store, "--grpc", "127.0.0.1:17070", "--http", http], http)
-    first.wait_ready()
+    first = start_broker(bench, store, 0)
     idle_partitions(bench, first)
     come_and_go(bench, store, bookies)
+    dies(bench, store)
     for server in [first, *storage]:
         server.stop()

@@ -69,7 +69,8 @@ impl TopicAdmin {
     /// Alters a topic; returns once this broker's view has it.
     ///
     /// # Errors
-    /// UNKNOWN_TOPIC, INVALID_CONFIG, INVALID_PARTITIONS, INVALID_REQUEST, LIMIT_EXCEEDED: nothing was done.
+    /// UNKNOWN_TOPIC (also when it was deleted meanwhile, and its name taken by another one), INVALID_CONFIG, INVALID_PARTITIONS,
+    /// INVALID_REQUEST, LIMIT_EXCEEDED: nothing was done.
     /// METADATA_UNAVAILABLE: it may yet be altered. NOT_READY: it was altered, and that is not seen here yet.
     pub async fn alter(&self, name: &str, alteration: Alteration) -> Result<Arc<Topic>, ApiError> {
         if name::check(name).is_err() {
@@ -90,10 +91,15 @@ impl TopicAdmin {
 
     async fn commit_alter(&self, name: &str, alteration: &Alteration) -> Result<Version, ApiError> {
         let key = keys::topic(DEFAULT_NAMESPACE, name);
+        let mut meant = None;
         for _ in 0..ATTEMPTS {
             let found = self.store.get(&key).await.map_err(|e| api_error(&e))?;
             let found = found.ok_or_else(|| unknown_topic(name))?;
             let before = decode(&key, &found)?;
+            // Another topic may have taken the name since the first look; nobody asked to alter that one.
+            if *meant.get_or_insert(before.id) != before.id {
+                return Err(unknown_topic(name));
+            }
             // Made from what stands, never from what was read before a guard failed (1.4).
             let mut topic = before.clone();
             alteration.apply(&mut topic)?;

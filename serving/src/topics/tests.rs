@@ -25,6 +25,8 @@ struct LossyStore {
     inner: MemoryStore,
     lost: AtomicUsize,
     dropped: AtomicUsize,
+    /// Replaces this topic by one of that name, once, before the next transaction.
+    replaced: parking_lot::Mutex<Option<String>>,
 }
 
 fn take(count: &AtomicUsize) -> bool {
@@ -40,6 +42,15 @@ impl MetaStore for LossyStore {
         self.inner.range(prefix, after, limit).await
     }
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        let replaced = self.replaced.lock().take();
+        if let Some(name) = replaced {
+            let key = keys::topic("default", &name);
+            let found = self.inner.get(&key).await?.expect("it is there");
+            let next =
+                Record { id: TopicId::from_random(99), ..Record::decode(&found.value).unwrap() };
+            self.inner.txn(Txn::new().delete(&key)).await?;
+            self.inner.put_if(&key, None, next.encode()).await?;
+        }
         if take(&self.dropped) {
             return Err(Error::Unknown("dropped".to_owned()));
         }
@@ -305,4 +316,15 @@ async fn alterations_at_the_same_time_both_count() {
     b.unwrap();
     let configs = world.stored("t").await.unwrap().configs;
     assert_eq!(configs.len(), 2, "{configs:?}");
+}
+
+/// An alteration is of the topic that was there when it was asked for, not of the next one of that name.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_altered() {
+    let world = World::new(3, 3).await;
+    world.admin.create(topic("t")).await.unwrap();
+    *world.store.replaced.lock() = Some("t".to_owned());
+    let altered = world.admin.alter("t", set(&[("retention.ms", "7")])).await;
+    assert_eq!(reason(altered), Some(Reason::UnknownTopic));
+    assert_eq!(world.stored("t").await.unwrap().configs, BTreeMap::new());
 }

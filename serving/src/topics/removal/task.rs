@@ -1,11 +1,12 @@
 //! Carries out removals while this broker is the coordinator, as the view shows it: a wrong view costs a failed guard. A few
-//! topics at a time, since the ledgers of one may wait for bookies that are away.
+//! topics at a time, since the ledgers of one may wait for bookies that are away; and no attempt lasts for ever.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use geminga_ledger::{DeleteError, LedgerClient, RecoverError};
 use geminga_metastore::{
     Change, Error, MetaStore, Revision, TxnOutcome, WatchEvent, WatchStream, keys,
@@ -16,21 +17,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::core::{Effect, Ending, Found, Input, Over, Removal, Standing};
+use super::tombstones::Looks;
+use super::turns::Turns;
 use crate::ownership::registration::Registration;
 use crate::ownership::topology::Topology;
 use crate::topics::metrics;
 
 /// Keys listed at a time.
 const PAGE: usize = 100;
-/// Topics removed at a time.
-const PARALLEL: usize = 4;
 /// Ledgers of one topic closed at a time.
 const PARALLEL_LEDGERS: usize = 8;
 /// How often it is looked for tombstones that have stood for long enough.
 const BURY_EVERY: Duration = Duration::from_secs(3_600);
-/// Before what could not be removed is tried again; doubled up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long the end of one ledger is waited for; others of its topic may be removed meanwhile.
+const LEDGER_WAIT: Duration = Duration::from_secs(60);
+/// How long one attempt at a topic may take: what it removed until then is removed.
+const ATTEMPT: Duration = Duration::from_secs(600);
 
 /// What the task is made of.
 #[derive(Debug, Clone)]
@@ -62,10 +64,10 @@ pub(crate) async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
         registration,
         clock,
         deleted,
-        left: BTreeSet::new(),
+        turns: Turns::default(),
+        running: FuturesUnordered::new(),
         bury_at: Instant::now() + BURY_EVERY,
-        again: None,
-        pause: FIRST_PAUSE,
+        looks: Looks::default(),
     };
     let cancelled = tasks.cancelled();
     tasks.spawn("topic removal", async move {
@@ -83,12 +85,11 @@ struct Remover {
     registration: Registration,
     clock: Arc<dyn WallClock>,
     deleted: WatchStream,
-    /// Topics of which something may be left.
-    left: BTreeSet<TopicId>,
-    /// Not tried again before.
-    again: Option<Instant>,
-    pause: Duration,
+    turns: Turns,
+    /// Attempts, as many as `turns` began.
+    running: FuturesUnordered<BoxFuture<'static, (TopicId, Over)>>,
     bury_at: Instant,
+    looks: Looks,
 }
 
 impl Remover {
@@ -96,10 +97,9 @@ impl Remover {
         let mut changed = self.topology.changed();
         loop {
             changed.mark_unchanged();
-            metrics::observe_deleted(self.left.len());
-            let due = self.again.is_none_or(|at| at <= Instant::now());
-            if due && let Some(office) = self.office() {
-                self.round(office).await;
+            metrics::observe_deleted(self.turns.len());
+            if let Some(office) = self.office() {
+                self.begin(office);
             }
             if self.bury_at <= Instant::now() {
                 self.bury().await;
@@ -115,8 +115,22 @@ impl Remover {
         ours.then_some(elected.created)
     }
 
+    /// Begins with those topics whose turn it is.
+    fn begin(&mut self, office: Revision) {
+        while let Some(topic) = self.turns.begin(Instant::now()) {
+            let worker = self.worker.clone();
+            self.running.push(Box::pin(async move {
+                let attempt = tokio::time::timeout(ATTEMPT, worker.remove(topic, office)).await;
+                let late = || Over::Later("it took too long".to_owned());
+                (topic, attempt.unwrap_or_else(|_| late()))
+            }));
+        }
+    }
+
     async fn wait(&mut self, changed: &mut watch::Receiver<u64>) {
-        let next = self.again.map_or(self.bury_at, |at| at.min(self.bury_at));
+        // Whoever is not the coordinator begins nothing, however long it is due.
+        let due = self.turns.next().filter(|_| self.office().is_some());
+        let next = due.map_or(self.bury_at, |at| at.min(self.bury_at));
         tokio::select! {
             biased;
             event = self.deleted.next() => {
@@ -124,6 +138,7 @@ impl Remover {
                     self.on_deleted(event);
                 }
             }
+            Some((topic, over)) = self.running.next() => self.on_over(topic, over),
             // Whose turn it is may have changed.
             _ = changed.changed() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -132,19 +147,34 @@ impl Remover {
 
     async fn bury(&mut self) {
         self.bury_at = Instant::now() + BURY_EVERY;
-        let Some(office) = self.office() else { return };
-        match self.worker.bury(office, self.clock.now_ms()).await {
-            Ok(0) => {}
-            Ok(ledgers) => tracing::info!(ledgers, "metadata of deleted ledgers removed"),
+        let buried = async {
+            // Also by whoever is not the coordinator, and may be tomorrow.
+            let seen = self.looks.look(self.worker.revision().await?, Instant::now());
+            match (self.office(), seen) {
+                (Some(office), Some(seen)) => {
+                    let buried = self.worker.bury(office, seen, self.clock.now_ms()).await?;
+                    Ok((buried, self.worker.unmark(office).await?))
+                }
+                (None, _) | (_, None) => Ok((0, 0)),
+            }
+        };
+        let buried: Result<(usize, usize), Error> = buried.await;
+        match buried {
+            Ok((0, 0)) => {}
+            Ok((ledgers, marks)) => {
+                tracing::info!(ledgers, marks, "metadata of deleted ledgers removed");
+            }
             Err(error) => tracing::warn!(%error, "metadata of deleted ledgers is not removed yet"),
         }
     }
 
     fn on_deleted(&mut self, event: WatchEvent) {
+        let now = Instant::now();
         match event {
             WatchEvent::Snapshot(range) => {
                 let items = range.items.iter();
-                self.left = items.filter_map(|item| keys::parse_deleted_topic(&item.key)).collect();
+                let all = items.filter_map(|item| keys::parse_deleted_topic(&item.key));
+                self.turns.set(&all.collect::<Vec<_>>(), now);
             }
             WatchEvent::Changes { changes, .. } => {
                 for change in changes {
@@ -154,46 +184,28 @@ impl Remover {
                     };
                     let Some(topic) = keys::parse_deleted_topic(key) else { continue };
                     if put {
-                        self.left.insert(topic);
-                        self.again = None;
+                        self.turns.add(topic, now);
                     } else {
-                        self.left.remove(&topic);
+                        self.turns.remove(topic);
                     }
                 }
             }
         }
     }
 
-    /// Removes what it can, and sets when to try the rest again.
-    async fn round(&mut self, office: Revision) {
-        let worker = &self.worker;
-        let removed = futures::stream::iter(self.left.iter().copied())
-            .map(|topic| async move { (topic, worker.remove(topic, office).await) })
-            .buffer_unordered(PARALLEL)
-            .collect::<Vec<_>>()
-            .await;
-        let mut put_off = false;
-        for (topic, over) in removed {
-            match over {
-                Over::Done => {
-                    self.left.remove(&topic);
-                    metrics::count_removed();
-                    tracing::info!(%topic, "nothing is left of a deleted topic");
-                }
-                Over::Deposed => {
-                    tracing::info!(%topic, "another broker goes on with a deleted topic");
-                }
-                Over::Later(why) => {
-                    put_off = true;
-                    tracing::warn!(%topic, why, "a deleted topic is not removed yet; trying on");
-                }
+    fn on_over(&mut self, topic: TopicId, over: Over) {
+        self.turns.over(topic, over == Over::Done, Instant::now());
+        match over {
+            Over::Done => {
+                metrics::count_removed();
+                tracing::info!(%topic, "nothing is left of a deleted topic");
             }
-        }
-        if put_off {
-            self.again = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        } else {
-            (self.again, self.pause) = (None, FIRST_PAUSE);
+            Over::Deposed => {
+                tracing::info!(%topic, "another broker goes on with a deleted topic");
+            }
+            Over::Later(why) => {
+                tracing::warn!(%topic, why, "a deleted topic is not removed yet; trying on");
+            }
         }
     }
 }
@@ -248,8 +260,13 @@ impl Worker {
 
     async fn end(&self, found: Vec<Found>) -> Result<Vec<(Found, Ending)>, Error> {
         let one = |found: Found| async move {
-            let ending = self.ending(found.ledger).await?;
-            Ok::<_, Error>((found, ending))
+            let ending = tokio::time::timeout(LEDGER_WAIT, self.ending(found.ledger)).await;
+            let Ok(ending) = ending else {
+                let ledger = found.ledger;
+                tracing::warn!(%ledger, "a ledger of a deleted topic is not closed in time");
+                return Ok((found, Ending::NotYet));
+            };
+            Ok::<_, Error>((found, ending?))
         };
         let mut endings = futures::stream::iter(found).map(one).buffered(PARALLEL_LEDGERS);
         let mut all = Vec::new();

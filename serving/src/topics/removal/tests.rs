@@ -394,16 +394,60 @@ async fn tombstones_go_after_a_week() {
     let office = world.elect(9).await;
     let since = geminga_runtime::WallClock::now_ms(&world.cluster.clock);
     let before = world.keys().await;
+    let seen = world.plain().revision().await.unwrap();
     for (office, now) in [(office, since), (office, since + WEEK - 1), (stale, since + WEEK)] {
-        assert_eq!(world.plain().bury(office, now).await, Ok(0));
+        assert_eq!(world.plain().bury(office, seen, now).await, Ok(0));
         assert_eq!(world.keys().await, before);
     }
+    // Whatever clocks say: not what nobody saw for long.
+    assert_eq!(world.plain().bury(office, geminga_metastore::Revision(1), i64::MAX).await, Ok(0));
+    assert_eq!(world.keys().await, before);
     // The first answer gets lost; the next round takes up the rest.
     let store = Fateful::new(&world.cluster.store, 0, Fate::LoseAnswer);
-    assert_eq!(world.worker(store).bury(office, since + WEEK).await, Ok(0));
-    world.plain().bury(office, since + WEEK).await.unwrap();
+    assert_eq!(world.worker(store).bury(office, seen, since + WEEK).await, Ok(0));
+    world.plain().bury(office, seen, since + WEEK).await.unwrap();
     let keys = world.keys().await;
     let ledgers = keys.keys().filter(|key| key.starts_with("ledgers/")).count();
     assert_eq!(ledgers, 1, "that of the other topic");
     assert!(!keys.keys().any(|key| key.starts_with("deleting/")));
+}
+
+/// Of ledgers that are gone; whoever is marked and lives, or still has its tombstone, keeps its mark.
+#[tokio::test(start_paused = true)]
+async fn marks_of_ledgers_that_are_gone_go() {
+    let world = World::new().await;
+    let stale = world.elect(8).await;
+    let office = world.elect(9).await;
+    let keys = world.keys().await;
+    let ledgers: Vec<_> = keys.keys().filter_map(|key| keys::parse_ledger(key)).collect();
+    let gone = geminga_proto::ids::LedgerId(1 << 40);
+    let store: &dyn MetaStore = &world.cluster.store;
+    for ledger in
+        ledgers.iter().copied().chain((0..60).map(|n| geminga_proto::ids::LedgerId(gone.0 + n)))
+    {
+        let reason = geminga_metastore::record::UnderReason::Replaced;
+        geminga_ledger::mark_under(store, ledger, &[member()], reason, 5).await.unwrap();
+    }
+    assert_eq!(world.plain().unmark(stale).await, Ok(0));
+    assert_eq!(world.plain().unmark(office).await, Ok(60));
+    let keys = world.keys().await;
+    let left: Vec<_> = keys.keys().filter_map(|key| keys::parse_under(key)).collect();
+    assert_eq!(left, ledgers);
+}
+
+fn member() -> geminga_proto::ids::Member {
+    geminga_proto::ids::Member {
+        bookie: "bookie-1".parse().unwrap(),
+        incarnation: geminga_proto::ids::Incarnation(1),
+    }
+}
+
+/// A ledger that does not end for as long as its bookies say nothing keeps its topic, and no attempt lasts for ever.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_ends_though_bookies_say_nothing() {
+    let world = World::new().await;
+    let office = world.elect(9).await;
+    world.cluster.bookies.set_all(Mode::Held);
+    let attempt = tokio::time::timeout(LIMIT, world.plain().remove(world.topic.id, office)).await;
+    assert!(matches!(attempt, Ok(Over::Later(_))), "{attempt:?}");
 }

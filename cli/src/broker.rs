@@ -29,6 +29,10 @@ pub(crate) struct Setting {
     pub(crate) retention_interval: Duration,
     /// Bytes of memory that it is to stay within.
     pub(crate) memory: usize,
+    /// After how long a silent idempotent producer is forgotten.
+    pub(crate) producer_expiry: Duration,
+    /// Most idempotent producers that are remembered.
+    pub(crate) max_producers: usize,
     pub(crate) kind: Kind,
 }
 
@@ -51,6 +55,8 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         hand_over,
         retention_interval,
         memory,
+        producer_expiry,
+        max_producers,
         kind,
     } = setting;
     let (sole, default_quorum, local) = match kind {
@@ -75,6 +81,8 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let started_ms = clock.now_ms();
     let mut config = Config { hand_over, ..Config::default() }.within(memory);
     config.partitions.retention_interval = retention_interval;
+    config.partitions.producer_expiry = producer_expiry;
+    config.partitions.max_producers = max_producers;
     let parts = BrokerParts {
         store,
         cluster,

@@ -51,6 +51,8 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         hand_over,
         retention_interval: settings.retention_interval.0,
         memory: settings.memory.0,
+        producer_expiry: settings.producer_expiry.0,
+        max_producers: settings.max_producers as usize,
         kind,
     };
     let tasks = server.parts.clone();

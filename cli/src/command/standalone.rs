@@ -76,6 +76,8 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         hand_over: Duration::ZERO,
         retention_interval: settings.retention_interval.0,
         memory: settings.memory.0,
+        producer_expiry: settings.producer_expiry.0,
+        max_producers: settings.max_producers as usize,
         kind,
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;

@@ -35,6 +35,12 @@ const GC_INTERVAL: Duration = Duration::from_secs(300);
 /// As the broker's own default.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
+/// As the broker's own default.
+const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3_600);
+
+/// As the broker's own default.
+const MAX_PRODUCERS: u32 = 500_000;
+
 /// Flags that every server has and the file cannot hold.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SourceArgs {

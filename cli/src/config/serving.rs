@@ -1,10 +1,12 @@
 //! The settings of `geminga serving`.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Interval, Listen, LogOptions, MetastoreUrl, RETENTION_INTERVAL, Size, check_exposure, memory,
-    required, settle_memory,
+    Interval, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl, PRODUCER_EXPIRY, RETENTION_INTERVAL,
+    Size, check_exposure, memory, required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -47,6 +49,12 @@ pub(crate) struct ServingOptions {
     /// Memory that the broker is to stay within, 256MiB at least: slow storage then ends at the clients [default: 2GiB].
     #[arg(long, value_name = "SIZE", env = "GEMINGA_MEMORY", value_parser = memory)]
     memory: Option<Size>,
+    /// An idempotent producer that writes nothing to a partition for so long is forgotten there [default: 1day].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_PRODUCER_EXPIRY")]
+    producer_expiry: Option<Interval>,
+    /// Most idempotent producers that all partitions here remember together, about half a KiB each [default: 500000].
+    #[arg(long, value_name = "PRODUCERS", env = "GEMINGA_MAX_PRODUCERS")]
+    max_producers: Option<NonZeroU32>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -64,6 +72,8 @@ pub(crate) struct ServingSettings {
     pub(crate) insecure: bool,
     pub(crate) retention_interval: Interval,
     pub(crate) memory: Size,
+    pub(crate) producer_expiry: Interval,
+    pub(crate) max_producers: u32,
     pub(crate) log: LogOptions,
 }
 
@@ -84,6 +94,14 @@ impl ServingOptions {
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
             memory: settle_memory(self.memory.or(file.memory))?,
+            producer_expiry: self
+                .producer_expiry
+                .or(file.producer_expiry)
+                .unwrap_or(Interval(PRODUCER_EXPIRY)),
+            max_producers: self
+                .max_producers
+                .or(file.max_producers)
+                .map_or(MAX_PRODUCERS, NonZeroU32::get),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

@@ -36,6 +36,7 @@ use slot::{Phase, Slot};
 use super::log::LogParts;
 use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
+use super::producers::Budget;
 use super::task::Closing;
 use super::{fetch, metrics, offsets, retention};
 use crate::ownership::load::Carried;
@@ -76,8 +77,11 @@ pub struct Config {
     /// wait.
     pub answer_wait: Duration,
     /// An idempotent producer that appends nothing to a partition for so long is forgotten there, as with Kafka's
-    /// `producer.id.expiration.ms`. Default 1 day.
+    /// `producer.id.expiration.ms`. A partition that moves counts from then on. Default 1 day.
     pub producer_expiry: Duration,
+    /// Most idempotent producers that all partitions together remember, about half a KiB each; beyond it new ones are refused where
+    /// nobody was silent for five minutes. Default 500,000.
+    pub max_producers: usize,
     /// None but in tests.
     pub(super) mutations: Mutations,
 }
@@ -92,6 +96,7 @@ impl Default for Config {
             retention_interval: Duration::from_secs(60),
             answer_wait: Duration::from_secs(30),
             producer_expiry: Duration::from_secs(24 * 3600),
+            max_producers: 500_000,
             mutations: Mutations::default(),
         }
     }
@@ -135,6 +140,8 @@ struct Shared {
     config: Config,
     /// Bytes accepted and not answered, of all partitions.
     room: Arc<Semaphore>,
+    /// Idempotent producers that are remembered, of all partitions.
+    producers: Budget,
     /// Takeovers.
     gate: Gate,
     table: Mutex<Table>,
@@ -219,6 +226,7 @@ impl Partitions {
         // Below the largest batch it could never be sent.
         config.partition_queue_bytes = config.partition_queue_bytes.max(LARGEST_COST);
         let room = Arc::new(Semaphore::new(config.queue_bytes.max(LARGEST_COST)));
+        let producers = Budget::new(config.max_producers);
         let gate = Gate::new(config.max_opening);
         let table = Mutex::default();
         let partitions = Self(Arc::new(Shared {
@@ -231,6 +239,7 @@ impl Partitions {
             tasks,
             config,
             room,
+            producers,
             gate,
             table,
         }));
@@ -268,6 +277,14 @@ impl Partitions {
 
     pub(super) fn now_ms(&self) -> i64 {
         self.0.clock.now_ms()
+    }
+
+    /// The newest date that anybody else noted, milliseconds since the Unix epoch: when topics were made, and other brokers began.
+    pub(super) fn known_ms(&self) -> Option<i64> {
+        let (topology, me) = (&self.0.topology, self.0.registration.id());
+        let topics = topology.topics().into_iter().map(|topic| topic.created_ms);
+        let others = topology.brokers().into_iter().filter(|broker| broker.id != me);
+        topics.chain(others.map(|broker| broker.started_ms)).max()
     }
 
     pub(super) fn store(&self) -> &dyn MetaStore {

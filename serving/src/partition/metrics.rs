@@ -43,6 +43,11 @@ pub(super) fn count_failed(unknown: bool) {
     counter!("geminga_produce_batches_total", "outcome" => outcome).increment(1);
 }
 
+/// Idempotent producers that the partitions of this broker remember together.
+pub(super) fn observe_producers(producers: usize) {
+    gauge!("geminga_partition_producers").set(producers as f64);
+}
+
 /// Segments were removed, of which nothing was needed any more.
 pub(super) fn count_removed_segments(segments: usize) {
     counter!("geminga_partition_removed_segments_total").increment(segments as u64);

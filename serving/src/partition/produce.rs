@@ -107,13 +107,36 @@ pub(super) fn cost(batch: &Batch) -> u32 {
         .expect("the largest batch fits in 32 bits")
 }
 
-/// Checks what a producer may append to this topic; every batch passes here, whichever way it came. That it is
-/// one and whole was checked when it was parsed.
+/// Checks what no topic takes; every batch passes here, whichever way it came. That it is one and whole was checked when it was
+/// parsed.
 ///
 /// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_TIMESTAMP, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
-pub(super) fn check(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
-    let max = topic.settings.max_message_bytes.min(caps::MAX_BATCH_BYTES);
+/// MESSAGE_TOO_LARGE, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
+pub(super) fn check(batch: &Batch) -> Result<(), ApiError> {
+    if batch.len() > caps::MAX_BATCH_BYTES {
+        let why = format!(
+            "batch of {} bytes is above {}, the most of any topic: send smaller batches",
+            batch.len(),
+            caps::MAX_BATCH_BYTES
+        );
+        return Err(ApiError::new(Reason::MessageTooLarge, why));
+    }
+    batch.check_produced()?;
+    // Accepting them would promise what is not kept: that they can be aborted.
+    if batch.header().is_transactional() {
+        let why = "transactions are not supported: produce without a transactional id";
+        return Err(ApiError::new(Reason::NotSupported, why));
+    }
+    Ok(())
+}
+
+/// Checks what this topic takes, as it is configured now. A batch that is in the log already was taken when it came first, whatever
+/// the topic says since: it is answered all the same (P2).
+///
+/// # Errors
+/// MESSAGE_TOO_LARGE, INVALID_TIMESTAMP.
+pub(super) fn check_for(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
+    let max = topic.settings.max_message_bytes;
     if batch.len() > max {
         let why = format!(
             "batch of {} bytes is above the {max} that max.message.bytes of topic {} allows: send smaller batches",
@@ -122,14 +145,7 @@ pub(super) fn check(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), Api
         );
         return Err(ApiError::new(Reason::MessageTooLarge, why));
     }
-    batch.check_produced()?;
-    check_times(topic, batch, now_ms)?;
-    // Accepting them would promise what is not kept: that they can be aborted.
-    if batch.header().is_transactional() {
-        let why = "transactions are not supported: produce without a transactional id";
-        return Err(ApiError::new(Reason::NotSupported, why));
-    }
-    Ok(())
+    check_times(topic, batch, now_ms)
 }
 
 /// A batch says when its first record was made, and its youngest. Times that nobody believes would spoil look-ups by time, and

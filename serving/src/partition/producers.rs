@@ -12,6 +12,10 @@
 //!   has the same. Whom it forgets for want of room depends on that order only; whom it forgets by time is left
 //!   out of a snapshot, and nowhere else.
 //! * Within an epoch numbers have no gaps, from 0 on: what is older than the batches that are remembered was written.
+//! * Times are milliseconds since the opening by a clock that never jumps: no wall clock makes anybody forgotten. What is read back
+//!   is as old as the opening, or, to make room only, up to [`PROTECTED_MS`] older.
+
+mod budget;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -20,10 +24,13 @@ use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::{Header, Sequence, sequence_after, sequence_distance};
 
+pub(super) use budget::Budget;
+use budget::Share;
+
 use super::mutation::{Mutation, Mutations};
 
 /// A producer that appended within this time is not forgotten for want of room: it may still have to send something again.
-const PROTECTED_MS: i64 = 300_000;
+pub(super) const PROTECTED_MS: i64 = 300_000;
 /// Numbers further back than this are taken for numbers ahead.
 const PAST: u32 = 1 << 30;
 
@@ -88,6 +95,11 @@ pub(crate) enum Refusal {
     Unknown,
     /// There are as many producers as there may be.
     TooMany,
+    /// There are as many as this broker remembers, in all its partitions.
+    BrokerFull {
+        /// So many.
+        most: usize,
+    },
 }
 
 impl Refusal {
@@ -95,7 +107,7 @@ impl Refusal {
     pub(crate) fn needs_proof(self) -> bool {
         match self {
             Self::OutOfOrder { .. } | Self::Unknown => true,
-            Self::TooOld | Self::Fenced { .. } | Self::TooMany => false,
+            Self::TooOld | Self::Fenced { .. } | Self::TooMany | Self::BrokerFull { .. } => false,
         }
     }
 
@@ -124,6 +136,13 @@ impl Refusal {
                 format!(
                     "{} idempotent producers write to the partition at once: use fewer, or wait",
                     caps::MAX_PRODUCERS_PER_PARTITION
+                ),
+            ),
+            Self::BrokerFull { most } => (
+                Reason::Overloaded,
+                format!(
+                    "the partitions of this broker remember {most} idempotent producers, its limit: try again later, raise \
+                     --max-producers, or add a broker"
                 ),
             ),
         };
@@ -156,11 +175,18 @@ impl Kept {
 pub(crate) struct Producer {
     /// Its newest epoch.
     pub(crate) epoch: i16,
-    /// When it appended last by an owner's clock, milliseconds since the Unix epoch; of what an earlier owner appended after its
-    /// newest snapshot, when that was read.
+    /// When it appended last, milliseconds since the opening; negative when an earlier owner dated it in its snapshot. What that
+    /// one appended later counts as appended when it was read.
     pub(crate) appended_ms: i64,
     /// Its newest batches of that epoch, in order, at least one.
     pub(crate) batches: VecDeque<Kept>,
+}
+
+impl Producer {
+    /// Whether it may still have to send something again.
+    fn is_protected(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.appended_ms) < PROTECTED_MS
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -179,13 +205,16 @@ pub(crate) struct Producers {
     order: BTreeMap<Offset, i64>,
     /// What is on its way, in order; no empty queue.
     assigned: HashMap<i64, VecDeque<Assigned>>,
+    /// How many of those that have something on its way have nothing in the log.
+    comers: usize,
+    share: Share,
     mutations: Mutations,
 }
 
 impl Producers {
-    /// Nobody. `mutations`: rules that a test breaks.
-    pub(crate) fn new(mutations: Mutations) -> Self {
-        Self { mutations, ..Self::default() }
+    /// Nobody. `budget`: of all partitions. `mutations`: rules that a test breaks.
+    pub(super) fn new(budget: Budget, mutations: Mutations) -> Self {
+        Self { share: Share::of(budget), mutations, ..Self::default() }
     }
 
     /// What is to be done with a batch that arrives now.
@@ -200,8 +229,7 @@ impl Producers {
         };
         let Some((newest_epoch, expected)) = newest else {
             return match first {
-                0 if self.has_room(now_ms) => Verdict::Next,
-                0 => Verdict::Refused(Refusal::TooMany),
+                0 => self.find_room(now_ms).map_or_else(Verdict::Refused, |()| Verdict::Next),
                 _ => Verdict::Refused(Refusal::Unknown),
             };
         };
@@ -261,27 +289,37 @@ impl Producers {
         Verdict::Refused(Refusal::OutOfOrder { expected })
     }
 
-    /// Whether one more producer finds room. Each that comes pushes out the one that was silent for longest.
-    fn has_room(&self, now_ms: i64) -> bool {
-        let comers = self.assigned.len();
-        if self.committed.len() + comers < caps::MAX_PRODUCERS_PER_PARTITION {
-            return true;
+    /// Whether one more producer finds room. Where there is none each that comes pushes out the one that was silent for longest.
+    fn find_room(&self, now_ms: i64) -> Result<(), Refusal> {
+        let (most, known) = (caps::MAX_PRODUCERS_PER_PARTITION, self.committed.len() + self.comers);
+        // Those before the one that would go are pushed out by who came before.
+        let goes = |place: usize| {
+            let victim = self.order.values().nth(place).and_then(|id| self.committed.get(id));
+            victim.is_some_and(|producer| !producer.is_protected(now_ms))
+        };
+        if known >= most && !goes(known - most) {
+            return Err(Refusal::TooMany);
         }
-        let victim = self.order.values().nth(comers).and_then(|id| self.committed.get(id));
-        victim.is_some_and(|p| now_ms.saturating_sub(p.appended_ms) >= PROTECTED_MS)
+        if !self.share.has_room() && !goes(self.comers) {
+            return Err(Refusal::BrokerFull { most: self.share.most() });
+        }
+        Ok(())
     }
 
     /// The next batch of its producer, as [`Producers::check`] said, is on its way; tickets rise.
     pub(crate) fn assign(&mut self, stamp: &Stamp, ticket: Ticket) {
         let Sequence { producer_id, epoch, first } = stamp.sequence;
         let queue = self.assigned.entry(producer_id).or_default();
+        self.comers += usize::from(queue.is_empty() && !self.committed.contains_key(&producer_id));
         queue.push_back(Assigned { epoch, first, count: stamp.count, ticket });
+        self.account();
     }
 
     /// An assigned batch is in the log. Batches are committed in the order in which they were assigned.
     pub(crate) fn commit(&mut self, stamp: &Stamp, base_offset: Offset, now_ms: i64) {
         let id = stamp.sequence.producer_id;
         if let Some(queue) = self.assigned.get_mut(&id) {
+            self.comers -= usize::from(!self.committed.contains_key(&id));
             let front = queue.pop_front();
             debug_assert_eq!(front.map(|a| a.first), Some(stamp.sequence.first));
             if queue.is_empty() {
@@ -302,12 +340,15 @@ impl Producers {
         debug_assert_eq!(back.map(|a| a.first), Some(stamp.sequence.first));
         if queue.is_empty() {
             self.assigned.remove(&id);
+            self.comers -= usize::from(!self.committed.contains_key(&id));
+            self.account();
         }
     }
 
     /// The next batch in the log. What is there was checked when it came.
     pub(crate) fn append(&mut self, stamp: &Stamp, base_offset: Offset, now_ms: i64) {
         let Sequence { producer_id, epoch, first } = stamp.sequence;
+        let known = self.committed.len();
         let producer = self.committed.entry(producer_id).or_insert_with(|| Producer {
             epoch,
             appended_ms: now_ms,
@@ -327,11 +368,27 @@ impl Producers {
         producer.batches.push_back(Kept { first, count, base_offset, max_timestamp });
         producer.appended_ms = now_ms;
         self.order.insert(base_offset, producer_id);
-        while self.committed.len() > caps::MAX_PRODUCERS_PER_PARTITION
-            && let Some((_, silent)) = self.order.pop_first()
-        {
-            self.committed.remove(&silent);
+        while self.committed.len() > caps::MAX_PRODUCERS_PER_PARTITION {
+            self.forget_oldest();
         }
+        let oldest = self.order.values().next().and_then(|id| self.committed.get(id));
+        let goes = oldest.is_some_and(|producer| !producer.is_protected(now_ms));
+        if self.committed.len() > known && self.share.is_over() && goes {
+            self.forget_oldest();
+        }
+        self.account();
+    }
+
+    /// Forgets who appended longest ago, but for what it has on its way.
+    fn forget_oldest(&mut self) {
+        let Some((_, silent)) = self.order.pop_first() else { return };
+        self.committed.remove(&silent);
+        self.comers += usize::from(self.assigned.contains_key(&silent));
+    }
+
+    /// Whom this partition knows is charged to the budget of all.
+    fn account(&mut self) {
+        self.share.hold(self.committed.len() + self.comers);
     }
 
     /// Takes a producer from a snapshot.
@@ -339,11 +396,12 @@ impl Producers {
         let Some(newest) = producer.batches.back() else { return };
         self.order.insert(newest.base_offset, id);
         self.committed.insert(id, producer);
+        self.account();
     }
 
     /// Forgets who appended nothing for so long and has nothing on its way. To be called before a snapshot only.
     pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
-        let Self { committed, order, assigned, .. } = self;
+        let Self { committed, order, assigned, .. } = &mut *self;
         order.retain(|_, id| {
             let silent = |p: &Producer| now_ms.saturating_sub(p.appended_ms) >= after_ms;
             let keep = assigned.contains_key(id) || !committed.get(id).is_some_and(silent);
@@ -352,6 +410,7 @@ impl Producers {
             }
             keep
         });
+        self.account();
     }
 
     /// What is committed: who appended longest ago first.

@@ -7,7 +7,9 @@
 //!         i32 number of its first record | u32 records | i64 base offset | i64 max_timestamp
 //! ```
 //!
-//! Format 1 is that number alone: no producers, from before there were any.
+//! Format 1 is that number alone: no producers. It is written where there are none, so that a release from before there were any
+//! can still take such a partition over. `appended_ms` is milliseconds since the Unix epoch, by the clock of whoever wrote the
+//! snapshot; a reader believes it no further than [`PROTECTED_MS`].
 
 use std::collections::VecDeque;
 
@@ -15,10 +17,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use geminga_proto::caps;
 use geminga_proto::ids::Offset;
 
-use super::producers::{Kept, Producer, Producers};
+use super::producers::{Kept, PROTECTED_MS, Producer, Producers};
 
 const FORMAT_EMPTY: u16 = 1;
 const FORMAT: u16 = 2;
+/// A snapshot without producers.
+const EMPTY: [u8; 2] = FORMAT_EMPTY.to_be_bytes();
 const HEADER_BYTES: usize = 8;
 const PRODUCER_BYTES: usize = 20;
 const BATCH_BYTES: usize = 24;
@@ -36,16 +40,17 @@ pub(super) enum Error {
     Malformed(usize),
 }
 
-/// The committed state as a snapshot's parts.
-pub(super) fn encode(producers: &Producers) -> Vec<Bytes> {
+/// The committed state as a snapshot's parts. `opened_ms`: when the opening began, by the wall clock as it is now, milliseconds
+/// since the Unix epoch.
+pub(super) fn encode(producers: &Producers, opened_ms: i64) -> Vec<Bytes> {
     let all: Vec<(i64, &Producer)> = producers.committed().collect();
     if all.is_empty() {
-        return vec![part(&[])];
+        return vec![Bytes::from_static(&EMPTY)];
     }
-    all.chunks(PART_PRODUCERS).map(part).collect()
+    all.chunks(PART_PRODUCERS).map(|producers| part(producers, opened_ms)).collect()
 }
 
-fn part(producers: &[(i64, &Producer)]) -> Bytes {
+fn part(producers: &[(i64, &Producer)], opened_ms: i64) -> Bytes {
     let bytes = producers.len() * (PRODUCER_BYTES + caps::PRODUCER_BATCHES * BATCH_BYTES);
     let mut out = BytesMut::with_capacity(HEADER_BYTES + bytes);
     out.put_u16(FORMAT);
@@ -55,7 +60,7 @@ fn part(producers: &[(i64, &Producer)]) -> Bytes {
         out.put_i64(*id);
         out.put_i16(producer.epoch);
         out.put_u16(u16::try_from(producer.batches.len()).expect("a producer has few"));
-        out.put_i64(producer.appended_ms);
+        out.put_i64(producer.appended_ms.saturating_add(opened_ms));
         for kept in &producer.batches {
             out.put_i32(kept.first);
             out.put_u32(kept.count);
@@ -66,11 +71,11 @@ fn part(producers: &[(i64, &Producer)]) -> Bytes {
     out.freeze()
 }
 
-/// Adds what one part that was read back holds.
+/// Adds what one part that was read back holds. `opened_ms`: when the opening that reads it began, as for [`encode`].
 ///
 /// # Errors
 /// [`Error`].
-pub(super) fn decode(part: &[u8], producers: &mut Producers) -> Result<(), Error> {
+pub(super) fn decode(part: &[u8], producers: &mut Producers, opened_ms: i64) -> Result<(), Error> {
     let malformed = Error::Malformed(part.len());
     let Some((format, mut rest)) = part.split_first_chunk() else { return Err(malformed) };
     match u16::from_be_bytes(*format) {
@@ -84,18 +89,18 @@ pub(super) fn decode(part: &[u8], producers: &mut Producers) -> Result<(), Error
     }
     let _reserved = rest.get_u16();
     for _ in 0..rest.get_u32() {
-        let (id, producer) = take_producer(&mut rest).ok_or(malformed)?;
+        let (id, producer) = take_producer(&mut rest, opened_ms).ok_or(malformed)?;
         producers.restore(id, producer);
     }
     if rest.is_empty() { Ok(()) } else { Err(malformed) }
 }
 
-fn take_producer(rest: &mut &[u8]) -> Option<(i64, Producer)> {
+fn take_producer(rest: &mut &[u8], opened_ms: i64) -> Option<(i64, Producer)> {
     if rest.len() < PRODUCER_BYTES {
         return None;
     }
     let (id, epoch, batches) = (rest.get_i64(), rest.get_i16(), usize::from(rest.get_u16()));
-    let appended_ms = rest.get_i64();
+    let appended_ms = rest.get_i64().saturating_sub(opened_ms).clamp(-PROTECTED_MS, 0);
     if batches == 0 || batches > caps::PRODUCER_BATCHES || rest.len() < batches * BATCH_BYTES {
         return None;
     }
@@ -116,6 +121,9 @@ mod tests {
     use super::*;
     use crate::partition::producers::Stamp;
 
+    /// When the one who reads opened.
+    const OPENED: i64 = 2_000;
+
     fn state(producers: i64) -> Producers {
         let mut state = Producers::default();
         let mut offset = 100;
@@ -130,20 +138,23 @@ mod tests {
 
     fn decoded(parts: &[Bytes]) -> Result<Vec<(i64, Producer)>, Error> {
         let mut state = Producers::default();
-        parts.iter().try_for_each(|part| decode(part, &mut state))?;
+        parts.iter().try_for_each(|part| decode(part, &mut state, OPENED))?;
         Ok(state.committed().map(|(id, producer)| (id, producer.clone())).collect())
     }
 
     #[test]
     fn golden_format_1() {
-        assert_eq!(decoded(&[Bytes::from_static(&[0, 1])]), Ok(Vec::new()));
+        let golden = Bytes::from_static(&[0, 1]);
+        assert_eq!(encode(&Producers::default(), 7), [golden.clone()], "older releases read it");
+        assert_eq!(decoded(&[golden]), Ok(Vec::new()));
     }
 
     #[test]
     fn golden_format_2() {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex(&encode(&Producers::default())[0]), "0002000000000000");
-        let parts = encode(&state(1));
+        let none = Bytes::from_static(&[0, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(decoded(&[none]), Ok(Vec::new()), "as it was written at first");
+        let parts = encode(&state(1), 0);
         assert_eq!(parts.len(), 1);
         let golden = "0002000000000001000000000000000100020005\
                       00000000000003ee\
@@ -160,18 +171,33 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         for producers in [0, 1, 7_000] {
             let state = state(producers);
-            let parts = encode(&state);
+            let parts = encode(&state, 0);
             assert_eq!(parts.len(), usize::try_from(producers).unwrap().div_ceil(3_000).max(1));
             assert!(parts.iter().all(|part| part.len() < 512 * 1024));
-            let expected: Vec<_> = state.committed().map(|(id, p)| (id, p.clone())).collect();
+            let dated =
+                |p: &Producer| Producer { appended_ms: p.appended_ms - OPENED, ..p.clone() };
+            let expected: Vec<_> = state.committed().map(|(id, p)| (id, dated(p))).collect();
             assert_eq!(decoded(&parts), Ok(expected));
         }
+    }
+
+    /// A date decides no more than who makes room, whatever clock it came from.
+    #[test]
+    fn dates_are_believed_for_five_minutes() {
+        let at = |opened_ms| {
+            let mut state = Producers::default();
+            let parts = encode(&super::tests::state(1), 0);
+            parts.iter().try_for_each(|part| decode(part, &mut state, opened_ms)).unwrap();
+            state.committed().next().unwrap().1.appended_ms
+        };
+        assert_eq!((at(1_006), at(2_006), at(0)), (0, -1_000, 0));
+        assert_eq!((at(i64::MAX), at(i64::MIN)), (-PROTECTED_MS, 0));
     }
 
     #[test]
     fn other_bytes_are_refused() {
         assert_eq!(decoded(&[Bytes::from_static(&[0, 3, 9, 9])]), Err(Error::Newer(3)));
-        let good = encode(&state(2)).remove(0);
+        let good = encode(&state(2), 0).remove(0);
         let longer = Bytes::from([&good[..], &[0]].concat());
         let mut empty = good.to_vec();
         empty[19] = 0;

@@ -2,13 +2,14 @@
 //! them into entries, and answers when these are acknowledged. Everything else is decided in [`Queue`], and for batches of
 //! idempotent producers in [`Producers`]: whatever leaves the queue unwritten is taken back there (P3).
 //!
-//! That a number is missing only the owner can say. Whoever was deposed and does not know it yet may lack what the next one
-//! has: so this is told when a Barrier appended after the batch came is acknowledged, as with S2.
+//! That a number is missing only the owner can say, and says so once that is proved ([`proofs`]).
 //!
 //! While storage stands still the log keeps what it has and goes on trying; senders are told that they do not know.
 //!
 //! It ends when the log is lost, or when it is told to close: intake stops at once, what is on its way gets a
 //! moment to be acknowledged, and what is not by then has an unknown outcome.
+
+mod proofs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use geminga_records::Batch;
 use geminga_runtime::WallClock;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
+
+use proofs::Proofs;
 
 use super::log::{Event, LogWriter, Lost, Roll, What};
 use super::produce::{Durable, Gathered, Queue, Reply, unknown};
@@ -36,6 +39,8 @@ const STANDS_STILL: Duration = Duration::from_millis(500);
 pub(super) struct Submitted {
     pub(super) batch: Batch,
     pub(super) reply: Reply,
+    /// Why the topic does not take it, unless it is in the log already: of idempotent producers' batches only.
+    pub(super) objection: Option<ApiError>,
 }
 
 /// How an open partition ended; everything that it had accepted is answered.
@@ -83,19 +88,10 @@ pub(super) struct Owner {
     close: watch::Receiver<Option<Closing>>,
     orders: Orders,
     producers: Producers,
-    /// Refusals that only the owner may give, and that nothing proves yet.
-    unproven: Vec<(Reply, ApiError)>,
-    /// What proves those before them.
-    proof: Option<Proof>,
+    proofs: Proofs,
     clock: Arc<dyn WallClock>,
+    opened: Instant,
     times: Times,
-}
-
-/// A Barrier on its way, and the refusals that it proves.
-struct Proof {
-    number: u64,
-    since: Instant,
-    waiting: Vec<(Reply, ApiError)>,
 }
 
 /// How long an owner waits.
@@ -127,7 +123,7 @@ impl Owner {
         times: Times,
     ) -> Self {
         let (queue, inbox) = (Queue::default(), Vec::new());
-        let (unproven, proof) = (Vec::new(), None);
+        let (proofs, opened) = (Proofs::default(), Instant::now());
         Self {
             writer,
             term,
@@ -137,9 +133,9 @@ impl Owner {
             close,
             orders,
             producers,
-            unproven,
-            proof,
+            proofs,
             clock,
+            opened,
             times,
         }
     }
@@ -149,8 +145,7 @@ impl Owner {
         // It may have been altered while the log was taken over.
         self.orders.topic.mark_changed();
         loop {
-            let proof = self.proof.as_ref().map(|proof| proof.since);
-            let waits = self.queue.waits_since().into_iter().chain(proof).min();
+            let waits = self.queue.waits_since().into_iter().chain(self.proofs.waits_since()).min();
             let overdue = waits.map(|since| since + self.times.answer);
             let step = tokio::select! {
                 biased;
@@ -192,67 +187,73 @@ impl Owner {
     }
 
     /// Gives a batch its place, or answers it.
-    fn accept(&mut self, Submitted { batch, reply }: Submitted) {
+    fn accept(&mut self, Submitted { batch, reply, objection }: Submitted) {
         let Some(stamp) = Stamp::of(batch.header()) else {
             self.queue.push(batch, None, reply);
             return;
         };
-        match self.producers.check(&stamp, self.clock.now_ms()) {
-            Verdict::Next => {
-                let ticket = self.queue.push(batch, Some(stamp), reply);
-                self.producers.assign(&stamp, ticket);
-            }
+        match self.producers.check(&stamp, self.now_ms()) {
+            Verdict::Next => match objection {
+                Some(error) => reply.failed(error),
+                None => {
+                    let ticket = self.queue.push(batch, Some(stamp), reply);
+                    self.producers.assign(&stamp, ticket);
+                }
+            },
             Verdict::Committed(base_offset) => reply.duplicate(base_offset),
             Verdict::Assigned(ticket) => self.queue.follow(ticket, reply, Instant::now()),
             Verdict::Refused(refusal) if refusal.needs_proof() => {
-                self.unproven.push((reply, refusal.error(&stamp)));
+                self.proofs.push(reply, refusal.error(&stamp));
             }
             Verdict::Refused(refusal) => reply.failed(refusal.error(&stamp)),
         }
     }
 
+    /// Milliseconds since the opening.
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.opened.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
     fn on_event(&mut self, event: Event) -> Result<(), Lost> {
         match event {
             Event::Acked { through, .. } => {
-                let now_ms = self.clock.now_ms();
+                let now_ms = self.now_ms();
                 for Durable { base, stamp, answers } in self.queue.acked(through) {
                     if let Some(stamp) = stamp {
                         self.producers.commit(&stamp, base, now_ms);
                     }
                     answers.into_iter().for_each(|reply| reply.acked(base));
                 }
-                if let Some(proof) = self.proof.take_if(|proof| proof.number <= through) {
-                    proof.waiting.into_iter().for_each(|(reply, error)| reply.failed(error));
-                }
+                self.proofs.acked(through);
                 Ok(())
             }
             Event::Snapshot(wanted) => {
                 let after_ms = self.times.producer_expiry.as_millis();
                 let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
-                self.producers.expire(self.clock.now_ms(), after_ms);
-                wanted.answer(snapshot::encode(&self.producers));
+                let now_ms = self.now_ms();
+                self.producers.expire(now_ms, after_ms);
+                let opened_ms = self.clock.now_ms().saturating_sub(now_ms);
+                wanted.answer(snapshot::encode(&self.producers, opened_ms));
                 Ok(())
             }
             Event::Lost(lost) => Err(lost),
         }
     }
 
-    /// Storage stands still. The log goes on trying, which may succeed when the senders have long gone.
+    /// Storage stands still. The log goes on trying, which may succeed when the senders have long gone. Who waits for a proof says
+    /// nothing about batches, which may all be younger, nor they about it.
     fn on_overdue(&mut self) {
-        let overdue = self.queue.abandon();
-        tracing::warn!(term = %self.term, batches = overdue.len(), "storage does not acknowledge batches");
-        for reply in overdue {
-            reply.failed(unknown("storage stood still for too long"));
+        let still = not_written("storage stands still");
+        let answer = self.times.answer;
+        if self.queue.waits_since().is_some_and(|since| since.elapsed() >= answer) {
+            let overdue = self.queue.abandon();
+            tracing::warn!(term = %self.term, batches = overdue.len(), "storage does not acknowledge batches");
+            for reply in overdue {
+                reply.failed(unknown("storage stood still for too long"));
+            }
+            self.refuse_queued(&still);
         }
-        self.refuse_waiting(&not_written("storage stands still"));
-    }
-
-    /// Whoever waits for a proof will not get it: nothing was written, and the next owner may know better.
-    fn refuse_unproven(&mut self, error: &ApiError) {
-        let proof = self.proof.take().map(|proof| proof.waiting);
-        for (reply, _) in self.unproven.drain(..).chain(proof.into_iter().flatten()) {
-            reply.failed(error.clone());
-        }
+        self.proofs.give_up(answer, &still);
     }
 
     /// Hands entries to the log while the window has room. While they would get no further, what waits is refused: it
@@ -284,15 +285,13 @@ impl Owner {
         }
     }
 
-    /// One proof at a time: whoever sends nonsense costs the log no more.
     fn prove(&mut self) {
-        if self.unproven.is_empty() || self.proof.is_some() {
+        if !self.proofs.wants_barrier() {
             return;
         }
         // A log that is closed says why next, and whoever waits is told then.
         if let Ok(appended) = self.writer.append(What::Barrier, Vec::new()) {
-            let waiting = std::mem::take(&mut self.unproven);
-            self.proof = Some(Proof { number: appended.number, since: Instant::now(), waiting });
+            self.proofs.sent(appended.number);
         }
     }
 
@@ -307,11 +306,12 @@ impl Owner {
         if closing.drain {
             self.send();
         } else {
-            self.refuse_waiting(&closing.error);
+            self.refuse_queued(&closing.error);
+            self.proofs.refuse_unsent(&closing.error);
         }
         let deadline = tokio::time::sleep_until(closing.deadline);
         tokio::pin!(deadline);
-        while !self.queue.is_idle() {
+        while !self.queue.is_idle() || self.proofs.waits_since().is_some() {
             let event = tokio::select! {
                 biased;
                 event = self.writer.event() => event,
@@ -354,9 +354,14 @@ impl Owner {
         self.refuse_waiting(late);
     }
 
-    /// Refuses what the log does not have. Its sequence numbers are free again, the newest first (P3).
+    /// Refuses what the log does not have, and who waits for a proof.
     fn refuse_waiting(&mut self, error: &ApiError) {
-        self.refuse_unproven(error);
+        self.proofs.refuse(error);
+        self.refuse_queued(error);
+    }
+
+    /// Refuses batches that the log does not have. Their sequence numbers are free again, the newest first (P3).
+    fn refuse_queued(&mut self, error: &ApiError) {
         let refused = self.queue.take_waiting();
         for stamp in refused.iter().rev().filter_map(|(stamp, _)| stamp.as_ref()) {
             self.producers.take_back(stamp);

@@ -64,6 +64,8 @@ pub struct Broker {
     pub zone: String,
     /// The lease that it is registered by: each registration has another.
     pub lease: LeaseId,
+    /// When it began, by its clock, milliseconds since the Unix epoch.
+    pub started_ms: i64,
     /// What it carries; `None` before its first report.
     pub load: Option<BrokerLoad>,
     /// Version of its key: that of the report, too.
@@ -277,6 +279,7 @@ impl State {
             http_address: found.http_address,
             zone: found.zone,
             lease: found.lease,
+            started_ms: found.started_ms,
             load: found.load,
             version: item.value.version,
         };

@@ -63,13 +63,20 @@ impl Appender for Handle {
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
         self.touch();
         let topic = Arc::clone(&self.topic.borrow());
-        produce::check(&topic, &batch, self.clock.now_ms())?;
+        produce::check(&batch)?;
+        let objection = produce::check_for(&topic, &batch, self.clock.now_ms()).err();
+        let objection = match objection {
+            // Whether it is one that was taken before, the owner's task knows.
+            Some(_) if batch.header().sequence().is_some() => objection,
+            Some(error) => return Err(error),
+            None => None,
+        };
         let room = self.take_room(produce::cost(&batch)).await?;
         // The mailbox closes with the opening.
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
         self.carry(batch.len());
         let (reply, answer) = Reply::new(&batch, room);
-        place.send(Submitted { batch, reply });
+        place.send(Submitted { batch, reply, objection });
         Ok(Box::pin(answer))
     }
 }

@@ -93,7 +93,8 @@ impl Life {
             }
         };
         let mut opened = opened.map_err(|e| self.open_error(&e))?;
-        let mut producers = Producers::new(self.partitions.0.config.mutations);
+        let mut producers =
+            Producers::new(self.partitions.0.producers.clone(), self.partitions.0.config.mutations);
         while let Some(step) = opened.replay.next().await {
             step.and_then(|step| self.replay(step, &mut producers))
                 .map_err(|e| self.open_error(&e))?;
@@ -107,14 +108,15 @@ impl Life {
     fn replay(&self, step: Replay, producers: &mut Producers) -> Result<(), OpenError> {
         match step {
             Replay::SnapshotPart(part) => {
-                snapshot::decode(&part, producers).map_err(|e| OpenError::Damaged(e.to_string()))
+                let opened_ms = self.partitions.0.clock.now_ms();
+                snapshot::decode(&part, producers, opened_ms)
+                    .map_err(|e| OpenError::Damaged(e.to_string()))
             }
             Replay::Batches { first_offset, index, .. } => {
                 let rows = index::decode(&index).map_err(|e| OpenError::Damaged(e.to_string()))?;
-                let now_ms = self.partitions.0.clock.now_ms();
                 for (place, stamp) in rows {
                     let base = Offset(first_offset.0 + i64::from(place));
-                    producers.append(&stamp, base, now_ms);
+                    producers.append(&stamp, base, 0);
                 }
                 Ok(())
             }

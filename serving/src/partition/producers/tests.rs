@@ -129,7 +129,7 @@ impl World {
             Verdict::Refused(Refusal::TooOld) => "too old",
             Verdict::Refused(Refusal::Fenced { .. }) => "fenced",
             Verdict::Refused(Refusal::Unknown) => "unknown",
-            Verdict::Refused(Refusal::TooMany) => "too many",
+            Verdict::Refused(Refusal::TooMany | Refusal::BrokerFull { .. }) => "too many",
         };
         *self.seen.entry(name).or_default() += 1;
         if verdict == Verdict::Next {
@@ -167,7 +167,7 @@ impl World {
         self.model.way.clear();
         self.state = Producers::default();
         let (parts, covered) = &self.saved;
-        parts.iter().for_each(|part| snapshot::decode(part, &mut self.state).unwrap());
+        parts.iter().for_each(|part| snapshot::decode(part, &mut self.state, NOW).unwrap());
         for (batch, at) in &self.model.log[*covered..] {
             self.state.append(batch, *at, NOW);
         }
@@ -178,7 +178,7 @@ impl World {
             0..26 => self.arrive(),
             26..34 => self.store(true),
             34..37 => self.refuse(),
-            37..39 => self.saved = (snapshot::encode(&self.state), self.model.log.len()),
+            37..39 => self.saved = (snapshot::encode(&self.state, 0), self.model.log.len()),
             _ => self.take_over(),
         }
     }
@@ -194,7 +194,7 @@ fn verdicts_are_those_of_a_model_that_remembers_everything() {
             random: SeededRandom::new(seed),
             model: Model::default(),
             state: Producers::default(),
-            saved: (snapshot::encode(&Producers::default()), 0),
+            saved: (snapshot::encode(&Producers::default(), 0), 0),
             tickets: 0,
             offset: 0,
             seen: BTreeMap::new(),
@@ -263,6 +263,74 @@ fn one_more_producer_pushes_out_the_one_that_was_silent_for_longest() {
     assert_eq!(state.check(&stamp(1, 0, 1, 1), later), Verdict::Refused(Refusal::Unknown));
 }
 
+/// Who has something in the log and something on its way is one producer, not two.
+#[test]
+fn producers_that_are_known_take_no_second_place() {
+    let mut state = Producers::default();
+    let half = caps::MAX_PRODUCERS_PER_PARTITION as i64 / 2 + 1;
+    for id in 0..half {
+        state.append(&stamp(id, 0, 0, 1), Offset(id), NOW);
+        state.assign(&stamp(id, 0, 1, 1), Ticket(id as u64));
+    }
+    for id in half..caps::MAX_PRODUCERS_PER_PARTITION as i64 {
+        assert_eq!(state.check(&stamp(id, 0, 0, 1), NOW), Verdict::Next, "{id}");
+        state.assign(&stamp(id, 0, 0, 1), Ticket(id as u64));
+    }
+    let comer = stamp(-1, 0, 0, 1);
+    assert_eq!(state.check(&comer, NOW), Verdict::Refused(Refusal::TooMany));
+    state.take_back(&stamp(half, 0, 0, 1));
+    assert_eq!(state.check(&comer, NOW), Verdict::Next, "one of them was taken back");
+    state.assign(&comer, Ticket(1 << 20));
+    state.commit(&comer, Offset(1 << 20), NOW);
+    assert_eq!(state.check(&stamp(-2, 0, 0, 1), NOW), Verdict::Refused(Refusal::TooMany));
+}
+
+/// What all partitions remember together is bounded, and whoever closes makes room for others.
+#[test]
+fn partitions_share_the_room_for_producers() {
+    let budget = Budget::new(3);
+    let of = |budget: &Budget| Producers::new(budget.clone(), Mutations::default());
+    let (mut first, mut second) = (of(&budget), of(&budget));
+    for id in 1..=3 {
+        let comer = stamp(id, 0, 0, 1);
+        assert_eq!(first.check(&comer, NOW), Verdict::Next);
+        first.assign(&comer, Ticket(id as u64));
+        if id < 3 {
+            first.commit(&comer, Offset(id), NOW);
+        }
+    }
+    let full = Verdict::Refused(Refusal::BrokerFull { most: 3 });
+    assert_eq!(second.check(&stamp(4, 0, 0, 1), NOW), full);
+    assert_eq!(first.check(&stamp(4, 0, 0, 1), NOW), full);
+    assert_eq!(first.check(&stamp(1, 0, 1, 1), NOW), Verdict::Next, "it is one of them");
+    // Who was refused gives its place back.
+    first.take_back(&stamp(3, 0, 0, 1));
+    assert_eq!(second.check(&stamp(4, 0, 0, 1), NOW), Verdict::Next);
+    second.assign(&stamp(4, 0, 0, 1), Ticket(4));
+    second.commit(&stamp(4, 0, 0, 1), Offset(4), NOW);
+    // One for one, where somebody was silent for long enough; of others' none is forgotten.
+    let later = NOW + PROTECTED_MS;
+    second.append(&stamp(4, 0, 1, 1), Offset(5), later);
+    assert_eq!(second.check(&stamp(5, 0, 0, 1), later), full);
+    let comer = stamp(5, 0, 0, 1);
+    assert_eq!(first.check(&comer, later), Verdict::Next);
+    first.assign(&comer, Ticket(5));
+    first.commit(&comer, Offset(6), later);
+    assert_eq!(first.committed().map(|(id, _)| id).collect::<Vec<_>>(), [2, 5]);
+    // A takeover forgets nobody.
+    for id in 6..=7 {
+        second.append(&stamp(id, 0, 0, 1), Offset(id), 0);
+    }
+    assert_eq!(second.committed().count(), 3);
+    drop(second);
+    drop(first);
+    assert_eq!(of(&budget).check(&stamp(8, 0, 0, 1), NOW), Verdict::Next);
+    let mut all = of(&budget);
+    (1..=3).for_each(|id| all.append(&stamp(id, 0, 0, 1), Offset(id), NOW));
+    all.expire(NOW + 100, 100);
+    assert_eq!(of(&budget).check(&stamp(8, 0, 0, 1), NOW), Verdict::Next, "none is left");
+}
+
 #[test]
 fn the_silent_are_forgotten_in_time_but_not_with_something_on_its_way() {
     let mut state = Producers::default();
@@ -288,6 +356,7 @@ fn refusals_have_reasons() {
     assert_eq!(reason(Refusal::Fenced { epoch: 3 }), Reason::InvalidProducerEpoch);
     assert_eq!(reason(Refusal::Unknown), Reason::UnknownProducerId);
     assert_eq!(reason(Refusal::TooMany), Reason::Overloaded);
+    assert_eq!(reason(Refusal::BrokerFull { most: 1 }), Reason::Overloaded);
     let error = Refusal::OutOfOrder { expected: 1 }.error(&batch);
     assert!(error.message.contains("sequence 3 of producer 1, epoch 2"), "{error}");
 }

@@ -161,10 +161,10 @@ async fn only_an_owner_that_is_one_says_that_something_is_missing() {
     assert_eq!(new.all().await, once(&["0", "1", "2"]));
 }
 
-/// Also through owners that had nothing of the producer themselves: it is in their snapshots.
+/// Also through owners that had nothing of the producer themselves: it is in their snapshots. No wall clock makes it forgotten.
 #[tokio::test(start_paused = true)]
 async fn a_producer_is_known_for_as_long_as_it_is_not_silent_for_a_day() {
-    const DAY_MS: i64 = 24 * 3_600_000;
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
     let rig = Rig::new().await;
     let brokers = [rig.broker(1).await, rig.broker(2).await];
     assert_eq!(brokers[0].produce_from("0", number(0)).await, Ok(0));
@@ -175,13 +175,108 @@ async fn a_producer_is_known_for_as_long_as_it_is_not_silent_for_a_day() {
         // With the first batch of a ledger a snapshot is written.
         owner.produce("other").await.unwrap();
     }
-    // What an owner read back counts from then on; the next one finds that in the snapshot.
-    rig.cluster.clock.set(1_700_000_000_000 + 2 * DAY_MS);
-    rig.move_to(&brokers[0], 8).await;
-    brokers[0].produce("other").await.unwrap();
-    assert_eq!(reason(brokers[0].produce_from("1", number(1)).await), Reason::UnknownProducerId);
+    // The clock of this machine jumps, while it owns the partition and before the next one does.
+    rig.cluster.clock.set(1_700_000_000_000 + YEAR_MS);
+    snapshot(&brokers[0], Duration::ZERO).await;
+    assert_eq!(brokers[0].produce_from("0", number(0)).await, Ok(0));
+    rig.move_to(&brokers[1], 8).await;
+    snapshot(&brokers[1], Duration::ZERO).await;
+    assert_eq!(brokers[1].produce_from("0", number(0)).await, Ok(0));
+    snapshot(&brokers[1], Duration::from_secs(25 * 3_600)).await;
+    assert_eq!(reason(brokers[1].produce_from("1", number(1)).await), Reason::UnknownProducerId);
     let next = Sequence { epoch: 1, ..number(0) };
-    brokers[0].produce_from("1", next).await.unwrap();
+    brokers[1].produce_from("1", next).await.unwrap();
+}
+
+/// After a while, and when its ledger has been closed for being idle, makes the owner write a snapshot.
+async fn snapshot(owner: &TestBroker, after: Duration) {
+    let (records, ledgers) = (owner.all().await.len(), Duration::from_secs(3_600));
+    tokio::time::sleep(after.max(ledgers)).await;
+    owner.produce("other").await.unwrap();
+    assert_eq!(owner.all().await.len(), records + 1);
+}
+
+/// What was taken once is answered, whatever the topic takes since; only what is new is refused (P2).
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_comes_again_is_answered_though_the_topic_would_not_take_it_now() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    let value = "a".repeat(2_000);
+    assert_eq!(broker.produce_from(&value, number(0)).await, Ok(0));
+    super::retention::alter(&rig, &broker, &[("max.message.bytes", "1000")]).await;
+    assert_eq!(broker.produce_from(&value, number(0)).await, Ok(0));
+    assert_eq!(reason(broker.produce_from(&value, number(1)).await), Reason::MessageTooLarge);
+    assert_eq!(broker.produce_from("b", number(1)).await, Ok(1), "its number is free");
+}
+
+/// While storage stands still, what waits for a proof has waited for too long before batches have, and takes none with it.
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_is_overdue_gives_up_no_batch() {
+    let rig = Rig::new().await;
+    let wait = Duration::from_secs(3);
+    let broker = rig.broker_with(1, &Config { answer_wait: wait, ..Config::default() }).await;
+    assert_eq!(broker.produce_from("0", number(0)).await, Ok(0));
+    rig.cluster.bookies.set_all(Mode::Held);
+    let gap = broker.submit_from("7", number(7)).await.unwrap();
+    tokio::time::sleep(wait - Duration::from_secs(1)).await;
+    let mut batches = Vec::new();
+    for first in 1..8 {
+        batches.push(broker.submit_from("a", number(first)).await.unwrap());
+    }
+    let young = broker.submit_from("9", number(9)).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(2), gap).await.expect("given up");
+    assert!(error.unwrap_err().reason.retriable());
+    rig.cluster.bookies.set_all(Mode::Up);
+    for (offset, batch) in (1..).zip(batches) {
+        assert_eq!(batch.await.map(|appended| appended.base_offset), Ok(Offset(offset)));
+    }
+    assert_eq!(reason(young.await), Reason::OutOfOrderSequence);
+}
+
+/// Who drains says also what is proved only then.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_closes_finishes_its_proof() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    assert_eq!(broker.produce_from("0", number(0)).await, Ok(0));
+    rig.cluster.bookies.set_all(Mode::Held);
+    let gap = broker.submit_from("7", number(7)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (bookies, partitions) = (rig.cluster.bookies.clone(), broker.partitions.clone());
+    let shutdown = partitions.shutdown(SOON);
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bookies.set_all(Mode::Up);
+    };
+    let (answer, (), ()) = tokio::join!(gap, shutdown, release);
+    assert_eq!(reason(answer), Reason::OutOfOrderSequence);
+}
+
+/// Beyond what a broker remembers it takes no more producers, and says so; a partition that closes makes room.
+#[tokio::test(start_paused = true)]
+async fn producers_beyond_what_a_broker_remembers_are_refused() {
+    let rig = Rig::new().await;
+    let config = Config { max_producers: 2, ..Config::default() };
+    let broker = rig.broker_with(1, &config).await;
+    let of = |producer_id| Sequence { producer_id, epoch: 0, first: 0 };
+    for id in 1..=2 {
+        broker.produce_from("a", of(id)).await.unwrap();
+    }
+    let refused = broker.produce_from("a", of(3)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Overloaded);
+    assert!(refused.message.contains("--max-producers"), "{refused}");
+    rig.assign(2, 2).await;
+    broker.sees_term(2).await;
+    let gone = async {
+        while broker.partitions.is_open(rig.topic.id, P0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("it closes");
+    rig.move_to(&broker, 3).await;
+    // What a takeover finds is kept.
+    assert_eq!(broker.produce_from("a", of(1)).await, Ok(0));
+    assert_eq!(reason(broker.produce_from("a", of(3)).await), Reason::Overloaded);
 }
 
 /// Something before it is missing.

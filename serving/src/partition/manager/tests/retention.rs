@@ -9,7 +9,7 @@ const NOW: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
 
 /// Changes the topic's configs, as an alteration does.
-async fn alter(rig: &Rig, broker: &TestBroker, configs: &[(&str, &str)]) {
+pub(super) async fn alter(rig: &Rig, broker: &TestBroker, configs: &[(&str, &str)]) {
     let key = keys::topic("default", "flights");
     let found = rig.cluster.store.get(&key).await.unwrap().unwrap();
     let mut topic = record::Topic::decode(&found.value).unwrap();

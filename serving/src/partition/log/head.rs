@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use geminga_ledger::DeleteError;
-use geminga_metastore::record::{LogStart, Segment as Record};
+use geminga_metastore::record::{LedgerMeta, LogStart, Segment as Record};
 use geminga_metastore::{Error as MetaError, Guard, MetaStore, Txn, TxnOutcome, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{LedgerId, Offset, PartitionIndex, TopicId};
@@ -53,29 +53,52 @@ impl From<MetaError> for HeadError {
     }
 }
 
-/// Where a log starts and what it holds, as it is stored, whoever owns it: enough to say whether it is worth opening.
-pub(in crate::partition) async fn stored_head(
+/// Where a log starts, as it is stored, whoever owns it.
+pub(in crate::partition) async fn stored_start(
     store: &dyn MetaStore,
     topic: TopicId,
     partition: PartitionIndex,
-) -> Result<(Offset, Vec<Held>), MetaError> {
+) -> Result<Offset, MetaError> {
     let key = keys::log_start(topic, partition);
-    let start = match store.get(&key).await? {
-        None => Offset(0),
+    match store.get(&key).await? {
+        None => Ok(Offset(0)),
         Some(found) => LogStart::decode(&found.value)
             .map(|start| start.offset)
-            .map_err(|e| MetaError::Corrupt { key, why: e.to_string() })?,
-    };
-    let held = |Stored { seq, segment, .. }: Stored| Held {
-        seq,
+            .map_err(|e| MetaError::Corrupt { key, why: e.to_string() }),
+    }
+}
+
+/// What a log holds, as it is stored, whoever owns it. What is not known of its segments is not stored.
+pub(in crate::partition) async fn stored_segments(
+    store: &dyn MetaStore,
+    topic: TopicId,
+    partition: PartitionIndex,
+) -> Result<Vec<Held>, MetaError> {
+    let stored = list_segments(store, topic, partition, None).await?;
+    let nexts = stored.iter().skip(1).map(|next| Some(next.segment.base_offset)).chain([None]);
+    let held = |(Stored { seq, segment, .. }, next): (&Stored, Option<Offset>)| Held {
+        seq: *seq,
+        ledger: segment.ledger,
         base: segment.base_offset,
-        end: segment.end_offset.unwrap_or(segment.base_offset),
+        end: segment.end_offset.or(next).unwrap_or(segment.base_offset),
         max_timestamp: segment.max_timestamp,
         bytes: segment.bytes,
-        closed: segment.end_offset.is_some(),
+        // Where another one follows it was closed, whether or not its end was noted.
+        closed: segment.end_offset.or(next).is_some(),
     };
-    let stored = list_segments(store, topic, partition, None).await?;
-    Ok((start, stored.into_iter().map(held).collect()))
+    Ok(stored.iter().zip(nexts).map(held).collect())
+}
+
+/// When a ledger was made, by its maker's clock, and how many bytes it holds when it is closed.
+pub(in crate::partition) async fn stored_ledger(
+    store: &dyn MetaStore,
+    ledger: LedgerId,
+) -> Result<Option<(i64, Option<u64>)>, MetaError> {
+    let key = keys::ledger(ledger);
+    let Some(found) = store.get(&key).await? else { return Ok(None) };
+    let meta = LedgerMeta::decode(ledger, &found.value)
+        .map_err(|e| MetaError::Corrupt { key, why: e.to_string() })?;
+    Ok(Some((meta.created_ms, meta.last_entry.map(|_| meta.length))))
 }
 
 /// Changes the head of one opening's log. Cheap to clone; useful for as long as the opening owns the partition.

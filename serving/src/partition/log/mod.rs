@@ -43,8 +43,8 @@ use crate::topics::quorum::Quorum;
 use mutation::Mutations;
 
 pub use crate::statelog::log::SnapshotWanted;
-pub(super) use head::stored_head;
 pub use head::{HeadError, LogHead};
+pub(super) use head::{stored_ledger, stored_segments, stored_start};
 pub use reader::{LogReader, ReadError};
 pub(super) use segments::Held;
 pub use tails::Tails;

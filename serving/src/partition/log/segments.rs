@@ -38,6 +38,7 @@ pub(super) struct Segment {
 pub(in crate::partition) struct Held {
     /// Its place among the segments.
     pub(in crate::partition) seq: u32,
+    pub(in crate::partition) ledger: LedgerId,
     /// Offset of its first record.
     pub(in crate::partition) base: Offset,
     /// The offset after its last record.
@@ -212,6 +213,7 @@ impl Segments {
         let ends = state.segments.iter().skip(1).map(|s| s.base_offset).chain([high_watermark]);
         let held = |(segment, end): (&Segment, Offset)| Held {
             seq: segment.seq,
+            ledger: segment.ledger,
             base: segment.base_offset,
             end,
             max_timestamp: segment.max_timestamp,

@@ -1,17 +1,21 @@
 //! Looks after the partitions that this broker owns, every minute or as often as it is told: raises log starts as topics say,
-//! and removes what nothing needs any more. A partition that is not open is opened only when its stored segments say that there
-//! is something to give up.
+//! and removes what nothing needs any more. A partition that is not open is opened only when what is stored of it says that there
+//! is something to give up, or something left that was given up before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_proto::ids::{PartitionIndex, TopicId};
+use geminga_metastore::Error as MetaError;
+use geminga_proto::ids::{Offset, PartitionIndex, TopicId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::dating::Dating;
 use super::{Limits, Piece, believed, log_start};
 use crate::ownership::topology::Topic;
-use crate::partition::log::{HeadError, Held, ReadError, stored_head};
+use crate::partition::log::{
+    HeadError, Held, ReadError, stored_ledger, stored_segments, stored_start,
+};
 use crate::partition::manager::{Handle, Partitions};
 use crate::partition::metrics;
 
@@ -19,52 +23,17 @@ use crate::partition::metrics;
 const PARALLEL: usize = 8;
 /// Partitions that are not open are looked at once in so many rounds, since that costs the metadata store a read each.
 const COLD_EVERY: u64 = 10;
-/// A wall clock that jumped by more than this against the monotonic one is not believed for a while.
-const JUMP: Duration = Duration::from_secs(600);
-/// For so long. A machine that was suspended has the right time all the same, and loses nothing but this hour.
-const DISBELIEF: Duration = Duration::from_secs(3_600);
-
-/// Whether the wall clock can be believed.
-#[derive(Debug)]
-struct Watch {
-    /// Both clocks at the last look.
-    last: (Instant, i64),
-    /// Nothing is given up by time before this.
-    until: Option<Instant>,
-}
-
-impl Watch {
-    fn new(now: Instant, wall_ms: i64) -> Self {
-        Self { last: (now, wall_ms), until: None }
-    }
-
-    /// Takes a look; whether it goes as it should.
-    fn believes(&mut self, now: Instant, wall_ms: i64) -> bool {
-        let (then, then_ms) = self.last;
-        self.last = (now, wall_ms);
-        let passed = i64::try_from(now.saturating_duration_since(then).as_millis());
-        let drift = wall_ms.saturating_sub(then_ms).saturating_sub(passed.unwrap_or(i64::MAX));
-        if u128::from(drift.unsigned_abs()) > JUMP.as_millis() {
-            tracing::warn!(
-                drift_ms = drift,
-                "the clock of this machine jumped: nothing is given up by age for an hour"
-            );
-            self.until = Some(now + DISBELIEF);
-        }
-        self.until.is_none_or(|until| now >= until)
-    }
-}
-
 /// Runs until it is dropped.
 pub(in crate::partition) async fn run(partitions: Partitions, every: Duration) {
     let mut tick = interval_at(Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watch = Watch::new(Instant::now(), partitions.now_ms());
+    let mut dating = Dating::default();
+    dating.believes(Instant::now(), partitions.now_ms(), || partitions.known_ms());
     let mut round = 0;
     loop {
         tick.tick().await;
         let now_ms = partitions.now_ms();
-        let dated = watch.believes(Instant::now(), now_ms);
+        let dated = dating.believes(Instant::now(), now_ms, || partitions.known_ms());
         let look = Look { partitions: &partitions, now_ms, dated, cold: round % COLD_EVERY == 0 };
         round += 1;
         let owned = partitions.owned();
@@ -93,7 +62,7 @@ impl Look<'_> {
         }
         let handle = match self.partitions.open_now((topic.id, partition)) {
             Some(handle) => handle,
-            None if !self.cold || limits.is_unlimited() => return,
+            None if !self.cold => return,
             None => match self.wake(&topic, partition, limits).await {
                 Some(handle) => handle,
                 None => return,
@@ -114,22 +83,67 @@ impl Look<'_> {
         partition: PartitionIndex,
         limits: Limits,
     ) -> Option<Arc<Handle>> {
-        let stored = stored_head(self.partitions.store(), topic.id, partition).await;
-        let stored = stored.inspect_err(|error| {
+        let wanted = self.is_wanted(topic.id, partition, limits).await;
+        let wanted = wanted.inspect_err(|error| {
             tracing::debug!(topic = topic.name, %partition, %error, "segments cannot be listed");
         });
-        let (start, held) = stored.ok()?;
-        let piece = |held: &Held| Piece {
-            end: held.end,
-            youngest_ms: held.max_timestamp.and_then(|at| believed(at, None, self.now_ms)),
-            bytes: held.bytes.unwrap_or(0),
-            closed: held.closed,
-        };
-        let pieces: Vec<Piece> = held.iter().map(piece).collect();
-        if log_start(&pieces, limits, self.now_ms, start) == start {
+        if !wanted.ok()? {
             return None;
         }
         self.partitions.open(topic, partition).await.ok()
+    }
+
+    /// Whether a partition that is not open has something to give up, or still holds what was.
+    async fn is_wanted(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+        limits: Limits,
+    ) -> Result<bool, MetaError> {
+        let store = self.partitions.store();
+        let start = stored_start(store, topic, partition).await?;
+        if limits.is_unlimited() && start == Offset(0) {
+            return Ok(false);
+        }
+        let held = stored_segments(store, topic, partition).await?;
+        if held.iter().any(|held| held.base < held.end && held.end <= start) {
+            return Ok(true);
+        }
+        let mut pieces = Vec::with_capacity(held.len());
+        // Of what follows a segment that stays it makes no difference how old it is.
+        let mut by_time = Limits { bytes: None, ..limits };
+        for (at, this) in held.iter().enumerate() {
+            let wanted = Limits { ms: by_time.ms, ..limits };
+            let piece = self.stored_piece(this, held.get(at + 1), wanted).await?;
+            let stays = log_start(&[piece], by_time, self.now_ms, this.base) == this.base;
+            if stays && (this.base < this.end || !this.closed) {
+                by_time = Limits::NONE;
+            }
+            pieces.push(piece);
+        }
+        Ok(log_start(&pieces, limits, self.now_ms, start) > start)
+    }
+
+    /// A segment of a partition that is not open. One that a takeover closed has no date and no size in the store: it is no younger
+    /// than the ledger after it, and as large as its own says.
+    async fn stored_piece(
+        &self,
+        this: &Held,
+        next: Option<&Held>,
+        limits: Limits,
+    ) -> Result<Piece, MetaError> {
+        let (store, holds) = (self.partitions.store(), this.base < this.end && this.closed);
+        let mut youngest_ms = this.max_timestamp.and_then(|at| believed(at, None, self.now_ms));
+        if let (None, true, Some(_), Some(next)) = (youngest_ms, holds, limits.ms, next) {
+            let ended_ms =
+                stored_ledger(store, next.ledger).await?.map(|(created_ms, _)| created_ms);
+            youngest_ms = believed(-1, ended_ms, self.now_ms);
+        }
+        let mut bytes = this.bytes;
+        if let (None, true, Some(_)) = (bytes, holds, limits.bytes) {
+            bytes = stored_ledger(store, this.ledger).await?.and_then(|(_, bytes)| bytes);
+        }
+        Ok(Piece { end: this.end, youngest_ms, bytes: bytes.unwrap_or(0), closed: this.closed })
     }
 }
 
@@ -196,21 +210,4 @@ async fn pieces(handle: &Handle, limits: Limits, now_ms: i64) -> Result<Vec<Piec
         pieces.push(piece);
     }
     Ok(pieces)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_that_jumps_is_not_believed_for_a_while() {
-        let start = Instant::now();
-        let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut watch = Watch::new(start, 0);
-        assert!(watch.believes(at(60), 61_000), "a little ahead");
-        assert!(!watch.believes(at(120), 1_000_000_000), "ahead");
-        assert!(!watch.believes(at(180), 1_000_060_000), "it still is");
-        assert!(watch.believes(at(120 + 3_600), 1_003_600_000), "it stays like that");
-        assert!(!watch.believes(at(3_800), 0), "behind");
-    }
 }

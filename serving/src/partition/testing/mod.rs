@@ -23,6 +23,9 @@ use crate::ownership::topology::Topic;
 use crate::topics::config::Settings;
 use crate::topics::quorum::Quorum;
 
+/// What the clock says at first, and when topics are made.
+pub(crate) const CREATED_MS: i64 = 1_700_000_000_000;
+
 /// Everything below the brokers.
 #[derive(Debug, Clone)]
 pub(crate) struct TestCluster {
@@ -41,7 +44,7 @@ impl TestCluster {
         let uuid = ClusterUuid::from_random(77);
         let store = MemoryStore::new();
         let bookies = MemoryBookies::new(uuid, Arc::new(store.clone()), bookies);
-        let clock = ManualClock::at(1_700_000_000_000);
+        let clock = ManualClock::at(CREATED_MS);
         let silence = Arc::new(watch::Sender::new(false));
         Self { store, bookies, clock, tasks: Tasks::new("test"), silence, uuid }
     }
@@ -86,7 +89,7 @@ impl TestCluster {
             write_quorum: quorum.write,
             ack_quorum: quorum.ack,
             configs: configs.clone(),
-            created_ms: 0,
+            created_ms: CREATED_MS,
         };
         let key = keys::topic("default", name);
         let version = self.store.put_if(&key, None, stored.encode()).await.unwrap();
@@ -98,7 +101,7 @@ impl TestCluster {
             quorum: Some(quorum),
             settings: Settings::from_configs(&configs),
             configs,
-            created_ms: 0,
+            created_ms: CREATED_MS,
             created: version.map(|v| geminga_metastore::Revision(v.0)),
             version,
         })

@@ -131,6 +131,71 @@ async fn a_partition_that_is_not_open_is_looked_after() {
     assert!(second.partitions.is_open(rig.topic.id, P0));
 }
 
+/// What a takeover closed has neither date nor size in the store; nobody who asks for it opens it.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_a_takeover_closed_is_looked_after() {
+    for limits in [("retention.ms", DAY.to_string()), ("retention.bytes", "1000".to_owned())] {
+        let rig = Rig::new().await;
+        let first = rig.broker(1).await;
+        days(&first, -10..-5).await;
+        // Cut off: its ledger stays open. The next one has it closed and writes on; and is cut off as well.
+        first.view.cancel();
+        rig.assign(2, 2).await;
+        let second = rig.broker(2).await;
+        second.sees_term(2).await;
+        days(&second, 0..1).await;
+        rig.cluster.clock.set(NOW + 2 * DAY);
+        days(&second, 2..3).await;
+        second.view.cancel();
+        rig.assign(3, 3).await;
+        let store: Arc<dyn MetaStore> = Arc::new(rig.cluster.store.clone());
+        let third = rig.broker_on(3, store, config()).await;
+        third.sees_term(3).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!third.partitions.is_open(rig.topic.id, P0), "there is nothing to give up");
+        alter(&rig, &third, &[(limits.0, &limits.1)]).await;
+        wait_segments(&rig, 1).await;
+        assert_eq!(third.find(OffsetAt::Earliest).await.offset, Some(Offset(5)));
+        rig.cluster.tasks.cancel();
+    }
+}
+
+/// What was given up goes although nobody opens the partition again, and the topic keeps the rest for ever.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_what_was_given_up_goes() {
+    let rig = Rig::new().await;
+    let first = rig.broker(1).await;
+    alter(&rig, &first, &[("segment.bytes", "65536")]).await;
+    days(&first, -10..0).await;
+    let segments = rig.cluster.segments(rig.topic.id, 0).await;
+    let handle = first.partitions.open_now((rig.topic.id, P0)).unwrap();
+    handle.head.raise(Offset(8)).await.unwrap();
+    // It ends before it removes anything.
+    first.partitions.shutdown(SOON).await;
+    assert_eq!(rig.cluster.segments(rig.topic.id, 0).await, segments);
+    rig.assign(2, 2).await;
+    let store: Arc<dyn MetaStore> = Arc::new(rig.cluster.store.clone());
+    let second = rig.broker_on(2, store, config()).await;
+    second.sees_term(2).await;
+    wait_segments(&rig, segments - 4).await;
+}
+
+/// From the start: nothing is given up by age until the clock has had an hour to be set right.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_years_ahead_at_the_start_gives_nothing_up() {
+    let rig = Rig::new().await;
+    rig.cluster.clock.set(NOW + 3 * 365 * DAY);
+    let broker = start(&rig).await;
+    alter(&rig, &broker, &[("segment.bytes", "65536"), ("retention.ms", &DAY.to_string())]).await;
+    days(&broker, 0..4).await;
+    tokio::time::sleep(Duration::from_secs(3_000)).await;
+    assert_eq!(broker.find(OffsetAt::Earliest).await.offset, Some(Offset(0)));
+    rig.cluster.clock.set(NOW + 4 * DAY);
+    tokio::time::sleep(Duration::from_secs(3_000)).await;
+    assert_eq!(broker.find(OffsetAt::Earliest).await.offset, Some(Offset(0)));
+    wait_start(&broker, 2).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn deleted_records_are_gone_for_every_reader() {
     let rig = Rig::new().await;

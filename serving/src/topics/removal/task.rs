@@ -29,8 +29,6 @@ const PAGE: usize = 100;
 const PARALLEL_LEDGERS: usize = 8;
 /// How often it is looked for tombstones that have stood for long enough.
 const BURY_EVERY: Duration = Duration::from_secs(3_600);
-/// How long the end of one ledger is waited for; others of its topic may be removed meanwhile.
-const LEDGER_WAIT: Duration = Duration::from_secs(60);
 /// How long one attempt at a topic may take: what it removed until then is removed.
 const ATTEMPT: Duration = Duration::from_secs(600);
 
@@ -120,9 +118,7 @@ impl Remover {
         while let Some(topic) = self.turns.begin(Instant::now()) {
             let worker = self.worker.clone();
             self.running.push(Box::pin(async move {
-                let attempt = tokio::time::timeout(ATTEMPT, worker.remove(topic, office)).await;
-                let late = || Over::Later("it took too long".to_owned());
-                (topic, attempt.unwrap_or_else(|_| late()))
+                (topic, worker.attempt(topic, office, ATTEMPT).await)
             }));
         }
     }
@@ -218,7 +214,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// One attempt at one topic. Cancel-safe: the next attempt goes on.
+    /// One attempt at one topic, which takes no longer than this: others wait for its turn. Cancel-safe: the next one goes on.
+    pub(super) async fn attempt(&self, topic: TopicId, office: Revision, most: Duration) -> Over {
+        let attempt = tokio::time::timeout(most, self.remove(topic, office)).await;
+        attempt.unwrap_or_else(|_| Over::Later("it took too long".to_owned()))
+    }
+
+    /// An attempt for as long as it takes. Cancel-safe: the next one goes on.
     pub(super) async fn remove(&self, topic: TopicId, office: Revision) -> Over {
         match self.try_remove(topic, office).await {
             Ok(over) => over,
@@ -260,13 +262,8 @@ impl Worker {
 
     async fn end(&self, found: Vec<Found>) -> Result<Vec<(Found, Ending)>, Error> {
         let one = |found: Found| async move {
-            let ending = tokio::time::timeout(LEDGER_WAIT, self.ending(found.ledger)).await;
-            let Ok(ending) = ending else {
-                let ledger = found.ledger;
-                tracing::warn!(%ledger, "a ledger of a deleted topic is not closed in time");
-                return Ok((found, Ending::NotYet));
-            };
-            Ok::<_, Error>((found, ending?))
+            let ending = self.ending(found.ledger).await?;
+            Ok::<_, Error>((found, ending))
         };
         let mut endings = futures::stream::iter(found).map(one).buffered(PARALLEL_LEDGERS);
         let mut all = Vec::new();

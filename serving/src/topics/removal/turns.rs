@@ -129,6 +129,14 @@ mod tests {
             (Some(topic(2)), 2),
             "a new one waits for nobody"
         );
+        // One that is put off puts no other off.
+        turns.add(topic(3), now);
+        turns.add(topic(4), now);
+        assert_eq!(turns.begin(now), Some(topic(3)));
+        turns.over(topic(3), false, now);
+        assert_eq!(turns.begin(now), Some(topic(4)));
+        turns.over(topic(4), true, now);
+        turns.remove(topic(3));
         // Gone while it ran, and deleted anew while nobody looked.
         turns.set(&[topic(1), topic(3)], now);
         turns.over(topic(2), false, now);

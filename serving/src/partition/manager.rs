@@ -282,7 +282,9 @@ impl Partitions {
     /// The newest date that anybody else noted, milliseconds since the Unix epoch: when topics were made, and other brokers began.
     pub(super) fn known_ms(&self) -> Option<i64> {
         let (topology, me) = (&self.0.topology, self.0.registration.id());
-        let topics = topology.topics().into_iter().map(|topic| topic.created_ms);
+        // Internal topics have no date.
+        let topics = topology.topics().into_iter().filter(|topic| !topic.is_internal());
+        let topics = topics.map(|topic| topic.created_ms);
         let others = topology.brokers().into_iter().filter(|broker| broker.id != me);
         topics.chain(others.map(|broker| broker.started_ms)).max()
     }

@@ -193,6 +193,18 @@ async fn what_is_left_of_what_was_given_up_goes() {
     wait_segments(&rig, segments - 4).await;
 }
 
+/// A new cluster, where nothing has a date yet, has no reason to doubt its clock.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_dated_nothing_speaks_against_the_clock() {
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    assert_eq!(broker.partitions.known_ms(), Some(NOW));
+    let gone = Txn::new().delete(keys::topic("default", "flights"));
+    rig.cluster.store.txn(gone).await.unwrap();
+    broker.sees(|broker| broker.topology.topic("flights").is_none()).await;
+    assert_eq!(broker.partitions.known_ms(), None);
+}
+
 /// From the start: nothing is given up by age until the clock has had an hour to be set right.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_years_ahead_at_the_start_gives_nothing_up() {

@@ -9,7 +9,7 @@ use crate::keys;
 use crate::record::{
     Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic,
     Deleting, DiskWatermark, Drain, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart,
-    Move, PartitionTerm, Segment, Topic, Under, Watermark,
+    Move, PartitionTerm, Revoking, Segment, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -60,6 +60,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
     let (kind, decoded) = match room {
         keys::CLUSTER => ("cluster", Cluster::decode(value).map(cluster)),
         keys::COORDINATOR => ("coordinator", Coordinator::decode(value).map(coordinator)),
+        keys::REVOKING => ("revocation", Revoking::decode(value).map(revoking)),
         "topics" => ("topic", Topic::decode(value).map(topic)),
         "deleted-topics" => ("deleted topic", DeletedTopic::decode(value).map(deleted_topic)),
         "deleting" => ("deletion", Deleting::decode(value).map(deleting)),
@@ -125,6 +126,10 @@ fn cluster(record: Cluster) -> Value {
 
 fn coordinator(record: Coordinator) -> Value {
     fields([("broker", number(record.broker.0))])
+}
+
+fn revoking(record: Revoking) -> Value {
+    fields([("broker", number(record.broker.0)), ("by", number(record.by.0))])
 }
 
 fn topic(record: Topic) -> Value {

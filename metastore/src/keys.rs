@@ -7,6 +7,8 @@ use geminga_proto::ids::{BookieId, BrokerId, LedgerId, PartitionIndex, TopicId};
 pub const CLUSTER: &str = "cluster";
 /// The coordinator's election.
 pub const COORDINATOR: &str = "coordinator";
+/// That a dead broker's registration is being ended.
+pub const REVOKING: &str = "revoking";
 /// The next block of producer ids.
 pub const PRODUCER_IDS: &str = "producer-ids";
 /// The auditor's election.

@@ -1,4 +1,5 @@
-//! `brokers/<id>`, `drains/<id>` and `coordinator`: who serves, who is to own nothing, and who is elected to assign.
+//! `brokers/<id>`, `drains/<id>`, `coordinator` and `revoking`: who serves, who is to own nothing, who is elected to assign,
+//! and who is being replaced because it is dead.
 
 use bytes::Bytes;
 use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
@@ -145,5 +146,38 @@ impl Coordinator {
             return Err(Invalid::field("broker_id", format!("{} is negative", record.broker_id)));
         }
         Ok(Self { broker: BrokerId(record.broker_id) })
+    }
+}
+
+/// That the registration of a dead broker is being ended, under a lease of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoking {
+    /// Whose.
+    pub broker: BrokerId,
+    /// Who ends it.
+    pub by: BrokerId,
+}
+
+impl Revoking {
+    /// The value to store.
+    pub fn encode(&self) -> Bytes {
+        let (broker_id, by_broker) = (self.broker.0, self.by.0);
+        wire::RevokingRecord { format: FORMAT, broker_id, by_broker }.encode_to_vec().into()
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not a valid record.
+    pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        let record =
+            wire::RevokingRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
+        check_format(record.format)?;
+        for (field, broker) in [("broker_id", record.broker_id), ("by_broker", record.by_broker)] {
+            if broker < 0 {
+                return Err(Invalid::field(field, format!("{broker} is negative")));
+            }
+        }
+        Ok(Self { broker: BrokerId(record.broker_id), by: BrokerId(record.by_broker) })
     }
 }

@@ -283,6 +283,13 @@ fn of_servers() -> Vec<Sample> {
             again: |value| Coordinator::decode(value).map(|record| record.encode()),
         },
         Sample {
+            kind: "revocation",
+            key: keys::REVOKING.to_owned(),
+            value: Revoking { broker: BrokerId(4), by: BrokerId(5) }.encode(),
+            golden: "080110041805",
+            again: |value| Revoking::decode(value).map(|record| record.encode()),
+        },
+        Sample {
             kind: "cookie",
             key: keys::bookie_cookie(&bookie()),
             value: cookie.encode(),

@@ -29,6 +29,7 @@ fn keys() -> Vec<String> {
     vec![
         keys::CLUSTER.to_owned(),
         keys::COORDINATOR.to_owned(),
+        keys::REVOKING.to_owned(),
         keys::topic("default", "t"),
         keys::deleted_topic(topic),
         keys::assign(topic, 0),

@@ -1,26 +1,26 @@
 //! Brokers probe each other, so that one that dies is replaced long before its lease ends (DESIGN 6). One task owns the
 //! rules ([`core`]) and acts on them; each peer has a stream of probes of its own ([`link`]), whose end is noticed at once.
+//! The registration of one that is dead is ended by a transaction ([`revocation`]).
 //!
 //! ```text
 //!   tick, members, answers ─► core ─► probes ─► link ─► peer ─┐
 //!                               ▲                             │ each also tells what it sees
 //!                               └──────── told ◄──────────────┘
-//!                               └─► revoke the lease: the coordinator sees the key go, and decides
+//!                               └─► end the registration: the coordinator sees the key go, and decides
 //! ```
 //!
-//! What two brokers see is agreed on between them alone; the metadata store hears of it by the revocation. It must answer
-//! a read right before, so that whoever is cut off from it, too, takes nobody's lease (later, when nobody is dead any more).
+//! What two brokers see is agreed on between them alone; the metadata store hears of it by the revocation.
 
 mod core;
 mod link;
+mod revocation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture};
-use geminga_metastore::{Error, LeaseId, MetaStore, keys, record};
+use geminga_metastore::{LeaseId, MetaStore};
 use geminga_proto::ids::BrokerId;
 use geminga_proto::internal::{ProbeRequest, ProbeResponse, SeenDead};
 use geminga_runtime::Tasks;
@@ -31,14 +31,13 @@ use self::core::{Core, Effect, Event, Evidence, Member, Seen};
 use super::metrics;
 use super::registration::{Registration, Standing};
 use super::topology::Topology;
-use link::Link;
+use link::{Link, Probe};
+use revocation::Revocation;
 
 /// Most brokers that one broker probes; in a larger cluster the next ones by number, so that everybody is probed by so many.
 const MAX_PEERS: usize = 64;
 /// Reports that wait for the task; a lost one is repeated by the next probe.
 const REPORTS: usize = 1_024;
-/// How long the store may take to show that there is contact, and as long to revoke (DESIGN 6).
-const CONTACT: Duration = Duration::from_secs(1);
 
 /// What probes say now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,14 +47,14 @@ pub struct View {
     /// Who is dead as seen by two.
     pub dead: BTreeSet<BrokerId>,
     seen: Vec<Seen>,
-    /// There are more brokers than one probes.
-    partial: bool,
+    /// Registered brokers that are not probed from here, since there are too many.
+    unprobed: BTreeSet<BrokerId>,
 }
 
 impl View {
     /// Whether a broker may be given partitions: it answers probes under this registration, or is not probed from here.
     pub fn reaches(&self, broker: BrokerId, lease: LeaseId) -> bool {
-        self.partial || self.reached.get(&broker) == Some(&lease)
+        self.unprobed.contains(&broker) || self.reached.get(&broker) == Some(&lease)
     }
 }
 
@@ -86,7 +85,8 @@ impl Probes {
             tasks: tasks.clone(),
             core: Core::default(),
             known: BTreeMap::new(),
-            partial: false,
+            unprobed: BTreeSet::new(),
+            ticks: 0,
             links: HashMap::new(),
             view,
             reports,
@@ -130,11 +130,12 @@ struct Prober {
     tasks: Tasks,
     core: Core,
     known: BTreeMap<BrokerId, Known>,
-    partial: bool,
+    unprobed: BTreeSet<BrokerId>,
+    ticks: u64,
     links: HashMap<BrokerId, Link>,
     view: watch::Sender<View>,
     reports: mpsc::Sender<Event>,
-    revocation: Option<BoxFuture<'static, bool>>,
+    revocation: Option<BoxFuture<'static, ()>>,
 }
 
 impl Prober {
@@ -147,13 +148,12 @@ impl Prober {
                 biased;
                 // First of all: after a pause, nothing that came meanwhile may be believed.
                 Some(()) = OptionFuture::from(due.map(tokio::time::sleep_until)) => {
+                    self.ticks += 1;
                     self.step(Event::Tick);
                 }
-                Some(done) = OptionFuture::from(self.revocation.as_mut()) => {
+                Some(()) = OptionFuture::from(self.revocation.as_mut()) => {
                     self.revocation = None;
-                    if !done {
-                        self.step(Event::NotRevoked);
-                    }
+                    self.step(Event::RevocationOver);
                 }
                 Ok(()) = changed.changed() => self.on_topology(),
                 // This task holds a sender.
@@ -185,20 +185,16 @@ impl Prober {
 
     /// The registered brokers that are to be probed.
     fn registered(&mut self) -> BTreeMap<BrokerId, Known> {
-        let me = self.registration.id();
-        let (before, after): (Vec<_>, Vec<_>) = self
-            .topology
-            .brokers()
-            .into_iter()
-            .filter(|broker| broker.id != me)
-            .partition(|broker| broker.id < me);
-        self.partial = before.len() + after.len() > MAX_PEERS;
-        let next = after.into_iter().chain(before).take(MAX_PEERS);
-        next.map(|broker| {
-            let member = Member { lease: broker.lease, registered: true };
-            (broker.id, Known { address: broker.grpc_address.clone(), member })
-        })
-        .collect()
+        let brokers = self.topology.brokers();
+        let (probed, unprobed) = choose(self.registration.id(), brokers.iter().map(|b| b.id));
+        let known = brokers.into_iter().filter(|broker| probed.contains(&broker.id));
+        self.unprobed = unprobed;
+        known
+            .map(|broker| {
+                let member = Member { lease: broker.lease, registered: true };
+                (broker.id, Known { address: broker.grpc_address.clone(), member })
+            })
+            .collect()
     }
 
     fn step(&mut self, event: Event) {
@@ -212,14 +208,13 @@ impl Prober {
                 Effect::Distrusted => {
                     metrics::count_distrusted_probes();
                     tracing::info!(
-                        "this process stood still: what its probes had shown does not count"
+                        "this process stood still, or was cut off: what its probes had shown does not count"
                     );
                 }
             }
         }
         let (reached, dead) = (self.core.reached(), self.core.dead(now));
-        let partial = self.partial;
-        let view = View { reached, dead, seen, partial };
+        let view = View { reached, dead, seen, unprobed: self.unprobed.clone() };
         metrics::observe_reached(view.reached.len());
         self.view.send_if_modified(|now| {
             let changed = *now != view;
@@ -233,44 +228,38 @@ impl Prober {
         let link = self.links.entry(broker).or_insert_with(|| {
             Link::start(broker, known.address.clone(), self.reports.clone(), &self.tasks)
         });
-        link.probe(ProbeRequest { from: self.registration.id().0, seen: to_wire(seen) });
+        let request = ProbeRequest { from: self.registration.id().0, seen: to_wire(seen) };
+        link.probe(Probe { request, tick: self.ticks, made: Instant::now() });
     }
 
     fn revoke(&mut self, broker: BrokerId, lease: LeaseId, seen: &[Seen]) {
         let evidence = seen.iter().find(|seen| seen.broker == broker).map(|seen| seen.evidence);
         // Who is not registered itself has no say.
-        if !matches!(self.registration.standing(), Standing::Registered { .. }) {
-            self.revocation = Some(std::future::ready(false).boxed());
+        let Standing::Registered { lease: mine } = self.registration.standing() else {
+            self.revocation = Some(tokio::time::sleep(core::INTERVAL).boxed());
             return;
-        }
-        tracing::warn!(%broker, %lease, ?evidence, "broker is dead as seen by its peers; its registration is ended");
-        metrics::count_revocation(evidence == Some(Evidence::Refused));
-        self.revocation = Some(revoke(Arc::clone(&self.store), broker, lease).boxed());
+        };
+        let revocation = Revocation {
+            store: Arc::clone(&self.store),
+            topology: self.topology.clone(),
+            view: self.view.subscribe(),
+            me: (self.registration.id(), mine),
+            dead: (broker, lease),
+            refused: evidence == Some(Evidence::Refused),
+        };
+        self.revocation = Some(revocation.run().boxed());
     }
 }
 
-/// Ends a registration, if the store answers now and still shows it. False: it may not have ended; look again.
-async fn revoke(store: Arc<dyn MetaStore>, broker: BrokerId, lease: LeaseId) -> bool {
-    let attempt = async {
-        let key = keys::broker(broker);
-        let read = tokio::time::timeout(CONTACT, store.get(&key)).await;
-        let found = read.map_err(|_| Error::Unavailable(format!("no answer in {CONTACT:?}")))??;
-        let current = found.and_then(|found| record::Broker::decode(&found.value).ok());
-        if current.is_some_and(|current| current.lease == lease) {
-            let revoked = tokio::time::timeout(CONTACT, store.revoke_lease(lease)).await;
-            revoked.map_err(|_| Error::Unknown(format!("no answer in {CONTACT:?}")))??;
-        }
-        Ok::<(), Error>(())
-    };
-    match attempt.await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%broker, %error, "registration of a dead broker could not be ended; it ends with its lease");
-            // Not in a tight loop.
-            tokio::time::sleep(core::INTERVAL).await;
-            false
-        }
-    }
+/// Which of the registered brokers are probed from here, and which are too many: the next ones by number are.
+fn choose(
+    me: BrokerId,
+    registered: impl Iterator<Item = BrokerId>,
+) -> (BTreeSet<BrokerId>, BTreeSet<BrokerId>) {
+    let (before, after): (Vec<_>, Vec<_>) =
+        registered.filter(|broker| *broker != me).partition(|broker| *broker < me);
+    let mut next = after.into_iter().chain(before);
+    (next.by_ref().take(MAX_PEERS).collect(), next.collect())
 }
 
 fn to_wire(seen: &[Seen]) -> Vec<SeenDead> {
@@ -290,4 +279,24 @@ fn from_wire(seen: &[SeenDead]) -> Vec<Seen> {
         evidence: if seen.refused { Evidence::Refused } else { Evidence::Missed },
     });
     seen.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of many brokers some are not probed: those count as reached, and only those.
+    #[test]
+    fn who_is_probed_and_does_not_answer_is_not_reached_in_a_large_cluster_either() {
+        let all = || (0..100).map(BrokerId);
+        let (probed, unprobed) = choose(BrokerId(50), all());
+        assert_eq!((probed.len(), unprobed.len()), (MAX_PEERS, 100 - 1 - MAX_PEERS));
+        assert!(probed.contains(&BrokerId(51)) && probed.contains(&BrokerId(0)));
+        assert!(unprobed.contains(&BrokerId(49)) && !unprobed.contains(&BrokerId(50)));
+        let view = View { unprobed, ..View::default() };
+        assert!(view.reaches(BrokerId(49), LeaseId(1)));
+        assert!(!view.reaches(BrokerId(51), LeaseId(1)));
+        let (probed, unprobed) = choose(BrokerId(1), (0..3).map(BrokerId));
+        assert_eq!((probed.len(), unprobed.len()), (2, 0));
+    }
 }

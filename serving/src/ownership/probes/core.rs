@@ -5,10 +5,13 @@
 //!   has *missed* [`MISSES`] probes in a row. Who was never reached gives none, so a wrong address kills nobody.
 //! * **Death** needs two observers: this broker and one that has said the same of the same registration within [`FRESH`].
 //!   Where there is no third broker, a refusal that this one sees is enough, silence is not.
+//! * **Who is cut off** has no say: a broker that does not reach half of the registered ones, itself included, accuses
+//!   nobody, to itself or to others. When it reaches them again, what it saw, and what lay in buffers, does not count.
 //! * **A pause of this process** makes others look dead. A tick that comes later than [`LATE`] throws all evidence away,
 //!   what others said included: their words lay in a buffer for as long.
-//! * **One at a time.** A lease is revoked only while everybody to whom partitions are assigned is registered: the partitions
-//!   of the one before have moved, or it is back. So whoever revoked it, one decision moves one broker's partitions.
+//! * **One at a time.** A registration is ended only while everybody to whom partitions are assigned is registered: the
+//!   partitions of the one before have moved, or it is back. So one decision moves one broker's partitions.
+//! * **Bounded.** Besides each tick's, a probe is sent for something new only, never for what was said before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,8 +68,8 @@ pub(crate) enum Event {
     Refused(BrokerId),
     /// What another broker sees.
     Told { peer: BrokerId, seen: Vec<Seen> },
-    /// The lease could not be revoked.
-    NotRevoked,
+    /// The revocation that was asked for is over: what was owned has moved, or the broker is back, or it failed.
+    RevocationOver,
 }
 
 /// What the task must do.
@@ -74,9 +77,10 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Send a probe, which also tells what this broker sees.
     Probe(BrokerId),
-    /// Revoke the lease of a broker that is dead. Answered by [`Event::NotRevoked`] when that failed.
+    /// End the registration of a broker that is dead, as long as [`Core::dead`] names it. Answered by
+    /// [`Event::RevocationOver`].
     Revoke { broker: BrokerId, lease: LeaseId },
-    /// This process stood still for so long that nothing it saw counts.
+    /// This process stood still, or was cut off: nothing that it saw counts.
     Distrusted,
 }
 
@@ -108,6 +112,11 @@ impl Peer {
         if self.refused { Some(Evidence::Refused) } else { missed }
     }
 
+    /// No probe is overdue. Stricter than the lack of evidence: whoever is cut off does not lose all others in one tick.
+    fn answers(&self) -> bool {
+        self.reached && !self.refused && self.misses + 1 < MISSES
+    }
+
     fn says_dead(&self, now: Instant, broker: BrokerId, lease: LeaseId) -> bool {
         let (seen, Some(at)) = &self.told else { return false };
         now.saturating_duration_since(*at) <= FRESH
@@ -122,8 +131,10 @@ pub(crate) struct Core {
     coordinator: Option<BrokerId>,
     /// `None` while there is nobody to probe.
     due: Option<Instant>,
-    /// Whose lease was revoked, or is being revoked.
-    revoked: Option<(BrokerId, LeaseId)>,
+    /// Whose registration is being ended.
+    revoked: Option<BrokerId>,
+    /// Less than half of the registered brokers answer, this one included.
+    cut_off: bool,
 }
 
 impl Core {
@@ -132,8 +143,11 @@ impl Core {
         self.due
     }
 
-    /// What this broker's own probes say.
+    /// What this broker's own probes say; nothing while it is cut off.
     pub(crate) fn seen(&self) -> Vec<Seen> {
+        if self.cut_off {
+            return Vec::new();
+        }
         let seen = |(broker, peer): (&BrokerId, &Peer)| {
             let (broker, lease) = (*broker, peer.member.lease);
             Some(Seen { broker, lease, evidence: peer.evidence()? })
@@ -176,8 +190,9 @@ impl Core {
                 }
             }
             Event::Told { peer, seen } => self.on_told(now, peer, seen, &mut effects),
-            Event::NotRevoked => self.revoked = None,
+            Event::RevocationOver => self.revoked = None,
         }
+        self.look_around(&mut effects);
         self.revoke(now, &mut effects);
         effects
     }
@@ -198,11 +213,6 @@ impl Core {
                 }
             }
         }
-        // Moved, or registered again.
-        let stands = |(broker, lease): &(BrokerId, LeaseId)| {
-            self.peers.get(broker).is_some_and(|peer| peer.member.lease == *lease)
-        };
-        self.revoked = self.revoked.filter(stands);
         self.due = match self.peers.is_empty() {
             true => None,
             false => self.due.or(Some(now + INTERVAL)),
@@ -215,12 +225,11 @@ impl Core {
         self.due = Some(now + INTERVAL);
         if late {
             effects.push(Effect::Distrusted);
+            self.distrust();
         }
         let mut silent = Vec::new();
         for (broker, peer) in &mut self.peers {
-            if late {
-                (peer.refused, peer.misses, peer.told) = (false, 0, (Vec::new(), None));
-            } else if peer.waiting {
+            if !late && peer.waiting {
                 peer.misses = peer.misses.saturating_add(1);
                 if peer.misses == MISSES {
                     silent.push(*broker);
@@ -243,13 +252,38 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let Some(peer) = self.peers.get_mut(&teller) else { return };
-        peer.told = (seen, Some(now));
+        let (before, _) = std::mem::replace(&mut peer.told, (seen, Some(now)));
         let news = self.peers[&teller].told.0.iter().filter(|seen| {
             let about = self.peers.get(&seen.broker);
-            about.is_some_and(|p| p.member.lease == seen.lease && p.evidence().is_none())
+            // Every answer to a probe repeats what was said: without the first condition two that cannot reach each other
+            // would have a third one probe them without a pause.
+            !before.contains(seen)
+                && about.is_some_and(|p| p.member.lease == seen.lease && p.evidence().is_none())
         });
         // Seen for oneself is seen by two.
         effects.extend(news.map(|seen| Effect::Probe(seen.broker)));
+    }
+
+    /// Notices that this broker is cut off, or that it is no longer.
+    fn look_around(&mut self, effects: &mut Vec<Effect>) {
+        let registered = self.peers.values().filter(|peer| peer.member.registered);
+        let (all, answer) = registered
+            .fold((1, 1), |(all, answer), peer| (all + 1, answer + u32::from(peer.answers())));
+        let was = std::mem::replace(&mut self.cut_off, answer * 2 < all);
+        // Others come back one after the other, and with them what they saw meanwhile.
+        if was && !self.cut_off {
+            if self.peers.values().any(|peer| peer.evidence().is_some()) {
+                effects.push(Effect::Distrusted);
+            }
+            self.distrust();
+        }
+    }
+
+    /// Throws away what was seen and said.
+    fn distrust(&mut self) {
+        for peer in self.peers.values_mut() {
+            (peer.refused, peer.misses, peer.told) = (false, 0, (Vec::new(), None));
+        }
     }
 
     fn tell_others(&self, about: BrokerId, effects: &mut Vec<Effect>) {
@@ -258,6 +292,9 @@ impl Core {
     }
 
     fn is_dead(&self, now: Instant, broker: BrokerId) -> bool {
+        if self.cut_off {
+            return false;
+        }
         let Some(peer) = self.peers.get(&broker) else { return false };
         let Some(evidence) = peer.evidence() else { return false };
         if self.peers.len() == 1 {
@@ -280,7 +317,7 @@ impl Core {
         });
         if let Some(broker) = dead {
             let lease = self.peers[&broker].member.lease;
-            self.revoked = Some((broker, lease));
+            self.revoked = Some(broker);
             effects.push(Effect::Revoke { broker, lease });
         }
     }

@@ -27,6 +27,9 @@ struct World {
     /// Ends when it is revoked; none are named twice.
     revoked: Vec<(i32, i32)>,
     distrusted: Vec<i32>,
+    probes: usize,
+    /// Probes that wait for what they themselves caused.
+    nested: usize,
     leases: BTreeMap<i32, LeaseId>,
 }
 
@@ -39,6 +42,8 @@ impl World {
             paused: BTreeSet::new(),
             revoked: Vec::new(),
             distrusted: Vec::new(),
+            probes: 0,
+            nested: 0,
             leases: (1..=brokers).map(|id| (id, lease(id))).collect(),
         };
         world.members();
@@ -99,6 +104,9 @@ impl World {
     }
 
     fn probe(&mut self, from: i32, to: i32) {
+        self.probes += 1;
+        self.nested += 1;
+        assert!(self.nested < 50, "probes beget probes without an end");
         match self.path(from, to) {
             Path::Refused => self.step(from, Event::Refused(BrokerId(to))),
             Path::Open if self.cores.contains_key(&to) && !self.paused.contains(&to) => {
@@ -110,6 +118,7 @@ impl World {
             }
             Path::Open | Path::Silent => {}
         }
+        self.nested -= 1;
     }
 
     fn ticks(&mut self, count: u32) {
@@ -118,6 +127,23 @@ impl World {
             for id in self.cores.keys().copied().collect::<Vec<_>>() {
                 self.step(id, Event::Tick);
             }
+        }
+    }
+
+    /// Every way from one of these brokers to one of the others, and back.
+    fn cut(&mut self, some: &[i32], path: Path) {
+        for id in self.leases.keys().filter(|id| !some.contains(id)) {
+            for one in some {
+                self.paths.insert((*one, *id), path);
+                self.paths.insert((*id, *one), path);
+            }
+        }
+    }
+
+    /// Everybody from everybody else.
+    fn cut_all(&mut self, path: Path) {
+        for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.cut(&[id], path);
         }
     }
 
@@ -175,12 +201,86 @@ fn what_only_one_sees_kills_nobody() {
 #[test]
 fn the_one_that_is_cut_off_goes() {
     let mut world = World::new(4);
-    for other in [1, 2, 4] {
-        world.paths.insert((3, other), Path::Silent);
-        world.paths.insert((other, 3), Path::Silent);
-    }
+    world.cut(&[3], Path::Silent);
     world.ticks(10);
     assert_eq!(world.dead(), [3].into());
+}
+
+/// Two that agree are not enough where they see less than half: they are the ones that are cut off.
+#[test]
+fn the_smaller_part_ends_nobodys_registration() {
+    let mut world = World::new(5);
+    world.cut(&[1, 2], Path::Silent);
+    world.ticks(10);
+    assert!(!world.revoked.is_empty());
+    for (by, dead) in world.revoked.clone() {
+        assert!(by > 2 && dead <= 2, "{dead} by {by}");
+    }
+    assert!(world.cores[&1].seen().is_empty(), "nor does it tell others what it sees");
+    assert!(world.cores[&1].dead(world.now).is_empty());
+    // What it saw does not count when it is back, not even together with one of the others.
+    world.revoked.clear();
+    world.cut(&[1, 2], Path::Open);
+    world.paths.insert((3, 5), Path::Silent);
+    world.ticks(10);
+    assert_eq!(world.dead(), [].into());
+}
+
+#[test]
+fn nobody_goes_when_the_network_was_away_for_a_moment() {
+    for (brokers, silence) in [(3, 3), (3, 4), (3, 20), (4, 5), (5, 3), (5, 20)] {
+        let mut world = World::new(brokers);
+        world.cut_all(Path::Silent);
+        world.ticks(silence);
+        world.cut_all(Path::Open);
+        world.ticks(1);
+        assert_eq!(world.dead(), [].into(), "{brokers} brokers, {silence} ticks");
+        world.ticks(5);
+        assert_eq!(world.dead(), [].into(), "{brokers} brokers, {silence} ticks, later");
+    }
+}
+
+/// As above, but one broker is back before another, with the word that the third one is dead in its buffers.
+#[test]
+fn what_lay_in_buffers_while_the_network_was_away_does_not_count() {
+    let mut world = World::new(3);
+    world.cut_all(Path::Silent);
+    world.ticks(5);
+    let seen = vec![Seen { broker: BrokerId(3), lease: lease(3), evidence: Evidence::Missed }];
+    world.step(1, Event::Told { peer: BrokerId(2), seen: seen.clone() });
+    world.step(1, Event::Answered(BrokerId(2)));
+    world.step(1, Event::Told { peer: BrokerId(2), seen });
+    assert_eq!(world.dead(), [].into());
+    // Who does not come back at all is found dead all the same.
+    world.cut(&[3], Path::Silent);
+    world.paths.insert((1, 2), Path::Open);
+    world.paths.insert((2, 1), Path::Open);
+    world.ticks(5);
+    assert_eq!(world.dead(), [3].into());
+}
+
+/// Two that cannot reach each other say so to the third one, which looks for itself, and is told so again by the answers.
+#[test]
+fn what_is_said_again_is_not_looked_at_again() {
+    let mut world = World::new(3);
+    world.paths.insert((1, 2), Path::Silent);
+    world.paths.insert((2, 1), Path::Silent);
+    world.ticks(4);
+    world.probes = 0;
+    world.ticks(10);
+    assert_eq!(world.probes, 10 * 3 * 2, "one probe for each peer and tick");
+    assert_eq!(world.dead(), [].into());
+}
+
+/// A revocation on its way is given up by this.
+#[test]
+fn who_answers_is_not_dead_any_more() {
+    let mut world = World::new(3);
+    world.paused.insert(3);
+    world.ticks(4);
+    assert_eq!(world.cores[&1].dead(world.now), [BrokerId(3)].into());
+    world.step(1, Event::Answered(BrokerId(3)));
+    assert_eq!(world.cores[&1].dead(world.now), [].into());
 }
 
 /// A process that stood still sees everybody silent. It may believe nothing of that, whatever it finds in its buffers.
@@ -255,19 +355,24 @@ fn who_registers_again_is_reached_anew() {
 /// partitions have moved.
 #[test]
 fn one_goes_at_a_time() {
-    let mut world = World::new(5);
-    for dead in [2, 3, 5] {
+    let mut world = World::new(7);
+    for dead in [2, 3, 7] {
         world.paused.insert(dead);
     }
     world.ticks(8);
-    assert_eq!(world.dead(), [5].into());
+    assert_eq!(world.dead(), [7].into());
     world.members();
     world.ticks(8);
-    assert_eq!(world.dead(), [5].into(), "its partitions have not moved");
-    world.leases.remove(&5);
+    assert_eq!(world.dead(), [7].into(), "its partitions have not moved");
+    world.leases.remove(&7);
     world.members();
     world.ticks(1);
-    assert_eq!(world.dead(), [2, 5].into());
+    assert_eq!(world.dead(), [7].into(), "nor is the revocation over");
+    let by: Vec<i32> = world.revoked.iter().map(|(by, _)| *by).collect();
+    for by in by {
+        world.step(by, Event::RevocationOver);
+    }
+    assert_eq!(world.dead(), [2, 7].into());
 }
 
 #[test]
@@ -278,6 +383,6 @@ fn a_revocation_that_failed_is_tried_again() {
     assert!(!by.is_empty());
     world.ticks(1);
     assert_eq!(world.dead(), [].into());
-    world.step(by[0], Event::NotRevoked);
+    world.step(by[0], Event::RevocationOver);
     assert_eq!(world.dead(), [2].into());
 }

@@ -1,0 +1,166 @@
+//! Ends the registration of one broker that is dead as its peers see it. A future of the prober's, one at a time.
+//!
+//! * **One at a time in the cluster.** The key `revoking` is put by the transaction that ends the registration, if it is
+//!   absent, and stays until the partitions have moved or the broker is back; at most for [`HOLD`], since it lives by a
+//!   lease that nobody keeps alive.
+//! * **Only this registration.** The transaction is guarded by the creation of the key, so a broker that registered again
+//!   meanwhile is not hit; and by that of the accuser's own, so of two that accuse each other one goes.
+//! * **Taken back** when the evidence goes. The lease of `revoking` is ended then, without which a transaction that is still
+//!   on its way to the store does nothing.
+//! * The store must answer reads right before, so that whoever is cut off from it, too, ends nobody's registration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, TxnOutcome, keys, record};
+use geminga_proto::ids::BrokerId;
+use tokio::sync::watch;
+
+use super::View;
+use super::core::INTERVAL;
+use crate::ownership::metrics;
+use crate::ownership::topology::Topology;
+
+/// How long the store may take to answer (DESIGN 6).
+const CONTACT: Duration = Duration::from_secs(1);
+/// How long others wait at most for what was owned to move.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The registration has ended.
+    Ended,
+    /// It is not the one that was probed any more, or another revocation is under way, or this broker's own has ended.
+    InTheWay,
+    /// The broker is not dead any more.
+    TakenBack,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Revocation {
+    pub(super) store: Arc<dyn MetaStore>,
+    pub(super) topology: Topology,
+    /// What probes say now.
+    pub(super) view: watch::Receiver<View>,
+    /// This broker, and its registration.
+    pub(super) me: (BrokerId, LeaseId),
+    /// The one that is dead.
+    pub(super) dead: (BrokerId, LeaseId),
+    /// Its address refuses connections; otherwise it only does not answer.
+    pub(super) refused: bool,
+}
+
+impl Revocation {
+    /// Runs until partitions have moved, or nothing can be done; not in a tight loop.
+    pub(super) async fn run(self) {
+        let (broker, _) = self.dead;
+        let outcome = match within(self.store.grant_lease(HOLD)).await {
+            Ok(hold) => {
+                let outcome = self.attempt(hold).await;
+                if let Ok(Outcome::Ended) = outcome {
+                    self.topology
+                        .wait_for(HOLD, |view| self.is_made_up_for(view).then_some(()))
+                        .await;
+                }
+                if let Err(error) = within(self.store.revoke_lease(hold)).await {
+                    tracing::debug!(%error, "the key of a revocation ends with its lease");
+                }
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(Outcome::Ended) => return,
+            Ok(Outcome::TakenBack) => {
+                tracing::info!(%broker, "broker answers again: its registration stands");
+            }
+            Ok(Outcome::InTheWay) => {
+                tracing::debug!(%broker, "something came before the end of a registration");
+            }
+            Err(error) => {
+                tracing::warn!(%broker, %error, "registration of a dead broker could not be ended; it ends with its lease");
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+
+    /// Ends the registration while the evidence stands.
+    async fn attempt(&self, hold: LeaseId) -> Result<Outcome, Error> {
+        let mut view = self.view.clone();
+        let (broker, lease) = self.dead;
+        // The prober that runs this holds the sender.
+        let gone = async { drop(view.wait_for(|view| !view.dead.contains(&broker)).await) };
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.end(hold) => outcome?,
+            () = gone => Outcome::TakenBack,
+        };
+        if outcome == Outcome::Ended {
+            let refused = self.refused;
+            tracing::warn!(%broker, %lease, refused, "broker is dead as seen by its peers: its registration was ended");
+            metrics::count_revocation(refused);
+            // Nothing lives by it any more. A broker that is not dead finds out sooner.
+            let _ends_by_itself = within(self.store.revoke_lease(lease)).await.is_err();
+        }
+        Ok(outcome)
+    }
+
+    async fn end(&self, hold: LeaseId) -> Result<Outcome, Error> {
+        let (mine, theirs) = (keys::broker(self.me.0), keys::broker(self.dead.0));
+        let reads = async {
+            tokio::try_join!(
+                self.store.get(&mine),
+                self.store.get(&theirs),
+                self.store.get(keys::COORDINATOR)
+            )
+        };
+        let (me, dead, coordinator) = within(reads).await?;
+        let registered = |found: Option<geminga_metastore::Versioned>, lease: LeaseId| {
+            let found = found?;
+            let record = record::Broker::decode(&found.value).ok()?;
+            (record.lease == lease).then_some(found.created)
+        };
+        let (Some(my_life), Some(their_life)) =
+            (registered(me, self.me.1), registered(dead, self.dead.1))
+        else {
+            return Ok(Outcome::InTheWay);
+        };
+        let revoking = record::Revoking { broker: self.dead.0, by: self.me.0 };
+        let mut txn = Txn::new()
+            .guard(Guard::Created(mine, my_life))
+            .guard(Guard::Created(theirs.clone(), their_life))
+            .guard(Guard::Absent(keys::REVOKING.to_owned()))
+            .put_leased(keys::REVOKING, revoking.encode(), hold)
+            .delete(theirs);
+        // Its office lives by the same lease, and ends in the same revision.
+        if let Some(found) = coordinator
+            && record::Coordinator::decode(&found.value).is_ok_and(|c| c.broker == self.dead.0)
+        {
+            let key = keys::COORDINATOR.to_owned();
+            txn = txn.guard(Guard::Created(key.clone(), found.created)).delete(key);
+        }
+        match within(self.store.txn(txn)).await? {
+            TxnOutcome::Committed(_) => Ok(Outcome::Ended),
+            TxnOutcome::GuardFailed => Ok(Outcome::InTheWay),
+        }
+    }
+
+    /// Whether nothing is assigned to the broker any more, or it registered again.
+    fn is_made_up_for(&self, view: &Topology) -> bool {
+        let (broker, lease) = self.dead;
+        match view.broker(broker) {
+            Some(found) => found.lease != lease,
+            None => !view.loads().contains_key(&broker),
+        }
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(CONTACT, answer).await;
+    answer.unwrap_or_else(|_| Err(Error::Unknown(format!("no answer in {CONTACT:?}"))))
+}
+
+#[cfg(test)]
+mod tests;

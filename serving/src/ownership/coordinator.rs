@@ -27,7 +27,7 @@ use geminga_runtime::Tasks;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::assignment::{self, Ownership};
+use super::assignment::{self, Cause, Ownership};
 use super::liveness::Liveness;
 use super::load;
 use super::metrics;
@@ -277,9 +277,6 @@ impl Coordinator {
             // The watch will bring it, and with it the next step.
             return Ok(true);
         }
-        if let Some(done) = self.carry_out_asked(office).await? {
-            return Ok(done);
-        }
         let now = Instant::now();
         let view = View::of(&self.parts.topology);
         let probed = self.parts.probed.as_ref().map(|probed| probed.borrow().clone());
@@ -293,15 +290,22 @@ impl Coordinator {
             let unreached = live.extract_if(.., |broker| !self.is_reached(*broker, &probed));
             suspect.extend(unreached);
         }
+        let draining: BTreeSet<BrokerId> = self.parts.topology.drains().into_keys().collect();
+        self.liveness.on_draining(now, &draining);
         let input = assignment::Input {
             topics: &view.topics,
             current: &view.current,
             live: &live,
             suspect: &suspect,
-            draining: &self.parts.topology.drains().into_keys().collect(),
+            draining: &draining,
             loads: &self.loads(now),
         };
         let changes = assignment::plan(&input);
+        // Whatever nobody serves comes first.
+        let urgent = changes.iter().any(|change| matches!(change.cause, Cause::Death | Cause::New));
+        if !urgent && let Some(done) = self.carry_out_asked(office, &live).await? {
+            return Ok(done);
+        }
         for decision in decisions(&changes, &self.parts.topology) {
             if !self.commit(office, decision).await? {
                 return Ok(false);

@@ -14,6 +14,9 @@
 //!   A broker that was watching with contact before its election has seen as much as an elected one;
 //! * **at once** in a process that is the only possible broker (standalone: the embedded store is locked by this process
 //!   and drops the leases of former ones when it is opened).
+//!
+//! A broker that was taken for dead may live, and register again. What it is told to do is therefore kept for a time to live
+//! plus two seconds after its absence was noticed, however certain its death looks ([`Liveness::is_gone`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,12 +35,20 @@ pub struct Liveness {
     present: BTreeSet<BrokerId>,
     /// Absent, but not certainly dead before this time.
     suspect: BTreeMap<BrokerId, Instant>,
+    /// Draining brokers that are absent, and when they are gone for good.
+    leaving: BTreeMap<BrokerId, Instant>,
 }
 
 impl Liveness {
     /// Nobody is known yet. `ttl`: of the brokers' leases. `sole`: no other broker can exist.
     pub fn new(ttl: Duration, sole: bool) -> Self {
-        Self { ttl, sole, present: BTreeSet::new(), suspect: BTreeMap::new() }
+        Self {
+            ttl,
+            sole,
+            present: BTreeSet::new(),
+            suspect: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        }
     }
 
     /// A full list, at the start or after history was lost: what it lacks went unseen.
@@ -47,12 +58,14 @@ impl Liveness {
             self.suspect(now, broker);
         }
         self.suspect.retain(|broker, _| !present.contains(broker));
+        self.leaving.retain(|broker, _| !present.contains(broker));
         self.present = present;
     }
 
     /// A key appeared, for the first time or again.
     pub fn on_registered(&mut self, broker: BrokerId) {
         self.suspect.remove(&broker);
+        self.leaving.remove(&broker);
         self.present.insert(broker);
     }
 
@@ -77,6 +90,20 @@ impl Liveness {
         self.suspect.retain(|broker, deadline| owners.contains(broker) || *deadline > now);
     }
 
+    /// Brokers that are to own nothing: how long those are absent is measured from now on.
+    pub fn on_draining(&mut self, now: Instant, draining: &BTreeSet<BrokerId>) {
+        let gone_at = self.deadline(now);
+        for broker in draining.difference(&self.present) {
+            self.leaving.entry(*broker).or_insert(gone_at);
+        }
+        self.leaving.retain(|broker, _| draining.contains(broker));
+    }
+
+    /// Whether a draining broker will not register again.
+    pub fn is_gone(&self, now: Instant, broker: BrokerId) -> bool {
+        self.leaving.get(&broker).is_some_and(|at| *at <= now)
+    }
+
     /// Brokers that are dead as probes of two others show: if they are absent, they do not come back.
     pub fn on_probed_dead(&mut self, now: Instant, dead: &BTreeSet<BrokerId>) {
         for broker in dead {
@@ -87,8 +114,13 @@ impl Liveness {
     }
 
     fn suspect(&mut self, now: Instant, broker: BrokerId) {
-        let deadline = if self.sole { now } else { now + self.ttl + GRACE };
+        let deadline = self.deadline(now);
         self.suspect.entry(broker).or_insert(deadline);
+    }
+
+    /// When an absence that was noticed at `now` is no pause of the store.
+    fn deadline(&self, now: Instant) -> Instant {
+        if self.sole { now } else { now + self.ttl + GRACE }
     }
 
     /// Brokers that are registered.
@@ -101,9 +133,14 @@ impl Liveness {
         self.suspect.iter().filter(|(_, deadline)| **deadline > now).map(|(b, _)| *b).collect()
     }
 
-    /// When the next suspect counts as dead, if nothing happens before.
+    /// When the next suspect counts as dead, or a draining broker as gone, if nothing happens before.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.suspect.values().copied().filter(|deadline| *deadline > now).min()
+        self.suspect
+            .values()
+            .chain(self.leaving.values())
+            .copied()
+            .filter(|deadline| *deadline > now)
+            .min()
     }
 }
 

@@ -11,6 +11,9 @@ use super::{Cause, Input, Slot};
 
 /// Most partitions that one answer takes from a broker: they stand still for a moment, others do not.
 pub(super) const AT_ONCE: usize = 16;
+/// A broker that is to own nothing is waited for, and each answer costs a look at all partitions: where a part of this size
+/// of what it has is more than that, so many leave at once. One with 33,000 partitions takes some hundreds of answers.
+pub(super) const DRAIN_PARTS: usize = 64;
 /// Differences of so many partitions are left alone, or of an eighth of the even share where that is more. One that has
 /// nothing at all is given something before that.
 const SLACK: usize = 2;
@@ -55,7 +58,8 @@ fn drain(slots: &[Slot], held: &mut Held, takers: &BTreeSet<BrokerId>) -> Option
     let from = held.iter().find(leaving).map(|(broker, _)| *broker);
     let leaving: Vec<BrokerId> =
         held.keys().filter(|broker| !takers.contains(broker)).copied().collect();
-    let given = from.map(|from| give_away(&held[&from], slots, AT_ONCE));
+    let at_once = |held: &[usize]| AT_ONCE.max(held.len() / DRAIN_PARTS);
+    let given = from.map(|from| give_away(&held[&from], slots, at_once(&held[&from])));
     // What others are leaving, too, counts for nobody: it will be shared out as well.
     leaving.iter().for_each(|broker| drop(held.remove(broker)));
     let mut fewest: BTreeSet<(usize, BrokerId)> =

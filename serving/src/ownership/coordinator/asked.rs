@@ -1,8 +1,11 @@
 //! What operators, and brokers that stop, ask of the coordinator: moves of one partition, and drains. A move's key goes in
 //! the transaction that carries it out, so that it is done once; what cannot be done is removed alone.
 
+use std::collections::BTreeSet;
+
 use geminga_metastore::{Error, Guard, Txn, TxnOutcome, Version, keys};
 use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
+use tokio::time::Instant;
 
 use super::decision::decisions;
 use super::{Coordinator, Office, metrics};
@@ -11,12 +14,17 @@ use crate::ownership::topology::Asked;
 
 impl Coordinator {
     /// Carries out one thing that is asked for; `None` when there is nothing, else whether it was committed.
-    pub(super) async fn carry_out_asked(&mut self, office: Office) -> Result<Option<bool>, Error> {
+    /// `takers`: who may be given partitions.
+    pub(super) async fn carry_out_asked(
+        &mut self,
+        office: Office,
+        takers: &BTreeSet<BrokerId>,
+    ) -> Result<Option<bool>, Error> {
         let Some(((topic, partition), asked)) = self.parts.topology.moves().pop_first() else {
             return self.forget_drains(office).await;
         };
         let key = keys::move_of(topic, partition);
-        let Some(change) = self.change(topic, partition, asked) else {
+        let Some(change) = self.change((topic, partition), asked, takers) else {
             tracing::warn!(%topic, %partition, to = %asked.to, "a move cannot be made");
             return self.forget(office, key, asked.version, None).await.map(Some);
         };
@@ -28,14 +36,19 @@ impl Coordinator {
     }
 
     /// The change that a move asks for; `None` when nothing can or has to be done.
-    fn change(&self, topic: TopicId, partition: PartitionIndex, asked: Asked) -> Option<Change> {
+    fn change(
+        &self,
+        (topic, partition): (TopicId, PartitionIndex),
+        asked: Asked,
+        takers: &BTreeSet<BrokerId>,
+    ) -> Option<Change> {
         let topology = &self.parts.topology;
         let known = topology.topic_by_id(topic)?;
         let before = *topology.owners(&known).get(partition.0 as usize)?;
         let drains = topology.drains();
         // What nobody owns, or a dead broker, is given an owner without being asked for.
         let served = before.broker.is_some_and(|owner| self.liveness.live().contains(&owner));
-        let takes = self.liveness.live().contains(&asked.to) && !drains.contains_key(&asked.to);
+        let takes = takers.contains(&asked.to) && !drains.contains_key(&asked.to);
         if !served || !takes {
             return None;
         }
@@ -44,12 +57,11 @@ impl Coordinator {
 
     /// Removes the drain of a broker that has gone; `None` when there is none.
     async fn forget_drains(&mut self, office: Office) -> Result<Option<bool>, Error> {
-        let suspects = self.liveness.suspects(tokio::time::Instant::now());
-        let gone = |broker: &BrokerId| {
-            !self.liveness.live().contains(broker) && !suspects.contains(broker)
-        };
+        let now = Instant::now();
         let drains = self.parts.topology.drains();
-        let Some((broker, version)) = drains.into_iter().find(|(broker, _)| gone(broker)) else {
+        let Some((broker, version)) =
+            drains.into_iter().find(|(broker, _)| self.liveness.is_gone(now, *broker))
+        else {
             return Ok(None);
         };
         let absent = Guard::Absent(keys::broker(broker));

@@ -1,6 +1,6 @@
 //! Coordinators on the store in memory and a paused clock: elections, assignment, death, and guards against the stale.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use geminga_metastore::{Guard, LeaseId, MemoryStore, MetaStore, Txn, TxnOutcome,
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::Reason;
 use geminga_runtime::{ManualClock, Tasks};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Coordinator, Decision, Liveness, Office, Parts, decisions, start};
+use super::{Coordinator, Decision, Liveness, Office, Parts, Probed, decisions, start};
 use crate::ownership::assignment::{Cause, Change, Ownership};
+use crate::ownership::liveness::GRACE;
 use crate::ownership::operator::Operator;
 use crate::ownership::registration::{Identity, Registration, Standing};
 use crate::ownership::topology::Topology;
@@ -294,9 +296,33 @@ async fn a_drained_broker_gives_everything_away_and_is_forgotten_when_it_has_gon
     operator.drain(BrokerId(2)).await.unwrap();
     one.wait_loads(&[(1, 44)]).await;
     two.kill();
+    let left_at = Instant::now();
     two.registration.leave().await;
     let forgotten = one.topology.wait_for(LIMIT, |view| view.drains().is_empty().then_some(()));
     forgotten.await.expect("the key of a broker that has gone is removed");
+    assert!(left_at.elapsed() >= TTL + GRACE, "it might have come back");
+}
+
+/// One that was taken for dead registers again, and is still to own nothing.
+#[tokio::test(start_paused = true)]
+async fn a_drain_outlives_a_registration_that_ends() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    one.wait_loads(&[(1, 4), (2, 4)]).await;
+    operator(&store, &one).drain(BrokerId(2)).await.unwrap();
+    one.wait_loads(&[(1, 8)]).await;
+    // No pause of the store can have ended what ends now: it counts as dead at once.
+    tokio::time::sleep(2 * TTL).await;
+    let lease_of_two = |view: &Topology| view.broker(BrokerId(2)).map(|broker| broker.lease);
+    let lease = lease_of_two(&one.topology).unwrap();
+    store.revoke_lease(lease).await.unwrap();
+    let again = |view: &Topology| lease_of_two(view).filter(|now| *now != lease);
+    one.topology.wait_for(LIMIT, again).await.expect("it registers again");
+    tokio::time::sleep(2 * (TTL + GRACE)).await;
+    assert!(one.topology.drains().contains_key(&BrokerId(2)));
+    one.wait_loads(&[(1, 8)]).await;
+    assert!(two.registration.is_registered());
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,13 +382,83 @@ async fn a_stale_coordinator_carries_nothing_out() {
     let (one, three) = (BrokerId(1), BrokerId(3));
     for live in [vec![one, three], vec![one]] {
         // As it would be carried out, and as it would be refused.
+        let live: BTreeSet<BrokerId> = live.into_iter().collect();
         stale.office = Some(office);
-        stale.liveness.on_snapshot(Instant::now(), live.into_iter().collect());
-        assert_eq!(stale.carry_out_asked(office).await.unwrap(), Some(false));
+        stale.liveness.on_snapshot(Instant::now(), live.clone());
+        assert_eq!(stale.carry_out_asked(office, &live).await.unwrap(), Some(false));
         assert!(stale.office.is_none(), "it has seen that it is none any more");
     }
     let stands = store.get(&keys::assign(topic_id(), 0)).await.unwrap().unwrap();
     assert_eq!(stands.value, assign);
     assert!(store.get(&key).await.unwrap().is_some());
     assert!(store.get(&keys::drain(BrokerId(9))).await.unwrap().is_some());
+}
+
+/// A partition of a dead broker is served again before anything that is merely asked for is done.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_serves_comes_before_what_is_asked_for() {
+    let store = MemoryStore::new();
+    create(&store, 2).await;
+    let (node, parts) = Node::registered(&store, 1).await;
+    let Standing::Registered { lease } = node.registration.standing() else {
+        panic!("not registered")
+    };
+    let owned = |broker, term| record::Assignment { broker: Some(BrokerId(broker)), term };
+    let assign =
+        |partitions| Txn::new().put(keys::assign(topic_id(), 0), Assign { partitions }.encode());
+    let shards = vec![owned(1, Term(1)); SHARDS as usize];
+    let key = keys::move_of(topic_id(), PartitionIndex(0));
+    let asked = record::Move { to: BrokerId(2), asked_ms: 1 }.encode();
+    let txn = assign(vec![owned(1, Term(1)), owned(3, Term(1))]).put(&key, asked);
+    let shards = Assign { partitions: shards }.encode();
+    store.txn(txn.put(keys::assign(groups(), 0), shards)).await.unwrap();
+    let seen = node.topology.wait_for(LIMIT, |view| {
+        (view.moves().len() == 1 && view.loads().contains_key(&BrokerId(3))).then_some(())
+    });
+    seen.await.unwrap();
+    let mut coordinator = Coordinator {
+        liveness: Liveness::new(TTL, false),
+        parts,
+        office: None,
+        decided: geminga_metastore::Revision(0),
+        decided_at: Instant::now(),
+        brokers: Box::pin(futures::stream::pending()),
+    };
+    assert!(coordinator.campaign(lease).await.unwrap());
+    let office = coordinator.office.unwrap();
+    let present = [BrokerId(1), BrokerId(2)].into();
+    coordinator.liveness.on_snapshot(Instant::now(), present);
+    coordinator.liveness.on_deleted(Instant::now(), BrokerId(3), true);
+    assert!(coordinator.decide(office).await.unwrap());
+    let moved = node.topology.wait_for(LIMIT, |view| {
+        (!view.loads().contains_key(&BrokerId(3)))
+            .then(|| view.owner(topic_id(), PartitionIndex(1)))
+    });
+    assert_eq!(moved.await.flatten().expect("served").term, Term(2));
+    assert!(store.get(&key).await.unwrap().is_some(), "it is asked for still");
+    assert!(coordinator.decide(office).await.unwrap());
+    assert!(store.get(&key).await.unwrap().is_none(), "and done in its turn");
+}
+
+/// A broker that no probe reaches is given nothing, not even when it is asked for.
+#[tokio::test(start_paused = true)]
+async fn nothing_moves_to_whom_probes_do_not_reach() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let (one, mut parts) = Node::registered(&store, 1).await;
+    let (two, _) = Node::registered(&store, 2).await;
+    let probed = watch::Sender::new(Probed::default());
+    parts.probed = Some(probed.subscribe());
+    start(parts, &one.tasks).await.unwrap();
+    one.wait_loads(&[(1, 8)]).await;
+    let operator = operator(&store, &two);
+    two.wait_loads(&[(1, 8)]).await;
+    let refused = operator.move_partition("t", 0, BrokerId(2)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::NotReady);
+    two.wait_loads(&[(1, 8)]).await;
+    let Standing::Registered { lease } = two.registration.standing() else {
+        panic!("not registered")
+    };
+    probed.send_modify(|view| view.reached.extend([(BrokerId(2), lease)]));
+    one.wait_loads(&[(1, 4), (2, 4)]).await;
 }

@@ -209,10 +209,15 @@ impl Topology {
 
     /// Owners of a topic's partitions, by index.
     pub fn owners(&self, topic: &Topic) -> Vec<Ownership> {
+        self.owners_at(topic).0
+    }
+
+    /// Owners of a topic's partitions, by index, and the revision at which they became that; 0: none was ever assigned.
+    pub fn owners_at(&self, topic: &Topic) -> (Vec<Ownership>, Revision) {
         let state = self.0.state.read();
-        (0..topic.partitions)
-            .map(|p| state.ownership(topic.id, PartitionIndex(p)).unwrap_or_default())
-            .collect()
+        let owner = |p| state.ownership(topic.id, PartitionIndex(p)).unwrap_or_default();
+        let owners = (0..topic.partitions).map(owner).collect();
+        (owners, state.assigned_at(topic.id))
     }
 
     /// Everything that one broker owns.

@@ -134,6 +134,7 @@ impl Cluster for ClusterService {
                     topic_id: String::new(),
                     owners: Vec::new(),
                     exists: false,
+                    revision: 0,
                 },
                 Err(error) => return Err(error.into()),
             });
@@ -175,12 +176,13 @@ impl Cluster for ClusterService {
 
 impl ClusterService {
     fn owners(&self, topic: &Topic) -> v1::TopicOwners {
-        let owners = self.ctx.router.topology().owners(topic);
+        let (owners, revision) = self.ctx.router.topology().owners_at(topic);
         v1::TopicOwners {
             topic: topic.name.clone(),
             topic_id: topic.id.to_string(),
             owners: owners.iter().map(|o| o.broker.map_or(-1, |broker| broker.0)).collect(),
             exists: true,
+            revision: revision.0,
         }
     }
 }

@@ -437,6 +437,12 @@ impl State {
         self.assign.get(&topic)?.get(&chunk).cloned()
     }
 
+    /// When the newest of a topic's chunks was written; 0 without any.
+    pub(super) fn assigned_at(&self, topic: TopicId) -> Revision {
+        let chunks = self.assign.get(&topic).into_iter().flat_map(BTreeMap::values);
+        Revision(chunks.map(|chunk| chunk.version.0).max().unwrap_or(0))
+    }
+
     fn each_owned(&self) -> impl Iterator<Item = (BrokerId, TopicId, PartitionIndex, Term)> {
         let chunks = self.topics.values().filter_map(|t| Some((t, self.assign.get(&t.id)?)));
         chunks.flat_map(|(topic, chunks)| {

@@ -451,8 +451,8 @@ impl Admin {
         Ok((answer.producer_id, i16::try_from(answer.epoch).unwrap_or(0)))
     }
 
-    /// Calls until it succeeds, is refused for good, or the time is over. Whoever does not answer is followed by the next
-    /// broker at once; the time for that begins to count when all were asked.
+    /// Calls until it succeeds, is refused for good, or the time is over. Whoever does not answer, or cannot help, is
+    /// followed by the next broker at once; the time for that begins to count when all were asked.
     async fn call<T, F>(&self, repeat: Repeat, ask: impl Fn(Channel) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -460,7 +460,7 @@ impl Admin {
         let (config, directory) = (self.client.config(), self.client.directory());
         let begin = Instant::now();
         let mut failures = 0;
-        // Brokers that sent us away in a row.
+        // Brokers in a row that sent us away, or could not help.
         let mut away = 0;
         loop {
             let left = config.request_timeout.saturating_sub(begin.elapsed());
@@ -476,6 +476,9 @@ impl Admin {
             if error.sends_away() {
                 away += 1;
                 directory.failed(&entry);
+            } else if error.needs_another() {
+                away += 1;
+                directory.unhelpful(&entry);
             } else {
                 away = 0;
             }

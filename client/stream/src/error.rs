@@ -86,6 +86,12 @@ impl Error {
         self.is_unreachable() || self.reason() == Reason::ShuttingDown
     }
 
+    /// Whether whoever answers cannot help now, and another broker may: it is cut off from the metadata store, or from the
+    /// owner, or does not know the owner yet.
+    pub(crate) fn needs_another(&self) -> bool {
+        matches!(self.reason(), Reason::MetadataUnavailable | Reason::NotOwner | Reason::NotReady)
+    }
+
     /// Of what may have been written before `last` went wrong.
     pub(crate) fn in_doubt(last: &Self) -> Self {
         Self::InDoubt { last: Box::new(last.clone()) }
@@ -156,7 +162,10 @@ mod tests {
         assert_eq!(old.reason(), Reason::NotSupported);
         assert!(!old.retriable());
         let ours = ApiError::new(Reason::NotReady, "wait").to_status();
-        assert_eq!(Error::from_status("h:1", &ours).reason(), Reason::NotReady);
+        let ours = Error::from_status("h:1", &ours);
+        assert_eq!(ours.reason(), Reason::NotReady);
+        assert!(ours.needs_another() && !ours.sends_away());
+        assert!(!lost.needs_another() && !old.needs_another());
     }
 
     #[test]

@@ -48,6 +48,8 @@ struct State {
     cluster: Mutex<Listed>,
     /// Batches by the broker that took them, and whether it was asked directly.
     taken: Mutex<HashMap<(i32, bool), u64>>,
+    /// Brokers that are cut off from the metadata store, and how often each said so.
+    cut_off: Mutex<HashMap<i32, u64>>,
 }
 
 /// Brokers by address, and the owners of the partitions.
@@ -155,6 +157,7 @@ impl Fake {
             members: member_sender,
             cluster: Mutex::default(),
             taken: Mutex::default(),
+            cut_off: Mutex::default(),
         });
         let tasks = Tasks::new("fake");
         serve(0, Arc::clone(&state), listener, &tasks);
@@ -178,6 +181,16 @@ impl Fake {
     /// How many batches a broker took.
     pub(crate) fn taken(&self, broker: i32, direct: bool) -> u64 {
         self.state.taken.lock().get(&(broker, direct)).copied().unwrap_or(0)
+    }
+
+    /// Has a broker refuse reads and questions: it cannot reach the metadata store.
+    pub(crate) fn cut_off(&self, broker: i32) {
+        self.state.cut_off.lock().insert(broker, 0);
+    }
+
+    /// How often a broker that is cut off was asked.
+    pub(crate) fn refused(&self, broker: i32) -> u64 {
+        self.state.cut_off.lock().get(&broker).copied().unwrap_or(0)
     }
 
     pub(crate) fn client(&self) -> crate::Client {
@@ -240,6 +253,16 @@ impl State {
         logs.get(&partition)
             .and_then(|log| log.last())
             .map_or(0, |last| last.header().next_offset())
+    }
+
+    fn refuse(&self, broker: i32) -> Result<(), ApiError> {
+        match self.cut_off.lock().get_mut(&broker) {
+            Some(count) => {
+                *count += 1;
+                Err(ApiError::new(Reason::MetadataUnavailable, "cut off"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn breaks(&self) -> bool {
@@ -363,6 +386,7 @@ impl Stream for Service {
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
+        self.0.refuse(self.1)?;
         let request = request.into_inner();
         if request.topic != TOPIC {
             return Err(ApiError::new(Reason::UnknownTopic, "no such topic").into());
@@ -437,6 +461,7 @@ impl Cluster for Service {
         &self,
         _: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        self.0.refuse(self.1)?;
         Ok(Response::new(v1::GetStatusResponse::default()))
     }
 

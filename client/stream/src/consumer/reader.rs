@@ -24,7 +24,7 @@ use crate::client::Client;
 use crate::directory::{View, Way};
 use crate::error::Error;
 
-/// After so many failures in a row another broker is tried.
+/// After so many failures in a row a broker is left alone for a while.
 const TIRED: u32 = 5;
 
 /// Settings of a [`Reader`].
@@ -292,10 +292,11 @@ impl Retry {
         }
         self.failures = self.failures.saturating_add(1);
         match address {
-            // One that answers and cannot help may be cut off from the others.
+            // One that answers and cannot help may be cut off from the others: so often in a row, it rests.
             Some(address) if error.sends_away() || self.failures.is_multiple_of(TIRED) => {
                 client.directory().failed(address);
             }
+            Some(address) if error.needs_another() => client.directory().unhelpful(address),
             _ => client.directory().trouble(),
         }
         if now - since >= timeout {

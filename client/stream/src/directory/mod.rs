@@ -1,7 +1,7 @@
 //! Where the cluster's brokers are: what the user gave, and what the cluster says of itself. Shared by everything that a
 //! client starts, so that what one part finds out spares the others the attempt.
 //!
-//! * Any broker serves any request. Whoever asks any goes to one *entry*, until it fails; then to another.
+//! * Any broker serves any request. Whoever asks any goes to one *entry*, until it fails or cannot help; then to another.
 //! * An owner is asked directly once it has answered under its own number at the address that the cluster knows it by.
 //!   That is tried here, by one task, so that no record ever waits for an address that is out of this network's reach.
 //!
@@ -28,9 +28,11 @@ pub(crate) use self::view::{View, Way};
 use crate::error::Error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A server that vanished is noticed within the sum of both; one that is merely slow for a moment is not.
+/// A server that vanished is noticed within the sum of both; one that is merely slow for a moment is not. By then its
+/// partitions are served elsewhere, and what is sent there is to be acknowledged within four seconds (DESIGN 9).
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+const _: () = assert!(KEEP_ALIVE.as_millis() + KEEP_ALIVE_TIMEOUT.as_millis() < 4_000);
 /// Most addresses that a user may give.
 const MAX_SEEDS: usize = 64;
 /// Most connections for single calls, one for each address.
@@ -154,6 +156,13 @@ impl Directory {
         // A connection of which that is known does not have to find it out again.
         self.0.channels.lock().remove(address);
         self.change(|state| state.failed(address, Instant::now()));
+        self.trouble();
+    }
+
+    /// Whoever is at an address answers and cannot help now. Others are asked from now on, where there are some that answer;
+    /// nothing is held against it.
+    pub(crate) fn unhelpful(&self, address: &str) {
+        self.0.state.lock().leave(address, Instant::now(), &*self.0.random);
         self.trouble();
     }
 

@@ -49,6 +49,8 @@ pub(super) struct State {
     brokers: BTreeMap<i32, String>,
     /// Shared with views, so that what is the same is not copied.
     owners: Arc<Owners>,
+    /// How new those are, as the brokers say.
+    revisions: HashMap<String, i64>,
     /// Whose owners are asked for.
     topics: BTreeSet<String>,
     /// Of seeds and brokers only.
@@ -63,6 +65,7 @@ impl State {
             seeds,
             brokers: BTreeMap::new(),
             owners: Arc::default(),
+            revisions: HashMap::new(),
             topics: BTreeSet::new(),
             health: HashMap::new(),
             entry: None,
@@ -102,6 +105,16 @@ impl State {
         }
         for topic in &answer.topics {
             let wanted = topic.exists && self.topics.contains(&topic.topic);
+            let known = self.revisions.get(&topic.topic).copied().unwrap_or(0);
+            // A broker that lags, or whose answer does, would lead back to the owner that was.
+            if wanted && topic.revision != 0 && topic.revision < known {
+                continue;
+            }
+            if wanted {
+                self.revisions.insert(topic.topic.clone(), topic.revision);
+            } else {
+                self.revisions.remove(&topic.topic);
+            }
             let said = Some(&topic.owners).filter(|_| wanted);
             if self.owners.get(&topic.topic) == said {
                 continue;
@@ -132,6 +145,13 @@ impl State {
             let answered_by = broker.or(health.answered_by);
             let probe_at = Some(now + LONGEST_REST);
             *health = Health { answered_by, proven: true, probe_at, ..Health::default() };
+        }
+    }
+
+    /// Somebody is at an address and does not describe the cluster: perhaps no broker at all.
+    pub(super) fn declined(&mut self, address: &str, now: Instant) {
+        if let Some(health) = self.of(address) {
+            health.probe_at = Some(now + LONGEST_REST);
         }
     }
 
@@ -169,6 +189,27 @@ impl State {
         let chosen = best[usize::try_from(chosen).unwrap_or(0)].to_string();
         self.entry = Some(chosen.clone());
         chosen
+    }
+
+    /// Another entry than `address`, unless all others rest.
+    pub(super) fn leave(&mut self, address: &str, now: Instant, random: &dyn Random) {
+        if self.entry.as_deref() != Some(address) {
+            return;
+        }
+        let rests = |other: &String| {
+            let until = self.health.get(other).and_then(|health| health.rests_until);
+            until.is_some_and(|until| until > now)
+        };
+        let others: Vec<String> = self
+            .candidates()
+            .into_iter()
+            .filter(|other| *other != address && !rests(other))
+            .cloned()
+            .collect();
+        let chosen = random.below((others.len() as u64).max(1));
+        if let Some(chosen) = others.get(usize::try_from(chosen).unwrap_or(0)) {
+            self.entry = Some(chosen.clone());
+        }
     }
 
     /// Any address that may answer.
@@ -299,6 +340,64 @@ mod tests {
         assert_eq!(state.to_probe(now), ["a:1"]);
         state.answered("a:1", Some(3), now);
         assert_eq!(state.view().way("t", 0), Way::Broker(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_help_is_left_for_another_that_answers() {
+        let (now, random) = (Instant::now(), SeededRandom::new(1));
+        let mut state = state(&["a:1"]);
+        assert_eq!(state.entry(now, &random), "a:1");
+        state.learn(&answer(&[(1, "a:1"), (2, "b:1"), (3, "c:1")], &[1, 2]));
+        state.answered("a:1", Some(1), now);
+        state.leave("a:1", now, &random);
+        assert_eq!(state.entry(now, &random), "a:1", "nobody ever answered elsewhere");
+        state.answered("b:1", Some(2), now);
+        state.answered("c:1", Some(3), now);
+        state.failed("c:1", now);
+        state.leave("a:1", now, &random);
+        assert_eq!(state.entry(now, &random), "b:1", "the third one rests");
+        assert_eq!(state.view().way("t", 0), Way::Broker(1), "it is still asked for what it owns");
+        state.leave("a:1", now, &random);
+        assert_eq!(state.entry(now, &random), "b:1", "it has been left already");
+    }
+
+    /// Such as something else than a broker, behind an address that the cluster names.
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_with_an_error_is_not_an_address_to_ask_any_broker_at() {
+        let now = Instant::now();
+        let mut state = state(&["a:1"]);
+        state.learn(&answer(&[(1, "a:1"), (2, "b:1")], &[1, 2]));
+        state.declined("b:1", now);
+        assert_eq!(state.choices(), 1);
+        assert_eq!(state.to_probe(now), ["a:1"]);
+        // A broker that answered before has not changed by that.
+        state.answered("b:1", Some(2), now);
+        state.declined("b:1", now);
+        assert_eq!((state.choices(), state.view().way("t", 1)), (2, Way::Broker(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn older_owners_do_not_replace_newer_ones() {
+        let mut state = state(&["a:1"]);
+        let at = |revision, owners: &[i32]| {
+            let mut answer = answer(&[(1, "a:1"), (2, "b:1")], owners);
+            answer.topics[0].revision = revision;
+            answer
+        };
+        state.learn(&at(7, &[2, 2]));
+        state.learn(&at(5, &[1, 1]));
+        assert_eq!(state.view().owners["t"], [2, 2]);
+        state.learn(&at(9, &[1, 2]));
+        assert_eq!(state.view().owners["t"], [1, 2]);
+        // A server of an older version does not say how new they are.
+        state.learn(&at(0, &[1, 1]));
+        assert_eq!(state.view().owners["t"], [1, 1]);
+        // Another life of the topic begins anew.
+        state.learn(&at(9, &[2, 2]));
+        let gone = v1::TopicOwners { topic: "t".to_owned(), ..Default::default() };
+        state.learn(&v1::GetMetadataResponse { topics: vec![gone], ..Default::default() });
+        state.learn(&at(3, &[1, 1]));
+        assert_eq!(state.view().owners["t"], [1, 1]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -83,7 +83,10 @@ impl Directory {
                 let lost = error.sends_away();
                 self.change(|state| match lost {
                     true => state.failed(address, Instant::now()),
-                    false => state.answered(address, None, Instant::now()),
+                    false => {
+                        state.declined(address, Instant::now());
+                        state.leave(address, Instant::now(), &*self.0.random);
+                    }
                 });
             }
         }

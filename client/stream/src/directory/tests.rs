@@ -204,3 +204,27 @@ async fn the_first_call_finds_the_address_that_lives() {
         assert!(matches!(error, Error::Config(_)) && error.reason() == Reason::InvalidRequest);
     }
 }
+
+#[tokio::test]
+async fn a_broker_that_cannot_help_is_left_at_once() {
+    let (fake, a, b) = two().await;
+    fake.append(0, &["a"]);
+    fake.cut_off(1);
+    for _ in 0..4 {
+        let client = Client::connect(&format!("{},{}", a.address, b.address)).unwrap();
+        let before = fake.refused(1);
+        within(client.admin().cluster_status()).await.unwrap();
+        assert!(fake.refused(1) <= before + 1, "it is asked once at most");
+        within(client.close()).await;
+    }
+    // Nobody is directly reachable, as behind a load balancer.
+    fake.list(&[], &[]);
+    for _ in 0..4 {
+        let client = Client::connect(&format!("{},{}", a.address, b.address)).unwrap();
+        let before = fake.refused(1);
+        let mut reader = client.reader(TOPIC, [(0, 0)], ReaderConfig::default());
+        assert_eq!(within(reader.next()).await.unwrap().records.len(), 1);
+        assert!(fake.refused(1) <= before + 1, "it is asked once at most");
+        within(client.close()).await;
+    }
+}

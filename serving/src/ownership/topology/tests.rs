@@ -76,6 +76,27 @@ async fn owners_are_those_of_topics_that_exist_and_of_partitions_they_have() {
     assert_eq!(view.owned_by(BrokerId(1)), [(id(2), PartitionIndex(0), Term(7))]);
 }
 
+/// Of two brokers that are asked, the one that saw more says the greater number.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_owners_has_a_greater_revision() {
+    let store = MemoryStore::new();
+    put(&store, &keys::topic("default", "t"), topic(2, 100)).await;
+    let (view, _tasks) = view(&store).await;
+    let topic = view.topic("t").unwrap();
+    assert_eq!(view.owners_at(&topic).1, Revision(0), "nobody was ever assigned");
+    let mut last = Revision(0);
+    for (chunk, broker) in [(0, 1), (1, 1), (0, 2), (1, 2)] {
+        put(&store, &keys::assign(id(2), chunk), assign(&[broker])).await;
+        let at = PartitionIndex(chunk * 64);
+        let moved = |view: &Topology| view.owner(id(2), at).filter(|o| o.broker.0 == broker);
+        view.wait_for(LIMIT, moved).await.unwrap();
+        let (owners, revision) = view.owners_at(&topic);
+        assert_eq!(owners[at.0 as usize].broker, Some(BrokerId(broker)));
+        assert!(revision > last, "{revision:?} after {last:?}");
+        last = revision;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_value_that_cannot_be_understood_hides_nothing_else() {
     let store = MemoryStore::new();

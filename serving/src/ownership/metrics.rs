@@ -46,7 +46,7 @@ pub(super) fn count_revocation(refused: bool) {
     counter!("geminga_probe_revocations_total", "evidence" => evidence).increment(1);
 }
 
-/// The process stood still, and threw away what its probes had shown.
+/// The process stood still, or was cut off from the others, and threw away what its probes had shown.
 pub(super) fn count_distrusted_probes() {
     counter!("geminga_probe_distrusted_total").increment(1);
 }

@@ -141,6 +141,10 @@ impl Revocation {
             let key = keys::COORDINATOR.to_owned();
             txn = txn.guard(Guard::Created(key.clone(), found.created)).delete(key);
         }
+        // The reads may have been answered while this process stood still; what it saw before does not count then.
+        if !self.view.borrow().dead.contains(&self.dead.0) {
+            return Ok(Outcome::TakenBack);
+        }
         match within(self.store.txn(txn)).await? {
             TxnOutcome::Committed(_) => Ok(Outcome::Ended),
             TxnOutcome::GuardFailed => Ok(Outcome::InTheWay),

@@ -83,6 +83,8 @@ async fn register(store: &MemoryStore, id: BrokerId) -> LeaseId {
 enum Before {
     /// The second broker registers again.
     Again,
+    /// The first one's registration ends.
+    Ended,
     /// It stays on its way until the test lets it arrive.
     Late,
 }
@@ -115,6 +117,10 @@ impl MetaStore for Between {
             Before::Again => {
                 self.store.txn(Txn::new().delete(keys::broker(TWO))).await?;
                 register(&self.store, TWO).await;
+                self.store.txn(txn).await
+            }
+            Before::Ended => {
+                self.store.txn(Txn::new().delete(keys::broker(ONE))).await?;
                 self.store.txn(txn).await
             }
             Before::Late => {
@@ -195,6 +201,17 @@ async fn a_revocation_is_taken_back_when_the_evidence_goes() {
     assert!(!world.is_there(keys::REVOKING).await);
 }
 
+/// As after a pause of this process, of which its prober hears first.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_once_the_evidence_has_gone() {
+    let world = World::new().await;
+    let revocation = world.revocation(world.store.clone());
+    world.view.send_modify(|view| view.dead.retain(|broker| *broker != TWO));
+    let hold = world.store.grant_lease(HOLD).await.unwrap();
+    assert_eq!(revocation.end(hold).await, Ok(Outcome::TakenBack));
+    assert!(world.is_there(&keys::broker(TWO)).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_revocation_at_a_time_in_the_cluster() {
     let world = World::new().await;
@@ -207,6 +224,10 @@ async fn one_revocation_at_a_time_in_the_cluster() {
 
 #[tokio::test(start_paused = true)]
 async fn of_two_that_accuse_each_other_one_goes() {
+    let world = World::new().await;
+    let meanwhile = world.revocation(Between::new(&world, Before::Ended));
+    assert_eq!(world.attempt(&meanwhile).await.1, Outcome::InTheWay);
+    assert!(world.is_there(&keys::broker(TWO)).await);
     let world = World::new().await;
     let one = world.revocation(world.store.clone());
     let two = Revocation { me: one.dead, dead: one.me, ..world.revocation(world.store.clone()) };

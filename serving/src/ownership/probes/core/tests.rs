@@ -226,6 +226,20 @@ fn the_smaller_part_ends_nobodys_registration() {
     assert_eq!(world.dead(), [].into());
 }
 
+/// The last answer of one was on its way when the way to the others broke.
+#[test]
+fn nor_does_it_while_it_notices_that_it_is_cut_off() {
+    let mut world = World::new(5);
+    for (one, other) in [(1, 3), (1, 4), (2, 3), (2, 4)] {
+        world.paths.insert((one, other), Path::Silent);
+        world.paths.insert((other, one), Path::Silent);
+    }
+    world.ticks(1);
+    world.cut(&[1, 2], Path::Silent);
+    world.ticks(10);
+    assert!(!world.revoked.is_empty() && world.revoked.iter().all(|(by, _)| *by > 2));
+}
+
 #[test]
 fn nobody_goes_when_the_network_was_away_for_a_moment() {
     for (brokers, silence) in [(3, 3), (3, 4), (3, 20), (4, 5), (5, 3), (5, 20)] {

@@ -44,13 +44,19 @@ pub(crate) async fn groups(context: Context, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// A member that runs.
+struct Hired {
+    orders: watch::Sender<Order>,
+    task: JoinHandle<Option<Result<()>>>,
+}
+
 struct Group {
     context: Context,
     name: String,
     dice: Dice,
     /// How many members there ever were.
     born: u64,
-    members: Vec<(watch::Sender<Order>, JoinHandle<Option<Result<()>>>)>,
+    members: Vec<Hired>,
 }
 
 impl Group {
@@ -95,16 +101,17 @@ impl Group {
             order,
             dice: Dice::new(self.dice.next(), self.born),
         };
-        self.members.push((orders, self.context.tasks.spawn("member", member.run())));
+        let task = self.context.tasks.spawn("member", member.run());
+        self.members.push(Hired { orders, task });
     }
 
     async fn end_one(&mut self, how: Order) -> Result<()> {
         if self.members.is_empty() {
             return Ok(());
         }
-        let (orders, member) = self.members.swap_remove(self.dice.below(self.members.len()));
+        let Hired { orders, task } = self.members.swap_remove(self.dice.below(self.members.len()));
         orders.send_replace(how);
-        member.await?.context("a member panicked")?
+        task.await?.context("a member panicked")?
     }
 
     /// All leave, and the group goes on from somewhere before.

@@ -9,7 +9,7 @@ use geminga_metastore::record::Cluster;
 use geminga_metastore::{LedgerIds, MetaStore, cluster};
 use geminga_proto::ids::BookieId;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
-use geminga_serving::broker::{Broker, BrokerParts, Config};
+use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
 
@@ -75,7 +75,10 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
         tasks: tasks.child("ledgers"),
-        config: geminga_ledger::Config::default(),
+        config: geminga_ledger::Config {
+            total_outstanding_bytes: memory::entries(memory),
+            ..geminga_ledger::Config::default()
+        },
         owner: format!("broker-{id}"),
     });
     let started_ms = clock.now_ms();

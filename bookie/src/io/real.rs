@@ -141,6 +141,8 @@ impl RealFile {
                 *direct = None;
                 Ok(false)
             }
+            // There was no memory for a buffer, and nothing was written: the page cache finds some, or waits.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Ok(false),
             Err(error) => Err(error),
         }
     }

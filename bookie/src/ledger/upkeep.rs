@@ -53,6 +53,8 @@ pub(super) struct Upkeep {
     reporter: Reporter,
     /// When the last snapshot was written, and what had been appended then.
     last: (Instant, u64),
+    /// Bytes that were looked at for rot beyond the pace, and are made up for.
+    scrubbed_ahead: u64,
 }
 
 impl Upkeep {
@@ -65,7 +67,7 @@ impl Upkeep {
         reporter: Reporter,
     ) -> Self {
         let last = (Instant::now(), log.durable_bytes());
-        Self { cluster, log, tables, fullness, reporter, last }
+        Self { cluster, log, tables, fullness, reporter, last, scrubbed_ahead: 0 }
     }
 
     /// Runs until `tasks` stops.
@@ -137,10 +139,14 @@ impl Upkeep {
     }
 
     /// Looks for rot, as many bytes as there may be from one look to the next.
-    async fn scrub(&self) -> Result<(), UpkeepError> {
-        let bytes = self.log.scrub_bytes() * LOOK.as_secs();
+    async fn scrub(&mut self) -> Result<(), UpkeepError> {
+        let pace = self.log.scrub_bytes() * LOOK.as_secs();
+        let bytes = pace.saturating_sub(self.scrubbed_ahead);
+        self.scrubbed_ahead = self.scrubbed_ahead.saturating_sub(pace);
         if bytes > 0 {
-            self.log.scrub(bytes, sound(self.cluster)).await?;
+            // The last frame may be larger than what was left.
+            let scrubbed = self.log.scrub(bytes, sound(self.cluster)).await?;
+            self.scrubbed_ahead += scrubbed.bytes.saturating_sub(bytes);
         }
         Ok(())
     }

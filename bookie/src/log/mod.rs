@@ -391,8 +391,7 @@ impl Replayed {
         let maker =
             Maker { disk: Arc::clone(&disk), identity, spares: Arc::clone(&spares), mutations };
         let segment = maker
-            .make(seq, config.prefill_bytes)
-            .and_then(|segment| segment.fill(|| Ok(true)).map(|()| segment))
+            .make_filled(seq, config.prefill_bytes, || Ok(true))
             .map_err(io_error("create", &segment::file_name(seq)))?;
         metrics::segments_added(found.catalogue.len() + 1);
         let shared = Arc::new(Shared {

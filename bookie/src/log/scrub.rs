@@ -65,6 +65,12 @@ impl Log {
     }
 }
 
+/// Whether an error says that the disk cannot give back what was stored, as with a bad sector.
+fn is_rot(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO)
+}
+
 /// One segment that is being verified.
 struct Scrub<'a> {
     shared: &'a Shared,
@@ -91,9 +97,10 @@ impl Shared {
         let file = self.disk.open(&name).map_err(failed("open a segment"))?;
         let seq = cursor.seq;
         let mut scrub = Scrub { shared: self, sound, file, seq, done: Scrubbed::default() };
-        let more = scrub.run(&mut cursor, max_bytes).map_err(failed("read a segment"))?;
-        *self.scrubbing.lock() = more.then_some(cursor);
+        let more = scrub.run(&mut cursor, max_bytes);
         metrics::scrubbed(&scrub.done);
+        let more = more.map_err(failed("read a segment"))?;
+        *self.scrubbing.lock() = more.then_some(cursor);
         Ok(scrub.done)
     }
 }
@@ -134,13 +141,15 @@ impl Scrub<'_> {
         if size < cursor.offset + head.len() as u64 {
             return Ok(None);
         }
-        self.file.read_exact_at(cursor.offset, &mut head)?;
+        if let Err(error) = self.file.read_exact_at(cursor.offset, &mut head) {
+            return if is_rot(&error) { Ok(None) } else { Err(error) };
+        }
         let Some(bytes) =
             format::frame_bytes_by(&head).filter(|bytes| cursor.offset + bytes <= size)
         else {
             return Ok(None);
         };
-        let whole = self.read(cursor.offset, bytes)?;
+        let Some(whole) = self.read(cursor.offset, bytes)? else { return Ok(None) };
         let seed = self.shared.seed;
         let frame = format::decode_frame(&whole, 0, self.seq, seed)
             .filter(|frame| frame.head.seq == cursor.frame);
@@ -150,11 +159,15 @@ impl Scrub<'_> {
         Ok(items.ok().map(|items| (frame, items)))
     }
 
-    fn read(&mut self, offset: u64, bytes: u64) -> io::Result<Bytes> {
+    /// What is stored there; nothing when the disk has lost it.
+    fn read(&mut self, offset: u64, bytes: u64) -> io::Result<Option<Bytes>> {
         let mut buffer = BytesMut::zeroed(usize::try_from(bytes).map_err(io::Error::other)?);
-        self.file.read_exact_at(offset, &mut buffer)?;
         self.done.bytes += bytes;
-        Ok(buffer.freeze())
+        match self.file.read_exact_at(offset, &mut buffer) {
+            Ok(()) => Ok(Some(buffer.freeze())),
+            Err(error) if is_rot(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Verifies what the footer says is behind `offset`, record by record.
@@ -166,10 +179,8 @@ impl Scrub<'_> {
             if u64::from(extent.offset) < offset || pieces.is_empty() {
                 continue;
             }
-            let record = match self.read(u64::from(extent.offset), u64::from(extent.length)) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Bytes::new(),
-                read => read?,
-            };
+            let record = self.read(u64::from(extent.offset), u64::from(extent.length))?;
+            let record = record.unwrap_or_default();
             for piece in pieces {
                 self.verify(&record, extent.ledger, piece);
             }

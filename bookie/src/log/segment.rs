@@ -107,7 +107,7 @@ pub(super) struct Maker {
 
 impl Maker {
     /// A new segment of `bytes`, or more. Made of a spare file where there is one, of the reserve where the disk is full.
-    pub(super) fn make(&self, seq: u64, bytes: u64) -> io::Result<Segment> {
+    fn make(&self, seq: u64, bytes: u64) -> io::Result<Segment> {
         if bytes == self.spares.bytes()
             && let Some(file) = self.spares.take(seq, false)?
         {
@@ -126,6 +126,24 @@ impl Maker {
                 }
             }
             made => made,
+        }
+    }
+
+    /// [`Maker::make`], and then filled as [`Segment::fill`] says. Where the room that was set aside turns out not to be
+    /// there, as on a volume that promises more than it has, a file of the reserve takes the segment's place: it has its blocks.
+    pub(super) fn make_filled(
+        &self,
+        seq: u64,
+        bytes: u64,
+        goes_on: impl Fn() -> io::Result<bool>,
+    ) -> io::Result<Segment> {
+        let segment = self.make(seq, bytes)?;
+        match segment.fill(goes_on) {
+            Err(error) if spares::is_full(&error) => {
+                let spare = self.spares.take(seq, true)?;
+                spare.map_or(Err(error), |file| self.make_of(file, seq))
+            }
+            filled => filled.map(|()| segment),
         }
     }
 
@@ -157,7 +175,7 @@ impl Maker {
 impl Segment {
     /// Fills a new file with zeros behind the header, before anything is appended, for as long as `goes_on` says so; it
     /// is asked before each step.
-    pub(super) fn fill(&self, goes_on: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    fn fill(&self, goes_on: impl Fn() -> io::Result<bool>) -> io::Result<()> {
         let mut at = HEADER_BYTES as u64;
         while self.fresh && at < self.bytes && goes_on()? {
             let step = (self.bytes - at).min(STEP_BYTES);
@@ -257,9 +275,7 @@ impl OnDemand {
         if self.ready.is_none() {
             let seq = self.next;
             self.next += 1;
-            let segment = self.maker.make(seq, self.bytes)?;
-            segment.fill(|| Ok(true))?;
-            self.ready = Some(segment);
+            self.ready = Some(self.maker.make_filled(seq, self.bytes, || Ok(true))?);
         }
         Ok(())
     }
@@ -331,10 +347,7 @@ fn keep_ready(
 ) {
     let mut seq = first;
     while seq <= MAX_SEQ {
-        let made = maker.make(seq, bytes).and_then(|segment| {
-            segment.fill(|| wishes.pause())?;
-            Ok(segment)
-        });
+        let made = maker.make_filled(seq, bytes, || wishes.pause());
         let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
         if give.send(made).is_err() || !(done || full) {
             return;
@@ -346,6 +359,7 @@ fn keep_ready(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{FaultyDisk, MemoryDisk, Op};
 
     #[test]
     fn names() {
@@ -357,5 +371,28 @@ mod tests {
         {
             assert_eq!(parse_name(other), None, "{other}");
         }
+    }
+
+    /// A volume that promises more room than it has: what was set aside earlier has its blocks.
+    #[test]
+    fn a_segment_without_room_for_its_zeros_comes_out_of_the_reserve() {
+        let disk = FaultyDisk::new(MemoryDisk::new());
+        let bytes = 16 << 10;
+        let spares = Spares::found(Arc::new(disk.clone()), bytes, 1, Vec::new()).unwrap();
+        spares.refill().unwrap();
+        let identity = super::super::tests::identity();
+        let maker = Maker {
+            disk: Arc::new(disk.clone()),
+            identity,
+            spares: Arc::new(spares),
+            mutations: Mutations::default(),
+        };
+        // After the room and the header.
+        disk.fail(Op::Write, 2, io::ErrorKind::StorageFull);
+        let segment = maker.make_filled(1, bytes, || Ok(true)).unwrap();
+        assert!(!segment.fresh && maker.spares.is_scarce());
+        assert_eq!(disk.list().unwrap(), [file_name(1)]);
+        disk.fail(Op::Write, 2, io::ErrorKind::StorageFull);
+        assert!(maker.make_filled(2, bytes, || Ok(true)).is_err(), "the reserve is used up");
     }
 }

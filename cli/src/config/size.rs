@@ -11,10 +11,21 @@ use crate::exit::Failure;
 /// Units, largest first.
 const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
+/// More than this is a mistake.
+const MOST: usize = 1 << 50;
+
 /// A number of bytes such as `512MiB`, `2GiB` or `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub(crate) struct Size(pub(crate) usize);
+
+/// How it may stand in a file.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(usize),
+    Text(String),
+}
 
 impl FromStr for Size {
     type Err = String;
@@ -27,16 +38,19 @@ impl FromStr for Size {
             .trim()
             .parse()
             .map_err(|_| format!("`{text}` is no size: write it like 512MiB, 2GiB or 1048576"))?;
-        let bytes = number.checked_mul(unit);
+        let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= MOST);
         bytes.map(Self).ok_or_else(|| format!("`{text}` is more than there can be"))
     }
 }
 
-impl TryFrom<String> for Size {
+impl TryFrom<Written> for Size {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Number(bytes) => bytes.to_string().parse(),
+            Written::Text(text) => text.parse(),
+        }
     }
 }
 
@@ -89,7 +103,7 @@ mod tests {
             assert_eq!((size.0, size.to_string().as_str()), (bytes, text));
         }
         assert_eq!("1024MiB".parse::<Size>().unwrap().to_string(), "1GiB");
-        for wrong in ["", "GiB", "-1", "1.5GiB", "1GB", "99999999999GiB"] {
+        for wrong in ["", "GiB", "-1", "1.5GiB", "1GB", "99999999999GiB", "8589934592GiB"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }

@@ -3,8 +3,9 @@
 //!
 //! | part | of the whole | what is charged |
 //! |---|---|---|
-//! | direct | 1/8, held up to twice | records that are not answered, sent to this broker since it owns their partition: the message, and the entry made of it |
-//! | routed | 1/8, held up to twice | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
+//! | direct | 1/8 | messages with records that are not answered, sent to this broker since it owns their partition |
+//! | routed | 1/8 | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
+//! | entries | 1/4 | entries that not every bookie of their ledger has, be they acknowledged |
 //! | tails | 1/4 | recent entries that are kept for readers |
 //! | the rest | 1/4 | connections, what is being read, the process itself: not counted |
 
@@ -23,6 +24,11 @@ pub const LEAST_BYTES: usize = 256 * 1024 * 1024;
 pub const DEFAULT_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// How often it is measured.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// The part of `bytes` of memory that is for entries on their way to bookies.
+pub fn entries(bytes: usize) -> usize {
+    bytes.max(LEAST_BYTES) / 4
+}
 
 impl Config {
     /// These limits, of a broker that is to stay within `bytes` of memory, [`LEAST_BYTES`] at least.
@@ -68,8 +74,8 @@ mod tests {
     fn the_parts_fit_into_the_whole() {
         for bytes in [0, LEAST_BYTES, DEFAULT_BYTES, 64 * DEFAULT_BYTES] {
             let config = Config::default().within(bytes);
-            let produced = 2 * 2 * config.produce_bytes;
-            let all = produced + config.log.all_tails_bytes;
+            let produced = 2 * config.produce_bytes;
+            let all = produced + entries(bytes) + config.log.all_tails_bytes;
             assert!(all <= bytes.max(LEAST_BYTES) * 3 / 4);
             // Whatever streams took in may be on its way to the logs.
             assert!(config.partitions.queue_bytes >= 2 * config.produce_bytes);

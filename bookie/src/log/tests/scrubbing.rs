@@ -49,3 +49,24 @@ async fn scenario_32_rot_in_a_sealed_segment_is_found_and_unknown() {
     assert!(opened.ledgers[&LEDGER].held().contains(EntryId(4)), "the tail is not forgotten");
     assert_eq!(full_round(&opened.log).await, [(3, 5)]);
 }
+
+/// A sector that cannot be read any more is rot like any other, and keeps nothing behind it from being looked at.
+#[tokio::test]
+async fn what_the_disk_cannot_read_keeps_nothing_from_being_looked_at() {
+    let disk = FaultyDisk::new(MemoryDisk::new());
+    let config = Config { window_bytes: 0, ..small() };
+    let log = open_faulty(&disk, config);
+    for first in (0..60).step_by(3) {
+        append_durably(&log, LEDGER, entries(LEDGER, first, 3, 700)).await;
+    }
+    log.write_footers().await.unwrap();
+    // The head of a frame, and the rest of it. What is behind it can be read, record by record, and in the next segment.
+    for good in [0, 1] {
+        disk.fail(Op::Read, good, io::ErrorKind::UnexpectedEof);
+        let scrubbed = log.scrub(1, sound).await.unwrap();
+        assert!(scrubbed.damaged_frames);
+        assert_eq!(scrubbed.bad, []);
+        assert!(scrubbed.bytes > 5_000, "the records of the segment");
+    }
+    assert_eq!(full_round(&log).await, []);
+}

@@ -77,7 +77,22 @@ async fn place(
     producer: Option<v1::ProducerSequence>,
 ) -> Result<Placed, ApiError> {
     let topic = ctx.router.topology().resolve(name).await?;
-    let (key, work) = match encode(data, ctx.clock.now_ms(), partition.is_none()) {
+    let (now_ms, wanted) = (ctx.clock.now_ms(), partition.is_none());
+    let inflates = wanted && matches!(data, Some(v1::produce_element::Data::Batch(_)));
+    let encoded = if inflates {
+        // A small batch may be a large one when it is taken apart: not on a thread that others wait for.
+        let encoded = tokio::task::spawn_blocking(move || encode(data, now_ms, wanted)).await;
+        encoded.unwrap_or_else(|error| {
+            tracing::error!(%error, "a batch could not be taken apart");
+            Err(ApiError::new(
+                Reason::Internal,
+                "the batch could not be taken apart: see the broker's log",
+            ))
+        })
+    } else {
+        encode(data, now_ms, wanted)
+    };
+    let (key, work) = match encoded {
         Ok((key, batch)) => (key, with_sequence(batch, producer)),
         Err(error) => (None, Err(error)),
     };

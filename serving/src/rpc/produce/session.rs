@@ -522,6 +522,8 @@ async fn take_in(ctx: &Context, request: v1::ProduceRequest) -> Result<Message, 
     for element in untaken {
         let cost = element::cost(&element);
         elements.push(element::take(ctx, element, direct, cost).await);
+        // Thousands of them are not taken in one go.
+        tokio::task::consume_budget().await;
     }
     Ok(Message { direct, room, elements })
 }

@@ -1,9 +1,10 @@
 //! Clients that send more than a broker may hold, while no bookie answers: its memory stays within what it was given, and
 //! nothing that was sent is lost, or stands there twice, when the bookies go on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use geminga_harness::{Cluster, http, wait};
+use tokio::time::Instant;
 
 /// What the broker is given, bytes.
 const MEMORY: u64 = 256 << 20;

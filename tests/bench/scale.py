@@ -20,10 +20,10 @@ OPEN_PARTITIONS = 1_000
 PATIENCE = 120
 
 
-def timed(bench, *args):
+def timed(bench, *args, stdin=None):
     """Seconds that a command takes, and its output."""
     began = time.monotonic()
-    output = bench.geminga(*args)
+    output = bench.geminga(*args, stdin=stdin)
     return time.monotonic() - began, output
 
 
@@ -104,21 +104,24 @@ def start_broker(bench, store, number):
 
 def dies(bench, store):
     print("\n## A broker with many partitions is killed\n\n| what | measured |\n|---|---|")
-    bench.geminga("topic", "create", "open", "--partitions", str(OPEN_PARTITIONS))
     victim = start_broker(bench, store, 1)
     share = sum(owned(bench)) / 2
     wait("its share", lambda: owned(bench)[-1] >= 0.9 * share)
-    write_to_all = ["perf", "produce", "open", "--records", str(4 * OPEN_PARTITIONS), "--size", "100"]
-    bench.geminga(*write_to_all)
-    seconds, _ = timed(bench, *write_to_all)
+    bench.geminga("topic", "create", "open", "--partitions", str(OPEN_PARTITIONS))
+    # Keys enough to hit nearly every partition.
+    records = "".join(f"{key}|record\n" for key in range(10 * OPEN_PARTITIONS)).encode()
+    write_to_all = ["produce", "open", "--key-separator", "|"]
+    bench.geminga(*write_to_all, stdin=records)
+    seconds, _ = timed(bench, *write_to_all, stdin=records)
     topic = json.loads(bench.geminga("topic", "describe", "open", "--output", "json"))
-    name = json.loads(bench.geminga("broker", "list", "--output", "json"))["brokers"][-1]["id"]
-    mine = sum(partition["owner"] == name for partition in topic["partitions"])
+    name = json.loads(bench.geminga("broker", "list", "--output", "json"))["brokers"][-1]["broker_id"]
+    opened = [partition for partition in topic["partitions"] if partition["segments"]]
+    mine = sum(partition["owner_broker"] == name for partition in opened)
     print(f"| partitions of the victim, and those with an open ledger | {owned(bench)[-1]}, {mine} |")
-    print(f"| four records to each of {OPEN_PARTITIONS} open partitions, before | {seconds:.1f} s |")
+    print(f"| {10 * OPEN_PARTITIONS} keyed records to {len(opened)} open partitions, until all are acknowledged, before | {seconds:.1f} s |")
     victim.process.kill()
     victim.process.wait()
-    seconds, _ = timed(bench, *write_to_all)
+    seconds, _ = timed(bench, *write_to_all, stdin=records)
     print(f"| the same from the kill on | {seconds:.1f} s |")
 
 

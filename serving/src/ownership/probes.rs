@@ -83,7 +83,7 @@ impl Probes {
             topology,
             registration,
             tasks: tasks.clone(),
-            core: Core::default(),
+            core: Core::new(me),
             known: BTreeMap::new(),
             unprobed: BTreeSet::new(),
             ticks: 0,

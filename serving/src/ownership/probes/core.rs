@@ -6,7 +6,9 @@
 //! * **Death** needs two observers: this broker and one that has said the same of the same registration within [`FRESH`].
 //!   Where there is no third broker, a refusal that this one sees is enough, silence is not.
 //! * **Who is cut off** has no say: a broker that does not reach half of the registered ones, itself included, accuses
-//!   nobody, to itself or to others. When it reaches them again, what it saw, and what lay in buffers, does not count.
+//!   nobody, to itself or to others. Of two equal halves of more than two brokers the one with the coordinator has a say, or
+//!   with the lowest number while none of them is elected: else each would end the other one's registrations.
+//!   When it reaches them again, what it saw, and what lay in buffers, does not count.
 //! * **A pause of this process** makes others look dead. A tick that comes later than [`LATE`] throws all evidence away,
 //!   what others said included: their words lay in a buffer for as long.
 //! * **One at a time.** A registration is ended only while everybody to whom partitions are assigned is registered: the
@@ -125,19 +127,26 @@ impl Peer {
 }
 
 /// The state of one prober.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Core {
+    me: BrokerId,
     peers: BTreeMap<BrokerId, Peer>,
     coordinator: Option<BrokerId>,
     /// `None` while there is nobody to probe.
     due: Option<Instant>,
     /// Whose registration is being ended.
     revoked: Option<BrokerId>,
-    /// Less than half of the registered brokers answer, this one included.
+    /// Less than half of the registered brokers answer, this one included, or the half that has no say.
     cut_off: bool,
 }
 
 impl Core {
+    /// The prober of one broker, which knows of no others yet.
+    pub(crate) fn new(me: BrokerId) -> Self {
+        let peers = BTreeMap::new();
+        Self { me, peers, coordinator: None, due: None, revoked: None, cut_off: false }
+    }
+
     /// When the next [`Event::Tick`] is due; `None` while there is nobody to probe.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
@@ -266,10 +275,8 @@ impl Core {
 
     /// Notices that this broker is cut off, or that it is no longer.
     fn look_around(&mut self, effects: &mut Vec<Effect>) {
-        let registered = self.peers.values().filter(|peer| peer.member.registered);
-        let (all, answer) = registered
-            .fold((1, 1), |(all, answer), peer| (all + 1, answer + u32::from(peer.answers())));
-        let was = std::mem::replace(&mut self.cut_off, answer * 2 < all);
+        let cut_off = self.is_cut_off();
+        let was = std::mem::replace(&mut self.cut_off, cut_off);
         // Others come back one after the other, and with them what they saw meanwhile.
         if was && !self.cut_off {
             if self.peers.values().any(|peer| peer.evidence().is_some()) {
@@ -277,6 +284,19 @@ impl Core {
             }
             self.distrust();
         }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        let registered = self.peers.iter().filter(|(_, peer)| peer.member.registered);
+        let mut all = BTreeMap::from([(self.me, true)]);
+        all.extend(registered.map(|(broker, peer)| (*broker, peer.answers())));
+        let answer = all.values().filter(|answers| **answers).count();
+        if all.len() == 2 || answer * 2 != all.len() {
+            return answer * 2 < all.len();
+        }
+        // Both halves may reach the metadata store, and so name the same one.
+        let elected = self.coordinator.and_then(|elected| all.get(&elected));
+        !elected.or(all.values().next()).is_some_and(|answers| *answers)
     }
 
     /// Throws away what was seen and said.

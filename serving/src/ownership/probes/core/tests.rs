@@ -31,13 +31,14 @@ struct World {
     /// Probes that wait for what they themselves caused.
     nested: usize,
     leases: BTreeMap<i32, LeaseId>,
+    coordinator: Option<i32>,
 }
 
 impl World {
     fn new(brokers: i32) -> Self {
         let mut world = Self {
             now: Instant::now(),
-            cores: (1..=brokers).map(|id| (id, Core::default())).collect(),
+            cores: (1..=brokers).map(|id| (id, Core::new(BrokerId(id)))).collect(),
             paths: BTreeMap::new(),
             paused: BTreeSet::new(),
             revoked: Vec::new(),
@@ -45,6 +46,7 @@ impl World {
             probes: 0,
             nested: 0,
             leases: (1..=brokers).map(|id| (id, lease(id))).collect(),
+            coordinator: Some(brokers),
         };
         world.members();
         world.ticks(2);
@@ -74,7 +76,7 @@ impl World {
 
     /// Tells everybody who is registered; who is not keeps its partitions until the test says otherwise.
     fn members(&mut self) {
-        let coordinator = Some(BrokerId(*self.leases.keys().last().unwrap()));
+        let coordinator = self.coordinator.map(BrokerId);
         for id in self.cores.keys().copied().collect::<Vec<_>>() {
             let peers = self
                 .leases
@@ -224,6 +226,41 @@ fn the_smaller_part_ends_nobodys_registration() {
     world.paths.insert((3, 5), Path::Silent);
     world.ticks(10);
     assert_eq!(world.dead(), [].into());
+}
+
+/// Such as two racks between which the probes' port is blocked, and which both reach the metadata store.
+#[test]
+fn of_two_halves_one_has_a_say() {
+    for (half, coordinator, by) in [
+        (&[1, 2][..], Some(4), &[3, 4][..]),
+        (&[1, 2], Some(1), &[1, 2]),
+        (&[1, 4], None, &[1, 4]),
+        (&[2, 4], None, &[1, 3]),
+        // Elected, and not registered any more.
+        (&[3, 4], Some(9), &[1, 2]),
+        (&[1, 2, 3], Some(6), &[4, 5, 6]),
+        (&[1, 2, 3], Some(2), &[1, 2, 3]),
+        (&[4, 5, 6], None, &[1, 2, 3]),
+    ] {
+        let brokers = 2 * i32::try_from(half.len()).unwrap();
+        let mut world = World::new(brokers);
+        world.coordinator = coordinator;
+        world.members();
+        world.cut(half, Path::Silent);
+        world.ticks(10);
+        let what = format!("{half:?}, {coordinator:?} is elected");
+        assert!(!world.revoked.is_empty(), "{what}");
+        for (accuser, dead) in &world.revoked {
+            assert!(by.contains(accuser) && !by.contains(dead), "{what}: {:?}", world.revoked);
+        }
+        // Nor do they after the first of them has gone, and its partitions have moved.
+        let gone = world.revoked[0].1;
+        world.leases.remove(&gone);
+        world.cores.remove(&gone);
+        world.members();
+        world.ticks(10);
+        assert!(world.revoked.iter().all(|(accuser, _)| by.contains(accuser)), "{what}, later");
+    }
 }
 
 /// The last answer of one was on its way when the way to the others broke.

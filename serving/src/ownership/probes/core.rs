@@ -8,6 +8,7 @@
 //! * **Who is cut off** has no say: a broker that does not reach half of the registered ones, itself included, accuses
 //!   nobody, to itself or to others. Of two equal halves of more than two brokers the one with the coordinator has a say, or
 //!   with the lowest number while none of them is elected: else each would end the other one's registrations.
+//!   A refused connection is contact: the other end's machine has answered. Who was never reached does not count.
 //!   When it reaches them again, what it saw, and what lay in buffers, does not count.
 //! * **A pause of this process** makes others look dead. A tick that comes later than [`LATE`] throws all evidence away,
 //!   what others said included: their words lay in a buffer for as long.
@@ -89,6 +90,8 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 struct Peer {
     member: Member,
+    /// It has answered under this registration or an earlier one.
+    known: bool,
     /// It has answered under this registration.
     reached: bool,
     refused: bool,
@@ -103,7 +106,8 @@ struct Peer {
 impl Peer {
     fn new(member: Member) -> Self {
         let told = (Vec::new(), None);
-        Self { member, reached: false, refused: false, waiting: false, misses: 0, told }
+        let (reached, refused, waiting) = (false, false, false);
+        Self { member, known: false, reached, refused, waiting, misses: 0, told }
     }
 
     fn evidence(&self) -> Option<Evidence> {
@@ -114,9 +118,10 @@ impl Peer {
         if self.refused { Some(Evidence::Refused) } else { missed }
     }
 
-    /// No probe is overdue. Stricter than the lack of evidence: whoever is cut off does not lose all others in one tick.
-    fn answers(&self) -> bool {
-        self.reached && !self.refused && self.misses + 1 < MISSES
+    /// No probe is overdue: it, or its machine in its place, answers. Stricter than the lack of evidence: whoever is cut off
+    /// does not lose all others in one tick.
+    fn has_contact(&self) -> bool {
+        self.reached && self.misses + 1 < MISSES
     }
 
     fn says_dead(&self, now: Instant, broker: BrokerId, lease: LeaseId) -> bool {
@@ -136,7 +141,7 @@ pub(crate) struct Core {
     due: Option<Instant>,
     /// Whose registration is being ended.
     revoked: Option<BrokerId>,
-    /// Less than half of the registered brokers answer, this one included, or the half that has no say.
+    /// There is contact with less than half of the registered brokers, this one included, or with the half that has no say.
     cut_off: bool,
 }
 
@@ -186,16 +191,18 @@ impl Core {
             Event::Tick => self.on_tick(now, &mut effects),
             Event::Answered(broker) => {
                 if let Some(peer) = self.peers.get_mut(&broker) {
-                    (peer.reached, peer.refused, peer.waiting, peer.misses) =
-                        (true, false, false, 0);
+                    (peer.known, peer.reached, peer.refused) = (true, true, false);
+                    (peer.waiting, peer.misses) = (false, 0);
                 }
             }
             Event::Refused(broker) => {
                 if let Some(peer) = self.peers.get_mut(&broker)
                     && peer.reached
-                    && !std::mem::replace(&mut peer.refused, true)
                 {
-                    self.tell_others(broker, &mut effects);
+                    (peer.waiting, peer.misses) = (false, 0);
+                    if !std::mem::replace(&mut peer.refused, true) {
+                        self.tell_others(broker, &mut effects);
+                    }
                 }
             }
             Event::Told { peer, seen } => self.on_told(now, peer, seen, &mut effects),
@@ -216,8 +223,9 @@ impl Core {
         for (broker, member) in members {
             match self.peers.get_mut(broker) {
                 Some(peer) if peer.member.lease == member.lease => peer.member = *member,
-                _ => {
-                    self.peers.insert(*broker, Peer::new(*member));
+                before => {
+                    let known = before.is_some_and(|peer| peer.known);
+                    self.peers.insert(*broker, Peer { known, ..Peer::new(*member) });
                     effects.push(Effect::Probe(*broker));
                 }
             }
@@ -287,16 +295,16 @@ impl Core {
     }
 
     fn is_cut_off(&self) -> bool {
-        let registered = self.peers.iter().filter(|(_, peer)| peer.member.registered);
+        let registered = self.peers.iter().filter(|(_, p)| p.member.registered && p.known);
         let mut all = BTreeMap::from([(self.me, true)]);
-        all.extend(registered.map(|(broker, peer)| (*broker, peer.answers())));
-        let answer = all.values().filter(|answers| **answers).count();
-        if all.len() == 2 || answer * 2 != all.len() {
-            return answer * 2 < all.len();
+        all.extend(registered.map(|(broker, peer)| (*broker, peer.has_contact())));
+        let contact = all.values().filter(|contact| **contact).count();
+        if all.len() == 2 || contact * 2 != all.len() {
+            return contact * 2 < all.len();
         }
         // Both halves may reach the metadata store, and so name the same one.
         let elected = self.coordinator.and_then(|elected| all.get(&elected));
-        !elected.or(all.values().next()).is_some_and(|answers| *answers)
+        !elected.or(all.values().next()).is_some_and(|contact| *contact)
     }
 
     /// Throws away what was seen and said.

@@ -228,6 +228,50 @@ fn the_smaller_part_ends_nobodys_registration() {
     assert_eq!(world.dead(), [].into());
 }
 
+/// One machine with three of five brokers ends: their addresses refuse connections, so the network works.
+#[test]
+fn who_is_refused_by_most_is_not_cut_off() {
+    let mut world = World::new(5);
+    for dead in [3, 4, 5] {
+        world.cores.remove(&dead);
+        world.set(dead, Path::Refused);
+    }
+    world.ticks(1);
+    assert_eq!(world.revoked.len(), 2, "each survivor begins with one: {:?}", world.revoked);
+    assert!(world.distrusted.is_empty());
+    assert_eq!(world.cores[&1].dead(world.now), [3, 4, 5].map(BrokerId).into());
+    // A refusal from before does not say that the network works now.
+    world.cut(&[1], Path::Silent);
+    world.ticks(3);
+    assert!(world.cores[&1].dead(world.now).is_empty());
+}
+
+/// Such as brokers that were given wrong addresses.
+#[test]
+fn who_was_never_reached_cuts_nobody_off() {
+    let mut world = World::new(3);
+    for stranger in [6, 7, 8, 9] {
+        world.leases.insert(stranger, lease(stranger));
+        world.set(stranger, Path::Refused);
+    }
+    world.members();
+    world.kill(3);
+    assert_eq!(world.dead(), [3].into());
+}
+
+/// Cut off, it cannot reach new registrations of those that it knows: they count all the same.
+#[test]
+fn the_smaller_part_stays_so_when_others_register_again() {
+    let mut world = World::new(5);
+    world.cut(&[1, 2], Path::Silent);
+    for again in [3, 4] {
+        world.leases.insert(again, LeaseId(7));
+    }
+    world.members();
+    world.ticks(10);
+    assert!(!world.revoked.is_empty() && world.revoked.iter().all(|(by, _)| *by > 2));
+}
+
 /// Such as two racks between which the probes' port is blocked, and which both reach the metadata store.
 #[test]
 fn of_two_halves_one_has_a_say() {

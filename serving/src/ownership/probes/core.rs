@@ -13,7 +13,8 @@
 //! * **A pause of this process** makes others look dead. A tick that comes later than [`LATE`] throws all evidence away,
 //!   what others said included: their words lay in a buffer for as long.
 //! * **One at a time.** A registration is ended only while everybody to whom partitions are assigned is registered: the
-//!   partitions of the one before have moved, or it is back. So one decision moves one broker's partitions.
+//!   partitions of the one before have moved, or it is back. So one decision moves one broker's partitions. Except the
+//!   coordinator's: without it they would never move.
 //! * **Bounded.** Besides each tick's, a probe is sent for something new only, never for what was said before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -334,12 +335,12 @@ impl Core {
 
     /// The coordinator first: without one nothing moves.
     fn revoke(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let moving = self.peers.values().any(|peer| !peer.member.registered);
-        if moving || self.revoked.is_some() {
+        if self.revoked.is_some() {
             return;
         }
-        let first = self.coordinator.into_iter();
-        let dead = first.chain(self.peers.keys().copied()).find(|broker| {
+        let moving = self.peers.values().any(|peer| !peer.member.registered);
+        let others = self.peers.keys().copied().filter(|_| !moving);
+        let dead = self.coordinator.into_iter().chain(others).find(|broker| {
             self.peers.get(broker).is_some_and(|p| p.member.registered)
                 && self.is_dead(now, *broker)
         });

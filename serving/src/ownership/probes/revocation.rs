@@ -2,7 +2,8 @@
 //!
 //! * **One at a time in the cluster.** The key `revoking` is put by the transaction that ends the registration, if it is
 //!   absent, and stays until the partitions have moved or the broker is back; at most for [`HOLD`], since it lives by a
-//!   lease that nobody keeps alive.
+//!   lease that nobody keeps alive. It does not protect the coordinator, without which nothing moves: when that one is
+//!   dead, too, whoever holds the key lets go of it, and another one puts its own in its place.
 //! * **Only this registration.** The transaction is guarded by the creation of the key, so a broker that registered again
 //!   meanwhile is not hit; and by that of the accuser's own, so of two that accuse each other one goes.
 //! * **Taken back** when the evidence goes. The lease of `revoking` is ended then, without which a transaction that is still
@@ -60,9 +61,7 @@ impl Revocation {
             Ok(hold) => {
                 let outcome = self.attempt(hold).await;
                 if let Ok(Outcome::Ended) = outcome {
-                    self.topology
-                        .wait_for(HOLD, |view| self.is_made_up_for(view).then_some(()))
-                        .await;
+                    self.wait().await;
                 }
                 if let Err(error) = within(self.store.revoke_lease(hold)).await {
                     tracing::debug!(%error, "the key of a revocation ends with its lease");
@@ -84,6 +83,19 @@ impl Revocation {
             }
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+
+    /// Waits until partitions have moved, or the coordinator, which moves them, is dead, too; at most for [`HOLD`].
+    async fn wait(&self) {
+        let mut probed = self.view.clone();
+        let over = |view: &Topology| {
+            self.is_made_up_for(view) || self.is_coordinator_dead(&self.view.borrow())
+        };
+        tokio::select! {
+            _ = self.topology.wait_for(HOLD, |view| over(view).then_some(())) => {}
+            // The prober that runs this holds the sender.
+            _ = probed.wait_for(|probed| self.is_coordinator_dead(probed)) => {}
+        }
     }
 
     /// Ends the registration while the evidence stands.
@@ -113,10 +125,11 @@ impl Revocation {
             tokio::try_join!(
                 self.store.get(&mine),
                 self.store.get(&theirs),
-                self.store.get(keys::COORDINATOR)
+                self.store.get(keys::COORDINATOR),
+                self.store.get(keys::REVOKING)
             )
         };
-        let (me, dead, coordinator) = within(reads).await?;
+        let (me, dead, coordinator, held) = within(reads).await?;
         let registered = |found: Option<geminga_metastore::Versioned>, lease: LeaseId| {
             let found = found?;
             let record = record::Broker::decode(&found.value).ok()?;
@@ -131,16 +144,22 @@ impl Revocation {
         let mut txn = Txn::new()
             .guard(Guard::Created(mine, my_life))
             .guard(Guard::Created(theirs.clone(), their_life))
-            .guard(Guard::Absent(keys::REVOKING.to_owned()))
             .put_leased(keys::REVOKING, revoking.encode(), hold)
             .delete(theirs);
+        let mut free = Guard::Absent(keys::REVOKING.to_owned());
         // Its office lives by the same lease, and ends in the same revision.
         if let Some(found) = coordinator
             && record::Coordinator::decode(&found.value).is_ok_and(|c| c.broker == self.dead.0)
         {
             let key = keys::COORDINATOR.to_owned();
             txn = txn.guard(Guard::Created(key.clone(), found.created)).delete(key);
+            if let Some(held) = held
+                && record::Revoking::decode(&held.value).is_ok_and(|r| r.broker != self.dead.0)
+            {
+                free = Guard::Version(keys::REVOKING.to_owned(), held.version);
+            }
         }
+        txn = txn.guard(free);
         // The reads may have been answered while this process stood still; what it saw before does not count then.
         if !self.view.borrow().dead.contains(&self.dead.0) {
             return Ok(Outcome::TakenBack);
@@ -149,6 +168,12 @@ impl Revocation {
             TxnOutcome::Committed(_) => Ok(Outcome::Ended),
             TxnOutcome::GuardFailed => Ok(Outcome::InTheWay),
         }
+    }
+
+    /// Whether another broker is elected by now, and dead.
+    fn is_coordinator_dead(&self, probed: &View) -> bool {
+        let elected = self.topology.coordinator().map(|elected| elected.broker);
+        elected.is_some_and(|elected| elected != self.dead.0 && probed.dead.contains(&elected))
     }
 
     /// Whether nothing is assigned to the broker any more, or it registered again.

@@ -470,6 +470,25 @@ fn one_goes_at_a_time() {
     assert_eq!(world.dead(), [2, 7].into());
 }
 
+/// It is the one that would give the partitions of the one before to others.
+#[test]
+fn a_dead_coordinator_goes_while_partitions_have_not_moved() {
+    let mut world = World::new(7);
+    world.paused.extend([2, 3]);
+    world.ticks(8);
+    assert_eq!(world.dead(), [2].into());
+    world.paused.insert(7);
+    world.ticks(8);
+    world.members();
+    for dead in [&[2, 7][..], &[2, 7]] {
+        for (by, _) in world.revoked.clone() {
+            world.step(by, Event::RevocationOver);
+        }
+        assert_eq!(world.dead(), dead.iter().copied().collect(), "the third one waits");
+        world.members();
+    }
+}
+
 #[test]
 fn a_revocation_that_failed_is_tried_again() {
     let mut world = World::new(3);

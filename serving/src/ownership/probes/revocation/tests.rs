@@ -41,6 +41,22 @@ impl World {
         world
     }
 
+    /// The second broker owns the only partition.
+    async fn assigned_to_two(&self) {
+        let record = Record {
+            id: topic(),
+            partitions: 1,
+            write_quorum: 3,
+            ack_quorum: 2,
+            configs: std::collections::BTreeMap::new(),
+            created_ms: 0,
+        };
+        let created = owned_by(TWO, 1).put(keys::topic("default", "t"), record.encode());
+        self.store.txn(created).await.unwrap();
+        let owns = |view: &Topology| view.loads().contains_key(&TWO).then_some(());
+        self.topology.wait_for(LIMIT, owns).await.unwrap();
+    }
+
     /// Of the second broker by the first one.
     fn revocation(&self, store: impl MetaStore) -> Revocation {
         Revocation {
@@ -61,6 +77,15 @@ impl World {
     async fn is_there(&self, key: &str) -> bool {
         self.store.get(key).await.unwrap().is_some()
     }
+}
+
+fn topic() -> TopicId {
+    TopicId::from_random(2)
+}
+
+fn owned_by(broker: BrokerId, term: i32) -> Txn {
+    let owner = Assignment { broker: Some(broker), term: Term(term) };
+    Txn::new().put(keys::assign(topic(), 0), Assign { partitions: vec![owner] }.encode())
 }
 
 async fn register(store: &MemoryStore, id: BrokerId) -> LeaseId {
@@ -215,11 +240,55 @@ async fn nothing_is_sent_once_the_evidence_has_gone() {
 #[tokio::test(start_paused = true)]
 async fn one_revocation_at_a_time_in_the_cluster() {
     let world = World::new().await;
+    let office = record::Coordinator { broker: ONE }.encode();
+    world.store.txn(Txn::new().put(keys::COORDINATOR, office)).await.unwrap();
     let other = record::Revoking { broker: BrokerId(8), by: BrokerId(9) }.encode();
     world.store.txn(Txn::new().put(keys::REVOKING, other)).await.unwrap();
     let (_, outcome) = world.attempt(&world.revocation(world.store.clone())).await;
     assert_eq!(outcome, Outcome::InTheWay);
     assert!(world.is_there(&keys::broker(TWO)).await);
+}
+
+/// Nobody gives partitions of the one before to others.
+#[tokio::test(start_paused = true)]
+async fn the_revocation_of_the_coordinator_replaces_another_one() {
+    let world = World::new().await;
+    let other = record::Revoking { broker: BrokerId(8), by: BrokerId(9) }.encode();
+    let before = world.store.grant_lease(HOLD).await.unwrap();
+    world.store.txn(Txn::new().put_leased(keys::REVOKING, other, before)).await.unwrap();
+    let (hold, outcome) = world.attempt(&world.revocation(world.store.clone())).await;
+    assert_eq!(outcome, Outcome::Ended);
+    assert!(!world.is_there(&keys::broker(TWO)).await);
+    world.store.revoke_lease(before).await.unwrap();
+    assert!(world.is_there(keys::REVOKING).await, "it lives by its own lease");
+    world.store.revoke_lease(hold).await.unwrap();
+    assert!(!world.is_there(keys::REVOKING).await);
+
+    let world = World::new().await;
+    let same = record::Revoking { broker: TWO, by: BrokerId(9) }.encode();
+    world.store.txn(Txn::new().put(keys::REVOKING, same)).await.unwrap();
+    let (_, outcome) = world.attempt(&world.revocation(world.store.clone())).await;
+    assert_eq!(outcome, Outcome::InTheWay, "somebody else is at it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_moves_that_a_dead_coordinator_would_have_to_make() {
+    let world = World::new().await;
+    world.assigned_to_two().await;
+    let begin = tokio::time::Instant::now();
+    let dies = async {
+        let gone = |view: &Topology| view.broker(TWO).is_none().then_some(());
+        world.topology.wait_for(LIMIT, gone).await.unwrap();
+        let office = record::Coordinator { broker: BrokerId(3) }.encode();
+        world.store.txn(Txn::new().put(keys::COORDINATOR, office)).await.unwrap();
+        let elected = |view: &Topology| view.coordinator().map(|_| ());
+        world.topology.wait_for(LIMIT, elected).await.unwrap();
+        assert!(world.is_there(keys::REVOKING).await, "nothing has moved");
+        world.view.send_modify(|view| _ = view.dead.insert(BrokerId(3)));
+    };
+    tokio::join!(world.revocation(world.store.clone()).run(), dies);
+    assert!(!world.is_there(keys::REVOKING).await);
+    assert!(begin.elapsed() < HOLD, "it was not merely forgotten");
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,23 +312,7 @@ async fn of_two_that_accuse_each_other_one_goes() {
 #[tokio::test(start_paused = true)]
 async fn the_next_revocation_waits_until_partitions_have_moved() {
     let world = World::new().await;
-    let topic = TopicId::from_random(2);
-    let record = Record {
-        id: topic,
-        partitions: 1,
-        write_quorum: 3,
-        ack_quorum: 2,
-        configs: std::collections::BTreeMap::new(),
-        created_ms: 0,
-    };
-    let owned_by = |broker, term| {
-        let owner = Assignment { broker: Some(broker), term: Term(term) };
-        Txn::new().put(keys::assign(topic, 0), Assign { partitions: vec![owner] }.encode())
-    };
-    let created = owned_by(TWO, 1).put(keys::topic("default", "t"), record.encode());
-    world.store.txn(created).await.unwrap();
-    let owns = |view: &Topology| view.loads().contains_key(&TWO).then_some(());
-    world.topology.wait_for(LIMIT, owns).await.unwrap();
+    world.assigned_to_two().await;
     let moves = async {
         let gone = |view: &Topology| view.broker(TWO).is_none().then_some(());
         world.topology.wait_for(LIMIT, gone).await.unwrap();

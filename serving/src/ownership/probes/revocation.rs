@@ -7,13 +7,17 @@
 //! * **Only this registration.** The transaction is guarded by the creation of the key, so a broker that registered again
 //!   meanwhile is not hit; and by that of the accuser's own, so of two that accuse each other one goes.
 //! * **Taken back** when the evidence goes. The lease of `revoking` is ended then, without which a transaction that is still
-//!   on its way to the store does nothing.
+//!   on its way to the store does nothing. One that has arrived is not: whether it has is read, not guessed, and
+//!   while nobody can tell the key stays.
 //! * The store must answer reads right before, so that whoever is cut off from it, too, ends nobody's registration.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, TxnOutcome, keys, record};
+use geminga_metastore::{
+    Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, Versioned, keys, record,
+};
 use geminga_proto::ids::BrokerId;
 use tokio::sync::watch;
 
@@ -36,6 +40,8 @@ pub(super) enum Outcome {
     InTheWay,
     /// The broker is not dead any more.
     TakenBack,
+    /// The store took the transaction or did not, and does not tell.
+    Unclear,
 }
 
 /// See the module.
@@ -63,7 +69,9 @@ impl Revocation {
                 if let Ok(Outcome::Ended) = outcome {
                     self.wait().await;
                 }
-                if let Err(error) = within(self.store.revoke_lease(hold)).await {
+                if let Ok(Outcome::Unclear) = outcome {
+                    tracing::warn!(%broker, "whether a registration was ended is not known: no other one is for as long as that may take");
+                } else if let Err(error) = within(self.store.revoke_lease(hold)).await {
                     tracing::debug!(%error, "the key of a revocation ends with its lease");
                 }
                 outcome
@@ -72,9 +80,16 @@ impl Revocation {
         };
         match outcome {
             Ok(Outcome::Ended) => return,
-            Ok(Outcome::TakenBack) => {
-                tracing::info!(%broker, "broker answers again: its registration stands");
-            }
+            // The transaction may still have come before the end of its lease.
+            Ok(Outcome::TakenBack) => match within(self.store.get(&keys::broker(broker))).await {
+                Ok(found) if self.is_theirs(found.as_ref()) => {
+                    tracing::info!(%broker, "broker answers again: its registration stands");
+                }
+                Ok(_) | Err(_) => {
+                    tracing::warn!(%broker, "broker answers again: if its registration has ended, it makes another one");
+                }
+            },
+            Ok(Outcome::Unclear) => {}
             Ok(Outcome::InTheWay) => {
                 tracing::debug!(%broker, "something came before the end of a registration");
             }
@@ -102,13 +117,20 @@ impl Revocation {
     async fn attempt(&self, hold: LeaseId) -> Result<Outcome, Error> {
         let mut view = self.view.clone();
         let (broker, lease) = self.dead;
+        let sent = AtomicBool::new(false);
         // The prober that runs this holds the sender.
         let gone = async { drop(view.wait_for(|view| !view.dead.contains(&broker)).await) };
         let outcome = tokio::select! {
             biased;
-            outcome = self.end(hold) => outcome?,
-            () = gone => Outcome::TakenBack,
+            outcome = self.end(hold, &sent) => outcome,
+            () = gone => Ok(Outcome::TakenBack),
         };
+        let outcome = match outcome {
+            Ok(Outcome::TakenBack) | Err(_) if sent.load(Ordering::Relaxed) => {
+                self.find_out(outcome).await
+            }
+            clear => clear,
+        }?;
         if outcome == Outcome::Ended {
             let refused = self.refused;
             tracing::warn!(%broker, %lease, refused, "broker is dead as seen by its peers: its registration was ended");
@@ -119,7 +141,8 @@ impl Revocation {
         Ok(outcome)
     }
 
-    async fn end(&self, hold: LeaseId) -> Result<Outcome, Error> {
+    /// `sent`: whether the transaction is on its way.
+    async fn end(&self, hold: LeaseId, sent: &AtomicBool) -> Result<Outcome, Error> {
         let (mine, theirs) = (keys::broker(self.me.0), keys::broker(self.dead.0));
         let reads = async {
             tokio::try_join!(
@@ -130,13 +153,8 @@ impl Revocation {
             )
         };
         let (me, dead, coordinator, held) = within(reads).await?;
-        let registered = |found: Option<geminga_metastore::Versioned>, lease: LeaseId| {
-            let found = found?;
-            let record = record::Broker::decode(&found.value).ok()?;
-            (record.lease == lease).then_some(found.created)
-        };
         let (Some(my_life), Some(their_life)) =
-            (registered(me, self.me.1), registered(dead, self.dead.1))
+            (registered(me.as_ref(), self.me.1), registered(dead.as_ref(), self.dead.1))
         else {
             return Ok(Outcome::InTheWay);
         };
@@ -164,10 +182,31 @@ impl Revocation {
         if !self.view.borrow().dead.contains(&self.dead.0) {
             return Ok(Outcome::TakenBack);
         }
+        sent.store(true, Ordering::Relaxed);
         match within(self.store.txn(txn)).await? {
             TxnOutcome::Committed(_) => Ok(Outcome::Ended),
             TxnOutcome::GuardFailed => Ok(Outcome::InTheWay),
         }
+    }
+
+    /// What became of an attempt that did not come to its end.
+    async fn find_out(&self, so_far: Result<Outcome, Error>) -> Result<Outcome, Error> {
+        let theirs = keys::broker(self.dead.0);
+        let reads =
+            async { tokio::try_join!(self.store.get(&theirs), self.store.get(keys::REVOKING)) };
+        let Ok((dead, held)) = within(reads).await else { return Ok(Outcome::Unclear) };
+        if self.is_theirs(dead.as_ref()) {
+            return so_far;
+        }
+        let mine = record::Revoking { broker: self.dead.0, by: self.me.0 };
+        let by_me =
+            held.is_some_and(|held| record::Revoking::decode(&held.value).is_ok_and(|r| r == mine));
+        Ok(if by_me { Outcome::Ended } else { Outcome::InTheWay })
+    }
+
+    /// Whether what was found under the dead broker's key is the registration that was probed.
+    fn is_theirs(&self, found: Option<&Versioned>) -> bool {
+        registered(found, self.dead.1).is_some()
     }
 
     /// Whether another broker is elected by now, and dead.
@@ -184,6 +223,13 @@ impl Revocation {
             None => !view.loads().contains_key(&broker),
         }
     }
+}
+
+/// When the registration by a lease was made, if that is what was found.
+fn registered(found: Option<&Versioned>, lease: LeaseId) -> Option<Revision> {
+    let found = found?;
+    let record = record::Broker::decode(&found.value).ok()?;
+    (record.lease == lease).then_some(found.created)
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

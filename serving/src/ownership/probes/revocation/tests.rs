@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use geminga_metastore::record::{Assign, Assignment, Topic as Record};
-use geminga_metastore::{MemoryStore, Range, Revision, Versioned, WatchStream};
+use geminga_metastore::{MemoryStore, Range, WatchStream};
 use geminga_proto::ids::{Term, TopicId};
 use geminga_runtime::Tasks;
 use parking_lot::Mutex;
@@ -103,7 +103,7 @@ async fn register(store: &MemoryStore, id: BrokerId) -> LeaseId {
     lease
 }
 
-/// What happens to a transaction right before it takes effect.
+/// What happens to a transaction right before it takes effect, or instead of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     /// The second broker registers again.
@@ -112,6 +112,12 @@ enum Before {
     Ended,
     /// It stays on its way until the test lets it arrive.
     Late,
+    /// It takes effect, and is never answered.
+    Unanswered,
+    /// It takes effect, and nobody can say so.
+    Unknown,
+    /// As above, and nothing is read from then on.
+    Deaf,
 }
 
 #[derive(Debug, Clone)]
@@ -130,6 +136,9 @@ impl Between {
 #[async_trait]
 impl MetaStore for Between {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        if self.before == Before::Deaf && self.late.lock().is_some() {
+            return Err(Error::Unavailable("away".to_owned()));
+        }
         self.store.get(key).await
     }
 
@@ -151,6 +160,15 @@ impl MetaStore for Between {
             Before::Late => {
                 *self.late.lock() = Some(txn);
                 std::future::pending().await
+            }
+            Before::Unanswered => {
+                self.store.txn(txn).await?;
+                std::future::pending().await
+            }
+            Before::Unknown | Before::Deaf => {
+                *self.late.lock() = Some(txn.clone());
+                self.store.txn(txn).await?;
+                Err(Error::Unknown("no answer".to_owned()))
             }
         }
     }
@@ -226,6 +244,37 @@ async fn a_revocation_is_taken_back_when_the_evidence_goes() {
     assert!(!world.is_there(keys::REVOKING).await);
 }
 
+/// Others would end the next registration before anything has moved.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_whose_answer_is_lost_holds_like_any_other() {
+    for before in [Before::Unanswered, Before::Unknown] {
+        let world = World::new().await;
+        world.assigned_to_two().await;
+        let lost = Between::new(&world, before);
+        let moves = async {
+            let gone = |view: &Topology| view.broker(TWO).is_none().then_some(());
+            world.topology.wait_for(LIMIT, gone).await.unwrap();
+            world.view.send_modify(|view| view.dead.retain(|broker| *broker != TWO));
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                assert!(world.is_there(keys::REVOKING).await, "{before:?}: nothing has moved");
+            }
+            world.store.txn(owned_by(ONE, 2)).await.unwrap();
+        };
+        tokio::join!(world.revocation(lost).run(), moves);
+        assert!(!world.is_there(keys::REVOKING).await, "{before:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_can_tell_the_key_stays() {
+    let world = World::new().await;
+    world.revocation(Between::new(&world, Before::Deaf)).run().await;
+    assert!(world.is_there(keys::REVOKING).await);
+    tokio::time::sleep(2 * HOLD).await;
+    assert!(!world.is_there(keys::REVOKING).await);
+}
+
 /// As after a pause of this process, of which its prober hears first.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_once_the_evidence_has_gone() {
@@ -233,7 +282,7 @@ async fn nothing_is_sent_once_the_evidence_has_gone() {
     let revocation = world.revocation(world.store.clone());
     world.view.send_modify(|view| view.dead.retain(|broker| *broker != TWO));
     let hold = world.store.grant_lease(HOLD).await.unwrap();
-    assert_eq!(revocation.end(hold).await, Ok(Outcome::TakenBack));
+    assert_eq!(revocation.end(hold, &AtomicBool::new(false)).await, Ok(Outcome::TakenBack));
     assert!(world.is_there(&keys::broker(TWO)).await);
 }
 

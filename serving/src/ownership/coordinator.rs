@@ -2,6 +2,7 @@
 //! campaigns while nobody is elected, and decides while it is.
 //!
 //! * The election key lives by the broker's own lease: who loses its registration loses the office in the same revision.
+//!   A lease may outlive the registration whose end was decided, so who is not registered is not elected either.
 //! * Every decision is one transaction, guarded by the creation of the election key, by the version of each chunk
 //!   that it changes, by the life of the topic, and by the absence of the brokers that it takes for dead. So a
 //!   stale coordinator changes nothing, and a stale view at worst costs another try.
@@ -197,7 +198,7 @@ impl Coordinator {
             }
             match self.campaign(lease).await {
                 Ok(true) => {}
-                // Somebody else won; the view will show it, or show that it is gone again.
+                // Somebody else won, or this broker's registration has ended or is not in the view yet: that will show it.
                 Ok(false) => return retry(),
                 Err(error) => {
                     tracing::warn!(%error, "campaign for coordinator failed; trying on");
@@ -255,14 +256,16 @@ impl Coordinator {
         }
     }
 
+    /// Whether this broker was elected: nobody else is, and it is registered by this lease.
     async fn campaign(&mut self, lease: LeaseId) -> Result<bool, Error> {
-        let Parts { store, registration, .. } = &self.parts;
+        let Parts { store, registration, topology, .. } = &self.parts;
+        let mine = topology.broker(registration.id()).filter(|mine| mine.lease == lease);
+        let Some(mine) = mine else { return Ok(false) };
         let record = record::Coordinator { broker: registration.id() };
-        let txn = Txn::new().guard(Guard::Absent(keys::COORDINATOR.to_owned())).put_leased(
-            keys::COORDINATOR,
-            record.encode(),
-            lease,
-        );
+        let txn = Txn::new()
+            .guard(Guard::Absent(keys::COORDINATOR.to_owned()))
+            .guard(Guard::Created(keys::broker(mine.id), mine.created))
+            .put_leased(keys::COORDINATOR, record.encode(), lease);
         let TxnOutcome::Committed(created) = store.txn(txn).await? else { return Ok(false) };
         self.office = Some(Office { created, lease, seen: false });
         self.decided_at = Instant::now();

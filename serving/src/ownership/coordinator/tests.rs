@@ -210,6 +210,36 @@ async fn deposed(store: &MemoryStore, parts: Parts, lease: LeaseId) -> (Coordina
     (stale, office)
 }
 
+/// Its registration was ended by others, and its lease not yet: the office would end with that, in the midst of decisions.
+#[tokio::test(start_paused = true)]
+async fn who_is_not_registered_is_not_elected() {
+    let store = MemoryStore::new();
+    let (node, parts) = Node::registered(&store, 1).await;
+    let Standing::Registered { lease } = node.registration.standing() else {
+        panic!("not registered")
+    };
+    let mut coordinator = Coordinator {
+        liveness: Liveness::new(TTL, false),
+        parts,
+        office: None,
+        decided: geminga_metastore::Revision(0),
+        decided_at: Instant::now(),
+        brokers: Box::pin(futures::stream::pending()),
+    };
+    let seen = |view: &Topology| view.broker(BrokerId(1)).map(|_| ());
+    node.topology.wait_for(LIMIT, seen).await.unwrap();
+    assert_eq!(coordinator.campaign(LeaseId(7)).await, Ok(false), "by another lease");
+    // The view does not show yet that the key has gone.
+    node.kill();
+    let key = keys::broker(BrokerId(1));
+    let mine = store.get(&key).await.unwrap().unwrap();
+    store.txn(Txn::new().delete(&key)).await.unwrap();
+    assert_eq!(coordinator.campaign(lease).await, Ok(false));
+    store.txn(Txn::new().put_leased(&key, mine.value, lease)).await.unwrap();
+    assert_eq!(coordinator.campaign(lease).await, Ok(false), "that is another registration");
+    assert!(store.get(keys::COORDINATOR).await.unwrap().is_none());
+}
+
 /// A coordinator whose election ended while it decided changes nothing, whatever its view says.
 #[tokio::test(start_paused = true)]
 async fn a_stale_coordinator_writes_nothing() {
@@ -416,7 +446,9 @@ async fn what_nobody_serves_comes_before_what_is_asked_for() {
     let shards = Assign { partitions: shards }.encode();
     store.txn(txn.put(keys::assign(groups(), 0), shards)).await.unwrap();
     let seen = node.topology.wait_for(LIMIT, |view| {
-        (view.moves().len() == 1 && view.loads().contains_key(&BrokerId(3))).then_some(())
+        let registered = view.broker(BrokerId(1)).is_some();
+        let loaded = view.loads().contains_key(&BrokerId(3));
+        (registered && view.moves().len() == 1 && loaded).then_some(())
     });
     seen.await.unwrap();
     let mut coordinator = Coordinator {

@@ -68,6 +68,8 @@ pub struct Broker {
     pub started_ms: i64,
     /// What it carries; `None` before its first report.
     pub load: Option<BrokerLoad>,
+    /// Names this registration: reports do not change it.
+    pub created: Revision,
     /// Version of its key: that of the report, too.
     pub version: Version,
 }
@@ -281,6 +283,7 @@ impl State {
             lease: found.lease,
             started_ms: found.started_ms,
             load: found.load,
+            created: item.value.created,
             version: item.value.version,
         };
         self.brokers.insert(id, Arc::new(broker));

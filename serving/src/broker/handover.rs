@@ -50,7 +50,7 @@ impl Inner {
         }
     }
 
-    /// The coordinator removes the key once this broker has gone.
+    /// The key goes when this broker leaves; if it cannot, the coordinator removes it later.
     async fn ask_to_own_nothing(&self) -> Result<(), Error> {
         let key = keys::drain(self.registration.id());
         let record = record::Drain { since_ms: self.ctx.clock.now_ms() };

@@ -15,8 +15,9 @@
 //! * **at once** in a process that is the only possible broker (standalone: the embedded store is locked by this process
 //!   and drops the leases of former ones when it is opened).
 //!
-//! A broker that was taken for dead may live, and register again. What it is told to do is therefore kept for a time to live
-//! plus two seconds after its absence was noticed, however certain its death looks ([`Liveness::is_gone`]).
+//! A broker that was taken for dead may live, and register again: when its network is back, or the store. What it is told
+//! to do is therefore kept for [`ABSENCE`] after its absence was noticed, however certain its death looks
+//! ([`Liveness::is_gone`]). One that leaves in order takes that with it ([`super::registration`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +27,9 @@ use tokio::time::Instant;
 
 /// Added to the time to live before an unexplained absence counts as death (DESIGN 6).
 pub const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a broker may be absent, and register again as the one that it was.
+pub const ABSENCE: Duration = Duration::from_secs(600);
 
 /// Who lives, who may, and who does not.
 #[derive(Debug)]
@@ -92,7 +96,7 @@ impl Liveness {
 
     /// Brokers that are to own nothing: how long those are absent is measured from now on.
     pub fn on_draining(&mut self, now: Instant, draining: &BTreeSet<BrokerId>) {
-        let gone_at = self.deadline(now);
+        let gone_at = if self.sole { now } else { now + ABSENCE };
         for broker in draining.difference(&self.present) {
             self.leaving.entry(*broker).or_insert(gone_at);
         }

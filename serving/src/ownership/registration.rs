@@ -124,16 +124,27 @@ impl Registration {
         &self.0.contact
     }
 
-    /// Ends the registration, so that others take over at once. Serving must have stopped. Best effort: what
-    /// fails ends with the lease.
+    /// Ends the registration, so that others take over at once, and then what this broker was told to do: its number does
+    /// not come back. Serving must have stopped. Best effort: what fails ends with the lease, or is removed by the coordinator.
     pub async fn leave(&self) {
         let _last_word = self.0.registering.lock().await;
-        if let Standing::Registered { lease } = self.0.standing.send_replace(Standing::Left)
-            && let Err(error) = self.0.store.revoke_lease(lease).await
-        {
-            tracing::warn!(%error, "registration could not be ended; it ends with its lease");
+        if let Standing::Registered { lease } = self.0.standing.send_replace(Standing::Left) {
+            match self.0.store.revoke_lease(lease).await {
+                Ok(()) => self.forget_drain().await,
+                Err(error) => {
+                    tracing::warn!(%error, "registration could not be ended; it ends with its lease");
+                }
+            }
         }
         metrics::observe_registered(false);
+    }
+
+    async fn forget_drain(&self) {
+        let absent = Guard::Absent(keys::broker(self.id()));
+        let txn = Txn::new().guard(absent).delete(keys::drain(self.id()));
+        if let Err(error) = self.0.store.txn(txn).await {
+            tracing::debug!(%error, "the coordinator removes the drain of this broker");
+        }
     }
 
     /// Adds what this broker carries to its registration, as long as that is the one of `lease`. Best effort.

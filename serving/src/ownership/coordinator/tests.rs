@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Coordinator, Decision, Liveness, Office, Parts, Probed, decisions, start};
 use crate::ownership::assignment::{Cause, Change, Ownership};
-use crate::ownership::liveness::GRACE;
+use crate::ownership::liveness::{ABSENCE, GRACE};
 use crate::ownership::operator::Operator;
 use crate::ownership::registration::{Identity, Registration, Standing};
 use crate::ownership::topology::Topology;
@@ -102,6 +102,16 @@ impl Node {
     /// Ends without a word.
     fn kill(&self) {
         self.tasks.cancel();
+    }
+
+    /// Its lease ends, as by a fault of its network. No pause of the store can have done it: it counts as dead at once.
+    async fn end_registration(&self, store: &MemoryStore) {
+        tokio::time::sleep(2 * TTL).await;
+        let Standing::Registered { lease } = self.registration.standing() else {
+            panic!("not registered")
+        };
+        self.kill();
+        store.revoke_lease(lease).await.unwrap();
     }
 }
 
@@ -325,14 +335,12 @@ async fn a_drained_broker_gives_everything_away_and_is_forgotten_when_it_has_gon
 
     operator.drain(BrokerId(2)).await.unwrap();
     one.wait_loads(&[(1, 44)]).await;
-    // No pause of the store can have ended what ends now: it counts as dead at once.
-    tokio::time::sleep(2 * TTL).await;
-    two.kill();
-    let left_at = Instant::now();
-    two.registration.leave().await;
-    let forgotten = one.topology.wait_for(LIMIT, |view| view.drains().is_empty().then_some(()));
+    two.end_registration(&store).await;
+    let gone_at = Instant::now();
+    let forgotten =
+        one.topology.wait_for(2 * ABSENCE, |view| view.drains().is_empty().then_some(()));
     forgotten.await.expect("the key of a broker that has gone is removed");
-    assert!(left_at.elapsed() >= TTL + GRACE, "it might have come back");
+    assert!(gone_at.elapsed() >= ABSENCE, "it might have come back");
 }
 
 /// One that was taken for dead registers again, and is still to own nothing.
@@ -344,18 +352,34 @@ async fn a_drain_outlives_a_registration_that_ends() {
     one.wait_loads(&[(1, 4), (2, 4)]).await;
     operator(&store, &one).drain(BrokerId(2)).await.unwrap();
     one.wait_loads(&[(1, 8)]).await;
-    // No pause of the store can have ended what ends now: it counts as dead at once.
-    tokio::time::sleep(2 * TTL).await;
-    two.kill();
-    two.registration.leave().await;
+    two.end_registration(&store).await;
     let gone =
         one.topology.wait_for(LIMIT, |view| view.broker(BrokerId(2)).is_none().then_some(()));
     gone.await.unwrap();
-    tokio::time::sleep(TTL).await;
+    // Much longer than the store's pauses that are made up for otherwise.
+    tokio::time::sleep(10 * (TTL + GRACE)).await;
     let (_again, _) = Node::registered(&store, 2).await;
-    tokio::time::sleep(2 * (TTL + GRACE)).await;
+    tokio::time::sleep(ABSENCE).await;
     assert!(one.topology.drains().contains_key(&BrokerId(2)));
     one.wait_loads(&[(1, 8)]).await;
+}
+
+/// Its number does not come back.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_in_order_takes_its_drain_with_it() {
+    let store = MemoryStore::new();
+    create(&store, 4).await;
+    let (one, two) = (Node::start(&store, 1).await, Node::start(&store, 2).await);
+    one.wait_loads(&[(1, 4), (2, 4)]).await;
+    let drain = |id| keys::drain(BrokerId(id));
+    for id in [2, 3] {
+        let record = record::Drain { since_ms: 1 };
+        store.txn(Txn::new().put(drain(id), record.encode())).await.unwrap();
+    }
+    one.wait_loads(&[(1, 8)]).await;
+    two.registration.leave().await;
+    assert!(store.get(&drain(2)).await.unwrap().is_none());
+    assert!(store.get(&drain(3)).await.unwrap().is_some(), "that is another one's");
 }
 
 #[tokio::test(start_paused = true)]

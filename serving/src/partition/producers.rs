@@ -13,7 +13,8 @@
 //!   out of a snapshot, and nowhere else.
 //! * Within an epoch numbers have no gaps, from 0 on: what is older than the batches that are remembered was written.
 //! * Times are milliseconds since the opening by a clock that never jumps: no wall clock makes anybody forgotten. What is read back
-//!   is as old as the opening, or, to make room only, up to [`PROTECTED_MS`] older.
+//!   may have been written just before the opening, its acknowledgement lost with the owner, whatever the snapshot says of its
+//!   age: nobody is pushed out for want of room before [`PROTECTED_MS`] have passed here.
 
 mod budget;
 
@@ -185,7 +186,8 @@ pub(crate) struct Producer {
 impl Producer {
     /// Whether it may still have to send something again.
     fn is_protected(&self, now_ms: i64) -> bool {
-        now_ms.saturating_sub(self.appended_ms) < PROTECTED_MS
+        // Dates before the opening are another machine's wall clock's: they are not held against anybody.
+        now_ms.saturating_sub(self.appended_ms.max(0)) < PROTECTED_MS
     }
 }
 
@@ -345,10 +347,28 @@ impl Producers {
         }
     }
 
-    /// The next batch in the log. What is there was checked when it came.
+    /// The next batch in the log, as it is now. Who comes new pushes one out where this broker remembers too many.
     pub(crate) fn append(&mut self, stamp: &Stamp, base_offset: Offset, now_ms: i64) {
-        let Sequence { producer_id, epoch, first } = stamp.sequence;
         let known = self.committed.len();
+        self.remember(stamp, base_offset, now_ms);
+        let oldest = self.order.values().next().and_then(|id| self.committed.get(id));
+        let goes = oldest.is_some_and(|producer| !producer.is_protected(now_ms));
+        if self.committed.len() > known && self.share.is_over() && goes {
+            self.forget_oldest();
+        }
+        self.account();
+    }
+
+    /// The next batch in the log, as a takeover reads it. What this broker has room for decides nothing here: what is forgotten
+    /// follows from the log alone (P4).
+    pub(crate) fn replay(&mut self, stamp: &Stamp, base_offset: Offset) {
+        self.remember(stamp, base_offset, 0);
+        self.account();
+    }
+
+    /// What is in the log was checked when it came.
+    fn remember(&mut self, stamp: &Stamp, base_offset: Offset, now_ms: i64) {
+        let Sequence { producer_id, epoch, first } = stamp.sequence;
         let producer = self.committed.entry(producer_id).or_insert_with(|| Producer {
             epoch,
             appended_ms: now_ms,
@@ -371,12 +391,6 @@ impl Producers {
         while self.committed.len() > caps::MAX_PRODUCERS_PER_PARTITION {
             self.forget_oldest();
         }
-        let oldest = self.order.values().next().and_then(|id| self.committed.get(id));
-        let goes = oldest.is_some_and(|producer| !producer.is_protected(now_ms));
-        if self.committed.len() > known && self.share.is_over() && goes {
-            self.forget_oldest();
-        }
-        self.account();
     }
 
     /// Forgets who appended longest ago, but for what it has on its way.

@@ -116,7 +116,7 @@ impl Life {
                 let rows = index::decode(&index).map_err(|e| OpenError::Damaged(e.to_string()))?;
                 for (place, stamp) in rows {
                     let base = Offset(first_offset.0 + i64::from(place));
-                    producers.append(&stamp, base, 0);
+                    producers.replay(&stamp, base);
                 }
                 Ok(())
             }

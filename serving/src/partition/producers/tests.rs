@@ -169,7 +169,7 @@ impl World {
         let (parts, covered) = &self.saved;
         parts.iter().for_each(|part| snapshot::decode(part, &mut self.state, NOW).unwrap());
         for (batch, at) in &self.model.log[*covered..] {
-            self.state.append(batch, *at, NOW);
+            self.state.replay(batch, *at);
         }
     }
 
@@ -319,7 +319,7 @@ fn partitions_share_the_room_for_producers() {
     assert_eq!(first.committed().map(|(id, _)| id).collect::<Vec<_>>(), [2, 5]);
     // A takeover forgets nobody.
     for id in 6..=7 {
-        second.append(&stamp(id, 0, 0, 1), Offset(id), 0);
+        second.replay(&stamp(id, 0, 0, 1), Offset(id));
     }
     assert_eq!(second.committed().count(), 3);
     drop(second);
@@ -329,6 +329,27 @@ fn partitions_share_the_room_for_producers() {
     (1..=3).for_each(|id| all.append(&stamp(id, 0, 0, 1), Offset(id), NOW));
     all.expire(NOW + 100, 100);
     assert_eq!(of(&budget).check(&stamp(8, 0, 0, 1), NOW), Verdict::Next, "none is left");
+}
+
+/// A batch's acknowledgement may have died with the former owner, whatever that one's wall clock said of its age.
+#[test]
+fn a_takeover_on_a_full_broker_forgets_nobody() {
+    let mut state = Producers::new(Budget::new(2), Mutations::default());
+    for id in 1..=2 {
+        let kept = Kept { first: 0, count: 1, base_offset: Offset(id), max_timestamp: 5 };
+        let batches = VecDeque::from([kept]);
+        state.restore(id, Producer { epoch: 0, appended_ms: -PROTECTED_MS, batches });
+    }
+    // One that was pushed out by each newcomer would leave only these.
+    (3..=5).for_each(|id| state.replay(&stamp(id, 0, 0, 1), Offset(id)));
+    assert_eq!(state.committed().map(|(id, _)| id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let again = stamp(1, 0, 0, 1);
+    let full = Verdict::Refused(Refusal::BrokerFull { most: 2 });
+    for now_ms in [0, PROTECTED_MS - 1] {
+        assert_eq!(state.check(&again, now_ms), Verdict::Committed(Offset(1)));
+        assert_eq!(state.check(&stamp(6, 0, 0, 1), now_ms), full, "all are protected");
+    }
+    assert_eq!(state.check(&stamp(6, 0, 0, 1), PROTECTED_MS), Verdict::Next);
 }
 
 #[test]

@@ -49,8 +49,8 @@ pub(super) struct State {
     brokers: BTreeMap<i32, String>,
     /// Shared with views, so that what is the same is not copied.
     owners: Arc<Owners>,
-    /// How new those are, as the brokers say.
-    revisions: HashMap<String, i64>,
+    /// Whose owners those are, by topic id, and how new, as the brokers say.
+    revisions: HashMap<String, (String, i64)>,
     /// Whose owners are asked for.
     topics: BTreeSet<String>,
     /// Of seeds and brokers only.
@@ -105,13 +105,17 @@ impl State {
         }
         for topic in &answer.topics {
             let wanted = topic.exists && self.topics.contains(&topic.topic);
-            let known = self.revisions.get(&topic.topic).copied().unwrap_or(0);
-            // A broker that lags, or whose answer does, would lead back to the owner that was.
-            if wanted && topic.revision != 0 && topic.revision < known {
+            // A broker that lags, or whose answer does, would lead back to the owner that was. Another life of the topic, or
+            // another cluster, counts anew.
+            let is_older = self.revisions.get(&topic.topic).is_some_and(|(id, known)| {
+                *id == topic.topic_id && topic.revision != 0 && topic.revision < *known
+            });
+            if wanted && is_older {
                 continue;
             }
             if wanted {
-                self.revisions.insert(topic.topic.clone(), topic.revision);
+                let newest = (topic.topic_id.clone(), topic.revision);
+                self.revisions.insert(topic.topic.clone(), newest);
             } else {
                 self.revisions.remove(&topic.topic);
             }
@@ -392,7 +396,16 @@ mod tests {
         // A server of an older version does not say how new they are.
         state.learn(&at(0, &[1, 1]));
         assert_eq!(state.view().owners["t"], [1, 1]);
-        // Another life of the topic begins anew.
+        // Another life of the topic begins anew, whether or not its absence was seen in between.
+        state.learn(&at(9, &[2, 2]));
+        let mut another = at(3, &[2, 1]);
+        another.topics[0].topic_id = "another".to_owned();
+        state.learn(&another);
+        assert_eq!(state.view().owners["t"], [2, 1]);
+        another.topics[0].revision = 2;
+        another.topics[0].owners = vec![1, 1];
+        state.learn(&another);
+        assert_eq!(state.view().owners["t"], [2, 1], "older than what is known of this life");
         state.learn(&at(9, &[2, 2]));
         let gone = v1::TopicOwners { topic: "t".to_owned(), ..Default::default() };
         state.learn(&v1::GetMetadataResponse { topics: vec![gone], ..Default::default() });

@@ -9,8 +9,9 @@
 //! * **Assigned and committed are told apart (P1, P2).** Of a committed batch the offset is known. Of an assigned one only who
 //!   waits for it is; a duplicate waits with it.
 //! * **The committed state follows from the log alone (P4)**: from a snapshot and the batches after it, in order. So every owner
-//!   has the same. Whom it forgets for want of room depends on that order only; whom it forgets by time is left
-//!   out of a snapshot, and nowhere else.
+//!   has the same, but for whom a former owner forgot, by time or for want of room, after its last snapshot: the next one knows
+//!   them for longer. That harms nobody: what it knows of them is in the log, and where one of them began anew, which is in the
+//!   log as well, what was forgotten then is forgotten by whoever reads it.
 //! * Within an epoch numbers have no gaps, from 0 on: what is older than the batches that are remembered was written.
 //! * Times are milliseconds since the opening by a clock that never jumps: no wall clock makes anybody forgotten. What is read back
 //!   may have been written just before the opening, its acknowledgement lost with the owner, whatever the snapshot says of its
@@ -377,7 +378,9 @@ impl Producers {
         if let Some(newest) = producer.batches.back() {
             self.order.remove(&newest.base_offset);
         }
-        if producer.epoch != epoch {
+        // Where the numbers do not go on its owner had forgotten it: what came before is none of this line of numbers.
+        let goes_on = producer.batches.back().is_none_or(|newest| newest.next() == first);
+        if producer.epoch != epoch || !goes_on {
             producer.batches.clear();
             producer.epoch = epoch;
         }
@@ -413,7 +416,12 @@ impl Producers {
         self.account();
     }
 
-    /// Forgets who appended nothing for so long and has nothing on its way. To be called before a snapshot only.
+    /// Whether something is in the log of anybody.
+    pub(crate) fn knows_any(&self) -> bool {
+        !self.committed.is_empty()
+    }
+
+    /// Forgets who appended nothing for so long and has nothing on its way.
     pub(crate) fn expire(&mut self, now_ms: i64, after_ms: i64) {
         let Self { committed, order, assigned, .. } = &mut *self;
         order.retain(|_, id| {

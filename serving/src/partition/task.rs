@@ -31,6 +31,8 @@ use crate::ownership::topology::Topic;
 
 /// Batches taken from the mailbox at once.
 const TAKE: usize = 256;
+/// A partition where nobody writes forgets silent producers, and so makes room for others', this often.
+const SWEEP: Duration = Duration::from_secs(600);
 /// A log that acknowledges nothing for so long stands still: what waits for it does not keep its messages any longer.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
@@ -91,6 +93,8 @@ pub(super) struct Owner {
     proofs: Proofs,
     clock: Arc<dyn WallClock>,
     opened: Instant,
+    /// When silent producers are forgotten next.
+    sweep: Instant,
     times: Times,
 }
 
@@ -109,6 +113,7 @@ enum Step {
     Intake(usize),
     Altered,
     Anew,
+    Sweep,
     Overdue,
 }
 
@@ -136,6 +141,7 @@ impl Owner {
             proofs,
             clock,
             opened,
+            sweep: opened + SWEEP,
             times,
         }
     }
@@ -147,11 +153,13 @@ impl Owner {
         loop {
             let waits = self.queue.waits_since().into_iter().chain(self.proofs.waits_since()).min();
             let overdue = waits.map(|since| since + self.times.answer);
+            let sweep = self.producers.knows_any().then_some(self.sweep);
             let step = tokio::select! {
                 biased;
                 closing = closing(&mut self.close) => Step::Close(closing),
                 Ok(()) = self.orders.topic.changed() => Step::Altered,
                 () = self.orders.anew.notified() => Step::Anew,
+                () = until(sweep) => Step::Sweep,
                 event = self.writer.event() => Step::Log(event),
                 taken = self.mailbox.recv_many(&mut self.inbox, TAKE) => Step::Intake(taken),
                 () = until(overdue) => Step::Overdue,
@@ -171,6 +179,10 @@ impl Owner {
                     self.writer.set_roll(roll);
                 }
                 Step::Anew => self.writer.begin_anew(),
+                Step::Sweep => {
+                    self.expire();
+                    self.sweep = Instant::now() + SWEEP;
+                }
                 Step::Overdue => self.on_overdue(),
             }
             self.send();
@@ -228,16 +240,20 @@ impl Owner {
                 Ok(())
             }
             Event::Snapshot(wanted) => {
-                let after_ms = self.times.producer_expiry.as_millis();
-                let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
-                let now_ms = self.now_ms();
-                self.producers.expire(now_ms, after_ms);
-                let opened_ms = self.clock.now_ms().saturating_sub(now_ms);
+                self.expire();
+                let opened_ms = self.clock.now_ms().saturating_sub(self.now_ms());
                 wanted.answer(snapshot::encode(&self.producers, opened_ms));
                 Ok(())
             }
             Event::Lost(lost) => Err(lost),
         }
+    }
+
+    /// Forgets silent producers. A successor may read of them in an older snapshot and know them for longer, which harms nobody:
+    /// see [`Producers`]'s rule P4.
+    fn expire(&mut self) {
+        let after_ms = i64::try_from(self.times.producer_expiry.as_millis()).unwrap_or(i64::MAX);
+        self.producers.expire(self.now_ms(), after_ms);
     }
 
     /// Storage stands still. The log goes on trying, which may succeed when the senders have long gone. Who waits for a proof says

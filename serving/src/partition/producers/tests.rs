@@ -352,6 +352,28 @@ fn a_takeover_on_a_full_broker_forgets_nobody() {
     assert_eq!(state.check(&stamp(6, 0, 0, 1), PROTECTED_MS), Verdict::Next);
 }
 
+/// P4: who was forgotten and began anew is after a takeover what it was before, though the snapshot still knows it.
+#[test]
+fn who_was_forgotten_and_began_anew_has_no_past_for_a_successor_either() {
+    let mut state = Producers::default();
+    (0..3).for_each(|n| state.append(&stamp(1, 0, n * 10, 10), Offset(i64::from(n) * 10), NOW));
+    let saved = snapshot::encode(&state, 0);
+    state.expire(NOW + 100, 100);
+    assert!(!state.knows_any());
+    assert_eq!(state.check(&stamp(1, 0, 0, 5), NOW), Verdict::Next);
+    state.append(&stamp(1, 0, 0, 5), Offset(30), NOW);
+    let mut next = Producers::default();
+    saved.iter().for_each(|part| snapshot::decode(part, &mut next, 0).unwrap());
+    next.replay(&stamp(1, 0, 0, 5), Offset(30));
+    for state in [state, next] {
+        // Of the former numbers: not taken for the batch that was written then.
+        let gap = Verdict::Refused(Refusal::OutOfOrder { expected: 5 });
+        assert_eq!(state.check(&stamp(1, 0, 20, 10), NOW), gap);
+        assert_eq!(state.check(&stamp(1, 0, 0, 5), NOW), Verdict::Committed(Offset(30)));
+        assert_eq!(state.check(&stamp(1, 0, 5, 1), NOW), Verdict::Next);
+    }
+}
+
 #[test]
 fn the_silent_are_forgotten_in_time_but_not_with_something_on_its_way() {
     let mut state = Producers::default();

@@ -7,6 +7,7 @@ use geminga_runtime::{Random, SeededRandom};
 
 use super::*;
 use crate::partition::mutation::Mutation;
+use crate::partition::producers::{Producers, Refusal, Stamp, Verdict};
 
 /// Number `first` of producer 7.
 fn number(first: i32) -> Sequence {
@@ -277,6 +278,29 @@ async fn producers_beyond_what_a_broker_remembers_are_refused() {
     // What a takeover finds is kept.
     assert_eq!(broker.produce_from("a", of(1)).await, Ok(0));
     assert_eq!(reason(broker.produce_from("a", of(3)).await), Reason::Overloaded);
+}
+
+/// Where nobody writes no snapshot is written either; whom a quiet partition remembers makes room all the same, in time.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_partition_keeps_no_room_from_others() {
+    let rig = Rig::new().await;
+    let config = Config { max_producers: 2, ..Config::default() };
+    let expiry = config.producer_expiry;
+    let broker = rig.broker_with(1, &config).await;
+    for producer_id in 1..=2 {
+        let first = Sequence { producer_id, epoch: 0, first: 0 };
+        broker.produce_from("a", first).await.unwrap();
+    }
+    let other =
+        |config: &Config| Producers::new(broker.partitions.0.producers.clone(), config.mutations);
+    let sequence = Sequence { producer_id: 3, epoch: 0, first: 0 };
+    let comer = Stamp { sequence, count: 1, attributes: 0, max_timestamp: 5 };
+    let full = Verdict::Refused(Refusal::BrokerFull { most: 2 });
+    assert_eq!(other(&config).check(&comer, 0), full);
+    tokio::time::sleep(expiry - Duration::from_secs(60)).await;
+    assert_eq!(other(&config).check(&comer, 0), full, "they are not silent for long enough");
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(other(&config).check(&comer, 0), Verdict::Next);
 }
 
 /// Something before it is missing.

@@ -279,14 +279,16 @@ impl Partitions {
         self.0.clock.now_ms()
     }
 
-    /// The newest date that anybody else noted, milliseconds since the Unix epoch: when topics were made, and other brokers began.
+    /// The newest date that anybody else noted and that speaks for or against this machine's clock, milliseconds since the Unix epoch:
+    /// when topics were made, and other brokers began.
     pub(super) fn known_ms(&self) -> Option<i64> {
         let (topology, me) = (&self.0.topology, self.0.registration.id());
         // Internal topics have no date.
         let topics = topology.topics().into_iter().filter(|topic| !topic.is_internal());
         let topics = topics.map(|topic| topic.created_ms);
         let others = topology.brokers().into_iter().filter(|broker| broker.id != me);
-        topics.chain(others.map(|broker| broker.started_ms)).max()
+        let started = others.map(|broker| broker.started_ms);
+        retention::dating::witness(self.now_ms(), topics, started)
     }
 
     pub(super) fn store(&self) -> &dyn MetaStore {

@@ -7,7 +7,7 @@
 //!
 //! The open segment stays, as do all that follow one that stays. Nothing goes by time while [`dating`] does not believe the clock.
 
-mod dating;
+pub(super) mod dating;
 pub(super) mod task;
 
 use geminga_proto::ids::Offset;

@@ -199,6 +199,9 @@ async fn where_nothing_is_dated_nothing_speaks_against_the_clock() {
     let rig = Rig::new().await;
     let broker = rig.broker(1).await;
     assert_eq!(broker.partitions.known_ms(), Some(NOW));
+    rig.cluster.clock.set(NOW - DAY);
+    assert_eq!(broker.partitions.known_ms(), None, "noted by a clock that was ahead");
+    rig.cluster.clock.set(NOW);
     let gone = Txn::new().delete(keys::topic("default", "flights"));
     rig.cluster.store.txn(gone).await.unwrap();
     broker.sees(|broker| broker.topology.topic("flights").is_none()).await;

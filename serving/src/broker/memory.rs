@@ -1,5 +1,5 @@
-//! How the memory of a broker is divided, and how much of each part is in use. Whatever grows with what clients do is
-//! charged to a part; a part that is full makes those wait that would use it, or forgets what can be read again.
+//! How the memory of a broker is divided, and how much of the parts of messages and tails is in use. A part that is full makes
+//! those wait that would use it, or forgets what can be read again.
 //!
 //! | part | of the whole | what is charged |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | routed | 1/8 | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
 //! | entries | 1/4 | entries that not every bookie of their ledger has, be they acknowledged |
 //! | tails | 1/4 | recent entries that are kept for readers |
-//! | the rest | 1/4 | connections, what is being read, the process itself: not counted |
+//! | the rest | 1/4 | not counted: connections, a message of each stream that waits for room, what waits in the connection to a slow bookie, what is being read, the process itself |
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
 
+use crate::config::BoundKafka;
 use crate::exit::Failure;
 
 /// What distinguishes a broker.
@@ -23,6 +24,9 @@ pub(crate) struct Setting {
     pub(crate) grpc_address: String,
     pub(crate) http_address: String,
     pub(crate) zone: String,
+    /// Where Kafka clients connect, and what they are offered.
+    pub(crate) kafka: Vec<BoundKafka>,
+    pub(crate) kafka_offer: geminga_serving::kafka::Config,
     /// How long it may take to hand its partitions over when it is stopped.
     pub(crate) hand_over: Duration,
     /// How often old records are looked for.
@@ -44,7 +48,7 @@ pub(crate) enum Kind {
     Standalone(HashMap<BookieId, Arc<dyn BookieConnection>>),
 }
 
-/// Takes a number and starts; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
+/// Takes a number and starts, and serves Kafka clients; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
 pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Failure> {
     let Setting {
         store,
@@ -52,6 +56,8 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         grpc_address,
         http_address,
         zone,
+        kafka,
+        kafka_offer,
         hand_over,
         retention_interval,
         memory,
@@ -82,7 +88,10 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         owner: format!("broker-{id}"),
     });
     let started_ms = clock.now_ms();
-    let mut config = Config { hand_over, ..Config::default() }.within(memory);
+    let (listeners, advertised): (Vec<_>, Vec<_>) =
+        kafka.into_iter().map(|bound| (bound.tcp, bound.advertised)).unzip();
+    let names: Vec<String> = advertised.iter().map(|listener| listener.name.clone()).collect();
+    let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
     config.partitions.retention_interval = retention_interval;
     config.partitions.producer_expiry = producer_expiry;
     config.partitions.max_producers = max_producers;
@@ -91,7 +100,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         cluster,
         id,
         ledgers,
-        identity: Identity { grpc_address, http_address, zone, started_ms },
+        identity: Identity { grpc_address, http_address, zone, kafka: advertised, started_ms },
         default_quorum,
         single_copy_allowed: sole,
         sole,
@@ -100,5 +109,9 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         tasks: tasks.clone(),
         config,
     };
-    Ok(Box::pin(Broker::start(&parts)).await?)
+    let broker = Box::pin(Broker::start(&parts)).await?;
+    for (name, listener) in names.into_iter().zip(listeners) {
+        broker.serve_kafka(name, listener);
+    }
+    Ok(broker)
 }

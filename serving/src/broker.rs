@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
 use crate::groups::view::ShardPlacement;
+use crate::kafka::{self, Kafka};
 use crate::ownership::operator::Operator;
 use crate::ownership::probes::Probes;
 use crate::ownership::registration::{Identity, Registration};
@@ -60,6 +61,8 @@ pub struct Config {
     pub partitions: partition::Config,
     /// Limits of their logs.
     pub log: LogConfig,
+    /// What Kafka clients are offered.
+    pub kafka: kafka::Config,
 }
 
 impl Default for Config {
@@ -72,6 +75,7 @@ impl Default for Config {
             produce_bytes: 256 * 1024 * 1024,
             partitions: partition::Config::default(),
             log: LogConfig::default(),
+            kafka: kafka::Config::default(),
         }
     }
 }
@@ -112,6 +116,7 @@ pub struct Broker(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     ctx: Arc<Context>,
+    kafka: Kafka,
     partitions: Partitions,
     shards: Shards,
     registration: Registration,
@@ -222,8 +227,10 @@ impl Broker {
             tasks: tasks.clone(),
         });
         let (config, serving) = (config.clone(), AtomicBool::new(false));
+        let kafka = Kafka::new(Arc::clone(&ctx), config.kafka.clone());
         Ok(Self(Arc::new(Inner {
             ctx,
+            kafka,
             partitions,
             shards,
             registration,
@@ -258,6 +265,14 @@ impl Broker {
                 inner.ctx.tasks.cancel();
             }
         });
+    }
+
+    /// Serves Kafka clients that come by the listener of that name, until the broker stops. Its address is to be in the
+    /// [`Identity`] under the same name.
+    pub fn serve_kafka(&self, name: String, listener: TcpListener) {
+        let listener = kafka::Listener::new(name, listener, self.0.kafka.clone());
+        let tasks = self.0.intake.clone();
+        self.0.server.spawn("kafka listener", Box::pin(listener.serve(tasks)));
     }
 
     /// Whether clients can be sent here.

@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod groups;
+pub mod kafka;
 pub mod ownership;
 pub mod partition;
 pub mod router;

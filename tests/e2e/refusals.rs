@@ -190,6 +190,7 @@ fn standalone_refuses_a_directory_in_use() {
             grpc,
             "--http",
             http,
+            "--kafka=none",
         ]
         .map(str::to_owned)
     };

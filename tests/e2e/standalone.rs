@@ -27,7 +27,7 @@ impl Standalone {
         );
         std::fs::write(&file, text).expect("writable");
         let file = file.to_str().expect("a plain path");
-        let args = ["standalone", "--config", file, "--http", &http];
+        let args = ["standalone", "--config", file, "--http", &http, "--kafka=127.0.0.1:0"];
         let process = Process::start("standalone", &binary::geminga(), args, dir.path());
         let mut server = Self { process, grpc, http, dir };
         server.wait_ready();

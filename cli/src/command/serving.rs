@@ -32,6 +32,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
+    let kafka = settings.kafka.bind().await?;
     let bound = listener.local_addr()?;
     let grpc_address = advertised("--grpc", settings.advertise.as_deref(), bound)?;
     let http_address = http_address(Some(&http), &grpc_address)?;
@@ -48,6 +49,8 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         grpc_address,
         http_address,
         zone: settings.zone,
+        kafka,
+        kafka_offer: settings.kafka.offer(),
         hand_over,
         retention_interval: settings.retention_interval.0,
         memory: settings.memory.0,

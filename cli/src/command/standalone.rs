@@ -51,6 +51,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
+    let kafka = settings.kafka.bind().await?;
     let (grpc_bound, http_bound) = (listener.local_addr()?, http.local_addr()?);
     // Nobody but clients reads it, and they have come already.
     let grpc_address = advertised("--grpc", None, grpc_bound).unwrap_or(grpc_bound.to_string());
@@ -73,6 +74,8 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         grpc_address,
         http_address,
         zone: String::new(),
+        kafka,
+        kafka_offer: settings.kafka.offer(),
         hand_over: Duration::ZERO,
         retention_interval: settings.retention_interval.0,
         memory: settings.memory.0,

@@ -5,6 +5,7 @@
 
 mod bookie;
 mod interval;
+mod kafka;
 mod listen;
 mod metastore;
 mod serving;
@@ -23,6 +24,7 @@ use crate::exit::Failure;
 
 pub(crate) use bookie::{BookieOptions, BookieSettings};
 pub(crate) use interval::Interval;
+pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};
 pub(crate) use listen::{Listen, advertised, check_exposure};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use serving::{ServingOptions, ServingSettings};

@@ -4,9 +4,10 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::kafka::Defaults;
 use super::{
-    Interval, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl, PRODUCER_EXPIRY, RETENTION_INTERVAL,
-    Size, check_exposure, memory, required, settle_memory,
+    Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl,
+    PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory, required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -56,6 +57,8 @@ pub(crate) struct ServingOptions {
     #[arg(long, value_name = "PRODUCERS", env = "GEMINGA_MAX_PRODUCERS")]
     max_producers: Option<NonZeroU32>,
     #[command(flatten)]
+    kafka: KafkaOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -74,6 +77,7 @@ pub(crate) struct ServingSettings {
     pub(crate) memory: Size,
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
+    pub(crate) kafka: KafkaSettings,
     pub(crate) log: LogOptions,
 }
 
@@ -81,6 +85,7 @@ impl ServingOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<ServingSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
+        let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let settings = ServingSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -88,7 +93,7 @@ impl ServingOptions {
             advertise: self.advertise.or(file.advertise),
             zone: self.zone.or(file.zone).unwrap_or_default(),
             drain_timeout: self.drain_timeout.or(file.drain_timeout).unwrap_or(10),
-            insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            insecure,
             retention_interval: self
                 .retention_interval
                 .or(file.retention_interval)
@@ -102,6 +107,11 @@ impl ServingOptions {
                 .max_producers
                 .or(file.max_producers)
                 .map_or(MAX_PRODUCERS, NonZeroU32::get),
+            kafka: self.kafka.settle(
+                file.kafka,
+                insecure,
+                Defaults { port: None, auto_create_topics: false },
+            )?,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

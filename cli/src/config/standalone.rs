@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::kafka::Defaults;
 use super::{
-    GC_INTERVAL, Interval, Listen, LogOptions, MAX_PRODUCERS, PRODUCER_EXPIRY, RETENTION_INTERVAL,
-    Size, check_exposure, memory, required, settle_memory,
+    GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
+    PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory, required, settle_memory,
 };
 use crate::exit::Failure;
+
+/// Kafka's own port.
+const KAFKA_PORT: u16 = 9092;
 
 /// What flags, variables and the file can say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -60,6 +64,8 @@ pub(crate) struct StandaloneOptions {
     #[arg(long, value_name = "PRODUCERS", env = "GEMINGA_MAX_PRODUCERS")]
     max_producers: Option<NonZeroU32>,
     #[command(flatten)]
+    kafka: KafkaOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -77,17 +83,19 @@ pub(crate) struct StandaloneSettings {
     pub(crate) memory: Size,
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
+    pub(crate) kafka: KafkaSettings,
     pub(crate) log: LogOptions,
 }
 
 impl StandaloneOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<StandaloneSettings, Failure> {
+        let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let settings = StandaloneSettings {
             data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
             http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
-            insecure: self.insecure.or(file.insecure).unwrap_or(false),
+            insecure,
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
             retention_interval: self
@@ -103,6 +111,11 @@ impl StandaloneOptions {
                 .max_producers
                 .or(file.max_producers)
                 .map_or(MAX_PRODUCERS, NonZeroU32::get),
+            kafka: self.kafka.settle(
+                file.kafka,
+                insecure,
+                Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
+            )?,
             log: self.log.over(file.log),
         };
         check_exposure(

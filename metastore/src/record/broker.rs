@@ -26,6 +26,32 @@ pub struct Broker {
     pub started_ms: i64,
     /// What it carries; `None` before its first report.
     pub load: Option<BrokerLoad>,
+    /// Where it serves Kafka clients; none when it does not.
+    pub kafka: Vec<KafkaListener>,
+}
+
+/// One address under which a broker serves Kafka clients. They are told those of the listener that they came by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaListener {
+    /// The same at all brokers that clients of one network reach.
+    pub name: String,
+    /// As clients reach it.
+    pub host: String,
+    /// As clients reach it.
+    pub port: u16,
+}
+
+impl KafkaListener {
+    fn to_wire(&self) -> wire::KafkaListener {
+        let (name, host, port) = (self.name.clone(), self.host.clone(), u32::from(self.port));
+        wire::KafkaListener { name, host, port }
+    }
+
+    fn from_wire(listener: wire::KafkaListener) -> Result<Self, Invalid> {
+        let port = u16::try_from(listener.port)
+            .map_err(|_| Invalid::field("kafka.port", format!("{}", listener.port)))?;
+        Ok(Self { name: listener.name, host: listener.host, port })
+    }
 }
 
 /// What a broker carries: bytes of records per second, in and out together.
@@ -69,6 +95,7 @@ impl Broker {
             lease_id: self.lease.0,
             started_ms: self.started_ms,
             load: self.load.as_ref().map(BrokerLoad::to_wire),
+            kafka: self.kafka.iter().map(KafkaListener::to_wire).collect(),
         };
         record.encode_to_vec().into()
     }
@@ -92,6 +119,11 @@ impl Broker {
             lease: LeaseId(record.lease_id),
             started_ms: record.started_ms,
             load: record.load.as_ref().map(BrokerLoad::from_wire).transpose()?,
+            kafka: record
+                .kafka
+                .into_iter()
+                .map(KafkaListener::from_wire)
+                .collect::<Result<_, Invalid>>()?,
         })
     }
 }

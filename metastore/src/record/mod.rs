@@ -15,7 +15,7 @@ mod watermark;
 
 pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
-pub use broker::{Broker, BrokerLoad, Coordinator, Drain, Revoking};
+pub use broker::{Broker, BrokerLoad, Coordinator, Drain, KafkaListener, Revoking};
 pub use cluster::Cluster;
 pub use cookie::{Cookie, CookieDisk};
 pub use deleting::Deleting;

@@ -198,7 +198,15 @@ fn of_servers() -> Vec<Sample> {
         lease: LeaseId(0x77),
         started_ms: 1_700_000_000_000,
         load: None,
+        kafka: Vec::new(),
     };
+    let listener = |name: &str, port| KafkaListener {
+        name: name.to_owned(),
+        host: "broker-4.example".to_owned(),
+        port,
+    };
+    let kafka = vec![listener("default", 9092), listener("outside", 19_092)];
+    let with_kafka = Broker { kafka, ..broker.clone() };
     let busiest = vec![(topic_id(), PartitionIndex(3), 1_000)];
     let loaded = Broker { load: Some(BrokerLoad { bytes: 1_500, busiest }), ..broker.clone() };
     let drain = Drain { since_ms: 1_700_000_000_000 };
@@ -259,6 +267,16 @@ fn of_servers() -> Vec<Sample> {
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31421c08dc0b12170a1000000000000040008000000000\
                      000001100318e807",
+            again: |value| Broker::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "broker",
+            key: keys::broker(BrokerId(4)),
+            value: with_kafka.encode(),
+            golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
+                     6130773880d095ffbc31\
+                     4a1e0a0764656661756c74121062726f6b65722d342e6578616d706c651884474a1f0a076f75\
+                     7473696465121062726f6b65722d342e6578616d706c6518949501",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {

@@ -59,6 +59,7 @@ impl Node {
                 grpc_address: address.clone(),
                 http_address: String::new(),
                 zone: String::new(),
+                kafka: Vec::new(),
                 started_ms: 0,
             },
             default_quorum: Quorum::CLUSTER,

@@ -30,6 +30,8 @@ pub struct Identity {
     pub http_address: String,
     /// Failure domain; empty when none was given.
     pub zone: String,
+    /// Where it serves Kafka clients, by listener.
+    pub kafka: Vec<record::KafkaListener>,
     /// Milliseconds since the Unix epoch.
     pub started_ms: i64,
 }
@@ -280,6 +282,7 @@ impl Registration {
             lease,
             started_ms: identity.started_ms,
             load: None,
+            kafka: identity.kafka.clone(),
         };
         let txn =
             Txn::new().guard(Guard::Absent(key.clone())).put_leased(&key, record.encode(), lease);

@@ -16,27 +16,27 @@ const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
 pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, ApiError> {
     let term = handle.term;
     let ends = handle.reader.ends();
-    let end = |offset| FoundOffset { offset: Some(offset), timestamp_ms: None, term };
+    let epoch =
+        |offset: Option<Offset>| offset.and_then(|o| handle.reader.term_of(o)).unwrap_or(term);
+    let end = |offset| {
+        let offset = Some(offset);
+        FoundOffset { offset, timestamp_ms: None, term, epoch: epoch(offset) }
+    };
+    let record = |found: Option<(Offset, i64)>| {
+        let offset = found.map(|(offset, _)| offset.max(ends.log_start));
+        let timestamp_ms = found.map(|(_, timestamp)| timestamp);
+        FoundOffset { offset, timestamp_ms, term, epoch: epoch(offset) }
+    };
     match at {
         OffsetAt::Earliest => Ok(end(ends.log_start)),
         OffsetAt::Latest => Ok(end(ends.high_watermark)),
         OffsetAt::MaxTimestamp => {
             let entry = handle.reader.by_max_timestamp().await.map_err(|e| read_error(&e))?;
-            let found = entry.map(|entry| first_since(&entry, entry.max_timestamp));
-            Ok(FoundOffset {
-                offset: found.map(|(offset, _)| offset.max(ends.log_start)),
-                timestamp_ms: found.map(|(_, timestamp)| timestamp),
-                term,
-            })
+            Ok(record(entry.map(|entry| first_since(&entry, entry.max_timestamp))))
         }
         OffsetAt::Timestamp(timestamp_ms) => {
             let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
-            let found = entry.map(|entry| first_since(&entry, timestamp_ms));
-            Ok(FoundOffset {
-                offset: found.map(|(offset, _)| offset.max(ends.log_start)),
-                timestamp_ms: found.map(|(_, timestamp)| timestamp),
-                term,
-            })
+            Ok(record(entry.map(|entry| first_since(&entry, timestamp_ms))))
         }
     }
 }

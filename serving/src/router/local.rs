@@ -45,6 +45,8 @@ pub struct FoundOffset {
     pub timestamp_ms: Option<i64>,
     /// Term of the owner that answers.
     pub term: Term,
+    /// Term in which the record at the offset was written; that of the owner where no record is there yet.
+    pub epoch: Term,
 }
 
 /// What to read of one partition.

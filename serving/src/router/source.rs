@@ -174,6 +174,7 @@ impl RoutedSource {
             offset: (found.offset >= 0).then_some(Offset(found.offset)),
             timestamp_ms: (found.timestamp_ms >= 0).then_some(found.timestamp_ms),
             term: Term(found.term),
+            epoch: Term(found.record_term),
         })
     }
 }

@@ -112,7 +112,8 @@ impl Source for FakeSource {
             OffsetAt::Timestamp(ms) => (ms < end).then_some(ms.max(start)),
             OffsetAt::MaxTimestamp => (start < end).then_some(end - 1),
         };
-        Ok(FoundOffset { offset: offset.map(Offset), timestamp_ms: None, term: Term(1) })
+        let (offset, term) = (offset.map(Offset), Term(1));
+        Ok(FoundOffset { offset, timestamp_ms: None, term, epoch: term })
     }
 
     async fn delete_records(

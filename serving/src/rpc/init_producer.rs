@@ -7,7 +7,7 @@ use geminga_proto::v1;
 
 use super::metadata::api_error;
 
-pub(super) async fn init(
+pub(crate) async fn init(
     ids: &ProducerIds,
     request: v1::InitProducerRequest,
 ) -> Result<v1::InitProducerResponse, ApiError> {

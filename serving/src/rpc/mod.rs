@@ -8,7 +8,7 @@ pub(crate) mod context;
 pub(crate) mod fakes;
 mod fetch;
 pub(crate) mod groups;
-mod init_producer;
+pub(crate) mod init_producer;
 pub(crate) mod metadata;
 pub(crate) mod peer;
 pub(crate) mod probe;

@@ -257,12 +257,13 @@ async fn find(
         ctx.source.find_offset(&topic, partition, at).await
     };
     match found {
-        Ok(FoundOffset { offset, timestamp_ms, term }) => v1::PartitionOffset {
+        Ok(FoundOffset { offset, timestamp_ms, term, epoch }) => v1::PartitionOffset {
             partition: partition.0,
             offset: offset.map_or(-1, |offset| offset.0),
             timestamp_ms: timestamp_ms.unwrap_or(-1),
             error: None,
             term: term.0,
+            record_term: epoch.0,
         },
         Err(error) => v1::PartitionOffset {
             partition: partition.0,
@@ -270,6 +271,7 @@ async fn find(
             timestamp_ms: -1,
             error: Some(error.to_proto()),
             term: -1,
+            record_term: -1,
         },
     }
 }

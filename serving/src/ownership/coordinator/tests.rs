@@ -49,6 +49,7 @@ impl Node {
             grpc_address: format!("127.0.0.1:{id}"),
             http_address: String::new(),
             zone: String::new(),
+            kafka: Vec::new(),
             started_ms: 0,
         };
         let registration = Registration::start(

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use geminga_metastore::record::{self, BrokerLoad, LiveBookie};
+use geminga_metastore::record::{self, BrokerLoad, KafkaListener, LiveBookie};
 use geminga_metastore::{Change, KeyValue, LeaseId, Revision, Version, WatchEvent, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{BookieId, BrokerId, PartitionIndex, Term, TopicId};
@@ -68,6 +68,8 @@ pub struct Broker {
     pub started_ms: i64,
     /// What it carries; `None` before its first report.
     pub load: Option<BrokerLoad>,
+    /// Where it serves Kafka clients, by listener.
+    pub kafka: Vec<KafkaListener>,
     /// Names this registration: reports do not change it.
     pub created: Revision,
     /// Version of its key: that of the report, too.
@@ -283,6 +285,7 @@ impl State {
             lease: found.lease,
             started_ms: found.started_ms,
             load: found.load,
+            kafka: found.kafka,
             created: item.value.created,
             version: item.value.version,
         };

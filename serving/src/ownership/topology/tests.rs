@@ -39,6 +39,7 @@ fn broker(n: i32) -> Bytes {
         grpc_address: format!("broker-{n}:7070"),
         http_address: String::new(),
         zone: "z".to_owned(),
+        kafka: Vec::new(),
         lease: geminga_metastore::LeaseId(i64::from(n)),
         started_ms: 0,
         load: None,

@@ -202,6 +202,11 @@ impl LogReader {
         Ok(Some((meta.created_ms, meta.length)))
     }
 
+    /// Under which term the record at an offset was written: [`Segments::term_of`].
+    pub fn term_of(&self, offset: Offset) -> Option<Term> {
+        self.segments.term_of(offset)
+    }
+
     /// Where the records of a term end: [`Segments::end_of_term`].
     pub fn end_of_term(&self, term: Term) -> Option<(Term, Offset)> {
         self.segments.end_of_term(term)

@@ -254,6 +254,17 @@ impl Segments {
         Some((floor, end.max(state.log_start)))
     }
 
+    /// The term under which the record at `offset` was written; `None` where there is none yet. Among segments that begin at the
+    /// same offset the last one has records, if any has.
+    pub(super) fn term_of(&self, offset: Offset) -> Option<Term> {
+        if offset >= *self.high_watermark.borrow() {
+            return None;
+        }
+        let state = self.state.lock();
+        let after = state.segments.partition_point(|segment| segment.base_offset <= offset);
+        state.segments[..after].last().map(|segment| segment.term)
+    }
+
     /// A segment was added at the end.
     pub(super) fn opened(&self, segment: Segment) {
         let mut state = self.state.lock();

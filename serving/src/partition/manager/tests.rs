@@ -54,6 +54,7 @@ impl Rig {
             grpc_address: format!("broker-{id}:7070"),
             http_address: String::new(),
             zone: String::new(),
+            kafka: Vec::new(),
             started_ms: 0,
         };
         let registration = Registration::start(

@@ -34,7 +34,7 @@ impl ProduceRoom {
     }
 
     /// Waits for room, in the order of asking. Cancel-safe.
-    pub(super) async fn take(&self, direct: bool, bytes: usize) -> OwnedSemaphorePermit {
+    pub(crate) async fn take(&self, direct: bool, bytes: usize) -> OwnedSemaphorePermit {
         let room = if direct { &self.direct } else { &self.clients };
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         Arc::clone(room).acquire_many_owned(bytes).await.expect("room is never closed")

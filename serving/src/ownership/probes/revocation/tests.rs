@@ -98,6 +98,7 @@ async fn register(store: &MemoryStore, id: BrokerId) -> LeaseId {
         lease,
         started_ms: 0,
         load: None,
+        kafka: Vec::new(),
     };
     store.txn(Txn::new().put_leased(keys::broker(id), record.encode(), lease)).await.unwrap();
     lease

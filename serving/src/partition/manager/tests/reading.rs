@@ -118,6 +118,7 @@ async fn offsets_are_found_by_time() {
             offset: Some(Offset(offset)),
             timestamp_ms: Some(timestamp),
             term: Term(1),
+            epoch: Term(1),
         };
         assert_eq!(found, expected, "{asked}");
     }

@@ -1,0 +1,151 @@
+//! Metadata: brokers, topics, and who leads which partition. A topic that does not exist is created when the client allows it
+//! and the operator, too; the answer then has its leaders already.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use geminga_proto::reason::Reason;
+
+use super::Api;
+use crate::kafka::call::{Call, Served};
+use crate::kafka::codec::messages::metadata_request::MetadataRequestTopic;
+use crate::kafka::codec::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use crate::kafka::codec::messages::{MetadataRequest, MetadataResponse, StrBytes};
+use crate::kafka::error::{Code, Fault};
+use crate::kafka::place::{NO_EPOCH, NOBODY, Node, uuid};
+use crate::ownership::assignment::Ownership;
+use crate::ownership::topology::Topic;
+use crate::topics::NewTopic;
+
+pub(super) const API: Api = Api::new::<MetadataRequest>(
+    "Metadata",
+    0,
+    13,
+    |call, body| serve(call, body).boxed(),
+    "A partition has one replica here, its owner: copies are kept by bookies, which no client talks to.",
+);
+
+/// Versions from which a topic may be asked for by its id alone.
+const BY_ID_SINCE: i16 = 12;
+
+async fn serve(call: Call, body: Bytes) -> Served {
+    let request: MetadataRequest = call.decode(body)?;
+    let nodes = call.nodes();
+    let mut response = MetadataResponse::default();
+    response.topics = topics(&call, &request, &nodes).await;
+    response.brokers = nodes.iter().map(broker).collect();
+    let ctx = &call.kafka.ctx;
+    response.cluster_id = Some(ctx.cluster.uuid.to_string().into());
+    response.controller_id = controller(&call);
+    call.answer(&response)
+}
+
+/// Who serves what Kafka's controller serves: any broker does. That it is the elected one makes clients agree.
+fn controller(call: &Call) -> i32 {
+    let elected = call.kafka.ctx.router.topology().coordinator();
+    let reachable = elected.and_then(|elected| call.node(elected.broker));
+    reachable.map_or(call.kafka.ctx.router.me(), |node| node.broker.id).0
+}
+
+fn broker(node: &Node) -> MetadataResponseBroker {
+    let mut broker = MetadataResponseBroker::default();
+    broker.node_id = node.broker.id.0;
+    broker.host = node.at.host.as_str().into();
+    broker.port = i32::from(node.at.port);
+    broker.rack = (!node.broker.zone.is_empty()).then(|| node.broker.zone.as_str().into());
+    broker
+}
+
+async fn topics(
+    call: &Call,
+    request: &MetadataRequest,
+    nodes: &[Node],
+) -> Vec<MetadataResponseTopic> {
+    let asked = match &request.topics {
+        // Version 0 has no word for all but an empty list.
+        Some(asked) if call.version() > 0 || !asked.is_empty() => asked,
+        _ => return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect(),
+    };
+    let mut topics = Vec::with_capacity(asked.len());
+    for asked in asked {
+        let create = request.allow_auto_topic_creation && call.kafka.config.auto_create_topics;
+        topics.push(match find(call, asked, create).await {
+            Ok(topic) => describe(call, &topic, nodes),
+            Err(fault) => unknown(asked, &fault),
+        });
+    }
+    topics
+}
+
+async fn find(
+    call: &Call,
+    asked: &MetadataRequestTopic,
+    create: bool,
+) -> Result<Arc<Topic>, Fault> {
+    let Some(name) = &asked.name else {
+        if call.version() < BY_ID_SINCE {
+            return Err(Fault::new(Code::INVALID_REQUEST, "a topic without a name"));
+        }
+        return call.topic_by_id(asked.topic_id);
+    };
+    crate::topics::name::check(name)?;
+    match call.topic(name).await {
+        Err(fault) if fault.code == Code::UNKNOWN_TOPIC_OR_PARTITION && create => {
+            make(call, name).await
+        }
+        found => found,
+    }
+}
+
+async fn make(call: &Call, name: &StrBytes) -> Result<Arc<Topic>, Fault> {
+    let new = NewTopic {
+        name: name.as_str().to_owned(),
+        partitions: call.kafka.config.default_partitions,
+        ..NewTopic::default()
+    };
+    match call.kafka.ctx.admin.create(new).await {
+        // Another client asked for it at the same time.
+        Err(error) if error.reason == Reason::TopicExists => call.topic(name).await,
+        made => Ok(made?),
+    }
+}
+
+fn unknown(asked: &MetadataRequestTopic, fault: &Fault) -> MetadataResponseTopic {
+    let mut topic = MetadataResponseTopic::default();
+    topic.error_code = fault.code.0;
+    topic.name.clone_from(&asked.name);
+    topic.topic_id = asked.topic_id;
+    topic
+}
+
+fn describe(call: &Call, topic: &Topic, nodes: &[Node]) -> MetadataResponseTopic {
+    let owners = call.kafka.ctx.router.topology().owners(topic);
+    let mut described = MetadataResponseTopic::default();
+    described.name = Some(topic.name.as_str().into());
+    described.topic_id = uuid(topic.id);
+    described.partitions =
+        (0..).zip(&owners).map(|(index, owner)| partition(index, owner, nodes)).collect();
+    described
+}
+
+fn partition(index: i32, owner: &Ownership, nodes: &[Node]) -> MetadataResponsePartition {
+    let mut partition = MetadataResponsePartition::default();
+    partition.partition_index = index;
+    (partition.leader_id, partition.leader_epoch) = (NOBODY, NO_EPOCH);
+    let Some(id) = owner.broker else {
+        partition.error_code = Code::LEADER_NOT_AVAILABLE.0;
+        return partition;
+    };
+    (partition.replica_nodes, partition.isr_nodes) = (vec![id.0], vec![id.0]);
+    if nodes.binary_search_by_key(&id, |node| node.broker.id).is_ok() {
+        (partition.leader_id, partition.leader_epoch) = (id.0, owner.term.0);
+    } else {
+        // Another broker will take it over soon, unless the owner has no such listener.
+        partition.error_code = Code::LEADER_NOT_AVAILABLE.0;
+        partition.offline_replicas = vec![id.0];
+    }
+    partition
+}

@@ -1,0 +1,221 @@
+//! Produce: one record batch for each of some partitions, exactly as the client compressed it. The request has its place once all
+//! of its batches have theirs; the answer follows when they are durable on the ack quorum, whatever `acks` asks for beyond
+//! an answer: 1 is answered as late as -1 is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::join_all;
+use geminga_proto::ids::{PartitionIndex, TopicId};
+use geminga_records::{Batch, Compression};
+
+use super::Api;
+use crate::kafka::call::{Answer, Call, Hangup, Reply, Served};
+use crate::kafka::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use crate::kafka::codec::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use crate::kafka::codec::messages::{ProduceRequest, ProduceResponse, StrBytes, Uuid};
+use crate::kafka::error::{Code, Fault};
+use crate::kafka::place::{Elsewhere, Leader, NO_EPOCH};
+use crate::ownership::topology::Topic;
+use crate::router::{Appended, Pending};
+
+pub(super) const API: Api = Api::new::<ProduceRequest>(
+    "Produce",
+    3,
+    11,
+    |call, body| serve(call, body).boxed(),
+    "Advertised from 0, since older clients turn compression off otherwise; 0 to 2 are refused. acks=1 is answered as acks=-1 is.",
+)
+.advertised_from(0)
+.done_without_client();
+
+/// Clients of older versions do not know zstd.
+const ZSTD_SINCE: i16 = 7;
+/// A client that does not say how long it waits.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// A batch that has its place, or why it has none.
+type Placed = Result<Pending, Elsewhere>;
+
+/// What is to be answered of one partition.
+struct Part {
+    index: i32,
+    topic: Option<TopicId>,
+    placed: Placed,
+}
+
+/// What is to be answered of one topic.
+struct Parts {
+    name: StrBytes,
+    id: Uuid,
+    parts: Vec<Part>,
+}
+
+async fn serve(call: Call, body: Bytes) -> Served {
+    let request: ProduceRequest = call.decode(body)?;
+    let acks = request.acks;
+    let timeout = u64::try_from(request.timeout_ms).map_or(LONGEST, Duration::from_millis);
+    let placed = match refusal(&request) {
+        Some(fault) => request.topic_data.into_iter().map(|topic| refused(topic, &fault)).collect(),
+        None => place_all(&call, request.topic_data).await,
+    };
+    if acks != 0 {
+        return Ok(Answer::Later(answer(call, placed, timeout.min(LONGEST)).boxed()));
+    }
+    // Nobody waits for the rest. That something was not taken can only be shown by closing the connection.
+    match placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok()) {
+        true => Ok(Answer::None),
+        false => Err(Hangup::Unwritten),
+    }
+}
+
+/// Why nothing of a request is taken.
+fn refusal(request: &ProduceRequest) -> Option<Fault> {
+    if !(-1..=1).contains(&request.acks) {
+        return Some(Fault::new(Code::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1"));
+    }
+    if request.transactional_id.is_some() {
+        let why = "transactions are not supported: produce without a transactional id";
+        return Some(Fault::new(Code::INVALID_REQUEST, why));
+    }
+    let mut seen = HashSet::new();
+    let all = request.topic_data.iter().flat_map(|topic| {
+        topic.partition_data.iter().map(|partition| (&topic.name, partition.index))
+    });
+    let mut twice = all.filter(|partition| !seen.insert(*partition));
+    twice.next().map(|_| Fault::new(Code::INVALID_REQUEST, "a partition is named twice"))
+}
+
+fn refused(topic: TopicProduceData, fault: &Fault) -> Parts {
+    let part = |data: PartitionProduceData| Part {
+        index: data.index,
+        topic: None,
+        placed: Err(fault.clone().into()),
+    };
+    let parts = topic.partition_data.into_iter().map(part).collect();
+    Parts { name: topic.name, id: topic.topic_id, parts }
+}
+
+/// Partitions wait for each other only where the client says that they belong together: in the answer.
+async fn place_all(call: &Call, topics: Vec<TopicProduceData>) -> Vec<Parts> {
+    join_all(topics.into_iter().map(|asked| async move {
+        let topic = match call.topic(&asked.name).await {
+            Ok(topic) => topic,
+            Err(fault) => return refused(asked, &fault),
+        };
+        let parts = asked.partition_data.into_iter().map(|data| async {
+            let index = data.index;
+            let placed = place(call, &topic, data).await;
+            Part { index, topic: Some(topic.id), placed }
+        });
+        let parts = join_all(parts).await;
+        Parts { name: asked.name, id: asked.topic_id, parts }
+    }))
+    .await
+}
+
+async fn place(call: &Call, topic: &Arc<Topic>, data: PartitionProduceData) -> Placed {
+    let (partition, _) = call.here(topic, data.index, NO_EPOCH)?;
+    let batch = batch(call, data.records)?;
+    let fault = |error| Elsewhere::from(Fault::from(error));
+    let appender =
+        call.kafka.ctx.partitions.appender(Arc::clone(topic), partition).await.map_err(fault)?;
+    appender.append(batch).await.map_err(fault)
+}
+
+fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
+    let Some(records) = records else {
+        return Err(Fault::new(Code::INVALID_RECORD, "no record batch: send one a partition"));
+    };
+    let batch = Batch::parse(records)
+        .map_err(|error| Fault::from(geminga_proto::reason::ApiError::from(error)))?;
+    if call.version() < ZSTD_SINCE && batch.header().compression() == Ok(Compression::Zstd) {
+        let why = "zstd needs version 7 of Produce: upgrade the client";
+        return Err(Fault::new(Code::UNSUPPORTED_COMPRESSION_TYPE, why));
+    }
+    Ok(batch)
+}
+
+async fn answer(call: Call, placed: Vec<Parts>, timeout: Duration) -> Result<Reply, Hangup> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let mut response = ProduceResponse::default();
+    let mut leaders = Vec::new();
+    for Parts { name, id, parts } in placed {
+        let mut topic = TopicProduceResponse::default();
+        (topic.name, topic.topic_id) = (name, id);
+        for Part { index, topic: id, placed } in parts {
+            let outcome = match placed {
+                Ok(pending) => match tokio::time::timeout_at(deadline, pending).await {
+                    Ok(acked) => acked.map_err(|error| Fault::from(error).into()),
+                    Err(_) => Err(late().into()),
+                },
+                Err(elsewhere) => Err(elsewhere),
+            };
+            let id = id.map(|id| (id, PartitionIndex(index.unsigned_abs())));
+            topic.partition_responses.push(part(&call, index, id, outcome, &mut leaders));
+        }
+        response.responses.push(topic);
+    }
+    response.node_endpoints = endpoints(&call, leaders);
+    call.reply(&response)
+}
+
+fn late() -> Fault {
+    let why =
+        "not acknowledged within the request's timeout: it may have been written, or may yet be";
+    Fault::new(Code::REQUEST_TIMED_OUT, why)
+}
+
+fn part(
+    call: &Call,
+    index: i32,
+    id: Option<(TopicId, PartitionIndex)>,
+    outcome: Result<Appended, Elsewhere>,
+    leaders: &mut Vec<Leader>,
+) -> PartitionProduceResponse {
+    let mut part = PartitionProduceResponse::default();
+    part.index = index;
+    (part.base_offset, part.log_append_time_ms, part.log_start_offset) = (-1, -1, -1);
+    match outcome {
+        Ok(appended) => {
+            part.base_offset = appended.base_offset.0;
+            part.log_append_time_ms = appended.log_append_time_ms;
+            let ends = id.and_then(|(topic, partition)| {
+                call.kafka.ctx.partitions.open_offsets(topic, partition)
+            });
+            part.log_start_offset = ends.map_or(-1, |ends| ends.log_start.0);
+        }
+        Err(Elsewhere { fault, leader }) => {
+            part.error_code = fault.code.0;
+            part.error_message = Some(fault.message.into());
+            if let Some(leader) = leader.filter(|_| call.version() >= LEADERS_SINCE) {
+                let mut hint = LeaderIdAndEpoch::default();
+                (hint.leader_id, hint.leader_epoch) = (leader.id.0, leader.epoch.0);
+                part.current_leader = hint;
+                leaders.push(leader);
+            }
+        }
+    }
+    part
+}
+
+/// Versions from which a client is told who leads a partition that is not here.
+const LEADERS_SINCE: i16 = 10;
+
+fn endpoints(call: &Call, mut leaders: Vec<Leader>) -> Vec<NodeEndpoint> {
+    leaders.sort_unstable_by_key(|leader| leader.id);
+    leaders.dedup_by_key(|leader| leader.id);
+    let endpoint = |leader: Leader| {
+        let node = call.node(leader.id)?;
+        let mut endpoint = NodeEndpoint::default();
+        (endpoint.node_id, endpoint.port) = (leader.id.0, i32::from(node.at.port));
+        endpoint.host = node.at.host.into();
+        Some(endpoint)
+    };
+    leaders.into_iter().filter_map(endpoint).collect()
+}

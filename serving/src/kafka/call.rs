@@ -1,0 +1,123 @@
+//! One request under way: what is asked, by whom, and the answer to come.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::Kafka;
+use super::codec::messages::{KafkaMessage, KafkaResponse};
+use super::codec::{self, Header, Malformed};
+
+/// The client at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// The listener that it came by: it is told addresses of the same.
+    pub(super) listener: String,
+    /// Where it is.
+    pub(super) address: SocketAddr,
+}
+
+/// A request that is served.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) kafka: Kafka,
+    pub(super) peer: std::sync::Arc<Peer>,
+    pub(super) header: Header,
+}
+
+impl Call {
+    /// The request's body.
+    ///
+    /// # Errors
+    /// [`Hangup::Malformed`].
+    pub(super) fn decode<M: KafkaMessage>(&self, body: Bytes) -> Result<M, Hangup> {
+        Ok(codec::decode(body, self.header.version)?)
+    }
+
+    /// The answer, at once.
+    ///
+    /// # Errors
+    /// [`Hangup::Unsayable`], which a test of each API excludes.
+    pub(super) fn answer<M: KafkaResponse>(&self, message: &M) -> Served {
+        Ok(Answer::Ready(self.reply(message)?))
+    }
+
+    /// The answer's bytes.
+    ///
+    /// # Errors
+    /// As [`Call::answer`].
+    pub(super) fn reply<M: KafkaResponse>(&self, message: &M) -> Result<Reply, Hangup> {
+        let Header { correlation, version, .. } = self.header;
+        let bytes = codec::encode(correlation, version, message).map_err(|error| {
+            tracing::error!(key = self.header.key, version, %error, "an answer cannot be said in the version asked for");
+            Hangup::Unsayable
+        })?;
+        Ok(vec![bytes])
+    }
+
+    /// Which version was asked for.
+    pub(super) fn version(&self) -> i16 {
+        self.header.version
+    }
+}
+
+/// The bytes of an answer, to be written end to end.
+pub(super) type Reply = Vec<Bytes>;
+
+/// What comes back for a request.
+pub(super) enum Answer {
+    /// It is there.
+    Ready(Reply),
+    /// The request has its place in the order of things, so that the next one may be served; the answer comes later.
+    Later(BoxFuture<'static, Result<Reply, Hangup>>),
+    /// The client wants none.
+    None,
+}
+
+/// How serving a request ends.
+pub(super) type Served = Result<Answer, Hangup>;
+
+/// Why the broker closes a connection: where Kafka has no answer for what came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// No API of that key, or not in that version.
+    Unsupported,
+    /// Bytes that are not the request that they claim to be.
+    Malformed,
+    /// A frame above the limits, or of a length that none has.
+    FrameSize,
+    /// A client that speaks TLS, where nothing is encrypted.
+    Tls,
+    /// A request that does not arrive, or an answer that is not read.
+    Slow,
+    /// Nothing came for a long time.
+    Idle,
+    /// Records that were sent without asking for an answer were not written; only this tells.
+    Unwritten,
+    /// An answer that cannot be said: a defect of ours.
+    Unsayable,
+}
+
+impl Hangup {
+    /// As metrics name it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsupported => "unsupported",
+            Self::Malformed => "malformed",
+            Self::FrameSize => "frame_size",
+            Self::Tls => "tls",
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+            Self::Unwritten => "unwritten",
+            Self::Unsayable => "unsayable",
+        }
+    }
+}
+
+impl From<Malformed> for Hangup {
+    fn from(error: Malformed) -> Self {
+        tracing::debug!(%error, "a Kafka client sent what is no request");
+        Self::Malformed
+    }
+}

@@ -1,0 +1,121 @@
+//! Kafka's error codes, and which of them says what the broker says by a reason.
+
+use geminga_proto::reason::{ApiError, Reason};
+
+/// An error code of the Kafka protocol. Fixed by Kafka for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Code(pub(crate) i16);
+
+macro_rules! codes {
+    ($($name:ident = $code:literal;)*) => {
+        impl Code {
+            $(pub(crate) const $name: Self = Self($code);)*
+        }
+    };
+}
+
+codes! {
+    UNKNOWN_SERVER_ERROR = -1;
+    NONE = 0;
+    OFFSET_OUT_OF_RANGE = 1;
+    CORRUPT_MESSAGE = 2;
+    UNKNOWN_TOPIC_OR_PARTITION = 3;
+    LEADER_NOT_AVAILABLE = 5;
+    NOT_LEADER_OR_FOLLOWER = 6;
+    REQUEST_TIMED_OUT = 7;
+    MESSAGE_TOO_LARGE = 10;
+    COORDINATOR_NOT_AVAILABLE = 15;
+    INVALID_TOPIC_EXCEPTION = 17;
+    NOT_ENOUGH_REPLICAS = 19;
+    INVALID_REQUIRED_ACKS = 21;
+    ILLEGAL_GENERATION = 22;
+    INVALID_GROUP_ID = 24;
+    UNKNOWN_MEMBER_ID = 25;
+    REBALANCE_IN_PROGRESS = 27;
+    INVALID_TIMESTAMP = 32;
+    UNSUPPORTED_VERSION = 35;
+    TOPIC_ALREADY_EXISTS = 36;
+    INVALID_PARTITIONS = 37;
+    INVALID_REPLICATION_FACTOR = 38;
+    INVALID_CONFIG = 40;
+    INVALID_REQUEST = 42;
+    POLICY_VIOLATION = 44;
+    OUT_OF_ORDER_SEQUENCE_NUMBER = 45;
+    DUPLICATE_SEQUENCE_NUMBER = 46;
+    INVALID_PRODUCER_EPOCH = 47;
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53;
+    KAFKA_STORAGE_ERROR = 56;
+    UNKNOWN_PRODUCER_ID = 59;
+    NON_EMPTY_GROUP = 68;
+    GROUP_ID_NOT_FOUND = 69;
+    FETCH_SESSION_ID_NOT_FOUND = 70;
+    FENCED_LEADER_EPOCH = 74;
+    UNKNOWN_LEADER_EPOCH = 75;
+    UNSUPPORTED_COMPRESSION_TYPE = 76;
+    FENCED_INSTANCE_ID = 82;
+    INVALID_RECORD = 87;
+    UNKNOWN_TOPIC_ID = 100;
+}
+
+/// What a Kafka client is told of an error: the code that makes it do the same as our own client would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: Code,
+    /// For people, where the version has a place for it.
+    pub(crate) message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<ApiError> for Fault {
+    fn from(error: ApiError) -> Self {
+        Self { code: code_of(error.reason), message: error.message }
+    }
+}
+
+fn code_of(reason: Reason) -> Code {
+    match reason {
+        Reason::UnknownTopic | Reason::UnknownPartition => Code::UNKNOWN_TOPIC_OR_PARTITION,
+        Reason::TopicExists => Code::TOPIC_ALREADY_EXISTS,
+        Reason::InvalidName => Code::INVALID_TOPIC_EXCEPTION,
+        Reason::InvalidPartitions => Code::INVALID_PARTITIONS,
+        Reason::InvalidQuorum | Reason::NotEnoughBookies => Code::INVALID_REPLICATION_FACTOR,
+        // Nothing was written, and it is worth another try: the one code that says just that.
+        Reason::NotEnoughLiveBookies | Reason::NotWritten | Reason::Overloaded => {
+            Code::NOT_ENOUGH_REPLICAS
+        }
+        Reason::InvalidConfig => Code::INVALID_CONFIG,
+        Reason::MessageTooLarge => Code::MESSAGE_TOO_LARGE,
+        Reason::CorruptBatch => Code::CORRUPT_MESSAGE,
+        Reason::InvalidRecord => Code::INVALID_RECORD,
+        Reason::InvalidTimestamp => Code::INVALID_TIMESTAMP,
+        Reason::InvalidRequest => Code::INVALID_REQUEST,
+        Reason::LimitExceeded => Code::POLICY_VIOLATION,
+        Reason::NotOwner | Reason::ShuttingDown | Reason::PriorBatchFailed => {
+            Code::NOT_LEADER_OR_FOLLOWER
+        }
+        Reason::NotReady => Code::LEADER_NOT_AVAILABLE,
+        // May have been done: a client asks again, and an idempotent producer loses and doubles nothing by that.
+        Reason::Unknown | Reason::MetadataUnavailable | Reason::MetadataNoSpace => {
+            Code::REQUEST_TIMED_OUT
+        }
+        Reason::OutOfOrderSequence => Code::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        Reason::DuplicateSequence => Code::DUPLICATE_SEQUENCE_NUMBER,
+        Reason::InvalidProducerEpoch => Code::INVALID_PRODUCER_EPOCH,
+        Reason::UnknownProducerId => Code::UNKNOWN_PRODUCER_ID,
+        Reason::OffsetOutOfRange => Code::OFFSET_OUT_OF_RANGE,
+        Reason::DataLoss => Code::KAFKA_STORAGE_ERROR,
+        Reason::UnknownGroup => Code::GROUP_ID_NOT_FOUND,
+        Reason::GroupNotEmpty => Code::NON_EMPTY_GROUP,
+        Reason::UnknownMember => Code::UNKNOWN_MEMBER_ID,
+        Reason::MemberFenced => Code::FENCED_INSTANCE_ID,
+        Reason::StaleGeneration => Code::ILLEGAL_GENERATION,
+        Reason::RebalanceInProgress => Code::REBALANCE_IN_PROGRESS,
+        Reason::NotSupported => Code::UNSUPPORTED_VERSION,
+        Reason::Internal => Code::UNKNOWN_SERVER_ERROR,
+    }
+}

@@ -1,0 +1,84 @@
+//! One listener for Kafka clients. Connections are counted and bounded over all listeners; a panic ends the one that it
+//! happens in.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_runtime::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::call::Peer;
+use super::{Kafka, connection, metrics};
+
+/// A pause after the process ran out of something that accepting takes, such as file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections under a name that tells clients which addresses they are told.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    name: String,
+    tcp: TcpListener,
+    kafka: Kafka,
+}
+
+impl Listener {
+    pub(crate) fn new(name: String, tcp: TcpListener, kafka: Kafka) -> Self {
+        Self { name, tcp, kafka }
+    }
+
+    /// Serves until `tasks` stops; its connections end with it.
+    pub(crate) async fn serve(self, tasks: Tasks) {
+        let stop = tasks.cancelled();
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                accepted = self.tcp.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => self.connected(&tasks, stream, address),
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => {
+                    tracing::warn!(listener = self.name, %error, "no connection can be accepted; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connected(&self, tasks: &Tasks, stream: TcpStream, address: std::net::SocketAddr) {
+        let Ok(place) = Arc::clone(&self.kafka.places).try_acquire_owned() else {
+            metrics::count_refused();
+            return;
+        };
+        // Without it an answer may wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let peer = Arc::new(Peer { listener: self.name.clone(), address });
+        let (kafka, own) = (self.kafka.clone(), tasks.child("kafka connection"));
+        tasks.spawn("kafka connections", async move {
+            let connected = metrics::Connected::accepted();
+            let stop = own.cancelled();
+            let serve = own.spawn("serve", async move {
+                tokio::select! {
+                    biased;
+                    () = stop => {}
+                    end = Box::pin(connection::serve(kafka, peer, stream)) => if let Err(why) = end {
+                        tracing::debug!(client = %address, why = why.as_str(), "a Kafka connection was closed");
+                        metrics::count_hangup(why.as_str());
+                    }
+                }
+            });
+            // A panic was logged where it was caught.
+            let _ = serve.await;
+            drop((connected, place));
+        });
+    }
+}
+
+/// Whether only the connection that was to be accepted is gone.
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,125 @@
+//! Where things are, as a Kafka client is told: brokers by the listener that the client came by, and who leads a partition.
+
+use std::sync::Arc;
+
+use geminga_metastore::record::KafkaListener;
+use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
+
+use super::call::Call;
+use super::codec::messages::Uuid;
+use super::error::{Code, Fault};
+use crate::ownership::topology::{Broker, Topic};
+use crate::router::{Route, check_partition};
+use crate::topics::name::DEFAULT_NAMESPACE;
+
+/// Kafka's "no broker".
+pub(super) const NOBODY: i32 = -1;
+/// Kafka's "no epoch".
+pub(super) const NO_EPOCH: i32 = -1;
+
+/// A broker that a client can reach.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) broker: Arc<Broker>,
+    pub(super) at: KafkaListener,
+}
+
+/// Who leads a partition that is asked for at the wrong broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub(super) id: BrokerId,
+    pub(super) epoch: Term,
+}
+
+/// Why a partition is not served here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    pub(super) fault: Fault,
+    /// Where it is, when that is known.
+    pub(super) leader: Option<Leader>,
+}
+
+impl From<Fault> for Elsewhere {
+    fn from(fault: Fault) -> Self {
+        Self { fault, leader: None }
+    }
+}
+
+impl Call {
+    /// All brokers that the client can reach, by id.
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        let brokers = self.kafka.ctx.router.topology().brokers();
+        brokers.into_iter().filter_map(|broker| self.reachable(broker)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn node(&self, id: BrokerId) -> Option<Node> {
+        self.reachable(self.kafka.ctx.router.topology().broker(id)?)
+    }
+
+    fn reachable(&self, broker: Arc<Broker>) -> Option<Node> {
+        let listener = &self.peer.listener;
+        let at = broker.kafka.iter().find(|at| at.name == *listener)?.clone();
+        Some(Node { broker, at })
+    }
+
+    /// The topics that Kafka clients see, by name.
+    pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
+        let mut topics = self.kafka.ctx.router.topology().topics();
+        topics.retain(|topic| topic.namespace == DEFAULT_NAMESPACE);
+        topics
+    }
+
+    /// A topic by its name; see [`crate::ownership::topology::Topology::resolve`].
+    pub(super) async fn topic(&self, name: &str) -> Result<Arc<Topic>, Fault> {
+        Ok(self.kafka.ctx.router.topology().resolve(name).await?)
+    }
+
+    /// A topic by its id.
+    pub(super) fn topic_by_id(&self, id: Uuid) -> Result<Arc<Topic>, Fault> {
+        let topology = self.kafka.ctx.router.topology();
+        TopicId::from_slice(id.as_bytes())
+            .and_then(|id| topology.topic_by_id(id))
+            .filter(|topic| topic.namespace == DEFAULT_NAMESPACE)
+            .ok_or_else(|| Fault::new(Code::UNKNOWN_TOPIC_ID, "no topic has this id"))
+    }
+
+    /// A partition that this broker serves, and its term; a client that knows another epoch is told so (`said`: -1 = it does not
+    /// say).
+    pub(super) fn here(
+        &self,
+        topic: &Topic,
+        index: i32,
+        said: i32,
+    ) -> Result<(PartitionIndex, Term), Elsewhere> {
+        let unknown = || Fault::new(Code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition");
+        let index = u32::try_from(index).map_err(|_| unknown())?;
+        let partition = check_partition(topic, index).map_err(Fault::from)?;
+        let term = match self.kafka.ctx.router.owner_of(topic, partition) {
+            Route::Local { term } => term,
+            Route::Remote { broker, term, .. } => {
+                let fault = Fault::new(Code::NOT_LEADER_OR_FOLLOWER, "another broker serves it");
+                return Err(Elsewhere { fault, leader: Some(Leader { id: broker, epoch: term }) });
+            }
+            Route::NoOwner => {
+                let why = "the partition has no owner now: try again";
+                return Err(Fault::new(Code::LEADER_NOT_AVAILABLE, why).into());
+            }
+        };
+        match said {
+            NO_EPOCH => Ok((partition, term)),
+            said if said < term.0 => {
+                Err(Fault::new(Code::FENCED_LEADER_EPOCH, "a newer epoch has begun").into())
+            }
+            said if said > term.0 => {
+                Err(Fault::new(Code::UNKNOWN_LEADER_EPOCH, "this epoch is not known yet").into())
+            }
+            _ => Ok((partition, term)),
+        }
+    }
+}
+
+/// As Kafka writes it.
+pub(super) fn uuid(id: TopicId) -> Uuid {
+    Uuid::from_bytes(*id.as_bytes())
+}

@@ -152,3 +152,6 @@ pub(super) fn append<M: kafka_wire_core::KafkaEncode>(
     part.encode_into(bytes, ApiVersion::new(version))
         .expect("a test writes this part in every version that is served");
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,3 +110,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,8 @@ mod place;
 use std::fmt;
 use std::sync::Arc;
 
-use geminga_proto::caps;
 pub use api::document;
+use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use tokio::sync::Semaphore;
 

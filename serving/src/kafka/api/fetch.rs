@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::reply::{Data, Part, Reply, Topic};
 use self::request::{Asked, Wanted};
 use super::Api;
-use crate::kafka::call::{Answer, Call, Served};
+use crate::kafka::call::{self, Answer, Call, Served};
 use crate::kafka::codec::messages::FetchRequest;
 use crate::kafka::error::{Code, Fault};
 use crate::kafka::place::Elsewhere;
@@ -46,7 +46,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let request: FetchRequest = call.decode(body)?;
     if request.session_id != 0 && request.session_epoch > 0 {
         let reply = Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND);
-        return Ok(Answer::Ready(reply.encode(&call)));
+        return Ok(Answer::Ready(encode(&call, reply)));
     }
     let asked = request::asked(&call, &request).await;
     let max_wait = u64::try_from(request.max_wait_ms).map_or(Duration::ZERO, Duration::from_millis);
@@ -60,7 +60,12 @@ async fn serve(call: Call, body: Bytes) -> Served {
         committed_only: request.isolation_level == 1,
     };
     let reply = fetch.run().await;
-    Ok(Answer::Ready(reply.encode(&call)))
+    Ok(Answer::Ready(encode(&call, reply)))
+}
+
+fn encode(call: &Call, reply: Reply) -> call::Reply {
+    let endpoint = |broker| Some(call.node(broker)?.at);
+    reply.encode(call.header.correlation, call.version(), endpoint)
 }
 
 struct Fetch<'a> {

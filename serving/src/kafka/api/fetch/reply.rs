@@ -6,9 +6,11 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use geminga_metastore::record::KafkaListener;
+use geminga_proto::ids::BrokerId;
 
 use super::request::BY_ID_SINCE;
-use crate::kafka::call::{self, Call};
+use crate::kafka::call;
 use crate::kafka::codec;
 use crate::kafka::codec::messages::fetch_response::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -48,6 +50,7 @@ pub(super) struct Part {
 }
 
 /// Batches, and where the partition begins and ends.
+#[derive(Debug, Clone)]
 pub(super) struct Data {
     pub(super) high_watermark: i64,
     pub(super) log_start: i64,
@@ -68,12 +71,16 @@ impl Reply {
         Self { code: Some(code), topics: Vec::new() }
     }
 
-    /// As bytes, to be written end to end.
-    pub(super) fn encode(self, call: &Call) -> call::Reply {
-        let version = call.version();
+    /// As bytes, to be written end to end. `endpoint` says where a broker is.
+    pub(super) fn encode(
+        self,
+        correlation: i32,
+        version: i16,
+        endpoint: impl Fn(BrokerId) -> Option<KafkaListener>,
+    ) -> call::Reply {
         let flexible = codec::is_flexible::<FetchResponse>(version);
         let parts: usize = self.topics.iter().map(|topic| topic.parts.len()).sum();
-        let head = codec::answer_head(call.header.correlation, flexible, 64 + parts * PART_BYTES);
+        let head = codec::answer_head(correlation, flexible, 64 + parts * PART_BYTES);
         let mut out = Out { flexible, version, bytes: head, done: Vec::new(), leaders: Vec::new() };
         // Nobody is throttled.
         out.bytes.put_i32(0);
@@ -85,7 +92,7 @@ impl Reply {
         for topic in self.topics {
             out.topic(topic);
         }
-        out.end(call)
+        out.end(endpoint)
     }
 }
 
@@ -177,8 +184,8 @@ impl Out {
         self.no_tags();
     }
 
-    fn end(mut self, call: &Call) -> call::Reply {
-        let endpoints = self.endpoints(call);
+    fn end(mut self, endpoint: impl Fn(BrokerId) -> Option<KafkaListener>) -> call::Reply {
+        let endpoints = self.endpoints(endpoint);
         if !endpoints.is_empty() && self.version >= ENDPOINTS_SINCE {
             let mut tag = BytesMut::new();
             varint(&mut tag, u32::try_from(endpoints.len() + 1).expect("there are few brokers"));
@@ -202,17 +209,20 @@ impl Out {
         self.done
     }
 
-    fn endpoints(&mut self, call: &Call) -> Vec<NodeEndpoint> {
+    fn endpoints(
+        &mut self,
+        endpoint: impl Fn(BrokerId) -> Option<KafkaListener>,
+    ) -> Vec<NodeEndpoint> {
         self.leaders.sort_unstable_by_key(|leader| leader.id);
         self.leaders.dedup_by_key(|leader| leader.id);
-        let endpoint = |leader: &Leader| {
-            let node = call.node(leader.id)?;
-            let mut endpoint = NodeEndpoint::default();
-            (endpoint.node_id, endpoint.port) = (leader.id.0, i32::from(node.at.port));
-            endpoint.host = node.at.host.into();
-            Some(endpoint)
+        let node = |leader: &Leader| {
+            let at = endpoint(leader.id)?;
+            let mut node = NodeEndpoint::default();
+            (node.node_id, node.host, node.port) =
+                (leader.id.0, at.host.into(), i32::from(at.port));
+            Some(node)
         };
-        self.leaders.iter().filter_map(endpoint).collect()
+        self.leaders.iter().filter_map(node).collect()
     }
 }
 
@@ -223,3 +233,6 @@ fn varint(bytes: &mut BytesMut, mut value: u32) {
     }
     bytes.put_u8(value as u8);
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use geminga_metastore::record::{Cookie, LiveBookie, LiveDisk};
+use geminga_metastore::record::{Cookie, KafkaListener, LiveBookie, LiveDisk};
 use geminga_metastore::{LeaseId, MetaStore, cluster, keys};
 use geminga_proto::ids::{BookieId, BrokerId, ClusterUuid, Incarnation};
 use geminga_proto::reason::{ApiError, Reason};
@@ -29,12 +29,15 @@ use crate::topics::quorum::Quorum;
 /// No wait of these tests is longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
 
+mod kafka;
 mod probes;
 
 struct Node {
     broker: Broker,
     tasks: Tasks,
     address: String,
+    /// Where it serves Kafka clients.
+    kafka: String,
 }
 
 impl Node {
@@ -49,6 +52,13 @@ impl Node {
         let id = cluster::next_broker_id(&*store).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let kafka_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kafka = kafka_listener.local_addr().unwrap();
+        let advertised = KafkaListener {
+            name: "default".to_owned(),
+            host: kafka.ip().to_string(),
+            port: kafka.port(),
+        };
         let tasks = Tasks::new("broker");
         let parts = BrokerParts {
             store,
@@ -59,7 +69,7 @@ impl Node {
                 grpc_address: address.clone(),
                 http_address: String::new(),
                 zone: String::new(),
-                kafka: Vec::new(),
+                kafka: vec![advertised],
                 started_ms: 0,
             },
             default_quorum: Quorum::CLUSTER,
@@ -72,7 +82,8 @@ impl Node {
         };
         let broker = Broker::start(&parts).await.unwrap();
         broker.serve(listener);
-        Self { broker, tasks, address }
+        broker.serve_kafka("default".to_owned(), kafka_listener);
+        Self { broker, tasks, address, kafka: kafka.to_string() }
     }
 
     /// Ends it without a word to anybody.

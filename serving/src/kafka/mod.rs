@@ -59,6 +59,12 @@ impl Kafka {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
         Self { ctx, config: Arc::new(config), places }
     }
+
+    /// How many connections more there may be.
+    #[cfg(test)]
+    pub(crate) fn free_places(&self) -> usize {
+        self.places.available_permits()
+    }
 }
 
 impl fmt::Debug for Kafka {

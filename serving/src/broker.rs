@@ -54,6 +54,8 @@ pub struct Config {
     pub drain: Duration,
     /// How long an empty group waits for more members before its first generation. Default 500 ms.
     pub group_initial_delay: Duration,
+    /// How long committed offsets are kept that no member uses (Kafka's `offsets.retention.minutes`). Default 7 days.
+    pub offsets_retention: Duration,
     /// Bytes of batches that produce streams of clients hold together while they wait, and as many those of other
     /// brokers; above, sockets are not read. Default 256 MiB, minimum one message.
     pub produce_bytes: usize,
@@ -72,6 +74,7 @@ impl Default for Config {
             hand_over: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             group_initial_delay: Duration::from_millis(500),
+            offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
             produce_bytes: 256 * 1024 * 1024,
             partitions: partition::Config::default(),
             log: LogConfig::default(),
@@ -324,12 +327,17 @@ fn start_shards(
     log: LogParts,
 ) -> Shards {
     let delay = parts.config.group_initial_delay.as_millis();
+    let retention = parts.config.offsets_retention.as_millis();
+    let config = crate::groups::machine::Config {
+        initial_delay_ms: u32::try_from(delay).unwrap_or(u32::MAX),
+        offsets_retention_ms: i64::try_from(retention).unwrap_or(i64::MAX),
+    };
     let shards = group_shards::Parts {
         placement: ShardPlacement::start(router.clone(), registration, &parts.tasks),
         logs: Arc::new(GroupLogs::new(log, router.topology().clone(), parts.default_quorum)),
         topics: Arc::new(router.topology().clone()),
         clock: Arc::clone(&parts.clock),
-        initial_delay_ms: u32::try_from(delay).unwrap_or(u32::MAX),
+        config,
     };
     Shards::start(shards, &parts.tasks)
 }

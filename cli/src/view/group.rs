@@ -17,12 +17,14 @@ struct Summary {
     members: u32,
     generation: i32,
     protocol: String,
+    protocol_type: String,
 }
 
 impl From<v1::GroupSummary> for Summary {
     fn from(summary: v1::GroupSummary) -> Self {
-        let v1::GroupSummary { group, state, members, generation, protocol } = summary;
-        Self { group, state, members, generation, protocol }
+        let v1::GroupSummary { group, state, members, generation, protocol, protocol_type } =
+            summary;
+        Self { group, state, members, generation, protocol, protocol_type }
     }
 }
 
@@ -35,7 +37,7 @@ impl From<Vec<v1::GroupSummary>> for Groups {
 impl View for Groups {
     fn text(&self) -> String {
         let rows = self.0.iter().map(|group| {
-            let Summary { group, state, members, generation, protocol } = group;
+            let Summary { group, state, members, generation, protocol, protocol_type: _ } = group;
             let numbers = [members.to_string(), generation.to_string()];
             let [members, generation] = numbers;
             [group.clone(), state.clone(), members, generation, protocol.clone()]
@@ -50,6 +52,11 @@ pub(crate) struct Group {
     group: String,
     state: String,
     generation: i32,
+    /// `stream` or `classic`; empty without members.
+    protocol: String,
+    /// Of a classic group: the family of protocols, and the one that the members agreed on.
+    protocol_type: String,
+    protocol_name: String,
     coordinator_address: String,
     members: Vec<Member>,
     offsets: Offsets,
@@ -61,6 +68,22 @@ struct Member {
     client_id: String,
     topics: Vec<String>,
     assigned: Vec<Assigned>,
+    /// Of a classic member.
+    instance_id: String,
+    client_host: String,
+    /// Of a classic member that is no consumer: what it is assigned, in hexadecimal.
+    assignment: String,
+}
+
+impl Member {
+    fn assigned(&self) -> String {
+        if !self.assignment.is_empty() {
+            return format!("0x{}", self.assignment);
+        }
+        let assigned: Vec<String> =
+            self.assigned.iter().map(|a| format!("{}/{}", a.topic, a.partition)).collect();
+        assigned.join(" ")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +102,9 @@ impl From<v1::GroupMember> for Member {
             assigned: assigned
                 .map(|v1::GroupPartition { topic, partition }| Assigned { topic, partition })
                 .collect(),
+            instance_id: member.instance_id,
+            client_host: member.client_host,
+            assignment: member.assignment.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
@@ -90,6 +116,9 @@ impl From<v1::DescribeGroupResponse> for Group {
             group: summary.group,
             state: summary.state,
             generation: summary.generation,
+            protocol: summary.protocol,
+            protocol_type: summary.protocol_type,
+            protocol_name: answer.protocol_name,
             coordinator_address: answer.coordinator_address,
             members: answer.members.into_iter().map(Member::from).collect(),
             offsets: Offsets::from(answer.offsets),
@@ -99,18 +128,17 @@ impl From<v1::DescribeGroupResponse> for Group {
 
 impl View for Group {
     fn text(&self) -> String {
-        let Self { group, state, generation, coordinator_address, members, offsets } = self;
+        let Self { group, state, generation, coordinator_address, members, offsets, .. } = self;
         let mut text = format!(
             "group {group}: {state}, generation {generation}, coordinated at {coordinator_address}\n"
         );
+        if self.protocol == "classic" {
+            let (family, name) = (&self.protocol_type, &self.protocol_name);
+            text += &format!("classic protocol {family}, {name}\n");
+        }
         if !members.is_empty() {
             let rows = members.iter().map(|member| {
-                let assigned: Vec<String> = member
-                    .assigned
-                    .iter()
-                    .map(|a| format!("{}/{}", a.topic, a.partition))
-                    .collect();
-                [member.member_id.clone(), member.client_id.clone(), assigned.join(" ")]
+                [member.member_id.clone(), member.client_id.clone(), member.assigned()]
             });
             text = text + "\n" + &table(["MEMBER", "CLIENT", "ASSIGNED"], rows);
         }

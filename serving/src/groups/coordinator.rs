@@ -15,24 +15,26 @@ use std::time::Duration;
 
 use geminga_proto::ids::PartitionIndex;
 use geminga_proto::murmur;
-use geminga_proto::reason::{ApiError, Reason};
+use geminga_proto::reason::ApiError;
 use geminga_runtime::{Tasks, WallClock};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::limits;
-use super::machine::Groups;
+use super::machine::{Config, Groups};
 use super::metrics;
+use super::refused::Refused;
 use super::request::{Request, Respond};
+use super::room::Room;
 use super::view::{Owner, Placement, TopicView};
 use crate::statelog::log::{Logs, OpenError};
 use crate::statelog::shard::{Ended, Shard};
 
 /// Requests that wait for one shard. Only commits are large; they are bounded by bytes as well.
 const MAILBOX: usize = 256;
-/// Bytes of commits that one shard has accepted and not answered.
-const COMMIT_BYTES: usize = 16 * limits::MAX_COMMIT_BYTES;
+/// Bytes of large requests that one shard has accepted and not done with.
+const ACCEPTED_BYTES: usize = 16 * limits::MAX_COMMIT_BYTES;
 /// Between attempts to open a shard: first, and doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -50,8 +52,8 @@ pub struct Parts {
     pub topics: Arc<dyn TopicView>,
     /// Dates commits.
     pub clock: Arc<dyn WallClock>,
-    /// How long an empty group waits for more members before its first generation, milliseconds.
-    pub initial_delay_ms: u32,
+    /// What an operator may tune.
+    pub config: Config,
 }
 
 /// The shards as requests reach them; cheap to clone.
@@ -65,7 +67,8 @@ struct Inner {
 
 struct Slot {
     state: RwLock<State>,
-    commit_bytes: Semaphore,
+    /// Of commits until they are answered, of what classic members say until the shard has taken it in.
+    bytes: Arc<Semaphore>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +92,7 @@ impl Shards {
     pub fn start(parts: Parts, tasks: &Tasks) -> Self {
         let slot = |_| Slot {
             state: RwLock::new(State::Away),
-            commit_bytes: Semaphore::new(COMMIT_BYTES),
+            bytes: Arc::new(Semaphore::new(ACCEPTED_BYTES)),
         };
         let slots = (0..parts.placement.shards()).map(slot).collect();
         let shards = Self(Arc::new(Inner { parts, slots }));
@@ -135,31 +138,60 @@ impl Shards {
         bytes: usize,
         request: impl FnOnce(Respond<T>) -> Request,
     ) -> Result<T, ApiError> {
-        let slot = self.0.slots.get(shard as usize).ok_or_else(|| {
-            ApiError::new(Reason::InvalidRequest, format!("there is no group shard {shard}"))
-        })?;
-        let mailbox = self.mailbox(shard, slot)?;
-        let wanted = u32::try_from(bytes.min(COMMIT_BYTES)).unwrap_or(u32::MAX);
-        let _room = slot.commit_bytes.acquire_many(wanted).await.map_err(|_| moved(shard))?;
-        let (respond, answer) = oneshot::channel();
-        mailbox.send(request(respond)).await.map_err(|_| not_ready(shard))?;
-        drop(mailbox);
-        Ok(answer.await.map_err(|_| moved(shard))??)
+        let asked = async {
+            let _room = self.room(shard, bytes).await?;
+            let answer = self.send(shard, request).await?;
+            let answer = answer.await.map_err(|_| Refused::Moved)?;
+            answer.map_err(Refused::from)
+        };
+        asked.await.map_err(|refused| refused.into_api(shard))
     }
 
-    fn mailbox(&self, shard: u32, slot: &Slot) -> Result<mpsc::Sender<Request>, ApiError> {
+    /// Room for a large request; waits for it. Cancel-safe.
+    pub(super) async fn room(&self, shard: u32, bytes: usize) -> Result<Room, Refused> {
+        let wanted = u32::try_from(bytes.min(ACCEPTED_BYTES)).unwrap_or(u32::MAX);
+        let semaphore = Arc::clone(&self.slot(shard)?.bytes);
+        let permit = semaphore.acquire_many_owned(wanted).await.map_err(|_| Refused::Loading)?;
+        Ok(permit.into())
+    }
+
+    /// Sends a request to a shard of this broker; waits while its mailbox is full. The answer is dropped when the shard
+    /// moves before it has proved it.
+    pub(super) async fn send<T>(
+        &self,
+        shard: u32,
+        request: impl FnOnce(Respond<T>) -> Request,
+    ) -> Result<oneshot::Receiver<Result<T, super::types::Error>>, Refused> {
+        let mailbox = self.mailbox(shard)?;
+        let (respond, answer) = oneshot::channel();
+        mailbox.send(request(respond)).await.map_err(|_| Refused::Loading)?;
+        Ok(answer)
+    }
+
+    /// Sends what does no harm when it is lost: nothing when the shard is away or its mailbox full.
+    pub(super) fn hint(&self, shard: u32, request: Request) {
+        if let Ok(mailbox) = self.mailbox(shard) {
+            let _lost = mailbox.try_send(request);
+        }
+    }
+
+    fn slot(&self, shard: u32) -> Result<&Slot, Refused> {
+        self.0.slots.get(shard as usize).ok_or(Refused::NoShard)
+    }
+
+    fn mailbox(&self, shard: u32) -> Result<mpsc::Sender<Request>, Refused> {
+        let slot = self.slot(shard)?;
         match self.0.parts.placement.owner(shard) {
             Owner::Local => {}
-            Owner::Nobody => return Err(not_ready(shard)),
-            Owner::Remote { address, .. } => {
-                let why = format!("group shard {shard} is coordinated by {address}: ask there");
-                return Err(ApiError::not_owner(why, Some(address)));
+            Owner::Nobody => return Err(Refused::Nobody),
+            Owner::Remote { broker, address } => {
+                return Err(Refused::NotCoordinator { broker, address });
             }
         }
         match &*slot.state.read() {
             State::Ready(mailbox) => Ok(mailbox.clone()),
-            State::Away => Err(not_ready(shard)),
-            State::Damaged(why) => Err(ApiError::new(Reason::DataLoss, why.clone())),
+            State::Away => Err(Refused::Loading),
+            State::Damaged(why) => Err(Refused::Damaged(why.clone())),
         }
     }
 
@@ -209,7 +241,7 @@ impl Shards {
         let (mailbox, requests) = mpsc::channel(MAILBOX);
         let (topics, clock) = (Arc::clone(&parts.topics), Arc::clone(&parts.clock));
         let world = topics.changed();
-        let machine = Groups::new(shard, parts.initial_delay_ms, topics, clock);
+        let machine = Groups::new(shard, parts.config, topics, clock);
         match Shard::load(index, machine, opened, requests, world).await {
             Ok(loaded) => {
                 self.set(shard, State::Ready(mailbox));
@@ -252,16 +284,6 @@ async fn owned(
             return false;
         }
     }
-}
-
-fn not_ready(shard: u32) -> ApiError {
-    let why = format!("group shard {shard} is being taken over: try again");
-    ApiError::new(Reason::NotReady, why)
-}
-
-fn moved(shard: u32) -> ApiError {
-    let why = format!("group shard {shard} moved before it proved its answer: ask again");
-    ApiError::new(Reason::Unknown, why)
 }
 
 #[cfg(test)]

@@ -2,128 +2,35 @@
 //! randomness, no protocol of a wire. Owned by its shard's machine.
 //!
 //! ```text
-//!            join                    all joined, or deadline
-//!   Empty ─────────► PreparingRebalance ─────────► Stable
-//!     ▲  │ deleted,       ▲  │ nobody left          │ join with other topics, leave,
-//!     │  ▼ no offsets     │  │                      │ crash, partitions changed
-//!     │ Dead              └──┼──────────────────────┘
+//!            join                    all joined, or deadline        the leader has assigned
+//!   Empty ─────────► PreparingRebalance ───────► CompletingRebalance ────────► Stable
+//!     ▲  │ deleted,       ▲  │ nobody left         (classic groups only)         │ join with other topics, leave,
+//!     │  ▼ no offsets     │  │                              │                    │ crash, partitions changed
+//!     │ Dead              └──┼──────────────────────────────┴────────────────────┘
 //!     └──────────────────────┘
 //! ```
 //!
+//! * A group has members of one kind: those of [`stream`], whom the coordinator assigns, or those of [`classic`], whose
+//!   leader assigns. What both share is here: generations, the end of a group, and [`offsets`].
 //! * The state runs ahead of the log: [`Effect::Persist`] comes before the replies that rest on it, and whoever runs
 //!   this withholds every reply until an entry appended after the request arrived is acknowledged (S2, S3).
 //! * A new generation is one command with all its members, so a crash in between leaves the former one whole.
-//! * Joining is level-triggered: a member asks again until it is told a generation, and asking again is harmless.
 //! * Committed offsets live beside the group, in the durable image; the group only knows whether there are any.
 
-mod member;
+mod classic;
+mod event;
+mod offsets;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use geminga_proto::caps;
-
-use self::member::Member;
-use super::assign::{Subscriber, assign};
+use self::classic::Classic;
+pub use self::event::{Change, Context, Effect, Event, Phase, Reply, State, Token, Topics};
+use self::stream::Member;
 use super::limits;
 use super::record::{Generation, MemberRecord};
-use super::types::{
-    Assignment, Caller, Commit, Committed, Error, Join, Joined, Kind, TopicPartition,
-};
-
-/// Names a request whose reply is still due.
-pub type Token = u64;
-
-/// What happens to a group.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A member wants to be in the next generation, or to hear the current one.
-    Join(Token, Join),
-    /// A member is alive.
-    Heartbeat(Token, Caller, i32),
-    /// A member goes for good.
-    Leave(Token, Caller),
-    /// Offsets are to be committed.
-    Commit(Token, Commit),
-    /// The group is to be forgotten with its offsets.
-    Delete(Token),
-    /// A deadline has passed.
-    Tick,
-    /// Partition counts may have changed.
-    TopicsChanged,
-}
-
-/// What the runner does, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Append the command.
-    Persist(Change),
-    /// Answer, once all that was appended so far is durable.
-    Reply(Token, Result<Reply, Error>),
-}
-
-/// A command, still without the group's name.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// A new generation.
-    Generation(Generation),
-    /// Committed offsets.
-    Offsets(Vec<(TopicPartition, Committed)>),
-    /// The group is gone.
-    Deleted,
-}
-
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The member's place.
-    Joined(Joined),
-    /// The join phase goes on: ask again.
-    Wait,
-    /// Done.
-    Done,
-}
-
-/// Where a group stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No members; offsets are kept.
-    Empty,
-    /// Members are joining the next generation.
-    PreparingRebalance {
-        /// Not complete before this time.
-        hold_until_ms: u64,
-        /// Who has not joined by then is removed.
-        deadline_ms: u64,
-    },
-    /// Members know their generation.
-    Stable,
-    /// Deleted; the runner drops it.
-    Dead,
-}
-
-impl State {
-    /// As tools show it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::PreparingRebalance { .. } => "preparing",
-            Self::Stable => "stable",
-            Self::Dead => "dead",
-        }
-    }
-}
-
-/// What the group is told of the world with each event.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// Monotonic, milliseconds.
-    pub now_ms: u64,
-    /// Partitions of a topic, 0 when it does not exist.
-    pub partitions: &'a dyn Fn(&str) -> u32,
-    /// How long an empty group waits for more members before its first generation, milliseconds.
-    pub initial_delay_ms: u32,
-}
+use super::types::{Error, Kind};
 
 /// One consumer group.
 #[derive(Debug)]
@@ -131,7 +38,12 @@ pub struct Group {
     kind: Option<Kind>,
     state: State,
     generation: i32,
-    members: BTreeMap<Arc<str>, Member>,
+    /// When the generation was made, milliseconds since the Unix epoch.
+    since_ms: i64,
+    /// Members of a group of streams; empty in a classic group.
+    streams: BTreeMap<Arc<str>, Member>,
+    /// All that only a classic group has.
+    classic: Classic,
     has_offsets: bool,
 }
 
@@ -141,7 +53,9 @@ impl Default for Group {
             kind: None,
             state: State::Empty,
             generation: 0,
-            members: BTreeMap::new(),
+            since_ms: 0,
+            streams: BTreeMap::new(),
+            classic: Classic::default(),
             has_offsets: false,
         }
     }
@@ -150,19 +64,27 @@ impl Default for Group {
 impl Group {
     /// The group as its last durable generation left it. Its members have a whole session timeout to be heard of.
     pub fn restore(generation: &Generation, has_offsets: bool, now_ms: u64) -> Self {
-        let members: BTreeMap<_, _> = generation
-            .members
-            .iter()
-            .map(|record| (record.member.clone(), Member::restore(record, now_ms)))
-            .collect();
-        let state = if members.is_empty() { State::Empty } else { State::Stable };
-        Self {
-            kind: generation.kind.filter(|_| !members.is_empty()),
-            state,
+        let mut group = Self {
+            kind: generation.kind.filter(|_| !generation.members.is_empty()),
             generation: generation.generation,
-            members,
+            since_ms: generation.since_ms,
             has_offsets,
+            ..Self::default()
+        };
+        match group.kind {
+            None => {}
+            Some(Kind::Stream) => {
+                let member = |r: &MemberRecord| (r.member.clone(), Member::restore(r, now_ms));
+                group.streams = generation.members.iter().map(member).collect();
+                group.state = State::Stable;
+            }
+            Some(Kind::Classic) => {
+                let assigned = generation.classic.as_ref().is_some_and(|c| c.assigned);
+                group.state = if assigned { State::Stable } else { State::CompletingRebalance };
+            }
         }
+        group.classic.restore(generation, now_ms);
+        group
     }
 
     /// Where it stands.
@@ -180,185 +102,100 @@ impl Group {
         self.kind
     }
 
+    /// Of a group that is or was classic, the family of its protocols; else empty.
+    pub fn protocol_type(&self) -> &str {
+        self.classic.protocol_type()
+    }
+
+    /// The protocol that classic members agreed on; else empty.
+    pub fn protocol(&self) -> &Arc<str> {
+        self.classic.protocol()
+    }
+
     /// How many members it has.
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.streams.len() + self.classic.len()
     }
 
     /// Whether it has no members.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.len() == 0
     }
 
     /// Whether nothing was ever made of it: a first request that was refused leaves no group behind.
     pub fn is_blank(&self) -> bool {
-        self.members.is_empty() && self.generation == 0 && !self.has_offsets
+        self.is_empty()
+            && self.generation == 0
+            && !self.has_offsets
+            && self.classic.nobody_is_expected()
     }
 
-    /// Its members as the next generation would record them.
-    pub fn members(&self) -> impl Iterator<Item = MemberRecord> + '_ {
-        self.members.iter().map(|(id, member)| member.record(id))
+    /// Its members as the next generation would record them: by id, or in the order in which classic members joined.
+    pub fn members(&self) -> Vec<MemberRecord> {
+        let streams = self.streams.iter().map(|(id, member)| member.record(id));
+        streams.chain(self.classic.members()).collect()
+    }
+
+    /// Answers that classic members wait for until others have done something.
+    pub fn parked(&self) -> impl Iterator<Item = Token> + '_ {
+        self.classic.parked()
     }
 
     /// When [`Event::Tick`] is due, if ever.
     pub fn next_deadline(&self) -> Option<u64> {
-        let members = self.members.values().map(Member::next_deadline).min();
-        let State::PreparingRebalance { hold_until_ms, deadline_ms } = self.state else {
-            return members;
+        let members = self.streams.values().map(Member::next_deadline).min();
+        let phase = match self.state {
+            State::PreparingRebalance { hold_until_ms, .. } if self.all_joined() => {
+                Some(hold_until_ms)
+            }
+            State::PreparingRebalance { deadline_ms, .. } => Some(deadline_ms),
+            State::Empty | State::CompletingRebalance | State::Stable | State::Dead => None,
         };
-        let phase = if self.all_joined() { hold_until_ms } else { deadline_ms };
-        Some(members.map_or(phase, |m| m.min(phase)))
+        members.into_iter().chain(phase).chain(self.classic.next_deadline()).min()
     }
 
     /// Takes one event. The effects are to be done in order.
     pub fn step(&mut self, context: Context<'_>, event: Event) -> Vec<Effect> {
-        let mut out = Vec::new();
+        let mut effects = Vec::new();
+        let out = &mut effects;
+        let now_ms = context.now_ms;
         match event {
-            Event::Join(token, join) => self.on_join(context, token, join, &mut out),
+            Event::Join(token, join) => self.on_join(context, token, join, out),
             Event::Heartbeat(token, caller, generation) => {
-                let answer = self.on_heartbeat(context.now_ms, &caller, generation);
+                out.push(Effect::Reply(token, self.on_heartbeat(now_ms, &caller, generation)));
+            }
+            Event::Leave(token, caller) => self.on_leave(context, token, &caller, out),
+            Event::Commit(token, commit) => self.on_commit(now_ms, token, commit, out),
+            Event::JoinClassic(token, join) => self.on_join_classic(context, token, &join, out),
+            Event::SyncClassic(token, sync) => self.on_sync(context, token, sync, out),
+            Event::HeartbeatClassic(token, by) => {
+                let answer = self.on_heartbeat_classic(now_ms, &by);
                 out.push(Effect::Reply(token, answer));
             }
-            Event::Leave(token, caller) => self.on_leave(context, token, &caller, &mut out),
-            Event::Commit(token, commit) => self.on_commit(context.now_ms, token, commit, &mut out),
-            Event::Delete(token) => self.on_delete(token, &mut out),
-            Event::Tick => self.on_tick(context, &mut out),
+            Event::LeaveClassic(token, names) => self.on_leave_classic(context, token, &names, out),
+            Event::CommitClassic(token, by, offsets) => {
+                self.on_commit_classic(now_ms, token, &by, offsets, out);
+            }
+            Event::DeleteOffsets(token, offsets) => self.on_delete_offsets(token, offsets, out),
+            Event::Expired(offsets, all) => self.on_expired(offsets, all, out),
+            Event::Delete(token) => self.on_delete(token, out),
+            Event::Gone(token) => self.on_gone(context, token, out),
+            Event::Tick => self.on_tick(context, out),
             Event::TopicsChanged => self.on_topics_changed(context),
         }
-        out
+        self.end_if_useless(out);
+        effects
     }
 
-    fn on_join(&mut self, context: Context<'_>, token: Token, join: Join, out: &mut Vec<Effect>) {
-        if let Err(error) = self.admit(&join, context) {
-            out.push(Effect::Reply(token, Err(error)));
-            return;
+    fn on_tick(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
+        match self.kind {
+            Some(Kind::Stream) => self.on_tick_streams(context, out),
+            Some(Kind::Classic) | None => self.on_tick_classic(context, out),
         }
-        let id = join.caller.member.clone();
-        let changed = match self.members.get_mut(&id) {
-            Some(member) => {
-                let (changed, former) = member.rejoin(&join, context.now_ms);
-                out.extend(former.map(|token| Effect::Reply(token, Err(Error::Fenced))));
-                changed
-            }
-            None => {
-                self.members.insert(id.clone(), Member::new(&join, context.now_ms));
-                true
-            }
-        };
-        self.kind = Some(join.kind);
-        match self.state {
-            State::Stable if !changed => {
-                let joined = self.joined(&id);
-                out.push(Effect::Reply(token, Ok(Reply::Joined(joined))));
-                return;
-            }
-            State::Stable => self.prepare(context.now_ms, 0),
-            State::Empty | State::Dead => self.prepare(context.now_ms, context.initial_delay_ms),
-            State::PreparingRebalance { .. } => {}
-        }
-        let member = self.members.get_mut(&id).expect("inserted above");
-        member.park(token, context.now_ms);
-        self.complete_if_ready(context, out);
-    }
-
-    /// Whether the group can take the member as it is.
-    fn admit(&self, join: &Join, context: Context<'_>) -> Result<(), Error> {
-        member::check(join)?;
-        if let Some(kind) = self.kind.filter(|kind| *kind != join.kind) {
-            return Err(Error::OtherKind(kind));
-        }
-        let known = self.members.get(&join.caller.member);
-        if known.is_some_and(|member| member.wants(join)) {
-            return Ok(());
-        }
-        if known.is_none() && self.members.len() >= caps::MAX_GROUP_MEMBERS {
-            let limit = caps::MAX_GROUP_MEMBERS;
-            return Err(Error::Limit { what: "the number of members of a group", limit });
-        }
-        let former = known.map_or(0, |m| m.name_bytes(&join.caller.member));
-        let names: usize = self.members.iter().map(|(id, m)| m.name_bytes(id)).sum();
-        let limit = limits::MAX_GROUP_NAME_TABLE_BYTES;
-        if names - former + member::name_bytes(join) > limit {
-            return Err(Error::Limit { what: "bytes of topic and member names of a group", limit });
-        }
-        self.admit_partitions(join, context)
-    }
-
-    fn admit_partitions(&self, join: &Join, context: Context<'_>) -> Result<(), Error> {
-        let mut topics: Vec<&Arc<str>> = self.members.values().flat_map(|m| &m.topics).collect();
-        topics.extend(&join.topics);
-        topics.sort_unstable();
-        topics.dedup();
-        let partitions: usize =
-            topics.into_iter().map(|topic| (context.partitions)(topic) as usize).sum();
-        let limit = limits::MAX_GROUP_PARTITIONS;
-        if partitions > limit {
-            return Err(Error::Limit {
-                what: "the number of partitions that a group reads",
-                limit,
-            });
-        }
-        Ok(())
-    }
-
-    fn on_heartbeat(
-        &mut self,
-        now_ms: u64,
-        caller: &Caller,
-        generation: i32,
-    ) -> Result<Reply, Error> {
-        let current = self.generation;
-        self.member(caller)?.heard(now_ms);
-        if generation != current {
-            return Err(Error::StaleGeneration { current });
-        }
-        match self.state {
-            State::PreparingRebalance { .. } => Err(Error::RebalanceInProgress),
-            State::Empty | State::Stable | State::Dead => Ok(Reply::Done),
-        }
-    }
-
-    fn on_leave(
-        &mut self,
-        context: Context<'_>,
-        token: Token,
-        caller: &Caller,
-        out: &mut Vec<Effect>,
-    ) {
-        if let Err(error) = self.member(caller) {
-            out.push(Effect::Reply(token, Err(error)));
-            return;
-        }
-        self.remove(&caller.member, out);
-        self.after_removal(context, out);
-        out.push(Effect::Reply(token, Ok(Reply::Done)));
-    }
-
-    fn on_commit(&mut self, now_ms: u64, token: Token, commit: Commit, out: &mut Vec<Effect>) {
-        let allowed = self.may_commit(now_ms, &commit);
-        if allowed.is_ok() && !commit.offsets.is_empty() {
-            self.has_offsets = true;
-            out.push(Effect::Persist(Change::Offsets(commit.offsets)));
-        }
-        out.push(Effect::Reply(token, allowed.map(|()| Reply::Done)));
-    }
-
-    /// While members join the next generation, commits of the former one are still theirs to make.
-    fn may_commit(&mut self, now_ms: u64, commit: &Commit) -> Result<(), Error> {
-        let current = self.generation;
-        let Some(by) = &commit.by else {
-            return if self.members.is_empty() { Ok(()) } else { Err(Error::NotEmpty) };
-        };
-        let member = self.member(&by.caller)?;
-        member.heard(now_ms);
-        if by.generation != current || !member.in_sequence(by.sequence) {
-            return Err(Error::StaleGeneration { current });
-        }
-        Ok(())
     }
 
     fn on_delete(&mut self, token: Token, out: &mut Vec<Effect>) {
-        if !self.members.is_empty() {
+        if !self.is_empty() {
             out.push(Effect::Reply(token, Err(Error::NotEmpty)));
             return;
         }
@@ -366,125 +203,45 @@ impl Group {
         out.push(Effect::Reply(token, Ok(Reply::Done)));
     }
 
-    fn on_tick(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
-        let now_ms = context.now_ms;
-        for member in self.members.values_mut() {
-            out.extend(member.unpark_if_due(now_ms).map(|t| Effect::Reply(t, Ok(Reply::Wait))));
-        }
-        let silent: Vec<_> = self.silent(now_ms);
-        for id in &silent {
-            self.remove(id, out);
-        }
-        if silent.is_empty() {
-            self.complete_if_ready(context, out);
-        } else {
-            self.after_removal(context, out);
+    /// Refuses members of the other kind while there are any of one.
+    fn check_kind(&self, kind: Kind) -> Result<(), Error> {
+        match self.kind {
+            Some(other) if other != kind => Err(Error::OtherKind(other)),
+            Some(_) | None => Ok(()),
         }
     }
 
-    /// Members whose session has expired, and those that missed the rebalance deadline.
-    fn silent(&self, now_ms: u64) -> Vec<Arc<str>> {
-        let late = matches!(self.state, State::PreparingRebalance { deadline_ms, .. } if deadline_ms <= now_ms);
-        let gone = |m: &Member| m.expired(now_ms) || (late && !m.joined);
-        self.members.iter().filter(|(_, m)| gone(m)).map(|(id, _)| id.clone()).collect()
-    }
-
-    fn on_topics_changed(&mut self, context: Context<'_>) {
-        if self.state != State::Stable {
-            return;
-        }
-        let mut assigned: BTreeMap<&str, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            for topic in &member.topics {
-                let mine = member.assigned.get(topic).map_or(0, Vec::len);
-                *assigned.entry(topic).or_default() += mine;
-            }
-        }
-        let same = assigned.iter().all(|(topic, n)| (context.partitions)(topic) as usize == *n);
-        if !same {
-            self.prepare(context.now_ms, 0);
-        }
-    }
-
-    /// The member that `caller` speaks for. The first to speak after a restore is believed.
-    fn member(&mut self, caller: &Caller) -> Result<&mut Member, Error> {
-        let member = self.members.get_mut(&caller.member).ok_or(Error::UnknownMember)?;
-        member.spoken_for_by(caller.session)?;
-        Ok(member)
-    }
-
-    fn remove(&mut self, id: &str, out: &mut Vec<Effect>) {
-        let parked = self.members.remove(id).and_then(|member| member.parked());
-        out.extend(parked.map(|token| Effect::Reply(token, Err(Error::UnknownMember))));
-    }
-
-    fn after_removal(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
-        if self.members.is_empty() {
-            self.become_empty(out);
-            return;
-        }
-        if self.state == State::Stable {
-            self.prepare(context.now_ms, 0);
-        }
-        self.complete_if_ready(context, out);
-    }
-
-    /// Starts a join phase: everybody has to join again.
-    fn prepare(&mut self, now_ms: u64, hold_ms: u32) {
-        for member in self.members.values_mut() {
-            member.joined = false;
-        }
-        let longest = self.members.values().map(|m| m.rebalance_timeout_ms).max().unwrap_or(0);
+    /// Begins a join phase that waits at least `hold_ms`, and at most `longest_ms` for those who are members.
+    fn prepare(&mut self, now_ms: u64, hold_ms: u32, longest_ms: u32) {
         self.state = State::PreparingRebalance {
             hold_until_ms: now_ms + u64::from(hold_ms),
-            deadline_ms: now_ms + u64::from(longest.max(hold_ms)),
+            deadline_ms: now_ms + u64::from(longest_ms.max(hold_ms).max(1)),
         };
     }
 
     fn all_joined(&self) -> bool {
-        self.members.values().all(|member| member.joined)
+        self.streams.values().all(Member::has_joined) && self.classic.all_joined()
     }
 
-    fn complete_if_ready(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
-        let State::PreparingRebalance { hold_until_ms, .. } = self.state else { return };
-        if context.now_ms < hold_until_ms || !self.all_joined() || self.members.is_empty() {
-            return;
-        }
-        self.reassign(context);
-        self.next_generation();
-        self.state = State::Stable;
-        out.push(Effect::Persist(Change::Generation(self.record())));
-        let waiting: Vec<_> = self
-            .members
-            .iter_mut()
-            .filter_map(|(id, member)| Some((id.clone(), member.unpark(context.now_ms)?)))
-            .collect();
-        for (id, token) in waiting {
-            out.push(Effect::Reply(token, Ok(Reply::Joined(self.joined(&id)))));
-        }
-    }
-
-    fn reassign(&mut self, context: Context<'_>) {
-        let subscribers: Vec<_> = self
-            .members
-            .values()
-            .map(|member| Subscriber { topics: &member.topics, previous: &member.assigned })
-            .collect();
-        let assigned: Vec<Assignment> = assign(&subscribers, context.partitions);
-        for (member, assigned) in self.members.values_mut().zip(assigned) {
-            member.assigned = assigned;
-        }
-    }
-
-    fn become_empty(&mut self, out: &mut Vec<Effect>) {
+    fn become_empty(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
         self.kind = None;
-        if !self.has_offsets {
+        self.classic.become_empty();
+        self.state = State::Empty;
+        if !self.has_offsets && self.classic.nobody_is_expected() {
             self.die(out);
             return;
         }
-        self.state = State::Empty;
-        self.next_generation();
+        self.next_generation(context);
         out.push(Effect::Persist(Change::Generation(self.record())));
+    }
+
+    /// Nobody will miss a group without members and offsets.
+    fn end_if_useless(&mut self, out: &mut Vec<Effect>) {
+        let expected = !self.classic.nobody_is_expected();
+        let used = self.generation == 0 || !self.is_empty() || self.has_offsets || expected;
+        if self.state == State::Empty && !used {
+            self.die(out);
+        }
     }
 
     fn die(&mut self, out: &mut Vec<Effect>) {
@@ -493,23 +250,18 @@ impl Group {
     }
 
     /// After two thousand million generations the numbers start again; no member of that time is left.
-    fn next_generation(&mut self) {
+    fn next_generation(&mut self, context: Context<'_>) {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.since_ms = context.wall_ms;
     }
 
     fn record(&self) -> Generation {
         Generation {
             generation: self.generation,
             kind: self.kind,
-            members: self.members().collect(),
-        }
-    }
-
-    fn joined(&self, id: &Arc<str>) -> Joined {
-        Joined {
-            member: id.clone(),
-            generation: self.generation,
-            assigned: self.members[id].assigned.clone(),
+            members: self.members(),
+            classic: self.classic.record(self.state),
+            since_ms: self.since_ms,
         }
     }
 }

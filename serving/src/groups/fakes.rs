@@ -13,9 +13,14 @@ use tonic::transport::Channel;
 
 use super::client::{Dial, GroupClient};
 use super::coordinator::{Parts, Shards};
+use super::machine::Config;
 use super::view::{Owner, Placement, TopicFacts, TopicView};
 use crate::statelog::log::{Logs, OpenError, Opened};
 use crate::statelog::memory::MemoryLog;
+
+/// No delay, and a day of retention.
+pub(crate) const CONFIG: Config =
+    Config { initial_delay_ms: 0, offsets_retention_ms: 24 * 60 * 60 * 1000 };
 
 #[derive(Debug)]
 pub(crate) struct FakeTopics {
@@ -30,6 +35,11 @@ impl FakeTopics {
             fake.set(name, n as u128, *partitions);
         }
         fake
+    }
+
+    pub(crate) fn delete(&self, name: &str) {
+        self.topics.lock().remove(name);
+        self.changed.send_modify(|n| *n += 1);
     }
 
     /// Creates, re-creates or grows a topic.
@@ -76,6 +86,10 @@ impl Placement for FakePlacement {
         self.owners.lock()[shard as usize].clone()
     }
 
+    fn local_broker(&self) -> BrokerId {
+        BrokerId(1)
+    }
+
     fn local_address(&self) -> String {
         "here:7070".to_owned()
     }
@@ -117,7 +131,7 @@ impl FakeBroker {
             logs: Arc::new(logs.clone()),
             topics: topics.clone(),
             clock: Arc::new(ManualClock::at(1_000)),
-            initial_delay_ms: 0,
+            config: CONFIG,
         };
         let shards = Shards::start(parts, &tasks);
         Self { placement, shards, tasks }

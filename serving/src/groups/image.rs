@@ -49,6 +49,17 @@ impl GroupImage {
         }
         self.offsets.len() - before
     }
+
+    /// Returns how many fewer offsets there are now.
+    fn forget(&mut self, offsets: &[TopicPartition]) -> usize {
+        let before = self.offsets.len();
+        for tp in offsets {
+            if let Some((tp, committed)) = self.offsets.remove_entry(tp) {
+                self.bytes -= offset_bytes(&tp, &committed);
+            }
+        }
+        before - self.offsets.len()
+    }
 }
 
 /// What one offset counts for against the limits.
@@ -79,24 +90,27 @@ impl Image {
         self.offsets
     }
 
-    /// Applies a durable command.
+    /// Applies a durable command. Returns the group that it is about.
     ///
     /// # Errors
     /// Bytes that are not a command.
-    pub(crate) fn apply(&mut self, command: &[u8]) -> Result<(), DecodeError> {
+    pub(crate) fn apply(&mut self, command: &[u8]) -> Result<Arc<str>, DecodeError> {
         let (group, change) = decode(command)?;
         match change {
             Change::Generation(generation) => {
-                self.groups.entry(group).or_default().generation = generation;
+                self.groups.entry(group.clone()).or_default().generation = generation;
             }
             Change::Offsets(offsets) => {
-                self.offsets += self.groups.entry(group).or_default().put(offsets);
+                self.offsets += self.groups.entry(group.clone()).or_default().put(offsets);
+            }
+            Change::Forgotten(offsets) => {
+                self.offsets -= self.groups.get_mut(&group).map_or(0, |g| g.forget(&offsets));
             }
             Change::Deleted => {
                 self.offsets -= self.groups.remove(&group).map_or(0, |g| g.offsets.len());
             }
         }
-        Ok(())
+        Ok(group)
     }
 
     /// Adds one part of a snapshot.
@@ -172,7 +186,11 @@ impl Parts {
 fn member_bytes(member: &super::record::MemberRecord) -> usize {
     let topics: usize = member.topics.iter().map(|t| t.len() + 4).sum();
     let assigned: usize = member.assigned.iter().map(|(t, p)| t.len() + 8 + 5 * p.len()).sum();
-    member.member.len() + member.client_id.len() + topics + assigned + 32
+    let classic = member.classic.as_ref().map_or(0, |classic| {
+        let protocols = classic.protocols.iter().map(|p| p.name.len() + p.metadata.len() + 8);
+        protocols.sum::<usize>() + classic.assignment.len() + classic.client_host.len() + 16
+    });
+    member.member.len() + member.client_id.len() + topics + assigned + classic + 32
 }
 
 #[cfg(test)]
@@ -187,6 +205,7 @@ mod tests {
             metadata: metadata.to_owned(),
             committed_ms: 1,
             topic_id: None,
+            expires_ms: None,
         }
     }
 

@@ -1,6 +1,11 @@
 //! The groups of one shard: their cores, which run ahead, and the image of what is durable. Owned by the shard's task;
 //! every answer passes the gate before it leaves (S2).
 
+mod answer;
+mod classic;
+mod commits;
+mod expiry;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -8,10 +13,13 @@ use bytes::Bytes;
 use geminga_proto::caps;
 use geminga_runtime::WallClock;
 
-use super::core::{Change, Context, Effect, Event, Group, Reply, State, Token};
-use super::image::{Image, offset_bytes};
+pub use self::answer::Held;
+use self::answer::Waiting;
+use self::expiry::Expiry;
+use super::core::{Change, Context, Effect, Event, Group, State, Token};
+use super::image::Image;
 use super::request::{Description, JoinAnswer, Request, Respond, Summary};
-use super::types::{Assignment, Commit, Committed, Error, Kind, TopicPartition};
+use super::types::Error;
 use super::view::TopicView;
 use super::{limits, metrics, record};
 use crate::statelog::machine::{Damaged, Machine, Output};
@@ -23,11 +31,20 @@ const TICK_BYTES: usize = 1024 * 1024;
 /// Changes of topics within this time are looked at once, milliseconds.
 const TOPICS_DEBOUNCE_MS: u64 = 200;
 
+/// What an operator may tune of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How long an empty group waits for more members before its first generation, milliseconds.
+    pub initial_delay_ms: u32,
+    /// How long committed offsets are kept that nobody uses, milliseconds.
+    pub offsets_retention_ms: i64,
+}
+
 /// The groups of one shard.
 #[derive(Debug)]
 pub struct Groups {
     shard: u32,
-    initial_delay_ms: u32,
+    config: Config,
     topics: Arc<dyn TopicView>,
     clock: Arc<dyn WallClock>,
     image: Image,
@@ -38,6 +55,9 @@ pub struct Groups {
     waiting: HashMap<Token, Waiting>,
     next_token: Token,
     members: usize,
+    /// Commands of a group that were emitted and are not in the image yet.
+    unapplied: HashMap<Arc<str>, usize>,
+    expiry: Expiry,
 }
 
 #[derive(Debug, Default)]
@@ -46,37 +66,17 @@ struct Slot {
     deadline_ms: Option<u64>,
 }
 
-/// A request that a core will answer.
-#[derive(Debug)]
-enum Waiting {
-    Join(Respond<JoinAnswer>),
-    Done(Respond<()>),
-}
-
-/// An answer on hold. What it says of offsets is read when it leaves, since only then they are durable.
-#[derive(Debug)]
-pub enum Held {
-    /// To a join.
-    Join(Arc<str>, Respond<JoinAnswer>, Result<Reply, Error>),
-    /// To anything that is just done or refused.
-    Done(Respond<()>, Result<(), Error>),
-    /// To a description; lacks the offsets.
-    Describe(Respond<Description>, Result<Description, Error>),
-    /// To a list.
-    List(Respond<Vec<Summary>>, Vec<Summary>),
-}
-
 impl Groups {
-    /// A shard without groups. `initial_delay_ms`: how long an empty group waits for more members.
+    /// A shard without groups.
     pub fn new(
         shard: u32,
-        initial_delay_ms: u32,
+        config: Config,
         topics: Arc<dyn TopicView>,
         clock: Arc<dyn WallClock>,
     ) -> Self {
         Self {
             shard,
-            initial_delay_ms,
+            config,
             topics,
             clock,
             image: Image::default(),
@@ -86,6 +86,8 @@ impl Groups {
             waiting: HashMap::new(),
             next_token: 0,
             members: 0,
+            unapplied: HashMap::new(),
+            expiry: Expiry::default(),
         }
     }
 
@@ -95,13 +97,23 @@ impl Groups {
         self.next_token
     }
 
-    /// Steps a group that exists or is to exist, and does what follows.
+    /// Steps a group that exists or is to exist, and does what follows. Those who went away meanwhile do not count any
+    /// more.
     fn step(&mut self, now_ms: u64, name: &Arc<str>, event: Event, out: &mut Output<Held>) {
+        self.drop_gone(now_ms, name, out);
+        self.step_once(now_ms, name, event, out);
+    }
+
+    fn step_once(&mut self, now_ms: u64, name: &Arc<str>, event: Event, out: &mut Output<Held>) {
         let slot = self.groups.entry(name.clone()).or_default();
         let (topics, before) = (self.topics.clone(), slot.group.len());
         let partitions = move |topic: &str| topics.topic(topic).map_or(0, |facts| facts.partitions);
-        let context =
-            Context { now_ms, partitions: &partitions, initial_delay_ms: self.initial_delay_ms };
+        let context = Context {
+            now_ms,
+            wall_ms: self.clock.now_ms(),
+            partitions: &partitions,
+            initial_delay_ms: self.config.initial_delay_ms,
+        };
         let effects = slot.group.step(context, event);
         self.members = self.members + slot.group.len() - before;
         self.schedule(name);
@@ -129,28 +141,12 @@ impl Groups {
     fn on_effect(&mut self, name: &Arc<str>, effect: Effect, out: &mut Output<Held>) {
         match effect {
             Effect::Persist(change) => {
-                match &change {
-                    Change::Generation(generation) => {
-                        metrics::rebalanced();
-                        tracing::info!(
-                            group = %name,
-                            generation = generation.generation,
-                            members = generation.members.len(),
-                            "group rebalanced"
-                        );
-                    }
-                    Change::Offsets(offsets) => metrics::committed(offsets.len()),
-                    Change::Deleted => tracing::info!(group = %name, "group deleted"),
-                }
+                note(name, &change);
+                *self.unapplied.entry(name.clone()).or_default() += 1;
                 out.commands.push(record::encode(name, &change));
             }
             Effect::Reply(token, reply) => match self.waiting.remove(&token) {
-                Some(Waiting::Join(respond)) => {
-                    out.held.push(Held::Join(name.clone(), respond, reply));
-                }
-                Some(Waiting::Done(respond)) => {
-                    out.held.push(Held::Done(respond, reply.map(|_| ())));
-                }
+                Some(waiting) => out.held.extend(waiting.hold(name, reply)),
                 None => debug_assert!(false, "a core answers each request once"),
             },
         }
@@ -158,12 +154,9 @@ impl Groups {
 
     /// Whether a group of this name may be made.
     fn may_exist(&self, name: &str) -> Result<(), Error> {
-        if name.is_empty() {
-            return Err(Error::Invalid("group name must not be empty"));
-        }
         let limit = caps::MAX_GROUP_NAME_BYTES;
-        if name.len() > limit {
-            return Err(Error::Limit { what: "bytes of a group name", limit });
+        if name.is_empty() || name.len() > limit {
+            return Err(Error::GroupName { limit });
         }
         let limit = caps::MAX_GROUPS_PER_SHARD;
         if !self.groups.contains_key(name) && self.groups.len() >= limit {
@@ -172,81 +165,14 @@ impl Groups {
         Ok(())
     }
 
-    /// Refuses what a commit must not hold, and adds what only the coordinator knows.
-    fn prepare_commit(&self, name: &str, commit: &mut Commit) -> Result<(), Error> {
-        self.may_exist(name)?;
-        let limit = limits::MAX_COMMIT_OFFSETS;
-        if commit.offsets.len() > limit {
-            return Err(Error::Limit { what: "the number of offsets in a commit", limit });
-        }
-        let now_ms = self.clock.now_ms();
-        let mut bytes = 0;
-        for (tp, committed) in &mut commit.offsets {
-            check_offset(tp, committed)?;
-            bytes += tp.topic.len() + committed.metadata.len();
-            committed.committed_ms = now_ms;
-            committed.topic_id = self.topics.topic(&tp.topic).map(|facts| facts.id);
-        }
-        let limit = limits::MAX_COMMIT_BYTES;
-        if bytes > limit {
-            return Err(Error::Limit { what: "bytes of names and metadata in a commit", limit });
-        }
-        self.check_growth(name, &commit.offsets)
-    }
-
-    /// Limits of what a group and the shard hold, judged by what is durable: a little more may be on its way.
-    fn check_growth(
-        &self,
-        name: &str,
-        offsets: &[(TopicPartition, Committed)],
-    ) -> Result<(), Error> {
-        let group = self.image.group(name);
-        let is_new = |tp: &TopicPartition| group.is_none_or(|g| !g.offsets().contains_key(tp));
-        let new = offsets.iter().filter(|(tp, _)| is_new(tp)).count();
-        let bytes: usize = offsets.iter().map(|(tp, c)| offset_bytes(tp, c)).sum();
-        let limit = limits::MAX_GROUP_OFFSETS;
-        if group.map_or(0, |g| g.offsets().len()) + new > limit {
-            return Err(Error::Limit { what: "the number of offsets of a group", limit });
-        }
-        let limit = limits::MAX_GROUP_OFFSET_BYTES;
-        if group.map_or(0, super::image::GroupImage::offset_bytes) + bytes > limit {
-            return Err(Error::Limit { what: "bytes of committed offsets of a group", limit });
-        }
-        let limit = limits::MAX_SHARD_OFFSETS;
-        if self.image.offsets() + new > limit {
-            return Err(Error::Limit { what: "the number of offsets of one shard", limit });
-        }
-        Ok(())
-    }
-
-    /// The committed offset, unless it belongs to a deleted topic of the same name.
-    fn current<'a>(&self, tp: &TopicPartition, committed: &'a Committed) -> Option<&'a Committed> {
-        let now = self.topics.topic(&tp.topic).map(|facts| facts.id);
-        let other = matches!((now, committed.topic_id), (Some(now), Some(then)) if now != then);
-        (!other).then_some(committed)
-    }
-
-    fn offsets_of(&self, name: &str, assigned: &Assignment) -> Vec<(TopicPartition, Committed)> {
-        let Some(group) = self.image.group(name) else { return Vec::new() };
-        let wanted = assigned.iter().flat_map(|(topic, partitions)| {
-            let tp = |&partition| TopicPartition { topic: topic.clone(), partition };
-            partitions.iter().map(tp)
-        });
-        wanted
-            .filter_map(|tp| {
-                let committed = self.current(&tp, group.offsets().get(&tp)?)?.clone();
-                Some((tp, committed))
-            })
-            .collect()
-    }
-
     fn summary(name: &Arc<str>, group: &Group) -> Summary {
         Summary {
             group: name.clone(),
-            state: group.state().as_str(),
+            phase: group.state().phase(),
             members: group.len(),
             generation: group.generation(),
-            protocol: group.kind().map_or("", Kind::as_str),
+            kind: group.kind(),
+            protocol_type: group.protocol_type().to_owned(),
         }
     }
 
@@ -254,7 +180,8 @@ impl Groups {
         let slot = self.groups.get(name).ok_or(Error::UnknownGroup)?;
         Ok(Description {
             summary: Self::summary(name, &slot.group),
-            members: slot.group.members().collect(),
+            protocol: slot.group.protocol().clone(),
+            members: slot.group.members(),
             offsets: Vec::new(),
         })
     }
@@ -293,42 +220,31 @@ impl Groups {
         self.step(now_ms, name, event(token), out);
     }
 
-    fn on_commit(
-        &mut self,
-        now_ms: u64,
-        name: &Arc<str>,
-        mut commit: Commit,
-        respond: Respond<()>,
-        out: &mut Output<Held>,
-    ) {
-        if let Err(error) = self.prepare_commit(name, &mut commit) {
-            out.held.push(Held::Done(respond, Err(error)));
-            return;
-        }
-        let token = self.token(Waiting::Done(respond));
-        self.step(now_ms, name, Event::Commit(token, commit), out);
-    }
-
     fn recheck_topics(&mut self, now_ms: u64, out: &mut Output<Held>) {
         let names: Vec<_> = self.groups.keys().cloned().collect();
         for name in names {
-            self.step(now_ms, &name, Event::TopicsChanged, out);
+            self.step_once(now_ms, &name, Event::TopicsChanged, out);
         }
     }
 }
 
-fn check_offset(tp: &TopicPartition, committed: &Committed) -> Result<(), Error> {
-    if committed.offset < 0 {
-        return Err(Error::Invalid("a committed offset must not be negative"));
+fn note(group: &str, change: &Change) {
+    match change {
+        Change::Generation(generation) => {
+            // A classic generation is written once more with its assignment.
+            if generation.classic.as_ref().is_some_and(|c| c.assigned) {
+                return;
+            }
+            metrics::rebalanced();
+            let (generation, members) = (generation.generation, generation.members.len());
+            tracing::info!(%group, generation, members, "group rebalanced");
+        }
+        Change::Offsets(offsets) => metrics::committed(offsets.len()),
+        Change::Forgotten(offsets) => {
+            tracing::info!(%group, offsets = offsets.len(), "committed offsets forgotten");
+        }
+        Change::Deleted => tracing::info!(%group, "group deleted"),
     }
-    if tp.topic.is_empty() || tp.topic.len() > caps::MAX_TOPIC_NAME_BYTES {
-        return Err(Error::Invalid("a commit names an impossible topic"));
-    }
-    let limit = caps::MAX_COMMIT_METADATA_BYTES;
-    if committed.metadata.len() > limit {
-        return Err(Error::Limit { what: "bytes of commit metadata", limit });
-    }
-    Ok(())
 }
 
 impl Machine for Groups {
@@ -342,7 +258,14 @@ impl Machine for Groups {
     }
 
     fn apply(&mut self, command: &[u8]) -> Result<(), Damaged> {
-        self.image.apply(command).map_err(|error| Damaged(error.to_string()))
+        let group = self.image.apply(command).map_err(|error| Damaged(error.to_string()))?;
+        if let Some(left) = self.unapplied.get_mut(&group) {
+            *left -= 1;
+            if *left == 0 {
+                self.unapplied.remove(&group);
+            }
+        }
+        Ok(())
     }
 
     fn replayed(&mut self, now_ms: u64) {
@@ -357,6 +280,7 @@ impl Machine for Groups {
             self.schedule(&name);
         }
         self.world_changed(now_ms);
+        self.expiry.start(now_ms);
     }
 
     fn request(&mut self, now_ms: u64, request: Request, out: &mut Output<Held>) {
@@ -383,12 +307,40 @@ impl Machine for Groups {
                 let list = self.groups.iter().map(|(name, slot)| Self::summary(name, &slot.group));
                 out.held.push(Held::List(respond, list.collect()));
             }
+            Request::JoinClassic(name, join, room, respond) => {
+                room.leave();
+                self.on_join_classic(now_ms, &name, join, respond, out);
+            }
+            Request::SyncClassic(name, sync, room, respond) => {
+                room.leave();
+                self.on_sync(now_ms, &name, sync, respond, out);
+            }
+            Request::HeartbeatClassic(name, by, respond) => {
+                let event = |token| Event::HeartbeatClassic(token, by);
+                self.on_existing(now_ms, &name, respond, Error::UnknownMember, event, out);
+            }
+            Request::LeaveClassic(name, members, respond) => {
+                self.on_leave_classic(now_ms, &name, members, respond, out);
+            }
+            Request::CommitClassic(name, commit, respond) => {
+                self.on_commit_classic(now_ms, &name, commit, respond, out);
+            }
+            Request::FetchOffsets(name, wanted, respond) => {
+                out.held.push(Held::Offsets(name, wanted, respond));
+            }
+            Request::DeleteOffsets(name, offsets, respond) => {
+                self.on_delete_offsets(now_ms, &name, offsets, respond, out);
+            }
+            Request::Gone(name) => self.drop_gone(now_ms, &name, out),
         }
     }
 
     fn tick(&mut self, now_ms: u64, out: &mut Output<Held>) {
         if self.recheck_topics_ms.take_if(|at| *at <= now_ms).is_some() {
             self.recheck_topics(now_ms, out);
+        }
+        if self.expiry.is_due(now_ms) {
+            self.expire(now_ms, out);
         }
         for _ in 0..TICK_GROUPS {
             let Some((at, name)) = self.deadlines.first().cloned() else { return };
@@ -402,44 +354,16 @@ impl Machine for Groups {
 
     fn next_deadline(&self) -> Option<u64> {
         let group = self.deadlines.first().map(|(at, _)| *at);
-        group.into_iter().chain(self.recheck_topics_ms).min()
+        group.into_iter().chain(self.recheck_topics_ms).chain(self.expiry.next_ms()).min()
     }
 
     fn world_changed(&mut self, now_ms: u64) {
+        self.expiry.look_soon(now_ms);
         self.recheck_topics_ms.get_or_insert(now_ms + TOPICS_DEBOUNCE_MS);
     }
 
-    /// A caller that has gone away needs no answer, so failures to send are ignored.
     fn release(&mut self, held: Held) {
-        match held {
-            Held::Join(name, respond, reply) => {
-                let answer = reply.map(|reply| match reply {
-                    Reply::Joined(joined) => {
-                        let offsets = self.offsets_of(&name, &joined.assigned);
-                        JoinAnswer::Joined(joined, offsets)
-                    }
-                    Reply::Wait | Reply::Done => JoinAnswer::Wait,
-                });
-                let _ = respond.send(answer);
-            }
-            Held::Done(respond, answer) => {
-                let _ = respond.send(answer);
-            }
-            Held::Describe(respond, answer) => {
-                let answer = answer.map(|mut description| {
-                    let group = self.image.group(&description.summary.group);
-                    let all = group.into_iter().flat_map(|g| g.offsets());
-                    let current =
-                        all.filter_map(|(tp, c)| Some((tp.clone(), self.current(tp, c)?.clone())));
-                    description.offsets = current.collect();
-                    description
-                });
-                let _ = respond.send(answer);
-            }
-            Held::List(respond, answer) => {
-                let _ = respond.send(Ok(answer));
-            }
-        }
+        self.answer(held);
     }
 
     fn snapshot(&self) -> Vec<Bytes> {

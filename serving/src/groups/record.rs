@@ -8,12 +8,16 @@ use geminga_proto::ids::TopicId;
 use geminga_proto::internal as wire;
 use prost::Message;
 
+use super::classic::Protocol;
 use super::core::Change;
 use super::limits;
 use super::types::{Assignment, Committed, Kind, TopicPartition};
 
-/// Format of commands and snapshot parts.
+/// The format that every version reads: groups of streams, and offsets.
 const FORMAT: u32 = 1;
+/// Classic groups, offsets that say when they expire, and offsets that are forgotten. Written only where one of these
+/// is, so that a broker of the former version reads the rest.
+const CLASSIC_FORMAT: u32 = 2;
 
 /// One generation of a group: complete, so that it replaces the former one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +28,23 @@ pub struct Generation {
     pub kind: Option<Kind>,
     /// Who is in it.
     pub members: Vec<MemberRecord>,
+    /// Of a classic group, also when the last member has gone.
+    pub classic: Option<ClassicGeneration>,
+    /// When it was made, milliseconds since the Unix epoch; 0 where this was not written down.
+    pub since_ms: i64,
+}
+
+/// What a classic group agreed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClassicGeneration {
+    /// The family of protocols.
+    pub protocol_type: String,
+    /// The protocol; empty without members.
+    pub protocol: Arc<str>,
+    /// The member that assigns; empty without members.
+    pub leader: Arc<str>,
+    /// Whether it has assigned already.
+    pub assigned: bool,
 }
 
 /// A member of a generation.
@@ -41,6 +62,29 @@ pub struct MemberRecord {
     pub rebalance_timeout_ms: u32,
     /// What it reads.
     pub assigned: Assignment,
+    /// Of a classic member; `topics` and `assigned` are then empty.
+    pub classic: Option<ClassicRecord>,
+}
+
+/// What only a classic member has. Its bytes are opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClassicRecord {
+    /// The name that a static member keeps over restarts.
+    pub instance: Option<Arc<str>>,
+    /// Where its connection comes from.
+    pub client_host: String,
+    /// What it can follow, the most wanted first.
+    pub protocols: Vec<Protocol>,
+    /// What the leader assigned to it.
+    pub assignment: Bytes,
+}
+
+impl ClassicRecord {
+    /// What the member says of itself for `protocol`.
+    pub fn metadata(&self, protocol: &str) -> Option<&Bytes> {
+        let protocol = self.protocols.iter().find(|p| &*p.name == protocol)?;
+        Some(&protocol.metadata)
+    }
 }
 
 /// Why stored bytes are not a command or a snapshot part. The shard is then damaged, or written by a newer version.
@@ -60,16 +104,17 @@ pub enum DecodeError {
 /// Encodes a command of `group`. The limits of groups and commits keep it within [`limits::MAX_COMMAND_BYTES`].
 pub fn encode(group: &str, change: &Change) -> Bytes {
     use wire::group_command::Change as WireChange;
+    let format = format_of(change);
     let change = match change {
         Change::Generation(generation) => WireChange::Generation(generation_to_wire(generation)),
         Change::Offsets(offsets) => {
             let offsets = offsets.iter().map(|(tp, c)| offset_to_wire(tp, c)).collect();
             WireChange::Offsets(wire::GroupOffsets { offsets })
         }
+        Change::Forgotten(offsets) => WireChange::Forgotten(forgotten_to_wire(offsets)),
         Change::Deleted => WireChange::Deleted(wire::GroupDeleted {}),
     };
-    let command =
-        wire::GroupCommand { format: FORMAT, group: group.to_owned(), change: Some(change) };
+    let command = wire::GroupCommand { format, group: group.to_owned(), change: Some(change) };
     debug_assert!(command.encoded_len() <= limits::MAX_COMMAND_BYTES);
     command.encode_to_vec().into()
 }
@@ -89,6 +134,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Arc<str>, Change), DecodeError> {
             let offsets = offsets.offsets.into_iter().map(offset_from_wire);
             Change::Offsets(offsets.collect::<Result<_, _>>()?)
         }
+        WireChange::Forgotten(forgotten) => Change::Forgotten(forgotten_from_wire(forgotten)),
         WireChange::Deleted(wire::GroupDeleted {}) => Change::Deleted,
     };
     Ok((command.group.into(), change))
@@ -105,8 +151,17 @@ pub struct Piece {
     pub offsets: Vec<(TopicPartition, Committed)>,
 }
 
+impl Piece {
+    fn is_classic(&self) -> bool {
+        let generation = self.generation.as_ref();
+        generation.is_some_and(|g| g.classic.is_some())
+            || self.offsets.iter().any(|(_, committed)| committed.expires_ms.is_some())
+    }
+}
+
 /// Encodes one snapshot part.
 pub fn encode_part(pieces: &[Piece]) -> Bytes {
+    let format = if pieces.iter().any(Piece::is_classic) { CLASSIC_FORMAT } else { FORMAT };
     let groups = pieces
         .iter()
         .map(|piece| wire::GroupState {
@@ -115,7 +170,7 @@ pub fn encode_part(pieces: &[Piece]) -> Bytes {
             offsets: piece.offsets.iter().map(|(tp, c)| offset_to_wire(tp, c)).collect(),
         })
         .collect();
-    wire::GroupSnapshotPart { format: FORMAT, groups }.encode_to_vec().into()
+    wire::GroupSnapshotPart { format, groups }.encode_to_vec().into()
 }
 
 /// Decodes what [`encode_part`] made.
@@ -129,9 +184,19 @@ pub fn decode_part(bytes: &[u8]) -> Result<Vec<Piece>, DecodeError> {
     part.groups.into_iter().map(piece_from_wire).collect()
 }
 
+fn format_of(change: &Change) -> u32 {
+    let classic = match change {
+        Change::Generation(generation) => generation.classic.is_some(),
+        Change::Offsets(offsets) => offsets.iter().any(|(_, c)| c.expires_ms.is_some()),
+        Change::Forgotten(_) => true,
+        Change::Deleted => false,
+    };
+    if classic { CLASSIC_FORMAT } else { FORMAT }
+}
+
 fn check_format(format: u32) -> Result<(), DecodeError> {
     match format {
-        FORMAT => Ok(()),
+        FORMAT | CLASSIC_FORMAT => Ok(()),
         0 => Err(DecodeError::Invalid("format")),
         newer => Err(DecodeError::Newer(newer)),
     }
@@ -150,6 +215,13 @@ fn generation_to_wire(generation: &Generation) -> wire::GroupGeneration {
         generation: generation.generation,
         protocol: generation.kind.map_or("", Kind::as_str).to_owned(),
         members: generation.members.iter().map(member_to_wire).collect(),
+        classic: generation.classic.as_ref().map(|classic| wire::GroupClassicGeneration {
+            protocol_type: classic.protocol_type.clone(),
+            protocol: classic.protocol.to_string(),
+            leader: classic.leader.to_string(),
+            assigned: classic.assigned,
+        }),
+        since_ms: generation.since_ms,
     }
 }
 
@@ -159,7 +231,14 @@ fn generation_from_wire(wire: wire::GroupGeneration) -> Result<Generation, Decod
         name => Some(Kind::parse(name).ok_or(DecodeError::Invalid("protocol"))?),
     };
     let members = wire.members.into_iter().map(member_from_wire).collect();
-    Ok(Generation { generation: wire.generation, kind, members })
+    let classic = wire.classic.map(|classic| ClassicGeneration {
+        protocol_type: classic.protocol_type,
+        protocol: classic.protocol.into(),
+        leader: classic.leader.into(),
+        assigned: classic.assigned,
+    });
+    let (generation, since_ms) = (wire.generation, wire.since_ms);
+    Ok(Generation { generation, kind, members, classic, since_ms })
 }
 
 fn member_to_wire(member: &MemberRecord) -> wire::GroupMemberState {
@@ -174,7 +253,57 @@ fn member_to_wire(member: &MemberRecord) -> wire::GroupMemberState {
         session_timeout_ms: member.session_timeout_ms,
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         assigned: assigned.collect(),
+        classic: member.classic.as_ref().map(classic_to_wire),
     }
+}
+
+fn classic_to_wire(classic: &ClassicRecord) -> wire::GroupClassicMember {
+    let protocols = classic.protocols.iter().map(|protocol| wire::GroupClassicProtocol {
+        name: protocol.name.to_string(),
+        metadata: protocol.metadata.clone(),
+    });
+    wire::GroupClassicMember {
+        instance_id: classic.instance.as_deref().unwrap_or_default().to_owned(),
+        client_host: classic.client_host.clone(),
+        protocols: protocols.collect(),
+        assignment: classic.assignment.clone(),
+    }
+}
+
+fn classic_from_wire(wire: wire::GroupClassicMember) -> ClassicRecord {
+    let protocols = wire.protocols.into_iter();
+    ClassicRecord {
+        instance: (!wire.instance_id.is_empty()).then(|| wire.instance_id.into()),
+        client_host: wire.client_host,
+        protocols: protocols
+            .map(|p| Protocol { name: p.name.into(), metadata: p.metadata })
+            .collect(),
+        assignment: wire.assignment,
+    }
+}
+
+fn forgotten_to_wire(offsets: &[TopicPartition]) -> wire::GroupTopics {
+    let mut topics: Vec<wire::GroupTopicPartitions> = Vec::new();
+    for TopicPartition { topic, partition } in offsets {
+        match topics.last_mut().filter(|last| *last.topic == **topic) {
+            Some(last) => last.partitions.push(*partition),
+            None => topics.push(wire::GroupTopicPartitions {
+                topic: topic.to_string(),
+                partitions: vec![*partition],
+            }),
+        }
+    }
+    wire::GroupTopics { topics }
+}
+
+fn forgotten_from_wire(wire: wire::GroupTopics) -> Vec<TopicPartition> {
+    let mut offsets = Vec::new();
+    for wire::GroupTopicPartitions { topic, partitions } in wire.topics {
+        let topic: Arc<str> = topic.into();
+        let tp = |partition| TopicPartition { topic: topic.clone(), partition };
+        offsets.extend(partitions.into_iter().map(tp));
+    }
+    offsets
 }
 
 fn member_from_wire(wire: wire::GroupMemberState) -> MemberRecord {
@@ -186,6 +315,7 @@ fn member_from_wire(wire: wire::GroupMemberState) -> MemberRecord {
         session_timeout_ms: wire.session_timeout_ms,
         rebalance_timeout_ms: wire.rebalance_timeout_ms,
         assigned,
+        classic: wire.classic.map(classic_from_wire),
     }
 }
 
@@ -199,6 +329,7 @@ fn offset_to_wire(tp: &TopicPartition, committed: &Committed) -> wire::GroupComm
         metadata: committed.metadata.clone(),
         committed_ms: committed.committed_ms,
         topic_id: topic_id.unwrap_or_default(),
+        expires_ms: committed.expires_ms,
     }
 }
 
@@ -216,94 +347,10 @@ fn offset_from_wire(
         metadata: wire.metadata,
         committed_ms: wire.committed_ms,
         topic_id,
+        expires_ms: wire.expires_ms,
     };
     Ok((tp, committed))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn committed() -> impl Strategy<Value = (TopicPartition, Committed)> {
-        let names = ("[a-z]{1,8}", any::<u32>(), ".{0,16}");
-        let numbers = (any::<i64>(), any::<Option<i32>>(), any::<i64>(), any::<Option<u128>>());
-        (names, numbers).prop_map(
-            |((topic, partition, metadata), (offset, leader_epoch, committed_ms, id))| {
-                let tp = TopicPartition { topic: topic.into(), partition };
-                let topic_id = id.map(TopicId::from_random);
-                (tp, Committed { offset, leader_epoch, metadata, committed_ms, topic_id })
-            },
-        )
-    }
-
-    fn generation() -> impl Strategy<Value = Generation> {
-        let topics = proptest::collection::btree_map(
-            "[a-z]{1,8}",
-            proptest::collection::vec(any::<u32>(), 0..4),
-            0..4,
-        );
-        let member = ("[a-z]{1,8}", "[a-z]{0,8}", topics, any::<u32>(), any::<u32>()).prop_map(
-            |(member, client_id, topics, session_timeout_ms, rebalance_timeout_ms)| MemberRecord {
-                member: member.into(),
-                client_id,
-                topics: topics.keys().map(|t| t.as_str().into()).collect(),
-                session_timeout_ms,
-                rebalance_timeout_ms,
-                assigned: topics.into_iter().map(|(t, p)| (t.into(), p)).collect(),
-            },
-        );
-        let kind = prop_oneof![Just(None), Just(Some(Kind::Stream)), Just(Some(Kind::Classic))];
-        (any::<i32>(), kind, proptest::collection::vec(member, 0..4))
-            .prop_map(|(generation, kind, members)| Generation { generation, kind, members })
-    }
-
-    proptest! {
-        #[test]
-        fn commands_are_read_back(
-            group in "[a-z]{1,8}",
-            generation in generation(),
-            offsets in proptest::collection::vec(committed(), 0..5),
-        ) {
-            let changes = [Change::Generation(generation.clone()), Change::Offsets(offsets.clone()), Change::Deleted];
-            for change in changes {
-                let bytes = encode(&group, &change);
-                let (name, back) = decode(&bytes).unwrap();
-                prop_assert_eq!((&*name, back), (group.as_str(), change));
-            }
-            let pieces = vec![Piece { group: group.into(), generation: Some(generation), offsets }];
-            prop_assert_eq!(decode_part(&encode_part(&pieces)).unwrap(), pieces);
-        }
-
-        #[test]
-        fn noise_is_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&noise);
-            let _ = decode_part(&noise);
-        }
-    }
-
-    #[test]
-    fn newer_formats_are_refused() {
-        let command = wire::GroupCommand { format: 2, group: "g".to_owned(), change: None };
-        assert_eq!(decode(&command.encode_to_vec()), Err(DecodeError::Newer(2)));
-        let part = wire::GroupSnapshotPart { format: 9, groups: Vec::new() };
-        assert_eq!(decode_part(&part.encode_to_vec()), Err(DecodeError::Newer(9)));
-    }
-
-    /// The bytes of format 1: what is stored today must stay readable.
-    #[test]
-    fn golden_format_1() {
-        let tp = TopicPartition { topic: "t".into(), partition: 3 };
-        let committed = Committed {
-            offset: 42,
-            leader_epoch: Some(7),
-            metadata: "m".to_owned(),
-            committed_ms: 1000,
-            topic_id: None,
-        };
-        let bytes = encode("g", &Change::Offsets(vec![(tp, committed)]));
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "080112016722110a0f0a01741003182a20072a016d30e807");
-    }
-}
+mod tests;

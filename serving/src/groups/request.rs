@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::classic::{
+    CommitClassic, Each, Identity, JoinClassic, JoinedClassic, MemberName, SyncClassic, Synced,
+};
+use super::core::Phase;
 use super::record::MemberRecord;
-use super::types::{Caller, Commit, Committed, Error, Join, Joined, TopicPartition};
+use super::room::Room;
+use super::types::{Caller, Commit, Committed, Error, Join, Joined, Kind, TopicPartition};
 
 /// Where an answer goes.
 pub type Respond<T> = oneshot::Sender<Result<T, Error>>;
@@ -28,7 +33,26 @@ pub enum Request {
     Delete(Arc<str>, Respond<()>),
     /// All groups of the shard.
     List(Respond<Vec<Summary>>),
+    /// A classic member wants to be in the next generation; answered when that begins.
+    JoinClassic(Arc<str>, JoinClassic, Room, Respond<JoinedClassic>),
+    /// A classic member wants what it is assigned; answered when the leader has assigned.
+    SyncClassic(Arc<str>, SyncClassic, Room, Respond<Synced>),
+    /// A classic member of this generation is alive.
+    HeartbeatClassic(Arc<str>, Identity, Respond<()>),
+    /// Classic members go for good.
+    LeaveClassic(Arc<str>, Vec<MemberName>, Respond<Each>),
+    /// A classic member, or somebody who is no member, commits offsets.
+    CommitClassic(Arc<str>, CommitClassic, Respond<Each>),
+    /// Committed offsets of these partitions; of all that have any when none are named.
+    FetchOffsets(Arc<str>, Option<Vec<TopicPartition>>, Respond<Fetched>),
+    /// Offsets are to be forgotten.
+    DeleteOffsets(Arc<str>, Vec<TopicPartition>, Respond<Each>),
+    /// Somebody who waited for this group has gone away: their request is over.
+    Gone(Arc<str>),
 }
+
+/// Partitions and what is committed of each, if anything.
+pub type Fetched = Vec<(TopicPartition, Option<Committed>)>;
 
 /// The answer to a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +68,16 @@ pub enum JoinAnswer {
 pub struct Summary {
     /// Its name.
     pub group: Arc<str>,
-    /// `empty`, `preparing`, `stable` or `dead`.
-    pub state: &'static str,
+    /// Where it stands.
+    pub phase: Phase,
     /// How many members.
     pub members: usize,
     /// The newest generation.
     pub generation: i32,
-    /// How the members talk; empty without members.
-    pub protocol: &'static str,
+    /// How the members talk; `None` without members.
+    pub kind: Option<Kind>,
+    /// Of a group that is or was classic: the family of protocols; else empty.
+    pub protocol_type: String,
 }
 
 /// Everything about one group.
@@ -59,6 +85,8 @@ pub struct Summary {
 pub struct Description {
     /// As in a list.
     pub summary: Summary,
+    /// Of a classic group with members: the protocol that they agreed on; else empty.
+    pub protocol: Arc<str>,
     /// Its members and what they read.
     pub members: Vec<MemberRecord>,
     /// Its committed offsets, by topic and partition.

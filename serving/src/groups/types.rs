@@ -52,8 +52,6 @@ pub struct Caller {
 pub struct Join {
     /// Who. An unknown member id is a new member.
     pub caller: Caller,
-    /// How the member talks.
-    pub kind: Kind,
     /// For people to recognise it by.
     pub client_id: String,
     /// What it subscribes to.
@@ -88,6 +86,8 @@ pub struct Committed {
     pub committed_ms: i64,
     /// Which topic of that name; `None` when the coordinator did not know it.
     pub topic_id: Option<TopicId>,
+    /// Forgotten from then on, milliseconds since the Unix epoch; `None`: as the broker is configured.
+    pub expires_ms: Option<i64>,
 }
 
 /// A partition by name.
@@ -152,6 +152,40 @@ pub enum Error {
     /// The group's members talk another protocol.
     #[error("the group has {kind} members; use another group name or stop them first", kind = .0.as_str())]
     OtherKind(Kind),
+    /// A new member is to join again, with the id that it is given.
+    #[error("join again with member id {0}")]
+    MemberIdRequired(Arc<str>),
+    /// A newer member has taken over the instance id.
+    #[error("another member has joined with this instance id; give each instance an id of its own")]
+    FencedInstance,
+    /// Members and group have no protocol in common.
+    #[error(
+        "the members' protocols have nothing in common; give all members of the group one assignor in common"
+    )]
+    InconsistentProtocol,
+    /// As many members as a group may have, or as large ones.
+    #[error("{what} is limited to {limit}; use several groups")]
+    GroupFull {
+        /// What.
+        what: &'static str,
+        /// How many or how large.
+        limit: usize,
+    },
+    /// The name of the group.
+    #[error("a group name has 1 to {limit} bytes")]
+    GroupName {
+        /// Most bytes.
+        limit: usize,
+    },
+    /// Words that come with an offset.
+    #[error("metadata of an offset is limited to {limit} bytes")]
+    MetadataTooLarge {
+        /// Most bytes.
+        limit: usize,
+    },
+    /// The topic's offsets are in use.
+    #[error("members of the group read this topic; stop them first")]
+    SubscribedTopic,
     /// A timeout outside the allowed range.
     #[error("{what} must be {min} to {max} ms")]
     Timeout {
@@ -183,10 +217,18 @@ impl Error {
             Self::Fenced => Reason::MemberFenced,
             Self::StaleGeneration { .. } => Reason::StaleGeneration,
             Self::RebalanceInProgress => Reason::RebalanceInProgress,
-            Self::NotEmpty => Reason::GroupNotEmpty,
+            Self::NotEmpty | Self::SubscribedTopic => Reason::GroupNotEmpty,
             Self::UnknownGroup => Reason::UnknownGroup,
-            Self::OtherKind(_) | Self::Timeout { .. } | Self::Invalid(_) => Reason::InvalidRequest,
-            Self::Limit { .. } => Reason::LimitExceeded,
+            Self::MemberIdRequired(_) => Reason::UnknownMember,
+            Self::FencedInstance => Reason::MemberFenced,
+            Self::OtherKind(_)
+            | Self::InconsistentProtocol
+            | Self::Timeout { .. }
+            | Self::GroupName { .. }
+            | Self::Invalid(_) => Reason::InvalidRequest,
+            Self::Limit { .. } | Self::GroupFull { .. } | Self::MetadataTooLarge { .. } => {
+                Reason::LimitExceeded
+            }
         }
     }
 }

@@ -56,6 +56,9 @@ pub trait Placement: Send + Sync + fmt::Debug + 'static {
     /// Who is assigned `shard`.
     fn owner(&self, shard: u32) -> Owner;
 
+    /// This broker.
+    fn local_broker(&self) -> BrokerId;
+
     /// The address under which clients and brokers reach this broker.
     fn local_address(&self) -> String;
 

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use geminga_proto::internal::{GroupCommitRequest, JoinGroupRequest, JoinGroupResponse};
 use geminga_proto::v1;
 
-use super::limits;
-use super::record::MemberRecord;
+use super::record::{ClassicRecord, MemberRecord};
 use super::request::{Description, JoinAnswer, Summary};
 use super::types::{
     Assignment, Caller, Commit, CommitBy, Committed, Error, Join, Joined, Kind, TopicPartition,
 };
+use super::{consumer_protocol, limits};
 
 /// A join as it travels. Only streams join through here; the kind is not in the message.
 pub(crate) fn join_to_wire(group: &str, join: &Join) -> JoinGroupRequest {
@@ -37,7 +38,6 @@ pub(crate) fn join_from_wire(wire: JoinGroupRequest) -> Result<Join, Error> {
     }
     Ok(Join {
         caller: caller(&wire.member_id, wire.session),
-        kind: Kind::Stream,
         client_id: wire.client_id,
         topics: wire.topics.into_iter().map(Into::into).collect(),
         session_timeout_ms: wire.session_timeout_ms,
@@ -82,6 +82,7 @@ pub(crate) fn answer_from_wire(wire: JoinGroupResponse) -> JoinAnswer {
             metadata: o.metadata,
             committed_ms: o.committed_ms,
             topic_id: None,
+            expires_ms: None,
         };
         (tp, committed)
     });
@@ -134,6 +135,7 @@ pub(crate) fn commit_offsets(
             metadata: o.metadata,
             committed_ms: 0,
             topic_id: None,
+            expires_ms: None,
         };
         (tp, committed)
     });
@@ -162,9 +164,14 @@ pub(crate) fn description(
 ) -> v1::DescribeGroupResponse {
     v1::DescribeGroupResponse {
         group: Some(summary(description.summary)),
-        members: description.members.into_iter().map(member).collect(),
+        members: description
+            .members
+            .into_iter()
+            .map(|m| member(m, &description.protocol))
+            .collect(),
         offsets: description.offsets.iter().map(|(tp, c)| offset(tp, c)).collect(),
         coordinator_address,
+        protocol_name: description.protocol.to_string(),
     }
 }
 
@@ -172,19 +179,44 @@ pub(crate) fn description(
 pub(crate) fn summary(summary: Summary) -> v1::GroupSummary {
     v1::GroupSummary {
         group: summary.group.to_string(),
-        state: summary.state.to_owned(),
+        state: summary.phase.as_str().to_owned(),
         members: u32::try_from(summary.members).unwrap_or(u32::MAX),
         generation: summary.generation,
-        protocol: summary.protocol.to_owned(),
+        protocol: summary.kind.map_or("", Kind::as_str).to_owned(),
+        protocol_type: summary.protocol_type,
     }
 }
 
-fn member(record: MemberRecord) -> v1::GroupMember {
-    v1::GroupMember {
+fn member(record: MemberRecord, protocol: &str) -> v1::GroupMember {
+    let member = v1::GroupMember {
         member_id: record.member.to_string(),
         client_id: record.client_id,
         topics: record.topics.iter().map(ToString::to_string).collect(),
         assigned: partitions(&record.assigned),
+        ..v1::GroupMember::default()
+    };
+    match record.classic {
+        Some(classic) => classic_member(member, classic, protocol),
+        None => member,
+    }
+}
+
+/// Adds what a classic member says and is assigned, as far as it can be read.
+fn classic_member(
+    member: v1::GroupMember,
+    classic: ClassicRecord,
+    protocol: &str,
+) -> v1::GroupMember {
+    let topics =
+        classic.metadata(protocol).and_then(|bytes| consumer_protocol::subscription(bytes));
+    let assigned = topics.as_ref().and_then(|_| consumer_protocol::assignment(&classic.assignment));
+    v1::GroupMember {
+        topics: topics.iter().flatten().map(ToString::to_string).collect(),
+        assigned: assigned.as_ref().map(partitions).unwrap_or_default(),
+        assignment: if assigned.is_some() { Bytes::new() } else { classic.assignment },
+        instance_id: classic.instance.as_deref().unwrap_or_default().to_owned(),
+        client_host: classic.client_host,
+        ..member
     }
 }
 

@@ -29,7 +29,7 @@ use tonic::{Response, Status};
 
 use crate::groups::client::GroupClient;
 use crate::groups::limits;
-use crate::groups::types::{Caller, Join, Kind};
+use crate::groups::types::{Caller, Join};
 use crate::ownership::topology::Topology;
 use crate::router::Source;
 
@@ -97,7 +97,6 @@ impl Joining {
         let or = |given: u32, default| if given == 0 { default } else { given };
         let join = Join {
             caller: Caller { member, session: random.next_u64() },
-            kind: Kind::Stream,
             client_id: wire.client_id,
             topics: wire.topics.into_iter().map(Into::into).collect(),
             session_timeout_ms: or(wire.session_timeout_ms, limits::DEFAULT_SESSION_TIMEOUT_MS),

@@ -156,6 +156,7 @@ impl GroupsService {
                 metadata: String::new(),
                 committed_ms: 0,
                 topic_id: None,
+                expires_ms: None,
             };
             (tp, committed)
         });

@@ -9,7 +9,7 @@ use tonic::transport::{Endpoint, Server};
 
 use super::*;
 use crate::groups::fakes::{FakeBroker, FakeDial, FakeTopics, MemoryLogs};
-use crate::groups::types::{CommitBy, Kind};
+use crate::groups::types::CommitBy;
 use crate::rpc::peer::PeerService;
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -60,7 +60,6 @@ fn caller(member: &str) -> Caller {
 fn join(member: &str) -> Join {
     Join {
         caller: caller(member),
-        kind: Kind::Stream,
         client_id: "c".to_owned(),
         topics: vec!["t".into()],
         session_timeout_ms: 30_000,
@@ -76,6 +75,7 @@ fn offsets(offset: i64) -> Vec<(TopicPartition, Committed)> {
         metadata: "m".to_owned(),
         committed_ms: 0,
         topic_id: None,
+        expires_ms: None,
     };
     vec![(tp, committed)]
 }

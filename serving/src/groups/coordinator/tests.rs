@@ -1,6 +1,7 @@
 //! Brokers that share logs in memory and disagree about who owns them only as far as the test says.
 
 use geminga_proto::ids::BrokerId;
+use geminga_proto::reason::Reason;
 
 use super::*;
 use crate::groups::client::GroupClient;
@@ -21,6 +22,7 @@ fn at(partition: u32, offset: i64) -> Vec<(TopicPartition, Committed)> {
         metadata: String::new(),
         committed_ms: 0,
         topic_id: None,
+        expires_ms: None,
     };
     vec![(tp, committed)]
 }

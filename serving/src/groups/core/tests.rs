@@ -1,5 +1,7 @@
-use super::super::types::CommitBy;
+use geminga_proto::caps;
+
 use super::*;
+use crate::groups::types::{Caller, Commit, CommitBy, Committed, Join, TopicPartition};
 
 const SESSION: u32 = 9_000;
 const REBALANCE: u32 = 20_000;
@@ -33,6 +35,7 @@ impl Bench {
         let partitions = move |topic: &str| counts.get(topic).copied().unwrap_or(0);
         let context = Context {
             now_ms: self.now_ms,
+            wall_ms: 0,
             partitions: &partitions,
             initial_delay_ms: self.initial_delay_ms,
         };
@@ -104,7 +107,7 @@ impl Bench {
     fn restart(&mut self) {
         let newest = self.persisted.iter().rev().find_map(|change| match change {
             Change::Generation(generation) => Some(generation.clone()),
-            Change::Offsets(_) | Change::Deleted => None,
+            Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
         });
         let has_offsets = self.persisted.iter().any(|c| matches!(c, Change::Offsets(_)));
         self.group = Group::restore(&newest.unwrap_or_default(), has_offsets, self.now_ms);
@@ -118,7 +121,6 @@ fn caller(member: &str, session: u64) -> Caller {
 fn join(member: &str, session: u64, topics: &[&str]) -> Join {
     Join {
         caller: caller(member, session),
-        kind: Kind::Stream,
         client_id: "test".to_owned(),
         topics: topics.iter().map(|&t| t.into()).collect(),
         session_timeout_ms: SESSION,
@@ -134,6 +136,7 @@ fn offset() -> (TopicPartition, Committed) {
         metadata: String::new(),
         committed_ms: 0,
         topic_id: None,
+        expires_ms: None,
     };
     (tp, committed)
 }
@@ -252,10 +255,6 @@ fn membership_is_checked() {
     assert_eq!(bench.commit(Some(("x", 1, 1))), Err(Error::UnknownMember));
     let delete = bench.ask(Event::Delete);
     assert_eq!(bench.replies[&delete], Err(Error::NotEmpty));
-    let mut other = join("b", 1, &["t"]);
-    other.kind = Kind::Classic;
-    let token = bench.ask(|token| Event::Join(token, other));
-    assert_eq!(bench.replies[&token], Err(Error::OtherKind(Kind::Stream)));
 }
 
 #[test]

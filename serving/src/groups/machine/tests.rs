@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::groups::fakes::FakeTopics;
+use crate::groups::core::Phase;
+use crate::groups::fakes::{CONFIG, FakeTopics};
 use crate::groups::record::Generation;
-use crate::groups::types::{Caller, CommitBy, Join};
+use crate::groups::types::{Caller, Commit, CommitBy, Committed, Join, TopicPartition};
 use crate::statelog::gate::Gate;
 
 const GROUP: &str = "g";
@@ -121,14 +122,14 @@ impl Bench {
         changes
             .filter_map(|change| match change {
                 Change::Generation(generation) => Some(generation),
-                Change::Offsets(_) | Change::Deleted => None,
+                Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
             })
             .collect()
     }
 }
 
 fn machine(topics: &Arc<FakeTopics>) -> Groups {
-    Groups::new(0, 0, topics.clone(), Arc::new(ManualClock::at(1_000)))
+    Groups::new(0, CONFIG, topics.clone(), Arc::new(ManualClock::at(1_000)))
 }
 
 fn caller(member: u8) -> Caller {
@@ -141,7 +142,6 @@ fn join(member: u8) -> Join {
         if member.is_multiple_of(2) { vec!["t".into(), "u".into()] } else { vec!["t".into()] };
     Join {
         caller: caller(member),
-        kind: Kind::Stream,
         client_id: String::new(),
         topics,
         session_timeout_ms: SESSION_MS,
@@ -157,6 +157,7 @@ fn commit(by: Option<CommitBy>, offset: i64) -> Commit {
         metadata: "mine".to_owned(),
         committed_ms: 0,
         topic_id: None,
+        expires_ms: None,
     };
     Commit { by, offsets: vec![(tp, committed)] }
 }
@@ -231,7 +232,7 @@ fn new_partitions_are_found_without_being_asked() {
     bench.machine.world_changed(bench.now_ms);
     bench.now_ms += TOPICS_DEBOUNCE_MS;
     bench.tick();
-    assert_eq!(describe(&mut bench).unwrap().summary.state, "preparing");
+    assert_eq!(describe(&mut bench).unwrap().summary.phase, Phase::Preparing);
 }
 
 #[test]
@@ -357,7 +358,7 @@ fn check_log(bench: &Bench) -> Result<(), TestCaseError> {
                 last = 0;
                 continue;
             }
-            Change::Offsets(_) => continue,
+            Change::Offsets(_) | Change::Forgotten(_) => continue,
         };
         prop_assert_eq!(generation.generation, last + 1);
         last = generation.generation;

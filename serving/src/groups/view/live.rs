@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use geminga_proto::ids::PartitionIndex;
+use geminga_proto::ids::{BrokerId, PartitionIndex};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 
@@ -82,6 +82,10 @@ impl Placement for ShardPlacement {
             Route::Remote { broker, address, .. } => Owner::Remote { broker, address },
             Route::NoOwner => Owner::Nobody,
         }
+    }
+
+    fn local_broker(&self) -> BrokerId {
+        self.router.me()
     }
 
     /// Empty while this broker is not registered.

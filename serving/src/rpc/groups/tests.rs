@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::groups::request::JoinAnswer;
-use crate::groups::types::{Caller, Join, Kind};
+use crate::groups::types::{Caller, Join};
 use crate::rpc::fakes::FakeCluster;
 
 struct Bench {
@@ -41,7 +41,6 @@ impl Bench {
     async fn join(&self) {
         let join = Join {
             caller: Caller { member: "m".into(), session: 1 },
-            kind: Kind::Stream,
             client_id: String::new(),
             topics: vec!["t".into()],
             session_timeout_ms: 600_000,

@@ -17,6 +17,7 @@ fn committed(offset: i64) -> Committed {
         metadata: String::new(),
         committed_ms: 0,
         topic_id: None,
+        expires_ms: None,
     }
 }
 

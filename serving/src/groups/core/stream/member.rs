@@ -1,4 +1,4 @@
-//! One member of a group: who speaks for it, what it wants and has, and until when it may be silent.
+//! One member of a group of streams: who speaks for it, what it wants and has, and until when it may be silent.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use crate::groups::types::{Assignment, Error, Join};
 
 /// A member as its group sees it.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(in crate::groups::core) struct Member {
     client_id: String,
     /// Ascending, no repeats.
-    pub(super) topics: Vec<Arc<str>>,
+    pub(in crate::groups::core) topics: Vec<Arc<str>>,
     session_timeout_ms: u32,
-    pub(super) rebalance_timeout_ms: u32,
+    pub(in crate::groups::core) rebalance_timeout_ms: u32,
     /// The stream that joined last; unknown after a restore until the first call.
     session: Option<u64>,
     last_sequence: u64,
     expires_ms: u64,
     /// Has joined the generation that is being prepared.
-    pub(super) joined: bool,
+    pub(in crate::groups::core) joined: bool,
     /// A join whose answer is due, and when "ask again" is said instead.
     parked: Option<(Token, u64)>,
-    pub(super) assigned: Assignment,
+    pub(in crate::groups::core) assigned: Assignment,
 }
 
 impl Member {
-    pub(super) fn new(join: &Join, now_ms: u64) -> Self {
+    pub(in crate::groups::core) fn new(join: &Join, now_ms: u64) -> Self {
         let mut member = Self {
             client_id: join.client_id.clone(),
             topics: subscription(&join.topics),
@@ -44,7 +44,7 @@ impl Member {
         member
     }
 
-    pub(super) fn restore(record: &MemberRecord, now_ms: u64) -> Self {
+    pub(in crate::groups::core) fn restore(record: &MemberRecord, now_ms: u64) -> Self {
         let mut member = Self {
             client_id: record.client_id.clone(),
             topics: record.topics.clone(),
@@ -61,7 +61,7 @@ impl Member {
         member
     }
 
-    pub(super) fn record(&self, id: &Arc<str>) -> MemberRecord {
+    pub(in crate::groups::core) fn record(&self, id: &Arc<str>) -> MemberRecord {
         MemberRecord {
             member: id.clone(),
             client_id: self.client_id.clone(),
@@ -69,16 +69,25 @@ impl Member {
             session_timeout_ms: self.session_timeout_ms,
             rebalance_timeout_ms: self.rebalance_timeout_ms,
             assigned: self.assigned.clone(),
+            classic: None,
         }
     }
 
+    pub(in crate::groups::core) fn has_joined(&self) -> bool {
+        self.joined
+    }
+
     /// Whether the member already counts with exactly the names that `join` brings.
-    pub(super) fn wants(&self, join: &Join) -> bool {
+    pub(in crate::groups::core) fn wants(&self, join: &Join) -> bool {
         self.client_id == join.client_id && self.topics == subscription(&join.topics)
     }
 
     /// Takes over what a new join says. Returns whether the subscription changed, and the join that was waiting.
-    pub(super) fn rejoin(&mut self, join: &Join, now_ms: u64) -> (bool, Option<Token>) {
+    pub(in crate::groups::core) fn rejoin(
+        &mut self,
+        join: &Join,
+        now_ms: u64,
+    ) -> (bool, Option<Token>) {
         let topics = subscription(&join.topics);
         let changed = topics != self.topics;
         if self.session != Some(join.caller.session) {
@@ -94,51 +103,51 @@ impl Member {
     }
 
     /// Counts the member in for the generation that is being prepared, and remembers to answer.
-    pub(super) fn park(&mut self, token: Token, now_ms: u64) {
+    pub(in crate::groups::core) fn park(&mut self, token: Token, now_ms: u64) {
         self.joined = true;
         self.parked = Some((token, now_ms + u64::from(self.session_timeout_ms / 3)));
     }
 
     /// The join to answer now that the generation is known. The member's silence counts from here.
-    pub(super) fn unpark(&mut self, now_ms: u64) -> Option<Token> {
+    pub(in crate::groups::core) fn unpark(&mut self, now_ms: u64) -> Option<Token> {
         let (token, _) = self.parked.take()?;
         self.heard(now_ms);
         Some(token)
     }
 
-    pub(super) fn unpark_if_due(&mut self, now_ms: u64) -> Option<Token> {
+    pub(in crate::groups::core) fn unpark_if_due(&mut self, now_ms: u64) -> Option<Token> {
         let (token, _) = self.parked.take_if(|(_, until_ms)| *until_ms <= now_ms)?;
         Some(token)
     }
 
-    pub(super) fn parked(self) -> Option<Token> {
+    pub(in crate::groups::core) fn parked(self) -> Option<Token> {
         self.parked.map(|(token, _)| token)
     }
 
-    pub(super) fn heard(&mut self, now_ms: u64) {
+    pub(in crate::groups::core) fn heard(&mut self, now_ms: u64) {
         self.expires_ms = now_ms + u64::from(self.session_timeout_ms);
     }
 
-    pub(super) fn expired(&self, now_ms: u64) -> bool {
+    pub(in crate::groups::core) fn expired(&self, now_ms: u64) -> bool {
         self.expires_ms <= now_ms
     }
 
-    pub(super) fn next_deadline(&self) -> u64 {
+    pub(in crate::groups::core) fn next_deadline(&self) -> u64 {
         self.parked.map_or(self.expires_ms, |(_, until_ms)| until_ms.min(self.expires_ms))
     }
 
-    pub(super) fn spoken_for_by(&mut self, session: u64) -> Result<(), Error> {
+    pub(in crate::groups::core) fn spoken_for_by(&mut self, session: u64) -> Result<(), Error> {
         if *self.session.get_or_insert(session) == session { Ok(()) } else { Err(Error::Fenced) }
     }
 
     /// Whether a commit is the newest of its session or a repetition of the newest; a late duplicate is neither.
-    pub(super) fn in_sequence(&mut self, sequence: u64) -> bool {
+    pub(in crate::groups::core) fn in_sequence(&mut self, sequence: u64) -> bool {
         let newest = sequence >= self.last_sequence;
         self.last_sequence = self.last_sequence.max(sequence);
         newest
     }
 
-    pub(super) fn name_bytes(&self, id: &str) -> usize {
+    pub(in crate::groups::core) fn name_bytes(&self, id: &str) -> usize {
         table_bytes(id, &self.client_id, &self.topics)
     }
 }
@@ -156,12 +165,12 @@ fn subscription(topics: &[Arc<str>]) -> Vec<Arc<str>> {
 }
 
 /// Bytes of the names that a join brings along.
-pub(super) fn name_bytes(join: &Join) -> usize {
+pub(in crate::groups::core) fn name_bytes(join: &Join) -> usize {
     table_bytes(&join.caller.member, &join.client_id, &join.topics)
 }
 
 /// Refuses a join that no group would take.
-pub(super) fn check(join: &Join) -> Result<(), Error> {
+pub(in crate::groups::core) fn check(join: &Join) -> Result<(), Error> {
     if join.caller.member.is_empty() {
         return Err(Error::Invalid("a join needs a member id"));
     }

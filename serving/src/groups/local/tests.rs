@@ -1,0 +1,1 @@
+//! Classic members at their coordinator.

@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
+use crate::groups::local::LocalGroups;
 use crate::groups::view::ShardPlacement;
 use crate::kafka::{self, Kafka};
 use crate::ownership::operator::Operator;
@@ -230,7 +231,8 @@ impl Broker {
             tasks: tasks.clone(),
         });
         let (config, serving) = (config.clone(), AtomicBool::new(false));
-        let kafka = Kafka::new(Arc::clone(&ctx), config.kafka.clone());
+        let groups = LocalGroups::new(shards.clone());
+        let kafka = Kafka::new(Arc::clone(&ctx), groups, config.kafka.clone());
         Ok(Self(Arc::new(Inner {
             ctx,
             kafka,

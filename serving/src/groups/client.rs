@@ -82,11 +82,6 @@ impl GroupClient {
         Self { shards, dial }
     }
 
-    /// Who coordinates a group now.
-    pub(crate) fn owner(&self, group: &str) -> Owner {
-        self.shards.placement().owner(self.shards.of(group))
-    }
-
     /// Joins, or hears that the join phase goes on.
     ///
     /// # Errors

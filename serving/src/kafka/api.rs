@@ -2,13 +2,23 @@
 //! `docs/kafka-compatibility.md` is made. One file each.
 
 mod api_versions;
+mod delete_groups;
+mod describe_groups;
 mod fetch;
 mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
 use std::fmt::Write as _;
 
@@ -104,10 +114,20 @@ pub(super) const TABLE: &[Api] = &[
     fetch::API,
     list_offsets::API,
     metadata::API,
+    offset_commit::API,
+    offset_fetch::API,
     find_coordinator::API,
+    join_group::API,
+    heartbeat::API,
+    leave_group::API,
+    sync_group::API,
+    describe_groups::API,
+    list_groups::API,
     api_versions::API,
     init_producer_id::API,
     offset_for_leader_epoch::API,
+    delete_groups::API,
+    offset_delete::API,
 ];
 
 /// The row of a key.

@@ -14,6 +14,8 @@ pub(super) mod messages {
     pub(in crate::kafka) use kafka_wire_core::{StrBytes, Uuid};
 }
 
+pub(super) mod consumer;
+
 use messages::StrBytes;
 
 /// Largest request that carries no records. A leader's assignment for a group of a thousand members fits.

@@ -2,6 +2,9 @@
 
 use geminga_proto::reason::{ApiError, Reason};
 
+use crate::groups::local::Refused;
+use crate::groups::types as groups;
+
 /// An error code of the Kafka protocol. Fixed by Kafka for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Code(pub(crate) i16);
@@ -24,13 +27,18 @@ codes! {
     NOT_LEADER_OR_FOLLOWER = 6;
     REQUEST_TIMED_OUT = 7;
     MESSAGE_TOO_LARGE = 10;
+    OFFSET_METADATA_TOO_LARGE = 12;
+    COORDINATOR_LOAD_IN_PROGRESS = 14;
     COORDINATOR_NOT_AVAILABLE = 15;
+    NOT_COORDINATOR = 16;
     INVALID_TOPIC_EXCEPTION = 17;
     NOT_ENOUGH_REPLICAS = 19;
     INVALID_REQUIRED_ACKS = 21;
     ILLEGAL_GENERATION = 22;
+    INCONSISTENT_GROUP_PROTOCOL = 23;
     INVALID_GROUP_ID = 24;
     UNKNOWN_MEMBER_ID = 25;
+    INVALID_SESSION_TIMEOUT = 26;
     REBALANCE_IN_PROGRESS = 27;
     INVALID_TIMESTAMP = 32;
     UNSUPPORTED_VERSION = 35;
@@ -52,7 +60,10 @@ codes! {
     FENCED_LEADER_EPOCH = 74;
     UNKNOWN_LEADER_EPOCH = 75;
     UNSUPPORTED_COMPRESSION_TYPE = 76;
+    MEMBER_ID_REQUIRED = 79;
+    GROUP_MAX_SIZE_REACHED = 81;
     FENCED_INSTANCE_ID = 82;
+    GROUP_SUBSCRIBED_TO_TOPIC = 86;
     INVALID_RECORD = 87;
     UNKNOWN_TOPIC_ID = 100;
 }
@@ -74,6 +85,43 @@ impl Fault {
 impl From<ApiError> for Fault {
     fn from(error: ApiError) -> Self {
         Self { code: code_of(error.reason), message: error.message }
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        let code = match &refused {
+            Refused::Group(error) => code_of_group(error),
+            // May have been done: asking again, elsewhere, is safe.
+            Refused::NotCoordinator { .. } | Refused::Moved => Code::NOT_COORDINATOR,
+            Refused::Loading => Code::COORDINATOR_LOAD_IN_PROGRESS,
+            Refused::Nobody | Refused::Damaged(_) | Refused::NoShard => {
+                Code::COORDINATOR_NOT_AVAILABLE
+            }
+        };
+        Self::new(code, refused.to_string())
+    }
+}
+
+/// The code of a group's own refusal.
+pub(crate) fn code_of_group(error: &groups::Error) -> Code {
+    match error {
+        groups::Error::UnknownMember | groups::Error::Fenced => Code::UNKNOWN_MEMBER_ID,
+        groups::Error::StaleGeneration { .. } => Code::ILLEGAL_GENERATION,
+        groups::Error::RebalanceInProgress => Code::REBALANCE_IN_PROGRESS,
+        groups::Error::NotEmpty => Code::NON_EMPTY_GROUP,
+        groups::Error::UnknownGroup => Code::GROUP_ID_NOT_FOUND,
+        groups::Error::OtherKind(_) | groups::Error::InconsistentProtocol => {
+            Code::INCONSISTENT_GROUP_PROTOCOL
+        }
+        groups::Error::MemberIdRequired(_) => Code::MEMBER_ID_REQUIRED,
+        groups::Error::FencedInstance => Code::FENCED_INSTANCE_ID,
+        groups::Error::GroupFull { .. } => Code::GROUP_MAX_SIZE_REACHED,
+        groups::Error::GroupName { .. } => Code::INVALID_GROUP_ID,
+        groups::Error::MetadataTooLarge { .. } => Code::OFFSET_METADATA_TOO_LARGE,
+        groups::Error::SubscribedTopic => Code::GROUP_SUBSCRIBED_TO_TOPIC,
+        groups::Error::Timeout { .. } => Code::INVALID_SESSION_TIMEOUT,
+        groups::Error::Limit { .. } | groups::Error::Invalid(_) => Code::INVALID_REQUEST,
     }
 }
 

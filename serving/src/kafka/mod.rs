@@ -16,6 +16,7 @@ mod codec;
 mod connection;
 mod error;
 mod frame;
+mod group;
 mod listener;
 mod metrics;
 mod place;
@@ -28,6 +29,7 @@ use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use tokio::sync::Semaphore;
 
+use crate::groups::local::LocalGroups;
 use crate::rpc::context::Context;
 
 /// What an operator may tune of it.
@@ -49,15 +51,17 @@ impl Default for Config {
 #[derive(Clone)]
 pub(crate) struct Kafka {
     pub(crate) ctx: Arc<Context>,
+    /// The groups that this broker coordinates.
+    pub(crate) groups: LocalGroups,
     pub(crate) config: Arc<Config>,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
 }
 
 impl Kafka {
-    pub(crate) fn new(ctx: Arc<Context>, config: Config) -> Self {
+    pub(crate) fn new(ctx: Arc<Context>, groups: LocalGroups, config: Config) -> Self {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
-        Self { ctx, config: Arc::new(config), places }
+        Self { ctx, groups, config: Arc::new(config), places }
     }
 
     /// How many connections more there may be.

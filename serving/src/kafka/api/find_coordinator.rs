@@ -4,7 +4,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::Api;
-use crate::groups::view::Owner;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::find_coordinator_response::Coordinator;
 use crate::kafka::codec::messages::{FindCoordinatorRequest, FindCoordinatorResponse, StrBytes};
@@ -71,11 +70,7 @@ fn find(call: &Call, key_type: i8, group: &str) -> Result<Node, Fault> {
     if group.is_empty() {
         return Err(Fault::new(Code::INVALID_GROUP_ID, "a group needs a name"));
     }
-    let broker = match call.kafka.ctx.groups.owner(group) {
-        Owner::Local => Some(call.kafka.ctx.router.me()),
-        Owner::Remote { broker, .. } => Some(broker),
-        Owner::Nobody => None,
-    };
+    let broker = call.kafka.groups.find(group);
     broker.and_then(|broker| call.node(broker)).ok_or_else(|| {
         let why = "the group has no coordinator now: try again";
         Fault::new(Code::COORDINATOR_NOT_AVAILABLE, why)

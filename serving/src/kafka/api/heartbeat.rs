@@ -1,0 +1,28 @@
+//! Heartbeat: a member is alive, and learns when it has to join again.
+
+use bytes::Bytes;
+use futures::FutureExt;
+
+use super::Api;
+use crate::kafka::call::{Call, Served};
+use crate::kafka::codec::messages::{HeartbeatRequest, HeartbeatResponse};
+use crate::kafka::error::Fault;
+use crate::kafka::group;
+
+pub(super) const API: Api = Api::new::<HeartbeatRequest>(
+    "Heartbeat",
+    0,
+    4,
+    |call, body| serve(call, body).boxed(),
+    "Classic groups.",
+);
+
+async fn serve(call: Call, body: Bytes) -> Served {
+    let request: HeartbeatRequest = call.decode(body)?;
+    let instance = request.group_instance_id.as_ref();
+    let by = group::identity(&request.member_id, instance, request.generation_id);
+    let mut answer = HeartbeatResponse::default();
+    let heard = call.kafka.groups.heartbeat(&group::name(&request.group_id), by).await;
+    answer.error_code = heard.err().map_or(0, |refused| Fault::from(refused).code.0);
+    call.answer(&answer)
+}

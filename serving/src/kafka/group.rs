@@ -1,0 +1,37 @@
+//! Names of groups, members and partitions between Kafka's words and the groups' own.
+
+use std::sync::Arc;
+
+use super::call::Call;
+use super::codec::messages::StrBytes;
+use super::error::{Code, Fault};
+use crate::groups::classic::{Identity, MemberName};
+use crate::groups::types::TopicPartition;
+
+/// A name that is kept.
+pub(super) fn name(text: &StrBytes) -> Arc<str> {
+    Arc::from(text.as_str())
+}
+
+/// A member as it names itself.
+pub(super) fn member(id: &StrBytes, instance: Option<&StrBytes>) -> MemberName {
+    MemberName { member: name(id), instance: instance.map(name) }
+}
+
+/// A member of a generation as it names itself.
+pub(super) fn identity(id: &StrBytes, instance: Option<&StrBytes>, generation: i32) -> Identity {
+    Identity { name: member(id, instance), generation }
+}
+
+impl Call {
+    /// A partition that exists.
+    pub(super) fn existing(&self, topic: &Arc<str>, index: i32) -> Result<TopicPartition, Fault> {
+        let known = self.kafka.ctx.router.topology().topic(topic);
+        match (known, u32::try_from(index)) {
+            (Some(known), Ok(partition)) if partition < known.partitions => {
+                Ok(TopicPartition { topic: Arc::clone(topic), partition })
+            }
+            _ => Err(Fault::new(Code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition")),
+        }
+    }
+}

@@ -27,8 +27,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::call::{Call, Hangup, Served};
-use super::codec;
 use super::codec::messages::KafkaRequest;
+use super::codec::{self, Header};
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Served>;
 
@@ -42,6 +42,7 @@ pub(super) struct Api {
     max: i16,
     advertised: i16,
     is_flexible: fn(i16) -> bool,
+    decodes: fn(Bytes, i16) -> bool,
     serve: Serve,
     outlives_client: bool,
     /// What there is to know, for people.
@@ -57,14 +58,14 @@ impl Api {
         serve: Serve,
         note: &'static str,
     ) -> Self {
-        let (key, is_flexible) = (R::API_KEY.value(), codec::is_flexible::<R> as fn(i16) -> bool);
         Self {
-            key,
+            key: R::API_KEY.value(),
             name,
             min,
             max,
             advertised: min,
-            is_flexible,
+            is_flexible: codec::is_flexible::<R>,
+            decodes: |body, version| codec::decode::<R>(body, version).is_ok(),
             serve,
             outlives_client: false,
             note,
@@ -133,6 +134,17 @@ pub(super) const TABLE: &[Api] = &[
 /// The row of a key.
 pub(super) fn find(key: i16) -> Option<&'static Api> {
     TABLE.iter().find(|api| api.key == key)
+}
+
+/// Whether a frame, without its length, is a request that would be served: the whole of reading one, for whoever looks for
+/// bytes that break it.
+pub fn understands(mut frame: Bytes) -> bool {
+    let Ok(mut header) = Header::fixed(&mut frame) else { return false };
+    let Some(api) = find(header.key) else { return false };
+    let version = header.version;
+    (api.min..=api.max).contains(&version)
+        && header.rest(&mut frame, (api.is_flexible)(version)).is_ok()
+        && (api.decodes)(frame, version)
 }
 
 /// `docs/kafka-compatibility.md`.

@@ -24,7 +24,7 @@ mod place;
 use std::fmt;
 use std::sync::Arc;
 
-pub use api::document;
+pub use api::{document, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use tokio::sync::Semaphore;

@@ -7,6 +7,7 @@
 //! * `libfuzzer/`: the same targets for `cargo fuzz`, which follows coverage.
 
 mod entries;
+mod kafka;
 mod messages;
 mod metadata;
 mod records;
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     messages::WRITE_REPLY,
     messages::QUERY_REQUEST,
     messages::QUERY_REPLY,
+    kafka::REQUEST,
     metadata::METADATA,
     storage::HEADER,
     storage::FRAME,

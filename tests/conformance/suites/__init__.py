@@ -75,4 +75,4 @@ def steps(command, cases, timeout=120):
 
 
 SUITES = {name.replace("_", "-"): importlib.import_module(f"suites.{name}")
-          for name in ("kcat", "confluent", "kafka_python", "aiokafka", "old_clients", "javascript", "rdkafka", "librdkafka")}
+          for name in ("kcat", "confluent", "kafka_python", "aiokafka", "old_clients", "javascript", "java", "rdkafka", "librdkafka")}

@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+mod groups;
+
 /// A Kafka client of one connection.
 struct Client {
     stream: TcpStream,

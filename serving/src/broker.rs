@@ -43,6 +43,9 @@ use crate::rpc::produce::ProduceRoom;
 use crate::topics::quorum::Quorum;
 use crate::topics::{TopicAdmin, removal};
 
+/// How long Kafka clients may take to read their last answers when the broker stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -129,6 +132,8 @@ struct Inner {
     config: Config,
     /// Cancelled first: no new work.
     intake: Tasks,
+    /// Ends with the intake: connections of Kafka clients, which answer what they have taken first.
+    kafka_connections: Tasks,
     /// Cancelled last: connections.
     server: Tasks,
     serving: AtomicBool,
@@ -242,6 +247,7 @@ impl Broker {
             probes,
             topology,
             config,
+            kafka_connections: intake.child("kafka connections"),
             intake,
             server,
             serving,
@@ -276,8 +282,8 @@ impl Broker {
     /// [`Identity`] under the same name.
     pub fn serve_kafka(&self, name: String, listener: TcpListener) {
         let listener = kafka::Listener::new(name, listener, self.0.kafka.clone());
-        let tasks = self.0.intake.clone();
-        self.0.server.spawn("kafka listener", Box::pin(listener.serve(tasks)));
+        let (tasks, cut) = (self.0.kafka_connections.clone(), self.0.server.clone());
+        self.0.server.spawn("kafka listener", Box::pin(listener.serve(tasks, cut)));
     }
 
     /// Whether clients can be sent here.
@@ -316,6 +322,8 @@ impl Broker {
         inner.intake.cancel();
         inner.partitions.shutdown(inner.config.drain).await;
         inner.registration.leave().await;
+        // Everything is answered by now; it remains to be written.
+        inner.kafka_connections.finish(LAST_WORDS).await;
         inner.server.cancel();
         inner.intake.finish(inner.config.drain).await;
         tracing::info!(broker = %self.id(), "broker stopped");

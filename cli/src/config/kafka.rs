@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use geminga_metastore::record::KafkaListener;
+use geminga_proto::caps;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -210,6 +211,19 @@ impl KafkaOptions {
 
 impl KafkaSettings {
     fn check(&self, insecure: bool) -> Result<(), Failure> {
+        if self.default_partitions > caps::MAX_PARTITIONS_PER_TOPIC {
+            return Err(Failure::usage(format!(
+                "--default-partitions {} is above {}, the most of one topic",
+                self.default_partitions,
+                caps::MAX_PARTITIONS_PER_TOPIC
+            )));
+        }
+        let nowhere = self.listen.iter().any(|of| of.what == At::Nowhere);
+        if nowhere && self.listen.len() > 1 {
+            return Err(Failure::usage(
+                "--kafka none says not to listen: leave it out, or the addresses",
+            ));
+        }
         let listeners = self.listeners()?;
         for Of { listener, .. } in &self.advertise {
             if !listeners.contains_key(listener.as_str()) {
@@ -256,6 +270,7 @@ impl KafkaSettings {
         geminga_serving::kafka::Config {
             auto_create_topics: self.auto_create_topics,
             default_partitions: self.default_partitions,
+            ..geminga_serving::kafka::Config::default()
         }
     }
 }
@@ -331,6 +346,7 @@ mod tests {
             (&["127.0.0.1:1", "127.0.0.1:2"][..], &[][..], "twice"),
             (&["127.0.0.1:1"], &["other=a:1"], "no --kafka other="),
             (&["0.0.0.0:9092"], &[], "--insecure"),
+            (&["none", "127.0.0.1:1"], &[], "--kafka none"),
         ] {
             let error = settle(listeners(kafka, advertise)).expect_err(why);
             assert!(format!("{error:?}").contains(why), "{error:?}");

@@ -38,6 +38,7 @@ impl Config {
         self.produce_bytes = bytes / 8;
         self.partitions.queue_bytes = bytes / 4;
         self.log.all_tails_bytes = bytes / 4;
+        self.kafka.reply_bytes = bytes / 16;
         self
     }
 }

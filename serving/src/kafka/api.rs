@@ -44,7 +44,8 @@ pub(super) struct Api {
     is_flexible: fn(i16) -> bool,
     decodes: fn(Bytes, i16) -> bool,
     serve: Serve,
-    outlives_client: bool,
+    keeps_room: bool,
+    waits: bool,
     /// What there is to know, for people.
     note: &'static str,
 }
@@ -67,7 +68,8 @@ impl Api {
             is_flexible: codec::is_flexible::<R>,
             decodes: |body, version| codec::decode::<R>(body, version).is_ok(),
             serve,
-            outlives_client: false,
+            keeps_room: false,
+            waits: false,
             note,
         }
     }
@@ -77,9 +79,14 @@ impl Api {
         Self { advertised, ..self }
     }
 
-    /// What was sent is done although nobody waits for the answer any more.
-    const fn done_without_client(self) -> Self {
-        Self { outlives_client: true, ..self }
+    /// What was sent is in use until it is answered.
+    const fn keeping_room(self) -> Self {
+        Self { keeps_room: true, ..self }
+    }
+
+    /// It may wait for something to happen, which is of no use to a client that has gone.
+    const fn waiting(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     /// As `ApiVersions` names it.
@@ -87,9 +94,14 @@ impl Api {
         self.name
     }
 
-    /// Whether what was sent is done although nobody waits for the answer any more.
-    pub(super) fn outlives_client(&self) -> bool {
-        self.outlives_client
+    /// Whether what was sent is in use until it is answered: else only what was made of it is.
+    pub(super) fn keeps_room(&self) -> bool {
+        self.keeps_room
+    }
+
+    /// Whether it may wait for something to happen.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Serves a request whose header is read as far as all versions agree.

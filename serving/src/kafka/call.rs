@@ -1,29 +1,36 @@
 //! One request under way: what is asked, by whom, and the answer to come.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Kafka;
 use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
+use super::lanes::{Key, Lanes};
 
 /// The client at the other end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Peer {
     /// The listener that it came by: it is told addresses of the same.
     pub(super) listener: String,
     /// Where it is.
     pub(super) address: SocketAddr,
+    /// The order of its batches.
+    pub(super) lanes: Lanes,
 }
 
 /// A request that is served.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) kafka: Kafka,
-    pub(super) peer: std::sync::Arc<Peer>,
+    pub(super) peer: Arc<Peer>,
     pub(super) header: Header,
+    /// Counts the requests of the connection.
+    pub(super) number: u64,
 }
 
 impl Call {
@@ -53,7 +60,7 @@ impl Call {
             tracing::error!(key = self.header.key, version, %error, "an answer cannot be said in the version asked for");
             Hangup::Unsayable
         })?;
-        Ok(vec![bytes])
+        Ok(vec![bytes].into())
     }
 
     /// Which version was asked for.
@@ -63,7 +70,27 @@ impl Call {
 }
 
 /// The bytes of an answer, to be written end to end.
-pub(super) type Reply = Vec<Bytes>;
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    pub(super) pieces: Vec<Bytes>,
+    /// What they take of the room for answers, until they are written.
+    pub(super) room: Option<OwnedSemaphorePermit>,
+    /// Partitions whose failure it tells.
+    pub(super) failed: Vec<Key>,
+}
+
+impl Reply {
+    /// How many bytes it has.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
+impl From<Vec<Bytes>> for Reply {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self { pieces, ..Self::default() }
+    }
+}
 
 /// What comes back for a request.
 pub(super) enum Answer {

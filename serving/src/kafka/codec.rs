@@ -21,7 +21,9 @@ use messages::StrBytes;
 /// Largest request that carries no records. A leader's assignment for a group of a thousand members fits.
 pub(super) const MAX_PLAIN_BYTES: usize = 4 * 1024 * 1024;
 /// Most elements of one collection of a request.
-const MAX_ELEMENTS: usize = 100_000;
+const MAX_ELEMENTS: usize = 20_000;
+/// Most partitions that one request has records for.
+const MAX_PRODUCED: usize = 10_000;
 /// Longest text of a request.
 const MAX_STRING_BYTES: usize = 32 * 1024;
 /// Of a request: its key, its version, its correlation id.
@@ -98,6 +100,59 @@ fn decoder(bytes: Bytes) -> Result<Decoder, Malformed> {
 pub(super) fn decode<M: KafkaMessage>(body: Bytes, version: i16) -> Result<M, Malformed> {
     M::decode(&mut decoder(body)?, ApiVersion::new(version))
         .map_err(|error| Malformed(error.to_string()))
+}
+
+/// Looks through a request with records before it is decoded: what a partition decodes to is many times as large as one that
+/// has none of them.
+///
+/// # Errors
+/// When the bytes are not such a request, or name too many partitions.
+pub(super) fn check_produce(body: Bytes, version: i16) -> Result<(), Malformed> {
+    let malformed = |error: kafka_wire_core::DecodeError| Malformed(error.to_string());
+    let partitions = count_produced(decoder(body)?, version).map_err(malformed)?;
+    if partitions > MAX_PRODUCED {
+        return Err(Malformed(format!("records for more than {MAX_PRODUCED} partitions")));
+    }
+    Ok(())
+}
+
+/// Counts no further than what is too much.
+fn count_produced(mut from: Decoder, version: i16) -> Result<usize, kafka_wire_core::DecodeError> {
+    let flexible = is_flexible::<messages::ProduceRequest>(version);
+    let length = |from: &mut Decoder| match flexible {
+        true => from.read_compact_array_len(),
+        false => from.read_array_len(),
+    };
+    let _transaction = match flexible {
+        true => from.read_compact_nullable_string()?,
+        false => from.read_nullable_string()?,
+    };
+    let (_acks, _timeout) = (from.read_i16()?, from.read_i32()?);
+    let mut partitions = 0;
+    for _ in 0..length(&mut from)?.get() {
+        let _name = match flexible {
+            true => from.read_compact_string()?,
+            false => from.read_string()?,
+        };
+        for _ in 0..length(&mut from)?.get() {
+            let _index = from.read_i32()?;
+            let _records = match flexible {
+                true => from.read_compact_nullable_bytes()?,
+                false => from.read_nullable_bytes()?,
+            };
+            if flexible {
+                from.read_tagged_fields()?;
+            }
+            partitions += 1;
+            if partitions > MAX_PRODUCED {
+                return Ok(partitions);
+            }
+        }
+        if flexible {
+            from.read_tagged_fields()?;
+        }
+    }
+    Ok(partitions)
 }
 
 /// Whether the version of an API has tagged fields.

@@ -7,8 +7,8 @@
 //!
 //! * A request is served when the one before it has its place: records that were handed to their partitions need not be durable
 //!   before the next request begins. Whatever else is asked is answered first.
-//! * When the client has gone, what waits on its behalf (a long poll, a join) ends at once; records that it sent are still
-//!   written.
+//! * However a connection ends, what was read before is served and answered, but for what would wait: a long poll, a join.
+//! * A client that does not read its answers is not served further.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -20,32 +20,40 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use super::api::{self, Api};
 use super::call::{Answer, Call, Hangup, Peer, Reply};
 use super::codec::Header;
 use super::frame::{Frame, Frames};
-use super::{Kafka, api, metrics};
+use super::lanes::Key;
+use super::pace::Pace;
+use super::{Kafka, metrics};
 
 /// Frames that are read and not served yet.
 const READ_AHEAD: usize = 8;
 /// Answers that are not written yet.
 const IN_FLIGHT: usize = 1024;
+/// With more bytes of answers unwritten only records are taken.
+const MAX_UNWRITTEN: usize = 1024 * 1024;
 /// Answers that are there are written together up to so many bytes.
 const GATHER_BYTES: usize = 256 * 1024;
 /// Most pieces of one write.
 const GATHER_PIECES: usize = 64;
 /// How long a client may take to read what was written.
-const READ_PATIENCE: Duration = Duration::from_mins(1);
+const READ_PATIENCE: Duration = Duration::from_mins(2);
 
-/// An answer that is due.
-struct Due {
-    api: &'static str,
-    since: Instant,
-    answer: Waiting,
-    /// Of the request's bytes, until it is answered.
-    _room: Option<OwnedSemaphorePermit>,
+/// An answer that is due, or that there is none any more.
+enum Due {
+    Answer {
+        api: &'static str,
+        since: Instant,
+        answer: Waiting,
+        /// Of the request's bytes, until it is answered.
+        room: Option<OwnedSemaphorePermit>,
+    },
+    End(Hangup),
 }
 
 enum Waiting {
@@ -53,90 +61,172 @@ enum Waiting {
     Later(BoxFuture<'static, Result<Reply, Hangup>>),
 }
 
-/// Serves a client until it goes, or must be sent away.
+/// Serves a client until it goes, or must be sent away, or `stop` says that no more requests are to be read.
 ///
 /// # Errors
 /// Why the client was sent away.
-pub(super) async fn serve(kafka: Kafka, peer: Arc<Peer>, stream: TcpStream) -> Result<(), Hangup> {
+pub(super) async fn serve(
+    kafka: Kafka,
+    peer: Arc<Peer>,
+    stream: TcpStream,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Hangup> {
     let (reader, writer) = stream.into_split();
     let (frames_in, frames) = mpsc::channel(READ_AHEAD);
     let (due_in, due) = mpsc::channel(IN_FLIGHT);
-    let (gone_in, gone) = watch::channel(false);
-    let frames_of = Frames::new(reader, kafka.ctx.produce_room.clone());
-    let read = read(frames_of, frames_in, gone_in);
-    let serve = requests(kafka, peer, frames, due_in, gone);
-    let write = write(due, writer);
-    // What a client sent before it closed is served; what sends it away ends all three.
-    futures::try_join!(read, serve, write).map(|_| ())
+    let pace = Pace::default();
+    let rooms = (kafka.ctx.produce_room.clone(), kafka.plain_room.clone());
+    let read = read(Frames::new(reader, rooms, pace.clone()), frames_in, pace.clone(), stop);
+    let requests = Requests { kafka, peer: Arc::clone(&peer), pace: pace.clone(), to: due_in };
+    let write = write(due, Outgoing::new(writer, peer, pace));
+    // The end travels along with the requests, so that what came before it is answered.
+    let ((), (), end) = futures::join!(read, requests.serve(frames), write);
+    end
 }
 
 async fn read<R: AsyncRead + Unpin>(
     mut frames: Frames<R>,
-    to: mpsc::Sender<Frame>,
-    gone: watch::Sender<bool>,
-) -> Result<(), Hangup> {
-    while let Some(frame) = frames.next().await? {
-        if to.send(frame).await.is_err() {
+    to: mpsc::Sender<Result<Frame, Hangup>>,
+    pace: Pace,
+    stop: impl Future<Output = ()>,
+) {
+    tokio::pin!(stop);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            frame = frames.next() => frame,
+        };
+        let Some(item) = frame.transpose() else { break };
+        let last = item.is_err();
+        if !last {
+            pace.read();
+        }
+        if to.send(item).await.is_err() || last {
             break;
         }
     }
-    let _ = gone.send(true);
-    Ok(())
+    pace.end();
 }
 
-async fn requests(
+struct Requests {
     kafka: Kafka,
     peer: Arc<Peer>,
-    mut frames: mpsc::Receiver<Frame>,
+    pace: Pace,
     to: mpsc::Sender<Due>,
-    mut gone: watch::Receiver<bool>,
-) -> Result<(), Hangup> {
-    while let Some(Frame { mut bytes, room }) = frames.recv().await {
+}
+
+impl Requests {
+    async fn serve(self, mut frames: mpsc::Receiver<Result<Frame, Hangup>>) {
+        let mut number = 0;
+        while let Some(frame) = frames.recv().await {
+            number += 1;
+            let due = match frame {
+                Ok(frame) => self.serve_one(frame, number).await,
+                Err(hangup) => Err(hangup),
+            };
+            let (due, last) = match due {
+                Ok(Some(due)) => (due, false),
+                Ok(None) => {
+                    self.pace.answered();
+                    continue;
+                }
+                Err(hangup) => (Due::End(hangup), true),
+            };
+            if self.to.send(due).await.is_err() || last {
+                break;
+            }
+        }
+        self.pace.end();
+    }
+
+    /// `None`: there is no answer.
+    async fn serve_one(&self, frame: Frame, number: u64) -> Result<Option<Due>, Hangup> {
+        let Frame { mut bytes, room } = frame;
         let since = Instant::now();
         let header = Header::fixed(&mut bytes)?;
         let api = api::find(header.key).ok_or(Hangup::Unsupported)?;
-        let call = Call { kafka: kafka.clone(), peer: Arc::clone(&peer), header };
-        let serving = api.serve(call, bytes);
-        let answer = if api.outlives_client() {
-            serving.await?
+        let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
+        let call = Call { kafka, peer, header, number };
+        let (answer, room) = if api.keeps_room() {
+            (api.serve(call, bytes).await?, room)
         } else {
-            tokio::select! {
-                biased;
-                answer = serving => answer?,
-                _ = gone.wait_for(|gone| *gone) => continue,
-            }
+            self.pace.caught_up(MAX_UNWRITTEN).await;
+            (self.answer(api, api.serve(call, bytes), room).await?, None)
         };
         let answer = match answer {
             Answer::Ready(reply) => Waiting::Ready(reply),
             Answer::Later(reply) => Waiting::Later(reply),
             Answer::None => {
                 metrics::observe_request(api.name(), since.elapsed());
-                continue;
+                return Ok(None);
             }
         };
-        let due = Due { api: api.name(), since, answer, _room: room };
-        if to.send(due).await.is_err() {
-            break;
+        if let Waiting::Ready(reply) = &answer {
+            self.pace.queued(reply.bytes());
         }
+        Ok(Some(Due::Answer { api: api.name(), since, answer, room }))
     }
-    Ok(())
+
+    /// What would wait for something to happen does so only while the client is there, and not with room that others need.
+    async fn answer(
+        &self,
+        api: &Api,
+        mut serving: BoxFuture<'static, Result<Answer, Hangup>>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Answer, Hangup> {
+        if !api.waits() {
+            let answer = serving.await;
+            drop(room);
+            return answer;
+        }
+        // Decodes the request, if no more.
+        if let Some(answer) = (&mut serving).now_or_never() {
+            return answer;
+        }
+        drop(room);
+        self.pace.set_waits(true);
+        let answer = tokio::select! {
+            biased;
+            answer = serving => answer,
+            () = self.pace.ending() => Ok(Answer::None),
+        };
+        self.pace.set_waits(false);
+        answer
+    }
 }
 
-async fn write<W: AsyncWrite + Unpin>(mut due: mpsc::Receiver<Due>, to: W) -> Result<(), Hangup> {
-    let mut out = Outgoing { to, pieces: VecDeque::new(), bytes: 0 };
+async fn write<W: AsyncWrite + Unpin>(
+    mut due: mpsc::Receiver<Due>,
+    mut out: Outgoing<W>,
+) -> Result<(), Hangup> {
     let mut next = due.recv().await;
-    while let Some(Due { api, since, answer, _room }) = next {
+    while let Some(item) = next {
+        let (api, since, answer, room) = match item {
+            Due::Answer { api, since, answer, room } => (api, since, answer, room),
+            Due::End(hangup) => {
+                out.flush().await?;
+                return Err(hangup);
+            }
+        };
         let reply = match answer {
             Waiting::Ready(reply) => reply,
-            Waiting::Later(mut later) => match (&mut later).now_or_never() {
-                Some(reply) => reply?,
-                None => {
-                    out.flush().await?;
-                    later.await?
-                }
-            },
+            Waiting::Later(mut later) => {
+                let reply = match (&mut later).now_or_never() {
+                    Some(reply) => reply?,
+                    None => {
+                        out.flush().await?;
+                        later.await?
+                    }
+                };
+                out.pace.queued(reply.bytes());
+                reply
+            }
         };
+        // Before anything is waited for: the next request may need it.
+        drop(room);
         metrics::observe_request(api, since.elapsed());
+        out.pace.answered();
         out.add(reply);
         if out.is_full() {
             out.flush().await?;
@@ -155,14 +245,27 @@ async fn write<W: AsyncWrite + Unpin>(mut due: mpsc::Receiver<Due>, to: W) -> Re
 /// Answers that go out together.
 struct Outgoing<W> {
     to: W,
+    peer: Arc<Peer>,
+    pace: Pace,
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    /// Room of answers that are not written.
+    rooms: Vec<OwnedSemaphorePermit>,
+    /// Failures that they tell.
+    failed: Vec<Key>,
 }
 
 impl<W: AsyncWrite + Unpin> Outgoing<W> {
+    fn new(to: W, peer: Arc<Peer>, pace: Pace) -> Self {
+        let (pieces, rooms, failed) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { to, peer, pace, pieces, bytes: 0, rooms, failed }
+    }
+
     fn add(&mut self, reply: Reply) {
-        self.bytes += reply.iter().map(Bytes::len).sum::<usize>();
-        self.pieces.extend(reply);
+        self.bytes += reply.bytes();
+        self.pieces.extend(reply.pieces);
+        self.rooms.extend(reply.room);
+        self.failed.extend(reply.failed);
     }
 
     fn is_full(&self) -> bool {
@@ -179,15 +282,21 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
                 Ok(written) if written > 0 => self.written(written),
                 Ok(_) | Err(_) => {
                     self.pieces.clear();
+                    self.pace.written(self.bytes);
                     self.bytes = 0;
                 }
             }
+        }
+        self.rooms.clear();
+        if !self.failed.is_empty() {
+            self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.last_read());
         }
         Ok(())
     }
 
     fn written(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.pace.written(written);
         while let Some(first) = self.pieces.front_mut() {
             if written < first.len() {
                 first.advance(written);

@@ -82,9 +82,39 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// As a fetch may say it: some clients take any code that they do not expect there for a defect, and end.
+    pub(crate) fn of_fetch(self) -> Self {
+        let code = match self.code {
+            Code::LEADER_NOT_AVAILABLE | Code::REQUEST_TIMED_OUT | Code::NOT_ENOUGH_REPLICAS => {
+                Code::NOT_LEADER_OR_FOLLOWER
+            }
+            Code::INVALID_REQUEST | Code::UNSUPPORTED_VERSION | Code::POLICY_VIOLATION => {
+                Code::UNKNOWN_SERVER_ERROR
+            }
+            code => code,
+        };
+        Self { code, ..self }
+    }
+
+    /// As the description of a topic may say it.
+    pub(crate) fn of_topic(self) -> Self {
+        let code = match self.code {
+            Code::REQUEST_TIMED_OUT | Code::NOT_ENOUGH_REPLICAS => Code::LEADER_NOT_AVAILABLE,
+            code => code,
+        };
+        Self { code, ..self }
+    }
+}
+
 impl From<ApiError> for Fault {
     fn from(error: ApiError) -> Self {
-        Self { code: code_of(error.reason), message: error.message }
+        let message = match error.reason {
+            // Where brokers reach each other is not for clients.
+            Reason::NotOwner => "another broker serves the partition".to_owned(),
+            _ => error.message,
+        };
+        Self { code: code_of(error.reason), message }
     }
 }
 
@@ -99,7 +129,11 @@ impl From<Refused> for Fault {
                 Code::COORDINATOR_NOT_AVAILABLE
             }
         };
-        Self::new(code, refused.to_string())
+        let message = match refused {
+            Refused::NotCoordinator { .. } => "another broker coordinates the group".to_owned(),
+            refused => refused.to_string(),
+        };
+        Self::new(code, message)
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::call::Hangup;
 use super::codec::MAX_PLAIN_BYTES;
+use super::pace::Pace;
+use super::room::Room;
 use crate::rpc::produce::ProduceRoom;
 
 /// Frames up to here are not charged: as many as are read ahead are a connection's own.
@@ -20,6 +22,9 @@ const PREFIX_BYTES: usize = 6;
 const IDLE: Duration = Duration::from_mins(10);
 /// How long a frame may take to arrive, once it began and has its room.
 const ARRIVAL: Duration = Duration::from_mins(1);
+/// In so long there must come [`PROGRESS_BYTES`] of it, or what is missing: it holds room that others wait for.
+const PROGRESS: Duration = Duration::from_secs(5);
+const PROGRESS_BYTES: usize = 64 * 1024;
 /// Key of the API that carries records.
 const PRODUCE: i16 = 0;
 
@@ -35,13 +40,15 @@ pub(super) struct Frame {
 pub(super) struct Frames<R> {
     from: R,
     buffer: BytesMut,
-    room: ProduceRoom,
+    /// For records, and for all else.
+    rooms: (ProduceRoom, Room),
+    pace: Pace,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    /// Frames that take their room from `room`.
-    pub(super) fn new(from: R, room: ProduceRoom) -> Self {
-        Self { from, buffer: BytesMut::new(), room }
+    /// Frames that take their room from `rooms`.
+    pub(super) fn new(from: R, rooms: (ProduceRoom, Room), pace: Pace) -> Self {
+        Self { from, buffer: BytesMut::new(), rooms, pace }
     }
 
     /// The next frame; `None` when the client has closed the connection.
@@ -49,23 +56,46 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// # Errors
     /// Why the connection must be closed. A socket that fails is a client that has gone.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, Hangup> {
-        match tokio::time::timeout(IDLE, self.fill(PREFIX_BYTES)).await {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(_) => return Err(Hangup::Idle),
+        while let Err(_silent) = tokio::time::timeout(IDLE, self.fill(PREFIX_BYTES)).await {
+            // It waits for the broker, as it should.
+            if !self.pace.owes() {
+                return Err(Hangup::Idle);
+            }
         }
-        let length = self.length()?;
-        self.buffer.advance(4);
-        let room = match length {
-            0..=SMALL_BYTES => None,
+        if self.buffer.len() < PREFIX_BYTES {
+            return Ok(None);
+        }
+        let (length, is_produce) = self.length()?;
+        let room = if length <= SMALL_BYTES {
+            None
+        } else if is_produce {
+            // It could not be served while an earlier request waits, and would only keep room from others.
+            self.pace.moving().await;
             // Records go nowhere from here but to the partitions of this broker.
-            _ => Some(self.room.take(true, length).await),
+            Some(self.rooms.0.take(true, length).await)
+        } else {
+            Some(self.rooms.1.take(length).await)
         };
-        match tokio::time::timeout(ARRIVAL, self.fill(length)).await {
-            Ok(true) => Ok(Some(Frame { bytes: self.take(length), room })),
-            Ok(false) => Ok(None),
+        self.buffer.advance(4);
+        match tokio::time::timeout(ARRIVAL, self.fill_steadily(length)).await {
+            Ok(Ok(true)) => Ok(Some(Frame { bytes: self.take(length), room })),
+            Ok(Ok(false)) => Ok(None),
+            Ok(Err(hangup)) => Err(hangup),
             Err(_) => Err(Hangup::Slow),
         }
+    }
+
+    /// As [`Frames::fill`], for as long as it goes on.
+    async fn fill_steadily(&mut self, bytes: usize) -> Result<bool, Hangup> {
+        while self.buffer.len() < bytes {
+            let step = bytes.min(self.buffer.len() + PROGRESS_BYTES);
+            match tokio::time::timeout(PROGRESS, self.fill(step)).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(_) => return Err(Hangup::Slow),
+            }
+        }
+        Ok(true)
     }
 
     /// The first `length` bytes of the buffer, which does not keep the memory of a large frame.
@@ -77,21 +107,20 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         frame.freeze()
     }
 
-    /// The length of the frame that begins, as far as one may be that long.
-    fn length(&self) -> Result<usize, Hangup> {
+    /// The length of the frame that begins, as far as one may be that long, and whether it carries records.
+    fn length(&self) -> Result<(usize, bool), Hangup> {
         let said =
             i32::from_be_bytes([self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]]);
         // Handshake, version 3.x: what TLS begins with.
         if self.buffer[..2] == [0x16, 0x03] {
             return Err(Hangup::Tls);
         }
-        let most = match i16::from_be_bytes([self.buffer[4], self.buffer[5]]) {
-            PRODUCE => caps::MAX_CLIENT_MESSAGE_BYTES,
-            _ => MAX_PLAIN_BYTES,
-        };
+        let is_produce = i16::from_be_bytes([self.buffer[4], self.buffer[5]]) == PRODUCE;
+        let most = if is_produce { caps::MAX_CLIENT_MESSAGE_BYTES } else { MAX_PLAIN_BYTES };
         usize::try_from(said)
             .ok()
             .filter(|length| (PREFIX_BYTES..=most).contains(length))
+            .map(|length| (length, is_produce))
             .ok_or(Hangup::FrameSize)
     }
 

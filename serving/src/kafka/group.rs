@@ -24,11 +24,15 @@ pub(super) fn identity(id: &StrBytes, instance: Option<&StrBytes>, generation: i
 }
 
 impl Call {
-    /// A partition that exists.
-    pub(super) fn existing(&self, topic: &Arc<str>, index: i32) -> Result<TopicPartition, Fault> {
-        let known = self.kafka.ctx.router.topology().topic(topic);
-        match (known, u32::try_from(index)) {
-            (Some(known), Ok(partition)) if partition < known.partitions => {
+    /// A partition that exists; one that is not known here is looked up, since this broker's view may lag.
+    pub(super) async fn existing(
+        &self,
+        topic: &Arc<str>,
+        index: i32,
+    ) -> Result<TopicPartition, Fault> {
+        let known = self.topic(topic).await?;
+        match u32::try_from(index) {
+            Ok(partition) if partition < known.partitions => {
                 Ok(TopicPartition { topic: Arc::clone(topic), partition })
             }
             _ => Err(Fault::new(Code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition")),

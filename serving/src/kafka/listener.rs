@@ -2,6 +2,7 @@
 //! happens in.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use geminga_runtime::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::call::Peer;
+use super::lanes::Lanes;
 use super::{Kafka, connection, metrics};
 
 /// A pause after the process ran out of something that accepting takes, such as file descriptors.
@@ -27,8 +29,9 @@ impl Listener {
         Self { name, tcp, kafka }
     }
 
-    /// Serves until `tasks` stops; its connections end with it.
-    pub(crate) async fn serve(self, tasks: Tasks) {
+    /// Serves until `tasks` stops. Its connections then answer what they have read, and end; those that take too long end with
+    /// `cut`.
+    pub(crate) async fn serve(self, tasks: Tasks, cut: Tasks) {
         let stop = tasks.cancelled();
         tokio::pin!(stop);
         loop {
@@ -38,7 +41,7 @@ impl Listener {
                 accepted = self.tcp.accept() => accepted,
             };
             match accepted {
-                Ok((stream, address)) => self.connected(&tasks, stream, address),
+                Ok((stream, address)) => self.connected(&tasks, &cut, stream, address),
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(listener = self.name, %error, "no connection can be accepted; trying again");
@@ -48,23 +51,24 @@ impl Listener {
         }
     }
 
-    fn connected(&self, tasks: &Tasks, stream: TcpStream, address: std::net::SocketAddr) {
+    fn connected(&self, tasks: &Tasks, cut: &Tasks, stream: TcpStream, address: SocketAddr) {
         let Ok(place) = Arc::clone(&self.kafka.places).try_acquire_owned() else {
             metrics::count_refused();
             return;
         };
         // Without it an answer may wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let peer = Arc::new(Peer { listener: self.name.clone(), address });
-        let (kafka, own) = (self.kafka.clone(), tasks.child("kafka connection"));
+        let peer = Arc::new(Peer { listener: self.name.clone(), address, lanes: Lanes::default() });
+        let (kafka, own) = (self.kafka.clone(), cut.child("kafka connection"));
+        let stop = tasks.cancelled();
         tasks.spawn("kafka connections", async move {
             let connected = metrics::Connected::accepted();
-            let stop = own.cancelled();
+            let cut = own.cancelled();
             let serve = own.spawn("serve", async move {
                 tokio::select! {
                     biased;
-                    () = stop => {}
-                    end = Box::pin(connection::serve(kafka, peer, stream)) => if let Err(why) = end {
+                    () = cut => {}
+                    end = Box::pin(connection::serve(kafka, peer, stream, stop)) => if let Err(why) = end {
                         tracing::debug!(client = %address, why = why.as_str(), "a Kafka connection was closed");
                         metrics::count_hangup(why.as_str());
                     }

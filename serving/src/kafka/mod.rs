@@ -17,9 +17,12 @@ mod connection;
 mod error;
 mod frame;
 mod group;
+mod lanes;
 mod listener;
 mod metrics;
+mod pace;
 mod place;
+mod room;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 pub use api::{document, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
+use room::Room;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;
@@ -39,11 +43,13 @@ pub struct Config {
     pub auto_create_topics: bool,
     /// Partitions of topics that are created without saying how many. Default 1.
     pub default_partitions: u32,
+    /// Bytes of answers that were made and not written, of all connections. Default 128 MiB.
+    pub reply_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { auto_create_topics: false, default_partitions: 1 }
+        Self { auto_create_topics: false, default_partitions: 1, reply_bytes: 128 * 1024 * 1024 }
     }
 }
 
@@ -54,14 +60,22 @@ pub(crate) struct Kafka {
     /// The groups that this broker coordinates.
     pub(crate) groups: LocalGroups,
     pub(crate) config: Arc<Config>,
+    /// For frames without records, until they are decoded.
+    plain_room: Room,
+    /// For answers, until they are written.
+    reply_room: Room,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
 }
 
+/// Frames without records that are read and not decoded, of all connections; what they decode to may be twenty times that.
+const PLAIN_BYTES: usize = 2 * codec::MAX_PLAIN_BYTES;
+
 impl Kafka {
     pub(crate) fn new(ctx: Arc<Context>, groups: LocalGroups, config: Config) -> Self {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
-        Self { ctx, groups, config: Arc::new(config), places }
+        let (plain_room, reply_room) = (Room::new(PLAIN_BYTES), Room::new(config.reply_bytes));
+        Self { ctx, groups, config: Arc::new(config), plain_room, reply_room, places }
     }
 
     /// How many connections more there may be.

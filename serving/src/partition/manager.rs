@@ -490,6 +490,10 @@ impl LocalPartitions for Partitions {
         Some(OpenOffsets { log_start: ends.log_start, high_watermark: ends.high_watermark })
     }
 
+    fn end(&self, topic: TopicId, partition: PartitionIndex) -> Option<watch::Receiver<Offset>> {
+        Some(self.open_now((topic, partition))?.reader.watch())
+    }
+
     async fn find_offset(
         &self,
         topic: Arc<Topic>,

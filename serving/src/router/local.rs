@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::ApiError;
 use geminga_records::Batch;
+use tokio::sync::watch;
 
 use crate::ownership::topology::Topic;
 
@@ -112,6 +113,9 @@ pub trait Appender: Send + Sync + fmt::Debug + 'static {
 pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
     /// The ends of a partition that is open here; never opens one.
     fn open_offsets(&self, topic: TopicId, partition: PartitionIndex) -> Option<OpenOffsets>;
+
+    /// Follows the end of what is committed (P1) of a partition that is open here; never opens one. Ends with the opening.
+    fn end(&self, topic: TopicId, partition: PartitionIndex) -> Option<watch::Receiver<Offset>>;
 
     /// Looks an offset up, opening the partition when it is not open. Cancel-safe.
     ///

@@ -13,7 +13,7 @@ use kafka_wire::{
     OutboundFrameLimits, ProduceRequest, ProduceResponse, encode_request,
     response_header_version_for,
 };
-use kafka_wire_core::{ApiVersion, DecodeLimits, Decoder, StrBytes};
+use kafka_wire_core::{ApiVersion, DecodeLimits, Decoder, KafkaDecode as _, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -82,7 +82,11 @@ async fn rig() -> (TestCluster, Node) {
     let cluster = TestCluster::new(3);
     bookies(&cluster, 3).await;
     let config = Config {
-        kafka: crate::kafka::Config { auto_create_topics: true, default_partitions: 2 },
+        kafka: crate::kafka::Config {
+            auto_create_topics: true,
+            default_partitions: 2,
+            ..crate::kafka::Config::default()
+        },
         ..Config::default()
     };
     let node = Node::start_with(&cluster, config).await;
@@ -475,4 +479,98 @@ async fn the_wrong_broker_tells_the_right_one() {
     assert_eq!(answer.brokers.len(), 2);
     let mut right = Client::connect(&two).await;
     assert_eq!(produced(&mut right, 9, &produce("t", -1, &[(elsewhere, batch)])).await.0, 0);
+}
+
+/// A large frame gives its room back when it is answered, not when the next one is: else two of them wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_may_send_large_frames_one_after_the_other() {
+    let cluster = TestCluster::new(3);
+    bookies(&cluster, 3).await;
+    // Room for one frame of the largest size.
+    let config = Config { produce_bytes: 0, ..Config::default() };
+    let node = Node::start_with(&cluster, config).await;
+    let request = v1::CreateTopicRequest {
+        name: "t".to_owned(),
+        partitions: 1,
+        configs: [("max.message.bytes".to_owned(), "16000000".to_owned())].into(),
+        ..Default::default()
+    };
+    node.topics().await.create_topic(request).await.unwrap();
+    node.wait_owned_by("t", node.broker.id()).await;
+    let mut client = Client::connect(&node).await;
+    let large = Some(records(&[&"x".repeat(10_000_000)], Compression::None));
+    for offset in 0..3 {
+        let answer = produced(&mut client, 9, &produce("t", -1, &[(0, large.clone())])).await;
+        assert_eq!(answer, (0, offset));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_bad_request_is_answered() {
+    let (_cluster, node) = rig().await;
+    let mut client = Client::connect(&node).await;
+    let batch = Some(records(&["x"], Compression::None));
+    let first = client.send(9, &produce("t", -1, &[(0, batch.clone())])).await;
+    let second = client.send(9, &MetadataRequest::default()).await;
+    let third = client.send(9, &produce("t", -1, &[(0, batch)])).await;
+    client.stream.write_all(&[0xff; 16]).await.unwrap();
+    for correlation in [first, second, third] {
+        let frame = client.frame().await.expect("an answer to each good one");
+        assert_eq!(frame[..4], correlation.to_be_bytes());
+    }
+    assert!(client.is_closed().await);
+}
+
+/// Too little to answer with is answered when the time is over, and a little more does not end the wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_waits_for_enough_or_for_its_time() {
+    let (_cluster, node) = rig().await;
+    let (mut reader, mut writer) = (Client::connect(&node).await, Client::connect(&node).await);
+    let batch = |value: &str| Some(records(&[value], Compression::None));
+    let small = produce("t", -1, &[(0, batch("a"))]);
+    assert_eq!(produced(&mut writer, 9, &small).await.0, 0);
+    let (code, _, values) = fetched(&mut reader, 11, &fetch("t", 0, 100_000, 300)).await;
+    assert_eq!((code, values), (0, vec!["a".to_owned()]), "its time is over");
+    reader.send(11, &fetch("t", 0, 100_000, 60_000)).await;
+    assert_eq!(produced(&mut writer, 9, &small).await.0, 0);
+    let large = "b".repeat(100_000);
+    assert_eq!(produced(&mut writer, 9, &produce("t", -1, &[(0, batch(&large))])).await.0, 0);
+    let answer: FetchResponse = reader.answer::<FetchRequest, _>(11).await;
+    let (code, end, got) = values_of(&answer);
+    assert_eq!((code, end, got), (0, 3, 3), "enough of it");
+}
+
+fn values_of(answer: &FetchResponse) -> (i16, i64, usize) {
+    let (code, end, values) = values(answer);
+    (code, end, values.len())
+}
+
+/// A broker that stops answers what it took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_answers_what_it_has_read() {
+    let (_cluster, node) = rig().await;
+    let mut client = Client::connect(&node).await;
+    let batch = Some(records(&["x"], Compression::None));
+    assert_eq!(produced(&mut client, 9, &produce("t", -1, &[(0, batch.clone())])).await.0, 0);
+    for _ in 0..20 {
+        client.send(9, &produce("t", -1, &[(0, batch.clone())])).await;
+    }
+    let broker = node.broker.clone();
+    let stopping = tokio::spawn(async move { broker.shutdown().await });
+    let mut answered = 0;
+    while let Some(mut frame) = client.frame().await {
+        answered += 1;
+        let _head = frame.split_to(5);
+        let mut decoder = Decoder::new(frame, DecodeLimits::default()).unwrap();
+        let answer = ProduceResponse::decode(&mut decoder, ApiVersion::new(9)).unwrap();
+        let part = &answer.responses[0].partition_responses[0];
+        // Refused in good order, or written and said so.
+        assert!(matches!(part.error_code, 0 | 5 | 6), "{part:?}");
+    }
+    stopping.await.unwrap();
+    let written = node.broker.0.ctx.partitions.open_offsets(
+        node.broker.0.topology.topic("t").unwrap().id,
+        geminga_proto::ids::PartitionIndex(0),
+    );
+    assert!(written.is_none_or(|ends| ends.high_watermark.0 <= 1 + answered));
 }

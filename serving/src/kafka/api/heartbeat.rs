@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::Api;
+use crate::groups::local::Refused;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::{HeartbeatRequest, HeartbeatResponse};
 use crate::kafka::error::Fault;
@@ -23,6 +24,10 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let by = group::identity(&request.member_id, instance, request.generation_id);
     let mut answer = HeartbeatResponse::default();
     let heard = call.kafka.groups.heartbeat(&group::name(&request.group_id), by).await;
-    answer.error_code = heard.err().map_or(0, |refused| Fault::from(refused).code.0);
+    answer.error_code = match heard {
+        // Members have a whole session timeout to be heard of once it has taken over.
+        Ok(()) | Err(Refused::Loading) => 0,
+        Err(refused) => Fault::from(refused).code.0,
+    };
     call.answer(&answer)
 }

@@ -1,10 +1,11 @@
 //! ListOffsets: where a partition begins and ends, and the first record since a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 
 use super::Api;
 use crate::kafka::call::{Call, Served};
@@ -26,6 +27,8 @@ pub(super) const API: Api = Api::new::<ListOffsetsRequest>(
     "There is no tiered storage yet: the earliest local offset is the earliest, and there is no tiered one.",
 );
 
+/// Partitions that are looked into at one time.
+const PARALLEL: usize = 16;
 /// Versions from which an answer has an epoch.
 const EPOCHS_SINCE: i16 = 4;
 
@@ -47,25 +50,34 @@ async fn serve(call: Call, body: Bytes) -> Served {
     for asked in request.topics {
         let mut topic = ListOffsetsTopicResponse::default();
         let found = call.topic(&asked.name).await;
-        let partitions = asked.partitions.iter().map(|partition| async {
-            let twice = asked
-                .partitions
-                .iter()
-                .filter(|p| p.partition_index == partition.partition_index)
-                .count()
-                > 1;
-            let found = match &found {
-                _ if twice => Err(Fault::new(Code::INVALID_REQUEST, "a partition is named twice")),
-                Ok(topic) => find(&call, topic, partition).await,
-                Err(fault) => Err(fault.clone()),
-            };
-            answer(&call, partition.partition_index, found)
-        });
-        topic.partitions = join_all(partitions).await;
+        let mut times = HashMap::new();
+        for partition in &asked.partitions {
+            *times.entry(partition.partition_index).or_insert(0) += 1;
+        }
+        let mut answers: Vec<BoxFuture<'_, ListOffsetsPartitionResponse>> = Vec::new();
+        for partition in &asked.partitions {
+            let twice = times[&partition.partition_index] > 1;
+            answers.push(one(&call, &found, partition, twice).boxed());
+        }
+        topic.partitions = stream::iter(answers).buffered(PARALLEL).collect().await;
         topic.name = asked.name;
         response.topics.push(topic);
     }
     call.answer(&response)
+}
+
+async fn one(
+    call: &Call,
+    topic: &Result<Arc<Topic>, Fault>,
+    partition: &ListOffsetsPartition,
+    twice: bool,
+) -> ListOffsetsPartitionResponse {
+    let found = match topic {
+        _ if twice => Err(Fault::new(Code::INVALID_REQUEST, "a partition is named twice")),
+        Ok(topic) => find(call, topic, partition).await,
+        Err(fault) => Err(fault.clone()),
+    };
+    answer(call, partition.partition_index, found)
 }
 
 /// `None`: there is no such thing, which is no error.

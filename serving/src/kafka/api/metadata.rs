@@ -8,7 +8,7 @@ use futures::FutureExt;
 use geminga_proto::reason::Reason;
 
 use super::Api;
-use crate::kafka::call::{Call, Served};
+use crate::kafka::call::{Answer, Call, Served};
 use crate::kafka::codec::messages::metadata_request::MetadataRequestTopic;
 use crate::kafka::codec::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -28,11 +28,14 @@ pub(super) const API: Api = Api::new::<MetadataRequest>(
     "A partition has one replica here, its owner: copies are kept by bookies, which no client talks to.",
 );
 
+/// A partition while it is described.
+const PARTITION_BYTES: usize = 256;
 /// Versions from which a topic may be asked for by its id alone.
 const BY_ID_SINCE: i16 = 12;
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: MetadataRequest = call.decode(body)?;
+    let room = call.kafka.reply_room.take(expected_bytes(&call, &request)).await;
     let nodes = call.nodes();
     let mut response = MetadataResponse::default();
     response.topics = topics(&call, &request, &nodes).await;
@@ -40,7 +43,21 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let ctx = &call.kafka.ctx;
     response.cluster_id = Some(ctx.cluster.uuid.to_string().into());
     response.controller_id = controller(&call);
-    call.answer(&response)
+    let mut reply = call.reply(&response)?;
+    reply.room = Some(room);
+    Ok(Answer::Ready(reply))
+}
+
+/// What the answer may take while it is put together, roughly.
+fn expected_bytes(call: &Call, request: &MetadataRequest) -> usize {
+    let topology = call.kafka.ctx.router.topology();
+    let partitions = |topic: Arc<Topic>| topic.partitions as usize;
+    let named = |asked: &MetadataRequestTopic| topology.topic(asked.name.as_deref()?);
+    let partitions: usize = match &request.topics {
+        Some(asked) if !asked.is_empty() => asked.iter().filter_map(named).map(partitions).sum(),
+        _ => call.topics().into_iter().map(partitions).sum(),
+    };
+    PARTITION_BYTES * (partitions + 1)
 }
 
 /// Who serves what Kafka's controller serves: any broker does. That it is the elected one makes clients agree.
@@ -74,7 +91,7 @@ async fn topics(
         let create = request.allow_auto_topic_creation && call.kafka.config.auto_create_topics;
         topics.push(match find(call, asked, create).await {
             Ok(topic) => describe(call, &topic, nodes),
-            Err(fault) => unknown(asked, &fault),
+            Err(fault) => unknown(call, asked, &fault.of_topic()),
         });
     }
     topics
@@ -87,14 +104,19 @@ async fn find(
 ) -> Result<Arc<Topic>, Fault> {
     let Some(name) = &asked.name else {
         if call.version() < BY_ID_SINCE {
-            return Err(Fault::new(Code::INVALID_REQUEST, "a topic without a name"));
+            return Err(Fault::new(Code::INVALID_TOPIC_EXCEPTION, "a topic without a name"));
         }
         return call.topic_by_id(asked.topic_id);
     };
-    crate::topics::name::check(name)?;
     match call.topic(name).await {
-        Err(fault) if fault.code == Code::UNKNOWN_TOPIC_OR_PARTITION && create => {
-            make(call, name).await
+        // Names of other systems' internal topics are asked for out of habit; only what nobody may use is wrong.
+        Err(fault) if fault.code == Code::UNKNOWN_TOPIC_OR_PARTITION => {
+            match crate::topics::name::check(name) {
+                Err(_) if name.starts_with("__") => Err(fault),
+                Err(wrong) => Err(wrong.into()),
+                Ok(()) if create => make(call, name).await,
+                Ok(()) => Err(fault),
+            }
         }
         found => found,
     }
@@ -113,10 +135,13 @@ async fn make(call: &Call, name: &StrBytes) -> Result<Arc<Topic>, Fault> {
     }
 }
 
-fn unknown(asked: &MetadataRequestTopic, fault: &Fault) -> MetadataResponseTopic {
+fn unknown(call: &Call, asked: &MetadataRequestTopic, fault: &Fault) -> MetadataResponseTopic {
     let mut topic = MetadataResponseTopic::default();
     topic.error_code = fault.code.0;
-    topic.name.clone_from(&asked.name);
+    topic.name = match &asked.name {
+        None if call.version() < BY_ID_SINCE => Some(StrBytes::default()),
+        name => name.clone(),
+    };
     topic.topic_id = asked.topic_id;
     topic
 }

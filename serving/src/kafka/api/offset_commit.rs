@@ -37,7 +37,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         for (p, partition) in asked.partitions.iter().enumerate() {
             let mut answer = OffsetCommitResponsePartition::default();
             answer.partition_index = partition.partition_index;
-            match call.existing(&name, partition.partition_index) {
+            match call.existing(&name, partition.partition_index).await {
                 Ok(tp) => {
                     offsets.push(committed(tp, partition));
                     places.push((t, p));

@@ -31,7 +31,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         for (p, partition) in topic.partitions.iter().enumerate() {
             let mut one = OffsetDeleteResponsePartition::default();
             one.partition_index = partition.partition_index;
-            match call.existing(&name, partition.partition_index) {
+            match call.existing(&name, partition.partition_index).await {
                 Ok(tp) => {
                     asked.push(tp);
                     places.push((t, p));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::Api;
+use crate::groups::local::Refused;
 use crate::groups::request::Fetched;
 use crate::groups::types::{Committed, TopicPartition};
 use crate::kafka::call::{Call, Served};
@@ -79,7 +80,7 @@ async fn find(call: &Call, group: &StrBytes, asked: Asked) -> (Found, Code) {
     let fetched = call.kafka.groups.fetch_offsets(&group::name(group), named).await;
     match (asked, fetched) {
         (None, Ok(fetched)) => (all(fetched), Code::NONE),
-        (None, Err(refused)) => (Vec::new(), Fault::from(refused).code),
+        (None, Err(refused)) => (Vec::new(), code_of(refused)),
         (Some(asked), Ok(fetched)) => {
             let known: BTreeMap<_, _> = fetched.into_iter().collect();
             let one = |topic: &Arc<str>, index: i32| {
@@ -95,12 +96,20 @@ async fn find(call: &Call, group: &StrBytes, asked: Asked) -> (Found, Code) {
             (asked.into_iter().map(of).collect(), Code::NONE)
         }
         (Some(asked), Err(refused)) => {
-            let code = Fault::from(refused).code;
+            let code = code_of(refused);
             let of = |(name, partitions): (StrBytes, Vec<i32>)| {
                 (name, partitions.into_iter().map(|index| (index, Err(code))).collect())
             };
             (asked.into_iter().map(of).collect(), code)
         }
+    }
+}
+
+/// Clients that expect no other word find the coordinator anew.
+fn code_of(refused: Refused) -> Code {
+    match Fault::from(refused).code {
+        Code::COORDINATOR_NOT_AVAILABLE => Code::NOT_COORDINATOR,
+        code => code,
     }
 }
 

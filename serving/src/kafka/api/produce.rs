@@ -11,15 +11,18 @@ use futures::FutureExt;
 use futures::future::join_all;
 use geminga_proto::ids::{PartitionIndex, TopicId};
 use geminga_records::{Batch, Compression};
+use tokio::time::Instant;
 
 use super::Api;
 use crate::kafka::call::{Answer, Call, Hangup, Reply, Served};
+use crate::kafka::codec;
 use crate::kafka::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::kafka::codec::messages::produce_response::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use crate::kafka::codec::messages::{ProduceRequest, ProduceResponse, StrBytes, Uuid};
 use crate::kafka::error::{Code, Fault};
+use crate::kafka::lanes::{Key, Prior};
 use crate::kafka::place::{Elsewhere, Leader, NO_EPOCH};
 use crate::ownership::topology::Topic;
 use crate::router::{Appended, Pending};
@@ -32,7 +35,7 @@ pub(super) const API: Api = Api::new::<ProduceRequest>(
     "Advertised from 0, since older clients turn compression off otherwise; 0 to 2 are refused. acks=1 is answered as acks=-1 is.",
 )
 .advertised_from(0)
-.done_without_client();
+.keeping_room();
 
 /// Clients of older versions do not know zstd.
 const ZSTD_SINCE: i16 = 7;
@@ -57,15 +60,21 @@ struct Parts {
 }
 
 async fn serve(call: Call, body: Bytes) -> Served {
+    codec::check_produce(body.clone(), call.version())?;
     let request: ProduceRequest = call.decode(body)?;
     let acks = request.acks;
-    let timeout = u64::try_from(request.timeout_ms).map_or(LONGEST, Duration::from_millis);
+    // As Kafka has it, only who waits for all copies waits that long at most.
+    let timeout = match (acks, u64::try_from(request.timeout_ms)) {
+        (-1, Ok(ms)) => Duration::from_millis(ms).min(LONGEST),
+        _ => LONGEST,
+    };
+    let deadline = Instant::now() + timeout;
     let placed = match refusal(&request) {
         Some(fault) => request.topic_data.into_iter().map(|topic| refused(topic, &fault)).collect(),
         None => place_all(&call, request.topic_data).await,
     };
     if acks != 0 {
-        return Ok(Answer::Later(answer(call, placed, timeout.min(LONGEST)).boxed()));
+        return Ok(Answer::Later(answer(call, placed, deadline).boxed()));
     }
     // Nobody waits for the rest. That something was not taken can only be shown by closing the connection.
     match placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok()) {
@@ -119,13 +128,34 @@ async fn place_all(call: &Call, topics: Vec<TopicProduceData>) -> Vec<Parts> {
     .await
 }
 
+/// A batch that fails keeps those behind it in the same partition from being taken, until the client can know (P5).
 async fn place(call: &Call, topic: &Arc<Topic>, data: PartitionProduceData) -> Placed {
     let (partition, _) = call.here(topic, data.index, NO_EPOCH)?;
-    let batch = batch(call, data.records)?;
+    let key = (topic.id, partition);
+    let placed = append(call, topic, key, data.records).await;
+    if placed.is_err() {
+        call.peer.lanes.failed(key);
+    }
+    placed
+}
+
+async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes>) -> Placed {
     let fault = |error| Elsewhere::from(Fault::from(error));
-    let appender =
-        call.kafka.ctx.partitions.appender(Arc::clone(topic), partition).await.map_err(fault)?;
-    appender.append(batch).await.map_err(fault)
+    let batch = batch(call, records)?;
+    let appender = match call.peer.lanes.enter(key, call.number) {
+        Ok(Some(appender)) => appender,
+        Ok(None) => {
+            let partitions = &call.kafka.ctx.partitions;
+            partitions.appender(Arc::clone(topic), key.1).await.map_err(fault)?
+        }
+        Err(Prior) => {
+            let why = "an earlier batch of this partition failed: send again from that one";
+            return Err(Fault::new(Code::NOT_LEADER_OR_FOLLOWER, why).into());
+        }
+    };
+    let pending = appender.append(batch).await.map_err(fault)?;
+    call.peer.lanes.placed(key, appender);
+    Ok(pending)
 }
 
 fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
@@ -141,28 +171,37 @@ fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
     Ok(batch)
 }
 
-async fn answer(call: Call, placed: Vec<Parts>, timeout: Duration) -> Result<Reply, Hangup> {
-    let deadline = tokio::time::Instant::now() + timeout;
+async fn answer(call: Call, placed: Vec<Parts>, deadline: Instant) -> Result<Reply, Hangup> {
+    let mut failed = Vec::new();
     let mut response = ProduceResponse::default();
     let mut leaders = Vec::new();
     for Parts { name, id, parts } in placed {
         let mut topic = TopicProduceResponse::default();
         (topic.name, topic.topic_id) = (name, id);
         for Part { index, topic: id, placed } in parts {
+            let key = id.zip(u32::try_from(index).ok().map(PartitionIndex));
             let outcome = match placed {
-                Ok(pending) => match tokio::time::timeout_at(deadline, pending).await {
-                    Ok(acked) => acked.map_err(|error| Fault::from(error).into()),
-                    Err(_) => Err(late().into()),
-                },
+                Ok(pending) => {
+                    let acked = tokio::time::timeout_at(deadline, pending).await;
+                    if let Some(key) = key {
+                        call.peer.lanes.done(key, matches!(acked, Ok(Ok(_))));
+                    }
+                    match acked {
+                        Ok(acked) => acked.map_err(|error| Fault::from(error).into()),
+                        Err(_) => Err(late().into()),
+                    }
+                }
                 Err(elsewhere) => Err(elsewhere),
             };
-            let id = id.map(|id| (id, PartitionIndex(index.unsigned_abs())));
-            topic.partition_responses.push(part(&call, index, id, outcome, &mut leaders));
+            failed.extend(key.filter(|_| outcome.is_err()));
+            topic.partition_responses.push(part(&call, index, key, outcome, &mut leaders));
         }
         response.responses.push(topic);
     }
     response.node_endpoints = endpoints(&call, leaders);
-    call.reply(&response)
+    let mut reply = call.reply(&response)?;
+    reply.failed = failed;
+    Ok(reply)
 }
 
 fn late() -> Fault {
@@ -174,21 +213,21 @@ fn late() -> Fault {
 fn part(
     call: &Call,
     index: i32,
-    id: Option<(TopicId, PartitionIndex)>,
+    key: Option<Key>,
     outcome: Result<Appended, Elsewhere>,
     leaders: &mut Vec<Leader>,
 ) -> PartitionProduceResponse {
     let mut part = PartitionProduceResponse::default();
     part.index = index;
-    (part.base_offset, part.log_append_time_ms, part.log_start_offset) = (-1, -1, -1);
+    (part.base_offset, part.log_append_time_ms) = (-1, -1);
+    // By it, clients whose producer is not known any more tell whether anything of theirs is lost.
+    let ends =
+        key.and_then(|(topic, partition)| call.kafka.ctx.partitions.open_offsets(topic, partition));
+    part.log_start_offset = ends.map_or(-1, |ends| ends.log_start.0);
     match outcome {
         Ok(appended) => {
             part.base_offset = appended.base_offset.0;
             part.log_append_time_ms = appended.log_append_time_ms;
-            let ends = id.and_then(|(topic, partition)| {
-                call.kafka.ctx.partitions.open_offsets(topic, partition)
-            });
-            part.log_start_offset = ends.map_or(-1, |ends| ends.log_start.0);
         }
         Err(Elsewhere { fault, leader }) => {
             part.error_code = fault.code.0;

@@ -5,9 +5,10 @@ use futures::FutureExt;
 
 use super::Api;
 use crate::groups::classic::SyncClassic;
+use crate::groups::local::Refused;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::{SyncGroupRequest, SyncGroupResponse};
-use crate::kafka::error::Fault;
+use crate::kafka::error::{Code, Fault};
 use crate::kafka::group;
 
 pub(super) const API: Api = Api::new::<SyncGroupRequest>(
@@ -16,7 +17,8 @@ pub(super) const API: Api = Api::new::<SyncGroupRequest>(
     5,
     |call, body| serve(call, body).boxed(),
     "Classic groups.",
-);
+)
+.waiting();
 
 /// The first version that names the protocol.
 const PROTOCOL_SINCE: i16 = 5;
@@ -47,6 +49,8 @@ async fn serve(call: Call, body: Bytes) -> Served {
                 answer.protocol_name = Some((&*synced.protocol).into());
             }
         }
+        // Clients do not expect to hear here that a coordinator takes over; joining again is what they would do.
+        Err(Refused::Loading) => answer.error_code = Code::REBALANCE_IN_PROGRESS.0,
         Err(refused) => answer.error_code = Fault::from(refused).code.0,
     }
     call.answer(&answer)

@@ -17,7 +17,8 @@ fn frame(key: i16, bytes: usize) -> Vec<u8> {
 fn frames() -> (DuplexStream, Frames<DuplexStream>, ProduceRoom) {
     let (client, server) = duplex(1 << 20);
     let room = ProduceRoom::new(0);
-    (client, Frames::new(server, room.clone()), room)
+    let rooms = (room.clone(), Room::new(MAX_PLAIN_BYTES));
+    (client, Frames::new(server, rooms, Pace::default()), room)
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ impl Out {
         let more = all - first.len();
         codec::close_frame(&mut first, more);
         self.done[0] = first.freeze();
-        self.done
+        self.done.into()
     }
 
     fn endpoints(

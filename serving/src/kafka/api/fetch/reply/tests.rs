@@ -69,7 +69,7 @@ proptest! {
     #[test]
     fn two_readers_read_what_was_meant(topics in proptest::collection::vec(topic(), 0..3)) {
         for version in VERSIONS {
-            let pieces = reply(&topics).encode(7, version, endpoint);
+            let pieces = reply(&topics).encode(7, version, endpoint).pieces;
             let mut theirs = frame(&pieces);
             let header = ResponseHeader::decode(&mut theirs, i16::from(version >= 12)).unwrap();
             prop_assert_eq!(header.correlation_id, 7);
@@ -126,7 +126,7 @@ fn batches_are_not_copied() {
     };
     for version in VERSIONS {
         let topics = vec![("t".to_owned(), [1; 16], vec![(0, Ok(data.clone()))])];
-        let pieces = reply(&topics).encode(1, version, |_| None);
+        let pieces = reply(&topics).encode(1, version, |_| None).pieces;
         assert!(pieces.iter().any(|piece| piece.as_ptr() == batch.as_ptr()), "{version}");
     }
 }
@@ -134,7 +134,8 @@ fn batches_are_not_copied() {
 #[test]
 fn a_refused_session_is_said_where_there_are_sessions() {
     for version in 7..=17 {
-        let pieces = Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND).encode(1, version, |_| None);
+        let pieces =
+            Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND).encode(1, version, |_| None).pieces;
         let mut frame = frame(&pieces);
         let _ = ResponseHeader::decode(&mut frame, i16::from(version >= 12)).unwrap();
         let answer = Theirs::decode(&mut frame, version).unwrap();

@@ -19,12 +19,14 @@ mod frame;
 mod listener;
 mod metrics;
 mod place;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::sync::Arc;
 
-use geminga_proto::caps;
 pub use api::document;
+use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use tokio::sync::Semaphore;
 

@@ -28,6 +28,7 @@ use crate::topics::quorum::Quorum;
 /// No wait of these tests is longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
 
+mod dating;
 mod probes;
 
 struct Node {

@@ -2,6 +2,8 @@
 
 use geminga_proto::reason::{ApiError, Reason};
 
+use super::codec::messages::StrBytes;
+
 /// An error code of the Kafka protocol. Fixed by Kafka for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Code(pub(crate) i16);
@@ -37,6 +39,7 @@ codes! {
     TOPIC_ALREADY_EXISTS = 36;
     INVALID_PARTITIONS = 37;
     INVALID_REPLICATION_FACTOR = 38;
+    INVALID_REPLICA_ASSIGNMENT = 39;
     INVALID_CONFIG = 40;
     INVALID_REQUEST = 42;
     POLICY_VIOLATION = 44;
@@ -53,8 +56,11 @@ codes! {
     UNKNOWN_LEADER_EPOCH = 75;
     UNSUPPORTED_COMPRESSION_TYPE = 76;
     FENCED_INSTANCE_ID = 82;
+    ELECTION_NOT_NEEDED = 84;
     INVALID_RECORD = 87;
     UNKNOWN_TOPIC_ID = 100;
+    MISMATCHED_ENDPOINT_TYPE = 114;
+    UNSUPPORTED_ENDPOINT_TYPE = 115;
 }
 
 /// What a Kafka client is told of an error: the code that makes it do the same as our own client would.
@@ -68,6 +74,14 @@ pub(crate) struct Fault {
 impl Fault {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+}
+
+/// An outcome as answers say it: the code, and a text for people where something failed.
+pub(crate) fn said(outcome: Result<(), Fault>) -> (i16, Option<StrBytes>) {
+    match outcome {
+        Ok(()) => (Code::NONE.0, None),
+        Err(fault) => (fault.code.0, Some(fault.message.into())),
     }
 }
 

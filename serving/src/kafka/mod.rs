@@ -13,6 +13,7 @@
 mod api;
 mod call;
 mod codec;
+mod configs;
 mod connection;
 mod error;
 mod frame;

@@ -259,6 +259,12 @@ impl Broker {
         self.0.registration.id()
     }
 
+    /// What serves Kafka clients, to be asked without a socket.
+    #[cfg(test)]
+    pub(crate) fn kafka(&self) -> &Kafka {
+        &self.0.kafka
+    }
+
     /// Serves connections of `listener` until the broker stops. A listener that fails stops everything.
     pub fn serve(&self, listener: TcpListener) {
         let (inner, server) = (Arc::clone(&self.0), self.0.server.clone());

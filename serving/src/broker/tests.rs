@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use geminga_metastore::record::{Cookie, KafkaListener, LiveBookie, LiveDisk};
-use geminga_metastore::{LeaseId, MetaStore, cluster, keys};
-use geminga_proto::ids::{BookieId, BrokerId, ClusterUuid, Incarnation};
+use geminga_metastore::record::KafkaListener;
+use geminga_metastore::{MetaStore, cluster};
+use geminga_proto::ids::BrokerId;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1::cluster_client::ClusterClient;
 use geminga_proto::v1::stream_client::StreamClient;
@@ -29,6 +29,7 @@ use crate::topics::quorum::Quorum;
 /// No wait of these tests is longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
 
+mod dating;
 mod kafka;
 mod probes;
 
@@ -132,30 +133,6 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.tasks.cancel();
-    }
-}
-
-/// Bookies that take data, as the metadata shows them.
-async fn bookies(cluster: &TestCluster, count: usize) {
-    cluster::open_or_init(&cluster.store, &SystemRandom, &SystemClock).await.unwrap();
-    for n in 1..=count {
-        let id: BookieId = format!("bookie-{n}").parse().unwrap();
-        let uuid = ClusterUuid::from_random(77);
-        let cookie = Cookie { cluster: uuid, bookie: id.clone(), disks: Vec::new() };
-        let disk =
-            LiveDisk { incarnation: Incarnation(1), writable: true, free_bytes: 1, total_bytes: 2 };
-        let live = LiveBookie {
-            id: id.clone(),
-            address: "127.0.0.1:1".to_owned(),
-            http_address: String::new(),
-            zone: String::new(),
-            rack: String::new(),
-            disks: vec![disk],
-            lease: LeaseId(1),
-            started_ms: 0,
-        };
-        cluster.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
-        cluster.store.put_if(&keys::bookie_live(&id), None, live.encode()).await.unwrap();
     }
 }
 
@@ -272,7 +249,7 @@ async fn read_all(node: &Node, topic: &str, partitions: u32) -> Vec<Vec<u64>> {
 async fn any_broker_serves_any_partition() {
     const PARTITIONS: u32 = 4;
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "flights", PARTITIONS).await;
     one.wait_spread("flights", 2).await;
@@ -309,7 +286,7 @@ async fn any_broker_serves_any_partition() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_directly_is_told_where_to_ask() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 2).await;
     one.wait_spread("t", 2).await;
@@ -338,7 +315,7 @@ async fn who_asks_directly_is_told_where_to_ask() {
 async fn when_a_broker_dies_the_other_takes_over_and_nothing_acknowledged_is_lost() {
     const PARTITIONS: u32 = 4;
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", PARTITIONS).await;
     one.wait_spread("t", 2).await;
@@ -373,7 +350,7 @@ async fn when_a_broker_dies_the_other_takes_over_and_nothing_acknowledged_is_los
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_stops_in_good_order_hands_over_at_once() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 4).await;
     two.wait_spread("t", 2).await;
@@ -392,7 +369,7 @@ async fn a_broker_that_stops_in_good_order_hands_over_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn elements_without_a_partition_go_by_their_key() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let node = Node::start(&cluster).await;
     create(&node, "t", 8).await;
     let mut producer = Producer::open(&node).await;
@@ -427,7 +404,7 @@ async fn elements_without_a_partition_go_by_their_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_overtakes_an_element_whose_topic_was_not_found() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let node = Node::start(&cluster).await;
     let mut producer = Producer::open(&node).await;
     let reason = |result: &v1::ProduceResult| result.error.as_ref().map(|e| e.reason.clone());
@@ -457,7 +434,7 @@ async fn nothing_overtakes_an_element_whose_topic_was_not_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_above_the_limits_ends_its_stream_with_a_reason() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let node = Node::start(&cluster).await;
     create(&node, "t", 1).await;
     let many = vec![v1::ProduceElement::default(); caps::MAX_PRODUCE_ELEMENTS + 1];
@@ -480,7 +457,7 @@ async fn a_request_above_the_limits_ends_its_stream_with_a_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_answered_makes_room_for_more_whoever_takes_the_results() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     // The smallest room there is: that of one message.
     let node = Node::start_with(&cluster, Config { produce_bytes: 0, ..Config::default() }).await;
     create(&node, "t", 2).await;
@@ -580,7 +557,7 @@ impl Consumer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_goes_on_where_it_was_after_its_coordinator_died() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 4).await;
     two.wait_spread("t", 2).await;
@@ -634,7 +611,7 @@ async fn poll(node: &Node, offsets: &[i64], wait_ms: u32) -> BTreeMap<u32, Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poll_waits_for_whichever_partition_gets_something() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 4).await;
     one.wait_spread("t", 2).await;
@@ -657,7 +634,7 @@ async fn a_poll_waits_for_whichever_partition_gets_something() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_goes_on_over_a_takeover_without_a_gap_or_a_repetition() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 2).await;
     two.wait_spread("t", 2).await;
@@ -706,7 +683,7 @@ async fn reflection_and_health_know_every_public_service() {
         server_reflection_response::MessageResponse,
     };
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let node = Node::start(&cluster).await;
     let request = ServerReflectionRequest {
         host: String::new(),

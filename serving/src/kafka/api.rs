@@ -1,17 +1,30 @@
 //! The APIs that are served: one table, from which requests are dispatched, `ApiVersions` is answered and
 //! `docs/kafka-compatibility.md` is made. One file each.
 
+mod alter_configs;
 mod api_versions;
+mod create_partitions;
+mod create_topics;
 mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -29,6 +42,9 @@ use futures::future::BoxFuture;
 use super::call::{Call, Hangup, Served};
 use super::codec::messages::KafkaRequest;
 use super::codec::{self, Header};
+
+/// Partitions that one request is served for at one time.
+const PARALLEL: usize = 16;
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Served>;
 
@@ -137,10 +153,23 @@ pub(super) const TABLE: &[Api] = &[
     describe_groups::API,
     list_groups::API,
     api_versions::API,
+    create_topics::API,
+    delete_topics::API,
+    delete_records::API,
     init_producer_id::API,
     offset_for_leader_epoch::API,
+    describe_configs::API,
+    alter_configs::API,
+    describe_log_dirs::API,
+    create_partitions::API,
     delete_groups::API,
+    elect_leaders::API,
+    incremental_alter_configs::API,
+    list_partition_reassignments::API,
     offset_delete::API,
+    describe_cluster::API,
+    describe_producers::API,
+    describe_topic_partitions::API,
 ];
 
 /// The row of a key.

@@ -200,6 +200,21 @@ pub(super) fn encode<M: KafkaResponse>(
 
 const API_VERSIONS: i16 = 18;
 
+/// A whole request, as a client writes it.
+#[cfg(test)]
+pub(super) fn encode_request<M: kafka_wire::KafkaRequest>(
+    correlation: i32,
+    version: i16,
+    message: &M,
+) -> Bytes {
+    let mut bytes = BytesMut::new();
+    let limits = kafka_wire::OutboundFrameLimits::new(usize::MAX);
+    let (client, version) = (Some(StrBytes::from("test")), ApiVersion::new(version));
+    kafka_wire::encode_request(&mut bytes, correlation, client, message, version, limits)
+        .expect("a request that can be said");
+    bytes.freeze()
+}
+
 /// Writes a part of an answer that is put together by hand.
 pub(super) fn append<M: kafka_wire_core::KafkaEncode>(
     bytes: &mut BytesMut,

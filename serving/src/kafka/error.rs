@@ -2,6 +2,7 @@
 
 use geminga_proto::reason::{ApiError, Reason};
 
+use super::codec::messages::StrBytes;
 use crate::groups::local::Refused;
 use crate::groups::types as groups;
 
@@ -45,6 +46,7 @@ codes! {
     TOPIC_ALREADY_EXISTS = 36;
     INVALID_PARTITIONS = 37;
     INVALID_REPLICATION_FACTOR = 38;
+    INVALID_REPLICA_ASSIGNMENT = 39;
     INVALID_CONFIG = 40;
     INVALID_REQUEST = 42;
     POLICY_VIOLATION = 44;
@@ -63,9 +65,12 @@ codes! {
     MEMBER_ID_REQUIRED = 79;
     GROUP_MAX_SIZE_REACHED = 81;
     FENCED_INSTANCE_ID = 82;
+    ELECTION_NOT_NEEDED = 84;
     GROUP_SUBSCRIBED_TO_TOPIC = 86;
     INVALID_RECORD = 87;
     UNKNOWN_TOPIC_ID = 100;
+    MISMATCHED_ENDPOINT_TYPE = 114;
+    UNSUPPORTED_ENDPOINT_TYPE = 115;
 }
 
 /// What a Kafka client is told of an error: the code that makes it do the same as our own client would.
@@ -104,6 +109,14 @@ impl Fault {
             code => code,
         };
         Self { code, ..self }
+    }
+}
+
+/// An outcome as answers say it: the code, and a text for people where something failed.
+pub(crate) fn said(outcome: Result<(), Fault>) -> (i16, Option<StrBytes>) {
+    match outcome {
+        Ok(()) => (Code::NONE.0, None),
+        Err(fault) => (fault.code.0, Some(fault.message.into())),
     }
 }
 

@@ -13,6 +13,7 @@
 mod api;
 mod call;
 mod codec;
+mod configs;
 mod connection;
 mod error;
 mod frame;
@@ -23,6 +24,8 @@ mod metrics;
 mod pace;
 mod place;
 mod room;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,9 +8,10 @@ use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use super::call::Call;
 use super::codec::messages::Uuid;
 use super::error::{Code, Fault};
+use crate::ownership::assignment::Ownership;
 use crate::ownership::topology::{Broker, Topic};
 use crate::router::{Route, check_partition};
-use crate::topics::name::DEFAULT_NAMESPACE;
+use crate::topics::name::{self, DEFAULT_NAMESPACE};
 
 /// Kafka's "no broker".
 pub(super) const NOBODY: i32 = -1;
@@ -63,11 +64,28 @@ impl Call {
         Some(Node { broker, at })
     }
 
+    /// Who serves what Kafka's controller serves: any broker does. That it is the elected one makes clients agree.
+    pub(super) fn controller(&self) -> i32 {
+        let elected = self.kafka.ctx.router.topology().coordinator();
+        let reachable = elected.and_then(|elected| self.node(elected.broker));
+        reachable.map_or(self.kafka.ctx.router.me(), |node| node.broker.id).0
+    }
+
     /// The topics that Kafka clients see, by name.
     pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
         let mut topics = self.kafka.ctx.router.topology().topics();
         topics.retain(|topic| topic.namespace == DEFAULT_NAMESPACE);
         topics
+    }
+
+    /// Whether a new topic may have this name beside those that there are.
+    pub(super) fn check_collision(&self, name: &str) -> Result<(), Fault> {
+        let topics = self.topics();
+        let Some(other) = topics.iter().find(|topic| name::collide(&topic.name, name)) else {
+            return Ok(());
+        };
+        let why = format!("the name collides with topic {}: choose another", other.name);
+        Err(Fault::new(Code::INVALID_TOPIC_EXCEPTION, why))
     }
 
     /// A topic by its name; see [`crate::ownership::topology::Topology::resolve`].
@@ -117,6 +135,31 @@ impl Call {
             _ => Ok((partition, term)),
         }
     }
+}
+
+/// What clients are told of a partition. It has one replica, its owner: copies are kept by bookies, which no client talks to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Led {
+    pub(super) code: Code,
+    /// [`NOBODY`] when it has none that the client can reach.
+    pub(super) leader: i32,
+    pub(super) epoch: i32,
+    pub(super) replicas: Vec<i32>,
+    pub(super) offline: Vec<i32>,
+}
+
+/// How a partition is led, to a client that can reach `nodes`.
+pub(super) fn led(owner: &Ownership, nodes: &[Node]) -> Led {
+    let code = Code::LEADER_NOT_AVAILABLE;
+    let (replicas, offline) = (Vec::new(), Vec::new());
+    let nobody = Led { code, leader: NOBODY, epoch: NO_EPOCH, replicas, offline };
+    let Some(id) = owner.broker else { return nobody };
+    let replicas = vec![id.0];
+    if nodes.binary_search_by_key(&id, |node| node.broker.id).is_ok() {
+        return Led { code: Code::NONE, leader: id.0, epoch: owner.term.0, replicas, ..nobody };
+    }
+    // Another broker will take it over soon, unless the owner has no such listener.
+    Led { offline: replicas.clone(), replicas, ..nobody }
 }
 
 /// As Kafka writes it.

@@ -38,13 +38,13 @@ use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
 use super::producers::Budget;
 use super::task::Closing;
-use super::{fetch, metrics, offsets, retention};
+use super::{fetch, metrics, offsets, retention, size};
 use crate::ownership::load::Carried;
 use crate::ownership::registration::{Registration, Standing};
 use crate::ownership::topology::{Topic, Topology};
 use crate::router::{
-    Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec, Router,
-    check_partition, no_owner, not_owner,
+    ActiveProducer, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Read, ReadSpec,
+    Router, check_partition, no_owner, not_owner,
 };
 use crate::topics::quorum::Quorum;
 
@@ -522,6 +522,19 @@ impl LocalPartitions for Partitions {
     ) -> Result<Option<(Term, Offset)>, ApiError> {
         let handle = self.open(&topic, partition).await?;
         Ok(handle.reader.end_of_term(term))
+    }
+
+    async fn size(&self, topic: &Topic, partition: PartitionIndex) -> Result<u64, ApiError> {
+        let open = self.open_now((topic.id, partition));
+        Ok(size::of(self.store(), open.as_deref(), topic.id, partition).await?)
+    }
+
+    async fn producers(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<Vec<ActiveProducer>, ApiError> {
+        self.open(&topic, partition).await?.producers().await
     }
 
     async fn read(

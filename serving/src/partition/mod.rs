@@ -3,7 +3,7 @@
 //!
 //! * [`manager`]: which partitions are open here, and the way in for every request. [`task`]: the one owner of an open
 //!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get. [`retention`]: what is
-//!   given up.
+//!   given up. [`size`]: what is held.
 //! * [`producers`]: what is known of idempotent producers; [`snapshot`] and [`index`] are how it is kept in the log (P4).
 
 mod fetch;
@@ -18,6 +18,7 @@ mod producers;
 mod retention;
 #[cfg(test)]
 mod samples;
+mod size;
 mod snapshot;
 pub mod statelog;
 mod task;

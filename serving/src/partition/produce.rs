@@ -79,18 +79,19 @@ impl Reply {
         (reply, Answer(pending))
     }
 
-    /// The batch is acknowledged at `base_offset`.
-    pub(super) fn acked(self, base_offset: Offset) {
+    /// The batch is acknowledged at `base_offset`; `dated`: when the owner dated it, if it did.
+    pub(super) fn acked(self, base_offset: Offset, dated: Option<i64>) {
         metrics::observe_acked(self.bytes, self.records, self.since.elapsed());
-        let appended = Appended { base_offset, log_append_time_ms: CREATE_TIME };
+        let appended = Appended { base_offset, log_append_time_ms: dated.unwrap_or(CREATE_TIME) };
         // Nobody waits for a batch that was sent without acks.
         let _ = self.answer.send(Ok(appended));
     }
 
-    /// The batch was in the log at `base_offset` before it came (P2).
-    pub(super) fn duplicate(self, base_offset: Offset) {
+    /// The batch was in the log at `base_offset` before it came (P2); `dated`: when the owner dated it then, as far as that is
+    /// known.
+    pub(super) fn duplicate(self, base_offset: Offset, dated: Option<i64>) {
         metrics::count_duplicate();
-        let appended = Appended { base_offset, log_append_time_ms: CREATE_TIME };
+        let appended = Appended { base_offset, log_append_time_ms: dated.unwrap_or(CREATE_TIME) };
         let _ = self.answer.send(Ok(appended));
     }
 
@@ -152,6 +153,9 @@ pub(super) fn check_for(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(),
 /// keep data longer than it should be, or less long.
 fn check_times(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
     let (header, settings) = (batch.header(), &topic.settings);
+    if settings.log_append_time {
+        return Ok(());
+    }
     let early = i128::from(now_ms) - i128::from(settings.timestamp_before_max_ms);
     let late = i128::from(now_ms) + i128::from(settings.timestamp_after_max_ms);
     for said in [header.base_timestamp, header.max_timestamp] {

@@ -30,11 +30,15 @@ pub(super) use budget::Budget;
 use budget::Share;
 
 use super::mutation::{Mutation, Mutations};
+use crate::router::ActiveProducer;
 
 /// A producer that appended within this time is not forgotten for want of room: it may still have to send something again.
 pub(super) const PROTECTED_MS: i64 = 300_000;
 /// Numbers further back than this are taken for numbers ahead.
 const PAST: u32 = 1 << 30;
+
+/// Of a batch's attributes: that its largest timestamp is when the partition's owner dated it.
+const LOG_APPEND_TIME: i16 = 1 << 3;
 
 /// What a batch says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,9 +168,15 @@ pub(crate) struct Kept {
     pub(crate) base_offset: Offset,
     /// Its largest timestamp, milliseconds.
     pub(crate) max_timestamp: i64,
+    /// Whether that is when the owner dated it. Snapshots do not say: false where it is not known.
+    pub(crate) dated: bool,
 }
 
 impl Kept {
+    fn is(&self, stamp: &Stamp) -> bool {
+        self.first == stamp.sequence.first && self.count == stamp.count
+    }
+
     fn next(&self) -> i32 {
         sequence_after(self.first, self.count)
     }
@@ -279,8 +289,7 @@ impl Producers {
         }
         if let Some(committed) = committed {
             oldest = committed.batches.front().map_or(oldest, |kept| kept.first);
-            let same = |kept: &&Kept| kept.first == first && kept.count == stamp.count;
-            if let Some(found) = committed.batches.iter().find(same) {
+            if let Some(found) = committed.batches.iter().find(|kept| kept.is(stamp)) {
                 return Verdict::Committed(found.base_offset);
             }
         }
@@ -387,8 +396,9 @@ impl Producers {
         if producer.batches.len() >= caps::PRODUCER_BATCHES {
             producer.batches.pop_front();
         }
-        let Stamp { count, max_timestamp, .. } = *stamp;
-        producer.batches.push_back(Kept { first, count, base_offset, max_timestamp });
+        let Stamp { count, max_timestamp, attributes, .. } = *stamp;
+        let dated = attributes & LOG_APPEND_TIME != 0;
+        producer.batches.push_back(Kept { first, count, base_offset, max_timestamp, dated });
         producer.appended_ms = now_ms;
         self.order.insert(base_offset, producer_id);
         while self.committed.len() > caps::MAX_PRODUCERS_PER_PARTITION {
@@ -414,6 +424,27 @@ impl Producers {
         self.order.insert(newest.base_offset, id);
         self.committed.insert(id, producer);
         self.account();
+    }
+
+    /// When the owner dated a batch that is in the log ([`Verdict::Committed`]), as far as that is known.
+    pub(crate) fn dated(&self, stamp: &Stamp) -> Option<i64> {
+        let producer = self.committed.get(&stamp.sequence.producer_id)?;
+        let kept = producer.batches.iter().find(|kept| kept.is(stamp))?;
+        kept.dated.then_some(kept.max_timestamp)
+    }
+
+    /// Who is in the log, for people; who appended longest ago first.
+    pub(crate) fn active(&self) -> Vec<ActiveProducer> {
+        let active = |(id, producer): (i64, &Producer)| {
+            let newest = producer.batches.back()?;
+            Some(ActiveProducer {
+                id,
+                epoch: producer.epoch,
+                last_sequence: sequence_after(newest.first, newest.count.saturating_sub(1)),
+                last_timestamp_ms: newest.max_timestamp,
+            })
+        };
+        self.committed().filter_map(active).collect()
     }
 
     /// Whether something is in the log of anybody.

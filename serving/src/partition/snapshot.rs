@@ -108,7 +108,7 @@ fn take_producer(rest: &mut &[u8], opened_ms: i64) -> Option<(i64, Producer)> {
     for _ in 0..batches {
         let (first, count) = (rest.get_i32(), rest.get_u32());
         let (base_offset, max_timestamp) = (Offset(rest.get_i64()), rest.get_i64());
-        kept.push_back(Kept { first, count, base_offset, max_timestamp });
+        kept.push_back(Kept { first, count, base_offset, max_timestamp, dated: false });
     }
     Some((id, Producer { epoch, appended_ms, batches: kept }))
 }

@@ -18,7 +18,7 @@ use geminga_proto::ids::Term;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use geminga_runtime::WallClock;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use proofs::Proofs;
@@ -28,6 +28,7 @@ use super::produce::{Durable, Gathered, Queue, Reply, unknown};
 use super::producers::{Producers, Stamp, Verdict};
 use super::{metrics, snapshot};
 use crate::ownership::topology::Topic;
+use crate::router::ActiveProducer;
 
 /// Batches taken from the mailbox at once.
 const TAKE: usize = 256;
@@ -66,13 +67,18 @@ pub(super) struct Closing {
 }
 
 /// What others want of an owner besides batches. Each order stands until it is followed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Orders {
     /// The topic as it is now.
     pub(super) topic: watch::Receiver<Arc<Topic>>,
     /// Begin a ledger, so that those before it can go.
     pub(super) anew: Arc<Notify>,
+    /// Say who writes.
+    pub(super) producers: mpsc::Receiver<AskProducers>,
 }
+
+/// Asks an owner who its idempotent producers are.
+pub(super) type AskProducers = oneshot::Sender<Vec<ActiveProducer>>;
 
 /// When the partitions of a topic roll.
 pub(super) fn roll_of(topic: &Topic) -> Roll {
@@ -113,6 +119,7 @@ enum Step {
     Intake(usize),
     Altered,
     Anew,
+    Say(AskProducers),
     Sweep,
     Overdue,
 }
@@ -159,6 +166,7 @@ impl Owner {
                 closing = closing(&mut self.close) => Step::Close(closing),
                 Ok(()) = self.orders.topic.changed() => Step::Altered,
                 () = self.orders.anew.notified() => Step::Anew,
+                Some(ask) = self.orders.producers.recv() => Step::Say(ask),
                 () = until(sweep) => Step::Sweep,
                 event = self.writer.event() => Step::Log(event),
                 taken = self.mailbox.recv_many(&mut self.inbox, TAKE) => Step::Intake(taken),
@@ -179,6 +187,8 @@ impl Owner {
                     self.writer.set_roll(roll);
                 }
                 Step::Anew => self.writer.begin_anew(),
+                // Who asked may have gone.
+                Step::Say(ask) => drop(ask.send(self.producers.active())),
                 Step::Sweep => {
                     self.expire();
                     self.sweep = Instant::now() + SWEEP;
@@ -212,7 +222,10 @@ impl Owner {
                     self.producers.assign(&stamp, ticket);
                 }
             },
-            Verdict::Committed(base_offset) => reply.duplicate(base_offset),
+            Verdict::Committed(base_offset) => {
+                let dated = self.producers.dated(&stamp);
+                reply.duplicate(base_offset, dated);
+            }
             Verdict::Assigned(ticket) => self.queue.follow(ticket, reply, Instant::now()),
             Verdict::Refused(refusal) if refusal.needs_proof() => {
                 self.proofs.push(reply, refusal.error(&stamp));
@@ -230,11 +243,11 @@ impl Owner {
         match event {
             Event::Acked { through, .. } => {
                 let now_ms = self.now_ms();
-                for Durable { base, stamp, answers } in self.queue.acked(through) {
+                for Durable { base, stamp, dated, answers } in self.queue.acked(through) {
                     if let Some(stamp) = stamp {
                         self.producers.commit(&stamp, base, now_ms);
                     }
-                    answers.into_iter().for_each(|reply| reply.acked(base));
+                    answers.into_iter().for_each(|reply| reply.acked(base, dated));
                 }
                 self.proofs.acked(through);
                 Ok(())
@@ -313,7 +326,9 @@ impl Owner {
 
     fn gather(&mut self) -> Option<Gathered<Reply>> {
         let writer = &self.writer;
-        self.queue.gather(writer.next_offset(), self.term, |bytes| writer.has_room(bytes))
+        let dates = self.orders.topic.borrow().settings.log_append_time;
+        let dated = dates.then(|| self.clock.now_ms());
+        self.queue.gather(writer.next_offset(), self.term, dated, |bytes| writer.has_room(bytes))
     }
 
     /// Intake has stopped: what was accepted is finished or given up.

@@ -50,6 +50,19 @@ pub struct FoundOffset {
     pub epoch: Term,
 }
 
+/// An idempotent producer that a partition remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: i64,
+    /// Its newest epoch.
+    pub epoch: i16,
+    /// Number of its last record that is in the log.
+    pub last_sequence: i32,
+    /// The largest timestamp of its last batch, milliseconds since the Unix epoch.
+    pub last_timestamp_ms: i64,
+}
+
 /// What to read of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadSpec {
@@ -151,6 +164,23 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         term: Term,
     ) -> Result<Option<(Term, Offset)>, ApiError>;
+
+    /// Bytes of records that a partition of this broker holds: of its segments, as far as these are known; never opens it.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// METADATA_UNAVAILABLE.
+    async fn size(&self, topic: &Topic, partition: PartitionIndex) -> Result<u64, ApiError>;
+
+    /// The idempotent producers that a partition remembers, opening it when it is not open. Cancel-safe.
+    ///
+    /// # Errors
+    /// NOT_OWNER, NOT_READY, or whatever keeps the partition from being opened.
+    async fn producers(
+        &self,
+        topic: Arc<Topic>,
+        partition: PartitionIndex,
+    ) -> Result<Vec<ActiveProducer>, ApiError>;
 
     /// Reads committed batches, opening the partition when it is not open; waits as `spec` says. Cancel-safe.
     ///

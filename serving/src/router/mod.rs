@@ -14,8 +14,8 @@ use geminga_runtime::Tasks;
 use tonic::transport::Channel;
 
 pub use local::{
-    Appended, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets, Pending, Read,
-    ReadSpec,
+    ActiveProducer, Appended, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets,
+    Pending, Read, ReadSpec,
 };
 use peers::Peers;
 pub use source::{RoutedSource, Source};

@@ -130,7 +130,8 @@ impl Topics for TopicsService {
     ) -> Result<Response<v1::AlterTopicResponse>, Status> {
         let v1::AlterTopicRequest { name, set, unset, partitions } = request.into_inner();
         let partitions = (partitions > 0).then_some(partitions);
-        let alteration = Alteration { set: set.into_iter().collect(), unset, partitions };
+        let set = set.into_iter().collect();
+        let alteration = Alteration { set, unset, partitions, ..Alteration::default() };
         let topic = self.ctx.admin.alter(&name, alteration).await?;
         let topic = Some(summary(&self.ctx, &topic));
         Ok(Response::new(v1::AlterTopicResponse { topic }))

@@ -21,8 +21,40 @@ pub struct Alteration {
     pub set: BTreeMap<String, String>,
     /// Configs that go back to their defaults.
     pub unset: Vec<String>,
+    /// Whether all others that were set go back to their defaults, too.
+    pub replace: bool,
+    /// Elements to add to lists, or to take out of them: as they are then.
+    pub lists: Vec<ListChange>,
     /// How many partitions there are to be; `None` = as many as there are.
     pub partitions: Option<u32>,
+}
+
+/// A change of a config whose value is a list of words with commas between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListChange {
+    /// Which config, by Kafka's name.
+    pub name: String,
+    /// The words.
+    pub words: String,
+    /// Whether they are added, or taken out.
+    pub add: bool,
+}
+
+impl ListChange {
+    /// The list after the change; a word that is there already is not added again.
+    fn of(&self, before: &str) -> String {
+        let words = |list: &str| -> Vec<String> {
+            list.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+        };
+        let (mut list, named) = (words(before), words(&self.words));
+        if self.add {
+            let added: Vec<_> = named.into_iter().filter(|word| !list.contains(word)).collect();
+            list.extend(added);
+        } else {
+            list.retain(|word| !named.contains(word));
+        }
+        list.join(",")
+    }
 }
 
 impl Alteration {
@@ -38,10 +70,20 @@ impl Alteration {
             }
             topic.partitions = partitions;
         }
+        if self.replace {
+            topic.configs.clear();
+        }
         for name in &self.unset {
             topic.configs.remove(name);
         }
         topic.configs.extend(self.set.clone());
+        for change in &self.lists {
+            let default = config::lookup(&change.name).map_or("", |config| config.default);
+            let before = topic.configs.get(&change.name).map_or(default, String::as_str);
+            let after = change.of(before);
+            config::check(&change.name, &after)?;
+            topic.configs.insert(change.name.clone(), after);
+        }
         Ok(())
     }
 
@@ -58,6 +100,13 @@ impl Alteration {
                 return Err(ApiError::new(Reason::InvalidRequest, why));
             }
         }
+        for ListChange { name, .. } in &self.lists {
+            if config::lookup(name).is_none_or(|config| !config.is_list()) {
+                let shown: String = name.chars().take(64).collect();
+                let why = format!("topic config {shown:?} is no list: set it as a whole");
+                return Err(ApiError::new(Reason::InvalidConfig, why));
+            }
+        }
         match self.partitions {
             Some(partitions) => name::check_partitions(partitions),
             None => Ok(()),
@@ -66,7 +115,7 @@ impl Alteration {
 }
 
 impl TopicAdmin {
-    /// Alters a topic; returns once this broker's view has it.
+    /// Alters a topic; returns once this broker's view has it and, for a while, waits until new partitions have owners.
     ///
     /// # Errors
     /// UNKNOWN_TOPIC (also when it was deleted meanwhile, and its name taken by another one), INVALID_CONFIG, INVALID_PARTITIONS,
@@ -82,11 +131,44 @@ impl TopicAdmin {
         let seen = |view: &crate::ownership::topology::Topology| {
             view.topic(name).filter(|topic| topic.version >= Some(version))
         };
-        self.topology.wait_for(CATCH_UP, seen).await.ok_or_else(|| {
+        let Some(topic) = self.topology.wait_for(CATCH_UP, seen).await else {
             let why =
                 format!("topic {name} was altered and this broker has not seen it yet: look again");
-            ApiError::new(Reason::NotReady, why)
-        })
+            return Err(ApiError::new(Reason::NotReady, why));
+        };
+        if alteration.partitions.is_some() {
+            self.wait_owned(&topic).await;
+        }
+        Ok(topic)
+    }
+
+    /// Whether a topic could be altered now; nothing is done. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`TopicAdmin::alter`], as far as they can be known before.
+    pub async fn check_alter(&self, name: &str, alteration: &Alteration) -> Result<(), ApiError> {
+        if name::check(name).is_err() {
+            return Err(unknown_topic(name));
+        }
+        alteration.check()?;
+        let key = keys::topic(DEFAULT_NAMESPACE, name);
+        let found = self.store.get(&key).await.map_err(|e| api_error(&e))?;
+        let before = decode(&key, &found.ok_or_else(|| unknown_topic(name))?)?;
+        self.altered(&before, alteration).map(|_| ())
+    }
+
+    /// What the alteration makes of a topic.
+    fn altered(
+        &self,
+        before: &record::Topic,
+        alteration: &Alteration,
+    ) -> Result<record::Topic, ApiError> {
+        let mut topic = before.clone();
+        alteration.apply(&mut topic)?;
+        if topic.partitions > before.partitions {
+            self.check_growth(topic.partitions - before.partitions)?;
+        }
+        Ok(topic)
     }
 
     async fn commit_alter(&self, name: &str, alteration: &Alteration) -> Result<Version, ApiError> {
@@ -101,13 +183,9 @@ impl TopicAdmin {
                 return Err(unknown_topic(name));
             }
             // Made from what stands, never from what was read before a guard failed (1.4).
-            let mut topic = before.clone();
-            alteration.apply(&mut topic)?;
+            let topic = self.altered(&before, alteration)?;
             if topic == before {
                 return Ok(found.version);
-            }
-            if topic.partitions > before.partitions {
-                self.check_growth(topic.partitions - before.partitions)?;
             }
             let own = Guard::Version(key.clone(), found.version);
             match self.store.txn(Txn::new().guard(own).put(&key, topic.encode())).await {

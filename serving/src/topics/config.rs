@@ -89,7 +89,11 @@ const MAX_VALUE_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const TIMESTAMP_AFTER: &str = "message.timestamp.after.max.ms";
 const TIMESTAMP_BEFORE: &str = "message.timestamp.before.max.ms";
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+const LOG_APPEND_TIME: &str = "LogAppendTime";
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const FOLLOWER_THROTTLED: &str = "follower.replication.throttled.replicas";
+const LEADER_THROTTLED: &str = "leader.replication.throttled.replicas";
 const RETENTION_BYTES: &str = "retention.bytes";
 const RETENTION_MS: &str = "retention.ms";
 const SEGMENT_BYTES: &str = "segment.bytes";
@@ -104,7 +108,7 @@ pub const TABLE: &[Config] = &[
         Type::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
         "delete",
         &["delete", "compact"],
-        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes.",
+        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes; records need no key, since there is no compaction yet.",
     ),
     refused(
         "compression.type",
@@ -135,13 +139,7 @@ pub const TABLE: &[Config] = &[
         Inert,
         "Every acknowledged record is on stable storage already.",
     ),
-    row(
-        "follower.replication.throttled.replicas",
-        Type::Text,
-        "",
-        Inert,
-        "There are no follower replicas.",
-    ),
+    row(FOLLOWER_THROTTLED, Type::Text, "", Inert, "There are no follower replicas."),
     row(
         "index.interval.bytes",
         at_least(0),
@@ -149,13 +147,7 @@ pub const TABLE: &[Config] = &[
         Inert,
         "Offsets are found by entry, not by a sparse index.",
     ),
-    row(
-        "leader.replication.throttled.replicas",
-        Type::Text,
-        "",
-        Inert,
-        "There are no follower replicas.",
-    ),
+    row(LEADER_THROTTLED, Type::Text, "", Inert, "There are no follower replicas."),
     refused(
         "local.retention.bytes",
         at_least(-2),
@@ -190,21 +182,21 @@ pub const TABLE: &[Config] = &[
         at_least(0),
         "3600000",
         Effective,
-        "A batch with a record that is dated further ahead of the broker's clock is refused, in milliseconds. As batches say in their headers.",
+        "A batch with a record that is dated further ahead of the broker's clock is refused, in milliseconds. As batches say in their headers; not with `LogAppendTime`.",
     ),
     row(
         TIMESTAMP_BEFORE,
         at_least(0),
         "9223372036854775807",
         Effective,
-        "A batch with a record that is dated further back than this is refused, in milliseconds. As batches say in their headers.",
+        "A batch with a record that is dated further back than this is refused, in milliseconds. As batches say in their headers; not with `LogAppendTime`.",
     ),
-    refused(
-        "message.timestamp.type",
-        Type::Choice(&["CreateTime", "LogAppendTime"]),
+    row(
+        TIMESTAMP_TYPE,
+        Type::Choice(&["CreateTime", LOG_APPEND_TIME]),
         "CreateTime",
-        &["CreateTime"],
-        "Records keep the producer's timestamps.",
+        Effective,
+        "`CreateTime`: records keep the producer's timestamps. `LogAppendTime`: a batch is dated by the partition's owner when it gets its offset.",
     ),
     row(
         "min.cleanable.dirty.ratio",
@@ -287,6 +279,13 @@ pub const TABLE: &[Config] = &[
         "Never: an acknowledged record is not given up for availability.",
     ),
 ];
+
+impl Config {
+    /// Whether its value is a list of words with commas between.
+    pub fn is_list(&self) -> bool {
+        matches!(self.name, CLEANUP_POLICY | FOLLOWER_THROTTLED | LEADER_THROTTLED)
+    }
+}
 
 impl Type {
     /// Why `value` does not fit, if it does not.
@@ -376,6 +375,8 @@ pub struct Settings {
     pub timestamp_after_max_ms: u64,
     /// How far it may be dated back, in milliseconds.
     pub timestamp_before_max_ms: u64,
+    /// Whether the partition's owner dates batches; how far records are dated off is then of no interest.
+    pub log_append_time: bool,
 }
 
 impl Settings {
@@ -399,6 +400,7 @@ impl Settings {
             retention_bytes: kept(RETENTION_BYTES),
             timestamp_after_max_ms: number(TIMESTAMP_AFTER),
             timestamp_before_max_ms: number(TIMESTAMP_BEFORE),
+            log_append_time: configs.get(TIMESTAMP_TYPE).is_some_and(|is| is == LOG_APPEND_TIME),
         }
     }
 }

@@ -12,7 +12,7 @@ use geminga_proto::reason::{ApiError, Reason};
 
 use super::admin::{ATTEMPTS, CATCH_UP, TopicAdmin, decode};
 use super::name::DEFAULT_NAMESPACE;
-use super::quorum::{self, Bookies};
+use super::quorum::{self, Bookies, Quorum};
 use super::{config, name};
 use crate::ownership::topology::Topic;
 use crate::rpc::metadata::api_error;
@@ -47,6 +47,26 @@ impl TopicAdmin {
     /// NOT_ENOUGH_BOOKIES, NOT_ENOUGH_LIVE_BOOKIES: nothing was done. METADATA_UNAVAILABLE: it may yet be created.
     /// NOT_READY: it was created, and is not seen here yet.
     pub async fn create(&self, new: NewTopic) -> Result<Arc<Topic>, ApiError> {
+        let quorum = self.check_create(&new).await?;
+        let key = keys::topic(DEFAULT_NAMESPACE, &new.name);
+        let topic = record::Topic {
+            id: TopicId::from_random(self.random.next_u128()),
+            partitions: new.partitions,
+            write_quorum: quorum.write,
+            ack_quorum: quorum.ack,
+            configs: new.configs,
+            created_ms: self.clock.now_ms(),
+        };
+        self.commit_create(&new.name, &key, &topic).await?;
+        tracing::info!(topic = new.name, id = %topic.id, partitions = topic.partitions, "topic created");
+        self.show(&new.name, topic.id).await
+    }
+
+    /// Whether a topic could be created now, and what quorum it would get. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`TopicAdmin::create`], as far as they can be known before; nothing is done.
+    pub async fn check_create(&self, new: &NewTopic) -> Result<Quorum, ApiError> {
         name::check(&new.name)?;
         name::check_partitions(new.partitions)?;
         config::check_all(&new.configs)?;
@@ -62,17 +82,7 @@ impl TopicAdmin {
         }
         self.check_room(new.partitions)?;
         quorum::check_bookies(quorum, self.bookies().await?)?;
-        let topic = record::Topic {
-            id: TopicId::from_random(self.random.next_u128()),
-            partitions: new.partitions,
-            write_quorum: quorum.write,
-            ack_quorum: quorum.ack,
-            configs: new.configs,
-            created_ms: self.clock.now_ms(),
-        };
-        self.commit_create(&new.name, &key, &topic).await?;
-        tracing::info!(topic = new.name, id = %topic.id, partitions = topic.partitions, "topic created");
-        self.show(&new.name, topic.id).await
+        Ok(quorum)
     }
 
     /// Judged by this broker's view: brokers that create at the same time may exceed a limit by a few.
@@ -125,13 +135,18 @@ impl TopicAdmin {
                 format!("topic {name} was created and is not known to this broker yet: try again");
             return Err(ApiError::new(Reason::NotReady, why));
         };
+        self.wait_owned(&topic).await;
+        Ok(topic)
+    }
+
+    /// Waits for a while until all partitions of a topic have owners, so that the first request finds them.
+    pub(super) async fn wait_owned(&self, topic: &Topic) {
         let owned = self.topology.wait_for(ASSIGNMENT, |view| {
-            view.owners(&topic).iter().all(|o| o.broker.is_some()).then_some(())
+            view.owners(topic).iter().all(|o| o.broker.is_some()).then_some(())
         });
         if owned.await.is_none() {
-            tracing::warn!(topic = name, "partitions of a new topic have no owners yet");
+            tracing::warn!(topic = topic.name, "new partitions have no owners yet");
         }
-        Ok(topic)
     }
 
     /// Registered bookies by their cookies, read from the store; live ones from the view, which the watch feeds.

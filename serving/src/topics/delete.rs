@@ -15,10 +15,22 @@ impl TopicAdmin {
     /// # Errors
     /// UNKNOWN_TOPIC: there was none. METADATA_UNAVAILABLE: it may yet be deleted.
     pub async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        self.remove(name, None).await
+    }
+
+    /// The same if the topic of that name has this id: another one that took the name meanwhile stays.
+    ///
+    /// # Errors
+    /// As [`TopicAdmin::delete`]; UNKNOWN_TOPIC also when the name is another topic's.
+    pub async fn delete_only(&self, name: &str, id: TopicId) -> Result<(), ApiError> {
+        self.remove(name, Some(id)).await
+    }
+
+    async fn remove(&self, name: &str, only: Option<TopicId>) -> Result<(), ApiError> {
         if name::check(name).is_err() {
             return Err(unknown_topic(name));
         }
-        let id = self.commit_delete(name).await?;
+        let id = self.commit_delete(name, only).await?;
         tracing::info!(topic = name, %id, "topic deleted");
         let gone = self
             .topology
@@ -29,7 +41,7 @@ impl TopicAdmin {
         Ok(())
     }
 
-    async fn commit_delete(&self, name: &str) -> Result<TopicId, ApiError> {
+    async fn commit_delete(&self, name: &str, only: Option<TopicId>) -> Result<TopicId, ApiError> {
         let key = keys::topic(DEFAULT_NAMESPACE, name);
         // What an attempt of unknown outcome would have deleted.
         let mut tried: Option<TopicId> = None;
@@ -41,6 +53,9 @@ impl TopicAdmin {
             let (topic, version) = (decode(&key, &found)?, found.version);
             if let Some(deleted) = tried.filter(|id| *id != topic.id) {
                 return Ok(deleted);
+            }
+            if only.is_some_and(|id| id != topic.id) {
+                return Err(unknown_topic(name));
             }
             let left = record::DeletedTopic {
                 namespace: DEFAULT_NAMESPACE.to_owned(),

@@ -14,5 +14,5 @@ pub(crate) mod removal;
 mod tests;
 
 pub use admin::TopicAdmin;
-pub use alter::Alteration;
+pub use alter::{Alteration, ListChange};
 pub use create::NewTopic;

@@ -48,6 +48,13 @@ pub fn check(name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether two different names are one in Kafka's metrics, which write `_` for `.`: a topic cannot have a name that collides with
+/// that of another.
+pub fn collide(one: &str, other: &str) -> bool {
+    let plain = |c: char| if c == '.' { '_' } else { c };
+    one != other && one.chars().map(plain).eq(other.chars().map(plain))
+}
+
 /// Checks a partition count.
 ///
 /// # Errors
@@ -79,6 +86,12 @@ mod tests {
             assert_eq!(error.reason, Reason::InvalidName);
             assert!(!error.message.contains('\n'), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn names_collide_where_metrics_would() {
+        assert!(collide("a.b_c", "a_b.c") && collide("a.b", "a_b"));
+        assert!(!collide("a.b", "a.b") && !collide("a-b", "a_b") && !collide("a.b", "a.bc"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::{ManualClock, SeededRandom, Tasks};
 
 use super::quorum::Quorum;
-use super::{Alteration, NewTopic, TopicAdmin};
+use super::{Alteration, ListChange, NewTopic, TopicAdmin};
 use crate::ownership::topology::Topology;
 
 /// Loses answers of transactions: of the next `lost`, which are applied, and of the next `dropped`, which are not.
@@ -327,4 +327,61 @@ async fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_altered() {
     let altered = world.admin.alter("t", set(&[("retention.ms", "7")])).await;
     assert_eq!(reason(altered), Some(Reason::UnknownTopic));
     assert_eq!(world.stored("t").await.unwrap().configs, BTreeMap::new());
+}
+
+/// By its id nobody deletes the topic that took the name since.
+#[tokio::test(start_paused = true)]
+async fn only_the_topic_of_that_id_is_deleted() {
+    let world = World::new(3, 3).await;
+    let first = world.admin.create(topic("t")).await.unwrap();
+    let other = TopicId::from_random(99);
+    assert_eq!(reason(world.admin.delete_only("t", other).await), Some(Reason::UnknownTopic));
+    assert_eq!(world.stored("t").await.unwrap().id, first.id);
+    world.admin.delete_only("t", first.id).await.unwrap();
+    assert_eq!(world.stored("t").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_checked_is_not_done() {
+    let world = World::new(3, 3).await;
+    assert_eq!(world.admin.check_create(&topic("t")).await, Ok(Quorum::CLUSTER));
+    assert_eq!(world.stored("t").await, None);
+    world.admin.create(topic("t")).await.unwrap();
+    let exists = world.admin.check_create(&topic("t")).await;
+    assert_eq!(reason(exists), Some(Reason::TopicExists));
+    let before = world.stored("t").await;
+    let good = set(&[("retention.ms", "7")]);
+    assert_eq!(world.admin.check_alter("t", &good).await, Ok(()));
+    assert_eq!(reason(world.admin.check_alter("u", &good).await), Some(Reason::UnknownTopic));
+    let fewer = Alteration { partitions: Some(1), ..Alteration::default() };
+    let checked = world.admin.check_alter("t", &fewer).await;
+    assert_eq!(reason(checked), Some(Reason::InvalidPartitions));
+    assert_eq!(world.stored("t").await, before);
+}
+
+/// Two clients that add to a list at the same time both have added (1.4).
+#[tokio::test(start_paused = true)]
+async fn lists_are_changed_as_they_are_then() {
+    let world = World::new(3, 3).await;
+    world.admin.create(topic("t")).await.unwrap();
+    const LIST: &str = "leader.replication.throttled.replicas";
+    let change = |words: &str, add| {
+        let change = ListChange { name: LIST.to_owned(), words: words.to_owned(), add };
+        Alteration { lists: vec![change], ..Alteration::default() }
+    };
+    let (a, b) = tokio::join!(
+        world.admin.alter("t", change("0:1", true)),
+        world.admin.alter("t", change("1:2, 0:1", true)),
+    );
+    a.unwrap();
+    b.unwrap();
+    let mut words: Vec<_> =
+        world.stored("t").await.unwrap().configs[LIST].split(',').map(str::to_owned).collect();
+    words.sort();
+    assert_eq!(words, ["0:1", "1:2"]);
+    let altered = world.admin.alter("t", change("0:1", false)).await.unwrap();
+    assert_eq!(altered.configs[LIST], "1:2");
+    let replaced = Alteration { replace: true, ..set(&[("retention.ms", "7")]) };
+    let altered = world.admin.alter("t", replaced).await.unwrap();
+    assert_eq!(altered.configs.keys().collect::<Vec<_>>(), ["retention.ms"]);
 }

@@ -80,7 +80,7 @@ impl Client {
 
 async fn rig() -> (TestCluster, Node) {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let config = Config {
         kafka: crate::kafka::Config {
             auto_create_topics: true,
@@ -450,7 +450,7 @@ async fn offsets_producers_and_coordinators_are_found_in_every_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_broker_tells_the_right_one() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 2).await;
     one.wait_spread("t", 2).await;
@@ -485,7 +485,7 @@ async fn the_wrong_broker_tells_the_right_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_may_send_large_frames_one_after_the_other() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     // Room for one frame of the largest size.
     let config = Config { produce_bytes: 0, ..Config::default() };
     let node = Node::start_with(&cluster, config).await;

@@ -10,7 +10,7 @@ fn patient() -> Config {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_dead_for_two_is_replaced_before_its_lease_ends() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let mut nodes = Vec::new();
     for _ in 0..3 {
         nodes.push(Node::start_with(&cluster, patient()).await);
@@ -45,7 +45,7 @@ async fn who_is_dead_for_two_is_replaced_before_its_lease_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_lost_its_registration_is_given_partitions_again() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) =
         (Node::start_with(&cluster, patient()).await, Node::start_with(&cluster, patient()).await);
     create(&one, "t", 4).await;

@@ -15,7 +15,7 @@ use crate::kafka::codec::messages::metadata_response::{
 };
 use crate::kafka::codec::messages::{MetadataRequest, MetadataResponse, StrBytes};
 use crate::kafka::error::{Code, Fault};
-use crate::kafka::place::{NO_EPOCH, NOBODY, Node, uuid};
+use crate::kafka::place::{self, Node, uuid};
 use crate::ownership::assignment::Ownership;
 use crate::ownership::topology::Topic;
 use crate::topics::NewTopic;
@@ -42,7 +42,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     response.brokers = nodes.iter().map(broker).collect();
     let ctx = &call.kafka.ctx;
     response.cluster_id = Some(ctx.cluster.uuid.to_string().into());
-    response.controller_id = controller(&call);
+    response.controller_id = call.controller();
     let mut reply = call.reply(&response)?;
     reply.room = Some(room);
     Ok(Answer::Ready(reply))
@@ -58,13 +58,6 @@ fn expected_bytes(call: &Call, request: &MetadataRequest) -> usize {
         _ => call.topics().into_iter().map(partitions).sum(),
     };
     PARTITION_BYTES * (partitions + 1)
-}
-
-/// Who serves what Kafka's controller serves: any broker does. That it is the elected one makes clients agree.
-fn controller(call: &Call) -> i32 {
-    let elected = call.kafka.ctx.router.topology().coordinator();
-    let reachable = elected.and_then(|elected| call.node(elected.broker));
-    reachable.map_or(call.kafka.ctx.router.me(), |node| node.broker.id).0
 }
 
 fn broker(node: &Node) -> MetadataResponseBroker {
@@ -123,6 +116,7 @@ async fn find(
 }
 
 async fn make(call: &Call, name: &StrBytes) -> Result<Arc<Topic>, Fault> {
+    call.check_collision(name)?;
     let new = NewTopic {
         name: name.as_str().to_owned(),
         partitions: call.kafka.config.default_partitions,
@@ -157,20 +151,11 @@ fn describe(call: &Call, topic: &Topic, nodes: &[Node]) -> MetadataResponseTopic
 }
 
 fn partition(index: i32, owner: &Ownership, nodes: &[Node]) -> MetadataResponsePartition {
+    let led = place::led(owner, nodes);
     let mut partition = MetadataResponsePartition::default();
-    partition.partition_index = index;
-    (partition.leader_id, partition.leader_epoch) = (NOBODY, NO_EPOCH);
-    let Some(id) = owner.broker else {
-        partition.error_code = Code::LEADER_NOT_AVAILABLE.0;
-        return partition;
-    };
-    (partition.replica_nodes, partition.isr_nodes) = (vec![id.0], vec![id.0]);
-    if nodes.binary_search_by_key(&id, |node| node.broker.id).is_ok() {
-        (partition.leader_id, partition.leader_epoch) = (id.0, owner.term.0);
-    } else {
-        // Another broker will take it over soon, unless the owner has no such listener.
-        partition.error_code = Code::LEADER_NOT_AVAILABLE.0;
-        partition.offline_replicas = vec![id.0];
-    }
+    (partition.partition_index, partition.error_code) = (index, led.code.0);
+    (partition.leader_id, partition.leader_epoch) = (led.leader, led.epoch);
+    partition.isr_nodes.clone_from(&led.replicas);
+    (partition.replica_nodes, partition.offline_replicas) = (led.replicas, led.offline);
     partition
 }

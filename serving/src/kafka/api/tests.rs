@@ -1,5 +1,10 @@
 //! The table is sound and its page is current.
 
+mod cluster;
+mod configs;
+mod partitions;
+mod topics;
+
 use super::*;
 use crate::kafka::codec::messages::API_DESCRIPTORS;
 

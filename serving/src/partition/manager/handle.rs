@@ -11,15 +11,15 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use geminga_runtime::WallClock;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::slot::Phase;
 use crate::ownership::topology::Topic;
 use crate::partition::log::{LogHead, LogReader};
 use crate::partition::produce::{self, Reply};
-use crate::partition::task::Submitted;
-use crate::router::{Appender, Pending};
+use crate::partition::task::{AskProducers, Submitted};
+use crate::router::{ActiveProducer, Appender, Pending};
 
 /// How long a batch waits for room before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
@@ -36,6 +36,8 @@ pub(in crate::partition) struct Handle {
     /// Dates batches.
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) mailbox: mpsc::Sender<Submitted>,
+    /// Asks the owner who its producers are.
+    pub(super) asks: mpsc::Sender<AskProducers>,
     /// Bytes accepted and not answered, of this partition and of all.
     pub(super) rooms: [Arc<Semaphore>; 2],
     pub(super) phase: watch::Receiver<Phase>,
@@ -85,6 +87,18 @@ impl Handle {
     /// The wall clock, milliseconds since the Unix epoch.
     pub(in crate::partition) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// The idempotent producers that are in the log. Cancel-safe.
+    ///
+    /// # Errors
+    /// That the partition is open no more.
+    pub(super) async fn producers(&self) -> Result<Vec<ActiveProducer>, ApiError> {
+        let (ask, said) = oneshot::channel();
+        if self.asks.send(ask).await.is_err() {
+            return Err(self.late());
+        }
+        said.await.map_err(|_| self.late())
     }
 
     /// Somebody uses it.

@@ -26,6 +26,8 @@ use crate::partition::{index, metrics, snapshot};
 
 /// Batches in the mailbox; their bytes are bounded by rooms.
 const MAILBOX: usize = 1024;
+/// Questions that wait for an owner.
+const ASKS: usize = 16;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How long a takeover may keep its turn.
@@ -138,7 +140,9 @@ impl Life {
         let (mailbox, submitted) = mpsc::channel(MAILBOX);
         let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
         let anew = Arc::new(Notify::new());
-        let orders = Orders { topic: self.altered.subscribe(), anew: Arc::clone(&anew) };
+        let (asks, asked) = mpsc::channel(ASKS);
+        let orders =
+            Orders { topic: self.altered.subscribe(), anew: Arc::clone(&anew), producers: asked };
         let handle = Arc::new(Handle {
             term,
             reader,
@@ -147,6 +151,7 @@ impl Life {
             anew,
             clock: Arc::clone(&self.partitions.0.clock),
             mailbox,
+            asks,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             phase: self.phase.subscribe(),
             used: Mutex::new(Instant::now()),

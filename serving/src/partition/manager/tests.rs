@@ -15,6 +15,7 @@ use crate::partition::testing::{Fault, FaultyStore, Mode, TestCluster};
 use crate::router::{Appended, Pending};
 
 mod closing;
+mod dating;
 mod faults;
 mod idempotence;
 mod reading;

@@ -52,6 +52,7 @@ pub(crate) struct Slots<R> {
 struct Slot<R> {
     base: Offset,
     stamp: Option<Stamp>,
+    dated: Option<i64>,
     /// `None`: it was given up.
     answer: Option<R>,
 }
@@ -75,6 +76,8 @@ pub(crate) struct Durable<R> {
     pub(crate) base: Offset,
     /// An idempotent producer's.
     pub(crate) stamp: Option<Stamp>,
+    /// When the owner dated it, if it did; milliseconds since the Unix epoch.
+    pub(crate) dated: Option<i64>,
     /// Whom to tell: the one who sent it, unless that was given up, and its followers.
     pub(crate) answers: Vec<R>,
 }
@@ -84,6 +87,14 @@ struct Waiting<R> {
     batch: Batch,
     stamp: Option<Stamp>,
     answer: R,
+}
+
+impl<R> Waiting<R> {
+    /// Gives it the owner's time; what is kept of an idempotent producer's says so, too.
+    fn date(&mut self, now_ms: i64) {
+        self.batch = self.batch.with_log_append_time(now_ms);
+        self.stamp = self.stamp.and_then(|_| Stamp::of(self.batch.header()));
+    }
 }
 
 #[derive(Debug)]
@@ -178,14 +189,19 @@ impl<R> Queue<R> {
     }
 
     /// The next entry, when it may leave now and the log has room for its bytes. `first` is the offset that the log
-    /// gives it.
+    /// gives it. `dated`: the time that its batches get, where the topic says that the owner dates them; milliseconds since the
+    /// Unix epoch.
     pub(crate) fn gather(
         &mut self,
         first: Offset,
         term: Term,
+        dated: Option<i64>,
         has_room: impl Fn(usize) -> bool,
     ) -> Option<Gathered<R>> {
         let (count, bytes) = self.next_entry().filter(|(_, bytes)| has_room(*bytes))?;
+        if let Some(now_ms) = dated {
+            self.waiting.iter_mut().take(count).for_each(|waiting| waiting.date(now_ms));
+        }
         let slots = Slots { first: self.first_waiting(), bytes, slots: Vec::with_capacity(count) };
         let index = index::encode(&self.rows(count));
         let mut gathered = Gathered {
@@ -199,7 +215,7 @@ impl<R> Queue<R> {
             let header = batch.header();
             gathered.offset_count += offsets(&batch);
             gathered.max_timestamp = gathered.max_timestamp.max(header.max_timestamp);
-            gathered.slots.slots.push(Slot { base, stamp, answer: Some(answer) });
+            gathered.slots.slots.push(Slot { base, stamp, dated, answer: Some(answer) });
             let [head, shared] = batch.stamp(base.0, term.0);
             gathered.payload.push(head);
             gathered.payload.push_known(shared, batch.shared_checksum());
@@ -249,9 +265,10 @@ impl<R> Queue<R> {
         while let Some(entry) = self.in_flight.pop_front_if(|entry| entry.number <= through) {
             self.in_flight_bytes -= entry.slots.bytes;
             for (ticket, slot) in (entry.slots.first.0..).map(Ticket).zip(entry.slots.slots) {
-                let mut answers: Vec<R> = slot.answer.into_iter().collect();
+                let Slot { base, stamp, dated, answer } = slot;
+                let mut answers: Vec<R> = answer.into_iter().collect();
                 answers.extend(self.followers_of(ticket));
-                durable.push(Durable { base: slot.base, stamp: slot.stamp, answers });
+                durable.push(Durable { base, stamp, dated, answers });
             }
         }
         durable

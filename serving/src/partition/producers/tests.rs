@@ -336,7 +336,8 @@ fn partitions_share_the_room_for_producers() {
 fn a_takeover_on_a_full_broker_forgets_nobody() {
     let mut state = Producers::new(Budget::new(2), Mutations::default());
     for id in 1..=2 {
-        let kept = Kept { first: 0, count: 1, base_offset: Offset(id), max_timestamp: 5 };
+        let kept =
+            Kept { first: 0, count: 1, base_offset: Offset(id), max_timestamp: 5, dated: false };
         let batches = VecDeque::from([kept]);
         state.restore(id, Producer { epoch: 0, appended_ms: -PROTECTED_MS, batches });
     }

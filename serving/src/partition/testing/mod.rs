@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use geminga_ledger::{LedgerClient, Parts};
-use geminga_metastore::record::{self, Assign, Assignment, Segment};
-use geminga_metastore::{LedgerIds, MemoryStore, MetaStore, keys};
+use geminga_metastore::record::{self, Assign, Assignment, Cookie, LiveBookie, LiveDisk, Segment};
+use geminga_metastore::{LeaseId, LedgerIds, MemoryStore, MetaStore, cluster, keys};
 use geminga_proto::caps;
-use geminga_proto::ids::{BrokerId, ClusterUuid, PartitionIndex, Term, TopicId};
-use geminga_runtime::{ManualClock, SeededRandom, Tasks};
+use geminga_proto::ids::{
+    BookieId, BrokerId, ClusterUuid, Incarnation, PartitionIndex, Term, TopicId,
+};
+use geminga_runtime::{ManualClock, SeededRandom, SystemClock, SystemRandom, Tasks};
 use tokio::sync::watch;
 
 pub(crate) use bookies::{MemoryBookies, Mode};
@@ -47,6 +49,33 @@ impl TestCluster {
         let clock = ManualClock::at(CREATED_MS);
         let silence = Arc::new(watch::Sender::new(false));
         Self { store, bookies, clock, tasks: Tasks::new("test"), silence, uuid }
+    }
+
+    /// Bookies that take data, as the metadata shows them to brokers.
+    pub(crate) async fn show_bookies(&self, count: usize) {
+        cluster::open_or_init(&self.store, &SystemRandom, &SystemClock).await.unwrap();
+        for n in 1..=count {
+            let id: BookieId = format!("bookie-{n}").parse().unwrap();
+            let cookie = Cookie { cluster: self.uuid, bookie: id.clone(), disks: Vec::new() };
+            let disk = LiveDisk {
+                incarnation: Incarnation(1),
+                writable: true,
+                free_bytes: 1,
+                total_bytes: 2,
+            };
+            let live = LiveBookie {
+                id: id.clone(),
+                address: "127.0.0.1:1".to_owned(),
+                http_address: String::new(),
+                zone: String::new(),
+                rack: String::new(),
+                disks: vec![disk],
+                lease: LeaseId(1),
+                started_ms: 0,
+            };
+            self.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
+            self.store.put_if(&keys::bookie_live(&id), None, live.encode()).await.unwrap();
+        }
     }
 
     /// What the logs of broker `id` are made from.

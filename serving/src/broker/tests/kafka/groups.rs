@@ -274,7 +274,7 @@ async fn offsets_come_back_with_their_words_in_every_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_coordinator_says_so() {
     let cluster = TestCluster::new(3);
-    bookies(&cluster, 3).await;
+    cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
     create(&one, "t", 1).await;
     let (mut here, mut there) = (Client::connect(&one).await, Client::connect(&two).await);

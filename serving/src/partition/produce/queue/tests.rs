@@ -28,7 +28,7 @@ impl Rig {
     /// Sends what may leave; returns batches per entry.
     fn send(&mut self) -> Vec<usize> {
         let mut sent = Vec::new();
-        while let Some(entry) = self.queue.gather(Offset(self.next), TERM, |_| true) {
+        while let Some(entry) = self.queue.gather(Offset(self.next), TERM, None, |_| true) {
             self.next += i64::from(entry.offset_count);
             self.number += 1;
             assert_eq!(entry.slots.bytes, entry.payload.len());
@@ -206,7 +206,7 @@ fn entries_begin_with_an_index_of_idempotent_batches() {
         }
         queue.push(batch.clone(), Stamp::of(batch.header()), number);
     }
-    let entry = queue.gather(Offset(100), TERM, |_| true).unwrap();
+    let entry = queue.gather(Offset(100), TERM, None, |_| true).unwrap();
     let index = index::encode(&stamps);
     assert_eq!(entry.payload.index_len(), index.len());
     assert_eq!(entry.payload.parts()[0], index);
@@ -227,7 +227,7 @@ fn stamps_of(payload: &Payload) -> Vec<(i64, i32)> {
 fn nothing_leaves_without_room_in_the_log() {
     let mut rig = Rig::default();
     rig.push(1, 10);
-    assert!(rig.queue.gather(Offset(0), TERM, |_| false).is_none());
+    assert!(rig.queue.gather(Offset(0), TERM, None, |_| false).is_none());
     assert_eq!(rig.send(), [1]);
 }
 

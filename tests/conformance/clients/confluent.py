@@ -94,7 +94,9 @@ def members(strategy, instance=False):
     until(lambda: len(assigned[0]) == 4, "the first has all")
     threads[1].start()
     until(lambda: len(assigned[0]) == 2 and len(assigned[1]) == 2, "they share")
-    described = AdminClient({"bootstrap.servers": bootstrap}).describe_consumer_groups([group])[group].result()
+    # Kept: what it was asked is forgotten with it.
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    described = admin.describe_consumer_groups([group])[group].result()
     assert len(described.members) == 2 and described.state.name == "STABLE", described.state
     stop[0].set()
     threads[0].join()

@@ -107,7 +107,9 @@ pub enum ReadError {
         why: &'static str,
     },
     /// Where it is could not be read back from the disk. It says nothing about absence.
-    #[error("cannot read a part of the index: {error}; should it go on, restart the bookie, which builds the index anew")]
+    #[error(
+        "cannot read a part of the index: {error}; should it go on, restart the bookie, which builds the index anew"
+    )]
     Index {
         /// What came of it.
         #[source]

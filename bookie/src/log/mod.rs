@@ -261,9 +261,6 @@ impl Log {
                 Found::Recent(entries) => return Ok(entries),
                 stored @ Found::Stored(..) => Some(stored),
             },
-            None if shared.config.mutations.is(Mutation::ForgetSpilled) => {
-                return Err(ReadError::Absent);
-            }
             None => None,
         };
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
@@ -348,9 +345,15 @@ impl Shared {
         wanted: Wanted,
         full_below: u64,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let located = self.index.find(ledger, wanted);
-        let located = located.map_err(|error| ReadError::Index { error })?;
+        let located = self.locate(ledger, wanted).map_err(|error| ReadError::Index { error })?;
         self.gather(ledger, self.found(located, wanted.max_bytes)?, full_below)
+    }
+
+    fn locate(&self, ledger: LedgerId, wanted: Wanted) -> io::Result<Located> {
+        if self.config.mutations.is(Mutation::ForgetSpilled) {
+            return Ok(self.index.find_in_memory(ledger, wanted).unwrap_or_default());
+        }
+        self.index.find(ledger, wanted)
     }
 
     /// Reads what is not in memory. Blocks.

@@ -19,8 +19,8 @@ use super::reclaim::Load;
 use super::segment::{self, OnDemand, Supply};
 use super::snapshot::Snapshot;
 use super::{
-    Config, Handle, Identity, Image, Log, Lsn, Mutation, Opened, Permit, Reclaimed,
-    Replayed, io_error,
+    Config, Handle, Identity, Image, Log, Lsn, Mutation, Opened, Permit, Reclaimed, Replayed,
+    io_error,
 };
 use crate::io::Disk;
 use crate::ledger::Record;

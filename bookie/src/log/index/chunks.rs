@@ -282,12 +282,7 @@ impl Chunks {
     }
 
     /// A chunk that was read from the disk is in memory again. False when it is not there any more.
-    pub(super) fn restore(
-        &mut self,
-        stored: Stored,
-        runs: Vec<Run>,
-        common: &mut Common,
-    ) -> bool {
+    pub(super) fn restore(&mut self, stored: Stored, runs: Vec<Run>, common: &mut Common) -> bool {
         let Some(first) = runs.first() else { return false };
         let at = self.chunks.partition_point(|chunk| chunk.first < first.first);
         if !self.holds(at, stored) {

@@ -61,7 +61,7 @@ impl Process {
             Err(ReadError::Absent | ReadError::Corrupt { .. }) => reply(Code::Corrupt),
             Err(ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. }) => {
                 reply(Code::IoError)
-            },
+            }
         }
     }
 

@@ -107,7 +107,8 @@ impl Model {
 
     /// A run, if there is any: ledger, first entry, how many, place.
     pub(super) fn any(&self, random: &dyn Random) -> Option<(LedgerId, EntryId, u32, Place)> {
-        let all: BTreeMap<_, _> = self.ledgers.iter().filter(|(_, runs)| !runs.is_empty()).collect();
+        let all: BTreeMap<_, _> =
+            self.ledgers.iter().filter(|(_, runs)| !runs.is_empty()).collect();
         let at = random.below((all.len() as u64).max(1)) as usize;
         let (ledger, runs) = all.into_iter().nth(at)?;
         let run = runs[random.below(runs.len() as u64) as usize];

@@ -204,6 +204,9 @@ impl Chunks {
 
     /// Chunks that overlap `from..=to`.
     fn overlapped(&self, from: i64, to: i64) -> (usize, usize) {
+        if self.chunks.last().is_none_or(|last| last.last < from) {
+            return (self.chunks.len(), self.chunks.len());
+        }
         let start = self.chunks.partition_point(|chunk| chunk.last < from);
         let end = self.chunks.partition_point(|chunk| chunk.first <= to);
         (start, end.max(start))

@@ -44,8 +44,11 @@ impl Table {
         count: u32,
         place: Place,
     ) {
-        self.ledgers.entry(ledger).or_insert_with(|| Chunks::new(ledger));
-        self.change(ledger, Change::Insert(Run { first: first.0, count, place }));
+        let chunks = self.ledgers.entry(ledger).or_insert_with(|| Chunks::new(ledger));
+        let change = Change::Insert(Run { first: first.0, count, place });
+        if !chunks.change(change, &mut self.common) {
+            self.unsettled.insert(ledger);
+        }
     }
 
     /// Points entries `first..` of a ledger at a copy of them, as far as they are still in segment `from`.

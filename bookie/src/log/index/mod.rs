@@ -127,10 +127,9 @@ impl Index {
             match looked {
                 Lookup::Found(found) => return Ok(found),
                 Lookup::Unsettled => self.settle(ledger)?,
-                Lookup::Stored(stored) => match self.load(ledger, stored)? {
-                    Some(runs) => drop(loaded.insert(stored.id, runs)),
-                    None => {}
-                },
+                Lookup::Stored(stored) => {
+                    loaded.extend(self.load(ledger, stored)?.map(|runs| (stored.id, runs)));
+                }
             }
         }
     }

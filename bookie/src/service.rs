@@ -335,7 +335,10 @@ fn open_log_blocking(
     for (incarnation, path) in booted.disks[at].lost_lives().map_err(BootError::from)? {
         let former = log::Identity { incarnation, ..identity.clone() };
         let disk = Arc::new(RealDisk::open(path).map_err(failed)?);
-        lost.push((incarnation, Log::open_salvaged(disk, &former).map_err(failed)?));
+        lost.push((
+            incarnation,
+            Log::open_salvaged(disk, &former, config.index_bytes).map_err(failed)?,
+        ));
     }
     let path = booted.disks[at].dir.make_log().map_err(BootError::from)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path).map_err(failed)?);

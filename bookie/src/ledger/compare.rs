@@ -105,7 +105,7 @@ impl Compare {
         tracing::error!(ledger = %self.ledger, entry = entry.0, %error, "a stored entry cannot be compared");
         let code = match error {
             ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,
-            ReadError::Failed(_) | ReadError::Io { .. } => Code::IoError,
+            ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. } => Code::IoError,
         };
         WriteReply::refusal(code, format!("entry {entry} is held, but cannot be read: {error}"))
     }

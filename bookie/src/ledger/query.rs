@@ -184,7 +184,7 @@ impl Queries {
             let code = match error {
                 // The ledger holds it, so this is no absence, whatever the log says (K1).
                 ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,
-                ReadError::Failed(_) | ReadError::Io { .. } => Code::IoError,
+                ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. } => Code::IoError,
             };
             Unreadable { code, why: error.to_string() }
         })

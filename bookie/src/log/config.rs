@@ -20,6 +20,9 @@ pub struct Config {
     pub window_bytes: usize,
     /// Bytes of blocks of full segments that are kept for readers that are behind. Default 32 MiB.
     pub read_ahead_bytes: usize,
+    /// Bytes of memory for the index of entries, at least 1 KiB: an extent takes 24, and the oldest go to an unnamed file of the
+    /// disk where they do not fit. It is kept to once a second, and not below some 300 bytes for each ledger. Default 128 MiB.
+    pub index_bytes: usize,
     /// Bytes a second that are read to look for rot. Default 8 MiB.
     pub scrub_bytes: u64,
     /// An idle log vouches for its last frame after this time (K8). Default 1 s.
@@ -37,6 +40,9 @@ impl Config {
         if !sizes.contains(&self.segment_bytes) || !sizes.contains(&self.prefill_bytes) {
             return Err("segment-bytes and prefill-bytes must be from 16 KiB to 1 GiB");
         }
+        if self.index_bytes < 1 << 10 {
+            return Err("index-bytes must be at least 1 KiB");
+        }
         if self.queue_bytes == 0 {
             return Err("queue-bytes must be above 0");
         }
@@ -53,6 +59,7 @@ impl Default for Config {
             queue_bytes: 64 << 20,
             window_bytes: 64 << 20,
             read_ahead_bytes: 32 << 20,
+            index_bytes: 128 << 20,
             scrub_bytes: 8 << 20,
             idle_mark: Duration::from_secs(1),
             known_frame: 0,

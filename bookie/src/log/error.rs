@@ -90,7 +90,7 @@ impl OpenError {
 /// Why entries cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The log does not hold the first entry asked for: certain, since its index is whole (K1).
+    /// The log does not hold the first entry asked for: certain, since its index is whole, in memory and on the disk (K1).
     #[error("no such entry")]
     Absent,
     /// It is not in the index, and the log failed: nothing is known (K1).
@@ -105,6 +105,15 @@ pub enum ReadError {
         offset: u64,
         /// What is wrong.
         why: &'static str,
+    },
+    /// Where it is could not be read back from the disk. It says nothing about absence.
+    #[error(
+        "cannot read a part of the index: {error}; should it go on, restart the bookie, which builds the index anew"
+    )]
+    Index {
+        /// What came of it.
+        #[source]
+        error: io::Error,
     },
     /// The disk refused to read.
     #[error("cannot read segment {segment:016x}: {error}")]

@@ -33,6 +33,21 @@ pub(super) fn scrubbed(scrubbed: &Scrubbed) {
     metrics::counter!("geminga_bookie_damaged_segments_total").increment(damaged);
 }
 
+/// The memory that the index of a log takes has changed.
+pub(super) fn index_bytes(before: usize, now: usize) {
+    metrics::gauge!("geminga_bookie_index_bytes").increment(now as f64 - before as f64);
+}
+
+/// A part of an index was read back from the disk.
+pub(super) fn index_loaded() {
+    metrics::counter!("geminga_bookie_index_loads_total").increment(1);
+}
+
+/// A part of an index could not be read back, or written.
+pub(super) fn index_failed() {
+    metrics::counter!("geminga_bookie_index_errors_total").increment(1);
+}
+
 /// Segments came into use.
 pub(super) fn segments_added(segments: usize) {
     metrics::gauge!("geminga_bookie_segments").increment(segments as f64);

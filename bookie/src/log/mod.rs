@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::io::Disk;
@@ -25,10 +25,10 @@ use catalogue::Catalogue;
 use committer::{Committer, Position};
 use footer::{Extent, Item};
 use format::{HEADER_BYTES, MAX_BODY_BYTES, Mark, Seed};
-use index::{Index, Located};
+use index::{Index, Located, Wanted};
 use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
-use rebuild::Rebuilt;
+use rebuild::{Ledgers, Rebuilt};
 use segment::{Ahead, Maker, Supply};
 use spares::Spares;
 use window::Window;
@@ -146,7 +146,7 @@ struct Shared {
     seed: Seed,
     queue: Queue,
     durable: watch::Sender<Durable>,
-    index: RwLock<Index>,
+    index: Index,
     window: Mutex<Window>,
     reader: Reader,
     /// Bounds the threads that wait for the disk.
@@ -187,7 +187,7 @@ impl Log {
         identity: Identity,
         config: Config,
     ) -> Result<Opened, OpenError> {
-        let Replayed { shared, maker, at, rebuilt } = Replayed::open(disk, identity, config)?;
+        let Replayed { shared, maker, at, ledgers } = Replayed::open(disk, identity, config)?;
         let (seq, name) = (at.segment.seq, segment::file_name(at.segment.seq));
         let supply = Ahead::start(maker, &shared.config, seq + 1)
             .map_err(io_error("start a thread for", &name))?;
@@ -199,7 +199,7 @@ impl Log {
             .spawn(move || committer.run())
             .map_err(io_error("start a thread for", &name))?;
         let handle = Handle { shared, committer: Mutex::new(Some(thread)) };
-        Ok(rebuilt.opened(Self(Arc::new(handle))))
+        Ok(ledgers.opened(Self(Arc::new(handle))))
     }
 
     /// What a record takes in the queue and on the disk, bytes: the argument of [`Log::reserve`].
@@ -255,19 +255,20 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
-        let (Located { pieces, pins }, mut gathered) =
-            match shared.look_up(ledger, from, to, max_bytes)? {
+        let wanted = Wanted { from, to, max_bytes };
+        let found = match shared.index.find_in_memory(ledger, wanted) {
+            Some(located) => match shared.found(located, max_bytes)? {
                 Found::Recent(entries) => return Ok(entries),
-                Found::Stored(located, gathered) => (located, gathered),
-            };
+                stored @ Found::Stored(..) => Some(stored),
+            },
+            None => None,
+        };
         let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
         let shared = Arc::clone(shared);
         let full_below = shared.catalogue.lock().full_below();
-        let read = tokio::task::spawn_blocking(move || {
-            let read = shared.reader.gather(ledger, &pieces, full_below, &mut gathered);
-            // The files are not removed before.
-            drop(pins);
-            read.map(|()| gathered.entries)
+        let read = tokio::task::spawn_blocking(move || match found {
+            Some(found) => shared.gather(ledger, found, full_below),
+            None => shared.read(ledger, wanted, full_below),
         });
         let read = read.await;
         let read = read.expect("reading does not panic, and a runtime that ends drops this first");
@@ -337,14 +338,43 @@ impl Shared {
         Ok(lsn)
     }
 
-    fn look_up(
+    /// [`Log::read`], whatever must be read for it. Blocks.
+    fn read(
         &self,
         ledger: LedgerId,
-        from: EntryId,
-        to: EntryId,
-        max_bytes: usize,
-    ) -> Result<Found, ReadError> {
-        let located = self.index.read().find(ledger, from, to, max_bytes);
+        wanted: Wanted,
+        full_below: u64,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let located = self.locate(ledger, wanted).map_err(|error| ReadError::Index { error })?;
+        self.gather(ledger, self.found(located, wanted.max_bytes)?, full_below)
+    }
+
+    fn locate(&self, ledger: LedgerId, wanted: Wanted) -> io::Result<Located> {
+        if self.config.mutations.is(Mutation::ForgetSpilled) {
+            return Ok(self.index.find_in_memory(ledger, wanted).unwrap_or_default());
+        }
+        self.index.find(ledger, wanted)
+    }
+
+    /// Reads what is not in memory. Blocks.
+    fn gather(
+        &self,
+        ledger: LedgerId,
+        found: Found,
+        full_below: u64,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        match found {
+            Found::Recent(entries) => Ok(entries),
+            Found::Stored(Located { pieces, pins }, mut gathered) => {
+                let read = self.reader.gather(ledger, &pieces, full_below, &mut gathered);
+                // The files are not removed before.
+                drop(pins);
+                read.map(|()| gathered.entries)
+            }
+        }
+    }
+
+    fn found(&self, located: Located, max_bytes: usize) -> Result<Found, ReadError> {
         if located.pieces.is_empty() {
             // Absence is certain only while everything appended is on its way (K1).
             return Err(match self.durable.borrow().failed.clone() {
@@ -367,14 +397,16 @@ struct Replayed {
     /// Makes the segments that follow.
     maker: Maker,
     at: Position,
-    /// What was found; its index is in use already.
-    rebuilt: Rebuilt,
+    /// What was found.
+    ledgers: Ledgers,
 }
 
 impl Replayed {
     fn open(disk: Arc<dyn Disk>, identity: Identity, config: Config) -> Result<Self, OpenError> {
         config.validate().map_err(OpenError::Config)?;
-        let mut found = replay::scan(&*disk, &identity, config.mutations)?;
+        let seed = Seed::of(&identity);
+        let index = Index::new(Arc::clone(&disk), seed, config.index_bytes);
+        let found = replay::scan(&*disk, &identity, index, config.mutations)?;
         let (last, known) = (found.next_frame - 1, config.known_frame);
         if last < known {
             return Err(OpenError::RolledBack { found: last, known });
@@ -382,7 +414,7 @@ impl Replayed {
         found.repair.run(&*disk, config.mutations)?;
 
         let seq = found.next_segment;
-        let seed = Seed::of(&identity);
+        let Rebuilt { ledgers, index } = found.rebuilt;
         let Config { segment_bytes, reserve_segments, mutations, .. } = config;
         let spares =
             Spares::found(Arc::clone(&disk), segment_bytes, reserve_segments, found.spares)
@@ -398,7 +430,7 @@ impl Replayed {
             seed,
             queue: Queue::new(config.queue_bytes),
             durable: watch::Sender::default(),
-            index: RwLock::new(std::mem::take(&mut found.rebuilt.index)),
+            index,
             window: Mutex::new(Window::new(config.window_bytes)),
             reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
             reads: Semaphore::new(MAX_READS),
@@ -410,11 +442,11 @@ impl Replayed {
             config,
         });
         let at = Position { segment, offset: HEADER_BYTES as u64, next_frame: found.next_frame };
-        Ok(Self { shared, maker, at, rebuilt: found.rebuilt })
+        Ok(Self { shared, maker, at, ledgers })
     }
 }
 
-impl Rebuilt {
+impl Ledgers {
     fn opened(self, log: Log) -> Opened {
         Opened { log, ledgers: self.ledgers, tombstones: self.tombstones }
     }

@@ -22,6 +22,8 @@ pub enum Mutation {
     SnapshotBeforeDurable,
     /// K9: remove a segment although no snapshot holds its seals and tombstones.
     DropUncovered,
+    /// K1: take entries for absent whose place the index has on the disk.
+    ForgetSpilled,
 }
 
 /// The rules that are broken; none in production.

@@ -10,19 +10,25 @@ use super::segment;
 use super::snapshot::Image;
 use crate::ledger::{LedgerState, Record, Tombstones};
 
-/// The state of a log's records so far.
-#[derive(Debug, Default)]
-pub(super) struct Rebuilt {
+/// The ledgers of a log.
+#[derive(Debug)]
+pub(super) struct Ledgers {
     pub(super) ledgers: BTreeMap<LedgerId, LedgerState>,
     pub(super) tombstones: Tombstones,
+}
+
+/// The state of a log's records so far.
+#[derive(Debug)]
+pub(super) struct Rebuilt {
+    pub(super) ledgers: Ledgers,
     pub(super) index: Index,
 }
 
 impl Rebuilt {
-    /// Begins with what a snapshot says.
-    pub(super) fn from_image(image: Image) -> Self {
+    /// Begins with what a snapshot says, and an empty index.
+    pub(super) fn from_image(image: Image, index: Index) -> Self {
         let ledgers = image.ledgers.into_iter().map(|ledger| (ledger.id(), ledger)).collect();
-        Self { ledgers, tombstones: image.tombstones, index: Index::default() }
+        Self { ledgers: Ledgers { ledgers, tombstones: image.tombstones }, index }
     }
 
     /// Applies a record of `segment`. A tombstone is the last word about its ledger (F4).
@@ -31,16 +37,17 @@ impl Rebuilt {
             Item::Extent(extent) => extent.ledger,
             Item::Record(ledger, _) => *ledger,
         };
-        if self.tombstones.contains(ledger) {
+        let Ledgers { ledgers, tombstones } = &mut self.ledgers;
+        if tombstones.contains(ledger) {
             return;
         }
         if matches!(item, Item::Record(_, Record::Tombstone)) {
-            self.tombstones.insert(ledger);
-            self.ledgers.remove(&ledger);
-            self.index.remove(ledger);
+            tombstones.insert(ledger);
+            ledgers.remove(&ledger);
+            self.index.get_mut().remove(ledger);
             return;
         }
-        let state = self.ledgers.entry(ledger).or_insert_with(|| LedgerState::unknown(ledger));
+        let state = ledgers.entry(ledger).or_insert_with(|| LedgerState::unknown(ledger));
         match item {
             Item::Extent(extent) => {
                 state.hold(extent.first, extent.count as usize, extent.lac);
@@ -54,7 +61,7 @@ impl Rebuilt {
     pub(super) fn locate_only(&mut self, segment: u64, items: &[Item]) {
         for item in items {
             match item {
-                Item::Extent(extent) if !self.tombstones.contains(extent.ledger) => {
+                Item::Extent(extent) if !self.ledgers.tombstones.contains(extent.ledger) => {
                     self.locate(segment, extent);
                 }
                 Item::Extent(_) | Item::Record(..) => {}
@@ -68,6 +75,6 @@ impl Rebuilt {
             offset: extent.offset,
             length: extent.length,
         };
-        self.index.insert(extent.ledger, extent.first, extent.count, place);
+        self.index.get_mut().insert(extent.ledger, extent.first, extent.count, place);
     }
 }

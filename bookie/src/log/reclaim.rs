@@ -114,6 +114,8 @@ impl Log {
 
 impl Shared {
     pub(super) fn reclaim(&self) -> Result<Reclaimed, UpkeepError> {
+        // What was put off there may be all that a segment is needed for.
+        self.index.tidy();
         let full = self.catalogue.lock().full();
         let dead: Vec<u64> = {
             let index = self.index.read();
@@ -192,7 +194,8 @@ impl Shared {
         for item in &footer.items {
             let Item::Extent(extent) = item else { continue };
             // Not under the index's lock: a damaged record is taken out of it.
-            let pieces = self.index.read().pieces_in(segment::short(seq), extent);
+            let pieces = self.index.pieces_in(segment::short(seq), extent);
+            let pieces = pieces.map_err(failed("read a part of the index"))?;
             for piece in pieces {
                 if bytes >= max_bytes && bytes > 0 {
                     return Ok(moving);
@@ -204,7 +207,7 @@ impl Shared {
                         bytes += piece.place.length as usize;
                         moving.extend(self.sound_runs(ledger, piece, gathered.entries, sound));
                     }
-                    Err(ReadError::Io { error, .. }) => {
+                    Err(ReadError::Io { error, .. } | ReadError::Index { error }) => {
                         return Err(failed("read a segment")(error));
                     }
                     Err(error) => self.give_up(ledger, piece, &error),
@@ -250,7 +253,7 @@ impl Shared {
         let Piece { from, to, place } = piece;
         tracing::error!(%ledger, from = from.0, to = to.0, %error, "stored entries are damaged; they are unknown here until they are restored from other bookies");
         crate::metrics::damaged();
-        self.index.write().forget(ledger, from, to, place.segment);
+        self.index.forget(ledger, from, to, place.segment);
         self.damaged.lock().insert(ledger);
     }
 }

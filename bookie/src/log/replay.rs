@@ -25,6 +25,7 @@ use super::catalogue::{Catalogue, Full};
 use super::error::OpenError;
 use super::footer::Footer;
 use super::format::{HEADER_BYTES, Seed};
+use super::index::{self, Index};
 use super::load::{self, Loaded};
 use super::mutation::{Mutation, Mutations};
 use super::rebuild::Rebuilt;
@@ -120,7 +121,9 @@ impl Files {
                 Some(Named::Segment(seq)) => files.segments.push(seq),
                 Some(Named::Unfinished(_)) => files.unfinished.push(name),
                 Some(Named::Spare) => files.spares.push(name),
-                None if snapshot::is_partial(&name) => files.unfinished.push(name),
+                None if snapshot::is_partial(&name) || index::is_left_over(&name) => {
+                    files.unfinished.push(name);
+                }
                 None => files.snapshots.extend(snapshot::parse_name(&name)),
             }
         }
@@ -130,10 +133,11 @@ impl Files {
     }
 }
 
-/// Reads the whole log. Changes nothing.
+/// Reads the whole log, and builds up an empty index. Changes nothing.
 pub(super) fn scan(
     disk: &dyn Disk,
     identity: &Identity,
+    index: Index,
     mutations: Mutations,
 ) -> Result<Found, OpenError> {
     let files = Files::list(disk)?;
@@ -150,10 +154,11 @@ pub(super) fn scan(
     };
     not_needed(&files.segments, &listed, &mut remove)?;
 
-    let mut rebuilt = Rebuilt::from_image(image);
+    let mut rebuilt = Rebuilt::from_image(image, index);
     let mut catalogue = Catalogue::after(files.snapshots.last().copied().unwrap_or(0));
     for batch in before.chunks(BATCH) {
         covered(disk, identity, batch, &mut rebuilt, &mut catalogue)?;
+        rebuilt.index.tidy();
     }
     let tail: Vec<u64> = files.segments.into_iter().filter(|seq| *seq >= last.seq).collect();
     let mut scan = Scan::new(disk, identity, rebuilt, last.first_frame, mutations);
@@ -176,8 +181,8 @@ pub(super) fn scan(
     let cut = (keep > stop.index && !stop.full).then(|| (tail[stop.index], stop.offset as u64));
     let repair = Repair { remove, rewrite: std::mem::take(&mut scan.unvouched), cut };
     let next_frame = scan.expected;
-    let mut rebuilt = scan.finish(&mut catalogue);
-    rebuilt.index.shrink();
+    let rebuilt = scan.finish(&mut catalogue);
+    rebuilt.index.built();
     let next_segment = files.next_segment;
     Ok(Found { rebuilt, catalogue, next_frame, next_segment, spares, repair })
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::catalogue::Catalogue;
@@ -23,23 +23,28 @@ use crate::io::Disk;
 
 impl Log {
     /// Opens a log to read from only: damage is skipped, nothing is repaired, appends are refused as by a log that was shut
-    /// down. Blocks.
+    /// down. Its index takes [`Config::index_bytes`]. Blocks.
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn open_salvaged(disk: Arc<dyn Disk>, identity: &Identity) -> io::Result<Opened> {
+    pub fn open_salvaged(
+        disk: Arc<dyn Disk>,
+        identity: &Identity,
+        index_bytes: usize,
+    ) -> io::Result<Opened> {
         let seed = Seed::of(identity);
-        let mut rebuilt = salvage(&*disk, seed)?;
-        let config = Config { window_bytes: 0, reserve_segments: 0, ..Config::default() };
+        let config =
+            Config { window_bytes: 0, reserve_segments: 0, index_bytes, ..Config::default() };
+        let index = Index::new(Arc::clone(&disk), seed, config.index_bytes);
+        let Rebuilt { ledgers, index } = salvage(&*disk, seed, index)?;
         let queue = Queue::new(config.queue_bytes);
         queue.close();
         let spares = Spares::found(Arc::clone(&disk), config.segment_bytes, 0, Vec::new())?;
-        let index: Index = std::mem::take(&mut rebuilt.index);
         let shared = Shared {
             seed,
             queue,
             durable: watch::Sender::default(),
-            index: RwLock::new(index),
+            index,
             window: Mutex::new(Window::new(config.window_bytes)),
             reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
             reads: Semaphore::new(MAX_READS),
@@ -51,11 +56,11 @@ impl Log {
             config,
         };
         let handle = Handle { shared: Arc::new(shared), committer: Mutex::new(None) };
-        Ok(rebuilt.opened(Self(Arc::new(handle))))
+        Ok(ledgers.opened(Self(Arc::new(handle))))
     }
 }
 
-fn salvage(disk: &dyn Disk, seed: Seed) -> io::Result<Rebuilt> {
+fn salvage(disk: &dyn Disk, seed: Seed, index: Index) -> io::Result<Rebuilt> {
     let (mut segments, mut snapshots) = (Vec::new(), Vec::new());
     for name in disk.list()? {
         match segment::parse_name(&name) {
@@ -68,8 +73,9 @@ fn salvage(disk: &dyn Disk, seed: Seed) -> io::Result<Rebuilt> {
     snapshots.sort_unstable();
     let read = |number: &u64| Snapshot::read(disk, *number, seed).ok().flatten();
     let image = snapshots.iter().rev().find_map(read).map(|snapshot| snapshot.image);
-    let mut rebuilt = Rebuilt::from_image(image.unwrap_or_default());
+    let mut rebuilt = Rebuilt::from_image(image.unwrap_or_default(), index);
     for seq in segments {
+        rebuilt.index.tidy();
         if let Some(footer) = load::footer(disk, seq, seed) {
             footer.items.iter().for_each(|item| rebuilt.apply(seq, item));
             continue;
@@ -79,6 +85,7 @@ fn salvage(disk: &dyn Disk, seed: Seed) -> io::Result<Rebuilt> {
             Err(error) => tracing::warn!(seq, %error, "a segment of a lost log cannot be read"),
         }
     }
+    rebuilt.index.built();
     Ok(rebuilt)
 }
 

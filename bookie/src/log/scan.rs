@@ -128,6 +128,7 @@ impl<'a> Scan<'a> {
                 }
                 Source::Loaded(loaded) => (self.segment(&loaded, until)?, false),
             };
+            self.rebuilt.index.tidy();
             match next {
                 Some(next) if until == Some(self.expected) => current = next,
                 _ => return Ok(stop),

@@ -121,7 +121,7 @@ impl Scrub<'_> {
                 let at =
                     usize::try_from(u64::from(extent.offset) - body).expect("within the frame");
                 let record = frame.body.slice(at..at + extent.length as usize);
-                for piece in self.pieces(&extent) {
+                for piece in self.pieces(&extent)? {
                     self.verify(&record, extent.ledger, piece);
                 }
             }
@@ -175,7 +175,7 @@ impl Scrub<'_> {
         let footer = load::footer(&*self.shared.disk, self.seq, self.shared.seed);
         for item in footer.iter().flat_map(|footer| &footer.items) {
             let Item::Extent(extent) = item else { continue };
-            let pieces = self.pieces(extent);
+            let pieces = self.pieces(extent)?;
             if u64::from(extent.offset) < offset || pieces.is_empty() {
                 continue;
             }
@@ -189,8 +189,8 @@ impl Scrub<'_> {
     }
 
     /// What of an extent is still to be read from this segment.
-    fn pieces(&self, extent: &Extent) -> Vec<Piece> {
-        self.shared.index.read().pieces_in(segment::short(self.seq), extent)
+    fn pieces(&self, extent: &Extent) -> io::Result<Vec<Piece>> {
+        self.shared.index.pieces_in(segment::short(self.seq), extent)
     }
 
     /// Gives up the entries of a piece that are bad; `record` is what is stored at its place.

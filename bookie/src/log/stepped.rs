@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use super::committer::Committer;
 use super::error::{LogFailed, OpenError, ReadError, UpkeepError};
 use super::format::Mark;
-use super::index::Pin;
+use super::index::{Pin, Wanted};
 use super::queue::Work;
 use super::reclaim::Load;
 use super::segment::{self, OnDemand, Supply};
 use super::snapshot::Snapshot;
 use super::{
-    Config, Found, Handle, Identity, Image, Log, Lsn, Mutation, Opened, Permit, Reclaimed,
-    Replayed, io_error,
+    Config, Handle, Identity, Image, Log, Lsn, Mutation, Opened, Permit, Reclaimed, Replayed,
+    io_error,
 };
 use crate::io::Disk;
 use crate::ledger::Record;
@@ -50,13 +50,13 @@ impl Log {
         identity: Identity,
         config: Config,
     ) -> Result<Stepped, OpenError> {
-        let Replayed { shared, maker, at, rebuilt } = Replayed::open(disk, identity, config)?;
+        let Replayed { shared, maker, at, ledgers } = Replayed::open(disk, identity, config)?;
         let name = segment::file_name(at.segment.seq);
         let supply = OnDemand::new(maker, &shared.config, at.segment.seq + 1);
         let mut committer = Committer::new(Arc::clone(&shared), Supply::OnDemand(supply), at);
         committer.mark(Mark::Opened).map_err(io_error("write", &name))?;
         let log = Self(Arc::new(Handle { shared, committer: Mutex::new(None) }));
-        Ok(Stepped { opened: rebuilt.opened(log), driver: Driver { committer } })
+        Ok(Stepped { opened: ledgers.opened(log), driver: Driver { committer } })
     }
 
     /// [`Log::append`] on no reservation: a simulation bounds what it appends itself.
@@ -79,13 +79,7 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
-        match shared.look_up(ledger, from, to, max_bytes)? {
-            Found::Recent(entries) => Ok(entries),
-            Found::Stored(located, mut gathered) => {
-                let gather = shared.reader.gather(ledger, &located.pieces, 0, &mut gathered);
-                gather.map(|()| gathered.entries)
-            }
-        }
+        shared.read(ledger, Wanted { from, to, max_bytes }, 0)
     }
 
     /// [`Log::write_footers`] on the calling thread.

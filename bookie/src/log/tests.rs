@@ -16,6 +16,7 @@ mod reading;
 mod reclaiming;
 mod running;
 mod scrubbing;
+mod spilling;
 #[cfg(feature = "simulation")]
 mod stepped;
 mod throughput;

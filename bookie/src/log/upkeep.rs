@@ -46,9 +46,10 @@ impl Log {
         self.0.shared.index.read().bytes_of(ledger)
     }
 
-    /// Bytes of memory that the index of entries takes.
+    /// Bytes of memory that the index of entries takes: [`Config::index_bytes`](super::Config::index_bytes) at most after each
+    /// [`Log::reclaim`], but for what it says.
     pub fn index_bytes(&self) -> usize {
-        self.0.shared.index.read().memory()
+        self.0.shared.index.memory()
     }
 
     /// Writes the footers of segments that became full. One caller at a time; not cancel-safe, in that a footer may be left out.

@@ -29,6 +29,7 @@ pub const RULES: &[(&str, Broken)] = &[
     ("keep-stale-tail", Broken::Log(log::Mutation::KeepStaleTail)),
     ("snapshot-before-durable", Broken::Log(log::Mutation::SnapshotBeforeDurable)),
     ("drop-uncovered", Broken::Log(log::Mutation::DropUncovered)),
+    ("forget-spilled", Broken::Log(log::Mutation::ForgetSpilled)),
     ("reply-before-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeSealIsDurable)),
     ("reply-before-empty-seal", Broken::Bookie(bookie::Mutation::ReplyBeforeEmptySealIsDurable)),
     ("seal-with-one-less", Broken::Client(client::Mutation::SealWithOneLess)),

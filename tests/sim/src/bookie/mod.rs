@@ -134,6 +134,8 @@ impl Bookie {
             segment_bytes: 16 << 10,
             prefill_bytes: 16 << 10,
             window_bytes: 8 << 10,
+            // Nearly all of it is on the disk.
+            index_bytes: 1 << 10,
             mutations: context.settings.log_mutations,
             ..Config::default()
         };

@@ -59,7 +59,9 @@ impl Process {
                 entries => QueryReply { entries, ..reply(Code::Ok) },
             },
             Err(ReadError::Absent | ReadError::Corrupt { .. }) => reply(Code::Corrupt),
-            Err(ReadError::Failed(_) | ReadError::Io { .. }) => reply(Code::IoError),
+            Err(ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. }) => {
+                reply(Code::IoError)
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Metrics of a bookie's log, all disks together. Sizes in bytes, times in seconds; no labels.
+//! Metrics of a bookie's log, all disks together. Sizes in bytes, times in seconds. Label: `source` is one of memory, disk.
 
 use std::time::Duration;
 
@@ -31,6 +31,16 @@ pub(super) fn scrubbed(scrubbed: &Scrubbed) {
     metrics::counter!("geminga_bookie_bad_extents_total").increment(scrubbed.bad.len() as u64);
     let damaged = u64::from(scrubbed.damaged_frames);
     metrics::counter!("geminga_bookie_damaged_segments_total").increment(damaged);
+}
+
+/// Entries were read from there.
+pub(super) fn read_from(source: &'static str) {
+    metrics::counter!("geminga_bookie_log_reads_total", "source" => source).increment(1);
+}
+
+/// Reads stand in line for a disk.
+pub(super) fn reads_waiting(delta: f64) {
+    metrics::gauge!("geminga_bookie_log_reads_waiting").increment(delta);
 }
 
 /// Segments came into use.

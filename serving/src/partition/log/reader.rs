@@ -294,9 +294,9 @@ impl LogReader {
             match piece.wait().await {
                 Ok(Some(entries)) => {
                     metrics::count_piece(if ahead { "kept" } else { "asked" });
-                    if self.reads.is_short() || !on {
+                    if self.reads.is_short() {
                         self.pieces.forget(ledger, piece.first);
-                    } else {
+                    } else if on {
                         if !ahead {
                             self.pieces.keep(&piece);
                         }

@@ -153,6 +153,8 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     let old = (0..10).map(|_| Box::pin(owner.reader.read(Offset(0), 1))).collect::<Vec<_>>();
     let mut old = futures::future::join_all(old);
     assert!(futures::poll!(&mut old).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(parts.reads.is_short(), "the others wait for the one that has all the room");
     let recent = owner.reader.read(Offset(147), 1_000);
     let recent = futures::FutureExt::now_or_never(recent).expect("it waits for nothing").unwrap();
     assert_eq!(recent[0].first_offset, Offset(147));

@@ -7,7 +7,7 @@ then on the other, in turn; records are not consumed. Medians of the rounds are 
 
 Processor time and resident memory are those of all servers, etcd included. Syncs a second: of Geminga its bookies' group commits, by
 their metric, of which each is one fdatasync; of NATS by `strace -f -c -e fsync,fdatasync` attached to its three processes in a
-separate short load at the end, as syncs per record, since it slows them down. It opens no file with O_SYNC: its files' flags say so.
+separate short load at the end, as syncs per record, since it slows them down. Its files of messages are not opened with O_SYNC.
 """
 import itertools
 import json

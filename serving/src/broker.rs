@@ -34,7 +34,7 @@ use crate::ownership::probes::Probes;
 use crate::ownership::registration::{Identity, Registration};
 use crate::ownership::topology::Topology;
 use crate::ownership::{coordinator, load};
-use crate::partition::log::{LogConfig, LogParts, Tails};
+use crate::partition::log::{LogConfig, LogParts, Reads, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
@@ -179,6 +179,7 @@ impl Broker {
         removal::start(removal, tasks).await?;
         let router = Router::start(topology.clone(), registration.clone(), tasks);
         let tails = Tails::new(config.log.all_tails_bytes);
+        let reads = Reads::new(config.log.reads_bytes, tasks.clone());
         let log = LogParts {
             store: Arc::clone(store),
             ledgers: parts.ledgers.clone(),
@@ -186,6 +187,7 @@ impl Broker {
             tasks: tasks.clone(),
             silence: registration.contact().silence(),
             tails: tails.clone(),
+            reads: reads.clone(),
             config: config.log.clone(),
         };
         let partitions = Partitions::start(PartitionsParts {
@@ -218,7 +220,8 @@ impl Broker {
             clock: Arc::clone(&parts.clock),
         };
         let produce_room = ProduceRoom::new(parts.config.produce_bytes);
-        memory::watch(&parts.config, produce_room.clone(), tails, tasks);
+        let used = memory::Parts { produce: produce_room.clone(), tails, reads };
+        memory::watch(&parts.config, used, tasks);
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),

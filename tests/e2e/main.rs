@@ -13,6 +13,7 @@ mod ledgers;
 mod metastore;
 mod moves;
 mod outage;
+mod reads;
 mod refusals;
 mod retention;
 mod standalone;

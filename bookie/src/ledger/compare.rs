@@ -68,6 +68,9 @@ impl Compare {
                     let refusal = self.unreadable(next, &error);
                     return self.rotten(refusal);
                 }
+                Err(error @ ReadError::Crowded) => {
+                    return Compared::Refused(WriteReply::refusal(Code::Busy, error.to_string()));
+                }
                 Err(error) => return Compared::Refused(self.unreadable(next, &error)),
             };
             for stored in &stored {
@@ -105,6 +108,7 @@ impl Compare {
         tracing::error!(ledger = %self.ledger, entry = entry.0, %error, "a stored entry cannot be compared");
         let code = match error {
             ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,
+            ReadError::Crowded => Code::Busy,
             ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. } => Code::IoError,
         };
         WriteReply::refusal(code, format!("entry {entry} is held, but cannot be read: {error}"))

@@ -26,8 +26,8 @@ const QUEUE: usize = 16 * 1024;
 const DELETIONS: usize = 16;
 /// Comparisons at a time.
 const COMPARES: usize = 16;
-/// Reads at a time.
-const READS: usize = 64;
+/// Reads that look through much for little at a time.
+const SCANS: usize = 16;
 
 /// One disk's ledgers.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl DiskLedgers {
             cluster: parts.cluster,
             authoritative: me.authoritative,
             log: parts.log.clone(),
-            reading: Arc::new(Semaphore::new(READS)),
+            scanning: Arc::new(Semaphore::new(SCANS)),
             waiting: parts.waiting,
             mutations: parts.mutations,
         };

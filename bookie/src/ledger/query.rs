@@ -2,11 +2,15 @@
 //!
 //! K1 is the rule here: absence is said only when the index, which is whole, has no such entry. A ledger that was deleted, an
 //! entry that cannot be read or fails its digest, a log that failed: all of these are *unknown*.
+//!
+//! A read of recent entries waits for nothing. One of old entries waits for the disk in its ledger's line, inside the log; no other
+//! queue stands before that, or one ledger's reads would hold up those of others there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::OptionFuture;
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest};
 use geminga_proto::entry;
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
@@ -33,8 +37,8 @@ pub(super) struct Queries {
     pub(super) cluster: ClusterUuid,
     pub(super) authoritative: bool,
     pub(super) log: Log,
-    /// Bounds reads at a time.
-    pub(super) reading: Arc<Semaphore>,
+    /// Bounds who looks through much for little: more bytes than its stream has room for.
+    pub(super) scanning: Arc<Semaphore>,
     /// Bounds who waits for a LAC.
     pub(super) waiting: Arc<Semaphore>,
     /// None but in tests.
@@ -131,7 +135,9 @@ impl Queries {
 
     /// Verified entries, as many as fit but at least one.
     async fn collect(&self, range: Range, lsn: Lsn) -> Result<Vec<Bytes>, Unreadable> {
-        let Ok(_turn) = self.reading.acquire().await else {
+        let scans = range.prefix_bytes.is_some() && range.from < range.to;
+        let scanning = OptionFuture::from(scans.then(|| self.scanning.acquire())).await;
+        let Ok(_scanning) = scanning.transpose() else {
             return Err(Unreadable { code: Code::Busy, why: "the bookie is stopping".to_owned() });
         };
         let (mut entries, mut bytes, mut scanned) = (Vec::new(), 0, 0);
@@ -179,11 +185,15 @@ impl Queries {
             result => result,
         };
         result.map_err(|error| {
+            if matches!(error, ReadError::Crowded) {
+                return Unreadable { code: Code::Busy, why: error.to_string() };
+            }
             metrics::damaged();
             tracing::error!(ledger = %range.ledger, entry = range.from.0, %error, "a stored entry cannot be read");
             let code = match error {
                 // The ledger holds it, so this is no absence, whatever the log says (K1).
                 ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,
+                ReadError::Crowded => Code::Busy,
                 ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. } => Code::IoError,
             };
             Unreadable { code, why: error.to_string() }

@@ -15,8 +15,8 @@ use super::query::Queries;
 use super::table::Table;
 use crate::log::Opened;
 
-/// Reads at a time.
-const READS: usize = 8;
+/// Reads that look through much for little at a time.
+const SCANS: usize = 8;
 
 /// The ledgers of a lost life.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Salvaged {
             cluster,
             authoritative: false,
             log: opened.log,
-            reading: Arc::new(Semaphore::new(READS)),
+            scanning: Arc::new(Semaphore::new(SCANS)),
             waiting,
             mutations: Mutations::default(),
         };

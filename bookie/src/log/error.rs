@@ -96,6 +96,9 @@ pub enum ReadError {
     /// It is not in the index, and the log failed: nothing is known (K1).
     #[error(transparent)]
     Failed(#[from] LogFailed),
+    /// Too many reads wait for the disk; try again, or another replica. It says nothing about absence.
+    #[error("too many reads wait for the disk")]
+    Crowded,
     /// What the disk returned is not what was written. It says nothing about absence.
     #[error("segment {segment:016x} is damaged at byte {offset}: {why}")]
     Corrupt {

@@ -1,4 +1,4 @@
-//! Metrics of a bookie's log, all disks together. Sizes in bytes, times in seconds; no labels.
+//! Metrics of a bookie's log, all disks together. Sizes in bytes, times in seconds. Label: `source` is one of memory, disk.
 
 use std::time::Duration;
 
@@ -46,6 +46,16 @@ pub(super) fn index_loaded() {
 /// A part of an index could not be read back, or written.
 pub(super) fn index_failed() {
     metrics::counter!("geminga_bookie_index_errors_total").increment(1);
+}
+
+/// Entries were read from there.
+pub(super) fn read_from(source: &'static str) {
+    metrics::counter!("geminga_bookie_log_reads_total", "source" => source).increment(1);
+}
+
+/// Reads stand in line for a disk.
+pub(super) fn reads_waiting(delta: f64) {
+    metrics::gauge!("geminga_bookie_log_reads_waiting").increment(delta);
 }
 
 /// Segments came into use.

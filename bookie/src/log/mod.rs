@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::io::Disk;
 use crate::ledger::{LedgerState, Record, Tombstones};
@@ -31,6 +31,7 @@ use reader::{Gathered, Reader};
 use rebuild::{Ledgers, Rebuilt};
 use segment::{Ahead, Maker, Supply};
 use spares::Spares;
+use turns::Turns;
 use window::Window;
 
 mod blocks;
@@ -59,6 +60,7 @@ mod snapshot;
 mod spares;
 #[cfg(feature = "simulation")]
 mod stepped;
+mod turns;
 mod upkeep;
 mod window;
 
@@ -149,8 +151,8 @@ struct Shared {
     index: Index,
     window: Mutex<Window>,
     reader: Reader,
-    /// Bounds the threads that wait for the disk.
-    reads: Semaphore,
+    /// Bounds the threads that wait for the disk, and says whose turn it is.
+    turns: Turns,
     catalogue: Mutex<Catalogue>,
     spares: Arc<Spares>,
     /// Where the search for rot is, within a segment.
@@ -166,8 +168,8 @@ impl Drop for Shared {
     }
 }
 
-/// Most reads that wait for one disk at a time.
-const MAX_READS: usize = 32;
+/// Most reads that wait for one disk at a time: enough to keep it busy, and few beside the writes that wait for it.
+const MAX_READS: usize = 8;
 
 impl Log {
     /// Largest record, by [`Log::cost`]. Every request that may arrive fits.
@@ -246,7 +248,8 @@ impl Log {
     }
 
     /// Entries `from..=to` of a ledger, verbatim, consecutive, at least one, and no more than `max_bytes` unless the
-    /// first alone is larger. May return fewer than there are. Their digests are the caller's to verify. Cancel-safe.
+    /// first alone is larger. May return fewer than there are. Their digests are the caller's to verify. What is in memory is
+    /// returned at once; the disk is read in turns ([`turns`]). Cancel-safe.
     pub async fn read(
         &self,
         ledger: LedgerId,
@@ -258,17 +261,25 @@ impl Log {
         let wanted = Wanted { from, to, max_bytes };
         let found = match shared.index.find_in_memory(ledger, wanted) {
             Some(located) => match shared.found(located, max_bytes)? {
-                Found::Recent(entries) => return Ok(entries),
+                Found::Recent(entries) => {
+                    metrics::read_from("memory");
+                    return Ok(entries);
+                }
                 stored @ Found::Stored(..) => Some(stored),
             },
             None => None,
         };
-        let _slot = shared.reads.acquire().await.expect("the semaphore is never closed");
+        let turn = shared.turns.take(ledger).await.map_err(|turns::Crowded| ReadError::Crowded)?;
+        metrics::read_from("disk");
         let shared = Arc::clone(shared);
         let full_below = shared.catalogue.lock().full_below();
-        let read = tokio::task::spawn_blocking(move || match found {
-            Some(found) => shared.gather(ledger, found, full_below),
-            None => shared.read(ledger, wanted, full_below),
+        let read = tokio::task::spawn_blocking(move || {
+            let read = match found {
+                Some(found) => shared.gather(ledger, found, full_below),
+                None => shared.read(ledger, wanted, full_below),
+            };
+            drop(turn);
+            read
         });
         let read = read.await;
         let read = read.expect("reading does not panic, and a runtime that ends drops this first");
@@ -433,7 +444,7 @@ impl Replayed {
             index,
             window: Mutex::new(Window::new(config.window_bytes)),
             reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
-            reads: Semaphore::new(MAX_READS),
+            turns: Turns::new(MAX_READS),
             catalogue: Mutex::new(found.catalogue),
             spares,
             scrubbing: Mutex::default(),

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::catalogue::Catalogue;
 use super::format::{self, HEADER_BYTES, Seed};
@@ -17,6 +17,7 @@ use super::rebuild::Rebuilt;
 use super::segment::{self, Named};
 use super::snapshot::{self, Snapshot};
 use super::spares::Spares;
+use super::turns::Turns;
 use super::window::Window;
 use super::{Config, Handle, Identity, Log, MAX_READS, Opened, Shared};
 use crate::io::Disk;
@@ -47,7 +48,7 @@ impl Log {
             index,
             window: Mutex::new(Window::new(config.window_bytes)),
             reader: Reader::new(Arc::clone(&disk), seed, config.read_ahead_bytes),
-            reads: Semaphore::new(MAX_READS),
+            turns: Turns::new(MAX_READS),
             catalogue: Mutex::new(Catalogue::default()),
             spares: Arc::new(spares),
             scrubbing: Mutex::default(),

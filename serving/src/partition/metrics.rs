@@ -1,5 +1,6 @@
 //! Every metric of topic partitions. Label values: `outcome` of an opening is `opened` or `failed`; `outcome` of a produced
-//! batch is `acked`, `duplicate`, `unknown` or `refused`. Sizes are bytes as stored, times are seconds.
+//! batch is `acked`, `duplicate`, `unknown` or `refused`; `source` of bytes that
+//! readers got is `memory` or `ledgers`, `how` a read of ledgers was met `asked` or `kept`. Sizes are bytes as stored, times are seconds.
 
 use std::time::Duration;
 
@@ -58,4 +59,19 @@ pub(super) fn count_fetched(batches: usize, bytes: usize) {
     counter!("geminga_fetch_reads_total").increment(1);
     counter!("geminga_fetch_batches_total").increment(batches as u64);
     counter!("geminga_fetch_bytes_total").increment(bytes as u64);
+}
+
+/// A reader got so many bytes of entries from there.
+pub(super) fn count_read_from(source: &'static str, bytes: usize) {
+    counter!("geminga_fetch_source_bytes_total", "source" => source).increment(bytes as u64);
+}
+
+/// A reader of ledgers got entries that were asked for then, or that were there or on their way already.
+pub(super) fn count_piece(how: &'static str) {
+    counter!("geminga_fetch_ledger_reads_total", "how" => how).increment(1);
+}
+
+/// What had been read of a log was given up, since nobody came for it or its room was needed.
+pub(super) fn count_dropped_read() {
+    counter!("geminga_fetch_dropped_reads_total").increment(1);
 }

@@ -79,3 +79,50 @@ async fn damage_is_not_absence() {
     disk.open(&segment::file_name(1)).unwrap().set_len(4096).unwrap();
     assert!(matches!(read().await, Err(ReadError::Corrupt { segment: 1, .. })));
 }
+
+/// Reads of the tail wait for nobody: not for readers that are behind, be the disk busy with as many as it takes.
+#[tokio::test]
+async fn recent_entries_are_read_while_old_ones_wait_for_the_disk() {
+    let faulty = FaultyDisk::new(MemoryDisk::new());
+    let config = Config { window_bytes: 2_000, ..small() };
+    let log = open_with(faulty.clone(), config).unwrap().log;
+    append_durably(&log, LEDGER, entries(LEDGER, 0, 5, 1_000)).await;
+    append_durably(&log, OTHER, entries(OTHER, 0, 1, 1_000)).await;
+    faulty.hold(Op::Read);
+    let mut behind: Vec<_> =
+        (0..MAX_READS + 3).map(|_| Box::pin(read_one(&log, LEDGER, 0))).collect();
+    for read in &mut behind {
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    faulty.wait_held(Op::Read);
+    let recent = poll_once(Box::pin(read_one(&log, OTHER, 0)).as_mut());
+    faulty.release(Op::Read);
+    assert_eq!(recent, Poll::Ready(vec![entry(OTHER, 0, 1_000)]));
+    for read in behind {
+        assert_eq!(read.await, [entry(LEDGER, 0, 1_000)]);
+    }
+}
+
+/// A ledger that is not behind.
+const OTHER: LedgerId = LedgerId(2);
+
+async fn read_one(log: &Log, ledger: LedgerId, id: i64) -> Vec<Bytes> {
+    log.read(ledger, EntryId(id), EntryId(id), 1_000).await.unwrap()
+}
+
+/// What readers that are behind are given never stands where recent entries are kept.
+#[tokio::test]
+async fn old_reads_put_nothing_into_the_window_and_push_nothing_out() {
+    let faulty = FaultyDisk::new(MemoryDisk::new());
+    let config = Config { window_bytes: 2_000, read_ahead_bytes: 0, ..small() };
+    let log = open_with(faulty.clone(), config).unwrap().log;
+    append_durably(&log, LEDGER, entries(LEDGER, 0, 20, 1_000)).await;
+    append_durably(&log, OTHER, entries(OTHER, 0, 1, 1_000)).await;
+    for id in 0..20 {
+        read_one(&log, LEDGER, id).await;
+    }
+    faulty.fail(Op::Read, 0, io::ErrorKind::Other);
+    assert_eq!(read_one(&log, OTHER, 0).await, [entry(OTHER, 0, 1_000)]);
+    let old = log.read(LEDGER, EntryId(0), EntryId(0), 1).await;
+    assert!(matches!(old, Err(ReadError::Io { .. })), "it comes from the disk again: {old:?}");
+}

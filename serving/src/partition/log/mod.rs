@@ -16,6 +16,7 @@ mod mutation;
 mod opening;
 mod part;
 mod reader;
+mod reads;
 mod replay;
 mod segments;
 mod tail;
@@ -46,6 +47,7 @@ pub use crate::statelog::log::SnapshotWanted;
 pub use head::{HeadError, LogHead};
 pub(super) use head::{stored_ledger, stored_segments, stored_start};
 pub use reader::{LogReader, ReadError};
+pub use reads::Reads;
 pub(super) use segments::Held;
 pub use tails::Tails;
 pub use writer::LogWriter;
@@ -65,6 +67,8 @@ pub struct LogParts {
     pub silence: watch::Receiver<bool>,
     /// The bound on recent entries in memory, of all partitions together.
     pub tails: Tails,
+    /// The bound on old entries that are being read, of all partitions together.
+    pub reads: Reads,
     /// Limits.
     pub config: LogConfig,
 }
@@ -76,6 +80,8 @@ pub struct LogConfig {
     pub tail_bytes: usize,
     /// The same for all partitions together. Default 512 MiB.
     pub all_tails_bytes: usize,
+    /// Most payload bytes of old entries that are being read, or read ahead, for all partitions together. Default 256 MiB.
+    pub reads_bytes: usize,
     /// Most payload bytes appended and not acknowledged, for each partition. Default 32 MiB, minimum one entry.
     pub outstanding_bytes: usize,
     /// A snapshot is due after this many payload bytes (P4). Default 32 MiB.
@@ -101,6 +107,7 @@ impl Default for LogConfig {
         Self {
             tail_bytes: 8 * 1024 * 1024,
             all_tails_bytes: 512 * 1024 * 1024,
+            reads_bytes: 256 * 1024 * 1024,
             outstanding_bytes: 32 * 1024 * 1024,
             snapshot_bytes: 32 * 1024 * 1024,
             snapshot_entries: 65_536,

@@ -1,22 +1,34 @@
 //! Reading what is committed: recent entries from memory, older ones from ledgers. Inside a ledger an offset is found by
-//! binary search over entry headers; where a read ended is remembered, so that reading on needs no search.
+//! binary search over entry headers; where a read ended is remembered, so that reading on needs no search, and whoever
+//! reads on finds the next entries on their way.
+//!
+//! What is read of ledgers never enters the memory of recent entries, where only the writer puts what it has just committed
+//! ([`Segments::committed`]): readers that are behind push out nothing that others are about to read.
 
+mod pieces;
 mod search;
+mod stored;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use geminga_ledger::{LedgerClient, Reader};
+use geminga_ledger::LedgerClient;
 use geminga_proto::entry::{Entry, Kind};
 use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::reads::{Call, MAX_PIECE_BYTES, Reads};
 use super::segments::{Held, Segment, Segments};
 use super::{Ends, ReadEntry};
+use crate::partition::metrics;
+use pieces::Pieces;
+use stored::{Source, Stored};
 
 /// Most places remembered.
 const MAX_HINTS: usize = 64;
+/// Whoever reads on is fetched so much at least, however little is asked for at a time.
+const MIN_AHEAD_BYTES: usize = 256 * 1024;
 
 /// Why entries could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +52,10 @@ pub enum ReadError {
 /// Reads one opening's log. Cheap to clone; stays readable after the opening ended, up to what was committed then.
 #[derive(Debug, Clone)]
 pub struct LogReader {
-    ledgers: LedgerClient,
-    segments: Arc<Segments>,
+    stored: Stored,
+    reads: Reads,
     hints: Arc<Mutex<VecDeque<Hint>>>,
+    pieces: Arc<Pieces>,
 }
 
 /// Where some offsets are.
@@ -60,27 +73,25 @@ impl Hint {
     }
 }
 
-/// One segment's ledger, ready to be read.
-struct Source {
-    segment: Segment,
-    reader: Reader,
-    /// The last entry that may be read (RD1).
-    last: EntryId,
-}
-
 impl LogReader {
-    pub(super) fn new(ledgers: LedgerClient, segments: Arc<Segments>) -> Self {
-        Self { ledgers, segments, hints: Arc::default() }
+    pub(super) fn new(ledgers: LedgerClient, segments: Arc<Segments>, reads: Reads) -> Self {
+        let stored = Stored { ledgers, segments };
+        Self { stored, reads, hints: Arc::default(), pieces: Arc::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn stored_segments(&self) -> &Segments {
+        &self.stored.segments
     }
 
     /// The ends of what can be read.
     pub fn ends(&self) -> Ends {
-        self.segments.ends()
+        self.stored.segments.ends()
     }
 
     /// Follows the high watermark (P1).
     pub fn watch(&self) -> watch::Receiver<Offset> {
-        self.segments.watch()
+        self.stored.segments.watch()
     }
 
     /// Whole Batches entries from the one that contains `from`, about `max_bytes` of payload: at least one below the high
@@ -96,7 +107,8 @@ impl LogReader {
         if from == ends.high_watermark {
             return Ok(Vec::new());
         }
-        if let Some(recent) = self.segments.recent(from, max_bytes) {
+        if let Some(recent) = self.stored.segments.recent(from, max_bytes) {
+            metrics::count_read_from("memory", recent.iter().map(|e| e.payload.len()).sum());
             return Ok(recent);
         }
         match self.read_segments(from, max_bytes).await {
@@ -118,15 +130,18 @@ impl LogReader {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<ReadEntry>, ReadError> {
-        let mut segment = self.segments.containing(from);
+        let mut segment = self.stored.segments.containing(from);
         let mut start = None;
         while let Some(this) = segment {
             let source = self.source(this).await?;
-            let entry = match start {
-                None => self.locate(&source, from).await?,
-                Some(first) => first,
+            let (entry, on) = match start {
+                None => match self.hint(from, source.segment.ledger) {
+                    Some(entry) => (entry, true),
+                    None => (self.locate(&source, from).await?, false),
+                },
+                Some(first) => (first, true),
             };
-            let mut found = self.read_on(&source, entry, from, max_bytes).await?;
+            let mut found = self.read_on(&source, entry, from, max_bytes, on).await?;
             // A ledger that somebody else has closed holds more than this opening knows: what is read there now could
             // not be read on from here, and whoever asked would be told that its place is out of range (P1).
             let end = self.ends().high_watermark;
@@ -135,7 +150,7 @@ impl LogReader {
                 return Ok(found);
             }
             // What the segment holds ends before `from`: it is at the head of the next.
-            (segment, start) = (self.segments.after(source.segment.seq), Some(EntryId(0)));
+            (segment, start) = (self.stored.segments.after(source.segment.seq), Some(EntryId(0)));
         }
         Err(ReadError::Damaged(format!("no segment holds offset {from}, which is committed")))
     }
@@ -145,10 +160,10 @@ impl LogReader {
     /// # Errors
     /// [`ReadError`].
     pub async fn by_time(&self, timestamp_ms: i64) -> Result<Option<ReadEntry>, ReadError> {
-        if self.segments.max_timestamp() < timestamp_ms {
+        if self.stored.segments.max_timestamp() < timestamp_ms {
             return Ok(None);
         }
-        if let Some(recent) = self.segments.recent_by_time(timestamp_ms) {
+        if let Some(recent) = self.stored.segments.recent_by_time(timestamp_ms) {
             return Ok(Some(recent));
         }
         self.search_time(timestamp_ms).await
@@ -160,7 +175,7 @@ impl LogReader {
     /// # Errors
     /// [`ReadError`].
     pub async fn by_max_timestamp(&self) -> Result<Option<ReadEntry>, ReadError> {
-        match self.by_time(self.segments.max_timestamp()).await? {
+        match self.by_time(self.stored.segments.max_timestamp()).await? {
             Some(found) => Ok(Some(found)),
             None => self.search_max().await,
         }
@@ -168,19 +183,19 @@ impl LogReader {
 
     /// The segments, as retention looks at them.
     pub(in crate::partition) fn held(&self) -> Vec<Held> {
-        self.segments.held()
+        self.stored.segments.held()
     }
 
     /// The largest timestamp in a closed segment, or one that is larger: what was the largest so far when it ended. -1 when
     /// no record has one.
     pub(in crate::partition) async fn newest_of(&self, seq: u32) -> Result<i64, ReadError> {
-        let Some(segment) = self.segments.numbered(seq) else { return Ok(-1) };
+        let Some(segment) = self.stored.segments.numbered(seq) else { return Ok(-1) };
         let source = self.source(segment).await?;
         if source.last == EntryId::NONE {
             return Ok(-1);
         }
         let newest = self.header(&source, source.last).await?.running_max_timestamp;
-        self.segments.learned(seq, Some(newest), None);
+        self.stored.segments.learned(seq, Some(newest), None);
         Ok(newest)
     }
 
@@ -189,58 +204,34 @@ impl LogReader {
         &self,
         seq: u32,
     ) -> Result<Option<(i64, u64)>, ReadError> {
-        let Some(segment) = self.segments.numbered(seq) else { return Ok(None) };
+        let Some(segment) = self.stored.segments.numbered(seq) else { return Ok(None) };
         let meta = match segment.meta {
             Some(meta) => meta,
             None => {
-                let source = self.refresh(segment).await?;
+                let source = self.stored.refresh(segment).await?;
                 source.segment.meta.expect("it was just read")
             }
         };
         let closed = meta.last_entry.is_some();
-        self.segments.learned(seq, None, closed.then_some(meta.length));
+        self.stored.segments.learned(seq, None, closed.then_some(meta.length));
         Ok(Some((meta.created_ms, meta.length)))
     }
 
     /// Under which term the record at an offset was written: [`Segments::term_of`].
     pub fn term_of(&self, offset: Offset) -> Option<Term> {
-        self.segments.term_of(offset)
+        self.stored.segments.term_of(offset)
     }
 
     /// Where the records of a term end: [`Segments::end_of_term`].
     pub fn end_of_term(&self, term: Term) -> Option<(Term, Offset)> {
-        self.segments.end_of_term(term)
+        self.stored.segments.end_of_term(term)
     }
 
-    /// A segment's ledger, its metadata read if it was not yet.
     async fn source(&self, segment: Segment) -> Result<Source, ReadError> {
-        if let (Some(meta), Some(last)) = (&segment.meta, segment.readable) {
-            let reader = self.ledgers.reader(Arc::clone(meta));
-            return Ok(Source { reader, last, segment });
-        }
-        self.refresh(segment).await
+        self.stored.source(segment).await
     }
 
-    async fn refresh(&self, mut segment: Segment) -> Result<Source, ReadError> {
-        let ledger = segment.ledger;
-        let read = self.ledgers.metadata(ledger).await;
-        let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
-        let Some((meta, _)) = read else {
-            return Err(ReadError::Unavailable(format!("ledger {ledger} was deleted")));
-        };
-        let meta = Arc::new(meta);
-        self.segments.refreshed(ledger, Arc::clone(&meta));
-        segment.readable = segment.readable.or(meta.last_entry);
-        let Some(last) = segment.readable else {
-            return Err(ReadError::Damaged(format!("ledger {ledger} of an old segment is open")));
-        };
-        let reader = self.ledgers.reader(Arc::clone(&meta));
-        segment.meta = Some(meta);
-        Ok(Source { reader, last, segment })
-    }
-
-    /// Entries of one ledger. Members may have been replaced by a repair: what those of old metadata do not deliver, or say that
-    /// they never had, is asked for by the present one before it counts (RD3, M8).
+    /// Headers, or single entries, of one ledger: [`Stored::entries`].
     async fn entries(
         &self,
         source: &Source,
@@ -249,50 +240,103 @@ impl LogReader {
         max_bytes: usize,
         prefix: Option<u32>,
     ) -> Result<Vec<Entry>, ReadError> {
-        use geminga_ledger::ReadError as Error;
-        if let Ok(entries) = source.reader.read(from, to, max_bytes, prefix).await {
-            return Ok(entries);
-        }
-        let again = self.refresh(source.segment.clone()).await?;
-        let read = again.reader.read(from, to, max_bytes, prefix).await;
-        read.map_err(|error| match error {
-            Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
-            Error::DataLoss { .. } => {
-                tracing::error!(%error, "committed entries are lost");
-                ReadError::Damaged(error.to_string())
-            }
-        })
+        self.stored.entries(source, from, to, max_bytes, prefix).await
     }
 
-    /// Batches of `source` from `entry` on that end after `from`, from one read that has any.
+    /// Batches of `source` from `entry` on that end after `from`, from one read that has any. `on`: somebody reads on there.
     async fn read_on(
         &self,
         source: &Source,
         mut entry: EntryId,
         from: Offset,
         max_bytes: usize,
+        on: bool,
     ) -> Result<Vec<ReadEntry>, ReadError> {
         let mut found = Vec::new();
         let mut bytes = 0;
         let mut last_found = entry;
         while entry <= source.last && found.is_empty() {
-            for read in self.entries(source, entry, source.last, max_bytes, None).await? {
+            let read = self.piece(source, entry, max_bytes, on).await?;
+            let before = read.partition_point(|read| read.position.entry < entry);
+            for read in &read[before..] {
                 let size = read.payload.len();
                 if !found.is_empty() && bytes + size > max_bytes {
                     break;
                 }
                 entry = read.position.entry.next();
-                if let Some(batches) = batches(read).filter(|b| b.end() > from) {
+                if let Some(batches) = batches(read.clone()).filter(|b| b.end() > from) {
                     bytes += size;
                     found.push(batches);
                     last_found = entry.prev();
                 }
             }
         }
+        metrics::count_read_from("ledgers", bytes);
         if let Some(last) = found.last() {
             self.remember(source.segment.ledger, last, last_found);
         }
         Ok(found)
+    }
+
+    /// Entries that hold `entry`: what was read before and did not fit, what was read ahead, or what is read now. For one who
+    /// reads on, they are kept and the next are fetched meanwhile.
+    async fn piece(
+        &self,
+        source: &Source,
+        entry: EntryId,
+        max_bytes: usize,
+        on: bool,
+    ) -> Result<Arc<Vec<Entry>>, ReadError> {
+        let ledger = source.segment.ledger;
+        let bytes = if on { max_bytes.max(MIN_AHEAD_BYTES) } else { max_bytes };
+        let bytes = bytes.min(MAX_PIECE_BYTES);
+        loop {
+            let known = self.pieces.find(ledger, entry);
+            let ahead = known.is_some();
+            let piece = known.unwrap_or_else(|| {
+                self.reads.begin(ledger, entry, bytes, self.call(source, entry, bytes))
+            });
+            match piece.wait().await {
+                Ok(Some(entries)) => {
+                    metrics::count_piece(if ahead { "kept" } else { "asked" });
+                    if self.reads.is_short() {
+                        self.pieces.forget(ledger, piece.first);
+                    } else if on {
+                        if !ahead {
+                            self.pieces.keep(&piece);
+                        }
+                        self.read_ahead(source, &entries, bytes);
+                    }
+                    return Ok(entries);
+                }
+                Err(error) if !ahead => return Err(error),
+                // What was tried before it was wanted, or given up, says nothing now.
+                Ok(None) | Err(_) => self.pieces.forget(ledger, piece.first),
+            }
+        }
+    }
+
+    /// Fetches what follows `here`, once, unless it is in memory anyway.
+    fn read_ahead(&self, source: &Source, here: &[Entry], bytes: usize) {
+        let Some(last) = here.last() else { return };
+        let (ledger, next) = (source.segment.ledger, last.position.entry.next());
+        let end = last.attributes.first_offset + i64::from(last.attributes.offset_count);
+        if next > source.last
+            || self.pieces.has(ledger, next)
+            || !self.pieces.has_place()
+            || self.stored.segments.is_recent(Offset(end))
+        {
+            return;
+        }
+        let call = self.call(source, next, bytes);
+        if let Some(piece) = self.reads.ahead(ledger, next, bytes, call) {
+            self.pieces.keep(&piece);
+        }
+    }
+
+    fn call(&self, source: &Source, from: EntryId, bytes: usize) -> Call {
+        let (stored, source) = (self.stored.clone(), source.clone());
+        Box::pin(async move { stored.entries(&source, from, source.last, bytes, None).await })
     }
 
     /// Whoever reads on asks for the offset after `last`, or for one inside it.

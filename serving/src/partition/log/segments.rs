@@ -313,6 +313,11 @@ impl Segments {
         self.state.lock().tail.read(from, max_bytes)
     }
 
+    /// Whether a reader that stands at `offset` reads from memory.
+    pub(super) fn is_recent(&self, offset: Offset) -> bool {
+        self.state.lock().tail.covers(offset)
+    }
+
     /// [`Tail::by_time`].
     pub(super) fn recent_by_time(&self, timestamp_ms: i64) -> Option<ReadEntry> {
         let state = self.state.lock();

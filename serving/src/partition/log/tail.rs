@@ -46,9 +46,14 @@ impl Tail {
         }
     }
 
+    /// Whether `offset` is not before the window.
+    pub(super) fn covers(&self, offset: Offset) -> bool {
+        self.entries.front().is_some_and(|first| first.first_offset <= offset)
+    }
+
     /// Entries from the one that contains `from`, at least one, about `max_bytes`; `None` when `from` is not in the window.
     pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Option<Vec<ReadEntry>> {
-        if self.entries.front().is_none_or(|first| first.first_offset > from) {
+        if !self.covers(from) {
             return None;
         }
         let start = self.entries.partition_point(|entry| entry.end() <= from);

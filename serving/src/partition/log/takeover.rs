@@ -52,7 +52,7 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     };
     let segments = Arc::new(Segments::new(known, tail, parts.tails.clone()));
     let head = LogHead::new(Arc::clone(&opening), Arc::clone(&segments));
-    let reader = LogReader::new(parts.ledgers.clone(), Arc::clone(&segments));
+    let reader = LogReader::new(parts.ledgers.clone(), Arc::clone(&segments), parts.reads.clone());
     let newest = stored.last().map(|s| s.seq);
     let term = opening.term;
     tracing::info!(

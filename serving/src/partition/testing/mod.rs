@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub(crate) use bookies::{MemoryBookies, Mode};
 pub(crate) use store::{Fault, FaultyStore};
 
-use super::log::{LogConfig, LogParts, Tails};
+use super::log::{LogConfig, LogParts, Reads, Tails};
 use crate::ownership::topology::Topic;
 use crate::topics::config::Settings;
 use crate::topics::quorum::Quorum;
@@ -103,6 +103,7 @@ impl TestCluster {
             tasks: self.tasks.child("logs"),
             silence: self.silence.subscribe(),
             tails: Tails::new(usize::MAX),
+            reads: Reads::new(usize::MAX, self.tasks.child("reads")),
             config: LogConfig::default(),
         }
     }

@@ -10,7 +10,8 @@
 //!   nothing repeated.
 //! * Partitions take turns: a partition that was read goes to the end of the queue, one that was sent from too, unless
 //!   a batch of it is half sent.
-//! * What is held is bounded: one read for each of at most [`MAX_READS`] partitions, and none begins without credit.
+//! * What is held is bounded: one read for each of at most [`MAX_READS`] partitions, [`MAX_HELD_BYTES`] together but for single
+//!   batches that are larger, and none begins without credit.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::rpc::chunks::{Chunk, Chunks};
 
 /// Most partitions that are being read, or held with data, at one time.
 const MAX_READS: usize = 64;
+/// Most bytes that are being read or held together.
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one read: the credit divided among the partitions, within these bounds.
 const MIN_READ_BYTES: usize = 64 * 1024;
 const MAX_READ_BYTES: usize = 1024 * 1024;
@@ -207,7 +210,9 @@ impl Reader {
         let tp = self.queue.pop_front()?;
         self.tickets += 1;
         let (ticket, takes_turns) = (self.tickets, self.partitions.len() > MAX_READS);
-        let share = usize::try_from(credit).unwrap_or(usize::MAX) / self.partitions.len().max(1);
+        let partitions = self.partitions.len().max(1);
+        let share = usize::try_from(credit).unwrap_or(usize::MAX) / partitions;
+        let share = share.min(MAX_HELD_BYTES / partitions.min(MAX_READS));
         let partition = self.partitions.get_mut(&tp)?;
         let Phase::Queued(call) = partition.phase else { return None };
         partition.phase = Phase::Out;

@@ -59,6 +59,7 @@ impl Process {
                 entries => QueryReply { entries, ..reply(Code::Ok) },
             },
             Err(ReadError::Absent | ReadError::Corrupt { .. }) => reply(Code::Corrupt),
+            Err(ReadError::Crowded) => reply(Code::Busy),
             Err(ReadError::Failed(_) | ReadError::Index { .. } | ReadError::Io { .. }) => {
                 reply(Code::IoError)
             }

@@ -14,9 +14,6 @@ impl LogReader {
     /// The entry of `source` to read `from` at: the last one that starts at or before it. Kinds without offsets carry the
     /// next offset, so of entries that start alike the last is the one with records.
     pub(super) async fn locate(&self, source: &Source, from: Offset) -> Result<EntryId, ReadError> {
-        if let Some(entry) = self.hint(from, source.segment.ledger) {
-            return Ok(entry);
-        }
         let after = self.first(source, |a| a.first_offset > from.0).await?;
         Ok(after.prev().max(EntryId(0)))
     }
@@ -56,7 +53,7 @@ impl LogReader {
         &self,
         timestamp_ms: i64,
     ) -> Result<Option<ReadEntry>, ReadError> {
-        let segments = self.segments.all();
+        let segments = self.stored.segments.all();
         let (mut low, mut high) = (0, segments.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -83,7 +80,7 @@ impl LogReader {
 
     /// The record with the largest timestamp of those that are there. Segments are taken in the order of what they may hold.
     pub(super) async fn search_max(&self) -> Result<Option<ReadEntry>, ReadError> {
-        let mut segments = self.segments.all();
+        let mut segments = self.stored.segments.all();
         segments.sort_by_key(|s| std::cmp::Reverse((s.max_timestamp.unwrap_or(i64::MAX), s.seq)));
         let mut best: Option<(i64, EntryId, Source)> = None;
         for segment in segments {

@@ -132,3 +132,93 @@ async fn data_loss_is_judged_by_present_metadata() {
     cluster.store.txn(Txn::new().put(&key, good.encode())).await.unwrap();
     assert_eq!(read_all(&owner.reader).await.len(), 2);
 }
+
+/// Consumers that keep up wait for nobody: not for room, not for bookies.
+#[tokio::test(start_paused = true)]
+async fn recent_entries_are_read_while_old_ones_wait() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let mut parts = cluster.log_parts(1);
+    parts.config.tail_bytes = 100;
+    // Room for a single read.
+    parts.reads = Reads::new(0, cluster.tasks.child("reads"));
+    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
+    for _ in 0..50 {
+        owner.append(3);
+    }
+    owner.all_acked().await;
+    owner.reader.read(Offset(0), 1).await.unwrap();
+    cluster.bookies.set_all(Mode::Held);
+    let old = (0..10).map(|_| Box::pin(owner.reader.read(Offset(0), 1))).collect::<Vec<_>>();
+    let mut old = futures::future::join_all(old);
+    assert!(futures::poll!(&mut old).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(parts.reads.is_short(), "the others wait for the one that has all the room");
+    let recent = owner.reader.read(Offset(147), 1_000);
+    let recent = futures::FutureExt::now_or_never(recent).expect("it waits for nothing").unwrap();
+    assert_eq!(recent[0].first_offset, Offset(147));
+    cluster.bookies.set_all(Mode::Up);
+    assert!(old.await.into_iter().all(|read| read.unwrap()[0].first_offset == Offset(0)));
+}
+
+/// What readers that are behind are given never stands where recent entries are kept.
+#[tokio::test(start_paused = true)]
+async fn old_reads_put_nothing_into_memory_and_push_nothing_out() {
+    let cluster = TestCluster::new(3);
+    let owner = long_log(&cluster, 200).await;
+    let recent = (0..600).find(|n| owner.reader.stored_segments().is_recent(Offset(*n))).unwrap();
+    assert!(recent > 500, "{recent}");
+    read_all(&owner.reader).await;
+    let still = (0..600).find(|n| owner.reader.stored_segments().is_recent(Offset(*n)));
+    assert_eq!(still, Some(recent));
+    let before = cluster.bookies.reads();
+    for offset in recent..600 {
+        owner.reader.read(Offset(offset), 1).await.unwrap();
+    }
+    assert_eq!(cluster.bookies.reads(), before, "the tail needs no bookie");
+    owner.reader.read(Offset(recent - 1), 1).await.unwrap();
+    assert!(cluster.bookies.reads() > before, "what is before it does");
+}
+
+/// Who reads on gets what did not fit before, and what follows, without another question at the time.
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_on_finds_the_next_entries_there() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let mut parts = cluster.log_parts(1);
+    parts.config.tail_bytes = 100;
+    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
+    let large = Bytes::from(vec![7; 100_000]);
+    for _ in 0..40 {
+        let what = What::Batches { offset_count: 1, max_timestamp: 0 };
+        let appended = owner.writer.append(what, vec![large.clone()]).unwrap();
+        owner.waiting.insert(appended.number, (appended.first_offset, 1));
+    }
+    owner.all_acked().await;
+    let mut next = Offset(0);
+    let mut on = async || {
+        let read = owner.reader.read(next, 150_000).await.unwrap();
+        assert_eq!((read.len(), read[0].first_offset), (1, next), "in order, once");
+        next = read[0].end();
+    };
+    on().await;
+    on().await;
+    // What follows is on its way, and once it is here it needs no bookie.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    cluster.bookies.set_all(Mode::Held);
+    on().await;
+    on().await;
+    cluster.bookies.set_all(Mode::Up);
+    let before = cluster.bookies.reads();
+    for _ in 4..39 {
+        on().await;
+    }
+    let asked = cluster.bookies.reads() - before;
+    assert!(asked < 35 * 3 / 5, "{asked} questions for 35 reads");
+    assert!(parts.reads.bytes() <= 2 * 300_000, "{:?}: one piece, and one ahead", parts.reads);
+    drop(owner);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(parts.reads.bytes(), 0);
+}

@@ -248,3 +248,18 @@ proptest! {
         }
     }
 }
+
+/// However much credit a client gives, what waits for it is bounded.
+#[test]
+fn what_is_held_is_bounded_in_bytes() {
+    for partitions in [1, 3, 16, 40, 64, 200] {
+        let mut reader = reader(partitions, v1::OffsetReset::Earliest);
+        let asked = std::iter::from_fn(|| reader.next_work(1 << 40)).map(|work| match work.call {
+            Call::Read(spec) => spec.max_bytes,
+            Call::Find => 0,
+        });
+        let asked: Vec<usize> = asked.collect();
+        assert!(asked.iter().sum::<usize>() <= MAX_HELD_BYTES, "{partitions}: {asked:?}");
+        assert!(asked.iter().all(|bytes| *bytes >= MIN_READ_BYTES), "{asked:?}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The ledgers of a log as a reader asks bookies for them, with the metadata that says where their entries are.
+
+use std::sync::Arc;
+
+use geminga_ledger::{LedgerClient, Reader};
+use geminga_proto::entry::Entry;
+use geminga_proto::ids::EntryId;
+
+use super::ReadError;
+use crate::partition::log::segments::{Segment, Segments};
+
+/// Reads what is stored. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) ledgers: LedgerClient,
+    pub(super) segments: Arc<Segments>,
+}
+
+/// One segment's ledger, ready to be read. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) segment: Segment,
+    pub(super) reader: Reader,
+    /// The last entry that may be read (RD1).
+    pub(super) last: EntryId,
+}
+
+impl Stored {
+    /// A segment's ledger, its metadata read if it was not yet.
+    pub(super) async fn source(&self, segment: Segment) -> Result<Source, ReadError> {
+        if let (Some(meta), Some(last)) = (&segment.meta, segment.readable) {
+            let reader = self.ledgers.reader(Arc::clone(meta));
+            return Ok(Source { reader, last, segment });
+        }
+        self.refresh(segment).await
+    }
+
+    /// The same by its present metadata.
+    pub(super) async fn refresh(&self, mut segment: Segment) -> Result<Source, ReadError> {
+        let ledger = segment.ledger;
+        let read = self.ledgers.metadata(ledger).await;
+        let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        let Some((meta, _)) = read else {
+            return Err(ReadError::Unavailable(format!("ledger {ledger} was deleted")));
+        };
+        let meta = Arc::new(meta);
+        self.segments.refreshed(ledger, Arc::clone(&meta));
+        segment.readable = segment.readable.or(meta.last_entry);
+        let Some(last) = segment.readable else {
+            return Err(ReadError::Damaged(format!("ledger {ledger} of an old segment is open")));
+        };
+        let reader = self.ledgers.reader(Arc::clone(&meta));
+        segment.meta = Some(meta);
+        Ok(Source { reader, last, segment })
+    }
+
+    /// Entries of one ledger. Members may have been replaced by a repair: what those of old metadata do not deliver, or say that
+    /// they never had, is asked for by the present one before it counts (RD3, M8).
+    pub(super) async fn entries(
+        &self,
+        source: &Source,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+        prefix: Option<u32>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        use geminga_ledger::ReadError as Error;
+        if let Ok(entries) = source.reader.read(from, to, max_bytes, prefix).await {
+            return Ok(entries);
+        }
+        let again = self.refresh(source.segment.clone()).await?;
+        let read = again.reader.read(from, to, max_bytes, prefix).await;
+        read.map_err(|error| match error {
+            Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
+            Error::DataLoss { .. } => {
+                tracing::error!(%error, "committed entries are lost");
+                ReadError::Damaged(error.to_string())
+            }
+        })
+    }
+}

@@ -1,0 +1,287 @@
+//! Reads of entries that are not in memory any more, of all partitions of a broker together. Each is a task of its own that
+//! takes room first, then asks the bookies, and keeps what came until nobody wants it: readers that stop, and streams
+//! that nobody polls, hold up no other's. Recent entries are read without any of this.
+//!
+//! ```text
+//!   room for its bytes ──► one of the few that ask ──► bookies ──► kept: while it is used, for [`KEPT`] at most
+//! ```
+//!
+//! * What is on its way and what is kept stay within the room, but for one entry each that is larger than was asked for.
+//! * Room is given in the order asked. Reading ahead takes it only while half of it is free, and whoever waits for room
+//!   gets that of everything that is merely kept.
+//! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use geminga_proto::entry::Entry;
+use geminga_proto::ids::{EntryId, LedgerId};
+use geminga_runtime::Tasks;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::reader::ReadError;
+use crate::partition::metrics;
+
+/// Most bytes of one read, but for a single larger entry.
+pub(super) const MAX_PIECE_BYTES: usize = 1024 * 1024;
+/// A read counts for so much at least.
+const MIN_PIECE_BYTES: usize = 64 * 1024;
+/// Most reads that wait for bookies at a time: with the largest ones there is room left in the 32 MiB of a bookie's stream.
+const ASKING: usize = 24;
+/// How long what was read is kept for whoever reads on.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// The room; cloning shares it.
+#[derive(Clone)]
+pub struct Reads(Arc<Shared>);
+
+struct Shared {
+    max_bytes: usize,
+    room: Arc<Semaphore>,
+    asking: Semaphore,
+    /// How many wait for room.
+    short: watch::Sender<usize>,
+    tasks: Tasks,
+}
+
+impl fmt::Debug for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reads")
+            .field("bytes", &self.bytes())
+            .field("max_bytes", &self.0.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What asks the bookies.
+pub(super) type Call = BoxFuture<'static, Result<Vec<Entry>, ReadError>>;
+
+/// Consecutive entries of one ledger that are being read, or are here. Cloning shares them; when the last clone goes, so do they.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) ledger: LedgerId,
+    /// The first entry.
+    pub(super) first: EntryId,
+    state: watch::Receiver<State>,
+    /// Who waits for it.
+    wanted: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Asked,
+    Here(Arc<Vec<Entry>>),
+    Failed(ReadError),
+    /// Given up since nobody came for it, or somebody needed its room.
+    Dropped,
+}
+
+impl Reads {
+    /// Room for `max_bytes` of what is read; its reads end with `tasks`.
+    pub fn new(max_bytes: usize, tasks: Tasks) -> Self {
+        let max_bytes = max_bytes.clamp(MIN_PIECE_BYTES, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            max_bytes,
+            room: Arc::new(Semaphore::new(max_bytes)),
+            asking: Semaphore::new(ASKING),
+            short: watch::Sender::new(0),
+            tasks,
+        }))
+    }
+
+    /// Bytes on their way or kept.
+    pub fn bytes(&self) -> usize {
+        self.0.max_bytes - self.0.room.available_permits().min(self.0.max_bytes)
+    }
+
+    /// Whether somebody waits for room, so that nothing is to be kept.
+    pub(super) fn is_short(&self) -> bool {
+        *self.0.short.borrow() > 0
+    }
+
+    /// Reads about `bytes` by `call`, once there is room.
+    pub(super) fn begin(
+        &self,
+        ledger: LedgerId,
+        first: EntryId,
+        bytes: usize,
+        call: Call,
+    ) -> Piece {
+        self.start(ledger, first, bytes, None, call)
+    }
+
+    /// The same ahead of whoever will want it, and only while there is room to spare.
+    pub(super) fn ahead(
+        &self,
+        ledger: LedgerId,
+        first: EntryId,
+        bytes: usize,
+        call: Call,
+    ) -> Option<Piece> {
+        let wanted = self.0.cost(bytes) as usize;
+        if self.is_short() || self.0.room.available_permits() < self.0.max_bytes / 2 + wanted {
+            return None;
+        }
+        let room = Arc::clone(&self.0.room).try_acquire_many_owned(self.0.cost(bytes)).ok()?;
+        Some(self.start(ledger, first, bytes, Some(room), call))
+    }
+
+    fn start(
+        &self,
+        ledger: LedgerId,
+        first: EntryId,
+        bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+        call: Call,
+    ) -> Piece {
+        let (tell, state) = watch::channel(State::Asked);
+        let wanted = Arc::new(AtomicUsize::new(0));
+        let piece = Piece { ledger, first, state, wanted: Arc::clone(&wanted) };
+        let (shared, stop) = (Arc::clone(&self.0), self.0.tasks.cancelled());
+        self.0.tasks.spawn("read", async move {
+            tokio::select! {
+                biased;
+                () = stop => {}
+                () = tell.closed() => {}
+                () = shared.read(&tell, &wanted, bytes, room, call) => {}
+            }
+        });
+        piece
+    }
+}
+
+impl Shared {
+    fn cost(&self, bytes: usize) -> u32 {
+        let cost = bytes.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES).min(self.max_bytes);
+        u32::try_from(cost).expect("a piece is far below 4 GiB")
+    }
+
+    /// Reads one piece and keeps it as long as it may be.
+    async fn read(
+        &self,
+        tell: &watch::Sender<State>,
+        wanted: &AtomicUsize,
+        bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+        call: Call,
+    ) {
+        let mut room = match room {
+            Some(room) => room,
+            None => self.wait_for_room(self.cost(bytes)).await,
+        };
+        let asking = self.asking.acquire().await.expect("the semaphore is never closed");
+        let read = call.await;
+        drop(asking);
+        match read {
+            Ok(entries) => {
+                self.settle(&mut room, entries.iter().map(|entry| entry.payload.len()).sum());
+                tell.send_replace(State::Here(Arc::new(entries)));
+            }
+            Err(error) => {
+                tell.send_replace(State::Failed(error));
+                return;
+            }
+        }
+        let mut short = self.short.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(KEPT) => {}
+            () = async {
+                let is_short = short.wait_for(|waiting| *waiting > 0).await.is_ok();
+                if !is_short || wanted.load(Ordering::Relaxed) > 0 {
+                    // Whoever waits for it keeps it no longer than needed.
+                    std::future::pending::<()>().await;
+                }
+            } => {}
+        }
+        metrics::count_dropped_read();
+        tell.send_replace(State::Dropped);
+    }
+
+    async fn wait_for_room(&self, cost: u32) -> OwnedSemaphorePermit {
+        let closed = "the semaphore is never closed";
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(cost) {
+            return room;
+        }
+        self.short.send_modify(|waiting| *waiting += 1);
+        let _waiting = Waiting(&self.short);
+        Arc::clone(&self.room).acquire_many_owned(cost).await.expect(closed)
+    }
+
+    /// Gives back what was taken too much, and takes what is there of what was taken too little.
+    fn settle(&self, room: &mut OwnedSemaphorePermit, bytes: usize) {
+        let taken = room.num_permits();
+        if let Some(more) = bytes.checked_sub(taken)
+            && let Ok(more) = u32::try_from(more)
+            && let Ok(more) = Arc::clone(&self.room).try_acquire_many_owned(more)
+        {
+            room.merge(more);
+        }
+        drop(room.split(taken.saturating_sub(bytes)));
+    }
+}
+
+/// One that waits for room.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+impl Piece {
+    /// Whether it has this entry, or will.
+    pub(super) fn covers(&self, entry: EntryId) -> bool {
+        match &*self.state.borrow() {
+            State::Asked => entry == self.first,
+            State::Here(entries) => entries
+                .last()
+                .is_some_and(|last| (self.first..=last.position.entry).contains(&entry)),
+            State::Failed(_) | State::Dropped => false,
+        }
+    }
+
+    /// Whether something may still come of it.
+    pub(super) fn is_good(&self) -> bool {
+        let dropped = matches!(&*self.state.borrow(), State::Failed(_) | State::Dropped);
+        !dropped && self.state.has_changed().is_ok()
+    }
+
+    /// Whether it ends right before this entry.
+    pub(super) fn ends_before(&self, entry: EntryId) -> bool {
+        let State::Here(entries) = &*self.state.borrow() else { return false };
+        entries.last().is_some_and(|last| last.position.entry.next() == entry)
+    }
+
+    /// Its entries; `None` when they were given up meanwhile. Cancel-safe.
+    ///
+    /// # Errors
+    /// What kept them from being read.
+    pub(super) async fn wait(&self) -> Result<Option<Arc<Vec<Entry>>>, ReadError> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let _wanting = Wanting(&self.wanted);
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| !matches!(state, State::Asked)).await;
+        match settled.as_deref() {
+            Ok(State::Here(entries)) => Ok(Some(Arc::clone(entries))),
+            Ok(State::Failed(error)) => Err(error.clone()),
+            Ok(State::Asked | State::Dropped) => Ok(None),
+            Err(_) => Err(ReadError::Unavailable("the broker is stopping".to_owned())),
+        }
+    }
+}
+
+/// One that waits for a piece.
+struct Wanting<'a>(&'a AtomicUsize);
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

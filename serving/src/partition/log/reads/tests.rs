@@ -1,0 +1,162 @@
+use std::future::{pending, ready};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT, Position};
+
+use super::*;
+
+const LEDGER: LedgerId = LedgerId(1);
+const PIECE: usize = MIN_PIECE_BYTES;
+
+fn reads(pieces: usize) -> Reads {
+    Reads::new(pieces * PIECE, Tasks::new("test"))
+}
+
+fn entry(id: i64, bytes: usize) -> Entry {
+    let (ledger, entry) = (LEDGER, EntryId(id));
+    Entry {
+        position: Position { ledger, entry, lac: EntryId::NONE, cumulative_length: 0 },
+        attributes: Attributes {
+            kind: Kind::Batches,
+            first_offset: id,
+            offset_count: 1,
+            max_timestamp: 0,
+            running_max_timestamp: 0,
+            last_snapshot_entry: NO_SNAPSHOT,
+        },
+        payload_len: u32::try_from(bytes).unwrap(),
+        index_len: 0,
+        index: Bytes::new(),
+        payload: Bytes::from(vec![0; bytes]),
+    }
+}
+
+/// Bookies that deliver such an entry at once, and note that they were asked.
+fn delivers(asked: &Arc<AtomicUsize>, id: i64, bytes: usize) -> Call {
+    let asked = Arc::clone(asked);
+    async move {
+        asked.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![entry(id, bytes)])
+    }
+    .boxed()
+}
+
+/// Bookies that do not answer.
+fn hangs(asked: &Arc<AtomicUsize>) -> Call {
+    let asked = Arc::clone(asked);
+    async move {
+        asked.fetch_add(1, Ordering::Relaxed);
+        pending().await
+    }
+    .boxed()
+}
+
+/// Lets all tasks run until nothing happens any more.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_what_there_is_no_room_for() {
+    let (reads, asked) = (reads(4), Arc::default());
+    let mut pieces: Vec<_> =
+        (0..10).map(|id| reads.begin(LEDGER, EntryId(id), PIECE, hangs(&asked))).collect();
+    settle().await;
+    assert_eq!((asked.load(Ordering::Relaxed), reads.bytes()), (4, 4 * PIECE));
+    // A caller that goes away takes its read with it, and the next has its turn.
+    pieces.drain(..2);
+    settle().await;
+    assert_eq!((asked.load(Ordering::Relaxed), reads.bytes()), (6, 4 * PIECE));
+    pieces.clear();
+    settle().await;
+    assert_eq!(reads.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_ask_at_a_time() {
+    let (reads, asked) = (reads(1000), Arc::default());
+    let begin = |id| reads.begin(LEDGER, EntryId(id), PIECE, hangs(&asked));
+    let pieces: Vec<_> = (0..100).map(begin).collect();
+    settle().await;
+    assert_eq!(asked.load(Ordering::Relaxed), ASKING);
+    drop(pieces);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_charged_is_what_came() {
+    let (reads, asked) = (reads(100), Arc::default());
+    let small = reads.begin(LEDGER, EntryId(0), MAX_PIECE_BYTES, delivers(&asked, 0, 1_000));
+    let read = small.wait().await.unwrap().unwrap();
+    assert_eq!((read[0].payload.len(), reads.bytes()), (1_000, 1_000));
+    let large = reads.begin(LEDGER, EntryId(1), PIECE, delivers(&asked, 1, 3 * PIECE));
+    large.wait().await.unwrap().unwrap();
+    assert_eq!(reads.bytes(), 1_000 + 3 * PIECE, "an entry that is larger than was asked for");
+    drop((small, large));
+    settle().await;
+    assert_eq!(reads.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_ahead_leaves_half_of_the_room() {
+    let (reads, asked) = (reads(8), Arc::default());
+    let ahead = |id| reads.ahead(LEDGER, EntryId(id), PIECE, delivers(&asked, id, PIECE));
+    let pieces: Vec<_> = (0..10).map_while(ahead).collect();
+    settle().await;
+    assert_eq!((pieces.len(), reads.bytes()), (4, 4 * PIECE));
+}
+
+/// What is merely kept stands in nobody's way; what somebody waits for does not go before he has it.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_gets_that_of_what_is_kept() {
+    let (reads, asked) = (reads(4), Arc::default());
+    let kept: Vec<_> = (0..4)
+        .map(|id| reads.begin(LEDGER, EntryId(id), PIECE, delivers(&asked, id, PIECE)))
+        .collect();
+    settle().await;
+    assert_eq!(reads.bytes(), 4 * PIECE);
+    let begun = tokio::time::Instant::now();
+    let more = reads.begin(LEDGER, EntryId(9), PIECE, delivers(&asked, 9, PIECE));
+    assert!(more.wait().await.unwrap().is_some());
+    assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
+    assert!(kept.iter().all(|piece| !piece.is_good() && !piece.covers(piece.first)));
+    assert_eq!(kept[0].wait().await, Ok(None), "to be asked for again");
+    assert!(reads.ahead(LEDGER, EntryId(10), PIECE, hangs(&asked)).is_some(), "nobody waits now");
+}
+
+/// A stream whose client does not read is not polled: its reads must not hold up those of others.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_comes_for_is_given_up() {
+    let (reads, asked) = (reads(1), Arc::default());
+    let stalled = reads.begin(LEDGER, EntryId(0), PIECE, delivers(&asked, 0, PIECE));
+    let mut never_polled_again = stalled.wait().boxed();
+    assert!((&mut never_polled_again).now_or_never().is_none());
+    let begun = tokio::time::Instant::now();
+    let other = reads.begin(LEDGER, EntryId(1), PIECE, delivers(&asked, 1, PIECE));
+    assert!(other.wait().await.unwrap().is_some());
+    assert_eq!(begun.elapsed(), KEPT);
+    assert_eq!(never_polled_again.await, Ok(None), "it asks again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_says_why_and_holds_nothing() {
+    let reads = reads(1);
+    let error = ReadError::Unavailable("no bookie".to_owned());
+    let call = ready(Err(error.clone())).boxed();
+    let failed = reads.begin(LEDGER, EntryId(0), PIECE, call);
+    assert_eq!(failed.wait().await, Err(error));
+    settle().await;
+    assert_eq!(reads.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_stops_keeps_nobody_waiting() {
+    let tasks = Tasks::new("test");
+    let (reads, asked) = (Reads::new(PIECE, tasks.clone()), Arc::default());
+    let piece = reads.begin(LEDGER, EntryId(0), PIECE, hangs(&asked));
+    settle().await;
+    assert!(tasks.finish(Duration::from_secs(1)).await);
+    assert!(matches!(piece.wait().await, Err(ReadError::Unavailable(_))));
+}

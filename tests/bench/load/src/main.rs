@@ -1,0 +1,48 @@
+//! The load of `tests/bench/run` where `geminga perf` is not enough. Prints one line of JSON.
+//!
+//! * [`tail`]: records at a steady rate, and a group that keeps up: from when each was due to its arrival.
+//! * [`window`]: so many records unacknowledged on each of so many streams, on [`geminga`] or on [`nats`].
+
+mod geminga;
+mod nats;
+mod report;
+mod tail;
+mod window;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(about = "Load for tests/bench/run")]
+struct Cli {
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Debug, Subcommand)]
+enum Load {
+    /// A steady rate and a group that keeps up.
+    Tail(tail::Args),
+    /// A fixed number of records unacknowledged on each stream.
+    Window {
+        /// Which system.
+        #[arg(value_enum)]
+        system: System,
+        #[command(flatten)]
+        args: window::Args,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum System {
+    Geminga,
+    Nats,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().load {
+        Load::Tail(args) => tail::run(args).await?.print(),
+        Load::Window { system: System::Geminga, args } => geminga::run(args).await?.print(),
+        Load::Window { system: System::Nats, args } => nats::run(args).await?.print(),
+    }
+}

@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, serving,
-    standalone, topic,
+    bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, quota,
+    serving, standalone, topic,
 };
 use crate::exit::EXIT_CODES;
 
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Broker(broker::Args),
     /// Move partitions between brokers.
     Partition(partition::Args),
+    /// Limit how much clients may send, read and ask for.
+    Quota(quota::Args),
     /// List, describe and recover ledgers, the pieces that logs are made of.
     Ledger(ledger::Args),
     /// Look at the metadata store.

@@ -72,7 +72,14 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let id = cluster::next_broker_id(&*store).await?;
-    let bookies = BookieDirectory::start(&*store, tasks.child("bookies"), local).await?;
+    let limits = geminga_ledger::Config {
+        total_outstanding_bytes: memory::entries(memory),
+        lane_bytes: memory::lane(memory),
+        ..geminga_ledger::Config::default()
+    }
+    .validated()?;
+    let bookies =
+        BookieDirectory::start(&*store, tasks.child("bookies"), local, limits.lane_bytes).await?;
     let ledgers = LedgerClient::new(Parts {
         cluster: cluster.uuid,
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),
@@ -81,10 +88,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
         tasks: tasks.child("ledgers"),
-        config: geminga_ledger::Config {
-            total_outstanding_bytes: memory::entries(memory),
-            ..geminga_ledger::Config::default()
-        },
+        config: limits,
         owner: format!("broker-{id}"),
     });
     let started_ms = clock.now_ms();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use geminga_ledger::InvalidConfig;
 use geminga_proto::reason::{ApiError, Reason};
 
 /// The meaning of each exit code, as `geminga --help` shows it. Codes never change meaning.
@@ -98,6 +99,13 @@ impl From<ApiError> for Failure {
             _ => Exit::Failed,
         };
         Self::with(exit, error.message).because(error.reason.as_str())
+    }
+}
+
+/// Limits that do not go together.
+impl From<InvalidConfig> for Failure {
+    fn from(error: InvalidConfig) -> Self {
+        Self::with(Exit::Usage, format!("a limit of the ledger layer, {error}"))
     }
 }
 

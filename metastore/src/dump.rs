@@ -9,7 +9,7 @@ use crate::keys;
 use crate::record::{
     Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic,
     Deleting, DiskWatermark, Drain, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart,
-    Move, PartitionTerm, Revoking, Segment, Topic, Under, Watermark,
+    Move, PartitionTerm, Quota, Revoking, Segment, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -71,6 +71,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "brokers" => ("broker", Broker::decode(value).map(broker)),
         "drains" => ("drain", Drain::decode(value).map(drain)),
         "moves" => ("move", Move::decode(value).map(moving)),
+        "quotas" => ("quota", Quota::decode(value).map(quota)),
         "alloc" => ("ledger ids", alloc(value)),
         keys::PRODUCER_IDS => ("producer ids", alloc(value)),
         _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
@@ -126,6 +127,14 @@ fn cluster(record: Cluster) -> Value {
 
 fn coordinator(record: Coordinator) -> Value {
     fields([("broker", number(record.broker.0))])
+}
+
+fn quota(record: Quota) -> Value {
+    fields([
+        ("producer_byte_rate", optional(record.producer_byte_rate, number)),
+        ("consumer_byte_rate", optional(record.consumer_byte_rate, number)),
+        ("request_rate", optional(record.request_rate, number)),
+    ])
 }
 
 fn revoking(record: Revoking) -> Value {

@@ -25,6 +25,10 @@ pub const BROKERS: &str = "brokers/";
 pub const DRAINS: &str = "drains/";
 /// Prefix of all moves that the coordinator is asked for.
 pub const MOVES: &str = "moves/";
+/// Prefix of all quotas.
+pub const QUOTAS: &str = "quotas/";
+/// Quotas of each client id that has none of its own.
+pub const DEFAULT_QUOTA: &str = "quotas/default";
 /// Prefix of all ledgers.
 pub const LEDGERS: &str = "ledgers/";
 /// Prefix of all under-replication marks.
@@ -151,6 +155,19 @@ pub fn parse_move(key: &str) -> Option<(TopicId, PartitionIndex)> {
     Some((topic.parse().ok()?, PartitionIndex(partition.parse().ok()?)))
 }
 
+/// Quotas of one client id; `None`: of each that has none of its own.
+pub fn quota(client_id: Option<&str>) -> String {
+    match client_id {
+        None => DEFAULT_QUOTA.to_owned(),
+        Some(client_id) => format!("{QUOTAS}client/{client_id}"),
+    }
+}
+
+/// The client id in the key of its quotas.
+pub fn parse_quota(key: &str) -> Option<&str> {
+    key.strip_prefix(QUOTAS)?.strip_prefix("client/")
+}
+
 /// A ledger's metadata.
 pub fn ledger(ledger: LedgerId) -> String {
     format!("{LEDGERS}{ledger}")
@@ -225,6 +242,10 @@ mod tests {
         assert_eq!(parse_drain(&drain(BrokerId(12))), Some(BrokerId(12)));
         let (moved, partition) = (move_of(topic_id, PartitionIndex(3)), PartitionIndex(3));
         assert_eq!(parse_move(&moved), Some((topic_id, partition)));
+        for client in ["default", "a/b", "client/x"] {
+            assert_eq!(parse_quota(&quota(Some(client))), Some(client));
+        }
+        assert_eq!(parse_quota(&quota(None)), None);
         assert_eq!(parse_ledger(&ledger(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_deleting(&deleting(LedgerId(0xab))), Some(LedgerId(0xab)));

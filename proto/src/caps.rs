@@ -52,6 +52,8 @@ pub const MAX_FRAME_BYTES: usize = MAX_INTERNAL_MESSAGE_BYTES;
 pub const MAX_TOPIC_NAME_BYTES: usize = 249;
 /// Longest group name.
 pub const MAX_GROUP_NAME_BYTES: usize = 255;
+/// Longest client id that has quotas of its own, and most bytes by which ids are told apart.
+pub const MAX_CLIENT_ID_BYTES: usize = 255;
 /// Longest commit metadata (Kafka's `offset.metadata.max.bytes`).
 pub const MAX_COMMIT_METADATA_BYTES: usize = 4096;
 /// Largest value of a metadata key, far below etcd's request limit of 1.5 MiB.

@@ -6,6 +6,9 @@
 //!
 //! [`Uncopied`] is put around a service and takes the body of requests to one method aside; the method gets it back with
 //! [`Messages::of`]. A compressed stream goes the usual way.
+//!
+//! Whoever reads may ask how long the next message will be and gather it piece by piece, so that room for it is found before
+//! it takes any.
 
 pub mod sent;
 
@@ -49,10 +52,47 @@ impl<M: Message + Default + 'static> Messages<M> {
     pub fn of(mut request: Request<Streaming<M>>, max_bytes: usize) -> Self {
         let aside = request.extensions_mut().remove::<Aside>();
         let body = aside.and_then(|aside| aside.0.lock().ok()?.take());
-        Self(match body {
-            Some(body) => Source::Pieces(Box::new(Reader::new(body, max_bytes)), PhantomData),
-            None => Source::Usual(Box::new(request.into_inner())),
-        })
+        match body {
+            Some(body) => Self::in_body(body, max_bytes),
+            None => Self(Source::Usual(Box::new(request.into_inner()))),
+        }
+    }
+
+    /// The messages in a body that is not compressed, of at most `max_bytes` each.
+    pub fn in_body(body: Body, max_bytes: usize) -> Self {
+        Self(Source::Pieces(Box::new(Reader::new(body, max_bytes)), PhantomData))
+    }
+
+    /// How many bytes the next message has, once it is said: before they are there. `None` when that cannot be known before
+    /// (of a stream that is compressed), and when no message comes. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub async fn announced(&mut self) -> Result<Option<usize>, Status> {
+        match &mut self.0 {
+            Source::Pieces(reader, _) => poll_fn(|cx| reader.poll_announced(cx)).await,
+            Source::Usual(_) => Ok(None),
+        }
+    }
+
+    /// Bytes of the [announced](Self::announced) message that are here.
+    pub fn gathered(&self) -> usize {
+        match &self.0 {
+            Source::Pieces(reader, _) => reader.gathered(),
+            Source::Usual(_) => 0,
+        }
+    }
+
+    /// Waits for one more piece of the announced message, of a frame's size at most; true when all of it is here, or when no
+    /// more comes, so that [`Self::message`] answers at once. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub async fn gather(&mut self) -> Result<bool, Status> {
+        match &mut self.0 {
+            Source::Pieces(reader, _) => poll_fn(|cx| reader.poll_gather(cx)).await,
+            Source::Usual(_) => Ok(true),
+        }
     }
 
     /// The next message; `None` when the client has sent everything, or has cancelled the call. Cancel-safe.
@@ -109,19 +149,66 @@ impl Reader {
             if let Some(message) = self.decode()? {
                 return Poll::Ready(Ok(Some(message)));
             }
+            if !ready!(self.poll_piece(cx))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    fn poll_announced(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Status>> {
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let announced = ready!(self.poll_length(cx));
+        self.ended = !matches!(announced, Ok(Some(_)));
+        Poll::Ready(announced)
+    }
+
+    fn poll_length(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Status>> {
+        loop {
+            if let Some(length) = self.length()? {
+                return Poll::Ready(Ok(Some(length)));
+            }
+            if !ready!(self.poll_piece(cx))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    fn gathered(&self) -> usize {
+        self.length.map_or(0, |length| self.pieces.bytes().min(length))
+    }
+
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+        if self.is_whole() {
+            return Poll::Ready(Ok(true));
+        }
+        let more = ready!(self.poll_piece(cx));
+        self.ended = !matches!(more, Ok(true));
+        Poll::Ready(more.map(|_| self.is_whole()))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.ended || self.length.is_some_and(|length| self.pieces.bytes() >= length)
+    }
+
+    /// Takes what came next; false at the end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+        loop {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.pieces.push(data);
+                        return Poll::Ready(Ok(true));
                     }
                 }
                 // As the usual way has it.
                 Some(Err(status)) if status.code() == Code::Cancelled => {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Ok(false));
                 }
                 Some(Err(status)) => return Poll::Ready(Err(status)),
                 None if self.length.is_none() && self.pieces.bytes() == 0 => {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Ok(false));
                 }
                 None => {
                     return Poll::Ready(Err(Status::internal("a message ends before its length")));
@@ -132,18 +219,21 @@ impl Reader {
 
     /// The next message, once all of it is there.
     fn decode<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
-        let length = match self.length {
-            Some(length) => length,
-            None if self.pieces.bytes() < PREFIX_BYTES => return Ok(None),
-            None => self.read_prefix()?,
-        };
-        self.length = Some(length);
+        let Some(length) = self.length()? else { return Ok(None) };
         if self.pieces.bytes() < length {
             return Ok(None);
         }
         self.length = None;
         let message = M::decode(self.pieces.readable().take(length));
         message.map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Bytes of the next message, once its prefix is there.
+    fn length(&mut self) -> Result<Option<usize>, Status> {
+        if self.length.is_none() && self.pieces.bytes() >= PREFIX_BYTES {
+            self.length = Some(self.read_prefix()?);
+        }
+        Ok(self.length)
     }
 
     fn read_prefix(&mut self) -> Result<usize, Status> {

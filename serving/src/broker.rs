@@ -37,6 +37,7 @@ use crate::ownership::{coordinator, load};
 use crate::partition::log::{LogConfig, LogParts, Reads, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
+use crate::quotas::Quotas;
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
 use crate::rpc::produce::ProduceRoom;
@@ -219,9 +220,8 @@ impl Broker {
             topology: topology.clone(),
             clock: Arc::clone(&parts.clock),
         };
+        let quotas = Quotas::start(&**store, tasks).await?;
         let produce_room = ProduceRoom::new(parts.config.produce_bytes);
-        let used = memory::Parts { produce: produce_room.clone(), tails, reads };
-        memory::watch(&parts.config, used, tasks);
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),
@@ -230,6 +230,7 @@ impl Broker {
             partitions: local,
             source,
             produce_room,
+            quotas,
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
             operator,
@@ -241,6 +242,14 @@ impl Broker {
         let (config, serving) = (config.clone(), AtomicBool::new(false));
         let groups = LocalGroups::new(shards.clone());
         let kafka = Kafka::new(Arc::clone(&ctx), groups, config.kafka.clone());
+        let used = memory::Parts {
+            produce: ctx.produce_room.clone(),
+            tails,
+            reads,
+            ledgers: parts.ledgers.clone(),
+            answers: kafka.reply_room.clone(),
+        };
+        memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {
             ctx,
             kafka,

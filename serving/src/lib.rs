@@ -6,6 +6,7 @@ pub mod groups;
 pub mod kafka;
 pub mod ownership;
 pub mod partition;
+mod quotas;
 pub mod router;
 pub mod rpc;
 pub mod statelog;

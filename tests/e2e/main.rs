@@ -13,6 +13,7 @@ mod ledgers;
 mod metastore;
 mod moves;
 mod outage;
+mod quotas;
 mod reads;
 mod refusals;
 mod retention;

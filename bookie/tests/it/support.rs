@@ -120,7 +120,14 @@ pub(crate) async fn directory(
     tasks: &Tasks,
     count: usize,
 ) -> Arc<BookieDirectory> {
-    let directory = BookieDirectory::start(&**store, tasks.clone(), HashMap::new()).await.unwrap();
+    let directory = BookieDirectory::start(
+        &**store,
+        tasks.clone(),
+        HashMap::new(),
+        geminga_ledger::Config::default().lane_bytes,
+    )
+    .await
+    .unwrap();
     wait_live(&directory, count).await;
     directory
 }

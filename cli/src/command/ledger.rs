@@ -279,7 +279,10 @@ pub(crate) async fn connect(
         ))
         .because("NO_CLUSTER"));
     };
-    let bookies = BookieDirectory::start(&*store, tasks.child("bookies"), HashMap::new()).await?;
+    let config = config.validated()?;
+    let (tasks_of_bookies, local) = (tasks.child("bookies"), HashMap::new());
+    let bookies =
+        BookieDirectory::start(&*store, tasks_of_bookies, local, config.lane_bytes).await?;
     Ok(LedgerClient::new(Parts {
         cluster: cluster.uuid,
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),

@@ -11,6 +11,7 @@ pub(crate) mod meta;
 pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
+pub(crate) mod quota;
 pub(crate) mod serving;
 pub(crate) mod standalone;
 pub(crate) mod topic;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Quota(args) => quota::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Perf(args) => perf::run(args),
     }

@@ -4,6 +4,7 @@
 mod cluster;
 mod group;
 mod ledger;
+mod quota;
 mod topic;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ pub(crate) use group::{Group, Groups, Offsets};
 #[cfg(test)]
 pub(crate) use ledger::state as ledger_state;
 pub(crate) use ledger::{Ledger, Ledgers};
+pub(crate) use quota::Quotas;
 pub(crate) use topic::{Altered, Description, Places, Topic, Topics};
 
 /// Something that prints both ways.

@@ -265,6 +265,11 @@ impl LedgerClient {
         }
     }
 
+    /// Bytes of entries that wait in the connections to bookies to be sent.
+    pub fn waiting_bytes(&self) -> usize {
+        self.parts.bookies.waiting_bytes()
+    }
+
     /// Recovers a ledger (4.3): on return it is closed, whoever closed it. Cancel-safe: a recovery that was dropped is
     /// taken up by the next.
     ///

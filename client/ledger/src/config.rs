@@ -51,6 +51,10 @@ pub struct Config {
     pub read_bytes: u32,
     /// Most bytes of entries in one add request. Default 1 MiB.
     pub add_bytes: usize,
+    /// Most bytes of entries that wait in the connection to one bookie: one that does not read keeps what its writers had
+    /// sent it, even after they have left it out. Above, its connection counts as broken. Default 64 MiB, minimum the
+    /// largest request.
+    pub lane_bytes: usize,
 }
 
 impl Default for Config {
@@ -77,6 +81,7 @@ impl Default for Config {
             read_timeout: Duration::from_secs(2),
             read_bytes: 1024 * 1024,
             add_bytes: 1024 * 1024,
+            lane_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -112,6 +117,8 @@ impl Config {
         least("quarantine_errors", self.quarantine_errors.into(), 1)?;
         least("read_bytes", self.read_bytes.into(), 1)?;
         least("add_bytes", self.add_bytes as u64, 1)?;
+        let request = self.add_bytes.max(caps::MAX_ENTRY_BYTES);
+        least("lane_bytes", self.lane_bytes as u64, request as u64)?;
         let times = [
             ("reconnect_grace", self.reconnect_grace),
             ("add_timeout", self.add_timeout),
@@ -151,6 +158,10 @@ mod tests {
         );
         let config = Config { total_outstanding_bytes: 1 << 20, ..Config::default() };
         assert_eq!(refused(config), "total_outstanding_bytes");
+        let config = Config { lane_bytes: caps::MAX_ENTRY_BYTES - 1, ..Config::default() };
+        assert_eq!(refused(config), "lane_bytes");
+        let config = Config { add_bytes: 65 << 20, ..Config::default() };
+        assert_eq!(refused(config), "lane_bytes");
         let config = Config { idle_lac: Duration::ZERO, ..Config::default() };
         assert_eq!(refused(config), "idle_lac");
         let config = Config { retry_max: Duration::from_millis(1), ..Config::default() };

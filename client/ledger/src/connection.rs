@@ -59,4 +59,9 @@ pub trait Bookies: Send + Sync + fmt::Debug + 'static {
 
     /// Changes whenever [`Bookies::live`] does.
     fn changed(&self) -> watch::Receiver<u64>;
+
+    /// Bytes of entries that wait in the connections to be sent; bookies of this process keep none waiting.
+    fn waiting_bytes(&self) -> usize {
+        0
+    }
 }

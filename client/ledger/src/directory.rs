@@ -19,6 +19,7 @@ use crate::transport::GrpcConnection;
 /// The production [`Bookies`].
 pub struct BookieDirectory {
     tasks: Tasks,
+    lane_bytes: usize,
     live: Mutex<BTreeMap<BookieId, LiveBookie>>,
     /// Where each bookie was seen last. A registration that ended is no proof of death: a paused metadata store
     /// ends those of healthy bookies, and what they serve must go on.
@@ -36,7 +37,8 @@ impl fmt::Debug for BookieDirectory {
 }
 
 impl BookieDirectory {
-    /// Reads who is registered and follows changes until `tasks` stops. `local` are bookies of this process.
+    /// Reads who is registered and follows changes until `tasks` stops. `local` are bookies of this process; in the connection
+    /// to any other one at most `lane_bytes` wait ([`Config::lane_bytes`](crate::Config::lane_bytes)).
     ///
     /// # Errors
     /// When the metadata store cannot be read.
@@ -44,10 +46,12 @@ impl BookieDirectory {
         store: &dyn MetaStore,
         tasks: Tasks,
         local: HashMap<BookieId, Arc<dyn BookieConnection>>,
+        lane_bytes: usize,
     ) -> Result<Arc<Self>, Error> {
         let mut events = store.watch(keys::BOOKIES_LIVE, None).await?;
         let directory = Arc::new(Self {
             tasks: tasks.clone(),
+            lane_bytes,
             live: Mutex::default(),
             addresses: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -126,7 +130,9 @@ impl Bookies for BookieDirectory {
         if let Some(connection) = connections.get(bookie).filter(|c| c.serves(&address)) {
             return Ok(Arc::<GrpcConnection>::clone(connection));
         }
-        let connection = Arc::new(GrpcConnection::start(&self.tasks, bookie.clone(), address));
+        let connection =
+            GrpcConnection::start(&self.tasks, bookie.clone(), address, self.lane_bytes);
+        let connection = Arc::new(connection);
         connections.insert(bookie.clone(), Arc::clone(&connection));
         Ok(connection)
     }
@@ -141,5 +147,9 @@ impl Bookies for BookieDirectory {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.connections.lock().values().map(|connection| connection.waiting()).sum()
     }
 }

@@ -401,6 +401,48 @@ impl Admin {
         .await
     }
 
+    /// Quotas of client ids, and whom the broker that answers holds back.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_quotas(&self) -> Result<v1::ListQuotasResponse, Error> {
+        self.call(Repeat::Always, |channel| async move {
+            cluster(channel).list_quotas(v1::ListQuotasRequest {}).await
+        })
+        .await
+    }
+
+    /// Sets the quotas that are named; those of every client id that has none of its own, where no client id is given.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`, `LIMIT_EXCEEDED`.
+    pub async fn set_quota(&self, quota: v1::Quota) -> Result<(), Error> {
+        self.call(Repeat::Always, |channel| {
+            let request = v1::SetQuotaRequest { quota: Some(quota.clone()) };
+            async move { cluster(channel).set_quota(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Takes quotas of a client id away, or the default ones; all, when `quotas` is empty.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`.
+    pub async fn remove_quota(
+        &self,
+        client_id: Option<String>,
+        quotas: Vec<String>,
+    ) -> Result<(), Error> {
+        self.call(Repeat::Always, |channel| {
+            let request =
+                v1::RemoveQuotaRequest { client_id: client_id.clone(), quotas: quotas.clone() };
+            async move { cluster(channel).remove_quota(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+
     /// Who owns the partitions of `topics`, or of all when empty, from a broker's cache.
     ///
     /// # Errors

@@ -125,7 +125,10 @@ impl Member {
     }
 
     pub(crate) async fn say(&self, event: v1::consume_response::Event) {
-        self.events.send(Ok(v1::ConsumeResponse { event: Some(event) })).await.expect("it listens");
+        self.events
+            .send(Ok(v1::ConsumeResponse { event: Some(event), throttle_ms: 0 }))
+            .await
+            .expect("it listens");
     }
 
     /// Ends the stream as a crash would.
@@ -362,7 +365,8 @@ impl Stream for Service {
                         return;
                     };
                     if acks == v1::Acks::All {
-                        let response = v1::ProduceResponse { results: vec![result] };
+                        let response =
+                            v1::ProduceResponse { results: vec![result], throttle_ms: 0 };
                         drop(sender.send(Ok(response)).await);
                     }
                 }
@@ -418,7 +422,7 @@ impl Stream for Service {
                     drop(logs);
                     let answer = match state.breaks() {
                         true => Err(ApiError::new(Reason::NotReady, "on purpose").to_status()),
-                        false => Ok(v1::FetchResponse { partitions: vec![data] }),
+                        false => Ok(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 }),
                     };
                     return Some((answer, at));
                 }
@@ -503,6 +507,27 @@ impl Cluster for Service {
         _: Request<v1::MovePartitionRequest>,
     ) -> Result<Response<v1::MovePartitionResponse>, Status> {
         Err(ApiError::new(Reason::NotSupported, "brokers here own what the test says").into())
+    }
+
+    async fn list_quotas(
+        &self,
+        _: Request<v1::ListQuotasRequest>,
+    ) -> Result<Response<v1::ListQuotasResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "nobody is held back here").into())
+    }
+
+    async fn set_quota(
+        &self,
+        _: Request<v1::SetQuotaRequest>,
+    ) -> Result<Response<v1::SetQuotaResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "nobody is held back here").into())
+    }
+
+    async fn remove_quota(
+        &self,
+        _: Request<v1::RemoveQuotaRequest>,
+    ) -> Result<Response<v1::RemoveQuotaResponse>, Status> {
+        Err(ApiError::new(Reason::NotSupported, "nobody is held back here").into())
     }
 }
 

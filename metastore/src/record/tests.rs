@@ -294,6 +294,18 @@ fn of_servers() -> Vec<Sample> {
             again: |value| Move::decode(value).map(|record| record.encode()),
         },
         Sample {
+            kind: "quota",
+            key: keys::quota(Some("flights/1")),
+            value: Quota {
+                producer_byte_rate: Some(5_242_880),
+                consumer_byte_rate: None,
+                request_rate: Some(100),
+            }
+            .encode(),
+            golden: "0801108080c0022064",
+            again: |value| Quota::decode(value).map(|record| record.encode()),
+        },
+        Sample {
             kind: "coordinator",
             key: keys::COORDINATOR.to_owned(),
             value: Coordinator { broker: BrokerId(4) }.encode(),

@@ -270,7 +270,8 @@ mod tests {
             element(4, None),
             element(5, batch(100_000)),
         ];
-        let message = ProduceRequest { elements, direct: true, client_id: "me".into() };
+        let message =
+            ProduceRequest { elements, direct: true, client_id: "me".into(), forwarded: true };
         assert_eq!(sent(message.clone()), (message, 2));
         assert_eq!(sent(ProduceRequest::default()), (ProduceRequest::default(), 0));
 

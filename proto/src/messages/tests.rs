@@ -51,12 +51,30 @@ fn cut(wire: &[u8], mut places: Vec<usize>) -> VecDeque<Bytes> {
     places.windows(2).map(|ends| Bytes::copy_from_slice(&wire[ends[0]..ends[1]])).collect()
 }
 
+/// Pieces, and gaps in which nothing has come yet.
+struct Gaps(VecDeque<Option<Bytes>>);
+
+impl http_body::Body for Gaps {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.0.pop_front() {
+            Some(Some(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Some(None) => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}
+
 type Read = (Vec<v1::ProduceRequest>, Option<Status>);
 
 fn read(pieces: VecDeque<Bytes>, failure: Option<Status>) -> Read {
     let body = Body::new(Given { pieces, failure });
-    let reader = Box::new(Reader::new(body, LIMIT));
-    let mut messages = Messages::<v1::ProduceRequest>(Source::Pieces(reader, PhantomData));
+    let mut messages = Messages::<v1::ProduceRequest>::in_body(body, LIMIT);
     let mut read = Vec::new();
     let mut next = || futures_now(messages.message());
     loop {
@@ -71,10 +89,14 @@ fn read(pieces: VecDeque<Bytes>, failure: Option<Status>) -> Read {
     }
 }
 
+fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+    let mut future = std::pin::pin!(future);
+    future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
 /// The output of a future that never waits.
 fn futures_now<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+    match poll_once(future) {
         Poll::Ready(output) => output,
         Poll::Pending => unreachable!("all pieces are there"),
     }
@@ -133,6 +155,59 @@ fn small_pieces_are_kept_together() {
     }
     assert_eq!(received.bytes(), 30_000 + 3 * SMALL_BYTES);
     assert_eq!(received.readable().pieces.len(), 6);
+}
+
+/// How long a message is, is known before it is there; asking for that, and giving up, loses nothing.
+#[test]
+fn a_message_is_announced_before_it_is_gathered() {
+    let message = request(1, vec![7; 10_000]);
+    let wire = wire(&[message.clone(), request(2, vec![])]);
+    let length = message.encoded_len();
+    // Gaps are where the body has nothing yet.
+    let body = Gaps(VecDeque::from([
+        None,
+        Some(Bytes::copy_from_slice(&wire[..3])),
+        None,
+        Some(Bytes::copy_from_slice(&wire[3..PREFIX_BYTES + 10])),
+        None,
+        Some(Bytes::copy_from_slice(&wire[PREFIX_BYTES + 10..5_000])),
+        Some(Bytes::copy_from_slice(&wire[5_000..])),
+    ]));
+    let mut messages = Messages::<v1::ProduceRequest>::in_body(Body::new(body), LIMIT);
+    for _ in 0..2 {
+        assert!(poll_once(messages.announced()).is_pending());
+    }
+    assert_eq!(futures_now(messages.announced()).unwrap(), Some(length));
+    assert_eq!(futures_now(messages.announced()).unwrap(), Some(length), "still the same one");
+    assert_eq!(messages.gathered(), 10);
+    assert!(poll_once(messages.gather()).is_pending());
+    assert!(!futures_now(messages.gather()).unwrap());
+    assert_eq!(messages.gathered(), 5_000 - PREFIX_BYTES);
+    assert!(futures_now(messages.gather()).unwrap());
+    assert_eq!(messages.gathered(), length, "what follows is not of it");
+    assert_eq!(futures_now(messages.message()).unwrap(), Some(message));
+    assert!(futures_now(messages.announced()).unwrap().is_some());
+    assert!(futures_now(messages.message()).unwrap().is_some());
+    assert_eq!(futures_now(messages.announced()).unwrap(), None);
+    assert_eq!(futures_now(messages.message()).unwrap(), None);
+}
+
+/// A message that ends too early says so once, however it is read.
+#[test]
+fn a_message_that_breaks_off_is_an_error_to_whoever_gathers_it() {
+    let whole = wire(&[request(1, vec![7; 10_000])]);
+    for cut_at in [3, 100] {
+        let pieces = VecDeque::from([Some(Bytes::copy_from_slice(&whole[..cut_at]))]);
+        let body = Body::new(Gaps(pieces));
+        let mut messages = Messages::<v1::ProduceRequest>::in_body(body, LIMIT);
+        let end = match futures_now(messages.announced()) {
+            Ok(_) => futures_now(messages.gather()).unwrap_err(),
+            Err(status) => status,
+        };
+        assert_eq!(end.code(), Code::Internal);
+        assert!(is_unreadable(&end));
+        assert_eq!(futures_now(messages.message()).unwrap(), None, "nothing comes after an error");
+    }
 }
 
 #[test]

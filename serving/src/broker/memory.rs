@@ -5,17 +5,21 @@
 //! |---|---|---|
 //! | direct | 1/8 | messages with records that are not answered, sent to this broker since it owns their partition |
 //! | routed | 1/8 | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
-//! | entries | 1/4 | entries that not every bookie of their ledger has, be they acknowledged |
-//! | tails | 1/4 | recent entries that are kept for readers |
+//! | entries | 3/16 | entries that not every bookie of their ledger has, be they acknowledged |
+//! | tails | 3/16 | recent entries that are kept for readers |
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
-//! | the rest | 1/8 | not counted: connections, a message of each stream that waits for room, what waits in the connection to a slow bookie, what a stream was given and its client does not take, what another broker reads for this one, the process itself |
+//! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
+//! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
+use geminga_ledger::LedgerClient;
 use geminga_runtime::Tasks;
 use metrics::gauge;
 
 use super::Config;
+use crate::kafka::Room;
 use crate::partition::log::{Reads, Tails};
 use crate::rpc::produce::ProduceRoom;
 
@@ -23,12 +27,26 @@ use crate::rpc::produce::ProduceRoom;
 pub const LEAST_BYTES: usize = 256 * 1024 * 1024;
 /// Memory of a broker that is told nothing else.
 pub const DEFAULT_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// A connection to a bookie may hold so much, however little memory there is: more than the largest request.
+const LEAST_LANE_BYTES: usize = 32 * 1024 * 1024;
+/// A connection to a bookie may hold no more, however much memory there is.
+const MOST_LANE_BYTES: usize = 64 * 1024 * 1024;
 /// How often it is measured.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The part of `bytes` of memory that is for entries on their way to bookies.
 pub fn entries(bytes: usize) -> usize {
-    bytes.max(LEAST_BYTES) / 4
+    bytes.max(LEAST_BYTES) / 16 * 3
+}
+
+/// What may wait in the connection to one bookie, of `bytes` of memory.
+pub fn lane(bytes: usize) -> usize {
+    (lanes(bytes) / 4).clamp(LEAST_LANE_BYTES, MOST_LANE_BYTES)
+}
+
+/// The part of `bytes` of memory that is for what waits in connections to bookies.
+fn lanes(bytes: usize) -> usize {
+    bytes.max(LEAST_BYTES) / 8
 }
 
 impl Config {
@@ -38,7 +56,7 @@ impl Config {
         let bytes = bytes.max(LEAST_BYTES);
         self.produce_bytes = bytes / 8;
         self.partitions.queue_bytes = bytes / 4;
-        self.log.all_tails_bytes = bytes / 4;
+        self.log.all_tails_bytes = bytes / 16 * 3;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
         self
@@ -50,15 +68,22 @@ pub(super) struct Parts {
     pub(super) produce: ProduceRoom,
     pub(super) tails: Tails,
     pub(super) reads: Reads,
+    pub(super) ledgers: LedgerClient,
+    pub(super) answers: Room,
 }
 
 /// Shows how much of each part is in use, until `tasks` stops.
 pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
     let (produced, kept) = (config.produce_bytes, config.log.all_tails_bytes);
     let read = config.log.reads_bytes;
-    for (part, bytes) in
-        [("direct", produced), ("routed", produced), ("tails", kept), ("reads", read)]
-    {
+    let answers = config.kafka.reply_bytes;
+    for (part, bytes) in [
+        ("direct", produced),
+        ("routed", produced),
+        ("tails", kept),
+        ("reads", read),
+        ("answers", answers),
+    ] {
         gauge!("geminga_memory_limit_bytes", "part" => part).set(bytes as f64);
     }
     let stop = tasks.cancelled();
@@ -67,8 +92,14 @@ pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
         tokio::pin!(stop);
         loop {
             let (routed, direct) = parts.produce.used();
-            let (tails, reads) = (parts.tails.bytes(), parts.reads.bytes());
-            let used = [("direct", direct), ("routed", routed), ("tails", tails), ("reads", reads)];
+            let used = [
+                ("direct", direct),
+                ("routed", routed),
+                ("tails", parts.tails.bytes()),
+                ("reads", parts.reads.bytes()),
+                ("lanes", parts.ledgers.waiting_bytes()),
+                ("answers", parts.answers.used()),
+            ];
             for (part, bytes) in used {
                 gauge!("geminga_memory_used_bytes", "part" => part).set(bytes as f64);
             }
@@ -90,8 +121,17 @@ mod tests {
             let config = Config::default().within(bytes);
             let produced = 2 * config.produce_bytes;
             let kept = config.log.all_tails_bytes + config.log.reads_bytes;
-            let all = produced + entries(bytes) + kept;
-            assert!(all <= bytes.max(LEAST_BYTES) * 7 / 8);
+            let answers = config.kafka.reply_bytes;
+            let all = produced + entries(bytes) + kept + lanes(bytes) + answers;
+            assert!(all <= bytes.max(LEAST_BYTES) / 16 * 15);
+            // The smallest broker stands one bookie that does not read, others more of them.
+            assert!(lane(bytes) <= lanes(bytes));
+            let ledgers = geminga_ledger::Config {
+                total_outstanding_bytes: entries(bytes),
+                lane_bytes: lane(bytes),
+                ..geminga_ledger::Config::default()
+            };
+            assert_eq!(ledgers.clone().validated(), Ok(ledgers));
             // Whatever streams took in may be on its way to the logs.
             assert!(config.partitions.queue_bytes >= 2 * config.produce_bytes);
         }

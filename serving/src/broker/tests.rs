@@ -32,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 mod dating;
 mod kafka;
 mod probes;
+mod quotas;
+mod room;
 
 struct Node {
     broker: Broker,

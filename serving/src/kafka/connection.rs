@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::api::{self, Api};
 use super::call::{Answer, Call, Hangup, Peer, Reply};
 use super::codec::Header;
-use super::frame::{Frame, Frames};
+use super::frame::{Charged, Frame, Frames};
 use super::lanes::Key;
 use super::pace::Pace;
 use super::{Kafka, metrics};
@@ -51,7 +51,7 @@ enum Due {
         since: Instant,
         answer: Waiting,
         /// Of the request's bytes, until it is answered.
-        room: Option<OwnedSemaphorePermit>,
+        room: Charged,
     },
     End(Hangup),
 }
@@ -152,7 +152,7 @@ impl Requests {
             (api.serve(call, bytes).await?, room)
         } else {
             self.pace.caught_up(MAX_UNWRITTEN).await;
-            (self.answer(api, api.serve(call, bytes), room).await?, None)
+            (self.answer(api, api.serve(call, bytes), room).await?, Charged::Nothing)
         };
         let answer = match answer {
             Answer::Ready(reply) => Waiting::Ready(reply),
@@ -173,7 +173,7 @@ impl Requests {
         &self,
         api: &Api,
         mut serving: BoxFuture<'static, Result<Answer, Hangup>>,
-        room: Option<OwnedSemaphorePermit>,
+        room: Charged,
     ) -> Result<Answer, Hangup> {
         if !api.waits() {
             let answer = serving.await;

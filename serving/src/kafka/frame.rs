@@ -12,7 +12,7 @@ use super::call::Hangup;
 use super::codec::MAX_PLAIN_BYTES;
 use super::pace::Pace;
 use super::room::Room;
-use crate::rpc::produce::ProduceRoom;
+use crate::rpc::produce::{ProduceRoom, Taken};
 
 /// Frames up to here are not charged: as many as are read ahead are a connection's own.
 const SMALL_BYTES: usize = 4 * 1024;
@@ -32,7 +32,18 @@ const PRODUCE: i16 = 0;
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) bytes: Bytes,
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) room: Charged,
+}
+
+/// Room that a frame takes for as long as this is kept.
+#[derive(Debug)]
+pub(super) enum Charged {
+    /// It is too small to count.
+    Nothing,
+    /// That of records.
+    Records { _room: Taken },
+    /// That of all else.
+    Plain { _room: OwnedSemaphorePermit },
 }
 
 /// The frames of one connection.
@@ -67,14 +78,14 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
         let (length, is_produce) = self.length()?;
         let room = if length <= SMALL_BYTES {
-            None
+            Charged::Nothing
         } else if is_produce {
             // It could not be served while an earlier request waits, and would only keep room from others.
             self.pace.moving().await;
             // Records go nowhere from here but to the partitions of this broker.
-            Some(self.rooms.0.take(true, length).await)
+            Charged::Records { _room: self.rooms.0.take(true, length).await }
         } else {
-            Some(self.rooms.1.take(length).await)
+            Charged::Plain { _room: self.rooms.1.take(length).await }
         };
         self.buffer.advance(4);
         match tokio::time::timeout(ARRIVAL, self.fill_steadily(length)).await {

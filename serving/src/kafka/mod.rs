@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub use api::{document, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
-use room::Room;
+pub(crate) use room::Room;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;
@@ -66,7 +66,7 @@ pub(crate) struct Kafka {
     /// For frames without records, until they are decoded.
     plain_room: Room,
     /// For answers, until they are written.
-    reply_room: Room,
+    pub(crate) reply_room: Room,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
 }

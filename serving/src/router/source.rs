@@ -126,6 +126,7 @@ impl RoutedSource {
             until_end: false,
             client_id: String::new(),
             once: true,
+            forwarded: true,
         };
         let call = async {
             let mut stream = client.fetch(request).await?.into_inner();

@@ -172,6 +172,30 @@ impl Cluster for ClusterService {
         let (from_broker, term) = (from.0, owner.term.0);
         Ok(Response::new(v1::MovePartitionResponse { from_broker, term }))
     }
+
+    async fn list_quotas(
+        &self,
+        _request: Request<v1::ListQuotasRequest>,
+    ) -> Result<Response<v1::ListQuotasResponse>, Status> {
+        Ok(Response::new(self.ctx.quotas.list()))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<v1::SetQuotaRequest>,
+    ) -> Result<Response<v1::SetQuotaResponse>, Status> {
+        let quota = request.into_inner().quota.unwrap_or_default();
+        self.ctx.quotas.set(&*self.ctx.store, quota).await?;
+        Ok(Response::new(v1::SetQuotaResponse {}))
+    }
+
+    async fn remove_quota(
+        &self,
+        request: Request<v1::RemoveQuotaRequest>,
+    ) -> Result<Response<v1::RemoveQuotaResponse>, Status> {
+        self.ctx.quotas.remove(&*self.ctx.store, request.into_inner()).await?;
+        Ok(Response::new(v1::RemoveQuotaResponse {}))
+    }
 }
 
 impl ClusterService {

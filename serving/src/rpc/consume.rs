@@ -31,6 +31,7 @@ use crate::groups::client::GroupClient;
 use crate::groups::limits;
 use crate::groups::types::{Caller, Join};
 use crate::ownership::topology::Topology;
+use crate::quotas::Quotas;
 use crate::router::Source;
 
 /// Events on their way to one client. Data among them is bounded by the client's credit as well.
@@ -47,6 +48,8 @@ pub(crate) struct ConsumeContext {
     pub(crate) groups: GroupClient,
     /// The partitions.
     pub(crate) source: Arc<dyn Source>,
+    /// What client ids may do here.
+    pub(crate) quotas: Quotas,
     /// Makes member ids and sessions.
     pub(crate) random: Arc<dyn Random>,
     /// Every stream is a task; they end with SHUTTING_DOWN when these stop.

@@ -8,6 +8,7 @@ use geminga_runtime::{Random, Tasks, WallClock};
 use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
 use crate::ownership::operator::Operator;
+use crate::quotas::Quotas;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) groups: GroupClient,
     /// Bytes of elements that produce streams may hold together.
     pub(crate) produce_room: ProduceRoom,
+    /// What client ids may do here.
+    pub(crate) quotas: Quotas,
     /// Ids of idempotent producers.
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Makes and removes topics, with the defaults of this server.

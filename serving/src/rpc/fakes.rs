@@ -18,6 +18,7 @@ use crate::groups::client::GroupClient;
 use crate::groups::fakes::{FakeBroker, FakeDial, FakeTopics, MemoryLogs};
 use crate::groups::view::Owner;
 use crate::ownership::topology::{Topic, Topology};
+use crate::quotas::Quotas;
 use crate::router::{FoundOffset, OffsetAt, Read, ReadSpec, Source};
 use crate::topics::name::DEFAULT_NAMESPACE;
 
@@ -146,6 +147,7 @@ pub(crate) struct FakeCluster {
     pub(crate) groups: GroupClient,
     pub(crate) topology: Topology,
     pub(crate) tasks: Tasks,
+    pub(crate) quotas: Quotas,
     random: Arc<SeededRandom>,
     _broker: FakeBroker,
 }
@@ -171,7 +173,8 @@ impl FakeCluster {
         let broker = FakeBroker::start(&logs, &topics, vec![Owner::Local]);
         let groups = broker.client(FakeDial::default());
         let (source, random) = (Arc::default(), Arc::new(SeededRandom::new(1)));
-        Self { source, logs, groups, topology, tasks, random, _broker: broker }
+        let quotas = Quotas::new();
+        Self { source, logs, groups, topology, tasks, quotas, random, _broker: broker }
     }
 
     pub(crate) fn context(&self) -> ConsumeContext {
@@ -179,6 +182,7 @@ impl FakeCluster {
             topology: self.topology.clone(),
             groups: self.groups.clone(),
             source: self.source.clone(),
+            quotas: self.quotas.clone(),
             random: self.random.clone(),
             tasks: self.tasks.clone(),
         }

@@ -14,12 +14,14 @@ use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::BatchError;
+use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::chunks::{Chunk, Chunks};
 use super::context::Context;
 use crate::ownership::topology::Topic;
+use crate::quotas::{Account, Kind, millis};
 use crate::router::{OffsetAt, Read, ReadSpec, Route, check_partition, no_owner, not_owner};
 
 /// Most bytes of one answer when the caller does not say.
@@ -118,6 +120,7 @@ struct Fetch {
     once: bool,
     ready: VecDeque<v1::FetchResponse>,
     over: bool,
+    client: Account,
 }
 
 impl Fetch {
@@ -151,6 +154,8 @@ impl Fetch {
             0 if !request.once => DEFAULT_WAIT,
             said => Duration::from_millis(u64::from(said)).min(MAX_WAIT),
         };
+        let client = ctx.quotas.account(&request.client_id, request.forwarded);
+        client.charge(Kind::Request, 1);
         Ok(Self {
             ctx,
             topic,
@@ -166,6 +171,7 @@ impl Fetch {
             once: request.once,
             ready: VecDeque::new(),
             over: false,
+            client,
         })
     }
 
@@ -174,23 +180,35 @@ impl Fetch {
         stopping: &mut BoxFuture<'static, ()>,
     ) -> Option<Result<v1::FetchResponse, Status>> {
         loop {
-            if let Some(answer) = self.ready.pop_front() {
-                return Some(Ok(answer));
-            }
-            if self.send_on() {
+            if self.ready.is_empty() && self.send_on() {
                 continue;
             }
-            if self.over || (self.readers.is_empty() && self.polls.is_empty()) {
+            let ended = self.over || (self.readers.is_empty() && self.polls.is_empty());
+            if self.ready.is_empty() && ended {
                 return None;
             }
+            let next = async {
+                if self.ready.is_empty() {
+                    self.work().await;
+                    return None;
+                }
+                let held_back = self.client.paid([Kind::Consume, Kind::Request]).await;
+                let mut answer = self.ready.pop_front()?;
+                self.client.charge(Kind::Consume, bytes_of(&answer));
+                answer.throttle_ms = millis(held_back);
+                Some(answer)
+            };
             tokio::select! {
                 biased;
                 () = &mut *stopping => {
                     self.over = true;
+                    self.ready.clear();
                     let why = "the broker is shutting down: ask another one";
                     return Some(Err(ApiError::new(Reason::ShuttingDown, why).to_status()));
                 }
-                () = self.work() => {}
+                answer = next => if let Some(answer) = answer {
+                    return Some(Ok(answer));
+                },
             }
         }
     }
@@ -300,7 +318,7 @@ impl Fetch {
                 answer.push(part);
             }
             if alone || failed || bytes >= self.min_bytes || left.is_zero() {
-                self.ready.push_back(v1::FetchResponse { partitions: answer });
+                self.ready.push_back(v1::FetchResponse { partitions: answer, throttle_ms: 0 });
                 self.over = true;
                 return;
             }
@@ -349,7 +367,7 @@ impl Fetch {
         reader.offset = read.next_offset;
         if !read.batches.is_empty() || ends {
             let data = self.batches(reader.partition, &read);
-            self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+            self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
         }
         if !ends {
             self.readers.push_back(reader);
@@ -366,14 +384,15 @@ impl Fetch {
             Ok(Some(chunk)) => {
                 reader.offset = Offset(chunk.next_offset);
                 let data = self.chunk(reader.partition, &chunks, chunk);
-                self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+                self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
                 self.sending = Some(Sending { reader, chunks, ends, begun: true });
             }
             // Whoever waits for the end learns that it is there.
             Ok(None) if ends => {
                 if !begun || reader.offset.0 < chunks.end() {
                     let data = self.nothing(reader.partition, &chunks);
-                    self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+                    self.ready
+                        .push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
                 }
             }
             Ok(None) => {
@@ -397,7 +416,7 @@ impl Fetch {
             return self.readers.push_back(reader);
         }
         let data = self.error(reader.partition, reader.offset, refused);
-        self.ready.push_back(v1::FetchResponse { partitions: vec![data] });
+        self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
     }
 
     fn damaged(&self, reader: &Reader, error: &BatchError) -> ApiError {
@@ -454,6 +473,16 @@ impl Fetch {
             error: Some(refused.error.to_proto()),
         }
     }
+}
+
+/// What an answer counts towards quotas.
+fn bytes_of(answer: &v1::FetchResponse) -> u64 {
+    let bytes = answer.partitions.iter().map(|partition| match &partition.data {
+        Some(v1::partition_data::Data::Batches(batches)) => batches.len(),
+        Some(v1::partition_data::Data::Records(records)) => records.encoded_len(),
+        None => 0,
+    });
+    bytes.sum::<usize>() as u64
 }
 
 /// Batches as stored, laid end to end; copied only when there are several.

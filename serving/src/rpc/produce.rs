@@ -11,6 +11,7 @@
 
 mod element;
 mod forward;
+mod gather;
 mod lane;
 mod room;
 mod session;
@@ -24,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::context::Context;
-pub(crate) use room::ProduceRoom;
+pub(crate) use room::{ProduceRoom, Taken};
 use session::Session;
 
 /// Messages of results on their way to one client.

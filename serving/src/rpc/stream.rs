@@ -88,6 +88,7 @@ impl Stream for StreamService {
             topology: self.ctx.router.topology().clone(),
             groups: self.ctx.groups.clone(),
             source: Arc::clone(&self.ctx.source),
+            quotas: self.ctx.quotas.clone(),
             random: Arc::clone(&self.ctx.random),
             tasks: self.ctx.intake.clone(),
         };

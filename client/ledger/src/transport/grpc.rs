@@ -15,7 +15,7 @@ use geminga_runtime::Tasks;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::lane::{Lane, Wire};
+use super::lane::{Lane, Limits, Wire};
 use crate::connection::{BookieConnection, ConnectionLost};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,10 +97,17 @@ fn client(address: &str) -> Result<BookieClient<Sent<Channel>>, tonic::Status> {
 }
 
 impl GrpcConnection {
-    /// Starts both lanes; they connect in the background, and calls wait for them.
-    pub(crate) fn start(tasks: &Tasks, bookie: BookieId, address: String) -> Self {
+    /// Starts both lanes, in each of which at most `lane_bytes` wait; they connect in the background, and calls wait for
+    /// them.
+    pub(crate) fn start(
+        tasks: &Tasks,
+        bookie: BookieId,
+        address: String,
+        lane_bytes: usize,
+    ) -> Self {
+        let limits = Limits { message: MESSAGE_BYTES, queue: lane_bytes };
         let to = address.clone();
-        let writes = Lane::start(tasks, "bookie writes", MESSAGE_BYTES, move |requests| {
+        let writes = Lane::start(tasks, "bookie writes", limits, move |requests| {
             async move {
                 Ok(client(&to)?
                     .write(sent::request(ReceiverStream::new(requests)))
@@ -110,11 +117,16 @@ impl GrpcConnection {
             .boxed()
         });
         let to = address.clone();
-        let queries = Lane::start(tasks, "bookie queries", MESSAGE_BYTES, move |requests| {
+        let queries = Lane::start(tasks, "bookie queries", limits, move |requests| {
             async move { Ok(client(&to)?.query(ReceiverStream::new(requests)).await?.into_inner()) }
                 .boxed()
         });
         Self { bookie, address, writes, queries }
+    }
+
+    /// Bytes of entries that wait to be sent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.writes.waiting()
     }
 
     /// Whether it still works, and for this address.

@@ -15,8 +15,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Most calls that wait to be sent.
 const QUEUE: usize = 16 * 1024;
-/// Most bytes of calls that wait to be sent. Far above what a bookie that reads lets pile up.
-const QUEUE_BYTES: usize = 256 * 1024 * 1024;
 /// Most calls in one message.
 const BATCH: usize = 256;
 
@@ -51,11 +49,21 @@ struct Call<W: Wire> {
 pub(super) struct Lane<W: Wire> {
     calls: mpsc::Sender<Call<W>>,
     room: Arc<Semaphore>,
+    bytes: usize,
+}
+
+/// How much a lane takes at once, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Of one message; a single call may be larger.
+    pub(super) message: usize,
+    /// Of all calls that wait to be sent. Far above what a bookie that reads lets pile up.
+    pub(super) queue: usize,
 }
 
 impl<W: Wire> Lane<W> {
     /// Starts the lane's task. `open` connects and opens the stream for a receiver of outgoing messages.
-    pub(super) fn start<F, S>(tasks: &Tasks, name: &'static str, max_bytes: usize, open: F) -> Self
+    pub(super) fn start<F, S>(tasks: &Tasks, name: &'static str, limits: Limits, open: F) -> Self
     where
         F: FnOnce(mpsc::Receiver<W::Outgoing>) -> BoxFuture<'static, Result<S, tonic::Status>>
             + Send
@@ -65,7 +73,7 @@ impl<W: Wire> Lane<W> {
         let (calls, queue) = mpsc::channel(QUEUE);
         let cancelled = tasks.cancelled();
         tasks.spawn(name, async move {
-            let run = run::<W, F, S>(queue, max_bytes, open);
+            let run = run::<W, F, S>(queue, limits.message, open);
             tokio::select! {
                 () = cancelled => {}
                 result = run => if let Err(status) = result {
@@ -73,7 +81,13 @@ impl<W: Wire> Lane<W> {
                 },
             }
         });
-        Self { calls, room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
+        let bytes = limits.queue.min(Semaphore::MAX_PERMITS);
+        Self { calls, room: Arc::new(Semaphore::new(bytes)), bytes }
+    }
+
+    /// Bytes of calls that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.saturating_sub(self.room.available_permits())
     }
 
     /// Whether the lane is done.
@@ -84,7 +98,7 @@ impl<W: Wire> Lane<W> {
     /// Enqueues at once. Resolves to `None` when no answer will come.
     pub(super) fn call(&self, request: W::Request) -> BoxFuture<'static, Option<W::Reply>> {
         let (answer, reply) = oneshot::channel();
-        let bytes = u32::try_from(W::size(&request).min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(W::size(&request).min(self.bytes)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes);
         let queued = room
             .is_ok_and(|room| self.calls.try_send(Call { request, answer, _room: room }).is_ok());
@@ -152,6 +166,8 @@ mod tests {
 
     use super::*;
 
+    const QUEUE_BYTES: usize = 64 << 20;
+
     struct Megabytes;
 
     impl Wire for Megabytes {
@@ -178,7 +194,8 @@ mod tests {
     /// A peer that echoes requests once it reads, and the switch.
     fn lane(tasks: &Tasks) -> (Lane<Megabytes>, watch::Sender<bool>) {
         let (reads, mut may_read) = watch::channel(false);
-        let lane = Lane::start(tasks, "test", 1 << 20, move |requests| {
+        let limits = Limits { message: 1 << 20, queue: QUEUE_BYTES };
+        let lane = Lane::start(tasks, "test", limits, move |requests| {
             let echo = async move {
                 may_read.wait_for(|reads| *reads).await.map_err(|_| tonic::Status::aborted(""))?;
                 let next = |mut requests: mpsc::Receiver<_>| async move {
@@ -198,6 +215,7 @@ mod tests {
         let tasks = Tasks::new("test");
         let (lane, reads) = lane(&tasks);
         let waiting: Vec<_> = (0..QUEUE_BYTES >> 20).map(|_| lane.call(1)).collect();
+        assert_eq!(lane.waiting(), QUEUE_BYTES);
         assert_eq!(lane.call(1).await, None);
         let small = lane.call(0);
         reads.send_replace(true);
@@ -207,6 +225,7 @@ mod tests {
         }
         assert_eq!(tokio::time::timeout(long, small).await, Ok(Some(0)));
         assert_eq!(tokio::time::timeout(long, lane.call(1)).await, Ok(Some(1)), "room came back");
+        assert_eq!(lane.waiting(), 0);
     }
 
     /// A stream that ends takes its calls with it, and later ones are not taken.

@@ -201,6 +201,7 @@ impl Reader {
             until_end: false,
             client_id: self.client.config().client_id.clone(),
             once: false,
+            forwarded: false,
         };
         let channel = self.client.directory().own_channel(address)?;
         Ok(async move {

@@ -277,6 +277,7 @@ impl Shared {
                 elements: elements.into_iter().map(|element| to_wire(element, acks)).collect(),
                 direct: way != Way::Any,
                 client_id: self.client.config().client_id.clone(),
+                forwarded: false,
             });
         }
         self.tell(done);

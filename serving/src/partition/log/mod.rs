@@ -78,7 +78,7 @@ pub struct LogParts {
 pub struct LogConfig {
     /// Most payload bytes of recent entries kept in memory for readers, for each partition. Default 8 MiB.
     pub tail_bytes: usize,
-    /// The same for all partitions together. Default 512 MiB.
+    /// The same for all partitions together. Default 384 MiB.
     pub all_tails_bytes: usize,
     /// Most payload bytes of old entries that are being read, or read ahead, for all partitions together. Default 256 MiB.
     pub reads_bytes: usize,
@@ -106,7 +106,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             tail_bytes: 8 * 1024 * 1024,
-            all_tails_bytes: 512 * 1024 * 1024,
+            all_tails_bytes: 384 * 1024 * 1024,
             reads_bytes: 256 * 1024 * 1024,
             outstanding_bytes: 32 * 1024 * 1024,
             snapshot_bytes: 32 * 1024 * 1024,

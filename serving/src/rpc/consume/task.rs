@@ -21,6 +21,7 @@ use super::reader::{Answer, Call, Reader, Work};
 use super::{ConsumeContext, Joining};
 use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
+use crate::quotas::{Account, Kind, millis};
 use crate::router::OffsetAt;
 use geminga_proto::messages::is_unreadable;
 
@@ -37,6 +38,9 @@ const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
 const MAX_CALLS: usize = 256;
 /// Events that wait for the client; above, its requests are not taken.
 const MAX_SAYINGS: usize = 1024;
+/// What a member's data, and its commits, count towards. They hold back data only: to hold back what it says would cost it its
+/// membership.
+const QUOTAS: [Kind; 2] = [Kind::Consume, Kind::Request];
 /// How long the last events may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// More credit than this is not remembered.
@@ -98,6 +102,11 @@ struct Consumer<S> {
     member: Member,
     reader: Reader,
     credit: i64,
+    client: Account,
+    /// While data is held back: until that is paid.
+    muted: Option<BoxFuture<'static, Duration>>,
+    /// For so long the next data was held back.
+    held_back: Duration,
     /// `None` once the client has closed its side.
     requests: Option<S>,
     events: Events,
@@ -118,6 +127,7 @@ enum Woken {
     Read(TopicPartition, u64, Answer),
     Request(Option<Result<v1::ConsumeRequest, Status>>),
     Due,
+    Paid(Duration),
     Gone,
 }
 
@@ -135,12 +145,16 @@ where
             ms(join.rebalance_timeout_ms),
         );
         let reader = Reader::new(joining.format, joining.reset);
+        let client = context.quotas.account(&join.client_id, false);
         let mut consumer = Self {
             context,
             joining,
             member,
             reader,
             credit: 0,
+            client,
+            muted: None,
+            held_back: Duration::ZERO,
             requests: Some(requests),
             events,
             sayings: VecDeque::new(),
@@ -152,6 +166,7 @@ where
             reads: Reads::new(),
         };
         consumer.carry_out(first);
+        consumer.charge(Kind::Request, 1);
         consumer
     }
 
@@ -174,6 +189,10 @@ where
                         self.step(now, event);
                     }
                 }
+                Woken::Paid(held_back) => {
+                    self.muted = None;
+                    self.held_back = held_back;
+                }
                 Woken::Due => {
                     self.reader.tick(now);
                     self.step(now, Event::Tick);
@@ -186,7 +205,10 @@ where
         }
         let last = async {
             for say in self.sayings {
-                let _gone = self.events.send(Ok(v1::ConsumeResponse { event: Some(say) })).await;
+                let _gone = self
+                    .events
+                    .send(Ok(v1::ConsumeResponse { event: Some(say), throttle_ms: 0 }))
+                    .await;
             }
         };
         let _unheard = tokio::time::timeout(LAST_WORDS, last).await;
@@ -196,7 +218,8 @@ where
     async fn woken(&mut self) -> Woken {
         let due = [self.member.next_deadline(), self.reader.next_deadline()];
         let due = due.into_iter().flatten().min();
-        let to_say = !self.sayings.is_empty() || self.reader.has_data(self.credit);
+        let may_read = self.muted.is_none() && self.reader.has_data(self.credit);
+        let to_say = !self.sayings.is_empty() || may_read;
         let listens = self.member.has_room() && self.sayings.len() < MAX_SAYINGS;
         tokio::select! {
             biased;
@@ -207,6 +230,7 @@ where
             event = done(&mut self.depart) => Woken::Member(event),
             event = done(&mut self.resolve) => Woken::Member(event),
             () = until(due) => Woken::Due,
+            held_back = paid(&mut self.muted) => Woken::Paid(held_back),
             request = next(&mut self.requests), if listens => Woken::Request(request),
             room = self.events.reserve(), if to_say => match room {
                 Ok(_) => Woken::Room,
@@ -218,17 +242,29 @@ where
 
     /// Sends one event; there was room for it, and only this task takes room.
     fn say(&mut self) {
+        let mut throttle_ms = 0;
         let event = match self.sayings.pop_front() {
             Some(say) => say,
             None => {
                 let Some((data, cost)) = self.reader.next_data(self.credit) else { return };
                 self.credit = self.credit.saturating_sub(cost);
                 metrics::consumed(cost);
+                self.charge(Kind::Consume, u64::try_from(cost).unwrap_or(0));
+                throttle_ms = millis(std::mem::take(&mut self.held_back));
                 Say::Data(data)
             }
         };
-        let sent = self.events.try_send(Ok(v1::ConsumeResponse { event: Some(event) }));
+        let sent =
+            self.events.try_send(Ok(v1::ConsumeResponse { event: Some(event), throttle_ms }));
         debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))));
+    }
+
+    /// Counts what the client had, or asked for; the next data waits until that is paid.
+    fn charge(&mut self, kind: Kind, amount: u64) {
+        if !self.client.charge(kind, amount).is_zero() && self.muted.is_none() {
+            let client = self.client.clone();
+            self.muted = Some(async move { client.paid(QUOTAS).await }.boxed());
+        }
     }
 
     fn step(&mut self, now: Instant, event: Event) {
@@ -281,15 +317,18 @@ where
                 self.credit = self.credit.saturating_add(more).min(MAX_CREDIT);
                 None
             }
-            Some(Op::Commit(commit)) => match wire::commit_offsets(commit.offsets) {
-                Ok(offsets) => Some(Event::Commit(commit.id, offsets)),
-                Err(error) => {
-                    let error = Some(ApiError::from(error).to_proto());
-                    let refused = v1::ConsumeCommitted { id: commit.id, error };
-                    self.sayings.push_back(Say::Committed(refused));
-                    None
+            Some(Op::Commit(commit)) => {
+                self.charge(Kind::Request, 1);
+                match wire::commit_offsets(commit.offsets) {
+                    Ok(offsets) => Some(Event::Commit(commit.id, offsets)),
+                    Err(error) => {
+                        let error = Some(ApiError::from(error).to_proto());
+                        let refused = v1::ConsumeCommitted { id: commit.id, error };
+                        self.sayings.push_back(Say::Committed(refused));
+                        None
+                    }
                 }
-            },
+            }
             Some(Op::Revoked(revoked)) => Some(Event::Revoked(revoked.generation)),
             Some(Op::Leave(_)) => Some(Event::Leave),
             Some(Op::Seek(seek)) => {
@@ -450,6 +489,14 @@ async fn done(call: &mut Pending) -> Event {
             *call = None;
             event
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when a client that is held back has paid, with how long that took; never, when it is not. Cancel-safe.
+async fn paid(muted: &mut Option<BoxFuture<'static, Duration>>) -> Duration {
+    match muted {
+        Some(paid) => paid.await,
         None => std::future::pending().await,
     }
 }

@@ -151,7 +151,7 @@ impl Client {
     async fn error(mut self) -> Reason {
         loop {
             match self.events.next().await.expect("an error before the end") {
-                Ok(v1::ConsumeResponse { event: Some(Say::Error(error)) }) => {
+                Ok(v1::ConsumeResponse { event: Some(Say::Error(error)), .. }) => {
                     assert!(self.events.next().await.is_none(), "an error ends the stream");
                     return Reason::parse(&error.reason).unwrap();
                 }

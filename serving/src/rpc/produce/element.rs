@@ -17,7 +17,7 @@ use crate::router::check_partition;
 use crate::rpc::context::Context;
 
 /// What an element costs its stream beside its bytes.
-const OVERHEAD_BYTES: usize = 512;
+pub(super) const OVERHEAD_BYTES: usize = 512;
 /// Most bytes that a batch is decompressed to when its first key is looked for.
 const MAX_INFLATED_BYTES: usize = 64 * 1024 * 1024;
 

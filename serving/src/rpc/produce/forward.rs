@@ -186,7 +186,7 @@ async fn run(sent: Arc<Sent>, channel: Channel, elements: mpsc::Receiver<Forward
     let mut client = StreamClient::new(channel)
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
-    let requests = Requests { sent: Arc::clone(&sent), elements, left: None };
+    let requests = Requests { sent: Arc::clone(&sent), elements, left: None, begun: false };
     let mut answers = match client.produce(requests).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status.message().to_owned(),
@@ -205,11 +205,18 @@ async fn run(sent: Arc<Sent>, channel: Channel, elements: mpsc::Receiver<Forward
 }
 
 /// The elements as the transport takes them, gathered into messages. Ends when nobody can queue more, or when the stream
-/// is over.
+/// is over. An empty message goes ahead: it says that all are direct, so that their owner finds room for the first among
+/// what is forwarded, too. Else that could wait there for what clients sent, which may in turn wait for this broker.
 struct Requests {
     sent: Arc<Sent>,
     elements: mpsc::Receiver<Forward>,
     left: Option<Forward>,
+    begun: bool,
+}
+
+/// What is sent to owners.
+fn direct(elements: Vec<v1::ProduceElement>) -> v1::ProduceRequest {
+    v1::ProduceRequest { elements, direct: true, forwarded: true, client_id: String::new() }
 }
 
 impl Stream for Requests {
@@ -217,6 +224,9 @@ impl Stream for Requests {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.begun, true) {
+            return Poll::Ready(Some(direct(Vec::new())));
+        }
         let mut next = match this.left.take() {
             Some(forward) => Some(forward),
             None => ready!(this.elements.poll_recv(cx)),
@@ -232,14 +242,14 @@ impl Stream for Requests {
             gathered.push(element);
             next = this.elements.try_recv().ok();
         }
-        let request =
-            v1::ProduceRequest { elements: gathered, direct: true, client_id: String::new() };
-        Poll::Ready((!request.elements.is_empty()).then_some(request))
+        Poll::Ready((!gathered.is_empty()).then(|| direct(gathered)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::*;
 
     fn forward(acks: v1::Acks) -> (Forward, oneshot::Receiver<Answer>) {
@@ -284,6 +294,20 @@ mod tests {
         sent.answered(v1::ProduceResult { id: 99, ..Default::default() });
         assert_eq!(first_answer.try_recv().unwrap().unwrap().base_offset, Offset(7));
         assert_eq!(reason(&mut second_answer), Some(Reason::PriorBatchFailed));
+    }
+
+    /// Else two brokers full of elements for each other would wait for ever: the first message would ask for clients' room.
+    #[tokio::test]
+    async fn the_first_message_says_that_all_are_direct_and_holds_nothing() {
+        let (queue, elements) = mpsc::channel(QUEUE);
+        let mut requests = Requests { sent: sent(), elements, left: None, begun: false };
+        assert_eq!(requests.next().await, Some(direct(Vec::new())));
+        let (first, _answer) = forward(v1::Acks::All);
+        queue.send(first).await.unwrap_or_else(|_| panic!("the queue is open"));
+        drop(queue);
+        let request = requests.next().await.unwrap();
+        assert_eq!((request.direct, request.elements.len()), (true, 1));
+        assert_eq!(requests.next().await, None);
     }
 
     #[test]

@@ -13,15 +13,17 @@ use geminga_proto::messages::Messages;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::Batch;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::element::{self, Named, Placed, Taken};
 use super::forward::{Answer, Forwarder};
+use super::gather::{self, gather};
 use super::lane::{Item, Lane, Meta, Submit, Ticket, prior_failed};
-use super::room::Held;
+use super::room::{Held, Taken as Room};
 use crate::ownership::topology::Topic;
+use crate::quotas::{Account, Kind, millis};
 use crate::router::{Appender, Route, no_owner, not_owner};
 use crate::rpc::context::Context;
 use geminga_proto::messages::is_unreadable;
@@ -43,6 +45,9 @@ const STANDS_STILL: Duration = Duration::from_millis(500);
 const MAX_EVENTS: usize = 1_024;
 /// Most results in one message; nothing is read from a client that leaves so many untaken.
 const MAX_RESULTS: usize = 4_096;
+
+/// What a message counts towards.
+const QUOTAS: [Kind; 2] = [Kind::Produce, Kind::Request];
 
 type Key = (TopicId, PartitionIndex);
 
@@ -100,7 +105,13 @@ struct Intake {
 /// A message, taken in.
 struct Message {
     direct: bool,
-    room: OwnedSemaphorePermit,
+    /// Room that was taken for it, and where: as one that is direct or not.
+    room: (bool, Room),
+    /// What its elements cost together.
+    cost: usize,
+    /// Whose it is, and bytes of its elements.
+    from: Account,
+    bytes: usize,
     elements: Vec<Taken>,
 }
 
@@ -128,7 +139,11 @@ pub(super) struct Session {
     forwarders: HashMap<BrokerId, Forwarder>,
     work: FuturesUnordered<BoxFuture<'static, Event>>,
     in_flight: usize,
+    /// Whether the last message was direct: the next one is taken for one of the same.
+    direct: bool,
     held: Held,
+    /// The client that owes for what it sent, until that is paid: nothing is read from it, and it is told.
+    muted: Option<(Account, BoxFuture<'static, ()>)>,
     results: Vec<v1::ProduceResult>,
 }
 
@@ -136,6 +151,7 @@ impl Session {
     pub(super) fn new(ctx: Arc<Context>, input: Messages<v1::ProduceRequest>) -> Self {
         Self {
             stopping: ctx.intake.cancelled().boxed(),
+            held: Held::new(ctx.produce_room.clone()),
             ctx,
             input: Input::Resting(Box::new(input)),
             stopped: false,
@@ -145,7 +161,8 @@ impl Session {
             forwarders: HashMap::new(),
             work: FuturesUnordered::new(),
             in_flight: 0,
-            held: Held::default(),
+            direct: false,
+            muted: None,
             results: Vec::new(),
         }
     }
@@ -165,9 +182,12 @@ impl Session {
                     let Ok(room) = room else { return };
                     let count = self.results.len().min(MAX_RESULTS);
                     let results = self.results.drain(..count).collect();
-                    room.send(Ok(v1::ProduceResponse { results }));
+                    let owed = self.muted.as_ref().map(|(client, _)| client.debt(QUOTAS).0);
+                    let throttle_ms = millis(owed.unwrap_or_default());
+                    room.send(Ok(v1::ProduceResponse { results, throttle_ms }));
                 }
                 Some(event) = self.work.next() => self.on_events(event),
+                () = paid(&mut self.muted) => self.muted = None,
                 intake = reading(&mut self.input) => self.on_intake(intake),
             }
         }
@@ -192,11 +212,14 @@ impl Session {
     }
 
     fn read_on(&mut self) {
-        if self.in_flight >= MAX_IN_FLIGHT || self.results.len() >= MAX_RESULTS {
+        let too_much = self.in_flight >= MAX_IN_FLIGHT || self.results.len() >= MAX_RESULTS;
+        if too_much || self.held.owes() || self.muted.is_some() {
             return;
         }
         self.input = match std::mem::replace(&mut self.input, Input::Closed) {
-            Input::Resting(input) => Input::Reading(intake(Arc::clone(&self.ctx), input).boxed()),
+            Input::Resting(input) => {
+                Input::Reading(intake(Arc::clone(&self.ctx), input, self.direct).boxed())
+            }
             other => other,
         };
     }
@@ -204,9 +227,11 @@ impl Session {
     fn on_intake(&mut self, intake: Intake) {
         let Intake { input, taken } = intake;
         match taken {
-            Ok(Message { direct, room, elements }) => {
+            Ok(Message { direct, room: (assumed, room), cost, from, bytes, elements }) => {
                 self.input = Input::Resting(input);
-                self.held.add(direct, room);
+                self.direct = direct;
+                self.charge(from, bytes);
+                self.held.charge(assumed, direct, room, cost);
                 elements.into_iter().for_each(|element| self.on_element(element));
             }
             Err(Unread::End) => self.input = Input::Closed,
@@ -215,6 +240,19 @@ impl Session {
                 self.input = Input::Broken;
             }
             Err(Unread::Refused(error)) => self.close(&error),
+        }
+    }
+
+    /// Counts a message towards its client's quotas, which slow it down and refuse nothing.
+    fn charge(&mut self, client: Account, bytes: usize) {
+        let sent = client.charge(Kind::Produce, bytes as u64);
+        let asked = client.charge(Kind::Request, 1);
+        if !sent.max(asked).is_zero() {
+            let pays = client.clone();
+            let paid = async move {
+                pays.paid(QUOTAS).await;
+            };
+            self.muted = Some((client, paid.boxed()));
         }
     }
 
@@ -499,25 +537,40 @@ impl Tracked {
     }
 }
 
-/// Reads one message, waits for room for it, and takes its elements in.
-async fn intake(ctx: Arc<Context>, mut input: Box<Messages<v1::ProduceRequest>>) -> Intake {
-    let taken = match input.message().await {
-        Ok(Some(request)) => take_in(&ctx, request).await,
+/// Waits for room for one message, reads it, and takes its elements in. `direct`: what it is taken for.
+async fn intake(
+    ctx: Arc<Context>,
+    mut input: Box<Messages<v1::ProduceRequest>>,
+    direct: bool,
+) -> Intake {
+    let taken = match gather(&mut input, &ctx.produce_room, direct).await {
+        Ok(Some((request, room))) => take_in(&ctx, request, room.map(|room| (direct, room))).await,
         Ok(None) => Err(Unread::End),
-        Err(status) => Err(unread(status)),
+        Err(gather::Unread::Failed(status)) => Err(unread(status)),
+        Err(gather::Unread::Late(error)) => Err(Unread::Refused(error)),
     };
     Intake { input, taken }
 }
 
-async fn take_in(ctx: &Context, request: v1::ProduceRequest) -> Result<Message, Unread> {
-    let v1::ProduceRequest { elements: untaken, direct, .. } = request;
+/// `room`: what the message has, and whether as a direct one.
+async fn take_in(
+    ctx: &Context,
+    request: v1::ProduceRequest,
+    room: Option<(bool, Room)>,
+) -> Result<Message, Unread> {
+    let v1::ProduceRequest { elements: untaken, direct, client_id, forwarded } = request;
     if untaken.len() > caps::MAX_PRODUCE_ELEMENTS {
         let (count, limit) = (untaken.len(), caps::MAX_PRODUCE_ELEMENTS);
         let why = format!("{count} elements in one request: send {limit} at most");
         return Err(Unread::Refused(ApiError::new(Reason::LimitExceeded, why)));
     }
-    let cost = untaken.iter().map(element::cost).sum();
-    let room = ctx.produce_room.take(direct, cost).await;
+    let cost: usize = untaken.iter().map(element::cost).sum();
+    let bytes = cost - untaken.len() * element::OVERHEAD_BYTES;
+    let from = ctx.quotas.account(&client_id, forwarded);
+    let room = match room {
+        Some(room) => room,
+        None => (direct, ctx.produce_room.take(direct, cost).await),
+    };
     let mut elements = Vec::with_capacity(untaken.len());
     for element in untaken {
         let cost = element::cost(&element);
@@ -525,7 +578,7 @@ async fn take_in(ctx: &Context, request: v1::ProduceRequest) -> Result<Message, 
         // Thousands of them are not taken in one go.
         tokio::task::consume_budget().await;
     }
-    Ok(Message { direct, room, elements })
+    Ok(Message { direct, room, cost, from, bytes, elements })
 }
 
 /// A client that went away, or one that sent what is no message of ours: that one is told.
@@ -546,6 +599,14 @@ async fn reading(input: &mut Input) -> Intake {
     match input {
         Input::Reading(intake) => intake.await,
         Input::Resting(_) | Input::Closed | Input::Broken => std::future::pending().await,
+    }
+}
+
+/// Resolves when the client has paid; never while it owes nothing. Cancel-safe.
+async fn paid(muted: &mut Option<(Account, BoxFuture<'static, ()>)>) {
+    match muted {
+        Some((_, paid)) => paid.await,
+        None => std::future::pending().await,
     }
 }
 

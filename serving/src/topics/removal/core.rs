@@ -119,19 +119,47 @@ pub(super) struct Removal {
     after: Option<String>,
     /// The last key of what is being committed.
     upto: Option<String>,
+    /// Segments are begun with behind this one, where the last attempt ended: those that stay would else keep every attempt
+    /// from what lies behind them. Those up to it come last.
+    from: Option<String>,
+    /// Behind this segment all were looked at.
+    until: Option<String>,
     /// Segments that stay for now.
     kept: usize,
     failures: u32,
 }
 
 impl Removal {
-    /// For the coordinator of this office, when the mark has this version; and what to do first.
-    pub(super) fn begin(topic: TopicId, office: Revision, mark: Version) -> (Self, Effect) {
-        let stage = Stage::Assignments;
-        let removal =
-            Self { topic, office, mark, stage, after: None, upto: None, kept: 0, failures: 0 };
+    /// For the coordinator of this office, when the mark has this version; and what to do first. `from`: the
+    /// [place](Self::place) of the attempt before.
+    pub(super) fn begin(
+        topic: TopicId,
+        office: Revision,
+        mark: Version,
+        from: Option<String>,
+    ) -> (Self, Effect) {
+        let removal = Self {
+            topic,
+            office,
+            mark,
+            stage: Stage::Assignments,
+            after: None,
+            upto: None,
+            from,
+            until: None,
+            kept: 0,
+            failures: 0,
+        };
         let first = removal.list();
         (removal, first)
+    }
+
+    /// The last segment that was looked at.
+    pub(super) fn place(&self) -> Option<String> {
+        match self.stage {
+            Stage::Segments => self.after.clone(),
+            _ => self.from.clone(),
+        }
     }
 
     pub(super) fn step(&mut self, input: Input) -> Effect {
@@ -169,6 +197,9 @@ impl Removal {
 
     fn enter(&mut self, stage: Stage) -> Effect {
         (self.stage, self.after, self.upto) = (stage, None, None);
+        if stage == Stage::Segments {
+            self.after = self.from.clone();
+        }
         self.list()
     }
 
@@ -192,8 +223,12 @@ impl Removal {
                 }
                 Err(why) => return Effect::Over(Over::Later(why)),
             },
-            Stage::Segments => match segments(items) {
+            Stage::Segments => match segments(items, self.until.as_deref()) {
                 Ok(found) if !found.is_empty() => return Effect::End(found),
+                Ok(_) if self.from.is_some() => {
+                    (self.until, self.after) = (self.from.take(), None);
+                    return self.list();
+                }
                 Ok(_) if self.kept > 0 => {
                     let why = format!("{} ledgers cannot be closed now", self.kept);
                     return Effect::Over(Over::Later(why));
@@ -269,16 +304,110 @@ impl Removal {
             return Effect::Over(Over::Later("its transactions do not take place".to_owned()));
         }
         (self.after, self.upto, self.kept) = (None, None, 0);
+        (self.from, self.until) = (None, None);
         self.list()
     }
 }
 
-/// The first segments of a listing, as many as one transaction removes.
-fn segments(items: Vec<KeyValue>) -> Result<Vec<Found>, String> {
-    let found = items.into_iter().take(ENDS).map(|item| {
+/// The first segments of a listing, as many as one transaction removes, and none behind `until`.
+fn segments(items: Vec<KeyValue>, until: Option<&str>) -> Result<Vec<Found>, String> {
+    let wanted = |item: &KeyValue| until.is_none_or(|until| item.key.as_str() <= until);
+    let found = items.into_iter().take_while(wanted).take(ENDS).map(|item| {
         let segment = Segment::decode(&item.value.value)
             .map_err(|invalid| format!("{} holds {invalid}", item.key))?;
         Ok(Found { key: item.key, version: item.value.version, ledger: segment.ledger })
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_metastore::Versioned;
+    use geminga_proto::ids::{Offset, PartitionIndex};
+
+    use super::*;
+
+    fn topic() -> TopicId {
+        TopicId::from_random(1)
+    }
+
+    fn key(partition: u32) -> String {
+        keys::segment(topic(), PartitionIndex(partition), 1)
+    }
+
+    fn range(partitions: &[u32]) -> Range {
+        let item = |partition: &u32| {
+            let segment = Segment {
+                ledger: LedgerId(u64::from(*partition)),
+                base_offset: Offset(0),
+                term: Term(1),
+                end_offset: None,
+                max_timestamp: None,
+                bytes: None,
+            };
+            let value =
+                Versioned { value: segment.encode(), version: Version(1), created: Revision(1) };
+            KeyValue { key: key(*partition), value }
+        };
+        Range { items: partitions.iter().map(item).collect(), revision: Revision(9), more: false }
+    }
+
+    fn nothing() -> Input {
+        Input::Listed(range(&[]))
+    }
+
+    /// At the segments.
+    fn begun(from: Option<String>) -> (Removal, Effect) {
+        let (mut removal, _) = Removal::begin(topic(), Revision(1), Version(1), from);
+        removal.step(nothing());
+        let effect = removal.step(nothing());
+        (removal, effect)
+    }
+
+    fn listed_after(effect: &Effect) -> Option<String> {
+        let Effect::List { after, .. } = effect else { panic!("{effect:?}") };
+        after.clone()
+    }
+
+    fn stuck(effect: Effect) -> Input {
+        let Effect::End(found) = effect else { panic!("{effect:?}") };
+        Input::Ended(found.into_iter().map(|found| (found, Ending::NotYet)).collect())
+    }
+
+    /// What cannot be closed at the front costs the whole of one attempt; the next one is for what lies behind.
+    #[test]
+    fn an_attempt_goes_on_where_the_last_one_ended() {
+        let (mut first, effect) = begun(None);
+        assert_eq!((listed_after(&effect), first.place()), (None, None));
+        let effect = first.step(Input::Listed(range(&[1, 2])));
+        let effect = first.step(stuck(effect));
+        assert_eq!(listed_after(&effect), Some(key(2)));
+        // Its time is over.
+        let (mut second, effect) = begun(first.place());
+        assert_eq!(listed_after(&effect), Some(key(2)));
+        let effect = second.step(Input::Listed(range(&[3])));
+        let Effect::End(found) = effect else { panic!("{effect:?}") };
+        let gone = found.into_iter().map(|found| (found, Ending::Gone)).collect();
+        assert!(matches!(second.step(Input::Ended(gone)), Effect::Commit(_)));
+        assert_eq!(listed_after(&second.step(Input::Committed)), Some(key(3)));
+        // Then those before it, which may be closed by now; and no more than these.
+        assert_eq!(listed_after(&second.step(nothing())), None);
+        let effect = second.step(Input::Listed(range(&[1, 2, 4])));
+        let Effect::End(found) = &effect else { panic!("{effect:?}") };
+        assert_eq!(found.len(), 2);
+        let effect = second.step(stuck(effect));
+        assert_eq!(listed_after(&effect), Some(key(2)));
+        assert!(matches!(second.step(nothing()), Effect::Over(Over::Later(_))));
+    }
+
+    /// A place in the middle lets nothing before it be forgotten.
+    #[test]
+    fn partitions_go_only_when_all_segments_have() {
+        let (mut removal, effect) = begun(Some(key(5)));
+        assert_eq!(listed_after(&effect), Some(key(5)));
+        let effect = removal.step(nothing());
+        assert_eq!(listed_after(&effect), None);
+        let Effect::List { prefix, .. } = removal.step(nothing()) else { panic!("it goes on") };
+        assert_eq!(prefix, keys::partitions_of(topic()));
+    }
 }

@@ -65,7 +65,8 @@ pub(crate) async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
         turns: Turns::default(),
         running: FuturesUnordered::new(),
         bury_at: Instant::now() + BURY_EVERY,
-        looks: Looks::default(),
+        looks: Some(Looks::default()),
+        burying: None,
     };
     let cancelled = tasks.cancelled();
     tasks.spawn("topic removal", async move {
@@ -85,10 +86,15 @@ struct Remover {
     deleted: WatchStream,
     turns: Turns,
     /// Attempts, as many as `turns` began.
-    running: FuturesUnordered<BoxFuture<'static, (TopicId, Over)>>,
+    running: FuturesUnordered<BoxFuture<'static, (TopicId, Over, Option<String>)>>,
     bury_at: Instant,
-    looks: Looks,
+    /// Away while tombstones are looked after, which goes on beside all else.
+    looks: Option<Looks>,
+    burying: Option<BoxFuture<'static, (Looks, Buried)>>,
 }
+
+/// How many ledgers' metadata, and marks, were removed.
+type Buried = Result<(usize, usize), Error>;
 
 impl Remover {
     async fn run(mut self) {
@@ -99,8 +105,10 @@ impl Remover {
             if let Some(office) = self.office() {
                 self.begin(office);
             }
-            if self.bury_at <= Instant::now() {
-                self.bury().await;
+            if self.bury_at <= Instant::now()
+                && let Some(looks) = self.looks.take()
+            {
+                self.bury(looks);
             }
             self.wait(&mut changed).await;
         }
@@ -116,9 +124,10 @@ impl Remover {
     /// Begins with those topics whose turn it is.
     fn begin(&mut self, office: Revision) {
         while let Some(topic) = self.turns.begin(Instant::now()) {
-            let worker = self.worker.clone();
+            let (worker, from) = (self.worker.clone(), self.turns.place(topic));
             self.running.push(Box::pin(async move {
-                (topic, worker.attempt(topic, office, ATTEMPT).await)
+                let (over, place) = worker.attempt(topic, office, from, ATTEMPT).await;
+                (topic, over, place)
             }));
         }
     }
@@ -126,7 +135,8 @@ impl Remover {
     async fn wait(&mut self, changed: &mut watch::Receiver<u64>) {
         // Whoever is not the coordinator begins nothing, however long it is due.
         let due = self.turns.next().filter(|_| self.office().is_some());
-        let next = due.map_or(self.bury_at, |at| at.min(self.bury_at));
+        let bury_at = self.looks.is_some().then_some(self.bury_at);
+        let next = due.into_iter().chain(bury_at).min();
         tokio::select! {
             biased;
             event = self.deleted.next() => {
@@ -134,27 +144,29 @@ impl Remover {
                     self.on_deleted(event);
                 }
             }
-            Some((topic, over)) = self.running.next() => self.on_over(topic, over),
+            Some((topic, over, place)) = self.running.next() => {
+                self.turns.ended_at(topic, place);
+                self.on_over(topic, over);
+            }
+            (looks, buried) = done(&mut self.burying) => self.on_buried(looks, buried),
             // Whose turn it is may have changed.
             _ = changed.changed() => {}
-            () = tokio::time::sleep_until(next) => {}
+            () = until(next) => {}
         }
     }
 
-    async fn bury(&mut self) {
+    /// Begins to look after tombstones; [`Self::on_buried`] is to follow.
+    fn bury(&mut self, mut looks: Looks) {
         self.bury_at = Instant::now() + BURY_EVERY;
-        let buried = async {
-            // Also by whoever is not the coordinator, and may be tomorrow.
-            let seen = self.looks.look(self.worker.revision().await?, Instant::now());
-            match (self.office(), seen) {
-                (Some(office), Some(seen)) => {
-                    let buried = self.worker.bury(office, seen, self.clock.now_ms()).await?;
-                    Ok((buried, self.worker.unmark(office).await?))
-                }
-                (None, _) | (_, None) => Ok((0, 0)),
-            }
-        };
-        let buried: Result<(usize, usize), Error> = buried.await;
+        let (worker, office, now_ms) = (self.worker.clone(), self.office(), self.clock.now_ms());
+        self.burying = Some(Box::pin(async move {
+            let buried = worker.look_after_tombstones(&mut looks, office, now_ms).await;
+            (looks, buried)
+        }));
+    }
+
+    fn on_buried(&mut self, looks: Looks, buried: Buried) {
+        (self.looks, self.burying) = (Some(looks), None);
         match buried {
             Ok((0, 0)) => {}
             Ok((ledgers, marks)) => {
@@ -206,6 +218,21 @@ impl Remover {
     }
 }
 
+/// Resolves when it is done; never, without it. Cancel-safe.
+async fn done<T>(running: &mut Option<BoxFuture<'static, T>>) -> T {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What one removal needs.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
@@ -214,25 +241,35 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// One attempt at one topic, which takes no longer than this: others wait for its turn. Cancel-safe: the next one goes on.
-    pub(super) async fn attempt(&self, topic: TopicId, office: Revision, most: Duration) -> Over {
-        let attempt = tokio::time::timeout(most, self.remove(topic, office)).await;
-        attempt.unwrap_or_else(|_| Over::Later("it took too long".to_owned()))
+    /// One attempt at one topic, from where the last one ended, which takes no longer than this: others wait for its turn. Says
+    /// where it ended. Cancel-safe: the next one goes on.
+    pub(super) async fn attempt(
+        &self,
+        topic: TopicId,
+        office: Revision,
+        mut place: Option<String>,
+        most: Duration,
+    ) -> (Over, Option<String>) {
+        let attempt = tokio::time::timeout(most, self.try_remove(topic, office, &mut place)).await;
+        let over = match attempt {
+            Ok(Ok(over)) => over,
+            Ok(Err(error)) => Over::Later(error.to_string()),
+            Err(_) => Over::Later("it took too long".to_owned()),
+        };
+        (over, place)
     }
 
-    /// An attempt for as long as it takes. Cancel-safe: the next one goes on.
-    pub(super) async fn remove(&self, topic: TopicId, office: Revision) -> Over {
-        match self.try_remove(topic, office).await {
-            Ok(over) => over,
-            Err(error) => Over::Later(error.to_string()),
-        }
-    }
-
-    async fn try_remove(&self, topic: TopicId, office: Revision) -> Result<Over, Error> {
+    async fn try_remove(
+        &self,
+        topic: TopicId,
+        office: Revision,
+        place: &mut Option<String>,
+    ) -> Result<Over, Error> {
         let found = self.store.get(&keys::deleted_topic(topic)).await?;
         let Some(found) = found else { return Ok(Over::Done) };
-        let (mut removal, mut effect) = Removal::begin(topic, office, found.version);
+        let (mut removal, mut effect) = Removal::begin(topic, office, found.version, place.take());
         loop {
+            *place = removal.place();
             let input = match effect {
                 Effect::List { prefix, after } => {
                     let range = self.store.range(&prefix, after.as_deref(), PAGE).await?;

@@ -172,6 +172,13 @@ async fn append(owner: &mut Opened) -> bool {
     tokio::time::timeout(LIMIT, appended).await.expect("an end")
 }
 
+impl Worker {
+    /// One attempt from the start.
+    async fn remove(&self, topic: TopicId, office: Revision) -> Over {
+        self.attempt(topic, office, None, LIMIT).await.0
+    }
+}
+
 impl World {
     /// Two topics with records, one of which was deleted.
     async fn new() -> Self {
@@ -450,7 +457,7 @@ async fn an_attempt_ends_though_bookies_say_nothing() {
     world.cluster.bookies.set_all(Mode::Held);
     let begun = tokio::time::Instant::now();
     let most = Duration::from_secs(1);
-    let attempt = world.plain().attempt(world.topic.id, office, most).await;
+    let (attempt, _) = world.plain().attempt(world.topic.id, office, None, most).await;
     assert_eq!(attempt, Over::Later("it took too long".to_owned()));
     assert_eq!(begun.elapsed(), most);
     world.cluster.bookies.set_all(Mode::Up);

@@ -58,6 +58,23 @@ impl Worker {
         Ok(self.store.range(keys::DELETING, None, 1).await?.revision)
     }
 
+    /// Looks, also where this broker is not the coordinator, and may be tomorrow; and removes what has stood for long enough,
+    /// where it is: how many ledgers' metadata, and marks. Cancel-safe: the next call goes on.
+    ///
+    /// # Errors
+    /// [`Error`] of the metadata store; what was removed is removed.
+    pub(super) async fn look_after_tombstones(
+        &self,
+        looks: &mut Looks,
+        office: Option<Revision>,
+        now_ms: i64,
+    ) -> Result<(usize, usize), Error> {
+        let seen = looks.look(self.revision().await?, Instant::now());
+        let (Some(office), Some(seen)) = (office, seen) else { return Ok((0, 0)) };
+        let buried = self.bury(office, seen, now_ms).await?;
+        Ok((buried, self.unmark(office).await?))
+    }
+
     /// Removes marks of under-replication whose ledgers are gone; how many. Cancel-safe: the next call goes on.
     ///
     /// # Errors

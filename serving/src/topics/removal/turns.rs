@@ -13,13 +13,15 @@ pub(super) const PARALLEL: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Turn {
     running: bool,
     /// Not tried before.
     due: Instant,
     /// The next one.
     pause: Duration,
+    /// Where the last attempt ended.
+    place: Option<String>,
 }
 
 /// Topics of which something may be left. One entry each; at most [`PARALLEL`] run.
@@ -38,7 +40,7 @@ impl Turns {
 
     /// Something is left of a topic.
     pub(super) fn add(&mut self, topic: TopicId, now: Instant) {
-        let turn = Turn { running: false, due: now, pause: FIRST_PAUSE };
+        let turn = Turn { running: false, due: now, pause: FIRST_PAUSE, place: None };
         self.topics.entry(topic).or_insert(turn);
     }
 
@@ -51,6 +53,18 @@ impl Turns {
     pub(super) fn set(&mut self, all: &[TopicId], now: Instant) {
         self.topics.retain(|topic, _| all.contains(topic));
         all.iter().for_each(|topic| self.add(*topic, now));
+    }
+
+    /// Where the next attempt at a topic is to begin.
+    pub(super) fn place(&self, topic: TopicId) -> Option<String> {
+        self.topics.get(&topic)?.place.clone()
+    }
+
+    /// An attempt at a topic ended there.
+    pub(super) fn ended_at(&mut self, topic: TopicId, place: Option<String>) {
+        if let Some(turn) = self.topics.get_mut(&topic) {
+            turn.place = place;
+        }
     }
 
     /// The topic to begin with now, if any; [`Turns::over`] is to follow.

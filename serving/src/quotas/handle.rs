@@ -1,0 +1,183 @@
+//! The handle on quotas, and one client's account.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::bucket::BURST;
+use super::core::{Core, Debt, Kind, Limits};
+use super::metrics;
+
+/// See the module; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Quotas(Arc<Shared>);
+
+struct Shared {
+    /// Whether there are any: without, a charge costs nothing.
+    any: AtomicBool,
+    core: Mutex<Core>,
+    changed: watch::Sender<()>,
+    begun: Instant,
+}
+
+impl fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quotas").field("any", &self.0.any).finish_non_exhaustive()
+    }
+}
+
+impl Quotas {
+    /// None as yet.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Shared {
+            any: AtomicBool::new(false),
+            core: Mutex::default(),
+            changed: watch::Sender::new(()),
+            begun: Instant::now(),
+        }))
+    }
+
+    fn now(&self) -> Duration {
+        self.0.begun.elapsed() + BURST
+    }
+
+    /// Counts so many bytes, or requests, of a client. Returns how long it is not to be served; what the client does all the same
+    /// is counted as well. Never waits.
+    pub(crate) fn charge(&self, kind: Kind, client_id: &str, amount: u64) -> Duration {
+        if !self.0.any.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let now = self.now();
+        self.0.core.lock().charge(kind, client_id, amount, now)
+    }
+
+    /// Who has to wait now, longest first.
+    pub(super) fn debts(&self, most: usize) -> Vec<Debt> {
+        let now = self.now();
+        self.0.core.lock().debts(most, now)
+    }
+
+    /// What is set, as this broker knows it.
+    pub(super) fn limits(&self) -> Limits {
+        self.0.core.lock().limits.clone()
+    }
+
+    /// What is set has changed; those that wait look again.
+    pub(super) fn set_limits(&self, change: impl FnOnce(&mut Limits)) {
+        let mut core = self.0.core.lock();
+        change(&mut core.limits);
+        self.0.any.store(!core.limits.is_empty(), Ordering::Relaxed);
+        drop(core);
+        self.0.changed.send_replace(());
+    }
+
+    /// Changes whenever what is set does.
+    pub(super) fn changed(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// The account of a client. What another broker `forwarded` was charged there.
+    pub(crate) fn account(&self, client_id: &str, forwarded: bool) -> Account {
+        Account { quotas: self.clone(), client: (!forwarded).then(|| client_id.into()) }
+    }
+}
+
+/// Of one client; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    quotas: Quotas,
+    /// `None`: not charged here.
+    client: Option<Arc<str>>,
+}
+
+impl Account {
+    /// As [`Quotas::charge`].
+    pub(crate) fn charge(&self, kind: Kind, amount: u64) -> Duration {
+        match &self.client {
+            Some(client) => self.quotas.charge(kind, client, amount),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// How long it is not to be served, and by which quota.
+    pub(crate) fn debt(&self, kinds: [Kind; 2]) -> (Duration, Kind) {
+        let [first, second] = kinds.map(|kind| (self.charge(kind, 0), kind));
+        if second.0 > first.0 { second } else { first }
+    }
+
+    /// Waits until everything is paid for, or no longer asked for; returns how long that took. Cancel-safe.
+    pub(crate) async fn paid(&self, kinds: [Kind; 2]) -> Duration {
+        let begun = Instant::now();
+        let mut changed = self.quotas.changed();
+        let (mut wait, kind) = self.debt(kinds);
+        if wait.is_zero() {
+            return Duration::ZERO;
+        }
+        while !wait.is_zero() {
+            // Others of the same id may have been charged meanwhile, and a quota may be another one now.
+            let _look_again = tokio::time::timeout(wait, changed.changed()).await;
+            wait = self.debt(kinds).0;
+        }
+        let waited = begun.elapsed();
+        metrics::throttled(kind, waited);
+        waited
+    }
+}
+
+/// As messages carry it, at most what fits.
+pub(crate) fn millis(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use geminga_metastore::record::Quota;
+
+    use super::*;
+
+    fn limited(rate: u64) -> Quotas {
+        let quotas = Quotas::new();
+        quotas.set_limits(|limits| limits.default.producer_byte_rate = Some(rate));
+        quotas
+    }
+
+    const KINDS: [Kind; 2] = [Kind::Produce, Kind::Request];
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_waits_for_as_long_as_it_owes() {
+        let quotas = limited(100);
+        let account = quotas.account("a", false);
+        assert_eq!(account.charge(Kind::Produce, 100), Duration::ZERO);
+        assert_eq!(account.paid(KINDS).now_or_never(), Some(Duration::ZERO));
+        assert_eq!(quotas.charge(Kind::Produce, "a", 200), Duration::from_secs(2));
+        let (waited, begun) = (account.paid(KINDS).await, Instant::now());
+        assert!(waited >= Duration::from_secs(2) && waited < Duration::from_millis(2_010));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    /// An operator who lifts a quota frees those that wait at once.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_follows_a_change() {
+        let quotas = limited(1);
+        let account = quotas.account("a", false);
+        account.charge(Kind::Produce, 1_000_000);
+        let mut paid = Box::pin(account.paid(KINDS));
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut paid).await.is_err());
+        quotas.set_limits(|limits| limits.default = Quota::default());
+        assert_eq!(paid.now_or_never().map(|waited| waited.as_secs()), Some(60));
+        assert!(!quotas.0.any.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forwarded_is_not_charged_again() {
+        let quotas = limited(1);
+        assert_eq!(quotas.account("a", true).charge(Kind::Produce, 1_000), Duration::ZERO);
+        assert_eq!(quotas.account("a", false).charge(Kind::Produce, 1), Duration::ZERO);
+    }
+}

@@ -141,3 +141,18 @@ fn deleted_offsets_are_gone_and_an_empty_group_with_them() {
     bench.age(31_000);
     assert_eq!(describe(&mut bench), Err(Error::UnknownGroup));
 }
+
+#[test]
+fn deletions_are_bounded() {
+    let mut bench = Bench::new();
+    commit_alone(&mut bench);
+    let tp = |partition| TopicPartition { topic: "t".into(), partition };
+    let many = (0..=u32::try_from(limits::MAX_COMMIT_OFFSETS).unwrap()).map(tp).collect();
+    let impossible = vec![TopicPartition { topic: "t".repeat(250).into(), partition: 0 }];
+    for offsets in [many, impossible] {
+        let mut deleted = ask(&mut bench, |r| Request::DeleteOffsets(GROUP.into(), offsets, r));
+        bench.ack_all();
+        assert!(deleted.try_recv().unwrap().is_err());
+    }
+    assert_eq!(bench.durable.len(), 1);
+}

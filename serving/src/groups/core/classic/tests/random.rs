@@ -47,8 +47,8 @@ struct World {
     /// The id that each client was last told.
     ids: BTreeMap<usize, Arc<str>>,
     given_out: u32,
-    /// Which client waits for which answer.
-    asked: BTreeMap<Token, usize>,
+    /// Which client waits for which answer, and the id that it asked with.
+    asked: BTreeMap<Token, (usize, Arc<str>)>,
     seen: usize,
 }
 
@@ -66,9 +66,9 @@ fn run(bench: &mut Bench, world: &mut World, step: Step) {
     match step {
         Step::Join(client, known, data, two_steps) => {
             world.given_out += 1;
-            let id = world.ids.get(&client).filter(|_| known).cloned();
+            let id = world.ids.get(&client).filter(|_| known).cloned().unwrap_or_default();
             let join = JoinClassic {
-                name: MemberName { member: id.unwrap_or_default(), instance: instance_of(client) },
+                name: MemberName { member: id.clone(), instance: instance_of(client) },
                 protocols: protocols(&[("range", if data == 0 { "r" } else { "x" })]),
                 two_steps,
                 may_skip: client.is_multiple_of(2),
@@ -77,20 +77,22 @@ fn run(bench: &mut Bench, world: &mut World, step: Step) {
                 ..newcomer(&format!("m{}", world.given_out))
             };
             let token = bench.join(join);
-            world.asked.insert(token, client);
+            world.asked.insert(token, (client, id));
         }
         Step::Sync(client, back) => {
             let members = bench.group.members();
             // Each is assigned its own name and the generation.
             let assigned =
                 |m: &MemberRecord| (m.member.clone(), assigned(m, bench.group.generation()));
+            let by = by(world, bench, client, back);
+            let id = by.name.member.clone();
             let sync = SyncClassic {
-                by: by(world, bench, client, back),
+                by,
                 assignments: members.iter().map(assigned).collect(),
                 ..SyncClassic::default()
             };
             let token = bench.ask(|token| Event::SyncClassic(token, sync));
-            world.asked.insert(token, client);
+            world.asked.insert(token, (client, id));
         }
         Step::Heartbeat(client, back) => {
             let _ = bench.heartbeat_by(by(world, bench, client, back));
@@ -132,10 +134,10 @@ fn assigned(member: &MemberRecord, generation: i32) -> Bytes {
 fn check_answers(bench: &Bench, world: &mut World) -> Result<(), TestCaseError> {
     let parked: BTreeSet<Token> = bench.group.parked().collect();
     let asked = std::mem::take(&mut world.asked);
-    for (token, client) in asked {
+    for (token, (client, id)) in asked {
         let Some((before, reply)) = bench.replies.get(&token) else {
             prop_assert!(parked.contains(&token), "{} was forgotten", token);
-            world.asked.insert(token, client);
+            world.asked.insert(token, (client, id));
             continue;
         };
         prop_assert!(!parked.contains(&token));
@@ -144,8 +146,8 @@ fn check_answers(bench: &Bench, world: &mut World) -> Result<(), TestCaseError> 
             Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
         });
         match reply {
-            Err(Error::MemberIdRequired(id)) => {
-                world.ids.insert(client, id.clone());
+            Err(Error::MemberIdRequired(given)) => {
+                world.ids.insert(client, given.clone());
             }
             Ok(Reply::JoinedClassic(joined)) => {
                 let durable = durable.expect("S3");
@@ -161,8 +163,7 @@ fn check_answers(bench: &Bench, world: &mut World) -> Result<(), TestCaseError> 
                 prop_assert!(durable.classic.as_ref().unwrap().assigned, "S3");
                 let mine = durable.members.iter().any(|member| {
                     let classic = member.classic.as_ref().unwrap();
-                    Some(&member.member) == world.ids.get(&client)
-                        && classic.assignment == synced.assignment
+                    member.member == id && classic.assignment == synced.assignment
                 });
                 prop_assert!(mine, "S3: {:?}", synced);
             }

@@ -76,7 +76,7 @@ fn neither_generation_nor_assignment_is_seen_before_the_log_has_it() {
     bench.ack_all();
     assert_eq!(&synced.try_recv().unwrap().unwrap().assignment[..], b"mine");
     // An assignment that the log never got was never seen.
-    let _ = join(&mut bench, again("a"));
+    let _joined = join(&mut bench, again("a"));
     bench.ack_all();
     let mut synced = sync(&mut bench, "a", 2, "other");
     bench.crash(0, false);

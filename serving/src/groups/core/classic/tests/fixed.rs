@@ -144,7 +144,7 @@ fn who_is_away_does_not_lose_all_to_nobody() {
     bench.sync("a", generation + 1, &[]);
     bench.sync("b", generation + 1, &[]);
     // Somebody begins a rebalance and goes; nobody else has joined when its time is up.
-    let lost = bench.join(newcomer("c"));
+    let lost = bench.join(JoinClassic { rebalance_timeout_ms: 1_000, ..newcomer("c") });
     bench.step(Event::Gone(lost));
     bench.pass(3_000);
     assert_eq!(bench.group.generation(), generation + 1);

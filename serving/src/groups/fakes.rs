@@ -42,6 +42,11 @@ impl FakeTopics {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    pub(crate) fn restore(&self, name: &str, facts: TopicFacts) {
+        self.topics.lock().insert(name.to_owned(), facts);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
     /// Creates, re-creates or grows a topic.
     pub(crate) fn set(&self, name: &str, id: u128, partitions: u32) {
         let facts = TopicFacts { id: TopicId::from_random(id), partitions };

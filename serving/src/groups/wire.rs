@@ -238,3 +238,6 @@ fn offset(tp: &TopicPartition, committed: &Committed) -> v1::GroupOffset {
         committed_ms: committed.committed_ms,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,3 +277,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use geminga_proto::caps;
+
 use super::answer::Waiting;
 use super::{Groups, Held};
 use crate::groups::classic::{Each, JoinClassic, JoinedClassic, MemberName, SyncClassic, Synced};
 use crate::groups::core::{Event, Token};
+use crate::groups::limits;
 use crate::groups::request::Respond;
 use crate::groups::types::{Error, TopicPartition};
 use crate::statelog::machine::Output;
@@ -75,13 +78,28 @@ impl Groups {
         respond: Respond<Each>,
         out: &mut Output<Held>,
     ) {
-        if !self.groups.contains_key(name) {
-            out.held.push(Held::Each(respond, Err(Error::UnknownGroup)));
+        if let Err(error) = self.check_deletion(name, &offsets) {
+            out.held.push(Held::Each(respond, Err(error)));
             return;
         }
         let token = self.token(Waiting::Each(respond));
         self.step(now_ms, name, Event::DeleteOffsets(token, offsets), out);
         self.expiry.look_soon(now_ms);
+    }
+
+    /// Whether the deletion is of a group that exists, and fits into a command.
+    fn check_deletion(&self, name: &str, offsets: &[TopicPartition]) -> Result<(), Error> {
+        if !self.groups.contains_key(name) {
+            return Err(Error::UnknownGroup);
+        }
+        let limit = limits::MAX_COMMIT_OFFSETS;
+        if offsets.len() > limit {
+            return Err(Error::Limit { what: "the number of offsets to delete at once", limit });
+        }
+        if offsets.iter().any(|tp| tp.topic.len() > caps::MAX_TOPIC_NAME_BYTES) {
+            return Err(Error::Invalid("offsets of an impossible topic are to be deleted"));
+        }
+        Ok(())
     }
 
     /// Tells the group of every answer that it owes and that nobody waits for any more.

@@ -1,5 +1,8 @@
 //! The groups of a shard over a log that acknowledges when the test says so and loses what the test says.
 
+mod classic;
+mod expiry;
+
 use std::collections::VecDeque;
 
 use geminga_runtime::ManualClock;
@@ -18,6 +21,7 @@ const SESSION_MS: u32 = 3_000;
 
 struct Bench {
     topics: Arc<FakeTopics>,
+    clock: ManualClock,
     machine: Groups,
     gate: Gate<Held>,
     durable: Vec<Bytes>,
@@ -30,9 +34,11 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let topics = Arc::new(FakeTopics::new(&[("t", 5), ("u", 2)]));
-        let machine = machine(&topics);
+        let clock = ManualClock::at(1_000);
+        let machine = machine(&topics, &clock);
         Self {
             topics,
+            clock,
             machine,
             gate: Gate::default(),
             durable: Vec::new(),
@@ -105,13 +111,13 @@ impl Bench {
         let kept = self.flying.drain(..).take(kept).filter_map(|(_, command)| command);
         self.durable.extend(kept);
         self.gate = Gate::default();
-        self.machine = machine(&self.topics);
+        self.machine = machine(&self.topics, &self.clock);
         for command in &self.durable {
             self.machine.apply(command).unwrap();
         }
         if snapshot {
             let parts = self.machine.snapshot();
-            self.machine = machine(&self.topics);
+            self.machine = machine(&self.topics, &self.clock);
             parts.iter().for_each(|part| self.machine.load(part).unwrap());
         }
         self.machine.replayed(self.now_ms);
@@ -128,8 +134,8 @@ impl Bench {
     }
 }
 
-fn machine(topics: &Arc<FakeTopics>) -> Groups {
-    Groups::new(0, CONFIG, topics.clone(), Arc::new(ManualClock::at(1_000)))
+fn machine(topics: &Arc<FakeTopics>, clock: &ManualClock) -> Groups {
+    Groups::new(0, CONFIG, topics.clone(), Arc::new(clock.clone()))
 }
 
 fn caller(member: u8) -> Caller {

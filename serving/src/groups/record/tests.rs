@@ -157,7 +157,10 @@ fn golden_format_1() {
         classic: None,
         since_ms: 0,
     };
-    check_golden(&Change::Generation(generation), "");
+    check_golden(
+        &Change::Generation(generation),
+        "08011201671a220805120673747265616d1a160a016d1201631a01742003280432070a017412020001",
+    );
 }
 
 /// What a broker of the former version cannot read is not in its format.
@@ -165,9 +168,12 @@ fn golden_format_1() {
 fn golden_format_2() {
     let (tp, mut committed) = golden_offset();
     committed.expires_ms = Some(2000);
-    check_golden(&Change::Offsets(vec![(tp.clone(), committed)]), "");
+    check_golden(
+        &Change::Offsets(vec![(tp.clone(), committed)]),
+        "080212016722140a120a01741003182a20072a016d30e80740d00f",
+    );
     let next = TopicPartition { partition: 4, ..tp.clone() };
-    check_golden(&Change::Forgotten(vec![tp, next]), "");
+    check_golden(&Change::Forgotten(vec![tp, next]), "080212016732090a070a017412020304");
     let protocol = Protocol { name: "range".into(), metadata: Bytes::from_static(b"meta") };
     let member = MemberRecord {
         member: "m".into(),
@@ -195,7 +201,10 @@ fn golden_format_2() {
         }),
         since_ms: 1000,
     };
-    check_golden(&Change::Generation(generation.clone()), "");
+    check_golden(
+        &Change::Generation(generation.clone()),
+        "08021201671a4f08051207636c61737369631a270a016d120163200328043a1b0a01691201681a0d0a0572616e676512046d65746122046d696e6522160a08636f6e73756d6572120572616e67651a016d200128e807",
+    );
     let pieces = [Piece { group: "g".into(), generation: Some(generation), offsets: Vec::new() }];
     assert_eq!(encode_part(&pieces)[..2], [8, 2]);
 }

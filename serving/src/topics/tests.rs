@@ -362,9 +362,9 @@ async fn what_is_only_checked_is_not_done() {
 /// Two clients that add to a list at the same time both have added (1.4).
 #[tokio::test(start_paused = true)]
 async fn lists_are_changed_as_they_are_then() {
+    const LIST: &str = "leader.replication.throttled.replicas";
     let world = World::new(3, 3).await;
     world.admin.create(topic("t")).await.unwrap();
-    const LIST: &str = "leader.replication.throttled.replicas";
     let change = |words: &str, add| {
         let change = ListChange { name: LIST.to_owned(), words: words.to_owned(), add };
         Alteration { lists: vec![change], ..Alteration::default() }

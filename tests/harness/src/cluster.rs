@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::etcd::Etcd;
-use crate::{Client, Process, binary, http, port, wait};
+use crate::{Client, Kafka, Process, binary, http, port, wait};
 
 /// Bookies and brokers on one etcd.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Node {
     pub address: String,
     /// Where its probes are.
     pub http: String,
+    /// Where a broker serves Kafka clients; a bookie does not.
+    pub kafka: Option<String>,
     /// Its data directory; a broker has none.
     pub data_dir: Option<PathBuf>,
 }
@@ -54,7 +56,7 @@ impl Node {
         ];
         let args = args.into_iter().chain(more.iter().cloned());
         let process = Process::start(name, &binary::geminga(), args, dir);
-        Self { process, address: address.to_owned(), http, data_dir: Some(data_dir) }
+        Self { process, address: address.to_owned(), http, kafka: None, data_dir: Some(data_dir) }
     }
 
     /// Starts a broker that listens on `address`, with its log in `dir`, and `more` arguments; does not wait for it.
@@ -62,16 +64,17 @@ impl Node {
     /// # Panics
     /// When it cannot be started.
     pub fn broker(name: &str, address: &str, metastore: &str, dir: &Path, more: &[String]) -> Self {
-        let http = port::free_address();
+        let (http, kafka) = (port::free_address(), port::free_address());
         let args = [
             "serving".to_owned(),
             format!("--metastore={metastore}"),
             format!("--grpc={address}"),
             format!("--http={http}"),
+            format!("--kafka={kafka}"),
         ];
         let args = args.into_iter().chain(more.iter().cloned());
         let process = Process::start(name, &binary::geminga(), args, dir);
-        Self { process, address: address.to_owned(), http, data_dir: None }
+        Self { process, address: address.to_owned(), http, kafka: Some(kafka), data_dir: None }
     }
 
     /// Waits until `/readyz` says so.
@@ -211,6 +214,16 @@ impl Cluster {
     /// Commands against the broker with this index.
     pub fn client(&self, broker: usize) -> Client {
         Client::new(&self.brokers[broker].address, self.dir())
+    }
+
+    /// A connection of a Kafka client to the broker with this index.
+    ///
+    /// # Panics
+    /// When it cannot be reached.
+    pub fn kafka(&self, broker: usize) -> Kafka {
+        Kafka::connect(
+            self.brokers[broker].kafka.as_deref().expect("a broker serves Kafka clients"),
+        )
     }
 
     /// Kills bookies, brokers and etcd with -9, all at once, and starts them again.

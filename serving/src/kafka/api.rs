@@ -41,10 +41,12 @@ use futures::future::BoxFuture;
 
 use super::call::{Call, Hangup, Served};
 use super::codec::messages::KafkaRequest;
-use super::codec::{self, Header};
+use super::codec::{self, Header, Malformed};
 
 /// Partitions that one request is served for at one time.
 const PARALLEL: usize = 16;
+
+use crate::quotas::Kind;
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Served>;
 
@@ -120,20 +122,41 @@ impl Api {
         self.waits
     }
 
-    /// Serves a request whose header is read as far as all versions agree.
-    pub(super) fn serve(&self, mut call: Call, mut bytes: Bytes) -> BoxFuture<'static, Served> {
-        let version = call.header.version;
+    /// Which quota of bytes its client must have paid before it is served.
+    pub(super) fn quota(&self) -> Kind {
+        match self.key {
+            key if key == produce::API.key => Kind::Produce,
+            key if key == fetch::API.key => Kind::Consume,
+            _ => Kind::Request,
+        }
+    }
+
+    /// Reads what of a header depends on the version; of one that is not served there is nothing to know.
+    ///
+    /// # Errors
+    /// When the bytes are no such header.
+    pub(super) fn read_header(
+        &self,
+        header: &mut Header,
+        bytes: &mut Bytes,
+    ) -> Result<(), Malformed> {
+        let version = header.version;
         if !(self.min..=self.max).contains(&version) {
-            // The one request that is answered whatever its version is, so that the client can step down.
-            if self.key == api_versions::API.key {
-                return async move { api_versions::refuse(&call) }.boxed();
-            }
-            return futures::future::ready(Err(Hangup::Unsupported)).boxed();
+            return Ok(());
         }
-        if let Err(malformed) = call.header.rest(&mut bytes, (self.is_flexible)(version)) {
-            return futures::future::ready(Err(malformed.into())).boxed();
+        header.rest(bytes, (self.is_flexible)(version))
+    }
+
+    /// Serves a request.
+    pub(super) fn serve(&self, call: Call, bytes: Bytes) -> BoxFuture<'static, Served> {
+        if (self.min..=self.max).contains(&call.header.version) {
+            return (self.serve)(call, bytes);
         }
-        (self.serve)(call, bytes)
+        // The one request that is answered whatever its version is, so that the client can step down.
+        if self.key == api_versions::API.key {
+            return async move { api_versions::refuse(&call) }.boxed();
+        }
+        futures::future::ready(Err(Hangup::Unsupported)).boxed()
     }
 }
 
@@ -184,7 +207,7 @@ pub fn understands(mut frame: Bytes) -> bool {
     let Some(api) = find(header.key) else { return false };
     let version = header.version;
     (api.min..=api.max).contains(&version)
-        && header.rest(&mut frame, (api.is_flexible)(version)).is_ok()
+        && api.read_header(&mut header, &mut frame).is_ok()
         && (api.decodes)(frame, version)
 }
 

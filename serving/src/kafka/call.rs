@@ -11,6 +11,7 @@ use super::Kafka;
 use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
 use super::lanes::{Key, Lanes};
+use crate::quotas::Kind;
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
@@ -61,6 +62,17 @@ impl Call {
             Hangup::Unsayable
         })?;
         Ok(vec![bytes].into())
+    }
+
+    /// What the client calls itself; empty when it does not say.
+    pub(super) fn client_id(&self) -> &str {
+        self.header.client_id.as_str()
+    }
+
+    /// Counts bytes of the client, and says how long it is not served for it, milliseconds.
+    pub(super) fn charge(&self, kind: Kind, bytes: usize) -> i32 {
+        let wait = self.kafka.ctx.quotas.charge(kind, self.client_id(), bytes as u64);
+        i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
     }
 
     /// Which version was asked for.

@@ -30,6 +30,7 @@ use super::frame::{Charged, Frame, Frames};
 use super::lanes::Key;
 use super::pace::Pace;
 use super::{Kafka, metrics};
+use crate::quotas::Kind;
 
 /// Frames that are read and not served yet.
 const READ_AHEAD: usize = 8;
@@ -144,10 +145,12 @@ impl Requests {
     async fn serve_one(&self, frame: Frame, number: u64) -> Result<Option<Due>, Hangup> {
         let Frame { mut bytes, room } = frame;
         let since = Instant::now();
-        let header = Header::fixed(&mut bytes)?;
+        let mut header = Header::fixed(&mut bytes)?;
         let api = api::find(header.key).ok_or(Hangup::Unsupported)?;
+        api.read_header(&mut header, &mut bytes)?;
         let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
         let call = Call { kafka, peer, header, number };
+        self.pay(&call, api).await;
         let (answer, room) = if api.keeps_room() {
             (api.serve(call, bytes).await?, room)
         } else {
@@ -166,6 +169,18 @@ impl Requests {
             self.pace.queued(reply.bytes());
         }
         Ok(Some(Due::Answer { api: api.name(), since, answer, room }))
+    }
+
+    /// A client that goes beyond its quotas was answered, and told, and waits before it is served again.
+    async fn pay(&self, call: &Call, api: &Api) {
+        let account = call.kafka.ctx.quotas.account(call.client_id(), false);
+        let paid = account.paid([Kind::Request, api.quota()]);
+        tokio::select! {
+            biased;
+            _waited = paid => {}
+            () = self.pace.ending() => {}
+        }
+        account.charge(Kind::Request, 1);
     }
 
     /// What would wait for something to happen does so only while the client is there, and not with room that others need.

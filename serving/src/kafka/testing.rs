@@ -129,7 +129,8 @@ impl Rig {
         let kafka = self.nodes[node].broker.kafka().clone();
         let (listener, address) = (LISTENER.to_owned(), ([127, 0, 0, 1], 1).into());
         let peer = Peer { listener, address, lanes: Lanes::default() };
-        let header = Header::fixed(&mut bytes).expect("a header");
+        let mut header = Header::fixed(&mut bytes).expect("a header");
+        api.read_header(&mut header, &mut bytes)?;
         let call = Call { kafka, peer: Arc::new(peer), header, number: 1 };
         let reply = match api.serve(call, bytes).await? {
             Answer::Ready(reply) => reply,

@@ -24,6 +24,7 @@ use crate::kafka::call::{self, Answer, Call, Served};
 use crate::kafka::codec::messages::FetchRequest;
 use crate::kafka::error::{Code, Fault};
 use crate::kafka::place::Elsewhere;
+use crate::quotas::Kind;
 use crate::router::{OffsetAt, Read, ReadSpec};
 
 pub(super) const API: Api = Api::new::<FetchRequest>(
@@ -100,6 +101,8 @@ impl Fetch<'_> {
                 let mut room = room;
                 let spare = room.num_permits().saturating_sub(bytes.max(1));
                 drop(room.split(spare));
+                let mut reply = reply;
+                reply.throttle_ms = self.call.charge(Kind::Consume, bytes);
                 return (reply, room);
             }
             // Who only waits takes no room.

@@ -25,6 +25,7 @@ use crate::kafka::error::{Code, Fault};
 use crate::kafka::lanes::{Key, Prior};
 use crate::kafka::place::{Elsewhere, Leader, NO_EPOCH};
 use crate::ownership::topology::Topic;
+use crate::quotas::Kind;
 use crate::router::{Appended, Pending};
 
 pub(super) const API: Api = Api::new::<ProduceRequest>(
@@ -61,6 +62,7 @@ struct Parts {
 
 async fn serve(call: Call, body: Bytes) -> Served {
     codec::check_produce(body.clone(), call.version())?;
+    let body_bytes = body.len();
     let request: ProduceRequest = call.decode(body)?;
     let acks = request.acks;
     // As Kafka has it, only who waits for all copies waits that long at most.
@@ -69,12 +71,13 @@ async fn serve(call: Call, body: Bytes) -> Served {
         _ => LONGEST,
     };
     let deadline = Instant::now() + timeout;
+    let throttle_ms = call.charge(Kind::Produce, body_bytes);
     let placed = match refusal(&request) {
         Some(fault) => request.topic_data.into_iter().map(|topic| refused(topic, &fault)).collect(),
         None => place_all(&call, request.topic_data).await,
     };
     if acks != 0 {
-        return Ok(Answer::Later(answer(call, placed, deadline).boxed()));
+        return Ok(Answer::Later(answer(call, placed, deadline, throttle_ms).boxed()));
     }
     // Nobody waits for the rest. That something was not taken can only be shown by closing the connection.
     match placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok()) {
@@ -171,7 +174,12 @@ fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
     Ok(batch)
 }
 
-async fn answer(call: Call, placed: Vec<Parts>, deadline: Instant) -> Result<Reply, Hangup> {
+async fn answer(
+    call: Call,
+    placed: Vec<Parts>,
+    deadline: Instant,
+    throttle_ms: i32,
+) -> Result<Reply, Hangup> {
     let mut failed = Vec::new();
     let mut response = ProduceResponse::default();
     let mut leaders = Vec::new();
@@ -198,6 +206,7 @@ async fn answer(call: Call, placed: Vec<Parts>, deadline: Instant) -> Result<Rep
         }
         response.responses.push(topic);
     }
+    response.throttle_time_ms = throttle_ms;
     response.node_endpoints = endpoints(&call, leaders);
     let mut reply = call.reply(&response)?;
     reply.failed = failed;

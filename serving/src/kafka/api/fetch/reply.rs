@@ -33,6 +33,8 @@ const PART_BYTES: usize = 80;
 #[derive(Default)]
 pub(super) struct Reply {
     pub(super) code: Option<Code>,
+    /// How long the client is not served for what it has taken.
+    pub(super) throttle_ms: i32,
     pub(super) topics: Vec<Topic>,
 }
 
@@ -68,7 +70,7 @@ impl Data {
 impl Reply {
     /// An answer that has nothing but an error.
     pub(super) fn refused(code: Code) -> Self {
-        Self { code: Some(code), topics: Vec::new() }
+        Self { code: Some(code), ..Self::default() }
     }
 
     /// As bytes, to be written end to end. `endpoint` says where a broker is.
@@ -82,8 +84,7 @@ impl Reply {
         let parts: usize = self.topics.iter().map(|topic| topic.parts.len()).sum();
         let head = codec::answer_head(correlation, flexible, 64 + parts * PART_BYTES);
         let mut out = Out { flexible, version, bytes: head, done: Vec::new(), leaders: Vec::new() };
-        // Nobody is throttled.
-        out.bytes.put_i32(0);
+        out.bytes.put_i32(self.throttle_ms);
         if version >= SESSIONS_SINCE {
             out.bytes.put_i16(self.code.unwrap_or(Code::NONE).0);
             out.bytes.put_i32(0);

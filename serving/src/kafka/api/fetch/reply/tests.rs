@@ -45,7 +45,7 @@ fn reply(topics: &[(String, [u8; 16], Vec<(i32, Result<Data, Elsewhere>)>)]) -> 
         id: Uuid::from_bytes(*id),
         parts: parts.iter().map(part).collect(),
     };
-    Reply { code: None, topics: topics.iter().map(topic).collect() }
+    Reply { topics: topics.iter().map(topic).collect(), ..Reply::default() }
 }
 
 fn endpoint(broker: BrokerId) -> Option<KafkaListener> {

@@ -22,7 +22,7 @@ async fn requests_reach_a_broker_and_answers_come_back_in_every_version() {
     for version in 0..=13 {
         let mut request = MetadataRequest::default();
         request.allow_auto_topic_creation = version < 4;
-        request.topics = (version > 0).then_some(None).unwrap_or(Some(Vec::new()));
+        request.topics = if version > 0 { None } else { Some(Vec::new()) };
         let answer = rig.call(version, request).await;
         assert_eq!(answer.brokers[0].node_id, rig.broker_id(0).0);
         assert_eq!(answer.topics[0].partitions.len(), 2, "version {version}");

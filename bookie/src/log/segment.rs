@@ -192,8 +192,15 @@ impl Segment {
 /// What the thread that makes segments is told.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    wish: Mutex<Wish>,
-    told: Condvar,
+    told: Mutex<Told>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    wish: Wish,
+    /// Segments that were taken, or refusals.
+    taken: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -210,11 +217,11 @@ enum Wish {
 impl Wishes {
     /// Waits a moment, less when told something; whether there is still time.
     fn pause(&self) -> io::Result<bool> {
-        let mut wish = self.wish.lock();
-        if *wish == Wish::None {
-            self.told.wait_for(&mut wish, PAUSE);
+        let mut told = self.told.lock();
+        if told.wish == Wish::None {
+            self.changed.wait_for(&mut told, PAUSE);
         }
-        match *wish {
+        match told.wish {
             Wish::None => Ok(true),
             Wish::Segment => Ok(false),
             Wish::End => Err(io::ErrorKind::Interrupted.into()),
@@ -223,12 +230,27 @@ impl Wishes {
 
     /// The end is final.
     fn tell(&self, new: Wish) {
-        let mut wish = self.wish.lock();
-        if *wish != Wish::End {
-            *wish = new;
+        let mut told = self.told.lock();
+        if told.wish != Wish::End {
+            told.wish = new;
         }
-        drop(wish);
-        self.told.notify_all();
+        drop(told);
+        self.changed.notify_all();
+    }
+
+    /// What was wished for is there.
+    fn take(&self) {
+        self.told.lock().taken += 1;
+        self.tell(Wish::None);
+    }
+
+    /// Waits until so many were taken, so that the wish for one is not taken for that for the next, which then would not be
+    /// filled at leisure.
+    fn wait_taken(&self, given: u64) {
+        let mut told = self.told.lock();
+        while told.taken < given && told.wish != Wish::End {
+            self.changed.wait(&mut told);
+        }
     }
 }
 
@@ -320,7 +342,7 @@ impl Ahead {
         let ready = self.ready.as_ref().ok_or_else(gone)?;
         self.wishes.tell(Wish::Segment);
         let made = ready.recv().map_err(|_| gone());
-        self.wishes.tell(Wish::None);
+        self.wishes.take();
         made?
     }
 }
@@ -345,13 +367,15 @@ fn keep_ready(
     wishes: &Wishes,
     give: &SyncSender<io::Result<Segment>>,
 ) {
-    let mut seq = first;
+    let (mut seq, mut given) = (first, 0);
     while seq <= MAX_SEQ {
         let made = maker.make_filled(seq, bytes, || wishes.pause());
         let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
         if give.send(made).is_err() || !(done || full) {
             return;
         }
+        given += 1;
+        wishes.wait_taken(given);
         seq += u64::from(done);
     }
 }

@@ -31,14 +31,16 @@ pub(crate) struct Whose {
 
 /// A quota by its name.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
 pub(crate) enum Name {
     /// Bytes of records sent.
-    ProducerByteRate,
+    #[value(name = "producer_byte_rate")]
+    Producer,
     /// Bytes of records read.
-    ConsumerByteRate,
+    #[value(name = "consumer_byte_rate")]
+    Consumer,
     /// Requests.
-    RequestRate,
+    #[value(name = "request_rate")]
+    Requests,
 }
 
 /// What to do with quotas.

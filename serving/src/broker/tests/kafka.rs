@@ -556,7 +556,7 @@ async fn a_broker_that_stops_answers_what_it_has_read() {
         client.send(9, &produce("t", -1, &[(0, batch.clone())])).await;
     }
     let broker = node.broker.clone();
-    let stopping = tokio::spawn(async move { broker.shutdown().await });
+    let stopping = Tasks::new("test").spawn("shutdown", async move { broker.shutdown().await });
     let mut answered = 0;
     while let Some(mut frame) = client.frame().await {
         answered += 1;

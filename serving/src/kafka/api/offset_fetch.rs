@@ -37,8 +37,9 @@ const MANY_SINCE: i16 = 8;
 
 /// Topics and partitions, as asked for; `None`: all.
 type Asked = Option<Vec<(StrBytes, Vec<i32>)>>;
-/// Topics, and what is committed of their partitions.
-type Found = Vec<(StrBytes, Vec<(i32, Result<Option<Committed>, Code>)>)>;
+/// A topic, and what is committed of its partitions.
+type Topic = (StrBytes, Vec<(i32, Result<Option<Committed>, Code>)>);
+type Found = Vec<Topic>;
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: OffsetFetchRequest = call.decode(body)?;
@@ -134,10 +135,7 @@ fn said(found: Result<Option<Committed>, Code>) -> (i64, i32, Option<StrBytes>, 
     }
 }
 
-fn of_one(
-    version: i16,
-    (name, partitions): (StrBytes, Vec<(i32, Result<Option<Committed>, Code>)>),
-) -> OffsetFetchResponseTopic {
+fn of_one(version: i16, (name, partitions): Topic) -> OffsetFetchResponseTopic {
     let mut topic = OffsetFetchResponseTopic::default();
     let partitions = partitions.into_iter().map(|(index, found)| {
         let (offset, epoch, metadata, code) = said(found);
@@ -151,9 +149,7 @@ fn of_one(
     topic
 }
 
-fn of_many(
-    (name, partitions): (StrBytes, Vec<(i32, Result<Option<Committed>, Code>)>),
-) -> OffsetFetchResponseTopics {
+fn of_many((name, partitions): Topic) -> OffsetFetchResponseTopics {
     let mut topic = OffsetFetchResponseTopics::default();
     let partitions = partitions.into_iter().map(|(index, found)| {
         let (offset, epoch, metadata, code) = said(found);

@@ -31,13 +31,16 @@ fn elsewhere() -> impl Strategy<Value = Elsewhere> {
     })
 }
 
-fn topic() -> impl Strategy<Value = (String, [u8; 16], Vec<(i32, Result<Data, Elsewhere>)>)> {
+/// Name, id and partitions.
+type Meant = (String, [u8; 16], Vec<(i32, Result<Data, Elsewhere>)>);
+
+fn topic() -> impl Strategy<Value = Meant> {
     let data = prop_oneof![data().prop_map(Ok), elsewhere().prop_map(Err)];
     let parts = proptest::collection::vec((any::<i32>(), data), 0..4);
     ("[a-z.]{1,200}", any::<[u8; 16]>(), parts)
 }
 
-fn reply(topics: &[(String, [u8; 16], Vec<(i32, Result<Data, Elsewhere>)>)]) -> Reply {
+fn reply(topics: &[Meant]) -> Reply {
     let part =
         |(index, data): &(i32, Result<Data, Elsewhere>)| Part { index: *index, data: data.clone() };
     let topic = |(name, id, parts): &(String, [u8; 16], Vec<_>)| Topic {

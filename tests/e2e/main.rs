@@ -9,6 +9,7 @@ mod faults;
 mod flights;
 mod flood;
 mod groups;
+mod growth;
 mod kafka_admin;
 mod ledgers;
 mod metastore;

@@ -19,6 +19,7 @@ impl Standalone {
             format!("--data-dir={}", data.display()),
             format!("--grpc={grpc}"),
             format!("--http={http}"),
+            "--kafka=none".to_owned(),
         ];
         let binary = Path::new(env!("CARGO_BIN_EXE_geminga"));
         let process = Process::start("standalone", binary, args, dir);

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use geminga_metastore::record::KafkaListener;
+
 use super::call::Call;
 use super::codec::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsSynonym,
@@ -106,7 +108,18 @@ pub(super) fn of_broker(call: &Call) -> Vec<Entry> {
     let of_topics = |name: &str| config::lookup(name).map_or("", |config| config.default);
     let quorum = ctx.admin.default_quorum;
     let zone = ctx.router.topology().broker(me).map(|broker| broker.zone.clone());
+    let listeners = ctx.router.topology().broker(me).map_or(String::new(), |broker| {
+        let told = |at: &KafkaListener| format!("{}://{}:{}", at.name, at.host, at.port);
+        broker.kafka.iter().map(told).collect::<Vec<_>>().join(",")
+    });
     vec![
+        entry(
+            "advertised.listeners",
+            kind::STRING,
+            listeners,
+            String::new(),
+            "What clients are told to connect to, by listener.",
+        ),
         entry(
             "auto.create.topics.enable",
             kind::BOOLEAN,

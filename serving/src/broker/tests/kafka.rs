@@ -421,6 +421,17 @@ async fn offsets_producers_and_coordinators_are_found_in_every_version() {
             assert_eq!((found.error_code, found.offset), (0, offset), "version {version}, {at}");
         }
     }
+    // A client that knows another epoch is told so.
+    for (epoch, code) in [(0, 74), (1, 0), (2, 75)] {
+        let mut partition = ListOffsetsPartition::default();
+        (partition.timestamp, partition.current_leader_epoch) = (-1, epoch);
+        let mut topic = ListOffsetsTopic::default();
+        (topic.name, topic.partitions) = ("t".into(), vec![partition]);
+        let mut request = ListOffsetsRequest::default();
+        (request.replica_id, request.topics) = (-1, vec![topic]);
+        let answer: ListOffsetsResponse = client.call(4, &request).await;
+        assert_eq!(answer.topics[0].partitions[0].error_code, code, "epoch {epoch}");
+    }
     for version in 0..=5 {
         let mut request = InitProducerIdRequest::default();
         (request.producer_id, request.producer_epoch, request.transactional_id) = (-1, -1, None);

@@ -39,3 +39,27 @@ fn a_claim_is_no_reason_to_allocate() {
     let body = Bytes::from_static(&[0x7f, 255, 255, 255]);
     assert!(decode::<MetadataRequest>(body, 1).is_err());
 }
+
+/// A request that names more partitions than it can have records for is not decoded, whatever its version looks like.
+#[test]
+fn records_for_too_many_partitions_are_refused() {
+    use super::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_wire_core::KafkaEncode as _;
+
+    for version in 3..=11 {
+        for (topics, each, good) in [(1, 3, true), (100, 100, true), (101, 100, false)] {
+            let mut request = ProduceRequest::default();
+            let mut topic = TopicProduceData::default();
+            topic.name = "t".into();
+            topic.partition_data = vec![PartitionProduceData::default(); each];
+            request.topic_data = vec![topic; topics];
+            request.transactional_id = None;
+            let body = request.encode_to_bytes(ApiVersion::new(version)).unwrap();
+            assert_eq!(check_produce(body.clone(), version).is_ok(), good, "version {version}");
+            assert_eq!(decode::<ProduceRequest>(body, version), Ok(request));
+        }
+    }
+    assert!(
+        check_produce(Bytes::from_static(&[255, 255, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0]), 3).is_err()
+    );
+}

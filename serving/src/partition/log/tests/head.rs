@@ -306,6 +306,11 @@ async fn a_terms_end_is_where_the_next_one_begins() {
     owner.append(5);
     owner.all_acked().await;
     assert_eq!(ends(&owner, &[7, 8]), [Some((6, 60)), Some((8, 65))]);
+    let written = [(0, 2), (29, 2), (30, 3), (39, 3), (40, 6), (59, 6), (60, 8), (64, 8)];
+    for (offset, term) in written {
+        assert_eq!(owner.reader.term_of(Offset(offset)), Some(Term(term)), "{offset}");
+    }
+    assert_eq!(owner.reader.term_of(Offset(65)), None, "nothing is there yet");
     owner.head.raise(Offset(45)).await.unwrap();
     owner.head.remove_dead().await.unwrap();
     assert_eq!(ends(&owner, &[2, 3, 6]), [Some((2, 45)), Some((3, 45)), Some((6, 60))]);

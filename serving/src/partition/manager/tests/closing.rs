@@ -22,7 +22,9 @@ async fn another_broker_takes_over_and_goes_on() {
     assert_eq!(reason(old.submit("late").await), Reason::NotOwner);
     assert!(!appender.is_open());
     assert_eq!(reason(appender.append(batch_of("late")).await), Reason::NotOwner);
-    assert_eq!(new.find(OffsetAt::Latest).await.term, Term(2));
+    let (first, end) = (new.find(OffsetAt::Earliest).await, new.find(OffsetAt::Latest).await);
+    assert_eq!((first.term, first.epoch), (Term(2), Term(1)), "written under the first");
+    assert_eq!((end.term, end.epoch), (Term(2), Term(2)));
 }
 
 /// What is on its way when a partition moves ends as unknown, never as acknowledged (P3).

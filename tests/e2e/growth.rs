@@ -1,0 +1,63 @@
+//! Storage that grows while it is used: a bookie that is added takes part in what is written next, and nothing that is stored moves
+//! to it.
+
+use std::collections::BTreeMap;
+
+use geminga_harness::flights::Flights;
+use geminga_harness::{Client, Cluster};
+use serde_json::Value;
+
+use crate::topic;
+
+const TOPIC: &str = "growing";
+/// Its segments are of the smallest size, so that every partition rolls with this many rows.
+const ROWS: usize = 30_000;
+
+/// The bookies of each segment, by partition and base offset.
+fn segments(client: &Client) -> BTreeMap<(u64, i64), Vec<String>> {
+    let described = topic::describe(client, TOPIC);
+    let partitions = described["partitions"].as_array().expect("partitions").iter();
+    let of = |partition: &Value| {
+        let number = partition["partition"].as_u64().expect("a number");
+        let segments = partition["segments"].as_array().expect("segments").clone();
+        segments.into_iter().map(move |segment| {
+            let base = segment["base_offset"].as_i64().expect("an offset");
+            let bookies = segment["bookies"].as_array().expect("bookies").iter();
+            let bookies = bookies.map(|name| name.as_str().expect("a name").to_owned());
+            ((number, base), bookies.collect())
+        })
+    };
+    partitions.flat_map(of).collect()
+}
+
+#[test]
+fn a_bookie_that_is_added_takes_new_segments_within_one_roll() {
+    let mut cluster = Cluster::start(3, 1);
+    let client = cluster.client(0);
+    let config = ["--config", "segment.bytes=65536"];
+    client.run(&[&["topic", "create", TOPIC, "--partitions", "12"][..], &config].concat()).ok();
+    let flights = Flights::load().first(2 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
+    topic::wait_acknowledged(&report, ROWS / 2);
+    cluster.add_bookie().wait_ready();
+    let before = segments(&client);
+    assert!(before.values().flatten().all(|bookie| bookie != "bookie-4"));
+    producer.feed(&Flights::lines(&flights.rows()[ROWS..]));
+    producer.finish().ok();
+
+    let after = segments(&client);
+    for (segment, bookies) in &before {
+        assert_eq!(after.get(segment), Some(bookies), "{segment:?} has moved");
+    }
+    // The first segment that each partition made after the bookie had come.
+    let last = |partition| before.keys().rfind(|(p, _)| *p == partition).map(|(_, base)| *base);
+    let next = (0..12).filter_map(|partition| {
+        let last = last(partition)?;
+        after.iter().find(|((p, base), _)| *p == partition && *base > last)
+    });
+    let next: Vec<_> = next.collect();
+    assert_eq!(next.len(), 12, "every partition has rolled");
+    assert!(next.iter().any(|(_, bookies)| bookies.iter().any(|bookie| bookie == "bookie-4")));
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+}

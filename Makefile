@@ -13,7 +13,10 @@ SEEDS ?= 10000
 SECONDS ?= 600
 SEED ?=
 
-.PHONY: help run test long lint fmt model sim e2e chaos bench
+# Suites of Kafka clients that `make conformance` runs: quick, all, or their names.
+SUITES ?= quick
+
+.PHONY: help run test long lint fmt model sim e2e chaos conformance bench
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +59,11 @@ chaos: ## Break a cluster for SECONDS (default: 600) as SEED says, and judge wha
 	@.ci/install test
 	$(CARGO) build --locked --profile $(TEST_PROFILE) --bin geminga
 	$(CARGO) run --locked --profile $(TEST_PROFILE) -p geminga-chaos --bin chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+conformance: ## Other people's Kafka clients and suites: SUITES (default: quick) against a standalone
+	@.ci/install test
+	$(CARGO) build --release --locked -p geminga
+	tests/conformance/run $(SUITES)
 
 bench: ## Throughput against what the disk can do (see docs/performance.md)
 	@.ci/install test

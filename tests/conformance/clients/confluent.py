@@ -95,7 +95,7 @@ def members(strategy, instance=False):
                 refused.append(message)
         reader.close()
 
-    threads = [threading.Thread(target=run, args=(n,)) for n in (0, 1)]
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in (0, 1)]
     threads[0].start()
     until(lambda: len(assigned[0]) == 4, "the first has all")
     threads[1].start()
@@ -115,7 +115,7 @@ def members(strategy, instance=False):
         assert refused or len(seen) == len(set(seen)), "something was read twice, though all was committed"
 
 
-def until(true, what, seconds=40):
+def until(true, what, seconds=90):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not in time: {what}"

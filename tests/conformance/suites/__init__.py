@@ -57,7 +57,7 @@ def venv(name, *packages):
     return path / "bin" / "python"
 
 
-def steps(command, cases, timeout=120):
+def steps(command, cases, timeout=300):
     """Runs cases of a script of ours, one process each: its name passes or fails."""
     results = Results()
     for case in cases:

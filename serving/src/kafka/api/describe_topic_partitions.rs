@@ -113,6 +113,8 @@ fn partition(
     (partition.partition_index, partition.error_code) = (index, led.code.0);
     (partition.leader_id, partition.leader_epoch) = (led.leader, led.epoch);
     partition.isr_nodes.clone_from(&led.replicas);
+    // None rather than null, which Kafka's own tools do not expect.
+    (partition.eligible_leader_replicas, partition.last_known_elr) = (Some(vec![]), Some(vec![]));
     (partition.replica_nodes, partition.offline_replicas) = (led.replicas, led.offline);
     partition
 }

@@ -140,4 +140,6 @@ async fn partitions_are_described_by_pages() {
     assert_eq!((led.error_code, led.partition_index, led.leader_id), (0, 1, me));
     assert_eq!((&led.replica_nodes, &led.isr_nodes), (&vec![me], &vec![me]));
     assert!(led.leader_epoch > 0 && led.offline_replicas.is_empty());
+    assert_eq!(led.eligible_leader_replicas, Some(vec![]), "null breaks Kafka's own tools");
+    assert_eq!(led.last_known_elr, Some(vec![]));
 }

@@ -65,11 +65,19 @@ impl Rig {
             nodes.push(Node::start(&cluster, n, &kafka).await);
         }
         let rig = Self { _cluster: cluster, nodes };
+        // Balanced, too: what is moved later would change owners under a test.
         for node in &rig.nodes {
             let all = |view: &Topology| {
                 let there = view.brokers().len() == brokers && view.coordinator().is_some();
                 let groups = view.owners(&view.groups_topic());
-                (there && groups.iter().all(|owner| owner.broker.is_some())).then_some(())
+                let owned = rig.nodes.iter().map(|node| {
+                    let id = Some(node.broker.id());
+                    groups.iter().filter(|owner| owner.broker == id).count()
+                });
+                let owned: Vec<usize> = owned.collect();
+                let least = owned.iter().copied().min().unwrap_or(0);
+                let even = least > 0 && owned.iter().all(|count| count - least <= 2);
+                (there && groups.len() == owned.iter().sum::<usize>() && even).then_some(())
             };
             node.topology().wait_for(LIMIT, all).await.expect("brokers know each other in time");
         }

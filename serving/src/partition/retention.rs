@@ -5,7 +5,8 @@
 //!   records are as old as the end of their segment, so that no clock keeps data for ever.
 //! * By size: the oldest segments while what is left is still `retention.bytes` or more.
 //!
-//! The open segment stays, as do all that follow one that stays. Nothing goes by time while [`dating`] does not believe the clock.
+//! The open segment stays, as do all that follow one that stays; one whose records are all too old is closed, and goes then.
+//! Nothing goes by time while [`dating`] does not believe the clock.
 
 pub(super) mod dating;
 pub(super) mod task;

@@ -73,6 +73,8 @@ pub(super) struct Orders {
     pub(super) topic: watch::Receiver<Arc<Topic>>,
     /// Begin a ledger, so that those before it can go.
     pub(super) anew: Arc<Notify>,
+    /// End the open ledger if nothing is under way, so that it can go.
+    pub(super) expired: Arc<Notify>,
     /// Say who writes.
     pub(super) producers: mpsc::Receiver<AskProducers>,
 }
@@ -119,6 +121,7 @@ enum Step {
     Intake(usize),
     Altered,
     Anew,
+    Expired,
     Say(AskProducers),
     Sweep,
     Overdue,
@@ -166,6 +169,7 @@ impl Owner {
                 closing = closing(&mut self.close) => Step::Close(closing),
                 Ok(()) = self.orders.topic.changed() => Step::Altered,
                 () = self.orders.anew.notified() => Step::Anew,
+                () = self.orders.expired.notified() => Step::Expired,
                 Some(ask) = self.orders.producers.recv() => Step::Say(ask),
                 () = until(sweep) => Step::Sweep,
                 event = self.writer.event() => Step::Log(event),
@@ -187,6 +191,7 @@ impl Owner {
                     self.writer.set_roll(roll);
                 }
                 Step::Anew => self.writer.begin_anew(),
+                Step::Expired => self.writer.end_quiet(),
                 // Who asked may have gone.
                 Step::Say(ask) => drop(ask.send(self.producers.active())),
                 Step::Sweep => {

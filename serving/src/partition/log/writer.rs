@@ -229,6 +229,11 @@ impl LogWriter {
         }
     }
 
+    /// Ends the open ledger if nothing is under way, as if it had been idle for long. No effect otherwise.
+    pub fn end_quiet(&mut self) {
+        self.step(Input::IdleReached);
+    }
+
     /// A payload that no ledger took at once has to wait apart from whatever larger message its parts came in.
     fn detach(&mut self, number: u64) {
         if let Some(last) = self.payloads.back_mut()

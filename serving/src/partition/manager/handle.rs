@@ -33,6 +33,8 @@ pub(in crate::partition) struct Handle {
     pub(super) topic: watch::Receiver<Arc<Topic>>,
     /// Asks the owner to begin a ledger, so that what is before it can go.
     pub(in crate::partition) anew: Arc<Notify>,
+    /// Asks the owner to end the open ledger, of which nothing is wanted any more.
+    pub(in crate::partition) expired: Arc<Notify>,
     /// Dates batches.
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) mailbox: mpsc::Sender<Submitted>,

@@ -139,16 +139,21 @@ impl Life {
         tracing::info!(topic, partition = %self.key.1, %term, %log_start, %next_offset, "partition opened");
         let (mailbox, submitted) = mpsc::channel(MAILBOX);
         let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
-        let anew = Arc::new(Notify::new());
+        let (anew, expired) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (asks, asked) = mpsc::channel(ASKS);
-        let orders =
-            Orders { topic: self.altered.subscribe(), anew: Arc::clone(&anew), producers: asked };
+        let orders = Orders {
+            topic: self.altered.subscribe(),
+            anew: Arc::clone(&anew),
+            expired: Arc::clone(&expired),
+            producers: asked,
+        };
         let handle = Arc::new(Handle {
             term,
             reader,
             head,
             topic: self.altered.subscribe(),
             anew,
+            expired,
             clock: Arc::clone(&self.partitions.0.clock),
             mailbox,
             asks,

@@ -177,7 +177,21 @@ pub(in crate::partition) async fn trim(
         // Nothing of it is wanted, and it holds the log's state: the next ledger begins with that.
         handle.anew.notify_one();
     }
+    if held.last().is_some_and(|newest| is_expired(newest, limits, now_ms)) {
+        // As Kafka does with an active segment: it is closed first, and a later round gives it up.
+        handle.expired.notify_one();
+    }
     Ok(removed)
+}
+
+/// Whether an open segment holds records and all are too old.
+fn is_expired(newest: &Held, limits: Limits, now_ms: i64) -> bool {
+    let youngest_ms = newest.max_timestamp.and_then(|says| believed(says, None, now_ms));
+    let as_closed = Piece { end: newest.end, youngest_ms, bytes: 0, closed: true };
+    let by_time = Limits { bytes: None, ..limits };
+    !newest.closed
+        && newest.base < newest.end
+        && log_start(&[as_closed], by_time, now_ms, newest.base) > newest.base
 }
 
 async fn pieces(handle: &Handle, limits: Limits, now_ms: i64) -> Result<Vec<Piece>, ReadError> {

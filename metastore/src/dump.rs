@@ -9,7 +9,7 @@ use crate::keys;
 use crate::record::{
     Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic,
     Deleting, DiskWatermark, Drain, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart,
-    Move, PartitionTerm, Quota, Revoking, Segment, Topic, Under, Watermark,
+    Move, PartitionTerm, Quota, Revoking, Segment, Tier, TierObject, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -288,6 +288,7 @@ fn ledger(record: LedgerMeta) -> Value {
         ("last_entry", optional(record.last_entry, |entry| number(entry.0))),
         ("length", number(record.length)),
         ("entries_crc", optional(record.entries_crc, |crc| text(format!("{crc:016x}")))),
+        ("tier", tier(record.tier)),
         ("close_kind", optional(record.close_kind, |kind| text(format!("{kind:?}")))),
         ("recoverer", text(record.recoverer)),
         ("last_op", text(format!("{:032x}", record.last_op))),
@@ -301,6 +302,34 @@ fn ledger(record: LedgerMeta) -> Value {
         ("owner", text(record.owner)),
         ("degraded", Value::Flag(record.degraded)),
     ])
+}
+
+fn tier(tier: Tier) -> Value {
+    let object = |state: &str, object: TierObject| {
+        fields([
+            ("state", text(state)),
+            ("attempt", text(format!("{:032x}", object.attempt))),
+            ("bucket", text(object.bucket)),
+            ("key", text(object.key)),
+            ("size", number(object.size)),
+            ("entries", number(object.entries)),
+            ("object_crc", text(format!("{:08x}", object.object_crc))),
+            ("etag", text(object.etag)),
+            ("index_place", number(object.index_place)),
+            ("at_ms", number(object.at_ms)),
+        ])
+    };
+    match tier {
+        Tier::Local => text("LOCAL"),
+        Tier::Uploading { attempt, by, started_ms } => fields([
+            ("state", text("UPLOADING")),
+            ("attempt", text(format!("{attempt:032x}"))),
+            ("by", text(by)),
+            ("started_ms", number(started_ms)),
+        ]),
+        Tier::Offloaded(found) => object("OFFLOADED", found),
+        Tier::Trimmed(found) => object("TRIMMED", found),
+    }
 }
 
 fn watermark(record: Watermark) -> Value {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{
     LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
@@ -32,6 +32,7 @@ fn meta(id: u64, state: LedgerState) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 0,

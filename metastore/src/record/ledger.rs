@@ -8,6 +8,9 @@ use geminga_proto::internal as wire;
 use prost::Message;
 
 use super::{FORMAT, Invalid, check_format};
+pub use tier::{Tier, TierObject};
+
+mod tier;
 
 /// Where a ledger stands in its life (protocol 1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +105,8 @@ pub struct LedgerMeta {
     pub length: u64,
     /// Rolling digest up to `last_entry`; `None` where the closer did not read every entry.
     pub entries_crc: Option<u64>,
+    /// Where the entries are; anything but `Local` only once it was closed.
+    pub tier: Tier,
     /// How it was closed.
     pub close_kind: Option<CloseKind>,
     /// Who recovers it; diagnostic only.
@@ -162,7 +167,11 @@ impl LedgerMeta {
                 Err(Invalid::field("last_entry", "set on a ledger that is not closed"))
             }
             _ => Ok(()),
+        }?;
+        if self.tier != Tier::Local && self.last_entry.is_none_or(|last| last < EntryId(0)) {
+            return Err(Invalid::field("tier", "set on a ledger that has no end, or no entries"));
         }
+        Ok(())
     }
 
     fn validate_fragments(&self) -> Result<(), Invalid> {
@@ -228,6 +237,7 @@ impl LedgerMeta {
             created_ms: self.created_ms,
             owner: self.owner.clone(),
             degraded: self.degraded,
+            tier: self.tier.to_wire(),
         };
         record.encode_to_vec().into()
     }
@@ -270,6 +280,7 @@ impl LedgerMeta {
                 .map(fragment_from_wire)
                 .collect::<Result<_, _>>()?,
             recoverer: record.recoverer,
+            tier: Tier::from_wire(record.tier)?,
             created_ms: record.created_ms,
             owner: record.owner,
             degraded: record.degraded,

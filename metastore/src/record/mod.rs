@@ -21,7 +21,7 @@ pub use cluster::Cluster;
 pub use cookie::{Cookie, CookieDisk};
 pub use deleting::Deleting;
 use geminga_proto::ids::TopicId;
-pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
+pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier, TierObject};
 pub use partition::{LogStart, Move, PartitionTerm, Segment};
 pub use quota::Quota;
 pub use topic::{DeletedTopic, Topic};

@@ -55,6 +55,7 @@ fn ledger() -> LedgerMeta {
         last_entry: Some(EntryId(41)),
         length: 4096,
         entries_crc: Some(0xdead_beef),
+        tier: Tier::Local,
         close_kind: Some(CloseKind::Recovered),
         recoverer: "broker-2".to_owned(),
         last_op: 0x0123_4567_89ab_cdef,
@@ -172,6 +173,31 @@ fn of_topics() -> Vec<Sample> {
             again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
         },
         Sample {
+            kind: "ledger",
+            key: keys::ledger(ledger().id),
+            value: tiered(Tier::Uploading {
+                attempt: 9,
+                by: ledger().fragments[0].ensemble[1].clone(),
+                started_ms: 1_700_000_000_003,
+            }),
+            golden: "",
+            again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "ledger",
+            key: keys::ledger(ledger().id),
+            value: tiered(Tier::Offloaded(object())),
+            golden: "",
+            again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "ledger",
+            key: keys::ledger(ledger().id),
+            value: tiered(Tier::Trimmed(object())),
+            golden: "",
+            again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
+        },
+        Sample {
             kind: "deletion",
             key: keys::deleting(ledger().id),
             value: Deleting { since_ms: 1_700_000_000_002 }.encode(),
@@ -179,6 +205,24 @@ fn of_topics() -> Vec<Sample> {
             again: |value| Deleting::decode(value).map(|record| record.encode()),
         },
     ]
+}
+
+fn object() -> TierObject {
+    TierObject {
+        attempt: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
+        bucket: "s3://bucket".to_owned(),
+        key: "prefix/x.seg".to_owned(),
+        size: 5000,
+        entries: 42,
+        object_crc: 0xdead_beef,
+        etag: "\"tag\"".to_owned(),
+        index_place: 4800,
+        at_ms: 1_700_000_000_004,
+    }
+}
+
+fn tiered(tier: Tier) -> Bytes {
+    LedgerMeta { tier, ..ledger() }.encode()
 }
 
 fn of_servers() -> Vec<Sample> {

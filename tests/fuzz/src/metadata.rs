@@ -6,6 +6,7 @@ use geminga_metastore::dump;
 use geminga_metastore::keys;
 use geminga_metastore::record::{
     Assign, Assignment, Custom, Deleting, Digest, Fragment, LedgerMeta, LedgerState, PartitionTerm,
+    Tier,
 };
 use geminga_proto::ids::{
     BookieId, BrokerId, EntryId, Incarnation, LedgerId, Member, PartitionIndex, SealEpoch, Term,
@@ -62,6 +63,7 @@ fn seeds() -> Vec<Bytes> {
         last_entry: Some(EntryId(41)),
         length: 4096,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 5,

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use geminga_bookie::ledger::Identity;
 use geminga_ledger::core::recovery::{CasResult, Effect, Event};
 use geminga_ledger::core::writer::Event as WriterEvent;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier};
 use geminga_proto::bookie::{Class, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
 
@@ -87,6 +87,7 @@ fn open_ledger(size: &Size, index: usize, lives: &[u64]) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 0,

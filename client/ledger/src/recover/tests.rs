@@ -1,7 +1,7 @@
 //! A whole attempt over bookies that are made up.
 
 use bytes::Bytes;
-use geminga_metastore::record::{Custom, Digest, Fragment, LiveBookie, LiveDisk};
+use geminga_metastore::record::{Custom, Digest, Fragment, LiveBookie, LiveDisk, Tier};
 use geminga_metastore::{LeaseId, LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteReply};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
@@ -131,6 +131,7 @@ fn open() -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 1,

@@ -19,6 +19,7 @@ fn open() -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 9,

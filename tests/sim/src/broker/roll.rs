@@ -1,7 +1,9 @@
 //! How a broker goes from one ledger to the next in one transaction (2.8), and deletes the oldest.
 
 use geminga_metastore::Version;
-use geminga_metastore::record::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::record::{
+    CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier,
+};
 use geminga_proto::ids::{EntryId, LedgerId, SealEpoch};
 
 use super::{Broker, DRAIN, Question, Role};
@@ -45,6 +47,7 @@ impl Broker {
             last_entry: None,
             length: 0,
             entries_crc: None,
+            tier: Tier::Local,
             close_kind: None,
             recoverer: String::new(),
             last_op: op,
@@ -104,6 +107,7 @@ impl Broker {
             last_entry: Some(close.last),
             length: close.length,
             entries_crc: Some(0),
+            tier: Tier::Local,
             close_kind: Some(CloseKind::Writer),
             last_op: close.op,
             ..writer.meta.clone()

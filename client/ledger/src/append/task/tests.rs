@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use geminga_metastore::record::{
-    Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Under, UnderReason,
+    Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Tier, Under, UnderReason,
 };
 use geminga_metastore::{
     Error, LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream, keys,
@@ -209,6 +209,7 @@ fn meta() -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 1,

@@ -1,4 +1,4 @@
-use geminga_metastore::record::{Custom, Digest};
+use geminga_metastore::record::{Custom, Digest, Tier};
 use geminga_proto::ids::{Incarnation, LedgerId, Member, SealEpoch};
 use geminga_runtime::holds_only_with;
 
@@ -27,6 +27,7 @@ fn open(fragments: Vec<Fragment>) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 1,

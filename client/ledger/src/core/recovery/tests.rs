@@ -1,6 +1,6 @@
 mod forced;
 
-use geminga_metastore::record::{Custom, Digest, Fragment};
+use geminga_metastore::record::{Custom, Digest, Fragment, Tier};
 use geminga_proto::ids::{Incarnation, LedgerId, Member};
 use geminga_runtime::holds_only_with;
 
@@ -31,6 +31,7 @@ fn open(first: i64) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 0,

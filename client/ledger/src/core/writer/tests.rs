@@ -1,5 +1,5 @@
 use geminga_metastore::Version;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState};
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState, Tier};
 use geminga_proto::ids::{Incarnation, LedgerId, SealEpoch};
 use geminga_runtime::holds_only_with;
 
@@ -24,6 +24,7 @@ pub(super) fn open(qa: u8, members: &[u64]) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 1,

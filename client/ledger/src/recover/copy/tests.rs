@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, LiveBookie};
+use geminga_metastore::record::{
+    Custom, Digest, Fragment, LedgerMeta, LedgerState, LiveBookie, Tier,
+};
 use geminga_metastore::{LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{QueryReply, QueryRequest};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
@@ -105,6 +107,7 @@ fn meta() -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 1,

@@ -1,0 +1,176 @@
+//! A store in memory that fails as told, for tests: it refuses, cuts bodies off, loses replies, or never answers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
+};
+use parking_lot::Mutex;
+
+/// What is asked of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// An object in one request.
+    Put,
+    /// A part of one.
+    Part,
+    /// All parts are there.
+    Complete,
+    /// Bytes, or only whether it is there.
+    Get,
+}
+
+/// How it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// 503, and nothing was done.
+    Refuse,
+    /// It was done, and nobody hears of it.
+    LoseReply,
+    /// The body ends too early.
+    Truncate,
+    /// No answer, ever.
+    Hang,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    faults: HashMap<Call, (Fault, usize)>,
+    calls: HashMap<Call, usize>,
+}
+
+/// The store. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Faulty {
+    inner: Arc<InMemory>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Faulty {
+    /// The next `times` calls of a kind fail so.
+    pub fn fail(&self, call: Call, fault: Fault, times: usize) {
+        self.plan.lock().faults.insert(call, (fault, times));
+    }
+
+    /// How many calls of a kind there were.
+    pub fn calls(&self, call: Call) -> usize {
+        self.plan.lock().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// As a store of objects.
+    pub fn store(&self) -> crate::Store {
+        crate::Store::of(Arc::new(self.clone()), "memory://")
+    }
+
+    fn next(&self, call: Call) -> Option<Fault> {
+        let mut plan = self.plan.lock();
+        *plan.calls.entry(call).or_default() += 1;
+        let (fault, left) = plan.faults.get_mut(&call)?;
+        *left = left.checked_sub(1)?;
+        Some(*fault)
+    }
+
+    async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.next(call) {
+            None | Some(Fault::Truncate) => work.await,
+            Some(Fault::Refuse) => Err(refused()),
+            Some(Fault::LoseReply) => {
+                work.await?;
+                Err(refused())
+            }
+            Some(Fault::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+fn refused() -> Error {
+    Error::Generic { store: "faulty", source: "503 Slow Down".into() }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, at: &Path, bytes: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.run(Call::Put, self.inner.put_opts(at, bytes, opts)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.inner.put_multipart_opts(at, opts).await?;
+        Ok(Box::new(Parts { store: self.clone(), inner }))
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let fault = self.next(Call::Get);
+        match fault {
+            Some(Fault::Refuse | Fault::LoseReply) => return Err(refused()),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Truncate) | None => {}
+        }
+        let mut found = self.inner.get_opts(at, options).await?;
+        if fault == Some(Fault::Truncate) && found.range.end > found.range.start {
+            let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
+            let cut = body.map(|part| part.map(|bytes| bytes.slice(..bytes.len() / 2)));
+            found.payload = GetResultPayload::Stream(cut.boxed());
+        }
+        Ok(found)
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(at)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct Parts {
+    store: Faulty,
+    inner: Box<dyn MultipartUpload>,
+}
+
+#[async_trait]
+impl MultipartUpload for Parts {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (store, part) = (self.store.clone(), self.inner.put_part(data));
+        Box::pin(async move { store.run(Call::Part, part).await })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.store.clone().run(Call::Complete, self.inner.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}

@@ -1,0 +1,20 @@
+//! Closed ledgers as objects of an object store (protocol 7): what bookies upload and brokers read.
+//!
+//! * [`format`]: the bytes of an object. [`SegmentWriter`]: makes them from a ledger's entries, in bounded memory.
+//! * [`Store`]: where objects are: S3, Google, Azure, a directory, memory. Keys carry the attempt's id (T1).
+//! * [`Object`]: an object's index in memory, and its blocks by ranged reads.
+
+mod error;
+#[cfg(any(test, feature = "faults"))]
+pub mod faulty;
+pub mod format;
+mod object;
+mod store;
+#[cfg(test)]
+mod testing;
+mod writer;
+
+pub use error::{FormatError, ObjectError};
+pub use object::Object;
+pub use store::{Invalid, Listed, ObjectName, Options, PART_BYTES, Store, Upload};
+pub use writer::{Mismatch, SegmentWriter, Summary};

@@ -1,0 +1,416 @@
+//! Where objects are: one bucket, container or directory, and a prefix in it, as a URL says.
+//!
+//! Keys are `<prefix>/<cluster>/<topic>/<partition>/<ledger>/<attempt>.seg` (protocol 7.3): two uploads never write the same
+//! object (T1). What the store answers is checked for length here, and for content by whoever asked.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{StreamExt, TryStreamExt};
+use geminga_metastore::record::{Custom, TierObject};
+use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    Error, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
+    RetryConfig,
+};
+use url::Url;
+
+use crate::error::ObjectError;
+
+/// Parts of an upload are so large: S3 allows 10,000 of them, of 5 MiB at least.
+pub const PART_BYTES: usize = 16 << 20;
+/// Parts of one upload that are on their way at a time.
+const PARTS_AT_ONCE: usize = 2;
+/// How often, and for how long, one call is repeated where the store says to come back later.
+const RETRIES: usize = 5;
+const RETRY_FOR: Duration = Duration::from_secs(30);
+/// No call takes longer, whatever the store does.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Ends every key.
+const SUFFIX: &str = ".seg";
+
+/// What an operator may say beside the URL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Where the store is, when that is not the vendor's own address.
+    pub endpoint: Option<String>,
+    /// Whether the bucket is the first part of the path, not of the host; S3 only.
+    pub path_style: bool,
+}
+
+/// A store that cannot be used as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--object-store {url}: {why}")]
+pub struct Invalid {
+    /// As given.
+    pub url: String,
+    /// What to do about it.
+    pub why: String,
+}
+
+/// An object as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written last, milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+    /// What the store calls this version of it; empty when it names none.
+    pub etag: String,
+}
+
+/// What the key of an object says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectName {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// The upload.
+    pub attempt: u128,
+}
+
+/// Where objects are. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    bucket: String,
+    prefix: Path,
+}
+
+impl Store {
+    /// Opens what `url` names; makes no request. Credentials are those of `environment`, by the vendors' names
+    /// (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_KEY` and so on).
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn open(
+        url: &str,
+        options: &Options,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Invalid> {
+        let invalid = |why: String| Invalid { url: url.to_owned(), why };
+        let parsed = Url::parse(url).map_err(|error| {
+            invalid(format!("{error}: give s3://BUCKET/PREFIX, gs://…, az://… or file:///PATH"))
+        })?;
+        let found = ObjectStoreScheme::parse(&parsed);
+        let (scheme, prefix) = found.map_err(|error| invalid(error.to_string()))?;
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let inner = build(scheme, &parsed, options, &environment).map_err(invalid)?;
+        let bucket = match parsed.host_str() {
+            Some(host) => format!("{}://{host}", parsed.scheme()),
+            None => format!("{}://", parsed.scheme()),
+        };
+        Ok(Self { inner, bucket, prefix })
+    }
+
+    /// A store of whatever kind.
+    pub fn of(inner: Arc<dyn ObjectStore>, bucket: &str) -> Self {
+        Self { inner, bucket: bucket.to_owned(), prefix: Path::default() }
+    }
+
+    /// The part of its URL up to the prefix.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Whether it is gone with this process.
+    pub fn is_memory(&self) -> bool {
+        self.bucket == "memory://"
+    }
+
+    /// The key of one upload of a ledger (T1).
+    pub fn key(
+        &self,
+        cluster: ClusterUuid,
+        custom: &Custom,
+        ledger: LedgerId,
+        attempt: u128,
+    ) -> String {
+        let Custom { topic, partition, .. } = custom;
+        let parts = format!("{cluster}/{topic}/{partition}/{ledger}/{attempt:032x}{SUFFIX}");
+        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+    }
+
+    /// What the key of an object of this cluster says; `None` of any other.
+    pub fn parse_key(&self, cluster: ClusterUuid, key: &str) -> Option<ObjectName> {
+        let root = self.root(cluster);
+        let rest = key.strip_prefix(root.as_ref())?.strip_prefix('/')?;
+        let [topic, partition, ledger, attempt] = rest.split('/').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        Some(ObjectName {
+            topic: topic.parse().ok()?,
+            partition: PartitionIndex(partition.parse().ok()?),
+            ledger: LedgerId(u64::from_str_radix(ledger, 16).ok()?),
+            attempt: u128::from_str_radix(attempt.strip_suffix(SUFFIX)?, 16).ok()?,
+        })
+    }
+
+    fn root(&self, cluster: ClusterUuid) -> Path {
+        self.prefix.clone().join(cluster.to_string())
+    }
+
+    /// Begins to write an object. Nobody sees it before [`Upload::complete`].
+    pub fn upload(&self, key: &str) -> Upload {
+        let parts = FuturesUnordered::new();
+        Upload { store: self.clone(), key: key.to_owned(), multipart: None, parts }
+    }
+
+    /// What the store knows of an object; `None` when it is certain that there is none.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn head(&self, key: &str) -> Result<Option<Listed>, ObjectError> {
+        match self.timed(key, self.inner.head(&Path::from(key))).await {
+            Ok(meta) => Ok(Some(listed(meta))),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Some bytes of an object that metadata refers to: all of them, or an error.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn read(&self, object: &TierObject, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        if object.bucket != self.bucket {
+            let (named, own) = (object.bucket.clone(), self.bucket.clone());
+            return Err(ObjectError::OtherStore { named, own });
+        }
+        let path = Path::from(object.key.as_str());
+        let bytes = self.timed(&object.key, self.inner.get_range(&path, range.clone())).await?;
+        let want = range.end - range.start;
+        if bytes.len() as u64 != want {
+            let have = bytes.len();
+            return Err(ObjectError::Store(format!("{have} bytes came of {want} asked for")));
+        }
+        Ok(bytes)
+    }
+
+    /// Removes an object; no error when there is none.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        match self.timed(key, self.inner.delete(&Path::from(key))).await {
+            Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects of a cluster.
+    pub fn list(&self, cluster: ClusterUuid) -> BoxStream<'static, Result<Listed, ObjectError>> {
+        let listing = self.inner.list(Some(&self.root(cluster)));
+        listing.map_ok(listed).map_err(|error| ObjectError::Store(error.to_string())).boxed()
+    }
+
+    async fn timed<T>(
+        &self,
+        key: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, ObjectError> {
+        match tokio::time::timeout(TIMEOUT, call).await {
+            Ok(answer) => answer.map_err(|error| match error {
+                Error::NotFound { .. } => {
+                    ObjectError::NotFound { bucket: self.bucket.clone(), key: key.to_owned() }
+                }
+                error => ObjectError::Store(error.to_string()),
+            }),
+            Err(_) => Err(ObjectError::Store(format!("no answer about {key} within {TIMEOUT:?}"))),
+        }
+    }
+}
+
+fn listed(meta: object_store::ObjectMeta) -> Listed {
+    Listed {
+        key: meta.location.to_string(),
+        size: meta.size,
+        modified_ms: meta.last_modified.timestamp_millis(),
+        etag: meta.e_tag.unwrap_or_default(),
+    }
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() }
+}
+
+fn build(
+    scheme: ObjectStoreScheme,
+    url: &Url,
+    options: &Options,
+    environment: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, String> {
+    let only_s3 = || match options.path_style {
+        true => Err("--object-store-path-style is for s3:// only".to_owned()),
+        false => Ok(()),
+    };
+    let no_endpoint = || match options.endpoint {
+        Some(_) => Err("--object-store-endpoint is for s3:// and az:// only".to_owned()),
+        None => Ok(()),
+    };
+    let named = |url: &Url| url.to_string();
+    // The builders also know short names, which mean something else in many an environment.
+    let of = |vendor: &'static str| {
+        environment.iter().filter(move |(key, _)| key.to_ascii_uppercase().starts_with(vendor))
+    };
+    Ok(match scheme {
+        ObjectStoreScheme::Local => {
+            only_s3()?;
+            no_endpoint()?;
+            // What metadata refers to must outlive a power cut: bookies drop their copies for it.
+            Arc::new(LocalFileSystem::new().with_fsync(true))
+        }
+        ObjectStoreScheme::Memory => {
+            only_s3()?;
+            no_endpoint()?;
+            Arc::new(InMemory::new())
+        }
+        ObjectStoreScheme::AmazonS3 => {
+            let start = AmazonS3Builder::new().with_url(named(url)).with_retry(retries());
+            let mut builder = of("AWS_").fold(start, |builder, (key, value)| {
+                match key.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+                    Ok(key) if !matches!(key, AmazonS3ConfigKey::Bucket) => {
+                        builder.with_config(key, value)
+                    }
+                    Ok(_) | Err(_) => builder,
+                }
+            });
+            if let Some(endpoint) = &options.endpoint {
+                let plain = endpoint.starts_with("http://");
+                builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+            }
+            let virtual_hosts = options.endpoint.is_none() && !options.path_style;
+            builder = builder.with_virtual_hosted_style_request(virtual_hosts);
+            Arc::new(builder.build().map_err(|error| error.to_string())?)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            only_s3()?;
+            no_endpoint()?;
+            let start = GoogleCloudStorageBuilder::new().with_url(named(url)).with_retry(retries());
+            let builder = of("GOOGLE_").fold(start, |builder, (key, value)| {
+                match key.to_ascii_lowercase().parse() {
+                    Ok(key) => builder.with_config(key, value),
+                    Err(_) => builder,
+                }
+            });
+            Arc::new(builder.build().map_err(|error| error.to_string())?)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            only_s3()?;
+            let start = MicrosoftAzureBuilder::new().with_url(named(url)).with_retry(retries());
+            let mut builder = of("AZURE_").fold(start, |builder, (key, value)| {
+                match key.to_ascii_lowercase().parse() {
+                    Ok(key) => builder.with_config(key, value),
+                    Err(_) => builder,
+                }
+            });
+            if let Some(endpoint) = &options.endpoint {
+                let plain = endpoint.starts_with("http://");
+                builder = builder.with_endpoint(endpoint.clone()).with_allow_http(plain);
+            }
+            Arc::new(builder.build().map_err(|error| error.to_string())?)
+        }
+        _ => {
+            let scheme = url.scheme();
+            return Err(format!("{scheme}:// is not known: give s3, gs, az, file or memory"));
+        }
+    })
+}
+
+/// An object on its way. Dropped without [`Upload::complete`], it leaves nothing that is seen; parts that a store keeps are removed by
+/// [`Upload::abort`], or by a lifecycle rule of the bucket.
+#[derive(Debug)]
+pub struct Upload {
+    store: Store,
+    key: String,
+    multipart: Option<Box<dyn MultipartUpload>>,
+    parts: FuturesUnordered<object_store::UploadPart>,
+}
+
+impl Upload {
+    /// Sends a part, of [`PART_BYTES`]; waits while too many are on their way. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`ObjectError`]: the upload is to be aborted.
+    pub async fn part(&mut self, bytes: Bytes) -> Result<(), ObjectError> {
+        if self.multipart.is_none() {
+            let path = Path::from(self.key.as_str());
+            let begun = self.store.timed(&self.key, self.store.inner.put_multipart(&path)).await?;
+            self.multipart = Some(begun);
+        }
+        while self.parts.len() >= PARTS_AT_ONCE {
+            self.progress().await?;
+        }
+        if let Some(multipart) = &mut self.multipart {
+            self.parts.push(multipart.put_part(bytes.into()));
+        }
+        Ok(())
+    }
+
+    /// Goes on with what is on its way until a part is there; never returns when nothing is. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ObjectError`]: the upload is to be aborted.
+    pub async fn progress(&mut self) -> Result<(), ObjectError> {
+        let part = async {
+            match self.parts.next().await {
+                Some(done) => done,
+                None => std::future::pending().await,
+            }
+        };
+        part.await.map_err(|error| ObjectError::Store(error.to_string()))
+    }
+
+    /// Sends the rest and publishes the object, in one step that takes place or does not. An error says nothing about which.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn complete(&mut self, rest: Bytes) -> Result<(), ObjectError> {
+        if self.multipart.is_some() {
+            if !rest.is_empty() {
+                self.part(rest).await?;
+            }
+            while !self.parts.is_empty() {
+                self.progress().await?;
+            }
+            let Some(multipart) = &mut self.multipart else { return Ok(()) };
+            return self.store.timed(&self.key, multipart.complete()).await.map(|_| ());
+        }
+        let path = Path::from(self.key.as_str());
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = self.store.inner.put_opts(&path, rest.into(), create);
+        match tokio::time::timeout(TIMEOUT, put).await {
+            Ok(Ok(_)) => Ok(()),
+            // The key is this attempt's alone: an earlier try arrived, and its answer was lost. What is there is read back.
+            Ok(Err(Error::AlreadyExists { .. })) => Ok(()),
+            Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),
+            Err(_) => Err(ObjectError::Store(format!("no answer within {TIMEOUT:?}"))),
+        }
+    }
+
+    /// Gives up; best effort.
+    pub async fn abort(&mut self) {
+        let Some(mut multipart) = self.multipart.take() else { return };
+        self.parts.clear();
+        if let Err(error) = self.store.timed(&self.key, multipart.abort()).await {
+            tracing::info!(key = self.key, %error, "parts of an upload that was given up stay until the bucket's lifecycle rule removes them");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

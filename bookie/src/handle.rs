@@ -62,6 +62,11 @@ impl BookieHandle {
         &self.0.bookie
     }
 
+    /// The cluster that it belongs to.
+    pub(crate) fn cluster(&self) -> ClusterUuid {
+        self.0.cluster
+    }
+
     /// Sends a request that may change the bookie's state. It is queued before this returns, so calls take effect in call
     /// order; dropping the future does not take it back. Never waits for room: too much outstanding is `Busy`.
     pub fn write(&self, request: WriteRequest) -> impl Future<Output = WriteReply> + Send + use<> {
@@ -126,6 +131,11 @@ impl BookieHandle {
         self.0.salvaged.iter().find(lived).map(Route::Lost).ok_or_else(|| {
             (Code::WrongIncarnation, format!("bookie {} lives another life now", self.0.bookie))
         })
+    }
+
+    /// Whether a disk has entries of a ledger.
+    pub fn holds_bytes(&self, ledger: LedgerId) -> bool {
+        self.0.disks.iter().any(|disk| disk.log().bytes_of(ledger) > 0)
     }
 
     /// The ledgers that its disks have records of, deleted ones aside, and the bytes of their entries.

@@ -2,6 +2,7 @@
 //!
 //! * [`Bookie`]: builds the parts and stops them in order.
 //! * [`ledger`]: one owner per ledger, around a pure core.
+//! * `tiering`: closed ledgers to the object store.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
 mod gc;
@@ -16,6 +17,7 @@ mod rpc;
 #[cfg(test)]
 mod scenario;
 mod service;
+mod tiering;
 mod watermark;
 
 pub use handle::BookieHandle;
@@ -23,3 +25,4 @@ pub use identity::{BootError, DirError, Refusal};
 pub use ledger::Limits;
 pub use registration::RegisterError;
 pub use service::{Bookie, BookieParts, Config, StartError};
+pub use tiering::{Config as TieringConfig, TieringParts};

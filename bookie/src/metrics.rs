@@ -120,3 +120,34 @@ pub(crate) fn space(free: u64, total: u64) {
     metrics::gauge!("geminga_bookie_disk_free_bytes").set(free as f64);
     metrics::gauge!("geminga_bookie_disk_total_bytes").set(total as f64);
 }
+
+/// A ledger was sent to the object store.
+pub(crate) fn uploaded(bytes: u64) {
+    metrics::counter!("geminga_tier_uploads_total").increment(1);
+    metrics::counter!("geminga_tier_uploaded_bytes_total").increment(bytes);
+}
+
+/// Something about the object store failed, and is tried again.
+pub(crate) fn tiering_failed() {
+    metrics::counter!("geminga_tier_failures_total").increment(1);
+}
+
+/// A ledger's entries were dropped here, since an object has them.
+pub(crate) fn trimmed() {
+    metrics::counter!("geminga_tier_trimmed_total").increment(1);
+}
+
+/// The object of a trimmed ledger is not there.
+pub(crate) fn object_missing() {
+    metrics::counter!("geminga_tier_objects_missing_total").increment(1);
+}
+
+/// An object that nothing refers to was removed.
+pub(crate) fn swept() {
+    metrics::counter!("geminga_tier_swept_total").increment(1);
+}
+
+/// Whether a breaker keeps objects from being removed.
+pub(crate) fn sweep_stopped(stopped: bool) {
+    metrics::gauge!("geminga_tier_sweep_stopped").set(if stopped { 1.0 } else { 0.0 });
+}

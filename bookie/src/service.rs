@@ -21,6 +21,7 @@ use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Reporter
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::rpc;
+use crate::tiering::{self, TieringParts};
 use crate::watermark;
 
 /// Readers that may wait for a LAC, over all disks.
@@ -242,6 +243,16 @@ impl Bookie {
     /// [`StartError::Register`].
     pub async fn register(&self) -> Result<(), StartError> {
         Ok(self.registration.start(&self.tasks).await?)
+    }
+
+    /// Begins to tier: closed ledgers are uploaded as their topics say, and local copies go once metadata says so. To be called
+    /// once, after it was registered.
+    ///
+    /// # Errors
+    /// [`StartError::Register`] when the metadata store cannot be read.
+    pub async fn tier(&self, parts: TieringParts) -> Result<(), StartError> {
+        let started = tiering::start(parts, self.handle.clone(), &self.tasks).await;
+        Ok(started.map_err(RegisterError::Metadata)?)
     }
 
     /// Stops in order: no new writers, no new requests, answers for what was accepted, the logs' final marks. Waits up to

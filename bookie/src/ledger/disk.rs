@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
-use geminga_proto::ids::{ClusterUuid, LedgerId, Member};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member};
 use geminga_runtime::Tasks;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::admit;
 use super::check::Checker;
 use super::fullness::{Fullness, Gauge};
-use super::owner::{Deletion, Job, Owner, Parts};
+use super::owner::{Deletion, Dropped, Job, Owner, Parts};
 use super::query::Queries;
 use super::reply::ReplyTo;
 use super::table::Table;
@@ -163,14 +163,39 @@ impl DiskLedgers {
     /// # Errors
     /// [`LogFailed`].
     pub(crate) async fn drop_ledger(&self, ledger: LedgerId) -> Result<bool, LogFailed> {
+        let done = self.drop_what(ledger, Dropped::All).await?;
+        if done {
+            tracing::info!(%ledger, "a deleted ledger was dropped");
+        }
+        Ok(done)
+    }
+
+    /// Drops a ledger's entries, which the object of this upload has up to `last`, as its metadata says: that is durable on
+    /// return. False when there is nothing to drop. Cancel-safe, in that it goes on.
+    ///
+    /// # Errors
+    /// [`LogFailed`].
+    pub(crate) async fn trim_ledger(
+        &self,
+        ledger: LedgerId,
+        last: EntryId,
+        attempt: u128,
+    ) -> Result<bool, LogFailed> {
+        let done = self.drop_what(ledger, Dropped::Entries { last, attempt }).await?;
+        if done {
+            tracing::info!(%ledger, "a ledger's entries are in the object store; those here were dropped");
+        }
+        Ok(done)
+    }
+
+    async fn drop_what(&self, ledger: LedgerId, what: Dropped) -> Result<bool, LogFailed> {
         let shard = &self.shards[shard_of(ledger, self.shards.len())];
         let (done, placed) = oneshot::channel();
-        if shard.deletions.send(Deletion { ledger, done }).await.is_err() {
+        if shard.deletions.send(Deletion { ledger, what, done }).await.is_err() {
             return Err(LogFailed::Closed);
         }
         let Some(lsn) = placed.await.unwrap_or(Err(LogFailed::Closed))? else { return Ok(false) };
         self.log.wait_durable(lsn).await?;
-        tracing::info!(%ledger, "a deleted ledger was dropped");
         Ok(true)
     }
 

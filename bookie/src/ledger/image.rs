@@ -1,8 +1,8 @@
 //! A ledger's state as bytes, for snapshots of a disk's table (protocol 5.5). Big-endian:
 //!
 //! ```text
-//! u64 ledger | u8 flags (1 known, 2 closed) | u32 sealed_epoch | i64 last, if closed | i64 max_lac
-//! | u32 runs, runs × (i64 first, i64 last)
+//! u64 ledger | u8 flags (1 known, 2 closed, 4 trimmed) | u32 sealed_epoch | i64 last, if closed | i64 max_lac
+//! | u32 runs, runs × (i64 first, i64 last) | [16] attempt, only if trimmed
 //! ```
 //!
 //! Deleted ledgers are not in it: they are [`Tombstones`](super::Tombstones).
@@ -15,6 +15,7 @@ use super::ranges::Ranges;
 
 const KNOWN: u8 = 1;
 const CLOSED: u8 = 2;
+const TRIMMED: u8 = 4;
 /// Bytes without runs.
 const FIXED_BYTES: usize = 8 + 1 + 4 + 8 + 8 + 4;
 
@@ -23,7 +24,8 @@ impl LedgerState {
     pub(crate) fn encode(&self, bytes: &mut impl BufMut) {
         bytes.put_u64(self.id().0);
         let closed = if self.closed().is_some() { CLOSED } else { 0 };
-        bytes.put_u8(if self.is_known() { KNOWN | closed } else { closed });
+        let trimmed = if self.trimmed().is_some() { TRIMMED } else { 0 };
+        bytes.put_u8(trimmed | if self.is_known() { KNOWN | closed } else { closed });
         bytes.put_u32(self.sealed_epoch().0);
         bytes.put_i64(self.closed().map_or(0, |last| last.0));
         bytes.put_i64(self.max_lac().0);
@@ -32,6 +34,9 @@ impl LedgerState {
         for (first, last) in runs {
             bytes.put_i64(first.0);
             bytes.put_i64(last.0);
+        }
+        if let Some(attempt) = self.trimmed() {
+            bytes.put_u128(attempt);
         }
     }
 
@@ -59,7 +64,11 @@ impl LedgerState {
             end = last;
         }
         let known = flags & KNOWN != 0;
-        Some(Self::restored(id, known, sealed_epoch, closed, max_lac, held))
+        let trimmed = match flags & TRIMMED {
+            0 => None,
+            _ => Some(bytes.try_get_u128().ok()?),
+        };
+        Some(Self::restored(id, known, sealed_epoch, closed, trimmed, max_lac, held))
     }
 }
 
@@ -85,6 +94,7 @@ mod tests {
             entries(7, 2),
             Record::Seal { epoch: SealEpoch(4) },
             Record::Closed { last: EntryId(8) },
+            Record::Trimmed { attempt: u128::MAX - 1 },
         ];
         for record in &records {
             state.apply(record);

@@ -80,11 +80,21 @@ struct Restore {
     equal: WriteReply,
 }
 
-/// A ledger to be deleted: metadata says so.
+/// What is dropped: metadata says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dropped {
+    /// The ledger (F4).
+    All,
+    /// Its entries, which the object of this upload has up to `last` (7.4 step 8).
+    Entries { last: EntryId, attempt: u128 },
+}
+
+/// A ledger whose data goes.
 #[derive(Debug)]
 pub(super) struct Deletion {
     pub(super) ledger: LedgerId,
-    /// Hears where the tombstone stands in the log; nothing when there is nothing to delete.
+    pub(super) what: Dropped,
+    /// Hears where the last record about it stands in the log; nothing when there is nothing to delete.
     pub(super) done: oneshot::Sender<Result<Option<Lsn>, LogFailed>>,
 }
 
@@ -195,16 +205,24 @@ impl Owner {
         }
     }
 
-    /// Appends a tombstone, in the order of the ledger's records (F1, F4).
-    async fn on_deletion(&mut self, Deletion { ledger, done }: Deletion) {
-        let result = match self.reserve(Log::cost(&Record::Tombstone)).await {
+    /// Appends a tombstone, or that the entries are elsewhere, in the order of the ledger's records (F1, F4).
+    async fn on_deletion(&mut self, Deletion { ledger, what, done }: Deletion) {
+        let largest = [Record::Closed { last: EntryId(0) }, Record::Trimmed { attempt: 0 }];
+        let result = match self.reserve(largest.iter().map(Log::cost).sum()).await {
             Ok(mut room) => self.parts.table.lock().step(ledger, |slot| {
                 if slot.broken || !slot.state.is_known() {
                     return Ok(None);
                 }
-                let Some(mut record) = slot.state.delete() else { return Ok(None) };
-                slot.lsn = append(&self.parts.log, ledger, &mut record, room.as_mut())?;
-                Ok(Some(slot.lsn))
+                let records = match what {
+                    Dropped::All => slot.state.delete().into_iter().collect(),
+                    Dropped::Entries { last, attempt } => slot.state.trim(last, attempt),
+                };
+                let mut placed = None;
+                for mut record in records {
+                    slot.lsn = append(&self.parts.log, ledger, &mut record, room.as_mut())?;
+                    placed = Some(slot.lsn);
+                }
+                Ok(placed)
             }),
             Err(failed) => Err(failed),
         };

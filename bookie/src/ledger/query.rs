@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 
 use super::mutation::{Mutation, Mutations};
 use super::owner::BROKEN;
+use super::state::pointer;
 use super::table::{Standing, Table};
 use crate::log::{Log, Lsn, ReadError};
 use crate::metrics;
@@ -88,6 +89,10 @@ impl Queries {
         let Some(slot) = slots.get(ledger) else {
             return Err(self.no_such_ledger(slots.is_deleted(ledger)));
         };
+        // T4: never a negative.
+        if let Some(attempt) = slot.state.trimmed() {
+            return Err(QueryReply::refusal(Code::Trimmed, pointer(attempt)));
+        }
         let tail = slot.state.held().tail(from);
         Ok(View { standing: slot.standing(), tail, lsn: slot.lsn, broken: slot.broken })
     }

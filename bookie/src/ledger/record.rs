@@ -32,6 +32,11 @@ pub enum Record {
         /// Its last entry.
         last: EntryId,
     },
+    /// Its entries are in the object of this upload, and not here any more (protocol 7.4 step 8).
+    Trimmed {
+        /// The upload.
+        attempt: u128,
+    },
     /// Deleted; refuses everything from now on (F4).
     Tombstone,
 }

@@ -127,6 +127,8 @@ pub struct LedgerState {
     sealed_epoch: SealEpoch,
     deleted: bool,
     closed: Option<EntryId>,
+    /// The upload whose object has its entries instead of this bookie.
+    trimmed: Option<u128>,
     max_lac: EntryId,
     held: Ranges,
 }
@@ -140,6 +142,7 @@ impl LedgerState {
             sealed_epoch: SealEpoch(0),
             deleted: false,
             closed: None,
+            trimmed: None,
             max_lac: EntryId::NONE,
             held: Ranges::default(),
         }
@@ -156,15 +159,19 @@ impl LedgerState {
         known: bool,
         sealed_epoch: SealEpoch,
         closed: Option<EntryId>,
+        trimmed: Option<u128>,
         max_lac: EntryId,
         held: Ranges,
     ) -> Self {
-        Self { id, known, sealed_epoch, deleted: false, closed, max_lac, held }
+        Self { id, known, sealed_epoch, deleted: false, closed, trimmed, max_lac, held }
     }
 
     /// Applies `count` entries from `first` on, new or replayed.
     pub(crate) fn hold(&mut self, first: EntryId, count: usize, lac: EntryId) {
         self.known = true;
+        if self.trimmed.is_some() {
+            return;
+        }
         let count = i64::try_from(count).expect("a request holds fewer entries than 2^63");
         if count > 0 {
             self.held.insert(first, EntryId(first.0 + count - 1));
@@ -182,6 +189,11 @@ impl LedgerState {
                 self.sealed_epoch = self.sealed_epoch.max(*epoch);
             }
             Record::Closed { last } => self.closed = Some(*last),
+            Record::Trimmed { attempt } => {
+                self.known = true;
+                self.trimmed = Some(*attempt);
+                self.held = Ranges::default();
+            }
             Record::Tombstone => {
                 self.known = true;
                 self.deleted = true;
@@ -197,6 +209,26 @@ impl LedgerState {
         }
         self.apply(&Record::Tombstone);
         Some(Record::Tombstone)
+    }
+
+    /// Its metadata says that the object of this upload has its entries up to `last`; the records to append, unless that was done
+    /// before. It keeps its end and its seal (7.4 step 8).
+    pub fn trim(&mut self, last: EntryId, attempt: u128) -> Vec<Record> {
+        if self.deleted || !self.known || self.trimmed == Some(attempt) {
+            return Vec::new();
+        }
+        let mut records = Vec::new();
+        if self.closed.is_none() {
+            records.push(Record::Closed { last });
+        }
+        records.push(Record::Trimmed { attempt });
+        records.iter().for_each(|record| self.apply(record));
+        records
+    }
+
+    /// The upload whose object has its entries instead of this bookie.
+    pub fn trimmed(&self) -> Option<u128> {
+        self.trimmed
     }
 
     /// Which ledger.
@@ -265,6 +297,12 @@ impl LedgerState {
         }
         if self.deleted && !me.mutations.is(Mutation::IgnoreTombstone) {
             return Some(WriteReply::refusal(Code::Deleted, "the ledger was deleted"));
+        }
+        // T4: never a negative. Notices change nothing.
+        if let Some(attempt) = self.trimmed
+            && !matches!(request.op, WriteOp::AdvanceLac(_) | WriteOp::Closed(_))
+        {
+            return Some(WriteReply::refusal(Code::Trimmed, pointer(attempt)));
         }
         None
     }
@@ -492,6 +530,11 @@ impl LedgerState {
         reply.sealed_epoch = self.sealed_epoch;
         reply
     }
+}
+
+/// What is said of a trimmed ledger: which object of it metadata names (T4).
+pub(super) fn pointer(attempt: u128) -> String {
+    format!("its entries are in the object store: attempt {attempt:032x}")
 }
 
 /// The refusal of a first contact.

@@ -150,7 +150,7 @@ impl Committer {
                     items.push(Item::Extent(Extent { offset, ..extent }));
                 }
                 Item::Record(ledger, what) => {
-                    if what == Record::Tombstone {
+                    if matches!(what, Record::Tombstone | Record::Trimmed { .. }) {
                         index.remove(ledger);
                     }
                     items.push(Item::Record(ledger, what));

@@ -45,6 +45,7 @@ pub fn frame_seeds() -> Vec<Bytes> {
         Record::Entries { fragment_first: EntryId(2), first: EntryId(2), entries, lac: EntryId(1) },
         Record::Seal { epoch: SealEpoch(3) },
         Record::Closed { last: EntryId(3) },
+        Record::Trimmed { attempt: 7 << 70 | 5 },
         Record::Tombstone,
     ];
     let mut parts = Vec::new();

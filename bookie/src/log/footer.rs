@@ -4,6 +4,7 @@
 //! ```text
 //! … frames | free | items, 40 bytes each | zeros up to the next 512 | trailer, the last 512 bytes of the file
 //! item     u8 kind | 3 × 0 | u32 offset | u64 ledger | u32 length | u32 count | i64 first or value | i64 lac
+//!          (of a trimmed ledger these two are the halves of its attempt)
 //! trailer  u64 magic | u16 version | 6 × 0 | u64 segment_seq | u64 first frame | u64 last frame | u64 offset of the items
 //!          | u32 number of items | u32 crc32c of the items | u32 end of the frames | zeros | u32 crc32c at 508
 //! ```
@@ -32,6 +33,7 @@ const SEAL: u8 = 2;
 const RUN_START: u8 = 3;
 const CLOSED: u8 = 4;
 const TOMBSTONE: u8 = 5;
+const TRIMMED: u8 = 7;
 
 /// One record of a segment, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +165,7 @@ fn put_item(bytes: &mut BytesMut, item: &Item) {
             Record::Seal { epoch } => (SEAL, *ledger, i64::from(epoch.0)),
             Record::RunStart { fragment_first } => (RUN_START, *ledger, fragment_first.0),
             Record::Closed { last } => (CLOSED, *ledger, last.0),
+            Record::Trimmed { attempt } => (TRIMMED, *ledger, halves(*attempt).0),
             Record::Tombstone => (TOMBSTONE, *ledger, 0),
             // Without an entry it says only that the ledger is known.
             Record::Entries { fragment_first, .. } => (RUN_START, *ledger, fragment_first.0),
@@ -172,6 +175,7 @@ fn put_item(bytes: &mut BytesMut, item: &Item) {
         Item::Extent(Extent { offset, length, count, lac, .. }) => {
             (*offset, *length, *count, lac.0)
         }
+        Item::Record(_, Record::Trimmed { attempt }) => (0, 0, 0, halves(*attempt).1),
         Item::Record(..) => (0, 0, 0, 0),
     };
     bytes.put_u8(kind);
@@ -182,6 +186,11 @@ fn put_item(bytes: &mut BytesMut, item: &Item) {
     bytes.put_u32(count);
     bytes.put_i64(value);
     bytes.put_i64(lac);
+}
+
+/// The bits of an attempt's id as two numbers of an item.
+fn halves(attempt: u128) -> (i64, i64) {
+    ((attempt >> 64) as u64 as i64, attempt as u64 as i64)
 }
 
 fn get_item(mut bytes: &[u8]) -> Option<Item> {
@@ -200,6 +209,10 @@ fn get_item(mut bytes: &[u8]) -> Option<Item> {
         SEAL => Record::Seal { epoch: SealEpoch(u32::try_from(value).ok()?) },
         RUN_START => Record::RunStart { fragment_first: EntryId(value) },
         CLOSED => Record::Closed { last: EntryId(value) },
+        TRIMMED => {
+            let attempt = u128::from(value as u64) << 64 | u128::from(lac.0 as u64);
+            Record::Trimmed { attempt }
+        }
         TOMBSTONE => Record::Tombstone,
         _ => return None,
     };

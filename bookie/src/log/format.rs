@@ -11,6 +11,7 @@
 //!   Entries    i64 fragment_first | i64 first | i64 lac | u32 count | u32 length of each | u32 crc32c | bytes of each
 //!   Seal       u32 epoch            RunStart  i64 fragment_first
 //!   Closed     i64 last             Tombstone nothing             Mark  u8 reason (ledger 0)
+//!   Trimmed    [16] attempt
 //! ```
 //!
 //! A frame's crc covers all of it but the crc and the zeros; the crc inside an `Entries` record covers the record up to there, so that
@@ -54,13 +55,21 @@ enum Kind {
     Closed = 4,
     Tombstone = 5,
     Mark = 6,
+    Trimmed = 7,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
-        [Self::Entries, Self::Seal, Self::RunStart, Self::Closed, Self::Tombstone, Self::Mark]
-            .into_iter()
-            .find(|kind| *kind as u8 == value)
+        let all = [
+            Self::Entries,
+            Self::Seal,
+            Self::RunStart,
+            Self::Closed,
+            Self::Tombstone,
+            Self::Mark,
+            Self::Trimmed,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == value)
     }
 }
 
@@ -266,6 +275,10 @@ pub(super) fn encode_record(ledger: LedgerId, record: &Record, seed: Seed) -> By
             put_head(&mut buffer, Kind::Closed, RECORD_HEAD_BYTES + 8, ledger);
             buffer.put_i64(last.0);
         }
+        Record::Trimmed { attempt } => {
+            put_head(&mut buffer, Kind::Trimmed, RECORD_HEAD_BYTES + 16, ledger);
+            buffer.put_u128(*attempt);
+        }
         Record::Tombstone => put_head(&mut buffer, Kind::Tombstone, RECORD_HEAD_BYTES, ledger),
     }
     buffer.freeze()
@@ -287,6 +300,7 @@ pub(super) fn record_bytes(record: &Record) -> usize {
         }
         Record::RunStart { .. } | Record::Closed { .. } => RECORD_HEAD_BYTES + 8,
         Record::Seal { .. } => RECORD_HEAD_BYTES + 4,
+        Record::Trimmed { .. } => RECORD_HEAD_BYTES + 16,
         Record::Tombstone => RECORD_HEAD_BYTES,
     }
 }
@@ -378,6 +392,10 @@ fn decode_record(
         Kind::Closed => {
             exactly(8)?;
             Record::Closed { last: EntryId(rest.get_i64()) }
+        }
+        Kind::Trimmed => {
+            exactly(16)?;
+            Record::Trimmed { attempt: rest.get_u128() }
         }
         Kind::Tombstone => {
             exactly(0)?;

@@ -17,6 +17,14 @@ pub(super) struct Ledgers {
     pub(super) tombstones: Tombstones,
 }
 
+impl Ledgers {
+    /// Whether entries of a ledger may be needed: it was neither deleted nor trimmed.
+    fn hold(&self, ledger: LedgerId) -> bool {
+        let trimmed = || self.ledgers.get(&ledger).is_some_and(|state| state.trimmed().is_some());
+        !self.tombstones.contains(ledger) && !trimmed()
+    }
+}
+
 /// The state of a log's records so far.
 #[derive(Debug)]
 pub(super) struct Rebuilt {
@@ -49,11 +57,18 @@ impl Rebuilt {
         }
         let state = ledgers.entry(ledger).or_insert_with(|| LedgerState::unknown(ledger));
         match item {
+            // A copy that was moved while its ledger was trimmed is nobody's.
+            Item::Extent(_) if state.trimmed().is_some() => {}
             Item::Extent(extent) => {
                 state.hold(extent.first, extent.count as usize, extent.lac);
                 self.locate(segment, extent);
             }
-            Item::Record(_, record) => state.apply(record),
+            Item::Record(_, record) => {
+                state.apply(record);
+                if matches!(record, Record::Trimmed { .. }) {
+                    self.index.get_mut().remove(ledger);
+                }
+            }
         }
     }
 
@@ -61,7 +76,7 @@ impl Rebuilt {
     pub(super) fn locate_only(&mut self, segment: u64, items: &[Item]) {
         for item in items {
             match item {
-                Item::Extent(extent) if !self.ledgers.tombstones.contains(extent.ledger) => {
+                Item::Extent(extent) if self.ledgers.hold(extent.ledger) => {
                     self.locate(segment, extent);
                 }
                 Item::Extent(_) | Item::Record(..) => {}

@@ -1,7 +1,7 @@
 //! Bookies over real sockets and real files, one process's worth at a time.
 //!
 //! * [`wire`]: one bookie and its protocol. [`life`]: starting, stopping, starting again. [`loss`]: going on after a loss.
-//! * [`quorum`]: three bookies and the real ledger client.
+//! * [`quorum`]: three bookies and the real ledger client. [`tiering`]: the same and an object store.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -9,4 +9,5 @@ mod life;
 mod loss;
 mod quorum;
 mod support;
+mod tiering;
 mod wire;

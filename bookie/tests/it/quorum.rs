@@ -7,12 +7,12 @@ use bytes::Bytes;
 use geminga_ledger::{BookieDirectory, Config, CreateSpec, LedgerClient, Outcome, Parts, Writer};
 use geminga_metastore::record::{Custom, LedgerMeta, LedgerState};
 use geminga_metastore::{LedgerIds, MetaStore, Txn};
-use geminga_proto::ids::EntryId;
+use geminga_proto::ids::{ClusterUuid, EntryId};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 
 use crate::support::{LONG, Node, attributes, directory, memory_store, wait_live};
 
-struct Cluster {
+pub(crate) struct Cluster {
     store: Arc<dyn MetaStore>,
     root: tempfile::TempDir,
     nodes: Vec<Option<Node>>,
@@ -22,7 +22,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (store, root, tasks) = (memory_store(), tempfile::tempdir().unwrap(), Tasks::new("t"));
         let mut nodes = Vec::new();
         for n in 0..3 {
@@ -69,12 +69,12 @@ impl Cluster {
         self.nodes.iter().flatten().count()
     }
 
-    async fn stop(&mut self, n: usize) {
+    pub(crate) async fn stop(&mut self, n: usize) {
         self.nodes[n].take().unwrap().stop().await;
         wait_live(&self.directory, self.live()).await;
     }
 
-    async fn start_again(&mut self, n: usize) {
+    pub(crate) async fn start_again(&mut self, n: usize) {
         let id = format!("b-{n}");
         self.nodes[n] = Some(Node::start(&self.store, &self.root.path().join(&id), &id).await);
         wait_live(&self.directory, self.live()).await;
@@ -82,6 +82,27 @@ impl Cluster {
 
     async fn create(&self) -> Writer {
         self.client.create(spec(), |_| Txn::new()).await.unwrap()
+    }
+
+    /// One of a topic's.
+    pub(crate) async fn create_of(&self, custom: Custom) -> Writer {
+        self.client.create(CreateSpec { custom, ..spec() }, |_| Txn::new()).await.unwrap()
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn MetaStore> {
+        Arc::clone(&self.store)
+    }
+
+    pub(crate) fn client(&self) -> &LedgerClient {
+        &self.client
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    pub(crate) fn uuid(&self) -> ClusterUuid {
+        self.nodes().next().unwrap().bookie.cluster()
     }
 
     async fn read_all(&self, meta: LedgerMeta) -> Vec<Bytes> {
@@ -96,7 +117,7 @@ impl Cluster {
         payloads
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         for node in self.nodes.into_iter().flatten() {
             node.stop().await;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use geminga_bookie::{Bookie, BookieParts, Config, Limits, StartError, log};
 use geminga_ledger::{BookieConnection, BookieDirectory, Bookies};
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{MemoryStore, MetaStore, Txn, keys};
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
@@ -238,6 +238,7 @@ pub(crate) fn open_ledger(id: LedgerId, ensemble: &[Member]) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 0,

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState};
+use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{
     Error as MetaError, Guard, LedgerIds, MetaStore, Txn, TxnOutcome, Version, keys,
 };
@@ -13,6 +13,7 @@ use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::Semaphore;
 
 use crate::append::{self, CloseError, Setup, Writer};
+use crate::cold::ColdLedgers;
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
@@ -92,6 +93,8 @@ pub struct LedgerClient {
     /// Bytes that all writers together may hold.
     outstanding: Arc<Semaphore>,
     pub(crate) quarantine: Arc<Quarantine>,
+    /// Where ledgers are read that bookies have dropped.
+    cold: Option<Arc<dyn ColdLedgers>>,
 }
 
 impl LedgerClient {
@@ -101,7 +104,19 @@ impl LedgerClient {
         let bytes = config.total_outstanding_bytes.min(Semaphore::MAX_PERMITS);
         let outstanding = Arc::new(Semaphore::new(bytes));
         let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
-        Self { outstanding, quarantine: Arc::new(quarantine), parts: Arc::new(parts) }
+        Self { outstanding, quarantine: Arc::new(quarantine), parts: Arc::new(parts), cold: None }
+    }
+
+    /// The same, whose readers find there what bookies have dropped.
+    #[must_use]
+    pub fn with_cold(mut self, cold: Arc<dyn ColdLedgers>) -> Self {
+        self.cold = Some(cold);
+        self
+    }
+
+    /// Whether it reads what bookies have dropped.
+    pub fn has_cold(&self) -> bool {
+        self.cold.is_some()
     }
 
     /// All bookies.
@@ -129,6 +144,7 @@ impl LedgerClient {
         let config = &self.parts.config;
         let bookies = Arc::clone(&self.parts.bookies);
         Reader::new(self.parts.cluster, bookies, meta, config.read_timeout, config.read_bytes)
+            .with_cold(self.cold.clone())
     }
 
     /// Creates a ledger (2.2) together with the caller's part, in one transaction. Fewer live bookies than `qw` but at least `qa`
@@ -163,6 +179,7 @@ impl LedgerClient {
             last_entry: None,
             length: 0,
             entries_crc: None,
+            tier: Tier::Local,
             close_kind: None,
             recoverer: String::new(),
             last_op: parts.random.next_u128(),

@@ -8,6 +8,7 @@
 
 mod append;
 mod client;
+mod cold;
 mod config;
 mod connection;
 pub mod core;
@@ -23,6 +24,7 @@ mod under;
 
 pub use append::{AppendRefused, CloseError, Health, Outcome, Writer};
 pub use client::{CreateError, CreateSpec, LedgerClient, Parts, RollError};
+pub use cold::{ColdLedgers, Search, Wanted};
 pub use config::{Config, InvalidConfig};
 pub use connection::{BookieConnection, Bookies, ConnectionLost};
 pub use delete::DeleteError;

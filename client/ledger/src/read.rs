@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geminga_metastore::record::LedgerMeta;
+use geminga_metastore::record::{LedgerMeta, Tier};
 use geminga_proto::bookie::{Class, Code, QueryOp, QueryReply, QueryRequest, Scope};
 use geminga_proto::entry::{self, Entry};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
 
+use crate::cold::{ColdLedgers, Search, Wanted};
+use crate::config::Config;
 use crate::connection::Bookies;
 
 /// Why entries could not be read.
@@ -43,6 +45,7 @@ pub struct Reader {
     meta: Arc<LedgerMeta>,
     timeout: Duration,
     read_bytes: u32,
+    cold: Option<Arc<dyn ColdLedgers>>,
 }
 
 /// What one replica's answer came to.
@@ -64,7 +67,24 @@ impl Reader {
         timeout: Duration,
         read_bytes: u32,
     ) -> Self {
-        Self { cluster, bookies, meta, timeout, read_bytes }
+        Self { cluster, bookies, meta, timeout, read_bytes, cold: None }
+    }
+
+    /// A reader for whoever has no [`LedgerClient`](crate::LedgerClient), with the limits of `config`.
+    pub fn open(
+        cluster: ClusterUuid,
+        bookies: Arc<dyn Bookies>,
+        meta: Arc<LedgerMeta>,
+        config: &Config,
+    ) -> Self {
+        Self::new(cluster, bookies, meta, config.read_timeout, config.read_bytes)
+    }
+
+    /// The same, which reads from there what bookies have dropped.
+    #[must_use]
+    pub(crate) fn with_cold(mut self, cold: Option<Arc<dyn ColdLedgers>>) -> Self {
+        self.cold = cold;
+        self
     }
 
     /// The metadata it reads by.
@@ -73,7 +93,8 @@ impl Reader {
     }
 
     /// Entries from `from` on, in order, at least one, none above `to`, about `max_bytes` of them. With `prefix_bytes`
-    /// each payload is cut to that length. Cancel-safe.
+    /// each payload is cut to that length. A trimmed ledger is read from its object, and never asked of bookies (7.6); one that has
+    /// an object, when bookies do not deliver. Cancel-safe.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -84,6 +105,62 @@ impl Reader {
         max_bytes: usize,
         prefix_bytes: Option<u32>,
     ) -> Result<Vec<Entry>, ReadError> {
+        let wanted = Wanted { from, to, max_bytes, prefix_bytes };
+        if let Tier::Trimmed(_) = self.meta.tier {
+            return self.read_cold(wanted).await;
+        }
+        match self.read_bookies(wanted).await {
+            Ok((_, entries)) => Ok(entries),
+            Err(_) if self.meta.tier.object().is_some() && self.cold.is_some() => {
+                self.read_cold(wanted).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same entries as bookies hold them, from bookies only, for a copy elsewhere. Each was verified (D1, D2). Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_stored(
+        &self,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let wanted = Wanted { from, to, max_bytes, prefix_bytes: None };
+        Ok(self.read_bookies(wanted).await?.0)
+    }
+
+    /// Where in a trimmed ledger something stands, by the index of its object: the first and the last entry that may be it.
+    /// `None` of others: whoever looks reads headers. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn narrow(&self, search: Search) -> Result<Option<(EntryId, EntryId)>, ReadError> {
+        match (&self.meta.tier, &self.cold) {
+            (Tier::Trimmed(_), Some(cold)) => {
+                cold.narrow(Arc::clone(&self.meta), search).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn read_cold(&self, wanted: Wanted) -> Result<Vec<Entry>, ReadError> {
+        match &self.cold {
+            Some(cold) => cold.read(Arc::clone(&self.meta), wanted).await,
+            None => Err(ReadError::Unavailable {
+                ledger: self.meta.id,
+                entry: wanted.from,
+                why: "it is in the object store, and this process knows of none: start it with --object-store"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// As stored, and decoded.
+    async fn read_bookies(&self, wanted: Wanted) -> Result<(Vec<Bytes>, Vec<Entry>), ReadError> {
+        let Wanted { from, to, max_bytes, prefix_bytes } = wanted;
         let fragment = self.meta.fragment_of(from);
         let next = self.meta.fragments.iter().find(|f| f.first_entry > fragment.first_entry);
         let to = next.map_or(to, |next| to.min(next.first_entry.prev()));
@@ -92,7 +169,7 @@ impl Reader {
         let (mut absent, mut why) = (0, "its ensemble is empty".to_owned());
         for member in self.order(&fragment.ensemble) {
             match self.ask(member, fragment.first_entry, op.clone()).await {
-                Answer::Entries(_, entries) => return Ok(entries),
+                Answer::Entries(stored, entries) => return Ok((stored, entries)),
                 Answer::Absent => absent += 1,
                 Answer::Corrupt(said) | Answer::Unknown(said) => {
                     tracing::debug!(ledger = %self.meta.id, entry = from.0, %member, said, "replica did not deliver");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use geminga_metastore::record::{
-    Custom, Digest, Fragment, LedgerMeta, LedgerState as MetaState, Under, UnderReason,
+    Custom, Digest, Fragment, LedgerMeta, LedgerState as MetaState, Tier, Under, UnderReason,
 };
 use geminga_metastore::{
     Error, LeaseId, MemoryStore, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned,
@@ -78,6 +78,7 @@ fn open_meta(ledger: LedgerId) -> LedgerMeta {
         last_entry: None,
         length: 0,
         entries_crc: None,
+        tier: Tier::Local,
         close_kind: None,
         recoverer: String::new(),
         last_op: 0,

@@ -1,0 +1,474 @@
+//! What a bookie does about one closed ledger and the object store, as a pure state machine (protocol 7.4): no clock, no I/O,
+//! no randomness of its own. The task around it carries out one effect at a time and comes back with its event.
+//!
+//! ```text
+//!   read ─ LOCAL, wanted, my turn ─► CAS UPLOADING ─► stream ─► complete ─► read back ─► CAS OFFLOADED
+//!   read ─ OFFLOADED, kept for long enough, my turn ─► HEAD ─► CAS TRIMMED, or LOCAL where the object is gone (T7)
+//!   read ─ TRIMMED, held here ─► HEAD ─► drop the local copy
+//! ```
+//!
+//! Invariants: every decision follows a linearizable read, and every change is guarded by its version (M8). An attempt's id is used
+//! for one upload (T1). An object is published only after its entries were held against metadata and it was read back (T3);
+//! whatever a swap's outcome, no object is deleted here (T2). A copy is dropped only for an object that metadata calls `TRIMMED` and
+//! that is there, bytes and etag (T5).
+
+use geminga_ledger::core::commit::CasResult;
+use geminga_metastore::Version;
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
+use geminga_proto::ids::{ClusterUuid, EntryId, Member};
+use geminga_tier::{Store, Summary};
+
+use super::mutation::{Mutation, Mutations};
+
+/// What the ledger's topic and the operator ask for, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wanted {
+    /// When it may be uploaded; `None` = not at all, or not yet.
+    pub(crate) upload_from_ms: Option<i64>,
+    /// How long bookies keep their copies after the upload.
+    pub(crate) keep_local: KeepLocal,
+}
+
+/// How long copies are kept beside the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum KeepLocal {
+    /// As long as the ledger is there.
+    #[default]
+    Always,
+    /// For so many milliseconds after the upload.
+    Ms(i64),
+    /// No longer: newer segments fill what is kept.
+    No,
+}
+
+/// Now, as the task says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// Milliseconds since the Unix epoch. Only says who tries when (H22).
+    pub(crate) ms: i64,
+    /// A fresh random number.
+    pub(crate) fresh: u128,
+}
+
+/// What came of an effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A linearizable read; `None` when there is no such ledger.
+    Read(Option<(LedgerMeta, Version)>, Wanted),
+    /// Metadata cannot be read now.
+    Unreadable,
+    /// A swap ended.
+    Cas(CasResult),
+    /// All entries were sent, and nothing is published yet; `None` when some could not be read or sent.
+    Streamed(Option<Summary>),
+    /// The object was published, or nobody knows. False: certainly not.
+    Completed(bool),
+    /// What is there, read back: bytes and etag, once a block and the footer were what was sent; `None` when they were not, or
+    /// could not be read.
+    ReadBack(Option<Seen>),
+    /// What is there of an object that metadata names.
+    Head(Head),
+    /// The local copy was dropped, durably.
+    Dropped,
+    /// What was sent was given up, or the copy was not dropped.
+    Failed,
+}
+
+/// An object as the store sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) size: u64,
+    pub(crate) etag: String,
+}
+
+/// The answer to a HEAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Head {
+    There(Seen),
+    /// Certainly not there.
+    Gone,
+    Unknown,
+}
+
+/// What the task does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Read the metadata linearizably (M8).
+    Read,
+    /// Replace it, if its version is as expected.
+    Cas { expected: Version, meta: Box<LedgerMeta> },
+    /// Send all entries to the key of this attempt, without publishing.
+    Stream { attempt: u128, meta: Box<LedgerMeta> },
+    /// Publish what was sent.
+    Complete,
+    /// Give up what was sent.
+    Abort,
+    /// Read back what was published.
+    ReadBack { object: TierObject, summary: Summary },
+    /// Ask for an object.
+    Head(TierObject),
+    /// Drop the local copy; the object has it.
+    Drop { last: EntryId, attempt: u128 },
+    /// Nothing for now: look again at this time, in milliseconds since the Unix epoch.
+    LookAt(i64),
+    /// Nothing ever again, but for a new look when the process starts anew.
+    Done,
+    /// An operator must act: the object of a trimmed ledger is not there. Look again at this time.
+    Alarm(i64),
+}
+
+/// How an operator tunes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timing {
+    /// Between two looks at a ledger that there is nothing to do about yet.
+    pub(crate) look_ms: i64,
+    /// An upload that takes longer than this, and than twice what is expected of its bytes, is taken over.
+    pub(crate) take_over_ms: i64,
+    /// Bytes a second that an upload makes at least.
+    pub(crate) pace: u64,
+}
+
+impl Timing {
+    fn take_over(&self, meta: &LedgerMeta) -> i64 {
+        let expected = meta.length.saturating_mul(2_000) / self.pace.max(1);
+        self.take_over_ms.saturating_add(i64::try_from(expected).unwrap_or(i64::MAX))
+    }
+}
+
+/// Where one upload stands; each survives a swap of unknown outcome, and none a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// Between effects that leave nothing behind.
+    Reading,
+    Claiming {
+        attempt: u128,
+    },
+    Streaming {
+        attempt: u128,
+        meta: Box<LedgerMeta>,
+    },
+    Completing {
+        draft: TierObject,
+        summary: Summary,
+    },
+    ReadingBack {
+        draft: TierObject,
+    },
+    /// Verified: to be published (7.4 step 6).
+    Publishing {
+        object: TierObject,
+    },
+    /// Whether the object is there, before bookies may drop their copies (step 7).
+    Judging {
+        meta: Box<LedgerMeta>,
+        version: Version,
+        object: TierObject,
+    },
+    /// The same, before this bookie drops its own (step 8).
+    Confirming {
+        object: TierObject,
+        last: EntryId,
+    },
+    Dropping,
+}
+
+/// One ledger at one bookie.
+#[derive(Debug)]
+pub(crate) struct Offload {
+    me: Member,
+    cluster: ClusterUuid,
+    /// Names objects.
+    store: Store,
+    timing: Timing,
+    /// Since when something is due here that is another bookie's to do first.
+    due_since: Option<i64>,
+    phase: Phase,
+    mutations: Mutations,
+}
+
+impl Offload {
+    pub(crate) fn new(
+        me: Member,
+        cluster: ClusterUuid,
+        store: Store,
+        timing: Timing,
+        mutations: Mutations,
+    ) -> Self {
+        Self { me, cluster, store, timing, due_since: None, phase: Phase::Reading, mutations }
+    }
+
+    /// Begins another look.
+    pub(crate) fn look(&mut self) -> Effect {
+        self.phase = Phase::Reading;
+        Effect::Read
+    }
+
+    /// One event.
+    pub(crate) fn step(&mut self, now: Now, event: Event) -> Effect {
+        let phase = std::mem::replace(&mut self.phase, Phase::Reading);
+        match (phase, event) {
+            (phase, Event::Read(found, wanted)) => self.read(now, phase, found, wanted),
+            (Phase::Publishing { .. }, Event::Cas(CasResult::Unknown))
+                if self.mutations.is(Mutation::AbortUnknown) =>
+            {
+                Effect::Abort
+            }
+            // T2: whatever came of a swap, the next read tells, and nothing is deleted.
+            (phase @ (Phase::Claiming { .. } | Phase::Publishing { .. }), Event::Cas(_)) => {
+                self.phase = phase;
+                Effect::Read
+            }
+            (Phase::Judging { .. }, Event::Cas(_)) => Effect::Read,
+            (Phase::Streaming { attempt, meta }, Event::Streamed(Some(summary))) => {
+                self.streamed(attempt, &meta, summary)
+            }
+            // T3: not all could be read, or sent. What was sent is garbage, and a later claim starts anew.
+            (Phase::Streaming { .. }, Event::Streamed(None)) => Effect::Abort,
+            (Phase::Completing { draft, summary }, Event::Completed(true)) => {
+                let effect = Effect::ReadBack { object: draft.clone(), summary };
+                self.phase = Phase::ReadingBack { draft };
+                effect
+            }
+            (Phase::ReadingBack { draft }, Event::ReadBack(Some(seen)))
+                if seen.size == draft.size =>
+            {
+                let object = TierObject { etag: seen.etag, at_ms: now.ms, ..draft };
+                self.phase = Phase::Publishing { object };
+                Effect::Read
+            }
+            (Phase::Judging { meta, version, object }, Event::Head(head)) => {
+                self.judged(now, meta, version, object, &head)
+            }
+            (Phase::Confirming { object, last }, Event::Head(head)) => {
+                self.confirmed(now, &object, last, &head)
+            }
+            (Phase::Dropping, Event::Dropped) => Effect::Done,
+            (_, _) => self.later(now),
+        }
+    }
+
+    fn later(&self, now: Now) -> Effect {
+        Effect::LookAt(now.ms.saturating_add(self.timing.look_ms))
+    }
+
+    /// The only place that decides by metadata.
+    fn read(
+        &mut self,
+        now: Now,
+        phase: Phase,
+        found: Option<(LedgerMeta, Version)>,
+        wanted: Wanted,
+    ) -> Effect {
+        let Some((meta, version)) = found else { return Effect::Done };
+        match meta.state {
+            LedgerState::Deleting
+                if self.mutations.is(Mutation::PublishDeleted)
+                    && matches!(phase, Phase::Publishing { .. }) => {}
+            LedgerState::Deleting => return Effect::Done,
+            LedgerState::Open | LedgerState::InRecovery => return self.later(now),
+            LedgerState::Closed => {}
+        }
+        let Some(last) = meta.last_entry.filter(|last| *last >= EntryId(0)) else {
+            return Effect::Done;
+        };
+        match (phase, &meta.tier) {
+            (Phase::Claiming { attempt }, Tier::Uploading { attempt: claimed, .. })
+                if attempt == *claimed =>
+            {
+                let meta = Box::new(meta);
+                self.phase = Phase::Streaming { attempt, meta: meta.clone() };
+                return Effect::Stream { attempt, meta };
+            }
+            (Phase::Publishing { object }, Tier::Uploading { attempt, .. })
+                if *attempt == object.attempt || self.mutations.is(Mutation::PublishUnclaimed) =>
+            {
+                self.phase = Phase::Publishing { object: object.clone() };
+                return swap(now, meta, version, Tier::Offloaded(object));
+            }
+            _ => {}
+        }
+        match meta.tier.clone() {
+            Tier::Local => self.local(now, meta, version, wanted),
+            Tier::Uploading { by, started_ms, .. } => {
+                self.claimed(now, meta, version, wanted, &by, started_ms)
+            }
+            Tier::Offloaded(object) if self.mutations.is(Mutation::DropBeforeTrimmed) => {
+                self.phase = Phase::Confirming { object: object.clone(), last };
+                Effect::Head(object)
+            }
+            Tier::Offloaded(object) => self.offloaded(now, meta, version, wanted, object),
+            Tier::Trimmed(object) => {
+                self.phase = Phase::Confirming { object: object.clone(), last };
+                Effect::Head(object)
+            }
+        }
+    }
+
+    fn local(&mut self, now: Now, meta: LedgerMeta, version: Version, wanted: Wanted) -> Effect {
+        let Some(from) = wanted.upload_from_ms else { return self.later(now) };
+        if now.ms < from {
+            return Effect::LookAt(from);
+        }
+        match self.my_turn(now, &meta) {
+            Some(at) if now.ms >= at => self.claim(now, meta, version),
+            Some(at) => Effect::LookAt(at),
+            None => self.later(now),
+        }
+    }
+
+    /// 7.1: the members of the last fragment in turn, from one that the ledger's id names, each some time after the one before.
+    fn my_turn(&mut self, now: Now, meta: &LedgerMeta) -> Option<i64> {
+        let ensemble = &meta.last_fragment().ensemble;
+        let me = ensemble.iter().position(|member| member.bookie == self.me.bookie)?;
+        let first = usize::try_from(meta.id.0 % ensemble.len() as u64).ok()?;
+        let turn = (me + ensemble.len() - first) % ensemble.len();
+        // A clock that was set back must not make it wait for what is not to come.
+        let since = self.due_since.filter(|since| *since <= now.ms).unwrap_or(now.ms);
+        self.due_since = Some(since);
+        let wait = self.timing.take_over(meta).saturating_mul(i64::try_from(turn).ok()?);
+        Some(since.saturating_add(wait))
+    }
+
+    /// Somebody's claim: one of an earlier life of this bookie is over, another's when it is too old.
+    fn claimed(
+        &mut self,
+        now: Now,
+        meta: LedgerMeta,
+        version: Version,
+        wanted: Wanted,
+        by: &Member,
+        started_ms: i64,
+    ) -> Effect {
+        if wanted.upload_from_ms.is_none() {
+            return self.later(now);
+        }
+        let ensemble = &meta.last_fragment().ensemble;
+        let place = |bookie| ensemble.iter().position(|member| member.bookie == bookie);
+        let Some(me) = place(self.me.bookie.clone()) else { return self.later(now) };
+        if by.bookie == self.me.bookie {
+            return self.claim(now, meta, version);
+        }
+        let behind = match place(by.bookie.clone()) {
+            Some(claimer) => (me + ensemble.len() - claimer) % ensemble.len(),
+            None => me + 1,
+        };
+        let wait = self.timing.take_over(&meta).saturating_mul(behind as i64);
+        // A date in the future is a wrong clock's: the claim counts from when it was seen here.
+        let since = match started_ms <= now.ms {
+            true => started_ms,
+            false => *self.due_since.get_or_insert(now.ms),
+        };
+        let at = since.saturating_add(wait);
+        if now.ms >= at { self.claim(now, meta, version) } else { Effect::LookAt(at) }
+    }
+
+    fn claim(&mut self, now: Now, meta: LedgerMeta, version: Version) -> Effect {
+        self.due_since = None;
+        self.phase = Phase::Claiming { attempt: now.fresh };
+        let (attempt, by) = (now.fresh, self.me.clone());
+        swap(now, meta, version, Tier::Uploading { attempt, by, started_ms: now.ms })
+    }
+
+    /// Step 4: what was sent is the ledger, or it is not published.
+    fn streamed(&mut self, attempt: u128, meta: &LedgerMeta, summary: Summary) -> Effect {
+        let entries = meta.last_entry.map_or(0, |last| last.next().0.unsigned_abs());
+        let whole = summary.entries == entries
+            && summary.length == meta.length
+            && meta.entries_crc.is_none_or(|crc| crc == summary.entries_crc);
+        if !whole && !self.mutations.is(Mutation::SkipVerify) {
+            let id = meta.id;
+            tracing::error!(ledger = %id, ?summary, length = meta.length, entries, "what was read of a ledger is not what its metadata describes; it is not uploaded");
+            return Effect::Abort;
+        }
+        let draft = TierObject {
+            attempt,
+            bucket: self.store.bucket().to_owned(),
+            key: self.store.key(self.cluster, &meta.custom, meta.id, attempt),
+            size: summary.size,
+            entries: summary.entries,
+            object_crc: summary.object_crc,
+            etag: String::new(),
+            index_place: summary.index_place,
+            at_ms: 0,
+        };
+        self.phase = Phase::Completing { draft, summary };
+        Effect::Complete
+    }
+
+    fn offloaded(
+        &mut self,
+        now: Now,
+        meta: LedgerMeta,
+        version: Version,
+        wanted: Wanted,
+        object: TierObject,
+    ) -> Effect {
+        let due = match wanted.keep_local {
+            KeepLocal::Always => return self.later(now),
+            KeepLocal::No => now.ms,
+            KeepLocal::Ms(ms) => object.at_ms.saturating_add(ms),
+        };
+        if now.ms < due {
+            return Effect::LookAt(due);
+        }
+        match self.my_turn(now, &meta) {
+            Some(at) if now.ms >= at => {
+                self.phase =
+                    Phase::Judging { meta: Box::new(meta), version, object: object.clone() };
+                Effect::Head(object)
+            }
+            Some(at) => Effect::LookAt(at),
+            None => self.later(now),
+        }
+    }
+
+    fn judged(
+        &mut self,
+        now: Now,
+        meta: Box<LedgerMeta>,
+        version: Version,
+        object: TierObject,
+        head: &Head,
+    ) -> Effect {
+        let (ledger, key) = (meta.id, object.key.clone());
+        let tier = match head {
+            Head::There(seen) if is_of(seen, &object) => Tier::Trimmed(object.clone()),
+            Head::Unknown => return self.later(now),
+            Head::There(_) | Head::Gone => {
+                tracing::error!(%ledger, key, "the object of a ledger is not there any more, or was replaced; the ledger's copies at bookies are uploaded again");
+                Tier::Local
+            }
+        };
+        self.due_since = None;
+        let effect = swap(now, (*meta).clone(), version, tier);
+        self.phase = Phase::Judging { meta, version, object };
+        effect
+    }
+
+    fn confirmed(&mut self, now: Now, object: &TierObject, last: EntryId, head: &Head) -> Effect {
+        match head {
+            Head::There(seen) if is_of(seen, object) => {}
+            _ if self.mutations.is(Mutation::DropUnseen) => {}
+            Head::Unknown => return self.later(now),
+            Head::There(_) | Head::Gone => {
+                return Effect::Alarm(now.ms.saturating_add(self.timing.look_ms));
+            }
+        }
+        self.phase = Phase::Dropping;
+        Effect::Drop { last, attempt: object.attempt }
+    }
+}
+
+/// Bytes and etag; a store that names no versions is believed by the size.
+fn is_of(seen: &Seen, object: &TierObject) -> bool {
+    seen.size == object.size && seen.etag == object.etag
+}
+
+fn swap(now: Now, mut meta: LedgerMeta, expected: Version, tier: Tier) -> Effect {
+    meta.tier = tier;
+    meta.last_op = now.fresh;
+    Effect::Cas { expected, meta: Box::new(meta) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! The scenarios of tiering (fault matrix 52 to 58), and a seeded search: bookies, a register and a store that lose, repeat and
+//! forget, with what must hold checked after every step (I14).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use geminga_metastore::record::{Custom, Digest, Fragment};
+use geminga_proto::ids::{BookieId, Incarnation, LedgerId, SealEpoch};
+use geminga_runtime::{Random, SeededRandom, holds_only_with};
+use object_store::memory::InMemory;
+
+use super::*;
+
+const ENTRIES: u64 = 8;
+const TIMING: Timing = Timing { look_ms: 10, take_over_ms: 1_000, pace: 1 << 20 };
+
+fn member(number: usize) -> Member {
+    let bookie: BookieId = format!("b-{number}").parse().unwrap();
+    Member { bookie, incarnation: Incarnation(7) }
+}
+
+fn closed() -> LedgerMeta {
+    LedgerMeta {
+        id: LedgerId(3),
+        state: LedgerState::Closed,
+        seal_epoch: SealEpoch(0),
+        qw: 3,
+        qa: 2,
+        digest: Digest::Crc32c,
+        fragments: vec![Fragment {
+            first_entry: EntryId(0),
+            ensemble: (0..3).map(member).collect(),
+        }],
+        last_entry: Some(EntryId(ENTRIES as i64 - 1)),
+        length: 100,
+        entries_crc: Some(9),
+        tier: Tier::Local,
+        close_kind: None,
+        recoverer: String::new(),
+        last_op: 0,
+        custom: Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    }
+}
+
+/// What all entries come to, or only some of them.
+fn summary(entries: u64) -> Summary {
+    Summary {
+        entries,
+        length: 100 * entries / ENTRIES,
+        entries_crc: if entries == ENTRIES { 9 } else { 4 },
+        size: 1000 + entries,
+        object_crc: 5,
+        index_place: 500,
+    }
+}
+
+/// One bookie: its ledger's state machine, and what it is to do next.
+struct Node {
+    offload: Offload,
+    effect: Effect,
+    sent: Option<(u128, Summary)>,
+    holds: bool,
+}
+
+/// What an effect meets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    /// The swap takes place, or the call arrives, and nobody hears of it.
+    reply_lost: bool,
+    /// It does not take place at all.
+    refused: bool,
+    /// A peer delivers only a part.
+    short: bool,
+}
+
+struct World {
+    meta: Option<(LedgerMeta, Version)>,
+    /// Published objects by attempt, and how many entries they hold.
+    objects: BTreeMap<u128, u64>,
+    nodes: Vec<Node>,
+    now: i64,
+    random: SeededRandom,
+    mutations: Mutations,
+}
+
+const WANTED: Wanted = Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(50) };
+
+impl World {
+    fn new(seed: u64, mutations: Mutations) -> Self {
+        let mut world = Self {
+            meta: Some((closed(), Version(1))),
+            objects: BTreeMap::new(),
+            nodes: Vec::new(),
+            now: 100,
+            random: SeededRandom::new(seed),
+            mutations,
+        };
+        world.nodes = (0..3).map(|number| world.node(number, true)).collect();
+        world
+    }
+
+    fn node(&self, number: usize, holds: bool) -> Node {
+        let store = Store::of(Arc::new(InMemory::new()), "memory://");
+        let cluster = ClusterUuid::from_random(1);
+        let mut offload = Offload::new(member(number), cluster, store, TIMING, self.mutations);
+        let effect = offload.look();
+        Node { offload, effect, sent: None, holds }
+    }
+
+    /// The process stops, and starts again with what was durable.
+    fn crash(&mut self, number: usize) {
+        self.nodes[number] = self.node(number, self.nodes[number].holds);
+    }
+
+    fn tier(&self) -> Tier {
+        self.meta.as_ref().map(|(meta, _)| meta.tier.clone()).unwrap_or_default()
+    }
+
+    fn fresh(&self) -> Now {
+        Now { ms: self.now, fresh: self.random.next_u128() }
+    }
+
+    fn swap(&mut self, expected: Version, meta: LedgerMeta, trouble: Trouble) -> CasResult {
+        if trouble.refused {
+            return CasResult::Unknown;
+        }
+        match &mut self.meta {
+            Some((now, version)) if *version == expected => {
+                let next = Version(version.0 + 1);
+                (*now, *version) = (meta, next);
+                if trouble.reply_lost { CasResult::Unknown } else { CasResult::Applied(next) }
+            }
+            _ => CasResult::Lost,
+        }
+    }
+
+    /// Carries out a bookie's effect.
+    fn perform(&mut self, number: usize, trouble: Trouble) -> Event {
+        let effect = self.nodes[number].effect.clone();
+        let lost = trouble.refused || trouble.reply_lost;
+        match effect {
+            Effect::Read if lost => Event::Unreadable,
+            Effect::Read => Event::Read(self.meta.clone(), WANTED),
+            Effect::Cas { expected, meta } => Event::Cas(self.swap(expected, *meta, trouble)),
+            Effect::Stream { .. } if lost => Event::Streamed(None),
+            Effect::Stream { attempt, .. } => {
+                let sent = summary(if trouble.short { ENTRIES - 1 } else { ENTRIES });
+                self.nodes[number].sent = Some((attempt, sent));
+                Event::Streamed(Some(sent))
+            }
+            Effect::Complete => {
+                let (attempt, sent) = self.nodes[number].sent.expect("something was sent");
+                if !trouble.refused {
+                    self.objects.insert(attempt, sent.entries);
+                }
+                Event::Completed(!lost)
+            }
+            Effect::Abort => {
+                // What is given up may be gone.
+                if let Some((attempt, _)) = self.nodes[number].sent.take() {
+                    self.objects.remove(&attempt);
+                }
+                Event::Failed
+            }
+            Effect::ReadBack { .. } if lost => Event::ReadBack(None),
+            Effect::ReadBack { object, .. } => Event::ReadBack(self.seen(object.attempt)),
+            Effect::Head(_) if lost => Event::Head(Head::Unknown),
+            Effect::Head(object) => {
+                Event::Head(self.seen(object.attempt).map_or(Head::Gone, Head::There))
+            }
+            Effect::Drop { attempt, .. } => {
+                let trimmed =
+                    matches!(self.tier(), Tier::Trimmed(object) if object.attempt == attempt);
+                assert!(trimmed, "a copy is dropped while metadata says {:?}", self.tier());
+                let there = self.objects.get(&attempt);
+                assert_eq!(there, Some(&ENTRIES), "a copy is dropped and the object has not all");
+                self.nodes[number].holds = false;
+                Event::Dropped
+            }
+            Effect::LookAt(at) | Effect::Alarm(at) => {
+                self.now = self.now.max(at.min(self.now + 500));
+                self.nodes[number].effect = self.nodes[number].offload.look();
+                return self.perform(number, trouble);
+            }
+            Effect::Done => Event::Failed,
+        }
+    }
+
+    fn seen(&self, attempt: u128) -> Option<Seen> {
+        let entries = *self.objects.get(&attempt)?;
+        Some(Seen { size: summary(entries).size, etag: format!("{attempt}") })
+    }
+
+    /// One effect of one bookie. False when it has nothing to do for ever.
+    fn turn(&mut self, number: usize, trouble: Trouble) -> bool {
+        if self.nodes[number].effect == Effect::Done {
+            return false;
+        }
+        let event = self.perform(number, trouble);
+        let now = self.fresh();
+        let node = &mut self.nodes[number];
+        node.effect = node.offload.step(now, event);
+        self.check();
+        true
+    }
+
+    /// I14, and that what metadata names is whole.
+    fn check(&self) {
+        if let Some(object) = self.tier().object() {
+            let there = self.objects.get(&object.attempt);
+            assert!(there.is_none_or(|entries| *entries == ENTRIES), "metadata names a part");
+            assert_eq!(object.entries, ENTRIES);
+        }
+        let holders = self.nodes.iter().filter(|node| node.holds).count();
+        let whole =
+            self.tier().object().is_some_and(|object| self.objects.contains_key(&object.attempt));
+        assert!(holders > 0 || whole, "nobody has the entries");
+    }
+
+    /// Until a bookie is about to do something, without trouble.
+    fn until(&mut self, number: usize, test: impl Fn(&Effect) -> bool) {
+        for _ in 0..1_000 {
+            if test(&self.nodes[number].effect) {
+                return;
+            }
+            assert!(self.turn(number, Trouble::default()), "it has nothing to do any more");
+        }
+        panic!("it never comes to that");
+    }
+
+    /// Until all copies are gone.
+    fn settle(&mut self) {
+        for turn in 0..10_000 {
+            self.turn(turn % 3, Trouble::default());
+            self.now += 1;
+            if self.nodes.iter().all(|node| !node.holds) {
+                return;
+            }
+        }
+        panic!("it does not end: {:?}", self.tier());
+    }
+}
+
+#[test]
+fn an_upload_without_trouble() {
+    let mut world = World::new(1, Mutations::default());
+    world.settle();
+    let Tier::Trimmed(object) = world.tier() else { panic!("{:?}", world.tier()) };
+    assert_eq!(world.objects.keys().collect::<Vec<_>>(), [&object.attempt]);
+    assert_eq!(object.etag, format!("{}", object.attempt));
+}
+
+#[test]
+fn scenario_52_an_uploader_may_die_at_any_step() {
+    holds_only_with(Mutation::DropBeforeTrimmed, |mutations| {
+        for steps in 0..12 {
+            let mut world = World::new(steps, mutations);
+            for _ in 0..steps {
+                world.turn(0, Trouble::default());
+            }
+            world.crash(0);
+            world.settle();
+            assert!(matches!(world.tier(), Tier::Trimmed(_)), "after step {steps}");
+        }
+    });
+}
+
+#[test]
+fn scenario_53_two_uploaders_publish_under_their_own_claim_only() {
+    holds_only_with(Mutation::PublishUnclaimed, |mutations| {
+        let mut world = World::new(1, mutations);
+        world.until(0, |effect| matches!(effect, Effect::Complete));
+        // It is slow, and the next takes over.
+        world.now += 100_000;
+        world.until(1, |effect| matches!(effect, Effect::Complete));
+        let Tier::Uploading { attempt, .. } = world.tier() else { panic!("{:?}", world.tier()) };
+        for _ in 0..5 {
+            world.turn(0, Trouble::default());
+        }
+        let named = world.tier().object().map(|object| object.attempt);
+        assert!(named.is_none_or(|named| named == attempt), "the first published after all");
+        world.settle();
+    });
+}
+
+#[test]
+fn scenario_54_an_object_is_kept_whatever_came_of_its_publication() {
+    holds_only_with(Mutation::AbortUnknown, |mutations| {
+        let mut world = World::new(1, mutations);
+        let publishes = |effect: &Effect| matches!(effect, Effect::Cas { meta, .. } if meta.tier.object().is_some());
+        world.until(0, publishes);
+        world.turn(0, Trouble { reply_lost: true, ..Trouble::default() });
+        let Tier::Offloaded(object) = world.tier() else { panic!("{:?}", world.tier()) };
+        world.turn(0, Trouble::default());
+        world.crash(0);
+        world.settle();
+        assert_eq!(world.tier(), Tier::Trimmed(object.clone()), "the first attempt's");
+        assert!(world.objects.contains_key(&object.attempt));
+    });
+}
+
+#[test]
+fn scenario_55_what_a_peer_did_not_deliver_is_not_published() {
+    holds_only_with(Mutation::SkipVerify, |mutations| {
+        let mut world = World::new(1, mutations);
+        world.until(0, |effect| matches!(effect, Effect::Stream { .. }));
+        world.turn(0, Trouble { short: true, ..Trouble::default() });
+        assert_eq!(world.nodes[0].effect, Effect::Abort);
+        world.settle();
+    });
+}
+
+#[test]
+fn scenario_56_an_object_that_was_deleted_by_hand_costs_no_copy() {
+    holds_only_with(Mutation::DropUnseen, |mutations| {
+        // Before the trim: uploaded again (T7).
+        let mut world = World::new(1, mutations);
+        world.until(0, |effect| matches!(effect, Effect::LookAt(_)));
+        assert!(matches!(world.tier(), Tier::Offloaded(_)));
+        world.objects.clear();
+        world.settle();
+        // After it: bookies keep what they have, and say so.
+        let mut world = World::new(1, mutations);
+        world.until(0, |effect| matches!(effect, Effect::Drop { .. }));
+        world.crash(0);
+        world.objects.clear();
+        world.until(0, |effect| matches!(effect, Effect::Alarm(_)));
+        assert!(world.nodes[0].holds);
+    });
+}
+
+#[test]
+fn scenario_58_a_ledger_that_is_deleted_during_its_upload_stays_deleted() {
+    holds_only_with(Mutation::PublishDeleted, |mutations| {
+        for steps in 0..12 {
+            let mut world = World::new(steps, mutations);
+            for _ in 0..steps {
+                world.turn(0, Trouble::default());
+            }
+            let (meta, version) = world.meta.as_mut().unwrap();
+            meta.state = LedgerState::Deleting;
+            version.0 += 1;
+            let before = world.tier();
+            for _ in 0..40 {
+                world.turn(0, Trouble::default());
+            }
+            assert_eq!(world.tier(), before, "after step {steps}");
+            assert_eq!(world.nodes[0].effect, Effect::Done);
+        }
+    });
+}
+
+/// Whatever is lost, repeated or forgotten, in whatever order.
+#[test]
+fn nothing_is_lost_in_any_order() {
+    for seed in 0..3_000 {
+        let mut world = World::new(seed, Mutations::default());
+        let chaos = SeededRandom::new(seed + 1_000_000);
+        for _ in 0..chaos.below(120) {
+            let number = chaos.below(3) as usize;
+            match chaos.below(20) {
+                0 => world.crash(number),
+                1 => world.now += 5_000,
+                2 if !matches!(world.tier(), Tier::Trimmed(_)) => world.objects.clear(),
+                3 => world.now -= 2_000,
+                _ => {
+                    let reply_lost = chaos.below(6) == 0;
+                    let refused = chaos.below(6) == 0;
+                    let short = chaos.below(6) == 0;
+                    world.turn(number, Trouble { reply_lost, refused, short });
+                }
+            }
+        }
+        let gone = world.tier().object().is_some_and(|o| !world.objects.contains_key(&o.attempt));
+        if !(gone && matches!(world.tier(), Tier::Trimmed(_))) {
+            println!("seed {seed}");
+            world.now += 1_000_000;
+            world.settle();
+        }
+    }
+}

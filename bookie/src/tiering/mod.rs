@@ -1,0 +1,122 @@
+//! Tiering (protocol 7): closed ledgers of this bookie become objects, and local copies go once metadata says so.
+//!
+//! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
+//!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
+//! * [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
+//!   twice does no harm.
+//!
+//! One task owns all of it but the janitor. Nothing that it does has to succeed: an object store that is down makes local disks fill,
+//! and everything else goes on (7.7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_ledger::BookieDirectory;
+use geminga_metastore::{Error, MetaStore};
+use geminga_proto::ids::LedgerId;
+use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tier::Store;
+
+use crate::handle::BookieHandle;
+use janitor::Janitor;
+use mutation::Mutations;
+use work::Worker;
+
+mod core;
+mod janitor;
+mod mutation;
+mod upload;
+mod wanted;
+mod work;
+
+/// What waits in the connection to another bookie, of which ranges are read that are missing here.
+const LANE_BYTES: usize = 64 << 20;
+
+/// What an operator may tune.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How often it is looked for ledgers to upload, trim and drop. Default 30 s, minimum 100 ms.
+    pub interval: Duration,
+    /// How long copies stay at bookies after the upload, where the topic does not say. Default 1 h.
+    pub local_retention: Duration,
+    /// Bytes a second that this bookie uploads at most; `None` = as fast as it goes.
+    pub upload_rate: Option<u64>,
+    /// After how long an upload may be taken over by another bookie, beside the time that its bytes take. Default 5 min.
+    pub take_over: Duration,
+    /// How often it is looked for objects that nothing refers to. Default 1 day.
+    pub sweep_interval: Duration,
+    /// How old such an object must be to be removed. Default 7 days.
+    pub sweep_age: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3_600;
+        Self {
+            interval: Duration::from_secs(30),
+            local_retention: Duration::from_secs(3_600),
+            upload_rate: None,
+            take_over: Duration::from_secs(300),
+            sweep_interval: Duration::from_secs(DAY),
+            sweep_age: Duration::from_secs(7 * DAY),
+        }
+    }
+}
+
+/// What tiering is made from.
+#[derive(Debug)]
+pub struct TieringParts {
+    /// Where metadata is.
+    pub store: Arc<dyn MetaStore>,
+    /// Where objects are.
+    pub objects: Store,
+    /// Names attempts.
+    pub random: Arc<dyn Random>,
+    /// Says how old things are.
+    pub clock: Arc<dyn WallClock>,
+    /// Limits and intervals.
+    pub config: Config,
+}
+
+/// Starts it at a running bookie; it ends with `tasks`.
+///
+/// # Errors
+/// When the metadata store cannot be read.
+pub(crate) async fn start(
+    parts: TieringParts,
+    handle: BookieHandle,
+    tasks: &Tasks,
+) -> Result<(), Error> {
+    let TieringParts { store, objects, random, clock, config } = parts;
+    let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
+    let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
+    let bookies =
+        BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES).await?;
+    let janitor = Janitor {
+        bookie: handle.id().clone(),
+        cluster: handle.cluster(),
+        store: Arc::clone(&store),
+        bookies: Arc::<BookieDirectory>::clone(&bookies),
+        objects: objects.clone(),
+        clock: Arc::clone(&clock),
+        config,
+    };
+    tasks.spawn("tier janitor", janitor.run(tasks.clone()));
+    let worker = Worker {
+        handle,
+        store,
+        bookies,
+        objects,
+        random,
+        clock,
+        config,
+        mutations: Mutations::default(),
+        offloads: BTreeMap::<LedgerId, work::Followed>::new(),
+    };
+    tasks.spawn("tiering", worker.run(tasks.clone()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

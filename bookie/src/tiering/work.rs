@@ -1,0 +1,261 @@
+//! The task that tiers: goes through the ledgers that this bookie holds, oldest first, and carries out what [`super::core`] says
+//! about each. One upload at a time bounds memory and keeps disks free for those who write.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use geminga_ledger::core::commit::CasResult;
+use geminga_ledger::{BookieDirectory, Bookies};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
+use geminga_metastore::{Error, Guard, MetaStore, Txn, TxnOutcome, Version, keys};
+use geminga_proto::ids::LedgerId;
+use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tier::Store;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Config;
+use super::core::{Effect, Event, Head, Now, Offload, Seen, Timing, Wanted};
+use super::mutation::Mutations;
+use super::upload::{self, Sent};
+use super::wanted;
+use crate::handle::BookieHandle;
+use crate::metrics;
+
+/// What uploads make at least, bytes a second; slower ones may be taken over.
+const LEAST_PACE: u64 = 4 << 20;
+
+/// A ledger, and when it is looked at next, milliseconds since the Unix epoch.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) look_at: i64,
+    pub(super) offload: Offload,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) handle: BookieHandle,
+    pub(super) store: Arc<dyn MetaStore>,
+    pub(super) bookies: Arc<BookieDirectory>,
+    pub(super) objects: Store,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) clock: Arc<dyn WallClock>,
+    pub(super) config: Config,
+    pub(super) mutations: Mutations,
+    /// The ledgers that are held here, by id: about by age.
+    pub(super) offloads: BTreeMap<LedgerId, Followed>,
+}
+
+/// What one ledger's work holds between effects.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    sent: Option<Sent>,
+    /// As streamed, for reading back.
+    meta: Option<LedgerMeta>,
+}
+
+impl Worker {
+    /// Runs until `tasks` stops. What an upload had sent by then is garbage that nobody sees.
+    pub(super) async fn run(mut self, tasks: Tasks) {
+        let mut cycle = interval(self.config.interval);
+        cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let cancelled = tasks.cancelled();
+        tokio::pin!(cancelled);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return,
+                _ = cycle.tick() => {}
+            }
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return,
+                () = self.cycle() => {}
+            }
+        }
+    }
+
+    /// Looks at each ledger that is due. Cancel-safe, in that what was done is done.
+    pub(super) async fn cycle(&mut self) {
+        self.follow();
+        let now = self.clock.now_ms();
+        let due: Vec<LedgerId> = self
+            .offloads
+            .iter()
+            .filter(|(_, followed)| followed.look_at <= now)
+            .map(|(ledger, _)| *ledger)
+            .collect();
+        for ledger in due {
+            let Some(mut followed) = self.offloads.remove(&ledger) else { continue };
+            followed.look_at = self.work(ledger, &mut followed.offload).await;
+            self.offloads.insert(ledger, followed);
+        }
+    }
+
+    /// Takes up ledgers that are new here, and lets go of those whose entries are gone.
+    fn follow(&mut self) {
+        let mut held = BTreeMap::new();
+        for disk in self.handle.disks() {
+            let with_entries = disk.local().into_iter().filter(|(_, bytes)| *bytes > 0);
+            held.extend(with_entries.map(|(ledger, _)| (ledger, disk.member().clone())));
+        }
+        self.offloads.retain(|ledger, _| held.contains_key(ledger));
+        for (ledger, member) in held {
+            let look_ms = millis(self.config.interval);
+            let take_over_ms = millis(self.config.take_over);
+            let pace = self.config.upload_rate.map_or(LEAST_PACE, |rate| rate.min(LEAST_PACE));
+            let timing = Timing { look_ms, take_over_ms, pace };
+            let (cluster, objects) = (self.handle.cluster(), self.objects.clone());
+            self.offloads.entry(ledger).or_insert_with(|| Followed {
+                look_at: i64::MIN,
+                offload: Offload::new(member, cluster, objects, timing, self.mutations),
+            });
+        }
+    }
+
+    /// All there is to do about one ledger now; when to look again.
+    async fn work(&self, ledger: LedgerId, offload: &mut Offload) -> i64 {
+        let mut hand = Hand::default();
+        let mut effect = offload.look();
+        loop {
+            effect = match effect {
+                Effect::LookAt(at) => return at,
+                Effect::Done => return i64::MAX,
+                Effect::Alarm(at) => {
+                    metrics::object_missing();
+                    tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
+                    return at;
+                }
+                effect => {
+                    let event = self.perform(ledger, effect, &mut hand).await;
+                    let now = Now { ms: self.clock.now_ms(), fresh: self.random.next_u128() };
+                    offload.step(now, event)
+                }
+            };
+        }
+    }
+
+    /// Carries out one effect.
+    pub(super) async fn perform(&self, ledger: LedgerId, effect: Effect, hand: &mut Hand) -> Event {
+        match effect {
+            Effect::Read => self.read(ledger).await.unwrap_or_else(|error| {
+                tracing::debug!(%ledger, %error, "metadata cannot be read now; a ledger is looked at later");
+                Event::Unreadable
+            }),
+            Effect::Cas { expected, meta } => Event::Cas(self.swap(expected, &meta).await),
+            Effect::Stream { attempt, meta } => self.stream(attempt, *meta, hand).await,
+            Effect::Complete => {
+                let Some(sent) = &mut hand.sent else { return Event::Failed };
+                let done = sent.complete().await;
+                if let Err(error) = &done {
+                    failed(ledger, &**error, "publishing an object");
+                }
+                Event::Completed(done.is_ok())
+            }
+            Effect::Abort => {
+                if let Some(sent) = &mut hand.sent {
+                    sent.abort().await;
+                }
+                Event::Failed
+            }
+            Effect::ReadBack { object, summary } => {
+                let Some(meta) = &hand.meta else { return Event::Failed };
+                let random = self.random.next_u64();
+                let cluster = self.handle.cluster();
+                let seen =
+                    upload::read_back(cluster, &self.objects, meta, &object, &summary, random);
+                match seen.await {
+                    Ok(seen) => Event::ReadBack(Some(seen)),
+                    Err(error) => {
+                        failed(ledger, &*error, "reading an object back");
+                        Event::ReadBack(None)
+                    }
+                }
+            }
+            Effect::Head(object) => {
+                if object.bucket != self.objects.bucket() {
+                    tracing::warn!(%ledger, bucket = object.bucket, own = self.objects.bucket(), "a ledger's object is in another store than this bookie was given");
+                    return Event::Head(Head::Unknown);
+                }
+                Event::Head(match self.objects.head(&object.key).await {
+                    Ok(Some(found)) => {
+                        Head::There(Seen { size: found.size, etag: found.etag })
+                    }
+                    Ok(None) => Head::Gone,
+                    Err(error) => {
+                        failed(ledger, &error, "asking for an object");
+                        Head::Unknown
+                    }
+                })
+            }
+            Effect::Drop { last, attempt } => {
+                for disk in self.handle.disks() {
+                    if let Err(error) = disk.trim_ledger(ledger, last, attempt).await {
+                        tracing::warn!(%ledger, %error, "a trimmed ledger could not be dropped");
+                        return Event::Failed;
+                    }
+                }
+                metrics::trimmed();
+                Event::Dropped
+            }
+            Effect::LookAt(_) | Effect::Done | Effect::Alarm(_) => Event::Failed,
+        }
+    }
+
+    async fn read(&self, ledger: LedgerId) -> Result<Event, Error> {
+        let key = keys::ledger(ledger);
+        let Some(found) = self.store.get(&key).await? else {
+            return Ok(Event::Read(None, Wanted::default()));
+        };
+        let meta = LedgerMeta::decode(ledger, &found.value)
+            .map_err(|invalid| Error::Corrupt { key, why: invalid.to_string() })?;
+        let asks = meta.state == LedgerState::Closed && !matches!(meta.tier, Tier::Trimmed(_));
+        let wanted = match asks {
+            true => wanted::of(&*self.store, &meta, millis(self.config.local_retention)).await?,
+            false => Wanted::default(),
+        };
+        Ok(Event::Read(Some((meta, found.version)), wanted))
+    }
+
+    async fn swap(&self, expected: Version, meta: &LedgerMeta) -> CasResult {
+        let key = keys::ledger(meta.id);
+        let txn = Txn::new().guard(Guard::Version(key.clone(), expected)).put(key, meta.encode());
+        match self.store.txn(txn).await {
+            Ok(TxnOutcome::Committed(revision)) => CasResult::Applied(Version(revision.0)),
+            Ok(TxnOutcome::GuardFailed) => CasResult::Lost,
+            Err(error) => {
+                tracing::debug!(ledger = %meta.id, %error, "nobody knows whether a ledger's metadata was changed; it is read");
+                CasResult::Unknown
+            }
+        }
+    }
+
+    async fn stream(&self, attempt: u128, meta: LedgerMeta, hand: &mut Hand) -> Event {
+        let ledger = meta.id;
+        let bookies: Arc<dyn Bookies> = Arc::<BookieDirectory>::clone(&self.bookies);
+        let rate = self.config.upload_rate;
+        let cluster = self.handle.cluster();
+        let sent = upload::send(cluster, &bookies, &self.objects, attempt, &meta, rate).await;
+        hand.meta = Some(meta);
+        match sent {
+            Ok(sent) => {
+                let summary = sent.summary;
+                metrics::uploaded(summary.size);
+                hand.sent = Some(sent);
+                Event::Streamed(Some(summary))
+            }
+            Err(error) => {
+                failed(ledger, &*error, "uploading a ledger");
+                Event::Streamed(None)
+            }
+        }
+    }
+}
+
+fn failed(ledger: LedgerId, error: &(dyn std::error::Error + 'static), what: &'static str) {
+    metrics::tiering_failed();
+    tracing::warn!(%ledger, error = %error, "{what} failed; it is tried again later");
+}
+
+fn millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

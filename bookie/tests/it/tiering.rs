@@ -1,0 +1,259 @@
+//! Bookies that tier: a closed ledger becomes an object, every copy goes, and what a bookie then says is where to look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use geminga_bookie::{TieringConfig, TieringParts};
+use geminga_ledger::Outcome;
+use geminga_metastore::record::{Custom, LedgerMeta, LedgerState, Tier, TierObject, Topic};
+use geminga_metastore::{MetaStore, keys};
+use geminga_proto::bookie::{Code, QueryOp, QueryRequest, Scope, WriteOp, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId, SealEpoch, TopicId};
+use geminga_runtime::{SystemClock, SystemRandom};
+use geminga_tier::faulty::{Call, Fault, Faulty};
+use geminga_tier::{Object, Store};
+
+use crate::quorum::Cluster;
+use crate::support::{LONG, Node, attributes};
+
+const SOON: TieringConfig = TieringConfig {
+    interval: Duration::from_millis(50),
+    local_retention: Duration::from_millis(1),
+    upload_rate: None,
+    take_over: Duration::from_millis(300),
+    sweep_interval: Duration::from_millis(100),
+    sweep_age: Duration::ZERO,
+};
+
+async fn tier(node: &Node, store: &Arc<dyn MetaStore>, objects: &Store, config: TieringConfig) {
+    let (random, clock) = (Arc::new(SystemRandom), Arc::new(SystemClock));
+    let (store, objects) = (Arc::clone(store), objects.clone());
+    node.bookie.tier(TieringParts { store, objects, random, clock, config }).await.unwrap();
+}
+
+/// A topic that asks for it.
+async fn topic(store: &dyn MetaStore) -> Custom {
+    let id = TopicId::from_random(77);
+    let topic = Topic {
+        id,
+        partitions: 1,
+        write_quorum: 3,
+        ack_quorum: 2,
+        configs: [("remote.storage.enable".to_owned(), "true".to_owned())].into(),
+        created_ms: 0,
+    };
+    let key = keys::topic("default", "flights");
+    store.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
+    let (namespace, name) = ("default".to_owned(), "flights".to_owned());
+    Custom { topic: id, namespace, name, ..Custom::default() }
+}
+
+/// A closed ledger of so many entries of 100 KB, and their payloads.
+async fn closed(cluster: &Cluster, custom: Custom, entries: i64) -> (LedgerId, Vec<Bytes>) {
+    let mut writer = cluster.create_of(custom).await;
+    let payloads: Vec<Bytes> = (0..entries).map(|n| Bytes::from(vec![n as u8; 100_000])).collect();
+    for (at, payload) in payloads.iter().enumerate() {
+        let appended = writer.append(attributes(at as i64), &payload.clone().into());
+        let outcome = appended.unwrap().2.await;
+        assert_eq!(outcome, Outcome::Acked);
+    }
+    let meta = writer.close(LONG, |_| geminga_metastore::Txn::new()).await.unwrap();
+    (meta.id, payloads)
+}
+
+/// Waits, by the store's own news, until a ledger's metadata is so.
+async fn until(
+    store: &dyn MetaStore,
+    ledger: LedgerId,
+    test: impl Fn(&LedgerMeta) -> bool,
+) -> LedgerMeta {
+    let key = keys::ledger(ledger);
+    let waiting = async {
+        let mut news = store.watch(&key, None).await.unwrap();
+        loop {
+            let found = store.get(&key).await.unwrap().expect("the ledger is there");
+            let meta = LedgerMeta::decode(ledger, &found.value).unwrap();
+            if test(&meta) {
+                return meta;
+            }
+            news.next().await.expect("the store goes on");
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("in time")
+}
+
+fn trimmed(meta: &LedgerMeta) -> Option<TierObject> {
+    match &meta.tier {
+        Tier::Trimmed(object) => Some(object.clone()),
+        _ => None,
+    }
+}
+
+/// What a bookie says of an entry, and of a seal.
+async fn asked(node: &Node, ledger: LedgerId) -> (Code, Code) {
+    let scope = Scope {
+        cluster: node.bookie.cluster(),
+        ledger,
+        fragment_first: EntryId(0),
+        epoch: SealEpoch(0),
+        incarnation: node.bookie.incarnations()[0],
+    };
+    let (from, to) = (EntryId(0), EntryId(0));
+    let op = QueryOp::Read { from, to, max_bytes: 1, prefix_bytes: None };
+    let handle = node.bookie.handle();
+    let read = handle.query(QueryRequest { scope, op }).await;
+    let scope = Scope { epoch: SealEpoch(9), ..scope };
+    let sealed = handle.write(WriteRequest { scope, op: WriteOp::Seal }).await;
+    (read.code, sealed.code)
+}
+
+/// Until a bookie has dropped a ledger.
+async fn dropped(node: &Node, ledger: LedgerId) {
+    let waiting = async {
+        while node.bookie.handle().holds_bytes(ledger) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("dropped in time");
+    // T4: it never says that it does not have the entry, nor that it is done with the ledger.
+    assert_eq!(asked(node, ledger).await, (Code::Trimmed, Code::Trimmed));
+}
+
+async fn check(
+    cluster: &Cluster,
+    objects: &Store,
+    ledger: LedgerId,
+    at: TierObject,
+    payloads: &[Bytes],
+) {
+    let object = Object::open(objects, ledger, Arc::new(at)).await.unwrap();
+    assert_eq!(object.header(objects).await.unwrap().custom.name, "flights");
+    let mut read = Vec::new();
+    for number in 0..object.index().blocks().len() {
+        let block = object.block(objects, number).await.unwrap();
+        for id in (block.first().0..=block.last().0).map(EntryId) {
+            read.push(block.entry(cluster.uuid(), ledger, id, None).unwrap().payload);
+        }
+    }
+    assert_eq!(read, payloads);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_ledger_becomes_an_object_and_every_copy_goes() {
+    let mut cluster = Cluster::start().await;
+    let store = cluster.store();
+    let (faulty, custom) = (Faulty::default(), topic(&*store).await);
+    let objects = faulty.store();
+    // Larger than a part.
+    let (ledger, payloads) = closed(&cluster, custom.clone(), 200).await;
+    let (other, _) = closed(&cluster, Custom::default(), 2).await;
+    for node in cluster.nodes() {
+        tier(node, &store, &objects, SOON).await;
+    }
+    let meta = until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
+    check(&cluster, &objects, ledger, trimmed(&meta).unwrap(), &payloads).await;
+    for node in cluster.nodes() {
+        dropped(node, ledger).await;
+        assert_eq!(asked(node, other).await.0, Code::Ok, "nobody asked for that");
+    }
+    // It knows after a crash, or a restart, that it was dropped and where it is.
+    cluster.stop(0).await;
+    cluster.start_again(0).await;
+    dropped(cluster.nodes().next().unwrap(), ledger).await;
+    cluster.end().await;
+}
+
+/// What the store refuses, loses or cuts off is tried again, and only a whole object is ever named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_trouble_delays_uploads_and_no_more() {
+    for (call, fault, times) in [
+        (Call::Put, Fault::Refuse, 3),
+        (Call::Put, Fault::LoseReply, 2),
+        (Call::Part, Fault::Refuse, 1),
+        (Call::Complete, Fault::Refuse, 2),
+        (Call::Complete, Fault::LoseReply, 2),
+        (Call::Get, Fault::Refuse, 3),
+        (Call::Get, Fault::Truncate, 3),
+    ] {
+        let cluster = Cluster::start().await;
+        let store = cluster.store();
+        let (faulty, custom) = (Faulty::default(), topic(&*store).await);
+        faulty.fail(call, fault, times);
+        let objects = faulty.store();
+        let small = call == Call::Put;
+        let entries = if small { 3 } else { 180 };
+        let (ledger, payloads) = closed(&cluster, custom, entries).await;
+        for node in cluster.nodes() {
+            tier(node, &store, &objects, SOON).await;
+        }
+        let meta = until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
+        check(&cluster, &objects, ledger, trimmed(&meta).unwrap(), &payloads).await;
+        cluster.end().await;
+    }
+}
+
+/// 7.8 (3), 7.5: the object of a deleted ledger goes, and so does what an upload that was given up left.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_and_the_janitor_leave_no_object() {
+    let cluster = Cluster::start().await;
+    let store = cluster.store();
+    let custom = topic(&*store).await;
+    let objects = Faulty::default().store();
+    let mut ledgers = Vec::new();
+    for _ in 0..3 {
+        ledgers.push(closed(&cluster, custom.clone(), 2).await.0);
+    }
+    // Of another upload of a ledger that is there.
+    let left = objects.key(cluster.uuid(), &custom, ledgers[0], 5);
+    objects.upload(&left).complete(Bytes::from_static(b"left over")).await.unwrap();
+    for node in cluster.nodes() {
+        tier(node, &store, &objects, SOON).await;
+    }
+    for ledger in &ledgers {
+        until(&*store, *ledger, |meta| trimmed(meta).is_some()).await;
+    }
+    cluster.client().delete(ledgers[1]).await.unwrap();
+    let gone = |meta: &LedgerMeta| meta.state == LedgerState::Deleting && meta.tier == Tier::Local;
+    until(&*store, ledgers[1], gone).await;
+    let waiting = async {
+        while objects.head(&left).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("removed in time");
+    let listed: Vec<_> = objects.list(cluster.uuid()).try_collect().await.unwrap();
+    assert_eq!(listed.len(), 2, "those of the two ledgers that are there: {listed:?}");
+    cluster.end().await;
+}
+
+/// G2: objects of ledgers that the metadata does not know at all are kept when there are many of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_kept_where_metadata_looks_lost() {
+    let cluster = Cluster::start().await;
+    let store = cluster.store();
+    let custom = topic(&*store).await;
+    let objects = Faulty::default().store();
+    let lost = |n: u64| objects.key(cluster.uuid(), &custom, LedgerId(0xdead_0000 + n), 1);
+    for n in 0..4 {
+        objects.upload(&lost(n)).complete(Bytes::from_static(b"x")).await.unwrap();
+    }
+    let (ledger, _) = closed(&cluster, custom.clone(), 2).await;
+    let left = objects.key(cluster.uuid(), &custom, ledger, 5);
+    objects.upload(&left).complete(Bytes::from_static(b"left over")).await.unwrap();
+    for node in cluster.nodes() {
+        tier(node, &store, &objects, SOON).await;
+    }
+    // The same round that removes this one has looked at the others.
+    let waiting = async {
+        while objects.head(&left).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("removed in time");
+    for n in 0..4 {
+        assert!(objects.head(&lost(n)).await.unwrap().is_some());
+    }
+    cluster.end().await;
+}

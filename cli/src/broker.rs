@@ -10,8 +10,10 @@ use geminga_metastore::{LedgerIds, MetaStore, cluster};
 use geminga_proto::ids::BookieId;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
+use geminga_serving::cold::Cold;
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
+use geminga_tier::Store;
 
 use crate::config::BoundKafka;
 use crate::exit::Failure;
@@ -37,6 +39,8 @@ pub(crate) struct Setting {
     pub(crate) producer_expiry: Duration,
     /// Most idempotent producers that are remembered.
     pub(crate) max_producers: usize,
+    /// Where ledgers are read that bookies have dropped.
+    pub(crate) objects: Option<Store>,
     pub(crate) kind: Kind,
 }
 
@@ -63,6 +67,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         memory,
         producer_expiry,
         max_producers,
+        objects,
         kind,
     } = setting;
     let (sole, default_quorum, local) = match kind {
@@ -80,7 +85,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     .validated()?;
     let bookies =
         BookieDirectory::start(&*store, tasks.child("bookies"), local, limits.lane_bytes).await?;
-    let ledgers = LedgerClient::new(Parts {
+    let mut ledgers = LedgerClient::new(Parts {
         cluster: cluster.uuid,
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),
         store: Arc::clone(&store),
@@ -96,6 +101,12 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         kafka.into_iter().map(|bound| (bound.tcp, bound.advertised)).unzip();
     let names: Vec<String> = advertised.iter().map(|listener| listener.name.clone()).collect();
     let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
+    if let Some(objects) = objects {
+        let bytes = memory::cold(memory);
+        config = config.beside_cold(memory);
+        let cold = Cold::new(cluster.uuid, objects, bytes, tasks.child("cold reads"));
+        ledgers = ledgers.with_cold(Arc::new(cold));
+    }
     config.partitions.retention_interval = retention_interval;
     config.partitions.producer_expiry = producer_expiry;
     config.partitions.max_producers = max_producers;

@@ -214,6 +214,7 @@ impl Broker {
             clock: Arc::clone(&parts.clock),
             default_quorum: parts.default_quorum,
             single_copy_allowed: parts.single_copy_allowed,
+            tiered: parts.ledgers.has_cold(),
         };
         let operator = Operator {
             store: Arc::clone(store),

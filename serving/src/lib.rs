@@ -2,6 +2,7 @@
 //! machines on internal partitions (DESIGN 6 and 7).
 
 pub mod broker;
+pub mod cold;
 pub mod groups;
 pub mod kafka;
 pub mod ownership;

@@ -21,4 +21,5 @@ mod refusals;
 mod retention;
 mod standalone;
 mod stops;
+mod tiering;
 mod topic;

@@ -6,11 +6,14 @@ use std::time::Duration;
 use geminga_bookie::log::OpenError;
 use geminga_bookie::{
     Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
+    TieringParts,
 };
+use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
+use geminga_tier::Store;
 
-use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, advertised};
+use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, http_address};
 use crate::{logging, metadata, server};
@@ -50,11 +53,12 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let advertise = advertised("--listen", settings.advertise.as_deref(), bound)?;
     let http_address = http_address(http.as_ref(), &advertise)?;
 
+    let objects = settings.object_store.open(false)?;
     let mut server = Server::start(http)?;
     let store = server.starting(metadata::connect(&settings.metastore)).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {
-        store,
+        store: Arc::clone(&store),
         dirs: settings.data_dir,
         id,
         zone: settings.zone,
@@ -71,6 +75,9 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     };
     let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
     server.starting(bookie.serve(listener)).await?;
+    if let Some(objects) = objects {
+        server.starting(bookie.tier(tiering(store, objects, &settings.tier))).await?;
+    }
     tracing::info!(bookie = %bookie.id(), cluster = %bookie.cluster(), listen = %bound, "bookie serves");
 
     let checked = Arc::clone(&bookie);
@@ -78,6 +85,16 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         if checked.is_ready() { Ok(()) } else { Err("not registered".to_owned()) }
     })]);
     server.run(Duration::ZERO, async move { bookie.shutdown(DRAIN).await }).await
+}
+
+/// What a bookie tiers with.
+pub(crate) fn tiering(
+    store: Arc<dyn MetaStore>,
+    objects: Store,
+    options: &TierOptions,
+) -> TieringParts {
+    let (random, clock) = (Arc::new(SystemRandom), Arc::new(SystemClock));
+    TieringParts { store, objects, random, clock, config: options.config() }
 }
 
 impl From<StartError> for Failure {

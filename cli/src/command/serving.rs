@@ -37,6 +37,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let grpc_address = advertised("--grpc", settings.advertise.as_deref(), bound)?;
     let http_address = http_address(Some(&http), &grpc_address)?;
 
+    let objects = settings.object_store.open(false)?;
     let mut server = Server::start(Some(http))?;
     let store = server.starting(metadata::connect(&settings.metastore)).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
@@ -56,6 +57,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         memory: settings.memory.0,
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
+        objects,
         kind,
     };
     let tasks = server.parts.clone();

@@ -15,6 +15,7 @@ use geminga_proto::ids::BookieId;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 
 use crate::broker::{self, Kind, Setting};
+use crate::command::bookie::tiering;
 use crate::config::{self, SourceArgs, StandaloneOptions, StandaloneSettings, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, http_address};
@@ -57,6 +58,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let grpc_address = advertised("--grpc", None, grpc_bound).unwrap_or(grpc_bound.to_string());
     let http_address = http_address(Some(&http), &grpc_address)?;
 
+    let objects = settings.object_store.open(true)?;
     let mut server = Server::start(Some(http))?;
     let tasks = server.parts.clone();
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
@@ -64,6 +66,10 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let shared: Arc<dyn MetaStore> = Arc::new(store.clone());
     let bookie = server.starting(start_bookie(&settings, &shared, &tasks)).await?;
     let bookie = Arc::new(bookie);
+    if let Some(objects) = &objects {
+        let parts = tiering(Arc::clone(&shared), objects.clone(), &settings.tier);
+        server.starting(bookie.tier(parts)).await?;
+    }
     // There by now: the bookie's boot made it.
     let cluster = server.starting(metadata::open(&*shared)).await?;
     let connection: Arc<dyn BookieConnection> = Arc::new(bookie.handle());
@@ -81,6 +87,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         memory: settings.memory.0,
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
+        objects,
         kind,
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, check_exposure, required};
+use super::{
+    GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions, TierOptions,
+    check_exposure, required,
+};
 use crate::args::host_port;
 use crate::exit::Failure;
 
@@ -57,6 +60,10 @@ pub(crate) struct BookieOptions {
     #[arg(long, value_name = "DURATION", env = "GEMINGA_GC_INTERVAL")]
     gc_interval: Option<Interval>,
     #[command(flatten)]
+    object_store: ObjectStoreOptions,
+    #[command(flatten)]
+    tier: TierOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -74,6 +81,8 @@ pub(crate) struct BookieSettings {
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
     pub(crate) gc_interval: Interval,
+    pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) tier: TierOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -92,6 +101,8 @@ impl BookieOptions {
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
+            object_store: self.object_store.over(file.object_store),
+            tier: self.tier.over(file.tier),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::kafka::Defaults;
 use super::{
     Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl,
-    PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory, required, settle_memory,
+    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory,
+    required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -59,6 +60,8 @@ pub(crate) struct ServingOptions {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
+    object_store: ObjectStoreOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -78,6 +81,7 @@ pub(crate) struct ServingSettings {
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
+    pub(crate) object_store: ObjectStoreOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -112,6 +116,7 @@ impl ServingOptions {
                 insecure,
                 Defaults { port: None, auto_create_topics: false },
             )?,
+            object_store: self.object_store.over(file.object_store),
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;

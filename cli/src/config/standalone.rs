@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::kafka::Defaults;
 use super::{
     GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
-    PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory, required, settle_memory,
+    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, check_exposure,
+    memory, required, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -66,6 +67,10 @@ pub(crate) struct StandaloneOptions {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
+    object_store: ObjectStoreOptions,
+    #[command(flatten)]
+    tier: TierOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -84,6 +89,8 @@ pub(crate) struct StandaloneSettings {
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
+    pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) tier: TierOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -116,6 +123,8 @@ impl StandaloneOptions {
                 insecure,
                 Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
             )?,
+            object_store: self.object_store.over(file.object_store),
+            tier: self.tier.over(file.tier),
             log: self.log.over(file.log),
         };
         check_exposure(

@@ -6,7 +6,8 @@
 //! | direct | 1/8 | messages with records that are not answered, sent to this broker since it owns their partition |
 //! | routed | 1/8 | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
 //! | entries | 3/16 | entries that not every bookie of their ledger has, be they acknowledged |
-//! | tails | 3/16 | recent entries that are kept for readers |
+//! | tails | 3/16, or 1/8 | recent entries that are kept for readers |
+//! | cold | 0, or 1/16 | blocks of objects on their way from the object store, or cached; a broker that was given one takes it from the tails |
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
@@ -44,6 +45,11 @@ pub fn lane(bytes: usize) -> usize {
     (lanes(bytes) / 4).clamp(LEAST_LANE_BYTES, MOST_LANE_BYTES)
 }
 
+/// The part of `bytes` of memory that is for what is read of the object store, where there is one.
+pub fn cold(bytes: usize) -> usize {
+    bytes.max(LEAST_BYTES) / 16
+}
+
 /// The part of `bytes` of memory that is for what waits in connections to bookies.
 fn lanes(bytes: usize) -> usize {
     bytes.max(LEAST_BYTES) / 8
@@ -59,6 +65,15 @@ impl Config {
         self.log.all_tails_bytes = bytes / 16 * 3;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
+        self
+    }
+}
+
+impl Config {
+    /// The same beside reads of an object store.
+    #[must_use]
+    pub fn beside_cold(mut self, bytes: usize) -> Self {
+        self.log.all_tails_bytes = self.log.all_tails_bytes.saturating_sub(cold(bytes));
         self
     }
 }
@@ -135,6 +150,9 @@ mod tests {
             // Whatever streams took in may be on its way to the logs.
             assert!(config.partitions.queue_bytes >= 2 * config.produce_bytes);
         }
+        let all = Config::default().within(DEFAULT_BYTES).log.all_tails_bytes;
+        let beside = Config::default().within(DEFAULT_BYTES).beside_cold(DEFAULT_BYTES);
+        assert_eq!(beside.log.all_tails_bytes + cold(DEFAULT_BYTES), all);
         let (given, default) = (Config::default().within(DEFAULT_BYTES), Config::default());
         assert_eq!(given.produce_bytes, default.produce_bytes);
         assert_eq!(given.partitions, default.partitions);

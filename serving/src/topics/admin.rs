@@ -33,6 +33,8 @@ pub struct TopicAdmin {
     pub default_quorum: Quorum,
     /// Whether a single copy needs no consent: standalone, which has one bookie.
     pub single_copy_allowed: bool,
+    /// Whether this broker was given an object store.
+    pub tiered: bool,
 }
 
 pub(super) fn unknown_topic(name: &str) -> ApiError {

@@ -126,6 +126,7 @@ impl TopicAdmin {
             return Err(unknown_topic(name));
         }
         alteration.check()?;
+        self.check_tiering(&alteration.set)?;
         let version = self.commit_alter(name, &alteration).await?;
         tracing::info!(topic = name, ?alteration, "topic altered");
         let seen = |view: &crate::ownership::topology::Topology| {
@@ -151,6 +152,7 @@ impl TopicAdmin {
             return Err(unknown_topic(name));
         }
         alteration.check()?;
+        self.check_tiering(&alteration.set)?;
         let key = keys::topic(DEFAULT_NAMESPACE, name);
         let found = self.store.get(&key).await.map_err(|e| api_error(&e))?;
         let before = decode(&key, &found.ok_or_else(|| unknown_topic(name))?)?;

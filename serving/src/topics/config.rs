@@ -94,6 +94,7 @@ const LOG_APPEND_TIME: &str = "LogAppendTime";
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const FOLLOWER_THROTTLED: &str = "follower.replication.throttled.replicas";
 const LEADER_THROTTLED: &str = "leader.replication.throttled.replicas";
+const REMOTE_STORAGE: &str = "remote.storage.enable";
 const RETENTION_BYTES: &str = "retention.bytes";
 const RETENTION_MS: &str = "retention.ms";
 const SEGMENT_BYTES: &str = "segment.bytes";
@@ -148,14 +149,20 @@ pub const TABLE: &[Config] = &[
         "Offsets are found by entry, not by a sparse index.",
     ),
     row(LEADER_THROTTLED, Type::Text, "", Inert, "There are no follower replicas."),
-    refused(
+    row(
         "local.retention.bytes",
         at_least(-2),
         "-2",
-        &["-2"],
-        "There is no tiered storage yet.",
+        Effective,
+        "Bookies drop their copies of an uploaded segment at once when newer closed ones hold this many bytes; -1 and -2: not by bytes.",
     ),
-    refused("local.retention.ms", at_least(-2), "-2", &["-2"], "There is no tiered storage yet."),
+    row(
+        "local.retention.ms",
+        at_least(-2),
+        "-2",
+        Effective,
+        "Bookies drop their copies of a segment this long after its upload, in milliseconds; -2: as `--tier-local-retention` says, -1: never.",
+    ),
     row(
         "max.compaction.lag.ms",
         at_least(1),
@@ -221,25 +228,39 @@ pub const TABLE: &[Config] = &[
         "Bookies prepare their log files by themselves.",
     ),
     row(
+        "remote.copy.lag.bytes",
+        at_least(0),
+        "0",
+        Effective,
+        "A closed segment is uploaded once newer closed ones hold this many bytes.",
+    ),
+    row(
+        "remote.copy.lag.ms",
+        at_least(0),
+        "0",
+        Effective,
+        "A closed segment is uploaded no sooner than this long after it was begun, in milliseconds.",
+    ),
+    row(
         "remote.log.copy.disable",
         Type::Boolean,
         "false",
-        Inert,
-        "There is no tiered storage yet.",
+        Effective,
+        "No more segments are uploaded; those that were stay where they are, and so do copies at bookies that are still there.",
     ),
-    row(
+    refused(
         "remote.log.delete.on.disable",
         Type::Boolean,
         "false",
-        Inert,
-        "There is no tiered storage yet.",
+        &["false"],
+        "What was uploaded is deleted by retention or with the topic only: bookies may have no copy of it any more.",
     ),
-    refused(
-        "remote.storage.enable",
+    row(
+        REMOTE_STORAGE,
         Type::Boolean,
         "false",
-        &["false"],
-        "There is no tiered storage yet.",
+        Effective,
+        "Closed segments are uploaded to the object store that bookies were given by `--object-store`, and read from there once bookies have dropped their copies; see [tiering](tiering.md).",
     ),
     row(
         RETENTION_BYTES,
@@ -356,6 +377,11 @@ pub fn check(name: &str, value: &str) -> Result<(), ApiError> {
 /// [`Reason::InvalidConfig`] for the first bad one by name.
 pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
     configs.iter().try_for_each(|(name, value)| check(name, value))
+}
+
+/// Whether a topic with these settings asks for its closed segments to be uploaded.
+pub(super) fn is_tiered(configs: &BTreeMap<String, String>) -> bool {
+    configs.get(REMOTE_STORAGE).is_some_and(|value| value == "true")
 }
 
 /// The settings that take effect, as numbers.

@@ -70,6 +70,7 @@ impl TopicAdmin {
         name::check(&new.name)?;
         name::check_partitions(new.partitions)?;
         config::check_all(&new.configs)?;
+        self.check_tiering(&new.configs)?;
         let quorum = quorum::settle(
             new.write_quorum,
             new.ack_quorum,
@@ -83,6 +84,15 @@ impl TopicAdmin {
         self.check_room(new.partitions)?;
         quorum::check_bookies(quorum, self.bookies().await?)?;
         Ok(quorum)
+    }
+
+    /// What this broker could not read back is not to be sent away.
+    pub(super) fn check_tiering(&self, configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
+        if self.tiered || !config::is_tiered(configs) {
+            return Ok(());
+        }
+        let why = "remote.storage.enable=true, and this broker was given no object store: start all brokers and bookies with --object-store, or leave it out";
+        Err(ApiError::new(Reason::InvalidConfig, why))
     }
 
     /// Judged by this broker's view: brokers that create at the same time may exceed a limit by a few.

@@ -119,6 +119,7 @@ impl World {
             clock: Arc::new(ManualClock::at(1_000)),
             default_quorum: Quorum::CLUSTER,
             single_copy_allowed: false,
+            tiered: false,
         };
         Self { store, admin, tasks }
     }

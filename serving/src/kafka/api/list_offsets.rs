@@ -24,7 +24,7 @@ pub(super) const API: Api = Api::new::<ListOffsetsRequest>(
     1,
     10,
     |call, body| serve(call, body).boxed(),
-    "There is no tiered storage yet: the earliest local offset is the earliest, and there is no tiered one.",
+    "Where a segment is kept is not shown: the earliest local offset is the earliest, and there is no tiered one.",
 );
 
 /// Partitions that are looked into at one time.

@@ -1,6 +1,7 @@
 //! Logs on a small cluster in memory: owners come, go and are killed, bookies and metadata fail, and what was
 //! acknowledged is there, once and in order.
 
+mod cold;
 mod faults;
 mod head;
 mod reading;

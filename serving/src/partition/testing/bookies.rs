@@ -121,6 +121,23 @@ impl MemoryBookies {
         self.changed.send_modify(|version| *version += 1);
     }
 
+    /// The entries of a closed ledger, as bookies hold them.
+    pub(crate) fn entries_of(&self, ledger: LedgerId, last: EntryId) -> Vec<Bytes> {
+        let bookies = self.bookies.lock();
+        let held = |id| bookies.values().find_map(|bookie| bookie.entries.get(&(ledger, id)));
+        (0..=last.0).map(|id| held(EntryId(id)).expect("somebody holds it").clone()).collect()
+    }
+
+    /// Every bookie drops the entries of a ledger, whose object has them.
+    pub(crate) fn trim(&self, ledger: LedgerId, last: EntryId, attempt: u128) {
+        for bookie in self.bookies.lock().values_mut() {
+            if let Some(state) = bookie.ledgers.get_mut(&ledger) {
+                state.trim(last, attempt);
+            }
+            bookie.entries.retain(|(of, _), _| *of != ledger);
+        }
+    }
+
     /// Read requests answered so far, by all bookies.
     pub(crate) fn reads(&self) -> usize {
         self.bookies.lock().values().map(|bookie| bookie.reads).sum()
@@ -217,6 +234,9 @@ impl Bookie {
         let Some(state) = self.ledgers.get(&ledger) else {
             return QueryReply::refusal(Code::NoSuchLedger, "");
         };
+        if state.trimmed().is_some() {
+            return QueryReply::refusal(Code::Trimmed, "");
+        }
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for id in from.0..=to.0 {
             let Some(stored) = self.entries.get(&(ledger, EntryId(id))) else { break };

@@ -51,6 +51,11 @@ impl TestCluster {
         Self { store, bookies, clock, tasks: Tasks::new("test"), silence, uuid }
     }
 
+    /// The cluster.
+    pub(crate) fn uuid(&self) -> ClusterUuid {
+        self.uuid
+    }
+
     /// Bookies that take data, as the metadata shows them to brokers.
     pub(crate) async fn show_bookies(&self, count: usize) {
         cluster::open_or_init(&self.store, &SystemRandom, &SystemClock).await.unwrap();

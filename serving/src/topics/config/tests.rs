@@ -33,7 +33,8 @@ fn settings_that_cannot_be_honoured_are_refused_by_name() {
     assert_eq!(reason("retention.ms", "1000"), None);
     assert_eq!(reason("retention.ms", "-1"), None);
     assert_eq!(reason("retention.ms", "-2"), bad);
-    assert_eq!(reason("local.retention.ms", "1000"), bad);
+    assert_eq!(reason("local.retention.ms", "1000"), None);
+    assert_eq!(reason("remote.log.delete.on.disable", "true"), bad);
     assert_eq!(reason("cleanup.policy", "compact"), None);
     assert_eq!(reason("cleanup.policy", "compact,delete"), bad);
     assert_eq!(reason("unclean.leader.election.enable", "true"), bad);

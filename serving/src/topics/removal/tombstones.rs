@@ -154,6 +154,11 @@ impl Worker {
         let key = keys::ledger(ledger);
         let of_ledger = match self.store.get(&key).await? {
             None => Guard::Absent(key.clone()),
+            // Its object goes first, or nothing would lead to it any more (7.8 (3)): bookies see to that.
+            Some(found) if has_object(ledger, &found.value) => {
+                tracing::debug!(%ledger, "a deleted ledger's object is still there");
+                return Ok(None);
+            }
             Some(found) if is_tombstone(ledger, &found.value) => {
                 Guard::Version(key.clone(), found.version)
             }
@@ -168,6 +173,10 @@ impl Worker {
 
 fn is_tombstone(ledger: LedgerId, value: &[u8]) -> bool {
     LedgerMeta::decode(ledger, value).is_ok_and(|meta| meta.state == LedgerState::Deleting)
+}
+
+fn has_object(ledger: LedgerId, value: &[u8]) -> bool {
+    LedgerMeta::decode(ledger, value).is_ok_and(|meta| meta.tier.object().is_some())
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Finding an offset or a time inside the log by entry headers. Both rise along the log: first offsets by their
 //! nature, times because each header carries the largest timestamp so far.
 
+use geminga_ledger::Search;
 use geminga_proto::entry::Attributes;
 use geminga_proto::ids::{EntryId, Offset};
 
-use super::{LogReader, ReadEntry, ReadError, Segment, Source, batches};
+use super::{LogReader, ReadEntry, ReadError, Segment, Source, batches, stored};
 use crate::partition::log::Ends;
 
 /// Headers read at once when scanning: about this many bytes.
@@ -14,18 +15,32 @@ impl LogReader {
     /// The entry of `source` to read `from` at: the last one that starts at or before it. Kinds without offsets carry the
     /// next offset, so of entries that start alike the last is the one with records.
     pub(super) async fn locate(&self, source: &Source, from: Offset) -> Result<EntryId, ReadError> {
-        let after = self.first(source, |a| a.first_offset > from.0).await?;
+        let within = self.narrow(source, Search::AboveOffset(from.0)).await?;
+        let after = self.first(source, within, |a| a.first_offset > from.0).await?;
         Ok(after.prev().max(EntryId(0)))
     }
 
-    /// The first entry whose header passes `test`, which holds for all that follow one that passes; after the last
+    /// Between which entries of a ledger something is to be looked for: both ends may be it. The index of an object tells, where
+    /// bookies have dropped theirs: a search then reads of one block only.
+    async fn narrow(
+        &self,
+        source: &Source,
+        search: Search,
+    ) -> Result<(EntryId, EntryId), ReadError> {
+        let all = (EntryId(0), source.last.next());
+        let narrowed = source.reader.narrow(search).await.map_err(stored::unreadable)?;
+        Ok(narrowed.map_or(all, |(low, high)| (low.min(all.1), high.min(all.1))))
+    }
+
+    /// The first entry of these whose header passes `test`, which holds for all that follow one that passes; after the last
     /// when none does.
     async fn first(
         &self,
         source: &Source,
+        within: (EntryId, EntryId),
         test: impl Fn(&Attributes) -> bool,
     ) -> Result<EntryId, ReadError> {
-        let (mut low, mut high) = (0, source.last.0 + 1);
+        let (mut low, mut high) = (within.0.0, within.1.0);
         while low < high {
             let middle = low + (high - low) / 2;
             if test(&self.header(source, EntryId(middle)).await?) {
@@ -126,7 +141,9 @@ impl LogReader {
         timestamp_ms: i64,
     ) -> Result<Option<ReadEntry>, ReadError> {
         let Ends { log_start, high_watermark } = self.ends();
-        let mut next = self.first(source, |a| a.running_max_timestamp >= timestamp_ms).await?;
+        let within = self.narrow(source, Search::ReachingTime(timestamp_ms)).await?;
+        let reached = |a: &Attributes| a.running_max_timestamp >= timestamp_ms;
+        let mut next = self.first(source, within, reached).await?;
         while next <= source.last {
             for entry in self.entries(source, next, source.last, SCAN_BYTES, Some(0)).await? {
                 let id = entry.position.entry;

@@ -54,7 +54,7 @@ impl Stored {
         Ok(Source { reader, last, segment })
     }
 
-    /// Entries of one ledger. Members may have been replaced by a repair: what those of old metadata do not deliver, or say that
+    /// Entries of one ledger. Members may have been replaced by a repair, and copies dropped for an object: what those of old metadata do not deliver, or say that
     /// they never had, is asked for by the present one before it counts (RD3, M8).
     pub(super) async fn entries(
         &self,
@@ -64,18 +64,23 @@ impl Stored {
         max_bytes: usize,
         prefix: Option<u32>,
     ) -> Result<Vec<Entry>, ReadError> {
-        use geminga_ledger::ReadError as Error;
         if let Ok(entries) = source.reader.read(from, to, max_bytes, prefix).await {
             return Ok(entries);
         }
         let again = self.refresh(source.segment.clone()).await?;
         let read = again.reader.read(from, to, max_bytes, prefix).await;
-        read.map_err(|error| match error {
-            Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
-            Error::DataLoss { .. } => {
-                tracing::error!(%error, "committed entries are lost");
-                ReadError::Damaged(error.to_string())
-            }
-        })
+        read.map_err(unreadable)
+    }
+}
+
+/// What a reader of the log is told of an error of the ledger layer.
+pub(super) fn unreadable(error: geminga_ledger::ReadError) -> ReadError {
+    use geminga_ledger::ReadError as Error;
+    match error {
+        Error::Unavailable { .. } => ReadError::Unavailable(error.to_string()),
+        Error::DataLoss { .. } => {
+            tracing::error!(%error, "committed entries are lost");
+            ReadError::Damaged(error.to_string())
+        }
     }
 }

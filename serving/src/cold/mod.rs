@@ -1,0 +1,268 @@
+//! Ledgers that bookies have dropped, read from the object store (protocol 7.6): an index of each object and blocks of about a MiB
+//! in a cache, one request for all who want the same block, and the blocks behind it fetched ahead for those who read on.
+//!
+//! ```text
+//!   reader ─► cached? ─► room for its bytes ─► ranged GET ─► checksum ─► cache ─► entries, each verified (D1)
+//! ```
+//!
+//! * What is on its way and what is cached stay within one part of the broker's memory, but for one block that is larger.
+//! * Reading ahead takes room only while there is some, and a search by headers reads nothing ahead.
+//! * An answer that is short or damaged is asked for once more and then an error; never fewer entries, never others.
+
+mod metrics;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use geminga_ledger::{ColdLedgers, ReadError, Search, Wanted};
+use geminga_metastore::record::{LedgerMeta, Tier, TierObject};
+use geminga_proto::entry::{Entry, HEADER_BYTES};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
+use geminga_runtime::Tasks;
+use geminga_tier::format::Block;
+use geminga_tier::{Object, ObjectError, Store};
+use moka::future::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Blocks that are fetched ahead of one who reads on.
+const AHEAD: usize = 4;
+/// Least memory that it works in.
+const LEAST_BYTES: usize = 8 << 20;
+
+/// One block of one upload.
+type BlockId = (u128, usize);
+
+/// The ledgers in an object store. Cheap to clone.
+#[derive(Clone)]
+pub struct Cold(Arc<Shared>);
+
+struct Shared {
+    cluster: ClusterUuid,
+    objects: Store,
+    blocks: Cache<BlockId, Arc<Block>>,
+    /// Indexes of objects, by upload.
+    opened: Cache<u128, Arc<Object>>,
+    /// Bytes that may be on their way.
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+    tasks: Tasks,
+}
+
+impl fmt::Debug for Cold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cold").field("objects", &self.0.objects).finish_non_exhaustive()
+    }
+}
+
+impl Cold {
+    /// Reads from `objects` within about `bytes` of memory; what is read ahead ends with `tasks`.
+    pub fn new(cluster: ClusterUuid, objects: Store, bytes: usize, tasks: Tasks) -> Self {
+        let bytes = bytes.clamp(LEAST_BYTES, Semaphore::MAX_PERMITS);
+        // Half for blocks that are kept, an eighth for indexes, the rest for what is on its way.
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room_bytes = bytes / 8 * 3;
+        metrics::limit(bytes);
+        Self(Arc::new(Shared {
+            cluster,
+            objects,
+            blocks: Cache::builder()
+                .max_capacity(bytes as u64 / 2)
+                .weigher(move |_, block: &Arc<Block>| weight(block.bytes()))
+                .build(),
+            opened: Cache::builder()
+                .max_capacity(bytes as u64 / 8)
+                .weigher(move |_, object: &Arc<Object>| weight(object.bytes()))
+                .build(),
+            room: Arc::new(Semaphore::new(room_bytes)),
+            room_bytes,
+            tasks,
+        }))
+    }
+
+    /// Bytes that are cached or on their way.
+    fn bytes(&self) -> usize {
+        let cached = self.0.blocks.weighted_size() + self.0.opened.weighted_size();
+        let coming = self.0.room_bytes - self.0.room.available_permits().min(self.0.room_bytes);
+        usize::try_from(cached).unwrap_or(usize::MAX).saturating_add(coming)
+    }
+
+    async fn entries(&self, meta: &LedgerMeta, wanted: Wanted) -> Result<Vec<Entry>, ReadError> {
+        let Wanted { from, to, max_bytes, prefix_bytes } = wanted;
+        let failed = |error: &ObjectError| unreadable(meta, from, error);
+        let object = self.open(meta).await.map_err(|error| failed(&error))?;
+        let nowhere = || ReadError::Unavailable {
+            ledger: meta.id,
+            entry: from,
+            why: "its object ends before it".to_owned(),
+        };
+        let number = object.index().of_entry(from).ok_or_else(nowhere)?;
+        let block = self.block(&object, number).await.map_err(|error| failed(&error))?;
+        if prefix_bytes.is_none() {
+            self.read_ahead(&object, number);
+        }
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for id in (from.0..=to.min(block.last()).0).map(EntryId) {
+            let stored = block.stored(id).map_or(0, bytes::Bytes::len);
+            let prefix = prefix_bytes.map_or(usize::MAX, |bytes| HEADER_BYTES + bytes as usize);
+            let size = stored.min(prefix);
+            if !entries.is_empty() && bytes + size > max_bytes {
+                break;
+            }
+            let entry = block.entry(self.0.cluster, meta.id, id, prefix_bytes);
+            entries.push(entry.map_err(|error| failed(&error.into()))?);
+            bytes += size;
+        }
+        metrics::read(bytes, self.bytes());
+        Ok(entries)
+    }
+
+    async fn open(&self, meta: &LedgerMeta) -> Result<Arc<Object>, ObjectError> {
+        let Some(at) = meta.tier.object() else {
+            return Err(ObjectError::Store("metadata names no object".to_owned()));
+        };
+        let (shared, ledger) = (Arc::clone(&self.0), meta.id);
+        let object = at.clone();
+        let opening = async move { shared.open(ledger, object).await.map(Arc::new) };
+        shared_error(self.0.opened.try_get_with(at.attempt, Box::pin(opening)).await)
+    }
+
+    async fn block(&self, object: &Arc<Object>, number: usize) -> Result<Arc<Block>, ObjectError> {
+        let (shared, of) = (Arc::clone(&self.0), Arc::clone(object));
+        let fetching = async move {
+            let room = shared.wait_for_room(&of, number).await;
+            let block = shared.fetch(&of, number).await.map(Arc::new);
+            drop(room);
+            block
+        };
+        let id = (object.attempt(), number);
+        shared_error(self.0.blocks.try_get_with(id, Box::pin(fetching)).await)
+    }
+
+    /// Fetches the blocks behind this one that are not here yet, while there is room for them.
+    fn read_ahead(&self, object: &Arc<Object>, number: usize) {
+        for next in (number + 1..object.index().blocks().len()).take(AHEAD) {
+            if self.0.blocks.contains_key(&(object.attempt(), next)) {
+                continue;
+            }
+            let Some(room) = self.0.room_now(object, next) else { return };
+            let (shared, object) = (Arc::clone(&self.0), Arc::clone(object));
+            let stop = self.0.tasks.cancelled();
+            self.0.tasks.spawn("cold read ahead", async move {
+                let id = (object.attempt(), next);
+                let fetching = async { shared.fetch(&object, next).await.map(Arc::new) };
+                tokio::select! {
+                    biased;
+                    () = stop => {}
+                    // Whoever wants it asks again, and hears why.
+                    fetched = shared.blocks.try_get_with(id, Box::pin(fetching)) => {
+                        if let Err(error) = fetched {
+                            tracing::debug!(%error, "a block was not read ahead");
+                        }
+                    }
+                }
+                drop(room);
+            });
+        }
+    }
+}
+
+impl Shared {
+    /// Once more where the answer was no good: a body that was cut off on its way is no damage.
+    async fn open(&self, ledger: LedgerId, at: TierObject) -> Result<Object, ObjectError> {
+        let at = Arc::new(at);
+        match Object::open(&self.objects, ledger, Arc::clone(&at)).await {
+            Err(ObjectError::Format(_) | ObjectError::Store(_)) => {
+                metrics::again();
+                Object::open(&self.objects, ledger, at).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn fetch(&self, object: &Object, number: usize) -> Result<Block, ObjectError> {
+        match object.block(&self.objects, number).await {
+            Err(ObjectError::Format(_) | ObjectError::Store(_)) => {
+                metrics::again();
+                object.block(&self.objects, number).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    fn cost(&self, object: &Object, number: usize) -> u32 {
+        let length = object.index().blocks().get(number).map_or(0, |block| block.length as usize);
+        u32::try_from(length.min(self.room_bytes)).unwrap_or(u32::MAX)
+    }
+
+    async fn wait_for_room(&self, object: &Object, number: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = self.cost(object, number);
+        // It is never closed.
+        Arc::clone(&self.room).acquire_many_owned(cost).await.ok()
+    }
+
+    fn room_now(&self, object: &Object, number: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = self.cost(object, number);
+        if self.room.available_permits() < self.room_bytes / 2 + cost as usize {
+            return None;
+        }
+        Arc::clone(&self.room).try_acquire_many_owned(cost).ok()
+    }
+}
+
+/// One request's error, told to all who waited for it.
+fn shared_error<T>(result: Result<T, Arc<ObjectError>>) -> Result<T, ObjectError> {
+    result.map_err(|error| match &*error {
+        ObjectError::NotFound { bucket, key } => {
+            ObjectError::NotFound { bucket: bucket.clone(), key: key.clone() }
+        }
+        ObjectError::OtherStore { named, own } => {
+            ObjectError::OtherStore { named: named.clone(), own: own.clone() }
+        }
+        ObjectError::Format(error) => ObjectError::Format(error.clone()),
+        ObjectError::Store(why) => ObjectError::Store(why.clone()),
+    })
+}
+
+fn unreadable(meta: &LedgerMeta, entry: EntryId, error: &ObjectError) -> ReadError {
+    let ledger = meta.id;
+    metrics::failed();
+    if matches!((error, &meta.tier), (ObjectError::NotFound { .. }, Tier::Trimmed(_))) {
+        // RD3: bookies have dropped theirs. For a human, at once.
+        tracing::error!(%ledger, %error, "the object of a trimmed ledger is gone: restore it from the bucket's versions or a backup");
+        return ReadError::DataLoss { ledger, entry };
+    }
+    if error.is_permanent() {
+        tracing::error!(%ledger, %error, "a ledger's object cannot be read");
+    }
+    ReadError::Unavailable { ledger, entry, why: error.to_string() }
+}
+
+impl ColdLedgers for Cold {
+    fn read(
+        &self,
+        meta: Arc<LedgerMeta>,
+        wanted: Wanted,
+    ) -> BoxFuture<'static, Result<Vec<Entry>, ReadError>> {
+        let cold = self.clone();
+        async move { cold.entries(&meta, wanted).await }.boxed()
+    }
+
+    fn narrow(
+        &self,
+        meta: Arc<LedgerMeta>,
+        search: Search,
+    ) -> BoxFuture<'static, Result<(EntryId, EntryId), ReadError>> {
+        let cold = self.clone();
+        async move {
+            let opened = cold.open(&meta).await;
+            let object = opened.map_err(|error| unreadable(&meta, EntryId(0), &error))?;
+            Ok(match search {
+                Search::AboveOffset(offset) => object.index().above_offset(offset),
+                Search::ReachingTime(time) => object.index().reaching_time(time),
+            })
+        }
+        .boxed()
+    }
+}

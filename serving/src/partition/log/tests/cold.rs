@@ -1,0 +1,164 @@
+//! Reading what bookies have dropped: the same bytes, wherever the border is, and whatever the object store does.
+
+use geminga_metastore::keys;
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
+use geminga_tier::faulty::{Call, Fault, Faulty};
+use geminga_tier::format::Header;
+use geminga_tier::{SegmentWriter, Store};
+
+use super::*;
+use crate::cold::Cold;
+
+/// A log of many segments whose broker reads from this store.
+async fn long_log(
+    cluster: &TestCluster,
+    store: Option<&Store>,
+    entries: u32,
+) -> (Owner, LogParts, Arc<Topic>) {
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let mut parts = cluster.log_parts(1);
+    parts.config.tail_bytes = 100;
+    parts.config.snapshot_entries = 16;
+    if let Some(store) = store {
+        let tasks = cluster.tasks.child("cold");
+        let cold = Cold::new(cluster.uuid(), store.clone(), 64 << 20, tasks);
+        parts.ledgers = parts.ledgers.with_cold(Arc::new(cold));
+    }
+    let roll = Roll { bytes: 2_000, ..Roll::default() };
+    let mut owner = Owner::open_with(&parts, OpenSpec { roll, ..spec(&topic, 1) }).await;
+    for _ in 0..entries {
+        owner.append(3);
+        while owner.waiting.len() > 30 {
+            owner.turn().await;
+        }
+    }
+    owner.all_acked().await;
+    (owner, parts, topic)
+}
+
+/// Makes objects of the first closed ledgers, `count` at most, as a bookie does, and lets bookies drop theirs. How many.
+async fn offload(cluster: &TestCluster, store: &Store, count: usize) -> usize {
+    let mut done = 0;
+    for item in cluster.store.range(keys::LEDGERS, None, 10_000).await.unwrap().items {
+        let ledger = keys::parse_ledger(&item.key).unwrap();
+        let mut meta = LedgerMeta::decode(ledger, &item.value.value).unwrap();
+        let last = meta.last_entry.filter(|last| last.0 >= 0);
+        let Some(last) = last.filter(|_| meta.state == LedgerState::Closed && done < count) else {
+            continue;
+        };
+        done += 1;
+        if meta.tier != Tier::Local {
+            continue;
+        }
+        let attempt = u128::from(ledger.0) + 1;
+        let mut writer = SegmentWriter::new(&Header::of(cluster.uuid(), attempt, &meta).unwrap());
+        for entry in cluster.bookies.entries_of(ledger, last) {
+            writer.push(&entry).unwrap();
+        }
+        let (bytes, summary) = writer.finish().unwrap();
+        assert_eq!(summary.length, meta.length);
+        assert!(meta.entries_crc.is_none_or(|crc| crc == summary.entries_crc));
+        let key = store.key(cluster.uuid(), &meta.custom, ledger, attempt);
+        store.upload(&key).complete(bytes).await.unwrap();
+        meta.tier = Tier::Trimmed(TierObject {
+            attempt,
+            bucket: store.bucket().to_owned(),
+            etag: store.head(&key).await.unwrap().unwrap().etag,
+            key,
+            size: summary.size,
+            entries: summary.entries,
+            object_crc: summary.object_crc,
+            index_place: summary.index_place,
+            at_ms: 0,
+        });
+        let version = Some(item.value.version);
+        cluster.store.put_if(&item.key, version, meta.encode()).await.unwrap().unwrap();
+        cluster.bookies.trim(ledger, last, attempt);
+    }
+    done
+}
+
+/// Readers that had a ledger's metadata before it was trimmed read the same on from the object.
+#[tokio::test(start_paused = true)]
+async fn scenario_57_a_cached_handle_outlives_the_trim() {
+    let cluster = TestCluster::new(3);
+    let store = Faulty::default().store();
+    let (owner, ..) = long_log(&cluster, Some(&store), 200).await;
+    let before = read_all(&owner.reader).await;
+    let some = offload(&cluster, &store, 5).await;
+    assert_eq!(some, 5);
+    assert_eq!(read_all(&owner.reader).await, before, "over the border of local and cold");
+    let all = offload(&cluster, &store, usize::MAX).await;
+    assert!(all > 10, "{all} ledgers");
+    assert_eq!(read_all(&owner.reader).await, before);
+    for offset in (0..600).rev().step_by(7) {
+        let read = owner.reader.read(Offset(offset), 1).await.unwrap();
+        assert_eq!(read[0].first_offset, Offset(offset / 3 * 3), "the entry that contains it");
+    }
+}
+
+/// Bookies are asked once for each ledger that was dropped since, and never again; a search takes one block.
+#[tokio::test(start_paused = true)]
+async fn trimmed_ledgers_are_not_asked_of_bookies() {
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store();
+    let (owner, ..) = long_log(&cluster, Some(&store), 200).await;
+    offload(&cluster, &store, usize::MAX).await;
+    let before = read_all(&owner.reader).await;
+    let (asked, gets) = (cluster.bookies.reads(), faulty.calls(Call::Get));
+    assert_eq!(owner.reader.read(Offset(100), 1).await.unwrap()[0].first_offset, Offset(99));
+    assert_eq!(read_all(&owner.reader).await, before);
+    let open_only = cluster.bookies.reads() - asked;
+    assert!(open_only < 20, "{open_only} reads of bookies, of the open ledger only");
+    assert_eq!(faulty.calls(Call::Get), gets, "all of it is cached");
+}
+
+/// A store that is busy, cuts answers off or does not answer makes errors that pass, and never other records.
+#[tokio::test(start_paused = true)]
+async fn a_store_in_trouble_gives_the_same_or_an_error() {
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store();
+    let (owner, ..) = long_log(&cluster, Some(&store), 100).await;
+    let before = read_all(&owner.reader).await;
+    offload(&cluster, &store, usize::MAX).await;
+    for fault in [Fault::Refuse, Fault::Truncate, Fault::Hang] {
+        faulty.fail(Call::Get, fault, 1_000);
+        let read = owner.reader.read(Offset(0), 10).await;
+        assert!(matches!(read, Err(ReadError::Unavailable(_))), "{fault:?}: {read:?}");
+        // Once in a while is no trouble at all.
+        faulty.fail(Call::Get, fault, 1);
+        assert_eq!(owner.reader.read(Offset(0), 1).await.unwrap()[0].first_offset, Offset(0));
+    }
+    faulty.fail(Call::Get, Fault::Refuse, 0);
+    assert_eq!(read_all(&owner.reader).await, before);
+}
+
+/// An opening reads what it needs of the last ledgers, wherever they are.
+#[tokio::test(start_paused = true)]
+async fn a_log_opens_and_is_searched_by_time_from_objects() {
+    let cluster = TestCluster::new(3);
+    let store = Faulty::default().store();
+    let (owner, parts, topic) = long_log(&cluster, Some(&store), 60).await;
+    let before = read_all(&owner.reader).await;
+    let found = owner.reader.by_time(0).await.unwrap();
+    drop(owner);
+    offload(&cluster, &store, usize::MAX).await;
+    cluster.assign(topic.id, 0, 1, 2).await;
+    let next = Owner::open_with(&parts, spec(&topic, 2)).await;
+    assert_eq!(read_all(&next.reader).await, before);
+    assert_eq!(next.reader.by_time(0).await.unwrap(), found);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_without_a_store_says_what_it_needs() {
+    let cluster = TestCluster::new(3);
+    let store = Faulty::default().store();
+    let (owner, ..) = long_log(&cluster, None, 60).await;
+    offload(&cluster, &store, usize::MAX).await;
+    let read = owner.reader.read(Offset(0), 10).await;
+    let Err(ReadError::Unavailable(why)) = &read else { panic!("{read:?}") };
+    assert!(why.contains("--object-store"), "{why}");
+}

@@ -1,0 +1,157 @@
+//! Closed segments in an object store: everything is uploaded, bookies drop theirs, and what is read from the start is what was
+//! written; deletion leaves no object behind.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use geminga_harness::flights::{Flights, Record};
+use geminga_harness::{Client, Cluster, binary, http, port, wait};
+
+use crate::topic;
+
+/// Small segments, so that there are many of them.
+const SEGMENT: &str = "segment.bytes=1048576";
+
+fn flags(url: &str, more: &[&str]) -> Vec<String> {
+    let all = [&[&format!("--object-store={url}")[..]], more].concat();
+    all.into_iter().map(str::to_owned).collect()
+}
+
+fn start(url: &str, more: &[&str]) -> Cluster {
+    let tier = ["--tier-interval=200ms", "--tier-local-retention=100ms", "--gc-interval=300ms"];
+    let bookies = flags(url, &[more, &tier].concat());
+    let brokers = flags(url, more);
+    let refs =
+        |flags: &[String]| flags.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let (bookies, brokers) = (refs(&bookies), refs(&brokers));
+    let bookies: Vec<&str> = bookies.iter().map(String::as_str).collect();
+    let brokers: Vec<&str> = brokers.iter().map(String::as_str).collect();
+    Cluster::start_with(3, 1, &bookies, &brokers)
+}
+
+/// States of the closed ledgers of a topic, as the metadata has them.
+fn tiers(cluster: &Cluster, client: &Client, topic: &str) -> Vec<String> {
+    let metastore = cluster.metastore();
+    let dump = client.json(&["meta", "dump", "--metastore", &metastore, "--prefix", "ledgers/"]);
+    let keys = dump["keys"].as_array().expect("keys").iter().map(|key| &key["value"]);
+    let closed = keys.filter(|meta| {
+        meta["name"] == topic && meta["state"] == "Closed" && meta["last_entry"] != -1
+    });
+    let state = |tier: &serde_json::Value| match tier.as_str() {
+        Some(local) => local.to_owned(),
+        None => tier["state"].as_str().expect("a state").to_owned(),
+    };
+    closed.map(|meta| state(&meta["tier"])).collect()
+}
+
+fn metric(address: &str, name: &str) -> f64 {
+    http::metric(address, name).unwrap_or(0.0)
+}
+
+/// Writes the flights, waits until bookies have nothing of closed segments any more, and reads all from the start.
+fn everything_goes_there_and_back(cluster: &mut Cluster) {
+    let flights = Flights::load();
+    let client = cluster.client(0);
+    let create = ["topic", "create", "flights", "--partitions", "3", "--config", SEGMENT];
+    client.run(&[&create[..], &["--config", "remote.storage.enable=true"]].concat()).ok();
+    let (mut producer, _) = topic::produce(&client, "flights", cluster.dir());
+    let lines = Flights::lines(flights.rows());
+    producer.feed(&lines[..lines.len() / 2]);
+    // An uploader that dies leaves nothing that another does not finish.
+    cluster.bookies[0].crash_and_restart();
+    producer.feed(&lines[lines.len() / 2..]);
+    producer.finish().ok();
+
+    let trimmed = wait::until("every closed segment to be in the object store only", || {
+        let tiers = tiers(cluster, &client, "flights");
+        let all = tiers.len() > 12 && tiers.iter().all(|tier| tier == "TRIMMED");
+        all.then_some(tiers.len())
+    });
+    wait::until("bookies to drop what they have of them", || {
+        let dropped: f64 =
+            cluster.bookies.iter().map(|b| metric(&b.http, "geminga_tier_trimmed_total")).sum();
+        // The first one has counted anew since it was killed.
+        (dropped >= 2.0 * trimmed as f64).then_some(())
+    });
+
+    // Nothing of it is in a broker's memory.
+    cluster.brokers[0].crash_and_restart();
+    let args = ["consume", "flights", "--from-beginning", "--until-end", "--format", "json"];
+    let records = Record::parse_all(&client.run(&args).ok());
+    flights.judge(&topic::in_log_order(&[records])).exactly_once();
+    let cold = metric(&cluster.brokers[0].http, "geminga_cold_read_bytes_total");
+    assert!(cold > lines.len() as f64 / 2.0, "{cold} bytes came from the object store");
+    let failed = metric(&cluster.brokers[0].http, "geminga_cold_failures_total");
+    assert!(failed == 0.0, "{failed} reads failed");
+}
+
+/// Objects below a directory.
+fn objects(dir: &Path) -> usize {
+    let Ok(listing) = std::fs::read_dir(dir) else { return 0 };
+    let count = |path: &Path| match path.is_dir() {
+        true => objects(path),
+        false => usize::from(path.extension().is_some_and(|end| end == "seg")),
+    };
+    listing.filter_map(Result::ok).map(|entry| count(&entry.path())).sum()
+}
+
+#[test]
+fn a_directory_takes_all_closed_segments_and_gives_them_back() {
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let mut cluster = start(&format!("file://{}", dir.path().display()), &[]);
+    everything_goes_there_and_back(&mut cluster);
+    assert!(objects(dir.path()) > 12, "{} objects", objects(dir.path()));
+    cluster.client(0).run(&["topic", "delete", "flights"]).ok();
+    wait::until("deletion of the topic to remove its objects", || {
+        (objects(dir.path()) == 0).then_some(())
+    });
+}
+
+/// An S3-compatible server in memory.
+struct Moto(Child);
+
+impl Moto {
+    fn start(address: &str) -> Self {
+        let (host, port) = address.split_once(':').expect("HOST:PORT");
+        let mut command = Command::new(binary::repository().join(".venv/bin/moto_server"));
+        command.args(["-H", host, "-p", port]).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("run `.ci/install test` for the server of the tests");
+        let moto = Self(child);
+        wait::until("the S3 server", || http::get(address, "/moto-api/"));
+        moto
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
+    let address = port::free_address();
+    let _moto = Moto::start(&address);
+    // A bucket is made by one PUT without a body; the server checks no signature.
+    let made = Command::new(binary::repository().join(".venv/bin/python"))
+        .args([
+            "-c",
+            "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
+        ])
+        .arg(format!("http://{address}/segments"))
+        .status();
+    assert!(made.expect("python runs").success(), "the bucket");
+    let endpoint = format!("--object-store-endpoint=http://{address}");
+    let mut cluster = start("s3://segments/a/prefix", &[&endpoint]);
+    everything_goes_there_and_back(&mut cluster);
+}
+
+#[test]
+fn a_topic_is_tiered_only_where_its_broker_can_read_it_back() {
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client(0);
+    let create = ["topic", "create", "cold", "--config", "remote.storage.enable=true"];
+    let said = client.run(&create).refused("INVALID_CONFIG");
+    assert!(said.contains("--object-store"), "{said}");
+}

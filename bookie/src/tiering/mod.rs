@@ -117,6 +117,3 @@ pub(crate) async fn start(
     tasks.spawn("tiering", worker.run(tasks.clone()));
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

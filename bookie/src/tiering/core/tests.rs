@@ -181,7 +181,7 @@ impl World {
                 Event::Dropped
             }
             Effect::LookAt(at) | Effect::Alarm(at) => {
-                self.now = self.now.max(at.min(self.now + 500));
+                self.now = self.now.max(at);
                 self.nodes[number].effect = self.nodes[number].offload.look();
                 return self.perform(number, trouble);
             }
@@ -231,11 +231,22 @@ impl World {
         panic!("it never comes to that");
     }
 
-    /// Until all copies are gone.
+    /// Until when a bookie waits, if it does.
+    fn waits(&self, number: usize) -> Option<i64> {
+        match self.nodes[number].effect {
+            Effect::LookAt(at) | Effect::Alarm(at) => Some(at),
+            Effect::Done => Some(i64::MAX),
+            _ => None,
+        }
+    }
+
+    /// Until all copies are gone. Time goes on when everybody waits.
     fn settle(&mut self) {
-        for turn in 0..10_000 {
-            self.turn(turn % 3, Trouble::default());
-            self.now += 1;
+        for _ in 0..10_000 {
+            let due = |at: &i64| *at <= self.now;
+            let busy = (0..3).find(|number| self.waits(*number).is_none_or(|at| due(&at)));
+            let next = (0..3).min_by_key(|number| self.waits(*number));
+            self.turn(busy.or(next).expect("there are three"), Trouble::default());
             if self.nodes.iter().all(|node| !node.holds) {
                 return;
             }

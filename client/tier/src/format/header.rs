@@ -13,7 +13,7 @@ const DIGEST_CRC32C: u8 = 1;
 /// Bytes up to the length.
 const START_BYTES: usize = 16;
 /// Bytes without the two names.
-const FIXED_BYTES: usize = 104;
+const FIXED_BYTES: usize = 108;
 const CRC_BYTES: usize = 4;
 const WHAT: &str = "the header";
 

@@ -21,6 +21,8 @@ fn object(store: &Store, key: &str, size: u64) -> TierObject {
 }
 
 fn open(url: &str, environment: &[(&str, &str)]) -> Result<Store, Invalid> {
+    // The binary's main does so.
+    let _second = rustls::crypto::ring::default_provider().install_default();
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     Store::open(url, &Options::default(), environment)
 }

@@ -82,7 +82,14 @@ fn docs_configuration() {
                 "config" => "–".to_owned(),
                 "log-filter" => "`filter` in `[log]`".to_owned(),
                 "log-format" => "`format` in `[log]`".to_owned(),
-                other => format!("`{other}`"),
+                "object-store" => "`url` in `[object-store]`".to_owned(),
+                other => match other.split_once("object-store-").or(other.split_once("tier-")) {
+                    Some(("", name)) if other.starts_with("tier-") => {
+                        format!("`{name}` in `[tier]`")
+                    }
+                    Some(("", name)) => format!("`{name}` in `[object-store]`"),
+                    _ => format!("`{other}`"),
+                },
             };
             let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
             let variable = variable.to_string_lossy();

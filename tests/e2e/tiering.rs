@@ -12,20 +12,11 @@ use crate::topic;
 /// Small segments, so that there are many of them.
 const SEGMENT: &str = "segment.bytes=1048576";
 
-fn flags(url: &str, more: &[&str]) -> Vec<String> {
-    let all = [&[&format!("--object-store={url}")[..]], more].concat();
-    all.into_iter().map(str::to_owned).collect()
-}
-
 fn start(url: &str, more: &[&str]) -> Cluster {
+    let store = format!("--object-store={url}");
+    let brokers = [&[store.as_str()][..], more].concat();
     let tier = ["--tier-interval=200ms", "--tier-local-retention=100ms", "--gc-interval=300ms"];
-    let bookies = flags(url, &[more, &tier].concat());
-    let brokers = flags(url, more);
-    let refs =
-        |flags: &[String]| flags.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
-    let (bookies, brokers) = (refs(&bookies), refs(&brokers));
-    let bookies: Vec<&str> = bookies.iter().map(String::as_str).collect();
-    let brokers: Vec<&str> = brokers.iter().map(String::as_str).collect();
+    let bookies = [&brokers[..], &tier].concat();
     Cluster::start_with(3, 1, &bookies, &brokers)
 }
 

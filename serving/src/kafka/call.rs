@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -69,10 +70,12 @@ impl Call {
         self.header.client_id.as_str()
     }
 
-    /// Counts bytes of the client, and says how long it is not served for it, milliseconds.
+    /// Counts bytes of the client, and says how long it is not served for it, milliseconds. No more is told than a moment: the
+    /// client mutes itself for as long as it was told, also when an operator frees it meanwhile.
     pub(super) fn charge(&self, kind: Kind, bytes: usize) -> i32 {
+        const LONGEST: Duration = Duration::from_secs(30);
         let wait = self.kafka.ctx.quotas.charge(kind, self.client_id(), bytes as u64);
-        i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
+        i32::try_from(wait.min(LONGEST).as_millis()).unwrap_or(i32::MAX)
     }
 
     /// Which version was asked for.

@@ -82,8 +82,12 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    /// What quotes a client may be as long as that client likes: no more is kept of it than people read, and answers can say.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        const LONGEST: usize = 1_000;
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(LONGEST));
+        Self { code, message }
     }
 }
 
@@ -127,7 +131,7 @@ impl From<ApiError> for Fault {
             Reason::NotOwner => "another broker serves the partition".to_owned(),
             _ => error.message,
         };
-        Self { code: code_of(error.reason), message }
+        Self::new(code_of(error.reason), message)
     }
 }
 

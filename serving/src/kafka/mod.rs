@@ -21,6 +21,7 @@ mod group;
 mod lanes;
 mod listener;
 mod metrics;
+mod names;
 mod pace;
 mod place;
 mod room;

@@ -71,6 +71,7 @@ impl Quotas {
     pub(super) fn set_limits(&self, change: impl FnOnce(&mut Limits)) {
         let mut core = self.0.core.lock();
         change(&mut core.limits);
+        core.forgive();
         self.0.any.store(!core.limits.is_empty(), Ordering::Relaxed);
         drop(core);
         self.0.changed.send_replace(());
@@ -172,6 +173,9 @@ mod tests {
         quotas.set_limits(|limits| limits.default = Quota::default());
         assert_eq!(paid.now_or_never().map(|waited| waited.as_secs()), Some(60));
         assert!(!quotas.0.any.load(Ordering::Relaxed));
+        // What it owed went with the quota, although nothing was charged meanwhile.
+        quotas.set_limits(|limits| limits.default.producer_byte_rate = Some(1));
+        assert_eq!(quotas.charge(Kind::Produce, "a", 0), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

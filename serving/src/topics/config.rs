@@ -253,7 +253,7 @@ pub const TABLE: &[Config] = &[
         at_least(-1),
         "-1",
         Effective,
-        "A closed segment goes when its youngest record is older, in milliseconds; -1: never. Kafka's default is a week; here nothing is deleted that nobody asked to delete.",
+        "A segment goes when its youngest record is older, in milliseconds; -1: never. The newest is ended first, at a moment when nothing is written to it. Kafka's default is a week; here nothing is deleted that nobody asked to delete.",
     ),
     row(
         SEGMENT_BYTES,
@@ -356,6 +356,12 @@ pub fn check(name: &str, value: &str) -> Result<(), ApiError> {
 /// [`Reason::InvalidConfig`] for the first bad one by name.
 pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
     configs.iter().try_for_each(|(name, value)| check(name, value))
+}
+
+/// Whether a topic with these configs gives records up on command: one that is only to be compacted does not, as in Kafka.
+pub fn lets_records_be_deleted(configs: &BTreeMap<String, String>) -> bool {
+    let policy = configs.get(CLEANUP_POLICY).map_or("delete", String::as_str);
+    policy.split(',').any(|word| word.trim() == "delete")
 }
 
 /// The settings that take effect, as numbers.

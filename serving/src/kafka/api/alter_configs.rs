@@ -1,6 +1,6 @@
 //! AlterConfigs: replaces all configs of a topic.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,9 +9,10 @@ use super::Api;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::alter_configs_request::AlterConfigsResource;
 use crate::kafka::codec::messages::alter_configs_response::AlterConfigsResourceResponse;
-use crate::kafka::codec::messages::{AlterConfigsRequest, AlterConfigsResponse};
+use crate::kafka::codec::messages::{AlterConfigsRequest, AlterConfigsResponse, StrBytes};
 use crate::kafka::configs::resource;
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::names::Names;
 use crate::topics::Alteration;
 
 pub(super) const API: Api = Api::new::<AlterConfigsRequest>(
@@ -24,19 +25,15 @@ pub(super) const API: Api = Api::new::<AlterConfigsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: AlterConfigsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let named = |asked: &AlterConfigsResource| (asked.resource_type, asked.resource_name.clone());
+    let mut names = Names::of(request.resources.iter().map(named));
     let mut response = AlterConfigsResponse::default();
     for asked in request.resources {
-        let outcome = if seen.insert((asked.resource_type, asked.resource_name.clone())) {
-            match alteration(&asked) {
-                Ok(change) => {
-                    let (kind, name) = (asked.resource_type, &asked.resource_name);
-                    apply(&call, kind, name, change, request.validate_only).await
-                }
-                Err(fault) => Err(fault),
-            }
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a resource is named twice"))
+        let resource = named(&asked);
+        let Some(turn) = names.turn(&resource) else { continue };
+        let outcome = match turn.and_then(|()| alteration(&asked)) {
+            Ok(change) => apply(&call, &resource, change, request.validate_only).await,
+            Err(fault) => Err(fault),
         };
         let mut result = AlterConfigsResourceResponse::default();
         (result.error_code, result.error_message) = said(outcome);
@@ -54,7 +51,11 @@ fn alteration(asked: &AlterConfigsResource) -> Result<Alteration, Fault> {
             let why = format!("config {} has no value: leave it out", config.name.as_str());
             return Err(Fault::new(Code::INVALID_REQUEST, why));
         };
-        set.insert(config.name.as_str().to_owned(), value.as_str().to_owned());
+        let known = set.insert(config.name.as_str().to_owned(), value.as_str().to_owned());
+        if known.is_some() {
+            let why = format!("config {} is named twice: name it once", config.name.as_str());
+            return Err(Fault::new(Code::INVALID_REQUEST, why));
+        }
     }
     Ok(Alteration { set, replace: true, ..Alteration::default() })
 }
@@ -62,13 +63,12 @@ fn alteration(asked: &AlterConfigsResource) -> Result<Alteration, Fault> {
 /// Alters a resource, or says whether it could be.
 pub(super) async fn apply(
     call: &Call,
-    kind: i8,
-    name: &str,
+    (kind, name): &(i8, StrBytes),
     alteration: Alteration,
     validate_only: bool,
 ) -> Result<(), Fault> {
-    if kind != resource::TOPIC {
-        let why = match kind {
+    if *kind != resource::TOPIC {
+        let why = match *kind {
             resource::BROKER => "brokers are configured when they start: nothing can be altered",
             _ => "only configs of topics, resource type 2, can be altered",
         };

@@ -1,7 +1,5 @@
 //! CreatePartitions: a topic gets more of them. There are never fewer.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use futures::FutureExt;
 
@@ -11,6 +9,7 @@ use crate::kafka::codec::messages::create_partitions_request::CreatePartitionsTo
 use crate::kafka::codec::messages::create_partitions_response::CreatePartitionsTopicResult;
 use crate::kafka::codec::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::names::Names;
 use crate::topics::Alteration;
 
 pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
@@ -23,13 +22,13 @@ pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: CreatePartitionsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let mut names = Names::of(request.topics.iter().map(|topic| topic.name.clone()));
     let mut response = CreatePartitionsResponse::default();
     for topic in request.topics {
-        let outcome = if seen.insert(topic.name.clone()) {
-            grow(&call, &topic, request.validate_only).await
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a topic is named twice"))
+        let Some(turn) = names.turn(&topic.name) else { continue };
+        let outcome = match turn {
+            Ok(()) => grow(&call, &topic, request.validate_only).await,
+            Err(fault) => Err(fault),
         };
         let mut result = CreatePartitionsTopicResult::default();
         (result.error_code, result.error_message) = said(outcome);

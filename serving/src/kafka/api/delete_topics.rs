@@ -1,6 +1,5 @@
 //! DeleteTopics, by name or by id. It is answered when the topic is gone from this broker's view; what it leaves is freed later.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use crate::kafka::codec::messages::delete_topics_request::DeleteTopicState;
 use crate::kafka::codec::messages::delete_topics_response::DeletableTopicResult;
 use crate::kafka::codec::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, Uuid};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::names::Names;
 use crate::kafka::place::uuid;
 use crate::ownership::topology::Topic;
 
@@ -29,14 +29,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let by_either =
         request.topics.into_iter().map(|topic: DeleteTopicState| (topic.name, topic.topic_id));
     let asked: Vec<_> = by_name.chain(by_either).collect();
-    let mut seen = HashSet::new();
+    let mut names = Names::of(asked.iter().map(|(name, id)| (name.clone(), *id.as_bytes())));
     let mut response = DeleteTopicsResponse::default();
     for (name, id) in asked {
+        let Some(turn) = names.turn(&(name.clone(), *id.as_bytes())) else { continue };
         let mut result = DeletableTopicResult::default();
-        let outcome = if seen.insert((name.clone(), *id.as_bytes())) {
-            delete(&call, name.as_ref(), id).await
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a topic is named twice"))
+        let outcome = match turn {
+            Ok(()) => delete(&call, name.as_ref(), id).await,
+            Err(fault) => Err(fault),
         };
         (result.name, result.topic_id) = (name, id);
         let outcome = outcome.map(|known| {
@@ -61,6 +61,10 @@ async fn delete(call: &Call, name: Option<&StrBytes>, id: Uuid) -> Result<Arc<To
             let topic = call.topic(name).await?;
             admin.delete(name).await?;
             Ok(topic)
+        }
+        None if id.is_zero() => {
+            let why = "a topic is named by its name or by its id: give one";
+            Err(Fault::new(Code::INVALID_REQUEST, why))
         }
         None => {
             let topic = call.topic_by_id(id)?;

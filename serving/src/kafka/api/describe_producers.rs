@@ -1,5 +1,6 @@
 //! DescribeProducers: the idempotent producers that partitions of this broker remember.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,7 +30,9 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let mut response = DescribeProducersResponse::default();
     for asked in request.topics {
         let found = call.topic(&asked.name).await;
-        let partitions = futures::stream::iter(asked.partition_indexes).map(|index| {
+        let mut seen = HashSet::new();
+        let once = asked.partition_indexes.into_iter().filter(|index| seen.insert(*index));
+        let partitions = futures::stream::iter(once.collect::<Vec<_>>()).map(|index| {
             let (call, found) = (&call, &found);
             async move {
                 let producers = match found {

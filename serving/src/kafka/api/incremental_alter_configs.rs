@@ -14,6 +14,7 @@ use crate::kafka::codec::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::names::Names;
 use crate::topics::{Alteration, ListChange};
 
 pub(super) const API: Api = Api::new::<IncrementalAlterConfigsRequest>(
@@ -33,19 +34,15 @@ mod operation {
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: IncrementalAlterConfigsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let named = |asked: &AlterConfigsResource| (asked.resource_type, asked.resource_name.clone());
+    let mut names = Names::of(request.resources.iter().map(named));
     let mut response = IncrementalAlterConfigsResponse::default();
     for asked in request.resources {
-        let outcome = if seen.insert((asked.resource_type, asked.resource_name.clone())) {
-            match alteration(&asked) {
-                Ok(change) => {
-                    let (kind, name) = (asked.resource_type, &asked.resource_name);
-                    apply(&call, kind, name, change, request.validate_only).await
-                }
-                Err(fault) => Err(fault),
-            }
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a resource is named twice"))
+        let resource = named(&asked);
+        let Some(turn) = names.turn(&resource) else { continue };
+        let outcome = match turn.and_then(|()| alteration(&asked)) {
+            Ok(change) => apply(&call, &resource, change, request.validate_only).await,
+            Err(fault) => Err(fault),
         };
         let mut result = AlterConfigsResourceResponse::default();
         (result.error_code, result.error_message) = said(outcome);

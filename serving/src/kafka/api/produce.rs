@@ -40,6 +40,8 @@ pub(super) const API: Api = Api::new::<ProduceRequest>(
 
 /// Clients of older versions do not know zstd.
 const ZSTD_SINCE: i16 = 7;
+/// A batch finds its place in so long, or is refused: the requests behind it wait for that, whichever partitions they are for.
+const PLACING: Duration = Duration::from_secs(2);
 /// A client that does not say how long it waits.
 const LONGEST: Duration = Duration::from_mins(5);
 
@@ -133,13 +135,29 @@ async fn place_all(call: &Call, topics: Vec<TopicProduceData>) -> Vec<Parts> {
 
 /// A batch that fails keeps those behind it in the same partition from being taken, until the client can know (P5).
 async fn place(call: &Call, topic: &Arc<Topic>, data: PartitionProduceData) -> Placed {
-    let (partition, _) = call.here(topic, data.index, NO_EPOCH)?;
+    let partition = match call.here(topic, data.index, NO_EPOCH) {
+        Ok((partition, _)) => partition,
+        Err(elsewhere) => {
+            // It may be here a moment later, when the client has not heard of this yet.
+            let index = u32::try_from(data.index).ok().filter(|index| *index < topic.partitions);
+            let key = index.map(|index| (topic.id, PartitionIndex(index)));
+            key.into_iter().for_each(|key| call.peer.lanes.failed(key));
+            return Err(elsewhere);
+        }
+    };
     let key = (topic.id, partition);
-    let placed = append(call, topic, key, data.records).await;
+    let placed = tokio::time::timeout(PLACING, append(call, topic, key, data.records)).await;
+    let placed = placed.unwrap_or_else(|_| Err(not_placed().into()));
     if placed.is_err() {
         call.peer.lanes.failed(key);
     }
     placed
+}
+
+/// What was not placed was not written.
+fn not_placed() -> Fault {
+    let why = "the partition does not take batches now: it is being opened, or storage is slow";
+    Fault::new(Code::NOT_LEADER_OR_FOLLOWER, why)
 }
 
 async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes>) -> Placed {

@@ -2,11 +2,13 @@
 import importlib
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parents[2] / ".cache" / "conformance"
+ROOT = HERE.parents[2]
+CACHE = ROOT / ".cache" / "conformance"
 
 
 @dataclass
@@ -16,12 +18,15 @@ class Results:
     skipped: set = field(default_factory=set)
 
 
+@dataclass
 class Context:
-    def __init__(self, bootstrap, servers):
-        self.bootstrap, self.servers = bootstrap, servers
+    bootstrap: str
+    servers: object  # None when the server is not ours
+    short: bool = False  # only the cases that a suite names SHORT
+    only: object = None  # a regex; a suite that knows it runs only the tests it is found in
 
     def connections(self):
-        return int(self.servers.metric("geminga_kafka_connections_total")) if self.servers else 0
+        return self.servers.connections() if self.servers else 0
 
 
 class Known:
@@ -42,6 +47,20 @@ class Known:
         if not results.passed:
             wrong.append("nothing passed")
         return wrong
+
+
+def said(error):
+    """An error in one line: what it says, and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} {error}".strip().replace("\n", " ")[:300] + f" (line {place.lineno}: {place.line})"
+
+
+def installed():
+    """The Python of the repository, with the clients of .ci/requirements.txt."""
+    path = ROOT / ".venv" / "bin" / "python"
+    if not path.exists():
+        sys.exit("no .venv: run .ci/install test")
+    return path
 
 
 def venv(name, *packages):

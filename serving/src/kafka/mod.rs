@@ -21,6 +21,7 @@ mod group;
 mod lanes;
 mod listener;
 mod metrics;
+mod operations;
 mod pace;
 mod place;
 mod room;

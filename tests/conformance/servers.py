@@ -34,9 +34,10 @@ def port(given=set()):
 
 
 class Servers:
-    def __init__(self, cluster, auto_create=True):
+    def __init__(self, cluster, auto_create=True, partitions=4):
         # As suites expect it of a Kafka that is set up for tests.
-        self.settings = [f"--auto-create-topics={str(auto_create).lower()}", "--default-partitions", "4"]
+        self.settings = [f"--auto-create-topics={str(auto_create).lower()}", "--default-partitions", partitions]
+        self.cluster = cluster
         self.dir = Path(tempfile.mkdtemp(prefix="geminga-conformance-"))
         self.processes, self.https = [], []
         if cluster:

@@ -6,6 +6,8 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from servers import Servers
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 CACHE = ROOT / ".cache" / "conformance"
@@ -24,9 +26,20 @@ class Context:
     servers: object  # None when the server is not ours
     short: bool = False  # only the cases that a suite names SHORT
     only: object = None  # a regex; a suite that knows it runs only the tests it is found in
+    started: list = field(default_factory=list)
+
+    def start(self, **how):
+        """Servers more, for a suite that needs other ones, or several."""
+        self.started.append(Servers(**how))
+        return self.started[-1]
 
     def connections(self):
-        return self.servers.connections() if self.servers else 0
+        return sum(servers.connections() for servers in (self.servers, *self.started) if servers)
+
+    def stop(self):
+        for servers in self.started:
+            servers.check()
+            servers.stop()
 
 
 class Known:

@@ -22,6 +22,7 @@ mod lanes;
 mod listener;
 mod metrics;
 mod names;
+mod operations;
 mod pace;
 mod place;
 mod room;

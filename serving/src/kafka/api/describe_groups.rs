@@ -11,13 +11,12 @@ use crate::groups::record::MemberRecord;
 use crate::groups::request::Description;
 use crate::groups::types::Error;
 use crate::kafka::call::{Call, Served};
-use crate::kafka::codec;
 use crate::kafka::codec::messages::describe_groups_response::{
     DescribedGroup, DescribedGroupMember,
 };
 use crate::kafka::codec::messages::{DescribeGroupsRequest, DescribeGroupsResponse, StrBytes};
 use crate::kafka::error::Fault;
-use crate::kafka::group;
+use crate::kafka::{codec, group, operations};
 
 pub(super) const API: Api = Api::new::<DescribeGroupsRequest>(
     "DescribeGroups",
@@ -33,9 +32,12 @@ const NOT_FOUND_SINCE: i16 = 6;
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeGroupsRequest = call.decode(body)?;
     let mut response = DescribeGroupsResponse::default();
+    let operations = operations::when(request.include_authorized_operations, operations::GROUP);
     for asked in request.groups {
         let described = call.kafka.groups.describe(&group::name(&asked)).await;
-        response.groups.push(answer(call.version(), asked, described));
+        let mut group = answer(call.version(), asked, described);
+        group.authorized_operations = operations;
+        response.groups.push(group);
     }
     call.answer(&response)
 }
@@ -46,7 +48,7 @@ fn answer(
     described: Result<Description, Refused>,
 ) -> DescribedGroup {
     let mut group = DescribedGroup::default();
-    (group.group_id, group.authorized_operations) = (asked, i32::MIN);
+    group.group_id = asked;
     match described {
         Ok(described) => {
             let summary = &described.summary;

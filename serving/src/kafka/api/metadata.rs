@@ -15,6 +15,7 @@ use crate::kafka::codec::messages::metadata_response::{
 };
 use crate::kafka::codec::messages::{MetadataRequest, MetadataResponse, StrBytes};
 use crate::kafka::error::{Code, Fault};
+use crate::kafka::operations;
 use crate::kafka::place::{self, Node, uuid};
 use crate::ownership::assignment::Ownership;
 use crate::ownership::topology::Topic;
@@ -43,6 +44,13 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let ctx = &call.kafka.ctx;
     response.cluster_id = Some(ctx.cluster.uuid.to_string().into());
     response.controller_id = call.controller();
+    let of_topics =
+        operations::when(request.include_topic_authorized_operations, operations::TOPIC);
+    for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        topic.topic_authorized_operations = of_topics;
+    }
+    let of_cluster = request.include_cluster_authorized_operations;
+    response.cluster_authorized_operations = operations::when(of_cluster, operations::CLUSTER);
     let mut reply = call.reply(&response)?;
     reply.room = Some(room);
     Ok(Answer::Ready(reply))

@@ -75,6 +75,9 @@ async fn topics(
                 .retain(|partition| asked.iter().any(|a| u32::try_from(*a) == Ok(partition.0)));
         }
         partitions.retain(|partition| partition.0 < topic.partitions);
+        if partitions.is_empty() {
+            continue;
+        }
         partitions.sort_unstable();
         let mut described = DescribeLogDirsTopic::default();
         described.name = topic.name.as_str().into();

@@ -28,7 +28,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeProducersRequest = call.decode(body)?;
     let mut response = DescribeProducersResponse::default();
     for asked in request.topics {
-        let found = call.topic(&asked.name).await;
+        let found = call.named_topic(&asked.name).await;
         let partitions = futures::stream::iter(asked.partition_indexes).map(|index| {
             let (call, found) = (&call, &found);
             async move {

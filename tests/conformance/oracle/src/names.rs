@@ -7,12 +7,29 @@ use serde_json::{Map, Value, json};
 
 /// A time of today, as against the times that scenarios give their records.
 const TODAY_MS: i64 = 1_760_000_000_000;
+/// Characters of an id, with dashes and without.
 const DASHED: usize = 36;
+const PLAIN: usize = 32;
+
+/// What a thing in a list is called, so that those of two servers are compared in the same order.
+fn called(value: &Value) -> Vec<String> {
+    const BY: [&str; 9] = [
+        "name",
+        "topic",
+        "group_id",
+        "partition_index",
+        "partition",
+        "index",
+        "partition_id",
+        "member_id",
+        "base_offset",
+    ];
+    BY.iter().filter_map(|field| value.get(field)).map(Value::to_string).collect()
+}
 
 /// The ids of one scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    uuids: BTreeMap<String, usize>,
     members: BTreeMap<String, usize>,
 }
 
@@ -31,7 +48,7 @@ impl Names {
             Value::Array(all) => {
                 let mut all: Vec<Value> = all.into_iter().map(|v| self.value("", v)).collect();
                 if all.iter().all(Value::is_object) {
-                    all.sort_by_cached_key(Value::to_string);
+                    all.sort_by_cached_key(|one| (called(one), one.to_string()));
                 }
                 Value::Array(all)
             }
@@ -76,18 +93,17 @@ impl Names {
             if text.bytes().all(|b| matches!(b, b'0' | b'-')) {
                 return "<no id>".into();
             }
-            let next = self.uuids.len() + 1;
-            return format!("<id {}>", *self.uuids.entry(text).or_insert(next));
+            return "<id>".into();
         }
-        // A member's name ends with an id.
-        match text.len().checked_sub(DASHED).and_then(|at| text.split_at_checked(at)) {
-            Some((before, id)) if before.ends_with('-') && is_id(id) => {
-                let before = before.to_owned();
-                let next = self.members.len() + 1;
-                format!("{before}<{}>", *self.members.entry(text).or_insert(next))
-            }
-            _ => text,
+        // What a member is called after is the broker's to choose; that it ends with an id is not.
+        let end = text.rsplit_once('-').map_or("", |(_, end)| end);
+        let plain = end.len() == PLAIN && end.bytes().all(|b| b.is_ascii_hexdigit());
+        let dashed = text.len().checked_sub(DASHED).and_then(|at| text.get(at..));
+        if plain || dashed.is_some_and(is_id) {
+            let next = self.members.len() + 1;
+            return format!("<member {}>", *self.members.entry(text).or_insert(next));
         }
+        text
     }
 
     fn number(&self, field: &str, number: i64) -> Value {
@@ -96,6 +112,7 @@ impl Names {
             "leader_epoch" | "committed_leader_epoch" => "<epoch>",
             "port" => "<port>",
             "producer_id" => "<producer>",
+            "total_bytes" | "usable_bytes" => "<bytes>",
             _ if number >= TODAY_MS => "<now>",
             _ => return json!(number),
         };

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use geminga_harness::wait;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreateTopicsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    MetadataRequest, TopicName,
+    ApiVersionsResponse, BrokerId, CreateTopicsRequest, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Request, StrBytes};
 use serde_json::{Value, json};
@@ -142,8 +143,10 @@ impl Script {
         json!({ "error_code": answer.error_code, "names_itself": keys.contains(&18) })
     }
 
-    /// A topic that is led by the time this returns.
+    /// A topic that is led by the time this returns. It keeps its records, whose times are old, unless the configs say otherwise.
     pub(crate) fn topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let retention = ("retention.ms", "-1");
+        let keeps = (!configs.iter().any(|(name, _)| *name == retention.0)).then_some(&retention);
         let config = |(name, value): &(&str, &str)| {
             CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
         };
@@ -151,7 +154,7 @@ impl Script {
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
             .with_replication_factor(1)
-            .with_configs(configs.iter().map(config).collect());
+            .with_configs(configs.iter().chain(keeps).map(config).collect());
         let request =
             CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
         let made = self.quietly(5, &request);
@@ -169,6 +172,18 @@ impl Script {
             let found = self.quietly(9, &request).topics.remove(0);
             let led = found.partitions.iter().filter(|p| p.error_code == 0 && p.leader_id.0 >= 0);
             (i32::try_from(led.count()) == Ok(partitions)).then_some(())
+        });
+        // Who leads may not know it yet.
+        let at =
+            |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name(name))
+            .with_partitions((0..partitions).map(at).collect());
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        wait::until("the topic to be served", || {
+            let found = self.quietly(1, &request).topics.remove(0).partitions;
+            found.iter().all(|partition| partition.error_code == 0).then_some(())
         });
     }
 

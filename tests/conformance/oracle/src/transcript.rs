@@ -25,12 +25,9 @@ struct Step {
 
 impl Transcript {
     pub(crate) fn push(&mut self, what: &str, version: i16, answer: Value) {
-        match self.steps.last_mut() {
-            Some(last)
-                if last.what == what && last.last + 1 == version && last.answer == answer =>
-            {
-                last.last = version;
-            }
+        let mut same = self.steps.iter_mut().rev();
+        match same.find(|step| step.what == what) {
+            Some(last) if last.last + 1 == version && last.answer == answer => last.last = version,
             _ => {
                 let what = what.to_owned();
                 self.steps.push(Step { what, first: version, last: version, answer });
@@ -75,7 +72,10 @@ impl Transcript {
             let mut part =
                 || parts.next().unwrap_or_else(|| panic!("no line of a transcript: {line}"));
             let (what, versions, answer) = (part().to_owned(), part(), part());
-            let (first, last) = versions.split_once('-').unwrap_or((versions, versions));
+            // A version may be negative.
+            let dash = versions.get(1..).and_then(|rest| rest.find('-')).map(|at| at + 1);
+            let (first, last) =
+                dash.map_or((versions, versions), |at| (&versions[..at], &versions[at + 1..]));
             let number = |text: &str| text.parse().expect("a version");
             let answer = serde_json::from_str(answer).expect("JSON");
             steps.push(Step { what, first: number(first), last: number(last), answer });

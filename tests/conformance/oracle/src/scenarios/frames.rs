@@ -38,7 +38,7 @@ pub(super) fn play(script: &mut Script) {
         let answer = script.quietly(3, &named(name, version));
         script.note(what, 3, answer.error_code.into());
     }
-    let stepping = script.step_down(&bare(API_VERSIONS, 99, &[]));
+    let stepping = script.step_down(&bare(API_VERSIONS, 99, &[0, 2, b'x', 2, b'1', 0]));
     script.note("versions in version 99", 99, stepping);
 }
 

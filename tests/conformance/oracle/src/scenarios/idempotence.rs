@@ -14,6 +14,9 @@ fn init() -> InitProducerIdRequest {
 }
 
 pub(super) fn play(script: &mut Script) {
+    geminga_harness::wait::until("numbers to be given", || {
+        (script.quietly(4, &init()).error_code == 0).then_some(())
+    });
     for version in 0..=5 {
         script.ask("a number", version, &init());
         let empty = init().with_transactional_id(Some(TransactionalId(text(""))));
@@ -27,7 +30,7 @@ pub(super) fn play(script: &mut Script) {
         }
     }
     let number = |script: &mut Script| script.quietly(4, &init()).producer_id.0;
-    script.topic("idempotence", 2, &[]);
+    script.topic("idempotence", 5, &[]);
     let p = number(script);
     let mut of = |what: &str, producer: i64, epoch: i16, sequence: i32, count: i64| {
         let batch = idempotent(producer, epoch, sequence, count);
@@ -52,16 +55,14 @@ pub(super) fn play(script: &mut Script) {
     of("a negative epoch", p, -1, 6, 1);
     of("a sequence without producer", -1, -1, 6, 1);
     let other = number(script);
-    let batch = idempotent(other, 0, 5, 1);
-    script.ask("unknown, not from the first", 9, &to("idempotence", 1, Some(batch)));
-    let batch = idempotent(other, 0, 6, 1);
-    script.ask("unknown, the next", 9, &to("idempotence", 1, Some(batch)));
-    let batch = idempotent(number(script), 7, 0, 1);
-    script.ask("unknown, of a later epoch", 9, &to("idempotence", 1, Some(batch)));
-    let never = idempotent(9_000_000_000, 0, 0, 1);
-    script.ask("a number that nobody was given", 9, &to("idempotence", 1, Some(never)));
-    let last = idempotent(number(script), 0, i32::MAX, 2);
-    script.ask("over the last sequence", 9, &to("idempotence", 1, Some(last)));
+    let mut at = |what: &str, partition, batch| {
+        script.ask(what, 9, &to("idempotence", partition, Some(batch)));
+    };
+    at("unknown, not from the first", 1, idempotent(other, 0, 5, 1));
+    at("unknown, the next", 1, idempotent(other, 0, 6, 1));
+    at("a number that nobody was given", 2, idempotent(9_000_000_000, 0, 0, 1));
+    at("of a later epoch", 3, idempotent(other, 7, 0, 1));
+    at("over the last sequence", 4, idempotent(other, 7, i32::MAX, 2));
     let producers = |topic: &str, partitions: &[i32]| {
         let topic = TopicRequest::default()
             .with_name(topic_name(topic))

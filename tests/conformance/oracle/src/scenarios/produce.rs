@@ -11,6 +11,9 @@ use crate::batches::{
 };
 use crate::script::{Script, text, topic_name};
 
+/// The first version that any of both serves.
+const FIRST: i16 = 3;
+
 pub(super) fn to(topic: &str, partition: i32, records: Option<Bytes>) -> ProduceRequest {
     let data = PartitionProduceData::default().with_index(partition).with_records(records);
     let data =
@@ -24,7 +27,7 @@ fn good() -> Option<Bytes> {
 
 pub(super) fn play(script: &mut Script) {
     script.topic("produce", 1, &[]);
-    for version in 3..=11 {
+    for version in FIRST..=11 {
         let name = format!("produce-{version}");
         script.topic(&name, 1, &[]);
         script.ask(&format!("two records, {version}"), version, &to(&name, 0, good()));
@@ -35,7 +38,11 @@ pub(super) fn play(script: &mut Script) {
         script.ask("a negative partition", version, &to("produce", -1, good()));
         script.ask("bad acks", version, &to("produce", 0, good()).with_acks(2));
         for (what, records) in wrong() {
-            script.ask(what, version, &to("produce", 0, records));
+            let topic = format!("produce-{}", what.replace([' ', '\''], "-"));
+            if version == FIRST {
+                script.topic(&topic, 1, &[]);
+            }
+            script.ask(what, version, &to(&topic, 0, records));
         }
         let zstd = Some(sealed(compressed(2, Compression::Zstd)));
         script.topic(&format!("{name}-zstd"), 1, &[]);
@@ -109,7 +116,8 @@ fn topics(script: &mut Script) {
         let request = to("produce-compacted", 0, keyless());
         script.ask("a record without key where it is compacted", version, &request);
     }
-    script.ask("records with keys where it is compacted", 9, &to("produce-compacted", 0, good()));
+    script.topic("produce-keyed", 1, &[("cleanup.policy", "compact")]);
+    script.ask("records with keys where it is compacted", 9, &to("produce-keyed", 0, good()));
     script.topic("produce-log-time", 1, &[("message.timestamp.type", "LogAppendTime")]);
     script.ask("the time of the log", 9, &to("produce-log-time", 0, good()));
     script.topic("produce-dated", 1, &[("message.timestamp.before.max.ms", "1000")]);
@@ -117,8 +125,11 @@ fn topics(script: &mut Script) {
 }
 
 fn requests(script: &mut Script) {
-    let transactional =
-        |id: &str| to("produce", 0, good()).with_transactional_id(Some(TransactionalId(text(id))));
+    let transactional = |id: &str| {
+        to("produce-transactional", 0, good())
+            .with_transactional_id(Some(TransactionalId(text(id))))
+    };
+    script.topic("produce-transactional", 1, &[]);
     script.ask("a transactional id for a plain batch", 9, &transactional("t"));
     script.ask("acknowledged by the leader", 9, &to("produce", 0, good()).with_acks(1));
     script.send(0, 9, &to("produce", 0, good()).with_acks(0));
@@ -127,9 +138,9 @@ fn requests(script: &mut Script) {
     script.receive::<ProduceRequest>(1, "nobody acknowledges an error", 9);
     let nothing = ProduceRequest::default().with_acks(-1).with_timeout_ms(1_000);
     script.ask("nothing", 9, &nothing);
+    script.ask("no time", 9, &to("produce", 0, good()).with_timeout_ms(-1));
     let twice = to("produce", 0, good());
     let mut topic = twice.topic_data[0].clone();
     topic.partition_data.push(topic.partition_data[0].clone());
     script.ask("one partition twice", 9, &twice.with_topic_data(vec![topic]));
-    script.ask("no time", 9, &to("produce", 0, good()).with_timeout_ms(-1));
 }

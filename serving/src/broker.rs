@@ -13,6 +13,7 @@
 mod handover;
 pub mod memory;
 mod serve;
+mod views;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

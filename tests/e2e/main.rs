@@ -4,6 +4,7 @@
 mod commands;
 mod deletion;
 mod disks;
+mod faces;
 mod failover;
 mod faults;
 mod flights;

@@ -16,6 +16,8 @@ use crate::rpc::produce::{ProduceRoom, Taken};
 
 /// Frames up to here are not charged: as many as are read ahead are a connection's own.
 const SMALL_BYTES: usize = 4 * 1024;
+/// Of a frame: its length.
+const LENGTH_BYTES: usize = 4;
 /// Of a frame: its length, and the key of its API.
 const PREFIX_BYTES: usize = 6;
 /// How long a connection may be silent.
@@ -67,14 +69,21 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// # Errors
     /// Why the connection must be closed. A socket that fails is a client that has gone.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, Hangup> {
-        while let Err(_silent) = tokio::time::timeout(IDLE, self.fill(PREFIX_BYTES)).await {
+        while let Err(_silent) = tokio::time::timeout(IDLE, self.fill(LENGTH_BYTES)).await {
             // It waits for the broker, as it should.
             if !self.pace.owes() {
                 return Err(Hangup::Idle);
             }
         }
-        if self.buffer.len() < PREFIX_BYTES {
+        if self.buffer.len() < LENGTH_BYTES {
             return Ok(None);
+        }
+        // Who sends nothing but such a length waits for its end.
+        self.said()?;
+        match tokio::time::timeout(ARRIVAL, self.fill(PREFIX_BYTES)).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(_) => return Err(Hangup::Slow),
         }
         let (length, is_produce) = self.length()?;
         let room = if length <= SMALL_BYTES {
@@ -87,7 +96,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         } else {
             Charged::Plain { _room: self.rooms.1.take(length).await }
         };
-        self.buffer.advance(4);
+        self.buffer.advance(LENGTH_BYTES);
         match tokio::time::timeout(ARRIVAL, self.fill_steadily(length)).await {
             Ok(Ok(true)) => Ok(Some(Frame { bytes: self.take(length), room })),
             Ok(Ok(false)) => Ok(None),
@@ -118,21 +127,26 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         frame.freeze()
     }
 
-    /// The length of the frame that begins, as far as one may be that long, and whether it carries records.
-    fn length(&self) -> Result<(usize, bool), Hangup> {
-        let said =
-            i32::from_be_bytes([self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]]);
+    /// What is said of the length of the frame that begins, as far as any may be that long.
+    fn said(&self) -> Result<usize, Hangup> {
         // Handshake, version 3.x: what TLS begins with.
         if self.buffer[..2] == [0x16, 0x03] {
             return Err(Hangup::Tls);
         }
-        let is_produce = i16::from_be_bytes([self.buffer[4], self.buffer[5]]) == PRODUCE;
-        let most = if is_produce { caps::MAX_CLIENT_MESSAGE_BYTES } else { MAX_PLAIN_BYTES };
+        let said =
+            i32::from_be_bytes([self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]]);
         usize::try_from(said)
             .ok()
-            .filter(|length| (PREFIX_BYTES..=most).contains(length))
-            .map(|length| (length, is_produce))
+            .filter(|length| (PREFIX_BYTES..=caps::MAX_CLIENT_MESSAGE_BYTES).contains(length))
             .ok_or(Hangup::FrameSize)
+    }
+
+    /// The length of the frame that begins, as far as one of its kind may be that long, and whether it carries records.
+    fn length(&self) -> Result<(usize, bool), Hangup> {
+        let said = self.said()?;
+        let is_produce = i16::from_be_bytes([self.buffer[4], self.buffer[5]]) == PRODUCE;
+        let most = if is_produce { caps::MAX_CLIENT_MESSAGE_BYTES } else { MAX_PLAIN_BYTES };
+        if said > most { Err(Hangup::FrameSize) } else { Ok((said, is_produce)) }
     }
 
     /// Reads until `bytes` are there; false when the connection ends before.

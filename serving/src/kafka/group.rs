@@ -13,6 +13,17 @@ pub(super) fn name(text: &StrBytes) -> Arc<str> {
     Arc::from(text.as_str())
 }
 
+/// A group's name as members and administrators say it.
+///
+/// # Errors
+/// INVALID_GROUP_ID: without a name there is none.
+pub(super) fn named(text: &StrBytes) -> Result<Arc<str>, Fault> {
+    match text.is_empty() {
+        true => Err(Fault::new(Code::INVALID_GROUP_ID, "a group has a name: give one")),
+        false => Ok(name(text)),
+    }
+}
+
 /// A member as it names itself.
 pub(super) fn member(id: &StrBytes, instance: Option<&StrBytes>) -> MemberName {
     MemberName { member: name(id), instance: instance.map(name) }

@@ -21,7 +21,6 @@ mod group;
 mod lanes;
 mod listener;
 mod metrics;
-mod names;
 mod operations;
 mod pace;
 mod place;

@@ -186,10 +186,11 @@ impl Group {
     ) -> Result<Reply, Error> {
         self.classic_member(by)?.heard(now_ms);
         match self.state {
-            State::PreparingRebalance { .. } | State::CompletingRebalance => {
-                Err(Error::RebalanceInProgress)
+            State::PreparingRebalance { .. } => Err(Error::RebalanceInProgress),
+            // A member that waits for its assignment has joined: to send it back would begin another generation.
+            State::CompletingRebalance | State::Empty | State::Stable | State::Dead => {
+                Ok(Reply::Done)
             }
-            State::Empty | State::Stable | State::Dead => Ok(Reply::Done),
         }
     }
 

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::alter_configs_request::AlterConfigsResource;
 use crate::kafka::codec::messages::alter_configs_response::AlterConfigsResourceResponse;
-use crate::kafka::codec::messages::{AlterConfigsRequest, AlterConfigsResponse, StrBytes};
+use crate::kafka::codec::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use crate::kafka::configs::resource;
 use crate::kafka::error::{Code, Fault, said};
-use crate::kafka::names::Names;
 use crate::topics::Alteration;
 
 pub(super) const API: Api = Api::new::<AlterConfigsRequest>(
@@ -25,15 +24,22 @@ pub(super) const API: Api = Api::new::<AlterConfigsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: AlterConfigsRequest = call.decode(body)?;
-    let named = |asked: &AlterConfigsResource| (asked.resource_type, asked.resource_name.clone());
-    let mut names = Names::of(request.resources.iter().map(named));
+    let key = |asked: &AlterConfigsResource| {
+        (asked.resource_type, asked.resource_name.as_str().to_owned())
+    };
+    let twice = named_twice(request.resources.iter().map(key));
     let mut response = AlterConfigsResponse::default();
     for asked in request.resources {
-        let resource = named(&asked);
-        let Some(turn) = names.turn(&resource) else { continue };
-        let outcome = match turn.and_then(|()| alteration(&asked)) {
-            Ok(change) => apply(&call, &resource, change, request.validate_only).await,
-            Err(fault) => Err(fault),
+        let outcome = if !twice.contains(&key(&asked)) {
+            match alteration(&asked) {
+                Ok(change) => {
+                    let (kind, name) = (asked.resource_type, &asked.resource_name);
+                    apply(&call, kind, name, change, request.validate_only).await
+                }
+                Err(fault) => Err(fault),
+            }
+        } else {
+            Err(Fault::new(Code::INVALID_REQUEST, "a resource is named twice"))
         };
         let mut result = AlterConfigsResourceResponse::default();
         (result.error_code, result.error_message) = said(outcome);
@@ -51,9 +57,9 @@ fn alteration(asked: &AlterConfigsResource) -> Result<Alteration, Fault> {
             let why = format!("config {} has no value: leave it out", config.name.as_str());
             return Err(Fault::new(Code::INVALID_REQUEST, why));
         };
-        let known = set.insert(config.name.as_str().to_owned(), value.as_str().to_owned());
-        if known.is_some() {
-            let why = format!("config {} is named twice: name it once", config.name.as_str());
+        let name = config.name.as_str();
+        if set.insert(name.to_owned(), value.as_str().to_owned()).is_some() {
+            let why = format!("config {name} is named twice");
             return Err(Fault::new(Code::INVALID_REQUEST, why));
         }
     }
@@ -63,12 +69,13 @@ fn alteration(asked: &AlterConfigsResource) -> Result<Alteration, Fault> {
 /// Alters a resource, or says whether it could be.
 pub(super) async fn apply(
     call: &Call,
-    (kind, name): &(i8, StrBytes),
+    kind: i8,
+    name: &str,
     alteration: Alteration,
     validate_only: bool,
 ) -> Result<(), Fault> {
-    if *kind != resource::TOPIC {
-        let why = match *kind {
+    if kind != resource::TOPIC {
+        let why = match kind {
             resource::BROKER => "brokers are configured when they start: nothing can be altered",
             _ => "only configs of topics, resource type 2, can be altered",
         };

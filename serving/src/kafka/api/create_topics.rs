@@ -1,7 +1,7 @@
 //! CreateTopics. A topic that is answered for can be written at once: its partitions have owners. How many copies there are is
 //! the server's to say: a replication factor that could be is taken, and has no effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -15,7 +15,6 @@ use crate::kafka::codec::messages::create_topics_response::{
 use crate::kafka::codec::messages::{CreateTopicsRequest, CreateTopicsResponse, StrBytes, Uuid};
 use crate::kafka::configs;
 use crate::kafka::error::{Code, Fault, said};
-use crate::kafka::names::Names;
 use crate::kafka::place::uuid;
 use crate::topics::NewTopic;
 
@@ -41,13 +40,20 @@ struct Made {
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: CreateTopicsRequest = call.decode(body)?;
-    let mut names = Names::of(request.topics.iter().map(|topic| topic.name.clone()));
+    let mut named: HashMap<StrBytes, usize> = HashMap::new();
+    for topic in &request.topics {
+        *named.entry(topic.name.clone()).or_default() += 1;
+    }
     let mut response = CreateTopicsResponse::default();
     for topic in request.topics {
-        let Some(turn) = names.turn(&topic.name) else { continue };
-        let made = match turn {
-            Ok(()) => make(&call, &topic, request.validate_only).await,
-            Err(fault) => Err(fault),
+        let made = match named.get(&topic.name) {
+            Some(1) => make(&call, &topic, request.validate_only).await,
+            // Of each name one answer, whatever how often it came.
+            Some(_) => {
+                named.remove(&topic.name);
+                Err(Fault::new(Code::INVALID_REQUEST, "a topic is named twice"))
+            }
+            None => continue,
         };
         response.topics.push(answer(topic.name, made));
     }

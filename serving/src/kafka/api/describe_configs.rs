@@ -34,7 +34,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         let mut result = DescribeConfigsResult::default();
         let outcome = entries(&call, &asked).await.map(|entries| {
             let wanted = |entry: &&Entry| match &asked.configuration_keys {
-                // As in Kafka, to name none is to ask for all.
+                // No key at all asks for all of them, as at Kafka.
                 Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == entry.name),
                 _ => true,
             };
@@ -52,7 +52,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
 async fn entries(call: &Call, asked: &DescribeConfigsResource) -> Result<Vec<Entry>, Fault> {
     match asked.resource_type {
         resource::TOPIC => {
-            let topic = call.topic(&asked.resource_name).await?;
+            let topic = call.named_topic(&asked.resource_name).await?;
             Ok(configs::of_topic(&topic.configs).collect())
         }
         // What holds for all brokers and can be changed while they run: nothing.

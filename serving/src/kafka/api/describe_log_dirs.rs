@@ -76,6 +76,9 @@ async fn topics(
             });
         }
         partitions.retain(|partition| partition.0 < topic.partitions);
+        if partitions.is_empty() {
+            continue;
+        }
         partitions.sort_unstable();
         let mut described = DescribeLogDirsTopic::default();
         described.name = topic.name.as_str().into();
@@ -92,7 +95,7 @@ async fn sizes(
     partitions: Vec<PartitionIndex>,
 ) -> Result<Vec<DescribeLogDirsPartition>, Fault> {
     let size = |partition: PartitionIndex| async move {
-        let bytes = call.kafka.ctx.partitions.size(topic, partition).await?;
+        let bytes = call.kafka.ctx.partitions.size(topic.id, partition).await?;
         let mut described = DescribeLogDirsPartition::default();
         described.partition_index = i32::try_from(partition.0).unwrap_or(i32::MAX);
         described.partition_size = i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -29,7 +29,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeProducersRequest = call.decode(body)?;
     let mut response = DescribeProducersResponse::default();
     for asked in request.topics {
-        let found = call.topic(&asked.name).await;
+        let found = call.named_topic(&asked.name).await;
         let mut seen = HashSet::new();
         let once = asked.partition_indexes.into_iter().filter(|index| seen.insert(*index));
         let partitions = futures::stream::iter(once.collect::<Vec<_>>()).map(|index| {

@@ -52,7 +52,7 @@ const ZSTD_SINCE: i16 = 10;
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: FetchRequest = call.decode(body)?;
-    if request.session_id != 0 && request.session_epoch > 0 {
+    if request.session_epoch > 0 {
         let reply = Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND);
         return Ok(Answer::Ready(encode(&call, reply)));
     }

@@ -23,8 +23,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let instance = request.group_instance_id.as_ref();
     let by = group::identity(&request.member_id, instance, request.generation_id);
     let mut answer = HeartbeatResponse::default();
-    let heard = call.kafka.groups.heartbeat(&group::name(&request.group_id), by).await;
-    answer.error_code = match heard {
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            answer.error_code = fault.code.0;
+            return call.answer(&answer);
+        }
+    };
+    answer.error_code = match call.kafka.groups.heartbeat(&group, by).await {
         // Members have a whole session timeout to be heard of once it has taken over.
         Ok(()) | Err(Refused::Loading) => 0,
         Err(refused) => Fault::from(refused).code.0,

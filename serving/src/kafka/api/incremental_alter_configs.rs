@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
 use super::alter_configs::apply;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::incremental_alter_configs_request::AlterConfigsResource;
 use crate::kafka::codec::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -14,7 +14,6 @@ use crate::kafka::codec::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 use crate::kafka::error::{Code, Fault, said};
-use crate::kafka::names::Names;
 use crate::topics::{Alteration, ListChange};
 
 pub(super) const API: Api = Api::new::<IncrementalAlterConfigsRequest>(
@@ -34,15 +33,22 @@ mod operation {
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: IncrementalAlterConfigsRequest = call.decode(body)?;
-    let named = |asked: &AlterConfigsResource| (asked.resource_type, asked.resource_name.clone());
-    let mut names = Names::of(request.resources.iter().map(named));
+    let key = |asked: &AlterConfigsResource| {
+        (asked.resource_type, asked.resource_name.as_str().to_owned())
+    };
+    let twice = named_twice(request.resources.iter().map(key));
     let mut response = IncrementalAlterConfigsResponse::default();
     for asked in request.resources {
-        let resource = named(&asked);
-        let Some(turn) = names.turn(&resource) else { continue };
-        let outcome = match turn.and_then(|()| alteration(&asked)) {
-            Ok(change) => apply(&call, &resource, change, request.validate_only).await,
-            Err(fault) => Err(fault),
+        let outcome = if !twice.contains(&key(&asked)) {
+            match alteration(&asked) {
+                Ok(change) => {
+                    let (kind, name) = (asked.resource_type, &asked.resource_name);
+                    apply(&call, kind, name, change, request.validate_only).await
+                }
+                Err(fault) => Err(fault),
+            }
+        } else {
+            Err(Fault::new(Code::INVALID_REQUEST, "a resource is named twice"))
         };
         let mut result = AlterConfigsResourceResponse::default();
         (result.error_code, result.error_message) = said(outcome);

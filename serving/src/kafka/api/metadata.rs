@@ -1,6 +1,7 @@
 //! Metadata: brokers, topics, and who leads which partition. A topic that does not exist is created when the client allows it
 //! and the operator, too; the answer then has its leaders already.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -88,7 +89,9 @@ async fn topics(
         _ => return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect(),
     };
     let mut topics = Vec::with_capacity(asked.len());
-    for asked in asked {
+    let mut seen = HashSet::new();
+    let once = asked.iter().filter(|asked| seen.insert((&asked.name, *asked.topic_id.as_bytes())));
+    for asked in once {
         let create = request.allow_auto_topic_creation && call.kafka.config.auto_create_topics;
         topics.push(match find(call, asked, create).await {
             Ok(topic) => describe(call, &topic, nodes),
@@ -103,6 +106,11 @@ async fn find(
     asked: &MetadataRequestTopic,
     create: bool,
 ) -> Result<Arc<Topic>, Fault> {
+    // Earlier versions give ids and do not take them.
+    if call.version() < BY_ID_SINCE && !asked.topic_id.is_zero() {
+        let why = "a topic is asked for by id: that needs version 12";
+        return Err(Fault::new(Code::INVALID_REQUEST, why));
+    }
     let Some(name) = &asked.name else {
         if call.version() < BY_ID_SINCE {
             return Err(Fault::new(Code::INVALID_TOPIC_EXCEPTION, "a topic without a name"));

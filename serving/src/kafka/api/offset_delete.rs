@@ -23,6 +23,13 @@ pub(super) const API: Api = Api::new::<OffsetDeleteRequest>(
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: OffsetDeleteRequest = call.decode(body)?;
     let mut response = OffsetDeleteResponse::default();
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            response.error_code = fault.code.0;
+            return call.answer(&response);
+        }
+    };
     let (mut asked, mut places) = (Vec::new(), Vec::new());
     for (t, topic) in request.topics.iter().enumerate() {
         let name = group::name(&topic.name);
@@ -42,7 +49,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         }
         response.topics.push(answer);
     }
-    match call.kafka.groups.delete_offsets(&group::name(&request.group_id), asked).await {
+    match call.kafka.groups.delete_offsets(&group, asked).await {
         Ok(each) => {
             for ((t, p), deleted) in places.into_iter().zip(each) {
                 let code = deleted.err().map_or(0, |error| code_of_group(&error).0);

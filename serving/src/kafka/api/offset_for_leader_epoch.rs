@@ -58,6 +58,10 @@ async fn end(
     let (partition, _) = call
         .here(topic, asked.partition, asked.current_leader_epoch)
         .map_err(|elsewhere| elsewhere.fault)?;
+    // Before all epochs there is no offset.
+    if asked.leader_epoch < 0 {
+        return Ok(None);
+    }
     let (topic, term) = (Arc::clone(topic), Term(asked.leader_epoch));
     Ok(call.kafka.ctx.partitions.end_of_term(topic, partition, term).await?)
 }

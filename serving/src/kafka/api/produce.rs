@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 use geminga_proto::ids::{PartitionIndex, TopicId};
-use geminga_records::{Batch, Compression};
+use geminga_proto::reason::ApiError;
+use geminga_records::{Batch, BatchError, Compression};
 use tokio::time::Instant;
 
 use super::Api;
@@ -95,7 +96,7 @@ fn refusal(request: &ProduceRequest) -> Option<Fault> {
     }
     if request.transactional_id.is_some() {
         let why = "transactions are not supported: produce without a transactional id";
-        return Some(Fault::new(Code::INVALID_REQUEST, why));
+        return Some(Fault::new(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, why));
     }
     let mut seen = HashSet::new();
     let all = request.topic_data.iter().flat_map(|topic| {
@@ -179,12 +180,23 @@ async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes
     Ok(pending)
 }
 
+/// Bytes that are no batch. A batch that is cut short was sent so: to send it again is of no use, unlike with one whose checksum
+/// is wrong.
+fn unreadable(error: BatchError) -> Fault {
+    let cut = matches!(error, BatchError::Truncated { .. });
+    let fault = Fault::from(ApiError::from(error));
+    if cut { Fault { code: Code::INVALID_RECORD, ..fault } } else { fault }
+}
+
 fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
     let Some(records) = records else {
         return Err(Fault::new(Code::INVALID_RECORD, "no record batch: send one a partition"));
     };
-    let batch = Batch::parse(records)
-        .map_err(|error| Fault::from(geminga_proto::reason::ApiError::from(error)))?;
+    let batch = Batch::parse(records).map_err(unreadable)?;
+    if batch.header().is_transactional() {
+        let why = "transactions are not supported: produce without a transactional id";
+        return Err(Fault::new(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, why));
+    }
     if call.version() < ZSTD_SINCE && batch.header().compression() == Ok(Compression::Zstd) {
         let why = "zstd needs version 7 of Produce: upgrade the client";
         return Err(Fault::new(Code::UNSUPPORTED_COMPRESSION_TYPE, why));

@@ -41,7 +41,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     };
     let mut answer = SyncGroupResponse::default();
     (answer.protocol_type, answer.protocol_name) = (None, None);
-    match call.kafka.groups.sync(&group::name(&request.group_id), sync).await {
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            answer.error_code = fault.code.0;
+            return call.answer(&answer);
+        }
+    };
+    match call.kafka.groups.sync(&group, sync).await {
         Ok(synced) => {
             answer.assignment = synced.assignment;
             if call.version() >= PROTOCOL_SINCE {

@@ -212,7 +212,7 @@ async fn alter_configs_replaces_all() {
             request.resources = vec![resource.clone(), resource];
             rig.call(version, request).await.responses
         };
-        assert_eq!((twice.len(), twice[0].error_code), (1, Code::INVALID_REQUEST.0));
+        assert!(twice.iter().all(|answer| answer.error_code == Code::INVALID_REQUEST.0));
         assert_eq!(set_of(&rig, "t").await, map(&[("retention.bytes", "9")]));
     }
 }

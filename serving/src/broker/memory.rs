@@ -11,6 +11,7 @@
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
 //! | the rest | 1/16 | not counted: connections, messages below 4 KiB, one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
+//! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
 
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ impl Config {
         self.log.all_tails_bytes = bytes / 16 * 3;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
+        self.group_member_bytes = bytes / 256;
+        self.group_offset_bytes = bytes / 64;
         self
     }
 }
@@ -139,5 +142,7 @@ mod tests {
         assert_eq!(given.produce_bytes, default.produce_bytes);
         assert_eq!(given.partitions, default.partitions);
         assert_eq!(given.log, default.log);
+        let groups = |config: &Config| (config.group_member_bytes, config.group_offset_bytes);
+        assert_eq!(groups(&given), groups(&default));
     }
 }

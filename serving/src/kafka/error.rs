@@ -106,6 +106,17 @@ impl Fault {
         Self { code, ..self }
     }
 
+    /// As a commit of offsets may say it: what may be asked again must not pass for a defect.
+    pub(crate) fn of_commit(self) -> Self {
+        let code = match self.code {
+            Code::LEADER_NOT_AVAILABLE | Code::NOT_ENOUGH_REPLICAS => {
+                Code::COORDINATOR_LOAD_IN_PROGRESS
+            }
+            code => code,
+        };
+        Self { code, ..self }
+    }
+
     /// As the description of a topic may say it.
     pub(crate) fn of_topic(self) -> Self {
         let code = match self.code {
@@ -141,8 +152,8 @@ impl From<Refused> for Fault {
             Refused::Group(error) => code_of_group(error),
             // May have been done: asking again, elsewhere, is safe.
             Refused::NotCoordinator { .. } | Refused::Moved => Code::NOT_COORDINATOR,
-            Refused::Loading => Code::COORDINATOR_LOAD_IN_PROGRESS,
-            Refused::Nobody | Refused::Damaged(_) | Refused::NoShard => {
+            Refused::Loading | Refused::Busy => Code::COORDINATOR_LOAD_IN_PROGRESS,
+            Refused::Nobody | Refused::Unproved | Refused::Damaged(_) | Refused::NoShard => {
                 Code::COORDINATOR_NOT_AVAILABLE
             }
         };

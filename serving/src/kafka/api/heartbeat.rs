@@ -7,7 +7,7 @@ use super::Api;
 use crate::groups::local::Refused;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::{HeartbeatRequest, HeartbeatResponse};
-use crate::kafka::error::Fault;
+use crate::kafka::error::{Code, Fault};
 use crate::kafka::group;
 
 pub(super) const API: Api = Api::new::<HeartbeatRequest>(
@@ -30,10 +30,16 @@ async fn serve(call: Call, body: Bytes) -> Served {
             return call.answer(&answer);
         }
     };
-    answer.error_code = match call.kafka.groups.heartbeat(&group, by).await {
-        // Members have a whole session timeout to be heard of once it has taken over.
-        Ok(()) | Err(Refused::Loading) => 0,
-        Err(refused) => Fault::from(refused).code.0,
-    };
+    let heard = call.kafka.groups.heartbeat(&group, by).await;
+    answer.error_code = heard.map_or_else(code_of, |()| Code::NONE).0;
     call.answer(&answer)
+}
+
+/// While the coordinator is taking over, which it may say for less than any session, nobody has to do anything: members have a
+/// whole session timeout to be heard of once it has.
+pub(super) fn code_of(refused: Refused) -> Code {
+    match refused {
+        Refused::Loading => Code::NONE,
+        refused => Fault::from(refused).code,
+    }
 }

@@ -220,7 +220,12 @@ pub(super) fn footer(disk: &dyn Disk, seq: u64, seed: Seed) -> Option<Footer> {
         file.read_exact_at(from, &mut buffer).ok()?;
         Some(buffer)
     };
-    let end = read(from, size)?;
+    // Where a part of that is refused the trailer may not be.
+    let trailer_at = size.checked_sub(TRAILER_BYTES as u64)?;
+    let (from, end) = match read(from, size) {
+        Some(end) => (from, end),
+        None => (trailer_at, read(trailer_at, size)?),
+    };
     let trailer =
         Trailer::decode(end.get(end.len().checked_sub(TRAILER_BYTES)?..)?, seq, seed, size)?;
     let items_end = trailer.items_at + trailer.items_bytes() as u64;

@@ -191,23 +191,24 @@ impl<'a> Scan<'a> {
         self.unvouched.push((segment.seq, offset as u64, segment.bytes.slice(offset..end)));
     }
 
-    /// K8: refuses when a frame behind the stop says that the missing one had been durable, and when what is behind the stop is not
-    /// known. Behind the footer of a full segment there are no frames.
+    /// K8: refuses when a frame behind the stop says that the missing one had been durable, or when not all that is behind the stop can
+    /// be read: what is missing may be there. Behind the footer of a full segment there are no frames.
     pub(super) fn look_ahead(&self, segments: &[u64], stop: &Stop) -> Result<(), OpenError> {
         let (begin, mut offset) = match stop.full {
             true => (stop.index + 1, HEADER_BYTES),
             false => (stop.index, stop.offset),
         };
-        let mut unknown = None;
+        let mut vouched = false;
         for &seq in segments.get(begin..).unwrap_or_default() {
             let loaded = self.load(seq)?;
-            if loaded.vouches_for(self.expected, offset, self.seed) {
-                let why = "a frame is missing that later frames say was on stable storage";
-                return Err(corrupt(segments[stop.index], stop.offset, why));
-            }
-            unknown = unknown.or_else(|| loaded.refused_behind(offset));
+            loaded.refused_behind(offset).map_or(Ok(()), Err)?;
+            vouched |= loaded.vouches_for(self.expected, offset, self.seed);
             offset = HEADER_BYTES;
         }
-        unknown.map_or(Ok(()), Err)
+        if vouched {
+            let why = "a frame is missing that later frames say was on stable storage";
+            return Err(corrupt(segments[stop.index], stop.offset, why));
+        }
+        Ok(())
     }
 }

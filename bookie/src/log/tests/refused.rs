@@ -59,9 +59,8 @@ async fn what_only_a_refused_snapshot_explains_is_no_loss() {
         long.snapshot().await;
     }
     assert!(!segments(&long.disk).contains(&1), "a segment went");
-    let names = snapshots(&long.disk);
     let refusing = RefusingDisk::new(long.disk.crash());
-    names.iter().for_each(|name| refusing.refuse(name, 0..1));
+    snapshots(&long.disk.crash()).iter().for_each(|name| refusing.refuse(name, 0..1));
     let error = open_with(refusing.clone(), small()).unwrap_err();
     assert!(matches!(error, OpenError::Io { .. }), "{error}");
     refusing.recover();
@@ -124,14 +123,17 @@ async fn many_runs(config: &Config) -> (Long, usize) {
     const LEDGERS: u64 = 20;
     let mut long = Long::on(MemoryDisk::new(), config.clone());
     for ledger in (1..=LEDGERS).map(LedgerId) {
-        let mut last = Lsn(0);
+        let mut last;
         for id in 0..1000 {
             let record = entries(ledger, id, 1, 1);
             last = append(&long.log, ledger, record.clone()).await;
             long.appended.push((ledger, record));
+            if id % 50 == 49 {
+                // A frame is no larger than some of a segment.
+                long.log.wait_durable(last).await.unwrap();
+                long.log.write_footers().await.unwrap();
+            }
         }
-        long.log.wait_durable(last).await.unwrap();
-        long.log.write_footers().await.unwrap();
     }
     (long, 1000 * LEDGERS as usize)
 }

@@ -86,6 +86,7 @@ async fn an_outage_of_reads_is_no_rot() {
             match long.log.scrub(1 << 20, sound).await {
                 Ok(scrubbed) => {
                     assert_eq!((scrubbed.bad, scrubbed.damaged_frames), (vec![], false));
+                    refused += scrubbed.refused;
                 }
                 Err(UpkeepError::Io { .. }) => refused += 1,
                 Err(error) => panic!("{error}"),

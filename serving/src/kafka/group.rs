@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::call::Call;
 use super::codec::messages::StrBytes;
-use super::error::Code;
+use super::error::{Code, Fault};
 use crate::groups::classic::{Identity, MemberName};
 use crate::groups::types::TopicPartition;
 

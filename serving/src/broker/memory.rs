@@ -10,7 +10,7 @@
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use geminga_runtime::Tasks;
 use metrics::gauge;
 
 use super::Config;
-use crate::kafka::Room;
+use crate::kafka::Answers;
 use crate::partition::log::{Reads, Tails};
 use crate::rpc::produce::ProduceRoom;
 
@@ -59,6 +59,7 @@ impl Config {
         self.log.all_tails_bytes = bytes / 16 * 3;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
+        self.kafka.request_bytes = bytes / 128;
         self
     }
 }
@@ -69,7 +70,7 @@ pub(super) struct Parts {
     pub(super) tails: Tails,
     pub(super) reads: Reads,
     pub(super) ledgers: LedgerClient,
-    pub(super) answers: Room,
+    pub(super) answers: Answers,
 }
 
 /// Shows how much of each part is in use, until `tasks` stops.

@@ -256,7 +256,7 @@ impl Broker {
             tails,
             reads,
             ledgers: parts.ledgers.clone(),
-            answers: kafka.reply_room.clone(),
+            answers: kafka.answers.clone(),
         };
         memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {

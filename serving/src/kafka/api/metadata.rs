@@ -36,8 +36,13 @@ const PARTITION_BYTES: usize = 256;
 const BY_ID_SINCE: i16 = 12;
 
 async fn serve(call: Call, body: Bytes) -> Served {
-    let request: MetadataRequest = call.decode(body)?;
-    let room = call.kafka.reply_room.take(expected_bytes(&call, &request)).await;
+    let mut request: MetadataRequest = call.decode(body)?;
+    if let Some(asked) = &mut request.topics {
+        // Once is enough: each may be large.
+        let mut seen = HashSet::new();
+        asked.retain(|topic| seen.insert((topic.name.clone(), topic.topic_id)));
+    }
+    let room = call.kafka.answers.topics.take(expected_bytes(&call, &request)).await;
     let nodes = call.nodes();
     let mut response = MetadataResponse::default();
     response.topics = topics(&call, &request, &nodes).await;
@@ -53,7 +58,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let of_cluster = request.include_cluster_authorized_operations;
     response.cluster_authorized_operations = operations::when(of_cluster, operations::CLUSTER);
     let mut reply = call.reply(&response)?;
-    reply.room = Some(room);
+    reply.rooms = vec![room];
     Ok(Answer::Ready(reply))
 }
 
@@ -61,12 +66,21 @@ async fn serve(call: Call, body: Bytes) -> Served {
 fn expected_bytes(call: &Call, request: &MetadataRequest) -> usize {
     let topology = call.kafka.ctx.router.topology();
     let partitions = |topic: Arc<Topic>| topic.partitions as usize;
-    let named = |asked: &MetadataRequestTopic| topology.topic(asked.name.as_deref()?);
-    let partitions: usize = match &request.topics {
-        Some(asked) if !asked.is_empty() => asked.iter().filter_map(named).map(partitions).sum(),
-        _ => call.topics().into_iter().map(partitions).sum(),
+    let named = |asked: &MetadataRequestTopic| match &asked.name {
+        Some(name) => topology.topic(name),
+        None => call.topic_by_id(asked.topic_id).ok(),
+    };
+    let partitions: usize = match some(call, request) {
+        Some(asked) => asked.iter().filter_map(named).map(partitions).sum(),
+        None => call.topics().into_iter().map(partitions).sum(),
     };
     PARTITION_BYTES * (partitions + 1)
+}
+
+/// The topics that are asked for; `None`: all.
+fn some<'a>(call: &Call, request: &'a MetadataRequest) -> Option<&'a Vec<MetadataRequestTopic>> {
+    // Version 0 has no word for all but an empty list.
+    request.topics.as_ref().filter(|asked| call.version() > 0 || !asked.is_empty())
 }
 
 fn broker(node: &Node) -> MetadataResponseBroker {
@@ -83,10 +97,8 @@ async fn topics(
     request: &MetadataRequest,
     nodes: &[Node],
 ) -> Vec<MetadataResponseTopic> {
-    let asked = match &request.topics {
-        // Version 0 has no word for all but an empty list.
-        Some(asked) if call.version() > 0 || !asked.is_empty() => asked,
-        _ => return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect(),
+    let Some(asked) = some(call, request) else {
+        return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect();
     };
     let mut topics = Vec::with_capacity(asked.len());
     let mut seen = HashSet::new();

@@ -56,6 +56,13 @@ struct Part {
     placed: Placed,
 }
 
+impl Part {
+    /// The partition, if there is such a one.
+    fn key(&self) -> Option<Key> {
+        self.topic.zip(u32::try_from(self.index).ok().map(PartitionIndex))
+    }
+}
+
 /// What is to be answered of one topic.
 struct Parts {
     name: StrBytes,
@@ -83,10 +90,21 @@ async fn serve(call: Call, body: Bytes) -> Served {
         return Ok(Answer::Later(answer(call, placed, deadline, throttle_ms).boxed()));
     }
     // Nobody waits for the rest. That something was not taken can only be shown by closing the connection.
-    match placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok()) {
-        true => Ok(Answer::None),
-        false => Err(Hangup::Unwritten),
-    }
+    let all = placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok());
+    let end = (!all).then_some(Hangup::Unwritten);
+    Ok(Answer::Quiet { settled: settle(call, placed).boxed(), end })
+}
+
+/// Resolves when each batch is written, or lost: until then they are in memory, and later ones keep to their opening.
+async fn settle(call: Call, placed: Vec<Parts>) {
+    let parts = placed.into_iter().flat_map(|topic| topic.parts);
+    join_all(parts.filter_map(|part| Some((part.key()?, part.placed.ok()?))).map(
+        async |(key, pending)| {
+            let acked = pending.await;
+            call.peer.lanes.done(key, acked.is_ok());
+        },
+    ))
+    .await;
 }
 
 /// Why nothing of a request is taken.
@@ -164,7 +182,7 @@ fn not_placed() -> Fault {
 async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes>) -> Placed {
     let fault = |error| Elsewhere::from(Fault::from(error));
     let batch = batch(call, records)?;
-    let appender = match call.peer.lanes.enter(key, call.number) {
+    let appender = match call.peer.lanes.enter(key, call.place) {
         Ok(Some(appender)) => appender,
         Ok(None) => {
             let partitions = &call.kafka.ctx.partitions;
@@ -210,29 +228,33 @@ async fn answer(
     deadline: Instant,
     throttle_ms: i32,
 ) -> Result<Reply, Hangup> {
-    let mut failed = Vec::new();
+    let (mut failed, mut in_memory) = (Vec::new(), Vec::new());
     let mut response = ProduceResponse::default();
     let mut leaders = Vec::new();
     for Parts { name, id, parts } in placed {
         let mut topic = TopicProduceResponse::default();
         (topic.name, topic.topic_id) = (name, id);
-        for Part { index, topic: id, placed } in parts {
-            let key = id.zip(u32::try_from(index).ok().map(PartitionIndex));
+        for part in parts {
+            let key = part.key();
+            let Part { index, placed, .. } = part;
             let outcome = match placed {
-                Ok(pending) => {
-                    let acked = tokio::time::timeout_at(deadline, pending).await;
+                Ok(mut pending) => {
+                    let acked = tokio::time::timeout_at(deadline, &mut pending).await;
                     if let Some(key) = key {
                         call.peer.lanes.done(key, matches!(acked, Ok(Ok(_))));
                     }
                     match acked {
                         Ok(acked) => acked.map_err(|error| Fault::from(error).into()),
-                        Err(_) => Err(late().into()),
+                        Err(_) => {
+                            in_memory.push(pending);
+                            Err(late().into())
+                        }
                     }
                 }
                 Err(elsewhere) => Err(elsewhere),
             };
             failed.extend(key.filter(|_| outcome.is_err()));
-            topic.partition_responses.push(part(&call, index, key, outcome, &mut leaders));
+            topic.partition_responses.push(answered(&call, index, key, outcome, &mut leaders));
         }
         response.responses.push(topic);
     }
@@ -240,6 +262,7 @@ async fn answer(
     response.node_endpoints = endpoints(&call, leaders);
     let mut reply = call.reply(&response)?;
     reply.failed = failed;
+    reply.settled = (!in_memory.is_empty()).then(|| join_all(in_memory).map(drop).boxed());
     Ok(reply)
 }
 
@@ -249,7 +272,7 @@ fn late() -> Fault {
     Fault::new(Code::REQUEST_TIMED_OUT, why)
 }
 
-fn part(
+fn answered(
     call: &Call,
     index: i32,
     key: Option<Key>,

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configs;
+mod fetch;
 mod partitions;
 mod topics;
 

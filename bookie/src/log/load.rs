@@ -5,7 +5,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::{Bytes, BytesMut};
 
@@ -236,34 +235,28 @@ pub(super) fn footer(disk: &dyn Disk, seq: u64, seed: Seed) -> Option<Footer> {
     trailer.footer(&read(trailer.items_at, items_end)?, seed)
 }
 
-/// Gives the footers of segments to `take`, in order. Few are in memory at a time, each with as many items as its segment may have:
-/// one for each thread that reads, and the one that is taken. Blocks.
+/// Gives the footers of segments to `take`, in order. A few are in memory at a time, each with as many items as its segment may have,
+/// and the disk is not read while one is taken: a simulated one fails the same calls each time. Blocks.
 pub(super) fn footers<E>(
     disk: &dyn Disk,
     segments: &[u64],
     seed: Seed,
     mut take: impl FnMut(usize, Option<Footer>) -> Result<(), E>,
 ) -> Result<(), E> {
-    std::thread::scope(|scope| {
-        let reader = |nth: usize| {
-            // No room in the channel: a thread reads on once its footer was taken, and ends when nobody takes more.
-            let (give, footers) = sync_channel(0);
-            scope.spawn(move || {
-                for seq in segments.iter().skip(nth).step_by(THREADS) {
-                    if give.send(footer(disk, *seq, seed)).is_err() {
-                        return;
-                    }
-                }
-            });
-            footers
-        };
-        let readers: Vec<Receiver<Option<Footer>>> = (0..THREADS).map(reader).collect();
-        for number in 0..segments.len() {
-            let footer = readers[number % THREADS].recv().ok().flatten();
+    let mut number = 0;
+    for some in segments.chunks(THREADS) {
+        let read: Vec<Option<Footer>> = std::thread::scope(|scope| {
+            let readers: Vec<_> =
+                some.iter().map(|seq| scope.spawn(move || footer(disk, *seq, seed))).collect();
+            // A thread that panicked read nothing: the frames are read then.
+            readers.into_iter().map(|reader| reader.join().unwrap_or(None)).collect()
+        });
+        for footer in read {
             take(number, footer)?;
+            number += 1;
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// Reads one step of a file, and leaves out what the disk refuses of it.

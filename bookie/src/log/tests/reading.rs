@@ -145,9 +145,10 @@ async fn each_ledger_that_is_behind_has_a_line_of_its_own() {
     }
     faulty.wait_held(Op::Read);
     assert!(poll_once(other.as_mut()).is_pending());
-    assert_eq!(shared.turns.lines(), 2);
-    assert_eq!(held(), 0, "who waits holds no segment, and no place in it");
+    let (lines, held) = (shared.turns.lines(), held());
     faulty.release(Op::Read);
+    assert_eq!(lines, 2);
+    assert_eq!(held, 0, "who waits holds no segment, and no place in it");
     assert_eq!(other.await, [entry(OTHER, 0, 10_000)]);
     for read in behind {
         assert_eq!(read.await, [entry(LEDGER, 0, 10_000)]);

@@ -103,13 +103,16 @@ async fn one_bad_sector_anywhere_loses_nothing() {
 #[tokio::test]
 async fn nothing_is_cut_while_what_is_behind_it_is_unknown() {
     let disk = MemoryDisk::new();
-    let log = open(&disk).log;
+    let large = Config { segment_bytes: 64 << 10, prefill_bytes: 64 << 10, ..small() };
+    let log = open_with(disk.clone(), large).unwrap().log;
     for id in 0..4 {
-        append_durably(&log, LEDGER, entries(LEDGER, id, 1, 1000)).await;
+        append_durably(&log, LEDGER, entries(LEDGER, id, 1, 5000)).await;
     }
     let disk = disk.crash();
     let all = frames(&disk, 1);
-    disk.damage(&segment::file_name(1), all[2].1 + 40, 3);
+    for frame in &all[1..3] {
+        disk.damage(&segment::file_name(1), frame.1 + 40, 3);
+    }
     let refusing = RefusingDisk::new(disk.clone());
     refusing.refuse(&segment::file_name(1), all[3].1 as u64..(all[4].1 + all[4].2) as u64);
     let error = open_with(refusing.clone(), small()).unwrap_err();

@@ -19,24 +19,26 @@ const LEAST_BYTES: usize = 256 * 1024;
 pub(crate) struct Answers {
     /// For records that were in memory: half of all.
     pub(super) recent: Room,
-    /// For those that came from bookies: most of the rest.
+    /// For those that came from bookies: a quarter.
     pub(super) older: Room,
     /// For descriptions of topics: an eighth.
     pub(super) topics: Room,
+    /// For what is said of groups: the rest.
+    pub(super) groups: Room,
 }
 
 impl Answers {
     /// Rooms of so many bytes together.
     pub(super) fn new(bytes: usize) -> Self {
-        let (topics, recent) = (bytes / 8, bytes / 2);
-        let older = bytes - recent - topics;
-        let [recent, older, topics] = [recent, older, topics].map(Room::new);
-        Self { recent, older, topics }
+        let (recent, older, topics) = (bytes / 2, bytes / 4, bytes / 8);
+        let groups = bytes - recent - older - topics;
+        let [recent, older, topics, groups] = [recent, older, topics, groups].map(Room::new);
+        Self { recent, older, topics, groups }
     }
 
     /// Bytes that are taken.
     pub(crate) fn used(&self) -> usize {
-        self.recent.used() + self.older.used() + self.topics.used()
+        self.recent.used() + self.older.used() + self.topics.used() + self.groups.used()
     }
 }
 

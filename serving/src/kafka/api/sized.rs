@@ -1,10 +1,9 @@
 //! Answers whose size shows only while they are put together: a small one takes no room, a larger one is put together again once
 //! there is room for it, so that nothing large is made before it is charged, and nobody who holds some waits for more.
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::super::call::{Answer, Call, Served};
 use super::super::codec::messages::KafkaResponse;
+use super::super::room::Held;
 
 /// Answers up to here are a connection's own, as its small requests are.
 const FREE_BYTES: usize = 4 * 1024;
@@ -20,7 +19,7 @@ pub(super) struct Size {
     used: usize,
     /// With as much, what did not fit would.
     wanted: usize,
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Held>,
 }
 
 impl Size {
@@ -28,7 +27,7 @@ impl Size {
     pub(super) async fn of(call: &Call, least: usize) -> Self {
         let most = least.clamp(FREE_BYTES, MAX_BYTES);
         let room = match most > FREE_BYTES {
-            true => Some(call.kafka.reply_room.take(most).await),
+            true => Some(call.kafka.answers.groups.take(most).await),
             false => None,
         };
         Self { most, used: 0, wanted: 0, room }
@@ -68,7 +67,7 @@ impl Size {
     /// As [`Call::answer`].
     pub(super) fn answer<M: KafkaResponse>(self, call: &Call, message: &M) -> Served {
         let mut reply = call.reply(message)?;
-        reply.room = self.room;
+        reply.rooms.extend(self.room);
         Ok(Answer::Ready(reply))
     }
 }

@@ -138,8 +138,11 @@ async fn every_config_of_a_topic_is_described() {
         }
         let some = describe(&rig, version, (TOPIC, "t"), Some(&["segment.ms", "no.such"])).await;
         assert_eq!(some.configs.len(), 1);
-        let all = describe(&rig, version, (TOPIC, "t"), Some(&[])).await;
-        assert_eq!(all.configs.len(), TABLE.len(), "to name none is to ask for all");
+        let (none, all) = (
+            describe(&rig, version, (TOPIC, "t"), Some(&[])).await.configs,
+            describe(&rig, version, (TOPIC, "t"), None).await.configs,
+        );
+        assert_eq!(none, all, "as Kafka has it");
         let unknown = describe(&rig, version, (TOPIC, "u"), None).await;
         assert_eq!(unknown.error_code, Code::UNKNOWN_TOPIC_OR_PARTITION.0);
         let stranger = describe(&rig, version, (3, "t"), None).await;

@@ -37,9 +37,12 @@ class Context:
         return sum(servers.connections() for servers in (self.servers, *self.started) if servers)
 
     def stop(self):
-        for servers in self.started:
-            servers.check()
-            servers.stop()
+        try:
+            for servers in self.started:
+                servers.check()
+        finally:
+            for servers in self.started:
+                servers.stop()
 
 
 class Known:

@@ -47,6 +47,8 @@ def run(context):
         else:
             why = re.search(rf"^---- {test} stdout ----\n\n?(?:thread .* panicked at .*\n)?(.*(?:\n +(?:left|right): .*)*)", done.stdout, re.M)
             results.failed[test] = why[1].replace("\n", " ")[:300] if why else verdict
+    # Two files have tests of one name.
+    results.passed -= set(results.failed)
     if not results.passed:
         results.failed["build"] = done.stderr.strip().splitlines()[-1]
     return results

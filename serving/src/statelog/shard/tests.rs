@@ -187,7 +187,7 @@ async fn what_was_said_before_something_is_due_comes_first() {
     let shard = start(&tasks, &log).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     log.pause(true);
-    let said = super::super::log::MAX_OUTSTANDING_ENTRIES + BATCH + 100;
+    let said = super::super::log::MAX_OUTSTANDING_ENTRIES + 100;
     let mut last = shard.add(1).await;
     for _ in 1..said {
         last = shard.add(1).await;

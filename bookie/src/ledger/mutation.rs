@@ -36,6 +36,8 @@ pub enum Mutation {
     IgnoreBreakers,
     /// No rule, but a defect: panic when the ledger's end is told.
     PanicOnClosed,
+    /// 6.5: take a repair's copies beyond the end of its fragment.
+    RepairBeyondEnd,
     /// G1: drop what a listing does not show, without reading its own key.
     DropUnannounced,
 }

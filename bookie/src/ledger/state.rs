@@ -580,7 +580,9 @@ fn not_admitted(request: &WriteRequest, finding: Finding) -> WriteReply {
         Finding::Recovering(epoch) | Finding::Ended(epoch) => {
             (Code::Sealed, "the ledger is not open", epoch)
         }
-        Finding::Writable | Finding::Repairable(_) => (Code::Unauthorised, "the ledger is not in recovery", SealEpoch(0)),
+        Finding::Writable | Finding::Repairable(_) => {
+            (Code::Unauthorised, "the ledger is not in recovery", SealEpoch(0))
+        }
     };
     let mut reply = WriteReply::refusal(code, detail);
     reply.sealed_epoch = epoch;

@@ -178,8 +178,9 @@ impl Auditor {
     async fn view(&self, term: &mut Term) -> Result<View, Error> {
         let cookies =
             self.list(keys::BOOKIE_COOKIES, |item| Cookie::decode(&item.value.value).ok()).await?;
-        let live =
-            self.list(keys::BOOKIES_LIVE, |item| LiveBookie::decode(&item.value.value).ok()).await?;
+        let live = self
+            .list(keys::BOOKIES_LIVE, |item| LiveBookie::decode(&item.value.value).ok())
+            .await?;
         let draining =
             self.list(keys::BOOKIES_DRAINING, |i| keys::parse_bookie_draining(&i.key)).await?;
         let absent = |item: &KeyValue| {

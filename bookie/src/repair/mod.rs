@@ -83,8 +83,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
     let own: Arc<dyn BookieConnection> = Arc::new(handle.clone());
     let local = HashMap::from([(handle.id().clone(), own)]);
     let ledgers = LedgerConfig::default();
-    let bookies =
-        BookieDirectory::start(&*store, tasks.clone(), local, ledgers.lane_bytes).await?;
+    let bookies = BookieDirectory::start(&*store, tasks.clone(), local, ledgers.lane_bytes).await?;
     let epoch = cluster::read(&*store).await?.map_or(0, |(found, _)| found.epoch);
     let client = LedgerClient::new(Parts {
         cluster,

@@ -126,7 +126,12 @@ impl Worker {
         Ok(marks)
     }
 
-    async fn repair(&self, ledger: LedgerId, key: String, lock: geminga_metastore::Version) -> Ended {
+    async fn repair(
+        &self,
+        ledger: LedgerId,
+        key: String,
+        lock: geminga_metastore::Version,
+    ) -> Ended {
         let begun = Instant::now();
         let result = self.client.repair(ledger, &self.throttle).await;
         office::give_back(&*self.store, &key, lock).await;

@@ -38,7 +38,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// List bookies: where they are, what they hold, and whether they are to be counted on.
-    #[command(after_help = "Example:\n  geminga bookie list --metastore etcd://127.0.0.1:2379/prod")]
+    #[command(
+        after_help = "Example:\n  geminga bookie list --metastore etcd://127.0.0.1:2379/prod"
+    )]
     List(list::Args),
     /// Take bookies out for good: they take no new data, what they hold is copied to others, and then they are forgotten. Their
     /// processes run until then and stop by themselves. Safe to interrupt and to run again.

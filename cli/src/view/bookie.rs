@@ -64,7 +64,8 @@ impl Bookie {
         self.writable = live.disks.iter().any(|disk| disk.writable);
         self.free_bytes = live.disks.iter().map(|disk| disk.free_bytes).sum();
         self.total_bytes = live.disks.iter().map(|disk| disk.total_bytes).sum();
-        self.incarnations = live.disks.iter().map(|disk| disk.incarnation.to_string()).collect();
+        let lives = live.disks.iter().map(|disk| format!("{:016x}", disk.incarnation.0));
+        self.incarnations = lives.collect();
     }
 
     /// One more ledger names it.

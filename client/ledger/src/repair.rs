@@ -142,7 +142,8 @@ impl Attempt<'_> {
             epoch: SealEpoch(0),
             incarnation: member.incarnation,
         };
-        let reply = parts.bookies.connection(&member.bookie).ok()?.write(WriteRequest { scope, op });
+        let reply =
+            parts.bookies.connection(&member.bookie).ok()?.write(WriteRequest { scope, op });
         tokio::time::timeout(parts.config.add_timeout, reply).await.ok()?.ok()
     }
 
@@ -254,12 +255,8 @@ impl Attempt<'_> {
     /// Verified bytes from the first source that delivers them.
     async fn read(&self, reader: &Reader, copy: &Copy, from: EntryId) -> Result<Vec<Bytes>, Event> {
         let config = &self.client.parts.config;
-        let op = QueryOp::Read {
-            from,
-            to: copy.last,
-            max_bytes: config.read_bytes,
-            prefix_bytes: None,
-        };
+        let op =
+            QueryOp::Read { from, to: copy.last, max_bytes: config.read_bytes, prefix_bytes: None };
         for attempt in 0..ATTEMPTS {
             let mut certain = true;
             for source in &copy.sources {

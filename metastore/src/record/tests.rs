@@ -235,7 +235,7 @@ fn of_servers() -> Vec<Sample> {
         }],
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
-            repair_rate: 0,
+        repair_rate: 0,
     };
     let under = Under {
         ledger: LedgerId(42),

@@ -354,7 +354,10 @@ fn a_repair_fills_an_immutable_fragment() {
         let beyond = Event::Request { to: (), request: request(0, repair_add(4, 2)) };
         assert_eq!(code(&state.step(&me, beyond)), Code::Invalid);
         assert!(matches!(ask(&mut state, 0, repair_add(1, 1))[..], [Effect::Compare { .. }]));
-        assert_eq!((durable_tail(&ask(&mut state, 0, WriteOp::Tail)), state.sealed_epoch().0), (3, 0));
+        assert_eq!(
+            (durable_tail(&ask(&mut state, 0, WriteOp::Tail)), state.sealed_epoch().0),
+            (3, 0)
+        );
         // A seal concerns the writer, and a tombstone everybody.
         ask(&mut state, 3, WriteOp::Seal);
         assert_eq!(code(&ask(&mut state, 0, repair_add(4, 1))), Code::Ok);

@@ -103,9 +103,7 @@ pub(super) fn judge(view: &View, delay: Duration) -> Judgement {
         // Who went within the same delay went together.
         let together = view.bookies.values().filter_map(away);
         let together: Vec<AbsentBookie> = together
-            .filter(|other| {
-                other.since_ms.abs_diff(absence.since_ms) < delay.as_millis() as u64
-            })
+            .filter(|other| other.since_ms.abs_diff(absence.since_ms) < delay.as_millis() as u64)
             .collect();
         let zones: BTreeSet<&str> = together.iter().map(|other| other.zone.as_str()).collect();
         if together.len() > allowed || zones.len() > 1 {

@@ -77,7 +77,10 @@ impl Auditor {
         for (member, _) in unknown {
             // A listing is no proof: its own key is (G1).
             if self.store.get(&keys::bookie_cookie(&member.bookie)).await?.is_some() {
-                return Err(Error::Unavailable(format!("{} came while it was looked", member.bookie)));
+                return Err(Error::Unavailable(format!(
+                    "{} came while it was looked",
+                    member.bookie
+                )));
             }
         }
         if !members.is_empty() {

@@ -143,7 +143,10 @@ impl Cluster {
     async fn read(store: &dyn MetaStore, metastore: &MetastoreUrl) -> Result<Self, Failure> {
         let bookies = store.range(keys::BOOKIES, None, usize::MAX).await?.items;
         let of = |prefix: &'static str| {
-            bookies.iter().filter(move |item| item.key.starts_with(prefix)).map(|item| &item.value.value)
+            bookies
+                .iter()
+                .filter(move |item| item.key.starts_with(prefix))
+                .map(|item| &item.value.value)
         };
         let topics = store.range(keys::TOPICS, None, usize::MAX).await?.items;
         let topic = |item: &geminga_metastore::KeyValue| {
@@ -163,7 +166,8 @@ impl Cluster {
 
     fn choose(&self, one: Option<&BookieId>, from: Option<u64>) -> Result<Vec<BookieId>, Failure> {
         let Some(from) = from else {
-            let asked: Vec<BookieId> = self.known.iter().filter(|k| Some(*k) == one).cloned().collect();
+            let asked: Vec<BookieId> =
+                self.known.iter().filter(|k| Some(*k) == one).cloned().collect();
             return match (asked.is_empty(), one) {
                 (true, Some(one)) => Err(Failure::new(format!(
                     "bookie {one} is not known: correct the name, see `geminga bookie list`, or it has been decommissioned already"
@@ -180,9 +184,8 @@ impl Cluster {
     /// Whether the others could hold the data and the quorums.
     fn check(&self, asked: &[BookieId]) -> Result<(), Failure> {
         let leaves = |bookie: &BookieId| asked.contains(bookie) || self.draining.contains(bookie);
-        let writable = |live: &&LiveBookie| {
-            !leaves(&live.id) && live.disks.iter().any(|disk| disk.writable)
-        };
+        let writable =
+            |live: &&LiveBookie| !leaves(&live.id) && live.disks.iter().any(|disk| disk.writable);
         let left: Vec<&LiveBookie> = self.live.iter().filter(writable).collect();
         let held: Vec<&LedgerMeta> =
             self.ledgers.iter().filter(|meta| named(meta).iter().any(leaves)).collect();
@@ -209,9 +212,7 @@ impl Cluster {
         let room: u64 = left
             .iter()
             .flat_map(|live| &live.disks)
-            .map(|disk| {
-                disk.free_bytes.saturating_sub(disk.total_bytes / 100 * KEPT_FREE_PERCENT)
-            })
+            .map(|disk| disk.free_bytes.saturating_sub(disk.total_bytes / 100 * KEPT_FREE_PERCENT))
             .sum();
         if needed > room {
             return Err(Failure::new(format!(

@@ -359,8 +359,7 @@ impl Repair {
             let entry = self.look.best(&sources, &fragment.ensemble, first).next();
             return self.unreadable(index, &old, (first, entry));
         }
-        let copy =
-            Copy { sources, to: target.clone(), fragment_first: first, first, last: end };
+        let copy = Copy { sources, to: target.clone(), fragment_first: first, first, last: end };
         self.phase = Phase::Copying(Job::Replace { position, index, target: Some(target) });
         vec![Effect::Copy(copy)]
     }
@@ -417,9 +416,7 @@ impl Repair {
                 self.look.skip(first, wants, Wait::Copy);
                 self.read_again()
             }
-            (_, Job::Replace { target: Some(target), .. })
-                if self.shunned.len() < MAX_SHUNNED =>
-            {
+            (_, Job::Replace { target: Some(target), .. }) if self.shunned.len() < MAX_SHUNNED => {
                 self.shunned.push(target);
                 self.read_again()
             }

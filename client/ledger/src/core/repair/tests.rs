@@ -99,9 +99,7 @@ impl World {
     fn good(&self, meta: &LedgerMeta, index: usize) -> usize {
         let first = meta.fragments[index].first_entry;
         let Some(end) = meta.fragment_end(index) else { return 0 };
-        let whole = |member: &&Member| {
-            matches!(self.tail(member, first), Tail::Holds { tail, .. } if tail >= end)
-        };
+        let whole = |member: &&Member| matches!(self.tail(member, first), Tail::Holds { tail, .. } if tail >= end);
         meta.fragments[index].ensemble.iter().filter(whole).count()
     }
 

@@ -27,6 +27,7 @@ use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{RepairConfig, metrics, office};
+use crate::ledger::Mutations;
 use judge::{Bookie, Judgement, View, judge};
 
 /// How often it is looked who is there.
@@ -119,7 +120,7 @@ impl Auditor {
 
     async fn look(&self, term: &mut Term) -> Result<(), Error> {
         let view = self.view(term).await?;
-        let judgement = judge(&view, self.config.lost_bookie_delay);
+        let judgement = judge(&view, self.config.lost_bookie_delay, Mutations::default());
         let braked = !judgement.braked.is_empty();
         metrics::braked(braked);
         let news = term.judged.as_ref().is_none_or(|judged| judged.differs(&judgement));

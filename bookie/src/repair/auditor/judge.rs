@@ -10,6 +10,8 @@ use std::time::Duration;
 use geminga_metastore::record::{AbsentBookie, UnderReason};
 use geminga_proto::ids::{BookieId, Incarnation, Member};
 
+use crate::ledger::{Mutation, Mutations};
+
 /// More than so many percent of the bookies, and more than one, are a storm.
 const STORM_PERCENT: usize = 20;
 
@@ -85,7 +87,7 @@ impl Judgement {
 }
 
 /// Judges what is seen.
-pub(super) fn judge(view: &View, delay: Duration) -> Judgement {
+pub(super) fn judge(view: &View, delay: Duration, mutations: Mutations) -> Judgement {
     let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
     let mut judgement = Judgement::default();
     let away = |bookie: &Bookie| bookie.away.clone().filter(|_| !bookie.draining);
@@ -96,7 +98,8 @@ pub(super) fn judge(view: &View, delay: Duration) -> Judgement {
             judgement.draining.insert(id.clone());
         }
         let Some(absence) = away(bookie) else { continue };
-        if view.now_ms.saturating_sub(absence.since_ms) < delay_ms {
+        let away_ms = view.now_ms.saturating_sub(absence.since_ms);
+        if away_ms < delay_ms && !mutations.is(Mutation::IgnoreDelay) {
             judgement.away.insert(id.clone());
             continue;
         }
@@ -106,7 +109,8 @@ pub(super) fn judge(view: &View, delay: Duration) -> Judgement {
             .filter(|other| other.since_ms.abs_diff(absence.since_ms) < delay.as_millis() as u64)
             .collect();
         let zones: BTreeSet<&str> = together.iter().map(|other| other.zone.as_str()).collect();
-        if together.len() > allowed || zones.len() > 1 {
+        let storm = together.len() > allowed || zones.len() > 1;
+        if storm && !mutations.is(Mutation::IgnoreStorm) {
             judgement.away.insert(id.clone());
             judgement.braked.insert(id.clone());
         } else {
@@ -118,6 +122,8 @@ pub(super) fn judge(view: &View, delay: Duration) -> Judgement {
 
 #[cfg(test)]
 mod tests {
+    use geminga_runtime::holds_only_with;
+
     use super::*;
 
     const DELAY: Duration = Duration::from_secs(600);
@@ -142,33 +148,41 @@ mod tests {
         View { now_ms: 10_000_000, bookies: (1..=count).map(bookie).collect() }
     }
 
-    fn gone(view: &View) -> Vec<u64> {
-        let judgement = judge(view, DELAY);
+    fn gone(view: &View, mutations: Mutations) -> Vec<u64> {
+        let judgement = judge(view, DELAY, mutations);
         let numbers = 1..=view.bookies.len() as u64;
         numbers.filter(|n| judgement.of(&member(*n)) == Some(UnderReason::Gone)).collect()
     }
 
-    /// 6.2, scenario 46: who comes back in time costs nothing.
+    const NOBODY: [u64; 0] = [];
+
+    /// 6.2: who comes back in time costs nothing.
     #[test]
     fn scenario_46_a_bookie_is_gone_after_the_delay() {
-        assert_eq!(gone(&view(3, &[(2, 9_401, "")])), [] as [u64; 0]);
-        assert_eq!(gone(&view(3, &[(2, 9_400, "")])), [2]);
+        holds_only_with(Mutation::IgnoreDelay, |mutations| {
+            assert_eq!(gone(&view(3, &[(2, 9_401, "")]), mutations), NOBODY);
+            assert_eq!(gone(&view(3, &[(2, 9_400, "")]), mutations), [2]);
+        });
     }
 
-    /// A1, scenario 47: with three bookies one may go, and a fifth of many.
+    /// A1: with three bookies one may go, and a fifth of many.
     #[test]
     fn scenario_47_many_at_once_are_a_storm() {
-        assert_eq!(gone(&view(3, &[(1, 9_000, ""), (2, 9_100, "")])), [] as [u64; 0]);
-        let judgement = judge(&view(3, &[(1, 9_000, ""), (2, 9_100, "")]), DELAY);
+        holds_only_with(Mutation::IgnoreStorm, |mutations| {
+            let gone = |count, away: &[(u64, i64, &str)]| gone(&view(count, away), mutations);
+            assert_eq!(gone(3, &[(1, 9_000, ""), (2, 9_100, "")]), NOBODY);
+            assert_eq!(gone(10, &[(1, 9_000, ""), (2, 9_100, "")]), [1, 2]);
+            // Another failure domain.
+            assert_eq!(gone(10, &[(1, 9_000, "a"), (2, 9_100, "b")]), NOBODY);
+            // One after the other is no storm.
+            assert_eq!(gone(3, &[(1, 5_000, "a"), (2, 9_100, "b")]), [1, 2]);
+            // One that has just gone stops those that went shortly before it.
+            assert_eq!(gone(3, &[(1, 9_400, ""), (2, 9_999, "")]), NOBODY);
+        });
+        let storm = view(3, &[(1, 9_000, ""), (2, 9_100, "")]);
+        let judgement = judge(&storm, DELAY, Mutations::default());
         assert_eq!(judgement.braked.len(), 2);
         assert!(!judgement.counts(&member(1)) && judgement.of(&member(1)).is_none());
-        assert_eq!(gone(&view(10, &[(1, 9_000, ""), (2, 9_100, "")])), [1, 2]);
-        // Another failure domain.
-        assert_eq!(gone(&view(10, &[(1, 9_000, "a"), (2, 9_100, "b")])), [] as [u64; 0]);
-        // One after the other is no storm.
-        assert_eq!(gone(&view(3, &[(1, 5_000, "a"), (2, 9_100, "b")])), [1, 2]);
-        // One that has just gone stops those that went shortly before it.
-        assert_eq!(gone(&view(3, &[(1, 9_400, ""), (2, 9_999, "")])), [] as [u64; 0]);
     }
 
     #[test]
@@ -176,7 +190,7 @@ mod tests {
         let mut view = view(4, &[(3, 9_999, "")]);
         view.bookies.get_mut(&id(1)).unwrap().lives = vec![Incarnation(77)];
         view.bookies.get_mut(&id(3)).unwrap().draining = true;
-        let judgement = judge(&view, DELAY);
+        let judgement = judge(&view, DELAY, Mutations::default());
         assert_eq!(judgement.of(&member(1)), Some(UnderReason::Lost));
         assert_eq!(judgement.of(&Member { incarnation: Incarnation(77), ..member(1) }), None);
         assert_eq!(judgement.of(&member(2)), None);

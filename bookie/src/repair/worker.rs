@@ -12,9 +12,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_ledger::core::repair::{Finish, Wait};
 use geminga_ledger::{LedgerClient, Throttle};
-use geminga_metastore::record::Under;
+use geminga_metastore::record::{LiveBookie, Under};
 use geminga_metastore::{Error, LeaseId, MetaStore, keys};
-use geminga_proto::ids::{BookieId, EntryId, LedgerId};
+use geminga_proto::ids::{BookieId, EntryId, Incarnation, LedgerId};
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -75,13 +75,21 @@ impl Worker {
         let (queue, running) = (Queue::new(self.slots), FuturesUnordered::new());
         let mut shift = Shift { worker: self, lease, queue, running, named: BTreeMap::new() };
         let mut changed = self.client.bookies().changed();
+        let mut who = self.who();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 Some(ended) = shift.running.next() => shift.on_ended(ended).await,
-                Ok(()) = changed.changed() => shift.queue.forget_pauses(),
+                Ok(()) = changed.changed() => {
+                    let now = self.who();
+                    // How much is free changes all the time, and makes nothing possible.
+                    if now != who {
+                        who = now;
+                        shift.queue.forget_pauses();
+                    }
+                }
                 _ = look.tick(), if !shift.queue.is_full() => {
                     if let Err(error) = shift.begin().await {
                         tracing::debug!(%error, "marks could not be read; trying again");
@@ -90,6 +98,16 @@ impl Worker {
             }
             metrics::running(shift.queue.running());
         }
+    }
+
+    /// Who is there, and takes data.
+    fn who(&self) -> Vec<(BookieId, Incarnation, bool)> {
+        let live = self.client.bookies().live();
+        let disks = |bookie: LiveBookie| {
+            let id = bookie.id;
+            bookie.disks.into_iter().map(move |disk| (id.clone(), disk.incarnation, disk.writable))
+        };
+        live.into_iter().flat_map(disks).collect()
     }
 
     async fn marks(&self) -> Result<Vec<Marked>, Error> {

@@ -1,11 +1,12 @@
 //! Storage that heals itself: a disk that is wiped, a bookie that is gone for good, one that is taken out. Nobody is told, and
 //! every copy comes back; what the copies hold is read and compared.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, wait};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::topic;
 

@@ -112,9 +112,9 @@ impl World {
                 let mut ensemble = meta.last_fragment().ensemble.clone();
                 ensemble[0] = member(90 + self.random.below(1000));
                 for kept in meta.last_fragment().ensemble.clone() {
-                    if let Some(held) = self.held.get_mut(&kept) {
-                        held.extend((first.0 - 5..first.0).map(EntryId));
-                    }
+                    // Its writer had it on all of them before it went on.
+                    let held = self.held.entry(kept).or_default();
+                    held.extend((first.0 - 5..first.0).map(EntryId));
                 }
                 meta.fragments.push(Fragment { first_entry: first, ensemble });
             }

@@ -348,9 +348,9 @@ fn a_repair_fills_an_immutable_fragment() {
         let effects = checked(&mut state, 0, repair_add(0, 2), finding);
         assert!(matches!(effects[0], Effect::Append(Record::RunStart { .. })));
         assert_eq!(durable_tail(&effects), 1);
+        assert_eq!(code(&ask(&mut state, 0, repair_add(3, 1))), Code::OutOfOrder);
         let more = ask(&mut state, 0, repair_add(2, 2));
         assert!(matches!(more[0], Effect::Append(Record::Entries { .. })), "checked once");
-        assert_eq!(code(&ask(&mut state, 0, repair_add(5, 1))), Code::OutOfOrder);
         let beyond = Event::Request { to: (), request: request(0, repair_add(4, 2)) };
         assert_eq!(code(&state.step(&me, beyond)), Code::Invalid);
         assert!(matches!(ask(&mut state, 0, repair_add(1, 1))[..], [Effect::Compare { .. }]));

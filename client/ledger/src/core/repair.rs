@@ -399,8 +399,14 @@ impl Repair {
                 if *tail >= end || self.mutations.is(Mutation::RepairTrustsShortTail) =>
             {
                 match job {
-                    Job::Refill(_) => {
-                        self.look.verified.push((first, wants));
+                    Job::Refill(refill) => {
+                        // Only what was sent was compared with what rotted there.
+                        let all = refill.copy.first == first;
+                        let sent = match all {
+                            true => &mut self.look.verified,
+                            false => &mut self.look.filled,
+                        };
+                        sent.push((first, wants));
                         self.read_again()
                     }
                     Job::Replace { position, target, .. } => match target {

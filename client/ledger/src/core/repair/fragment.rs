@@ -37,6 +37,8 @@ pub(super) struct Look {
     left: Vec<usize>,
     /// Of the fragment that is looked at, in the order of its ensemble.
     pub(super) tails: Vec<Tail>,
+    /// Members that were sent what they lacked of a fragment.
+    pub(super) filled: Vec<(EntryId, Member)>,
     /// Members that hold a fragment for certain, by its first entry: they were sent all of it.
     pub(super) verified: Vec<(EntryId, Member)>,
     skipped: Vec<(EntryId, Member, Wait)>,
@@ -105,8 +107,9 @@ impl Look {
             if mark.replace.contains(member) || self.is_skipped(first, member) {
                 continue;
             }
-            let sent = self.verified.contains(&(first, member.clone()));
-            let rotten = mark.damaged.contains(member) && !sent;
+            let verified = self.verified.contains(&(first, member.clone()));
+            let sent = verified || self.filled.contains(&(first, member.clone()));
+            let rotten = mark.damaged.contains(member) && !verified;
             let from = match self.tail(position) {
                 // It took all of it, and says that it has not: not again before somebody looked.
                 Tail::Holds { tail, .. } if tail < end && sent => {

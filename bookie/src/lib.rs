@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod log;
 mod metrics;
 mod registration;
+mod repair;
 mod rpc;
 #[cfg(test)]
 mod scenario;
@@ -22,4 +23,5 @@ pub use handle::BookieHandle;
 pub use identity::{BootError, DirError, Refusal};
 pub use ledger::Limits;
 pub use registration::RegisterError;
+pub use repair::RepairConfig;
 pub use service::{Bookie, BookieParts, Config, StartError};

@@ -19,6 +19,7 @@ mod outage;
 mod quotas;
 mod reads;
 mod refusals;
+mod repair;
 mod retention;
 mod standalone;
 mod stops;

@@ -18,6 +18,8 @@ mod placement;
 mod quarantine;
 mod read;
 mod recover;
+mod repair;
+mod throttle;
 mod transport;
 mod under;
 
@@ -29,4 +31,5 @@ pub use delete::DeleteError;
 pub use directory::BookieDirectory;
 pub use read::{ReadError, Reader};
 pub use recover::RecoverError;
-pub use under::mark_under;
+pub use throttle::Throttle;
+pub use under::{UnderSummary, mark_all, mark_under, summarize_under};

@@ -5,6 +5,8 @@ CARGO ?= cargo
 DATA_DIR ?= data
 # The profile of everything that tests run: see CONTRIBUTING.md.
 TEST_PROFILE ?= test
+# Where cargo puts what it builds in it.
+TEST_DIR = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter test dev,$(TEST_PROFILE)),debug,$(TEST_PROFILE))
 
 # Seeds that `make sim` runs.
 SEEDS ?= 10000
@@ -26,10 +28,11 @@ run: ## Build in release and start a standalone server on DATA_DIR (default: dat
 	$(CARGO) build --release --locked -p geminga
 	@$(CARGO) run --quiet --release --locked -p geminga -- standalone --data-dir $(DATA_DIR)
 
-test: ## Everything that must pass: format, clippy, all tests of all packages
+test: ## Everything that must pass: format, clippy, all tests of all packages, a minute of other people's Kafka clients
 	@.ci/install test
 	@.ci/lint
 	$(CARGO) test --workspace --locked --no-fail-fast --profile $(TEST_PROFILE)
+	GEMINGA_BIN=$(TEST_DIR)/geminga tests/conformance/run short
 
 long: ## Tests that take too long for every change (marked #[ignore])
 	@.ci/install test

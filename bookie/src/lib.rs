@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod log;
 mod metrics;
 mod registration;
+mod repair;
 mod rpc;
 #[cfg(test)]
 mod scenario;
@@ -24,5 +25,6 @@ pub use handle::BookieHandle;
 pub use identity::{BootError, DirError, Refusal};
 pub use ledger::Limits;
 pub use registration::RegisterError;
+pub use repair::RepairConfig;
 pub use service::{Bookie, BookieParts, Config, StartError};
 pub use tiering::{Config as TieringConfig, TieringParts};

@@ -1,6 +1,7 @@
 //! Metrics of the bookie's service. Sizes in bytes, times in seconds.
 //!
-//! Labels: `op` is one of hello, add, recovery_add, seal, advance_lac, closed, read, wait_lac; `code` is a reply code in lower case;
+//! Labels: `op` is one of hello, add, recovery_add, seal, advance_lac, closed, repair_add, tail,
+//! read, wait_lac; `code` is a reply code in lower case;
 //! `stream` is one of write, query.
 
 use geminga_proto::bookie::{Code, QueryOp, WriteOp};
@@ -13,6 +14,8 @@ fn write_op(op: &WriteOp) -> &'static str {
         WriteOp::Seal => "seal",
         WriteOp::AdvanceLac(_) => "advance_lac",
         WriteOp::Closed(_) => "closed",
+        WriteOp::RepairAdd { .. } => "repair_add",
+        WriteOp::Tail => "tail",
     }
 }
 

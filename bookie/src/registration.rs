@@ -5,11 +5,13 @@
 //! processes with one identity the later one stays, and the earlier one stops itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use geminga_metastore::record::{LiveBookie, LiveDisk};
 use geminga_metastore::{
-    Error as MetaError, Guard, LeaseId, MetaStore, Txn, TxnOutcome, Version, keys,
+    Error as MetaError, Guard, LeaseId, MetaStore, Txn, TxnOutcome, Version, WatchStream, keys,
 };
 use geminga_proto::ids::BookieId;
 use geminga_runtime::Tasks;
@@ -43,6 +45,8 @@ pub(crate) struct Identity {
     pub(crate) http_address: String,
     /// Failure domain; empty when none was given.
     pub(crate) zone: String,
+    /// Bytes a second that its repairs may copy; 0 = as many as there are.
+    pub(crate) repair_rate: u64,
     /// Milliseconds since the Unix epoch.
     pub(crate) started_ms: i64,
 }
@@ -75,6 +79,8 @@ struct Shared {
     limits: Limits,
     /// The lease while it stands, and the version of the key.
     standing: watch::Sender<Option<(LeaseId, Version)>>,
+    /// Whether it is being decommissioned: it takes no new data then.
+    draining: AtomicBool,
     /// Held while registering or leaving, so that leaving is the last word; true once left.
     left: Mutex<bool>,
 }
@@ -97,6 +103,7 @@ impl Registration {
             ttl,
             limits,
             standing: watch::Sender::new(None),
+            draining: AtomicBool::new(false),
             left: Mutex::new(false),
         }))
     }
@@ -137,8 +144,45 @@ impl Registration {
         metrics::registered(false);
     }
 
+    /// Whether the bookie is being decommissioned, as the metadata says now.
+    async fn read_draining(&self) -> Result<(), MetaError> {
+        let Shared { store, identity, draining, .. } = &*self.0;
+        let found = store.get(&keys::bookie_draining(&identity.bookie)).await?;
+        let was = draining.swap(found.is_some(), Ordering::SeqCst);
+        if was != found.is_some() {
+            tracing::info!(bookie = %identity.bookie, draining = found.is_some(), "decommission");
+        }
+        Ok(())
+    }
+
+    /// The decommission began, was taken back, or is done: then this process is nobody any more.
+    async fn on_draining(&self) -> Result<(), RegisterError> {
+        let Shared { store, identity, .. } = &*self.0;
+        if let Err(error) = self.read_draining().await {
+            tracing::warn!(%error, "whether the bookie is being decommissioned is not known");
+            return Ok(());
+        }
+        match store.get(&keys::bookie_cookie(&identity.bookie)).await {
+            Ok(None) => Err(RegisterError::Replaced(identity.bookie.clone())),
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// What is said about decommissions; never ends.
+    async fn watch_draining(&self) -> WatchStream {
+        let key = keys::bookie_draining(&self.0.identity.bookie);
+        loop {
+            match self.0.store.watch(&key, None).await {
+                Ok(events) => return events,
+                Err(error) => tracing::warn!(%error, "decommissions cannot be watched; trying on"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
     /// Keeps the lease alive and what is told current, and registers again when it is gone. Ends when this process was replaced.
     async fn keep(&self) -> RegisterError {
+        let mut decommission = self.watch_draining().await;
         let pace = self.0.ttl / KEEP_ALIVES_PER_TTL;
         let mut alive = interval_at(Instant::now() + pace, pace);
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
@@ -155,6 +199,9 @@ impl Registration {
                         }
                     }
                 }
+                Some(_) = decommission.next() => if let Err(gone) = self.on_draining().await {
+                    return gone;
+                },
                 _ = look.tick() => {
                     let now = self.look();
                     if differs(&told, &now) && self.update(&now).await {
@@ -204,6 +251,7 @@ impl Registration {
         if *left {
             return Ok(());
         }
+        self.read_draining().await?;
         let lease = shared.store.grant_lease(shared.ttl).await?;
         let mut result = Ok(None);
         for _ in 0..ATTEMPTS {
@@ -307,6 +355,7 @@ impl Registration {
             disks: disks.to_vec(),
             lease,
             started_ms: *started_ms,
+            repair_rate: self.0.identity.repair_rate,
         }
     }
 
@@ -314,6 +363,7 @@ impl Registration {
     fn look(&self) -> Vec<LiveDisk> {
         let mut sum = Space { free: 0, total: 0 };
         let mut fullest = Fullness::Normal;
+        let draining = self.0.draining.load(Ordering::SeqCst);
         let disks = self.0.handle.disks().iter().zip(&self.0.disks).map(|(ledgers, disk)| {
             let space = disk.space().unwrap_or_else(|error| {
                 tracing::warn!(member = %ledgers.member(), %error, "free space cannot be told");
@@ -322,8 +372,11 @@ impl Registration {
             sum = Space { free: sum.free + space.free, total: sum.total + space.total };
             let was = ledgers.fullness();
             let now = was.next(space, self.0.limits);
+            let now = if draining { now.max(Fullness::High) } else { now };
             fullest = fullest.max(now);
-            if was != now {
+            if was != now && draining {
+                ledgers.set_fullness(now);
+            } else if was != now {
                 tracing::warn!(member = %ledgers.member(), ?now, free = space.free, "a disk changed what it takes; add bookies or delete topics before it is full");
                 ledgers.set_fullness(now);
             }

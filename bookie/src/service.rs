@@ -10,6 +10,7 @@ use std::time::Duration;
 use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
 use geminga_runtime::{Random, Tasks, WallClock};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -20,6 +21,7 @@ use crate::io::{Disk, RealDisk};
 use crate::ledger::{Checker, DiskLedgers, DiskParts, Limits, Mutations, Reporter, Salvaged};
 use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
+use crate::repair::{self, RepairConfig, RepairParts};
 use crate::rpc;
 use crate::tiering::{self, TieringParts};
 use crate::watermark;
@@ -43,6 +45,8 @@ pub struct Config {
     pub auto_heal: bool,
     /// How often it is looked for ledgers that were deleted. Default 5 min.
     pub gc_interval: Duration,
+    /// How copies that were lost are made anew; `None`: others do that. Default `None`.
+    pub repair: Option<RepairConfig>,
 }
 
 impl Default for Config {
@@ -54,6 +58,7 @@ impl Default for Config {
             limits: Limits::default(),
             auto_heal: false,
             gc_interval: Duration::from_secs(300),
+            repair: None,
         }
     }
 }
@@ -117,6 +122,8 @@ pub struct Bookie {
     handle: BookieHandle,
     cluster: ClusterUuid,
     registration: Registration,
+    /// Begins once the cluster knows the bookie: nobody is to miss it then.
+    repairs: Mutex<Option<RepairParts>>,
     watermarks: watermark::Keeper,
     tasks: Tasks,
     /// Set when stopping is wanted, so that it is not taken for a failure.
@@ -183,18 +190,29 @@ impl Bookie {
             address: parts.advertise,
             http_address: parts.http_address,
             zone: parts.zone,
+            repair_rate: parts.config.repair.as_ref().map_or(0, |repair| repair.rate),
             started_ms: parts.clock.now_ms(),
         };
-        let Config { lease_ttl, limits, gc_interval, .. } = parts.config;
+        let Config { lease_ttl, limits, gc_interval, repair, .. } = parts.config;
         let gc = Gc::new(Arc::clone(&parts.store), booted.cluster, handle.clone(), gc_interval);
         tasks.spawn("ledger gc", gc.run(tasks.clone()));
         let store = Arc::clone(&parts.store);
         let watermarks = watermark::Keeper { store, handle: handle.clone(), cookie: booted.cookie };
         tasks.spawn("watermarks", watermarks.clone().run(tasks.clone()));
+        let repairs = repair.map(|config| RepairParts {
+            store: Arc::clone(&parts.store),
+            cluster: booted.cluster,
+            handle: handle.clone(),
+            random: Arc::clone(&parts.random),
+            clock: Arc::clone(&parts.clock),
+            lease_ttl,
+            config,
+        });
         let registration =
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
         let cluster = booted.cluster;
-        Ok(Self { handle, cluster, registration, watermarks, tasks, stopping, disks: booted.disks })
+        let (repairs, disks) = (Mutex::new(repairs), booted.disks);
+        Ok(Self { handle, cluster, registration, repairs, watermarks, tasks, stopping, disks })
     }
 
     /// The cluster that it belongs to.
@@ -242,7 +260,12 @@ impl Bookie {
     /// # Errors
     /// [`StartError::Register`].
     pub async fn register(&self) -> Result<(), StartError> {
-        Ok(self.registration.start(&self.tasks).await?)
+        self.registration.start(&self.tasks).await?;
+        let repairs = self.repairs.lock().take();
+        if let Some(repairs) = repairs {
+            repair::start(repairs, &self.tasks).await.map_err(RegisterError::from)?;
+        }
+        Ok(())
     }
 
     /// Begins to tier: closed ledgers are uploaded as their topics say, and local copies go once metadata says so. To be called

@@ -1,6 +1,8 @@
-//! The HTTP side of every server: `/livez` (the process answers), `/readyz` (it can do its work now) and `/metrics`
-//! (Prometheus text). Read only. It starts before the server's parts and ends after them, so that a probe sees a
+//! The HTTP side of every server: `/livez` (the process answers), `/readyz` (it can do its work now), `/metrics`
+//! (Prometheus text) and, at brokers, `/api/v1`. Read only. It starts before the server's parts and ends after them, so that a probe sees a
 //! slow start and a drain for what they are.
+
+mod admin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use geminga_runtime::Tasks;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+
+pub(crate) use admin::Admin;
 
 use crate::exit::Failure;
 
@@ -86,12 +90,14 @@ pub(crate) fn serve(
     listener: TcpListener,
     readiness: Readiness,
     metrics: PrometheusHandle,
+    admin: Admin,
     tasks: &Tasks,
 ) {
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(render).with_state(metrics));
+        .route("/metrics", get(render).with_state(metrics))
+        .merge(admin::routes(admin));
     let stop = tasks.cancelled();
     tasks.spawn("http", async move {
         if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop).await {

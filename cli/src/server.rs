@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Listen;
 use crate::exit::{Exit, Failure};
-use crate::http::{self, Readiness};
+use crate::http::{self, Admin, Readiness};
 
 /// How long a server may take to finish what it accepted.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
@@ -24,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) parts: Tasks,
     /// What `/readyz` answers.
     pub(crate) readiness: Readiness,
+    /// Who answers `/api/v1`.
+    pub(crate) admin: Admin,
     frame: Tasks,
     signals: Signals,
 }
@@ -33,13 +35,13 @@ impl Server {
     pub(crate) fn start(http: Option<TcpListener>) -> Result<Self, Failure> {
         let signals = Signals::new().map_err(Failure::new)?;
         let frame = Tasks::new("frame");
-        let readiness = Readiness::default();
+        let (readiness, admin) = (Readiness::default(), Admin::default());
         let metrics: PrometheusHandle = http::install_metrics()?;
         http::keep_up(metrics.clone(), &frame);
         if let Some(listener) = http {
-            http::serve(listener, readiness.clone(), metrics, &frame);
+            http::serve(listener, readiness.clone(), metrics, admin.clone(), &frame);
         }
-        Ok(Self { parts: Tasks::new("server"), readiness, frame, signals })
+        Ok(Self { parts: Tasks::new("server"), readiness, admin, frame, signals })
     }
 
     /// Runs a step of the start, which a signal ends: every step is one that a crash may interrupt.

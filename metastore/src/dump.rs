@@ -7,9 +7,10 @@ use prost::Message;
 
 use crate::keys;
 use crate::record::{
-    Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator, DeletedTopic,
-    Deleting, DiskWatermark, Drain, Fragment, Invalid, LedgerMeta, LiveBookie, LiveDisk, LogStart,
-    Move, PartitionTerm, Quota, Revoking, Segment, Tier, TierObject, Topic, Under, Watermark,
+    AbsentBookie, Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator,
+    DeletedTopic, Deleting, DiskWatermark, Drain, DrainingBookie, Fragment, Holder, Invalid,
+    LedgerMeta, LiveBookie, LiveDisk, LogStart, Move, PartitionTerm, Quota, Revoking, Segment,
+    Tier, TierObject, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -78,6 +79,14 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         _ if key.starts_with(keys::BOOKIE_WATERMARKS) => {
             ("watermark", Watermark::decode(value).map(watermark))
         }
+        _ if key.starts_with(keys::BOOKIES_DRAINING) => {
+            ("decommission", DrainingBookie::decode(value).map(draining))
+        }
+        _ if key.starts_with(keys::BOOKIES_ABSENT) => {
+            ("absent bookie", AbsentBookie::decode(value).map(absent))
+        }
+        keys::AUDITOR => ("auditor", Holder::decode(value).map(holder)),
+        "under-lock" => ("repair lock", Holder::decode(value).map(holder)),
         _ if key.starts_with(keys::BOOKIES_LIVE) => {
             ("live bookie", LiveBookie::decode(value).map(live))
         }
@@ -266,6 +275,7 @@ fn live(record: LiveBookie) -> Value {
         ("disks", list(record.disks, disk)),
         ("lease", text(format!("{:x}", record.lease.0))),
         ("started_ms", number(record.started_ms)),
+        ("repair_rate", number(record.repair_rate)),
     ])
 }
 
@@ -339,10 +349,26 @@ fn watermark(record: Watermark) -> Value {
     fields([("disks", list(record.disks, disk))])
 }
 
+fn draining(record: DrainingBookie) -> Value {
+    fields([("since_ms", number(record.since_ms))])
+}
+
+fn absent(record: AbsentBookie) -> Value {
+    fields([("since_ms", number(record.since_ms)), ("zone", text(record.zone))])
+}
+
+fn holder(record: Holder) -> Value {
+    fields([("bookie", text(record.bookie))])
+}
+
 fn under(record: Under) -> Value {
     fields([
         ("ledger", text(record.ledger)),
         ("members", list(record.members, text)),
+        ("replace", list(record.replace, text)),
+        ("damaged", list(record.damaged, text)),
+        ("copies", optional(record.copies, number)),
+        ("lost_entry", optional(record.lost_entry, |entry| number(entry.0))),
         ("reason", text(format!("{:?}", record.reason))),
         ("created_ms", number(record.created_ms)),
     ])

@@ -42,6 +42,15 @@ pub const DELETING: &str = "deleting/";
 /// Watermarks of bookies.
 pub const BOOKIE_WATERMARKS: &str = "bookies/watermark/";
 
+/// Prefix of all that is known about bookies.
+pub const BOOKIES: &str = "bookies/";
+/// Prefix of all bookies that are being decommissioned.
+pub const BOOKIES_DRAINING: &str = "bookies/draining/";
+/// Prefix of all bookies that are known and not registered.
+pub const BOOKIES_ABSENT: &str = "bookies/absent/";
+/// Prefix of the locks on ledgers that are being repaired.
+pub const UNDER_LOCKS: &str = "under-lock/";
+
 /// A topic by its name: the one commit point of a topic.
 pub fn topic(namespace: &str, name: &str) -> String {
     format!("{TOPICS}{namespace}/{name}")
@@ -203,6 +212,26 @@ pub fn parse_bookie_live(key: &str) -> Option<BookieId> {
     key.strip_prefix(BOOKIES_LIVE)?.parse().ok()
 }
 
+/// That a bookie is being decommissioned.
+pub fn bookie_draining(bookie: &BookieId) -> String {
+    format!("{BOOKIES_DRAINING}{bookie}")
+}
+
+/// The bookie in the key of its decommission.
+pub fn parse_bookie_draining(key: &str) -> Option<BookieId> {
+    key.strip_prefix(BOOKIES_DRAINING)?.parse().ok()
+}
+
+/// That a bookie is known and not registered.
+pub fn bookie_absent(bookie: &BookieId) -> String {
+    format!("{BOOKIES_ABSENT}{bookie}")
+}
+
+/// The bookie in the key of its absence.
+pub fn parse_bookie_absent(key: &str) -> Option<BookieId> {
+    key.strip_prefix(BOOKIES_ABSENT)?.parse().ok()
+}
+
 /// Under-replication mark of a ledger.
 pub fn under(ledger: LedgerId) -> String {
     format!("{UNDER}{ledger}")
@@ -215,7 +244,12 @@ pub fn parse_under(key: &str) -> Option<LedgerId> {
 
 /// A repair worker's lock on a ledger.
 pub fn under_lock(ledger: LedgerId) -> String {
-    format!("under-lock/{ledger}")
+    format!("{UNDER_LOCKS}{ledger}")
+}
+
+/// The ledger in the key of a lock.
+pub fn parse_under_lock(key: &str) -> Option<LedgerId> {
+    u64::from_str_radix(key.strip_prefix(UNDER_LOCKS)?, 16).ok().map(LedgerId)
 }
 
 /// A ledger whose deletion is in progress.
@@ -253,7 +287,10 @@ mod tests {
         assert!(is_term(&term(topic_id, PartitionIndex(3))));
         assert!(!is_term(&log_start(topic_id, PartitionIndex(3))));
         let bookie: BookieId = "b-1".parse().unwrap();
-        assert_eq!(parse_bookie_live(&bookie_live(&bookie)), Some(bookie));
+        assert_eq!(parse_bookie_live(&bookie_live(&bookie)), Some(bookie.clone()));
+        assert_eq!(parse_bookie_draining(&bookie_draining(&bookie)), Some(bookie.clone()));
+        assert_eq!(parse_bookie_absent(&bookie_absent(&bookie)), Some(bookie));
+        assert_eq!(parse_under_lock(&under_lock(LedgerId(0xab))), Some(LedgerId(0xab)));
     }
 
     #[test]

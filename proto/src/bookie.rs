@@ -48,6 +48,15 @@ pub enum WriteOp {
     AdvanceLac(EntryId),
     /// Best-effort notice of the end.
     Closed(EntryId),
+    /// A repair's copies into a fragment that does not change any more, verbatim (D2, 6.5).
+    RepairAdd {
+        /// Id of the first.
+        first: EntryId,
+        /// Encoded entries.
+        entries: Vec<Bytes>,
+    },
+    /// How far the fragment is on stable storage; changes nothing (6.3).
+    Tail,
 }
 
 /// A request on the write stream.
@@ -274,6 +283,10 @@ impl WriteRequest {
             WriteOp::RecoveryAdd { first, entries } => {
                 Op::RecoveryAdd(wire::Add { first_entry: first.0, entries, lac: -1 })
             }
+            WriteOp::RepairAdd { first, entries } => {
+                Op::RepairAdd(wire::Add { first_entry: first.0, entries, lac: -1 })
+            }
+            WriteOp::Tail => Op::Tail(wire::Tail {}),
             WriteOp::Seal => Op::Seal(wire::Seal {}),
             WriteOp::AdvanceLac(lac) => Op::AdvanceLac(wire::AdvanceLac { lac: lac.0 }),
             WriteOp::Closed(last) => Op::Closed(wire::Closed { last_entry: last.0 }),
@@ -299,6 +312,11 @@ impl WriteRequest {
                 first: entries_range(add.first_entry, add.entries.len())?,
                 entries: add.entries,
             },
+            Op::RepairAdd(add) => WriteOp::RepairAdd {
+                first: entries_range(add.first_entry, add.entries.len())?,
+                entries: add.entries,
+            },
+            Op::Tail(_) => WriteOp::Tail,
             Op::Seal(_) => WriteOp::Seal,
             Op::AdvanceLac(lac) => WriteOp::AdvanceLac(EntryId(lac.lac.max(-1))),
             Op::Closed(closed) => WriteOp::Closed(EntryId(closed.last_entry.max(-1))),
@@ -309,10 +327,14 @@ impl WriteRequest {
     /// Bytes of entry data that the request carries.
     pub fn payload_bytes(&self) -> usize {
         match &self.op {
-            WriteOp::Add { entries, .. } | WriteOp::RecoveryAdd { entries, .. } => {
-                entries.iter().map(Bytes::len).sum()
-            }
-            WriteOp::Hello | WriteOp::Seal | WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => 0,
+            WriteOp::Add { entries, .. }
+            | WriteOp::RecoveryAdd { entries, .. }
+            | WriteOp::RepairAdd { entries, .. } => entries.iter().map(Bytes::len).sum(),
+            WriteOp::Hello
+            | WriteOp::Seal
+            | WriteOp::AdvanceLac(_)
+            | WriteOp::Closed(_)
+            | WriteOp::Tail => 0,
         }
     }
 }
@@ -490,6 +512,8 @@ mod tests {
             WriteOp::Seal,
             WriteOp::AdvanceLac(EntryId(9)),
             WriteOp::Closed(EntryId::NONE),
+            WriteOp::RepairAdd { first: EntryId(3), entries: vec![Bytes::from_static(b"x")] },
+            WriteOp::Tail,
         ];
         for op in ops {
             let request = WriteRequest { scope: scope(), op };

@@ -13,6 +13,7 @@
 mod handover;
 pub mod memory;
 mod serve;
+mod views;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,7 @@ use tokio::net::TcpListener;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
 use crate::groups::local::LocalGroups;
-use crate::groups::view::ShardPlacement;
+use crate::groups::view::{LiveTopics, ShardPlacement};
 use crate::kafka::{self, Kafka};
 use crate::ownership::operator::Operator;
 use crate::ownership::probes::Probes;
@@ -61,6 +62,12 @@ pub struct Config {
     pub group_initial_delay: Duration,
     /// How long committed offsets are kept that no member uses (Kafka's `offsets.retention.minutes`). Default 7 days.
     pub offsets_retention: Duration,
+    /// Bytes of what the members of all groups of one shard say of themselves, and as many of what they are assigned; beyond,
+    /// newcomers are refused. Default 8 MiB.
+    pub group_member_bytes: usize,
+    /// Bytes of names and metadata of the committed offsets of all groups of one shard; beyond, commits that need more are
+    /// refused. Default 32 MiB.
+    pub group_offset_bytes: usize,
     /// Bytes of batches that produce streams of clients hold together while they wait, and as many those of other
     /// brokers; above, sockets are not read. Default 256 MiB, minimum one message.
     pub produce_bytes: usize,
@@ -80,6 +87,8 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             group_initial_delay: Duration::from_millis(500),
             offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
+            group_member_bytes: 8 * 1024 * 1024,
+            group_offset_bytes: 32 * 1024 * 1024,
             produce_bytes: 256 * 1024 * 1024,
             partitions: partition::Config::default(),
             log: LogConfig::default(),
@@ -248,7 +257,7 @@ impl Broker {
             tails,
             reads,
             ledgers: parts.ledgers.clone(),
-            answers: kafka.reply_room.clone(),
+            answers: kafka.answers.clone(),
         };
         memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {
@@ -360,11 +369,13 @@ fn start_shards(
     let config = crate::groups::machine::Config {
         initial_delay_ms: u32::try_from(delay).unwrap_or(u32::MAX),
         offsets_retention_ms: i64::try_from(retention).unwrap_or(i64::MAX),
+        member_bytes: parts.config.group_member_bytes,
+        offset_bytes: parts.config.group_offset_bytes,
     };
     let shards = group_shards::Parts {
         placement: ShardPlacement::start(router.clone(), registration, &parts.tasks),
         logs: Arc::new(GroupLogs::new(log, router.topology().clone(), parts.default_quorum)),
-        topics: Arc::new(router.topology().clone()),
+        topics: LiveTopics::start(router.topology().clone(), &parts.tasks),
         clock: Arc::clone(&parts.clock),
         config,
     };

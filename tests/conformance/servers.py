@@ -10,26 +10,34 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# As suites expect it of a Kafka that is set up for tests.
-KAFKA = ["--auto-create-topics=true", "--default-partitions", "4"]
 
 
 def binary():
+    if "GEMINGA_BIN" in os.environ:
+        return Path(os.environ["GEMINGA_BIN"])
     for profile in ("release", "debug"):
         found = ROOT / "target" / profile / "geminga"
-        if "GEMINGA_BIN" not in os.environ and found.exists():
+        if found.exists():
             return found
-    return Path(os.environ.get("GEMINGA_BIN") or sys.exit("no binary: cargo build, or set GEMINGA_BIN"))
+    sys.exit("no binary: cargo build, or set GEMINGA_BIN")
 
 
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def port(given=set()):
+    """One that is free, and that was not said before."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            found = s.getsockname()[1]
+        if found not in given:
+            given.add(found)
+            return found
 
 
 class Servers:
-    def __init__(self, cluster):
+    def __init__(self, cluster, auto_create=True, partitions=4):
+        # As suites expect it of a Kafka that is set up for tests.
+        self.settings = [f"--auto-create-topics={str(auto_create).lower()}", "--default-partitions", partitions]
+        self.cluster = cluster
         self.dir = Path(tempfile.mkdtemp(prefix="geminga-conformance-"))
         self.processes, self.https = [], []
         if cluster:
@@ -38,7 +46,7 @@ class Servers:
             kafka = port()
             self.bootstrap = f"127.0.0.1:{kafka}"
             self._start("standalone", ["standalone", "--data-dir", self.dir / "data", "--grpc", f"127.0.0.1:{port()}",
-                                       "--kafka", self.bootstrap, *KAFKA])
+                                       "--kafka", self.bootstrap, *self.settings])
 
     def _cluster(self):
         client, peer = port(), port()
@@ -55,7 +63,7 @@ class Servers:
         brokers = []
         for n in range(2):
             brokers.append(f"127.0.0.1:{port()}")
-            self._start(f"broker-{n}", ["serving", *metastore, "--grpc", f"127.0.0.1:{port()}", "--kafka", brokers[-1], *KAFKA])
+            self._start(f"broker-{n}", ["serving", *metastore, "--grpc", f"127.0.0.1:{port()}", "--kafka", brokers[-1], *self.settings])
         self.bootstrap = brokers[0]
 
     def _spawn(self, name, command):
@@ -75,6 +83,10 @@ class Servers:
             return urllib.request.urlopen(f"http://{http}/readyz", timeout=1).status == 200
 
         wait(ready, name)
+
+    def connections(self):
+        """How many Kafka connections there have been."""
+        return int(self.metric("geminga_kafka_connections_total"))
 
     def metric(self, name):
         """The sum of a metric over all servers."""
@@ -96,6 +108,11 @@ class Servers:
                     line = next(line for line in text.splitlines() if defect in line)
                     sys.exit(f"{name}: {line}")
 
+    def show(self):
+        """The end of every log, for whoever asks why."""
+        for name, _ in self.processes:
+            print(f"-- {name}\n" + (self.dir / f"{name}.log").read_text(errors="replace")[-2000:], flush=True)
+
     def stop(self):
         for _, process in reversed(self.processes):
             process.kill()
@@ -105,7 +122,7 @@ class Servers:
 
 
 def wait(is_there, what):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             if is_there():

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use crate::topic::describe;
 
-const TOPIC: &str = "orders";
+pub(crate) const TOPIC: &str = "orders";
 /// Of each batch, each record a kilobyte.
-const RECORDS: usize = 500;
-const VALUE_BYTES: usize = 1_000;
+pub(crate) const RECORDS: usize = 500;
+pub(crate) const VALUE_BYTES: usize = 1_000;
 /// Of each partition: 5 MB.
 const BATCHES: i64 = 10;
 const END: i64 = BATCHES * RECORDS as i64;
@@ -31,7 +31,7 @@ const UNKNOWN_TOPIC: i16 = 3;
 const NOT_LEADER: i16 = 6;
 
 /// Leaders of the topic's partitions and their epochs, as a broker tells them; `None`: there is no such topic.
-fn leaders(kafka: &mut Kafka) -> Option<Vec<(i32, i32)>> {
+pub(crate) fn leaders(kafka: &mut Kafka) -> Option<Vec<(i32, i32)>> {
     let mut all = MetadataRequest::default();
     all.topics = None;
     let answer = kafka.call(12, &all);
@@ -41,7 +41,7 @@ fn leaders(kafka: &mut Kafka) -> Option<Vec<(i32, i32)>> {
 }
 
 /// Connections to all brokers, by number.
-fn connect(cluster: &Cluster) -> BTreeMap<i32, Kafka> {
+pub(crate) fn connect(cluster: &Cluster) -> BTreeMap<i32, Kafka> {
     let mut any = cluster.kafka(0);
     let answer = any.call(1, &DescribeClusterRequest::default());
     let address = |b: &kafka_wire::describe_cluster_response::DescribeClusterBroker| {
@@ -50,7 +50,7 @@ fn connect(cluster: &Cluster) -> BTreeMap<i32, Kafka> {
     answer.brokers.iter().map(address).collect()
 }
 
-fn produce(kafka: &mut Kafka, partition: i32) -> (i16, i64) {
+pub(crate) fn produce(kafka: &mut Kafka, partition: i32) -> (i16, i64) {
     let value = Some(Bytes::from(vec![b'x'; VALUE_BYTES]));
     let records = vec![Record { timestamp: -1, value, ..Record::default() }; RECORDS];
     let batch = encode(&records, Compression::None).expect("a batch");
@@ -66,7 +66,7 @@ fn produce(kafka: &mut Kafka, partition: i32) -> (i16, i64) {
 }
 
 /// An offset of a partition: -2 = where it starts, -1 = where it ends.
-fn offset(kafka: &mut Kafka, partition: i32, at: i64) -> (i16, i64) {
+pub(crate) fn offset(kafka: &mut Kafka, partition: i32, at: i64) -> (i16, i64) {
     let mut asked = ListOffsetsPartition::default();
     (asked.partition_index, asked.timestamp) = (partition, at);
     let mut topic = ListOffsetsTopic::default();
@@ -79,7 +79,7 @@ fn offset(kafka: &mut Kafka, partition: i32, at: i64) -> (i16, i64) {
 }
 
 /// Sizes of the topic's partitions that a broker has.
-fn sizes(kafka: &mut Kafka) -> BTreeMap<i32, i64> {
+pub(crate) fn sizes(kafka: &mut Kafka) -> BTreeMap<i32, i64> {
     let mut all = DescribeLogDirsRequest::default();
     all.topics = None;
     let answer = kafka.call(4, &all);
@@ -90,7 +90,7 @@ fn sizes(kafka: &mut Kafka) -> BTreeMap<i32, i64> {
 }
 
 /// The configs of the topic that were set.
-fn configs(kafka: &mut Kafka) -> BTreeMap<String, String> {
+pub(crate) fn configs(kafka: &mut Kafka) -> BTreeMap<String, String> {
     let mut resource = describe_configs_request::DescribeConfigsResource::default();
     (resource.resource_type, resource.resource_name) = (2, TOPIC.into());
     resource.configuration_keys = None;
@@ -106,7 +106,7 @@ fn configs(kafka: &mut Kafka) -> BTreeMap<String, String> {
     set.map(pair).collect()
 }
 
-fn set_config(kafka: &mut Kafka, name: &str, value: &str) {
+pub(crate) fn set_config(kafka: &mut Kafka, name: &str, value: &str) {
     use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
     let mut config = AlterableConfig::default();
     (config.name, config.value) = (name.into(), Some(value.into()));
@@ -119,7 +119,7 @@ fn set_config(kafka: &mut Kafka, name: &str, value: &str) {
 }
 
 /// Deletes the records of a partition before an offset; the code, and where it starts then.
-fn delete_records(kafka: &mut Kafka, partition: i32, before: i64) -> (i16, i64) {
+pub(crate) fn delete_records(kafka: &mut Kafka, partition: i32, before: i64) -> (i16, i64) {
     let mut asked = DeleteRecordsPartition::default();
     (asked.partition_index, asked.offset) = (partition, before);
     let mut topic = DeleteRecordsTopic::default();

@@ -4,6 +4,7 @@
 mod commands;
 mod deletion;
 mod disks;
+mod faces;
 mod failover;
 mod faults;
 mod flights;
@@ -18,6 +19,7 @@ mod outage;
 mod quotas;
 mod reads;
 mod refusals;
+mod repair;
 mod retention;
 mod standalone;
 mod stops;

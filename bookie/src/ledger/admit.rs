@@ -21,8 +21,9 @@ pub(super) fn log_bytes(entries: &[Bytes]) -> usize {
 /// # Errors
 /// The refusal to send.
 pub(super) fn verify(cluster: ClusterUuid, request: &WriteRequest) -> Result<(), WriteReply> {
-    let (WriteOp::Add { first, entries, .. } | WriteOp::RecoveryAdd { first, entries }) =
-        &request.op
+    let (WriteOp::Add { first, entries, .. }
+    | WriteOp::RecoveryAdd { first, entries }
+    | WriteOp::RepairAdd { first, entries }) = &request.op
     else {
         return Ok(());
     };

@@ -37,6 +37,6 @@ pub use ranges::Ranges;
 pub use record::Record;
 pub(crate) use reply::{MIN_ROOM, Outgoing, ReplyTo};
 pub(crate) use salvaged::Salvaged;
-pub use state::{Effect, Event, Finding, Identity, LedgerState, judge};
+pub use state::{Effect, Event, Finding, Identity, LedgerState, judge, judge_repair};
 pub use tombstones::Tombstones;
 pub(crate) use upkeep::Reporter;

@@ -36,6 +36,12 @@ pub enum Mutation {
     IgnoreBreakers,
     /// No rule, but a defect: panic when the ledger's end is told.
     PanicOnClosed,
+    /// 6.5: take a repair's copies beyond the end of its fragment.
+    RepairBeyondEnd,
+    /// 6.2: give a bookie up as soon as it is away.
+    IgnoreDelay,
+    /// A1: give up however many vanish together.
+    IgnoreStorm,
     /// G1: drop what a listing does not show, without reading its own key.
     DropUnannounced,
 }

@@ -393,7 +393,15 @@ impl Owner {
     fn check(&mut self, ledger: LedgerId, to: ReplyTo, request: WriteRequest) {
         self.behind.entry(ledger).or_default();
         let (checker, member) = (self.parts.checker.clone(), self.parts.me.member.clone());
-        let check = async move { (to, request, checker.check(ledger, &member).await) };
+        let check = async move {
+            let finding = match request.op {
+                WriteOp::RepairAdd { .. } => {
+                    checker.check_repair(ledger, &member, request.scope.fragment_first).await
+                }
+                _ => checker.check(ledger, &member).await,
+            };
+            (to, request, finding)
+        };
         self.checks.push(check.boxed());
     }
 
@@ -427,19 +435,21 @@ impl Owner {
     }
 }
 
-/// Whether a step would store a recoverer's entries.
+/// Whether a step would store a recoverer's or a repair's entries.
 fn brings_copies(event: &Event<()>) -> bool {
     let (Event::Request { request, .. } | Event::Checked { request, .. }) = event;
-    matches!(request.op, WriteOp::RecoveryAdd { .. })
+    matches!(request.op, WriteOp::RecoveryAdd { .. } | WriteOp::RepairAdd { .. })
 }
 
 /// Bytes of the log's queue that a request's own record takes at most; 0 when it makes none.
 fn log_room(op: &WriteOp) -> usize {
     match op {
-        WriteOp::Add { entries, .. } | WriteOp::RecoveryAdd { entries, .. } => log_bytes(entries),
+        WriteOp::Add { entries, .. }
+        | WriteOp::RecoveryAdd { entries, .. }
+        | WriteOp::RepairAdd { entries, .. } => log_bytes(entries),
         // The largest of the records without entries.
         WriteOp::Seal | WriteOp::Closed(_) => Log::cost(&Record::Closed { last: EntryId::NONE }),
-        WriteOp::Hello | WriteOp::AdvanceLac(_) => 0,
+        WriteOp::Hello | WriteOp::AdvanceLac(_) | WriteOp::Tail => 0,
     }
 }
 

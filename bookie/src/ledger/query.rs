@@ -4,7 +4,8 @@
 //! entry that cannot be read or fails its digest, a log that failed: all of these are *unknown*.
 //!
 //! A read of recent entries waits for nothing. One of old entries waits for the disk in its ledger's line, inside the log; no other
-//! queue stands before that, or one ledger's reads would hold up those of others there.
+//! queue stands before that, or one ledger's reads would hold up those of others there. But for reads of prefixes, which look through
+//! much: few are under way at a time, so those of a ledger with a long line hold up those of others.
 
 use std::sync::Arc;
 use std::time::Duration;

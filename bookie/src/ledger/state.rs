@@ -15,7 +15,7 @@
 //! Invariant: `held`, `sealed_epoch`, `closed` and `deleted` are exactly what replaying the appended records gives.
 
 use bytes::Bytes;
-use geminga_metastore::record::{LedgerMeta, LedgerState as MetaState};
+use geminga_metastore::record::{LedgerMeta, LedgerState as MetaState, Under};
 use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
 
@@ -55,6 +55,11 @@ pub enum Finding {
     Ended(SealEpoch),
     /// `OPEN`, but this disk-life is no member.
     NotMember,
+    /// The fragment that a repair names does not change any more, ends here, and is short of copies, or this disk-life's own
+    /// copy is.
+    Repairable(EntryId),
+    /// A repair names no such fragment, one that may still change, or one that needs nobody here.
+    NotRepairable,
     /// Deleted or being deleted.
     Gone,
     /// Metadata could not be read: nothing is known.
@@ -70,6 +75,29 @@ pub fn judge(meta: Option<&LedgerMeta>, member: &Member) -> Finding {
         MetaState::InRecovery => Finding::Recovering(meta.seal_epoch),
         MetaState::Closed => Finding::Ended(meta.seal_epoch),
         MetaState::Deleting => Finding::Gone,
+    }
+}
+
+/// Judges linearizable reads of the mark and then of the metadata for a repair's copies (K2 in its repair form, 6.5): only an immutable
+/// fragment is repaired (H17), and only here if this disk-life is a member already, or may become one in a marked place.
+pub fn judge_repair(
+    meta: Option<&LedgerMeta>,
+    mark: Option<&Under>,
+    member: &Member,
+    first: EntryId,
+) -> Finding {
+    let Some(meta) = meta.filter(|meta| meta.state != MetaState::Deleting) else {
+        return Finding::Gone;
+    };
+    let index = meta.fragments.iter().position(|fragment| fragment.first_entry == first);
+    let end = index.and_then(|index| meta.fragment_end(index));
+    let (Some(index), Some(end)) = (index, end) else { return Finding::NotRepairable };
+    let ensemble = &meta.fragments[index].ensemble;
+    let marked = |named: &Member| mark.is_some_and(|mark| mark.replace.contains(named));
+    let place = ensemble.iter().any(marked);
+    match ensemble.contains(member) || place {
+        true => Finding::Repairable(end),
+        false => Finding::NotRepairable,
     }
 }
 
@@ -131,6 +159,9 @@ pub struct LedgerState {
     trimmed: Option<u128>,
     max_lac: EntryId,
     held: Ranges,
+    /// The fragment that a repair was let into, from its first entry to its last. Not in the log: an immutable fragment stays
+    /// so, and a bookie that starts again looks again.
+    repaired: Option<(EntryId, EntryId)>,
 }
 
 impl LedgerState {
@@ -145,6 +176,7 @@ impl LedgerState {
             trimmed: None,
             max_lac: EntryId::NONE,
             held: Ranges::default(),
+            repaired: None,
         }
     }
 
@@ -163,7 +195,8 @@ impl LedgerState {
         max_lac: EntryId,
         held: Ranges,
     ) -> Self {
-        Self { id, known, sealed_epoch, deleted: false, closed, trimmed, max_lac, held }
+        let deleted = false;
+        Self { id, known, sealed_epoch, deleted, closed, trimmed, max_lac, held, repaired: None }
     }
 
     /// Applies `count` entries from `first` on, new or replayed.
@@ -307,17 +340,25 @@ impl LedgerState {
         None
     }
 
-    /// Whether a writer brings this ledger here (5.8).
+    /// Whether a writer, or a repair, brings this ledger here (5.8).
     fn is_new_to(&self, request: &WriteRequest) -> bool {
-        !self.known && matches!(request.op, WriteOp::Hello | WriteOp::Add { .. })
+        let brings = |op: &WriteOp| {
+            matches!(op, WriteOp::Hello | WriteOp::Add { .. } | WriteOp::RepairAdd { .. })
+        };
+        !self.known && brings(&request.op)
     }
 
-    /// Row 4: a writer's first contact (K2), or a recoverer's copy from a later epoch than the seal here (F5).
+    /// Row 4: a writer's first contact (K2), a recoverer's copy from a later epoch than the seal here (F5), or a repair's first
+    /// copy of a fragment (6.5).
     fn needs_check(&self, request: &WriteRequest) -> bool {
         match request.op {
             WriteOp::Hello | WriteOp::Add { .. } => !self.known,
             WriteOp::RecoveryAdd { .. } => request.scope.epoch > self.sealed_epoch,
-            WriteOp::Seal | WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => false,
+            WriteOp::RepairAdd { .. } => {
+                let first = request.scope.fragment_first;
+                self.repaired.is_none_or(|(repaired, _)| repaired != first)
+            }
+            WriteOp::Seal | WriteOp::AdvanceLac(_) | WriteOp::Closed(_) | WriteOp::Tail => false,
         }
     }
 
@@ -339,7 +380,16 @@ impl LedgerState {
             return self.accept(me, to, request);
         }
         let scope = request.scope;
+        if let (WriteOp::RepairAdd { .. }, Finding::Repairable(last)) = (&request.op, finding) {
+            self.repaired = Some((scope.fragment_first, last));
+            if self.known {
+                return self.accept(me, to, request);
+            }
+        }
         let admitted = match (&request.op, finding) {
+            (WriteOp::RepairAdd { .. }, Finding::Repairable(_)) => {
+                Record::RunStart { fragment_first: scope.fragment_first }
+            }
             (WriteOp::RecoveryAdd { .. }, Finding::Recovering(epoch)) if epoch == scope.epoch => {
                 Record::Seal { epoch }
             }
@@ -385,6 +435,21 @@ impl LedgerState {
                 };
                 self.add(me, to, first, entry, entries, lac)
             }
+            WriteOp::RepairAdd { first: entry, entries } => {
+                if !me.writable {
+                    let reply = WriteReply::refusal(Code::ReadOnly, "the disk takes no new data");
+                    return vec![Effect::ReplyNow(to, reply)];
+                }
+                let end = self.repaired.map_or(EntryId::NONE, |(_, end)| end);
+                let last = entry.0.saturating_add(entries.len() as i64 - 1);
+                if last > end.0 && !me.mutations.is(Mutation::RepairBeyondEnd) {
+                    let reply = WriteReply::refusal(Code::Invalid, "beyond the fragment's end");
+                    return vec![Effect::ReplyNow(to, reply)];
+                }
+                // No seal concerns it: nobody ever adds to this fragment again.
+                self.add(me, to, first, entry, entries, EntryId::NONE)
+            }
+            WriteOp::Tail => vec![Effect::ReplyWhenDurable(to, self.reply(me, first))],
             WriteOp::Seal => self.seal(me, to, scope.epoch, first),
             WriteOp::AdvanceLac(lac) => {
                 // Not even clamped to what is held: a writer acknowledged it, so less here means a lost copy (4.3 S4).
@@ -540,9 +605,15 @@ pub(super) fn pointer(attempt: u128) -> String {
 /// The refusal of a first contact.
 fn not_admitted(request: &WriteRequest, finding: Finding) -> WriteReply {
     let recoverer = matches!(request.op, WriteOp::RecoveryAdd { .. });
+    let repair = matches!(request.op, WriteOp::RepairAdd { .. });
     let (code, detail, epoch) = match finding {
         Finding::Gone => (Code::Deleted, "no such ledger in the metadata", SealEpoch(0)),
         Finding::Unavailable => (Code::Busy, "metadata cannot be read now", SealEpoch(0)),
+        Finding::NotRepairable => {
+            (Code::Unauthorised, "no fragment that is short of a copy here", SealEpoch(0))
+        }
+        // Judged for somebody else: nobody asks so.
+        _ if repair => (Code::Unauthorised, "not judged as a repair", SealEpoch(0)),
         Finding::NotMember => {
             (Code::Unauthorised, "not a member of the last fragment", SealEpoch(0))
         }
@@ -552,7 +623,9 @@ fn not_admitted(request: &WriteRequest, finding: Finding) -> WriteReply {
         Finding::Recovering(epoch) | Finding::Ended(epoch) => {
             (Code::Sealed, "the ledger is not open", epoch)
         }
-        Finding::Writable => (Code::Unauthorised, "the ledger is not in recovery", SealEpoch(0)),
+        Finding::Writable | Finding::Repairable(_) => {
+            (Code::Unauthorised, "the ledger is not in recovery", SealEpoch(0))
+        }
     };
     let mut reply = WriteReply::refusal(code, detail);
     reply.sealed_epoch = epoch;

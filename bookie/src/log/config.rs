@@ -21,7 +21,9 @@ pub struct Config {
     /// Bytes of blocks of full segments that are kept for readers that are behind. Default 32 MiB.
     pub read_ahead_bytes: usize,
     /// Bytes of memory for the index of entries, at least 1 KiB: an extent takes 24, and the oldest go to an unnamed file of the
-    /// disk where they do not fit. It is kept to once a second, and not below some 300 bytes for each ledger. Default 128 MiB.
+    /// disk where they do not fit. It is kept to once a second, and while a log is opened after each segment. What stays in memory
+    /// of them is some 60 bytes for each 255 extents and some 300 for each ledger, however much that is: where it leaves less than a
+    /// quarter, the index takes a quarter more than that, and the operator is told. Default 128 MiB.
     pub index_bytes: usize,
     /// Bytes a second that are read to look for rot. Default 8 MiB.
     pub scrub_bytes: u64,

@@ -31,6 +31,12 @@ pub(super) fn scrubbed(scrubbed: &Scrubbed) {
     metrics::counter!("geminga_bookie_bad_extents_total").increment(scrubbed.bad.len() as u64);
     let damaged = u64::from(scrubbed.damaged_frames);
     metrics::counter!("geminga_bookie_damaged_segments_total").increment(damaged);
+    metrics::counter!("geminga_bookie_refused_reads_total").increment(scrubbed.refused);
+}
+
+/// The number of records that the disk refused, and did not read since, has changed.
+pub(super) fn refused_records(before: usize, now: usize) {
+    metrics::gauge!("geminga_bookie_refused_records").increment(now as f64 - before as f64);
 }
 
 /// The memory that the index of a log takes has changed.

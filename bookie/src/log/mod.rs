@@ -25,12 +25,13 @@ use catalogue::Catalogue;
 use committer::{Committer, Position};
 use footer::{Extent, Item};
 use format::{HEADER_BYTES, MAX_BODY_BYTES, Mark, Seed};
-use index::{Index, Located, Wanted};
+use index::{Index, Located, Piece, Wanted};
 use queue::{Queue, Queued};
 use reader::{Gathered, Reader};
 use rebuild::{Ledgers, Rebuilt};
 use segment::{Ahead, Maker, Supply};
 use spares::Spares;
+use suspects::Suspects;
 use turns::Turns;
 use window::Window;
 
@@ -60,6 +61,7 @@ mod snapshot;
 mod spares;
 #[cfg(feature = "simulation")]
 mod stepped;
+mod suspects;
 mod turns;
 mod upkeep;
 mod window;
@@ -157,6 +159,8 @@ struct Shared {
     spares: Arc<Spares>,
     /// Where the search for rot is, within a segment.
     scrubbing: Mutex<Option<scrub::Cursor>>,
+    /// What the disk refused to read.
+    suspects: Mutex<Suspects>,
     /// Ledgers with damaged entries that nobody was told of yet.
     damaged: Mutex<BTreeSet<LedgerId>>,
     disk: Arc<dyn Disk>,
@@ -259,32 +263,26 @@ impl Log {
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
         let wanted = Wanted { from, to, max_bytes };
-        let found = match shared.index.find_in_memory(ledger, wanted) {
-            Some(located) => match shared.found(located, max_bytes)? {
-                Found::Recent(entries) => {
-                    metrics::read_from("memory");
-                    return Ok(entries);
-                }
-                stored @ Found::Stored(..) => Some(stored),
-            },
-            None => None,
-        };
+        // Where they are on the disk is looked up when it is this read's turn: thousands may wait for theirs.
+        if let Some(located) = shared.index.find_in_memory(ledger, wanted)
+            && let Found::Recent(entries) = shared.found(located, max_bytes)?
+        {
+            metrics::read_from("memory");
+            return Ok(entries);
+        }
         let turn = shared.turns.take(ledger).await.map_err(|turns::Crowded| ReadError::Crowded)?;
         metrics::read_from("disk");
         let shared = Arc::clone(shared);
         let full_below = shared.catalogue.lock().full_below();
         let read = tokio::task::spawn_blocking(move || {
-            let read = match found {
-                Some(found) => shared.gather(ledger, found, full_below),
-                None => shared.read(ledger, wanted, full_below),
-            };
+            let read = shared.read(ledger, wanted, full_below);
             drop(turn);
             read
         });
         let read = read.await;
         let read = read.expect("reading does not panic, and a runtime that ends drops this first");
         if matches!(read, Err(ReadError::Corrupt { .. })) {
-            self.note_damaged(ledger);
+            self.0.shared.note_damaged(ledger);
         }
         read
     }
@@ -380,8 +378,24 @@ impl Shared {
                 let read = self.reader.gather(ledger, &pieces, full_below, &mut gathered);
                 // The files are not removed before.
                 drop(pins);
-                read.map(|()| gathered.entries)
+                match read {
+                    Ok(()) => Ok(gathered.entries),
+                    Err(error @ ReadError::Io { .. }) => Err(self.refused(&pieces, error)),
+                    Err(error) => Err(error),
+                }
             }
+        }
+    }
+
+    /// What a refusal of the disk means to a reader: nothing is known, unless it has refused one of these for long.
+    fn refused(&self, pieces: &[Piece], error: ReadError) -> ReadError {
+        match self.suspects.lock().damaged(pieces) {
+            Some(Piece { place, .. }) => ReadError::Corrupt {
+                segment: u64::from(place.segment),
+                offset: u64::from(place.offset),
+                why: "the disk goes on refusing to read it",
+            },
+            None => error,
         }
     }
 
@@ -448,6 +462,7 @@ impl Replayed {
             catalogue: Mutex::new(found.catalogue),
             spares,
             scrubbing: Mutex::default(),
+            suspects: Mutex::default(),
             damaged: Mutex::default(),
             disk,
             config,

@@ -4,6 +4,9 @@
 //! is kept is such a one, nothing that could open the log needs the segment: its entries are dead, and its seals and
 //! tombstones are in those snapshots. Only then, and when nobody reads it any more, its file goes.
 //!
+//! A segment that the disk refuses to read is neither emptied nor given back for that: what lives in it keeps it until the disk
+//! answers, or until it was sent again.
+//!
 //! What is moved is appended like any record, so it is durable, then the index points at it, then the source is retired: a crash in
 //! between leaves two copies of the same, of which the later one counts.
 
@@ -127,18 +130,24 @@ impl Shared {
             catalogue.retire(&dead);
             catalogue.removable(self.config.mutations.is(Mutation::DropUncovered))
         };
-        let mut removed = 0;
+        let (mut removed, mut given) = (0, Ok(()));
         for seq in removable {
             // Readers that found an entry here are waited for: another time.
             if self.index.write().release(segment::short(seq)) {
-                self.catalogue.lock().removed(seq);
                 self.reader.forget(seq);
-                self.spares.give(seq).map_err(failed("remove a segment"))?;
+                self.suspects.lock().forget(segment::short(seq));
+                // One that cannot be given back is tried again, and keeps no other.
+                if let Err(error) = self.spares.give(seq) {
+                    given = given.and(Err(failed("remove a segment")(error)));
+                    continue;
+                }
+                self.catalogue.lock().removed(seq);
                 metrics::segments_removed(1);
                 removed += 1;
             }
         }
-        self.spares.refill().map_err(failed("set a segment aside"))?;
+        let refilled = self.spares.refill().map_err(failed("set a segment aside"));
+        given.and(refilled)?;
         Ok(Reclaimed { removed, waiting: self.catalogue.lock().waiting() })
     }
 
@@ -210,7 +219,12 @@ impl Shared {
                     Err(ReadError::Io { error, .. } | ReadError::Index { error }) => {
                         return Err(failed("read a segment")(error));
                     }
-                    Err(error) => self.give_up(ledger, piece, &error),
+                    Err(error) => {
+                        // A file that is away with its directory was not read.
+                        let file = self.disk.open(&segment::file_name(seq));
+                        file.map_err(failed("open a segment"))?;
+                        self.give_up(ledger, piece, &error);
+                    }
                 }
             }
         }
@@ -254,7 +268,7 @@ impl Shared {
         tracing::error!(%ledger, from = from.0, to = to.0, %error, "stored entries are damaged; they are unknown here until they are restored from other bookies");
         crate::metrics::damaged();
         self.index.forget(ledger, from, to, place.segment);
-        self.damaged.lock().insert(ledger);
+        self.note_damaged(ledger);
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The newest valid snapshot gives the ledgers as of a frame, the footers of full segments give where entries are, and what
 //! came after is applied record by record: from footers, or from the frames where there is none. Nothing that is damaged
-//! is trusted: an older snapshot or the frames themselves stand in for it.
+//! is trusted: an older snapshot or the frames themselves stand in for it. They also stand in for what the disk refuses to read; but
+//! nothing is removed, cut or called lost for a refusal, since what was not read may be there. Where nothing stands in, opening fails
+//! with [`OpenError::Io`], which changes nothing and may be tried again.
 //!
 //! Frames are numbered densely from 1 over all segments, and a segment ends where the first frame of the next begins; only
 //! below the last segment that a snapshot lists may segments be missing, those that it does not list.
@@ -17,7 +19,7 @@
 //! again before anything is reported (K5, K6).
 
 use std::collections::BTreeSet;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
@@ -37,8 +39,6 @@ use crate::io::Disk;
 
 /// Number of the first frame of a log.
 pub(super) const FIRST_FRAME: u64 = 1;
-/// Segments whose footers are in memory at a time.
-const BATCH: usize = 256;
 
 /// What a log's files say.
 #[derive(Debug)]
@@ -72,7 +72,13 @@ impl Repair {
     pub(super) fn run(&self, disk: &dyn Disk, mutations: Mutations) -> Result<(), OpenError> {
         if !mutations.is(Mutation::KeepStaleTail) {
             for name in &self.remove {
-                disk.remove(name).map_err(io_error("remove", name))?;
+                match disk.remove(name) {
+                    // The index took the name of what an earlier one left behind.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(io_error("remove", name)(error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
                 // One by one: a later segment must never survive an earlier one.
                 disk.sync_dir().map_err(io_error("sync the directory after removing", name))?;
             }
@@ -141,9 +147,25 @@ pub(super) fn scan(
     mutations: Mutations,
 ) -> Result<Found, OpenError> {
     let files = Files::list(disk)?;
-    let seed = Seed::of(identity);
+    let Newest { snapshot, damaged, refused } =
+        newest_snapshot(disk, &files.snapshots, Seed::of(identity));
+    match rebuild(disk, identity, index, mutations, files, snapshot, damaged) {
+        // What was not read may say otherwise.
+        Err(error) if error.is_loss() => Err(refused.unwrap_or(error)),
+        rebuilt => rebuilt,
+    }
+}
+
+fn rebuild(
+    disk: &dyn Disk,
+    identity: &Identity,
+    index: Index,
+    mutations: Mutations,
+    files: Files,
+    snapshot: Option<Snapshot>,
+    damaged: Vec<String>,
+) -> Result<Found, OpenError> {
     let (mut remove, spares) = (files.unfinished, files.spares);
-    let (snapshot, damaged) = newest_snapshot(disk, &files.snapshots, seed)?;
     remove.extend(damaged);
     let covers = snapshot.as_ref().map_or(0, |snapshot| snapshot.covers);
     let (listed, image) = snapshot.map(|found| (found.segments, found.image)).unwrap_or_default();
@@ -156,12 +178,10 @@ pub(super) fn scan(
 
     let mut rebuilt = Rebuilt::from_image(image, index);
     let mut catalogue = Catalogue::after(files.snapshots.last().copied().unwrap_or(0));
-    for batch in before.chunks(BATCH) {
-        covered(disk, identity, batch, &mut rebuilt, &mut catalogue)?;
-        rebuilt.index.tidy();
-    }
+    covered(disk, identity, before, &mut rebuilt, &mut catalogue)?;
     let tail: Vec<u64> = files.segments.into_iter().filter(|seq| *seq >= last.seq).collect();
-    let mut scan = Scan::new(disk, identity, rebuilt, last.first_frame, mutations);
+    let begin = (rebuilt, &mut catalogue);
+    let mut scan = Scan::new(disk, identity, begin, last.first_frame, mutations);
     let stop = scan.frames(&tail)?;
     if !mutations.is(Mutation::SkipLookAhead) {
         if scan.expected <= covers {
@@ -181,33 +201,50 @@ pub(super) fn scan(
     let cut = (keep > stop.index && !stop.full).then(|| (tail[stop.index], stop.offset as u64));
     let repair = Repair { remove, rewrite: std::mem::take(&mut scan.unvouched), cut };
     let next_frame = scan.expected;
-    let rebuilt = scan.finish(&mut catalogue);
+    let rebuilt = scan.rebuilt;
     rebuilt.index.built();
     let next_segment = files.next_segment;
     Ok(Found { rebuilt, catalogue, next_frame, next_segment, spares, repair })
 }
 
-/// The newest snapshot that is whole, and the names of those that are not.
-fn newest_snapshot(
-    disk: &dyn Disk,
-    snapshots: &[u64],
-    seed: Seed,
-) -> Result<(Option<Snapshot>, Vec<String>), OpenError> {
-    let mut damaged = Vec::new();
+/// The snapshots of a log.
+#[derive(Debug, Default)]
+struct Newest {
+    /// The newest that is whole.
+    snapshot: Option<Snapshot>,
+    /// Names of newer ones that are not.
+    damaged: Vec<String>,
+    /// Why one of the newer ones could not be read.
+    refused: Option<OpenError>,
+}
+
+fn newest_snapshot(disk: &dyn Disk, snapshots: &[u64], seed: Seed) -> Newest {
+    let mut newest = Newest::default();
     for number in snapshots.iter().rev() {
         let name = snapshot::file_name(*number);
-        match Snapshot::read(disk, *number, seed).map_err(io_error("read", &name))? {
-            Some(snapshot) => return Ok((Some(snapshot), damaged)),
-            None => {
+        match Snapshot::read(disk, *number, seed) {
+            Ok(Some(snapshot)) => {
+                newest.snapshot = Some(snapshot);
+                break;
+            }
+            Ok(None) => {
                 tracing::warn!(
                     name,
                     "a snapshot is damaged; an older one, or the frames, stand in for it"
                 );
-                damaged.push(name);
+                newest.damaged.push(name);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    name,
+                    %error,
+                    "a snapshot cannot be read; an older one, or the frames, stand in for it"
+                );
+                newest.refused = Some(io_error("read", &name)(error));
             }
         }
     }
-    Ok((None, damaged))
+    newest
 }
 
 /// Holds the segments that are there against those that a snapshot lists.
@@ -241,7 +278,8 @@ fn covered(
 ) -> Result<(), OpenError> {
     let seed = Seed::of(identity);
     let seqs: Vec<u64> = listed.iter().map(|listed| listed.seq).collect();
-    for (found, listed) in load::footers(disk, &seqs, seed).into_iter().zip(listed) {
+    load::footers(disk, &seqs, seed, |number, found| {
+        let listed = listed[number];
         let same = |footer: &Footer| {
             (footer.first_frame, footer.last_frame) == (listed.first_frame, listed.last_frame)
         };
@@ -256,6 +294,7 @@ fn covered(
         let Footer { first_frame, last_frame, end, .. } = footer;
         let full = Full { first_frame, last_frame, end };
         catalogue.found(listed.seq, full, (!written).then_some(footer));
-    }
-    Ok(())
+        rebuilt.index.make_room();
+        Ok(())
+    })
 }

@@ -52,6 +52,7 @@ impl Log {
             catalogue: Mutex::new(Catalogue::default()),
             spares: Arc::new(spares),
             scrubbing: Mutex::default(),
+            suspects: Mutex::default(),
             damaged: Mutex::default(),
             disk,
             config,
@@ -76,7 +77,7 @@ fn salvage(disk: &dyn Disk, seed: Seed, index: Index) -> io::Result<Rebuilt> {
     let image = snapshots.iter().rev().find_map(read).map(|snapshot| snapshot.image);
     let mut rebuilt = Rebuilt::from_image(image.unwrap_or_default(), index);
     for seq in segments {
-        rebuilt.index.tidy();
+        rebuilt.index.make_room();
         if let Some(footer) = load::footer(disk, seq, seed) {
             footer.items.iter().for_each(|item| rebuilt.apply(seq, item));
             continue;

@@ -59,8 +59,9 @@ pub(super) struct Scan<'a> {
     durable_upto: u64,
     /// Frames that none does: segment, offset, bytes.
     pub(super) unvouched: Vec<(u64, u64, Bytes)>,
-    rebuilt: Rebuilt,
-    full: Vec<(u64, Full, Option<Footer>)>,
+    pub(super) rebuilt: Rebuilt,
+    /// Takes in the segments.
+    catalogue: &'a mut Catalogue,
     mutations: Mutations,
 }
 
@@ -69,7 +70,7 @@ impl<'a> Scan<'a> {
     pub(super) fn new(
         disk: &'a dyn Disk,
         identity: &'a Identity,
-        rebuilt: Rebuilt,
+        (rebuilt, catalogue): (Rebuilt, &'a mut Catalogue),
         expected: u64,
         mutations: Mutations,
     ) -> Self {
@@ -81,17 +82,9 @@ impl<'a> Scan<'a> {
             durable_upto: expected - 1,
             unvouched: Vec::new(),
             rebuilt,
-            full: Vec::new(),
+            catalogue,
             mutations,
         }
-    }
-
-    /// What was built; its segments go to the catalogue.
-    pub(super) fn finish(self, catalogue: &mut Catalogue) -> Rebuilt {
-        for (seq, full, unwritten) in self.full {
-            catalogue.found(seq, full, unwritten);
-        }
-        self.rebuilt
     }
 
     fn source(&self, seq: u64) -> Result<Source, OpenError> {
@@ -128,7 +121,7 @@ impl<'a> Scan<'a> {
                 }
                 Source::Loaded(loaded) => (self.segment(&loaded, until)?, false),
             };
-            self.rebuilt.index.tidy();
+            self.rebuilt.index.make_room();
             match next {
                 Some(next) if until == Some(self.expected) => current = next,
                 _ => return Ok(stop),
@@ -146,7 +139,7 @@ impl<'a> Scan<'a> {
         self.unvouched.clear();
         self.durable_upto = last_frame;
         self.expected = last_frame + 1;
-        self.full.push((segment, Full { first_frame, last_frame, end }, None));
+        self.catalogue.found(segment, Full { first_frame, last_frame, end }, None);
         end as usize
     }
 
@@ -154,7 +147,11 @@ impl<'a> Scan<'a> {
     fn segment(&mut self, segment: &Loaded, until: Option<u64>) -> Result<usize, OpenError> {
         let (mut offset, first_frame, mut items) = (HEADER_BYTES, self.expected, Vec::new());
         while until != Some(self.expected) {
-            let Some(frame) = self.frame(segment, offset) else { break };
+            let Some(frame) = self.frame(segment, offset) else {
+                // That is no end of the log: the frame may well be there.
+                segment.refused_at(offset).map_or(Ok(()), Err)?;
+                break;
+            };
             self.vouch(segment, offset, &frame);
             let found = segment.items(offset, &frame, self.seed)?;
             for item in &found {
@@ -168,7 +165,7 @@ impl<'a> Scan<'a> {
             let last_frame = self.expected - 1;
             let end = u32::try_from(offset).expect("a segment is below 4 GiB");
             let footer = Footer { segment: segment.seq, first_frame, last_frame, end, items };
-            self.full.push((segment.seq, Full { first_frame, last_frame, end }, Some(footer)));
+            self.catalogue.found(segment.seq, Full { first_frame, last_frame, end }, Some(footer));
         }
         Ok(offset)
     }
@@ -194,15 +191,23 @@ impl<'a> Scan<'a> {
         self.unvouched.push((segment.seq, offset as u64, segment.bytes.slice(offset..end)));
     }
 
-    /// K8: refuses when a frame behind the stop says that the missing one had been durable.
+    /// K8: refuses when a frame behind the stop says that the missing one had been durable, or when not all that is behind the stop can
+    /// be read: what is missing may be there. Behind the footer of a full segment there are no frames.
     pub(super) fn look_ahead(&self, segments: &[u64], stop: &Stop) -> Result<(), OpenError> {
-        let mut offset = stop.offset;
-        for &seq in segments.get(stop.index..).unwrap_or_default() {
-            if self.load(seq)?.vouches_for(self.expected, offset, self.seed) {
-                let why = "a frame is missing that later frames say was on stable storage";
-                return Err(corrupt(segments[stop.index], stop.offset, why));
-            }
+        let (begin, mut offset) = match stop.full {
+            true => (stop.index + 1, HEADER_BYTES),
+            false => (stop.index, stop.offset),
+        };
+        let mut vouched = false;
+        for &seq in segments.get(begin..).unwrap_or_default() {
+            let loaded = self.load(seq)?;
+            loaded.refused_behind(offset).map_or(Ok(()), Err)?;
+            vouched |= loaded.vouches_for(self.expected, offset, self.seed);
             offset = HEADER_BYTES;
+        }
+        if vouched {
+            let why = "a frame is missing that later frames say was on stable storage";
+            return Err(corrupt(segments[stop.index], stop.offset, why));
         }
         Ok(())
     }

@@ -116,10 +116,7 @@ impl Maker {
         match self.make_new(seq, bytes) {
             Err(error) if spares::is_full(&error) => {
                 // What was begun takes room that is missing.
-                self.disk.remove(&unfinished_name(seq)).or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => Ok(()),
-                    _ => Err(error),
-                })?;
+                self.remove_unfinished(seq)?;
                 match self.spares.take(seq, true)? {
                     Some(file) => self.make_of(file, seq),
                     None => Err(error),
@@ -144,6 +141,19 @@ impl Maker {
                 spare.map_or(Err(error), |file| self.make_of(file, seq))
             }
             filled => filled.map(|()| segment),
+        }
+    }
+
+    /// [`Maker::make`] after an attempt that failed. What that left is removed, or has its name taken.
+    fn make_again(&self, seq: u64, bytes: u64) -> io::Result<Segment> {
+        self.remove_unfinished(seq)?;
+        self.make(seq, bytes)
+    }
+
+    fn remove_unfinished(&self, seq: u64) -> io::Result<()> {
+        match self.disk.remove(&unfinished_name(seq)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -242,6 +252,15 @@ impl Wishes {
     fn take(&self) {
         self.told.lock().taken += 1;
         self.tell(Wish::None);
+    }
+
+    /// Waits until somebody waits for a segment; false when none is wanted any more.
+    fn wait_wanted(&self) -> bool {
+        let mut told = self.told.lock();
+        while told.wish == Wish::None {
+            self.changed.wait(&mut told);
+        }
+        told.wish == Wish::Segment
     }
 
     /// Waits until so many were taken, so that the wish for one is not taken for that for the next, which then would not be
@@ -369,7 +388,7 @@ fn keep_ready(
 ) {
     let (mut seq, mut given) = (first, 0);
     while seq <= MAX_SEQ {
-        let made = maker.make_filled(seq, bytes, || wishes.pause());
+        let made = make_ahead(maker, seq, bytes, wishes);
         let (done, full) = (made.is_ok(), made.as_ref().is_err_and(spares::is_full));
         if give.send(made).is_err() || !(done || full) {
             return;
@@ -377,6 +396,18 @@ fn keep_ready(
         given += 1;
         wishes.wait_taken(given);
         seq += u64::from(done);
+    }
+}
+
+/// Makes a segment while there is time. What fails then has touched nothing of the log, and is no reason to stop it (K6 is about what
+/// the log itself writes and syncs): it is made once more when somebody needs it.
+fn make_ahead(maker: &Maker, seq: u64, bytes: u64, wishes: &Wishes) -> io::Result<Segment> {
+    match maker.make_filled(seq, bytes, || wishes.pause()) {
+        Err(error) if !spares::is_full(&error) && wishes.wait_wanted() => {
+            tracing::warn!(segment = %file_name(seq), %error, "a log segment could not be made ahead; trying again");
+            maker.make_again(seq, bytes)
+        }
+        made => made,
     }
 }
 
@@ -418,5 +449,35 @@ mod tests {
         assert_eq!(disk.list().unwrap(), [file_name(1)]);
         disk.fail(Op::Write, 2, io::ErrorKind::StorageFull);
         assert!(maker.make_filled(2, bytes, || Ok(true)).is_err(), "the reserve is used up");
+    }
+
+    /// The wish for a segment is not taken for one for the next: that is filled at leisure.
+    #[test]
+    fn the_next_segment_is_begun_when_nobody_waits() {
+        let disk = MemoryDisk::new();
+        let bytes = 16 << 10;
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let spares = Arc::new(Spares::found(Arc::clone(&shared), bytes, 0, Vec::new()).unwrap());
+        let identity = super::super::tests::identity();
+        let maker = Maker { disk: shared, identity, spares, mutations: Mutations::default() };
+        let (give, ready) = sync_channel(0);
+        let wishes = Wishes::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| keep_ready(&maker, bytes, 1, &wishes, &give));
+            wishes.tell(Wish::Segment);
+            ready.recv().unwrap().unwrap();
+            // Until the segment is taken the thread waits: then it can be woken.
+            let alone = || disk.list().unwrap() == [file_name(1)];
+            let mut begun = false;
+            while !begun && wishes.changed.notify_all() == 0 {
+                begun = !alone();
+                std::thread::yield_now();
+            }
+            wishes.take();
+            // Takes what is ready, or ends the thread where nothing is.
+            wishes.tell(Wish::End);
+            drop(ready);
+            assert!(!begun, "the next one is begun before this one is taken");
+        });
     }
 }

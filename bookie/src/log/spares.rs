@@ -80,8 +80,16 @@ impl Spares {
                 names.pop()
             };
             let Some(name) = name else { return Ok(None) };
-            let file = self.disk.reopen(&name)?;
-            if file.size()? < self.bytes {
+            let opened = self.disk.reopen(&name).and_then(|file| Ok((file.size()?, file)));
+            let (size, file) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    // It is there all the same.
+                    self.names.lock().push(name);
+                    return Err(error);
+                }
+            };
+            if size < self.bytes {
                 // Made for smaller segments, or never finished.
                 self.disk.remove(&name)?;
                 continue;
@@ -97,10 +105,15 @@ impl Spares {
         }
     }
 
-    /// Takes over the file of a segment that is not needed any more, or removes it. Blocks.
+    /// Takes over the file of a segment that is not needed any more, or removes it. After an error it is to be called again:
+    /// what was done stays done. Blocks.
     pub(super) fn give(&self, seq: u64) -> io::Result<()> {
         let old = segment::file_name(seq);
-        let size = self.disk.open(&old)?.size()?;
+        let size = match self.disk.open(&old).and_then(|file| file.size()) {
+            Ok(size) => size,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.disk.sync_dir(),
+            Err(error) => return Err(error),
+        };
         let mut names = self.names.lock();
         let fits = (self.bytes..=self.bytes * MAX_TIMES).contains(&size);
         if !fits || names.len() >= self.reserve + MAX_EXTRA {
@@ -110,9 +123,9 @@ impl Spares {
         }
         let name = self.unused();
         self.disk.rename(&old, &name)?;
-        self.disk.sync_dir()?;
+        // Whether or not this is synced: whoever takes it syncs the directory before anything depends on its name.
         names.push(name);
-        Ok(())
+        self.disk.sync_dir()
     }
 
     /// Makes the reserve whole, as far as the disk has room. Blocks.

@@ -14,6 +14,8 @@ mod boot;
 mod crash;
 mod reading;
 mod reclaiming;
+mod refused;
+mod refusing;
 mod running;
 mod scrubbing;
 mod spilling;

@@ -2,9 +2,11 @@
 //! readers that are behind; the rest stand in line, one line for each ledger, and the lines take turns: a ledger that is
 //! asked for much waits behind itself. What is in memory needs no turn.
 //!
-//! Bounded: [`Turns::MAX_WAITING`] stand in line at most. One lock, held for moments.
+//! Bounded: [`Turns::MAX_WAITING`] stand in line at most. When one more comes, the last of the longest line has to go, or the one that
+//! comes if its own line is as long: whoever asks for little is never refused because others ask for much. Who went away stands in
+//! no line. One lock, held for moments.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use geminga_proto::ids::LedgerId;
@@ -32,10 +34,17 @@ pub(super) struct Crowded;
 struct Lines {
     free: usize,
     waiting: usize,
-    of: HashMap<LedgerId, VecDeque<oneshot::Sender<Turn>>>,
+    of: HashMap<LedgerId, Line>,
+    /// How long each line is.
+    lengths: BTreeSet<(usize, LedgerId)>,
     /// Ledgers with a line, each once; the next to have a turn is in front.
     ring: VecDeque<LedgerId>,
+    /// Numbers those who stand in line, in order.
+    numbers: u64,
 }
+
+/// Those who wait for a turn to read one ledger, by their numbers.
+type Line = VecDeque<(u64, oneshot::Sender<Turn>)>;
 
 impl Turns {
     /// Most reads that stand in line for one disk.
@@ -43,16 +52,22 @@ impl Turns {
 
     /// So many at a time.
     pub(super) fn new(at_a_time: usize) -> Self {
-        let (of, ring) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(Lines { free: at_a_time, waiting: 0, of, ring })))
+        Self(Arc::new(Mutex::new(Lines {
+            free: at_a_time,
+            waiting: 0,
+            of: HashMap::new(),
+            lengths: BTreeSet::new(),
+            ring: VecDeque::new(),
+            numbers: 0,
+        })))
     }
 
     /// Waits for a turn to read this ledger. Cancel-safe.
     ///
     /// # Errors
-    /// [`Crowded`], at once.
+    /// [`Crowded`], at once, or when others come who ask for less.
     pub(super) async fn take(&self, ledger: LedgerId) -> Result<Turn, Crowded> {
-        let turn = {
+        let (number, turn) = {
             let mut lines = self.0.lock();
             if lines.free > 0 {
                 lines.free -= 1;
@@ -60,9 +75,8 @@ impl Turns {
             }
             lines.stand(ledger)?
         };
-        metrics::reads_waiting(1.0);
-        let _shown = Shown;
-        Ok(turn.await.expect("whoever has a turn gives it to the next in line"))
+        let _standing = Standing { turns: self, ledger, number };
+        turn.await.map_err(|_| Crowded)
     }
 
     /// Gives a turn that is over to whoever is next, or keeps it for who comes.
@@ -71,25 +85,35 @@ impl Turns {
             let Some(next) = self.0.lock().next() else { return };
             let turn = Turn { turns: Some(self.clone()) };
             let Err(mut unwanted) = next.send(turn) else { return };
-            // Gone meanwhile: the turn is the next one's, and not this drop's to pass on.
+            // Gone in this moment: the turn is the next one's, and not this drop's to pass on.
             unwanted.turns = None;
         }
+    }
+
+    /// How many ledgers have a line.
+    #[cfg(test)]
+    pub(super) fn lines(&self) -> usize {
+        self.0.lock().of.len()
     }
 }
 
 impl Lines {
-    fn stand(&mut self, ledger: LedgerId) -> Result<oneshot::Receiver<Turn>, Crowded> {
+    fn stand(&mut self, ledger: LedgerId) -> Result<(u64, oneshot::Receiver<Turn>), Crowded> {
         if self.waiting >= Turns::MAX_WAITING {
-            return Err(Crowded);
+            let own = self.of.get(&ledger).map_or(0, VecDeque::len);
+            let longest = self.lengths.last().filter(|(length, _)| *length > own + 1);
+            let (_, longest) = *longest.ok_or(Crowded)?;
+            // It does not become empty.
+            self.change(longest, VecDeque::pop_back);
         }
         let (give, turn) = oneshot::channel();
-        let line = self.of.entry(ledger).or_default();
-        if line.is_empty() {
+        self.numbers += 1;
+        let number = self.numbers;
+        if !self.of.contains_key(&ledger) {
             self.ring.push_back(ledger);
         }
-        line.push_back(give);
-        self.waiting += 1;
-        Ok(turn)
+        self.change(ledger, |line| line.push_back((number, give)));
+        Ok((number, turn))
     }
 
     /// Takes the next out of its line; counts the turn as free when there is none.
@@ -98,15 +122,39 @@ impl Lines {
             self.free += 1;
             return None;
         };
-        let line = self.of.get_mut(&ledger).expect("a ledger in the ring has a line");
-        let next = line.pop_front();
-        if line.is_empty() {
-            self.of.remove(&ledger);
-        } else {
+        let next = self.change(ledger, VecDeque::pop_front);
+        if self.of.contains_key(&ledger) {
             self.ring.push_back(ledger);
         }
-        self.waiting -= 1;
-        next
+        next.map(|(_, next)| next)
+    }
+
+    /// Takes one that went away out of its line, if it still stands there.
+    fn leave(&mut self, ledger: LedgerId, number: u64) {
+        let Some(line) = self.of.get(&ledger) else { return };
+        if let Ok(at) = line.binary_search_by_key(&number, |(number, _)| *number) {
+            self.change(ledger, |line| line.remove(at));
+        }
+        if !self.of.contains_key(&ledger) {
+            self.ring.retain(|one| *one != ledger);
+        }
+    }
+
+    /// Changes a line, and what hangs on its length, but for the ring, where an empty line may have a place.
+    fn change<T>(&mut self, ledger: LedgerId, change: impl FnOnce(&mut Line) -> T) -> T {
+        let line = self.of.entry(ledger).or_default();
+        let before = line.len();
+        let changed = change(line);
+        let now = line.len();
+        self.waiting = self.waiting + now - before;
+        self.lengths.remove(&(before, ledger));
+        if now > 0 {
+            self.lengths.insert((now, ledger));
+        } else {
+            self.of.remove(&ledger);
+        }
+        metrics::reads_waiting(now as f64 - before as f64);
+        changed
     }
 }
 
@@ -118,12 +166,16 @@ impl Drop for Turn {
     }
 }
 
-/// One that stands in line, in the metric.
-struct Shown;
+/// One that stands in line, or has got its turn.
+struct Standing<'a> {
+    turns: &'a Turns,
+    ledger: LedgerId,
+    number: u64,
+}
 
-impl Drop for Shown {
+impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        metrics::reads_waiting(-1.0);
+        self.turns.0.lock().leave(self.ledger, self.number);
     }
 }
 
@@ -188,5 +240,26 @@ mod tests {
         let _waiting: Vec<_> = (0..Turns::MAX_WAITING).map(|n| ask(&turns, n as u64)).collect();
         let refused = turns.take(LedgerId(1)).now_or_never().unwrap();
         assert_eq!(refused.unwrap_err(), Crowded);
+    }
+
+    /// Whoever asks for little finds room, however much another asks for; who goes away takes no room with him.
+    #[test]
+    fn a_ledger_that_is_asked_for_much_is_refused_itself() {
+        let turns = Turns::new(1);
+        let held = turns.take(LedgerId(1)).now_or_never().unwrap().unwrap();
+        let mut greedy: Vec<_> = (0..Turns::MAX_WAITING).map(|_| ask(&turns, 1)).collect();
+        let refused = turns.take(LedgerId(1)).now_or_never().unwrap();
+        assert_eq!(refused.unwrap_err(), Crowded);
+        let mut modest = ask(&turns, 2);
+        let last = greedy.pop().unwrap().now_or_never().unwrap();
+        assert_eq!(last.unwrap_err(), Crowded, "it had to go");
+        assert_eq!(turns.0.lock().waiting, Turns::MAX_WAITING);
+        drop(greedy.drain(1..));
+        assert_eq!(turns.lines(), 2);
+        assert_eq!(turns.0.lock().waiting, 2, "who went away is not waited for");
+        let _more: Vec<_> = (0..100).map(|_| ask(&turns, 1)).collect();
+        drop(held);
+        drop(served(&mut greedy[0]).expect("it was first"));
+        assert!(served(&mut modest).is_some());
     }
 }

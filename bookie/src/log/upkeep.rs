@@ -28,7 +28,7 @@ impl Log {
 
     /// An entry of this ledger is damaged: somebody should restore it.
     pub fn note_damaged(&self, ledger: LedgerId) {
-        self.0.shared.damaged.lock().insert(ledger);
+        self.0.shared.note_damaged(ledger);
     }
 
     /// Takes a ledger with damaged entries that nobody was told of yet.
@@ -88,6 +88,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Shared {
+    /// See [`Log::note_damaged`].
+    pub(super) fn note_damaged(&self, ledger: LedgerId) {
+        self.damaged.lock().insert(ledger);
+    }
+
     /// A snapshot as of now; to be written once all that is appended is durable.
     pub(super) fn begin_snapshot(&self, image: impl FnOnce() -> Option<Image>) -> Option<Snapshot> {
         let listing = self.catalogue.lock().listing();

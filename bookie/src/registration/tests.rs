@@ -23,6 +23,7 @@ fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Regist
         address: "127.0.0.1:1".to_owned(),
         http_address: String::new(),
         zone: "z".to_owned(),
+        repair_rate: 0,
         started_ms,
     };
     let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![], vec![]);

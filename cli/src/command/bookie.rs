@@ -1,8 +1,12 @@
-//! `geminga bookie`: one storage node.
+//! `geminga bookie`: one storage node, and what an operator does with all of them.
+
+mod decommission;
+mod list;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Subcommand;
 use geminga_bookie::log::OpenError;
 use geminga_bookie::{
     Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
@@ -21,17 +25,44 @@ use crate::{logging, metadata, server};
 /// Arguments of `geminga bookie`.
 #[derive(Debug, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Example:\n  geminga bookie --metastore etcd://127.0.0.1:2379 --data-dir /var/lib/geminga"
 )]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) action: Option<Action>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) options: BookieOptions,
 }
 
+/// What to do with bookies, instead of running one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// List bookies: where they are, what they hold, and whether they are to be counted on.
+    #[command(
+        after_help = "Example:\n  geminga bookie list --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    List(list::Args),
+    /// Take bookies out for good: they take no new data, what they hold is copied to others, and then they are forgotten. Their
+    /// processes run until then and stop by themselves. Safe to interrupt and to run again.
+    #[command(
+        after_help = "Examples:\n  geminga bookie decommission bookie-4 --wait --metastore etcd://127.0.0.1:2379/prod\n  \
+                      geminga bookie decommission --ordinal-from 3 --wait --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    Decommission(decommission::Args),
+}
+
 /// Runs until a signal stops it.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Some(Action::List(args)) => return server::block_on_command(list::run(args)),
+        Some(Action::Decommission(args)) => {
+            return server::block_on_command(decommission::run(args));
+        }
+        None => {}
+    }
     let file = config::read_file(args.source.config.as_deref())?;
     let settings = args.options.settle(file)?;
     if args.source.print_config {
@@ -54,6 +85,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let http_address = http_address(http.as_ref(), &advertise)?;
 
     let objects = settings.object_store.open(false)?;
+    let repair = settings.repair();
     let mut server = Server::start(http)?;
     let store = server.starting(metadata::connect(&settings.metastore)).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
@@ -70,6 +102,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         config: Config {
             auto_heal: settings.auto_heal,
             gc_interval: settings.gc_interval.0,
+            repair: Some(repair),
             ..Config::default()
         },
     };

@@ -63,6 +63,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let tasks = server.parts.clone();
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);
+    server.admin.of(broker.clone());
     tracing::info!(broker = %broker.id(), cluster = %uuid, grpc = %bound, "broker serves");
 
     let checked = broker.clone();

@@ -92,6 +92,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener);
+    server.admin.of(broker.clone());
     tracing::info!(grpc = %grpc_bound, data_dir = %settings.data_dir.display(), "standalone serves");
     greet(grpc_bound, http_bound, &settings.data_dir);
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use geminga_bookie::RepairConfig;
+
 use super::{
-    GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions, TierOptions,
+    GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions, Size, TierOptions,
     check_exposure, required,
 };
 use crate::args::host_port;
@@ -59,6 +61,22 @@ pub(crate) struct BookieOptions {
     /// How often it is looked for ledgers that were deleted, whose space is then given back [default: 5m].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_GC_INTERVAL")]
     gc_interval: Option<Interval>,
+    /// How much this bookie copies in a second when it repairs what others lost; 0 = as much as goes [default: 50MiB].
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_REPAIR_RATE")]
+    repair_rate: Option<Size>,
+    /// How long a bookie may be away before its copies are made anew elsewhere [default: 10m].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_LOST_BOOKIE_DELAY")]
+    lost_bookie_delay: Option<Interval>,
+    /// How long an open ledger with a member that is gone is left to its owner, and how often that is looked at
+    /// [default: 30s].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_REPAIR_GRACE")]
+    repair_grace: Option<Interval>,
+    /// How often all ledgers are looked through for members that are gone [default: 1h].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_AUDIT_INTERVAL")]
+    audit_interval: Option<Interval>,
+    /// How often bookies are asked whether they have everything that they should [default: 1day].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_TAIL_INTERVAL")]
+    tail_interval: Option<Interval>,
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
@@ -81,15 +99,37 @@ pub(crate) struct BookieSettings {
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
     pub(crate) gc_interval: Interval,
+    pub(crate) repair_rate: Size,
+    pub(crate) lost_bookie_delay: Interval,
+    pub(crate) repair_grace: Interval,
+    pub(crate) audit_interval: Interval,
+    pub(crate) tail_interval: Interval,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
     pub(crate) log: LogOptions,
+}
+
+impl BookieSettings {
+    /// How copies are made anew.
+    pub(crate) fn repair(&self) -> RepairConfig {
+        RepairConfig {
+            rate: self.repair_rate.0 as u64,
+            lost_bookie_delay: self.lost_bookie_delay.0,
+            open_grace: self.repair_grace.0,
+            audit_interval: self.audit_interval.0,
+            tail_interval: self.tail_interval.0,
+            ..RepairConfig::default()
+        }
+    }
 }
 
 impl BookieOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<BookieSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
+        let repair = RepairConfig::default();
+        let default_rate = Size(usize::try_from(repair.rate).unwrap_or(usize::MAX));
+        let interval = |given: Option<Interval>, default| given.unwrap_or(Interval(default));
         let settings = BookieSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
             data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
@@ -101,6 +141,20 @@ impl BookieOptions {
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),
+            repair_rate: self.repair_rate.or(file.repair_rate).unwrap_or(default_rate),
+            lost_bookie_delay: interval(
+                self.lost_bookie_delay.or(file.lost_bookie_delay),
+                repair.lost_bookie_delay,
+            ),
+            repair_grace: interval(self.repair_grace.or(file.repair_grace), repair.open_grace),
+            audit_interval: interval(
+                self.audit_interval.or(file.audit_interval),
+                repair.audit_interval,
+            ),
+            tail_interval: interval(
+                self.tail_interval.or(file.tail_interval),
+                repair.tail_interval,
+            ),
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
             log: self.log.over(file.log),

@@ -1,9 +1,9 @@
 //! Where Kafka clients connect, what they are told to connect to, and what they are offered: the same flags for a broker and for
 //! standalone, which listens where Kafka does unless it is told otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
@@ -225,7 +225,19 @@ impl KafkaSettings {
             ));
         }
         let listeners = self.listeners()?;
-        for Of { listener, .. } in &self.advertise {
+        let mut told = BTreeSet::new();
+        for Of { listener, what } in &self.advertise {
+            if !told.insert(listener.as_str()) {
+                return Err(Failure::usage(format!(
+                    "--kafka-advertise names the listener {listener} twice: a listener has one address"
+                )));
+            }
+            if is_everywhere(&what.0) {
+                return Err(Failure::usage(format!(
+                    "--kafka-advertise {} is no address that clients can connect to: name the host",
+                    what.0
+                )));
+            }
             if !listeners.contains_key(listener.as_str()) {
                 return Err(Failure::usage(format!(
                     "--kafka-advertise {listener}=… has no --kafka {listener}=IP:PORT: add it, or correct the name"
@@ -273,6 +285,13 @@ impl KafkaSettings {
             ..geminga_serving::kafka::Config::default()
         }
     }
+}
+
+/// Whether `HOST:PORT` stands for every address of a machine.
+fn is_everywhere(told: &str) -> bool {
+    let host = told.rsplit_once(':').map_or(told, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
 /// A listener that has its port.
@@ -345,6 +364,9 @@ mod tests {
         for (kafka, advertise, why) in [
             (&["127.0.0.1:1", "127.0.0.1:2"][..], &[][..], "twice"),
             (&["127.0.0.1:1"], &["other=a:1"], "no --kafka other="),
+            (&["127.0.0.1:1"], &["a:1", "b:1"], "twice"),
+            (&["127.0.0.1:1"], &["0.0.0.0:1"], "no address"),
+            (&["127.0.0.1:1"], &["[::]:1"], "no address"),
             (&["0.0.0.0:9092"], &[], "--insecure"),
             (&["none", "127.0.0.1:1"], &[], "--kafka none"),
         ] {

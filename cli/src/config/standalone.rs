@@ -26,7 +26,7 @@ pub(crate) struct StandaloneOptions {
     /// Where clients connect [default: 127.0.0.1:7070].
     #[arg(long, value_name = "IP:PORT", env = "GEMINGA_GRPC")]
     grpc: Option<Listen>,
-    /// Where /livez, /readyz and /metrics are [default: 127.0.0.1:7080].
+    /// Where /livez, /readyz, /metrics and /api/v1 are [default: 127.0.0.1:7080].
     #[arg(long, value_name = "IP:PORT", env = "GEMINGA_HTTP")]
     http: Option<Listen>,
     /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.

@@ -17,6 +17,26 @@ pub(crate) struct Status {
     default_ack_quorum: u32,
     brokers: Vec<Broker>,
     bookies: Vec<Bookie>,
+    repair: Repair,
+}
+
+/// What is short of copies.
+#[derive(Debug, Serialize)]
+struct Repair {
+    ledgers: u64,
+    fragments: u64,
+    bytes: u64,
+    oldest_ms: Option<i64>,
+    estimate_seconds: Option<u64>,
+    lost: Vec<Lost>,
+    partial: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Lost {
+    ledger_id: String,
+    topic: String,
+    entry: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,6 +62,7 @@ struct Bookie {
     address: String,
     zone: String,
     live: bool,
+    draining: bool,
     writable: bool,
     free_bytes: u64,
     total_bytes: u64,
@@ -102,6 +123,7 @@ impl From<v1::GetStatusResponse> for Status {
             address: b.address,
             zone: b.zone,
             live: b.live,
+            draining: b.draining,
             writable: b.writable,
             free_bytes: b.free_bytes,
             total_bytes: b.total_bytes,
@@ -116,7 +138,56 @@ impl From<v1::GetStatusResponse> for Status {
             default_ack_quorum: status.default_ack_quorum,
             brokers: status.brokers.into_iter().map(Broker::from).collect(),
             bookies: status.bookies.into_iter().map(bookie).collect(),
+            repair: Repair::from(status.repair.unwrap_or_default()),
         }
+    }
+}
+
+impl From<v1::RepairStatus> for Repair {
+    fn from(repair: v1::RepairStatus) -> Self {
+        let lost = |lost: v1::LostLedger| Lost {
+            ledger_id: lost.ledger_id,
+            topic: lost.topic,
+            entry: lost.entry,
+        };
+        Self {
+            ledgers: repair.ledgers,
+            fragments: repair.fragments,
+            bytes: repair.bytes,
+            oldest_ms: repair.oldest_ms,
+            estimate_seconds: repair.estimate_seconds,
+            lost: repair.lost.into_iter().map(lost).collect(),
+            partial: repair.partial,
+        }
+    }
+}
+
+impl Repair {
+    fn text(&self) -> String {
+        let Some(oldest) = self.oldest_ms.filter(|_| self.ledgers > 0) else {
+            return "all copies are there\n".to_owned();
+        };
+        let more = if self.partial { "more than " } else { "" };
+        let time = match self.estimate_seconds {
+            Some(seconds) => {
+                let time = humantime::format_duration(std::time::Duration::from_secs(seconds));
+                format!(", about {time} to go once bookies can take them")
+            }
+            None => String::new(),
+        };
+        let mut text = format!(
+            "under-replicated: {more}{} in {more}{} fragments of {} ledgers, the oldest since {}{time}\n",
+            bytes(self.bytes),
+            self.fragments,
+            self.ledgers,
+            super::time(oldest)
+        );
+        for Lost { ledger_id, topic, entry } in &self.lost {
+            text.push_str(&format!(
+                "LOST: no copy of entry {entry} of ledger {ledger_id} of topic {topic} is known: bring back a bookie that has it\n"
+            ));
+        }
+        text
     }
 }
 
@@ -135,6 +206,7 @@ impl View for Status {
         let brokers = brokers(&self.brokers, self.coordinator_broker);
         let bookies = self.bookies.iter().map(|b| {
             let state = match (b.live, b.writable) {
+                _ if b.draining => "draining",
                 (false, _) => "gone",
                 (true, false) => "read-only",
                 (true, true) => "live",
@@ -143,6 +215,6 @@ impl View for Status {
             [b.bookie_id.clone(), b.address.clone(), b.zone.clone(), state.to_owned(), free]
         });
         let bookies = table(["BOOKIE", "ADDRESS", "ZONE", "STATE", "FREE"], bookies);
-        format!("{head}\n{brokers}\n{bookies}")
+        format!("{head}\n{brokers}\n{bookies}\n{}", self.repair.text())
     }
 }

@@ -1,6 +1,7 @@
 //! What commands print of a server's answers: tables for people, JSON for programs. The JSON's names are part of the
 //! command line's contract: fields may be added, none change.
 
+mod bookie;
 mod cluster;
 mod group;
 mod ledger;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::args::{Output, PrintArgs};
 use crate::exit::Failure;
 
+pub(crate) use bookie::{Bookie, Bookies};
 pub(crate) use cluster::{Brokers, Status};
 pub(crate) use group::{Group, Groups, Offsets};
 #[cfg(test)]

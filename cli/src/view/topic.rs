@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use geminga_proto::v1;
 use serde::Serialize;
 
-use super::{View, optional, table, time};
+use super::{View, bytes, optional, table, time};
 
 /// One topic in short.
 #[derive(Debug, Serialize)]
@@ -168,6 +168,8 @@ struct Partition {
     term: i32,
     log_start_offset: Option<i64>,
     high_watermark: Option<i64>,
+    /// One copy.
+    size_bytes: Option<u64>,
     segments: Vec<Segment>,
 }
 
@@ -198,6 +200,7 @@ impl From<v1::PartitionInfo> for Partition {
             term: info.term,
             log_start_offset: info.log_start_offset,
             high_watermark: info.high_watermark,
+            size_bytes: info.size_bytes,
             segments: info.segments.into_iter().map(segment).collect(),
         }
     }
@@ -230,10 +233,11 @@ impl View for Description {
                 p.term.to_string(),
                 optional(p.log_start_offset),
                 optional(p.high_watermark),
+                p.size_bytes.map_or_else(|| "-".to_owned(), bytes),
                 p.segments.len().to_string(),
             ]
         });
-        let header = ["PARTITION", "OWNER", "TERM", "START", "END", "SEGMENTS"];
+        let header = ["PARTITION", "OWNER", "TERM", "START", "END", "SIZE", "SEGMENTS"];
         text = text + "\n" + &table(header, partitions);
         let segments: Vec<_> = self
             .partitions

@@ -312,6 +312,29 @@ impl LedgerClient {
         crate::recover::recover(self, ledger, QuorumLoss::Force)
     }
 
+    /// Repairs a marked ledger (6.5), as fast as `throttle` lets it. The caller holds its lock. Cancel-safe: the next repair goes on
+    /// from what was copied.
+    ///
+    /// # Errors
+    /// When the metadata store does not answer.
+    pub async fn repair(
+        &self,
+        ledger: LedgerId,
+        throttle: &crate::Throttle,
+    ) -> Result<crate::core::repair::Finish, MetaError> {
+        crate::repair::repair(self, ledger, throttle).await
+    }
+
+    /// How far `member` holds the fragment that begins at `first`, on stable storage; `None` when it does not vouch for that.
+    pub async fn durable_tail(
+        &self,
+        ledger: LedgerId,
+        member: &Member,
+        first: EntryId,
+    ) -> Option<EntryId> {
+        crate::repair::durable_tail(self, ledger, member, first).await
+    }
+
     /// Begins the end of a closed ledger (7.8): its metadata becomes a tombstone, and bookies free what they hold. No error
     /// when that was done before. Cancel-safe: a second call finishes what a dropped one began.
     ///

@@ -19,6 +19,8 @@ mod placement;
 mod quarantine;
 mod read;
 mod recover;
+mod repair;
+mod throttle;
 mod transport;
 mod under;
 
@@ -31,4 +33,5 @@ pub use delete::DeleteError;
 pub use directory::BookieDirectory;
 pub use read::{ReadError, Reader};
 pub use recover::RecoverError;
-pub use under::mark_under;
+pub use throttle::Throttle;
+pub use under::{UnderSummary, mark_all, mark_under, summarize_under};

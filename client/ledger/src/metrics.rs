@@ -21,6 +21,16 @@ pub(crate) fn marked_under() {
     metrics::counter!("geminga_ledger_under_marks_total").increment(1);
 }
 
+/// Entry bytes were copied by a repair.
+pub(crate) fn repaired(bytes: usize) {
+    metrics::counter!("geminga_repair_copied_bytes_total").increment(bytes as u64);
+}
+
+/// A place of an ensemble went to somebody else.
+pub(crate) fn place_given() {
+    metrics::counter!("geminga_repair_places_total").increment(1);
+}
+
 /// A recovery ended; `outcome` is one of closed, gone, stopped.
 pub(crate) fn recovered(outcome: &'static str, seconds: f64) {
     metrics::counter!("geminga_ledger_recoveries_total", "outcome" => outcome).increment(1);

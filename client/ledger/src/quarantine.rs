@@ -99,6 +99,7 @@ mod tests {
             disks: Vec::new(),
             lease: LeaseId(lease),
             started_ms: 0,
+            repair_rate: 0,
         }
     }
 

@@ -15,6 +15,7 @@ use geminga_proto::bookie::{Scope, WriteOp, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 use tokio::time::Instant;
 
+pub(crate) use self::copy::held;
 use self::copy::{Call, Copy};
 use crate::client::LedgerClient;
 use crate::core::mutation::Mutations;

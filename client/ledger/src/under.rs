@@ -1,9 +1,9 @@
 //! Under-replication marks (protocol 2.5 step 6, 4.3 S7): who lacks entries of which ledger. A hint for whoever repairs, so
 //! a mark that is too many costs a look, and one that got lost is found by the audit.
 
-use geminga_metastore::record::{Under, UnderReason};
+use geminga_metastore::record::{LedgerMeta, Under, UnderReason};
 use geminga_metastore::{Error, MetaStore, keys};
-use geminga_proto::ids::{LedgerId, Member};
+use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 /// How often a mark is tried against others' before its caller has to try again.
 const ATTEMPTS: usize = 8;
@@ -19,6 +19,23 @@ pub async fn mark_under(
     reason: UnderReason,
     now_ms: i64,
 ) -> Result<(), Error> {
+    let members: Vec<_> = members.iter().map(|member| (member.clone(), reason)).collect();
+    mark_all(store, ledger, &members, None, now_ms).await
+}
+
+/// The same for members that have each a reason of their own; the first names the mark. `copies`: how many are left of the fragment with
+/// fewest, where that is known. Nothing is written that stands there already.
+///
+/// # Errors
+/// As [`mark_under`].
+pub async fn mark_all(
+    store: &dyn MetaStore,
+    ledger: LedgerId,
+    members: &[(Member, UnderReason)],
+    copies: Option<u32>,
+    now_ms: i64,
+) -> Result<(), Error> {
+    let Some((_, first)) = members.first() else { return Ok(()) };
     let key = keys::under(ledger);
     for _ in 0..ATTEMPTS {
         let found = store.get(&key).await?;
@@ -27,15 +44,15 @@ pub async fn mark_under(
             Ok(old) => old,
             Err(invalid) => return Err(Error::Corrupt { key, why: invalid.to_string() }),
         };
-        let mut mark =
-            old.unwrap_or(Under { ledger, members: Vec::new(), reason, created_ms: now_ms });
-        let known = mark.members.len();
-        for member in members {
-            if !mark.members.contains(member) {
-                mark.members.push(member.clone());
-            }
+        let mut mark = old.unwrap_or_else(|| Under::new(ledger, *first, now_ms));
+        let mut changed = version.is_none();
+        for (member, reason) in members {
+            changed |= mark.add(member, *reason);
         }
-        if version.is_some() && mark.members.len() == known {
+        if copies.is_some() && mark.lost_entry.is_none() && mark.copies != copies {
+            (mark.copies, changed) = (copies, true);
+        }
+        if !changed {
             return Ok(());
         }
         match store.put_if(&key, version, mark.encode()).await {
@@ -46,6 +63,82 @@ pub async fn mark_under(
         }
     }
     Err(Error::Unknown(format!("marking ledger {ledger} as under-replicated")))
+}
+
+/// What is under-replicated, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnderSummary {
+    /// Marked ledgers.
+    pub ledgers: u64,
+    /// Fragments of them that do not change any more and have a marked member.
+    pub fragments: u64,
+    /// Payload bytes that are to be copied, as far as lengths are known.
+    pub bytes: u64,
+    /// When the oldest mark was made.
+    pub oldest_ms: Option<i64>,
+    /// Ledgers with an entry that no copy is known of: the ledger, its topic, the entry. The first few.
+    pub lost: Vec<(LedgerId, String, EntryId)>,
+    /// Whether only a part was looked at: more are marked than anybody reads.
+    pub partial: bool,
+}
+
+/// Keys of one page of a listing.
+const PAGE: usize = 500;
+/// Ledgers whose metadata is read for a summary.
+const MAX_READ: u64 = 5_000;
+/// Lost ledgers that are named.
+const MAX_NAMED: usize = 20;
+
+/// Adds up what is marked.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Error> {
+    let (mut summary, mut after) = (UnderSummary::default(), None::<String>);
+    loop {
+        let page = store.range(keys::UNDER, after.as_deref(), PAGE).await?;
+        for item in &page.items {
+            let Some(ledger) = keys::parse_under(&item.key) else { continue };
+            let Ok(mark) = Under::decode(ledger, &item.value.value) else { continue };
+            summary.ledgers += 1;
+            let oldest = summary.oldest_ms.unwrap_or(i64::MAX);
+            summary.oldest_ms = Some(oldest.min(mark.created_ms));
+            if summary.ledgers > MAX_READ {
+                summary.partial = true;
+                continue;
+            }
+            let Some(found) = store.get(&keys::ledger(ledger)).await? else { continue };
+            if let Ok(meta) = LedgerMeta::decode(ledger, &found.value) {
+                summary.add(&mark, &meta);
+            }
+        }
+        after = page.items.last().map(|item| item.key.clone());
+        if !page.more || after.is_none() {
+            return Ok(summary);
+        }
+    }
+}
+
+impl UnderSummary {
+    fn add(&mut self, mark: &Under, meta: &LedgerMeta) {
+        let entries = meta.last_entry.map_or(0, |last| u128::try_from(last.0 + 1).unwrap_or(0));
+        for (index, fragment) in meta.fragments.iter().enumerate() {
+            let Some(end) = meta.fragment_end(index) else { continue };
+            let lacking = fragment.ensemble.iter().filter(|m| mark.members.contains(m)).count();
+            if lacking == 0 {
+                continue;
+            }
+            self.fragments += 1;
+            // Lengths of fragments are nowhere: an entry counts as the average one of its ledger.
+            let held = u128::try_from(end.0 - fragment.first_entry.0 + 1).unwrap_or(0);
+            let bytes = (u128::from(meta.length) * held).checked_div(entries).unwrap_or(0);
+            self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX) * lacking as u64;
+        }
+        if let Some(entry) = mark.lost_entry.filter(|_| self.lost.len() < MAX_NAMED) {
+            let topic = format!("{}/{}", meta.custom.namespace, meta.custom.name);
+            self.lost.push((meta.id, topic, entry));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct LiveBookie {
     pub lease: LeaseId,
     /// Milliseconds since the Unix epoch.
     pub started_ms: i64,
+    /// Bytes a second that its repairs may copy; 0 = as many as there are.
+    pub repair_rate: u64,
 }
 
 impl LiveBookie {
@@ -61,6 +63,7 @@ impl LiveBookie {
             disks: self.disks.iter().map(disk).collect(),
             lease_id: self.lease.0,
             started_ms: self.started_ms,
+            repair_rate: self.repair_rate,
         };
         record.encode_to_vec().into()
     }
@@ -91,6 +94,7 @@ impl LiveBookie {
             disks: record.disks.into_iter().map(disk).collect(),
             lease: LeaseId(record.lease_id),
             started_ms: record.started_ms,
+            repair_rate: record.repair_rate,
         })
     }
 }

@@ -279,10 +279,15 @@ fn of_servers() -> Vec<Sample> {
         }],
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
+        repair_rate: 0,
     };
     let under = Under {
         ledger: LedgerId(42),
         members: vec![Member { bookie: "a".parse().unwrap(), incarnation: Incarnation(7) }],
+        replace: vec![],
+        damaged: vec![],
+        copies: None,
+        lost_entry: None,
         reason: UnderReason::Replaced,
         created_ms: 1_700_000_000_000,
     };
@@ -395,6 +400,27 @@ fn of_servers() -> Vec<Sample> {
             value: under.encode(),
             golden: "0801102a1a050a0161100720012880d095ffbc31",
             again: |value| Under::decode(LedgerId(42), value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "decommission",
+            key: keys::bookie_draining(&bookie()),
+            value: DrainingBookie { since_ms: 300 }.encode(),
+            golden: "080110ac02",
+            again: |value| DrainingBookie::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "absent bookie",
+            key: keys::bookie_absent(&bookie()),
+            value: AbsentBookie { since_ms: 300, zone: "a".to_owned() }.encode(),
+            golden: "080110ac021a0161",
+            again: |value| AbsentBookie::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "repair lock",
+            key: keys::under_lock(LedgerId(42)),
+            value: Holder { bookie: bookie() }.encode(),
+            golden: "08011208626f6f6b69652d31",
+            again: |value| Holder::decode(value).map(|record| record.encode()),
         },
         Sample {
             kind: "ledger ids",

@@ -1,8 +1,8 @@
-//! `under/<ledger>`: members that lack entries of a ledger (protocol 2.5 step 6, 4.3 S7, 3.4). Written by writers,
-//! recoverers and scrubbers, removed by whoever repaired it.
+//! `under/<ledger>`: members that lack entries of a ledger, or are to be left (protocol 2.5 step 6, 4.3 S7, 3.4, 6.3). Written
+//! by writers, recoverers, scrubbers and the auditor, removed by whoever repaired it.
 
 use bytes::Bytes;
-use geminga_proto::ids::{Incarnation, LedgerId, Member};
+use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member};
 use geminga_proto::internal as wire;
 use prost::Message;
 
@@ -19,6 +19,21 @@ pub enum UnderReason {
     Recovered,
     /// A copy is damaged.
     Damaged,
+    /// The disk of a member was lost, or its bookie was decommissioned.
+    Lost,
+    /// A member's bookie was away for too long.
+    Gone,
+    /// A member's bookie is being decommissioned.
+    Draining,
+    /// The audit found members that have not everything.
+    Behind,
+}
+
+impl UnderReason {
+    /// Whether its members do not come back, or are to be left.
+    pub fn replaces(self) -> bool {
+        matches!(self, Self::Lost | Self::Gone | Self::Draining)
+    }
 }
 
 /// An under-replication mark.
@@ -26,8 +41,16 @@ pub enum UnderReason {
 pub struct Under {
     /// Equals the key.
     pub ledger: LedgerId,
-    /// Who lacks entries; each once.
+    /// Who lacks entries or is to be left; each once.
     pub members: Vec<Member>,
+    /// Those of them in whose places somebody else comes.
+    pub replace: Vec<Member>,
+    /// Those of them whose copies are rotten in part.
+    pub damaged: Vec<Member>,
+    /// Copies that are left of the fragment that has fewest, as far as is known.
+    pub copies: Option<u32>,
+    /// An entry that no copy is known of.
+    pub lost_entry: Option<EntryId>,
     /// Why it was marked first.
     pub reason: UnderReason,
     /// When it was marked first, milliseconds since the Unix epoch; never used for safety.
@@ -35,6 +58,40 @@ pub struct Under {
 }
 
 impl Under {
+    /// A mark of nobody yet.
+    pub fn new(ledger: LedgerId, reason: UnderReason, created_ms: i64) -> Self {
+        let (members, replace, damaged) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            ledger,
+            members,
+            replace,
+            damaged,
+            copies: None,
+            lost_entry: None,
+            reason,
+            created_ms,
+        }
+    }
+
+    /// Adds a member; whether that changed anything.
+    pub fn add(&mut self, member: &Member, reason: UnderReason) -> bool {
+        let mut changed = false;
+        let mut add = |list: &mut Vec<Member>| {
+            if !list.contains(member) {
+                list.push(member.clone());
+                changed = true;
+            }
+        };
+        add(&mut self.members);
+        if reason.replaces() {
+            add(&mut self.replace);
+        }
+        if reason == UnderReason::Damaged {
+            add(&mut self.damaged);
+        }
+        changed
+    }
+
     /// The value to store.
     pub fn encode(&self) -> Bytes {
         let member = |m: &Member| wire::EnsembleMember {
@@ -46,6 +103,10 @@ impl Under {
             UnderReason::Closed => wire::UnderReason::Closed,
             UnderReason::Recovered => wire::UnderReason::Recovered,
             UnderReason::Damaged => wire::UnderReason::Damaged,
+            UnderReason::Lost => wire::UnderReason::Lost,
+            UnderReason::Gone => wire::UnderReason::Gone,
+            UnderReason::Draining => wire::UnderReason::Draining,
+            UnderReason::Behind => wire::UnderReason::Behind,
         };
         let record = wire::UnderRecord {
             format: FORMAT,
@@ -53,6 +114,10 @@ impl Under {
             members: self.members.iter().map(member).collect(),
             reason: reason as i32,
             created_ms: self.created_ms,
+            replace: self.replace.iter().map(member).collect(),
+            damaged: self.damaged.iter().map(member).collect(),
+            copies: self.copies,
+            lost_entry: self.lost_entry.map(|entry| entry.0),
         };
         record.encode_to_vec().into()
     }
@@ -74,6 +139,10 @@ impl Under {
             wire::UnderReason::Closed => UnderReason::Closed,
             wire::UnderReason::Recovered => UnderReason::Recovered,
             wire::UnderReason::Damaged => UnderReason::Damaged,
+            wire::UnderReason::Lost => UnderReason::Lost,
+            wire::UnderReason::Gone => UnderReason::Gone,
+            wire::UnderReason::Draining => UnderReason::Draining,
+            wire::UnderReason::Behind => UnderReason::Behind,
             wire::UnderReason::Unspecified => return Err(Invalid::field("reason", "missing")),
         };
         let member = |m: wire::EnsembleMember| {
@@ -81,9 +150,16 @@ impl Under {
                 m.bookie_id.parse().map_err(|e| Invalid::field("bookie_id", format!("{e}")))?;
             Ok(Member { bookie, incarnation: Incarnation(m.incarnation) })
         };
+        let members = |list: Vec<wire::EnsembleMember>| {
+            list.into_iter().map(member).collect::<Result<Vec<_>, Invalid>>()
+        };
         Ok(Self {
             ledger: id,
-            members: record.members.into_iter().map(member).collect::<Result<_, Invalid>>()?,
+            members: members(record.members)?,
+            replace: members(record.replace)?,
+            damaged: members(record.damaged)?,
+            copies: record.copies,
+            lost_entry: record.lost_entry.map(EntryId),
             reason,
             created_ms: record.created_ms,
         })

@@ -24,7 +24,7 @@ pub use compression::Compression;
 pub use error::{BatchError, Kind};
 pub use header::{HEADER_BYTES, Header, LOG_OVERHEAD_BYTES, STAMPED_BYTES};
 pub use producer::{Sequence, sequence_after, sequence_distance};
-pub use record::{Record, decode};
+pub use record::{Record, decode, find_since};
 
 #[cfg(test)]
 mod tests;

@@ -74,6 +74,27 @@ pub fn decode(batch: &Batch, limit_bytes: usize) -> Result<Vec<Record>, BatchErr
     Ok(out)
 }
 
+/// Offset and timestamp of the first record at or after `timestamp_ms`, when the records take at most `limit_bytes`
+/// decompressed. Takes that much memory and no more, and the time to decompress them.
+///
+/// # Errors
+/// As [`decode`]; what is wrong after the record is not looked at.
+pub fn find_since(
+    batch: &Batch,
+    timestamp_ms: i64,
+    limit_bytes: usize,
+) -> Result<Option<(i64, i64)>, BatchError> {
+    let header = batch.header();
+    let records = header.compression()?.decompress(batch.records(), limit_bytes)?;
+    for record in Walk::new(header, &records[..]) {
+        let record = record?;
+        if record.timestamp >= timestamp_ms {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
+}
+
 /// Bytes that records are taken from: owned ones share their buffer with the records, borrowed ones cost nothing.
 pub(crate) trait Source: Buf + Default {
     /// Takes the first `len` bytes, which are there.

@@ -11,7 +11,8 @@
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
+//! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use geminga_runtime::Tasks;
 use metrics::gauge;
 
 use super::Config;
-use crate::kafka::Room;
+use crate::kafka::Answers;
 use crate::partition::log::{Reads, Tails};
 use crate::rpc::produce::ProduceRoom;
 
@@ -65,6 +66,9 @@ impl Config {
         self.log.all_tails_bytes = bytes / 16 * 3;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
+        self.group_member_bytes = bytes / 256;
+        self.group_offset_bytes = bytes / 64;
+        self.kafka.request_bytes = bytes / 128;
         self
     }
 }
@@ -84,7 +88,7 @@ pub(super) struct Parts {
     pub(super) tails: Tails,
     pub(super) reads: Reads,
     pub(super) ledgers: LedgerClient,
-    pub(super) answers: Room,
+    pub(super) answers: Answers,
 }
 
 /// Shows how much of each part is in use, until `tasks` stops.
@@ -157,5 +161,7 @@ mod tests {
         assert_eq!(given.produce_bytes, default.produce_bytes);
         assert_eq!(given.partitions, default.partitions);
         assert_eq!(given.log, default.log);
+        let groups = |config: &Config| (config.group_member_bytes, config.group_offset_bytes);
+        assert_eq!(groups(&given), groups(&default));
     }
 }

@@ -35,9 +35,17 @@ use crate::statelog::shard::{Ended, Shard};
 const MAILBOX: usize = 256;
 /// Bytes of large requests that one shard has accepted and not done with.
 const ACCEPTED_BYTES: usize = 16 * limits::MAX_COMMIT_BYTES;
+/// Bytes of large requests that wait until one shard accepts them.
+const WAITING_BYTES: usize = ACCEPTED_BYTES;
+/// Requests up to here do not count while they wait: they are a connection's own.
+const SMALL_BYTES: usize = 4 * 1024;
 /// Between attempts to open a shard: first, and doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A shard that is not ready this long after it was assigned here, or was lost, is not said to be loading any more: its clients
+/// are to look for its coordinator again. Below the shortest session timeout of those who are told that all is well meanwhile,
+/// so that nobody goes on working beside a coordinator that has given them up.
+const LOADING: Duration = Duration::from_secs(5);
 /// A shard that was served for this long starts again with the first pause.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -69,11 +77,14 @@ struct Slot {
     state: RwLock<State>,
     /// Of commits until they are answered, of what classic members say until the shard has taken it in.
     bytes: Arc<Semaphore>,
+    /// Of those that wait for that.
+    waiting: Semaphore,
 }
 
 #[derive(Debug, Clone)]
 enum State {
-    Away,
+    /// Since when, where it is to be served here.
+    Away(Option<Instant>),
     Ready(mpsc::Sender<Request>),
     Damaged(String),
 }
@@ -91,8 +102,9 @@ impl Shards {
     /// Serves whatever is assigned to this broker until `tasks` stops.
     pub fn start(parts: Parts, tasks: &Tasks) -> Self {
         let slot = |_| Slot {
-            state: RwLock::new(State::Away),
+            state: RwLock::new(State::Away(None)),
             bytes: Arc::new(Semaphore::new(ACCEPTED_BYTES)),
+            waiting: Semaphore::new(WAITING_BYTES),
         };
         let slots = (0..parts.placement.shards()).map(slot).collect();
         let shards = Self(Arc::new(Inner { parts, slots }));
@@ -103,7 +115,7 @@ impl Shards {
                     () = cancelled => {}
                     () = Box::pin(keeper.keep(shard)) => {}
                 }
-                keeper.set(shard, State::Away);
+                keeper.set(shard, State::Away(None));
             });
         }
         shards
@@ -147,12 +159,18 @@ impl Shards {
         asked.await.map_err(|refused| refused.into_api(shard))
     }
 
-    /// Room for a large request; waits for it. Cancel-safe.
+    /// Room for a request that keeps so many bytes; waits for it. Nothing else counts a large one while it waits, so only so much
+    /// may: beyond, it is refused. Cancel-safe.
     pub(super) async fn room(&self, shard: u32, bytes: usize) -> Result<Room, Refused> {
         let wanted = u32::try_from(bytes.min(ACCEPTED_BYTES)).unwrap_or(u32::MAX);
-        let semaphore = Arc::clone(&self.slot(shard)?.bytes);
-        let permit = semaphore.acquire_many_owned(wanted).await.map_err(|_| Refused::Loading)?;
-        Ok(permit.into())
+        let Slot { bytes: room, waiting, .. } = self.slot(shard)?;
+        if let Ok(permit) = Arc::clone(room).try_acquire_many_owned(wanted) {
+            return Ok(permit.into());
+        }
+        let counted = if bytes <= SMALL_BYTES { 0 } else { wanted };
+        let _waiting = waiting.try_acquire_many(counted).map_err(|_| Refused::Busy)?;
+        let permit = Arc::clone(room).acquire_many_owned(wanted).await;
+        Ok(permit.map_err(|_| Refused::Loading)?.into())
     }
 
     /// Sends a request to a shard of this broker; waits while its mailbox is full. The answer is dropped when the shard
@@ -190,9 +208,36 @@ impl Shards {
         }
         match &*slot.state.read() {
             State::Ready(mailbox) => Ok(mailbox.clone()),
-            State::Away => Err(Refused::Loading),
+            State::Away(since) if self.is_loading(*since) => Err(Refused::Loading),
+            State::Away(_) => Err(Refused::Unproved),
             State::Damaged(why) => Err(Refused::Damaged(why.clone())),
         }
+    }
+
+    /// Whether a shard that is away since then may be said to be loading: nothing proves that it is still this broker's, as the
+    /// log does once it is ready, so this holds for a moment only, and not beyond the lease that it was assigned by (S2).
+    fn is_loading(&self, since: Option<Instant>) -> bool {
+        let recent = since.is_none_or(|since| since.elapsed() < LOADING);
+        recent && self.0.parts.placement.is_leased()
+    }
+
+    /// Whether a shard that is assigned to this broker is being served, or will be in a moment.
+    pub(super) fn is_coming(&self, shard: u32) -> bool {
+        self.slot(shard).is_ok_and(|slot| match &*slot.state.read() {
+            State::Ready(_) => true,
+            State::Away(since) => self.is_loading(*since),
+            State::Damaged(_) => false,
+        })
+    }
+
+    /// It is not served any more, or not yet; what was so before stays so.
+    fn set_away(&self, shard: u32) {
+        let before = self.0.slots[shard as usize].state.read().clone();
+        let since = match before {
+            State::Away(Some(since)) => since,
+            State::Away(None) | State::Ready(_) | State::Damaged(_) => Instant::now(),
+        };
+        self.set(shard, State::Away(Some(since)));
     }
 
     fn set(&self, shard: u32, state: State) {
@@ -207,12 +252,15 @@ impl Shards {
             if !owned(&*self.0.parts.placement, &mut changed, shard, true).await {
                 return;
             }
+            if matches!(*self.0.slots[shard as usize].state.read(), State::Away(None)) {
+                self.set_away(shard);
+            }
             let since = Instant::now();
             let gone = owned(&*self.0.parts.placement, &mut changed, shard, false);
             let ended = tokio::select! {
                 biased;
                 goes_on = gone => {
-                    self.set(shard, State::Away);
+                    self.set(shard, State::Away(None));
                     if !goes_on {
                         return;
                     }
@@ -264,7 +312,10 @@ impl Shards {
                 None
             }
         };
-        self.set(shard, damaged.map_or(State::Away, State::Damaged));
+        match damaged {
+            Some(why) => self.set(shard, State::Damaged(why)),
+            None => self.set_away(shard),
+        }
     }
 }
 

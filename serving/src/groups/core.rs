@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::classic::Classic;
-pub use self::event::{Change, Context, Effect, Event, Phase, Reply, State, Token, Topics};
+pub use self::event::{Change, Context, Effect, Event, Phase, Reply, Rooms, State, Token, Topics};
 use self::stream::Member;
 use super::limits;
 use super::record::{Generation, MemberRecord};
@@ -120,6 +120,13 @@ impl Group {
     /// Whether it has no members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What its members count for against the limits of a shard: by what they say, and by what they are assigned.
+    pub fn bytes(&self) -> (usize, usize) {
+        let (said, assigned) = self.classic.bytes();
+        let names = self.streams.iter().map(|(id, member)| member.name_bytes(id)).sum::<usize>();
+        (said + names, assigned + self.assigned_bytes())
     }
 
     /// Whether nothing was ever made of it: a first request that was refused leaves no group behind.

@@ -19,18 +19,24 @@ use crate::statelog::log::{Logs, OpenError, Opened};
 use crate::statelog::memory::MemoryLog;
 
 /// No delay, and a day of retention.
-pub(crate) const CONFIG: Config =
-    Config { initial_delay_ms: 0, offsets_retention_ms: 24 * 60 * 60 * 1000 };
+pub(crate) const CONFIG: Config = Config {
+    initial_delay_ms: 0,
+    offsets_retention_ms: 24 * 60 * 60 * 1000,
+    member_bytes: 64 * 1024 * 1024,
+    offset_bytes: 64 * 1024 * 1024,
+};
 
 #[derive(Debug)]
 pub(crate) struct FakeTopics {
     topics: Mutex<BTreeMap<String, TopicFacts>>,
+    hidden: Mutex<Vec<TopicId>>,
     changed: watch::Sender<u64>,
 }
 
 impl FakeTopics {
     pub(crate) fn new(topics: &[(&str, u32)]) -> Self {
-        let fake = Self { topics: Mutex::default(), changed: watch::Sender::new(0) };
+        let (topics_of, hidden) = (Mutex::default(), Mutex::default());
+        let fake = Self { topics: topics_of, hidden, changed: watch::Sender::new(0) };
         for (n, (name, partitions)) in topics.iter().enumerate() {
             fake.set(name, n as u128, *partitions);
         }
@@ -40,6 +46,13 @@ impl FakeTopics {
     pub(crate) fn delete(&self, name: &str) {
         self.topics.lock().remove(name);
         self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// The topic is there, and this broker does not see it.
+    pub(crate) fn hide(&self, name: &str) {
+        let hidden = self.topics.lock().get(name).map(|facts| facts.id);
+        self.hidden.lock().extend(hidden);
+        self.delete(name);
     }
 
     pub(crate) fn restore(&self, name: &str, facts: TopicFacts) {
@@ -60,6 +73,11 @@ impl TopicView for FakeTopics {
         self.topics.lock().get(name).copied()
     }
 
+    /// What tests set is what the store says, but for what is only out of sight.
+    fn is_deleted(&self, name: &Arc<str>, id: TopicId) -> bool {
+        self.topic(name).is_none_or(|facts| facts.id != id) && !self.hidden.lock().contains(&id)
+    }
+
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -68,12 +86,19 @@ impl TopicView for FakeTopics {
 #[derive(Debug)]
 pub(crate) struct FakePlacement {
     owners: Mutex<Vec<Owner>>,
+    leased: Mutex<bool>,
     changed: watch::Sender<u64>,
 }
 
 impl FakePlacement {
     pub(crate) fn new(owners: Vec<Owner>) -> Self {
-        Self { owners: Mutex::new(owners), changed: watch::Sender::new(0) }
+        let (owners, leased) = (Mutex::new(owners), Mutex::new(true));
+        Self { owners, leased, changed: watch::Sender::new(0) }
+    }
+
+    /// The store has not answered for longer than the lease holds.
+    pub(crate) fn lose_the_store(&self) {
+        *self.leased.lock() = false;
     }
 
     pub(crate) fn set(&self, shard: u32, owner: Owner) {
@@ -89,6 +114,10 @@ impl Placement for FakePlacement {
 
     fn owner(&self, shard: u32) -> Owner {
         self.owners.lock()[shard as usize].clone()
+    }
+
+    fn is_leased(&self) -> bool {
+        *self.leased.lock()
     }
 
     fn local_broker(&self) -> BrokerId {

@@ -32,9 +32,7 @@ impl GroupImage {
         self.bytes
     }
 
-    /// Returns how many more offsets there are now.
-    fn put(&mut self, offsets: Vec<(TopicPartition, Committed)>) -> usize {
-        let before = self.offsets.len();
+    fn put(&mut self, offsets: Vec<(TopicPartition, Committed)>) {
         for (tp, committed) in offsets {
             self.bytes += offset_bytes(&tp, &committed);
             match self.offsets.entry(tp) {
@@ -47,18 +45,14 @@ impl GroupImage {
                 }
             }
         }
-        self.offsets.len() - before
     }
 
-    /// Returns how many fewer offsets there are now.
-    fn forget(&mut self, offsets: &[TopicPartition]) -> usize {
-        let before = self.offsets.len();
+    fn forget(&mut self, offsets: &[TopicPartition]) {
         for tp in offsets {
             if let Some((tp, committed)) = self.offsets.remove_entry(tp) {
                 self.bytes -= offset_bytes(&tp, &committed);
             }
         }
-        before - self.offsets.len()
     }
 }
 
@@ -72,6 +66,7 @@ pub(crate) fn offset_bytes(tp: &TopicPartition, committed: &Committed) -> usize 
 pub(crate) struct Image {
     groups: BTreeMap<Arc<str>, GroupImage>,
     offsets: usize,
+    offset_bytes: usize,
 }
 
 impl Image {
@@ -90,6 +85,28 @@ impl Image {
         self.offsets
     }
 
+    /// Bytes of names and metadata of the offsets of all groups.
+    pub(crate) fn offset_bytes(&self) -> usize {
+        self.offset_bytes
+    }
+
+    /// Counts so many offsets more than there are.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, offsets: usize) {
+        self.offsets += offsets;
+    }
+
+    /// Changes a group, and counts what it holds then.
+    fn change<T>(&mut self, group: &Arc<str>, change: impl FnOnce(&mut GroupImage) -> T) -> T {
+        let image = self.groups.entry(group.clone()).or_default();
+        self.offsets -= image.offsets.len();
+        self.offset_bytes -= image.bytes;
+        let changed = change(image);
+        self.offsets += image.offsets.len();
+        self.offset_bytes += image.bytes;
+        changed
+    }
+
     /// Applies a durable command. Returns the group that it is about.
     ///
     /// # Errors
@@ -98,16 +115,17 @@ impl Image {
         let (group, change) = decode(command)?;
         match change {
             Change::Generation(generation) => {
-                self.groups.entry(group.clone()).or_default().generation = generation;
+                self.change(&group, |image| image.generation = generation);
             }
-            Change::Offsets(offsets) => {
-                self.offsets += self.groups.entry(group.clone()).or_default().put(offsets);
-            }
+            Change::Offsets(offsets) => self.change(&group, |image| image.put(offsets)),
             Change::Forgotten(offsets) => {
-                self.offsets -= self.groups.get_mut(&group).map_or(0, |g| g.forget(&offsets));
+                if self.groups.contains_key(&group) {
+                    self.change(&group, |image| image.forget(&offsets));
+                }
             }
             Change::Deleted => {
-                self.offsets -= self.groups.remove(&group).map_or(0, |g| g.offsets.len());
+                self.change(&group, |image| *image = GroupImage::default());
+                self.groups.remove(&group);
             }
         }
         Ok(group)
@@ -119,11 +137,12 @@ impl Image {
     /// Bytes that are not a part.
     pub(crate) fn load(&mut self, part: &[u8]) -> Result<(), DecodeError> {
         for piece in decode_part(part)? {
-            let group = self.groups.entry(piece.group).or_default();
-            if let Some(generation) = piece.generation {
-                group.generation = generation;
-            }
-            self.offsets += group.put(piece.offsets);
+            self.change(&piece.group, |image| {
+                if let Some(generation) = piece.generation {
+                    image.generation = generation;
+                }
+                image.put(piece.offsets);
+            });
         }
         Ok(())
     }
@@ -231,11 +250,12 @@ mod tests {
         commit(&mut image, "h", 1, 9, "");
         assert_eq!(image.offsets(), 2);
         assert_eq!(image.group("g").unwrap().offset_bytes(), 65);
+        assert_eq!(image.offset_bytes(), 130);
         let generation = Generation { generation: 4, ..Generation::default() };
         image.apply(&encode("g", &Change::Generation(generation))).unwrap();
         assert_eq!(image.group("g").unwrap().offsets().len(), 1);
         image.apply(&encode("g", &Change::Deleted)).unwrap();
-        assert_eq!(image.offsets(), 1);
+        assert_eq!((image.offsets(), image.offset_bytes()), (1, 65));
         assert!(image.group("g").is_none());
     }
 

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use geminga_proto::ids::BrokerId;
 use tokio::sync::oneshot;
 
@@ -33,15 +32,16 @@ impl LocalGroups {
     /// The broker that coordinates the group, if any does at the moment.
     pub fn find(&self, group: &str) -> Option<BrokerId> {
         let placement = self.shards.placement();
-        match placement.owner(self.shards.of(group)) {
-            Owner::Local => Some(placement.local_broker()),
+        let shard = self.shards.of(group);
+        match placement.owner(shard) {
+            Owner::Local if self.shards.is_coming(shard) => Some(placement.local_broker()),
             Owner::Remote { broker, .. } => Some(broker),
-            Owner::Nobody => None,
+            Owner::Local | Owner::Nobody => None,
         }
     }
 
     /// Joins the next generation; answered when that begins, which may take as long as the rebalance timeouts of the
-    /// members.
+    /// members. `bytes`: what the request keeps in memory until the shard has taken it in.
     ///
     /// # Errors
     /// [`Error::MemberIdRequired`] with the id to join again with, and every other refusal of a group.
@@ -49,23 +49,25 @@ impl LocalGroups {
         &self,
         group: &Arc<str>,
         join: JoinClassic,
+        bytes: usize,
     ) -> Result<JoinedClassic, Refused> {
-        let shard = self.shards.of(group);
-        let bytes = join.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum();
-        let room = self.shards.room(shard, bytes).await?;
+        let room = self.shards.room(self.shards.of(group), bytes).await?;
         let name = group.clone();
         self.wait(group, |to| Request::JoinClassic(name, join, room, to)).await
     }
 
-    /// Asks for what the member is assigned; answered when the leader has assigned.
+    /// Asks for what the member is assigned; answered when the leader has assigned. `bytes`: what the request keeps in memory
+    /// until the shard has taken it in.
     ///
     /// # Errors
     /// [`Error::RebalanceInProgress`] when the members have to join again, and every other refusal of a group.
-    pub async fn sync(&self, group: &Arc<str>, sync: SyncClassic) -> Result<Synced, Refused> {
-        let shard = self.shards.of(group);
-        let assigned =
-            sync.assignments.iter().map(|(id, bytes): &(_, Bytes)| id.len() + bytes.len());
-        let room = self.shards.room(shard, assigned.sum()).await?;
+    pub async fn sync(
+        &self,
+        group: &Arc<str>,
+        sync: SyncClassic,
+        bytes: usize,
+    ) -> Result<Synced, Refused> {
+        let room = self.shards.room(self.shards.of(group), bytes).await?;
         let name = group.clone();
         self.wait(group, |to| Request::SyncClassic(name, sync, room, to)).await
     }
@@ -86,18 +88,22 @@ impl LocalGroups {
         self.ask(group, |to| Request::LeaveClassic(group.clone(), members, to)).await
     }
 
-    /// Commits offsets; an answer for each.
+    /// Commits offsets; an answer for each. `bytes`: what the request keeps in memory until it is answered.
     ///
     /// # Errors
     /// Whatever refuses all of them. [`Refused::Moved`]: the commit may have been made.
-    pub async fn commit(&self, group: &Arc<str>, commit: CommitClassic) -> Result<Each, Refused> {
-        let names = commit.offsets.iter().map(|(tp, c)| tp.topic.len() + c.metadata.len());
-        let _room = self.shards.room(self.shards.of(group), names.sum()).await?;
+    pub async fn commit(
+        &self,
+        group: &Arc<str>,
+        commit: CommitClassic,
+        bytes: usize,
+    ) -> Result<Each, Refused> {
+        let _room = self.shards.room(self.shards.of(group), bytes).await?;
         self.ask(group, |to| Request::CommitClassic(group.clone(), commit, to)).await
     }
 
-    /// What is committed of the partitions named, in their order; of all that have something when none are named. A group
-    /// that does not exist has committed nothing.
+    /// What is committed of the partitions named; of all that have something when none are named; how much it is when it is more
+    /// than `most` bytes. A group that does not exist has committed nothing.
     ///
     /// # Errors
     /// Only that there is no answer.
@@ -105,16 +111,17 @@ impl LocalGroups {
         &self,
         group: &Arc<str>,
         partitions: Option<Vec<TopicPartition>>,
+        most: usize,
     ) -> Result<Fetched, Refused> {
-        self.ask(group, |to| Request::FetchOffsets(group.clone(), partitions, to)).await
+        self.ask(group, |to| Request::FetchOffsets(group.clone(), partitions, most, to)).await
     }
 
-    /// Everything about one group.
+    /// Everything about one group but its offsets.
     ///
     /// # Errors
     /// [`Error::UnknownGroup`].
     pub async fn describe(&self, group: &Arc<str>) -> Result<Description, Refused> {
-        self.ask(group, |to| Request::Describe(group.clone(), to)).await
+        self.ask(group, |to| Request::DescribeMembers(group.clone(), to)).await
     }
 
     /// Forgets a group without members, with its offsets.

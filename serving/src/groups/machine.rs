@@ -16,7 +16,7 @@ use geminga_runtime::WallClock;
 pub use self::answer::Held;
 use self::answer::Waiting;
 use self::expiry::Expiry;
-use super::core::{Change, Context, Effect, Event, Group, State, Token};
+use super::core::{Change, Context, Effect, Event, Group, Rooms, State, Token};
 use super::image::Image;
 use super::request::{Description, JoinAnswer, Request, Respond, Summary};
 use super::types::Error;
@@ -38,6 +38,11 @@ pub struct Config {
     pub initial_delay_ms: u32,
     /// How long committed offsets are kept that nobody uses, milliseconds.
     pub offsets_retention_ms: i64,
+    /// Most bytes of what the members of all groups of one shard say of themselves, and as many of what they are assigned. They
+    /// are in memory twice: as requests see them, and as they are durable.
+    pub member_bytes: usize,
+    /// Most bytes of the committed offsets of all groups of one shard.
+    pub offset_bytes: usize,
 }
 
 /// The groups of one shard.
@@ -55,6 +60,8 @@ pub struct Groups {
     waiting: HashMap<Token, Waiting>,
     next_token: Token,
     members: usize,
+    /// Bytes of what all members say, and of what they are assigned.
+    bytes: (usize, usize),
     /// Commands of a group that were emitted and are not in the image yet.
     unapplied: HashMap<Arc<str>, usize>,
     expiry: Expiry,
@@ -64,6 +71,8 @@ pub struct Groups {
 struct Slot {
     group: Group,
     deadline_ms: Option<u64>,
+    /// As counted after its last step.
+    bytes: (usize, usize),
 }
 
 impl Groups {
@@ -86,6 +95,7 @@ impl Groups {
             waiting: HashMap::new(),
             next_token: 0,
             members: 0,
+            bytes: (0, 0),
             unapplied: HashMap::new(),
             expiry: Expiry::default(),
         }
@@ -113,15 +123,23 @@ impl Groups {
             wall_ms: self.clock.now_ms(),
             partitions: &partitions,
             initial_delay_ms: self.config.initial_delay_ms,
+            rooms: Rooms::left(self.config.member_bytes, self.bytes),
         };
+        let recount = event.may_change_members();
         let effects = slot.group.step(context, event);
         self.members = self.members + slot.group.len() - before;
+        if recount {
+            let (said, assigned) = std::mem::replace(&mut slot.bytes, slot.group.bytes());
+            self.bytes.0 = self.bytes.0 + slot.bytes.0 - said;
+            self.bytes.1 = self.bytes.1 + slot.bytes.1 - assigned;
+        }
         self.schedule(name);
         for effect in effects {
             self.on_effect(name, effect, out);
         }
         metrics::groups(self.shard, self.groups.len());
         metrics::members(self.shard, self.members);
+        metrics::held(self.shard, self.bytes, self.image.offset_bytes());
     }
 
     /// Keeps the deadline index in step with the group, and drops a group that is no more.
@@ -131,6 +149,7 @@ impl Groups {
             self.deadlines.remove(&(old, name.clone()));
         }
         if slot.group.state() == State::Dead || slot.group.is_blank() {
+            self.bytes = (self.bytes.0 - slot.bytes.0, self.bytes.1 - slot.bytes.1);
             self.groups.remove(name);
             return;
         }
@@ -273,7 +292,9 @@ impl Machine for Groups {
             let has_offsets = !image.offsets().is_empty();
             let group = Group::restore(&image.generation, has_offsets, now_ms);
             self.members += group.len();
-            self.groups.insert(name.clone(), Slot { group, deadline_ms: None });
+            let bytes = group.bytes();
+            self.bytes = (self.bytes.0 + bytes.0, self.bytes.1 + bytes.1);
+            self.groups.insert(name.clone(), Slot { group, deadline_ms: None, bytes });
         }
         let names: Vec<_> = self.groups.keys().cloned().collect();
         for name in names {
@@ -300,6 +321,9 @@ impl Machine for Groups {
             Request::Describe(name, respond) => {
                 out.held.push(Held::Describe(respond, self.describe(&name)));
             }
+            Request::DescribeMembers(name, respond) => {
+                out.held.push(Held::DescribeMembers(respond, self.describe(&name)));
+            }
             Request::Delete(name, respond) => {
                 self.on_existing(now_ms, &name, respond, Error::UnknownGroup, Event::Delete, out);
             }
@@ -325,8 +349,8 @@ impl Machine for Groups {
             Request::CommitClassic(name, commit, respond) => {
                 self.on_commit_classic(now_ms, &name, commit, respond, out);
             }
-            Request::FetchOffsets(name, wanted, respond) => {
-                out.held.push(Held::Offsets(name, wanted, respond));
+            Request::FetchOffsets(name, wanted, most, respond) => {
+                out.held.push(Held::Offsets(name, wanted, most, respond));
             }
             Request::DeleteOffsets(name, offsets, respond) => {
                 self.on_delete_offsets(now_ms, &name, offsets, respond, out);
@@ -375,6 +399,7 @@ impl Drop for Groups {
     fn drop(&mut self) {
         metrics::groups(self.shard, 0);
         metrics::members(self.shard, 0);
+        metrics::held(self.shard, (0, 0), 0);
     }
 }
 

@@ -12,6 +12,14 @@ pub(crate) fn members(shard: u32, count: usize) {
     gauge!("geminga_group_members", "shard" => shard.to_string()).set(count as f64);
 }
 
+/// What the groups of a shard hold, bytes. `part`: `members` say, they are `assigned`, or `offsets`.
+pub(crate) fn held(shard: u32, (said, assigned): (usize, usize), offsets: usize) {
+    for (part, bytes) in [("members", said), ("assigned", assigned), ("offsets", offsets)] {
+        gauge!("geminga_group_bytes", "shard" => shard.to_string(), "part" => part)
+            .set(bytes as f64);
+    }
+}
+
 /// A generation was made.
 pub(crate) fn rebalanced() {
     counter!("geminga_group_rebalances_total").increment(1);

@@ -22,6 +22,12 @@ pub enum Refused {
     /// This broker is taking the group over; nothing was done.
     #[error("the group's coordinator is taking over: try again")]
     Loading,
+    /// The shard has as many large requests as it takes; nothing was done.
+    #[error("the group's coordinator has too much to do: try again")]
+    Busy,
+    /// This broker was to take the group over and has not, and cannot prove that it is still to; nothing was done.
+    #[error("the group's coordinator cannot take it over now: look for it again")]
+    Unproved,
     /// The shard moved before it proved its answer; what was asked may have been done.
     #[error("the group's coordinator moved before it proved its answer: ask again")]
     Moved,
@@ -46,7 +52,7 @@ impl Refused {
                 return ApiError::not_owner(why, Some(address));
             }
             Self::Damaged(why) => return ApiError::new(Reason::DataLoss, why),
-            Self::Nobody | Self::Loading => Reason::NotReady,
+            Self::Nobody | Self::Loading | Self::Busy | Self::Unproved => Reason::NotReady,
             Self::Moved => Reason::Unknown,
             Self::NoShard => Reason::InvalidRequest,
         };

@@ -29,6 +29,8 @@ pub enum Request {
     Commit(Arc<str>, Commit, Respond<()>),
     /// Everything about one group.
     Describe(Arc<str>, Respond<Description>),
+    /// The same without its offsets, which Kafka's tools ask for apart.
+    DescribeMembers(Arc<str>, Respond<Description>),
     /// The group is to be forgotten.
     Delete(Arc<str>, Respond<()>),
     /// All groups of the shard.
@@ -43,16 +45,22 @@ pub enum Request {
     LeaveClassic(Arc<str>, Vec<MemberName>, Respond<Each>),
     /// A classic member, or somebody who is no member, commits offsets.
     CommitClassic(Arc<str>, CommitClassic, Respond<Each>),
-    /// Committed offsets of these partitions; of all that have any when none are named.
-    FetchOffsets(Arc<str>, Option<Vec<TopicPartition>>, Respond<Fetched>),
+    /// Committed offsets of these partitions; of all that have any when none are named. Not more than so many bytes.
+    FetchOffsets(Arc<str>, Option<Vec<TopicPartition>>, usize, Respond<Fetched>),
     /// Offsets are to be forgotten.
     DeleteOffsets(Arc<str>, Vec<TopicPartition>, Respond<Each>),
     /// Somebody who waited for this group has gone away: their request is over.
     Gone(Arc<str>),
 }
 
-/// Partitions and what is committed of each, if anything.
-pub type Fetched = Vec<(TopicPartition, Option<Committed>)>;
+/// What is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// Of each of the partitions that has something, and the bytes of it.
+    These(Vec<(TopicPartition, Committed)>, usize),
+    /// So many bytes, which is more than was asked for.
+    Larger(usize),
+}
 
 /// The answer to a join.
 #[derive(Debug, Clone, PartialEq, Eq)]

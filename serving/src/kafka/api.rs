@@ -31,8 +31,10 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sized;
 mod sync_group;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -47,6 +49,13 @@ use super::codec::{self, Header, Malformed};
 const PARALLEL: usize = 16;
 
 use crate::quotas::Kind;
+
+/// What is named more than once. Nobody can know which of them is meant, so nothing of it is done, and it is answered once.
+fn named_twice<T: Ord + Clone>(names: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+    let mut seen = BTreeSet::new();
+    let again = names.into_iter().filter(|name| !seen.insert(name.clone()));
+    again.collect()
+}
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Served>;
 

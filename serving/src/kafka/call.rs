@@ -2,16 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Kafka;
 use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
 use super::lanes::{Key, Lanes};
+use super::room::Held;
 use crate::quotas::Kind;
+
+/// A client that owes bytes of records is made to wait no longer than this at one time, and told no more.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// One that asked too often no longer than this, as Kafka has it: it may be a member of a group, which must be heard.
+pub(super) const WAIT_OF_REQUESTS: Duration = Duration::from_secs(1);
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
@@ -30,8 +36,10 @@ pub(super) struct Call {
     pub(super) kafka: Kafka,
     pub(super) peer: Arc<Peer>,
     pub(super) header: Header,
-    /// Counts the requests of the connection.
-    pub(super) number: u64,
+    /// The place where it begins in what its connection sends ([`super::pace`]): requests are in this order.
+    pub(super) place: u64,
+    /// How long the client is not served for how often it asks.
+    pub(super) owed: Duration,
 }
 
 impl Call {
@@ -69,9 +77,11 @@ impl Call {
         self.header.client_id.as_str()
     }
 
-    /// Counts bytes of the client, and says how long it is not served for it, milliseconds.
+    /// Counts bytes of the client, and says how long it is not served for these and all else, milliseconds. No more is told than a
+    /// moment: the client mutes itself for as long as it was told, also when an operator frees it meanwhile.
     pub(super) fn charge(&self, kind: Kind, bytes: usize) -> i32 {
         let wait = self.kafka.ctx.quotas.charge(kind, self.client_id(), bytes as u64);
+        let wait = wait.min(LONGEST_WAIT).max(self.owed.min(WAIT_OF_REQUESTS));
         i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
     }
 
@@ -82,13 +92,15 @@ impl Call {
 }
 
 /// The bytes of an answer, to be written end to end.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Reply {
     pub(super) pieces: Vec<Bytes>,
-    /// What they take of the room for answers, until they are written.
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    /// What they take of the rooms for answers, until they are written.
+    pub(super) rooms: Vec<Held>,
     /// Partitions whose failure it tells.
     pub(super) failed: Vec<Key>,
+    /// Resolves when nothing of what was sent is needed any more, where that is later than the answer.
+    pub(super) settled: Option<BoxFuture<'static, ()>>,
 }
 
 impl Reply {
@@ -111,7 +123,12 @@ pub(super) enum Answer {
     /// The request has its place in the order of things, so that the next one may be served; the answer comes later.
     Later(BoxFuture<'static, Result<Reply, Hangup>>),
     /// The client wants none.
-    None,
+    Quiet {
+        /// Resolves when nothing of what was sent is needed any more.
+        settled: BoxFuture<'static, ()>,
+        /// Something was not taken, which only the end of the connection can tell.
+        end: Option<Hangup>,
+    },
 }
 
 /// How serving a request ends.

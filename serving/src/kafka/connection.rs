@@ -1,129 +1,129 @@
-//! One connection: three loops that run as one task. Frames are read ahead, requests are served one after the other, and answers
-//! are written in the order of requests, as Kafka promises.
+//! One connection: it takes requests one after the other and writes answers in their order, as Kafka promises.
 //!
 //! ```text
-//!   socket ─► frames ─(bounded)─► serve ─(bounded)─► answers ─► socket
+//!   socket ─► intake: head ─► wait ─► frame ─► serve ─(bounded)─► answers, in order ─► socket
+//!                                                 └───(bounded)─► batches under way ─┘
 //! ```
 //!
 //! * A request is served when the one before it has its place: records that were handed to their partitions need not be durable
 //!   before the next request begins. Whatever else is asked is answered first.
-//! * However a connection ends, what was read before is served and answered, but for what would wait: a long poll, a join.
-//! * A client that does not read its answers is not served further.
+//! * Whatever makes a client wait does so before its next frame is taken, with no room in its hands: what it owes, answers that it does
+//!   not read, and requests that wait for something to happen. A frame that is taken is served at once.
+//! * However a client leaves, what it sent before is served and answered, at the pace that its quotas allow, but for what would
+//!   wait: a long poll, a join. A broker that stops takes no further frame.
+//! * A connection is over when its answers are: when all are written, or the client does not read them. But the room of batches is
+//!   given back when these are written or lost, no later and no earlier, whether anybody hears of it or not.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Shared, pending};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::api::{self, Api};
-use super::call::{Answer, Call, Hangup, Peer, Reply};
+use super::call::{Answer, Call, Hangup, LONGEST_WAIT, Peer, Reply, WAIT_OF_REQUESTS};
 use super::codec::Header;
-use super::frame::{Charged, Frame, Frames};
+use super::frame::{Frame, Frames, Head};
 use super::lanes::Key;
 use super::pace::Pace;
+use super::room::Held;
 use super::{Kafka, metrics};
 use crate::quotas::Kind;
+use crate::rpc::produce::Taken;
 
-/// Frames that are read and not served yet.
-const READ_AHEAD: usize = 8;
-/// Answers that are not written yet.
+/// Answers that are not written yet, and requests whose batches are not.
 const IN_FLIGHT: usize = 1024;
-/// With more bytes of answers unwritten only records are taken.
+/// With more bytes of answers unwritten nothing is taken.
 const MAX_UNWRITTEN: usize = 1024 * 1024;
 /// Answers that are there are written together up to so many bytes.
 const GATHER_BYTES: usize = 256 * 1024;
 /// Most pieces of one write.
 const GATHER_PIECES: usize = 64;
-/// How long a client may take to read what was written.
+/// How long a client may take to read [`STEP_BYTES`], or the rest.
 const READ_PATIENCE: Duration = Duration::from_mins(2);
+/// And how long if it holds room that others wait for.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
+const STEP_BYTES: usize = 64 * 1024;
 
 /// An answer that is due, or that there is none any more.
 enum Due {
-    Answer {
-        api: &'static str,
-        since: Instant,
-        answer: Waiting,
-        /// Of the request's bytes, until it is answered.
-        room: Charged,
-    },
+    Answer { api: &'static str, since: Instant, answer: Waiting },
     End(Hangup),
 }
 
 enum Waiting {
     Ready(Reply),
-    Later(BoxFuture<'static, Result<Reply, Hangup>>),
+    Later(oneshot::Receiver<Result<Reply, Hangup>>),
 }
+
+/// What is done in the background of a connection, to its end.
+type Work = BoxFuture<'static, ()>;
 
 /// Serves a client until it goes, or must be sent away, or `stop` says that no more requests are to be read.
 ///
 /// # Errors
 /// Why the client was sent away.
-pub(super) async fn serve(
+pub(super) async fn serve<R, W>(
     kafka: Kafka,
     peer: Arc<Peer>,
-    stream: TcpStream,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Hangup> {
-    let (reader, writer) = stream.into_split();
-    let (frames_in, frames) = mpsc::channel(READ_AHEAD);
-    let (due_in, due) = mpsc::channel(IN_FLIGHT);
+    (reader, writer): (R, W),
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), Hangup>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    let (to, due) = mpsc::channel(IN_FLIGHT);
+    let (behind, work) = mpsc::channel(1);
     let pace = Pace::default();
-    let rooms = (kafka.ctx.produce_room.clone(), kafka.plain_room.clone());
-    let read = read(Frames::new(reader, rooms, pace.clone()), frames_in, pace.clone(), stop);
-    let requests = Requests { kafka, peer: Arc::clone(&peer), pace: pace.clone(), to: due_in };
-    let write = write(due, Outgoing::new(writer, peer, pace));
-    // The end travels along with the requests, so that what came before it is answered.
-    let ((), (), end) = futures::join!(read, requests.serve(frames), write);
+    let out = Outgoing::new(writer, Arc::clone(&peer), pace.clone());
+    let frames = Frames::new(reader, pace.clone());
+    let intake = Intake { kafka, peer, pace, to, behind, stop: stop.shared() };
+    let answering = async {
+        let taking = async {
+            intake.run(frames).await;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            end = write(due, out) => end,
+            never = taking => match never {},
+        }
+    };
+    let (end, ()) = futures::join!(answering, finish(work));
     end
 }
 
-async fn read<R: AsyncRead + Unpin>(
-    mut frames: Frames<R>,
-    to: mpsc::Sender<Result<Frame, Hangup>>,
-    pace: Pace,
-    stop: impl Future<Output = ()>,
-) {
-    tokio::pin!(stop);
-    loop {
-        let frame = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            frame = frames.next() => frame,
-        };
-        let Some(item) = frame.transpose() else { break };
-        let last = item.is_err();
-        if !last {
-            pace.read();
-        }
-        if to.send(item).await.is_err() || last {
-            break;
-        }
-    }
-    pace.end();
-}
-
-struct Requests {
+/// Takes requests and serves them.
+struct Intake<S: Future<Output = ()>> {
     kafka: Kafka,
     peer: Arc<Peer>,
     pace: Pace,
     to: mpsc::Sender<Due>,
+    behind: mpsc::Sender<Work>,
+    stop: Shared<S>,
 }
 
-impl Requests {
-    async fn serve(self, mut frames: mpsc::Receiver<Result<Frame, Hangup>>) {
-        let mut number = 0;
-        while let Some(frame) = frames.recv().await {
-            number += 1;
-            let due = match frame {
-                Ok(frame) => self.serve_one(frame, number).await,
+impl<S: Future<Output = ()> + Send> Intake<S> {
+    /// Until there is no further request. The end travels behind the answers, so that what came before it is answered.
+    async fn run<R: AsyncRead + Send + Unpin>(self, mut frames: Frames<R>) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.stop.clone() => return,
+                    next = self.next(&mut frames) => next,
+            };
+            let due = match next {
+                Ok(Some((head, frame))) => self.serve_one(&mut frames, head, frame).await,
+                Ok(None) => return,
                 Err(hangup) => Err(hangup),
             };
             let (due, last) = match due {
@@ -135,111 +135,181 @@ impl Requests {
                 Err(hangup) => (Due::End(hangup), true),
             };
             if self.to.send(due).await.is_err() || last {
-                break;
+                return;
             }
         }
-        self.pace.end();
+    }
+
+    /// The next frame, when it is its turn.
+    async fn next<R: AsyncRead + Send + Unpin>(
+        &self,
+        frames: &mut Frames<R>,
+    ) -> Result<Option<(Head, Frame)>, Hangup> {
+        let Some(head) = frames.head().await? else { return Ok(None) };
+        self.pay(&head).await;
+        self.pace.caught_up(MAX_UNWRITTEN).await;
+        // Records go nowhere from here but to the partitions of this broker.
+        let room = match head.is_produce() {
+            true => self.kafka.ctx.produce_room.part(true),
+            false => &self.kafka.plain_room,
+        };
+        let Some(frame) = frames.take(&head, room).await? else { return Ok(None) };
+        self.pace.asked();
+        Ok(Some((head, frame)))
+    }
+
+    /// A client that went beyond its quotas was answered, and told, and waits before it is served again.
+    async fn pay(&self, head: &Head) {
+        let kind = api::find(head.key).map_or(Kind::Request, Api::quota);
+        let most = if kind == Kind::Request { WAIT_OF_REQUESTS } else { LONGEST_WAIT };
+        let account = self.kafka.ctx.quotas.account(&head.client_id, false);
+        account.paid_within([(Kind::Request, WAIT_OF_REQUESTS), (kind, most)]).await;
     }
 
     /// `None`: there is no answer.
-    async fn serve_one(&self, frame: Frame, number: u64) -> Result<Option<Due>, Hangup> {
+    async fn serve_one<R: AsyncRead + Send + Unpin>(
+        &self,
+        frames: &mut Frames<R>,
+        head: Head,
+        frame: Frame,
+    ) -> Result<Option<Due>, Hangup> {
         let Frame { mut bytes, room } = frame;
         let since = Instant::now();
         let mut header = Header::fixed(&mut bytes)?;
         let api = api::find(header.key).ok_or(Hangup::Unsupported)?;
         api.read_header(&mut header, &mut bytes)?;
         let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
-        let call = Call { kafka, peer, header, number };
-        self.pay(&call, api).await;
+        let owed = kafka.ctx.quotas.charge(Kind::Request, &head.client_id, 1);
+        let call = Call { kafka, peer, header, place: head.begins, owed };
         let (answer, room) = if api.keeps_room() {
-            (api.serve(call, bytes).await?, room)
+            (Some(api.serve(call, bytes).await?), room)
         } else {
-            self.pace.caught_up(MAX_UNWRITTEN).await;
-            (self.answer(api, api.serve(call, bytes), room).await?, Charged::Nothing)
+            let answer = self.answer(frames, api, api.serve(call, bytes), room).await?;
+            (answer, Taken::default())
         };
         let answer = match answer {
-            Answer::Ready(reply) => Waiting::Ready(reply),
-            Answer::Later(reply) => Waiting::Later(reply),
-            Answer::None => {
-                metrics::observe_request(api.name(), since.elapsed());
-                return Ok(None);
+            Some(Answer::Ready(reply)) => {
+                self.pace.queued(reply.bytes());
+                Waiting::Ready(reply)
             }
+            Some(Answer::Later(reply)) => Waiting::Later(self.later(reply, room).await),
+            Some(Answer::Quiet { settled, end }) => {
+                metrics::observe_request(api.name(), since.elapsed());
+                self.finish(settled.map(|()| drop(room)).boxed()).await;
+                return end.map_or(Ok(None), Err);
+            }
+            None => return Ok(None),
         };
-        if let Waiting::Ready(reply) = &answer {
-            self.pace.queued(reply.bytes());
-        }
-        Ok(Some(Due::Answer { api: api.name(), since, answer, room }))
+        Ok(Some(Due::Answer { api: api.name(), since, answer }))
     }
 
-    /// A client that goes beyond its quotas was answered, and told, and waits before it is served again.
-    async fn pay(&self, call: &Call, api: &Api) {
-        let account = call.kafka.ctx.quotas.account(call.client_id(), false);
-        let paid = account.paid([Kind::Request, api.quota()]);
-        tokio::select! {
-            biased;
-            _waited = paid => {}
-            () = self.pace.ending() => {}
-        }
-        account.charge(Kind::Request, 1);
+    /// An answer is made as soon as it can be, also while those before it are not read: then the request has no more need of its
+    /// room.
+    async fn later(
+        &self,
+        reply: BoxFuture<'static, Result<Reply, Hangup>>,
+        room: Taken,
+    ) -> oneshot::Receiver<Result<Reply, Hangup>> {
+        let (made, answer) = oneshot::channel();
+        let pace = self.pace.clone();
+        let work = async move {
+            let mut reply = reply.await;
+            let mut settled = None;
+            if let Ok(reply) = &mut reply {
+                settled = reply.settled.take();
+                pace.queued(reply.bytes());
+            }
+            // Whoever would write it may have given up.
+            let _heard = made.send(reply).is_ok();
+            if let Some(settled) = settled {
+                settled.await;
+            }
+            drop(room);
+        };
+        self.finish(work.boxed()).await;
+        answer
+    }
+
+    async fn finish(&self, work: Work) {
+        // Its other end goes after this one.
+        let _sent = self.behind.send(work).await.is_ok();
     }
 
     /// What would wait for something to happen does so only while the client is there, and not with room that others need.
-    async fn answer(
+    async fn answer<R: AsyncRead + Send + Unpin>(
         &self,
+        frames: &mut Frames<R>,
         api: &Api,
         mut serving: BoxFuture<'static, Result<Answer, Hangup>>,
-        room: Charged,
-    ) -> Result<Answer, Hangup> {
+        room: Taken,
+    ) -> Result<Option<Answer>, Hangup> {
         if !api.waits() {
             let answer = serving.await;
             drop(room);
-            return answer;
+            return answer.map(Some);
         }
         // Decodes the request, if no more.
         if let Some(answer) = (&mut serving).now_or_never() {
-            return answer;
+            return answer.map(Some);
         }
         drop(room);
-        self.pace.set_waits(true);
-        let answer = tokio::select! {
+        tokio::select! {
             biased;
-            answer = serving => answer,
-            () = self.pace.ending() => Ok(Answer::None),
-        };
-        self.pace.set_waits(false);
-        answer
+            answer = serving => answer.map(Some),
+            () = frames.gone() => Ok(None),
+            () = self.stop.clone() => Ok(None),
+        }
     }
 }
 
+/// Does what is to be done in the background, until there is no more.
+async fn finish(mut work: mpsc::Receiver<Work>) {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = under_way.next() => {}
+            Some(next) = work.recv(), if under_way.len() < IN_FLIGHT => under_way.push(next),
+            else => return,
+        }
+    }
+}
+
+/// Writes all answers, until there will be no more.
 async fn write<W: AsyncWrite + Unpin>(
     mut due: mpsc::Receiver<Due>,
     mut out: Outgoing<W>,
 ) -> Result<(), Hangup> {
     let mut next = due.recv().await;
     while let Some(item) = next {
-        let (api, since, answer, room) = match item {
-            Due::Answer { api, since, answer, room } => (api, since, answer, room),
+        let (api, since, answer) = match item {
+            Due::Answer { api, since, answer } => (api, since, answer),
             Due::End(hangup) => {
                 out.flush().await?;
                 return Err(hangup);
             }
         };
         let reply = match answer {
-            Waiting::Ready(reply) => reply,
+            Waiting::Ready(reply) => Ok(reply),
             Waiting::Later(mut later) => {
                 let reply = match (&mut later).now_or_never() {
-                    Some(reply) => reply?,
+                    Some(reply) => reply,
                     None => {
                         out.flush().await?;
-                        later.await?
+                        later.await
                     }
                 };
-                out.pace.queued(reply.bytes());
-                reply
+                // Whoever makes it does so to the end.
+                reply.unwrap_or(Err(Hangup::Unsayable))
             }
         };
-        // Before anything is waited for: the next request may need it.
-        drop(room);
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(hangup) => {
+                out.flush().await?;
+                return Err(hangup);
+            }
+        };
         metrics::observe_request(api, since.elapsed());
         out.pace.answered();
         out.add(reply);
@@ -265,7 +335,7 @@ struct Outgoing<W> {
     pieces: VecDeque<Bytes>,
     bytes: usize,
     /// Room of answers that are not written.
-    rooms: Vec<OwnedSemaphorePermit>,
+    rooms: Vec<Held>,
     /// Failures that they tell.
     failed: Vec<Key>,
 }
@@ -279,7 +349,7 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
     fn add(&mut self, reply: Reply) {
         self.bytes += reply.bytes();
         self.pieces.extend(reply.pieces);
-        self.rooms.extend(reply.room);
+        self.rooms.extend(reply.rooms);
         self.failed.extend(reply.failed);
     }
 
@@ -289,22 +359,36 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
 
     /// Writes all there is. A client that has gone reads nothing any more, which is no error of the broker's.
     async fn flush(&mut self) -> Result<(), Hangup> {
-        while !self.pieces.is_empty() {
-            let slices: Vec<_> =
-                self.pieces.iter().take(GATHER_PIECES).map(|piece| IoSlice::new(piece)).collect();
-            let write = tokio::time::timeout(READ_PATIENCE, self.to.write_vectored(&slices)).await;
-            match write.map_err(|_| Hangup::Slow)? {
-                Ok(written) if written > 0 => self.written(written),
-                Ok(_) | Err(_) => {
-                    self.pieces.clear();
-                    self.pace.written(self.bytes);
-                    self.bytes = 0;
-                }
-            }
+        while self.bytes > 0 {
+            self.step().await?;
         }
         self.rooms.clear();
         if !self.failed.is_empty() {
-            self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.last_read());
+            self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.sent());
+        }
+        Ok(())
+    }
+
+    /// Writes some of it, in time.
+    async fn step(&mut self) -> Result<(), Hangup> {
+        let (begun, left) = (Instant::now(), self.bytes.saturating_sub(STEP_BYTES));
+        while self.bytes > left {
+            let waited = begun.elapsed();
+            let in_the_way = waited >= SHORT_PATIENCE && self.rooms.iter().any(Held::is_wanted);
+            if in_the_way || waited >= READ_PATIENCE {
+                return Err(Hangup::Slow);
+            }
+            let slices: Vec<_> =
+                self.pieces.iter().take(GATHER_PIECES).map(|piece| IoSlice::new(piece)).collect();
+            let look = Instant::now() + SHORT_PATIENCE;
+            match timeout_at(look, self.to.write_vectored(&slices)).await {
+                Ok(Ok(written)) if written > 0 => self.written(written),
+                Ok(Ok(_) | Err(_)) => {
+                    self.pieces.clear();
+                    self.written(self.bytes);
+                }
+                Err(_still_full) => {}
+            }
         }
         Ok(())
     }
@@ -312,6 +396,11 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
     fn written(&mut self, mut written: usize) {
         self.bytes -= written;
         self.pace.written(written);
+        let mut needed = self.bytes;
+        for held in &mut self.rooms {
+            held.keep(needed);
+            needed -= held.bytes();
+        }
         while let Some(first) = self.pieces.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -322,3 +411,6 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,8 +82,12 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    /// What quotes a client may be as long as that client likes: no more is kept of it than people read, and answers can say.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        const LONGEST: usize = 1_000;
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(LONGEST));
+        Self { code, message }
     }
 }
 
@@ -96,6 +100,17 @@ impl Fault {
             }
             Code::INVALID_REQUEST | Code::UNSUPPORTED_VERSION | Code::POLICY_VIOLATION => {
                 Code::UNKNOWN_SERVER_ERROR
+            }
+            code => code,
+        };
+        Self { code, ..self }
+    }
+
+    /// As a commit of offsets may say it: what may be asked again must not pass for a defect.
+    pub(crate) fn of_commit(self) -> Self {
+        let code = match self.code {
+            Code::LEADER_NOT_AVAILABLE | Code::NOT_ENOUGH_REPLICAS => {
+                Code::COORDINATOR_LOAD_IN_PROGRESS
             }
             code => code,
         };
@@ -127,7 +142,7 @@ impl From<ApiError> for Fault {
             Reason::NotOwner => "another broker serves the partition".to_owned(),
             _ => error.message,
         };
-        Self { code: code_of(error.reason), message }
+        Self::new(code_of(error.reason), message)
     }
 }
 
@@ -137,8 +152,8 @@ impl From<Refused> for Fault {
             Refused::Group(error) => code_of_group(error),
             // May have been done: asking again, elsewhere, is safe.
             Refused::NotCoordinator { .. } | Refused::Moved => Code::NOT_COORDINATOR,
-            Refused::Loading => Code::COORDINATOR_LOAD_IN_PROGRESS,
-            Refused::Nobody | Refused::Damaged(_) | Refused::NoShard => {
+            Refused::Loading | Refused::Busy => Code::COORDINATOR_LOAD_IN_PROGRESS,
+            Refused::Nobody | Refused::Unproved | Refused::Damaged(_) | Refused::NoShard => {
                 Code::COORDINATOR_NOT_AVAILABLE
             }
         };

@@ -1,5 +1,6 @@
 //! Names of groups, members and partitions between Kafka's words and the groups' own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::call::Call;
@@ -13,6 +14,17 @@ pub(super) fn name(text: &StrBytes) -> Arc<str> {
     Arc::from(text.as_str())
 }
 
+/// A group's name as members and administrators say it.
+///
+/// # Errors
+/// INVALID_GROUP_ID: without a name there is none.
+pub(super) fn named(text: &StrBytes) -> Result<Arc<str>, Fault> {
+    match text.is_empty() {
+        true => Err(Fault::new(Code::INVALID_GROUP_ID, "a group has a name: give one")),
+        false => Ok(name(text)),
+    }
+}
+
 /// A member as it names itself.
 pub(super) fn member(id: &StrBytes, instance: Option<&StrBytes>) -> MemberName {
     MemberName { member: name(id), instance: instance.map(name) }
@@ -23,19 +35,60 @@ pub(super) fn identity(id: &StrBytes, instance: Option<&StrBytes>, generation: i
     Identity { name: member(id, instance), generation }
 }
 
-impl Call {
-    /// A partition that exists; one that is not known here is looked up, since this broker's view may lag.
-    pub(super) async fn existing(
-        &self,
-        topic: &Arc<str>,
-        index: i32,
-    ) -> Result<TopicPartition, Fault> {
-        let known = self.topic(topic).await?;
-        match u32::try_from(index) {
-            Ok(partition) if partition < known.partitions => {
-                Ok(TopicPartition { topic: Arc::clone(topic), partition })
+/// Most topics of one request that this broker does not know and asks the store about; more may be asked for in the next one.
+const MAX_LOOKUPS: usize = 32;
+
+/// The topics that one request names: each is looked up once, however many partitions of it are named.
+pub(super) struct Topics<'a> {
+    call: &'a Call,
+    /// How many partitions each has.
+    seen: HashMap<Arc<str>, Result<u32, Code>>,
+    lookups: usize,
+}
+
+/// One of them.
+pub(super) struct Named {
+    name: Arc<str>,
+    partitions: Result<u32, Code>,
+}
+
+impl<'a> Topics<'a> {
+    pub(super) fn new(call: &'a Call) -> Self {
+        Self { call, seen: HashMap::new(), lookups: 0 }
+    }
+
+    /// A topic; one that is not known here is looked up, since this broker's view may lag.
+    pub(super) async fn find(&mut self, topic: &StrBytes) -> Named {
+        let name = name(topic);
+        if let Some(&partitions) = self.seen.get(&name) {
+            return Named { name, partitions };
+        }
+        let partitions = self.partitions(&name).await;
+        self.seen.insert(Arc::clone(&name), partitions);
+        Named { name, partitions }
+    }
+
+    async fn partitions(&mut self, name: &str) -> Result<u32, Code> {
+        if self.call.kafka.ctx.router.topology().topic(name).is_none() {
+            self.lookups += 1;
+            if self.lookups > MAX_LOOKUPS {
+                return Err(Code::COORDINATOR_LOAD_IN_PROGRESS);
             }
-            _ => Err(Fault::new(Code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition")),
+        }
+        let found = self.call.topic(name).await;
+        found.map(|topic| topic.partitions).map_err(|fault| fault.of_commit().code)
+    }
+}
+
+impl Named {
+    /// A partition of it, if it exists.
+    pub(super) fn partition(&self, index: i32) -> Result<TopicPartition, Code> {
+        let known = self.partitions?;
+        match u32::try_from(index) {
+            Ok(partition) if partition < known => {
+                Ok(TopicPartition { topic: Arc::clone(&self.name), partition })
+            }
+            _ => Err(Code::UNKNOWN_TOPIC_OR_PARTITION),
         }
     }
 }

@@ -31,7 +31,7 @@ enum Failed {
     No,
     /// The answer that says so is not written.
     Untold,
-    /// Requests up to this one were read before it was written.
+    /// Requests that begin before this place were sent before it was written.
     Told(u64),
 }
 
@@ -40,13 +40,13 @@ enum Failed {
 pub(super) struct Prior;
 
 impl Lanes {
-    /// What the next batch must be handed to; `None`: to the present opening.
+    /// What the next batch must be handed to, of a request that begins at this place; `None`: to the present opening.
     pub(super) fn enter(&self, key: Key, request: u64) -> Result<Option<Arc<dyn Appender>>, Prior> {
         let mut lanes = self.0.lock();
         let Some(lane) = lanes.get_mut(&key) else { return Ok(None) };
         match lane.failed {
             Failed::Untold => return Err(Prior),
-            Failed::Told(last) if request <= last => return Err(Prior),
+            Failed::Told(sent) if request < sent => return Err(Prior),
             Failed::No | Failed::Told(_) => lane.failed = Failed::No,
         }
         match &lane.appender {
@@ -67,7 +67,7 @@ impl Lanes {
         lane.appender = Some(appender);
     }
 
-    /// A batch that had its place is answered.
+    /// A batch that had its place is answered, or would be if its client had asked for an answer.
     pub(super) fn done(&self, key: Key, acknowledged: bool) {
         let mut lanes = self.0.lock();
         let Some(lane) = lanes.get_mut(&key) else { return };
@@ -84,14 +84,22 @@ impl Lanes {
         self.0.lock().entry(key).or_default().failed = Failed::Untold;
     }
 
-    /// The client can know of these failures from now on; `last` is the newest request that was read.
-    pub(super) fn told(&self, keys: &[Key], last: u64) {
+    /// The client can know of these failures from now on; what begins before the place `sent` was sent before.
+    pub(super) fn told(&self, keys: &[Key], sent: u64) {
         let mut lanes = self.0.lock();
         for key in keys {
             if let Some(lane) = lanes.get_mut(key) {
-                lane.failed = Failed::Told(last);
+                lane.failed = Failed::Told(sent);
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Lanes {
+    /// Whether nothing is on its way, and no failure is to be known of.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
     }
 }
 
@@ -132,7 +140,7 @@ mod tests {
         assert_eq!(lanes.enter(key(), 3).unwrap_err(), Prior);
         lanes.done(key(), false);
         assert_eq!(lanes.enter(key(), 4).unwrap_err(), Prior);
-        lanes.told(&[key()], 7);
+        lanes.told(&[key()], 8);
         // It was sent before the answer was written.
         assert_eq!(lanes.enter(key(), 7).unwrap_err(), Prior);
         assert!(lanes.enter(key(), 8).unwrap().is_none(), "sent again, to the present opening");
@@ -146,6 +154,6 @@ mod tests {
         assert_eq!(lanes.enter(key(), 2).unwrap_err(), Prior, "it ended");
         lanes.done(key(), true);
         assert!(lanes.enter(key(), 3).unwrap().is_none(), "all are answered");
-        assert!(lanes.0.lock().is_empty(), "and nothing is kept");
+        assert!(lanes.is_empty(), "and nothing is kept");
     }
 }

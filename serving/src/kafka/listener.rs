@@ -68,7 +68,7 @@ impl Listener {
                 tokio::select! {
                     biased;
                     () = cut => {}
-                    end = Box::pin(connection::serve(kafka, peer, stream, stop)) => if let Err(why) = end {
+                    end = Box::pin(connection::serve(kafka, peer, stream.into_split(), stop)) => if let Err(why) = end {
                         tracing::debug!(client = %address, why = why.as_str(), "a Kafka connection was closed");
                         metrics::count_hangup(why.as_str());
                     }

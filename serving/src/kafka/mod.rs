@@ -2,8 +2,8 @@
 //! words. Everything is translated here, at the edge; the rest of the broker never hears of Kafka.
 //!
 //! ```text
-//!   listener ─► connection ─┬─ reads frames ahead, bounded by bytes
-//!                           ├─ serves one after the other: table of APIs ─► one file per API
+//!   listener ─► connection ─┬─ takes frames one after the other, bounded by bytes
+//!                           ├─ serves each: table of APIs ─► one file per API
 //!                           └─ writes answers in the order of requests
 //! ```
 //!
@@ -21,6 +21,7 @@ mod group;
 mod lanes;
 mod listener;
 mod metrics;
+mod operations;
 mod pace;
 mod place;
 mod room;
@@ -33,11 +34,12 @@ use std::sync::Arc;
 pub use api::{document, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
-pub(crate) use room::Room;
+pub(crate) use room::Answers;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;
 use crate::rpc::context::Context;
+use crate::rpc::produce::Part;
 
 /// What an operator may tune of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +48,22 @@ pub struct Config {
     pub auto_create_topics: bool,
     /// Partitions of topics that are created without saying how many. Default 1.
     pub default_partitions: u32,
+    /// Bytes of requests without records that are read and not decoded, of all connections; what they decode to may be twenty times
+    /// that. Default 16 MiB, at least two of the largest.
+    pub request_bytes: usize,
     /// Bytes of answers that were made and not written, of all connections. Default 128 MiB.
     pub reply_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { auto_create_topics: false, default_partitions: 1, reply_bytes: 128 * 1024 * 1024 }
+        const MIB: usize = 1024 * 1024;
+        Self {
+            auto_create_topics: false,
+            default_partitions: 1,
+            request_bytes: 16 * MIB,
+            reply_bytes: 128 * MIB,
+        }
     }
 }
 
@@ -64,21 +75,19 @@ pub(crate) struct Kafka {
     pub(crate) groups: LocalGroups,
     pub(crate) config: Arc<Config>,
     /// For frames without records, until they are decoded.
-    plain_room: Room,
+    plain_room: Part,
     /// For answers, until they are written.
-    pub(crate) reply_room: Room,
+    pub(crate) answers: Answers,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
 }
 
-/// Frames without records that are read and not decoded, of all connections; what they decode to may be twenty times that.
-const PLAIN_BYTES: usize = 2 * codec::MAX_PLAIN_BYTES;
-
 impl Kafka {
     pub(crate) fn new(ctx: Arc<Context>, groups: LocalGroups, config: Config) -> Self {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
-        let (plain_room, reply_room) = (Room::new(PLAIN_BYTES), Room::new(config.reply_bytes));
-        Self { ctx, groups, config: Arc::new(config), plain_room, reply_room, places }
+        let plain_room = Part::new(config.request_bytes.max(2 * codec::MAX_PLAIN_BYTES));
+        let answers = Answers::new(config.reply_bytes);
+        Self { ctx, groups, config: Arc::new(config), plain_room, answers, places }
     }
 
     /// How many connections more there may be.

@@ -1,20 +1,27 @@
-//! What the loops of one connection tell each other, so that none runs ahead of the others further than memory allows.
+//! What the loops of one connection tell each other: what is owed to the client, and how far what it sends was read.
+//!
+//! A place in what a client sends is counted in bytes. What lies in the socket was sent before the client could read an answer
+//! that is written now, and comes up later all the same: so [`Pace::sent`] is further on than what was read, by as much as
+//! sockets hold, until the socket was found empty.
 
 use tokio::sync::watch;
+
+/// More than a socket holds of what was sent and not read.
+const SOCKET_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Now {
-    /// A request waits for something to happen, perhaps for long.
-    waits: bool,
-    /// Requests that were read.
-    read: u64,
     /// Requests that were read and are not answered.
     owed: usize,
     /// Bytes of answers that are not written.
     unwritten: usize,
-    /// No further request is read; nothing is to wait any more.
-    ending: bool,
+    /// The place that was read up to.
+    read: u64,
+    /// No earlier than the place that was sent up to when somebody asked last.
+    sent: u64,
+    /// Whoever reads waits at an empty socket, and has read everything.
+    empty: bool,
 }
 
 /// A handle; cloning shares it.
@@ -29,16 +36,8 @@ impl Default for Pace {
 
 impl Pace {
     /// A request was read.
-    pub(super) fn read(&self) {
-        self.0.send_modify(|now| {
-            now.read += 1;
-            now.owed += 1;
-        });
-    }
-
-    /// The number of the newest request that was read; the first is 1.
-    pub(super) fn last_read(&self) -> u64 {
-        self.0.borrow().read
+    pub(super) fn asked(&self) {
+        self.0.send_modify(|now| now.owed += 1);
     }
 
     /// A request was answered, or never will be.
@@ -49,16 +48,6 @@ impl Pace {
     /// Whether the client waits for the broker.
     pub(super) fn owes(&self) -> bool {
         self.0.borrow().owed > 0
-    }
-
-    /// A request begins to wait, or has ended to.
-    pub(super) fn set_waits(&self, waits: bool) {
-        self.0.send_modify(|now| now.waits = waits);
-    }
-
-    /// Resolves when no request waits. Cancel-safe.
-    pub(super) async fn moving(&self) {
-        self.until(|now| !now.waits || now.ending).await;
     }
 
     /// So many bytes more of answers are to be written.
@@ -73,22 +62,82 @@ impl Pace {
 
     /// Resolves when no more than so many bytes wait to be written. Cancel-safe.
     pub(super) async fn caught_up(&self, bytes: usize) {
-        self.until(|now| now.unwritten <= bytes).await;
-    }
-
-    /// Nothing is to wait any more.
-    pub(super) fn end(&self) {
-        self.0.send_modify(|now| now.ending = true);
-    }
-
-    /// Resolves when nothing is to wait any more. Cancel-safe.
-    pub(super) async fn ending(&self) {
-        self.until(|now| now.ending).await;
-    }
-
-    async fn until(&self, true_of: impl FnMut(&Now) -> bool) {
         let mut now = self.0.subscribe();
         // The sender lives as long as this handle.
-        let _now = now.wait_for(true_of).await.is_err();
+        let _now = now.wait_for(|now| now.unwritten <= bytes).await.is_err();
+    }
+
+    /// So many bytes more were read.
+    pub(super) fn read(&self, bytes: usize) {
+        self.quietly(|now| now.read += bytes as u64);
+    }
+
+    /// The socket is empty, and what came is all taken, for as long as this is kept.
+    pub(super) fn empty(&self) -> Empty<'_> {
+        self.quietly(|now| {
+            now.read = now.read.max(now.sent);
+            now.empty = true;
+        });
+        Empty(self)
+    }
+
+    /// The place that was read up to.
+    pub(super) fn place(&self) -> u64 {
+        self.0.borrow().read
+    }
+
+    /// Whatever the client has sent by now begins before this place, and what it sends when it has read what is written now
+    /// does not, or does so by chance only.
+    pub(super) fn sent(&self) -> u64 {
+        self.quietly(|now| {
+            let more = if now.empty { 0 } else { SOCKET_BYTES };
+            now.sent = now.sent.max(now.read + more);
+        });
+        self.0.borrow().sent
+    }
+
+    /// Of no interest to those who wait.
+    fn quietly(&self, change: impl FnOnce(&mut Now)) {
+        self.0.send_if_modified(|now| {
+            change(now);
+            false
+        });
+    }
+}
+
+/// See [`Pace::empty`].
+#[derive(Debug)]
+pub(super) struct Empty<'a>(&'a Pace);
+
+impl Drop for Empty<'_> {
+    fn drop(&mut self) {
+        self.0.quietly(|now| now.empty = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_lie_in_the_socket_was_sent() {
+        let pace = Pace::default();
+        pace.read(100);
+        assert!(pace.sent() > 10_000_000, "who knows");
+        pace.read(50);
+        assert_eq!(pace.place(), 150);
+        let told = pace.sent();
+        drop(pace.empty());
+        assert!(pace.place() >= told, "what comes now was sent later");
+        let (empty, place) = (pace.empty(), pace.place());
+        assert_eq!(pace.sent(), place, "it is empty");
+        drop(empty);
+        assert!(pace.sent() > place, "and may not be any more");
+        // Whoever is never seen to pause is believed to have read its answers at last.
+        let told = pace.sent();
+        for _ in 0..20 {
+            pace.read(1 << 20);
+        }
+        assert!(pace.place() >= told);
     }
 }

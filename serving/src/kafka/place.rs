@@ -93,6 +93,16 @@ impl Call {
         Ok(self.kafka.ctx.router.topology().resolve(name).await?)
     }
 
+    /// A topic by its name, where a name that no topic may have is told from one that none has.
+    pub(super) async fn named_topic(&self, name: &str) -> Result<Arc<Topic>, Fault> {
+        match self.topic(name).await {
+            Err(fault) if fault.code == Code::UNKNOWN_TOPIC_OR_PARTITION => {
+                Err(name::check(name).err().map_or(fault, Fault::from))
+            }
+            found => found,
+        }
+    }
+
     /// A topic by its id.
     pub(super) fn topic_by_id(&self, id: Uuid) -> Result<Arc<Topic>, Fault> {
         let topology = self.kafka.ctx.router.topology();

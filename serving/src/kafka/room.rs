@@ -1,36 +1,179 @@
-//! Bytes that something of all connections together may take. Who finds no room waits for it.
+//! Bytes of answers that were made and are not written, of all connections together. Who finds no room waits for it.
+//!
+//! Nobody takes most of it: an answer that may be shorter is given a part of what is free, so that the fuller the room, the shorter
+//! the answers, and those who do not read theirs leave something to the others. And who holds some can tell whether somebody
+//! [waits](Held::is_wanted) for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Of what is free, one answer is given this part at most, unless it asks for no more than [`LEAST_BYTES`].
+const PART: usize = 8;
+/// Nobody is given less than this who asks for more.
+const LEAST_BYTES: usize = 256 * 1024;
+
+/// Room for answers that were made, until they are written: apart, so that none waits for those of another kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Answers {
+    /// For records that were in memory: half of all.
+    pub(super) recent: Room,
+    /// For those that came from bookies: a quarter.
+    pub(super) older: Room,
+    /// For descriptions of topics: an eighth.
+    pub(super) topics: Room,
+    /// For what is said of groups: the rest.
+    pub(super) groups: Room,
+}
+
+impl Answers {
+    /// Rooms of so many bytes together.
+    pub(super) fn new(bytes: usize) -> Self {
+        let (recent, older, topics) = (bytes / 2, bytes / 4, bytes / 8);
+        let groups = bytes - recent - older - topics;
+        let [recent, older, topics, groups] = [recent, older, topics, groups].map(Room::new);
+        Self { recent, older, topics, groups }
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn used(&self) -> usize {
+        self.recent.used() + self.older.used() + self.topics.used() + self.groups.used()
+    }
+}
+
 /// A bound; cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Room {
+pub(super) struct Room {
     bytes: usize,
     free: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Bytes of the room.
+#[derive(Debug)]
+pub(super) struct Held {
+    permit: OwnedSemaphorePermit,
+    room: Room,
 }
 
 impl Room {
     /// Room for so many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         let bytes = bytes.clamp(1, Semaphore::MAX_PERMITS);
-        Self { bytes, free: Arc::new(Semaphore::new(bytes)) }
-    }
-
-    /// Most bytes.
-    pub(super) fn limit(&self) -> usize {
-        self.bytes
+        Self { bytes, free: Arc::new(Semaphore::new(bytes)), waiting: Arc::default() }
     }
 
     /// Waits for room, in the order of asking; more than there ever is counts as all of it. Cancel-safe.
-    pub(super) async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
+    pub(super) async fn take(&self, bytes: usize) -> Held {
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
-        Arc::clone(&self.free).acquire_many_owned(bytes).await.expect("room is never closed")
+        let _waiting = Waiting::new(&self.waiting);
+        let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
+        Held { permit: permit.expect("room is never closed"), room: self.clone() }
+    }
+
+    /// As [`Room::take`], for as much of `bytes` as is one answer's part of what is free.
+    pub(super) async fn take_part(&self, bytes: usize) -> Held {
+        let mut held = self.take(bytes.min(LEAST_BYTES)).await;
+        let part = self.free.available_permits() / PART;
+        held.cover(bytes.min(part));
+        held
     }
 
     /// Bytes that are taken.
-    pub(crate) fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         self.bytes.saturating_sub(self.free.available_permits())
+    }
+}
+
+impl Held {
+    /// How many bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+
+    /// Gives back all but so many bytes.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        let spare = self.bytes().saturating_sub(bytes);
+        drop(self.permit.split(spare));
+    }
+
+    /// Takes what is missing of so many bytes, if it is free; whether there are as many now.
+    pub(super) fn cover(&mut self, bytes: usize) -> bool {
+        let missing = bytes.saturating_sub(self.bytes());
+        let more = u32::try_from(missing)
+            .ok()
+            .and_then(|missing| Arc::clone(&self.room.free).try_acquire_many_owned(missing).ok());
+        let covered = more.is_some();
+        if let Some(more) = more {
+            self.permit.merge(more);
+        }
+        covered
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.room.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts one who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// Those who ask for much and never give it back leave something to many others.
+    #[tokio::test]
+    async fn the_fuller_the_room_the_less_one_is_given() {
+        let room = Room::new(64 * MIB);
+        let mut all: Vec<Held> = Vec::new();
+        while let Some(held) = room.take_part(8 * MIB).now_or_never() {
+            let before = all.last().map_or(usize::MAX, Held::bytes);
+            assert!(held.bytes() <= before && held.bytes() >= LEAST_BYTES);
+            all.push(held);
+        }
+        assert!(all.len() > 30, "{}", all.len());
+        assert!(!all[0].is_wanted());
+        let mut waiting = Box::pin(room.take_part(8 * MIB));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(all[0].is_wanted(), "somebody waits");
+        all[0].keep(MIB);
+        assert!(waiting.now_or_never().is_some());
+        assert!(!all[0].is_wanted(), "and waits no more");
+        drop(all);
+        assert_eq!(room.used(), 0);
+        // A little is all given, and what is more than there ever is counts as all of it.
+        assert_eq!(room.take_part(1_000).await.bytes(), 1_000);
+        assert_eq!(room.take(usize::MAX).await.bytes(), 64 * MIB);
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_taken_if_it_is_free() {
+        let room = Room::new(1_000);
+        let (mut one, two) = (room.take(400).await, room.take(500).await);
+        assert!(one.cover(500) && !one.cover(501));
+        assert_eq!((one.bytes(), room.used()), (500, 1_000));
+        drop(two);
+        assert!(one.cover(501) && one.cover(7));
+        assert_eq!(one.bytes(), 501);
     }
 }

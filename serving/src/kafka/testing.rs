@@ -14,6 +14,7 @@ use geminga_records::{Batch, Compression, Record, encode};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 use tokio::net::TcpListener;
 
+use super::Kafka;
 use super::api;
 use super::call::{Answer, Call, Hangup, Peer, Reply};
 use super::codec::messages::{KafkaMessage, KafkaRequest, RequestResponsePair};
@@ -22,7 +23,7 @@ use super::lanes::Lanes;
 use crate::broker::{Broker, BrokerParts, Config};
 use crate::ownership::registration::Identity;
 use crate::ownership::topology::{Topic, Topology};
-use crate::partition::testing::TestCluster;
+use crate::partition::testing::{Mode, TestCluster};
 use crate::router::{OffsetAt, check_partition};
 use crate::topics::NewTopic;
 use crate::topics::quorum::Quorum;
@@ -35,7 +36,7 @@ const CORRELATION: i32 = 0x0a0b_0c0d;
 
 /// A cluster of brokers with three bookies.
 pub(super) struct Rig {
-    _cluster: TestCluster,
+    cluster: TestCluster,
     nodes: Vec<Node>,
 }
 
@@ -58,13 +59,18 @@ impl Rig {
 
     /// The same with another configuration.
     pub(super) async fn start_with(brokers: usize, kafka: super::Config) -> Self {
+        Self::start_as(brokers, Config { kafka, ..Config::default() }).await
+    }
+
+    /// The same with another configuration of the whole broker.
+    pub(super) async fn start_as(brokers: usize, config: Config) -> Self {
         let cluster = TestCluster::new(3);
         cluster.show_bookies(3).await;
         let mut nodes = Vec::new();
         for n in 0..brokers {
-            nodes.push(Node::start(&cluster, n, &kafka).await);
+            nodes.push(Node::start(&cluster, n, &config).await);
         }
-        let rig = Self { _cluster: cluster, nodes };
+        let rig = Self { cluster, nodes };
         // Balanced, too: what is moved later would change owners under a test.
         for node in &rig.nodes {
             let all = |view: &Topology| {
@@ -97,6 +103,16 @@ impl Rig {
     /// What a broker's services share.
     pub(super) fn context(&self, node: usize) -> &Arc<crate::rpc::context::Context> {
         &self.nodes[node].broker.kafka().ctx
+    }
+
+    /// What connections of a broker share.
+    pub(super) fn kafka(&self, node: usize) -> &Kafka {
+        self.nodes[node].broker.kafka()
+    }
+
+    /// How all bookies behave.
+    pub(super) fn set_bookies(&self, mode: Mode) {
+        self.cluster.bookies.set_all(mode);
     }
 
     /// Asks the first broker.
@@ -139,11 +155,12 @@ impl Rig {
         let peer = Peer { listener, address, lanes: Lanes::default() };
         let mut header = Header::fixed(&mut bytes).expect("a header");
         api.read_header(&mut header, &mut bytes)?;
-        let call = Call { kafka, peer: Arc::new(peer), header, number: 1 };
+        let (peer, owed) = (Arc::new(peer), Duration::ZERO);
+        let call = Call { kafka, peer, header, place: 0, owed };
         let reply = match api.serve(call, bytes).await? {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => reply.await?,
-            Answer::None => Reply::default(),
+            Answer::Quiet { .. } => Reply::default(),
         };
         Ok(reply.pieces.concat().into())
     }
@@ -222,7 +239,7 @@ fn open(mut frame: Bytes, key: i16, flexible: bool) -> Bytes {
 }
 
 impl Node {
-    async fn start(cluster: &TestCluster, number: usize, kafka: &super::Config) -> Self {
+    async fn start(cluster: &TestCluster, number: usize, config: &Config) -> Self {
         let store: Arc<dyn MetaStore> = Arc::new(cluster.store.clone());
         let record = cluster::open_or_init(&*store, &SystemRandom, &SystemClock).await.unwrap();
         let id = cluster::next_broker_id(&*store).await.unwrap();
@@ -235,8 +252,7 @@ impl Node {
         let config = Config {
             lease_ttl: Duration::from_secs(1),
             group_initial_delay: Duration::ZERO,
-            kafka: kafka.clone(),
-            ..Config::default()
+            ..config.clone()
         };
         let tasks = Tasks::new("broker");
         let parts = BrokerParts {

@@ -115,6 +115,12 @@ impl Registration {
         *self.0.standing.borrow()
     }
 
+    /// Whether the lease may still hold: the store has answered a request that was sent within its time to live. Whoever proves
+    /// what is owned by a log need not ask this; it is for what is said without one.
+    pub fn is_leased(&self) -> bool {
+        self.is_registered() && self.0.contact.last().elapsed() < self.0.ttl
+    }
+
     /// Changes of the standing. A receiver may miss [`Standing::Lost`] between two registrations, but each has
     /// another lease, by which it sees that it must have stopped in between.
     pub fn watch(&self) -> watch::Receiver<Standing> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use geminga_metastore::record::LiveBookie;
+use geminga_metastore::record::{self, LiveBookie};
 use geminga_metastore::{Error, MetaStore, Revision, Version, WatchEvent, keys};
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
@@ -63,6 +63,17 @@ impl fmt::Debug for Topology {
             .field("brokers", &state.brokers().len())
             .finish_non_exhaustive()
     }
+}
+
+/// What the store itself says of a topic's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// No topic has it.
+    Absent,
+    /// This one has.
+    Is(TopicId),
+    /// One that this version cannot read.
+    Unreadable,
 }
 
 type Events = SelectAll<BoxStream<'static, (Feed, WatchEvent)>>;
@@ -195,6 +206,21 @@ impl Topology {
         self.wait_for(CATCH_UP, |topology| topology.topic(name)).await.ok_or_else(|| {
             let why = format!("topic {name} is not known to this broker yet: try again");
             ApiError::new(Reason::NotReady, why)
+        })
+    }
+
+    /// Which topic of the default namespace has this name now, as the store says.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn stored(&self, name: &str) -> Result<Stored, Error> {
+        let key = keys::topic(DEFAULT_NAMESPACE, name);
+        Ok(match self.0.store.get(&key).await? {
+            None => Stored::Absent,
+            Some(found) => match record::Topic::decode(&found.value) {
+                Ok(topic) => Stored::Is(topic.id),
+                Err(_) => Stored::Unreadable,
+            },
         })
     }
 

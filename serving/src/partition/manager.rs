@@ -524,9 +524,9 @@ impl LocalPartitions for Partitions {
         Ok(handle.reader.end_of_term(term))
     }
 
-    async fn size(&self, topic: &Topic, partition: PartitionIndex) -> Result<u64, ApiError> {
-        let open = self.open_now((topic.id, partition));
-        Ok(size::of(self.store(), open.as_deref(), topic.id, partition).await?)
+    async fn size(&self, topic: TopicId, partition: PartitionIndex) -> Result<u64, ApiError> {
+        let open = self.open_now((topic, partition));
+        Ok(size::of(self.store(), open.as_deref(), topic, partition).await?)
     }
 
     async fn producers(

@@ -2,6 +2,7 @@
 
 use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
+use tokio::sync::Semaphore;
 
 use super::fetch::read_error;
 use super::log::{HeadError, ReadEntry};
@@ -11,6 +12,9 @@ use crate::router::{FoundOffset, OffsetAt};
 
 /// Most bytes that a batch may decompress to while a record is looked for in it.
 const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+/// Entries that are looked into at one time, by all who ask.
+const LOOKS: usize = 2;
+static LOOKING: Semaphore = Semaphore::const_new(LOOKS);
 
 /// Looks an offset up. Cancel-safe.
 pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, ApiError> {
@@ -32,11 +36,11 @@ pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, A
         OffsetAt::Latest => Ok(end(ends.high_watermark)),
         OffsetAt::MaxTimestamp => {
             let entry = handle.reader.by_max_timestamp().await.map_err(|e| read_error(&e))?;
-            Ok(record(entry.map(|entry| first_since(&entry, entry.max_timestamp))))
+            Ok(record(look(entry, None).await))
         }
         OffsetAt::Timestamp(timestamp_ms) => {
             let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
-            Ok(record(entry.map(|entry| first_since(&entry, timestamp_ms))))
+            Ok(record(look(entry, Some(timestamp_ms)).await))
         }
     }
 }
@@ -65,6 +69,25 @@ fn head_error(error: &HeadError) -> ApiError {
     ApiError::new(reason, error.to_string())
 }
 
+/// The first record of an entry at or after a time, or of its youngest. A small batch may be a large one when it is taken
+/// apart: not on a thread that others wait for, and not many at a time.
+async fn look(entry: Option<ReadEntry>, timestamp_ms: Option<i64>) -> Option<(Offset, i64)> {
+    let entry = entry?;
+    let beginning = (entry.first_offset, entry.max_timestamp);
+    // Never closed.
+    let Ok(looking) = LOOKING.acquire().await else { return Some(beginning) };
+    let find = move || {
+        // Until it is done, also when nobody waits for it any more.
+        let _looking = looking;
+        first_since(&entry, timestamp_ms.unwrap_or(entry.max_timestamp))
+    };
+    let found = tokio::task::spawn_blocking(find).await;
+    Some(found.unwrap_or_else(|error| {
+        tracing::error!(%error, "a batch could not be taken apart");
+        beginning
+    }))
+}
+
 /// The first record of `entry` at or after a time. Largest timestamps are the producers' word and batches are opened only
 /// here: where one cannot be, or breaks its word, its beginning is the answer, so that no record is missed.
 fn first_since(entry: &ReadEntry, timestamp_ms: i64) -> (Offset, i64) {
@@ -74,11 +97,9 @@ fn first_since(entry: &ReadEntry, timestamp_ms: i64) -> (Offset, i64) {
         if header.max_timestamp < timestamp_ms {
             continue;
         }
-        let records = geminga_records::decode(&batch, MAX_DECODED_BYTES).unwrap_or_default();
-        let first = records.iter().find(|record| record.timestamp >= timestamp_ms);
-        return match first {
-            Some(record) => (Offset(record.offset), record.timestamp),
-            None => (Offset(header.base_offset), header.max_timestamp),
+        return match geminga_records::find_since(&batch, timestamp_ms, MAX_DECODED_BYTES) {
+            Ok(Some((offset, timestamp))) => (Offset(offset), timestamp),
+            _ => (Offset(header.base_offset), header.max_timestamp),
         };
     }
     (entry.first_offset, entry.max_timestamp)

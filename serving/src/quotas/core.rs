@@ -118,6 +118,17 @@ impl Core {
         bucket.charge(rate, amount, now)
     }
 
+    /// Forgets what clients owe by quotas that are no more. Where none is left, nobody is charged, which would do it as well.
+    pub(super) fn forgive(&mut self) {
+        for (name, client) in &mut self.clients {
+            for kind in Kind::ALL {
+                if self.limits.rate(kind, name).is_none() {
+                    client.buckets[kind as usize] = None;
+                }
+            }
+        }
+    }
+
     /// The client, as the one that was charged last.
     fn touch(&mut self, client: &str) -> &mut Client {
         let turn = self.next_turn;

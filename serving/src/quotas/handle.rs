@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::bucket::BURST;
 use super::core::{Core, Debt, Kind, Limits};
@@ -71,6 +71,7 @@ impl Quotas {
     pub(super) fn set_limits(&self, change: impl FnOnce(&mut Limits)) {
         let mut core = self.0.core.lock();
         change(&mut core.limits);
+        core.forgive();
         self.0.any.store(!core.limits.is_empty(), Ordering::Relaxed);
         drop(core);
         self.0.changed.send_replace(());
@@ -127,6 +128,26 @@ impl Account {
         metrics::throttled(kind, waited);
         waited
     }
+
+    /// Waits until what is owed now is paid for, or no longer asked for: of each kind no longer than is said beside it, and not for
+    /// what others of the same id are charged meanwhile, so that everybody's turn comes. Cancel-safe.
+    pub(crate) async fn paid_within(&self, kinds: [(Kind, Duration); 2]) {
+        let begun = Instant::now();
+        let mut changed = self.quotas.changed();
+        let owed = || {
+            let [first, second] = kinds.map(|(kind, most)| (self.charge(kind, 0).min(most), kind));
+            if second.0 > first.0 { second } else { first }
+        };
+        let (wait, kind) = owed();
+        if wait.is_zero() {
+            return;
+        }
+        let mut until = begun + wait;
+        while let Ok(Ok(())) = timeout_at(until, changed.changed()).await {
+            until = until.min(Instant::now() + owed().0);
+        }
+        metrics::throttled(kind, begun.elapsed());
+    }
 }
 
 /// As messages carry it, at most what fits.
@@ -172,6 +193,39 @@ mod tests {
         quotas.set_limits(|limits| limits.default = Quota::default());
         assert_eq!(paid.now_or_never().map(|waited| waited.as_secs()), Some(60));
         assert!(!quotas.0.any.load(Ordering::Relaxed));
+        // What it owed went with the quota, although nothing was charged meanwhile.
+        quotas.set_limits(|limits| limits.default.producer_byte_rate = Some(1));
+        assert_eq!(quotas.charge(Kind::Produce, "a", 0), Duration::ZERO);
+    }
+
+    /// No kind is waited for beyond its bound, nor what others are charged, and a change counts at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_within_bounds_has_an_end() {
+        let quotas = limited(100);
+        quotas.set_limits(|limits| limits.default.request_rate = Some(1));
+        let account = quotas.account("a", false);
+        let second = Duration::from_secs(1);
+        let waits = async |produce: u32, others: u64| {
+            let begun = Instant::now();
+            let paid =
+                account.paid_within([(Kind::Request, second), (Kind::Produce, second * produce)]);
+            tokio::pin!(paid);
+            assert!((&mut paid).now_or_never().is_none());
+            quotas.charge(Kind::Produce, "a", others);
+            paid.await;
+            begun.elapsed().as_secs_f64().round() as u64
+        };
+        account.charge(Kind::Request, 1_000);
+        assert_eq!(waits(0, 0).await, 1);
+        account.charge(Kind::Produce, 1_000);
+        assert_eq!(waits(60, 5_000).await, 9);
+        assert_eq!(waits(20, 0).await, 20, "of the fifty seconds of the others");
+        let paid =
+            account.paid_within([(Kind::Request, Duration::ZERO), (Kind::Produce, second * 60)]);
+        let lifted = async { quotas.set_limits(|limits| limits.default = Quota::default()) };
+        let begun = Instant::now();
+        futures::join!(paid, lifted);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

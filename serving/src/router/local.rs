@@ -170,7 +170,7 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// METADATA_UNAVAILABLE.
-    async fn size(&self, topic: &Topic, partition: PartitionIndex) -> Result<u64, ApiError>;
+    async fn size(&self, topic: TopicId, partition: PartitionIndex) -> Result<u64, ApiError>;
 
     /// The idempotent producers that a partition remembers, opening it when it is not open. Cancel-safe.
     ///

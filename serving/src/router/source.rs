@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term};
+use geminga_proto::internal::PartitionSizeRequest;
+use geminga_proto::internal::peer_client::PeerClient;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
@@ -73,6 +75,12 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         term: Term,
     ) -> Result<Option<(Term, Offset)>, ApiError>;
+
+    /// [`LocalPartitions::size`] of a partition wherever it is. Cancel-safe.
+    ///
+    /// # Errors
+    /// As there, or as [`Source::read`] but for an owner: what is stored is known without one.
+    async fn size(&self, topic: &Arc<Topic>, partition: PartitionIndex) -> Result<u64, ApiError>;
 }
 
 /// Reads here what this broker owns and at its owner what another one does. Cheap to clone.
@@ -227,6 +235,21 @@ impl RoutedSource {
     }
 }
 
+impl RoutedSource {
+    async fn size_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partition: PartitionIndex,
+    ) -> Result<u64, ApiError> {
+        let mut client = PeerClient::new(self.router.channel(broker)?);
+        let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
+        let request = PartitionSizeRequest { topic_id, partition: partition.0 };
+        let answer = self.within(GRACE, broker, client.partition_size(request)).await?;
+        Ok(answer.into_inner().bytes)
+    }
+}
+
 fn left_out(broker: BrokerId) -> ApiError {
     unserved(broker, "it left the partition out of its answer")
 }
@@ -290,6 +313,14 @@ impl Source for RoutedSource {
             Route::Local { .. } => self.local.end_of_term(Arc::clone(topic), partition, term).await,
             Route::Remote { broker, .. } => self.term_remote(broker, topic, partition, term).await,
             Route::NoOwner => Err(no_owner(&topic.name, partition)),
+        }
+    }
+
+    async fn size(&self, topic: &Arc<Topic>, partition: PartitionIndex) -> Result<u64, ApiError> {
+        check_partition(topic, partition.0)?;
+        match self.router.owner_of(topic, partition) {
+            Route::Remote { broker, .. } => self.size_remote(broker, topic, partition).await,
+            Route::Local { .. } | Route::NoOwner => self.local.size(topic.id, partition).await,
         }
     }
 }

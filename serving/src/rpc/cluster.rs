@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use geminga_ledger::summarize_under;
 use geminga_metastore::keys;
 use geminga_metastore::record::{Cookie, LiveBookie};
-use geminga_proto::ids::{BookieId, BrokerId};
+use geminga_proto::ids::{BookieId, BrokerId, EntryId, LedgerId};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1::cluster_server::{Cluster, ClusterServer};
 use geminga_proto::{caps, v1};
@@ -65,7 +66,38 @@ impl ClusterService {
         for live in self.ctx.router.topology().live_bookies() {
             known.insert(live.id.clone(), Some(live));
         }
-        Ok(known.into_iter().map(|(id, live)| bookie_status(&id, live.as_deref())).collect())
+        let draining = self.ctx.store.range(keys::BOOKIES_DRAINING, None, PAGE).await;
+        let draining = draining.map_err(|e| api_error(&e))?.items;
+        let draining: Vec<BookieId> =
+            draining.iter().filter_map(|item| keys::parse_bookie_draining(&item.key)).collect();
+        let status = |(id, live): (BookieId, Option<Arc<LiveBookie>>)| v1::BookieStatus {
+            draining: draining.contains(&id),
+            ..bookie_status(&id, live.as_deref())
+        };
+        Ok(known.into_iter().map(status).collect())
+    }
+
+    async fn repair(&self) -> Result<v1::RepairStatus, ApiError> {
+        let summary = summarize_under(&*self.ctx.store).await.map_err(|e| api_error(&e))?;
+        let rates = self.ctx.router.topology().live_bookies();
+        let rates: Vec<u64> = rates.iter().map(|live| live.repair_rate).collect();
+        let limited = !rates.is_empty() && rates.iter().all(|rate| *rate > 0);
+        let rate: u64 = rates.iter().sum();
+        let estimate = limited.then(|| summary.bytes.div_ceil(rate.max(1)));
+        let lost = |(ledger, topic, entry): (LedgerId, String, EntryId)| v1::LostLedger {
+            ledger_id: ledger.to_string(),
+            topic,
+            entry: entry.0,
+        };
+        Ok(v1::RepairStatus {
+            ledgers: summary.ledgers,
+            fragments: summary.fragments,
+            bytes: summary.bytes,
+            oldest_ms: summary.oldest_ms,
+            estimate_seconds: estimate.filter(|_| summary.ledgers > 0),
+            lost: summary.lost.into_iter().map(lost).collect(),
+            partial: summary.partial,
+        })
     }
 }
 
@@ -81,6 +113,7 @@ fn bookie_status(id: &BookieId, live: Option<&LiveBookie>) -> v1::BookieStatus {
         writable: live.is_some_and(|live| live.disks.iter().any(|disk| disk.writable)),
         free_bytes: sum(|disk| disk.free_bytes),
         total_bytes: sum(|disk| disk.total_bytes),
+        draining: false,
     }
 }
 
@@ -99,6 +132,7 @@ impl Cluster for ClusterService {
             coordinator_broker: topology.coordinator().map_or(-1, |elected| elected.broker.0),
             brokers: self.brokers(),
             bookies: self.bookies().await?,
+            repair: Some(self.repair().await?),
             topics: u32::try_from(topics).unwrap_or(u32::MAX),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             default_write_quorum: u32::from(quorum.write),

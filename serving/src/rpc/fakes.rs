@@ -100,6 +100,11 @@ impl Source for FakeSource {
         })
     }
 
+    async fn size(&self, _: &Arc<Topic>, partition: PartitionIndex) -> Result<u64, ApiError> {
+        let (start, end) = self.ends(partition.0)?;
+        Ok(end.abs_diff(start))
+    }
+
     async fn find_offset(
         &self,
         _: &Arc<Topic>,

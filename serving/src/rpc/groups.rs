@@ -35,13 +35,17 @@ pub(crate) struct GroupsService {
 }
 
 impl GroupsService {
+    pub(crate) fn new(groups: GroupClient, source: Arc<dyn Source>, topology: Topology) -> Self {
+        Self { groups, source, topology }
+    }
+
     /// The service with the limits of a client's messages. A description may be larger than what a client sends.
     pub(crate) fn server(
         groups: GroupClient,
         source: Arc<dyn Source>,
         topology: Topology,
     ) -> GroupsServer<Self> {
-        GroupsServer::new(Self { groups, source, topology })
+        GroupsServer::new(Self::new(groups, source, topology))
             .max_decoding_message_size(caps::MAX_CLIENT_MESSAGE_BYTES)
             .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
     }

@@ -9,7 +9,7 @@ use geminga_proto::internal::peer_server::{Peer, PeerServer};
 use geminga_proto::internal::{
     GroupCommitRequest, GroupCommitResponse, GroupHeartbeatRequest, GroupHeartbeatResponse,
     JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, LetGoRequest,
-    LetGoResponse, ListShardRequest,
+    LetGoResponse, ListShardRequest, PartitionSizeRequest, PartitionSizeResponse,
 };
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
@@ -19,6 +19,7 @@ use crate::groups::coordinator::Shards;
 use crate::groups::request::Request as Ask;
 use crate::groups::wire;
 use crate::partition::Partitions;
+use crate::router::LocalPartitions;
 
 /// Serves the shards of this broker, and the keys to its partitions, to others.
 #[derive(Debug)]
@@ -122,14 +123,29 @@ impl Peer for PeerService {
         request: Request<LetGoRequest>,
     ) -> Result<Response<LetGoResponse>, Status> {
         let LetGoRequest { topic_id, partition, term, to_broker } = request.into_inner();
-        let Some(topic) = TopicId::from_slice(&topic_id) else {
-            let why = "a topic id has 16 bytes: this is another one's";
-            return Err(ApiError::new(Reason::InvalidRequest, why).into());
-        };
-        let partition = (topic, PartitionIndex(partition));
+        let partition = (topic_id_of(&topic_id)?, PartitionIndex(partition));
         if let Some(partitions) = &self.partitions {
             partitions.let_go(partition, Term(term), BrokerId(to_broker)).await;
         }
         Ok(Response::new(LetGoResponse {}))
     }
+
+    async fn partition_size(
+        &self,
+        request: Request<PartitionSizeRequest>,
+    ) -> Result<Response<PartitionSizeResponse>, Status> {
+        let PartitionSizeRequest { topic_id, partition } = request.into_inner();
+        let topic = topic_id_of(&topic_id)?;
+        let Some(partitions) = &self.partitions else {
+            let why = "no partitions are served here: ask their owner";
+            return Err(ApiError::new(Reason::NotReady, why).into());
+        };
+        let bytes = partitions.size(topic, PartitionIndex(partition)).await?;
+        Ok(Response::new(PartitionSizeResponse { bytes }))
+    }
+}
+
+fn topic_id_of(bytes: &[u8]) -> Result<TopicId, ApiError> {
+    let why = "a topic id has 16 bytes: this is another one's";
+    TopicId::from_slice(bytes).ok_or_else(|| ApiError::new(Reason::InvalidRequest, why))
 }

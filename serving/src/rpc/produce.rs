@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::context::Context;
-pub(crate) use room::{ProduceRoom, Taken};
+pub(crate) use room::{Part, ProduceRoom, Taken};
 use session::Session;
 
 /// Messages of results on their way to one client.

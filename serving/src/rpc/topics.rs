@@ -27,8 +27,12 @@ pub(crate) struct TopicsService {
 }
 
 impl TopicsService {
+    pub(crate) fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx }
+    }
+
     pub(crate) fn server(ctx: Arc<Context>) -> TopicsServer<Self> {
-        TopicsServer::new(Self { ctx })
+        TopicsServer::new(Self::new(ctx))
     }
 }
 

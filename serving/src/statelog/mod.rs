@@ -2,8 +2,10 @@
 //! nobody see their effects before they are durable.
 //!
 //! * [`log`]: what it asks of the partition below. [`machine`]: what it runs.
-//! * [`gate`]: which output may leave when (S2, S3). [`shard`]: the task that owns one shard.
+//! * [`gate`]: which output may leave when (S2, S3). [`clock`]: the time that a machine lives in. [`shard`]: the task that
+//!   owns one shard.
 
+pub mod clock;
 pub mod gate;
 pub mod log;
 pub mod machine;

@@ -16,6 +16,7 @@ use geminga_proto::ids::PartitionIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::gate::Gate;
 use super::log::{Append, Closed, Event, Log, Lost, OpenError, Opened, Replay};
 use super::machine::{Machine, Output};
@@ -49,6 +50,7 @@ pub struct Shard<M: Machine> {
     inbox: VecDeque<M::Request>,
     world: watch::Receiver<u64>,
     start: Instant,
+    clock: Clock,
     shard: PartitionIndex,
 }
 
@@ -82,7 +84,9 @@ impl<M: Machine> Shard<M> {
         }
         tracing::info!(%shard, %term, parts, commands, took_ms = start.elapsed().as_millis(), "statelog replayed");
         let (gate, unapplied, inbox) = (Gate::default(), VecDeque::new(), VecDeque::new());
-        let mut shard = Self { machine, log, gate, unapplied, mailbox, inbox, world, start, shard };
+        let clock = Clock::default();
+        let mut shard =
+            Self { machine, log, gate, unapplied, mailbox, inbox, world, start, clock, shard };
         let now_ms = shard.now_ms();
         shard.machine.replayed(now_ms);
         Ok(shard)
@@ -98,8 +102,9 @@ impl<M: Machine> Shard<M> {
     }
 
     async fn turn(&mut self) -> Result<(), Ended> {
-        let deadline =
-            self.machine.next_deadline().map(|at| self.start + Duration::from_millis(at));
+        self.now_ms();
+        let deadline = self.machine.next_deadline().and_then(|at| self.clock.outside(at));
+        let deadline = deadline.map(|at| self.start + Duration::from_millis(at));
         let has_room = self.gate.has_room(M::MAX_STEP_BYTES);
         let mut batch = Vec::new();
         tokio::select! {
@@ -107,7 +112,10 @@ impl<M: Machine> Shard<M> {
             event = self.log.event() => self.on_event(event)?,
             () = until(deadline), if has_room => self.on_tick()?,
             changed = self.world.changed() => match changed {
-                Ok(()) => self.machine.world_changed(self.now_ms()),
+                Ok(()) => {
+                    let now_ms = self.now_ms();
+                    self.machine.world_changed(now_ms);
+                }
                 Err(_) => return Err(Ended::Lost(Lost::Stopping)),
             },
             taken = self.mailbox.recv_many(&mut batch, BATCH), if has_room && self.inbox.is_empty() => {
@@ -128,15 +136,26 @@ impl<M: Machine> Shard<M> {
         let mut appended = false;
         while self.gate.has_room(M::MAX_STEP_BYTES) {
             let Some(request) = self.inbox.pop_front() else { break };
-            self.machine.request(self.now_ms(), request, &mut out);
+            let now_ms = self.now_ms();
+            self.machine.request(now_ms, request, &mut out);
             appended |= self.put(&mut out)?;
         }
         self.serve(appended)
     }
 
+    /// What lies in the mailbox comes first: it was said before the time was up, however late this tick is.
     fn on_tick(&mut self) -> Result<(), Ended> {
+        while self.inbox.len() < BATCH {
+            let Ok(request) = self.mailbox.try_recv() else { break };
+            self.inbox.push_back(request);
+        }
+        self.work_off()?;
+        if !self.inbox.is_empty() || !self.gate.has_room(M::MAX_STEP_BYTES) {
+            return Ok(());
+        }
         let mut out = Output::default();
-        self.machine.tick(self.now_ms(), &mut out);
+        let now_ms = self.now_ms();
+        self.machine.tick(now_ms, &mut out);
         let appended = self.put(&mut out)?;
         self.serve(appended)
     }
@@ -167,7 +186,10 @@ impl<M: Machine> Shard<M> {
     }
 
     fn append(&mut self, what: Append) -> Result<u64, Ended> {
-        self.log.append(what).map_err(|Closed| Ended::Lost(Lost::Failed(Closed.to_string())))
+        let closed = |Closed| Ended::Lost(Lost::Failed(Closed.to_string()));
+        let number = self.log.append(what).map_err(closed)?;
+        self.clock.appended(number, self.outside_ms());
+        Ok(number)
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), Ended> {
@@ -182,6 +204,7 @@ impl<M: Machine> Shard<M> {
     }
 
     fn on_acked(&mut self, through: u64) -> Result<(), Ended> {
+        self.clock.acked(through, self.outside_ms());
         while let Some((_, command)) = self.unapplied.pop_front_if(|(number, _)| *number <= through)
         {
             let damaged = |damaged: super::machine::Damaged| OpenError::Damaged {
@@ -197,7 +220,12 @@ impl<M: Machine> Shard<M> {
         self.serve(false)
     }
 
-    fn now_ms(&self) -> u64 {
+    /// The machine's time.
+    fn now_ms(&mut self) -> u64 {
+        self.clock.now_ms(self.outside_ms())
+    }
+
+    fn outside_ms(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -274,7 +274,7 @@ pub const TABLE: &[Config] = &[
         at_least(-1),
         "-1",
         Effective,
-        "A closed segment goes when its youngest record is older, in milliseconds; -1: never. Kafka's default is a week; here nothing is deleted that nobody asked to delete.",
+        "A segment goes when its youngest record is older, in milliseconds; -1: never. The newest is ended first, at a moment when nothing is written to it. Kafka's default is a week; here nothing is deleted that nobody asked to delete.",
     ),
     row(
         SEGMENT_BYTES,
@@ -382,6 +382,12 @@ pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
 /// Whether a topic with these settings asks for its closed segments to be uploaded.
 pub(super) fn is_tiered(configs: &BTreeMap<String, String>) -> bool {
     configs.get(REMOTE_STORAGE).is_some_and(|value| value == "true")
+}
+
+/// Whether a topic with these configs gives records up on command: one that is only to be compacted does not, as in Kafka.
+pub fn lets_records_be_deleted(configs: &BTreeMap<String, String>) -> bool {
+    let policy = configs.get(CLEANUP_POLICY).map_or("delete", String::as_str);
+    policy.split(',').any(|word| word.trim() == "delete")
 }
 
 /// The settings that take effect, as numbers.

@@ -104,6 +104,7 @@ impl World {
                     }],
                     lease: LeaseId(1),
                     started_ms: 0,
+                    repair_rate: 0,
                 };
                 store.put_if(&keys::bookie_live(&id), None, record.encode()).await.unwrap();
             }

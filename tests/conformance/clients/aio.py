@@ -6,6 +6,7 @@ import uuid
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 bootstrap, case = sys.argv[1:]
+SECONDS = 120  # before what does not come is given up: long, for a machine that is busy
 topic = f"aio-{case}-{uuid.uuid4()}"
 
 
@@ -31,7 +32,7 @@ async def read(count, offset=None, **config):
                 reader.seek(TopicPartition(topic, 0), offset)
         got = []
         while len(got) < count:
-            batch = await asyncio.wait_for(reader.getmany(timeout_ms=1000), 30)
+            batch = await asyncio.wait_for(reader.getmany(timeout_ms=1000), SECONDS)
             got += [message.value.decode() for messages in batch.values() for message in messages]
         return got
     finally:

@@ -9,6 +9,7 @@ from confluent_kafka.admin import (AdminClient, AlterConfigOpType, ConfigEntry, 
                                    OffsetSpec, ResourceType)
 
 bootstrap, case = sys.argv[1:]
+SECONDS = 120  # before what does not come is given up: long, for a machine that is busy
 topic = f"{case}-{uuid.uuid4()}"
 group = f"group-{topic}"
 
@@ -20,7 +21,7 @@ def produce(values, partition=None, **config):
     for value in values:
         producer.produce(topic, value=value, key=value[:16], on_delivery=lambda e, _: e and failed.append(e), **more)
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(SECONDS) == 0
     assert not failed, failed[0]
 
 
@@ -29,7 +30,7 @@ def consumer(**config):
                      "session.timeout.ms": 6000, **config})
 
 
-def read(reader, count, seconds=30):
+def read(reader, count, seconds=SECONDS):
     got, deadline = [], time.monotonic() + seconds
     while len(got) < count and time.monotonic() < deadline:
         for message in reader.consume(500, 0.5):
@@ -115,7 +116,7 @@ def members(strategy, instance=False):
         assert refused or len(seen) == len(set(seen)), "something was read twice, though all was committed"
 
 
-def until(true, what, seconds=90):
+def until(true, what, seconds=SECONDS):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not in time: {what}"
@@ -138,9 +139,9 @@ def case_metadata_of_commits():
     produce(["x"], partition=1)
     reader = consumer()
     reader.commit(offsets=[TopicPartition(topic, 1, 1, "my words")], asynchronous=False)
-    [found] = reader.committed([TopicPartition(topic, 1)], timeout=10)
+    [found] = reader.committed([TopicPartition(topic, 1)], timeout=SECONDS)
     assert (found.offset, found.metadata) == (1, "my words"), found
-    [none] = reader.committed([TopicPartition(topic, 2)], timeout=10)
+    [none] = reader.committed([TopicPartition(topic, 2)], timeout=SECONDS)
     assert none.offset == -1001
     try:
         reader.commit(offsets=[TopicPartition(topic, 1, 1, "x" * 5000)], asynchronous=False)
@@ -156,13 +157,13 @@ def case_times():
     now = int(time.time() * 1000)
     for n in range(100):
         producer.produce(topic, str(n), partition=0, timestamp=now - 100_000 + n * 1000)
-    producer.flush(30)
+    assert producer.flush(SECONDS) == 0
     reader = consumer()
-    [found] = reader.offsets_for_times([TopicPartition(topic, 0, now - 100_000 + 41_500)], timeout=10)
+    [found] = reader.offsets_for_times([TopicPartition(topic, 0, now - 100_000 + 41_500)], timeout=SECONDS)
     assert found.offset == 42, found
-    [found] = reader.offsets_for_times([TopicPartition(topic, 0, now + 100_000)], timeout=10)
+    [found] = reader.offsets_for_times([TopicPartition(topic, 0, now + 100_000)], timeout=SECONDS)
     assert found.offset == -1, found
-    assert reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=10) == (0, 100)
+    assert reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=SECONDS) == (0, 100)
     reader.close()
     admin = AdminClient({"bootstrap.servers": bootstrap})
     asked = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.max_timestamp()})
@@ -178,7 +179,7 @@ def case_admin():
         assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS, error
     else:
         raise AssertionError("it was created twice")
-    described = admin.list_topics(topic, timeout=10).topics[topic]
+    described = admin.list_topics(topic, timeout=SECONDS).topics[topic]
     assert len(described.partitions) == 3 and all(p.leader > 0 for p in described.partitions.values())
     resource = ConfigResource(ResourceType.TOPIC, topic)
     configs = admin.describe_configs([resource])[resource].result()
@@ -190,13 +191,13 @@ def case_admin():
     resource = ConfigResource(ResourceType.TOPIC, topic)
     assert admin.describe_configs([resource])[resource].result()["retention.ms"].value == "7200000"
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result()
-    assert len(admin.list_topics(topic, timeout=10).topics[topic].partitions) == 5
+    assert len(admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions) == 5
     produce([str(n) for n in range(10)], partition=4)
     asked = [TopicPartition(topic, 4, 6)]
     low = admin.delete_records(asked)[asked[0]].result()
     assert low.low_watermark == 6, low.low_watermark
     reader = consumer()
-    assert reader.get_watermark_offsets(TopicPartition(topic, 4), timeout=10) == (6, 10)
+    assert reader.get_watermark_offsets(TopicPartition(topic, 4), timeout=SECONDS) == (6, 10)
     reader.commit(offsets=[TopicPartition(topic, 4, 7)], asynchronous=False)
     reader.close()
     listed = [g.group_id for g in admin.list_consumer_groups().result().valid]
@@ -204,7 +205,7 @@ def case_admin():
     admin.delete_consumer_groups([group])[group].result()
     assert admin.describe_cluster().result().nodes
     admin.delete_topics([topic])[topic].result()
-    assert topic not in admin.list_topics(timeout=10).topics
+    assert topic not in admin.list_topics(timeout=SECONDS).topics
 
 
 globals()[f"case_{case}"]()

@@ -1,10 +1,11 @@
 """aiokafka from PyPI, which speaks old versions only."""
-from . import HERE, steps, venv
+from . import HERE, installed, steps
 
 QUICK = True
+CASES = ["produce", "idempotent", "group", "seek"]
+SHORT = CASES
 
 
 def run(context):
-    python = venv("aiokafka", "aiokafka==0.14.0", "lz4", "zstandard", "cramjam")
     script = HERE.parent / "clients" / "aio.py"
-    return steps([python, script, context.bootstrap], ["produce", "idempotent", "group", "seek"])
+    return steps([installed(), script, context.bootstrap], CASES)

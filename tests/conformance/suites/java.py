@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import uuid
 
-from . import CACHE, Results
+from . import CACHE, Results, said
 
 QUICK = False
 VERSION = "4.1.0"
@@ -20,9 +20,10 @@ POM = f'''<project xmlns="http://maven.apache.org/POM/4.0.0">
 '''
 
 
-def run(context):
+def home():
+    """A directory with what Kafka's tools need in lib, and those in bin that other suites call; none without a JDK and Maven."""
     if not (shutil.which("java") and shutil.which("mvn")):
-        return Results(skipped={"there is no JDK with Maven here"})
+        return None
     java = CACHE / "java"
     pom = java / "pom.xml"
     if not (java / "lib").exists() or pom.read_text() != POM:
@@ -30,6 +31,18 @@ def run(context):
         pom.write_text(POM)
         fetch = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
         subprocess.run(fetch, cwd=java, check=True, stdout=subprocess.DEVNULL)
+    topics = java / "bin" / "kafka-topics.sh"
+    if not topics.exists():
+        topics.parent.mkdir(exist_ok=True)
+        topics.write_text(f'#!/bin/sh\nexec java -Xmx256m -cp "{java}/lib/*" org.apache.kafka.tools.TopicCommand "$@"\n')
+        topics.chmod(0o755)
+    return java
+
+
+def run(context):
+    java = home()
+    if java is None:
+        return Results(skipped={"there is no JDK with Maven here"})
     results = Results()
     for name, case in sorted(globals().items()):
         if name.startswith("case_"):
@@ -38,7 +51,7 @@ def run(context):
                 case(Java(context.bootstrap, java / "lib"))
                 results.passed.add(name)
             except (AssertionError, subprocess.SubprocessError, ValueError) as error:
-                results.failed[name] = str(error).replace("\n", " ")[:300]
+                results.failed[name] = said(error)
     return results
 
 

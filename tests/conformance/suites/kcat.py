@@ -2,25 +2,27 @@
 import json
 import shutil
 import subprocess
+import sys
 import uuid
 
-from . import Results
+from . import Results, said
 
 QUICK = True
+SHORT = ["what_is_written_is_read", "codecs_and_acks", "idempotent", "keys_headers_and_tombstones", "times", "metadata", "group"]
 
 
 def run(context):
     if not shutil.which("kcat"):
-        subprocess.run(["apt-get", "install", "-q", "-y", "kcat"], check=True, stdout=subprocess.DEVNULL)
+        sys.exit("no kcat: run .ci/install test")
     results = Results()
     for name, case in sorted(globals().items()):
-        if name.startswith("case_"):
+        if name.startswith("case_") and (not context.short or name.removeprefix("case_") in SHORT):
             name = name.removeprefix("case_")
             try:
                 case(Kcat(context.bootstrap))
                 results.passed.add(name)
             except (AssertionError, subprocess.SubprocessError) as error:
-                results.failed[name] = str(error).replace("\n", " ")
+                results.failed[name] = said(error)
     return results
 
 
@@ -29,7 +31,7 @@ class Kcat:
         self.bootstrap = bootstrap
         self.topic = f"kcat-{uuid.uuid4()}"
 
-    def __call__(self, *args, stdin="", timeout=30):
+    def __call__(self, *args, stdin="", timeout=120):
         command = ["kcat", "-b", self.bootstrap, *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
@@ -96,9 +98,9 @@ def case_group(kcat):
     kcat.produce(lines, "-K", " ")
     group = f"group-{kcat.topic}"
     reset = ["-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=6000"]
-    got = kcat("-G", group, kcat.topic, "-e", "-q", *reset, "-f", "%k %s\n", timeout=60).splitlines()
+    got = kcat("-G", group, kcat.topic, "-e", "-q", *reset, "-f", "%k %s\n").splitlines()
     assert sorted(got) == lines, f"{len(got)} of {len(lines)}"
     # What was committed is not read again.
     kcat.produce(["more 1"], "-K", " ")
-    got = kcat("-G", group, kcat.topic, "-e", "-q", *reset, "-f", "%k %s\n", timeout=60).splitlines()
+    got = kcat("-G", group, kcat.topic, "-e", "-q", *reset, "-f", "%k %s\n").splitlines()
     assert got == ["more 1"], got[:5]

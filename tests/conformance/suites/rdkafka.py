@@ -12,6 +12,8 @@ CRATE = "rdkafka-0.39.0"
 
 
 def run(context):
+    if not context.servers:
+        return Results(failed={"all": "it needs a server of its own"})
     source = CACHE / CRATE
     if not source.exists():
         holder = CACHE / "fetch-rdkafka"
@@ -24,9 +26,17 @@ def run(context):
         found = next((home / "registry" / "src").glob(f"*/{CRATE}"))
         shutil.copytree(found, source)
         (source / "Cargo.toml").write_text((source / "Cargo.toml").read_text() + "\n[workspace]\n")
-    env = {**os.environ, "KAFKA_HOST": context.bootstrap, "KAFKA_VERSION": "3.9.0",
-           "CARGO_TARGET_DIR": str(CACHE / "rdkafka-target")}
-    command = ["cargo", "test", "--no-fail-fast", "--tests", "--", "--test-threads=2"]
+    # One file of them goes to port 9092, which may be another's here, whatever they are told.
+    fixed = source / "tests" / "test_high_producers.rs"
+    text = fixed.read_text()
+    asked = text.replace('"bootstrap.servers", "localhost"', '"bootstrap.servers", get_bootstrap_server()')
+    if asked != text:
+        fixed.write_text(asked)
+    # They count on as many partitions as the broker of their own has.
+    servers = context.start(cluster=context.servers.cluster, partitions=3)
+    env = {**os.environ, "KAFKA_HOST": servers.bootstrap, "KAFKA_VERSION": "3.9.0",
+           "CARGO_TARGET_DIR": str(CACHE / "rdkafka-target"), "CARGO_PROFILE_TEST_DEBUG": "0"}
+    command = ["cargo", "test", "--no-fail-fast", "--test", "test_*", "--", "--test-threads=2"]
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=1500)
     results = Results()
     for test, verdict in re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", done.stdout, re.M):
@@ -35,7 +45,10 @@ def run(context):
         elif verdict == "ignored":
             results.skipped.add(test)
         else:
-            results.failed[test] = verdict
+            why = re.search(rf"^---- {test} stdout ----\n\n?(?:thread .* panicked at .*\n)?(.*(?:\n +(?:left|right): .*)*)", done.stdout, re.M)
+            results.failed[test] = why[1].replace("\n", " ")[:300] if why else verdict
+    # Two files have tests of one name.
+    results.passed -= set(results.failed)
     if not results.passed:
         results.failed["build"] = done.stderr.strip().splitlines()[-1]
     return results

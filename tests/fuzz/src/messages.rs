@@ -39,7 +39,9 @@ fn write_requests() -> Vec<Bytes> {
     let ops = [
         WriteOp::Hello,
         WriteOp::Add { first: EntryId(3), entries: entries.clone(), lac: EntryId(2) },
-        WriteOp::RecoveryAdd { first: EntryId(3), entries },
+        WriteOp::RecoveryAdd { first: EntryId(3), entries: entries.clone() },
+        WriteOp::RepairAdd { first: EntryId(3), entries },
+        WriteOp::Tail,
         WriteOp::Seal,
         WriteOp::AdvanceLac(EntryId(2)),
         WriteOp::Closed(EntryId(3)),

@@ -39,6 +39,7 @@ impl Ask {
             WriteOp::Seal => Self::Seal,
             WriteOp::RecoveryAdd { .. } => Self::RecoveryAdd,
             WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => unreachable!("the model sends no hints"),
+            WriteOp::RepairAdd { .. } | WriteOp::Tail => unreachable!("the model repairs nothing"),
         }
     }
 }

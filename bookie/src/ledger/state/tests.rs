@@ -332,3 +332,103 @@ fn ids_at_the_end_of_the_numbers_are_refused() {
         assert_eq!(code(&effects), expected, "{count} from {fragment_first}");
     }
 }
+
+fn repair_add(first: i64, count: usize) -> WriteOp {
+    WriteOp::RepairAdd { first: EntryId(first), entries: vec![Bytes::from_static(b"e"); count] }
+}
+
+/// 6.5: a repair's copies are checked once for each fragment, end with it, and need no seal and set none.
+#[test]
+fn a_repair_fills_an_immutable_fragment() {
+    holds_only_with(Mutation::RepairBeyondEnd, |mutations| {
+        let me = Identity { mutations, ..me() };
+        let mut state = LedgerState::unknown(LedgerId(1));
+        assert!(matches!(ask(&mut state, 0, repair_add(0, 2))[..], [Effect::CheckMetadata(..)]));
+        let finding = Finding::Repairable(EntryId(4));
+        let effects = checked(&mut state, 0, repair_add(0, 2), finding);
+        assert!(matches!(effects[0], Effect::Append(Record::RunStart { .. })));
+        assert_eq!(durable_tail(&effects), 1);
+        assert_eq!(code(&ask(&mut state, 0, repair_add(3, 1))), Code::OutOfOrder);
+        let more = ask(&mut state, 0, repair_add(2, 2));
+        assert!(matches!(more[0], Effect::Append(Record::Entries { .. })), "checked once");
+        let beyond = Event::Request { to: (), request: request(0, repair_add(4, 2)) };
+        assert_eq!(code(&state.step(&me, beyond)), Code::Invalid);
+        assert!(matches!(ask(&mut state, 0, repair_add(1, 1))[..], [Effect::Compare { .. }]));
+        assert_eq!(
+            (durable_tail(&ask(&mut state, 0, WriteOp::Tail)), state.sealed_epoch().0),
+            (3, 0)
+        );
+        // A seal concerns the writer, and a tombstone everybody.
+        ask(&mut state, 3, WriteOp::Seal);
+        assert_eq!(code(&ask(&mut state, 0, repair_add(4, 1))), Code::Ok);
+        state.delete().expect("it was there");
+        assert_eq!(code(&ask(&mut state, 0, repair_add(4, 1))), Code::Deleted);
+    });
+}
+
+#[test]
+fn a_full_disk_takes_no_repair_and_no_ledger_is_known_by_a_question() {
+    let full = Identity { writable: false, ..me() };
+    for mut state in [LedgerState::unknown(LedgerId(1)), opened()] {
+        let known = state.is_known();
+        let op = Event::Request { to: (), request: request(0, repair_add(0, 1)) };
+        let effects = match state.step(&full, op).remove(0) {
+            Effect::CheckMetadata((), request) => {
+                let finding = Finding::Repairable(EntryId(4));
+                state.step(&full, Event::Checked { to: (), request, finding })
+            }
+            effect => vec![effect],
+        };
+        assert_eq!(code(&effects), Code::ReadOnly);
+        assert_eq!(durable_tail(&ask(&mut state, 0, WriteOp::Tail)), -1);
+        assert_eq!(state.is_known(), known);
+    }
+}
+
+/// K2 in its repair form: only what does not change any more, and only where a place is to be given away or this is a member.
+#[test]
+fn what_may_be_repaired_is_judged_by_the_metadata() {
+    let other = |number: u64| Member {
+        bookie: format!("b{number}").parse().unwrap(),
+        incarnation: Incarnation(number),
+    };
+    let fragment = |first: i64, ensemble: [Member; 2]| geminga_metastore::record::Fragment {
+        first_entry: EntryId(first),
+        ensemble: ensemble.to_vec(),
+    };
+    let mut meta = LedgerMeta {
+        id: LedgerId(1),
+        state: MetaState::Open,
+        seal_epoch: SealEpoch(0),
+        qw: 2,
+        qa: 2,
+        digest: geminga_metastore::record::Digest::Crc32c,
+        fragments: vec![fragment(0, [other(2), other(3)]), fragment(5, [other(3), other(4)])],
+        last_entry: None,
+        length: 0,
+        entries_crc: None,
+        close_kind: None,
+        recoverer: String::new(),
+        last_op: 0,
+        custom: geminga_metastore::record::Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    };
+    let mut mark = Under::new(LedgerId(1), geminga_metastore::record::UnderReason::Lost, 0);
+    let judge = |meta: &LedgerMeta, mark: &Under, who: &Member, first: i64| {
+        judge_repair(Some(meta), Some(mark), who, EntryId(first))
+    };
+    let me = me().member;
+    assert_eq!(judge(&meta, &mark, &me, 0), Finding::NotRepairable, "nobody is to be replaced");
+    assert_eq!(judge(&meta, &mark, &other(2), 0), Finding::Repairable(EntryId(4)), "a member");
+    mark.add(&other(3), geminga_metastore::record::UnderReason::Lost);
+    assert_eq!(judge(&meta, &mark, &me, 0), Finding::Repairable(EntryId(4)));
+    assert_eq!(judge(&meta, &mark, &me, 5), Finding::NotRepairable, "its writer's (H17)");
+    assert_eq!(judge(&meta, &mark, &me, 3), Finding::NotRepairable, "no such fragment");
+    (meta.state, meta.last_entry) = (MetaState::Closed, Some(EntryId(8)));
+    assert_eq!(judge(&meta, &mark, &me, 5), Finding::Repairable(EntryId(8)));
+    meta.state = MetaState::Deleting;
+    assert_eq!(judge(&meta, &mark, &me, 5), Finding::Gone);
+    assert_eq!(judge_repair(None, Some(&mark), &me, EntryId(5)), Finding::Gone);
+}

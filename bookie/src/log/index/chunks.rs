@@ -32,10 +32,26 @@ pub(super) struct Common {
     pub(super) order: VecDeque<Queued>,
     /// How many are in memory.
     pub(super) resident: usize,
-    /// Bytes of memory that runs and chunks take.
+    /// Bytes of memory that runs take, and changes that were put off.
     pub(super) bytes: usize,
+    /// Bytes that chunks take for what they span, in memory or not.
+    pub(super) spans: usize,
     ids: u64,
 }
+
+/// How far the changes of a ledger that were put off are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// All of them.
+    All,
+    /// There are more; others may want the table meanwhile.
+    Some,
+    /// The next needs this chunk in memory; whether one was made before.
+    Needs(Stored, bool),
+}
+
+/// Most changes that are made at a time.
+const MAX_CHANGES: usize = 256;
 
 impl Common {
     pub(super) fn next_id(&mut self) -> u64 {
@@ -106,11 +122,6 @@ pub(super) enum Change {
 }
 
 impl Change {
-    fn overlaps(&self, from: i64, to: i64) -> bool {
-        let (first, last) = self.range();
-        first <= to && from <= last
-    }
-
     pub(super) fn range(&self) -> (i64, i64) {
         match self {
             Self::Insert(run) | Self::Move { run, .. } => (run.first, run.last()),
@@ -137,11 +148,14 @@ pub(super) struct Chunks {
     /// nothing of what it takes away.
     pub(super) bytes: u64,
     pub(super) put_off: VecDeque<Change>,
+    /// What those span together, of which all that is between them is taken to wait, too: there may be a hundred thousand, and they
+    /// are not looked through for each change. No use when there are none.
+    waiting: (i64, i64),
 }
 
 impl Chunks {
     pub(super) fn new(ledger: LedgerId) -> Self {
-        Self { ledger, chunks: Vec::new(), bytes: 0, put_off: VecDeque::new() }
+        Self { ledger, chunks: Vec::new(), bytes: 0, put_off: VecDeque::new(), waiting: (0, 0) }
     }
 
     /// Makes a change, or puts it off; whether it was made.
@@ -156,17 +170,21 @@ impl Chunks {
                 // What it points at is needed from now on (K9).
                 self.count(&mut common.segments).add(run);
             }
+            self.waiting = match self.put_off.is_empty() {
+                true => (from, to),
+                false => (self.waiting.0.min(from), self.waiting.1.max(to)),
+            };
             self.put_off.push_back(change);
         }
-        common.bytes = common.bytes + self.overhead() - before;
+        self.account(before, common);
         now
     }
 
-    /// Makes changes that were put off, until one needs a chunk that is on the disk.
-    pub(super) fn settle(&mut self, common: &mut Common) -> Option<Stored> {
+    /// Makes changes that were put off, until one needs a chunk that is on the disk, and no more than a few at a time.
+    pub(super) fn settle(&mut self, common: &mut Common) -> Settled {
         let before = self.overhead();
-        let mut needed = None;
-        while let Some(change) = self.put_off.front().copied() {
+        let (mut made, mut needed) = (0, None);
+        while let Some(change) = self.put_off.front().copied().filter(|_| made < MAX_CHANGES) {
             let (from, to) = change.range();
             needed = self.on_disk(from, to);
             if needed.is_some() {
@@ -177,12 +195,17 @@ impl Chunks {
                 self.count(&mut common.segments).take(run);
             }
             self.put_off.pop_front();
+            made += 1;
         }
         if self.put_off.is_empty() {
             self.put_off.shrink_to_fit();
         }
-        common.bytes = common.bytes + self.overhead() - before;
-        needed
+        self.account(before, common);
+        match needed {
+            Some(stored) => Settled::Needs(stored, made > 0),
+            None if self.put_off.is_empty() => Settled::All,
+            None => Settled::Some,
+        }
     }
 
     fn make(&mut self, change: Change, common: &mut Common) {
@@ -221,9 +244,10 @@ impl Chunks {
         })
     }
 
-    /// Whether changes of `from..=to` were put off.
+    /// Whether changes of `from..=to` were put off, or may have been.
     pub(super) fn waits(&self, from: i64, to: i64) -> bool {
-        self.put_off.iter().any(|change| change.overlaps(from, to))
+        let (first, last) = self.waiting;
+        !self.put_off.is_empty() && first <= to && from <= last
     }
 
     fn put(&mut self, new: Run, common: &mut Common) {
@@ -294,7 +318,7 @@ impl Chunks {
         let before = self.overhead();
         self.chunks.remove(at);
         self.add(at, runs, common);
-        common.bytes = common.bytes + self.overhead() - before;
+        self.account(before, common);
         true
     }
 
@@ -340,8 +364,16 @@ impl Chunks {
         Count { segments, bytes: &mut self.bytes }
     }
 
-    /// Bytes of memory beside runs.
-    pub(super) fn overhead(&self) -> usize {
-        self.chunks.capacity() * size_of::<Chunk>() + self.put_off.capacity() * size_of::<Change>()
+    /// Bytes of memory beside runs: for what chunks span, and for changes that were put off.
+    pub(super) fn overhead(&self) -> (usize, usize) {
+        let spans = self.chunks.capacity() * size_of::<Chunk>();
+        (spans, self.put_off.capacity() * size_of::<Change>())
+    }
+
+    /// Accounts for what has changed since the overhead was `before`.
+    fn account(&self, before: (usize, usize), common: &mut Common) {
+        let now = self.overhead();
+        common.spans = common.spans + now.0 - before.0;
+        common.bytes = common.bytes + now.1 - before.1;
     }
 }

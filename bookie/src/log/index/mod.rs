@@ -5,7 +5,9 @@
 //! them stands what each segment is still needed for, so that a segment without a live run can be told (K9). Whoever looks
 //! a run up also gets a pin on its segment, which keeps the file for as long as it is being read.
 //!
-//! Memory is bounded: [`Index::tidy`] writes the oldest runs down ([`spill`]) until what is left fits. A footer has these runs, too, but by
+//! Memory is bounded: [`Index::tidy`] writes the oldest runs down ([`spill`]) until what is left fits. What stays of a chunk that is on
+//! the disk, and of a ledger, grows with what is stored; where that leaves less than a quarter of the limit, a quarter is for runs all the
+//! same: the newest are in memory, and whoever writes or reads at the tail waits for no disk. A footer has these runs, too, but by
 //! segment: where many ledgers alternate each has a run or two in a segment, and to know which segments to ask would take as
 //! much memory as the runs. What is on the disk is there for all questions. An answer that takes it is given to whoever may wait for
 //! the disk, and is otherwise none: never absence (K1). Changes of it wait until it is read, and are made before anybody is
@@ -13,7 +15,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use geminga_proto::ids::{EntryId, LedgerId};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -23,9 +25,9 @@ use super::format::Seed;
 use super::metrics;
 use crate::io::Disk;
 
-use chunks::{Loaded, Lookup};
+use chunks::{Loaded, Lookup, Settled};
 use spill::Spill;
-use table::{Table, Victim};
+use table::{Oldest, Table, Victim};
 
 mod chunks;
 mod find;
@@ -39,6 +41,9 @@ pub(super) use live::Pin;
 pub(super) use run::{Piece, Place};
 pub(super) use spill::is_left_over;
 
+/// So many chunks are read into memory for changes that were put off before some are written down again.
+const MAX_RESTORED: usize = 256;
+
 /// The index of one log. The lock is held for moments only, and never while the disk works.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -48,6 +53,19 @@ pub(super) struct Index {
     limit: usize,
     /// What the metric was told.
     told: AtomicUsize,
+    /// Whether the operator was told that the limit is too low.
+    warned: AtomicBool,
+    /// Most bytes that there ever were when some were to be given back.
+    #[cfg(test)]
+    pub(super) most: AtomicUsize,
+}
+
+/// What settling many changes has taken since memory was given back.
+#[derive(Debug, Default)]
+struct Restored {
+    chunks: usize,
+    /// Whether a change was made: otherwise the chunks in memory may be those that the next one needs.
+    made: bool,
 }
 
 impl Drop for Index {
@@ -60,7 +78,15 @@ impl Index {
     /// An empty one, of a log on `disk`, that is to take no more than `limit` bytes of memory after each [`Index::tidy`].
     pub(super) fn new(disk: Arc<dyn Disk>, seed: Seed, limit: usize) -> Self {
         let spill = Spill::new(disk, seed);
-        Self { table: RwLock::default(), spill, limit, told: AtomicUsize::new(0) }
+        Self {
+            table: RwLock::default(),
+            spill,
+            limit,
+            told: AtomicUsize::new(0),
+            warned: AtomicBool::new(false),
+            #[cfg(test)]
+            most: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -110,7 +136,7 @@ impl Index {
     /// answered.
     pub(super) fn forget(&self, ledger: LedgerId, from: EntryId, to: EntryId, segment: u32) {
         self.write().forget(ledger, from, to, segment);
-        if let Err(error) = self.settle(ledger) {
+        if let Err(error) = self.settle(ledger, None) {
             tracing::warn!(%ledger, %error, "a part of the index cannot be read; trying again");
         }
     }
@@ -126,7 +152,7 @@ impl Index {
             let looked = look(&self.read(), &loaded);
             match looked {
                 Lookup::Found(found) => return Ok(found),
-                Lookup::Unsettled => self.settle(ledger)?,
+                Lookup::Unsettled => self.settle(ledger, None)?,
                 Lookup::Stored(stored) => {
                     loaded.extend(self.load(ledger, stored)?.map(|runs| (stored.id, runs)));
                 }
@@ -149,40 +175,84 @@ impl Index {
         }
     }
 
-    /// Makes the changes of a ledger that were put off. Blocks.
-    fn settle(&self, ledger: LedgerId) -> io::Result<()> {
+    /// Makes the changes of a ledger that were put off. Blocks. With `restored`, memory is given back in between.
+    fn settle(&self, ledger: LedgerId, mut restored: Option<&mut Restored>) -> io::Result<()> {
         loop {
-            let Some(stored) = self.write().settle(ledger) else { return Ok(()) };
+            let settled = self.write().settle(ledger);
+            let (stored, made) = match settled {
+                Settled::All => return Ok(()),
+                Settled::Some => continue,
+                Settled::Needs(stored, made) => (stored, made),
+            };
+            if let Some(restored) = restored.as_deref_mut() {
+                restored.made |= made;
+                if restored.chunks >= MAX_RESTORED && restored.made {
+                    *restored = Restored::default();
+                    self.shorten(self.bound())?;
+                }
+                restored.chunks += 1;
+            }
             let Some(runs) = self.load(ledger, stored)? else { continue };
             if self.write().restore(ledger, stored, runs) {
                 self.spill.free(stored);
             }
+            #[cfg(test)]
+            self.most.fetch_max(self.memory(), Ordering::Relaxed);
         }
+    }
+
+    /// Bytes that may stay in memory.
+    fn bound(&self) -> usize {
+        self.limit.max(self.read().fixed() + self.limit / 4)
     }
 
     /// Makes what was put off, and writes the oldest runs down until the rest fits in memory. Blocks. One caller at a time. What
     /// fails is tried again at the next call; memory grows beyond its limit meanwhile.
     pub(super) fn tidy(&self) {
-        for done in [self.settle_all(), self.bury(), self.shorten()] {
+        self.tidy_to(0);
+    }
+
+    /// [`Index::tidy`] if there is more than fits, for an index that grows fast; it leaves some room, so as not to be at it all the time.
+    pub(super) fn make_room(&self) {
+        if self.memory() > self.bound() {
+            self.tidy_to(self.limit / 8);
+        }
+    }
+
+    fn tidy_to(&self, below: usize) {
+        #[cfg(test)]
+        self.most.fetch_max(self.memory(), Ordering::Relaxed);
+        let settled = [self.settle_all(), self.bury()];
+        for done in settled.into_iter().chain([self.shorten(self.bound() - below)]) {
             if let Err(error) = done {
                 metrics::index_failed();
                 tracing::warn!(%error, "a part of the index cannot be read or written; trying again");
             }
         }
-        let bytes = {
+        let (bytes, fixed) = {
             let mut table = self.write();
             table.trim_turns();
-            table.memory()
+            (table.memory(), table.fixed())
         };
         self.tell(bytes);
+        let short = fixed > self.limit / 4 * 3;
+        if short && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                fixed,
+                limit = self.limit,
+                "the index of a disk takes more memory than it is meant to, and goes on to grow with what is stored: give the bookie more memory, or spread the data over more disks"
+            );
+        }
     }
 
     fn settle_all(&self) -> io::Result<()> {
-        let (mut last, mut failed) = (None, None);
+        let (mut last, mut failed, mut restored) = (None, None, Restored::default());
         loop {
             let next = self.read().unsettled(last);
             let Some(ledger) = next else { return failed.map_or(Ok(()), Err) };
-            failed = self.settle(ledger).err().or(failed);
+            let settled = self.settle(ledger, Some(&mut restored));
+            restored.made |= settled.is_ok();
+            failed = settled.err().or(failed);
             last = Some(ledger);
         }
     }
@@ -206,11 +276,15 @@ impl Index {
     }
 
     /// Each chunk has two turns: one that grows goes only when there is no other left.
-    fn shorten(&self) -> io::Result<()> {
+    fn shorten(&self, bytes: usize) -> io::Result<()> {
         let mut left = 2 * self.read().turns();
         loop {
-            let victim = self.write().oldest(self.limit, &mut left);
-            let Some(mut victim) = victim else { return Ok(()) };
+            let oldest = self.write().oldest(bytes, &mut left);
+            let mut victim = match oldest {
+                Oldest::Victim(victim) => victim,
+                Oldest::Passed => continue,
+                Oldest::Enough => return Ok(()),
+            };
             if let Err(error) = self.put_down(&mut victim) {
                 self.write().put_back(&victim);
                 return Err(error);

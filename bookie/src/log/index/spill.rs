@@ -113,6 +113,12 @@ impl Spill {
         self.room.lock().free[units(stored.runs as usize)].push(stored.at);
     }
 
+    /// Where the file ends.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> u32 {
+        self.room.lock().end
+    }
+
     fn take(&self, units: usize) -> io::Result<(Arc<dyn DiskFile>, u32)> {
         let mut room = self.room.lock();
         let file = match &room.file {

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use geminga_proto::ids::{EntryId, LedgerId};
 
-use super::chunks::{Body, Change, Chunk, Chunks, Common, Loaded, Lookup, Queued};
+use super::chunks::{Body, Change, Chunk, Chunks, Common, Loaded, Lookup, Queued, Settled};
 use super::find::{Located, Wanted};
 use super::live::{Live, Pin};
 use super::run::{Piece, Place, Run};
@@ -34,6 +34,20 @@ pub(super) struct Victim {
     /// The chunk before it, which is there already and has room for these.
     pub(super) before: Option<Stored>,
 }
+
+/// What is written down next.
+#[derive(Debug)]
+pub(super) enum Oldest {
+    /// This one.
+    Victim(Victim),
+    /// Many have been passed over; others may want the table meanwhile.
+    Passed,
+    /// Nothing.
+    Enough,
+}
+
+/// Most chunks that are passed over at a time.
+const MAX_PASSED: usize = 1000;
 
 impl Table {
     /// Adds a record's entries; `count` is at least 1.
@@ -81,7 +95,9 @@ impl Table {
     pub(in crate::log) fn remove(&mut self, ledger: LedgerId) {
         let Some(mut chunks) = self.ledgers.remove(&ledger) else { return };
         self.unsettled.remove(&ledger);
-        self.common.bytes -= chunks.overhead();
+        let (spans, put_off) = chunks.overhead();
+        self.common.spans -= spans;
+        self.common.bytes -= put_off;
         for change in std::mem::take(&mut chunks.put_off) {
             if let Change::Insert(run) | Change::Move { run, .. } = change {
                 self.common.segments.take(&run);
@@ -120,13 +136,14 @@ impl Table {
         self.unsettled.range((behind, Bound::Unbounded)).next().copied()
     }
 
-    /// Makes a ledger's changes that were put off, until one needs a chunk that is on the disk.
-    pub(super) fn settle(&mut self, ledger: LedgerId) -> Option<Stored> {
-        let needed = self.ledgers.get_mut(&ledger)?.settle(&mut self.common);
-        if needed.is_none() {
+    /// Makes a ledger's changes that were put off, until one needs a chunk that is on the disk, and no more than a few at a time.
+    pub(super) fn settle(&mut self, ledger: LedgerId) -> Settled {
+        let Some(chunks) = self.ledgers.get_mut(&ledger) else { return Settled::All };
+        let settled = chunks.settle(&mut self.common);
+        if settled == Settled::All {
             self.unsettled.remove(&ledger);
         }
-        needed
+        settled
     }
 
     /// A chunk that was read from the disk is in memory again. False when it is not there any more.
@@ -143,10 +160,13 @@ impl Table {
 
     /// The oldest chunk in memory, if there is more in memory than `limit` bytes; `left` turns are taken, at most. One that has
     /// grown since its last turn is passed over until the next.
-    pub(super) fn oldest(&mut self, limit: usize, left: &mut usize) -> Option<Victim> {
-        while *left > 0 && self.memory() > limit {
+    pub(super) fn oldest(&mut self, limit: usize, left: &mut usize) -> Oldest {
+        for _ in 0..MAX_PASSED {
+            if *left == 0 || self.memory() <= limit {
+                return Oldest::Enough;
+            }
             *left -= 1;
-            let queued = self.common.order.pop_front()?;
+            let Some(queued) = self.common.order.pop_front() else { return Oldest::Enough };
             let Some((chunks, at)) = self.position(queued) else { continue };
             let Body::Memory(runs) = &chunks.chunks[at].body else { continue };
             if runs.len() != queued.runs {
@@ -160,9 +180,9 @@ impl Table {
             });
             let before = before.filter(|stored| stored.runs as usize + runs.len() <= MAX_RUNS);
             let runs = runs.clone();
-            return Some(Victim { queued, id: self.common.next_id(), runs, before });
+            return Oldest::Victim(Victim { queued, id: self.common.next_id(), runs, before });
         }
-        None
+        Oldest::Passed
     }
 
     fn position(&self, queued: Queued) -> Option<(&Chunks, usize)> {
@@ -278,8 +298,13 @@ impl Table {
 
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
+        self.common.bytes + self.fixed()
+    }
+
+    /// Those of them that stay, whatever is written down.
+    pub(super) fn fixed(&self) -> usize {
         let ledger = size_of::<LedgerId>() + size_of::<Chunks>() + 1;
-        self.common.bytes
+        self.common.spans
             + self.ledgers.capacity() * ledger
             + self.common.segments.memory()
             + self.common.order.capacity() * size_of::<Queued>()

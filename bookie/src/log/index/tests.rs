@@ -10,6 +10,7 @@ use crate::log::tests::identity;
 
 use model::Model;
 
+mod bounds;
 mod model;
 
 const LEDGER: LedgerId = LedgerId(1);

@@ -126,3 +126,31 @@ async fn old_reads_put_nothing_into_the_window_and_push_nothing_out() {
     let old = log.read(LEDGER, EntryId(0), EntryId(0), 1).await;
     assert!(matches!(old, Err(ReadError::Io { .. })), "it comes from the disk again: {old:?}");
 }
+
+/// A ledger of which much is asked waits behind itself: through the log, too, each ledger has a line of its own.
+#[tokio::test]
+async fn each_ledger_that_is_behind_has_a_line_of_its_own() {
+    let faulty = FaultyDisk::new(MemoryDisk::new());
+    let log = open_with(faulty.clone(), Config { window_bytes: 0, ..small() }).unwrap().log;
+    append_durably(&log, LEDGER, entries(LEDGER, 0, 1, 10_000)).await;
+    append_durably(&log, OTHER, entries(OTHER, 0, 1, 10_000)).await;
+    let shared = &log.0.shared;
+    let held = || Arc::strong_count(&shared.index.read().pin_of(2).unwrap()) - 2;
+    faulty.hold(Op::Read);
+    let mut behind: Vec<_> =
+        (0..MAX_READS + 3).map(|_| Box::pin(read_one(&log, LEDGER, 0))).collect();
+    let mut other = Box::pin(read_one(&log, OTHER, 0));
+    for read in &mut behind {
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    faulty.wait_held(Op::Read);
+    assert!(poll_once(other.as_mut()).is_pending());
+    let (lines, held) = (shared.turns.lines(), held());
+    faulty.release(Op::Read);
+    assert_eq!(lines, 2);
+    assert_eq!(held, 0, "who waits holds no segment, and no place in it");
+    assert_eq!(other.await, [entry(OTHER, 0, 10_000)]);
+    for read in behind {
+        assert_eq!(read.await, [entry(LEDGER, 0, 10_000)]);
+    }
+}

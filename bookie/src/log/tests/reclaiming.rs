@@ -1,5 +1,6 @@
 //! Space that is given back (K9), what is moved to give it back, and full disks (K10).
 
+use super::refusing::RefusingDisk;
 use super::upkeep::{Long, image};
 use super::*;
 
@@ -240,6 +241,55 @@ async fn a_segment_that_cannot_be_read_is_put_off() {
         assert_eq!(long.log.relocate(1 << 20, sound).await.ok(), (moved > 0).then_some(0));
         assert_reads(&long.log, LedgerId(9), 0, 3, 700).await;
     }
+}
+
+/// K9, K10: a file that could not be given back is given back later, and keeps neither others nor the reserve waiting.
+#[tokio::test]
+async fn what_could_not_be_given_back_is_tried_again() {
+    for (op, good) in [(Op::Names, 0), (Op::Names, 1), (Op::SyncDir, 0), (Op::SyncDir, 2)] {
+        let disk = MemoryDisk::new();
+        let faulty = FaultyDisk::new(disk.clone());
+        let config = Config { reserve_segments: 3, ..small() };
+        let mut long = Long::over(disk.clone(), faulty.clone(), config);
+        for id in 0..100 {
+            long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+        }
+        long.append(LEDGER, Record::Tombstone).await;
+        let waiting = long.log.reclaim().await.unwrap().waiting;
+        assert!(waiting > 3);
+        long.snapshot().await;
+        long.snapshot().await;
+        assert!(long.log.0.shared.spares.release().unwrap());
+        let before = used(&disk);
+        faulty.fail(op, good, io::ErrorKind::Other);
+        assert!(long.log.reclaim().await.is_err());
+        assert!(used(&disk) <= before - waiting + 1, "the others are given back");
+        assert!(files(&disk, ".spare") >= 3, "the reserve is whole");
+        let reclaimed = long.log.reclaim().await.unwrap();
+        assert_eq!(reclaimed, Reclaimed { removed: 1, waiting: 0 }, "{op:?} {good}");
+        assert_eq!(used(&disk), before - waiting);
+    }
+}
+
+/// A segment's file that is not found is not read: what is in it may be there again with its directory.
+#[tokio::test]
+async fn what_is_in_a_file_that_is_away_is_not_given_up() {
+    let (memory, rare) = (MemoryDisk::new(), LedgerId(8));
+    let disk = RefusingDisk::new(memory.clone());
+    let config = Config { window_bytes: 0, ..small() };
+    let mut long = Long::over(memory.clone(), disk.clone(), config);
+    long.append(rare, entries(rare, 0, 3, 700)).await;
+    for id in 0..60 {
+        long.append(LEDGER, entries(LEDGER, id, 1, 700)).await;
+    }
+    long.append(LEDGER, Record::Tombstone).await;
+    long.log.write_footers().await.unwrap();
+    // Its footer is still read.
+    disk.go_away_after(1);
+    assert!(long.log.relocate(1 << 20, sound).await.is_err());
+    disk.recover();
+    assert_eq!(long.log.take_damaged(), None);
+    assert_reads(&long.log, rare, 0, 2, 700).await;
 }
 
 /// A reader that found an entry in a segment reads it to the end, however dead the segment is by then.

@@ -97,26 +97,56 @@ fn scenario_35_a_failed_write_or_sync_poisons_the_log() {
     });
 }
 
+/// Appends until the log fails, or has taken `most`; how many were acknowledged.
+async fn fill(log: &Log, most: i64) -> (i64, Option<LogFailed>) {
+    for id in 0..most {
+        let record = entries(LEDGER, id, 1, 1000);
+        let Ok(permit) = log.reserve(Log::cost(&record)).await else { unreachable!() };
+        let Ok(lsn) = log.append(LEDGER, record, permit) else { unreachable!() };
+        if let Err(failed) = log.wait_durable(lsn).await {
+            return (id, Some(failed));
+        }
+    }
+    (most, None)
+}
+
 /// A segment that cannot be made stops the log where it is needed, and not before.
 #[tokio::test]
 async fn without_a_next_segment_the_log_fails() {
     let faulty = FaultyDisk::new(MemoryDisk::new());
-    // The first segment gets its name with two calls; the second does not get a file.
+    // The first segment gets its name with two calls; the second does not get a file,
     faulty.fail(Op::Names, 2, io::ErrorKind::Other);
-    let log = open_with(faulty, small()).unwrap().log;
-    let mut acknowledged = 0;
-    let failed = loop {
-        let record = entries(LEDGER, acknowledged, 1, 1000);
-        let Ok(permit) = log.reserve(Log::cost(&record)).await else { unreachable!() };
-        let Ok(lsn) = log.append(LEDGER, record, permit) else { unreachable!() };
-        match log.wait_durable(lsn).await {
-            Ok(()) => acknowledged += 1,
-            Err(failed) => break failed,
-        }
-    };
+    let log = open_with(faulty.clone(), small()).unwrap().log;
+    faulty.wait_calls(Op::Names, 3);
+    // and not when it is wanted, either.
+    faulty.fail(Op::Names, 1, io::ErrorKind::Other);
+    let (acknowledged, failed) = fill(&log, 100).await;
+    let failed = failed.unwrap();
     assert!(matches!(&failed, LogFailed::Poisoned(why) if why.contains("injected")), "{failed}");
     assert!(acknowledged > 5);
     assert_reads(&log, LEDGER, 0, acknowledged - 1, 1000).await;
+}
+
+/// What fails while a segment is made ahead has touched nothing of the log: it is made when it is needed.
+#[tokio::test]
+async fn a_segment_that_could_not_be_made_ahead_is_made_when_it_is_needed() {
+    for (op, good) in [
+        (Op::Names, 2),
+        (Op::Names, 3),
+        (Op::Write, 4),
+        (Op::SyncDir, 1),
+        (Op::Sync, 3),
+        (Op::Write, 5),
+    ] {
+        let disk = MemoryDisk::new();
+        let faulty = FaultyDisk::new(disk.clone());
+        faulty.fail(op, good, io::ErrorKind::Other);
+        let log = open_with(faulty.clone(), small()).unwrap().log;
+        faulty.wait_calls(op, good + 1);
+        assert_eq!(fill(&log, 40).await, (40, None), "{op:?} {good}");
+        let opened = open(&disk.crash());
+        assert_reads(&opened.log, LEDGER, 0, 39, 1000).await;
+    }
 }
 
 /// K8: an idle log vouches for its last frame, once.

@@ -1,7 +1,9 @@
 //! Rot that nobody read is found, is unknown from then on, and what is sound stays.
 
+use super::refusing::RefusingDisk;
 use super::upkeep::Long;
 use super::*;
+use crate::log::suspects::PATIENCE;
 
 /// The content of these tests' entries is known.
 fn sound(ledger: LedgerId, id: EntryId, content: &Bytes) -> bool {
@@ -50,23 +52,147 @@ async fn scenario_32_rot_in_a_sealed_segment_is_found_and_unknown() {
     assert_eq!(full_round(&opened.log).await, [(3, 5)]);
 }
 
-/// A sector that cannot be read any more is rot like any other, and keeps nothing behind it from being looked at.
+/// A log of several full segments on a disk that can refuse to read, and what was appended.
+async fn on_refusing() -> (MemoryDisk, RefusingDisk, Long) {
+    let memory = MemoryDisk::new();
+    let disk = RefusingDisk::new(memory.clone());
+    let config = Config { window_bytes: 0, read_ahead_bytes: 0, ..small() };
+    let mut long = Long::over(memory.clone(), disk.clone(), config);
+    for first in (0..60).step_by(3) {
+        long.append(LEDGER, entries(LEDGER, first, 3, 700)).await;
+    }
+    long.log.write_footers().await.unwrap();
+    (memory, disk, long)
+}
+
+/// Gives back all that may be; how many segments that were.
+async fn reclaim_all(long: &Long) -> usize {
+    let mut removed = 0;
+    for _ in 0..3 {
+        removed += long.log.reclaim().await.unwrap().removed;
+        long.snapshot().await;
+    }
+    removed
+}
+
+/// K9: a disk that refuses everything for a while has lost nothing, and nothing of it is forgotten or given back.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_reads_is_no_rot() {
+    let (_, disk, long) = on_refusing().await;
+    disk.refuse_frames();
+    let mut refused = 0;
+    for _ in 0..4 {
+        for _ in 0..20 {
+            match long.log.scrub(1 << 20, sound).await {
+                Ok(scrubbed) => {
+                    assert_eq!((scrubbed.bad, scrubbed.damaged_frames), (vec![], false));
+                    refused += scrubbed.refused;
+                }
+                Err(UpkeepError::Io { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(matches!(
+                long.log.read(LEDGER, EntryId(7), EntryId(7), 1).await,
+                Err(ReadError::Io { .. })
+            ));
+        }
+        tokio::time::advance(PATIENCE).await;
+    }
+    assert!(refused > 20, "somebody is told: {refused}");
+    assert_eq!(reclaim_all(&long).await, 0);
+    assert_eq!(long.log.take_damaged(), None);
+    disk.recover();
+    assert_reads(&long.log, LEDGER, 0, 59, 700).await;
+    assert_eq!(full_round(&long.log).await, []);
+}
+
+/// A record that is refused for long while others are read is restored like one that has rotted, but it is not forgotten: its segment
+/// stays, and when the disk gives it again it is as good as ever.
+#[tokio::test(start_paused = true)]
+async fn one_record_that_is_refused_for_long_is_to_be_restored() {
+    for comes_back in [true, false] {
+        let (memory, disk, mut long) = on_refusing().await;
+        let (_, offset, _) = frames(&memory, 1)[2];
+        // Entries 3 to 5.
+        disk.refuse(&segment::file_name(1), offset as u64 + 512..offset as u64 + 1024);
+        let read = async |log: &Log| log.read(LEDGER, EntryId(4), EntryId(4), 1).await;
+        assert_eq!(full_round(&long.log).await, []);
+        assert!(matches!(read(&long.log).await, Err(ReadError::Io { .. })));
+        assert_eq!(long.log.take_damaged(), None, "it may be back at once");
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(full_round(&long.log).await, []);
+        assert_eq!(long.log.take_damaged(), Some(LEDGER));
+        let damaged = read(&long.log).await;
+        assert!(matches!(damaged, Err(ReadError::Corrupt { segment: 1, .. })), "{damaged:?}");
+        assert_reads(&long.log, LEDGER, 6, 59, 700).await;
+        assert_eq!(reclaim_all(&long).await, 0);
+        if comes_back {
+            disk.recover();
+            assert_reads(&long.log, LEDGER, 0, 59, 700).await;
+            tokio::time::advance(PATIENCE).await;
+            full_round(&long.log).await;
+            disk.refuse(&segment::file_name(1), offset as u64..offset as u64 + 1024);
+            let refused = read(&long.log).await;
+            assert!(matches!(refused, Err(ReadError::Io { .. })), "its time begins anew");
+        } else {
+            long.append(LEDGER, entries(LEDGER, 3, 3, 700)).await;
+            assert_reads(&long.log, LEDGER, 0, 59, 700).await;
+        }
+    }
+}
+
+/// What cannot be read keeps nothing behind it from being looked at, be it a frame's head or the rest of it, or more records than
+/// are asked for in one round.
 #[tokio::test]
 async fn what_the_disk_cannot_read_keeps_nothing_from_being_looked_at() {
-    let disk = FaultyDisk::new(MemoryDisk::new());
-    let config = Config { window_bytes: 0, ..small() };
-    let log = open_faulty(&disk, config);
-    for first in (0..60).step_by(3) {
-        append_durably(&log, LEDGER, entries(LEDGER, first, 3, 700)).await;
+    let (memory, disk, long) = on_refusing().await;
+    let all = frames(&memory, 2);
+    let (_, last, _) = *all.last().unwrap();
+    memory.damage(&segment::file_name(2), last + 36 + 60 + 900, 2);
+    for (from, to) in
+        [(all[0].1, all[0].1 + 10), (all[1].1 + 600, all[1].1 + 601), (all[0].1, last)]
+    {
+        disk.refuse(&segment::file_name(2), from as u64..to as u64);
+        let (mut found, mut refusals) = (Vec::new(), 0);
+        for _ in 0..60 {
+            match long.log.scrub(1 << 20, sound).await {
+                Ok(scrubbed) => {
+                    refusals += scrubbed.refused;
+                    found.extend(scrubbed.bad.into_iter().map(|(_, first, _)| first.0));
+                }
+                Err(_) => refusals += 1,
+            }
+        }
+        assert!(refusals > 0);
+        if from == all[0].1 && to < last {
+            assert_eq!(found.len(), 1, "the rot behind it: {found:?}");
+        } else {
+            assert!(found.is_empty(), "once: {found:?}");
+        }
+        disk.recover();
     }
-    log.write_footers().await.unwrap();
-    // The head of a frame, and the rest of it. What is behind it can be read, record by record, and in the next segment.
-    for good in [0, 1] {
-        disk.fail(Op::Read, good, io::ErrorKind::UnexpectedEof);
-        let scrubbed = log.scrub(1, sound).await.unwrap();
-        assert!(scrubbed.damaged_frames);
-        assert_eq!(scrubbed.bad, []);
-        assert!(scrubbed.bytes > 5_000, "the records of the segment");
+    assert_eq!(long.log.take_damaged(), Some(LEDGER));
+}
+
+/// A file that is shorter than what was stored in it has lost it: that is known.
+#[tokio::test]
+async fn what_a_file_is_too_short_for_is_rot() {
+    let (memory, _, long) = on_refusing().await;
+    let (_, last, _) = *frames(&memory, 2).last().unwrap();
+    let name = segment::file_name(2);
+    let file = memory.open(&name).unwrap();
+    let size = file.size().unwrap();
+    let mut rest = vec![0; 1024 * ((size as usize - last) / 1024)];
+    file.read_exact_at(size - rest.len() as u64, &mut rest).unwrap();
+    file.set_len(last as u64 + 512).unwrap();
+    // No footer says what was there; a reader knows.
+    full_round(&long.log).await;
+    let (_, from, _) = frames(&memory, 2)[0];
+    assert!(from < last);
+    let mut corrupt = 0;
+    for id in 0..60 {
+        let read = long.log.read(LEDGER, EntryId(id), EntryId(id), 1).await;
+        corrupt += usize::from(matches!(read, Err(ReadError::Corrupt { segment: 2, .. })));
     }
-    assert_eq!(full_round(&log).await, []);
+    assert_eq!(corrupt, 3, "the entries of the last record");
 }

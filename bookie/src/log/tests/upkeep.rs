@@ -24,14 +24,19 @@ pub(super) fn image(records: &[(LedgerId, Record)]) -> Image {
 
 /// A log of several segments with every kind of record, and what was appended to it.
 pub(super) struct Long {
-    disk: MemoryDisk,
+    pub(super) disk: MemoryDisk,
     pub(super) log: Log,
     pub(super) appended: Vec<(LedgerId, Record)>,
 }
 
 impl Long {
     pub(super) fn on(disk: MemoryDisk, config: Config) -> Self {
-        let log = open_with(disk.clone(), config).unwrap().log;
+        Self::over(disk.clone(), disk, config)
+    }
+
+    /// One that has `disk` through another.
+    pub(super) fn over(disk: MemoryDisk, through: impl Disk, config: Config) -> Self {
+        let log = open_with(through, config).unwrap().log;
         Self { disk, log, appended: Vec::new() }
     }
 
@@ -53,7 +58,7 @@ impl Long {
     }
 
     /// Two parts with a snapshot behind each, and a third.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut long = Self::on(MemoryDisk::new(), small());
         long.append(GONE, entries(GONE, 0, 2, 300)).await;
         long.append(OTHER, Record::RunStart { fragment_first: EntryId(0) }).await;
@@ -71,7 +76,7 @@ impl Long {
     }
 
     /// Opens a disk, and finds all that was appended.
-    async fn assert_whole(&self, disk: MemoryDisk) -> Log {
+    pub(super) async fn assert_whole(&self, disk: MemoryDisk) -> Log {
         let opened = open(&disk);
         let mut expected = image(&self.appended);
         expected.ledgers.sort_by_key(LedgerState::id);
@@ -85,7 +90,7 @@ impl Long {
     }
 }
 
-fn snapshots(disk: &MemoryDisk) -> Vec<String> {
+pub(super) fn snapshots(disk: &MemoryDisk) -> Vec<String> {
     disk.list().unwrap().into_iter().filter(|name| snapshot::parse_name(name).is_some()).collect()
 }
 
@@ -95,7 +100,7 @@ fn with_footer(disk: &MemoryDisk) -> Vec<u64> {
     segments(disk).into_iter().filter(|seq| load::footer(disk, *seq, seed).is_some()).collect()
 }
 
-fn rot_footer(disk: &MemoryDisk, seq: u64) {
+pub(super) fn rot_footer(disk: &MemoryDisk, seq: u64) {
     let name = segment::file_name(seq);
     let size = disk.open(&name).unwrap().size().unwrap() as usize;
     disk.damage(&name, size - 100, 1);

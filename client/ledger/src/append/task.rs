@@ -190,7 +190,7 @@ impl Task {
                         self.on_command(command);
                     }
                 }
-                Ok(()) = self.bookies_changed.changed(), if missing => self.on_bookies_changed(),
+                Ok(()) = self.bookies_changed.changed() => self.on_bookies_changed(),
                 Some(()) = OptionFuture::from(hunt_at.map(tokio::time::sleep_until)) => self.hunt_again(),
                 _ = tick.tick(), if !idle => self.on_tick(),
             }

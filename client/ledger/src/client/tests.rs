@@ -167,6 +167,7 @@ impl Bookies for Silent {
             }],
             lease: LeaseId(1),
             started_ms: 0,
+            repair_rate: 0,
         };
         (1..=3).map(live).collect()
     }

@@ -56,6 +56,16 @@ pub enum Mutation {
     IgnoreBudgets,
     /// 2.9: close at the last id that was assigned.
     CloseAtLap,
+    /// A2: give a place away before everything is copied.
+    RepairSwapsFirst,
+    /// A3: copy from the member whose place is given away.
+    RepairDropsSource,
+    /// H17: repair the last fragment of a ledger that is not closed.
+    RepairOpenFragment,
+    /// 6.5 step 4: take a copy for whole whose tail is short of the end.
+    RepairTrustsShortTail,
+    /// 1.4: after a lost swap of a repair send the old value again, with the new version.
+    RepairResendsOldValue,
 }
 
 /// The rules that are broken; none in production.

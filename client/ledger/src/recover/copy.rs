@@ -145,7 +145,7 @@ impl Copy<'_> {
 
 /// How many of a chunk's `count` entries a target holds that refused the chunk because it is partly held. It may have been a
 /// member before, or have stood in during an earlier attempt.
-fn held(first: EntryId, count: usize, reply: &WriteReply) -> Option<usize> {
+pub(crate) fn held(first: EntryId, count: usize, reply: &WriteReply) -> Option<usize> {
     let held = reply.staged_tail.0.checked_sub(first.0)?.checked_add(1)?;
     let held = usize::try_from(held).ok()?;
     (reply.code == Code::OutOfOrder && (1..count).contains(&held)).then_some(held)

@@ -110,6 +110,7 @@ impl Bookies for Cluster {
             }],
             lease: LeaseId(1),
             started_ms: 0,
+            repair_rate: 0,
         };
         vec![bookie(1), bookie(3)]
     }

@@ -282,7 +282,7 @@ async fn bad_batches_get_the_code_that_kafka_gives() {
     }
     let mut transactional = produce("t", -1, &one(Some(good.clone())));
     transactional.transactional_id = Some("mine".into());
-    assert_eq!(produced(&mut client, 9, &transactional).await, (42, -1));
+    assert_eq!(produced(&mut client, 9, &transactional).await, (53, -1));
     assert_eq!(produced(&mut client, 7, &produce("t", -1, &one(zstd))).await, (0, 0));
     // Who cannot read zstd is told so.
     assert_eq!(fetched(&mut client, 9, &fetch("t", 0, 1, 10)).await.0, 76);

@@ -7,6 +7,7 @@
 //!   sees that (S3). A coordinator that takes over in between goes on where the leader is to assign.
 //! * A static member comes back under its instance id with a new member id; whoever still uses the old one is fenced.
 
+mod expected;
 mod join;
 mod member;
 mod phase;
@@ -16,9 +17,10 @@ mod vote;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::expected::Expected;
 use self::member::Member;
 use super::{Context, Effect, Group, Reply, State, Token, Topics, limits};
-use crate::groups::classic::{Each, Identity, JoinedClassic, MemberName};
+use crate::groups::classic::{Each, Identity, JoinedClassic, MemberName, Protocol};
 use crate::groups::consumer_protocol::{CONSUMER, subscription};
 use crate::groups::record::{ClassicGeneration, Generation, MemberRecord};
 use crate::groups::types::{Error, Kind};
@@ -29,8 +31,8 @@ pub(super) struct Classic {
     members: BTreeMap<Arc<str>, Member>,
     /// Member ids of static members by instance id.
     instances: BTreeMap<Arc<str>, Arc<str>>,
-    /// Ids that were given out and that nobody has joined with yet, and until when.
-    expected: BTreeMap<Arc<str>, u64>,
+    /// Ids that were given out and that nobody has joined with yet.
+    expected: Expected,
     /// Of the present members, or of the last ones.
     protocol_type: String,
     /// Empty before the first generation and without members.
@@ -125,8 +127,7 @@ impl Classic {
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let silence = self.members.values().filter_map(Member::expires_ms);
-        let expected = self.expected.values().copied();
-        silence.chain(expected).chain(self.sync_deadline_ms).min()
+        silence.chain(self.expected.next_deadline()).chain(self.sync_deadline_ms).min()
     }
 
     /// Keeps the family of protocols for tools, and the ids that somebody may still join with.
@@ -136,6 +137,28 @@ impl Classic {
             protocol_type: std::mem::take(&mut self.protocol_type),
             ..Self::default()
         };
+    }
+
+    /// The protocol that the members would agree on now; empty when they cannot.
+    fn choose(&self) -> Arc<str> {
+        let leader = self.members.get(&self.leader).map_or(&[][..], |leader| &leader.protocols);
+        let members = self.members.values().map(|member| member.protocols.as_slice());
+        vote::choose(leader, members).unwrap_or_default()
+    }
+
+    /// Whether a member that said `before` subscribes to the same topics as before, as far as anybody can tell.
+    fn same_topics(&self, before: &[Protocol], now: &[Protocol]) -> bool {
+        if self.protocol_type != CONSUMER {
+            return true;
+        }
+        let topics = |said: &[Protocol]| -> Option<Topics> {
+            let said = said.iter().find(|p| *p.name == *self.protocol)?;
+            Some(subscription(&said.metadata)?.into_iter().collect())
+        };
+        match (topics(before), topics(now)) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        }
     }
 
     /// The topics that consumers subscribe to; `None` when members are, or may be, something else.
@@ -164,6 +187,14 @@ impl Classic {
         known.then_some(()).ok_or(Error::UnknownMember)
     }
 
+    /// What counts against the limits of a shard: what is said by members and kept of ids that were given out, and what is
+    /// assigned.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let said = self.members.iter().map(|(id, member)| member.bytes(id)).sum::<usize>();
+        let assigned = self.members.values().map(|member| member.assignment.len()).sum();
+        (said + self.expected.bytes(), assigned)
+    }
+
     /// Takes a member out. Answers that it waited for become `why`.
     fn remove(&mut self, id: &str, why: &Error, out: &mut Vec<Effect>) {
         let Some(member) = self.members.remove(id) else { return };
@@ -186,10 +217,11 @@ impl Group {
     ) -> Result<Reply, Error> {
         self.classic_member(by)?.heard(now_ms);
         match self.state {
-            State::PreparingRebalance { .. } | State::CompletingRebalance => {
-                Err(Error::RebalanceInProgress)
+            State::PreparingRebalance { .. } => Err(Error::RebalanceInProgress),
+            // A member that waits for its assignment has joined: to send it back would begin another generation.
+            State::CompletingRebalance | State::Empty | State::Stable | State::Dead => {
+                Ok(Reply::Done)
             }
-            State::Empty | State::Stable | State::Dead => Ok(Reply::Done),
         }
     }
 
@@ -251,7 +283,7 @@ impl Group {
                 }
                 current.clone()
             }
-            None if self.classic.expected.remove(&name.member).is_some() => return Ok(()),
+            None if self.classic.expected.remove(&name.member) => return Ok(()),
             None => name.member.clone(),
         };
         if !self.classic.members.contains_key(&id) {

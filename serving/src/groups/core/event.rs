@@ -46,6 +46,29 @@ pub enum Event {
     TopicsChanged,
 }
 
+impl Event {
+    /// Whether what members say or are assigned may be another afterwards.
+    pub fn may_change_members(&self) -> bool {
+        match self {
+            Self::Join(..)
+            | Self::Leave(..)
+            | Self::JoinClassic(..)
+            | Self::SyncClassic(..)
+            | Self::LeaveClassic(..)
+            | Self::Delete(_)
+            | Self::Gone(_)
+            | Self::Tick => true,
+            Self::Heartbeat(..)
+            | Self::HeartbeatClassic(..)
+            | Self::Commit(..)
+            | Self::CommitClassic(..)
+            | Self::DeleteOffsets(..)
+            | Self::Expired(..)
+            | Self::TopicsChanged => false,
+        }
+    }
+}
+
 /// What the runner does, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -157,6 +180,50 @@ pub struct Context<'a> {
     pub partitions: &'a dyn Fn(&str) -> u32,
     /// How long an empty group waits for more members before its first generation, milliseconds.
     pub initial_delay_ms: u32,
+    /// What the group may still grow by.
+    pub rooms: Rooms,
+}
+
+/// Bytes that the limits of a shard leave to one of its groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rooms {
+    /// For what members say who are none yet. The last of it is for those who are.
+    pub newcomers: usize,
+    /// For what those say more who are members.
+    pub members: usize,
+    /// For what members are assigned.
+    pub assigned: usize,
+}
+
+impl Rooms {
+    /// Of a shard that may hold `limit` bytes of what is said, and as many of what is assigned, and holds `(said, assigned)`.
+    pub fn left(limit: usize, (said, assigned): (usize, usize)) -> Self {
+        Self {
+            newcomers: (limit - limit / 8).saturating_sub(said),
+            members: limit.saturating_sub(said),
+            assigned: limit.saturating_sub(assigned),
+        }
+    }
+
+    /// Whether somebody who counts for `before`, 0 for a newcomer, may say what counts for `now`.
+    pub(super) fn fits(&self, before: usize, now: usize) -> Result<(), Error> {
+        let room = if before == 0 { self.newcomers } else { self.members };
+        refuse(
+            now.saturating_sub(before),
+            room,
+            "bytes of what the members of the groups of one shard say",
+        )
+    }
+
+    /// Whether members who are assigned `before` bytes may be assigned `now`.
+    pub(super) fn fits_assigned(&self, before: usize, now: usize) -> Result<(), Error> {
+        let what = "bytes of what the members of the groups of one shard are assigned";
+        refuse(now.saturating_sub(before), self.assigned, what)
+    }
+}
+
+fn refuse(more: usize, limit: usize, what: &'static str) -> Result<(), Error> {
+    if more > limit { Err(Error::GroupFull { what, limit }) } else { Ok(()) }
 }
 
 /// Names as a set of topics would be told of.

@@ -16,6 +16,9 @@ use super::{Change, Context, Effect, Group, Reply, State, Token, limits};
 use crate::groups::assign::{Subscriber, assign};
 use crate::groups::types::{Assignment, Caller, Commit, Error, Join, Joined, Kind};
 
+/// What a partition that is assigned to a stream costs.
+const PARTITION_BYTES: usize = size_of::<u32>();
+
 impl Group {
     pub(super) fn on_join(
         &mut self,
@@ -77,6 +80,7 @@ impl Group {
         if names - former + member::name_bytes(join) > limit {
             return Err(Error::Limit { what: "bytes of topic and member names of a group", limit });
         }
+        context.rooms.fits(former, member::name_bytes(join))?;
         self.admit_partitions(join, context)
     }
 
@@ -94,7 +98,13 @@ impl Group {
                 limit,
             });
         }
-        Ok(())
+        context.rooms.fits_assigned(self.assigned_bytes(), partitions * PARTITION_BYTES)
+    }
+
+    /// What the members' partitions count for.
+    pub(super) fn assigned_bytes(&self) -> usize {
+        let assigned = self.streams.values().flat_map(|member| member.assigned.values());
+        assigned.map(Vec::len).sum::<usize>() * PARTITION_BYTES
     }
 
     pub(super) fn on_heartbeat(

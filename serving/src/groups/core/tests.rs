@@ -11,6 +11,7 @@ struct Bench {
     group: Group,
     now_ms: u64,
     initial_delay_ms: u32,
+    rooms: Rooms,
     partitions: BTreeMap<&'static str, u32>,
     persisted: Vec<Change>,
     replies: BTreeMap<Token, Result<Reply, Error>>,
@@ -23,6 +24,7 @@ impl Bench {
             group: Group::default(),
             now_ms: 1_000,
             initial_delay_ms: 0,
+            rooms: Rooms::left(usize::MAX, (0, 0)),
             partitions: BTreeMap::from([("t", 4), ("u", 2)]),
             persisted: Vec::new(),
             replies: BTreeMap::new(),
@@ -38,6 +40,7 @@ impl Bench {
             wall_ms: 0,
             partitions: &partitions,
             initial_delay_ms: self.initial_delay_ms,
+            rooms: self.rooms,
         };
         for effect in self.group.step(context, event) {
             match effect {

@@ -66,6 +66,8 @@ pub enum Held {
     Done(Respond<()>, Result<(), Error>),
     /// To a description; lacks the offsets.
     Describe(Respond<Description>, Result<Description, Error>),
+    /// To a description that has none.
+    DescribeMembers(Respond<Description>, Result<Description, Error>),
     /// To a list.
     List(Respond<Vec<Summary>>, Vec<Summary>),
     /// To the join of a classic member.
@@ -75,7 +77,7 @@ pub enum Held {
     /// To several things at once.
     Each(Respond<Each>, Result<Each, Error>),
     /// To a question for offsets; lacks them.
-    Offsets(Arc<str>, Option<Vec<TopicPartition>>, Respond<Fetched>),
+    Offsets(Arc<str>, Option<Vec<TopicPartition>>, usize, Respond<Fetched>),
 }
 
 impl Groups {
@@ -110,6 +112,9 @@ impl Groups {
                 });
                 let _ = respond.send(answer);
             }
+            Held::DescribeMembers(respond, answer) => {
+                let _ = respond.send(answer);
+            }
             Held::List(respond, answer) => {
                 let _ = respond.send(Ok(answer));
             }
@@ -122,8 +127,8 @@ impl Groups {
             Held::Each(respond, answer) => {
                 let _ = respond.send(answer);
             }
-            Held::Offsets(name, wanted, respond) => {
-                let _ = respond.send(Ok(self.fetched(&name, wanted)));
+            Held::Offsets(name, wanted, most, respond) => {
+                let _ = respond.send(Ok(self.fetched(&name, wanted, most)));
             }
         }
     }

@@ -103,20 +103,28 @@ impl Groups {
             return Err(Error::Limit { what: "bytes of names and metadata in a commit", limit });
         }
         let group = self.image.group(name);
-        let is_new = |tp: &TopicPartition| group.is_none_or(|g| !g.offsets().contains_key(tp));
-        let new = offsets.iter().filter(|(tp, _)| is_new(tp)).count();
-        let bytes: usize = offsets.iter().map(|(tp, c)| offset_bytes(tp, c)).sum();
+        // Of an offset that takes the place of another only what it is longer than that.
+        let former = |tp: &TopicPartition| group.and_then(|group| group.offsets().get(tp));
+        let new = offsets.iter().filter(|(tp, _)| former(tp).is_none()).count();
+        let freed = |tp: &TopicPartition| former(tp).map_or(0, |was| offset_bytes(tp, was));
+        let grows =
+            |(tp, c): &(TopicPartition, Committed)| offset_bytes(tp, c).saturating_sub(freed(tp));
+        let bytes: usize = offsets.iter().map(grows).sum();
         let limit = limits::MAX_GROUP_OFFSETS;
-        if group.map_or(0, |g| g.offsets().len()) + new > limit {
+        if new > 0 && group.map_or(0, |g| g.offsets().len()) + new > limit {
             return Err(Error::Limit { what: "the number of offsets of a group", limit });
         }
         let limit = limits::MAX_GROUP_OFFSET_BYTES;
-        if group.map_or(0, GroupImage::offset_bytes) + bytes > limit {
+        if bytes > 0 && group.map_or(0, GroupImage::offset_bytes) + bytes > limit {
             return Err(Error::Limit { what: "bytes of committed offsets of a group", limit });
         }
         let limit = limits::MAX_SHARD_OFFSETS;
-        if self.image.offsets() + new > limit {
+        if new > 0 && self.image.offsets() + new > limit {
             return Err(Error::Limit { what: "the number of offsets of one shard", limit });
+        }
+        let limit = self.config.offset_bytes;
+        if bytes > 0 && self.image.offset_bytes() + bytes > limit {
+            return Err(Error::Limit { what: "bytes of committed offsets of one shard", limit });
         }
         Ok(())
     }
@@ -150,27 +158,31 @@ impl Groups {
             .collect()
     }
 
-    /// What is committed of the partitions named, or of all that have something.
-    pub(super) fn fetched(&self, name: &str, wanted: Option<Vec<TopicPartition>>) -> Fetched {
-        let group = self.image.group(name);
-        match wanted {
+    /// What is committed of the partitions named, each of which counts once, or of all; nothing is made of more than `most` bytes.
+    pub(super) fn fetched(
+        &self,
+        name: &str,
+        wanted: Option<Vec<TopicPartition>>,
+        most: usize,
+    ) -> Fetched {
+        let Some(group) = self.image.group(name) else { return Fetched::These(Vec::new(), 0) };
+        let mut found: Vec<(&TopicPartition, &Committed)> = match &wanted {
             Some(wanted) => {
-                let find =
-                    |tp: &TopicPartition| self.current(tp, group?.offsets().get(tp)?).cloned();
-                wanted
-                    .into_iter()
-                    .map(|tp| {
-                        let found = find(&tp);
-                        (tp, found)
-                    })
-                    .collect()
+                wanted.iter().filter_map(|tp| group.offsets().get_key_value(tp)).collect()
             }
-            None => {
-                let all = group.into_iter().flat_map(|g| g.offsets());
-                all.filter_map(|(tp, c)| Some((tp.clone(), Some(self.current(tp, c)?.clone()))))
-                    .collect()
-            }
+            None => group.offsets().iter().collect(),
+        };
+        found.retain(|(tp, committed)| self.current(tp, committed).is_some());
+        if wanted.is_some() {
+            found.sort_unstable_by_key(|(tp, _)| *tp);
+            found.dedup_by_key(|(tp, _)| *tp);
         }
+        let bytes = found.iter().map(|(tp, committed)| offset_bytes(tp, committed)).sum();
+        if bytes > most {
+            return Fetched::Larger(bytes);
+        }
+        let found = found.into_iter().map(|(tp, committed)| (tp.clone(), committed.clone()));
+        Fetched::These(found.collect(), bytes)
     }
 }
 

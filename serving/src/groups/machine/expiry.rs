@@ -2,8 +2,8 @@
 //! are walked now and then, a few at a time.
 //!
 //! * A group is looked at when the image holds all that it was told, so that nothing newer is forgotten by mistake.
-//! * A topic counts as deleted when it is missing at two looks well apart: what a broker knows of topics may be a little
-//!   old, and an offset that is forgotten does not come back.
+//! * A topic counts as deleted when it is missing at two looks well apart and the store itself says that it is gone: what a
+//!   broker knows of topics may be old, and an offset that is forgotten does not come back.
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -60,7 +60,7 @@ impl Expiry {
     }
 
     /// Whether a topic is missing for long enough to be taken for deleted.
-    fn is_deleted(&mut self, topic: TopicId, now_ms: u64) -> bool {
+    fn is_missing_for_long(&mut self, topic: TopicId, now_ms: u64) -> bool {
         let since_ms = self.missing.get(&topic).copied().unwrap_or(now_ms);
         self.still_missing.insert(topic, since_ms);
         now_ms.saturating_sub(since_ms) >= LOOK_AGAIN_MS
@@ -123,7 +123,11 @@ impl Groups {
         for (tp, committed) in image.offsets() {
             let now = self.topics.topic(&tp.topic).map(|facts| facts.id);
             let missing = committed.topic_id.filter(|then| now != Some(*then));
-            let deleted = missing.is_some_and(|topic| self.expiry.is_deleted(topic, now_ms));
+            let deleted = missing.is_some_and(|topic| {
+                // Asked at the first look, so that the answer is there at the second.
+                let gone = self.topics.is_deleted(&tp.topic, topic);
+                self.expiry.is_missing_for_long(topic, now_ms) && gone
+            });
             if deleted || is_old(tp, committed) {
                 expired.push(tp.clone());
             }

@@ -1,5 +1,6 @@
 //! The groups of a shard over a log that acknowledges when the test says so and loses what the test says.
 
+mod bounds;
 mod classic;
 mod expiry;
 

@@ -1,4 +1,4 @@
-//! The views over what this broker watches: topics from the topology, shards as partitions of the internal topic.
+//! Where the shards are, as this broker watches it: partitions of the internal topic.
 //!
 //! A broker without a registration coordinates nothing, and its registration changes without the topology noticing;
 //! so one task watches both and ticks when the owner of any shard is another than before.
@@ -9,34 +9,23 @@ use geminga_proto::ids::{BrokerId, PartitionIndex};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 
-use super::{Owner, Placement, TopicFacts, TopicView};
+use super::{Owner, Placement};
 use crate::ownership::registration::Registration;
-use crate::ownership::topology::Topology;
 use crate::router::{Route, Router};
-
-impl TopicView for Topology {
-    fn topic(&self, name: &str) -> Option<TopicFacts> {
-        let topic = Self::topic(self, name)?;
-        Some(TopicFacts { id: topic.id, partitions: topic.partitions })
-    }
-
-    /// Ticks more often than asked for: with every change of the view.
-    fn changed(&self) -> watch::Receiver<u64> {
-        Self::changed(self)
-    }
-}
 
 /// Where the shards are, as this broker's router sees it.
 #[derive(Debug)]
 pub struct ShardPlacement {
     router: Router,
+    registration: Registration,
     changed: watch::Sender<u64>,
 }
 
 impl ShardPlacement {
     /// Follows the owners until `tasks` stops.
     pub fn start(router: Router, registration: &Registration, tasks: &Tasks) -> Arc<Self> {
-        let placement = Arc::new(Self { router, changed: watch::Sender::new(0) });
+        let changed = watch::Sender::new(0);
+        let placement = Arc::new(Self { router, registration: registration.clone(), changed });
         let (follower, cancelled) = (Arc::clone(&placement), tasks.cancelled());
         let standing = registration.watch();
         tasks.spawn("group placement", async move {
@@ -82,6 +71,10 @@ impl Placement for ShardPlacement {
             Route::Remote { broker, address, .. } => Owner::Remote { broker, address },
             Route::NoOwner => Owner::Nobody,
         }
+    }
+
+    fn is_leased(&self) -> bool {
+        self.registration.is_leased()
     }
 
     fn local_broker(&self) -> BrokerId {

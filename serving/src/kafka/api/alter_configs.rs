@@ -1,11 +1,11 @@
 //! AlterConfigs: replaces all configs of a topic.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::alter_configs_request::AlterConfigsResource;
 use crate::kafka::codec::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -24,10 +24,13 @@ pub(super) const API: Api = Api::new::<AlterConfigsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: AlterConfigsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let key = |asked: &AlterConfigsResource| {
+        (asked.resource_type, asked.resource_name.as_str().to_owned())
+    };
+    let twice = named_twice(request.resources.iter().map(key));
     let mut response = AlterConfigsResponse::default();
     for asked in request.resources {
-        let outcome = if seen.insert((asked.resource_type, asked.resource_name.clone())) {
+        let outcome = if !twice.contains(&key(&asked)) {
             match alteration(&asked) {
                 Ok(change) => {
                     let (kind, name) = (asked.resource_type, &asked.resource_name);
@@ -54,7 +57,11 @@ fn alteration(asked: &AlterConfigsResource) -> Result<Alteration, Fault> {
             let why = format!("config {} has no value: leave it out", config.name.as_str());
             return Err(Fault::new(Code::INVALID_REQUEST, why));
         };
-        set.insert(config.name.as_str().to_owned(), value.as_str().to_owned());
+        let name = config.name.as_str();
+        if set.insert(name.to_owned(), value.as_str().to_owned()).is_some() {
+            let why = format!("config {name} is named twice");
+            return Err(Fault::new(Code::INVALID_REQUEST, why));
+        }
     }
     Ok(Alteration { set, replace: true, ..Alteration::default() })
 }

@@ -1,11 +1,9 @@
 //! CreatePartitions: a topic gets more of them. There are never fewer.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::create_partitions_request::CreatePartitionsTopic;
 use crate::kafka::codec::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -23,14 +21,19 @@ pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: CreatePartitionsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let name = |topic: &CreatePartitionsTopic| topic.name.as_str().to_owned();
+    let twice = named_twice(request.topics.iter().map(name));
     let mut response = CreatePartitionsResponse::default();
-    for topic in request.topics {
-        let outcome = if seen.insert(topic.name.clone()) {
-            grow(&call, &topic, request.validate_only).await
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a topic is named twice"))
-        };
+    for name in &twice {
+        let mut result = CreatePartitionsTopicResult::default();
+        let why = Fault::new(Code::INVALID_REQUEST, "a topic is named twice");
+        (result.error_code, result.error_message) = said(Err(why));
+        result.name = name.as_str().into();
+        response.results.push(result);
+    }
+    let once = request.topics.into_iter().filter(|topic| !twice.contains(topic.name.as_str()));
+    for topic in once {
+        let outcome = grow(&call, &topic, request.validate_only).await;
         let mut result = CreatePartitionsTopicResult::default();
         (result.error_code, result.error_message) = said(outcome);
         result.name = topic.name;

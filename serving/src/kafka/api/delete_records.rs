@@ -16,6 +16,7 @@ use crate::kafka::codec::messages::{DeleteRecordsRequest, DeleteRecordsResponse}
 use crate::kafka::error::{Code, Fault};
 use crate::kafka::place::NO_EPOCH;
 use crate::ownership::topology::Topic;
+use crate::topics::config;
 
 pub(super) const API: Api = Api::new::<DeleteRecordsRequest>(
     "DeleteRecords",
@@ -70,6 +71,10 @@ async fn delete(
         offset if offset >= 0 => Some(Offset(offset)),
         _ => return Err(Fault::new(Code::OFFSET_OUT_OF_RANGE, "an offset is negative")),
     };
+    if !config::lets_records_be_deleted(&topic.configs) {
+        let why = "the topic is only compacted: nothing of it is deleted";
+        return Err(Fault::new(Code::POLICY_VIOLATION, why));
+    }
     let partitions = &call.kafka.ctx.partitions;
     Ok(partitions.delete_records(Arc::clone(topic), partition, before).await?)
 }

@@ -1,12 +1,11 @@
 //! DeleteTopics, by name or by id. It is answered when the topic is gone from this broker's view; what it leaves is freed later.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::delete_topics_request::DeleteTopicState;
 use crate::kafka::codec::messages::delete_topics_response::DeletableTopicResult;
@@ -29,15 +28,23 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let by_either =
         request.topics.into_iter().map(|topic: DeleteTopicState| (topic.name, topic.topic_id));
     let asked: Vec<_> = by_name.chain(by_either).collect();
-    let mut seen = HashSet::new();
+    let key = |(name, id): &(Option<StrBytes>, Uuid)| {
+        (name.as_ref().map(|name| name.as_str().to_owned()), *id.as_bytes())
+    };
+    let twice = named_twice(asked.iter().map(key));
     let mut response = DeleteTopicsResponse::default();
-    for (name, id) in asked {
+    for (name, id) in &twice {
         let mut result = DeletableTopicResult::default();
-        let outcome = if seen.insert((name.clone(), *id.as_bytes())) {
-            delete(&call, name.as_ref(), id).await
-        } else {
-            Err(Fault::new(Code::INVALID_REQUEST, "a topic is named twice"))
-        };
+        result.name = name.as_ref().map(|name| name.as_str().into());
+        result.topic_id = Uuid::from_bytes(*id);
+        let why = Fault::new(Code::INVALID_REQUEST, "a topic is named twice");
+        (result.error_code, result.error_message) = said(Err(why));
+        response.responses.push(result);
+    }
+    let once = asked.into_iter().filter(|asked| !twice.contains(&key(asked)));
+    for (name, id) in once {
+        let mut result = DeletableTopicResult::default();
+        let outcome = delete(&call, name.as_ref(), id).await;
         (result.name, result.topic_id) = (name, id);
         let outcome = outcome.map(|known| {
             result.name = Some(known.name.as_str().into());
@@ -61,6 +68,10 @@ async fn delete(call: &Call, name: Option<&StrBytes>, id: Uuid) -> Result<Arc<To
             let topic = call.topic(name).await?;
             admin.delete(name).await?;
             Ok(topic)
+        }
+        None if id.is_zero() => {
+            let why = "a topic has neither a name nor an id: give one";
+            Err(Fault::new(Code::INVALID_REQUEST, why))
         }
         None => {
             let topic = call.topic_by_id(id)?;

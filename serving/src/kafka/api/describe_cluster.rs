@@ -8,6 +8,7 @@ use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::describe_cluster_response::DescribeClusterBroker;
 use crate::kafka::codec::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::operations;
 use crate::kafka::place::Node;
 
 pub(super) const API: Api = Api::new::<DescribeClusterRequest>(
@@ -15,8 +16,8 @@ pub(super) const API: Api = Api::new::<DescribeClusterRequest>(
     0,
     2,
     |call, body| serve(call, body).boxed(),
-    "Every broker serves what Kafka's controller serves; the elected coordinator is named as such. Authorized operations are not \
-     said: there is no authorization yet.",
+    "Every broker serves what Kafka's controller serves; the elected coordinator is named as such. Here and elsewhere all \
+     operations are authorized, as by Kafka without an authorizer: there is no authorization yet.",
 );
 
 /// Kinds of endpoints.
@@ -40,6 +41,8 @@ async fn serve(call: Call, body: Bytes) -> Served {
         response.cluster_id = call.kafka.ctx.cluster.uuid.to_string().into();
         response.controller_id = call.controller();
         response.brokers = call.nodes().iter().map(broker).collect();
+        let asked = request.include_cluster_authorized_operations;
+        response.cluster_authorized_operations = operations::when(asked, operations::CLUSTER);
     }
     (response.error_code, response.error_message) = said(outcome);
     call.answer(&response)

@@ -1,5 +1,7 @@
 //! DescribeConfigs of topics and of this broker.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::FutureExt;
 
@@ -24,12 +26,17 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeConfigsRequest = call.decode(body)?;
     let (synonyms, doc) = (request.include_synonyms, request.include_documentation);
     let mut response = DescribeConfigsResponse::default();
+    let mut seen = HashSet::new();
     for asked in request.resources {
+        if !seen.insert((asked.resource_type, asked.resource_name.clone())) {
+            continue;
+        }
         let mut result = DescribeConfigsResult::default();
         let outcome = entries(&call, &asked).await.map(|entries| {
             let wanted = |entry: &&Entry| match &asked.configuration_keys {
-                Some(keys) => keys.iter().any(|key| key.as_str() == entry.name),
-                None => true,
+                // No key at all asks for all of them, as at Kafka.
+                Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == entry.name),
+                _ => true,
             };
             let described = entries.iter().filter(wanted).map(|e| e.described(synonyms, doc));
             result.configs = described.collect();
@@ -45,7 +52,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
 async fn entries(call: &Call, asked: &DescribeConfigsResource) -> Result<Vec<Entry>, Fault> {
     match asked.resource_type {
         resource::TOPIC => {
-            let topic = call.topic(&asked.resource_name).await?;
+            let topic = call.named_topic(&asked.resource_name).await?;
             Ok(configs::of_topic(&topic.configs).collect())
         }
         // What holds for all brokers and can be changed while they run: nothing.

@@ -1,7 +1,7 @@
 //! DescribeLogDirs: what the partitions of this broker hold. Brokers have no directories: there is one pseudo directory, and
 //! the disks behind it are the bookies'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ const UNKNOWN: i64 = -1;
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeLogDirsRequest = call.decode(body)?;
     let wanted = request.topics.map(|topics| {
-        let mut wanted: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         for asked in topics {
             wanted.entry(asked.topic.as_str().to_owned()).or_default().extend(asked.partitions);
         }
@@ -56,7 +56,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
 /// The partitions of this broker that are asked for; all when `wanted` says nothing.
 async fn topics(
     call: &Call,
-    wanted: Option<&BTreeMap<String, Vec<i32>>>,
+    wanted: Option<&BTreeMap<String, BTreeSet<i32>>>,
 ) -> Result<Vec<DescribeLogDirsTopic>, Fault> {
     let router = &call.kafka.ctx.router;
     let mut owned: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
@@ -71,10 +71,14 @@ async fn topics(
         };
         if let Some(wanted) = wanted {
             let Some(asked) = wanted.get(&topic.name) else { continue };
-            partitions
-                .retain(|partition| asked.iter().any(|a| u32::try_from(*a) == Ok(partition.0)));
+            partitions.retain(|partition| {
+                i32::try_from(partition.0).is_ok_and(|index| asked.contains(&index))
+            });
         }
         partitions.retain(|partition| partition.0 < topic.partitions);
+        if partitions.is_empty() {
+            continue;
+        }
         partitions.sort_unstable();
         let mut described = DescribeLogDirsTopic::default();
         described.name = topic.name.as_str().into();
@@ -91,7 +95,7 @@ async fn sizes(
     partitions: Vec<PartitionIndex>,
 ) -> Result<Vec<DescribeLogDirsPartition>, Fault> {
     let size = |partition: PartitionIndex| async move {
-        let bytes = call.kafka.ctx.partitions.size(topic, partition).await?;
+        let bytes = call.kafka.ctx.partitions.size(topic.id, partition).await?;
         let mut described = DescribeLogDirsPartition::default();
         described.partition_index = i32::try_from(partition.0).unwrap_or(i32::MAX);
         described.partition_size = i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -1,5 +1,6 @@
 //! DescribeProducers: the idempotent producers that partitions of this broker remember.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,8 +29,10 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let request: DescribeProducersRequest = call.decode(body)?;
     let mut response = DescribeProducersResponse::default();
     for asked in request.topics {
-        let found = call.topic(&asked.name).await;
-        let partitions = futures::stream::iter(asked.partition_indexes).map(|index| {
+        let found = call.named_topic(&asked.name).await;
+        let mut seen = HashSet::new();
+        let once = asked.partition_indexes.into_iter().filter(|index| seen.insert(*index));
+        let partitions = futures::stream::iter(once.collect::<Vec<_>>()).map(|index| {
             let (call, found) = (&call, &found);
             async move {
                 let producers = match found {

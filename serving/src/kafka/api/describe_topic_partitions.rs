@@ -15,6 +15,7 @@ use crate::kafka::codec::messages::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 use crate::kafka::error::{Code, Fault};
+use crate::kafka::operations;
 use crate::kafka::place::{self, Node, uuid};
 use crate::ownership::assignment::Ownership;
 use crate::ownership::topology::Topic;
@@ -97,6 +98,7 @@ fn describe<'a>(
     let mut described = DescribeTopicPartitionsResponseTopic::default();
     described.name = Some(topic.name.as_str().into());
     described.topic_id = uuid(topic.id);
+    described.topic_authorized_operations = operations::TOPIC;
     let first = i32::try_from(first).unwrap_or(i32::MAX);
     described.partitions =
         (first..).zip(owners).map(|(index, owner)| partition(index, owner, nodes)).collect();

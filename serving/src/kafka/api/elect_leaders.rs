@@ -1,5 +1,7 @@
 //! ElectLeaders. The coordinator gives every partition an owner by itself, and there is no replica to prefer: no election is needed.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::FutureExt;
 
@@ -47,7 +49,9 @@ async fn serve(call: Call, body: Bytes) -> Served {
             result
         };
         let mut result = ReplicaElectionResult::default();
-        result.partition_result = asked.partitions.into_iter().map(partition).collect();
+        let mut seen = HashSet::new();
+        let once = asked.partitions.into_iter().filter(|id| seen.insert(*id));
+        result.partition_result = once.map(partition).collect();
         result.topic = asked.topic;
         response.replica_election_results.push(result);
     }

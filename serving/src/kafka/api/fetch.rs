@@ -3,6 +3,7 @@
 //!
 //! Sessions are declined: every request says everything, and every answer, too. Clients take that for an answer.
 
+mod reading;
 mod reply;
 mod request;
 
@@ -13,19 +14,18 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, select_all};
 use futures::{FutureExt, StreamExt, stream};
 use geminga_proto::ids::Offset;
-use geminga_records::{Compression, Header};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::reply::{Data, Part, Reply, Topic};
+use self::reply::Reply;
 use self::request::{Asked, Wanted};
 use super::Api;
 use crate::kafka::call::{self, Answer, Call, Served};
 use crate::kafka::codec::messages::FetchRequest;
 use crate::kafka::error::{Code, Fault};
-use crate::kafka::place::Elsewhere;
+use crate::kafka::room::Held;
 use crate::quotas::Kind;
-use crate::router::{OffsetAt, Read, ReadSpec};
+use crate::router::OffsetAt;
 
 pub(super) const API: Api = Api::new::<FetchRequest>(
     "Fetch",
@@ -36,7 +36,7 @@ pub(super) const API: Api = Api::new::<FetchRequest>(
 )
 .waiting();
 
-/// Most bytes of an answer, whatever is asked for; one batch more where the first is larger.
+/// Most bytes of an answer, whatever is asked for; one batch more where the first is larger. Less where many answers are unread.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Longest wait.
 const MAX_WAIT: Duration = Duration::from_mins(5);
@@ -44,22 +44,16 @@ const MAX_WAIT: Duration = Duration::from_mins(5);
 const OPENING: Duration = Duration::from_secs(1);
 /// Partitions that are opened at one time.
 const PARALLEL: usize = 64;
-/// How long the first data of an answer may take to be read, and what follows it.
-const FIRST_READ: Duration = Duration::from_secs(10);
-const FURTHER_READ: Duration = Duration::from_millis(500);
-/// Before this version a client cannot read zstd.
-const ZSTD_SINCE: i16 = 10;
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: FetchRequest = call.decode(body)?;
-    if request.session_id != 0 && request.session_epoch > 0 {
+    if request.session_epoch > 0 {
         let reply = Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND);
         return Ok(Answer::Ready(encode(&call, reply)));
     }
     let asked = request::asked(&call, &request).await;
     let max_wait = u64::try_from(request.max_wait_ms).map_or(Duration::ZERO, Duration::from_millis);
-    let most = MAX_BYTES.min(call.kafka.reply_room.limit());
-    let bytes = |said: i32| usize::try_from(said).unwrap_or(0).min(most);
+    let bytes = |said: i32| usize::try_from(said).unwrap_or(0).min(MAX_BYTES);
     let fetch = Fetch {
         call: &call,
         asked,
@@ -68,9 +62,9 @@ async fn serve(call: Call, body: Bytes) -> Served {
         deadline: Instant::now() + max_wait.min(MAX_WAIT),
         committed_only: request.isolation_level == 1,
     };
-    let (reply, room) = fetch.run().await;
+    let (reply, rooms) = fetch.run().await;
     let mut reply = encode(&call, reply);
-    reply.room = Some(room);
+    reply.rooms = rooms;
     Ok(Answer::Ready(reply))
 }
 
@@ -90,23 +84,18 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// The answer, and the room that it takes.
-    async fn run(mut self) -> (Reply, OwnedSemaphorePermit) {
+    async fn run(mut self) -> (Reply, Vec<Held>) {
         self.open_all().await;
         loop {
             // From here on, so that nothing that is committed while it is read is slept through.
             let ends = self.follow();
-            let room = self.call.kafka.reply_room.take(self.max_bytes).await;
-            let (reply, bytes, noteworthy) = self.read_all().await;
-            if noteworthy || bytes >= self.min_bytes || Instant::now() >= self.deadline {
-                let mut room = room;
-                let spare = room.num_permits().saturating_sub(bytes.max(1));
-                drop(room.split(spare));
-                let mut reply = reply;
-                reply.throttle_ms = self.call.charge(Kind::Consume, bytes);
-                return (reply, room);
+            let mut found = self.read_all().await;
+            if found.is_worth(self.min_bytes) || Instant::now() >= self.deadline {
+                found.reply.throttle_ms = self.call.charge(Kind::Consume, found.bytes);
+                return (found.reply, found.rooms);
             }
             // Who only waits takes no room.
-            drop((reply, room));
+            drop(found);
             let _late = tokio::time::timeout_at(self.deadline, any(ends)).await.is_err();
         }
     }
@@ -150,78 +139,6 @@ impl Fetch<'_> {
         let wanted = self.asked.iter().flat_map(|asked| &asked.partitions);
         let wanted = wanted.filter_map(|(_, wanted)| wanted.as_ref().ok());
         wanted.filter_map(|wanted| partitions.end(wanted.topic.id, wanted.partition)).collect()
-    }
-
-    /// What there is now of all partitions, in the order of the request; how many bytes; and whether one has an error.
-    async fn read_all(&self) -> (Reply, usize, bool) {
-        let mut reply = Reply::default();
-        let (mut bytes, mut noteworthy) = (0, false);
-        for asked in &self.asked {
-            let mut topic = Topic { name: asked.name.clone(), id: asked.id, parts: Vec::new() };
-            for (index, wanted) in &asked.partitions {
-                let data = match wanted {
-                    Ok(wanted) => self.read(wanted, bytes).await,
-                    Err(elsewhere) => Err(elsewhere.clone()),
-                };
-                noteworthy |= data.is_err();
-                bytes += data.as_ref().map_or(0, Data::bytes);
-                topic.parts.push(Part { index: *index, data });
-            }
-            reply.topics.push(topic);
-        }
-        (reply, bytes, noteworthy)
-    }
-
-    /// Reads one partition after `bytes` were read of others.
-    async fn read(&self, wanted: &Wanted, bytes: usize) -> Result<Data, Elsewhere> {
-        let room = self.max_bytes.saturating_sub(bytes);
-        let max_bytes = wanted.max_bytes.min(room);
-        // A full answer still says where the partition ends.
-        if max_bytes == 0 {
-            return Ok(self.ends(wanted));
-        }
-        let offset = Offset(wanted.offset);
-        let spec = ReadSpec { offset, max_bytes, min_bytes: 1, max_wait: Duration::ZERO };
-        let partitions = &self.call.kafka.ctx.partitions;
-        let read = partitions.read(Arc::clone(&wanted.topic), wanted.partition, spec);
-        let patience = if bytes == 0 { FIRST_READ } else { FURTHER_READ };
-        let read = match tokio::time::timeout(patience, read).await {
-            Ok(read) => read.map_err(|error| Fault::from(error).of_fetch())?,
-            // The others are not to wait for it; next time it may come first.
-            Err(_) if bytes > 0 => return Ok(self.ends(wanted)),
-            Err(_) => {
-                let why = "storage is slow: try again";
-                return Err(Fault::new(Code::NOT_LEADER_OR_FOLLOWER, why).into());
-            }
-        };
-        let mut data = self.readable(read)?;
-        // Only the first batch of an answer may be larger than all of it.
-        while bytes > 0 && data.bytes() > room {
-            data.batches.pop();
-        }
-        Ok(data)
-    }
-
-    fn ends(&self, wanted: &Wanted) -> Data {
-        let partitions = &self.call.kafka.ctx.partitions;
-        let ends = partitions.open_offsets(wanted.topic.id, wanted.partition);
-        let ends = ends.map_or((-1, -1), |ends| (ends.high_watermark.0, ends.log_start.0));
-        self.data(ends, Vec::new())
-    }
-
-    fn readable(&self, read: Read) -> Result<Data, Elsewhere> {
-        let is_zstd = |batch: &Bytes| {
-            Header::peek(batch).and_then(|header| header.compression()) == Ok(Compression::Zstd)
-        };
-        if self.call.version() < ZSTD_SINCE && read.batches.iter().any(is_zstd) {
-            let why = "zstd needs version 10 of Fetch: upgrade the client";
-            return Err(Fault::new(Code::UNSUPPORTED_COMPRESSION_TYPE, why).into());
-        }
-        Ok(self.data((read.high_watermark.0, read.log_start.0), read.batches))
-    }
-
-    fn data(&self, (high_watermark, log_start): (i64, i64), batches: Vec<Bytes>) -> Data {
-        Data { high_watermark, log_start, batches, committed_only: self.committed_only }
     }
 }
 

@@ -7,7 +7,7 @@ use super::Api;
 use crate::groups::local::Refused;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::{HeartbeatRequest, HeartbeatResponse};
-use crate::kafka::error::Fault;
+use crate::kafka::error::{Code, Fault};
 use crate::kafka::group;
 
 pub(super) const API: Api = Api::new::<HeartbeatRequest>(
@@ -23,11 +23,23 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let instance = request.group_instance_id.as_ref();
     let by = group::identity(&request.member_id, instance, request.generation_id);
     let mut answer = HeartbeatResponse::default();
-    let heard = call.kafka.groups.heartbeat(&group::name(&request.group_id), by).await;
-    answer.error_code = match heard {
-        // Members have a whole session timeout to be heard of once it has taken over.
-        Ok(()) | Err(Refused::Loading) => 0,
-        Err(refused) => Fault::from(refused).code.0,
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            answer.error_code = fault.code.0;
+            return call.answer(&answer);
+        }
     };
+    let heard = call.kafka.groups.heartbeat(&group, by).await;
+    answer.error_code = heard.map_or_else(code_of, |()| Code::NONE).0;
     call.answer(&answer)
+}
+
+/// While the coordinator is taking over, which it may say for less than any session, nobody has to do anything: members have a
+/// whole session timeout to be heard of once it has.
+pub(super) fn code_of(refused: Refused) -> Code {
+    match refused {
+        Refused::Loading => Code::NONE,
+        refused => Fault::from(refused).code,
+    }
 }

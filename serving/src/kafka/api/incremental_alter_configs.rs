@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Api;
 use super::alter_configs::apply;
+use super::{Api, named_twice};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::incremental_alter_configs_request::AlterConfigsResource;
 use crate::kafka::codec::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -33,10 +33,13 @@ mod operation {
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: IncrementalAlterConfigsRequest = call.decode(body)?;
-    let mut seen = HashSet::new();
+    let key = |asked: &AlterConfigsResource| {
+        (asked.resource_type, asked.resource_name.as_str().to_owned())
+    };
+    let twice = named_twice(request.resources.iter().map(key));
     let mut response = IncrementalAlterConfigsResponse::default();
     for asked in request.resources {
-        let outcome = if seen.insert((asked.resource_type, asked.resource_name.clone())) {
+        let outcome = if !twice.contains(&key(&asked)) {
             match alteration(&asked) {
                 Ok(change) => {
                     let (kind, name) = (asked.resource_type, &asked.resource_name);

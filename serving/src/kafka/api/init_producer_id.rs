@@ -40,6 +40,10 @@ async fn init(call: &Call, request: &InitProducerIdRequest) -> Result<(i64, i16)
         }
     }
     let known = request.producer_id >= 0;
+    if known != (request.producer_epoch >= 0) {
+        let why = "a producer has a number and an epoch, or neither";
+        return Err(Fault::new(Code::INVALID_REQUEST, why));
+    }
     let again = v1::InitProducerRequest {
         producer_id: known.then_some(request.producer_id),
         epoch: if known { i32::from(request.producer_epoch) } else { 0 },

@@ -33,13 +33,18 @@ const PROTOCOL_TYPE_SINCE: i16 = 7;
 const SKIP_SINCE: i16 = 9;
 
 async fn serve(call: Call, body: Bytes) -> Served {
+    let bytes = body.len();
     let request: JoinGroupRequest = call.decode(body)?;
     let asked = request.member_id.clone();
-    let joined = join(&call, request).await;
+    let joined = join(&call, request, bytes).await;
     call.answer(&answer(call.version(), asked, joined))
 }
 
-async fn join(call: &Call, request: JoinGroupRequest) -> Result<JoinedClassic, Refused> {
+async fn join(
+    call: &Call,
+    request: JoinGroupRequest,
+    bytes: usize,
+) -> Result<JoinedClassic, Refused> {
     let timeout = |ms: i32| u32::try_from(ms).unwrap_or(0);
     let session_timeout_ms = timeout(request.session_timeout_ms);
     let rebalance_timeout_ms = match call.version() < REBALANCE_TIMEOUT_SINCE {
@@ -68,7 +73,7 @@ async fn join(call: &Call, request: JoinGroupRequest) -> Result<JoinedClassic, R
         two_steps,
         may_skip: call.version() >= SKIP_SINCE,
     };
-    call.kafka.groups.join(&group::name(&request.group_id), join).await
+    call.kafka.groups.join(&group::name(&request.group_id), join, bytes).await
 }
 
 fn answer(

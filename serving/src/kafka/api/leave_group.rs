@@ -35,7 +35,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
         }
     };
     let mut answer = LeaveGroupResponse::default();
-    match call.kafka.groups.leave(&group::name(&request.group_id), members).await {
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            answer.error_code = fault.code.0;
+            return call.answer(&answer);
+        }
+    };
+    match call.kafka.groups.leave(&group, members).await {
         Err(refused) => answer.error_code = Fault::from(refused).code.0,
         Ok(each) if many => {
             let gone = request.members.into_iter().zip(each).map(|(member, left)| {

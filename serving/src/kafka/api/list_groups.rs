@@ -5,6 +5,7 @@ use futures::FutureExt;
 
 use super::Api;
 use super::describe_groups::{protocol_type, state};
+use super::sized::Size;
 use crate::groups::request::Summary;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::list_groups_response::ListedGroup;
@@ -22,24 +23,28 @@ pub(super) const API: Api = Api::new::<ListGroupsRequest>(
 /// The first versions that say states and types.
 const STATES_SINCE: i16 = 4;
 const TYPES_SINCE: i16 = 5;
+/// What a group takes beside its name.
+const GROUP_BYTES: usize = 128;
 /// Kafka's name of the type.
 const CLASSIC: &str = "classic";
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: ListGroupsRequest = call.decode(body)?;
     let mut response = ListGroupsResponse::default();
+    let mut bytes = 0;
     match call.kafka.groups.list().await {
         Ok(groups) => {
             let wanted = |summary: &Summary| {
                 is_wanted(&request.states_filter, state(summary.phase))
                     && is_wanted(&request.types_filter, CLASSIC)
             };
+            bytes = groups.iter().map(|summary| summary.group.len() + GROUP_BYTES).sum();
             let groups = groups.iter().filter(|summary| wanted(summary));
             response.groups = groups.map(|summary| listed(call.version(), summary)).collect();
         }
         Err(refused) => response.error_code = Fault::from(refused).code.0,
     }
-    call.answer(&response)
+    Size::of(&call, bytes).await.answer(&call, &response)
 }
 
 fn is_wanted(filter: &[StrBytes], what: &str) -> bool {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 
-use super::Api;
+use super::{Api, PARALLEL};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::list_offsets_request::ListOffsetsPartition;
 use crate::kafka::codec::messages::list_offsets_response::{
@@ -25,10 +25,9 @@ pub(super) const API: Api = Api::new::<ListOffsetsRequest>(
     10,
     |call, body| serve(call, body).boxed(),
     "Where a segment is kept is not shown: the earliest local offset is the earliest, and there is no tiered one.",
-);
+)
+.waiting();
 
-/// Partitions that are looked into at one time.
-const PARALLEL: usize = 16;
 /// Versions from which an answer has an epoch.
 const EPOCHS_SINCE: i16 = 4;
 
@@ -47,16 +46,18 @@ mod special {
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: ListOffsetsRequest = call.decode(body)?;
     let mut response = ListOffsetsResponse::default();
+    let mut times = HashMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            *times.entry((topic.name.clone(), partition.partition_index)).or_insert(0) += 1;
+        }
+    }
     for asked in request.topics {
         let mut topic = ListOffsetsTopicResponse::default();
         let found = call.topic(&asked.name).await;
-        let mut times = HashMap::new();
-        for partition in &asked.partitions {
-            *times.entry(partition.partition_index).or_insert(0) += 1;
-        }
         let mut answers: Vec<BoxFuture<'_, ListOffsetsPartitionResponse>> = Vec::new();
         for partition in &asked.partitions {
-            let twice = times[&partition.partition_index] > 1;
+            let twice = times[&(asked.name.clone(), partition.partition_index)] > 1;
             answers.push(one(&call, &found, partition, twice).boxed());
         }
         topic.partitions = stream::iter(answers).buffered(PARALLEL).collect().await;
@@ -88,17 +89,22 @@ async fn find(
 ) -> Result<Option<FoundOffset>, Fault> {
     let version = call.version();
     let at = match asked.timestamp {
-        special::LATEST => OffsetAt::Latest,
-        special::EARLIEST => OffsetAt::Earliest,
-        special::MAX_TIMESTAMP if version >= special::MAX_TIMESTAMP_SINCE => OffsetAt::MaxTimestamp,
-        special::EARLIEST_LOCAL if version >= special::EARLIEST_LOCAL_SINCE => OffsetAt::Earliest,
-        special::LATEST_TIERED if version >= special::LATEST_TIERED_SINCE => return Ok(None),
-        time if time >= 0 => OffsetAt::Timestamp(time),
+        special::LATEST => Some(OffsetAt::Latest),
+        special::EARLIEST => Some(OffsetAt::Earliest),
+        special::MAX_TIMESTAMP if version >= special::MAX_TIMESTAMP_SINCE => {
+            Some(OffsetAt::MaxTimestamp)
+        }
+        special::EARLIEST_LOCAL if version >= special::EARLIEST_LOCAL_SINCE => {
+            Some(OffsetAt::Earliest)
+        }
+        special::LATEST_TIERED if version >= special::LATEST_TIERED_SINCE => None,
+        time if time >= 0 => Some(OffsetAt::Timestamp(time)),
         _ => return Err(Fault::new(Code::UNSUPPORTED_VERSION, "no such offset in this version")),
     };
     let (partition, _) = call
         .here(topic, asked.partition_index, asked.current_leader_epoch)
         .map_err(|elsewhere| elsewhere.fault)?;
+    let Some(at) = at else { return Ok(None) };
     let found = call.kafka.ctx.partitions.find_offset(Arc::clone(topic), partition, at).await?;
     Ok(Some(found))
 }

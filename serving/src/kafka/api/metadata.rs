@@ -1,6 +1,7 @@
 //! Metadata: brokers, topics, and who leads which partition. A topic that does not exist is created when the client allows it
 //! and the operator, too; the answer then has its leaders already.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::kafka::codec::messages::metadata_response::{
 };
 use crate::kafka::codec::messages::{MetadataRequest, MetadataResponse, StrBytes};
 use crate::kafka::error::{Code, Fault};
+use crate::kafka::operations;
 use crate::kafka::place::{self, Node, uuid};
 use crate::ownership::assignment::Ownership;
 use crate::ownership::topology::Topic;
@@ -34,8 +36,13 @@ const PARTITION_BYTES: usize = 256;
 const BY_ID_SINCE: i16 = 12;
 
 async fn serve(call: Call, body: Bytes) -> Served {
-    let request: MetadataRequest = call.decode(body)?;
-    let room = call.kafka.reply_room.take(expected_bytes(&call, &request)).await;
+    let mut request: MetadataRequest = call.decode(body)?;
+    if let Some(asked) = &mut request.topics {
+        // Once is enough: each may be large.
+        let mut seen = HashSet::new();
+        asked.retain(|topic| seen.insert((topic.name.clone(), topic.topic_id)));
+    }
+    let room = call.kafka.answers.topics.take(expected_bytes(&call, &request)).await;
     let nodes = call.nodes();
     let mut response = MetadataResponse::default();
     response.topics = topics(&call, &request, &nodes).await;
@@ -43,8 +50,15 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let ctx = &call.kafka.ctx;
     response.cluster_id = Some(ctx.cluster.uuid.to_string().into());
     response.controller_id = call.controller();
+    let of_topics =
+        operations::when(request.include_topic_authorized_operations, operations::TOPIC);
+    for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        topic.topic_authorized_operations = of_topics;
+    }
+    let of_cluster = request.include_cluster_authorized_operations;
+    response.cluster_authorized_operations = operations::when(of_cluster, operations::CLUSTER);
     let mut reply = call.reply(&response)?;
-    reply.room = Some(room);
+    reply.rooms = vec![room];
     Ok(Answer::Ready(reply))
 }
 
@@ -52,12 +66,21 @@ async fn serve(call: Call, body: Bytes) -> Served {
 fn expected_bytes(call: &Call, request: &MetadataRequest) -> usize {
     let topology = call.kafka.ctx.router.topology();
     let partitions = |topic: Arc<Topic>| topic.partitions as usize;
-    let named = |asked: &MetadataRequestTopic| topology.topic(asked.name.as_deref()?);
-    let partitions: usize = match &request.topics {
-        Some(asked) if !asked.is_empty() => asked.iter().filter_map(named).map(partitions).sum(),
-        _ => call.topics().into_iter().map(partitions).sum(),
+    let named = |asked: &MetadataRequestTopic| match &asked.name {
+        Some(name) => topology.topic(name),
+        None => call.topic_by_id(asked.topic_id).ok(),
+    };
+    let partitions: usize = match some(call, request) {
+        Some(asked) => asked.iter().filter_map(named).map(partitions).sum(),
+        None => call.topics().into_iter().map(partitions).sum(),
     };
     PARTITION_BYTES * (partitions + 1)
+}
+
+/// The topics that are asked for; `None`: all.
+fn some<'a>(call: &Call, request: &'a MetadataRequest) -> Option<&'a Vec<MetadataRequestTopic>> {
+    // Version 0 has no word for all but an empty list.
+    request.topics.as_ref().filter(|asked| call.version() > 0 || !asked.is_empty())
 }
 
 fn broker(node: &Node) -> MetadataResponseBroker {
@@ -74,13 +97,13 @@ async fn topics(
     request: &MetadataRequest,
     nodes: &[Node],
 ) -> Vec<MetadataResponseTopic> {
-    let asked = match &request.topics {
-        // Version 0 has no word for all but an empty list.
-        Some(asked) if call.version() > 0 || !asked.is_empty() => asked,
-        _ => return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect(),
+    let Some(asked) = some(call, request) else {
+        return call.topics().iter().map(|topic| describe(call, topic, nodes)).collect();
     };
     let mut topics = Vec::with_capacity(asked.len());
-    for asked in asked {
+    let mut seen = HashSet::new();
+    let once = asked.iter().filter(|asked| seen.insert((&asked.name, *asked.topic_id.as_bytes())));
+    for asked in once {
         let create = request.allow_auto_topic_creation && call.kafka.config.auto_create_topics;
         topics.push(match find(call, asked, create).await {
             Ok(topic) => describe(call, &topic, nodes),
@@ -95,6 +118,11 @@ async fn find(
     asked: &MetadataRequestTopic,
     create: bool,
 ) -> Result<Arc<Topic>, Fault> {
+    // Earlier versions give ids and do not take them.
+    if call.version() < BY_ID_SINCE && !asked.topic_id.is_zero() {
+        let why = "a topic is asked for by id: that needs version 12";
+        return Err(Fault::new(Code::INVALID_REQUEST, why));
+    }
     let Some(name) = &asked.name else {
         if call.version() < BY_ID_SINCE {
             return Err(Fault::new(Code::INVALID_TOPIC_EXCEPTION, "a topic without a name"));

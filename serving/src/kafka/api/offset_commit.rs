@@ -6,6 +6,7 @@ use futures::FutureExt;
 
 use super::Api;
 use crate::groups::classic::CommitClassic;
+use crate::groups::limits;
 use crate::groups::types::{Committed, TopicPartition};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::offset_commit_request::OffsetCommitRequestPartition;
@@ -25,30 +26,42 @@ pub(super) const API: Api = Api::new::<OffsetCommitRequest>(
 );
 
 async fn serve(call: Call, body: Bytes) -> Served {
+    let bytes = body.len();
     let request: OffsetCommitRequest = call.decode(body)?;
     let mut offsets = Vec::new();
     let mut response = OffsetCommitResponse::default();
     // Of each offset that is asked for: where its answer is.
     let mut places = Vec::new();
+    // More than any commit may hold is not worth a look.
+    let too_many = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>()
+        > limits::MAX_COMMIT_OFFSETS;
+    let mut topics = group::Topics::new(&call);
     for (t, asked) in request.topics.iter().enumerate() {
-        let name = group::name(&asked.name);
+        let named = if too_many { None } else { Some(topics.find(&asked.name).await) };
         let mut topic = OffsetCommitResponseTopic::default();
         topic.name.clone_from(&asked.name);
         for (p, partition) in asked.partitions.iter().enumerate() {
             let mut answer = OffsetCommitResponsePartition::default();
             answer.partition_index = partition.partition_index;
-            match call.existing(&name, partition.partition_index).await {
+            let found = match &named {
+                Some(named) => named.partition(partition.partition_index),
+                None => Err(Code::INVALID_REQUEST),
+            };
+            match found {
                 Ok(tp) => {
                     offsets.push(committed(tp, partition));
                     places.push((t, p));
                 }
-                Err(fault) => answer.error_code = fault.code.0,
+                Err(code) => answer.error_code = code.0,
             }
             topic.partitions.push(answer);
         }
         response.topics.push(topic);
     }
-    let codes = commit(&call, &request, offsets, places.len()).await;
+    if too_many {
+        return call.answer(&response);
+    }
+    let codes = commit(&call, &request, offsets, bytes).await;
     for ((t, p), code) in places.into_iter().zip(codes) {
         response.topics[t].partitions[p].error_code = code.0;
     }
@@ -59,15 +72,16 @@ async fn commit(
     call: &Call,
     request: &OffsetCommitRequest,
     offsets: Vec<(TopicPartition, Committed)>,
-    count: usize,
+    bytes: usize,
 ) -> Vec<Code> {
+    let count = offsets.len();
     let (member, instance) = (&request.member_id, request.group_instance_id.as_ref());
     let commit = CommitClassic {
         by: group::identity(member, instance, request.generation_id_or_member_epoch),
         retention_ms: Some(request.retention_time_ms).filter(|ms| *ms >= 0),
         offsets,
     };
-    let each = call.kafka.groups.commit(&group::name(&request.group_id), commit).await;
+    let each = call.kafka.groups.commit(&group::name(&request.group_id), commit, bytes).await;
     match each {
         Ok(each) => {
             each.iter().map(|one| one.as_ref().err().map_or(Code::NONE, code_of_group)).collect()

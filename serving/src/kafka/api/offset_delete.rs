@@ -4,12 +4,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::Api;
+use crate::groups::limits;
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 use crate::kafka::codec::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
-use crate::kafka::error::{Fault, code_of_group};
+use crate::kafka::error::{Code, Fault, code_of_group};
 use crate::kafka::group;
 
 pub(super) const API: Api = Api::new::<OffsetDeleteRequest>(
@@ -23,26 +24,39 @@ pub(super) const API: Api = Api::new::<OffsetDeleteRequest>(
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: OffsetDeleteRequest = call.decode(body)?;
     let mut response = OffsetDeleteResponse::default();
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            response.error_code = fault.code.0;
+            return call.answer(&response);
+        }
+    };
     let (mut asked, mut places) = (Vec::new(), Vec::new());
+    let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if count > limits::MAX_COMMIT_OFFSETS {
+        response.error_code = Code::INVALID_REQUEST.0;
+        return call.answer(&response);
+    }
+    let mut topics = group::Topics::new(&call);
     for (t, topic) in request.topics.iter().enumerate() {
-        let name = group::name(&topic.name);
+        let named = topics.find(&topic.name).await;
         let mut answer = OffsetDeleteResponseTopic::default();
         answer.name.clone_from(&topic.name);
         for (p, partition) in topic.partitions.iter().enumerate() {
             let mut one = OffsetDeleteResponsePartition::default();
             one.partition_index = partition.partition_index;
-            match call.existing(&name, partition.partition_index).await {
+            match named.partition(partition.partition_index) {
                 Ok(tp) => {
                     asked.push(tp);
                     places.push((t, p));
                 }
-                Err(fault) => one.error_code = fault.code.0,
+                Err(code) => one.error_code = code.0,
             }
             answer.partitions.push(one);
         }
         response.topics.push(answer);
     }
-    match call.kafka.groups.delete_offsets(&group::name(&request.group_id), asked).await {
+    match call.kafka.groups.delete_offsets(&group, asked).await {
         Ok(each) => {
             for ((t, p), deleted) in places.into_iter().zip(each) {
                 let code = deleted.err().map_or(0, |error| code_of_group(&error).0);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{Offset, Term};
 
-use super::Api;
+use super::{Api, PARALLEL};
 use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
 use crate::kafka::codec::messages::offset_for_leader_epoch_response::{
@@ -24,7 +24,8 @@ pub(super) const API: Api = Api::new::<OffsetForLeaderEpochRequest>(
     4,
     |call, body| serve(call, body).boxed(),
     "An epoch is a term of ownership of a partition.",
-);
+)
+.waiting();
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: OffsetForLeaderEpochRequest = call.decode(body)?;
@@ -32,13 +33,17 @@ async fn serve(call: Call, body: Bytes) -> Served {
     for asked in request.topics {
         let mut topic = OffsetForLeaderTopicResult::default();
         let found = call.topic(&asked.topic).await;
-        for partition in &asked.partitions {
-            let end = match &found {
-                Ok(topic) => end(&call, topic, partition).await,
-                Err(fault) => Err(fault.clone()),
-            };
-            topic.partitions.push(answer(partition.partition, end));
-        }
+        let partitions = futures::stream::iter(asked.partitions).map(|partition| {
+            let (call, found) = (&call, &found);
+            async move {
+                let end = match found {
+                    Ok(topic) => end(call, topic, &partition).await,
+                    Err(fault) => Err(fault.clone()),
+                };
+                answer(partition.partition, end)
+            }
+        });
+        topic.partitions = partitions.buffered(PARALLEL).collect().await;
         topic.topic = asked.topic;
         response.topics.push(topic);
     }
@@ -53,6 +58,10 @@ async fn end(
     let (partition, _) = call
         .here(topic, asked.partition, asked.current_leader_epoch)
         .map_err(|elsewhere| elsewhere.fault)?;
+    // Before all epochs there is no offset.
+    if asked.leader_epoch < 0 {
+        return Ok(None);
+    }
     let (topic, term) = (Arc::clone(topic), Term(asked.leader_epoch));
     Ok(call.kafka.ctx.partitions.end_of_term(topic, partition, term).await?)
 }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 use geminga_proto::ids::{PartitionIndex, TopicId};
-use geminga_records::{Batch, Compression};
+use geminga_proto::reason::ApiError;
+use geminga_records::{Batch, BatchError, Compression};
 use tokio::time::Instant;
 
 use super::Api;
@@ -40,6 +41,8 @@ pub(super) const API: Api = Api::new::<ProduceRequest>(
 
 /// Clients of older versions do not know zstd.
 const ZSTD_SINCE: i16 = 7;
+/// A batch finds its place in so long, or is refused: the requests behind it wait for that, whichever partitions they are for.
+const PLACING: Duration = Duration::from_secs(2);
 /// A client that does not say how long it waits.
 const LONGEST: Duration = Duration::from_mins(5);
 
@@ -51,6 +54,13 @@ struct Part {
     index: i32,
     topic: Option<TopicId>,
     placed: Placed,
+}
+
+impl Part {
+    /// The partition, if there is such a one.
+    fn key(&self) -> Option<Key> {
+        self.topic.zip(u32::try_from(self.index).ok().map(PartitionIndex))
+    }
 }
 
 /// What is to be answered of one topic.
@@ -80,10 +90,21 @@ async fn serve(call: Call, body: Bytes) -> Served {
         return Ok(Answer::Later(answer(call, placed, deadline, throttle_ms).boxed()));
     }
     // Nobody waits for the rest. That something was not taken can only be shown by closing the connection.
-    match placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok()) {
-        true => Ok(Answer::None),
-        false => Err(Hangup::Unwritten),
-    }
+    let all = placed.iter().flat_map(|topic| &topic.parts).all(|part| part.placed.is_ok());
+    let end = (!all).then_some(Hangup::Unwritten);
+    Ok(Answer::Quiet { settled: settle(call, placed).boxed(), end })
+}
+
+/// Resolves when each batch is written, or lost: until then they are in memory, and later ones keep to their opening.
+async fn settle(call: Call, placed: Vec<Parts>) {
+    let parts = placed.into_iter().flat_map(|topic| topic.parts);
+    join_all(parts.filter_map(|part| Some((part.key()?, part.placed.ok()?))).map(
+        async |(key, pending)| {
+            let acked = pending.await;
+            call.peer.lanes.done(key, acked.is_ok());
+        },
+    ))
+    .await;
 }
 
 /// Why nothing of a request is taken.
@@ -93,7 +114,7 @@ fn refusal(request: &ProduceRequest) -> Option<Fault> {
     }
     if request.transactional_id.is_some() {
         let why = "transactions are not supported: produce without a transactional id";
-        return Some(Fault::new(Code::INVALID_REQUEST, why));
+        return Some(Fault::new(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, why));
     }
     let mut seen = HashSet::new();
     let all = request.topic_data.iter().flat_map(|topic| {
@@ -133,19 +154,35 @@ async fn place_all(call: &Call, topics: Vec<TopicProduceData>) -> Vec<Parts> {
 
 /// A batch that fails keeps those behind it in the same partition from being taken, until the client can know (P5).
 async fn place(call: &Call, topic: &Arc<Topic>, data: PartitionProduceData) -> Placed {
-    let (partition, _) = call.here(topic, data.index, NO_EPOCH)?;
+    let partition = match call.here(topic, data.index, NO_EPOCH) {
+        Ok((partition, _)) => partition,
+        Err(elsewhere) => {
+            // It may be here a moment later, when the client has not heard of this yet.
+            let index = u32::try_from(data.index).ok().filter(|index| *index < topic.partitions);
+            let key = index.map(|index| (topic.id, PartitionIndex(index)));
+            key.into_iter().for_each(|key| call.peer.lanes.failed(key));
+            return Err(elsewhere);
+        }
+    };
     let key = (topic.id, partition);
-    let placed = append(call, topic, key, data.records).await;
+    let placed = tokio::time::timeout(PLACING, append(call, topic, key, data.records)).await;
+    let placed = placed.unwrap_or_else(|_| Err(not_placed().into()));
     if placed.is_err() {
         call.peer.lanes.failed(key);
     }
     placed
 }
 
+/// What was not placed was not written.
+fn not_placed() -> Fault {
+    let why = "the partition does not take batches now: it is being opened, or storage is slow";
+    Fault::new(Code::NOT_LEADER_OR_FOLLOWER, why)
+}
+
 async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes>) -> Placed {
     let fault = |error| Elsewhere::from(Fault::from(error));
     let batch = batch(call, records)?;
-    let appender = match call.peer.lanes.enter(key, call.number) {
+    let appender = match call.peer.lanes.enter(key, call.place) {
         Ok(Some(appender)) => appender,
         Ok(None) => {
             let partitions = &call.kafka.ctx.partitions;
@@ -161,12 +198,23 @@ async fn append(call: &Call, topic: &Arc<Topic>, key: Key, records: Option<Bytes
     Ok(pending)
 }
 
+/// Bytes that are no batch. A batch that is cut short was sent so: to send it again is of no use, unlike with one whose checksum
+/// is wrong.
+fn unreadable(error: BatchError) -> Fault {
+    let cut = matches!(error, BatchError::Truncated { .. });
+    let fault = Fault::from(ApiError::from(error));
+    if cut { Fault { code: Code::INVALID_RECORD, ..fault } } else { fault }
+}
+
 fn batch(call: &Call, records: Option<Bytes>) -> Result<Batch, Fault> {
     let Some(records) = records else {
         return Err(Fault::new(Code::INVALID_RECORD, "no record batch: send one a partition"));
     };
-    let batch = Batch::parse(records)
-        .map_err(|error| Fault::from(geminga_proto::reason::ApiError::from(error)))?;
+    let batch = Batch::parse(records).map_err(unreadable)?;
+    if batch.header().is_transactional() {
+        let why = "transactions are not supported: produce without a transactional id";
+        return Err(Fault::new(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, why));
+    }
     if call.version() < ZSTD_SINCE && batch.header().compression() == Ok(Compression::Zstd) {
         let why = "zstd needs version 7 of Produce: upgrade the client";
         return Err(Fault::new(Code::UNSUPPORTED_COMPRESSION_TYPE, why));
@@ -180,29 +228,33 @@ async fn answer(
     deadline: Instant,
     throttle_ms: i32,
 ) -> Result<Reply, Hangup> {
-    let mut failed = Vec::new();
+    let (mut failed, mut in_memory) = (Vec::new(), Vec::new());
     let mut response = ProduceResponse::default();
     let mut leaders = Vec::new();
     for Parts { name, id, parts } in placed {
         let mut topic = TopicProduceResponse::default();
         (topic.name, topic.topic_id) = (name, id);
-        for Part { index, topic: id, placed } in parts {
-            let key = id.zip(u32::try_from(index).ok().map(PartitionIndex));
+        for part in parts {
+            let key = part.key();
+            let Part { index, placed, .. } = part;
             let outcome = match placed {
-                Ok(pending) => {
-                    let acked = tokio::time::timeout_at(deadline, pending).await;
+                Ok(mut pending) => {
+                    let acked = tokio::time::timeout_at(deadline, &mut pending).await;
                     if let Some(key) = key {
                         call.peer.lanes.done(key, matches!(acked, Ok(Ok(_))));
                     }
                     match acked {
                         Ok(acked) => acked.map_err(|error| Fault::from(error).into()),
-                        Err(_) => Err(late().into()),
+                        Err(_) => {
+                            in_memory.push(pending);
+                            Err(late().into())
+                        }
                     }
                 }
                 Err(elsewhere) => Err(elsewhere),
             };
             failed.extend(key.filter(|_| outcome.is_err()));
-            topic.partition_responses.push(part(&call, index, key, outcome, &mut leaders));
+            topic.partition_responses.push(answered(&call, index, key, outcome, &mut leaders));
         }
         response.responses.push(topic);
     }
@@ -210,6 +262,7 @@ async fn answer(
     response.node_endpoints = endpoints(&call, leaders);
     let mut reply = call.reply(&response)?;
     reply.failed = failed;
+    reply.settled = (!in_memory.is_empty()).then(|| join_all(in_memory).map(drop).boxed());
     Ok(reply)
 }
 
@@ -219,7 +272,7 @@ fn late() -> Fault {
     Fault::new(Code::REQUEST_TIMED_OUT, why)
 }
 
-fn part(
+fn answered(
     call: &Call,
     index: i32,
     key: Option<Key>,

@@ -24,6 +24,7 @@ pub(super) const API: Api = Api::new::<SyncGroupRequest>(
 const PROTOCOL_SINCE: i16 = 5;
 
 async fn serve(call: Call, body: Bytes) -> Served {
+    let bytes = body.len();
     let request: SyncGroupRequest = call.decode(body)?;
     let (member, instance) = (&request.member_id, request.group_instance_id.as_ref());
     let text = |text: Option<crate::kafka::codec::messages::StrBytes>| {
@@ -41,7 +42,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     };
     let mut answer = SyncGroupResponse::default();
     (answer.protocol_type, answer.protocol_name) = (None, None);
-    match call.kafka.groups.sync(&group::name(&request.group_id), sync).await {
+    let group = match group::named(&request.group_id) {
+        Ok(group) => group,
+        Err(fault) => {
+            answer.error_code = fault.code.0;
+            return call.answer(&answer);
+        }
+    };
+    match call.kafka.groups.sync(&group, sync, bytes).await {
         Ok(synced) => {
             answer.assignment = synced.assignment;
             if call.version() >= PROTOCOL_SINCE {
@@ -49,9 +57,15 @@ async fn serve(call: Call, body: Bytes) -> Served {
                 answer.protocol_name = Some((&*synced.protocol).into());
             }
         }
-        // Clients do not expect to hear here that a coordinator takes over; joining again is what they would do.
-        Err(Refused::Loading) => answer.error_code = Code::REBALANCE_IN_PROGRESS.0,
-        Err(refused) => answer.error_code = Fault::from(refused).code.0,
+        Err(refused) => answer.error_code = code_of(refused).0,
     }
     call.answer(&answer)
+}
+
+/// Clients do not expect to hear here that a coordinator takes over or has much to do; joining again is what they would do.
+pub(super) fn code_of(refused: Refused) -> Code {
+    match refused {
+        Refused::Loading | Refused::Busy => Code::REBALANCE_IN_PROGRESS,
+        refused => Fault::from(refused).code,
+    }
 }

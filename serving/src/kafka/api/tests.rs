@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configs;
+mod fetch;
 mod partitions;
 mod topics;
 
@@ -41,4 +42,35 @@ fn the_page_says_what_the_table_says() {
         document == current,
         "run UPDATE_DOCS=1 cargo test -p geminga-serving --lib kafka::api"
     );
+}
+
+/// What clients are told of a coordinator that does not answer, where Kafka's word for it would end them or make them do more than
+/// they need to (docs/kafka-findings.md).
+#[test]
+fn a_coordinator_that_does_not_answer_is_said_as_clients_expect_it() {
+    use crate::groups::local::Refused;
+    use crate::kafka::error::{Code, Fault};
+    let elsewhere = || Refused::NotCoordinator {
+        broker: geminga_proto::ids::BrokerId(2),
+        address: String::new(),
+    };
+    let rows = [
+        // Whose answer: heartbeat, sync, fetch of offsets, any other.
+        (Refused::Loading, [0, 27, 14, 14]),
+        (Refused::Busy, [14, 27, 14, 14]),
+        (Refused::Unproved, [15, 15, 16, 15]),
+        (Refused::Nobody, [15, 15, 16, 15]),
+        (Refused::Damaged(String::new()), [15, 15, 16, 15]),
+        (Refused::Moved, [16, 16, 16, 16]),
+        (elsewhere(), [16, 16, 16, 16]),
+    ];
+    for (refused, expected) in rows {
+        let codes = [
+            heartbeat::code_of(refused.clone()),
+            sync_group::code_of(refused.clone()),
+            offset_fetch::code_of(refused.clone()),
+            Fault::from(refused.clone()).code,
+        ];
+        assert_eq!(codes, expected.map(Code), "{refused:?}");
+    }
 }

@@ -83,7 +83,7 @@ impl Look<'_> {
         partition: PartitionIndex,
         limits: Limits,
     ) -> Option<Arc<Handle>> {
-        let wanted = self.is_wanted(topic.id, partition, limits).await;
+        let wanted = self.is_wanted(topic, partition, limits).await;
         let wanted = wanted.inspect_err(|error| {
             tracing::debug!(topic = topic.name, %partition, %error, "segments cannot be listed");
         });
@@ -96,17 +96,20 @@ impl Look<'_> {
     /// Whether a partition that is not open has something to give up, or still holds what was.
     async fn is_wanted(
         &self,
-        topic: TopicId,
+        topic: &Topic,
         partition: PartitionIndex,
         limits: Limits,
     ) -> Result<bool, MetaError> {
         let store = self.partitions.store();
-        let start = stored_start(store, topic, partition).await?;
+        let start = stored_start(store, topic.id, partition).await?;
         if limits.is_unlimited() && start == Offset(0) {
             return Ok(false);
         }
-        let held = stored_segments(store, topic, partition).await?;
+        let held = stored_segments(store, topic.id, partition).await?;
         if held.iter().any(|held| held.base < held.end && held.end <= start) {
+            return Ok(true);
+        }
+        if self.is_left_behind(topic, held.last(), limits).await? {
             return Ok(true);
         }
         let mut pieces = Vec::with_capacity(held.len());
@@ -122,6 +125,25 @@ impl Look<'_> {
             pieces.push(piece);
         }
         Ok(log_start(&pieces, limits, self.now_ms, start) > start)
+    }
+
+    /// Whether the newest segment may hold records, which all are too old then: its owner died, or was none that wrote, and noted no
+    /// date. Nobody wrote to its ledger when that was older than a segment may be. Opening it closes it and looks closer.
+    async fn is_left_behind(
+        &self,
+        topic: &Topic,
+        newest: Option<&Held>,
+        limits: Limits,
+    ) -> Result<bool, MetaError> {
+        let (Some(newest), Some(kept)) = (newest, limits.ms) else { return Ok(false) };
+        let may_hold = !newest.closed || newest.base < newest.end;
+        if !may_hold || newest.max_timestamp.is_some() {
+            return Ok(false);
+        }
+        let made = stored_ledger(self.partitions.store(), newest.ledger).await?;
+        let longest = kept.saturating_add(topic.settings.segment_ms);
+        let longest = i64::try_from(longest).unwrap_or(i64::MAX);
+        Ok(made.is_some_and(|(created_ms, _)| self.now_ms.saturating_sub(created_ms) > longest))
     }
 
     /// A segment of a partition that is not open. One that a takeover closed has no date and no size in the store: it is no younger
@@ -204,7 +226,11 @@ async fn pieces(handle: &Handle, limits: Limits, now_ms: i64) -> Result<Vec<Piec
         if dating && this.closed {
             let says = match this.max_timestamp {
                 Some(says) => says,
-                None => reader.newest_of(this.seq).await?,
+                // One that cannot be read is as old as its end, so that damage keeps nothing for ever.
+                None => reader.newest_of(this.seq).await.unwrap_or_else(|error| {
+                    tracing::warn!(seq = this.seq, %error, "how old a segment is cannot be read");
+                    -1
+                }),
             };
             youngest_ms = believed(says, None, now_ms);
             if let (None, Some(next)) = (youngest_ms, held.get(at + 1)) {

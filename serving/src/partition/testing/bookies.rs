@@ -275,6 +275,7 @@ impl Bookie {
             }],
             lease: LeaseId(1),
             started_ms: 0,
+            repair_rate: 0,
         }
     }
 }

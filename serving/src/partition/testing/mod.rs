@@ -77,6 +77,7 @@ impl TestCluster {
                 disks: vec![disk],
                 lease: LeaseId(1),
                 started_ms: 0,
+                repair_rate: 0,
             };
             self.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
             self.store.put_if(&keys::bookie_live(&id), None, live.encode()).await.unwrap();

@@ -22,11 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct ProduceRoom {
     clients: Part,
     direct: Part,
-    bytes: usize,
 }
 
+/// Room of its own for messages of one kind; cheap to clone.
 #[derive(Debug, Clone)]
-struct Part {
+pub(crate) struct Part {
+    bytes: usize,
     room: Arc<Semaphore>,
     /// One message may exceed the room.
     excess: Arc<Semaphore>,
@@ -46,6 +47,11 @@ impl Taken {
         self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
+    /// Whether it is the one that exceeds the room.
+    pub(crate) fn exceeds(&self) -> bool {
+        self.excess.is_some()
+    }
+
     fn merge(&mut self, more: Taken) {
         match (&mut self.room, more.room) {
             (Some(room), Some(more)) => room.merge(more),
@@ -56,7 +62,7 @@ impl Taken {
     }
 
     /// Gives back all but `bytes`. What is there without having room stays the one that exceeds it.
-    pub(super) fn keep(&mut self, bytes: usize) {
+    pub(crate) fn keep(&mut self, bytes: usize) {
         let spare = self.bytes().saturating_sub(bytes);
         if let Some(room) = &mut self.room {
             drop(room.split(spare));
@@ -67,42 +73,33 @@ impl Taken {
     }
 }
 
-impl ProduceRoom {
-    /// Room for `bytes` from clients, and for as many that come directly; at least for one message of each.
+impl Part {
+    /// Room for `bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
-        let bytes = bytes.clamp(caps::MAX_CLIENT_MESSAGE_BYTES, Semaphore::MAX_PERMITS);
-        let part =
-            || Part { room: Arc::new(Semaphore::new(bytes)), excess: Arc::new(Semaphore::new(1)) };
-        Self { clients: part(), direct: part(), bytes }
+        let bytes = bytes.clamp(1, Semaphore::MAX_PERMITS);
+        Self { bytes, room: Arc::new(Semaphore::new(bytes)), excess: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Bytes that are taken, from clients and directly.
-    pub(crate) fn used(&self) -> (usize, usize) {
-        let used = |part: &Part| self.bytes.saturating_sub(part.room.available_permits());
-        (used(&self.clients), used(&self.direct))
-    }
-
-    fn part(&self, direct: bool) -> &Part {
-        if direct { &self.direct } else { &self.clients }
+    /// Bytes that are taken.
+    pub(crate) fn used(&self) -> usize {
+        self.bytes.saturating_sub(self.room.available_permits())
     }
 
     /// Waits for room, in the order of asking. Whoever waits holds none. Cancel-safe.
-    pub(crate) async fn take(&self, direct: bool, bytes: usize) -> Taken {
-        let room = Arc::clone(&self.part(direct).room);
+    pub(crate) async fn take(&self, bytes: usize) -> Taken {
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
-        let room = room.acquire_many_owned(bytes).await.expect("room is never closed");
-        Taken { room: Some(room), excess: None }
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+        Taken { room: Some(room.expect("room is never closed")), excess: None }
     }
 
     /// Waits until a message that holds some room may have `bytes` in all: with the missing ones, or as the one that exceeds
     /// the room. Cancel-safe.
-    pub(super) async fn go_on(&self, direct: bool, held: &mut Taken, bytes: usize) {
+    pub(crate) async fn go_on(&self, held: &mut Taken, bytes: usize) {
         let missing = bytes.saturating_sub(held.bytes());
-        let excess = Arc::clone(&self.part(direct).excess);
         let more = tokio::select! {
             biased;
-            more = self.take(direct, missing) => more,
-            excess = excess.acquire_owned() => {
+            more = self.take(missing) => more,
+            excess = Arc::clone(&self.excess).acquire_owned() => {
                 Taken { room: None, excess: Some(excess.expect("it is never closed")) }
             }
         };
@@ -110,17 +107,44 @@ impl ProduceRoom {
     }
 
     /// Of `bytes`, as many as are free now.
-    fn take_free(&self, direct: bool, bytes: usize) -> Taken {
-        let room = &self.part(direct).room;
+    fn take_free(&self, bytes: usize) -> Taken {
         loop {
-            let free = u32::try_from(room.available_permits().min(bytes)).unwrap_or(u32::MAX);
+            let free = u32::try_from(self.room.available_permits().min(bytes)).unwrap_or(u32::MAX);
             if free == 0 {
                 return Taken::default();
             }
-            if let Ok(room) = Arc::clone(room).try_acquire_many_owned(free) {
+            if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(free) {
                 return Taken { room: Some(room), excess: None };
             }
         }
+    }
+}
+
+impl ProduceRoom {
+    /// Room for `bytes` from clients, and for as many that come directly; at least for one message of each.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let bytes = bytes.max(caps::MAX_CLIENT_MESSAGE_BYTES);
+        Self { clients: Part::new(bytes), direct: Part::new(bytes) }
+    }
+
+    /// Bytes that are taken, from clients and directly.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        (self.clients.used(), self.direct.used())
+    }
+
+    /// The room for what comes directly, or for all else.
+    pub(crate) fn part(&self, direct: bool) -> &Part {
+        if direct { &self.direct } else { &self.clients }
+    }
+
+    /// As [`Part::take`].
+    pub(crate) async fn take(&self, direct: bool, bytes: usize) -> Taken {
+        self.part(direct).take(bytes).await
+    }
+
+    /// As [`Part::go_on`].
+    pub(super) async fn go_on(&self, direct: bool, held: &mut Taken, bytes: usize) {
+        self.part(direct).go_on(held, bytes).await;
     }
 }
 
@@ -158,7 +182,7 @@ impl Held {
         if missing == 0 {
             taken.keep(bytes);
         } else {
-            taken.merge(self.room.take_free(direct, missing));
+            taken.merge(self.room.part(direct).take_free(missing));
         }
         let account = self.of(direct);
         account.owed += bytes - taken.bytes();

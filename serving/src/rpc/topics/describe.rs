@@ -21,8 +21,8 @@ use crate::rpc::metadata::api_error;
 /// Segments of one partition that are shown: the newest.
 const MAX_SEGMENTS: usize = 1_000;
 const PAGE: usize = 1_000;
-/// How long an owner is waited for; its offsets are left out after that.
-const OFFSETS_WAIT: Duration = Duration::from_secs(2);
+/// How long an owner is waited for; what it knows is left out after that.
+const OWNER_WAIT: Duration = Duration::from_secs(2);
 
 /// All partitions of a topic.
 pub(super) async fn partitions(
@@ -44,7 +44,8 @@ async fn one(
 ) -> Result<v1::PartitionInfo, ApiError> {
     let owner = ctx.router.topology().owner(topic.id, partition);
     let segments = segments(&*ctx.store, &topic, partition).await?;
-    let offsets = open_offsets(&ctx, &topic, partition).await;
+    let size = tokio::time::timeout(OWNER_WAIT, ctx.source.size(&topic, partition));
+    let (offsets, size) = tokio::join!(open_offsets(&ctx, &topic, partition), size);
     Ok(v1::PartitionInfo {
         partition: partition.0,
         owner_broker: owner.as_ref().map_or(-1, |owner| owner.broker.0),
@@ -53,6 +54,7 @@ async fn one(
         log_start_offset: offsets.map(|o| o.log_start.0),
         high_watermark: offsets.map(|o| o.high_watermark.0),
         segments,
+        size_bytes: size.ok().and_then(Result::ok),
     })
 }
 
@@ -69,7 +71,7 @@ async fn open_offsets(
             let find = |at| ctx.source.find_offset(topic, partition, at);
             let both =
                 async { tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)).ok() };
-            let (first, last) = tokio::time::timeout(OFFSETS_WAIT, both).await.ok().flatten()?;
+            let (first, last) = tokio::time::timeout(OWNER_WAIT, both).await.ok().flatten()?;
             Some(OpenOffsets { log_start: first.offset?, high_watermark: last.offset? })
         }
         Route::NoOwner => None,

@@ -180,6 +180,44 @@ async fn what_is_due_is_done_without_requests() {
     assert_eq!(shard.get().await.await, Ok(3_000));
 }
 
+/// A request that lay in the mailbox while the log had no room was there before the time was up.
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_something_is_due_comes_first() {
+    let (tasks, log) = (Tasks::new("test"), MemoryLog::default());
+    let shard = start(&tasks, &log).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    log.pause(true);
+    let said = super::super::log::MAX_OUTSTANDING_ENTRIES + 100;
+    let mut last = shard.add(1).await;
+    for _ in 1..said {
+        last = shard.add(1).await;
+    }
+    // The log is slow, but has not stalled.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    log.pause(false);
+    let said = i64::try_from(said).unwrap();
+    assert_eq!(last.await, Ok(said), "without the thousand that are added when a second is over");
+}
+
+/// Nothing is due for as long as the log stalls, and nobody waits for it in a loop.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_due_while_the_log_stalls() {
+    let (tasks, log) = (Tasks::new("test"), MemoryLog::default());
+    let shard = start(&tasks, &log).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    log.pause(true);
+    let add = shard.add(5).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    log.pause(false);
+    assert_eq!(add.await, Ok(5));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        shard.get().await.await,
+        Ok(2_005),
+        "one in the second before the stall counts, one after it"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn more_than_the_log_takes_at_once_is_worked_off() {
     let (tasks, log) = (Tasks::new("test"), MemoryLog::default());

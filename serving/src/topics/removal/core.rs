@@ -41,7 +41,8 @@ enum Stage {
 pub(super) struct Found {
     pub(super) key: String,
     pub(super) version: Version,
-    pub(super) ledger: LedgerId,
+    /// `None`: the record of the segment cannot be read, and the segment stays.
+    pub(super) ledger: Option<LedgerId>,
 }
 
 /// What can be done about a segment's ledger.
@@ -223,19 +224,20 @@ impl Removal {
                 }
                 Err(why) => return Effect::Over(Over::Later(why)),
             },
-            Stage::Segments => match segments(items, self.until.as_deref()) {
-                Ok(found) if !found.is_empty() => return Effect::End(found),
-                Ok(_) if self.from.is_some() => {
+            Stage::Segments => {
+                let found = segments(items, self.until.as_deref());
+                if !found.is_empty() {
+                    return Effect::End(found);
+                }
+                if self.from.is_some() {
                     (self.until, self.after) = (self.from.take(), None);
                     return self.list();
                 }
-                Ok(_) if self.kept > 0 => {
+                if self.kept > 0 {
                     let why = format!("{} ledgers cannot be closed now", self.kept);
                     return Effect::Over(Over::Later(why));
                 }
-                Ok(_) => {}
-                Err(why) => return Effect::Over(Over::Later(why)),
-            },
+            }
             Stage::Mark => {}
         }
         match self.stage {
@@ -310,12 +312,14 @@ impl Removal {
 }
 
 /// The first segments of a listing, as many as one transaction removes, and none behind `until`.
-fn segments(items: Vec<KeyValue>, until: Option<&str>) -> Result<Vec<Found>, String> {
+fn segments(items: Vec<KeyValue>, until: Option<&str>) -> Vec<Found> {
     let wanted = |item: &KeyValue| until.is_none_or(|until| item.key.as_str() <= until);
     let found = items.into_iter().take_while(wanted).take(ENDS).map(|item| {
-        let segment = Segment::decode(&item.value.value)
-            .map_err(|invalid| format!("{} holds {invalid}", item.key))?;
-        Ok(Found { key: item.key, version: item.value.version, ledger: segment.ledger })
+        let segment = Segment::decode(&item.value.value).inspect_err(|invalid| {
+            tracing::warn!(key = item.key, %invalid, "a segment of a deleted topic cannot be read; it is passed over");
+        });
+        let ledger = segment.ok().map(|segment| segment.ledger);
+        Found { key: item.key, version: item.value.version, ledger }
     });
     found.collect()
 }
@@ -398,6 +402,28 @@ mod tests {
         let effect = second.step(stuck(effect));
         assert_eq!(listed_after(&effect), Some(key(2)));
         assert!(matches!(second.step(nothing()), Effect::Over(Over::Later(_))));
+    }
+
+    /// One segment whose record is damaged stays, and keeps nothing behind it from going; the topic is not done.
+    #[test]
+    fn what_cannot_be_read_is_passed_over() {
+        let (mut removal, _) = begun(None);
+        let mut listed = range(&[1, 2, 3]);
+        listed.items[1].value.value = bytes::Bytes::from_static(b"?");
+        let Effect::End(found) = removal.step(Input::Listed(listed)) else { panic!("it goes on") };
+        let ledgers: Vec<_> = found.iter().map(|found| found.ledger).collect();
+        assert_eq!(ledgers, [Some(LedgerId(1)), None, Some(LedgerId(3))]);
+        let ending = |found: Found| {
+            let ending = if found.ledger.is_some() { Ending::Gone } else { Ending::NotYet };
+            (found, ending)
+        };
+        let ended = removal.step(Input::Ended(found.into_iter().map(ending).collect()));
+        let Effect::Commit(txn) = ended else { panic!("{ended:?}") };
+        let deletes =
+            txn.ops.iter().filter(|op| matches!(op, geminga_metastore::Op::Delete { .. }));
+        assert_eq!(deletes.count(), 2);
+        assert_eq!(listed_after(&removal.step(Input::Committed)), Some(key(3)));
+        assert!(matches!(removal.step(nothing()), Effect::Over(Over::Later(_))));
     }
 
     /// A place in the middle lets nothing before it be forgotten.

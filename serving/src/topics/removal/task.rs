@@ -233,6 +233,15 @@ async fn until(at: Option<Instant>) {
     }
 }
 
+/// What is behind a ledger whose record is damaged is removed all the same.
+fn unreadable(ledger: LedgerId, error: Error) -> Result<Ending, Error> {
+    if !matches!(error, Error::Corrupt { .. }) {
+        return Err(error);
+    }
+    tracing::warn!(%ledger, %error, "a ledger of a deleted topic cannot be read; it is passed over");
+    Ok(Ending::NotYet)
+}
+
 /// What one removal needs.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
@@ -299,7 +308,10 @@ impl Worker {
 
     async fn end(&self, found: Vec<Found>) -> Result<Vec<(Found, Ending)>, Error> {
         let one = |found: Found| async move {
-            let ending = self.ending(found.ledger).await?;
+            let ending = match found.ledger {
+                Some(ledger) => self.ending(ledger).await?,
+                None => Ending::NotYet,
+            };
             Ok::<_, Error>((found, ending))
         };
         let mut endings = futures::stream::iter(found).map(one).buffered(PARALLEL_LEDGERS);
@@ -316,10 +328,10 @@ impl Worker {
             match self.ledgers.deletion(ledger).await {
                 Ok(Some(part)) => return Ok(Ending::Part(part)),
                 Ok(None) => return Ok(Ending::Gone),
-                Err(DeleteError::Metadata(error)) => return Err(error),
+                Err(DeleteError::Metadata(error)) => return unreadable(ledger, error),
                 Err(DeleteError::NotClosed(_)) => match self.ledgers.recover(ledger).await {
                     Ok(_) | Err(RecoverError::Gone(_)) => {}
-                    Err(RecoverError::Metadata(error)) => return Err(error),
+                    Err(RecoverError::Metadata(error)) => return unreadable(ledger, error),
                     Err(error @ (RecoverError::Damaged { .. } | RecoverError::Missing { .. })) => {
                         tracing::warn!(%ledger, %error, "a ledger of a deleted topic cannot be closed: bring its bookies back, or force-close it");
                         return Ok(Ending::NotYet);

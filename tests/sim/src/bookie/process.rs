@@ -117,6 +117,9 @@ impl Process {
             WriteOp::RecoveryAdd { .. } => Ask::RecoveryAdd,
             WriteOp::Seal => Ask::Seal,
             WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => Ask::Hint,
+            WriteOp::RepairAdd { .. } | WriteOp::Tail => {
+                unreachable!("nobody repairs in this simulation")
+            }
         };
         let scope = request.scope;
         let to = To {

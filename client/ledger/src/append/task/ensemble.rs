@@ -82,10 +82,34 @@ impl Task {
         self.carry_out(effects);
     }
 
-    /// One that came may take a place, or have come back to its own.
+    /// One that came may take a place, or have come back to its own. One that takes no new data any more, because it is full or to be
+    /// decommissioned, is left at once, also by a ledger that nothing is written to (5.8, 6.6).
     pub(super) fn on_bookies_changed(&mut self) {
+        self.leave_unwritable();
+        if self.hunt.is_none() && !self.is_hunting_due() {
+            return;
+        }
         let soon = Instant::now() + MIN_PAUSE.min(self.setup.config.search_pause);
         self.hunt_at = Some(self.hunt_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    fn leave_unwritable(&mut self) {
+        if self.core.phase() != Phase::Running {
+            return;
+        }
+        let live = self.setup.bookies.live();
+        for index in 0..self.watchdogs.len() {
+            let position = &self.core.positions()[index];
+            let of_bookie = live.iter().filter(|bookie| bookie.id == position.member.bookie);
+            let mut disks = of_bookie.flat_map(|bookie| &bookie.disks);
+            let refuses = |disk: &geminga_metastore::record::LiveDisk| {
+                disk.incarnation == position.member.incarnation && !disk.writable
+            };
+            if position.link == Link::Live && !position.failed && disks.any(refuses) {
+                self.watchdogs[index].refuses = true;
+                self.give_up(index);
+            }
+        }
     }
 
     pub(super) fn on_found(&mut self, found: Found) {

@@ -123,6 +123,7 @@ impl Five {
             disks: vec![disk],
             lease: LeaseId(lease),
             started_ms: 0,
+            repair_rate: 0,
         };
         let mut live = self.live.lock();
         live.retain(|other| other.id != bookie.id);

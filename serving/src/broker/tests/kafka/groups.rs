@@ -270,6 +270,150 @@ async fn offsets_come_back_with_their_words_in_every_version() {
     assert_eq!(offset(&mut client, 7, "offsets-3", false).await.0, -1);
 }
 
+/// A static member over the wire: its instance is heard of everywhere, and whoever uses its former id is fenced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_member_comes_back_without_a_rebalance_and_fences_its_former_self() {
+    let (_cluster, node) = rig().await;
+    let mut client = Client::connect(&node).await;
+    let mut request = join("static", "");
+    (request.group_instance_id, request.rebalance_timeout_ms) = (Some("i".into()), 10_000);
+    let first: JoinGroupResponse = client.call(5, &request).await;
+    assert_eq!((first.error_code, first.members.len()), (0, 1), "in one step");
+    assert_eq!(first.members[0].group_instance_id.as_deref(), Some("i"));
+    let generation = first.generation_id;
+    synced(&mut client, 3, "static", &first.member_id, generation).await;
+    // It restarts, and says something else of itself.
+    request.protocols[0].metadata = Bytes::from_static(b"what I want now");
+    let second: JoinGroupResponse = client.call(9, &request).await;
+    assert_eq!((second.error_code, second.generation_id), (0, generation), "no rebalance");
+    assert_ne!(second.member_id, first.member_id);
+    assert_eq!(second.leader, second.member_id);
+    assert!(second.skip_assignment, "since version 9 a leader is told that it need not assign");
+    // A leader that does not know this would assign anew: it is told that somebody else leads.
+    let third: JoinGroupResponse = client.call(8, &request).await;
+    assert_eq!((third.error_code, third.generation_id), (0, generation));
+    assert!(third.leader != third.member_id && !third.skip_assignment);
+    synced(&mut client, 5, "static", &third.member_id, generation).await;
+
+    const FENCED: i16 = 82;
+    let instance = Some(StrBytes::from("i"));
+    let former = first.member_id;
+    for version in 3..=4 {
+        let mut beat = HeartbeatRequest::default();
+        (beat.group_id, beat.member_id) = ("static".into(), former.clone());
+        (beat.generation_id, beat.group_instance_id) = (generation, instance.clone());
+        let answer: HeartbeatResponse = client.call(version, &beat).await;
+        assert_eq!(answer.error_code, FENCED, "heartbeat version {version}");
+        beat.member_id = third.member_id.clone();
+        let answer: HeartbeatResponse = client.call(version, &beat).await;
+        assert_eq!(answer.error_code, 0, "heartbeat version {version}");
+    }
+    for version in 3..=5 {
+        let mut sync = SyncGroupRequest::default();
+        (sync.group_id, sync.member_id) = ("static".into(), former.clone());
+        (sync.generation_id, sync.group_instance_id) = (generation, instance.clone());
+        (sync.protocol_type, sync.protocol_name) = (None, None);
+        let answer: SyncGroupResponse = client.call(version, &sync).await;
+        assert_eq!(answer.error_code, FENCED, "sync version {version}");
+    }
+    for version in 7..=9 {
+        let mut mine = commit("static", 0, 1, "");
+        (mine.member_id, mine.generation_id_or_member_epoch) = (former.clone(), generation);
+        mine.retention_time_ms = -1;
+        mine.group_instance_id = instance.clone();
+        assert_eq!(committed(&mut client, version, &mine).await, FENCED, "version {version}");
+        mine.member_id = third.member_id.clone();
+        assert_eq!(committed(&mut client, version, &mine).await, 0, "version {version}");
+    }
+    request.member_id = former.clone();
+    let answer: JoinGroupResponse = client.call(9, &request).await;
+    assert_eq!(answer.error_code, FENCED);
+    // An administrator takes the instance out by its name alone.
+    let mut leave = LeaveGroupRequest::default();
+    leave.group_id = "static".into();
+    let mut identity = MemberIdentity::default();
+    identity.group_instance_id = instance;
+    for (member, code) in [(former, FENCED), (StrBytes::default(), 0)] {
+        identity.member_id = member;
+        leave.members = vec![identity.clone()];
+        let answer: LeaveGroupResponse = client.call(3, &leave).await;
+        assert_eq!((answer.error_code, answer.members[0].error_code), (0, code));
+    }
+}
+
+fn named(name: &str, partitions: i32) -> OffsetCommitRequestTopic {
+    let mut topic = commit("", 0, 1, "").topics.remove(0);
+    topic.name = name.into();
+    let one = topic.partitions[0].clone();
+    let partition = |index| {
+        let mut partition = one.clone();
+        partition.partition_index = index;
+        partition
+    };
+    topic.partitions = (0..partitions).map(partition).collect();
+    topic
+}
+
+/// A request costs the metadata store one look at each topic that is not known, and only so many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_topics_are_looked_up_once_and_not_without_end() {
+    let (_cluster, node) = rig().await;
+    let mut client = Client::connect(&node).await;
+    let _ = committed(&mut client, 2, &commit("lookups", 0, 1, "")).await;
+    let codes = |answer: OffsetCommitResponse| {
+        let partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+        partitions.map(|partition| partition.error_code).collect::<Vec<_>>()
+    };
+    let mut request = commit("lookups", 0, 1, "");
+    request.topics = (0..100).map(|_| named("none", 50)).collect();
+    let answer: OffsetCommitResponse = client.call(2, &request).await;
+    assert_eq!(codes(answer), [3; 5_000], "one topic, named a hundred times");
+    request.topics = (0..40).map(|n| named(&format!("none-{n}"), 1)).collect();
+    request.topics.push(named("t", 1));
+    let answer: OffsetCommitResponse = client.call(2, &request).await;
+    let codes_of_many = codes(answer);
+    assert_eq!(codes_of_many[..32], [3; 32]);
+    assert_eq!(codes_of_many[32..40], [14; 8], "to be asked again");
+    assert_eq!(codes_of_many[40], 0, "what is known needs no look");
+    // More than a commit may hold is refused as it is.
+    request.topics = vec![named("none", 10_001)];
+    let answer: OffsetCommitResponse = client.call(2, &request).await;
+    assert_eq!(codes(answer), [42; 10_001]);
+    let mut topic = OffsetDeleteRequestTopic::default();
+    (topic.name, topic.partitions) =
+        ("none".into(), vec![OffsetDeleteRequestPartition::default(); 10_001]);
+    let mut request = OffsetDeleteRequest::default();
+    (request.group_id, request.topics) = ("lookups".into(), vec![topic]);
+    let answer: OffsetDeleteResponse = client.call(0, &request).await;
+    assert_eq!(answer.error_code, 42);
+}
+
+/// What is asked for many times is answered once, and an answer has an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_groups_are_bounded() {
+    let (_cluster, node) = rig().await;
+    let mut client = Client::connect(&node).await;
+    let words = "x".repeat(4_096);
+    assert_eq!(committed(&mut client, 2, &commit("words", 0, 7, &words)).await, 0);
+    let mut topic = OffsetFetchRequestTopic::default();
+    (topic.name, topic.partition_indexes) = ("t".into(), vec![0; 20_000]);
+    let mut request = OffsetFetchRequest::default();
+    request.group_id = "words".into();
+    request.topics = Some(vec![topic.clone(), topic]);
+    let answer: OffsetFetchResponse = client.call(7, &request).await;
+    assert_eq!(answer.error_code, 0);
+    let found = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let found: Vec<_> = found.map(|partition| partition.committed_offset).collect();
+    assert_eq!(found, [7]);
+    let metadata = answer.topics[0].partitions[0].metadata.as_deref().map(str::len);
+    assert_eq!(metadata, Some(4_096), "whatever its size, one is answered in full");
+
+    let mut described = DescribeGroupsRequest::default();
+    described.groups = vec!["words".into(); 20_000];
+    let answer: DescribeGroupsResponse = client.call(0, &described).await;
+    assert_eq!((answer.groups.len(), answer.groups[0].error_code), (1, 0));
+}
+
 /// A group is asked for at its coordinator only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_coordinator_says_so() {

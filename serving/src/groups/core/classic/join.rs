@@ -38,13 +38,13 @@ impl Group {
         }
         let id = join.name.member.clone();
         self.check_protocols(join, Some(&id))?;
-        if self.classic.expected.contains_key(&id) {
+        if self.classic.expected.contains(&id) {
             if join.name.instance.is_some() {
                 return Err(Error::Invalid(
                     "this member id was given to a member without instance",
                 ));
             }
-            self.check_room(join, None)?;
+            self.check_room(context, join, None)?;
             self.classic.expected.remove(&id);
             self.add(context, token, &id, join, out);
             return Ok(());
@@ -62,21 +62,20 @@ impl Group {
         out: &mut Vec<Effect>,
     ) -> Result<(), Error> {
         let fresh = &join.fresh;
-        if self.classic.members.contains_key(fresh) || self.classic.expected.contains_key(fresh) {
+        if self.classic.members.contains_key(fresh) || self.classic.expected.contains(fresh) {
             return Err(Error::Invalid("the new member id is in use; try again"));
         }
         let instance = join.name.instance.as_ref();
         if let Some(former) = instance.and_then(|i| self.classic.instances.get(i)).cloned() {
             self.check_protocols(join, Some(&former))?;
-            self.check_room(join, Some(&former))?;
+            self.check_room(context, join, Some(&former))?;
             self.replace(context, token, &former, join, out);
             return Ok(());
         }
         self.check_protocols(join, None)?;
-        self.check_room(join, None)?;
+        self.check_room(context, join, None)?;
         if instance.is_none() && join.two_steps {
-            let until_ms = context.now_ms + u64::from(join.session_timeout_ms);
-            self.classic.expected.insert(fresh.clone(), until_ms);
+            self.classic.expected.insert(fresh, join.session_timeout_ms, context.now_ms);
             return Err(Error::MemberIdRequired(fresh.clone()));
         }
         self.add(context, token, fresh, join, out);
@@ -133,7 +132,7 @@ impl Group {
             out.push(Effect::Reply(token, Ok(Reply::JoinedClassic(joined))));
             return Ok(());
         }
-        self.check_room(join, Some(id))?;
+        self.check_room(context, join, Some(id))?;
         self.rebalance_classic(context, out);
         let member = self.classic.members.get_mut(id).ok_or(Error::UnknownMember)?;
         member.update(join, context.now_ms);
@@ -146,7 +145,8 @@ impl Group {
     }
 
     /// A static member has come back without its id: it takes the place of the `former` one, which is fenced from now
-    /// on. Where it wants the same as before, nobody else notices.
+    /// on. Nobody else notices, unless the group would choose another protocol with what it says now, or it subscribes to
+    /// other topics. What else it says differs with every start: consumers write into it which generation they were in.
     fn replace(
         &mut self,
         context: Context<'_>,
@@ -159,15 +159,16 @@ impl Group {
         let Some(mut member) = classic.members.remove(former) else { return };
         let fenced = member.take_parked();
         out.extend(fenced.map(|token| Effect::Reply(token, Err(Error::FencedInstance))));
-        let same = member.protocols == join.protocols;
+        let same_topics = classic.same_topics(&member.protocols, &join.protocols);
         member.update(join, context.now_ms);
         let (id, former_leader) = (join.fresh.clone(), classic.leader.clone());
         classic.instances.extend(member.instance.iter().map(|i| (i.clone(), id.clone())));
         if classic.leader == *former {
             classic.leader = id.clone();
         }
+        classic.members.insert(id.clone(), member);
+        let same = same_topics && classic.choose() == classic.protocol;
         if self.state == State::Stable && same {
-            classic.members.insert(id.clone(), member);
             out.push(Effect::Persist(Change::Generation(self.record())));
             let mut joined = self.joined_classic(&id);
             if join.may_skip {
@@ -180,8 +181,9 @@ impl Group {
             out.push(Effect::Reply(token, Ok(Reply::JoinedClassic(joined))));
             return;
         }
-        member.park_join(token);
-        classic.members.insert(id, member);
+        if let Some(member) = classic.members.get_mut(&id) {
+            member.park_join(token);
+        }
         self.rebalance_classic(context, out);
         self.begin_if_ready(context, out);
     }
@@ -198,12 +200,15 @@ impl Group {
     }
 
     /// Whether the member fits into the group, in the place of `former` if there is one.
-    fn check_room(&self, join: &JoinClassic, former: Option<&Arc<str>>) -> Result<(), Error> {
+    fn check_room(
+        &self,
+        context: Context<'_>,
+        join: &JoinClassic,
+        former: Option<&Arc<str>>,
+    ) -> Result<(), Error> {
         let classic = &self.classic;
         let limit = caps::MAX_GROUP_MEMBERS;
-        let expected = usize::from(classic.expected.contains_key(&join.name.member));
-        let places = classic.members.len() + classic.expected.len() - expected;
-        if former.is_none() && places >= limit {
+        if former.is_none() && classic.members.len() >= limit {
             return Err(Error::GroupFull { what: "the number of members of a group", limit });
         }
         let others = classic.members.iter().filter(|(id, _)| Some(*id) != former);
@@ -213,6 +218,7 @@ impl Group {
             let what = "bytes of what the members of a group say of themselves";
             return Err(Error::GroupFull { what, limit });
         }
-        Ok(())
+        let former = former.and_then(|id| Some(classic.members.get(id)?.bytes(id)));
+        context.rooms.fits(former.unwrap_or(0), member::bytes(join))
     }
 }

@@ -11,6 +11,9 @@ use crate::groups::core::Token;
 use crate::groups::record::{ClassicRecord, MemberRecord};
 use crate::groups::types::Error;
 
+/// What a member counts for beside its words.
+const MEMBER_BYTES: usize = 256;
+
 /// A member as its group sees it.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -173,7 +176,7 @@ impl Member {
     pub(super) fn bytes(&self, id: &str) -> usize {
         let instance = self.instance.as_deref().unwrap_or_default().len();
         let names = id.len() + instance + self.client_id.len() + self.client_host.len();
-        names + protocol_bytes(&self.protocols)
+        MEMBER_BYTES + names + protocol_bytes(&self.protocols)
     }
 }
 
@@ -192,7 +195,7 @@ pub(super) fn bytes(join: &JoinClassic) -> usize {
     let instance = join.name.instance.as_deref().unwrap_or_default().len();
     let id = join.name.member.len().max(join.fresh.len());
     let names = id + instance + join.client_id.len() + join.client_host.len();
-    names + protocol_bytes(&join.protocols)
+    MEMBER_BYTES + names + protocol_bytes(&join.protocols)
 }
 
 /// Some clients name the longest time that there is, and nobody can join again in none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::member::Member;
-use super::{Context, Effect, Group, Reply, State, Token, vote};
+use super::{Context, Effect, Group, Reply, State, Token};
 use crate::groups::core::Change;
 use crate::groups::types::Error;
 
@@ -34,6 +34,10 @@ impl Group {
         let State::PreparingRebalance { hold_until_ms, deadline_ms } = self.state else { return };
         let now_ms = context.now_ms;
         let late = now_ms >= deadline_ms;
+        if late && self.leave_behind(out) {
+            self.become_empty(context, out);
+            return;
+        }
         if self.classic.len() == 0 || now_ms < hold_until_ms || !(late || self.classic.all_joined())
         {
             return;
@@ -55,6 +59,18 @@ impl Group {
         self.begin(context, out);
     }
 
+    /// Whoever has not joined in time is not in the next generation, whichever event it is that finds the time up; a static
+    /// member may miss one. Whether nobody is left.
+    fn leave_behind(&mut self, out: &mut Vec<Effect>) -> bool {
+        let absent = |member: &Member| !member.has_joined() && member.instance.is_none();
+        let members = self.classic.members.iter().filter(|(_, member)| absent(member));
+        let absent: Vec<Arc<str>> = members.map(|(id, _)| id.clone()).collect();
+        for id in &absent {
+            self.classic.remove(id, &Error::UnknownMember, out);
+        }
+        !absent.is_empty() && self.classic.len() == 0
+    }
+
     fn begin(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
         let now_ms = context.now_ms;
         self.next_generation(context);
@@ -64,9 +80,7 @@ impl Group {
             let next = joined.map(|(id, _)| id.clone());
             classic.leader = next.unwrap_or_default();
         }
-        let leader = classic.members.get(&classic.leader).map_or(&[][..], |m| &m.protocols);
-        let members = classic.members.values().map(|member| member.protocols.as_slice());
-        classic.protocol = vote::choose(leader, members).unwrap_or_default();
+        classic.protocol = classic.choose();
         classic.gathering = false;
         classic.sync_deadline_ms = Some(now_ms + u64::from(classic.longest_rebalance_ms()));
         for member in classic.members.values_mut() {
@@ -103,7 +117,7 @@ impl Group {
         out: &mut Vec<Effect>,
     ) {
         let now_ms = context.now_ms;
-        self.classic.expected.retain(|_, until_ms| *until_ms > now_ms);
+        self.classic.expected.expire(now_ms);
         let lost = self.lost(now_ms);
         for id in &lost {
             self.classic.remove(id, &Error::UnknownMember, out);

@@ -44,7 +44,7 @@ impl Group {
         }
         let is_leader = self.classic.leader == id;
         if is_leader && self.state == State::CompletingRebalance {
-            self.assign_classic(sync.assignments)?;
+            self.assign_classic(context, sync.assignments)?;
         }
         let member = self.classic.members.get_mut(&id).ok_or(Error::UnknownMember)?;
         if let Some(earlier) = member.park_sync(token) {
@@ -62,14 +62,20 @@ impl Group {
     }
 
     /// Takes over what the leader assigns. A member that it forgot is assigned no bytes; strangers are passed over.
-    fn assign_classic(&mut self, assignments: Vec<(Arc<str>, Bytes)>) -> Result<(), Error> {
+    fn assign_classic(
+        &mut self,
+        context: Context<'_>,
+        assignments: Vec<(Arc<str>, Bytes)>,
+    ) -> Result<(), Error> {
         let limit = limits::MAX_CLASSIC_ASSIGNMENT_BYTES;
         let mut assigned: BTreeMap<Arc<str>, Bytes> = assignments.into_iter().collect();
         assigned.retain(|id, _| self.classic.members.contains_key(id));
-        if assigned.values().map(Bytes::len).sum::<usize>() > limit {
+        let bytes = assigned.values().map(Bytes::len).sum::<usize>();
+        if bytes > limit {
             let what = "bytes of the assignments of a group";
             return Err(Error::GroupFull { what, limit });
         }
+        context.rooms.fits_assigned(self.classic.bytes().1, bytes)?;
         for (id, member) in &mut self.classic.members {
             // A copy: what arrived is part of a larger buffer.
             let assigned = assigned.remove(id).unwrap_or_default();

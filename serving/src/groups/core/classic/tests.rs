@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::groups::classic::{JoinClassic, JoinedClassic, Protocol, SyncClassic};
-use crate::groups::core::{Change, Event};
+use crate::groups::core::{Change, Event, Rooms};
 
 const SESSION: u32 = 9_000;
 const REBALANCE: u32 = 20_000;
@@ -22,6 +22,7 @@ struct Bench {
     group: Group,
     now_ms: u64,
     initial_delay_ms: u32,
+    rooms: Rooms,
     persisted: Vec<Change>,
     /// How many changes were persisted before each reply.
     replies: BTreeMap<Token, (usize, Result<Reply, Error>)>,
@@ -34,6 +35,7 @@ impl Bench {
             group: Group::default(),
             now_ms: 1_000,
             initial_delay_ms: 0,
+            rooms: Rooms::left(usize::MAX, (0, 0)),
             persisted: Vec::new(),
             replies: BTreeMap::new(),
             token: 0,
@@ -46,6 +48,7 @@ impl Bench {
             wall_ms: i64::try_from(self.now_ms).unwrap(),
             partitions: &|_| 0,
             initial_delay_ms: self.initial_delay_ms,
+            rooms: self.rooms,
         };
         for effect in self.group.step(context, event) {
             match effect {

@@ -6,9 +6,13 @@ use crate::groups::classic::{
     CommitClassic, Each, Identity, JoinClassic, JoinedClassic, MemberName, Protocol, SyncClassic,
     Synced,
 };
+use crate::groups::request::Fetched;
 use crate::groups::room::Room;
 
-fn newcomer(fresh: &str) -> JoinClassic {
+/// More than any answer here takes.
+const MUCH: usize = 1 << 20;
+
+pub(super) fn newcomer(fresh: &str) -> JoinClassic {
     JoinClassic {
         name: MemberName::default(),
         fresh: fresh.into(),
@@ -23,18 +27,22 @@ fn newcomer(fresh: &str) -> JoinClassic {
     }
 }
 
-fn again(id: &str) -> JoinClassic {
+pub(super) fn again(id: &str) -> JoinClassic {
     let name = MemberName { member: id.into(), instance: None };
     JoinClassic { name, ..newcomer("unused") }
 }
 
-fn identity(id: &str, generation: i32) -> Identity {
+pub(super) fn identity(id: &str, generation: i32) -> Identity {
     let name = MemberName { member: id.into(), instance: None };
     Identity { name, generation }
 }
 
 fn join(bench: &mut Bench, join: JoinClassic) -> Answer<JoinedClassic> {
-    ask(bench, |r| Request::JoinClassic(GROUP.into(), join, Room::default(), r))
+    join_at(bench, GROUP, join)
+}
+
+pub(super) fn join_at(bench: &mut Bench, group: &str, join: JoinClassic) -> Answer<JoinedClassic> {
+    ask(bench, |r| Request::JoinClassic(group.into(), join, Room::default(), r))
 }
 
 fn sync(bench: &mut Bench, id: &str, generation: i32, assigned: &'static str) -> Answer<Synced> {
@@ -60,7 +68,7 @@ fn offsets(bench: &mut Bench, by: Identity, offsets: Vec<(TopicPartition, Commit
     answer.try_recv().unwrap().unwrap()
 }
 
-fn nobody() -> Identity {
+pub(super) fn nobody() -> Identity {
     Identity { generation: -1, ..Identity::default() }
 }
 
@@ -161,18 +169,43 @@ fn a_commit_is_refused_offset_by_offset() {
     assert_eq!(each, [Ok(()), Err(Error::MetadataTooLarge { limit: 4096 }), Ok(())]);
     let tps = [0, 1, 2].map(|partition| TopicPartition { topic: "t".into(), partition });
     let mut fetched =
-        ask(&mut bench, |r| Request::FetchOffsets(GROUP.into(), Some(tps.to_vec()), r));
+        ask(&mut bench, |r| Request::FetchOffsets(GROUP.into(), Some(tps.to_vec()), MUCH, r));
     assert!(fetched.try_recv().is_err(), "S2");
     bench.ack_all();
-    let fetched = fetched.try_recv().unwrap().unwrap();
-    let found = fetched.iter().map(|(_, found)| found.as_ref().map(|c| c.metadata.len()));
-    assert_eq!(found.collect::<Vec<_>>(), [Some(4096), None, Some(0)]);
-    assert_eq!(fetched[2].1.as_ref().unwrap().leader_epoch, Some(3));
-    let mut all = ask(&mut bench, |r| Request::FetchOffsets(GROUP.into(), None, r));
-    let mut none = ask(&mut bench, |r| Request::FetchOffsets("none".into(), None, r));
+    let Fetched::These(fetched, bytes) = fetched.try_recv().unwrap().unwrap() else { panic!() };
+    let found = fetched.iter().map(|(tp, found)| (tp.partition, found.metadata.len()));
+    assert_eq!(found.collect::<Vec<_>>(), [(0, 4096), (2, 0)]);
+    assert_eq!((fetched[1].1.leader_epoch, bytes), (Some(3), 4096 + 2 * 65));
+    // However often it is asked for, a partition is one; and nothing is made of more than is asked for.
+    let often = vec![tps[0].clone(); 1_000];
+    for (wanted, most, expected) in [
+        (Some(often.clone()), MUCH, 1),
+        (Some(often), 4_000, 0),
+        (None, 4096 + 2 * 65, 2),
+        (None, 4096 + 2 * 65 - 1, 0),
+    ] {
+        let mut fetched = ask(&mut bench, |r| Request::FetchOffsets(GROUP.into(), wanted, most, r));
+        bench.ack_all();
+        match fetched.try_recv().unwrap().unwrap() {
+            Fetched::These(found, bytes) => assert!(found.len() == expected && bytes <= most),
+            Fetched::Larger(bytes) => assert!(expected == 0 && bytes > most),
+        }
+    }
+    let mut none = ask(&mut bench, |r| Request::FetchOffsets("none".into(), None, MUCH, r));
     bench.ack_all();
-    assert_eq!(all.try_recv().unwrap().unwrap().len(), 2);
-    assert_eq!(none.try_recv().unwrap(), Ok(Vec::new()), "a group that does not exist");
+    let nothing = Fetched::These(Vec::new(), 0);
+    assert_eq!(none.try_recv().unwrap(), Ok(nothing), "a group that does not exist");
+}
+
+/// What Kafka's tools are told of a group has no offsets: they would be made for nobody.
+#[test]
+fn members_are_described_without_offsets() {
+    let mut bench = Bench::new();
+    offsets(&mut bench, nobody(), commit(None, 5).offsets);
+    let mut described = ask(&mut bench, |r| Request::DescribeMembers(GROUP.into(), r));
+    bench.ack_all();
+    assert_eq!(described.try_recv().unwrap().unwrap().offsets, []);
+    assert_eq!(describe(&mut bench).unwrap().offsets.len(), 1);
 }
 
 #[test]

@@ -101,6 +101,18 @@ fn offsets_go_with_their_topic_but_not_with_a_moment_of_ignorance() {
     assert_eq!(bench.offsets(), 0);
 }
 
+/// A broker may miss a topic for long: its watch stands still, or a newer broker has written it.
+#[test]
+fn offsets_stay_while_the_store_has_their_topic() {
+    let mut bench = Bench::new();
+    bench.machine.replayed(0);
+    commit_alone(&mut bench);
+    bench.topics.hide("t");
+    bench.machine.world_changed(bench.now_ms);
+    bench.age(3_600_000);
+    assert_eq!(bench.offsets(), 1);
+}
+
 #[test]
 fn nothing_newer_is_forgotten_by_mistake() {
     let mut bench = Bench::new();

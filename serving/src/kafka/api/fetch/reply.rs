@@ -150,6 +150,7 @@ impl Out {
         head.preferred_read_replica = -1;
         // None rather than no records: older clients expect a length.
         head.records = Some(Bytes::new());
+        head.aborted_transactions = None;
         let batches = match part.data {
             Ok(data) => {
                 head.high_watermark = data.high_watermark;

@@ -4,8 +4,8 @@ use crate::kafka::codec::messages::describe_topic_partitions_request::{Cursor, T
 use crate::kafka::codec::messages::elect_leaders_request::TopicPartitions;
 use crate::kafka::codec::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use crate::kafka::codec::messages::{
-    DescribeClusterRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest,
+    DescribeClusterRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, ListPartitionReassignmentsRequest, MetadataRequest,
 };
 use crate::kafka::error::Code;
 use crate::kafka::place::uuid;
@@ -24,6 +24,10 @@ async fn all_brokers_are_told_and_one_of_them_is_the_controller() {
         assert_eq!(answer.brokers[0].host.as_str(), "127.0.0.1");
         assert!(ids.contains(&answer.controller_id));
         assert_eq!(answer.cluster_authorized_operations, i32::MIN, "not said");
+        let mut request = DescribeClusterRequest::default();
+        request.include_cluster_authorized_operations = true;
+        let answer = rig.call(version, request).await;
+        assert_eq!(operations(answer.cluster_authorized_operations), OF_CLUSTER);
         if version > 0 {
             for (kind, code) in
                 [(2, Code::MISMATCHED_ENDPOINT_TYPE), (3, Code::UNSUPPORTED_ENDPOINT_TYPE)]
@@ -34,6 +38,46 @@ async fn all_brokers_are_told_and_one_of_them_is_the_controller() {
                 assert_eq!((refused.error_code, refused.brokers.len()), (code.0, 0));
             }
         }
+    }
+}
+
+/// Kafka's codes of all operations that there are.
+const OF_TOPIC: [i32; 8] = [3, 4, 5, 6, 7, 8, 10, 11];
+const OF_GROUP: [i32; 5] = [3, 6, 8, 10, 11];
+const OF_CLUSTER: [i32; 7] = [5, 7, 8, 9, 10, 11, 12];
+
+/// The codes of a set of operations.
+fn operations(bits: i32) -> Vec<i32> {
+    assert!(bits > 0, "they are said: {bits}");
+    (0..31).filter(|code| bits & (1 << code) != 0).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_may_do_everything() {
+    let rig = Rig::start(1).await;
+    rig.create("t", 1).await;
+    for version in 8..=13 {
+        let mut request = MetadataRequest::default();
+        request.topics = None;
+        let answer = rig.call(version, request.clone()).await;
+        assert_eq!(answer.topics[0].topic_authorized_operations, i32::MIN, "not asked");
+        assert_eq!(answer.cluster_authorized_operations, i32::MIN, "not asked");
+        request.include_topic_authorized_operations = true;
+        request.include_cluster_authorized_operations = version <= 10;
+        let answer = rig.call(version, request).await;
+        assert_eq!(operations(answer.topics[0].topic_authorized_operations), OF_TOPIC);
+        if version <= 10 {
+            assert_eq!(operations(answer.cluster_authorized_operations), OF_CLUSTER);
+        }
+    }
+    for version in 3..=6 {
+        let mut request = DescribeGroupsRequest::default();
+        request.groups = vec!["g".into()];
+        let answer = rig.call(version, request.clone()).await;
+        assert_eq!(answer.groups[0].authorized_operations, i32::MIN, "not asked");
+        request.include_authorized_operations = true;
+        let answer = rig.call(version, request).await;
+        assert_eq!(operations(answer.groups[0].authorized_operations), OF_GROUP);
     }
 }
 
@@ -138,6 +182,7 @@ async fn partitions_are_described_by_pages() {
     let led = &answer.topics[1].partitions[1];
     let me = rig.broker_id(0).0;
     assert_eq!((led.error_code, led.partition_index, led.leader_id), (0, 1, me));
+    assert_eq!(operations(answer.topics[1].topic_authorized_operations), OF_TOPIC);
     assert_eq!((&led.replica_nodes, &led.isr_nodes), (&vec![me], &vec![me]));
     assert!(led.leader_epoch > 0 && led.offline_replicas.is_empty());
     assert_eq!(led.eligible_leader_replicas, Some(vec![]), "null breaks Kafka's own tools");

@@ -138,7 +138,11 @@ async fn every_config_of_a_topic_is_described() {
         }
         let some = describe(&rig, version, (TOPIC, "t"), Some(&["segment.ms", "no.such"])).await;
         assert_eq!(some.configs.len(), 1);
-        assert_eq!(describe(&rig, version, (TOPIC, "t"), Some(&[])).await.configs, []);
+        let (none, all) = (
+            describe(&rig, version, (TOPIC, "t"), Some(&[])).await.configs,
+            describe(&rig, version, (TOPIC, "t"), None).await.configs,
+        );
+        assert_eq!(none, all, "as Kafka has it");
         let unknown = describe(&rig, version, (TOPIC, "u"), None).await;
         assert_eq!(unknown.error_code, Code::UNKNOWN_TOPIC_OR_PARTITION.0);
         let stranger = describe(&rig, version, (3, "t"), None).await;
@@ -176,6 +180,7 @@ async fn a_broker_says_of_itself_what_it_knows() {
 async fn alter_configs_replaces_all() {
     let rig = Rig::start(1).await;
     rig.create("t", 1).await;
+    let long = "x".repeat(32_750);
     for version in 0..=2 {
         let t = (TOPIC, "t");
         let both = [("retention.ms", Some("1")), ("segment.ms", Some("700"))];
@@ -191,6 +196,9 @@ async fn alter_configs_replaces_all() {
                 (t, vec![("no.such", Some("1"))], Code::INVALID_CONFIG),
                 (t, vec![("retention.ms", Some("x"))], Code::INVALID_CONFIG),
                 (t, vec![("retention.ms", None)], Code::INVALID_REQUEST),
+                (t, vec![("flush.ms", Some("1")), ("flush.ms", Some("2"))], Code::INVALID_REQUEST),
+                // What is quoted of it is cut: the oldest versions cannot say that much.
+                (t, vec![(&long, Some("1"))], Code::INVALID_CONFIG),
                 ((TOPIC, "u"), vec![], Code::UNKNOWN_TOPIC_OR_PARTITION),
                 ((BROKER, "1"), vec![], Code::INVALID_REQUEST),
                 ((9, "t"), vec![], Code::INVALID_REQUEST),
@@ -200,6 +208,14 @@ async fn alter_configs_replaces_all() {
                 assert_eq!(refused, code.0, "{resource:?} {configs:?}");
             }
         }
+        let twice = {
+            let mut resource = alter_configs_request::AlterConfigsResource::default();
+            (resource.resource_type, resource.resource_name) = (TOPIC, "t".into());
+            let mut request = AlterConfigsRequest::default();
+            request.resources = vec![resource.clone(), resource];
+            rig.call(version, request).await.responses
+        };
+        assert!(twice.iter().all(|answer| answer.error_code == Code::INVALID_REQUEST.0));
         assert_eq!(set_of(&rig, "t").await, map(&[("retention.bytes", "9")]));
     }
 }

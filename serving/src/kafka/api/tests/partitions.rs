@@ -13,6 +13,7 @@ use crate::kafka::codec::messages::{
 };
 use crate::kafka::error::Code;
 use crate::kafka::testing::Rig;
+use crate::topics::Alteration;
 
 /// Answers `(low watermark, code)` of one partition.
 async fn delete_records(
@@ -61,6 +62,22 @@ async fn deleted_records_are_gone_in_every_version() {
         assert_eq!(delete_records(&rig, at, "t", (0, -1)).await, (base + 3, 0));
         assert_eq!(rig.ends(&topic, 0).await, (base + 3, base + 3));
     }
+}
+
+/// Without compaction it is the one way in which such a topic could lose anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_deleted_of_a_topic_that_is_only_compacted() {
+    let rig = Rig::start(1).await;
+    let topic = rig.create("t", 1).await;
+    rig.append(&topic, 0, &["a", "b"]).await;
+    let compact = Alteration {
+        set: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        ..Alteration::default()
+    };
+    rig.context(0).admin.alter("t", compact).await.unwrap();
+    let refused = (-1, Code::POLICY_VIOLATION.0);
+    assert_eq!(delete_records(&rig, (0, 2), "t", (0, 1)).await, refused);
+    assert_eq!(rig.ends(&topic, 0).await, (0, 2));
 }
 
 /// Sizes of the partitions that a broker says it has, by topic and partition.

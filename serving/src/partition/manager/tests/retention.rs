@@ -175,6 +175,45 @@ async fn a_partition_whose_ends_are_not_noted_is_looked_after() {
     }
 }
 
+async fn wait_stored_start(rig: &Rig, start: i64) {
+    let key = keys::log_start(rig.topic.id, P0);
+    let reached = async {
+        loop {
+            let found = rig.cluster.store.get(&key).await.unwrap();
+            let stored = found.map(|found| record::LogStart::decode(&found.value).unwrap().offset);
+            if stored == Some(Offset(start)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(3_600 * 3), reached).await;
+    assert!(reached.is_ok(), "nothing is given up");
+}
+
+/// What its owner left in an open ledger goes as well, when that is older than a segment gets.
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_owner_left_in_an_open_ledger_goes_though_nobody_opens_it() {
+    let rig = Rig::new().await;
+    let first = rig.broker(1).await;
+    let day = DAY.to_string();
+    alter(&rig, &first, &[("retention.ms", &day), ("segment.ms", &day)]).await;
+    days(&first, 0..1).await;
+    // It dies before it notes an end.
+    first.partitions.shutdown(SOON).await;
+    forget_ends(&rig).await;
+    rig.assign(2, 2).await;
+    let store: Arc<dyn MetaStore> = Arc::new(rig.cluster.store.clone());
+    let second = rig.broker_on(2, store, config()).await;
+    second.sees_term(2).await;
+    // Its last record may be nearly as young as a segment may be old.
+    rig.cluster.clock.set(NOW + 2 * DAY - 1);
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+    assert!(!second.partitions.is_open(rig.topic.id, P0), "it may hold what is wanted");
+    rig.cluster.clock.set(NOW + 2 * DAY + 1);
+    wait_stored_start(&rig, 1).await;
+}
+
 /// What was given up goes although nobody opens the partition again, and the topic keeps the rest for ever.
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_what_was_given_up_goes() {

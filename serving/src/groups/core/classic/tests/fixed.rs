@@ -84,14 +84,61 @@ fn a_former_member_that_waits_is_fenced_at_once() {
     assert_eq!(bench.answer(parked), Err(Error::FencedInstance));
 }
 
+/// A subscription as consumers write it: which topics, and what it owned in which generation, which a restart changes.
+fn subscribed(topics: &[&str], owned: &str) -> Vec<Protocol> {
+    let mut metadata = crate::groups::consumer_protocol::tests::subscribed(topics);
+    metadata.extend(owned.as_bytes());
+    vec![Protocol { name: "range".into(), metadata: metadata.into() }]
+}
+
+fn says(protocols: Vec<Protocol>, join: JoinClassic) -> JoinClassic {
+    JoinClassic { protocols, ..join }
+}
+
+/// Consumers write the generation that they were in into their metadata, so that a restarted one never says the same.
 #[test]
-fn other_metadata_is_a_rebalance() {
+fn a_static_member_that_says_something_else_comes_back_without_a_rebalance() {
+    let mut bench = Bench::new();
+    bench.initial_delay_ms = 10;
+    bench.join(says(subscribed(&["t", "u"], "generation 4"), fixed("i", "a")));
+    bench.join(says(subscribed(&["t"], "generation 4"), fixed("j", "b")));
+    bench.pass(20);
+    bench.sync("b", 1, &[]);
+    bench.sync("a", 1, &[("a", "for i"), ("b", "for j")]);
+    let back = bench.join(says(subscribed(&["t"], "generation -1"), fixed("j", "b2")));
+    assert_eq!((bench.joined(back).generation, bench.group.state()), (1, State::Stable));
+    let back = bench.join(says(subscribed(&["u", "t"], "generation -1"), fixed("i", "a2")));
+    assert_eq!((bench.joined(back).generation, bench.group.state()), (1, State::Stable));
+    // What it says now is what the next leader is told, also by the next coordinator.
+    bench.restart();
+    let members = bench.group.members();
+    let said = members.iter().map(|m| m.classic.as_ref().unwrap().metadata("range").unwrap());
+    assert!(said.into_iter().all(|said| said.ends_with(b"generation -1")));
+}
+
+#[test]
+fn a_static_member_that_wants_other_topics_is_a_rebalance() {
+    let mut bench = Bench::new();
+    bench.initial_delay_ms = 10;
+    bench.join(says(subscribed(&["t"], ""), fixed("i", "a")));
+    bench.pass(20);
+    bench.sync("a", 1, &[]);
+    let back = bench.join(says(subscribed(&["t", "u"], ""), fixed("i", "a2")));
+    assert_eq!(bench.joined(back).generation, 2);
+}
+
+#[test]
+fn a_static_member_that_changes_the_choice_is_a_rebalance() {
     let (mut bench, generation) = stable();
-    let back =
-        bench.join(JoinClassic { protocols: protocols(&[("range", "x")]), ..fixed("j", "b2") });
+    // It may follow another one as well: the choice is the same.
+    let more = protocols(&[("range", "r"), ("sticky", "s"), ("x", "")]);
+    let back = bench.join(says(more, fixed("j", "b2")));
+    assert_eq!(bench.joined(back).generation, generation);
+    let back = bench.join(says(protocols(&[("sticky", "s")]), fixed("j", "b3")));
     assert!(bench.is_waiting(back));
     bench.join(JoinClassic { name: instance("a", "i"), ..again("a") });
-    assert_eq!(bench.joined(back).generation, generation + 1);
+    let joined = bench.joined(back);
+    assert_eq!((joined.generation, &*joined.protocol), (generation + 1, "sticky"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn a_generation_begins_when_all_have_joined_and_the_leader_alone_is_told_of_them
     assert_eq!(listed, [("a", &b"r"[..]), ("b", &b"r"[..])]);
     assert_eq!(b.members, []);
     assert_eq!(bench.group.state(), State::CompletingRebalance);
-    assert_eq!(bench.heartbeat("a", generation + 1), Err(Error::RebalanceInProgress), "completing");
+    assert_eq!(bench.heartbeat("a", generation + 1), Ok(Reply::Done), "completing, as in Kafka");
 }
 
 #[test]
@@ -77,6 +77,89 @@ fn who_was_given_an_id_is_not_waited_for_longer_than_its_session() {
     assert!(bench.is_waiting(a));
     bench.pass(1);
     assert_eq!(bench.joined(a).generation, 2);
+}
+
+/// Ids that nobody joins with are given out for nothing: whoever asks for many keeps nobody out, and holds nobody up for long.
+#[test]
+fn ids_that_are_given_out_keep_nobody_out() {
+    let (mut bench, _) = Bench::stable(&["a"]);
+    let asks = |n: usize| JoinClassic {
+        two_steps: true,
+        session_timeout_ms: limits::MAX_SESSION_TIMEOUT_MS,
+        ..newcomer(&format!("x{n}"))
+    };
+    for n in 0..=caps::MAX_GROUP_MEMBERS {
+        let given: Arc<str> = format!("x{n}").into();
+        assert_eq!(bench.refused(asks(n)), Error::MemberIdRequired(given));
+    }
+    assert_eq!(bench.refused(again("x0")), Error::UnknownMember, "the oldest gave way");
+    let newcomer_joins = bench.join(again("x1"));
+    let a = bench.join(again("a"));
+    assert!(bench.is_waiting(newcomer_joins) && bench.is_waiting(a), "others are expected");
+    for _ in 0..REBALANCE / SESSION {
+        bench.pass(u64::from(SESSION) - 1_000);
+        let _ = bench.heartbeat("a", 1);
+    }
+    bench.pass(60_000);
+    assert!(bench.group.classic.nobody_is_expected(), "for a minute");
+    assert_eq!(bench.joined(a).members.len(), 2);
+}
+
+/// Whoever has not joined by the deadline is left behind, whichever event is the first to come after it.
+#[test]
+fn who_is_late_is_left_behind_by_any_event() {
+    let events: [fn(&mut Bench); 3] = [
+        |bench| bench.step(Event::Tick),
+        |bench| {
+            let _leaves = bench.leave(&[name("c")]);
+        },
+        |bench| {
+            bench.join(newcomer("d"));
+        },
+    ];
+    for (n, event) in events.into_iter().enumerate() {
+        let (mut bench, generation) = Bench::stable(&["a", "b", "c"]);
+        let c = bench.join(again_with("c", "other"));
+        let b = bench.join(again("b"));
+        assert!(bench.is_waiting(c) && bench.is_waiting(b));
+        // `a`, which leads, is heard of and does not join.
+        bench.now_ms += u64::from(REBALANCE) - 1;
+        let _ = bench.heartbeat("a", generation);
+        bench.now_ms += 1;
+        event(&mut bench);
+        let joined = bench.joined(b);
+        assert_eq!((joined.generation, &*joined.leader), (generation + 1, &*joined.leader));
+        assert!(bench.group.members().iter().all(|m| &*m.member != "a"), "event {n}");
+        assert_eq!(bench.heartbeat("a", generation), Err(Error::UnknownMember));
+    }
+}
+
+fn again_with(id: &str, metadata: &'static str) -> JoinClassic {
+    JoinClassic { protocols: protocols(&[("range", metadata)]), ..again(id) }
+}
+
+/// What arrives is part of a frame; a few bytes of it are not to keep all of that in memory.
+#[test]
+fn no_frame_is_kept_for_what_a_member_says_or_is_assigned() {
+    let frame = Bytes::from(vec![7; 1024 * 1024]);
+    let part = frame.slice(1_000..1_020);
+    let protocols = vec![Protocol { name: "range".into(), metadata: part.clone() }];
+    let mut bench = Bench::new();
+    let a = bench.join(JoinClassic { protocols, ..newcomer("a") });
+    let sync = SyncClassic {
+        by: identity("a", bench.joined(a).generation),
+        assignments: vec![("a".into(), part.clone())],
+        ..SyncClassic::default()
+    };
+    let synced = bench.ask(|token| Event::SyncClassic(token, sync));
+    assert_eq!(bench.synced(synced), part);
+    let within = |bytes: &Bytes| frame.as_ptr_range().contains(&bytes.as_ptr());
+    assert!(within(&part));
+    for member in bench.group.members() {
+        let classic = member.classic.unwrap();
+        assert_eq!(classic.metadata("range").unwrap(), &part);
+        assert!(!within(classic.metadata("range").unwrap()) && !within(&classic.assignment));
+    }
 }
 
 #[test]
@@ -148,15 +231,14 @@ fn session_timeouts_are_bounded_and_rebalance_timeouts_are_cut() {
 fn groups_are_bounded() {
     let mut bench = Bench::new();
     bench.initial_delay_ms = 1_000;
-    for n in 1..caps::MAX_GROUP_MEMBERS {
+    let two_steps = JoinClassic { two_steps: true, ..newcomer("given out") };
+    assert_eq!(bench.refused(two_steps), Error::MemberIdRequired("given out".into()));
+    for n in 0..caps::MAX_GROUP_MEMBERS {
         bench.join(newcomer(&format!("m{n}")));
     }
-    let last = JoinClassic { two_steps: true, ..newcomer("last") };
-    assert_eq!(bench.refused(last), Error::MemberIdRequired("last".into()));
     assert!(matches!(bench.refused(newcomer("more")), Error::GroupFull { .. }));
+    assert!(matches!(bench.refused(again("given out")), Error::GroupFull { .. }));
     assert!(bench.is_waiting(bench.token - 2), "members stay");
-    let place = bench.join(again("last"));
-    assert!(bench.is_waiting(place), "a place was kept");
 
     let mut bench = Bench::new();
     let metadata = Bytes::from(vec![0; limits::MAX_CLASSIC_METADATA_BYTES / 2]);

@@ -130,7 +130,7 @@ fn assignments_are_bounded() {
 #[test]
 fn the_largest_generation_is_a_command() {
     let mut bench = Bench::new();
-    let metadata = Bytes::from(vec![0; limits::MAX_CLASSIC_METADATA_BYTES - 200]);
+    let metadata = Bytes::from(vec![0; limits::MAX_CLASSIC_METADATA_BYTES - 500]);
     let large = vec![Protocol { name: "range".into(), metadata }];
     bench.join(JoinClassic { protocols: large, ..newcomer("a") });
     let sync = SyncClassic {

@@ -1,0 +1,96 @@
+//! Goes through all ledgers for members that do not come back or are to be left, and marks what may be repaired (protocol 6.3).
+
+use std::collections::BTreeMap;
+
+use geminga_ledger::mark_all;
+use geminga_metastore::record::{LedgerMeta, LedgerState, UnderReason};
+use geminga_metastore::{Error, keys};
+use geminga_proto::ids::{BookieId, Member};
+
+use super::judge::Judgement;
+use super::{Auditor, PAGE};
+
+/// What a pass found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Ledgers that are not closed, and whose last fragment names somebody who was judged.
+    pub(super) open: Vec<LedgerMeta>,
+    /// How many ledgers name each bookie that is to leave.
+    pub(super) named: BTreeMap<BookieId, u64>,
+}
+
+/// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
+fn judged(meta: &LedgerMeta, judgement: &Judgement) -> (Vec<(Member, UnderReason)>, u32) {
+    let closed = meta.state == LedgerState::Closed;
+    let immutable = meta.fragments.len() - usize::from(!closed);
+    let (mut members, mut copies) = (Vec::new(), u32::MAX);
+    for fragment in &meta.fragments[..immutable] {
+        let left = fragment.ensemble.iter().filter(|m| judgement.counts(m)).count();
+        for member in &fragment.ensemble {
+            let Some(reason) = judgement.of(member) else { continue };
+            copies = copies.min(u32::try_from(left).unwrap_or(u32::MAX));
+            if members.iter().all(|(known, _)| known != member) {
+                members.push((member.clone(), reason));
+            }
+        }
+    }
+    (members, copies)
+}
+
+impl Auditor {
+    /// One pass. What was marked before is left as it is.
+    pub(super) async fn pass(&self, judgement: &Judgement) -> Result<Found, Error> {
+        let (mut found, mut after) = (Found::default(), None::<String>);
+        loop {
+            let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
+            for item in &page.items {
+                let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
+                match LedgerMeta::decode(ledger, &item.value.value) {
+                    Ok(meta) if meta.state == LedgerState::Deleting => {}
+                    Ok(meta) => self.look_at(meta, judgement, &mut found).await?,
+                    Err(error) => {
+                        tracing::error!(%ledger, %error, "metadata of a ledger is invalid; it is not audited");
+                    }
+                }
+            }
+            after = page.items.last().map(|item| item.key.clone());
+            if !page.more || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn look_at(
+        &self,
+        meta: LedgerMeta,
+        judgement: &Judgement,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        for bookie in &judgement.draining {
+            let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
+            if members.any(|member| member.bookie == *bookie) {
+                *found.named.entry(bookie.clone()).or_default() += 1;
+            }
+        }
+        let (members, copies) = judged(&meta, judgement);
+        let unknown = members.iter().filter(|(m, _)| !judgement.knows(&m.bookie));
+        for (member, _) in unknown {
+            // A listing is no proof: its own key is (G1).
+            if self.store.get(&keys::bookie_cookie(&member.bookie)).await?.is_some() {
+                return Err(Error::Unavailable(format!(
+                    "{} came while it was looked",
+                    member.bookie
+                )));
+            }
+        }
+        if !members.is_empty() {
+            let now_ms = self.clock.now_ms();
+            mark_all(&*self.store, meta.id, &members, Some(copies), now_ms).await?;
+        }
+        let not_closed = meta.state != LedgerState::Closed;
+        if not_closed && meta.last_fragment().ensemble.iter().any(|m| judgement.of(m).is_some()) {
+            found.open.push(meta);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! Metrics of repairs. Sizes in bytes, times in seconds.
+//!
+//! Labels: `outcome` is one of clean, gone, unmarked, waits, lost, failed; `ledger` and `topic` name at most
+//! [`MAX_NAMED`] ledgers of which entries are lost.
+
+/// Most ledgers that are named by a metric.
+pub(super) const MAX_NAMED: usize = 20;
+
+/// A repair ended.
+pub(super) fn repaired(outcome: &'static str, seconds: f64) {
+    metrics::counter!("geminga_repair_ledgers_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("geminga_repair_seconds").record(seconds);
+}
+
+/// Repairs that run.
+pub(super) fn running(count: usize) {
+    metrics::gauge!("geminga_repair_running").set(count as f64);
+}
+
+/// No copy is known of some entry of this ledger, or there is one again.
+pub(super) fn lost(ledger: String, topic: String, yes: bool) {
+    let value = if yes { 1.0 } else { 0.0 };
+    metrics::gauge!("geminga_repair_lost_ledger", "ledger" => ledger, "topic" => topic).set(value);
+}
+
+/// What the auditor sees: marked ledgers, those of which entries are lost, and how old the oldest mark is.
+pub(super) fn marks(marked: usize, lost: usize, oldest_seconds: f64) {
+    metrics::gauge!("geminga_repair_marked_ledgers").set(marked as f64);
+    metrics::gauge!("geminga_repair_lost_ledgers").set(lost as f64);
+    metrics::gauge!("geminga_repair_oldest_mark_seconds").set(oldest_seconds);
+}
+
+/// Whether this bookie is the auditor.
+pub(super) fn elected(yes: bool) {
+    metrics::gauge!("geminga_repair_auditor").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// Whether so many bookies vanished together that nothing is repaired for it (A1).
+pub(super) fn braked(yes: bool) {
+    metrics::gauge!("geminga_repair_storm_brake").set(if yes { 1.0 } else { 0.0 });
+}

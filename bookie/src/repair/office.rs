@@ -1,0 +1,96 @@
+//! Work that is done only while a lease stands. Whoever loses it stops, and begins again with another: that wastes work and
+//! decides nothing.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_metastore::record::Holder;
+use geminga_metastore::{
+    Error, Guard, LeaseId, MetaStore, Revision, Txn, TxnOutcome, Version, Versioned,
+};
+use geminga_proto::ids::BookieId;
+use geminga_runtime::Tasks;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Keep-alives in a lease's time to live.
+const KEEP_ALIVES_PER_TTL: u32 = 3;
+/// Pause before another lease is asked for.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs `work` with a lease, again and again, until `tasks` stops; `work` never ends by itself.
+pub(super) async fn hold<W: Future<Output = ()>>(
+    store: &Arc<dyn MetaStore>,
+    ttl: Duration,
+    tasks: &Tasks,
+    mut work: impl FnMut(LeaseId) -> W,
+) {
+    let cancelled = tasks.cancelled();
+    tokio::pin!(cancelled);
+    loop {
+        let granted = tokio::select! {
+            biased;
+            () = &mut cancelled => return,
+            granted = store.grant_lease(ttl) => granted,
+        };
+        if let Ok(lease) = granted {
+            tokio::select! {
+                biased;
+                () = &mut cancelled => {
+                    // What fails ends with the lease.
+                    let _ends_anyway = tokio::time::timeout(RETRY, store.revoke_lease(lease)).await;
+                    return;
+                }
+                () = keep(&**store, lease, ttl) => {}
+                () = work(lease) => {}
+            }
+        }
+        tokio::select! {
+            biased;
+            () = &mut cancelled => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+/// Returns when the lease is gone.
+async fn keep(store: &dyn MetaStore, lease: LeaseId, ttl: Duration) {
+    let pace = ttl / KEEP_ALIVES_PER_TTL;
+    let mut alive = interval(pace);
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        alive.tick().await;
+        match tokio::time::timeout(pace, store.keep_alive(lease)).await {
+            Ok(Err(Error::LeaseGone(_))) => return,
+            Ok(Err(error)) => tracing::debug!(%error, "keep-alive of repairs failed"),
+            Ok(Ok(())) | Err(_) => {}
+        }
+    }
+}
+
+/// Puts `key` under the lease where it is absent; the version when it is this bookie's now.
+pub(super) async fn take(
+    store: &dyn MetaStore,
+    key: &str,
+    bookie: &BookieId,
+    lease: LeaseId,
+) -> Result<Option<Version>, Error> {
+    let value = Holder { bookie: bookie.clone() }.encode();
+    let txn = Txn::new().guard(Guard::Absent(key.to_owned())).put_leased(key, value, lease);
+    match store.txn(txn).await {
+        Ok(TxnOutcome::Committed(Revision(at))) => return Ok(Some(Version(at))),
+        Ok(TxnOutcome::GuardFailed) | Err(Error::Unknown(_)) => {}
+        Err(error) => return Err(error),
+    }
+    // Its own from an attempt of unknown outcome (M9), or from a moment ago.
+    let own = |found: &Versioned| Holder::decode(&found.value).is_ok_and(|h| h.bookie == *bookie);
+    Ok(store.get(key).await?.filter(own).map(|found| found.version))
+}
+
+/// Gives it back. What fails goes with the lease.
+pub(super) async fn give_back(store: &dyn MetaStore, key: &str, version: Version) {
+    let txn = Txn::new().guard(Guard::Version(key.to_owned(), version)).delete(key);
+    if let Err(error) = store.txn(txn).await {
+        tracing::debug!(key, %error, "a lock was not given back; it ends with its lease");
+    }
+}

@@ -1,0 +1,247 @@
+//! Repairs marked ledgers: takes the most urgent that nobody else repairs, under a lock that lives by this worker's lease.
+//!
+//! Owned by one task, which runs a few repairs at a time. A lock only saves work: two repairs of one ledger cost a copy, and the swap
+//! of one is lost (scenario 49).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use geminga_ledger::core::repair::{Finish, Wait};
+use geminga_ledger::{LedgerClient, Throttle};
+use geminga_metastore::record::{LiveBookie, Under};
+use geminga_metastore::{Error, LeaseId, MetaStore, keys};
+use geminga_proto::ids::{BookieId, EntryId, Incarnation, LedgerId};
+use geminga_runtime::Tasks;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::queue::{Marked, Queue};
+use super::{metrics, office};
+
+/// How often marks are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Keys of one page of a listing.
+const PAGE: usize = 500;
+/// Most marks that are ordered at a time: the most urgent of those that were listed.
+const MAX_ORDERED: usize = 4096;
+/// First pause before a ledger whose turn has not come is tried again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How one repair ended, and how long it took.
+type Ended = (LedgerId, Result<Finish, Error>, Duration);
+
+/// The worker of one bookie.
+#[derive(Debug)]
+pub(super) struct Worker {
+    store: Arc<dyn MetaStore>,
+    client: LedgerClient,
+    bookie: BookieId,
+    slots: usize,
+    throttle: Arc<Throttle>,
+}
+
+/// What a worker does while its lease stands.
+struct Shift<'a> {
+    worker: &'a Worker,
+    lease: LeaseId,
+    queue: Queue,
+    running: FuturesUnordered<BoxFuture<'a, Ended>>,
+    /// Ledgers that a metric names as lost, with their topics.
+    named: BTreeMap<LedgerId, String>,
+}
+
+impl Worker {
+    /// A worker that has not begun.
+    pub(super) fn new(
+        store: Arc<dyn MetaStore>,
+        client: LedgerClient,
+        bookie: BookieId,
+        slots: usize,
+        throttle: Arc<Throttle>,
+    ) -> Self {
+        Self { store, client, bookie, slots, throttle }
+    }
+
+    /// Runs until `tasks` stops.
+    pub(super) async fn run(self, ttl: Duration, tasks: Tasks) {
+        let store = Arc::clone(&self.store);
+        office::hold(&store, ttl, &tasks, |lease| self.shift(lease)).await;
+    }
+
+    async fn shift(&self, lease: LeaseId) {
+        let (queue, running) = (Queue::new(self.slots), FuturesUnordered::new());
+        let mut shift = Shift { worker: self, lease, queue, running, named: BTreeMap::new() };
+        let mut changed = self.client.bookies().changed();
+        let mut who = self.who();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = shift.running.next() => shift.on_ended(ended).await,
+                Ok(()) = changed.changed() => {
+                    let now = self.who();
+                    // How much is free changes all the time, and makes nothing possible.
+                    if now != who {
+                        who = now;
+                        shift.queue.forget_pauses();
+                    }
+                }
+                _ = look.tick(), if !shift.queue.is_full() => {
+                    if let Err(error) = shift.begin().await {
+                        tracing::debug!(%error, "marks could not be read; trying again");
+                    }
+                }
+            }
+            metrics::running(shift.queue.running());
+        }
+    }
+
+    /// Who is there, and takes data.
+    fn who(&self) -> Vec<(BookieId, Incarnation, bool)> {
+        let live = self.client.bookies().live();
+        let disks = |bookie: LiveBookie| {
+            let id = bookie.id;
+            bookie.disks.into_iter().map(move |disk| (id.clone(), disk.incarnation, disk.writable))
+        };
+        live.into_iter().flat_map(disks).collect()
+    }
+
+    async fn marks(&self) -> Result<Vec<Marked>, Error> {
+        let mut locked = BTreeSet::new();
+        let mut marks = Vec::new();
+        for (prefix, locks) in [(keys::UNDER_LOCKS, true), (keys::UNDER, false)] {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.store.range(prefix, after.as_deref(), PAGE).await?;
+                for item in &page.items {
+                    if locks {
+                        locked.extend(keys::parse_under_lock(&item.key));
+                        continue;
+                    }
+                    let Some(ledger) = keys::parse_under(&item.key) else { continue };
+                    match Under::decode(ledger, &item.value.value) {
+                        Ok(mark) => marks.push(Marked::of(&mark)),
+                        Err(error) => {
+                            tracing::warn!(key = item.key, %error, "an invalid mark is ignored");
+                        }
+                    }
+                }
+                if marks.len() > 2 * MAX_ORDERED {
+                    marks.sort_by_key(|mark: &Marked| (mark.copies, mark.created_ms));
+                    marks.truncate(MAX_ORDERED);
+                }
+                after = page.items.last().map(|item| item.key.clone());
+                if !page.more || after.is_none() {
+                    break;
+                }
+            }
+        }
+        marks.retain(|mark| !locked.contains(&mark.ledger));
+        Ok(marks)
+    }
+
+    async fn repair(
+        &self,
+        ledger: LedgerId,
+        key: String,
+        lock: geminga_metastore::Version,
+    ) -> Ended {
+        let begun = Instant::now();
+        let result = self.client.repair(ledger, &self.throttle).await;
+        office::give_back(&*self.store, &key, lock).await;
+        (ledger, result, begun.elapsed())
+    }
+
+    async fn topic(&self, ledger: LedgerId) -> String {
+        match self.client.metadata(ledger).await {
+            Ok(Some((meta, _))) => format!("{}/{}", meta.custom.namespace, meta.custom.name),
+            Ok(None) | Err(_) => String::new(),
+        }
+    }
+
+    /// Names what is lost in the mark, so that whoever asks for the state of the cluster hears of it.
+    async fn tell_lost(&self, ledger: LedgerId, entry: EntryId) -> Result<(), Error> {
+        let key = keys::under(ledger);
+        let Some(found) = self.store.get(&key).await? else { return Ok(()) };
+        let Ok(mut mark) = Under::decode(ledger, &found.value) else { return Ok(()) };
+        if mark.lost_entry == Some(entry) {
+            return Ok(());
+        }
+        mark.lost_entry = Some(entry);
+        mark.copies = Some(0);
+        self.store.put_if(&key, Some(found.version), mark.encode()).await.map(|_| ())
+    }
+}
+
+impl Shift<'_> {
+    async fn begin(&mut self) -> Result<(), Error> {
+        let marks = self.worker.marks().await?;
+        let Worker { store, bookie, .. } = self.worker;
+        for mark in self.queue.order(marks, Instant::now()) {
+            if self.queue.is_full() {
+                break;
+            }
+            if !self.queue.may_begin(mark) {
+                continue;
+            }
+            let key = keys::under_lock(mark.ledger);
+            let Some(lock) = office::take(&**store, &key, bookie, self.lease).await? else {
+                continue;
+            };
+            self.queue.began(mark);
+            self.running.push(self.worker.repair(mark.ledger, key, lock).boxed());
+        }
+        Ok(())
+    }
+
+    async fn on_ended(&mut self, (ledger, result, took): Ended) {
+        let now = Instant::now();
+        let outcome = match &result {
+            Ok(Finish::Clean) => "clean",
+            Ok(Finish::Gone) => "gone",
+            Ok(Finish::Unmarked) => "unmarked",
+            Ok(Finish::Waits(_)) => "waits",
+            Ok(Finish::Lost { .. }) => "lost",
+            Err(_) => "failed",
+        };
+        metrics::repaired(outcome, took.as_secs_f64());
+        match result {
+            Ok(Finish::Clean | Finish::Gone | Finish::Unmarked) => {
+                tracing::info!(%ledger, outcome, ?took, "repaired");
+                self.queue.done(ledger);
+                if let Some(topic) = self.named.remove(&ledger) {
+                    metrics::lost(ledger.to_string(), topic, false);
+                }
+            }
+            Ok(Finish::Waits(wait)) => {
+                tracing::info!(%ledger, ?wait, "the repair of a ledger goes on later");
+                let pause = if wait == Wait::Turn { Duration::ZERO } else { PAUSE };
+                self.queue.again(ledger, pause, now);
+            }
+            Ok(Finish::Lost { fragment_first, entry }) => {
+                self.queue.again(ledger, PAUSE, now);
+                self.lost(ledger, fragment_first, entry).await;
+            }
+            Err(error) => {
+                tracing::warn!(%ledger, %error, "the repair of a ledger failed; trying again");
+                self.queue.again(ledger, PAUSE, now);
+            }
+        }
+    }
+
+    async fn lost(&mut self, ledger: LedgerId, fragment: EntryId, entry: EntryId) {
+        let topic = self.worker.topic(ledger).await;
+        tracing::error!(%ledger, topic, fragment = fragment.0, entry = entry.0, "no copy of an entry is known: bring back a bookie that has it, or its disk");
+        if let Err(error) = self.worker.tell_lost(ledger, entry).await {
+            tracing::warn!(%ledger, %error, "a loss could not be written down; trying again");
+        }
+        if self.named.len() < metrics::MAX_NAMED && !self.named.contains_key(&ledger) {
+            metrics::lost(ledger.to_string(), topic.clone(), true);
+            self.named.insert(ledger, topic);
+        }
+    }
+}

@@ -1,0 +1,407 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use geminga_metastore::record::{CloseKind, Custom, Digest, Fragment, UnderReason};
+use geminga_proto::ids::{Incarnation, LedgerId, SealEpoch};
+use geminga_runtime::{Random, SeededRandom, holds_only_with};
+
+use super::*;
+
+fn member(number: u64) -> Member {
+    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
+}
+
+fn ledger(state: LedgerState, last: Option<i64>, fragments: &[(i64, [u64; 3])]) -> LedgerMeta {
+    let fragment = |(first, ensemble): &(i64, [u64; 3])| Fragment {
+        first_entry: EntryId(*first),
+        ensemble: ensemble.map(member).to_vec(),
+    };
+    LedgerMeta {
+        id: LedgerId(1),
+        state,
+        seal_epoch: SealEpoch(0),
+        qw: 3,
+        qa: 2,
+        digest: Digest::Crc32c,
+        fragments: fragments.iter().map(fragment).collect(),
+        last_entry: last.map(EntryId),
+        length: 0,
+        entries_crc: None,
+        close_kind: last.map(|_| CloseKind::Writer),
+        recoverer: String::new(),
+        last_op: 0,
+        custom: Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    }
+}
+
+/// Bookies, metadata and everybody else who changes it.
+struct World {
+    random: SeededRandom,
+    meta: Option<LedgerMeta>,
+    version: i64,
+    mark: Option<Under>,
+    mark_version: i64,
+    /// What is on stable storage at each live member.
+    held: BTreeMap<Member, BTreeSet<EntryId>>,
+    rotten: BTreeSet<(Member, EntryId)>,
+    copy: Option<Copy>,
+    /// Whether everything goes wrong now and then.
+    faults: bool,
+}
+
+impl World {
+    /// Everybody of these has all of the ledger, `spares` nothing.
+    fn new(seed: u64, meta: LedgerMeta, spares: std::ops::Range<u64>) -> Self {
+        let mut held: BTreeMap<Member, BTreeSet<EntryId>> = BTreeMap::new();
+        for (index, fragment) in meta.fragments.iter().enumerate() {
+            let end = meta.fragment_end(index).unwrap_or(fragment.first_entry);
+            for member in &fragment.ensemble {
+                let held = held.entry(member.clone()).or_default();
+                held.extend((fragment.first_entry.0..=end.0).map(EntryId));
+            }
+        }
+        held.extend(spares.map(|number| (member(number), BTreeSet::new())));
+        Self {
+            random: SeededRandom::new(seed),
+            meta: Some(meta),
+            version: 1,
+            mark: None,
+            mark_version: 1,
+            held,
+            rotten: BTreeSet::new(),
+            copy: None,
+            faults: false,
+        }
+    }
+
+    fn mark(&mut self, number: u64, reason: UnderReason) {
+        let new = || Under::new(LedgerId(1), reason, 0);
+        self.mark.get_or_insert_with(new).add(&member(number), reason);
+        self.mark_version += 1;
+    }
+
+    fn chance(&self, one_in: u64) -> bool {
+        self.faults && self.random.below(one_in) == 0
+    }
+
+    fn tail(&self, member: &Member, first: EntryId) -> Tail {
+        let Some(held) = self.held.get(member) else { return Tail::Unknown };
+        let mut tail = first.prev();
+        while held.contains(&tail.next()) {
+            tail = tail.next();
+        }
+        Tail::Holds { tail, authoritative: true }
+    }
+
+    /// Copies of a fragment that are good, on the members that the metadata names.
+    fn good(&self, meta: &LedgerMeta, index: usize) -> usize {
+        let first = meta.fragments[index].first_entry;
+        let Some(end) = meta.fragment_end(index) else { return 0 };
+        let whole = |member: &&Member| matches!(self.tail(member, first), Tail::Holds { tail, .. } if tail >= end);
+        meta.fragments[index].ensemble.iter().filter(whole).count()
+    }
+
+    /// Somebody else changes the ledger: its writer, or another repair.
+    fn others(&mut self) {
+        let Some(meta) = &mut self.meta else { return };
+        match self.random.below(3) {
+            0 if meta.state == LedgerState::Open => {
+                let first = EntryId(meta.last_fragment().first_entry.0 + 5);
+                let mut ensemble = meta.last_fragment().ensemble.clone();
+                ensemble[0] = member(90 + self.random.below(1000));
+                for kept in meta.last_fragment().ensemble.clone() {
+                    // Its writer had it on all of them before it went on.
+                    let held = self.held.entry(kept).or_default();
+                    held.extend((first.0 - 5..first.0).map(EntryId));
+                }
+                meta.fragments.push(Fragment { first_entry: first, ensemble });
+            }
+            1 if meta.fragments.len() > 1 => {
+                let end = meta.fragments[1].first_entry.prev();
+                let new = member(2_000 + self.random.below(1000));
+                self.held.insert(new.clone(), (0..=end.0).map(EntryId).collect());
+                meta.fragments[0].ensemble[2] = new;
+            }
+            _ => return,
+        }
+        self.version += 1;
+    }
+
+    fn answer(&mut self, effect: Effect) -> Option<Event> {
+        Some(match effect {
+            Effect::Read => {
+                let mark = self.mark.clone().map(|mark| (mark, Version(self.mark_version)));
+                Event::Read { mark, meta: self.meta.clone().map(|m| (m, Version(self.version))) }
+            }
+            Effect::AskTails { first, members } => {
+                let ask = |member| match self.chance(10) {
+                    true => Tail::Unknown,
+                    false => self.tail(member, first),
+                };
+                Event::Tails(members.iter().map(ask).collect())
+            }
+            Effect::ChooseTarget { ensemble, shunned, .. } => {
+                let free = |spare: &&Member| {
+                    let taken = ensemble.iter().chain(&shunned);
+                    spare.incarnation.0 >= 10 && taken.clone().all(|m| m.bookie != spare.bookie)
+                };
+                Event::Target(self.held.keys().find(free).cloned())
+            }
+            Effect::Copy(copy) => self.copy(copy),
+            Effect::Swap { expected, meta } => self.swap(expected, *meta),
+            Effect::RemoveMark(version) => {
+                if self.chance(5) {
+                    self.mark(1, UnderReason::Replaced);
+                }
+                let same = version == Version(self.mark_version);
+                self.mark = self.mark.take().filter(|_| !same);
+                Event::MarkRemoved(same)
+            }
+            Effect::Finish(_) => return None,
+        })
+    }
+
+    fn copy(&mut self, copy: Copy) -> Event {
+        assert!(!copy.sources.is_empty() && !copy.sources.contains(&copy.to));
+        let Copy { sources, to, fragment_first, first, last } = copy.clone();
+        for entry in (first.0..=last.0).map(EntryId) {
+            let delivers = |source: &&Member| {
+                self.held.get(*source).is_some_and(|held| held.contains(&entry))
+                    && !self.rotten.contains(&((*source).clone(), entry))
+            };
+            if !sources.iter().any(|source| delivers(&source)) {
+                return Event::SourcesFailed { entry, lost: true };
+            }
+            if self.chance(12) {
+                return match self.random.below(3) {
+                    0 => Event::SourcesFailed { entry, lost: false },
+                    1 => Event::TargetFailed,
+                    // It says less than it was sent.
+                    _ => Event::Copied { tail: entry.prev() },
+                };
+            }
+            self.rotten.remove(&(to.clone(), entry));
+            if let Some(held) = self.held.get_mut(&to) {
+                held.insert(entry);
+            }
+        }
+        self.copy = Some(copy);
+        match self.tail(&to, fragment_first) {
+            Tail::Holds { tail, .. } => Event::Copied { tail },
+            Tail::Unknown => Event::TargetFailed,
+        }
+    }
+
+    fn swap(&mut self, expected: Version, new: LedgerMeta) -> Event {
+        if self.chance(3) {
+            self.others();
+        }
+        if expected != Version(self.version) {
+            return Event::Swapped(CasResult::Lost);
+        }
+        if self.chance(5) {
+            return Event::Swapped(CasResult::Unknown);
+        }
+        let old = self.meta.clone().expect("nobody deletes it under a swap");
+        self.judge(&old, &new);
+        self.version += 1;
+        self.meta = Some(new);
+        match self.chance(4) {
+            true => Event::Swapped(CasResult::Unknown),
+            false => Event::Swapped(CasResult::Applied(Version(self.version))),
+        }
+    }
+
+    /// M5, H17, A2, A3, I15.
+    fn judge(&self, old: &LedgerMeta, new: &LedgerMeta) {
+        new.validate().expect("a valid value");
+        assert_eq!(old.fragments.len(), new.fragments.len(), "fragments come or go");
+        assert_eq!((old.state, old.last_entry), (new.state, new.last_entry));
+        let mut changed = Vec::new();
+        for (index, (was, is)) in old.fragments.iter().zip(&new.fragments).enumerate() {
+            assert_eq!(was.first_entry, is.first_entry);
+            for (was, is) in was.ensemble.iter().zip(&is.ensemble) {
+                if was != is {
+                    changed.push((index, was, is));
+                }
+            }
+        }
+        let [(index, was, is)] = changed[..] else { panic!("{} places changed", changed.len()) };
+        let closed = old.state == LedgerState::Closed;
+        assert!(closed || index + 1 < old.fragments.len(), "a writer's fragment is changed");
+        let end = new.fragment_end(index).expect("immutable");
+        let tail = self.tail(is, new.fragments[index].first_entry);
+        assert!(matches!(tail, Tail::Holds { tail, .. } if tail >= end), "swapped before copied");
+        assert!(self.good(new, index) >= self.good(old, index), "fewer copies than before");
+        if let Some(copy) = self.copy.as_ref().filter(|copy| copy.to == *is) {
+            assert!(!copy.sources.contains(was), "the source is dropped");
+        }
+    }
+
+    fn run(&mut self, mutations: Mutations) -> Finish {
+        let (mut repair, mut effects) = Repair::new(7, mutations);
+        loop {
+            assert_eq!(effects.len(), 1, "one thing at a time: {effects:?}");
+            let effect = effects.remove(0);
+            if let Effect::Finish(finish) = &effect {
+                let finish = finish.clone();
+                if finish == Finish::Clean {
+                    let meta = self.meta.as_ref().expect("it is there");
+                    let closed = meta.state == LedgerState::Closed;
+                    let immutable = meta.fragments.len() - usize::from(!closed);
+                    let of = |index| self.good(meta, index);
+                    assert!((0..immutable).all(|index| of(index) == 3), "marked clean, and is not");
+                }
+                return finish;
+            }
+            let event = self.answer(effect).expect("not over");
+            effects = repair.step(event);
+        }
+    }
+
+    /// Until it is clean, the faults being over after a while.
+    fn until_clean(&mut self, mutations: Mutations) {
+        for round in 0..40 {
+            self.faults = round < 20;
+            match self.run(mutations) {
+                Finish::Clean | Finish::Unmarked => return,
+                Finish::Waits(_) => {}
+                // Whoever has it, and is to be left, did not answer: tried again.
+                Finish::Lost { .. } if self.faults => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("never clean: {:?} {:?}", self.mark, self.meta);
+    }
+}
+
+fn closed() -> LedgerMeta {
+    ledger(LedgerState::Closed, Some(19), &[(0, [1, 2, 3]), (8, [1, 2, 4]), (20, [1, 2, 5])])
+}
+
+fn open() -> LedgerMeta {
+    ledger(LedgerState::Open, None, &[(0, [1, 2, 3]), (8, [4, 2, 3]), (14, [5, 2, 3])])
+}
+
+/// Two lives lost, one bookie that is left, one that lacks the end, one rotten copy; others work on the same ledger.
+fn repairs(mutations: Mutations) {
+    for seed in 0..150 {
+        for meta in [closed(), open()] {
+            let mut world = World::new(seed, meta, 10..16);
+            world.held.remove(&member(1));
+            world.mark(1, UnderReason::Lost);
+            world.mark(3, UnderReason::Draining);
+            world.held.get_mut(&member(2)).expect("a member").remove(&EntryId(6));
+            world.mark(2, UnderReason::Damaged);
+            world.rotten.insert((member(2), EntryId(2)));
+            if world.meta.as_ref().is_some_and(|meta| meta.state == LedgerState::Open) {
+                // Its writer has moved on from all of them.
+                let last = world.meta.as_mut().expect("there").fragments.last_mut();
+                last.expect("one").ensemble = [20, 21, 22].map(member).to_vec();
+            }
+            world.until_clean(mutations);
+            assert!(!world.rotten.contains(&(member(2), EntryId(2))), "rot was left, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn every_copy_comes_back_whoever_interferes() {
+    repairs(Mutations::default());
+}
+
+/// A2.
+#[test]
+fn scenario_48_a_place_is_given_away_after_the_copy() {
+    holds_only_with(Mutation::RepairSwapsFirst, repairs);
+}
+
+/// A3.
+#[test]
+fn whoever_is_left_is_not_the_source() {
+    holds_only_with(Mutation::RepairDropsSource, repairs);
+}
+
+/// 6.5 step 4.
+#[test]
+fn a_copy_is_whole_when_its_tail_says_so() {
+    holds_only_with(Mutation::RepairTrustsShortTail, repairs);
+}
+
+/// Scenario 49, and the merge rule: one of two repairs wins, and neither undoes the other.
+#[test]
+fn scenario_49_two_repairs_of_one_ledger() {
+    holds_only_with(Mutation::RepairResendsOldValue, repairs);
+}
+
+/// H17: what a writer may still change is its own.
+#[test]
+fn scenario_50_the_last_fragment_of_an_open_ledger_is_left_alone() {
+    holds_only_with(Mutation::RepairOpenFragment, |mutations| {
+        let mut world = World::new(1, open(), 10..12);
+        world.held.remove(&member(5));
+        world.mark(5, UnderReason::Lost);
+        assert_eq!(world.run(mutations), Finish::Waits(Wait::Open));
+        assert!(world.mark.is_some(), "it is looked at again");
+    });
+}
+
+/// One copy is left, and it is of the bookie that is to be left: the others first.
+#[test]
+fn the_last_copy_is_left_last() {
+    let mut world = World::new(1, closed(), 10..16);
+    for gone in [2, 3, 4, 5] {
+        world.held.remove(&member(gone));
+        world.mark(gone, UnderReason::Gone);
+    }
+    world.mark(1, UnderReason::Draining);
+    assert_eq!(world.run(Mutations::default()), Finish::Clean);
+}
+
+#[test]
+fn what_nobody_has_is_named_and_never_swapped() {
+    let mut world = World::new(1, closed(), 10..16);
+    let before = world.meta.clone();
+    for gone in [1, 2, 3] {
+        world.held.remove(&member(gone));
+        world.mark(gone, UnderReason::Lost);
+    }
+    let lost = Finish::Lost { fragment_first: EntryId(0), entry: EntryId(0) };
+    assert_eq!(world.run(Mutations::default()), lost);
+    let (now, before) = (world.meta.expect("there"), before.expect("there"));
+    assert_eq!(now.fragments[0], before.fragments[0]);
+    // What could be repaired was.
+    assert_ne!(now.fragments[1], before.fragments[1]);
+    // One that may come back is waited for.
+    let mut world = World::new(1, closed(), 10..16);
+    for gone in [1, 2, 3] {
+        world.held.remove(&member(gone));
+    }
+    world.mark(1, UnderReason::Lost);
+    assert_eq!(world.run(Mutations::default()), Finish::Waits(Wait::Member(member(2))));
+}
+
+#[test]
+fn nobody_to_take_a_place_is_waited_for() {
+    let mut world = World::new(1, closed(), 10..10);
+    world.held.remove(&member(3));
+    world.mark(3, UnderReason::Gone);
+    assert_eq!(world.run(Mutations::default()), Finish::Waits(Wait::Target));
+    world.held.insert(member(10), BTreeSet::new());
+    assert_eq!(world.run(Mutations::default()), Finish::Clean);
+    assert_eq!(world.mark, None);
+}
+
+/// 6.9: a ledger that is deleted is done, whatever its mark says.
+#[test]
+fn a_deleted_ledger_is_no_work() {
+    for meta in [None, Some(LedgerMeta { state: LedgerState::Deleting, ..closed() })] {
+        let mut world = World::new(1, closed(), 10..12);
+        world.mark(1, UnderReason::Lost);
+        world.meta = meta;
+        assert_eq!(world.run(Mutations::default()), Finish::Gone);
+        assert_eq!(world.mark, None);
+    }
+}

@@ -1,0 +1,287 @@
+//! The task around the repair core ([`crate::core::repair`]): asks members, chooses successors by placement, copies verbatim, swaps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::{OptionFuture, join, join_all};
+use geminga_metastore::record::{LedgerMeta, Under};
+use geminga_metastore::{Error as MetaError, Guard, Txn, TxnOutcome, Version, keys};
+use geminga_proto::bookie::{Code, QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
+
+use crate::client::LedgerClient;
+use crate::core::commit::CasResult;
+use crate::core::mutation::Mutations;
+use crate::core::repair::{Copy, Effect, Event, Finish, Repair, Tail};
+use crate::metrics;
+use crate::placement;
+use crate::read::{Answer, Reader};
+use crate::recover::held;
+use crate::throttle::Throttle;
+
+/// How often a chunk is tried before its target or its sources are given up.
+const ATTEMPTS: u32 = 4;
+
+/// Repairs one ledger until nothing is left to do, or something else must happen first. The caller holds its lock. Cancel-safe: the
+/// next repair goes on from what was copied.
+pub(crate) async fn repair(
+    client: &LedgerClient,
+    ledger: LedgerId,
+    throttle: &Throttle,
+) -> Result<Finish, MetaError> {
+    let op = client.parts.random.next_u128();
+    let (core, mut effects) = Repair::new(op, Mutations::default());
+    let mut attempt = Attempt { client, ledger, throttle, core };
+    loop {
+        let Some(effect) = effects.pop() else {
+            let why = "a repair that waits for nothing".to_owned();
+            return Err(MetaError::Invalid(why));
+        };
+        let event = match effect {
+            Effect::Finish(finish) => return Ok(finish),
+            effect => attempt.carry_out(effect).await?,
+        };
+        effects = attempt.core.step(event);
+    }
+}
+
+/// For the tail pass of the audit (6.3).
+pub(crate) async fn durable_tail(
+    client: &LedgerClient,
+    ledger: LedgerId,
+    member: &Member,
+    first: EntryId,
+) -> Option<EntryId> {
+    let throttle = Throttle::new(0);
+    let (core, _) = Repair::new(0, Mutations::default());
+    let attempt = Attempt { client, ledger, throttle: &throttle, core };
+    match attempt.tail(member, first).await {
+        Tail::Holds { tail, authoritative: true } => Some(tail),
+        Tail::Holds { .. } | Tail::Unknown => None,
+    }
+}
+
+struct Attempt<'a> {
+    client: &'a LedgerClient,
+    ledger: LedgerId,
+    throttle: &'a Throttle,
+    core: Repair,
+}
+
+impl Attempt<'_> {
+    async fn carry_out(&mut self, effect: Effect) -> Result<Event, MetaError> {
+        let parts = &self.client.parts;
+        Ok(match effect {
+            Effect::Read => {
+                let mark = self.mark().await?;
+                Event::Read { mark, meta: self.client.metadata(self.ledger).await? }
+            }
+            Effect::AskTails { first, members } => {
+                Event::Tails(join_all(members.iter().map(|member| self.tail(member, first))).await)
+            }
+            Effect::ChooseTarget { ensemble, position, shunned } => {
+                let live = parts.bookies.live();
+                let (quarantine, random) = (&self.client.quarantine, &*parts.random);
+                let lost = [position];
+                let found =
+                    placement::replace(&live, &ensemble, &lost, &shunned, quarantine, random);
+                Event::Target(found.into_iter().next().map(|(_, new)| new))
+            }
+            Effect::Copy(copy) => {
+                let meta = self.core.meta().cloned();
+                match meta {
+                    Some(meta) => self.copy(copy, meta).await,
+                    None => Event::TargetFailed,
+                }
+            }
+            Effect::Swap { expected, meta } => Event::Swapped(self.swap(expected, &meta).await?),
+            Effect::RemoveMark(version) => Event::MarkRemoved(self.remove_mark(version).await?),
+            Effect::Finish(_) => unreachable!("handled by the caller"),
+        })
+    }
+
+    async fn mark(&self) -> Result<Option<(Under, Version)>, MetaError> {
+        let key = keys::under(self.ledger);
+        let Some(found) = self.client.parts.store.get(&key).await? else { return Ok(None) };
+        match Under::decode(self.ledger, &found.value) {
+            Ok(mark) => Ok(Some((mark, found.version))),
+            Err(invalid) => Err(MetaError::Corrupt { key, why: invalid.to_string() }),
+        }
+    }
+
+    async fn swap(&self, expected: Version, meta: &LedgerMeta) -> Result<CasResult, MetaError> {
+        let key = keys::ledger(self.ledger);
+        match self.client.parts.store.put_if(&key, Some(expected), meta.encode()).await {
+            Ok(Some(version)) => {
+                metrics::place_given();
+                Ok(CasResult::Applied(version))
+            }
+            Ok(None) => Ok(CasResult::Lost),
+            Err(MetaError::Unknown(_)) => Ok(CasResult::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn remove_mark(&self, version: Version) -> Result<bool, MetaError> {
+        let key = keys::under(self.ledger);
+        let txn = Txn::new().guard(Guard::Version(key.clone(), version)).delete(key);
+        match self.client.parts.store.txn(txn).await {
+            Ok(TxnOutcome::Committed(_)) => Ok(true),
+            // Read again: if it went after all, there is none.
+            Ok(TxnOutcome::GuardFailed) | Err(MetaError::Unknown(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, member: &Member, first: EntryId, op: WriteOp) -> Option<WriteReply> {
+        let parts = &self.client.parts;
+        let scope = Scope {
+            cluster: parts.cluster,
+            ledger: self.ledger,
+            fragment_first: first,
+            epoch: SealEpoch(0),
+            incarnation: member.incarnation,
+        };
+        let reply =
+            parts.bookies.connection(&member.bookie).ok()?.write(WriteRequest { scope, op });
+        tokio::time::timeout(parts.config.add_timeout, reply).await.ok()?.ok()
+    }
+
+    async fn tail(&self, member: &Member, first: EntryId) -> Tail {
+        match self.write(member, first, WriteOp::Tail).await {
+            Some(WriteReply { code: Code::Ok, durable_tail, authoritative, .. }) => {
+                Tail::Holds { tail: durable_tail, authoritative }
+            }
+            _ => Tail::Unknown,
+        }
+    }
+
+    /// Chunk by chunk, the next one being read while one is written.
+    async fn copy(&self, copy: Copy, meta: LedgerMeta) -> Event {
+        let reader = self.client.reader(Arc::new(meta));
+        let (mut next, mut reached) = (copy.first, copy.first.prev());
+        if next == copy.fragment_first
+            && let Tail::Holds { tail, authoritative: true } =
+                self.tail(&copy.to, copy.fragment_first).await
+            && !self.is_member(&copy)
+        {
+            // An earlier repair came so far.
+            (next, reached) = (next.max(tail.next()), tail);
+        }
+        if next > copy.last {
+            return Event::Copied { tail: reached };
+        }
+        let mut chunk = match self.read(&reader, &copy, next).await {
+            Ok(chunk) => chunk,
+            Err(failed) => return failed,
+        };
+        loop {
+            let bytes: usize = chunk.iter().map(Bytes::len).sum();
+            let count = i64::try_from(chunk.len()).expect("fewer entries than 2^63");
+            let following = EntryId(next.0 + count);
+            self.throttle.take(bytes).await;
+            let more = (following <= copy.last).then(|| self.read(&reader, &copy, following));
+            let (added, read) = join(self.add(&copy, next, chunk), OptionFuture::from(more)).await;
+            match added {
+                Some(tail) => reached = tail,
+                None => return Event::TargetFailed,
+            }
+            metrics::repaired(bytes);
+            match read {
+                None => return Event::Copied { tail: reached },
+                Some(Ok(read)) => (chunk, next) = (read, following),
+                Some(Err(failed)) => return failed,
+            }
+        }
+    }
+
+    /// Whether the target is a member already: then what it holds may be what is to be put right.
+    fn is_member(&self, copy: &Copy) -> bool {
+        let meta = self.core.meta();
+        meta.is_some_and(|m| m.fragment_of(copy.fragment_first).ensemble.contains(&copy.to))
+    }
+
+    /// The target's tail behind a chunk.
+    async fn add(&self, copy: &Copy, first: EntryId, entries: Vec<Bytes>) -> Option<EntryId> {
+        let (mut first, mut left, mut tail) = (first, entries, None);
+        let mut count = left.len();
+        while !left.is_empty() {
+            let rest = left.split_off(count.min(left.len()));
+            match self.add_some(copy, first, left.clone()).await? {
+                Added::All(reached) => {
+                    first = EntryId(first.0 + i64::try_from(left.len()).ok()?);
+                    tail = Some(reached);
+                    (left, count) = (rest, usize::MAX);
+                }
+                Added::Holds(held) => {
+                    left.extend(rest);
+                    count = held;
+                }
+            }
+        }
+        tail
+    }
+
+    async fn add_some(&self, copy: &Copy, first: EntryId, entries: Vec<Bytes>) -> Option<Added> {
+        let config = &self.client.parts.config;
+        for attempt in 0..ATTEMPTS {
+            let op = WriteOp::RepairAdd { first, entries: entries.clone() };
+            let reply = self.write(&copy.to, copy.fragment_first, op).await;
+            if let Some(reply) = &reply {
+                if let Some(held) = held(first, entries.len(), reply) {
+                    return Some(Added::Holds(held));
+                }
+                match reply.code {
+                    Code::Ok => return Some(Added::All(reply.durable_tail)),
+                    // It would say the same again.
+                    Code::ReadOnly
+                    | Code::Deleted
+                    | Code::WrongIncarnation
+                    | Code::Conflict
+                    | Code::Invalid
+                    | Code::Unauthorised => {
+                        tracing::warn!(ledger = %self.ledger, to = %copy.to, code = ?reply.code, detail = reply.detail, "a copy was not taken");
+                        return None;
+                    }
+                    _ => {}
+                }
+            }
+            tracing::debug!(ledger = %self.ledger, to = %copy.to, ?reply, "a copy got no answer yet");
+            tokio::time::sleep(config.retry_max.min(config.retry_min * 2u32.pow(attempt))).await;
+        }
+        None
+    }
+
+    /// Verified bytes from the first source that delivers them.
+    async fn read(&self, reader: &Reader, copy: &Copy, from: EntryId) -> Result<Vec<Bytes>, Event> {
+        let config = &self.client.parts.config;
+        let op =
+            QueryOp::Read { from, to: copy.last, max_bytes: config.read_bytes, prefix_bytes: None };
+        for attempt in 0..ATTEMPTS {
+            let mut certain = true;
+            for source in &copy.sources {
+                match reader.ask(source, copy.fragment_first, op.clone()).await {
+                    Answer::Entries(raw, _) => return Ok(raw),
+                    Answer::Corrupt(said) => {
+                        tracing::warn!(ledger = %self.ledger, entry = from.0, %source, said, "a copy is rotten");
+                    }
+                    Answer::Absent => {}
+                    Answer::Unknown(_) => certain = false,
+                }
+            }
+            if certain {
+                return Err(Event::SourcesFailed { entry: from, lost: true });
+            }
+            tokio::time::sleep(config.retry_max.min(config.retry_min * 2u32.pow(attempt))).await;
+        }
+        Err(Event::SourcesFailed { entry: from, lost: false })
+    }
+}
+
+/// What an add came to.
+enum Added {
+    /// Durable up to here.
+    All(EntryId),
+    /// The target holds so many of the chunk's first entries: these on their own, to be compared (D3), and then the rest.
+    Holds(usize),
+}

@@ -1,0 +1,73 @@
+//! Answers whose size shows only while they are put together: a small one takes no room, a larger one is put together again once
+//! there is room for it, so that nothing large is made before it is charged, and nobody who holds some waits for more.
+
+use super::super::call::{Answer, Call, Served};
+use super::super::codec::messages::KafkaResponse;
+use super::super::room::Held;
+
+/// Answers up to here are a connection's own, as its small requests are.
+const FREE_BYTES: usize = 4 * 1024;
+/// Most bytes of one answer. What one group holds fits.
+pub(super) const MAX_BYTES: usize = 48 * 1024 * 1024;
+/// Room grows at least by this from one attempt to the next, so that there are few.
+const GROWTH: usize = 8;
+
+/// What an answer may take, and takes so far.
+#[derive(Debug)]
+pub(super) struct Size {
+    most: usize,
+    used: usize,
+    /// With as much, what did not fit would.
+    wanted: usize,
+    room: Option<Held>,
+}
+
+impl Size {
+    /// For an answer that takes `least` bytes.
+    pub(super) async fn of(call: &Call, least: usize) -> Self {
+        let most = least.clamp(FREE_BYTES, MAX_BYTES);
+        let room = match most > FREE_BYTES {
+            true => Some(call.kafka.answers.groups.take(most).await),
+            false => None,
+        };
+        Self { most, used: 0, wanted: 0, room }
+    }
+
+    /// Counts bytes that are to be in the answer; whether they fit. What does not is to be left out.
+    pub(super) fn add(&mut self, bytes: usize) -> bool {
+        let used = self.used.saturating_add(bytes);
+        let fits = used <= self.most;
+        match fits {
+            true => self.used = used,
+            false => self.wanted = self.wanted.max(used),
+        }
+        fits
+    }
+
+    /// How much more fits.
+    pub(super) fn left(&self) -> usize {
+        self.most - self.used
+    }
+
+    /// Whether something was left out that a larger answer could hold.
+    pub(super) fn is_too_small(&self) -> bool {
+        self.wanted > self.most && self.most < MAX_BYTES
+    }
+
+    /// For another attempt. What was put together is to be dropped before.
+    pub(super) async fn larger(self, call: &Call) -> Self {
+        let least = self.wanted.max(self.most.saturating_mul(GROWTH));
+        drop(self);
+        Self::of(call, least).await
+    }
+
+    /// The answer, which keeps the room until it is written.
+    ///
+    /// # Errors
+    /// As [`Call::answer`].
+    pub(super) fn answer<M: KafkaResponse>(self, call: &Call, message: &M) -> Served {
+        let mut reply = call.reply(message)?;
+        reply.rooms.extend(self.room);
+        Ok(Answer::Ready(reply))
+    }
+}

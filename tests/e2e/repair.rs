@@ -1,0 +1,200 @@
+//! Storage that heals itself: a disk that is wiped, a bookie that is gone for good, one that is taken out. Nobody is told, and
+//! every copy comes back; what the copies hold is read and compared.
+
+use std::time::Duration;
+
+use geminga_harness::flights::{Flights, Record};
+use geminga_harness::{Client, Cluster, wait};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::topic;
+
+const TOPIC: &str = "healing";
+const ROWS: usize = 20_000;
+/// Longer than repairs take on a busy machine: each of these looks runs commands.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Delays of seconds in the place of minutes.
+const BOOKIES: [&str; 5] = [
+    "--auto-heal",
+    "--lost-bookie-delay=2s",
+    "--repair-grace=1s",
+    "--audit-interval=5s",
+    "--repair-rate=0",
+];
+
+fn list(cluster: &Cluster, what: &str) -> Vec<Value> {
+    let client = Client::new("127.0.0.1:1", cluster.dir());
+    let listed = client.json(&[what, "list", "--metastore", &cluster.metastore()]);
+    listed.as_array().expect("a list").clone()
+}
+
+/// The bookie and the life of each member of each fragment of the topic's ledgers.
+fn members(cluster: &Cluster) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let ledgers = list(cluster, "ledger").into_iter();
+    let ledgers = ledgers.filter(|ledger| ledger["topic"] == TOPIC);
+    let fragments = ledgers.flat_map(|l| l["fragments"].as_array().expect("fragments").clone());
+    let members = fragments.flat_map(|f| f["members"].as_array().expect("members").clone());
+    members.map(|m| (text(&m["bookie_id"]), text(&m["incarnation"]))).collect()
+}
+
+/// The lives of registered bookies.
+fn lives(cluster: &Cluster) -> Vec<(String, String)> {
+    let of = |bookie: Value| {
+        let id = bookie["bookie_id"].as_str().expect("an id").to_owned();
+        let lives = bookie["incarnations"].as_array().expect("lives").clone();
+        lives.into_iter().map(move |life| (id.clone(), life.as_str().expect("text").to_owned()))
+    };
+    list(cluster, "bookie").into_iter().flat_map(of).collect()
+}
+
+fn under(client: &Client) -> Value {
+    client.json(&["cluster", "status"])["repair"].clone()
+}
+
+/// Waits until every member of every ledger of the topic lives and nothing is marked; says how long that took.
+#[track_caller]
+fn wait_whole(cluster: &Cluster, since: Instant, what: &str) {
+    let client = cluster.client(0);
+    wait::within(PATIENCE, &format!("{what}: all copies to be there"), || {
+        let lives = lives(cluster);
+        let named = members(cluster).into_iter().all(|member| lives.contains(&member));
+        (named && under(&client)["ledgers"] == 0).then_some(())
+    });
+    eprintln!("{what}: every copy is back {:.1} s later", since.elapsed().as_secs_f64());
+}
+
+/// All records, as one consumer without a group reads them.
+#[track_caller]
+fn exactly(client: &Client, flights: &Flights) {
+    let args = ["consume", TOPIC, "--from-beginning", "--until-end", "--format", "json"];
+    let records = Record::parse_all(&client.run(&args).ok());
+    flights.judge(&topic::in_log_order(&[records])).exactly_once();
+}
+
+/// Kills all bookies but one, one after the other, and reads everything from what is left.
+#[track_caller]
+fn one_alone_has_everything(cluster: &mut Cluster, flights: &Flights, keep: usize) {
+    let others: Vec<usize> = (0..cluster.bookies.len())
+        .filter(|bookie| *bookie != keep && !cluster.bookies[*bookie].process.was_stopped())
+        .collect();
+    for (number, bookie) in others.into_iter().enumerate() {
+        cluster.bookies[bookie].process.kill();
+        if number == 0 {
+            // The new owner has nothing in memory.
+            cluster.brokers[0].crash_and_restart();
+        }
+        exactly(&cluster.client(0), flights);
+    }
+}
+
+#[test]
+fn a_wiped_disk_is_filled_again_while_records_come_in() {
+    let mut cluster = Cluster::start_with(3, 1, &BOOKIES, &[]);
+    let client = cluster.client(0);
+    topic::create(&client, TOPIC);
+    let flights = Flights::load().first(3 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
+    topic::wait_acknowledged(&report, ROWS / 2);
+
+    let before = lives(&cluster);
+    let data = cluster.bookies[0].data_dir.clone().expect("a bookie has data");
+    cluster.bookies[0].process.kill();
+    std::fs::remove_dir_all(&data).expect("removed");
+    producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
+    let begun = Instant::now();
+    cluster.bookies[0].process.restart();
+    cluster.wait_ready();
+    producer.feed(&Flights::lines(&flights.rows()[2 * ROWS..]));
+    topic::wait_acknowledged(&report, 2 * ROWS);
+    wait_whole(&cluster, begun, "a wiped disk");
+    producer.finish().ok();
+
+    let reborn = lives(&cluster).into_iter().find(|(bookie, _)| bookie == "bookie-1");
+    let reborn = reborn.expect("it is registered");
+    assert!(!before.contains(&reborn), "it lives on as if it had lost nothing");
+    assert!(members(&cluster).contains(&reborn), "it was not filled");
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+    one_alone_has_everything(&mut cluster, &flights, 0);
+}
+
+#[test]
+fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
+    let mut cluster = Cluster::start_with(3, 1, &BOOKIES, &[]);
+    let client = cluster.client(0);
+    topic::create(&client, TOPIC);
+    let flights = Flights::load().first(3 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
+    topic::wait_acknowledged(&report, ROWS / 2);
+    cluster.bookies[2].process.kill();
+    std::fs::remove_dir_all(cluster.bookies[2].data_dir.clone().expect("data")).expect("removed");
+    producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
+    topic::wait_acknowledged(&report, 2 * ROWS - ROWS / 2);
+    // Nobody can take the places: the ledgers that its broker lets end are short of a copy, and that is shown.
+    let args = ["ledger", "list", "--topic", TOPIC, "--state", "open"];
+    let open = client.json(&[&args[..], &["--metastore", &cluster.metastore()]].concat());
+    let ledger = open[0]["ledger_id"].as_str().expect("an open ledger").to_owned();
+    client.run(&["ledger", "recover", &ledger, "--metastore", &cluster.metastore()]).ok();
+    wait::within(PATIENCE, "the missing copies to be shown", || {
+        let under = under(&client);
+        (under["ledgers"].as_u64() > Some(0) && under["oldest_ms"].is_i64()).then_some(())
+    });
+    let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
+    assert!(text.contains("under-replicated:"), "{text}");
+
+    let begun = Instant::now();
+    cluster.add_bookie().wait_ready();
+    producer.feed(&Flights::lines(&flights.rows()[2 * ROWS..]));
+    producer.finish().ok();
+    wait_whole(&cluster, begun, "a bookie in the place of another");
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+    let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
+    assert!(text.contains("all copies are there"), "{text}");
+}
+
+#[test]
+fn a_bookie_is_taken_out_while_records_come_in() {
+    let mut cluster = Cluster::start_with(4, 1, &BOOKIES, &[]);
+    let client = cluster.client(0);
+    let metastore = cluster.metastore();
+    topic::create(&client, TOPIC);
+    let flights = Flights::load().first(3 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
+    topic::wait_acknowledged(&report, ROWS / 2);
+    let decommission = |bookie: &[&str]| {
+        let args = ["bookie", "decommission", "--metastore", &metastore];
+        client.spawn(&[&args[..], bookie].concat())
+    };
+    let unknown = decommission(&["bookie-9"]).finish().refused("UNKNOWN_BOOKIE");
+    assert!(unknown.contains("bookie-9"), "{unknown}");
+    decommission(&["--ordinal-from", "3"]).finish().refused("TOO_FEW_BOOKIES");
+
+    let begun = Instant::now();
+    // Interrupted, and run again.
+    let mut first = decommission(&["bookie-2", "--wait"]);
+    wait::until("the decommission to have begun", || {
+        let bookies = list(&cluster, "bookie");
+        bookies.iter().any(|b| b["draining_since_ms"].is_i64()).then_some(())
+    });
+    first.kill();
+    producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
+    let left = decommission(&["bookie-2", "--wait"]).finish();
+    assert!(left.stderr.contains("bookie-2: has left"), "{}", left.stderr);
+    left.ok();
+    eprintln!("a bookie was taken out in {:.1} s", begun.elapsed().as_secs_f64());
+    producer.feed(&Flights::lines(&flights.rows()[2 * ROWS..]));
+    producer.finish().ok();
+
+    assert!(list(&cluster, "bookie").iter().all(|bookie| bookie["bookie_id"] != "bookie-2"));
+    assert!(members(&cluster).iter().all(|(bookie, _)| bookie != "bookie-2"));
+    wait::until("its process to stop", || (!cluster.bookies[1].process.is_running()).then_some(()));
+    cluster.bookies[1].process.kill();
+    wait_whole(&cluster, begun, "without it");
+    decommission(&["bookie-1"]).finish().refused("TOO_FEW_BOOKIES");
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+}

@@ -150,6 +150,13 @@ pub(crate) fn swept() {
     metrics::counter!("geminga_tier_swept_total").increment(1);
 }
 
+/// Ledgers that are to be uploaded and are not yet: how many, their bytes, and since when the oldest is due.
+pub(crate) fn waiting(ledgers: usize, bytes: u64, oldest: std::time::Duration) {
+    metrics::gauge!("geminga_tier_waiting_ledgers").set(ledgers as f64);
+    metrics::gauge!("geminga_tier_waiting_bytes").set(bytes as f64);
+    metrics::gauge!("geminga_tier_oldest_due_seconds").set(oldest.as_secs_f64());
+}
+
 /// Whether a breaker keeps objects from being removed.
 pub(crate) fn sweep_stopped(stopped: bool) {
     metrics::gauge!("geminga_tier_sweep_stopped").set(if stopped { 1.0 } else { 0.0 });

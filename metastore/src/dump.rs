@@ -86,6 +86,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
             ("absent bookie", AbsentBookie::decode(value).map(absent))
         }
         keys::AUDITOR => ("auditor", Holder::decode(value).map(holder)),
+        keys::JANITOR => ("janitor", Holder::decode(value).map(holder)),
         "under-lock" => ("repair lock", Holder::decode(value).map(holder)),
         _ if key.starts_with(keys::BOOKIES_LIVE) => {
             ("live bookie", LiveBookie::decode(value).map(live))

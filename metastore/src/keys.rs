@@ -13,6 +13,8 @@ pub const REVOKING: &str = "revoking";
 pub const PRODUCER_IDS: &str = "producer-ids";
 /// The auditor's election.
 pub const AUDITOR: &str = "auditor";
+/// The election of the bookie that removes objects.
+pub const JANITOR: &str = "janitor";
 /// Prefix of all topics.
 pub const TOPICS: &str = "topics/";
 /// Prefix of all topics that are being removed.

@@ -13,7 +13,7 @@
 
 mod auditor;
 mod metrics;
-mod office;
+pub(crate) mod office;
 mod queue;
 mod worker;
 

@@ -19,7 +19,7 @@ const KEEP_ALIVES_PER_TTL: u32 = 3;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs `work` with a lease, again and again, until `tasks` stops; `work` never ends by itself.
-pub(super) async fn hold<W: Future<Output = ()>>(
+pub(crate) async fn hold<W: Future<Output = ()>>(
     store: &Arc<dyn MetaStore>,
     ttl: Duration,
     tasks: &Tasks,
@@ -62,14 +62,14 @@ async fn keep(store: &dyn MetaStore, lease: LeaseId, ttl: Duration) {
         alive.tick().await;
         match tokio::time::timeout(pace, store.keep_alive(lease)).await {
             Ok(Err(Error::LeaseGone(_))) => return,
-            Ok(Err(error)) => tracing::debug!(%error, "keep-alive of repairs failed"),
+            Ok(Err(error)) => tracing::debug!(%error, "keep-alive of a lease failed"),
             Ok(Ok(())) | Err(_) => {}
         }
     }
 }
 
 /// Puts `key` under the lease where it is absent; the version when it is this bookie's now.
-pub(super) async fn take(
+pub(crate) async fn take(
     store: &dyn MetaStore,
     key: &str,
     bookie: &BookieId,
@@ -88,7 +88,7 @@ pub(super) async fn take(
 }
 
 /// Gives it back. What fails goes with the lease.
-pub(super) async fn give_back(store: &dyn MetaStore, key: &str, version: Version) {
+pub(crate) async fn give_back(store: &dyn MetaStore, key: &str, version: Version) {
     let txn = Txn::new().guard(Guard::Version(key.to_owned(), version)).delete(key);
     if let Err(error) = store.txn(txn).await {
         tracing::debug!(key, %error, "a lock was not given back; it ends with its lease");

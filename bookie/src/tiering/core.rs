@@ -128,6 +128,9 @@ pub(crate) struct Timing {
     pub(crate) pace: u64,
 }
 
+/// Longest pause after uploads that failed, in milliseconds.
+const LONGEST_PAUSE_MS: i64 = 3_600_000;
+
 impl Timing {
     fn take_over(&self, meta: &LedgerMeta) -> i64 {
         let expected = meta.length.saturating_mul(2_000) / self.pace.max(1);
@@ -182,6 +185,8 @@ pub(crate) struct Offload {
     timing: Timing,
     /// Since when something is due here that is another bookie's to do first.
     due_since: Option<i64>,
+    /// Uploads that came to nothing since one did not.
+    failures: u32,
     phase: Phase,
     mutations: Mutations,
 }
@@ -194,7 +199,8 @@ impl Offload {
         timing: Timing,
         mutations: Mutations,
     ) -> Self {
-        Self { me, cluster, store, timing, due_since: None, phase: Phase::Reading, mutations }
+        let (due_since, phase) = (None, Phase::Reading);
+        Self { me, cluster, store, timing, due_since, failures: 0, phase, mutations }
     }
 
     /// Begins another look.
@@ -223,7 +229,7 @@ impl Offload {
                 self.streamed(attempt, &meta, summary)
             }
             // T3: not all could be read, or sent. What was sent is garbage, and a later claim starts anew.
-            (Phase::Streaming { .. }, Event::Streamed(None)) => Effect::Abort,
+            (Phase::Streaming { .. }, Event::Streamed(None)) => self.give_up(),
             (Phase::Completing { draft, summary }, Event::Completed(true)) => {
                 let effect = Effect::ReadBack { object: draft.clone(), summary };
                 self.phase = Phase::ReadingBack { draft };
@@ -236,6 +242,12 @@ impl Offload {
                 self.phase = Phase::Publishing { object };
                 Effect::Read
             }
+            // Nothing refers to it, and nothing will: its claim is followed by another attempt's only.
+            (Phase::Completing { .. }, Event::Completed(_)) => self.give_up(),
+            (Phase::ReadingBack { .. }, Event::ReadBack(_)) => {
+                self.failures = self.failures.saturating_add(1);
+                self.later(now)
+            }
             (Phase::Judging { meta, version, object }, Event::Head(head)) => {
                 self.judged(now, meta, version, object, &head)
             }
@@ -247,8 +259,16 @@ impl Offload {
         }
     }
 
+    /// Twice as late after each upload that failed, so that what they cost, and leave behind, is bounded.
     fn later(&self, now: Now) -> Effect {
-        Effect::LookAt(now.ms.saturating_add(self.timing.look_ms))
+        let doubled = self.timing.look_ms.saturating_mul(1 << self.failures.min(20));
+        let longest = LONGEST_PAUSE_MS.max(self.timing.look_ms);
+        Effect::LookAt(now.ms.saturating_add(doubled.min(longest)))
+    }
+
+    fn give_up(&mut self) -> Effect {
+        self.failures = self.failures.saturating_add(1);
+        Effect::Abort
     }
 
     /// The only place that decides by metadata.
@@ -287,6 +307,9 @@ impl Offload {
             }
             _ => {}
         }
+        if meta.tier.object().is_some() {
+            self.failures = 0;
+        }
         match meta.tier.clone() {
             Tier::Local => self.local(now, meta, version, wanted),
             Tier::Uploading { by, started_ms, .. } => {
@@ -310,7 +333,7 @@ impl Offload {
             return Effect::LookAt(from);
         }
         match self.my_turn(now, &meta) {
-            Some(at) if now.ms >= at => self.claim(now, meta, version),
+            Some(at) if now.ms >= at => self.claim(now, now.ms, meta, version),
             Some(at) => Effect::LookAt(at),
             None => self.later(now),
         }
@@ -346,7 +369,8 @@ impl Offload {
         let place = |bookie| ensemble.iter().position(|member| member.bookie == bookie);
         let Some(me) = place(self.me.bookie.clone()) else { return self.later(now) };
         if by.bookie == self.me.bookie {
-            return self.claim(now, meta, version);
+            // Since when it was tried here: who fails again and again does not keep the others from it.
+            return self.claim(now, started_ms.min(now.ms), meta, version);
         }
         let behind = match place(by.bookie.clone()) {
             Some(claimer) => (me + ensemble.len() - claimer) % ensemble.len(),
@@ -359,14 +383,14 @@ impl Offload {
             false => *self.due_since.get_or_insert(now.ms),
         };
         let at = since.saturating_add(wait);
-        if now.ms >= at { self.claim(now, meta, version) } else { Effect::LookAt(at) }
+        if now.ms >= at { self.claim(now, now.ms, meta, version) } else { Effect::LookAt(at) }
     }
 
-    fn claim(&mut self, now: Now, meta: LedgerMeta, version: Version) -> Effect {
+    fn claim(&mut self, now: Now, started_ms: i64, meta: LedgerMeta, version: Version) -> Effect {
         self.due_since = None;
         self.phase = Phase::Claiming { attempt: now.fresh };
         let (attempt, by) = (now.fresh, self.me.clone());
-        swap(now, meta, version, Tier::Uploading { attempt, by, started_ms: now.ms })
+        swap(now, meta, version, Tier::Uploading { attempt, by, started_ms })
     }
 
     /// Step 4: what was sent is the ledger, or it is not published.
@@ -378,7 +402,7 @@ impl Offload {
         if !whole && !self.mutations.is(Mutation::SkipVerify) {
             let id = meta.id;
             tracing::error!(ledger = %id, ?summary, length = meta.length, entries, "what was read of a ledger is not what its metadata describes; it is not uploaded");
-            return Effect::Abort;
+            return self.give_up();
         }
         let draft = TierObject {
             attempt,

@@ -5,14 +5,14 @@
 //! * Breakers stop it when metadata looks lost rather than objects left over (G2): that is for a human.
 //!
 //! Every step can be repeated, by anybody at once: what is removed is referred to by nothing, or by a ledger that never comes back
-//! (M6). So it needs no election; of the bookies that are live the first by name runs it.
+//! (M6). So the election saves work and decides nothing. Only bookies that have an object store stand in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_ledger::{BookieDirectory, Bookies};
 use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
-use geminga_metastore::{Error, Guard, MetaStore, Txn, cluster, keys};
+use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, cluster, keys};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ObjectError, ObjectName, Store};
@@ -20,7 +20,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Config;
 use crate::metrics;
+use crate::repair::office;
 
+/// How long a bookie that vanished keeps others from cleaning up.
+const LEASE: Duration = Duration::from_secs(15);
+/// The first sweep comes so soon after an election.
+const FIRST_SWEEP: Duration = Duration::from_secs(3_600);
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
 /// More than so many percent of the listed objects, of ledgers without metadata, are no garbage, but metadata that was lost.
@@ -44,12 +49,27 @@ pub(super) enum Stopped {
     TooManyAbsent { absent: u64, listed: u64 },
 }
 
+impl Stopped {
+    /// Whether metadata looks lost, rather than out of reach.
+    fn is_breaker(&self) -> bool {
+        matches!(self, Self::OtherCluster | Self::NoLedgers | Self::TooManyAbsent { .. })
+    }
+}
+
+fn tell(error: &Stopped) {
+    if error.is_breaker() {
+        tracing::error!(%error, "objects are not removed: find out whether metadata was lost before anything else");
+    } else {
+        tracing::warn!(%error, "objects that are to go could not be removed; trying again later");
+    }
+}
+
 /// What refers to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// Its ledger does, or may.
     Kept,
-    /// Its ledger names another upload.
+    /// Its ledger names another upload, which was published.
     Superseded,
     /// There is no such ledger, and no manifest that could list it.
     Absent,
@@ -60,7 +80,6 @@ pub(super) struct Janitor {
     pub(super) bookie: BookieId,
     pub(super) cluster: ClusterUuid,
     pub(super) store: Arc<dyn MetaStore>,
-    pub(super) bookies: Arc<BookieDirectory>,
     pub(super) objects: Store,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
@@ -69,54 +88,38 @@ pub(super) struct Janitor {
 impl Janitor {
     /// Runs until `tasks` stops.
     pub(super) async fn run(self, tasks: Tasks) {
+        let store = Arc::clone(&self.store);
+        office::hold(&store, LEASE, &tasks, |lease| self.campaign(lease)).await;
+    }
+
+    /// Waits to be elected, and cleans up then, for as long as the lease stands.
+    async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(self.config.interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut swept = Instant::now();
-        let cancelled = tasks.cancelled();
-        tokio::pin!(cancelled);
+        // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
+        let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
         loop {
-            tokio::select! {
-                biased;
-                () = &mut cancelled => return,
-                _ = look.tick() => {}
+            look.tick().await;
+            match office::take(&*self.store, keys::JANITOR, &self.bookie, lease).await {
+                Ok(Some(_)) => {}
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::debug!(%error, "the election of a janitor failed");
+                    continue;
+                }
             }
-            if !self.is_first() {
+            if let Err(error) = self.delete().await {
+                tell(&error);
+            }
+            if Instant::now() < sweep_at {
                 continue;
             }
-            let round = async {
-                self.delete().await?;
-                if swept.elapsed() < self.config.sweep_interval {
-                    return Ok(());
-                }
-                swept = Instant::now();
-                self.sweep().await.map(|_| ())
-            };
-            tokio::select! {
-                biased;
-                () = &mut cancelled => return,
-                done = round => self.tell(done),
-            }
-        }
-    }
-
-    fn is_first(&self) -> bool {
-        let live = self.bookies.live();
-        live.iter().map(|bookie| &bookie.id).min().is_none_or(|first| *first == self.bookie)
-    }
-
-    fn tell(&self, done: Result<(), Stopped>) {
-        let broken = matches!(
-            done,
-            Err(Stopped::OtherCluster | Stopped::NoLedgers | Stopped::TooManyAbsent { .. })
-        );
-        metrics::sweep_stopped(broken);
-        match done {
-            Ok(()) => {}
-            Err(error @ (Stopped::Metadata(_) | Stopped::Objects(_))) => {
-                tracing::warn!(%error, "objects that are to go could not be removed; trying again later");
-            }
-            Err(error) => {
-                tracing::error!(%error, "objects are not removed: find out whether metadata was lost before anything else");
+            sweep_at = Instant::now() + self.config.sweep_interval;
+            let swept = self.sweep().await;
+            // Until the next sweep: whoever looks once a minute is to see it.
+            metrics::sweep_stopped(swept.as_ref().is_err_and(Stopped::is_breaker));
+            if let Err(error) = swept {
+                tell(&error);
             }
         }
     }
@@ -124,16 +127,23 @@ impl Janitor {
     /// Removes the objects of ledgers that are being deleted, and then takes them out of the metadata, which goes only without
     /// one. How many.
     pub(super) async fn delete(&self) -> Result<usize, Stopped> {
-        let (mut removed, mut after) = (0, None::<String>);
+        let (mut removed, mut after, mut failed) = (0, None::<String>, None);
         loop {
             let page = self.store.range(keys::DELETING, after.as_deref(), PAGE).await?;
             for item in &page.items {
                 let Some(ledger) = keys::parse_deleting(&item.key) else { continue };
-                removed += usize::from(self.delete_of(ledger).await?);
+                // One that cannot go, such as one under a lock of its bucket, holds up no other.
+                match self.delete_of(ledger).await {
+                    Ok(done) => removed += usize::from(done),
+                    Err(error) => {
+                        tracing::warn!(%ledger, %error, "the object of a deleted ledger could not be removed; trying again later");
+                        failed.get_or_insert(error);
+                    }
+                }
             }
             after = page.items.last().map(|item| item.key.clone()).or(after);
             if !page.more {
-                return Ok(removed);
+                return failed.map_or(Ok(removed), Err);
             }
         }
     }
@@ -164,7 +174,7 @@ impl Janitor {
         if found.is_none_or(|(cluster, _)| cluster.uuid != self.cluster) {
             return Err(Stopped::OtherCluster);
         }
-        let (mut listed, mut absent, mut garbage) = (0_u64, Vec::new(), Vec::new());
+        let (mut listed, mut absent, mut garbage) = (0_u64, 0_u64, Vec::new());
         let mut objects = self.objects.list(self.cluster);
         let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
         while let Some(object) = objects.next().await {
@@ -178,29 +188,38 @@ impl Janitor {
             match self.fate(&name).await? {
                 Fate::Kept => {}
                 Fate::Superseded => garbage.push(object.key),
-                Fate::Absent => absent.push(object.key),
+                Fate::Absent => {
+                    absent += 1;
+                    garbage.push(object.key);
+                }
             }
         }
         if listed > 0 && self.store.range(keys::LEDGERS, None, 1).await?.items.is_empty() {
             return Err(Stopped::NoLedgers);
         }
-        let removed = garbage.len();
-        self.remove(garbage).await?;
-        let count = absent.len() as u64;
-        if count * 100 > listed * MAX_ABSENT_PERCENT {
-            return Err(Stopped::TooManyAbsent { absent: count, listed });
+        // Nothing at all is removed by metadata that looks lost.
+        if absent * 100 > listed * MAX_ABSENT_PERCENT {
+            return Err(Stopped::TooManyAbsent { absent, listed });
         }
-        self.remove(absent).await?;
-        Ok(removed + usize::try_from(count).unwrap_or(usize::MAX))
+        self.remove(garbage).await
     }
 
-    async fn remove(&self, keys: Vec<String>) -> Result<(), ObjectError> {
+    async fn remove(&self, keys: Vec<String>) -> Result<usize, Stopped> {
+        let (mut removed, mut failed) = (0, None);
         for key in keys {
-            self.objects.delete(&key).await?;
-            metrics::swept();
-            tracing::info!(key, "an object that nothing refers to was removed");
+            match self.objects.delete(&key).await {
+                Ok(()) => {
+                    removed += 1;
+                    metrics::swept();
+                    tracing::info!(key, "an object that nothing refers to was removed");
+                }
+                Err(error) => {
+                    tracing::debug!(key, %error, "an object that nothing refers to stays");
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(())
+        failed.map_or(Ok(removed), |error| Err(error.into()))
     }
 
     /// The ledger first, then the manifest: folding moves a ledger from the one to the other in one transaction.
@@ -209,13 +228,11 @@ impl Janitor {
             let Ok(meta) = LedgerMeta::decode(name.ledger, &found.value) else {
                 return Ok(Fate::Kept);
             };
-            let attempt = match &meta.tier {
-                Tier::Local => None,
-                Tier::Uploading { attempt, .. } => Some(*attempt),
-                Tier::Offloaded(object) | Tier::Trimmed(object) => Some(object.attempt),
-            };
-            let named = attempt == Some(name.attempt);
-            return Ok(if named { Fate::Kept } else { Fate::Superseded });
+            // Only an object that was published in its place makes one superfluous. A ledger that names none may have named this
+            // one before its metadata was restored from a backup, when no bookie has a copy any more.
+            let published = meta.tier.object().map(|object| object.attempt);
+            let superseded = published.is_some_and(|attempt| attempt != name.attempt);
+            return Ok(if superseded { Fate::Superseded } else { Fate::Kept });
         }
         // No manifest is read yet, so one that is there may list it.
         let manifest = keys::manifest(name.topic, name.partition);

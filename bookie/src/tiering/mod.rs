@@ -97,7 +97,6 @@ pub(crate) async fn start(
         bookie: handle.id().clone(),
         cluster: handle.cluster(),
         store: Arc::clone(&store),
-        bookies: Arc::<BookieDirectory>::clone(&bookies),
         objects: objects.clone(),
         clock: Arc::clone(&clock),
         config,

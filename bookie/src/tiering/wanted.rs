@@ -1,8 +1,10 @@
 //! What a ledger's topic asks of tiering, under Kafka's names: whether and when it is uploaded, and how long bookies keep it.
 
+use std::collections::BTreeSet;
+
 use geminga_metastore::record::{LedgerMeta, Segment, Topic};
 use geminga_metastore::{Error, MetaStore, keys};
-use geminga_proto::ids::PartitionIndex;
+use geminga_proto::ids::{PartitionIndex, TopicId};
 
 use super::core::{KeepLocal, Wanted};
 
@@ -55,6 +57,20 @@ impl Settings {
             ms => KeepLocal::Ms(ms),
         };
         Wanted { upload_from_ms, keep_local }
+    }
+}
+
+/// The topics whose closed segments are uploaded now.
+pub(super) async fn tiered(store: &dyn MetaStore) -> Result<BTreeSet<TopicId>, Error> {
+    let (mut found, mut after) = (BTreeSet::new(), None::<String>);
+    loop {
+        let page = store.range(keys::TOPICS, after.as_deref(), PAGE).await?;
+        let topics = page.items.iter().filter_map(|item| Topic::decode(&item.value.value).ok());
+        found.extend(topics.filter(|topic| Settings::of(topic).enabled).map(|topic| topic.id));
+        after = page.items.last().map(|item| item.key.clone()).or(after);
+        if !page.more {
+            return Ok(found);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use geminga_ledger::core::commit::CasResult;
 use geminga_ledger::{BookieDirectory, Bookies};
 use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{Error, Guard, MetaStore, Txn, TxnOutcome, Version, keys};
-use geminga_proto::ids::LedgerId;
+use geminga_proto::ids::{LedgerId, TopicId};
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tier::Store;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,6 +29,16 @@ const LEAST_PACE: u64 = 4 << 20;
 pub(super) struct Followed {
     pub(super) look_at: i64,
     pub(super) offload: Offload,
+    pub(super) last: Last,
+}
+
+/// What the last look at a ledger found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Last {
+    /// The topic of one that no upload has begun of: nothing is to be done about it before that topic is tiered.
+    untouched: Option<TopicId>,
+    /// Since when it is due, and its bytes, when it is not uploaded yet.
+    waiting: Option<(i64, u64)>,
 }
 
 #[derive(Debug)]
@@ -51,6 +61,7 @@ pub(super) struct Hand {
     sent: Option<Sent>,
     /// As streamed, for reading back.
     meta: Option<LedgerMeta>,
+    last: Last,
 }
 
 impl Worker {
@@ -78,17 +89,37 @@ impl Worker {
     pub(super) async fn cycle(&mut self) {
         self.follow();
         let now = self.clock.now_ms();
+        let tiered = match wanted::tiered(&*self.store).await {
+            Ok(tiered) => tiered,
+            Err(error) => {
+                tracing::debug!(%error, "topics cannot be listed now; ledgers are looked at later");
+                return;
+            }
+        };
+        let idle = |followed: &Followed| {
+            followed.last.untouched.is_some_and(|topic| !tiered.contains(&topic))
+        };
         let due: Vec<LedgerId> = self
             .offloads
             .iter()
-            .filter(|(_, followed)| followed.look_at <= now)
+            .filter(|(_, followed)| followed.look_at <= now && !idle(followed))
             .map(|(ledger, _)| *ledger)
             .collect();
         for ledger in due {
             let Some(mut followed) = self.offloads.remove(&ledger) else { continue };
-            followed.look_at = self.work(ledger, &mut followed.offload).await;
+            (followed.look_at, followed.last) = self.work(ledger, &mut followed.offload).await;
             self.offloads.insert(ledger, followed);
+            self.tell_waiting();
         }
+        self.tell_waiting();
+    }
+
+    fn tell_waiting(&self) {
+        let waiting = || self.offloads.values().filter_map(|followed| followed.last.waiting);
+        let oldest = waiting().map(|(since, _)| since).min().unwrap_or(i64::MAX);
+        let late = u64::try_from(self.clock.now_ms().saturating_sub(oldest)).unwrap_or(0);
+        let bytes = waiting().map(|(_, bytes)| bytes).sum();
+        metrics::waiting(waiting().count(), bytes, std::time::Duration::from_millis(late));
     }
 
     /// Takes up ledgers that are new here, and lets go of those whose entries are gone.
@@ -107,23 +138,24 @@ impl Worker {
             let (cluster, objects) = (self.handle.cluster(), self.objects.clone());
             self.offloads.entry(ledger).or_insert_with(|| Followed {
                 look_at: i64::MIN,
+                last: Last::default(),
                 offload: Offload::new(member, cluster, objects, timing, self.mutations),
             });
         }
     }
 
-    /// All there is to do about one ledger now; when to look again.
-    async fn work(&self, ledger: LedgerId, offload: &mut Offload) -> i64 {
+    /// All there is to do about one ledger now; when to look again, and what was found.
+    async fn work(&self, ledger: LedgerId, offload: &mut Offload) -> (i64, Last) {
         let mut hand = Hand::default();
         let mut effect = offload.look();
         loop {
             effect = match effect {
-                Effect::LookAt(at) => return at,
-                Effect::Done => return i64::MAX,
+                Effect::LookAt(at) => return (at, hand.last),
+                Effect::Done => return (i64::MAX, Last::default()),
                 Effect::Alarm(at) => {
                     metrics::object_missing();
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
-                    return at;
+                    return (at, hand.last);
                 }
                 effect => {
                     let event = self.perform(ledger, effect, &mut hand).await;
@@ -137,7 +169,7 @@ impl Worker {
     /// Carries out one effect.
     pub(super) async fn perform(&self, ledger: LedgerId, effect: Effect, hand: &mut Hand) -> Event {
         match effect {
-            Effect::Read => self.read(ledger).await.unwrap_or_else(|error| {
+            Effect::Read => self.read(ledger, &mut hand.last).await.unwrap_or_else(|error| {
                 tracing::debug!(%ledger, %error, "metadata cannot be read now; a ledger is looked at later");
                 Event::Unreadable
             }),
@@ -201,7 +233,7 @@ impl Worker {
         }
     }
 
-    async fn read(&self, ledger: LedgerId) -> Result<Event, Error> {
+    async fn read(&self, ledger: LedgerId, last: &mut Last) -> Result<Event, Error> {
         let key = keys::ledger(ledger);
         let Some(found) = self.store.get(&key).await? else {
             return Ok(Event::Read(None, Wanted::default()));
@@ -212,6 +244,11 @@ impl Worker {
         let wanted = match asks {
             true => wanted::of(&*self.store, &meta, millis(self.config.local_retention)).await?,
             false => Wanted::default(),
+        };
+        let is_due = |from: &i64| *from <= self.clock.now_ms() && meta.tier.object().is_none();
+        *last = Last {
+            untouched: (meta.tier == Tier::Local).then_some(meta.custom.topic),
+            waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
         };
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }

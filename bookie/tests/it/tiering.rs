@@ -228,13 +228,25 @@ async fn deletion_and_the_janitor_leave_no_object() {
     cluster.end().await;
 }
 
-/// G2: objects of ledgers that the metadata does not know at all are kept when there are many of them.
+/// Until the janitor has listed everything, and gone on to the next listing, since now.
+async fn swept(faulty: &Faulty) {
+    let enough = faulty.calls(Call::List) + 2;
+    let waiting = async {
+        while faulty.calls(Call::List) < enough {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("swept in time");
+}
+
+/// G2: objects of ledgers that the metadata does not know at all are kept when there are many of them, and so is everything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_are_kept_where_metadata_looks_lost() {
     let cluster = Cluster::start().await;
     let store = cluster.store();
     let custom = topic(&*store).await;
-    let objects = Faulty::default().store();
+    let faulty = Faulty::default();
+    let objects = faulty.store();
     let lost = |n: u64| objects.key(cluster.uuid(), &custom, LedgerId(0xdead_0000 + n), 1);
     for n in 0..4 {
         objects.upload(&lost(n)).complete(Bytes::from_static(b"x")).await.unwrap();
@@ -245,15 +257,37 @@ async fn objects_are_kept_where_metadata_looks_lost() {
     for node in cluster.nodes() {
         tier(node, &store, &objects, SOON).await;
     }
-    // The same round that removes this one has looked at the others.
-    let waiting = async {
-        while objects.head(&left).await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LONG, waiting).await.expect("removed in time");
+    until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
+    swept(&faulty).await;
     for n in 0..4 {
         assert!(objects.head(&lost(n)).await.unwrap().is_some());
     }
+    assert!(objects.head(&left).await.unwrap().is_some(), "nothing goes by such metadata");
+    cluster.end().await;
+}
+
+/// A backup of the metadata from before an upload is restored: no bookie has a copy, and the object is the only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_outlives_the_restore_of_older_metadata() {
+    let cluster = Cluster::start().await;
+    let store = cluster.store();
+    let custom = topic(&*store).await;
+    let faulty = Faulty::default();
+    let objects = faulty.store();
+    let (ledger, _) = closed(&cluster, custom, 2).await;
+    for node in cluster.nodes() {
+        tier(node, &store, &objects, SOON).await;
+    }
+    let mut meta = until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
+    let object = trimmed(&meta).unwrap();
+    for node in cluster.nodes() {
+        dropped(node, ledger).await;
+    }
+    let key = keys::ledger(ledger);
+    let now = store.get(&key).await.unwrap().unwrap().version;
+    meta.tier = Tier::Local;
+    store.put_if(&key, Some(now), meta.encode()).await.unwrap().unwrap();
+    swept(&faulty).await;
+    assert!(objects.head(&object.key).await.unwrap().is_some(), "the only copy");
     cluster.end().await;
 }

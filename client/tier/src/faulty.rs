@@ -27,6 +27,8 @@ pub enum Call {
     Complete,
     /// Bytes, or only whether it is there.
     Get,
+    /// A listing; counted only.
+    List,
 }
 
 /// How it fails.
@@ -141,6 +143,7 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        *self.plan.lock().calls.entry(Call::List).or_default() += 1;
         self.inner.list(prefix)
     }
 

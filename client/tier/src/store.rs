@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{StreamExt, TryStreamExt};
 use geminga_metastore::record::{Custom, TierObject};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -215,7 +215,21 @@ impl Store {
     /// All objects of a cluster.
     pub fn list(&self, cluster: ClusterUuid) -> BoxStream<'static, Result<Listed, ObjectError>> {
         let listing = self.inner.list(Some(&self.root(cluster)));
-        listing.map_ok(listed).map_err(|error| ObjectError::Store(error.to_string())).boxed()
+        let next = |mut listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>| async {
+            match tokio::time::timeout(TIMEOUT, listing.next()).await {
+                Ok(Some(Ok(meta))) => Some((Ok(listed(meta)), Some(listing))),
+                Ok(Some(Err(error))) => {
+                    Some((Err(ObjectError::Store(error.to_string())), Some(listing)))
+                }
+                Ok(None) => None,
+                Err(_) => {
+                    let why = format!("the listing did not go on within {TIMEOUT:?}");
+                    Some((Err(ObjectError::Store(why)), None))
+                }
+            }
+        };
+        let step = move |listing: Option<_>| async move { next(listing?).await };
+        futures::stream::unfold(Some(listing), step).boxed()
     }
 
     async fn timed<T>(
@@ -353,7 +367,7 @@ impl Upload {
             self.multipart = Some(begun);
         }
         while self.parts.len() >= PARTS_AT_ONCE {
-            self.progress().await?;
+            self.wait_for_part().await?;
         }
         if let Some(multipart) = &mut self.multipart {
             self.parts.push(multipart.put_part(bytes.into()));
@@ -375,6 +389,15 @@ impl Upload {
         part.await.map_err(|error| ObjectError::Store(error.to_string()))
     }
 
+    /// The same while nothing else is to be done, and no longer than any call may take.
+    async fn wait_for_part(&mut self) -> Result<(), ObjectError> {
+        let key = self.key.clone();
+        match tokio::time::timeout(TIMEOUT, self.progress()).await {
+            Ok(sent) => sent,
+            Err(_) => Err(ObjectError::Store(format!("no part of {key} within {TIMEOUT:?}"))),
+        }
+    }
+
     /// Sends the rest and publishes the object, in one step that takes place or does not. An error says nothing about which.
     ///
     /// # Errors
@@ -385,7 +408,7 @@ impl Upload {
                 self.part(rest).await?;
             }
             while !self.parts.is_empty() {
-                self.progress().await?;
+                self.wait_for_part().await?;
             }
             let Some(multipart) = &mut self.multipart else { return Ok(()) };
             return self.store.timed(&self.key, multipart.complete()).await.map(|_| ());

@@ -12,6 +12,9 @@ pub use tier::{Tier, TierObject};
 
 mod tier;
 
+/// The format of values that name an upload: the same, but not for versions that know no tiers.
+const TIERED_FORMAT: u32 = FORMAT + 1;
+
 /// Where a ledger stands in its life (protocol 1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LedgerState {
@@ -204,7 +207,8 @@ impl LedgerMeta {
     /// The value to store.
     pub fn encode(&self) -> Bytes {
         let record = wire::LedgerRecord {
-            format: FORMAT,
+            // Who does not know tiers would write the value back without it, and the object would be lost.
+            format: if self.tier == Tier::Local { FORMAT } else { TIERED_FORMAT },
             ledger_id: self.id.0,
             state: state_to_wire(self.state) as i32,
             seal_epoch: self.seal_epoch.0,
@@ -249,7 +253,9 @@ impl LedgerMeta {
     pub fn decode(id: LedgerId, value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::LedgerRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
-        check_format(record.format)?;
+        if record.format != TIERED_FORMAT {
+            check_format(record.format)?;
+        }
         if record.ledger_id != id.0 {
             return Err(Invalid::field(
                 "ledger_id",

@@ -13,6 +13,7 @@ mod metrics;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -24,10 +25,19 @@ use geminga_runtime::Tasks;
 use geminga_tier::format::Block;
 use geminga_tier::{Object, ObjectError, Store};
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Blocks that are fetched ahead of one who reads on.
 const AHEAD: usize = 4;
+/// No read waits longer for the object store, and a second more for each MiB of a block: less than a Kafka client's fetch waits.
+const PATIENCE: Duration = Duration::from_secs(7);
+/// After so many reads in a row that failed, others fail at once …
+const MANY_FAILURES: u32 = 8;
+/// … for so long, since the last.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Least memory that it works in.
 const LEAST_BYTES: usize = 8 << 20;
 
@@ -47,6 +57,8 @@ struct Shared {
     /// Bytes that may be on their way.
     room: Arc<Semaphore>,
     room_bytes: usize,
+    /// Reads in a row that the store failed, and when the last one did.
+    failing: Mutex<(u32, Instant)>,
     tasks: Tasks,
 }
 
@@ -69,14 +81,18 @@ impl Cold {
             objects,
             blocks: Cache::builder()
                 .max_capacity(bytes as u64 / 2)
+                // What a scan has just fetched is what is wanted next, not what was often wanted once.
+                .eviction_policy(EvictionPolicy::lru())
                 .weigher(move |_, block: &Arc<Block>| weight(block.bytes()))
                 .build(),
             opened: Cache::builder()
                 .max_capacity(bytes as u64 / 8)
+                .eviction_policy(EvictionPolicy::lru())
                 .weigher(move |_, object: &Arc<Object>| weight(object.bytes()))
                 .build(),
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
+            failing: Mutex::new((0, Instant::now())),
             tasks,
         }))
     }
@@ -125,7 +141,8 @@ impl Cold {
         let (shared, ledger) = (Arc::clone(&self.0), meta.id);
         let object = at.clone();
         let opening = async move { shared.open(ledger, object).await.map(Arc::new) };
-        shared_error(self.0.opened.try_get_with(at.attempt, Box::pin(opening)).await)
+        let opened = self.0.opened.try_get_with(at.attempt, Box::pin(opening));
+        self.0.in_time(at.size.min(1 << 20), opened).await
     }
 
     async fn block(&self, object: &Arc<Object>, number: usize) -> Result<Arc<Block>, ObjectError> {
@@ -137,7 +154,9 @@ impl Cold {
             block
         };
         let id = (object.attempt(), number);
-        shared_error(self.0.blocks.try_get_with(id, Box::pin(fetching)).await)
+        let length = object.index().blocks().get(number).map_or(0, |block| block.length);
+        let fetched = self.0.blocks.try_get_with(id, Box::pin(fetching));
+        self.0.in_time(length.into(), fetched).await
     }
 
     /// Fetches the blocks behind this one that are not here yet, while there is room for them.
@@ -169,6 +188,29 @@ impl Cold {
 }
 
 impl Shared {
+    /// What the store answers in time; at once an error while it answers nobody.
+    async fn in_time<T>(
+        &self,
+        bytes: u64,
+        work: impl Future<Output = Result<T, Arc<ObjectError>>>,
+    ) -> Result<T, ObjectError> {
+        let (failures, last) = *self.failing.lock();
+        if failures >= MANY_FAILURES && last.elapsed() < PAUSE {
+            return Err(ObjectError::Store("it has failed often just now".to_owned()));
+        }
+        let patience = PATIENCE + Duration::from_secs(bytes >> 20);
+        let done = match tokio::time::timeout(patience, work).await {
+            Ok(done) => shared_error(done),
+            Err(_) => Err(ObjectError::Store(format!("no answer within {patience:?}"))),
+        };
+        let mut failing = self.failing.lock();
+        *failing = match &done {
+            Err(ObjectError::Store(_)) => (failing.0.saturating_add(1), Instant::now()),
+            _ => (0, failing.1),
+        };
+        done
+    }
+
     /// Once more where the answer was no good: a body that was cut off on its way is no damage.
     async fn open(&self, ledger: LedgerId, at: TierObject) -> Result<Object, ObjectError> {
         let at = Arc::new(at);

@@ -414,6 +414,7 @@ fn what_may_be_repaired_is_judged_by_the_metadata() {
         created_ms: 0,
         owner: String::new(),
         degraded: false,
+        tier: geminga_metastore::record::Tier::Local,
     };
     let mut mark = Under::new(LedgerId(1), geminga_metastore::record::UnderReason::Lost, 0);
     let judge = |meta: &LedgerMeta, mark: &Under, who: &Member, first: i64| {

@@ -279,6 +279,28 @@ fn scenario_52_an_uploader_may_die_at_any_step() {
     });
 }
 
+/// 7.1: who cannot upload tries less and less often, and does not keep the others from it.
+#[test]
+fn who_fails_again_and_again_is_followed_by_another() {
+    let mut world = World::new(1, Mutations::default());
+    let mut streams = 0;
+    let begun = world.now;
+    for _ in 0..10_000 {
+        let due = |at: &i64| *at <= world.now;
+        let busy = (0..3).find(|number| world.waits(*number).is_none_or(|at| due(&at)));
+        let next = busy.or((0..3).min_by_key(|number| world.waits(*number))).unwrap();
+        let fails = next == 0 && matches!(world.nodes[0].effect, Effect::Stream { .. });
+        streams += u32::from(fails);
+        world.turn(next, Trouble { refused: fails, ..Trouble::default() });
+        if world.tier().object().is_some() {
+            assert!(world.now - begun < 2 * TIMING.take_over_ms, "after {} ms", world.now);
+            assert!((2..=9).contains(&streams), "{streams} uploads that failed");
+            return;
+        }
+    }
+    panic!("nobody else takes over: {:?}", world.tier());
+}
+
 #[test]
 fn scenario_53_two_uploaders_publish_under_their_own_claim_only() {
     holds_only_with(Mutation::PublishUnclaimed, |mutations| {

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use geminga_ledger::LedgerClient;
+use geminga_metastore::record::Tier;
 use geminga_proto::entry::{Entry, Kind};
 use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
@@ -294,7 +295,7 @@ impl LogReader {
             let known = self.pieces.find(ledger, entry);
             let ahead = known.is_some();
             let piece = known.unwrap_or_else(|| {
-                self.reads.begin(ledger, entry, bytes, self.call(source, entry, bytes))
+                self.reads_of(source).begin(ledger, entry, bytes, self.call(source, entry, bytes))
             });
             match piece.wait().await {
                 Ok(Some(entries)) => {
@@ -329,8 +330,16 @@ impl LogReader {
             return;
         }
         let call = self.call(source, next, bytes);
-        if let Some(piece) = self.reads.ahead(ledger, next, bytes, call) {
+        if let Some(piece) = self.reads_of(source).ahead(ledger, next, bytes, call) {
             self.pieces.keep(&piece);
+        }
+    }
+
+    /// The places of those who are asked.
+    fn reads_of(&self, source: &Source) -> Reads {
+        match source.reader.meta().tier {
+            Tier::Trimmed(_) => self.reads.cold(),
+            Tier::Local | Tier::Uploading { .. } | Tier::Offloaded(_) => self.reads.clone(),
         }
     }
 

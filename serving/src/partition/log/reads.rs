@@ -4,11 +4,14 @@
 //!
 //! ```text
 //!   room for its bytes ──► one of the few that ask ──► bookies ──► kept: while it is used, for [`KEPT`] at most
+//!   one of the few that ask objects ──► room for its bytes ──► object store ──► kept
 //! ```
 //!
 //! * What is on its way and what is kept stay within the room, but for one entry each that is larger than was asked for.
 //! * Room is given in the order asked. Reading ahead takes it only while half of it is free, and whoever waits for room
 //!   gets that of everything that is merely kept.
+//! * Those who ask the object store are few, apart from the others, and take room only then: a store that does not answer holds up
+//!   nobody who reads from bookies.
 //! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
 
 use std::fmt;
@@ -31,17 +34,27 @@ pub(super) const MAX_PIECE_BYTES: usize = 1024 * 1024;
 const MIN_PIECE_BYTES: usize = 64 * 1024;
 /// Most reads that wait for bookies at a time: with the largest ones there is room left in the 32 MiB of a bookie's stream.
 const ASKING: usize = 24;
+/// Most that wait for the object store at a time, where half of the room is enough for them.
+const ASKING_COLD: usize = 8;
 /// How long what was read is kept for whoever reads on.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// The room; cloning shares it.
 #[derive(Clone)]
-pub struct Reads(Arc<Shared>);
+pub struct Reads(Arc<Shared>, Whom);
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    Bookies,
+    Objects,
+}
 
 struct Shared {
     max_bytes: usize,
     room: Arc<Semaphore>,
     asking: Semaphore,
+    asking_cold: Semaphore,
     /// How many wait for room.
     short: watch::Sender<usize>,
     tasks: Tasks,
@@ -83,13 +96,21 @@ impl Reads {
     /// Room for `max_bytes` of what is read; its reads end with `tasks`.
     pub fn new(max_bytes: usize, tasks: Tasks) -> Self {
         let max_bytes = max_bytes.clamp(MIN_PIECE_BYTES, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Shared {
+        let cold = (max_bytes / 2 / MAX_PIECE_BYTES).clamp(1, ASKING_COLD);
+        let shared = Shared {
             max_bytes,
             room: Arc::new(Semaphore::new(max_bytes)),
             asking: Semaphore::new(ASKING),
+            asking_cold: Semaphore::new(cold),
             short: watch::Sender::new(0),
             tasks,
-        }))
+        };
+        Self(Arc::new(shared), Whom::Bookies)
+    }
+
+    /// The same room, for what is asked of the object store.
+    pub(super) fn cold(&self) -> Self {
+        Self(Arc::clone(&self.0), Whom::Objects)
     }
 
     /// Bytes on their way or kept.
@@ -122,7 +143,11 @@ impl Reads {
         call: Call,
     ) -> Option<Piece> {
         let wanted = self.0.cost(bytes) as usize;
-        if self.is_short() || self.0.room.available_permits() < self.0.max_bytes / 2 + wanted {
+        // Blocks of objects are fetched ahead where they are cached.
+        if self.1 == Whom::Objects
+            || self.is_short()
+            || self.0.room.available_permits() < self.0.max_bytes / 2 + wanted
+        {
             return None;
         }
         let room = Arc::clone(&self.0.room).try_acquire_many_owned(self.0.cost(bytes)).ok()?;
@@ -140,13 +165,13 @@ impl Reads {
         let (tell, state) = watch::channel(State::Asked);
         let wanted = Arc::new(AtomicUsize::new(0));
         let piece = Piece { ledger, first, state, wanted: Arc::clone(&wanted) };
-        let (shared, stop) = (Arc::clone(&self.0), self.0.tasks.cancelled());
+        let (shared, whom, stop) = (Arc::clone(&self.0), self.1, self.0.tasks.cancelled());
         self.0.tasks.spawn("read", async move {
             tokio::select! {
                 biased;
                 () = stop => {}
                 () = tell.closed() => {}
-                () = shared.read(&tell, &wanted, bytes, room, call) => {}
+                () = shared.read(&tell, &wanted, bytes, (whom, room), call) => {}
             }
         });
         piece
@@ -165,16 +190,24 @@ impl Shared {
         tell: &watch::Sender<State>,
         wanted: &AtomicUsize,
         bytes: usize,
-        room: Option<OwnedSemaphorePermit>,
+        (whom, room): (Whom, Option<OwnedSemaphorePermit>),
         call: Call,
     ) {
+        let never = "the semaphore is never closed";
+        let cold = match whom {
+            Whom::Bookies => None,
+            Whom::Objects => Some(self.asking_cold.acquire().await.expect(never)),
+        };
         let mut room = match room {
             Some(room) => room,
             None => self.wait_for_room(self.cost(bytes)).await,
         };
-        let asking = self.asking.acquire().await.expect("the semaphore is never closed");
+        let asking = match whom {
+            Whom::Bookies => Some(self.asking.acquire().await.expect(never)),
+            Whom::Objects => None,
+        };
         let read = call.await;
-        drop(asking);
+        drop((asking, cold));
         match read {
             Ok(entries) => {
                 self.settle(&mut room, entries.iter().map(|entry| entry.payload.len()).sum());

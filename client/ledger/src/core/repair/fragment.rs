@@ -1,7 +1,7 @@
 //! What is to be done about one fragment, from what its members said: first what members lack, so that there are more copies
 //! sooner, then the places of those that are gone, and last the places of those that still hold everything.
 
-use geminga_metastore::record::{LedgerMeta, LedgerState, Under};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under};
 use geminga_proto::ids::{EntryId, Member};
 
 use super::{Copy, Mutation, Mutations, Tail, Wait};
@@ -62,10 +62,14 @@ impl Look {
         self.left.pop()
     }
 
-    /// The last entry of a fragment; before its first when it holds none.
+    /// The last entry of a fragment; before its first when it holds none, or when bookies have dropped theirs for an object (T6):
+    /// such a place is given away without a copy, for nobody is asked for its entries.
     pub(super) fn end(&self, meta: &LedgerMeta, index: usize) -> EntryId {
         // An open end only where H17 is broken on purpose.
         let first = meta.fragments[index].first_entry;
+        if matches!(meta.tier, Tier::Trimmed(_)) {
+            return first.prev();
+        }
         meta.fragment_end(index).unwrap_or(first.prev())
     }
 

@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use geminga_metastore::record::{CloseKind, Custom, Digest, Fragment, UnderReason};
+use geminga_metastore::record::{
+    CloseKind, Custom, Digest, Fragment, Tier, TierObject, UnderReason,
+};
 use geminga_proto::ids::{Incarnation, LedgerId, SealEpoch};
 use geminga_runtime::{Random, SeededRandom, holds_only_with};
 
@@ -33,6 +35,7 @@ fn ledger(state: LedgerState, last: Option<i64>, fragments: &[(i64, [u64; 3])]) 
         created_ms: 0,
         owner: String::new(),
         degraded: false,
+        tier: Tier::Local,
     }
 }
 
@@ -346,6 +349,31 @@ fn scenario_50_the_last_fragment_of_an_open_ledger_is_left_alone() {
         assert_eq!(world.run(mutations), Finish::Waits(Wait::Open));
         assert!(world.mark.is_some(), "it is looked at again");
     });
+}
+
+/// T6: bookies of a ledger that is in the object store only are neither whole nor lost, and a place is given away as it is.
+#[test]
+fn places_of_a_trimmed_ledger_are_given_away_without_a_copy() {
+    let mut meta = closed();
+    meta.tier = Tier::Trimmed(TierObject {
+        attempt: 1,
+        bucket: String::new(),
+        key: String::new(),
+        size: 1,
+        entries: 1,
+        object_crc: 0,
+        etag: String::new(),
+        index_place: 0,
+        at_ms: 0,
+    });
+    let mut world = World::new(1, meta, 10..12);
+    for number in 1..=9 {
+        world.held.remove(&member(number));
+    }
+    world.mark(2, UnderReason::Gone);
+    assert_eq!(world.run(Mutations::default()), Finish::Clean);
+    let meta = world.meta.as_ref().unwrap();
+    assert!(meta.fragments.iter().all(|fragment| !fragment.ensemble.contains(&member(2))));
 }
 
 /// One copy is left, and it is of the bookie that is to be left: the others first.

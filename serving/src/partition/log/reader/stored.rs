@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use geminga_ledger::{LedgerClient, Reader};
+use geminga_metastore::record::Tier;
 use geminga_proto::entry::Entry;
 use geminga_proto::ids::EntryId;
 
@@ -54,8 +55,8 @@ impl Stored {
         Ok(Source { reader, last, segment })
     }
 
-    /// Entries of one ledger. Members may have been replaced by a repair, and copies dropped for an object: what those of old metadata do not deliver, or say that
-    /// they never had, is asked for by the present one before it counts (RD3, M8).
+    /// Entries of one ledger. Members may have been replaced by a repair, and copies dropped for an object: what those of old
+    /// metadata do not deliver, or say that they never had, is asked for by the present one before it counts (RD3, M8).
     pub(super) async fn entries(
         &self,
         source: &Source,
@@ -64,8 +65,15 @@ impl Stored {
         max_bytes: usize,
         prefix: Option<u32>,
     ) -> Result<Vec<Entry>, ReadError> {
-        if let Ok(entries) = source.reader.read(from, to, max_bytes, prefix).await {
-            return Ok(entries);
+        match source.reader.read(from, to, max_bytes, prefix).await {
+            Ok(entries) => return Ok(entries),
+            // There is no newer place than the object.
+            Err(error @ geminga_ledger::ReadError::Unavailable { .. })
+                if matches!(source.reader.meta().tier, Tier::Trimmed(_)) =>
+            {
+                return Err(unreadable(error));
+            }
+            Err(_) => {}
         }
         let again = self.refresh(source.segment.clone()).await?;
         let read = again.reader.read(from, to, max_bytes, prefix).await;

@@ -160,3 +160,18 @@ async fn a_broker_that_stops_keeps_nobody_waiting() {
     assert!(tasks.finish(Duration::from_secs(1)).await);
     assert!(matches!(piece.wait().await, Err(ReadError::Unavailable(_))));
 }
+
+/// An object store that does not answer holds up nobody who reads from bookies, however many wait for it.
+#[tokio::test(start_paused = true)]
+async fn an_object_store_that_hangs_takes_no_place_of_bookies() {
+    let reads = reads(64);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let cold: Vec<Piece> =
+        (0..200).map(|id| reads.cold().begin(LEDGER, EntryId(id), PIECE, hangs(&asked))).collect();
+    settle().await;
+    assert!((1..=ASKING_COLD).contains(&asked.load(Ordering::Relaxed)), "few at a time");
+    assert!(reads.bytes() <= 32 * PIECE, "the others hold nothing: {}", reads.bytes());
+    let warm = reads.begin(LEDGER, EntryId(500), PIECE, delivers(&asked, 500, 10));
+    assert!(warm.wait().await.unwrap().is_some());
+    drop(cold);
+}

@@ -25,8 +25,10 @@ use crate::io::Disk;
 use crate::ledger::{LedgerState, Tombstones};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"GEMINGAS");
-/// The version written today.
+/// The version that is written.
 const VERSION: u16 = 1;
+/// The same where a ledger is trimmed: versions that know no such ledgers refuse it, rather than read it wrongly.
+const TRIMMED_VERSION: u16 = 2;
 const CRC_BYTES: usize = 4;
 /// No snapshot is larger: a longer file is none.
 const MAX_BYTES: u64 = 1 << 30;
@@ -71,7 +73,8 @@ impl Snapshot {
         let mut bytes =
             Vec::with_capacity(64 + 24 * self.segments.len() + 64 * self.image.ledgers.len());
         bytes.put_u64(MAGIC);
-        bytes.put_u16(VERSION);
+        let trimmed = self.image.ledgers.iter().any(|ledger| ledger.trimmed().is_some());
+        bytes.put_u16(if trimmed { TRIMMED_VERSION } else { VERSION });
         bytes.put_bytes(0, 6);
         bytes.put_u64(self.number);
         bytes.put_u64(self.covers);
@@ -102,7 +105,7 @@ impl Snapshot {
         if crc.get_u32() != seed.crc(covered) || rest.try_get_u64().ok()? != MAGIC {
             return None;
         }
-        if rest.try_get_u16().ok()? != VERSION || rest.len() < 6 {
+        if ![VERSION, TRIMMED_VERSION].contains(&rest.try_get_u16().ok()?) || rest.len() < 6 {
             return None;
         }
         rest.advance(6);

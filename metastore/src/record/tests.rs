@@ -180,21 +180,38 @@ fn of_topics() -> Vec<Sample> {
                 by: ledger().fragments[0].ensemble[1].clone(),
                 started_ms: 1_700_000_000_003,
             }),
-            golden: "",
+            golden: "080210aa8080808080800818032003280230023801420e12050a0161100712050a01621007\
+                     4210080a12050a0161100712050a01631007482950802058effdb6f50d620862726f6b6572\
+                     2d326802721000000000000000000123456789abcdef7a2a0a100000000000004000800000\
+                     0000000001120764656661756c741a07666c6967687473200328643002800180d095ffbc31\
+                     8a010862726f6b65722d31900101a201220801121000000000000000000000000000000009\
+                     1a050a016210072083d095ffbc31",
             again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
         },
         Sample {
             kind: "ledger",
             key: keys::ledger(ledger().id),
             value: tiered(Tier::Offloaded(object())),
-            golden: "",
+            golden: "080210aa8080808080800818032003280230023801420e12050a0161100712050a01621007\
+                     4210080a12050a0161100712050a01631007482950802058effdb6f50d620862726f6b6572\
+                     2d326802721000000000000000000123456789abcdef7a2a0a100000000000004000800000\
+                     0000000001120764656661756c741a07666c6967687473200328643002800180d095ffbc31\
+                     8a010862726f6b65722d31900101a2014c080212100123456789abcdef0123456789abcdef\
+                     2a360a0b73333a2f2f6275636b6574120c7072656669782f782e736567188827202a2defbe\
+                     adde3205227461672238c0254084d095ffbc31",
             again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
         },
         Sample {
             kind: "ledger",
             key: keys::ledger(ledger().id),
             value: tiered(Tier::Trimmed(object())),
-            golden: "",
+            golden: "080210aa8080808080800818032003280230023801420e12050a0161100712050a01621007\
+                     4210080a12050a0161100712050a01631007482950802058effdb6f50d620862726f6b6572\
+                     2d326802721000000000000000000123456789abcdef7a2a0a100000000000004000800000\
+                     0000000001120764656661756c741a07666c6967687473200328643002800180d095ffbc31\
+                     8a010862726f6b65722d31900101a2014c080312100123456789abcdef0123456789abcdef\
+                     2a360a0b73333a2f2f6275636b6574120c7072656669782f782e736567188827202a2defbe\
+                     adde3205227461672238c0254084d095ffbc31",
             again: |value| LedgerMeta::decode(ledger().id, value).map(|record| record.encode()),
         },
         Sample {
@@ -462,9 +479,9 @@ fn a_record_of_the_future_is_refused_with_what_to_do() {
     for Sample { kind, value, again, .. } in samples() {
         // Field 1 of every record is its format: a later one of the same number wins.
         let mut future = value.to_vec();
-        future.extend([0x08, 0x02]);
+        future.extend([0x08, 0x03]);
         let error = again(&future).unwrap_err();
-        assert_eq!(error, Invalid::Format(2), "{kind}");
+        assert_eq!(error, Invalid::Format(3), "{kind}");
         assert!(error.to_string().contains("upgrade"), "{error}");
     }
 }

@@ -124,6 +124,8 @@ async fn a_store_in_trouble_gives_the_same_or_an_error() {
     let (owner, ..) = long_log(&cluster, Some(&store), 100).await;
     let before = read_all(&owner.reader).await;
     offload(&cluster, &store, usize::MAX).await;
+    // What was read before is kept for so long.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     // Each meets another object, of which nothing is cached.
     for (fault, at) in [(Fault::Refuse, 0), (Fault::Truncate, 99), (Fault::Hang, 198)] {
         faulty.fail(Call::Get, fault, 1_000);

@@ -15,7 +15,13 @@ const SEGMENT: &str = "segment.bytes=1048576";
 fn start(url: &str, more: &[&str]) -> Cluster {
     let store = format!("--object-store={url}");
     let brokers = [&[store.as_str()][..], more].concat();
-    let tier = ["--tier-interval=200ms", "--tier-local-retention=100ms", "--gc-interval=300ms"];
+    let tier = [
+        "--tier-interval=200ms",
+        "--tier-local-retention=100ms",
+        // Those whose turn it is not look again after so long.
+        "--tier-take-over=1s",
+        "--gc-interval=300ms",
+    ];
     let bookies = [&brokers[..], &tier].concat();
     Cluster::start_with(3, 1, &bookies, &brokers)
 }
@@ -142,7 +148,8 @@ fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
 fn a_topic_is_tiered_only_where_its_broker_can_read_it_back() {
     let cluster = Cluster::start(3, 1);
     let client = cluster.client(0);
-    let create = ["topic", "create", "cold", "--config", "remote.storage.enable=true"];
+    let on = "remote.storage.enable=true";
+    let create = ["topic", "create", "cold", "--partitions", "1", "--config", on];
     let said = client.run(&create).refused("INVALID_CONFIG");
     assert!(said.contains("--object-store"), "{said}");
 }

@@ -51,6 +51,7 @@ pub(crate) struct Now {
 }
 
 /// What came of an effect.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A linearizable read; `None` when there is no such ledger.

@@ -183,7 +183,7 @@ impl World {
             Effect::LookAt(at) | Effect::Alarm(at) => {
                 self.now = self.now.max(at);
                 self.nodes[number].effect = self.nodes[number].offload.look();
-                return self.perform(number, trouble);
+                self.perform(number, trouble)
             }
             Effect::Done => Event::Failed,
         }

@@ -94,7 +94,7 @@ impl Footer {
         }
         let count = i64::try_from(footer.entries).ok();
         if count.is_none_or(|count| count < 1 || footer.last_entry != EntryId(count - 1))
-            || footer.index_length as usize % ITEM_BYTES != 0
+            || !(footer.index_length as usize).is_multiple_of(ITEM_BYTES)
         {
             return Err(damaged("its numbers contradict each other"));
         }

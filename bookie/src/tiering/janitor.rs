@@ -96,31 +96,30 @@ impl Janitor {
     async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(self.config.interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
-        let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
         loop {
             look.tick().await;
             match office::take(&*self.store, keys::JANITOR, &self.bookie, lease).await {
-                Ok(Some(_)) => {}
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::debug!(%error, "the election of a janitor failed");
-                    continue;
-                }
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the election of a janitor failed"),
             }
+        }
+        // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
+        let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
+        loop {
             if let Err(error) = self.delete().await {
                 tell(&error);
             }
-            if Instant::now() < sweep_at {
-                continue;
+            if Instant::now() >= sweep_at {
+                sweep_at = Instant::now() + self.config.sweep_interval;
+                let swept = self.sweep().await;
+                // Until the next sweep: whoever looks once a minute is to see it.
+                metrics::sweep_stopped(swept.as_ref().is_err_and(Stopped::is_breaker));
+                if let Err(error) = swept {
+                    tell(&error);
+                }
             }
-            sweep_at = Instant::now() + self.config.sweep_interval;
-            let swept = self.sweep().await;
-            // Until the next sweep: whoever looks once a minute is to see it.
-            metrics::sweep_stopped(swept.as_ref().is_err_and(Stopped::is_breaker));
-            if let Err(error) = swept {
-                tell(&error);
-            }
+            look.tick().await;
         }
     }
 

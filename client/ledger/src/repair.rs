@@ -156,21 +156,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Chunk by chunk, the next one being read while one is written.
+    /// Chunk by chunk, the next one being read while one is written. All of it, whatever the target says that it holds: a tail does not tell
+    /// whether what is below it can still be read, and what the target has is compared by it, not stored again.
     async fn copy(&self, copy: Copy, meta: LedgerMeta) -> Event {
         let reader = self.client.reader(Arc::new(meta));
         let (mut next, mut reached) = (copy.first, copy.first.prev());
-        if next == copy.fragment_first
-            && let Tail::Holds { tail, authoritative: true } =
-                self.tail(&copy.to, copy.fragment_first).await
-            && !self.is_member(&copy)
-        {
-            // An earlier repair came so far.
-            (next, reached) = (next.max(tail.next()), tail);
-        }
-        if next > copy.last {
-            return Event::Copied { tail: reached };
-        }
         let mut chunk = match self.read(&reader, &copy, next).await {
             Ok(chunk) => chunk,
             Err(failed) => return failed,
@@ -193,12 +183,6 @@ impl Attempt<'_> {
                 Some(Err(failed)) => return failed,
             }
         }
-    }
-
-    /// Whether the target is a member already: then what it holds may be what is to be put right.
-    fn is_member(&self, copy: &Copy) -> bool {
-        let meta = self.core.meta();
-        meta.is_some_and(|m| m.fragment_of(copy.fragment_first).ensemble.contains(&copy.to))
     }
 
     /// The target's tail behind a chunk.
@@ -285,3 +269,6 @@ enum Added {
     /// The target holds so many of the chunk's first entries: these on their own, to be compared (D3), and then the rest.
     Holds(usize),
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,6 +279,11 @@ impl Repair {
         mark: Option<(Under, Version)>,
         meta: Option<(LedgerMeta, Version)>,
     ) -> Vec<Effect> {
+        let version = |mark: &Option<(Under, Version)>| mark.as_ref().map(|(_, version)| *version);
+        if version(&self.mark) != version(&mark) {
+            // Something may have failed since it was sent.
+            self.look.doubt();
+        }
         self.mark = mark;
         let there = meta.filter(|(meta, _)| meta.state != LedgerState::Deleting);
         let Some((meta, version)) = there else { return self.remove(Finish::Gone) };

@@ -63,8 +63,21 @@ struct Term {
     zones: BTreeMap<BookieId, String>,
     /// Open ledgers with a member that is gone, and since when that is known.
     open: HashMap<LedgerId, Instant>,
-    /// Passes in a row that found no ledger of a bookie that is to leave.
-    unnamed: BTreeMap<BookieId, u32>,
+    unnamed: BTreeMap<BookieId, leave::Unnamed>,
+}
+
+impl Term {
+    fn new(now: Instant, config: &RepairConfig) -> Self {
+        Self {
+            judged: None,
+            next_pass: now,
+            next_tails: now + FIRST_TAILS.min(config.tail_interval),
+            looks: 0,
+            zones: BTreeMap::new(),
+            open: HashMap::new(),
+            unnamed: BTreeMap::new(),
+        }
+    }
 }
 
 impl Auditor {
@@ -100,16 +113,7 @@ impl Auditor {
         }
         tracing::info!(bookie = %self.bookie, "elected as auditor");
         metrics::elected(true);
-        let now = Instant::now();
-        let mut term = Term {
-            judged: None,
-            next_pass: now,
-            next_tails: now + FIRST_TAILS.min(self.config.tail_interval),
-            looks: 0,
-            zones: BTreeMap::new(),
-            open: HashMap::new(),
-            unnamed: BTreeMap::new(),
-        };
+        let mut term = Term::new(Instant::now(), &self.config);
         loop {
             if let Err(error) = self.look(&mut term).await {
                 tracing::warn!(%error, "the audit is put off");
@@ -146,8 +150,8 @@ impl Auditor {
     async fn full_pass(&self, term: &mut Term, judgement: Judgement) -> Result<(), Error> {
         let begun = Instant::now();
         let found = self.pass(&judgement).await?;
+        self.leave(term, &judgement, &found, begun).await?;
         self.end_open(term, found.open).await;
-        self.leave(term, &judgement, &found.named).await?;
         let rest = match judgement.is_quiet() {
             true => self.config.audit_interval,
             // Open ledgers end, and writers mark them; somebody leaves.
@@ -237,3 +241,6 @@ impl Auditor {
 fn lives(cookie: &Cookie) -> Vec<geminga_proto::ids::Incarnation> {
     cookie.disks.iter().map(|disk| disk.incarnation).collect()
 }
+
+#[cfg(test)]
+mod tests;

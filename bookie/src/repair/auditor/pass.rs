@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) open: Vec<LedgerMeta>,
     /// How many ledgers name each bookie that is to leave.
     pub(super) named: BTreeMap<BookieId, u64>,
+    /// Ledgers whose metadata cannot be read: who they name is not known.
+    pub(super) unread_ledgers: u64,
 }
 
 /// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
@@ -49,6 +51,7 @@ impl Auditor {
                     Ok(meta) if meta.state == LedgerState::Deleting => {}
                     Ok(meta) => self.look_at(meta, judgement, &mut found).await?,
                     Err(error) => {
+                        found.unread_ledgers += 1;
                         tracing::error!(%ledger, %error, "metadata of a ledger is invalid; it is not audited");
                     }
                 }

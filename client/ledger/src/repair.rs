@@ -160,7 +160,7 @@ impl Attempt<'_> {
     /// whether what is below it can still be read, and what the target has is compared by it, not stored again.
     async fn copy(&self, copy: Copy, meta: LedgerMeta) -> Event {
         let reader = self.client.reader(Arc::new(meta));
-        let (mut next, mut reached) = (copy.first, copy.first.prev());
+        let mut next = copy.first;
         let mut chunk = match self.read(&reader, &copy, next).await {
             Ok(chunk) => chunk,
             Err(failed) => return failed,
@@ -172,13 +172,10 @@ impl Attempt<'_> {
             self.throttle.take(bytes).await;
             let more = (following <= copy.last).then(|| self.read(&reader, &copy, following));
             let (added, read) = join(self.add(&copy, next, chunk), OptionFuture::from(more)).await;
-            match added {
-                Some(tail) => reached = tail,
-                None => return Event::TargetFailed,
-            }
+            let Some(tail) = added else { return Event::TargetFailed };
             metrics::repaired(bytes);
             match read {
-                None => return Event::Copied { tail: reached },
+                None => return Event::Copied { tail },
                 Some(Ok(read)) => (chunk, next) = (read, following),
                 Some(Err(failed)) => return failed,
             }

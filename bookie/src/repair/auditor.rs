@@ -38,6 +38,8 @@ const SWEEP_EVERY: u32 = 3;
 const PAGE: usize = 500;
 /// A pass is repeated no sooner than after so many times what it took.
 const REST: u32 = 20;
+/// Pause behind a pass that failed.
+const FAILED: Duration = Duration::from_secs(5);
 /// The first tail pass comes so soon after an election.
 const FIRST_TAILS: Duration = Duration::from_secs(600);
 
@@ -57,6 +59,8 @@ struct Term {
     /// What was judged when the last pass began.
     judged: Option<Judgement>,
     next_pass: Instant,
+    /// No pass before this: the last one failed.
+    failed_until: Instant,
     next_tails: Instant,
     looks: u32,
     /// Where bookies were when they were last seen.
@@ -71,6 +75,7 @@ impl Term {
         Self {
             judged: None,
             next_pass: now,
+            failed_until: now,
             next_tails: now + FIRST_TAILS.min(config.tail_interval),
             looks: 0,
             zones: BTreeMap::new(),
@@ -135,8 +140,14 @@ impl Auditor {
             self.sweep(&judgement).await?;
         }
         term.looks = term.looks.wrapping_add(1);
-        if news || Instant::now() >= term.next_pass {
-            self.full_pass(term, judgement).await?;
+        let now = Instant::now();
+        if (news || now >= term.next_pass) && now >= term.failed_until {
+            let passed = self.full_pass(term, judgement).await;
+            if passed.is_err() {
+                // Longer the longer it went: it begins from the first ledger again.
+                term.failed_until = Instant::now() + FAILED.max(now.elapsed());
+            }
+            passed?;
         }
         if Instant::now() >= term.next_tails {
             term.next_tails = Instant::now() + self.config.tail_interval;
@@ -150,6 +161,7 @@ impl Auditor {
     async fn full_pass(&self, term: &mut Term, judgement: Judgement) -> Result<(), Error> {
         let begun = Instant::now();
         let found = self.pass(&judgement).await?;
+        metrics::unread(found.unread_ledgers + found.unread_others);
         self.leave(term, &judgement, &found, begun).await?;
         self.end_open(term, found.open).await;
         let rest = match judgement.is_quiet() {
@@ -183,9 +195,11 @@ impl Auditor {
     async fn view(&self, term: &mut Term) -> Result<View, Error> {
         let cookies =
             self.list(keys::BOOKIE_COOKIES, |item| Cookie::decode(&item.value.value).ok()).await?;
-        let live = self
-            .list(keys::BOOKIES_LIVE, |item| LiveBookie::decode(&item.value.value).ok())
-            .await?;
+        // One that cannot be read is there all the same.
+        let live = |item: &KeyValue| {
+            Some((keys::parse_bookie_live(&item.key)?, LiveBookie::decode(&item.value.value).ok()))
+        };
+        let live = self.list(keys::BOOKIES_LIVE, live).await?;
         let draining =
             self.list(keys::BOOKIES_DRAINING, |i| keys::parse_bookie_draining(&i.key)).await?;
         let absent = |item: &KeyValue| {
@@ -199,8 +213,8 @@ impl Auditor {
         let mut bookies = BTreeMap::new();
         for cookie in cookies {
             let id = cookie.bookie.clone();
-            let registered = live.iter().find(|live| live.id == id);
-            if let Some(live) = registered {
+            let registered = live.iter().find(|(registered, _)| *registered == id);
+            if let Some((_, Some(live))) = registered {
                 term.zones.insert(id.clone(), live.zone.clone());
             }
             let away = match (registered.is_some(), absent.remove(&id)) {

@@ -181,3 +181,31 @@ async fn a_bookie_stays_while_a_ledger_cannot_be_read() {
     }
     assert!(!world.known(3).await);
 }
+
+/// One value that nobody can read costs its own ledger the audit, and no other's.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_stops_no_pass() {
+    let mut world = World::new().await;
+    let noise = bytes::Bytes::from_static(b"of a newer version");
+    // Bookies 7 and 8 are unknown; of 8 there is a cookie, though nobody can read it.
+    for ledger in 4..=6 {
+        world.ledger(closed(ledger, [1, 7])).await;
+    }
+    world.ledger(closed(7, [1, 8])).await;
+    world.put(keys::under(LedgerId(4)), noise.clone()).await;
+    world.put(keys::ledger(LedgerId(5)), noise.clone()).await;
+    world.put(keys::bookie_cookie(&member(8).bookie), noise).await;
+    world.pass().await;
+    assert!(world.has(&keys::under(LedgerId(6))).await, "it came behind what cannot be read");
+    assert!(!world.has(&keys::under(LedgerId(7))).await, "it may be there");
+}
+
+/// Who is registered is not away, whatever it says of itself.
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_cannot_be_read_is_one() {
+    let mut world = World::new().await;
+    let noise = bytes::Bytes::from_static(b"of a newer version");
+    world.put(keys::bookie_live(&member(2).bookie), noise).await;
+    let view = world.auditor.view(&mut world.term).await.unwrap();
+    assert_eq!(view.bookies[&member(2).bookie].away, None);
+}

@@ -4,6 +4,7 @@
 use geminga_metastore::record::{LedgerMeta, Under, UnderReason};
 use geminga_metastore::{Error, MetaStore, keys};
 use geminga_proto::ids::{EntryId, LedgerId, Member};
+use tokio::time::Instant;
 
 /// How often a mark is tried against others' before its caller has to try again.
 const ATTEMPTS: usize = 8;
@@ -110,11 +111,14 @@ const MAX_READ: u64 = 5_000;
 /// Lost ledgers that are named.
 const MAX_NAMED: usize = 20;
 
-/// Adds up what is marked.
+/// Adds up what is marked, as far as that goes until `deadline`; what there is more makes the summary a partial one.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Error> {
+pub async fn summarize_under(
+    store: &dyn MetaStore,
+    deadline: Instant,
+) -> Result<UnderSummary, Error> {
     let (mut summary, mut after) = (UnderSummary::default(), None::<String>);
     loop {
         let page = store.range(keys::UNDER, after.as_deref(), PAGE).await?;
@@ -124,7 +128,7 @@ pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Erro
             summary.ledgers += 1;
             let oldest = summary.oldest_ms.unwrap_or(i64::MAX);
             summary.oldest_ms = Some(oldest.min(mark.created_ms));
-            if summary.ledgers > MAX_READ {
+            if summary.ledgers > MAX_READ || Instant::now() >= deadline {
                 summary.partial = true;
                 continue;
             }
@@ -135,6 +139,10 @@ pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Erro
         }
         after = page.items.last().map(|item| item.key.clone());
         if !page.more || after.is_none() {
+            return Ok(summary);
+        }
+        if Instant::now() >= deadline {
+            summary.partial = true;
             return Ok(summary);
         }
     }

@@ -24,7 +24,7 @@ use geminga_metastore::record::{AbsentBookie, Cookie, LiveBookie};
 use geminga_metastore::{Error, KeyValue, LeaseId, MetaStore, Version, keys};
 use geminga_proto::ids::{BookieId, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{RepairConfig, metrics, office};
 use crate::ledger::Mutations;
@@ -107,21 +107,35 @@ impl Auditor {
     async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        metrics::elected(false);
         loop {
-            look.tick().await;
-            match office::take(&*self.store, keys::AUDITOR, &self.bookie, lease).await {
-                Ok(Some(_)) => break,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "the election of an auditor failed"),
-            }
+            metrics::elected(false);
+            let office = loop {
+                look.tick().await;
+                match office::take(&*self.store, keys::AUDITOR, &self.bookie, lease).await {
+                    Ok(Some(office)) => break office,
+                    Ok(None) => {}
+                    Err(error) => tracing::debug!(%error, "the election of an auditor failed"),
+                }
+            };
+            tracing::info!(bookie = %self.bookie, "elected as auditor");
+            metrics::elected(true);
+            self.audit(office, &mut look).await;
+            tracing::warn!(bookie = %self.bookie, "not the auditor any more");
         }
-        tracing::info!(bookie = %self.bookie, "elected as auditor");
-        metrics::elected(true);
+    }
+
+    /// Until somebody else has the office.
+    async fn audit(&self, office: Version, look: &mut Interval) {
         let mut term = Term::new(Instant::now(), &self.config);
         loop {
-            if let Err(error) = self.look(&mut term).await {
-                tracing::warn!(%error, "the audit is put off");
+            match office::holds(&*self.store, keys::AUDITOR, office).await {
+                Ok(false) => return,
+                Ok(true) => {
+                    if let Err(error) = self.look(&mut term).await {
+                        tracing::warn!(%error, "the audit is put off");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the audit is put off"),
             }
             look.tick().await;
         }

@@ -13,7 +13,9 @@ use futures::{FutureExt, StreamExt};
 use geminga_ledger::core::repair::{Finish, Wait};
 use geminga_ledger::{LedgerClient, Throttle};
 use geminga_metastore::record::{LiveBookie, Under};
-use geminga_metastore::{Change, Error, KeyValue, LeaseId, MetaStore, WatchEvent, WatchStream, keys};
+use geminga_metastore::{
+    Change, Error, KeyValue, LeaseId, MetaStore, WatchEvent, WatchStream, keys,
+};
 use geminga_proto::ids::{BookieId, EntryId, Incarnation, LedgerId};
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};

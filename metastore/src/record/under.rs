@@ -179,7 +179,10 @@ mod tests {
     #[test]
     fn a_mark_of_damage_that_names_nobody_means_all_of_them() {
         let members: Vec<Member> = [1, 2]
-            .map(|n| Member { bookie: format!("b{n}").parse().unwrap(), incarnation: Incarnation(n) })
+            .map(|n| Member {
+                bookie: format!("b{n}").parse().unwrap(),
+                incarnation: Incarnation(n),
+            })
             .to_vec();
         for (reason, damaged) in
             [(UnderReason::Damaged, members.clone()), (UnderReason::Replaced, vec![])]

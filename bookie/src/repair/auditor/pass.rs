@@ -103,7 +103,11 @@ impl Auditor {
             match mark_all(&*self.store, meta.id, &members, Some(copies), now_ms).await {
                 Err(Error::Corrupt { key, why }) => {
                     found.unread_others += 1;
-                    tracing::error!(key, why, "a mark is invalid; its ledger is not repaired until the key is removed");
+                    tracing::error!(
+                        key,
+                        why,
+                        "a mark is invalid; its ledger is not repaired until the key is removed"
+                    );
                 }
                 marked => marked?,
             }

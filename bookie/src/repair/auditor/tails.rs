@@ -38,7 +38,11 @@ impl Auditor {
                 let reason = UnderReason::Behind;
                 match mark_under(&*self.store, ledger, &members, reason, now_ms).await {
                     Err(Error::Corrupt { key, why }) => {
-                        tracing::error!(key, why, "a mark is invalid; its ledger is not repaired until the key is removed");
+                        tracing::error!(
+                            key,
+                            why,
+                            "a mark is invalid; its ledger is not repaired until the key is removed"
+                        );
                     }
                     marked => marked?,
                 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
 use geminga_metastore::record::{
-    CloseKind, CookieDisk, Custom, Digest, DrainingBookie, Fragment, LedgerMeta, LedgerState, LiveDisk,
+    CloseKind, CookieDisk, Custom, Digest, DrainingBookie, Fragment, LedgerMeta, LedgerState,
+    LiveDisk,
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
 use geminga_proto::ids::{ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch};

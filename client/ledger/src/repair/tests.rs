@@ -27,8 +27,7 @@ fn cluster() -> ClusterUuid {
 }
 
 fn stored(id: EntryId) -> Bytes {
-    let position =
-        Position { ledger: LEDGER, entry: id, lac: EntryId::NONE, cumulative_length: 0 };
+    let position = Position { ledger: LEDGER, entry: id, lac: EntryId::NONE, cumulative_length: 0 };
     let attributes = Attributes {
         kind: Kind::Barrier,
         first_offset: 0,

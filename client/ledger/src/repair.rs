@@ -74,7 +74,8 @@ impl Attempt<'_> {
         Ok(match effect {
             Effect::Read => {
                 let mark = self.mark().await?;
-                Event::Read { mark, meta: self.client.metadata(self.ledger).await? }
+                let meta = self.client.metadata(self.ledger).await?;
+                Event::Read { mark, meta: meta.map(|(meta, version)| (Box::new(meta), version)) }
             }
             Effect::AskTails { first, members } => {
                 Event::Tails(join_all(members.iter().map(|member| self.tail(member, first))).await)

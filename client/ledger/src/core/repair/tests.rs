@@ -133,7 +133,8 @@ impl World {
         Some(match effect {
             Effect::Read => {
                 let mark = self.mark.clone().map(|mark| (mark, Version(self.mark_version)));
-                Event::Read { mark, meta: self.meta.clone().map(|m| (m, Version(self.version))) }
+                let meta = self.meta.clone();
+                Event::Read { mark, meta: meta.map(|m| (Box::new(m), Version(self.version))) }
             }
             Effect::AskTails { first, members } => {
                 let ask = |member| match self.chance(10) {

@@ -144,10 +144,12 @@ impl Registration {
         metrics::registered(false);
     }
 
-    /// Whether the bookie is being decommissioned, as the metadata says now.
-    async fn read_draining(&self) -> Result<(), MetaError> {
+    /// Whether the bookie is being decommissioned, as the metadata says now. What was known stays so unless both keys were read: the end of
+    /// a decommission takes both, and a bookie without a cookie takes no data.
+    async fn read_draining(&self) -> Result<(), RegisterError> {
         let Shared { store, identity, draining, .. } = &*self.0;
         let found = store.get(&keys::bookie_draining(&identity.bookie)).await?;
+        self.check_cookie().await?;
         let was = draining.swap(found.is_some(), Ordering::SeqCst);
         if was != found.is_some() {
             tracing::info!(bookie = %identity.bookie, draining = found.is_some(), "decommission");
@@ -155,16 +157,25 @@ impl Registration {
         Ok(())
     }
 
-    /// The decommission began, was taken back, or is done: then this process is nobody any more.
-    async fn on_draining(&self) -> Result<(), RegisterError> {
+    /// Whether this process is still who it says.
+    async fn check_cookie(&self) -> Result<(), RegisterError> {
         let Shared { store, identity, .. } = &*self.0;
-        if let Err(error) = self.read_draining().await {
-            tracing::warn!(%error, "whether the bookie is being decommissioned is not known");
-            return Ok(());
+        let found = store.get(&keys::bookie_cookie(&identity.bookie)).await?;
+        match found.map(|found| found.version) == Some(identity.cookie) {
+            true => Ok(()),
+            false => Err(RegisterError::Replaced(identity.bookie.clone())),
         }
-        match store.get(&keys::bookie_cookie(&identity.bookie)).await {
-            Ok(None) => Err(RegisterError::Replaced(identity.bookie.clone())),
-            Ok(Some(_)) | Err(_) => Ok(()),
+    }
+
+    /// The decommission began, was taken back, or is done: then this process is nobody any more. False when that is not known yet.
+    async fn on_draining(&self) -> Result<bool, RegisterError> {
+        match self.read_draining().await {
+            Ok(()) => Ok(true),
+            Err(RegisterError::Metadata(error)) => {
+                tracing::warn!(%error, "whether the bookie is being decommissioned is not known; reading again");
+                Ok(false)
+            }
+            Err(replaced @ RegisterError::Replaced(_)) => Err(replaced),
         }
     }
 
@@ -189,6 +200,8 @@ impl Registration {
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.look();
+        // An event comes once: until both keys were read after it, they are read at each look.
+        let mut known = true;
         loop {
             tokio::select! {
                 _ = alive.tick() => {
@@ -199,13 +212,24 @@ impl Registration {
                         }
                     }
                 }
-                Some(_) = decommission.next() => if let Err(gone) = self.on_draining().await {
-                    return gone;
+                Some(_) = decommission.next() => match self.on_draining().await {
+                    Ok(read) => known = read,
+                    Err(gone) => return gone,
                 },
                 _ = look.tick() => {
+                    if !known {
+                        match self.on_draining().await {
+                            Ok(read) => known = read,
+                            Err(gone) => return gone,
+                        }
+                    }
                     let now = self.look();
-                    if differs(&told, &now) && self.update(&now).await {
-                        told = now;
+                    if differs(&told, &now) {
+                        match self.update(&now).await {
+                            Ok(true) => told = now,
+                            Ok(false) => {}
+                            Err(gone) => return gone,
+                        }
                     }
                 }
             }
@@ -315,33 +339,37 @@ impl Registration {
     }
 
     /// Tells how the disks are now; false when that did not work, and is to be tried again later.
-    async fn update(&self, disks: &[LiveDisk]) -> bool {
+    async fn update(&self, disks: &[LiveDisk]) -> Result<bool, RegisterError> {
         let Shared { store, identity, .. } = &*self.0;
         let standing = *self.0.standing.borrow();
-        let Some((lease, version)) = standing else { return false };
+        let Some((lease, version)) = standing else { return Ok(false) };
         let key = keys::bookie_live(&identity.bookie);
-        let txn = Txn::new().guard(Guard::Version(key.clone(), version)).put_leased(
-            &key,
-            self.record(lease, disks).encode(),
-            lease,
-        );
+        let txn = Txn::new()
+            .guard(Guard::Version(keys::bookie_cookie(&identity.bookie), identity.cookie))
+            .guard(Guard::Version(key.clone(), version))
+            .put_leased(&key, self.record(lease, disks).encode(), lease);
         let (version, told) = match store.txn(txn).await {
             Ok(TxnOutcome::Committed(revision)) => (Version(revision.0), true),
-            // An earlier update of unknown outcome was applied: take its version, and try again later.
-            Ok(TxnOutcome::GuardFailed) => match store.get(&key).await {
-                Ok(Some(found)) => (found.version, false),
-                Ok(None) | Err(_) => return false,
-            },
+            Ok(TxnOutcome::GuardFailed) => {
+                if let Err(replaced @ RegisterError::Replaced(_)) = self.check_cookie().await {
+                    return Err(replaced);
+                }
+                match store.get(&key).await {
+                    // An earlier update of unknown outcome was applied: take its version, and try again later.
+                    Ok(Some(found)) => (found.version, false),
+                    Ok(None) | Err(_) => return Ok(false),
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "the state of the disks could not be told");
-                return false;
+                return Ok(false);
             }
         };
         self.0.standing.send_if_modified(|standing| match standing {
             Some((ours, seen)) if *ours == lease => std::mem::replace(seen, version) != version,
             _ => false,
         });
-        told
+        Ok(told)
     }
 
     fn record(&self, lease: LeaseId, disks: &[LiveDisk]) -> LiveBookie {

@@ -196,6 +196,10 @@ impl Queries {
             }
             metrics::damaged();
             tracing::error!(ledger = %range.ledger, entry = range.from.0, %error, "a stored entry cannot be read");
+            if matches!(error, ReadError::Absent) {
+                // Forgotten when it rotted: whoever marked it then may be forgotten as well.
+                self.log.note_damaged(range.ledger);
+            }
             let code = match error {
                 // The ledger holds it, so this is no absence, whatever the log says (K1).
                 ReadError::Absent | ReadError::Corrupt { .. } => Code::Corrupt,

@@ -1,5 +1,6 @@
-use geminga_metastore::MemoryStore;
-use geminga_metastore::record::Cookie;
+use async_trait::async_trait;
+use geminga_metastore::record::{Cookie, DrainingBookie};
+use geminga_metastore::{MemoryStore, Range, Revision, Versioned};
 use geminga_proto::ids::{ClusterUuid, Incarnation};
 
 use super::*;
@@ -95,4 +96,81 @@ fn brokers_hear_of_changes_above_one_percent() {
     assert!(!differs(&[disk(500, true)], &[disk(510, true)]));
     assert!(differs(&[disk(500, true)], &[disk(489, true)]));
     assert!(differs(&[disk(500, true)], &[disk(500, false)]));
+}
+
+/// A store that does not read this key for as long as there is one.
+#[derive(Debug, Clone)]
+struct Unreadable(MemoryStore, Arc<parking_lot::Mutex<Option<String>>>);
+
+#[async_trait]
+impl MetaStore for Unreadable {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, MetaError> {
+        if self.1.lock().as_deref() == Some(key) {
+            return Err(MetaError::Unavailable("told so by the test".to_owned()));
+        }
+        self.0.get(key).await
+    }
+
+    async fn range(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Range, MetaError> {
+        self.0.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, MetaError> {
+        self.0.txn(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, MetaError> {
+        self.0.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, MetaError> {
+        self.0.grant_lease(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), MetaError> {
+        self.0.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), MetaError> {
+        self.0.revoke_lease(lease).await
+    }
+}
+
+/// 6.6: the word that a bookie is to leave, or has left, comes once, and is not lost when the store does not answer just then.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_about_a_decommission_is_read_until_it_is_known() {
+    let memory = MemoryStore::new();
+    let version = cookie(&memory, None).await;
+    let unreadable = Arc::new(parking_lot::Mutex::new(None));
+    let mut registration = registration(&memory, version, 1);
+    let shared = Arc::get_mut(&mut registration.0).expect("not shared yet");
+    shared.store = Arc::new(Unreadable(memory.clone(), Arc::clone(&unreadable)));
+    let tasks = Tasks::new("test");
+    registration.start(&tasks).await.unwrap();
+    let draining = || registration.0.draining.load(Ordering::SeqCst);
+    let (asked, own) = (keys::bookie_draining(&bookie()), keys::bookie_cookie(&bookie()));
+
+    *unreadable.lock() = Some(asked.clone());
+    let record = DrainingBookie { since_ms: 1 }.encode();
+    memory.put_if(&asked, None, record).await.unwrap().unwrap();
+    tokio::time::sleep(LOOK * 3).await;
+    assert!(!draining(), "it cannot know");
+    *unreadable.lock() = None;
+    tokio::time::sleep(LOOK * 3).await;
+    assert!(draining(), "the word was lost");
+
+    // The end: both keys go, and of one it is not known.
+    *unreadable.lock() = Some(own.clone());
+    memory.txn(Txn::new().delete(&own).delete(&asked)).await.unwrap();
+    tokio::time::sleep(LOOK * 3).await;
+    assert!(draining(), "it takes data again, without a cookie");
+    assert!(!registration.update(&[]).await.unwrap(), "it tells so");
+    assert_eq!(live(&memory).await.unwrap().started_ms, 1);
+    *unreadable.lock() = None;
+    tasks.cancelled().await;
 }

@@ -24,7 +24,7 @@ use geminga_metastore::record::{AbsentBookie, Cookie, LiveBookie};
 use geminga_metastore::{Error, KeyValue, LeaseId, MetaStore, Version, keys};
 use geminga_proto::ids::{BookieId, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{RepairConfig, metrics, office};
 use crate::ledger::Mutations;
@@ -38,6 +38,8 @@ const SWEEP_EVERY: u32 = 3;
 const PAGE: usize = 500;
 /// A pass is repeated no sooner than after so many times what it took.
 const REST: u32 = 20;
+/// Pause behind a pass that failed.
+const FAILED: Duration = Duration::from_secs(5);
 /// The first tail pass comes so soon after an election.
 const FIRST_TAILS: Duration = Duration::from_secs(600);
 
@@ -57,14 +59,30 @@ struct Term {
     /// What was judged when the last pass began.
     judged: Option<Judgement>,
     next_pass: Instant,
+    /// No pass before this: the last one failed.
+    failed_until: Instant,
     next_tails: Instant,
     looks: u32,
     /// Where bookies were when they were last seen.
     zones: BTreeMap<BookieId, String>,
     /// Open ledgers with a member that is gone, and since when that is known.
     open: HashMap<LedgerId, Instant>,
-    /// Passes in a row that found no ledger of a bookie that is to leave.
-    unnamed: BTreeMap<BookieId, u32>,
+    unnamed: BTreeMap<BookieId, leave::Unnamed>,
+}
+
+impl Term {
+    fn new(now: Instant, config: &RepairConfig) -> Self {
+        Self {
+            judged: None,
+            next_pass: now,
+            failed_until: now,
+            next_tails: now + FIRST_TAILS.min(config.tail_interval),
+            looks: 0,
+            zones: BTreeMap::new(),
+            open: HashMap::new(),
+            unnamed: BTreeMap::new(),
+        }
+    }
 }
 
 impl Auditor {
@@ -89,30 +107,35 @@ impl Auditor {
     async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        metrics::elected(false);
         loop {
-            look.tick().await;
-            match office::take(&*self.store, keys::AUDITOR, &self.bookie, lease).await {
-                Ok(Some(_)) => break,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "the election of an auditor failed"),
-            }
+            metrics::elected(false);
+            let office = loop {
+                look.tick().await;
+                match office::take(&*self.store, keys::AUDITOR, &self.bookie, lease).await {
+                    Ok(Some(office)) => break office,
+                    Ok(None) => {}
+                    Err(error) => tracing::debug!(%error, "the election of an auditor failed"),
+                }
+            };
+            tracing::info!(bookie = %self.bookie, "elected as auditor");
+            metrics::elected(true);
+            self.audit(office, &mut look).await;
+            tracing::warn!(bookie = %self.bookie, "not the auditor any more");
         }
-        tracing::info!(bookie = %self.bookie, "elected as auditor");
-        metrics::elected(true);
-        let now = Instant::now();
-        let mut term = Term {
-            judged: None,
-            next_pass: now,
-            next_tails: now + FIRST_TAILS.min(self.config.tail_interval),
-            looks: 0,
-            zones: BTreeMap::new(),
-            open: HashMap::new(),
-            unnamed: BTreeMap::new(),
-        };
+    }
+
+    /// Until somebody else has the office.
+    async fn audit(&self, office: Version, look: &mut Interval) {
+        let mut term = Term::new(Instant::now(), &self.config);
         loop {
-            if let Err(error) = self.look(&mut term).await {
-                tracing::warn!(%error, "the audit is put off");
+            match office::holds(&*self.store, keys::AUDITOR, office).await {
+                Ok(false) => return,
+                Ok(true) => {
+                    if let Err(error) = self.look(&mut term).await {
+                        tracing::warn!(%error, "the audit is put off");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the audit is put off"),
             }
             look.tick().await;
         }
@@ -131,8 +154,14 @@ impl Auditor {
             self.sweep(&judgement).await?;
         }
         term.looks = term.looks.wrapping_add(1);
-        if news || Instant::now() >= term.next_pass {
-            self.full_pass(term, judgement).await?;
+        let now = Instant::now();
+        if (news || now >= term.next_pass) && now >= term.failed_until {
+            let passed = self.full_pass(term, judgement).await;
+            if passed.is_err() {
+                // Longer the longer it went: it begins from the first ledger again.
+                term.failed_until = Instant::now() + FAILED.max(now.elapsed());
+            }
+            passed?;
         }
         if Instant::now() >= term.next_tails {
             term.next_tails = Instant::now() + self.config.tail_interval;
@@ -146,8 +175,9 @@ impl Auditor {
     async fn full_pass(&self, term: &mut Term, judgement: Judgement) -> Result<(), Error> {
         let begun = Instant::now();
         let found = self.pass(&judgement).await?;
+        metrics::unread(found.unread_ledgers + found.unread_others);
+        self.leave(term, &judgement, &found, begun).await?;
         self.end_open(term, found.open).await;
-        self.leave(term, &judgement, &found.named).await?;
         let rest = match judgement.is_quiet() {
             true => self.config.audit_interval,
             // Open ledgers end, and writers mark them; somebody leaves.
@@ -179,9 +209,11 @@ impl Auditor {
     async fn view(&self, term: &mut Term) -> Result<View, Error> {
         let cookies =
             self.list(keys::BOOKIE_COOKIES, |item| Cookie::decode(&item.value.value).ok()).await?;
-        let live = self
-            .list(keys::BOOKIES_LIVE, |item| LiveBookie::decode(&item.value.value).ok())
-            .await?;
+        // One that cannot be read is there all the same.
+        let live = |item: &KeyValue| {
+            Some((keys::parse_bookie_live(&item.key)?, LiveBookie::decode(&item.value.value).ok()))
+        };
+        let live = self.list(keys::BOOKIES_LIVE, live).await?;
         let draining =
             self.list(keys::BOOKIES_DRAINING, |i| keys::parse_bookie_draining(&i.key)).await?;
         let absent = |item: &KeyValue| {
@@ -195,8 +227,8 @@ impl Auditor {
         let mut bookies = BTreeMap::new();
         for cookie in cookies {
             let id = cookie.bookie.clone();
-            let registered = live.iter().find(|live| live.id == id);
-            if let Some(live) = registered {
+            let registered = live.iter().find(|(registered, _)| *registered == id);
+            if let Some((_, Some(live))) = registered {
                 term.zones.insert(id.clone(), live.zone.clone());
             }
             let away = match (registered.is_some(), absent.remove(&id)) {
@@ -237,3 +269,6 @@ impl Auditor {
 fn lives(cookie: &Cookie) -> Vec<geminga_proto::ids::Incarnation> {
     cookie.disks.iter().map(|disk| disk.incarnation).collect()
 }
+
+#[cfg(test)]
+mod tests;

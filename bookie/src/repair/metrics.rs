@@ -30,6 +30,11 @@ pub(super) fn marks(marked: usize, lost: usize, oldest_seconds: f64) {
     metrics::gauge!("geminga_repair_oldest_mark_seconds").set(oldest_seconds);
 }
 
+/// Values that the last pass could not read, and went past.
+pub(super) fn unread(count: u64) {
+    metrics::gauge!("geminga_repair_unreadable_values").set(count as f64);
+}
+
 /// Whether this bookie is the auditor.
 pub(super) fn elected(yes: bool) {
     metrics::gauge!("geminga_repair_auditor").set(if yes { 1.0 } else { 0.0 });

@@ -68,7 +68,8 @@ async fn keep(store: &dyn MetaStore, lease: LeaseId, ttl: Duration) {
     }
 }
 
-/// Puts `key` under the lease where it is absent; the version when it is this bookie's now.
+/// Puts `key` under the lease where it is absent; the version when it was put. A key of this bookie that stands there already is given
+/// up, and taken at the next attempt: it may be an earlier process's, and would go with that one's lease.
 pub(crate) async fn take(
     store: &dyn MetaStore,
     key: &str,
@@ -82,9 +83,20 @@ pub(crate) async fn take(
         Ok(TxnOutcome::GuardFailed) | Err(Error::Unknown(_)) => {}
         Err(error) => return Err(error),
     }
-    // Its own from an attempt of unknown outcome (M9), or from a moment ago.
     let own = |found: &Versioned| Holder::decode(&found.value).is_ok_and(|h| h.bookie == *bookie);
-    Ok(store.get(key).await?.filter(own).map(|found| found.version))
+    if let Some(found) = store.get(key).await?.filter(own) {
+        give_back(store, key, found.version).await;
+    }
+    Ok(None)
+}
+
+/// Whether a key that was taken is still held.
+pub(super) async fn holds(
+    store: &dyn MetaStore,
+    key: &str,
+    version: Version,
+) -> Result<bool, Error> {
+    Ok(store.get(key).await?.is_some_and(|found| found.version == version))
 }
 
 /// Gives it back. What fails goes with the lease.
@@ -92,5 +104,32 @@ pub(crate) async fn give_back(store: &dyn MetaStore, key: &str, version: Version
     let txn = Txn::new().guard(Guard::Version(key.to_owned(), version)).delete(key);
     if let Err(error) = store.txn(txn).await {
         tracing::debug!(key, %error, "a lock was not given back; it ends with its lease");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_metastore::MemoryStore;
+
+    use super::*;
+
+    const KEY: &str = "an/office";
+
+    /// A process that was killed left the key under its lease, and the next one of the same bookie is not elected by it.
+    #[tokio::test]
+    async fn what_an_earlier_process_left_is_taken_anew() {
+        let store = MemoryStore::new();
+        let (own, other): (BookieId, BookieId) = ("b1".parse().unwrap(), "b2".parse().unwrap());
+        let ttl = Duration::from_secs(10);
+        let earlier = store.grant_lease(ttl).await.unwrap();
+        let left = take(&store, KEY, &own, earlier).await.unwrap().unwrap();
+        let lease = store.grant_lease(ttl).await.unwrap();
+        assert_eq!(take(&store, KEY, &other, lease).await.unwrap(), None);
+        assert!(holds(&store, KEY, left).await.unwrap(), "another took it away");
+        assert_eq!(take(&store, KEY, &own, lease).await.unwrap(), None);
+        let taken = take(&store, KEY, &own, lease).await.unwrap().unwrap();
+        store.revoke_lease(earlier).await.unwrap();
+        assert!(holds(&store, KEY, taken).await.unwrap(), "it went with the lease of another");
+        assert!(!holds(&store, KEY, left).await.unwrap());
     }
 }

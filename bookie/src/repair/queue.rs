@@ -1,5 +1,9 @@
 //! Which marked ledger is repaired next: pure. Fewest copies first, then the oldest mark; one place is always kept for those with one
 //! copy left, so that many that are merely short never starve the one that is nearly lost (6.9).
+//!
+//! * A mark that was tried and could not progress comes behind all that were not tried yet, and behind those that were tried longer ago,
+//!   so that any number of them, waiting for a bookie or for a writer, never keep the others from their turn.
+//! * A ledger of which an entry is lost comes last, takes one place at most, and never the one that is kept: nothing is saved by hurrying.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +13,7 @@ use geminga_proto::ids::LedgerId;
 use tokio::time::Instant;
 
 /// Marks that are remembered as put off; beyond them the soonest are forgotten, and merely tried again.
-const MAX_PUT_OFF: usize = 10_000;
+const MAX_PUT_OFF: usize = 100_000;
 /// Longest pause before a ledger is tried again.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Copies of a mark that does not say: a writer's, whose entries are on Qa members.
@@ -20,24 +24,30 @@ const UNSAID_COPIES: u32 = 2;
 pub(super) struct Marked {
     pub(super) ledger: LedgerId,
     pub(super) copies: u32,
+    /// Whether no copy is known of one of its entries.
+    pub(super) lost: bool,
     pub(super) created_ms: i64,
 }
 
 impl Marked {
     pub(super) fn of(mark: &Under) -> Self {
         let copies = mark.copies.unwrap_or(UNSAID_COPIES);
-        Self { ledger: mark.ledger, copies, created_ms: mark.created_ms }
+        let lost = mark.lost_entry.is_some();
+        Self { ledger: mark.ledger, copies, lost, created_ms: mark.created_ms }
     }
 
     /// Whether it may take the place that is kept.
     fn is_urgent(self) -> bool {
-        self.copies <= 1
+        self.copies <= 1 && !self.lost
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct PutOff {
     until: Instant,
+    /// When it was tried last.
+    tried: Instant,
+    /// How often it could not progress.
     times: u32,
 }
 
@@ -64,19 +74,26 @@ impl Queue {
     }
 
     /// What to begin now, most urgent first; the caller tries one after the other until [`Queue::may_begin`] says no.
-    pub(super) fn order(&self, mut marks: Vec<Marked>, now: Instant) -> Vec<Marked> {
-        marks.retain(|mark| {
-            let off = self.put_off.get(&mark.ledger).is_some_and(|off| off.until > now);
-            !off && self.running.iter().all(|running| running.ledger != mark.ledger)
+    pub(super) fn order(&self, marks: impl Iterator<Item = Marked>, now: Instant) -> Vec<Marked> {
+        let mut due: Vec<(Option<Instant>, Marked)> = marks
+            .filter_map(|mark| {
+                let off = self.put_off.get(&mark.ledger);
+                let waits = off.is_some_and(|off| off.until > now);
+                let runs = self.running.iter().any(|running| running.ledger == mark.ledger);
+                (!waits && !runs).then_some((off.map(|off| off.tried), mark))
+            })
+            .collect();
+        due.sort_unstable_by_key(|(tried, mark)| {
+            (mark.lost, *tried, mark.copies, mark.created_ms, mark.ledger)
         });
-        marks.sort_by_key(|mark| (mark.copies, mark.created_ms, mark.ledger));
-        marks
+        due.into_iter().map(|(_, mark)| mark).collect()
     }
 
     /// Whether there is a place for it.
     pub(super) fn may_begin(&self, mark: Marked) -> bool {
         let others = self.running.iter().filter(|running| !running.is_urgent()).count();
-        !self.is_full() && (mark.is_urgent() || others + 1 < self.slots)
+        let lost = mark.lost && self.running.iter().any(|running| running.lost);
+        !self.is_full() && !lost && (mark.is_urgent() || others + 1 < self.slots)
     }
 
     pub(super) fn began(&mut self, mark: Marked) {
@@ -94,18 +111,37 @@ impl Queue {
         self.running.retain(|running| running.ledger != ledger);
         let times = self.put_off.get(&ledger).map_or(0, |off| off.times);
         let pause = MAX_PAUSE.min(pause * 2u32.saturating_pow(times.min(10)));
-        if self.put_off.len() >= MAX_PUT_OFF {
+        let times = times.saturating_add(1);
+        self.put_off(ledger, PutOff { until: now + pause, tried: now, times });
+    }
+
+    /// Somebody else repairs it.
+    pub(super) fn taken(&mut self, ledger: LedgerId, pause: Duration, now: Instant) {
+        let times = self.put_off.get(&ledger).map_or(0, |off| off.times);
+        self.put_off(ledger, PutOff { until: now + pause, tried: now, times });
+    }
+
+    fn put_off(&mut self, ledger: LedgerId, off: PutOff) {
+        if self.put_off.len() >= MAX_PUT_OFF && !self.put_off.contains_key(&ledger) {
             let soonest = self.put_off.iter().min_by_key(|(_, off)| off.until);
             if let Some(soonest) = soonest.map(|(ledger, _)| *ledger) {
                 self.put_off.remove(&soonest);
             }
         }
-        self.put_off.insert(ledger, PutOff { until: now + pause, times: times + 1 });
+        self.put_off.insert(ledger, off);
     }
 
-    /// Bookies came or went: everything may be possible now.
-    pub(super) fn forget_pauses(&mut self) {
-        self.put_off.clear();
+    /// It is not marked any more.
+    pub(super) fn unmarked(&mut self, ledger: LedgerId) {
+        self.put_off.remove(&ledger);
+    }
+
+    /// Bookies came or went: everything may be possible now. Whose turn it is stays: a bookie that comes and goes all the time would let
+    /// those that wait for another go first for ever.
+    pub(super) fn forget_pauses(&mut self, now: Instant) {
+        for off in self.put_off.values_mut() {
+            *off = PutOff { until: now, times: 0, tried: off.tried };
+        }
     }
 }
 
@@ -114,16 +150,19 @@ mod tests {
     use super::*;
 
     fn mark(ledger: u64, copies: u32, created_ms: i64) -> Marked {
-        Marked { ledger: LedgerId(ledger), copies, created_ms }
+        Marked { ledger: LedgerId(ledger), copies, lost: false, created_ms }
+    }
+
+    fn order(queue: &Queue, marks: &[Marked]) -> Vec<u64> {
+        let order = queue.order(marks.iter().copied(), Instant::now());
+        order.iter().map(|mark| mark.ledger.0).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_most_urgent_go_first_and_have_a_place_of_their_own() {
         let mut queue = Queue::new(3);
-        let marks = vec![mark(1, 2, 5), mark(2, 2, 3), mark(3, 1, 9), mark(4, 2, 1)];
-        let order = queue.order(marks.clone(), Instant::now());
-        let order: Vec<u64> = order.iter().map(|mark| mark.ledger.0).collect();
-        assert_eq!(order, [3, 4, 2, 1]);
+        let marks = [mark(1, 2, 5), mark(2, 2, 3), mark(3, 1, 9), mark(4, 2, 1)];
+        assert_eq!(order(&queue, &marks), [3, 4, 2, 1]);
         // Two of three places for those with two copies; the third is kept.
         for ledger in [1, 2] {
             assert!(queue.may_begin(mark(ledger, 2, 0)));
@@ -137,19 +176,61 @@ mod tests {
         assert!(queue.may_begin(mark(4, 2, 1)));
     }
 
+    /// Ledgers of which an entry is lost have no copies left, and no hurry either.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_comes_last_and_takes_one_place() {
+        let mut queue = Queue::new(3);
+        let lost = |ledger| Marked { lost: true, ..mark(ledger, 0, 0) };
+        let marks = [lost(1), lost(2), mark(3, 2, 9), mark(4, 1, 9)];
+        assert_eq!(order(&queue, &marks), [4, 3, 1, 2]);
+        queue.began(lost(1));
+        assert!(!queue.may_begin(lost(2)));
+        queue.began(mark(3, 2, 9));
+        queue.done(LedgerId(1));
+        queue.began(mark(5, 2, 9));
+        assert!(!queue.may_begin(lost(2)), "the place is kept for others");
+        assert!(queue.may_begin(mark(4, 1, 9)));
+    }
+
+    /// 6.9: any number that wait for a bookie, for ever, and one that came last and could be repaired.
+    #[tokio::test(start_paused = true)]
+    async fn marks_that_cannot_progress_do_not_starve_others() {
+        let (mut queue, pause) = (Queue::new(4), Duration::from_secs(2));
+        let mut marks: Vec<Marked> = (0..1000).map(|ledger| mark(ledger, 1, 0)).collect();
+        let mut turns = 0;
+        for second in 0..3600 {
+            if second == 1200 {
+                marks.push(mark(5000, 2, 99));
+            }
+            for ledger in order(&queue, &marks).into_iter().take(3) {
+                if ledger == 5000 {
+                    turns += 1;
+                }
+                queue.again(LedgerId(ledger), pause, Instant::now());
+            }
+            assert!(turns > 0 || second <= 1200, "its turn did not come, second {second}");
+            // A bookie that comes and goes makes everything due.
+            if second % 10 == 0 {
+                queue.forget_pauses(Instant::now());
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(turns > 1, "it had one turn only");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_must_wait_is_tried_ever_more_rarely() {
         let mut queue = Queue::new(2);
-        let (pause, marks) = (Duration::from_secs(5), vec![mark(1, 2, 0)]);
+        let (pause, marks) = (Duration::from_secs(5), [mark(1, 2, 0)]);
         for expected in [5, 10, 20, 40, 60, 60] {
             queue.again(LedgerId(1), pause, Instant::now());
-            let almost = Instant::now() + Duration::from_secs(expected - 1);
-            assert!(queue.order(marks.clone(), almost).is_empty(), "{expected}");
-            tokio::time::advance(Duration::from_secs(expected)).await;
-            assert_eq!(queue.order(marks.clone(), Instant::now()).len(), 1, "{expected}");
+            tokio::time::advance(Duration::from_secs(expected - 1)).await;
+            assert!(order(&queue, &marks).is_empty(), "{expected}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(order(&queue, &marks).len(), 1, "{expected}");
         }
         queue.again(LedgerId(1), pause, Instant::now());
-        queue.forget_pauses();
-        assert_eq!(queue.order(marks, Instant::now()).len(), 1);
+        queue.forget_pauses(Instant::now());
+        assert_eq!(order(&queue, &marks).len(), 1);
     }
 }

@@ -1,9 +1,9 @@
 //! Repairs marked ledgers: takes the most urgent that nobody else repairs, under a lock that lives by this worker's lease.
 //!
-//! Owned by one task, which runs a few repairs at a time. A lock only saves work: two repairs of one ledger cost a copy, and the swap
+//! Owned by one task, which follows the marks and runs a few repairs at a time. A lock only saves work: two repairs of one ledger cost a copy, and the swap
 //! of one is lost (scenario 49).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use futures::{FutureExt, StreamExt};
 use geminga_ledger::core::repair::{Finish, Wait};
 use geminga_ledger::{LedgerClient, Throttle};
 use geminga_metastore::record::{LiveBookie, Under};
-use geminga_metastore::{Error, LeaseId, MetaStore, keys};
+use geminga_metastore::{
+    Change, Error, KeyValue, LeaseId, MetaStore, WatchEvent, WatchStream, keys,
+};
 use geminga_proto::ids::{BookieId, EntryId, Incarnation, LedgerId};
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -21,12 +23,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::queue::{Marked, Queue};
 use super::{metrics, office};
 
-/// How often marks are looked for.
+/// How often it is looked what may begin, at the latest.
 const LOOK: Duration = Duration::from_secs(1);
-/// Keys of one page of a listing.
-const PAGE: usize = 500;
-/// Most marks that are ordered at a time: the most urgent of those that were listed.
-const MAX_ORDERED: usize = 4096;
+/// Most repairs that begin from one look to the next: those that can only wait end at once, and cost the metadata store some reads each.
+const BEGIN_PER_LOOK: u32 = 32;
+/// Most marks that are followed. What is beyond them is followed once half of these are done.
+const MAX_FOLLOWED: usize = 100_000;
+/// Pause before a ledger that somebody else repairs is tried, and before marks that could not be followed are.
+const OTHERS: Duration = Duration::from_secs(5);
 /// First pause before a ledger whose turn has not come is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -48,6 +52,12 @@ struct Shift<'a> {
     worker: &'a Worker,
     lease: LeaseId,
     queue: Queue,
+    /// As far as is known from following them: a hint, since a repair reads the mark itself.
+    marks: BTreeMap<LedgerId, Marked>,
+    /// Whether more are marked than are followed.
+    more: bool,
+    /// Repairs that may begin before the next look.
+    begins: u32,
     running: FuturesUnordered<BoxFuture<'a, Ended>>,
     /// Ledgers that a metric names as lost, with their topics.
     named: BTreeMap<LedgerId, String>,
@@ -72,12 +82,21 @@ impl Worker {
     }
 
     async fn shift(&self, lease: LeaseId) {
-        let (queue, running) = (Queue::new(self.slots), FuturesUnordered::new());
-        let mut shift = Shift { worker: self, lease, queue, running, named: BTreeMap::new() };
+        let mut shift = Shift {
+            worker: self,
+            lease,
+            queue: Queue::new(self.slots),
+            marks: BTreeMap::new(),
+            more: false,
+            begins: BEGIN_PER_LOOK,
+            running: FuturesUnordered::new(),
+            named: BTreeMap::new(),
+        };
         let mut changed = self.client.bookies().changed();
         let mut who = self.who();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = self.follow().await;
         loop {
             tokio::select! {
                 biased;
@@ -87,16 +106,36 @@ impl Worker {
                     // How much is free changes all the time, and makes nothing possible.
                     if now != who {
                         who = now;
-                        shift.queue.forget_pauses();
+                        shift.queue.forget_pauses(Instant::now());
                     }
                 }
-                _ = look.tick(), if !shift.queue.is_full() => {
-                    if let Err(error) = shift.begin().await {
-                        tracing::debug!(%error, "marks could not be read; trying again");
+                _ = look.tick() => {
+                    shift.begins = BEGIN_PER_LOOK;
+                    if shift.more && shift.marks.len() < MAX_FOLLOWED / 2 {
+                        events = self.follow().await;
                     }
+                }
+                Some(event) = events.next() => {
+                    shift.hear(event);
+                    // Not for each of many: the next look begins it.
+                    continue;
                 }
             }
+            if let Err(error) = shift.begin().await {
+                tracing::debug!(%error, "repairs could not begin; trying again");
+            }
             metrics::running(shift.queue.running());
+        }
+    }
+
+    /// The marks, all of them first.
+    async fn follow(&self) -> WatchStream {
+        loop {
+            match self.store.watch(keys::UNDER, None).await {
+                Ok(events) => return events,
+                Err(error) => tracing::debug!(%error, "marks could not be followed; trying again"),
+            }
+            tokio::time::sleep(OTHERS).await;
         }
     }
 
@@ -108,40 +147,6 @@ impl Worker {
             bookie.disks.into_iter().map(move |disk| (id.clone(), disk.incarnation, disk.writable))
         };
         live.into_iter().flat_map(disks).collect()
-    }
-
-    async fn marks(&self) -> Result<Vec<Marked>, Error> {
-        let mut locked = BTreeSet::new();
-        let mut marks = Vec::new();
-        for (prefix, locks) in [(keys::UNDER_LOCKS, true), (keys::UNDER, false)] {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.store.range(prefix, after.as_deref(), PAGE).await?;
-                for item in &page.items {
-                    if locks {
-                        locked.extend(keys::parse_under_lock(&item.key));
-                        continue;
-                    }
-                    let Some(ledger) = keys::parse_under(&item.key) else { continue };
-                    match Under::decode(ledger, &item.value.value) {
-                        Ok(mark) => marks.push(Marked::of(&mark)),
-                        Err(error) => {
-                            tracing::warn!(key = item.key, %error, "an invalid mark is ignored");
-                        }
-                    }
-                }
-                if marks.len() > 2 * MAX_ORDERED {
-                    marks.sort_by_key(|mark: &Marked| (mark.copies, mark.created_ms));
-                    marks.truncate(MAX_ORDERED);
-                }
-                after = page.items.last().map(|item| item.key.clone());
-                if !page.more || after.is_none() {
-                    break;
-                }
-            }
-        }
-        marks.retain(|mark| !locked.contains(&mark.ledger));
-        Ok(marks)
     }
 
     async fn repair(
@@ -178,18 +183,60 @@ impl Worker {
 }
 
 impl Shift<'_> {
+    fn hear(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Snapshot(range) => {
+                self.marks.clear();
+                self.more = false;
+                range.items.iter().for_each(|item| self.marked(item));
+            }
+            WatchEvent::Changes { changes, .. } => {
+                for change in changes {
+                    match change {
+                        Change::Put(item) => self.marked(&item),
+                        Change::Delete { key } => {
+                            if let Some(ledger) = keys::parse_under(&key) {
+                                self.marks.remove(&ledger);
+                                self.queue.unmarked(ledger);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn marked(&mut self, item: &KeyValue) {
+        let Some(ledger) = keys::parse_under(&item.key) else { return };
+        match Under::decode(ledger, &item.value.value) {
+            Ok(_) if self.marks.len() >= MAX_FOLLOWED && !self.marks.contains_key(&ledger) => {
+                self.more = true;
+            }
+            Ok(mark) => {
+                self.marks.insert(ledger, Marked::of(&mark));
+            }
+            Err(error) => tracing::warn!(key = item.key, %error, "an invalid mark is ignored"),
+        }
+    }
+
+    /// Begins what there are places for.
     async fn begin(&mut self) -> Result<(), Error> {
-        let marks = self.worker.marks().await?;
+        if self.queue.is_full() || self.begins == 0 {
+            return Ok(());
+        }
         let Worker { store, bookie, .. } = self.worker;
-        for mark in self.queue.order(marks, Instant::now()) {
-            if self.queue.is_full() {
+        let now = Instant::now();
+        for mark in self.queue.order(self.marks.values().copied(), now) {
+            if self.queue.is_full() || self.begins == 0 {
                 break;
             }
             if !self.queue.may_begin(mark) {
                 continue;
             }
+            self.begins -= 1;
             let key = keys::under_lock(mark.ledger);
             let Some(lock) = office::take(&**store, &key, bookie, self.lease).await? else {
+                self.queue.taken(mark.ledger, OTHERS, now);
                 continue;
             };
             self.queue.began(mark);
@@ -213,6 +260,10 @@ impl Shift<'_> {
             Ok(Finish::Clean | Finish::Gone | Finish::Unmarked) => {
                 tracing::info!(%ledger, outcome, ?took, "repaired");
                 self.queue.done(ledger);
+                if self.marks.contains_key(&ledger) {
+                    // That the mark went is heard in a moment; or it is another already.
+                    self.queue.taken(ledger, LOOK, now);
+                }
                 if let Some(topic) = self.named.remove(&ledger) {
                     metrics::lost(ledger.to_string(), topic, false);
                 }

@@ -17,7 +17,8 @@ pub(crate) struct Status {
     default_ack_quorum: u32,
     brokers: Vec<Broker>,
     bookies: Vec<Bookie>,
-    repair: Repair,
+    /// Absent when the broker could not tell.
+    repair: Option<Repair>,
 }
 
 /// What is short of copies.
@@ -138,7 +139,7 @@ impl From<v1::GetStatusResponse> for Status {
             default_ack_quorum: status.default_ack_quorum,
             brokers: status.brokers.into_iter().map(Broker::from).collect(),
             bookies: status.bookies.into_iter().map(bookie).collect(),
-            repair: Repair::from(status.repair.unwrap_or_default()),
+            repair: status.repair.map(Repair::from),
         }
     }
 }
@@ -215,6 +216,10 @@ impl View for Status {
             [b.bookie_id.clone(), b.address.clone(), b.zone.clone(), state.to_owned(), free]
         });
         let bookies = table(["BOOKIE", "ADDRESS", "ZONE", "STATE", "FREE"], bookies);
-        format!("{head}\n{brokers}\n{bookies}\n{}", self.repair.text())
+        let repair = match &self.repair {
+            Some(repair) => repair.text(),
+            None => "what is short of copies is not known now: ask again in a moment\n".to_owned(),
+        };
+        format!("{head}\n{brokers}\n{bookies}\n{repair}")
     }
 }

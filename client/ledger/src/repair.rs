@@ -74,7 +74,8 @@ impl Attempt<'_> {
         Ok(match effect {
             Effect::Read => {
                 let mark = self.mark().await?;
-                Event::Read { mark, meta: self.client.metadata(self.ledger).await? }
+                let meta = self.client.metadata(self.ledger).await?;
+                Event::Read { mark, meta: meta.map(|(meta, version)| (Box::new(meta), version)) }
             }
             Effect::AskTails { first, members } => {
                 Event::Tails(join_all(members.iter().map(|member| self.tail(member, first))).await)
@@ -156,21 +157,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Chunk by chunk, the next one being read while one is written.
+    /// Chunk by chunk, the next one being read while one is written. All of it, whatever the target says that it holds: a tail does not tell
+    /// whether what is below it can still be read, and what the target has is compared by it, not stored again.
     async fn copy(&self, copy: Copy, meta: LedgerMeta) -> Event {
         let reader = self.client.reader(Arc::new(meta));
-        let (mut next, mut reached) = (copy.first, copy.first.prev());
-        if next == copy.fragment_first
-            && let Tail::Holds { tail, authoritative: true } =
-                self.tail(&copy.to, copy.fragment_first).await
-            && !self.is_member(&copy)
-        {
-            // An earlier repair came so far.
-            (next, reached) = (next.max(tail.next()), tail);
-        }
-        if next > copy.last {
-            return Event::Copied { tail: reached };
-        }
+        let mut next = copy.first;
         let mut chunk = match self.read(&reader, &copy, next).await {
             Ok(chunk) => chunk,
             Err(failed) => return failed,
@@ -182,23 +173,14 @@ impl Attempt<'_> {
             self.throttle.take(bytes).await;
             let more = (following <= copy.last).then(|| self.read(&reader, &copy, following));
             let (added, read) = join(self.add(&copy, next, chunk), OptionFuture::from(more)).await;
-            match added {
-                Some(tail) => reached = tail,
-                None => return Event::TargetFailed,
-            }
+            let Some(tail) = added else { return Event::TargetFailed };
             metrics::repaired(bytes);
             match read {
-                None => return Event::Copied { tail: reached },
+                None => return Event::Copied { tail },
                 Some(Ok(read)) => (chunk, next) = (read, following),
                 Some(Err(failed)) => return failed,
             }
         }
-    }
-
-    /// Whether the target is a member already: then what it holds may be what is to be put right.
-    fn is_member(&self, copy: &Copy) -> bool {
-        let meta = self.core.meta();
-        meta.is_some_and(|m| m.fragment_of(copy.fragment_first).ensemble.contains(&copy.to))
     }
 
     /// The target's tail behind a chunk.
@@ -285,3 +267,6 @@ enum Added {
     /// The target holds so many of the chunk's first entries: these on their own, to be compared (D3), and then the rest.
     Holds(usize),
 }
+
+#[cfg(test)]
+mod tests;

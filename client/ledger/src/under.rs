@@ -4,11 +4,22 @@
 use geminga_metastore::record::{LedgerMeta, Under, UnderReason};
 use geminga_metastore::{Error, MetaStore, keys};
 use geminga_proto::ids::{EntryId, LedgerId, Member};
+use tokio::time::Instant;
 
 /// How often a mark is tried against others' before its caller has to try again.
 const ATTEMPTS: usize = 8;
 
-/// Adds `members` to the mark of `ledger`. Cancel-safe: made whole or not at all.
+/// Whether a report that says nothing new is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    /// It is: something failed now, and a repair that runs may have looked before that (6.5 step 6).
+    Written,
+    /// It is not: it tells who is gone, again.
+    Left,
+}
+
+/// Adds `members` to the mark of `ledger`. Each report changes the mark's version, also one about members that it names already, so that a
+/// repair that looked before it does not remove the mark. Cancel-safe: made whole or not at all.
 ///
 /// # Errors
 /// When the store did not do it; it may have all the same.
@@ -20,11 +31,11 @@ pub async fn mark_under(
     now_ms: i64,
 ) -> Result<(), Error> {
     let members: Vec<_> = members.iter().map(|member| (member.clone(), reason)).collect();
-    mark_all(store, ledger, &members, None, now_ms).await
+    mark(store, ledger, &members, None, now_ms, Repeated::Written).await
 }
 
-/// The same for members that have each a reason of their own; the first names the mark. `copies`: how many are left of the fragment with
-/// fewest, where that is known. Nothing is written that stands there already.
+/// What an audit says of all who do not come back or are to be left, each with a reason of its own; the first names the mark. `copies`: how
+/// many are left of the fragment with fewest. Nothing is written that stands there already.
 ///
 /// # Errors
 /// As [`mark_under`].
@@ -34,6 +45,17 @@ pub async fn mark_all(
     members: &[(Member, UnderReason)],
     copies: Option<u32>,
     now_ms: i64,
+) -> Result<(), Error> {
+    mark(store, ledger, members, copies, now_ms, Repeated::Left).await
+}
+
+async fn mark(
+    store: &dyn MetaStore,
+    ledger: LedgerId,
+    members: &[(Member, UnderReason)],
+    copies: Option<u32>,
+    now_ms: i64,
+    repeated: Repeated,
 ) -> Result<(), Error> {
     let Some((_, first)) = members.first() else { return Ok(()) };
     let key = keys::under(ledger);
@@ -45,7 +67,7 @@ pub async fn mark_all(
             Err(invalid) => return Err(Error::Corrupt { key, why: invalid.to_string() }),
         };
         let mut mark = old.unwrap_or_else(|| Under::new(ledger, *first, now_ms));
-        let mut changed = version.is_none();
+        let mut changed = version.is_none() || repeated == Repeated::Written;
         for (member, reason) in members {
             changed |= mark.add(member, *reason);
         }
@@ -89,11 +111,14 @@ const MAX_READ: u64 = 5_000;
 /// Lost ledgers that are named.
 const MAX_NAMED: usize = 20;
 
-/// Adds up what is marked.
+/// Adds up what is marked, as far as that goes until `deadline`; what there is more makes the summary a partial one.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Error> {
+pub async fn summarize_under(
+    store: &dyn MetaStore,
+    deadline: Instant,
+) -> Result<UnderSummary, Error> {
     let (mut summary, mut after) = (UnderSummary::default(), None::<String>);
     loop {
         let page = store.range(keys::UNDER, after.as_deref(), PAGE).await?;
@@ -103,7 +128,7 @@ pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Erro
             summary.ledgers += 1;
             let oldest = summary.oldest_ms.unwrap_or(i64::MAX);
             summary.oldest_ms = Some(oldest.min(mark.created_ms));
-            if summary.ledgers > MAX_READ {
+            if summary.ledgers > MAX_READ || Instant::now() >= deadline {
                 summary.partial = true;
                 continue;
             }
@@ -114,6 +139,10 @@ pub async fn summarize_under(store: &dyn MetaStore) -> Result<UnderSummary, Erro
         }
         after = page.items.last().map(|item| item.key.clone());
         if !page.more || after.is_none() {
+            return Ok(summary);
+        }
+        if Instant::now() >= deadline {
+            summary.partial = true;
             return Ok(summary);
         }
     }
@@ -164,5 +193,22 @@ mod tests {
         let mark = Under::decode(ledger, &found.value).unwrap();
         assert_eq!(mark.members, [member(1), member(2), member(3)]);
         assert_eq!((mark.created_ms, mark.reason), (10, UnderReason::Replaced));
+    }
+
+    /// 6.5 step 6: a repair removes the mark at the version that it read, so what failed again since must have changed it.
+    #[tokio::test]
+    async fn a_failure_told_again_changes_the_mark() {
+        let store = MemoryStore::new();
+        let (ledger, members) = (LedgerId(7), [member(1)]);
+        let version = async || store.get(&keys::under(ledger)).await.unwrap().unwrap().version;
+        mark_under(&store, ledger, &members, UnderReason::Damaged, 10).await.unwrap();
+        let before = version().await;
+        mark_under(&store, ledger, &members, UnderReason::Damaged, 20).await.unwrap();
+        let after = version().await;
+        assert_ne!(before, after);
+        // Who is gone is gone: the auditor says so over and over.
+        let gone = members.map(|member| (member, UnderReason::Damaged));
+        mark_all(&store, ledger, &gone, None, 30).await.unwrap();
+        assert_eq!(version().await, after);
     }
 }

@@ -153,15 +153,44 @@ impl Under {
         let members = |list: Vec<wire::EnsembleMember>| {
             list.into_iter().map(member).collect::<Result<Vec<_>, Invalid>>()
         };
+        let (marked, mut damaged) = (members(record.members)?, members(record.damaged)?);
+        // Of a version that did not say who: then it may be any of them.
+        if reason == UnderReason::Damaged && damaged.is_empty() {
+            damaged.clone_from(&marked);
+        }
         Ok(Self {
             ledger: id,
-            members: members(record.members)?,
+            members: marked,
             replace: members(record.replace)?,
-            damaged: members(record.damaged)?,
+            damaged,
             copies: record.copies,
             lost_entry: record.lost_entry.map(EntryId),
             reason,
             created_ms: record.created_ms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stood there before marks said whose copy is damaged is looked at all over.
+    #[test]
+    fn a_mark_of_damage_that_names_nobody_means_all_of_them() {
+        let members: Vec<Member> = [1, 2]
+            .map(|n| Member {
+                bookie: format!("b{n}").parse().unwrap(),
+                incarnation: Incarnation(n),
+            })
+            .to_vec();
+        for (reason, damaged) in
+            [(UnderReason::Damaged, members.clone()), (UnderReason::Replaced, vec![])]
+        {
+            let mut mark = Under::new(LedgerId(7), reason, 5);
+            mark.members = members.clone();
+            let read = Under::decode(LedgerId(7), &mark.encode()).unwrap();
+            assert_eq!(read, Under { damaged, ..mark });
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! `Cluster`: who is there and who owns what, from this broker's view; bookies by their cookies, so that one that is down
 //! is shown as such.
 
+mod summary;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use geminga_ledger::summarize_under;
 use geminga_metastore::keys;
 use geminga_metastore::record::{Cookie, LiveBookie};
 use geminga_proto::ids::{BookieId, BrokerId, EntryId, LedgerId};
@@ -13,6 +14,7 @@ use geminga_proto::v1::cluster_server::{Cluster, ClusterServer};
 use geminga_proto::{caps, v1};
 use tonic::{Request, Response, Status};
 
+use self::summary::Summary;
 use super::context::Context;
 use super::metadata::api_error;
 use crate::ownership::topology::{Broker, Topic};
@@ -23,11 +25,12 @@ const PAGE: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct ClusterService {
     ctx: Arc<Context>,
+    under: Summary,
 }
 
 impl ClusterService {
     pub(crate) fn server(ctx: Arc<Context>) -> ClusterServer<Self> {
-        ClusterServer::new(Self { ctx })
+        ClusterServer::new(Self { ctx, under: Summary::default() })
     }
 
     fn brokers(&self) -> Vec<v1::BrokerStatus> {
@@ -77,8 +80,9 @@ impl ClusterService {
         Ok(known.into_iter().map(status).collect())
     }
 
-    async fn repair(&self) -> Result<v1::RepairStatus, ApiError> {
-        let summary = summarize_under(&*self.ctx.store).await.map_err(|e| api_error(&e))?;
+    /// `None` when it is not known now: the rest of the state does not wait for it.
+    async fn repair(&self) -> Option<v1::RepairStatus> {
+        let summary = self.under.get(&*self.ctx.store).await?;
         let rates = self.ctx.router.topology().live_bookies();
         let rates: Vec<u64> = rates.iter().map(|live| live.repair_rate).collect();
         let limited = !rates.is_empty() && rates.iter().all(|rate| *rate > 0);
@@ -89,7 +93,7 @@ impl ClusterService {
             topic,
             entry: entry.0,
         };
-        Ok(v1::RepairStatus {
+        Some(v1::RepairStatus {
             ledgers: summary.ledgers,
             fragments: summary.fragments,
             bytes: summary.bytes,
@@ -132,7 +136,7 @@ impl Cluster for ClusterService {
             coordinator_broker: topology.coordinator().map_or(-1, |elected| elected.broker.0),
             brokers: self.brokers(),
             bookies: self.bookies().await?,
-            repair: Some(self.repair().await?),
+            repair: self.repair().await,
             topics: u32::try_from(topics).unwrap_or(u32::MAX),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             default_write_quorum: u32::from(quorum.write),

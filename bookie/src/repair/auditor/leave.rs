@@ -1,43 +1,83 @@
 //! The end of a decommission (protocol 6.6): the cookie goes only when two passes in a row found no ledger that names any life of the
 //! bookie, and never before. Then its process stops by itself, and its directories are refused.
+//!
+//! A pass says something only about a bookie that takes no new data: none begins on it behind the pass. The second one
+//! begins a while after the first has ended, so that writers that chose the bookie before that are through.
 
-use std::collections::BTreeMap;
-
+use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{Error, Guard, Txn, TxnOutcome, keys};
 use geminga_proto::ids::BookieId;
+use tokio::time::Instant;
 
 use super::judge::Judgement;
+use super::pass::Found;
 use super::{Auditor, Term};
 
 /// Passes in a row that must find nothing.
 const PASSES: u32 = 2;
 
+/// Passes in a row that found no ledger of a bookie that is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unnamed {
+    passes: u32,
+    /// When the last of them that counts had ended.
+    at: Instant,
+}
+
 impl Auditor {
-    /// Lets those go that nothing names any more.
+    /// Lets those go that nothing names any more, after a pass that began at `begun`.
     pub(super) async fn leave(
         &self,
         term: &mut Term,
         judgement: &Judgement,
-        named: &BTreeMap<BookieId, u64>,
+        found: &Found,
+        begun: Instant,
     ) -> Result<(), Error> {
         term.unnamed.retain(|bookie, _| judgement.draining.contains(bookie));
         for bookie in &judgement.draining {
-            let passes = term.unnamed.entry(bookie.clone()).or_default();
-            *passes = if named.contains_key(bookie) { 0 } else { *passes + 1 };
-            if *passes >= PASSES {
-                self.remove(bookie).await?;
+            // What cannot be read may name anybody.
+            let named = found.unread_ledgers > 0 || found.named.contains_key(bookie);
+            let quiet = if named { None } else { self.takes_nothing(bookie).await? };
+            let Some(quiet) = quiet else {
+                term.unnamed.remove(bookie);
+                continue;
+            };
+            let now = Instant::now();
+            match term.unnamed.get_mut(bookie) {
+                None => {
+                    term.unnamed.insert(bookie.clone(), Unnamed { passes: 1, at: now });
+                }
+                // Too soon to tell anything new.
+                Some(before) if begun < before.at + self.config.open_grace => {}
+                Some(before) => *before = Unnamed { passes: before.passes + 1, at: now },
+            }
+            if term.unnamed.get(bookie).is_some_and(|unnamed| unnamed.passes >= PASSES) {
+                self.remove(bookie, quiet).await?;
             }
         }
         Ok(())
     }
 
-    async fn remove(&self, bookie: &BookieId) -> Result<(), Error> {
+    /// What must stay so, when the bookie takes no new data now: it is not there, or says so itself.
+    async fn takes_nothing(&self, bookie: &BookieId) -> Result<Option<Guard>, Error> {
+        let key = keys::bookie_live(bookie);
+        let Some(found) = self.store.get(&key).await? else { return Ok(Some(Guard::Absent(key))) };
+        let quiet = LiveBookie::decode(&found.value)
+            .is_ok_and(|live| live.disks.iter().all(|disk| !disk.writable));
+        if !quiet {
+            tracing::info!(%bookie, "a bookie that is to leave takes new data yet");
+        }
+        Ok(quiet.then_some(Guard::Version(key, found.version)))
+    }
+
+    async fn remove(&self, bookie: &BookieId, quiet: Guard) -> Result<(), Error> {
         let (cookie, draining) = (keys::bookie_cookie(bookie), keys::bookie_draining(bookie));
         let Some(found) = self.store.get(&cookie).await? else { return Ok(()) };
         let Some(asked) = self.store.get(&draining).await? else { return Ok(()) };
         let txn = Txn::new()
             .guard(Guard::Version(cookie.clone(), found.version))
             .guard(Guard::Version(draining.clone(), asked.version))
+            .guard(quiet)
             .delete(cookie)
             .delete(draining)
             .delete(keys::bookie_absent(bookie))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use geminga_ledger::mark_all;
-use geminga_metastore::record::{LedgerMeta, LedgerState, UnderReason};
+use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, UnderReason};
 use geminga_metastore::{Error, keys};
 use geminga_proto::ids::{BookieId, Member};
 
@@ -17,6 +17,10 @@ pub(super) struct Found {
     pub(super) open: Vec<LedgerMeta>,
     /// How many ledgers name each bookie that is to leave.
     pub(super) named: BTreeMap<BookieId, u64>,
+    /// Ledgers whose metadata cannot be read: who they name is not known.
+    pub(super) unread_ledgers: u64,
+    /// Marks and cookies that were met and cannot be read.
+    pub(super) unread_others: u64,
 }
 
 /// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
@@ -38,7 +42,7 @@ fn judged(meta: &LedgerMeta, judgement: &Judgement) -> (Vec<(Member, UnderReason
 }
 
 impl Auditor {
-    /// One pass. What was marked before is left as it is.
+    /// One pass. What was marked before is left as it is, and what cannot be read is told, counted, and stops nothing.
     pub(super) async fn pass(&self, judgement: &Judgement) -> Result<Found, Error> {
         let (mut found, mut after) = (Found::default(), None::<String>);
         loop {
@@ -49,6 +53,7 @@ impl Auditor {
                     Ok(meta) if meta.state == LedgerState::Deleting => {}
                     Ok(meta) => self.look_at(meta, judgement, &mut found).await?,
                     Err(error) => {
+                        found.unread_ledgers += 1;
                         tracing::error!(%ledger, %error, "metadata of a ledger is invalid; it is not audited");
                     }
                 }
@@ -72,20 +77,40 @@ impl Auditor {
                 *found.named.entry(bookie.clone()).or_default() += 1;
             }
         }
-        let (members, copies) = judged(&meta, judgement);
-        let unknown = members.iter().filter(|(m, _)| !judgement.knows(&m.bookie));
-        for (member, _) in unknown {
+        let (judged, copies) = judged(&meta, judgement);
+        let mut members = Vec::new();
+        for (member, reason) in judged {
+            if judgement.knows(&member.bookie) {
+                members.push((member, reason));
+                continue;
+            }
             // A listing is no proof: its own key is (G1).
-            if self.store.get(&keys::bookie_cookie(&member.bookie)).await?.is_some() {
-                return Err(Error::Unavailable(format!(
-                    "{} came while it was looked",
-                    member.bookie
-                )));
+            let key = keys::bookie_cookie(&member.bookie);
+            match self.store.get(&key).await?.map(|found| Cookie::decode(&found.value)) {
+                None => members.push((member, reason)),
+                Some(Ok(_)) => {
+                    let came = format!("{} came while it was looked", member.bookie);
+                    return Err(Error::Unavailable(came));
+                }
+                Some(Err(error)) => {
+                    found.unread_others += 1;
+                    tracing::error!(key, %error, "a bookie's cookie is invalid; nothing is judged of it");
+                }
             }
         }
         if !members.is_empty() {
             let now_ms = self.clock.now_ms();
-            mark_all(&*self.store, meta.id, &members, Some(copies), now_ms).await?;
+            match mark_all(&*self.store, meta.id, &members, Some(copies), now_ms).await {
+                Err(Error::Corrupt { key, why }) => {
+                    found.unread_others += 1;
+                    tracing::error!(
+                        key,
+                        why,
+                        "a mark is invalid; its ledger is not repaired until the key is removed"
+                    );
+                }
+                marked => marked?,
+            }
         }
         let not_closed = meta.state != LedgerState::Closed;
         if not_closed && meta.last_fragment().ensemble.iter().any(|m| judgement.of(m).is_some()) {

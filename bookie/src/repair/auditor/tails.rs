@@ -36,7 +36,16 @@ impl Auditor {
                 tracing::warn!(%ledger, %member, "a member has not everything; its ledger is marked for repair");
                 let (members, now_ms) = ([member], self.clock.now_ms());
                 let reason = UnderReason::Behind;
-                mark_under(&*self.store, ledger, &members, reason, now_ms).await?;
+                match mark_under(&*self.store, ledger, &members, reason, now_ms).await {
+                    Err(Error::Corrupt { key, why }) => {
+                        tracing::error!(
+                            key,
+                            why,
+                            "a mark is invalid; its ledger is not repaired until the key is removed"
+                        );
+                    }
+                    marked => marked?,
+                }
             }
             after = page.items.last().map(|item| item.key.clone());
             if !page.more || after.is_none() {

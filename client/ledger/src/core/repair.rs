@@ -69,7 +69,7 @@ pub enum Event {
         /// `None`: not marked.
         mark: Option<(Under, Version)>,
         /// `None`: no such ledger.
-        meta: Option<(LedgerMeta, Version)>,
+        meta: Option<(Box<LedgerMeta>, Version)>,
     },
     /// What the members said, in the order asked.
     Tails(Vec<Tail>),
@@ -235,7 +235,9 @@ impl Repair {
             return self.finish(Finish::Waits(Wait::Turn));
         }
         match (std::mem::replace(&mut self.phase, Phase::Over), event) {
-            (Phase::Reading, Event::Read { mark, meta }) => self.read(mark, meta),
+            (Phase::Reading, Event::Read { mark, meta }) => {
+                self.read(mark, meta.map(|(meta, version)| (*meta, version)))
+            }
             (Phase::Asking(index), Event::Tails(tails)) => self.asked(index, tails),
             (Phase::Choosing(index, position), Event::Target(target)) => {
                 self.chosen(index, position, target)
@@ -280,6 +282,11 @@ impl Repair {
         mark: Option<(Under, Version)>,
         meta: Option<(LedgerMeta, Version)>,
     ) -> Vec<Effect> {
+        let version = |mark: &Option<(Under, Version)>| mark.as_ref().map(|(_, version)| *version);
+        if version(&self.mark) != version(&mark) {
+            // Something may have failed since it was sent.
+            self.look.doubt();
+        }
         self.mark = mark;
         let there = meta.filter(|(meta, _)| meta.state != LedgerState::Deleting);
         let Some((meta, version)) = there else { return self.remove(Finish::Gone) };

@@ -57,6 +57,12 @@ impl Look {
         self.left = all.filter(|index| immutable(*index) && marked(*index)).collect();
     }
 
+    /// What was sent may have rotted since.
+    pub(super) fn doubt(&mut self) {
+        self.filled.clear();
+        self.verified.clear();
+    }
+
     /// The next fragment.
     pub(super) fn next(&mut self) -> Option<usize> {
         self.left.pop()

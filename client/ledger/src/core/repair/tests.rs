@@ -136,7 +136,8 @@ impl World {
         Some(match effect {
             Effect::Read => {
                 let mark = self.mark.clone().map(|mark| (mark, Version(self.mark_version)));
-                Event::Read { mark, meta: self.meta.clone().map(|m| (m, Version(self.version))) }
+                let meta = self.meta.clone();
+                Event::Read { mark, meta: meta.map(|m| (Box::new(m), Version(self.version))) }
             }
             Effect::AskTails { first, members } => {
                 let ask = |member| match self.chance(10) {
@@ -317,6 +318,33 @@ fn repairs(mutations: Mutations) {
 #[test]
 fn every_copy_comes_back_whoever_interferes() {
     repairs(Mutations::default());
+}
+
+/// 6.5 step 6: what rots behind the copy that puts it right is told again, and is put right as well.
+#[test]
+fn what_rots_again_while_it_is_repaired_is_repaired_again() {
+    let mut world = World::new(1, closed(), 10..12);
+    let rot = (member(2), EntryId(2));
+    world.mark(2, UnderReason::Damaged);
+    world.rotten.insert(rot.clone());
+    let (mut repair, mut effects) = Repair::new(7, Mutations::default());
+    let (mut copies, mut finish) = (0, None);
+    while let Some(effect) = effects.pop() {
+        let copied = matches!(effect, Effect::Copy(_));
+        if let Effect::Finish(how) = &effect {
+            finish = Some(how.clone());
+            break;
+        }
+        let event = world.answer(effect).expect("not over");
+        copies += u32::from(copied);
+        if copied && copies == 1 {
+            world.rotten.insert(rot.clone());
+            world.mark(2, UnderReason::Damaged);
+        }
+        effects = repair.step(event);
+    }
+    assert_eq!(finish, Some(Finish::Clean));
+    assert!(world.rotten.is_empty(), "marked clean, and is not");
 }
 
 /// A2.

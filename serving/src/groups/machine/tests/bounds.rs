@@ -170,11 +170,11 @@ fn a_shard_holds_so_many_groups_and_offsets() {
         let name: Arc<str> = format!("g{n}").into();
         bench.machine.groups.insert(name, Slot::default());
     }
-    let refused = Err(Error::Limit { what: "the number of groups of one shard", limit });
-    assert_eq!(commit_to(&mut bench, "one-more", vec![at("t", 0, 0)]), refused);
+    let full = || Error::Limit { what: "the number of groups of one shard", limit };
+    assert_eq!(commit_to(&mut bench, "one-more", vec![at("t", 0, 0)]), Err(full()));
     let mut joined = join_at(&mut bench, "one-more", newcomer("a"));
     bench.ack_all();
-    assert_eq!(joined.try_recv().unwrap().unwrap_err(), refused.unwrap_err());
+    assert_eq!(joined.try_recv().unwrap().unwrap_err(), full());
     let mut joined = join_at(&mut bench, "g7", newcomer("a"));
     bench.ack_all();
     joined.try_recv().unwrap().unwrap();

@@ -1,0 +1,213 @@
+//! An auditor over a metadata store, without bookies.
+
+use std::collections::HashMap;
+
+use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
+use geminga_metastore::record::{
+    CloseKind, CookieDisk, Custom, Digest, DrainingBookie, Fragment, LedgerMeta, LedgerState,
+    LiveDisk,
+};
+use geminga_metastore::{LedgerIds, MemoryStore};
+use geminga_proto::ids::{ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch};
+use geminga_runtime::{SeededRandom, SystemClock};
+
+use super::*;
+
+const GRACE: Duration = Duration::from_secs(30);
+
+fn member(number: u64) -> Member {
+    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
+}
+
+fn closed(ledger: u64, ensemble: [u64; 2]) -> LedgerMeta {
+    let ensemble = ensemble.map(member).to_vec();
+    LedgerMeta {
+        id: LedgerId(ledger),
+        state: LedgerState::Closed,
+        seal_epoch: SealEpoch(0),
+        qw: 2,
+        qa: 2,
+        digest: Digest::Crc32c,
+        fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+        last_entry: Some(EntryId(3)),
+        length: 0,
+        entries_crc: None,
+        close_kind: Some(CloseKind::Writer),
+        recoverer: String::new(),
+        last_op: 1,
+        custom: Custom::default(),
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+        tier: geminga_metastore::record::Tier::Local,
+    }
+}
+
+struct World {
+    store: MemoryStore,
+    auditor: Auditor,
+    term: Term,
+}
+
+impl World {
+    /// Three bookies that are there and take data.
+    async fn new() -> Self {
+        let (store, tasks) = (MemoryStore::new(), Tasks::new("test"));
+        let (shared, cluster): (Arc<dyn MetaStore>, _) =
+            (Arc::new(store.clone()), ClusterUuid::from_random(1));
+        let config = LedgerConfig::default();
+        let bookies =
+            BookieDirectory::start(&*shared, tasks.clone(), HashMap::new(), config.lane_bytes);
+        let client = LedgerClient::new(Parts {
+            cluster,
+            ids: Arc::new(LedgerIds::new(Arc::clone(&shared), 0)),
+            store: Arc::clone(&shared),
+            bookies: bookies.await.unwrap(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SeededRandom::new(1)),
+            tasks,
+            config,
+            owner: "test".to_owned(),
+        });
+        let config = RepairConfig { open_grace: GRACE, ..RepairConfig::default() };
+        let term = Term::new(Instant::now(), &config);
+        let id = member(1).bookie;
+        let auditor = Auditor::new(shared, client, id, Arc::new(SystemClock), config);
+        let world = Self { store, auditor, term };
+        for number in 1..=3 {
+            let Member { bookie, incarnation } = member(number);
+            let disk = CookieDisk {
+                disk: DiskUuid::from_random(u128::from(number)),
+                incarnation,
+                boot_counter: 1,
+                lost: Vec::new(),
+            };
+            let cookie = Cookie { cluster, bookie: bookie.clone(), disks: vec![disk] };
+            world.put(keys::bookie_cookie(&bookie), cookie.encode()).await;
+            world.live(number, true).await;
+        }
+        world
+    }
+
+    async fn put(&self, key: String, value: bytes::Bytes) {
+        let version = self.store.get(&key).await.unwrap().map(|found| found.version);
+        self.store.put_if(&key, version, value).await.unwrap().unwrap();
+    }
+
+    async fn live(&self, number: u64, writable: bool) {
+        let Member { bookie, incarnation } = member(number);
+        let live = LiveBookie {
+            id: bookie.clone(),
+            address: String::new(),
+            http_address: String::new(),
+            zone: String::new(),
+            rack: String::new(),
+            disks: vec![LiveDisk { incarnation, writable, free_bytes: 1, total_bytes: 2 }],
+            lease: LeaseId(1),
+            started_ms: 0,
+            repair_rate: 0,
+        };
+        self.put(keys::bookie_live(&bookie), live.encode()).await;
+    }
+
+    async fn ledger(&self, meta: LedgerMeta) {
+        self.put(keys::ledger(meta.id), meta.encode()).await;
+    }
+
+    async fn leaves(&self, number: u64) {
+        let asked = DrainingBookie { since_ms: 1 }.encode();
+        self.put(keys::bookie_draining(&member(number).bookie), asked).await;
+    }
+
+    async fn pass(&mut self) {
+        let view = self.auditor.view(&mut self.term).await.unwrap();
+        let judgement = judge(&view, self.auditor.config.lost_bookie_delay, Mutations::default());
+        self.auditor.full_pass(&mut self.term, judgement).await.unwrap();
+    }
+
+    /// Whether it is known yet.
+    async fn known(&self, number: u64) -> bool {
+        self.has(&keys::bookie_cookie(&member(number).bookie)).await
+    }
+
+    async fn has(&self, key: &str) -> bool {
+        self.store.get(key).await.unwrap().is_some()
+    }
+}
+
+/// 6.6: two passes that find nothing, a while apart, while it takes no new data.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_leaves_after_two_passes_apart() {
+    let mut world = World::new().await;
+    world.leaves(3).await;
+    // It did not hear of it yet.
+    for _ in 0..3 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(world.known(3).await, "it takes data yet");
+    world.live(3, false).await;
+    world.pass().await;
+    world.pass().await;
+    tokio::time::advance(GRACE / 2).await;
+    world.pass().await;
+    assert!(world.known(3).await, "another segment may have begun on it");
+    tokio::time::advance(GRACE).await;
+    world.pass().await;
+    assert!(!world.known(3).await);
+}
+
+/// 6.6: what cannot be read may name it.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_stays_while_a_ledger_cannot_be_read() {
+    let mut world = World::new().await;
+    world.leaves(3).await;
+    world.live(3, false).await;
+    let key = keys::ledger(LedgerId(5));
+    world.put(key.clone(), bytes::Bytes::from_static(b"of a newer version")).await;
+    for _ in 0..3 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(world.known(3).await);
+    world.ledger(closed(5, [1, 3])).await;
+    for _ in 0..3 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(world.known(3).await, "a ledger names it");
+    world.ledger(closed(5, [1, 2])).await;
+    for _ in 0..2 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(!world.known(3).await);
+}
+
+/// One value that nobody can read costs its own ledger the audit, and no other's.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_stops_no_pass() {
+    let mut world = World::new().await;
+    let noise = bytes::Bytes::from_static(b"of a newer version");
+    // Bookies 7 and 8 are unknown; of 8 there is a cookie, though nobody can read it.
+    for ledger in 4..=6 {
+        world.ledger(closed(ledger, [1, 7])).await;
+    }
+    world.ledger(closed(7, [1, 8])).await;
+    world.put(keys::under(LedgerId(4)), noise.clone()).await;
+    world.put(keys::ledger(LedgerId(5)), noise.clone()).await;
+    world.put(keys::bookie_cookie(&member(8).bookie), noise).await;
+    world.pass().await;
+    assert!(world.has(&keys::under(LedgerId(6))).await, "it came behind what cannot be read");
+    assert!(!world.has(&keys::under(LedgerId(7))).await, "it may be there");
+}
+
+/// Who is registered is not away, whatever it says of itself.
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_cannot_be_read_is_one() {
+    let mut world = World::new().await;
+    let noise = bytes::Bytes::from_static(b"of a newer version");
+    world.put(keys::bookie_live(&member(2).bookie), noise).await;
+    let view = world.auditor.view(&mut world.term).await.unwrap();
+    assert_eq!(view.bookies[&member(2).bookie].away, None);
+}

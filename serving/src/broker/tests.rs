@@ -119,6 +119,22 @@ impl Node {
         view.wait_for(LIMIT, all).await.expect("one broker owns everything in time");
     }
 
+    /// Waits until all brokers have a part of what there is: a topic that is made before may stay with whoever has less.
+    async fn wait_even(&self) {
+        let even = |view: &crate::ownership::topology::Topology| {
+            let owners = view.owners(&view.groups_topic());
+            let owned = view.brokers().into_iter().map(|broker| {
+                owners.iter().filter(|owner| owner.broker == Some(broker.id)).count()
+            });
+            let owned: Vec<usize> = owned.collect();
+            let (least, most) = (owned.iter().min()?, owned.iter().max()?);
+            let all = owned.iter().sum::<usize>() == owners.len();
+            (all && *least > 0 && most - least <= 2).then_some(())
+        };
+        let even = self.broker.0.topology.wait_for(LIMIT, even).await;
+        even.expect("brokers share what there is in time");
+    }
+
     /// Waits until partitions of the topic are spread over `brokers`.
     async fn wait_spread(&self, topic: &str, brokers: usize) {
         let view = &self.broker.0.topology;
@@ -139,6 +155,7 @@ impl Drop for Node {
 }
 
 async fn create(node: &Node, name: &str, partitions: u32) {
+    node.wait_even().await;
     let request =
         v1::CreateTopicRequest { name: name.to_owned(), partitions, ..Default::default() };
     node.topics().await.create_topic(request).await.unwrap();

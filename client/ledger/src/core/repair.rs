@@ -61,7 +61,6 @@ pub struct Copy {
 }
 
 /// What happens to a repair.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The mark and, after it, the metadata, linearizably (M8).

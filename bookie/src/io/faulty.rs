@@ -39,16 +39,25 @@ struct Faults {
 
 #[derive(Debug, Default)]
 struct Plan {
-    /// This many calls from now one fails.
-    fail_after: Option<(u64, io::ErrorKind)>,
+    fault: Option<Fault>,
     hold: bool,
     delay: Duration,
     waiting: usize,
     calls: u64,
 }
 
+#[derive(Debug)]
+struct Fault {
+    /// This many calls from now one fails.
+    good: u64,
+    kind: io::ErrorKind,
+    /// Only calls on a file that got this name first count.
+    file: Option<String>,
+}
+
 impl Faults {
-    fn pass(&self, op: Op) -> io::Result<()> {
+    /// `file`: the name it got first; empty for the directory.
+    fn pass(&self, op: Op, file: &str) -> io::Result<()> {
         let mut plans = self.plans.lock();
         plans.entry(op).or_default().calls += 1;
         self.changed.notify_all();
@@ -67,14 +76,17 @@ impl Faults {
             plans = self.plans.lock();
         }
         let plan = plans.entry(op).or_default();
-        match plan.fail_after {
-            Some((0, kind)) => {
-                plan.fail_after = None;
-                Err(io::Error::new(kind, "injected"))
-            }
-            Some((left, kind)) => {
-                plan.fail_after = Some((left - 1, kind));
+        match &mut plan.fault {
+            Some(fault) if fault.file.as_ref().is_some_and(|only| only != file) => Ok(()),
+            Some(fault) if fault.good > 0 => {
+                fault.good -= 1;
                 Ok(())
+            }
+            Some(fault) => {
+                let kind = fault.kind;
+                plan.fault = None;
+                self.changed.notify_all();
+                Err(io::Error::new(kind, "injected"))
             }
             None => Ok(()),
         }
@@ -89,7 +101,23 @@ impl FaultyDisk {
 
     /// After `good` more calls of this kind, one fails.
     pub fn fail(&self, op: Op, good: u64, kind: io::ErrorKind) {
-        self.faults.plans.lock().entry(op).or_default().fail_after = Some((good, kind));
+        let fault = Fault { good, kind, file: None };
+        self.faults.plans.lock().entry(op).or_default().fault = Some(fault);
+    }
+
+    /// [`FaultyDisk::fail`] of which only calls on one file count: on the one that is created or opened with this name, which
+    /// keeps its faults when it is renamed.
+    pub fn fail_on(&self, file: &str, op: Op, good: u64, kind: io::ErrorKind) {
+        let fault = Fault { good, kind, file: Some(file.to_owned()) };
+        self.faults.plans.lock().entry(op).or_default().fault = Some(fault);
+    }
+
+    /// Blocks until the call of this kind that was to fail has failed.
+    pub fn wait_failed(&self, op: Op) {
+        let mut plans = self.faults.plans.lock();
+        while plans.entry(op).or_default().fault.is_some() {
+            self.faults.changed.wait(&mut plans);
+        }
     }
 
     /// Calls of this kind take so long from now on.
@@ -124,23 +152,23 @@ impl FaultyDisk {
         }
     }
 
-    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(FaultyFile { file, faults: Arc::clone(&self.faults) })
+    fn wrap(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultyFile { name: name.to_owned(), file, faults: Arc::clone(&self.faults) })
     }
 }
 
 impl Disk for FaultyDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(self.disk.open(name)?))
+        Ok(self.wrap(name, self.disk.open(name)?))
     }
 
     fn reopen(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(self.disk.reopen(name)?))
+        Ok(self.wrap(name, self.disk.reopen(name)?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.faults.pass(Op::Names)?;
-        Ok(self.wrap(self.disk.create(name)?))
+        self.faults.pass(Op::Names, name)?;
+        Ok(self.wrap(name, self.disk.create(name)?))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -148,17 +176,17 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.faults.pass(Op::Names)?;
+        self.faults.pass(Op::Names, from)?;
         self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.faults.pass(Op::Names)?;
+        self.faults.pass(Op::Names, name)?;
         self.disk.remove(name)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.faults.pass(Op::SyncDir)?;
+        self.faults.pass(Op::SyncDir, "")?;
         self.disk.sync_dir()
     }
 
@@ -169,33 +197,34 @@ impl Disk for FaultyDisk {
 
 #[derive(Debug)]
 struct FaultyFile {
+    name: String,
     file: Arc<dyn DiskFile>,
     faults: Arc<Faults>,
 }
 
 impl DiskFile for FaultyFile {
     fn write_all_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.faults.pass(Op::Write)?;
+        self.faults.pass(Op::Write, &self.name)?;
         self.file.write_all_at(offset, parts)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.faults.pass(Op::Read)?;
+        self.faults.pass(Op::Read, &self.name)?;
         self.file.read_at(offset, buffer)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.faults.pass(Op::Sync)?;
+        self.faults.pass(Op::Sync, &self.name)?;
         self.file.sync_data()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.faults.pass(Op::Write)?;
+        self.faults.pass(Op::Write, &self.name)?;
         self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.faults.pass(Op::Write)?;
+        self.faults.pass(Op::Write, &self.name)?;
         self.file.allocate(bytes)
     }
 

@@ -9,7 +9,7 @@ use crate::keys;
 use crate::record::{
     AbsentBookie, Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator,
     DeletedTopic, Deleting, DiskWatermark, Drain, DrainingBookie, Fragment, Holder, Invalid,
-    LedgerMeta, LiveBookie, LiveDisk, LogStart, Move, PartitionTerm, Quota, Revoking, Segment,
+    LedgerMeta, LiveBookie, LiveDisk, LogStart, Manifest, ManifestPart, Move, PartitionTerm, Quota, Revoking, Segment,
     Tier, TierObject, Topic, Under, Watermark,
 };
 
@@ -69,6 +69,7 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "partitions" if last == "term" => ("term", PartitionTerm::decode(value).map(term)),
         "partitions" if last == "log-start" => ("log start", LogStart::decode(value).map(start)),
         "segments" => ("segment", Segment::decode(value).map(segment)),
+        "manifests" => ("manifest", Manifest::decode(value).map(manifest)),
         "brokers" => ("broker", Broker::decode(value).map(broker)),
         "drains" => ("drain", Drain::decode(value).map(drain)),
         "moves" => ("move", Move::decode(value).map(moving)),
@@ -192,6 +193,31 @@ fn term(record: PartitionTerm) -> Value {
 
 fn start(record: LogStart) -> Value {
     fields([("offset", number(record.offset.0))])
+}
+
+fn manifest(record: Manifest) -> Value {
+    fields([
+        ("dropped_before", number(record.dropped_before)),
+        ("removed_before", number(record.removed_before)),
+        ("parts", list(record.parts, manifest_part)),
+        ("former", list(record.former, |former| text(format!("{:032x}", former.attempt)))),
+    ])
+}
+
+fn manifest_part(part: ManifestPart) -> Value {
+    fields([
+        ("attempt", text(format!("{:032x}", part.attempt))),
+        ("bucket", text(part.bucket)),
+        ("key", text(part.key)),
+        ("size", number(part.size)),
+        ("crc", text(format!("{:08x}", part.crc))),
+        ("first_seq", number(part.first_seq)),
+        ("last_seq", number(part.last_seq)),
+        ("segments", number(part.segments)),
+        ("base_offset", number(part.base_offset.0)),
+        ("end_offset", number(part.end_offset.0)),
+        ("bytes", number(part.bytes)),
+    ])
 }
 
 fn segment(record: Segment) -> Value {

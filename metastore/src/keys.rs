@@ -31,6 +31,10 @@ pub const MOVES: &str = "moves/";
 pub const QUOTAS: &str = "quotas/";
 /// Quotas of each client id that has none of its own.
 pub const DEFAULT_QUOTA: &str = "quotas/default";
+/// Prefix of all segments.
+pub const SEGMENTS: &str = "segments/";
+/// Prefix of all manifests.
+pub const MANIFESTS: &str = "manifests/";
 /// Prefix of all ledgers.
 pub const LEDGERS: &str = "ledgers/";
 /// Prefix of all under-replication marks.
@@ -116,7 +120,7 @@ pub fn segment(topic: TopicId, partition: PartitionIndex, seq: u32) -> String {
 
 /// Prefix of the segments of all of a topic's partitions.
 pub fn all_segments_of(topic: TopicId) -> String {
-    format!("segments/{topic}/")
+    format!("{SEGMENTS}{topic}/")
 }
 
 /// Prefix of one partition's segments.
@@ -126,13 +130,31 @@ pub fn segments_of(topic: TopicId, partition: PartitionIndex) -> String {
 
 /// The number in a segment's key.
 pub fn parse_segment_seq(key: &str) -> Option<u32> {
-    let (_, seq) = key.strip_prefix("segments/")?.rsplit_once('/')?;
+    let (_, seq) = key.strip_prefix(SEGMENTS)?.rsplit_once('/')?;
     u32::from_str_radix(seq, 16).ok()
+}
+
+/// The partition in the key of one of its segments.
+pub fn parse_segment_partition(key: &str) -> Option<(TopicId, PartitionIndex)> {
+    let (topic, rest) = key.strip_prefix(SEGMENTS)?.split_once('/')?;
+    let (partition, _) = rest.split_once('/')?;
+    Some((topic.parse().ok()?, PartitionIndex(partition.parse().ok()?)))
 }
 
 /// The object that lists a partition's folded segments.
 pub fn manifest(topic: TopicId, partition: PartitionIndex) -> String {
-    format!("manifests/{topic}/{:08}", partition.0)
+    format!("{}{:08}", manifests_of(topic), partition.0)
+}
+
+/// Prefix of the manifests of all of a topic's partitions.
+pub fn manifests_of(topic: TopicId) -> String {
+    format!("{MANIFESTS}{topic}/")
+}
+
+/// The partition in the key of its manifest.
+pub fn parse_manifest(key: &str) -> Option<(TopicId, PartitionIndex)> {
+    let (topic, partition) = key.strip_prefix(MANIFESTS)?.split_once('/')?;
+    Some((topic.parse().ok()?, PartitionIndex(partition.parse().ok()?)))
 }
 
 /// A registered broker.
@@ -286,6 +308,9 @@ mod tests {
         assert_eq!(parse_under(&under(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_deleting(&deleting(LedgerId(0xab))), Some(LedgerId(0xab)));
         assert_eq!(parse_segment_seq(&segment(topic_id, PartitionIndex(3), 0x1f)), Some(0x1f));
+        let third = Some((topic_id, PartitionIndex(3)));
+        assert_eq!(parse_segment_partition(&segment(topic_id, PartitionIndex(3), 0x1f)), third);
+        assert_eq!(parse_manifest(&manifest(topic_id, PartitionIndex(3))), third);
         assert!(is_term(&term(topic_id, PartitionIndex(3))));
         assert!(!is_term(&log_start(topic_id, PartitionIndex(3))));
         let bookie: BookieId = "b-1".parse().unwrap();

@@ -2,12 +2,14 @@
 //!
 //! * [`format`]: the bytes of an object. [`SegmentWriter`]: makes them from a ledger's entries, in bounded memory.
 //! * [`Store`]: where objects are: S3, Google, Azure, a directory, memory. Keys carry the attempt's id (T1).
+//! * [`SegmentList`]: what is known of segments whose keys are gone from the metadata.
 //! * [`Object`]: an object's index in memory, and its blocks by ranged reads.
 
 mod error;
 #[cfg(any(test, feature = "faults"))]
 pub mod faulty;
 pub mod format;
+mod manifest;
 mod object;
 mod store;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod testing;
 mod writer;
 
 pub use error::{FormatError, ObjectError};
+pub use manifest::{FoldedSegment, MAX_MANIFEST_BYTES, MAX_SEGMENTS, SegmentList};
 pub use object::Object;
-pub use store::{Invalid, Listed, ObjectName, Options, PART_BYTES, Store, Upload};
+pub use store::{Invalid, Listed, ManifestName, ObjectName, Options, PART_BYTES, Store, Upload};
 pub use writer::{Mismatch, SegmentWriter, Summary};

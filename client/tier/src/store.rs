@@ -35,8 +35,11 @@ const RETRIES: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(30);
 /// No call takes longer, whatever the store does.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Ends every key.
+/// Ends the key of every ledger's object.
 const SUFFIX: &str = ".seg";
+/// Ends the key of every object that lists segments, and where it has the ledger's id those have this.
+const MANIFEST_SUFFIX: &str = ".man";
+const MANIFEST: &str = "manifest";
 
 /// What an operator may say beside the URL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,6 +83,17 @@ pub struct ObjectName {
     /// The ledger.
     pub ledger: LedgerId,
     /// The upload.
+    pub attempt: u128,
+}
+
+/// What the key of an object that lists segments says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManifestName {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The write that made it.
     pub attempt: u128,
 }
 
@@ -130,6 +144,32 @@ impl Store {
     /// Whether it is gone with this process.
     pub fn is_memory(&self) -> bool {
         self.bucket == "memory://"
+    }
+
+    /// The key of one object that lists segments.
+    pub fn manifest_key(
+        &self,
+        cluster: ClusterUuid,
+        topic: TopicId,
+        partition: PartitionIndex,
+        attempt: u128,
+    ) -> String {
+        let parts =
+            format!("{cluster}/{topic}/{partition}/{MANIFEST}/{attempt:032x}{MANIFEST_SUFFIX}");
+        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+    }
+
+    /// What the key of such an object of this cluster says; `None` of any other.
+    pub fn parse_manifest_key(&self, cluster: ClusterUuid, key: &str) -> Option<ManifestName> {
+        let rest = key.strip_prefix(self.root(cluster).as_ref())?.strip_prefix('/')?;
+        let [topic, partition, MANIFEST, attempt] = rest.split('/').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        Some(ManifestName {
+            topic: topic.parse().ok()?,
+            partition: PartitionIndex(partition.parse().ok()?),
+            attempt: u128::from_str_radix(attempt.strip_suffix(MANIFEST_SUFFIX)?, 16).ok()?,
+        })
     }
 
     /// The key of one upload of a ledger (T1).
@@ -187,12 +227,22 @@ impl Store {
     /// # Errors
     /// [`ObjectError`].
     pub async fn read(&self, object: &TierObject, range: Range<u64>) -> Result<Bytes, ObjectError> {
-        if object.bucket != self.bucket {
-            let (named, own) = (object.bucket.clone(), self.bucket.clone());
+        self.read_at(&object.bucket, &object.key, range).await
+    }
+
+    /// The same of an object whose key is this, in a store that metadata calls `bucket`.
+    pub(crate) async fn read_at(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Bytes, ObjectError> {
+        if bucket != self.bucket {
+            let (named, own) = (bucket.to_owned(), self.bucket.clone());
             return Err(ObjectError::OtherStore { named, own });
         }
-        let path = Path::from(object.key.as_str());
-        let bytes = self.timed(&object.key, self.inner.get_range(&path, range.clone())).await?;
+        let path = Path::from(key);
+        let bytes = self.timed(key, self.inner.get_range(&path, range.clone())).await?;
         let want = range.end - range.start;
         if bytes.len() as u64 != want {
             let have = bytes.len();

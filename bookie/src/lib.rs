@@ -5,6 +5,7 @@
 //! * `tiering`: closed ledgers to the object store.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
+mod folded;
 mod gc;
 mod handle;
 mod identity;

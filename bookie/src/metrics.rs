@@ -48,6 +48,17 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// Segments were folded.
+pub(crate) fn folded(segments: usize) {
+    metrics::counter!("geminga_tier_folded_total").increment(segments as u64);
+}
+
+/// What manifests list, and in how many objects, as the bookie that folds saw it last.
+pub(crate) fn folded_now(segments: usize, parts: usize) {
+    metrics::gauge!("geminga_tier_folded_segments").set(segments as f64);
+    metrics::gauge!("geminga_tier_manifest_objects").set(parts as f64);
+}
+
 /// A write request arrived.
 pub(crate) fn write_asked(op: &WriteOp) {
     metrics::counter!("geminga_bookie_requests_total", "op" => write_op(op)).increment(1);

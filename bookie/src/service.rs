@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::folded::Folded;
 use crate::gc::Gc;
 use crate::handle::BookieHandle;
 use crate::identity::{self, BootError, Booted, BootedDisk};
@@ -125,6 +126,8 @@ pub struct Bookie {
     /// Begins once the cluster knows the bookie: nobody is to miss it then.
     repairs: Mutex<Option<RepairParts>>,
     watermarks: watermark::Keeper,
+    /// Is told where objects are when tiering begins.
+    folded: Folded,
     tasks: Tasks,
     /// Set when stopping is wanted, so that it is not taken for a failure.
     stopping: Arc<AtomicBool>,
@@ -194,7 +197,8 @@ impl Bookie {
             started_ms: parts.clock.now_ms(),
         };
         let Config { lease_ttl, limits, gc_interval, repair, .. } = parts.config;
-        let gc = Gc::new(Arc::clone(&parts.store), booted.cluster, handle.clone(), gc_interval);
+        let folded = Folded::new(booted.cluster, Arc::clone(&parts.store));
+        let gc = Gc::new(Arc::clone(&parts.store), folded.clone(), handle.clone(), gc_interval);
         tasks.spawn("ledger gc", gc.run(tasks.clone()));
         let store = Arc::clone(&parts.store);
         let watermarks = watermark::Keeper { store, handle: handle.clone(), cookie: booted.cookie };
@@ -212,7 +216,17 @@ impl Bookie {
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
         let cluster = booted.cluster;
         let (repairs, disks) = (Mutex::new(repairs), booted.disks);
-        Ok(Self { handle, cluster, registration, repairs, watermarks, tasks, stopping, disks })
+        Ok(Self {
+            handle,
+            cluster,
+            registration,
+            repairs,
+            watermarks,
+            folded,
+            tasks,
+            stopping,
+            disks,
+        })
     }
 
     /// The cluster that it belongs to.
@@ -274,7 +288,9 @@ impl Bookie {
     /// # Errors
     /// [`StartError::Register`] when the metadata store cannot be read.
     pub async fn tier(&self, parts: TieringParts) -> Result<(), StartError> {
-        let started = tiering::start(parts, self.handle.clone(), &self.tasks).await;
+        self.folded.objects_are_in(&parts.objects);
+        let folded = self.folded.clone();
+        let started = tiering::start(parts, self.handle.clone(), folded, &self.tasks).await;
         Ok(started.map_err(RegisterError::Metadata)?)
     }
 

@@ -15,6 +15,8 @@ pub(super) enum Fate {
     Deleting,
     /// There is no such key.
     Absent,
+    /// There is none since a manifest lists the ledger, and all that is here is that its entries were dropped.
+    Folded,
 }
 
 /// A local ledger that was read.
@@ -76,7 +78,7 @@ pub(super) fn judge(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
             > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
     let drops = |read: &&Read| match read.fate {
         Fate::Kept => false,
-        Fate::Deleting => true,
+        Fate::Deleting | Fate::Folded => true,
         Fate::Absent => !too_many,
     };
     let dropped = survey.read.iter().filter(drops).map(|read| read.ledger).collect();
@@ -116,6 +118,9 @@ mod tests {
         let (dropped, breaker) = judge(&eleven);
         assert_eq!(dropped, [LedgerId(50)]);
         assert_eq!(breaker, Some(Breaker::TooManyAbsent { absent: 11, local: 100 }));
+        let mut folded = survey(absent(10));
+        folded.read.extend((20..90).map(|ledger| read(ledger, Fate::Folded)));
+        assert_eq!(judge(&folded).0.len(), 80, "those that were folded are not absent");
         let deleting: Vec<_> = (0..100).map(|ledger| read(ledger, Fate::Deleting)).collect();
         assert_eq!(judge(&survey(deleting.clone())).0.len(), 100);
         let empty = Survey { listed: 0, ..survey(deleting.clone()) };

@@ -2,6 +2,7 @@
 //!
 //! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
 //! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
+//! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it.
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
@@ -17,6 +18,7 @@ use geminga_proto::ids::{ClusterUuid, LedgerId};
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::folded::{Folded, Listing};
 use crate::handle::BookieHandle;
 use crate::ledger::{Mutation, Mutations};
 use crate::metrics;
@@ -32,6 +34,7 @@ const PAGE: usize = 500;
 pub(crate) struct Gc {
     store: Arc<dyn MetaStore>,
     cluster: ClusterUuid,
+    folded: Folded,
     handle: BookieHandle,
     interval: Duration,
     mutations: Mutations,
@@ -41,11 +44,12 @@ impl Gc {
     /// A collector that has not begun.
     pub(crate) fn new(
         store: Arc<dyn MetaStore>,
-        cluster: ClusterUuid,
+        folded: Folded,
         handle: BookieHandle,
         interval: Duration,
     ) -> Self {
-        Self { store, cluster, handle, interval, mutations: Mutations::default() }
+        let (cluster, mutations) = (handle.cluster(), Mutations::default());
+        Self { store, cluster, folded, handle, interval, mutations }
     }
 
     /// Runs until `tasks` stops.
@@ -114,6 +118,7 @@ impl Gc {
             let fate = self.fate(*ledger).await?;
             read.push(Read { ledger: *ledger, fate, bytes: *bytes });
         }
+        self.tell_folded(&mut read).await?;
         let (count, local_bytes) = (local.len() as u64, local.values().sum());
         Ok(Survey { same_cluster, listed, local: count, local_bytes, read })
     }
@@ -142,6 +147,21 @@ impl Gc {
                 return Ok((alive, listed));
             }
         }
+    }
+
+    /// Which of those without a key were folded: manifests are read after the keys.
+    async fn tell_folded(&self, read: &mut [Read]) -> Result<(), Error> {
+        let absent = read.iter().filter(|read| read.fate == Fate::Absent);
+        let found = self.folded.find(&absent.map(|read| read.ledger).collect()).await?;
+        for read in read.iter_mut().filter(|read| read.fate == Fate::Absent) {
+            read.fate = match found.get(&read.ledger) {
+                None => Fate::Absent,
+                // What is here of it is dropped by whoever tiers, after a look at the object (7.4 step 8).
+                Some(Listing::Folded(_)) if self.handle.is_trimmed(read.ledger) => Fate::Folded,
+                Some(Listing::Folded(_) | Listing::Unknown) => Fate::Kept,
+            };
+        }
+        Ok(())
     }
 
     /// What the ledger's own key says. What cannot be understood is kept.

@@ -145,7 +145,8 @@ impl Bench {
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
         let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![]);
-        let gc = Gc::new(store.clone(), cluster, handle.clone(), Duration::from_secs(1));
+        let folded = Folded::new(cluster, store.clone());
+        let gc = Gc::new(store.clone(), folded, handle.clone(), Duration::from_secs(1));
         let gc = Gc { mutations, ..gc };
         Self { store, disk, handle, gc, tasks }
     }
@@ -162,7 +163,7 @@ impl Bench {
 
     async fn ask(&self, ledger: u64, op: WriteOp) -> Code {
         let scope = Scope {
-            cluster: self.gc.cluster,
+            cluster: self.handle.cluster(),
             ledger: LedgerId(ledger),
             fragment_first: EntryId(0),
             epoch: SealEpoch(1),

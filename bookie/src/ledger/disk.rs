@@ -157,6 +157,15 @@ impl DiskLedgers {
         local
     }
 
+    /// Whether a ledger's entries were dropped here for an object.
+    pub(crate) fn is_trimmed(&self, ledger: LedgerId) -> bool {
+        let mut trimmed = self.shards.iter().map(|shard| {
+            let mut slots = shard.table.lock();
+            slots.get(ledger).is_some_and(|slot| slot.state.trimmed().is_some())
+        });
+        trimmed.any(|trimmed| trimmed)
+    }
+
     /// Drops a ledger's data, which its metadata says was deleted: its tombstone is durable on return. False when there is
     /// nothing to drop. Cancel-safe, in that it goes on.
     ///

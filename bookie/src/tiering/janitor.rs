@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Manifest, Tier};
 use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, cluster, keys};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
-use geminga_tier::{ObjectError, ObjectName, Store};
+use geminga_tier::{ManifestName, ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Config;
+use super::fold::{Folder, Seen};
+use crate::folded::{Folded, Listing};
 use crate::metrics;
 use crate::repair::office;
 
@@ -83,6 +85,9 @@ pub(super) struct Janitor {
     pub(super) objects: Store,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    /// Folds as well, while this bookie is elected.
+    pub(super) folder: Folder,
+    pub(super) folded: Folded,
 }
 
 impl Janitor {
@@ -106,9 +111,16 @@ impl Janitor {
         }
         // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
         let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
+        let (mut fold_at, mut seen) = (Instant::now(), Seen::new());
         loop {
             if let Err(error) = self.delete().await {
                 tell(&error);
+            }
+            if Instant::now() >= fold_at {
+                fold_at = Instant::now() + self.config.fold_interval;
+                if let Err(error) = self.folder.round(&mut seen).await {
+                    tracing::warn!(%error, "segments are not folded now; trying again later");
+                }
             }
             if Instant::now() >= sweep_at {
                 sweep_at = Instant::now() + self.config.sweep_interval;
@@ -180,11 +192,17 @@ impl Janitor {
             let object = object?;
             listed += 1;
             let old = self.clock.now_ms().saturating_sub(object.modified_ms) >= age_ms;
-            let Some(name) = self.objects.parse_key(self.cluster, &object.key).filter(|_| old)
-            else {
+            if !old {
                 continue;
+            }
+            let fate = match self.objects.parse_key(self.cluster, &object.key) {
+                Some(name) => self.fate(&name).await?,
+                None => match self.objects.parse_manifest_key(self.cluster, &object.key) {
+                    Some(name) => self.fate_of_list(&name).await?,
+                    None => Fate::Kept,
+                },
             };
-            match self.fate(&name).await? {
+            match fate {
                 Fate::Kept => {}
                 Fate::Superseded => garbage.push(object.key),
                 Fate::Absent => {
@@ -233,11 +251,31 @@ impl Janitor {
             let superseded = published.is_some_and(|attempt| attempt != name.attempt);
             return Ok(if superseded { Fate::Superseded } else { Fate::Kept });
         }
-        // No manifest is read yet, so one that is there may list it.
-        let manifest = keys::manifest(name.topic, name.partition);
-        Ok(match self.store.get(&manifest).await? {
-            Some(_) => Fate::Kept,
+        // An unreadable manifest means: keep.
+        let found = self.folded.find_in(name.topic, name.partition, name.ledger).await?;
+        Ok(match found {
             None => Fate::Absent,
+            Some(Listing::Unknown) => Fate::Kept,
+            Some(Listing::Folded(meta)) => match meta.tier.object() {
+                Some(object) if object.attempt != name.attempt => Fate::Superseded,
+                _ => Fate::Kept,
+            },
         })
+    }
+
+    /// An object that lists segments is needed while its partition's manifest names it, and for a while after, by those who read
+    /// by an older value, or restore one from a backup.
+    async fn fate_of_list(&self, name: &ManifestName) -> Result<Fate, Error> {
+        let Some(found) = self.store.get(&keys::manifest(name.topic, name.partition)).await? else {
+            return Ok(Fate::Absent);
+        };
+        let Ok(manifest) = Manifest::decode(&found.value) else { return Ok(Fate::Kept) };
+        let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
+        let named = manifest.parts.iter().any(|part| part.attempt == name.attempt);
+        let lately = manifest.former.iter().any(|former| {
+            let since_ms = self.clock.now_ms().saturating_sub(former.since_ms);
+            former.attempt == name.attempt && since_ms < age_ms
+        });
+        Ok(if named || lately { Fate::Kept } else { Fate::Superseded })
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
 //!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
+//! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
 //! * [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
 //!   twice does no harm.
 //!
@@ -18,12 +19,15 @@ use geminga_proto::ids::LedgerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tier::Store;
 
+use crate::folded::Folded;
 use crate::handle::BookieHandle;
+use fold::Folder;
 use janitor::Janitor;
 use mutation::Mutations;
 use work::Worker;
 
 mod core;
+mod fold;
 mod janitor;
 mod mutation;
 mod upload;
@@ -48,6 +52,12 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// How old such an object must be to be removed. Default 7 days.
     pub sweep_age: Duration,
+    /// How often it is looked for segments to fold. Default 10 min.
+    pub fold_interval: Duration,
+    /// The newest segments of a partition, so many, keep their keys in the metadata. Default 100, minimum 1.
+    pub fold_keep: usize,
+    /// Older ones are folded when there are so many of them. Default 200, minimum 1.
+    pub fold_at: usize,
 }
 
 impl Default for Config {
@@ -60,6 +70,9 @@ impl Default for Config {
             take_over: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(DAY),
             sweep_age: Duration::from_secs(7 * DAY),
+            fold_interval: Duration::from_secs(600),
+            fold_keep: 100,
+            fold_at: 200,
         }
     }
 }
@@ -86,6 +99,7 @@ pub struct TieringParts {
 pub(crate) async fn start(
     parts: TieringParts,
     handle: BookieHandle,
+    folded: Folded,
     tasks: &Tasks,
 ) -> Result<(), Error> {
     let TieringParts { store, objects, random, clock, config } = parts;
@@ -93,6 +107,14 @@ pub(crate) async fn start(
     let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
     let bookies =
         BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES).await?;
+    let folder = Folder {
+        cluster: handle.cluster(),
+        store: Arc::clone(&store),
+        objects: objects.clone(),
+        random: Arc::clone(&random),
+        clock: Arc::clone(&clock),
+        config,
+    };
     let janitor = Janitor {
         bookie: handle.id().clone(),
         cluster: handle.cluster(),
@@ -100,10 +122,13 @@ pub(crate) async fn start(
         objects: objects.clone(),
         clock: Arc::clone(&clock),
         config,
+        folder,
+        folded: folded.clone(),
     };
     tasks.spawn("tier janitor", janitor.run(tasks.clone()));
     let worker = Worker {
         handle,
+        folded,
         store,
         bookies,
         objects,

@@ -18,6 +18,7 @@ use super::core::{Effect, Event, Head, Now, Offload, Seen, Timing, Wanted};
 use super::mutation::Mutations;
 use super::upload::{self, Sent};
 use super::wanted;
+use crate::folded::{Folded, Listing};
 use crate::handle::BookieHandle;
 use crate::metrics;
 
@@ -44,6 +45,7 @@ pub(super) struct Last {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) handle: BookieHandle,
+    pub(super) folded: Folded,
     pub(super) store: Arc<dyn MetaStore>,
     pub(super) bookies: Arc<BookieDirectory>,
     pub(super) objects: Store,
@@ -235,9 +237,7 @@ impl Worker {
 
     async fn read(&self, ledger: LedgerId, last: &mut Last) -> Result<Event, Error> {
         let key = keys::ledger(ledger);
-        let Some(found) = self.store.get(&key).await? else {
-            return Ok(Event::Read(None, Wanted::default()));
-        };
+        let Some(found) = self.store.get(&key).await? else { return self.read_folded(ledger).await };
         let meta = LedgerMeta::decode(ledger, &found.value)
             .map_err(|invalid| Error::Corrupt { key, why: invalid.to_string() })?;
         let asks = meta.state == LedgerState::Closed && !matches!(meta.tier, Tier::Trimmed(_));
@@ -251,6 +251,19 @@ impl Worker {
             waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
         };
         Ok(Event::Read(Some((meta, found.version)), wanted))
+    }
+
+    /// A ledger without a key: one that was folded is as trimmed as it was before, and what is here of it goes as it would have.
+    async fn read_folded(&self, ledger: LedgerId) -> Result<Event, Error> {
+        let mut found = self.folded.find(&[ledger].into()).await?;
+        Ok(match found.remove(&ledger) {
+            None => Event::Read(None, Wanted::default()),
+            Some(Listing::Unknown) => Event::Unreadable,
+            // Of a trimmed ledger nothing is ever swapped, so no version is asked for.
+            Some(Listing::Folded(meta)) => {
+                Event::Read(Some((*meta, Version(0))), Wanted::default())
+            }
+        })
     }
 
     async fn swap(&self, expected: Version, meta: &LedgerMeta) -> CasResult {

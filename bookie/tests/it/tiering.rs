@@ -25,6 +25,9 @@ const SOON: TieringConfig = TieringConfig {
     take_over: Duration::from_millis(300),
     sweep_interval: Duration::from_millis(100),
     sweep_age: Duration::ZERO,
+    fold_interval: Duration::from_millis(100),
+    fold_keep: 2,
+    fold_at: 3,
 };
 
 async fn tier(node: &Node, store: &Arc<dyn MetaStore>, objects: &Store, config: TieringConfig) {

@@ -124,6 +124,33 @@ pub(crate) struct TierOptions {
         help_heading = "Object store"
     )]
     pub(crate) take_over: Option<Interval>,
+    /// How often it is looked for segments to fold: old ones that are in the object store only leave the metadata [default: 10m].
+    #[arg(
+        id = "tier_fold_interval",
+        long = "tier-fold-interval",
+        value_name = "DURATION",
+        env = "GEMINGA_TIER_FOLD_INTERVAL",
+        help_heading = "Object store"
+    )]
+    pub(crate) fold_interval: Option<Interval>,
+    /// The newest segments of a partition, so many, stay in the metadata one by one; at least 1 [default: 100].
+    #[arg(
+        id = "tier_fold_keep",
+        long = "tier-fold-keep",
+        value_name = "SEGMENTS",
+        env = "GEMINGA_TIER_FOLD_KEEP",
+        help_heading = "Object store"
+    )]
+    pub(crate) fold_keep: Option<usize>,
+    /// Older ones are folded when there are so many of them; at least 1 [default: 200].
+    #[arg(
+        id = "tier_fold_at",
+        long = "tier-fold-at",
+        value_name = "SEGMENTS",
+        env = "GEMINGA_TIER_FOLD_AT",
+        help_heading = "Object store"
+    )]
+    pub(crate) fold_at: Option<usize>,
 }
 
 impl TierOptions {
@@ -138,6 +165,9 @@ impl TierOptions {
             local_retention: or(self.local_retention, file.local_retention, own.local_retention),
             upload_rate: self.upload_rate.or(file.upload_rate),
             take_over: or(self.take_over, file.take_over, own.take_over),
+            fold_interval: or(self.fold_interval, file.fold_interval, own.fold_interval),
+            fold_keep: Some(self.fold_keep.or(file.fold_keep).unwrap_or(own.fold_keep)),
+            fold_at: Some(self.fold_at.or(file.fold_at).unwrap_or(own.fold_at)),
         }
     }
 
@@ -150,6 +180,9 @@ impl TierOptions {
             local_retention: time(self.local_retention, own.local_retention),
             upload_rate: self.upload_rate.map(|size| size.0 as u64),
             take_over: time(self.take_over, own.take_over),
+            fold_interval: time(self.fold_interval, own.fold_interval),
+            fold_keep: self.fold_keep.unwrap_or(own.fold_keep).max(1),
+            fold_at: self.fold_at.unwrap_or(own.fold_at).max(1),
             ..own
         }
     }

@@ -101,10 +101,12 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         kafka.into_iter().map(|bound| (bound.tcp, bound.advertised)).unzip();
     let names: Vec<String> = advertised.iter().map(|listener| listener.name.clone()).collect();
     let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
+    let mut old = None;
     if let Some(objects) = objects {
         let bytes = memory::cold(memory);
         config = config.beside_cold(memory);
         let cold = Cold::new(cluster.uuid, objects, bytes, tasks.child("cold reads"));
+        old = Some(cold.clone());
         ledgers = ledgers.with_cold(Arc::new(cold));
     }
     config.partitions.retention_interval = retention_interval;
@@ -115,6 +117,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         cluster,
         id,
         ledgers,
+        cold: old,
         identity: Identity { grpc_address, http_address, zone, kafka: advertised, started_ms },
         default_quorum,
         single_copy_allowed: sole,

@@ -25,6 +25,7 @@ use geminga_proto::ids::BrokerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::net::TcpListener;
 
+use crate::cold::Cold;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
 use crate::groups::local::LocalGroups;
@@ -108,6 +109,8 @@ pub struct BrokerParts {
     pub id: BrokerId,
     /// Ledgers.
     pub ledgers: LedgerClient,
+    /// Where the lists of folded segments are; none where no object store was named.
+    pub cold: Option<Cold>,
     /// What others are told about it.
     pub identity: Identity,
     /// Copies of what does not say: topics without a quorum, and the groups.
@@ -198,6 +201,7 @@ impl Broker {
             silence: registration.contact().silence(),
             tails: tails.clone(),
             reads: reads.clone(),
+            cold: parts.cold.clone(),
             config: config.log.clone(),
         };
         let partitions = Partitions::start(PartitionsParts {

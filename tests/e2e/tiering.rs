@@ -87,7 +87,7 @@ fn objects(dir: &Path) -> usize {
     let Ok(listing) = std::fs::read_dir(dir) else { return 0 };
     let count = |path: &Path| match path.is_dir() {
         true => objects(path),
-        false => usize::from(path.extension().is_some_and(|end| end == "seg")),
+        false => usize::from(path.extension().is_some_and(|end| end == "seg" || end == "man")),
     };
     listing.filter_map(Result::ok).map(|entry| count(&entry.path())).sum()
 }
@@ -101,6 +101,79 @@ fn a_directory_takes_all_closed_segments_and_gives_them_back() {
     cluster.client(0).run(&["topic", "delete", "flights"]).ok();
     wait::until("deletion of the topic to remove its objects", || {
         (objects(dir.path()) == 0).then_some(())
+    });
+}
+
+/// How many keys the metadata has below a prefix.
+fn keys(cluster: &Cluster, client: &Client, prefix: &str) -> usize {
+    let metastore = cluster.metastore();
+    let dump = client.json(&["meta", "dump", "--metastore", &metastore, "--prefix", prefix]);
+    dump["keys"].as_array().expect("keys").len()
+}
+
+/// Protocol 7.9: many segments, few keys, and everything is read as before, whoever was restarted meanwhile.
+#[test]
+fn many_segments_are_folded_and_read_from_the_start() {
+    const PARTITIONS: usize = 3;
+    const KEEP: usize = 3;
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let store = format!("--object-store=file://{}", dir.path().display());
+    let bookies = [
+        store.as_str(),
+        "--tier-interval=200ms",
+        "--tier-local-retention=100ms",
+        "--tier-take-over=1s",
+        "--gc-interval=300ms",
+        "--tier-fold-interval=300ms",
+        "--tier-fold-keep=3",
+        "--tier-fold-at=4",
+    ];
+    let mut cluster = Cluster::start_with(3, 1, &bookies, &[store.as_str()]);
+    let flights = Flights::load();
+    let client = cluster.client(0);
+    let create = ["topic", "create", "flights", "--partitions", "3", "--config"];
+    let small = ["segment.bytes=262144", "--config", "remote.storage.enable=true"];
+    client.run(&[&create[..], &small].concat()).ok();
+    let (mut producer, _) = topic::produce(&client, "flights", cluster.dir());
+    let lines = Flights::lines(flights.rows());
+    producer.feed(&lines[..lines.len() / 2]);
+    // Whoever is elected: folding goes on elsewhere, or again.
+    for bookie in &mut cluster.bookies {
+        bookie.crash_and_restart();
+    }
+    producer.feed(&lines[lines.len() / 2..]);
+    producer.finish().ok();
+
+    // The newest keep their keys, and so do fewer than are worth it.
+    let most = PARTITIONS * (KEEP + 4);
+    wait::until("old segments to leave the metadata", || {
+        (keys(&cluster, &client, "segments/") <= most).then_some(())
+    });
+    assert!(keys(&cluster, &client, "ledgers/") <= most + 2 * PARTITIONS);
+    assert_eq!(keys(&cluster, &client, "manifests/"), PARTITIONS);
+    let described = client.json(&["topic", "describe", "flights"]);
+    let partitions = described["partitions"].as_array().expect("partitions");
+    let folded = partitions.iter().map(|p| p["folded_segments"].as_u64().expect("a number"));
+    let folded: Vec<u64> = folded.collect();
+    assert!(folded.iter().sum::<u64>() > 40, "{folded:?}");
+
+    let args = ["consume", "flights", "--from-beginning", "--until-end", "--format", "json"];
+    let judge = |client: &Client| {
+        let records = Record::parse_all(&client.run(&args).ok());
+        flights.judge(&topic::in_log_order(&[records])).exactly_once();
+    };
+    // By a broker that had them open, and by one that never saw them.
+    judge(&client);
+    cluster.brokers[0].crash_and_restart();
+    judge(&client);
+    let first = client.json(&["topic", "offsets", "flights", "--at", "2000-01-01T00:00:00Z"]);
+    let offsets = first.as_array().expect("places").iter().map(|place| place["offset"].as_i64());
+    assert_eq!(offsets.collect::<Vec<_>>(), [Some(0); PARTITIONS], "by time");
+
+    client.run(&["topic", "delete", "flights"]).ok();
+    wait::until("deletion of the topic to remove its objects and its keys", || {
+        let left = keys(&cluster, &client, "manifests/") + keys(&cluster, &client, "segments/");
+        (left == 0 && objects(dir.path()) == 0).then_some(())
     });
 }
 

@@ -206,7 +206,8 @@ fn decode(item: &KeyValue) -> Result<LedgerMeta, Failure> {
 
 pub(crate) fn unknown(ledger: LedgerId) -> Failure {
     Failure::new(format!(
-        "there is no ledger {ledger}: it was never made or is deleted; `geminga ledger list` shows all"
+        "the metadata has no ledger {ledger}: it was never made, is deleted, or its segment was folded, which `geminga topic describe` \
+         counts; `geminga ledger list` shows all others"
     ))
     .because("UNKNOWN_LEDGER")
 }

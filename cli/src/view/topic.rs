@@ -170,6 +170,8 @@ struct Partition {
     high_watermark: Option<i64>,
     /// One copy.
     size_bytes: Option<u64>,
+    /// Older ones, which the metadata does not name one by one any more.
+    folded_segments: u32,
     segments: Vec<Segment>,
 }
 
@@ -201,6 +203,7 @@ impl From<v1::PartitionInfo> for Partition {
             log_start_offset: info.log_start_offset,
             high_watermark: info.high_watermark,
             size_bytes: info.size_bytes,
+            folded_segments: info.folded_segments,
             segments: info.segments.into_iter().map(segment).collect(),
         }
     }
@@ -235,9 +238,10 @@ impl View for Description {
                 optional(p.high_watermark),
                 p.size_bytes.map_or_else(|| "-".to_owned(), bytes),
                 p.segments.len().to_string(),
+                p.folded_segments.to_string(),
             ]
         });
-        let header = ["PARTITION", "OWNER", "TERM", "START", "END", "SIZE", "SEGMENTS"];
+        let header = ["PARTITION", "OWNER", "TERM", "START", "END", "SIZE", "SEGMENTS", "FOLDED"];
         text = text + "\n" + &table(header, partitions);
         let segments: Vec<_> = self
             .partitions

@@ -68,6 +68,7 @@ impl Node {
             cluster: record,
             id,
             ledgers: cluster.log_parts(id.0).ledgers,
+            cold: None,
             identity: Identity {
                 grpc_address: address.clone(),
                 http_address: String::new(),

@@ -18,12 +18,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{ColdLedgers, ReadError, Search, Wanted};
-use geminga_metastore::record::{LedgerMeta, Tier, TierObject};
+use geminga_metastore::record::{LedgerMeta, ManifestPart, Tier, TierObject};
 use geminga_proto::entry::{Entry, HEADER_BYTES};
-use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
+use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, PartitionIndex, TopicId};
 use geminga_runtime::Tasks;
 use geminga_tier::format::Block;
-use geminga_tier::{Object, ObjectError, Store};
+use geminga_tier::{FormatError, Object, ObjectError, SegmentList, Store};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ struct Shared {
     blocks: Cache<BlockId, Arc<Block>>,
     /// Indexes of objects, by upload.
     opened: Cache<u128, Arc<Object>>,
+    /// Lists of folded segments, by the write that made them.
+    lists: Cache<u128, Arc<SegmentList>>,
     /// Bytes that may be on their way.
     room: Arc<Semaphore>,
     room_bytes: usize,
@@ -72,7 +74,7 @@ impl Cold {
     /// Reads from `objects` within about `bytes` of memory; what is read ahead ends with `tasks`.
     pub fn new(cluster: ClusterUuid, objects: Store, bytes: usize, tasks: Tasks) -> Self {
         let bytes = bytes.clamp(LEAST_BYTES, Semaphore::MAX_PERMITS);
-        // Half for blocks that are kept, an eighth for indexes, the rest for what is on its way.
+        // Half for blocks that are kept, a sixteenth for indexes, one for lists of segments, the rest for what is on its way.
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let room_bytes = bytes / 8 * 3;
         metrics::limit(bytes);
@@ -86,9 +88,14 @@ impl Cold {
                 .weigher(move |_, block: &Arc<Block>| weight(block.bytes()))
                 .build(),
             opened: Cache::builder()
-                .max_capacity(bytes as u64 / 8)
+                .max_capacity(bytes as u64 / 16)
                 .eviction_policy(EvictionPolicy::lru())
                 .weigher(move |_, object: &Arc<Object>| weight(object.bytes()))
+                .build(),
+            lists: Cache::builder()
+                .max_capacity(bytes as u64 / 16)
+                .eviction_policy(EvictionPolicy::lru())
+                .weigher(move |_, list: &Arc<SegmentList>| weight(list.bytes()))
                 .build(),
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
@@ -99,7 +106,8 @@ impl Cold {
 
     /// Bytes that are cached or on their way.
     fn bytes(&self) -> usize {
-        let cached = self.0.blocks.weighted_size() + self.0.opened.weighted_size();
+        let indexes = self.0.opened.weighted_size() + self.0.lists.weighted_size();
+        let cached = self.0.blocks.weighted_size() + indexes;
         let coming = self.0.room_bytes - self.0.room.available_permits().min(self.0.room_bytes);
         usize::try_from(cached).unwrap_or(usize::MAX).saturating_add(coming)
     }
@@ -132,6 +140,29 @@ impl Cold {
         }
         metrics::read(bytes, self.bytes());
         Ok(entries)
+    }
+
+    /// What an object lists of a partition's folded segments (protocol 7.9). Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub(crate) async fn segments(
+        &self,
+        of: (TopicId, PartitionIndex),
+        part: &ManifestPart,
+    ) -> Result<Arc<SegmentList>, ObjectError> {
+        let (shared, named) = (Arc::clone(&self.0), part.clone());
+        let reading = async move { shared.list(of, &named).await.map(Arc::new) };
+        let listed = self.0.lists.try_get_with(part.attempt, Box::pin(reading));
+        let list = self.0.in_time(part.size, listed).await?;
+        // A newer record may count more of the same object.
+        match list.of(part).len() == part.segments as usize {
+            true => Ok(list),
+            false => {
+                let why = "it lacks segments that metadata counts";
+                Err(FormatError::Damaged { what: "the manifest", why }.into())
+            }
+        }
     }
 
     async fn open(&self, meta: &LedgerMeta) -> Result<Arc<Object>, ObjectError> {
@@ -220,6 +251,20 @@ impl Shared {
                 Object::open(&self.objects, ledger, at).await
             }
             opened => opened,
+        }
+    }
+
+    async fn list(
+        &self,
+        of: (TopicId, PartitionIndex),
+        part: &ManifestPart,
+    ) -> Result<SegmentList, ObjectError> {
+        match SegmentList::read(&self.objects, self.cluster, of, part).await {
+            Err(ObjectError::Format(_) | ObjectError::Store(_)) => {
+                metrics::again();
+                SegmentList::read(&self.objects, self.cluster, of, part).await
+            }
+            read => read,
         }
     }
 

@@ -260,6 +260,7 @@ impl Node {
             cluster: record,
             id,
             ledgers: cluster.log_parts(id.0).ledgers,
+            cold: None,
             identity: Identity {
                 grpc_address: listener.local_addr().unwrap().to_string(),
                 http_address: String::new(),

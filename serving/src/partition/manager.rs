@@ -291,6 +291,11 @@ impl Partitions {
         retention::dating::witness(self.now_ms(), topics, started)
     }
 
+    /// What logs are made from.
+    pub(super) fn log(&self) -> &LogParts {
+        &self.0.log
+    }
+
     pub(super) fn store(&self) -> &dyn MetaStore {
         &*self.0.log.store
     }
@@ -521,7 +526,7 @@ impl LocalPartitions for Partitions {
         term: Term,
     ) -> Result<Option<(Term, Offset)>, ApiError> {
         let handle = self.open(&topic, partition).await?;
-        Ok(handle.reader.end_of_term(term))
+        handle.reader.end_of_term(term).await.map_err(|error| fetch::read_error(&error))
     }
 
     async fn size(&self, topic: TopicId, partition: PartitionIndex) -> Result<u64, ApiError> {

@@ -20,27 +20,30 @@ static LOOKING: Semaphore = Semaphore::const_new(LOOKS);
 pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, ApiError> {
     let term = handle.term;
     let ends = handle.reader.ends();
-    let epoch =
-        |offset: Option<Offset>| offset.and_then(|o| handle.reader.term_of(o)).unwrap_or(term);
-    let end = |offset| {
-        let offset = Some(offset);
-        FoundOffset { offset, timestamp_ms: None, term, epoch: epoch(offset) }
+    // Where it cannot be read now under which term a record was written, its offset is known all the same.
+    let epoch = async |offset: Option<Offset>| {
+        let Some(offset) = offset else { return term };
+        handle.reader.term_of(offset).await.ok().flatten().unwrap_or(term)
     };
-    let record = |found: Option<(Offset, i64)>| {
+    let end = async |offset| {
+        let offset = Some(offset);
+        FoundOffset { offset, timestamp_ms: None, term, epoch: epoch(offset).await }
+    };
+    let record = async |found: Option<(Offset, i64)>| {
         let offset = found.map(|(offset, _)| offset.max(ends.log_start));
         let timestamp_ms = found.map(|(_, timestamp)| timestamp);
-        FoundOffset { offset, timestamp_ms, term, epoch: epoch(offset) }
+        FoundOffset { offset, timestamp_ms, term, epoch: epoch(offset).await }
     };
     match at {
-        OffsetAt::Earliest => Ok(end(ends.log_start)),
-        OffsetAt::Latest => Ok(end(ends.high_watermark)),
+        OffsetAt::Earliest => Ok(end(ends.log_start).await),
+        OffsetAt::Latest => Ok(end(ends.high_watermark).await),
         OffsetAt::MaxTimestamp => {
             let entry = handle.reader.by_max_timestamp().await.map_err(|e| read_error(&e))?;
-            Ok(record(look(entry, None).await))
+            Ok(record(look(entry, None).await).await)
         }
         OffsetAt::Timestamp(timestamp_ms) => {
             let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
-            Ok(record(look(entry, Some(timestamp_ms)).await))
+            Ok(record(look(entry, Some(timestamp_ms)).await).await)
         }
     }
 }

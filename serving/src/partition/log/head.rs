@@ -19,6 +19,8 @@ use geminga_metastore::{Error as MetaError, Guard, MetaStore, Txn, TxnOutcome, k
 use geminga_proto::caps;
 use geminga_proto::ids::{LedgerId, Offset, PartitionIndex, TopicId};
 
+use super::LogParts;
+use super::folded::{Folded, FoldedHeld, stored_manifest};
 use super::mutation::Mutation;
 use super::opening::{Opening, Stored, list_segments};
 use super::segments::{Held, Segments};
@@ -87,6 +89,30 @@ pub(in crate::partition) async fn stored_segments(
         closed: segment.end_offset.or(next).is_some(),
     };
     Ok(stored.iter().zip(nexts).map(held).collect())
+}
+
+/// What a log holds of folded segments from `start` on, as it is stored. The oldest list is told apart where there is an object store.
+pub(in crate::partition) async fn stored_folded(
+    parts: &LogParts,
+    topic: TopicId,
+    partition: PartitionIndex,
+    start: Offset,
+) -> Result<FoldedHeld, MetaError> {
+    let (store, cold) = (Arc::clone(&parts.store), parts.cold.clone());
+    let folded = Folded::load(store, cold, (topic, partition)).await?;
+    folded.held(start).await.map_err(|error| MetaError::Unavailable(error.to_string()))
+}
+
+/// Bytes of folded segments from `start` on, as it is stored: of a list that `start` is in, all.
+pub(in crate::partition) async fn stored_folded_bytes(
+    store: &dyn MetaStore,
+    topic: TopicId,
+    partition: PartitionIndex,
+    start: Offset,
+) -> Result<u64, MetaError> {
+    let manifest = stored_manifest(store, (topic, partition)).await?;
+    let live = manifest.parts.iter().filter(|part| part.end_offset > start);
+    Ok(live.map(|part| part.bytes).sum())
 }
 
 /// When a ledger was made, by its maker's clock, and how many bytes it holds when it is closed.

@@ -5,11 +5,13 @@
 //! * [`LogWriter`] is owned by one task. Offsets are assigned in call order (P1); entries become durable in that order,
 //!   across ledgers (P3). Snapshots stand at the head of each ledger and at intervals (P4).
 //! * [`LogReader`] reads what is committed, and nothing else (RD1).
+//! * Segments that were folded into a manifest ([`folded`]) are read as all others are; only the owner's list lacks them.
 //! * [`LogHead`] raises the log start and removes segments that nothing needs.
 //!
 //! A partition that was opened and not appended to has no ledger yet: quiet partitions cost metadata only.
 
 mod core;
+mod folded;
 mod head;
 mod ledgers;
 mod mutation;
@@ -39,13 +41,15 @@ use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 
+use crate::cold::Cold;
 use crate::ownership::topology::Topic;
 use crate::topics::quorum::Quorum;
 use mutation::Mutations;
 
 pub use crate::statelog::log::SnapshotWanted;
 pub use head::{HeadError, LogHead};
-pub(super) use head::{stored_ledger, stored_segments, stored_start};
+pub(super) use folded::FoldedHeld;
+pub(super) use head::{stored_folded, stored_folded_bytes, stored_ledger, stored_segments, stored_start};
 pub use reader::{LogReader, ReadError};
 pub use reads::Reads;
 pub(super) use segments::Held;
@@ -69,6 +73,8 @@ pub struct LogParts {
     pub tails: Tails,
     /// The bound on old entries that are being read, of all partitions together.
     pub reads: Reads,
+    /// Where the lists of folded segments are; none where no object store was named.
+    pub cold: Option<Cold>,
     /// Limits.
     pub config: LogConfig,
 }

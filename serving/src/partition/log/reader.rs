@@ -19,6 +19,7 @@ use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::folded::{Folded, FoldedHeld};
 use super::reads::{Call, MAX_PIECE_BYTES, Reads};
 use super::segments::{Held, Segment, Segments};
 use super::{Ends, ReadEntry};
@@ -59,6 +60,13 @@ pub struct LogReader {
     pieces: Arc<Pieces>,
 }
 
+/// What a reader reads from.
+#[derive(Debug)]
+pub(super) struct Stores {
+    pub(super) ledgers: LedgerClient,
+    pub(super) folded: Arc<Folded>,
+}
+
 /// Where some offsets are.
 #[derive(Debug, Clone, Copy)]
 struct Hint {
@@ -75,8 +83,9 @@ impl Hint {
 }
 
 impl LogReader {
-    pub(super) fn new(ledgers: LedgerClient, segments: Arc<Segments>, reads: Reads) -> Self {
-        let stored = Stored { ledgers, segments };
+    pub(super) fn new(stores: Stores, segments: Arc<Segments>, reads: Reads) -> Self {
+        let Stores { ledgers, folded } = stores;
+        let stored = Stored { ledgers, segments, folded };
         Self { stored, reads, hints: Arc::default(), pieces: Arc::default() }
     }
 
@@ -131,7 +140,7 @@ impl LogReader {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<ReadEntry>, ReadError> {
-        let mut segment = self.stored.segments.containing(from);
+        let mut segment = self.stored.containing(from).await?;
         let mut start = None;
         while let Some(this) = segment {
             let source = self.source(this).await?;
@@ -151,7 +160,7 @@ impl LogReader {
                 return Ok(found);
             }
             // What the segment holds ends before `from`: it is at the head of the next.
-            (segment, start) = (self.stored.segments.after(source.segment.seq), Some(EntryId(0)));
+            (segment, start) = (self.stored.after(source.segment.seq).await?, Some(EntryId(0)));
         }
         Err(ReadError::Damaged(format!("no segment holds offset {from}, which is committed")))
     }
@@ -182,7 +191,21 @@ impl LogReader {
         }
     }
 
-    /// The segments, as retention looks at them.
+    /// Folded segments, as retention looks at them; they are before all others.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(in crate::partition) async fn folded_held(&self) -> Result<FoldedHeld, ReadError> {
+        self.stored.folded.held(self.ends().log_start).await
+    }
+
+    /// Bytes of folded segments: of a list that the log starts in, all.
+    pub(in crate::partition) fn folded_bytes(&self) -> u64 {
+        let parts = self.stored.folded.parts(self.ends().log_start);
+        parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The segments that have keys, as retention looks at them.
     pub(in crate::partition) fn held(&self) -> Vec<Held> {
         self.stored.segments.held()
     }
@@ -190,7 +213,7 @@ impl LogReader {
     /// The largest timestamp in a closed segment, or one that is larger: what was the largest so far when it ended. -1 when
     /// no record has one.
     pub(in crate::partition) async fn newest_of(&self, seq: u32) -> Result<i64, ReadError> {
-        let Some(segment) = self.stored.segments.numbered(seq) else { return Ok(-1) };
+        let Some(segment) = self.stored.numbered(seq).await? else { return Ok(-1) };
         let source = self.source(segment).await?;
         if source.last == EntryId::NONE {
             return Ok(-1);
@@ -205,7 +228,7 @@ impl LogReader {
         &self,
         seq: u32,
     ) -> Result<Option<(i64, u64)>, ReadError> {
-        let Some(segment) = self.stored.segments.numbered(seq) else { return Ok(None) };
+        let Some(segment) = self.stored.numbered(seq).await? else { return Ok(None) };
         let meta = match segment.meta {
             Some(meta) => meta,
             None => {
@@ -218,14 +241,35 @@ impl LogReader {
         Ok(Some((meta.created_ms, meta.length)))
     }
 
-    /// Under which term the record at an offset was written: [`Segments::term_of`].
-    pub fn term_of(&self, offset: Offset) -> Option<Term> {
-        self.stored.segments.term_of(offset)
+    /// Under which term the record at an offset was written; `None` where there is none yet. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn term_of(&self, offset: Offset) -> Result<Option<Term>, ReadError> {
+        match self.stored.segments.term_of(offset) {
+            None if offset < self.ends().high_watermark => {
+                Ok(self.stored.folded.containing(offset).await?.map(|segment| segment.term))
+            }
+            known => Ok(known),
+        }
     }
 
-    /// Where the records of a term end: [`Segments::end_of_term`].
-    pub fn end_of_term(&self, term: Term) -> Option<(Term, Offset)> {
-        self.stored.segments.end_of_term(term)
+    /// Where the records of a term end: [`Segments::end_of_term`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn end_of_term(&self, term: Term) -> Result<Option<(Term, Offset)>, ReadError> {
+        let known = self.stored.segments.end_of_term(term);
+        if self.stored.segments.first().is_none_or(|first| first.term <= term) {
+            return Ok(known);
+        }
+        // Every segment that has a key is of a later term: where the first of all such is, what is folded tells.
+        let start = self.ends().log_start;
+        let Some((before, end)) = self.stored.folded.first_above(term, start).await? else {
+            let last = self.stored.folded.last(start).await?;
+            return Ok(known.map(|(floor, end)| (last.map_or(floor, |last| last.term), end)));
+        };
+        Ok(Some((before.unwrap_or(term), end.max(start))))
     }
 
     async fn source(&self, segment: Segment) -> Result<Source, ReadError> {

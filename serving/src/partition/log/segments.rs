@@ -21,6 +21,8 @@ pub(super) struct Segment {
     pub(super) ledger: LedgerId,
     /// Offset of its first record.
     pub(super) base_offset: Offset,
+    /// The offset after its last record, of one that was folded; of others the next one's first says.
+    pub(super) end_offset: Option<Offset>,
     /// Term of the owner that made it, as its batches say too.
     pub(super) term: Term,
     /// Largest record timestamp in it, milliseconds; -1 when there is none, `None` when it is not known.
@@ -263,6 +265,16 @@ impl Segments {
         let state = self.state.lock();
         let after = state.segments.partition_point(|segment| segment.base_offset <= offset);
         state.segments[..after].last().map(|segment| segment.term)
+    }
+
+    /// Those up to `seq` are in the manifest now.
+    pub(super) fn folded(&self, seq: u32) {
+        self.state.lock().segments.retain(|segment| segment.seq > seq);
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self) -> Option<Segment> {
+        self.state.lock().segments.first().cloned()
     }
 
     /// A segment was added at the end.

@@ -13,7 +13,9 @@ use geminga_proto::entry::{Entry, Kind, NO_SNAPSHOT};
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
 
 use super::core::Start;
+use super::folded::Folded;
 use super::opening::{Opening, Stored, list_segments};
+use super::reader::Stores;
 use super::replay::{self, From};
 use super::segments::{Known, Segment, Segments};
 use super::tail::Tail;
@@ -32,8 +34,14 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     let mut stored = list_segments(store, opening.topic.id, opening.partition, None)
         .await
         .map_err(unavailable)?;
+    let folded = load_folded(&opening, &mut stored).await?;
     let closed = close_all(&opening, &stored).await?;
     let end = find_end(&opening, &stored, &closed).await?;
+    if end.replay.is_none() && folded.last_seq().is_some() {
+        // What is folded lies before one that holds records and keeps its key.
+        let why = "segments are folded, and none behind them holds a record".to_owned();
+        return Err(OpenError::Damaged(why));
+    }
     let begins_in = end.replay.as_ref().map(|from| from.meta.id);
     let anchor = stored.iter().find(|s| Some(s.segment.ledger) == begins_in).map(|s| s.seq);
     learn(&mut stored, &closed, anchor, end.running_max_timestamp);
@@ -52,7 +60,8 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     };
     let segments = Arc::new(Segments::new(known, tail, parts.tails.clone()));
     let head = LogHead::new(Arc::clone(&opening), Arc::clone(&segments));
-    let reader = LogReader::new(parts.ledgers.clone(), Arc::clone(&segments), parts.reads.clone());
+    let stored_in = Stores { ledgers: parts.ledgers.clone(), folded: Arc::new(folded) };
+    let reader = LogReader::new(stored_in, Arc::clone(&segments), parts.reads.clone());
     let newest = stored.last().map(|s| s.seq);
     let term = opening.term;
     tracing::info!(
@@ -128,6 +137,15 @@ async fn raise_term(parts: &LogParts, spec: OpenSpec) -> Result<Opening, OpenErr
     Err(OpenError::Unavailable("its term could not be raised: try again".to_owned()))
 }
 
+/// What was folded; of the segments that were listed only those stay that have keys now.
+async fn load_folded(opening: &Opening, stored: &mut Vec<Stored>) -> Result<Folded, OpenError> {
+    let LogParts { store, cold, .. } = &opening.parts;
+    let of = (opening.topic.id, opening.partition);
+    let folded = Folded::load(Arc::clone(store), cold.clone(), of).await.map_err(unavailable)?;
+    stored.retain(|stored| folded.last_seq().is_none_or(|last| stored.seq > last));
+    Ok(folded)
+}
+
 async fn read_log_start(opening: &Opening) -> Result<Offset, OpenError> {
     let key = keys::log_start(opening.topic.id, opening.partition);
     match opening.parts.store.get(&key).await.map_err(unavailable)? {
@@ -165,6 +183,7 @@ fn view(stored: &Stored, closed: &Closed) -> Segment {
         seq: stored.seq,
         ledger: stored.segment.ledger,
         base_offset: stored.segment.base_offset,
+        end_offset: None,
         term: stored.segment.term,
         max_timestamp: stored.segment.max_timestamp,
         bytes: stored.segment.bytes,

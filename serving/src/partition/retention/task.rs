@@ -2,6 +2,7 @@
 //! and removes what nothing needs any more. A partition that is not open is opened only when what is stored of it says that there
 //! is something to give up, or something left that was given up before.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use super::dating::Dating;
 use super::{Limits, Piece, believed, log_start};
 use crate::ownership::topology::Topic;
 use crate::partition::log::{
-    HeadError, Held, ReadError, stored_ledger, stored_segments, stored_start,
+    FoldedHeld, HeadError, Held, ReadError, stored_folded, stored_ledger, stored_segments,
+    stored_start,
 };
 use crate::partition::manager::{Handle, Partitions};
 use crate::partition::metrics;
@@ -105,13 +107,16 @@ impl Look<'_> {
         if limits.is_unlimited() && start == Offset(0) {
             return Ok(false);
         }
-        let held = stored_segments(store, topic.id, partition).await?;
+        let mut held = stored_segments(store, topic.id, partition).await?;
         if held.iter().any(|held| held.base < held.end && held.end <= start) {
             return Ok(true);
         }
         if self.is_left_behind(topic, held.last(), limits).await? {
             return Ok(true);
         }
+        // After the keys: what was folded meanwhile is then in one of the two, or in both.
+        let folded = stored_folded(self.partitions.log(), topic.id, partition, start).await?;
+        prepend(&folded, &mut held);
         let mut pieces = Vec::with_capacity(held.len());
         // Of what follows a segment that stays it makes no difference how old it is.
         let mut by_time = Limits { bytes: None, ..limits };
@@ -216,12 +221,24 @@ fn is_expired(newest: &Held, limits: Limits, now_ms: i64) -> bool {
         && log_start(&[as_closed], by_time, now_ms, newest.base) > newest.base
 }
 
+/// Puts folded segments before the others, of which none is among them then; where the lists behind the oldest are.
+fn prepend(folded: &FoldedHeld, held: &mut Vec<Held>) -> Range<usize> {
+    let FoldedHeld { oldest, later } = folded;
+    let last = later.last().or(oldest.last()).map(|held| held.seq);
+    held.retain(|held| last.is_none_or(|last| held.seq > last));
+    held.splice(0..0, oldest.iter().chain(later).copied());
+    oldest.len()..oldest.len() + later.len()
+}
+
 async fn pieces(handle: &Handle, limits: Limits, now_ms: i64) -> Result<Vec<Piece>, ReadError> {
-    let (reader, held) = (&handle.reader, handle.reader.held());
+    let (reader, mut held) = (&handle.reader, handle.reader.held());
+    let lists = prepend(&reader.folded_held().await?, &mut held);
     let mut pieces = Vec::with_capacity(held.len());
     // Of what follows a segment that stays it makes no difference how old it is.
     let mut dating = limits.ms.is_some();
     for (at, this) in held.iter().enumerate() {
+        // A list whose segments are not told apart goes by time when it is the oldest.
+        dating &= !lists.contains(&at);
         let mut youngest_ms = None;
         if dating && this.closed {
             let says = match this.max_timestamp {

@@ -110,6 +110,7 @@ impl TestCluster {
             silence: self.silence.subscribe(),
             tails: Tails::new(usize::MAX),
             reads: Reads::new(usize::MAX, self.tasks.child("reads")),
+            cold: None,
             config: LogConfig::default(),
         }
     }

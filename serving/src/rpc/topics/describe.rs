@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use geminga_metastore::record::{LedgerMeta, LedgerState, Segment};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Manifest, Segment};
 use geminga_metastore::{Error, MetaStore, keys};
 use geminga_proto::ids::{BookieId, PartitionIndex};
 use geminga_proto::reason::ApiError;
@@ -44,6 +44,7 @@ async fn one(
 ) -> Result<v1::PartitionInfo, ApiError> {
     let owner = ctx.router.topology().owner(topic.id, partition);
     let segments = segments(&*ctx.store, &topic, partition).await?;
+    let folded_segments = folded(&*ctx.store, &topic, partition).await?;
     let size = tokio::time::timeout(OWNER_WAIT, ctx.source.size(&topic, partition));
     let (offsets, size) = tokio::join!(open_offsets(&ctx, &topic, partition), size);
     Ok(v1::PartitionInfo {
@@ -55,6 +56,7 @@ async fn one(
         high_watermark: offsets.map(|o| o.high_watermark.0),
         segments,
         size_bytes: size.ok().and_then(Result::ok),
+        folded_segments,
     })
 }
 
@@ -108,6 +110,18 @@ async fn segments(
         .buffered(PARALLEL)
         .try_collect()
         .await
+}
+
+/// How many segments a manifest lists; of a list whose beginning was given up, all.
+async fn folded(
+    store: &dyn MetaStore,
+    topic: &Topic,
+    partition: PartitionIndex,
+) -> Result<u32, ApiError> {
+    let key = keys::manifest(topic.id, partition);
+    let Some(found) = store.get(&key).await.map_err(|e| api_error(&e))? else { return Ok(0) };
+    let manifest = Manifest::decode(&found.value).map_err(|e| corrupt(&key, &e.to_string()))?;
+    Ok(manifest.live().map(|part| part.segments).sum())
 }
 
 async fn info(

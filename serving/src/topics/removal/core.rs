@@ -3,7 +3,8 @@
 //! listing (M9).
 //!
 //! ```text
-//!   assign/<id>/*  ─►  term of each partition + 1, broker -1  ─►  segments/<id>/*  ─►  partitions/<id>/*  ─►  the mark
+//!   assign/<id>/*  ─►  term of each partition + 1, broker -1  ─►  segments/<id>/*  ─►  (no manifests/<id>/* any more)
+//!                  ─►  partitions/<id>/*  ─►  the mark
 //! ```
 //!
 //! The order is what makes it safe. Without an assignment nobody opens a partition any more, since that is guarded by the
@@ -32,6 +33,7 @@ enum Stage {
     Assignments,
     Terms,
     Segments,
+    Manifests,
     Partitions,
     Mark,
 }
@@ -180,6 +182,7 @@ impl Removal {
             Stage::Assignments => keys::assignments_of(self.topic),
             Stage::Terms | Stage::Partitions => keys::partitions_of(self.topic),
             Stage::Segments => keys::all_segments_of(self.topic),
+            Stage::Manifests => keys::manifests_of(self.topic),
             Stage::Mark => return self.commit(&[keys::deleted_topic(self.topic)], Txn::new()),
         };
         Effect::List { prefix, after: self.after.clone() }
@@ -238,12 +241,19 @@ impl Removal {
                     return Effect::Over(Over::Later(why));
                 }
             }
-            Stage::Mark => {}
+            // Whoever folds removes them, with the objects that they list. Without segments nobody makes another: a fold is
+            // guarded by those that it takes.
+            Stage::Manifests if !items.is_empty() => {
+                let why = "objects of its folded segments are not removed yet: a bookie with --object-store does that";
+                return Effect::Over(Over::Later(why.to_owned()));
+            }
+            Stage::Manifests | Stage::Mark => {}
         }
         match self.stage {
             Stage::Assignments => self.enter(Stage::Terms),
             Stage::Terms => self.enter(Stage::Segments),
-            Stage::Segments => self.enter(Stage::Partitions),
+            Stage::Segments => self.enter(Stage::Manifests),
+            Stage::Manifests => self.enter(Stage::Partitions),
             Stage::Partitions | Stage::Mark => self.enter(Stage::Mark),
         }
     }
@@ -434,6 +444,17 @@ mod tests {
         let effect = removal.step(nothing());
         assert_eq!(listed_after(&effect), None);
         let Effect::List { prefix, .. } = removal.step(nothing()) else { panic!("it goes on") };
+        assert_eq!(prefix, keys::manifests_of(topic()));
+        let Effect::List { prefix, .. } = removal.step(nothing()) else { panic!("it goes on") };
         assert_eq!(prefix, keys::partitions_of(topic()));
+    }
+
+    /// Objects of folded segments are other people's to remove, and the mark tells them to.
+    #[test]
+    fn a_manifest_keeps_the_mark() {
+        let (mut removal, _) = begun(None);
+        removal.step(nothing());
+        let over = removal.step(Input::Listed(range(&[1])));
+        assert!(matches!(over, Effect::Over(Over::Later(_))), "{over:?}");
     }
 }

@@ -69,14 +69,64 @@ impl LogReader {
         timestamp_ms: i64,
     ) -> Result<Option<ReadEntry>, ReadError> {
         let segments = self.stored.segments.all();
+        if self.is_reached_before(segments.first(), timestamp_ms).await? {
+            let start = self.ends().log_start;
+            let parts = self.stored.folded.parts(start);
+            let (mut low, mut high) = (0, parts.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let last = self.stored.numbered(parts[middle].last_seq).await?;
+                if self.is_reached(last, timestamp_ms).await? {
+                    high = middle;
+                } else {
+                    low = middle + 1;
+                }
+            }
+            for part in &parts[low..] {
+                let folded = self.stored.folded.segments(part, start).await?;
+                if let Some(found) = self.search_among(folded, timestamp_ms).await? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        self.search_among(segments, timestamp_ms).await
+    }
+
+    /// Whether a time may be reached among folded segments, by what the first of the others begins with: the largest timestamp so far.
+    async fn is_reached_before(
+        &self,
+        first: Option<&Segment>,
+        timestamp_ms: i64,
+    ) -> Result<bool, ReadError> {
+        let Some(first) = first.filter(|_| self.stored.folded.last_seq().is_some()) else {
+            return Ok(false);
+        };
+        let source = self.source(first.clone()).await?;
+        Ok(source.last == EntryId::NONE
+            || self.header(&source, EntryId(0)).await?.running_max_timestamp >= timestamp_ms)
+    }
+
+    /// Whether it is reached by the end of a segment. An empty ledger says nothing; the time is then looked for in it and after it.
+    async fn is_reached(
+        &self,
+        segment: Option<Segment>,
+        timestamp_ms: i64,
+    ) -> Result<bool, ReadError> {
+        let Some(segment) = segment else { return Ok(true) };
+        let source = self.source(segment).await?;
+        Ok(source.last == EntryId::NONE
+            || self.header(&source, source.last).await?.running_max_timestamp >= timestamp_ms)
+    }
+
+    async fn search_among(
+        &self,
+        segments: Vec<Segment>,
+        timestamp_ms: i64,
+    ) -> Result<Option<ReadEntry>, ReadError> {
         let (mut low, mut high) = (0, segments.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let source = self.source(segments[middle].clone()).await?;
-            // An empty ledger says nothing; the time is then looked for in it and after it.
-            let reached = source.last == EntryId::NONE
-                || self.header(&source, source.last).await?.running_max_timestamp >= timestamp_ms;
-            if reached {
+            if self.is_reached(Some(segments[middle].clone()), timestamp_ms).await? {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -95,9 +145,24 @@ impl LogReader {
 
     /// The record with the largest timestamp of those that are there. Segments are taken in the order of what they may hold.
     pub(super) async fn search_max(&self) -> Result<Option<ReadEntry>, ReadError> {
-        let mut segments = self.stored.segments.all();
-        segments.sort_by_key(|s| std::cmp::Reverse((s.max_timestamp.unwrap_or(i64::MAX), s.seq)));
         let mut best: Option<(i64, EntryId, Source)> = None;
+        self.max_among(self.stored.segments.all(), &mut best).await?;
+        let start = self.ends().log_start;
+        for part in self.stored.folded.parts(start).iter().rev() {
+            let folded = self.stored.folded.segments(part, start).await?;
+            self.max_among(folded, &mut best).await?;
+        }
+        let Some((_, entry, source)) = best else { return Ok(None) };
+        let read = self.entries(&source, entry, entry, 0, None).await?;
+        Ok(read.into_iter().next().and_then(batches))
+    }
+
+    async fn max_among(
+        &self,
+        mut segments: Vec<Segment>,
+        best: &mut Option<(i64, EntryId, Source)>,
+    ) -> Result<(), ReadError> {
+        segments.sort_by_key(|s| std::cmp::Reverse((s.max_timestamp.unwrap_or(i64::MAX), s.seq)));
         for segment in segments {
             let most = segment.max_timestamp;
             if most.is_some_and(|most| best.as_ref().is_some_and(|(found, ..)| most < *found)) {
@@ -107,12 +172,10 @@ impl LogReader {
             if let Some((newest, entry)) = self.newest_entry(&source).await?
                 && best.as_ref().is_none_or(|(found, ..)| newest >= *found)
             {
-                best = Some((newest, entry, source));
+                *best = Some((newest, entry, source));
             }
         }
-        let Some((_, entry, source)) = best else { return Ok(None) };
-        let read = self.entries(&source, entry, entry, 0, None).await?;
-        Ok(read.into_iter().next().and_then(batches))
+        Ok(())
     }
 
     /// The first entry of a ledger with its largest timestamp, of those that may be read.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use geminga_ledger::{LedgerClient, Reader};
 use geminga_metastore::record::Tier;
 use geminga_proto::entry::Entry;
-use geminga_proto::ids::EntryId;
+use geminga_proto::ids::{EntryId, Offset};
 
 use super::ReadError;
+use crate::partition::log::folded::Folded;
 use crate::partition::log::segments::{Segment, Segments};
 
 /// Reads what is stored. Cheap to clone.
@@ -15,6 +16,7 @@ use crate::partition::log::segments::{Segment, Segments};
 pub(super) struct Stored {
     pub(super) ledgers: LedgerClient,
     pub(super) segments: Arc<Segments>,
+    pub(super) folded: Arc<Folded>,
 }
 
 /// One segment's ledger, ready to be read. Cheap to clone.
@@ -41,9 +43,7 @@ impl Stored {
         let ledger = segment.ledger;
         let read = self.ledgers.metadata(ledger).await;
         let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
-        let Some((meta, _)) = read else {
-            return Err(ReadError::Unavailable(format!("ledger {ledger} was deleted")));
-        };
+        let Some((meta, _)) = read else { return self.refresh_without_key(segment).await };
         let meta = Arc::new(meta);
         self.segments.refreshed(ledger, Arc::clone(&meta));
         segment.readable = segment.readable.or(meta.last_entry);
@@ -53,6 +53,47 @@ impl Stored {
         let reader = self.ledgers.reader(Arc::clone(&meta));
         segment.meta = Some(meta);
         Ok(Source { reader, last, segment })
+    }
+
+    /// A ledger that has no key any more was folded or deleted.
+    async fn refresh_without_key(&self, segment: Segment) -> Result<Source, ReadError> {
+        let Segment { seq, ledger, .. } = segment;
+        self.folded.refresh().await?;
+        // Of those only the manifest tells from now on.
+        if let Some(last) = self.folded.last_seq() {
+            self.segments.folded(last);
+        }
+        let folded = self.folded.numbered(seq).await?.filter(|folded| folded.ledger == ledger);
+        let Some(Segment { meta: Some(meta), readable: Some(last), .. }) = &folded else {
+            return Err(ReadError::Unavailable(format!("ledger {ledger} was deleted")));
+        };
+        let reader = self.ledgers.reader(Arc::clone(meta));
+        let last = *last;
+        Ok(Source { reader, last, segment: folded.unwrap_or(segment) })
+    }
+
+    /// The segment that contains `offset`, folded or not.
+    pub(super) async fn containing(&self, offset: Offset) -> Result<Option<Segment>, ReadError> {
+        match self.segments.containing(offset) {
+            Some(segment) => Ok(Some(segment)),
+            None => self.folded.containing(offset).await,
+        }
+    }
+
+    /// The segment after `seq`, folded or not.
+    pub(super) async fn after(&self, seq: u32) -> Result<Option<Segment>, ReadError> {
+        match self.folded.after(seq).await? {
+            Some(segment) => Ok(Some(segment)),
+            None => Ok(self.segments.after(seq)),
+        }
+    }
+
+    /// The segment with this number, folded or not.
+    pub(super) async fn numbered(&self, seq: u32) -> Result<Option<Segment>, ReadError> {
+        match self.segments.numbered(seq) {
+            Some(segment) => Ok(Some(segment)),
+            None => self.folded.numbered(seq).await,
+        }
     }
 
     /// Entries of one ledger. Members may have been replaced by a repair, and copies dropped for an object: what those of old

@@ -1,10 +1,12 @@
 //! Reading what bookies have dropped: the same bytes, wherever the border is, and whatever the object store does.
 
-use geminga_metastore::keys;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
+use geminga_metastore::record::{
+    LedgerMeta, LedgerState, ManifestPart, Segment as SegmentRecord, Tier, TierObject,
+};
+use geminga_metastore::{Txn, keys};
 use geminga_tier::faulty::{Call, Fault, Faulty};
 use geminga_tier::format::Header;
-use geminga_tier::{SegmentWriter, Store};
+use geminga_tier::{FoldedSegment, SegmentList, SegmentWriter, Store};
 
 use super::*;
 use crate::cold::Cold;
@@ -23,6 +25,7 @@ async fn long_log(
     if let Some(store) = store {
         let tasks = cluster.tasks.child("cold");
         let cold = Cold::new(cluster.uuid(), store.clone(), 64 << 20, tasks);
+        parts.cold = Some(cold.clone());
         parts.ledgers = parts.ledgers.with_cold(Arc::new(cold));
     }
     let roll = Roll { bytes: 500, ..Roll::default() };
@@ -165,4 +168,159 @@ async fn a_broker_without_a_store_says_what_it_needs() {
     let read = owner.reader.read(Offset(0), 10).await;
     let Err(ReadError::Unavailable(why)) = &read else { panic!("{read:?}") };
     assert!(why.contains("--object-store"), "{why}");
+}
+
+/// Folds the first `count` segments of a partition that have keys, as a bookie does: after those of the last part, in a new object.
+async fn fold(cluster: &TestCluster, store: &Store, topic: &Topic, count: usize) -> ManifestPart {
+    let of = (topic.id, PartitionIndex(0));
+    let mut manifest = folded::stored_manifest(&cluster.store, of).await.unwrap();
+    let mut all = Vec::new();
+    if let Some(part) = manifest.parts.pop() {
+        let list = SegmentList::read(store, cluster.uuid(), of, &part).await.unwrap();
+        all.extend(list.segments().to_vec());
+    }
+    let mut txn = Txn::new();
+    let listed = opening::list_segments(&cluster.store, of.0, of.1, None).await.unwrap();
+    for (stored, next) in listed.iter().zip(&listed[1..]).take(count) {
+        let end = stored.segment.end_offset.or(Some(next.segment.base_offset));
+        let segment = SegmentRecord { end_offset: end, ..stored.segment };
+        let key = keys::ledger(segment.ledger);
+        let found = cluster.store.get(&key).await.unwrap().unwrap();
+        let meta = LedgerMeta::decode(segment.ledger, &found.value).unwrap();
+        all.push(FoldedSegment::new(stored.seq, segment, &meta).unwrap());
+        txn = txn.delete(key).delete(keys::segment(of.0, of.1, stored.seq));
+    }
+    let attempt = 1_000 + all.len() as u128;
+    let list = SegmentList::new(cluster.uuid(), of, attempt, all).unwrap();
+    let part = list.write(store).await.unwrap();
+    manifest.parts.push(part.clone());
+    let txn = txn.put(keys::manifest(of.0, of.1), manifest.encode());
+    cluster.store.txn(txn).await.unwrap();
+    part
+}
+
+/// The log with its broker's object store, and what is in it.
+async fn folding(entries: u32) -> (TestCluster, Faulty, Owner, LogParts, Arc<Topic>) {
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store();
+    let (owner, parts, topic) = long_log(&cluster, Some(&store), entries).await;
+    (cluster, faulty, owner, parts, topic)
+}
+
+/// 7.9: who has a partition open when its segments are folded reads on, and so does who opens it then.
+#[tokio::test(start_paused = true)]
+async fn folded_segments_are_read_as_before() {
+    let (cluster, faulty, owner, parts, topic) = folding(200).await;
+    let store = faulty.store();
+    let before = read_all(&owner.reader).await;
+    let by_time = owner.reader.by_time(0).await.unwrap();
+    let (found, newest) = (owner.reader.term_of(Offset(5)).await.unwrap(), before.len());
+    offload(&cluster, &store, 40).await;
+    fold(&cluster, &store, &topic, 7).await;
+    assert_eq!(read_all(&owner.reader).await, before, "by one who knows nothing of it");
+    // The first list is superseded and gone when somebody reads by it.
+    let first = fold(&cluster, &store, &topic, 5).await;
+    let second = fold(&cluster, &store, &topic, 5).await;
+    store.delete(&first.key).await.unwrap();
+    assert_eq!(second.segments, 17);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(read_all(&owner.reader).await, before);
+    drop(owner);
+
+    cluster.assign(topic.id, 0, 1, 2).await;
+    let gets = faulty.calls(Call::Get);
+    let mut next = Owner::open_with(&parts, spec(&topic, 2)).await;
+    let end = next.reader.ends().high_watermark;
+    assert!(!next.reader.read(Offset(end.0 - 3), 100).await.unwrap().is_empty());
+    assert_eq!(faulty.calls(Call::Get), gets, "nobody wants what is old");
+    assert_eq!(read_all(&next.reader).await.len(), newest);
+    assert_eq!(read_all(&next.reader).await, before);
+    for offset in (0..600).rev().step_by(7) {
+        let read = next.reader.read(Offset(offset), 1).await.unwrap();
+        assert_eq!(read[0].first_offset, Offset(offset / 3 * 3), "the entry that contains it");
+    }
+    assert_eq!(next.reader.by_time(0).await.unwrap(), by_time);
+    assert_eq!(next.reader.term_of(Offset(5)).await.unwrap(), found);
+    next.append(3);
+    next.all_acked().await;
+    let first_of_2 = Offset(600);
+    assert_eq!(next.reader.end_of_term(Term(1)).await.unwrap(), Some((Term(1), first_of_2)));
+}
+
+/// What is given up is out of range, folded or not, and counts no more.
+#[tokio::test(start_paused = true)]
+async fn a_log_may_start_among_folded_segments() {
+    let (cluster, faulty, owner, _, topic) = folding(200).await;
+    let store = faulty.store();
+    offload(&cluster, &store, 40).await;
+    let part = fold(&cluster, &store, &topic, 20).await;
+    assert_eq!(read_all(&owner.reader).await.len(), 200);
+    let held = owner.reader.folded_held().await.unwrap();
+    assert_eq!((held.oldest.len(), held.later.len()), (20, 0));
+    assert_eq!(owner.reader.folded_bytes(), part.bytes);
+    let third = held.oldest[2];
+    owner.head.raise(third.end).await.unwrap();
+    assert_eq!(owner.reader.folded_held().await.unwrap().oldest[0].base, third.end);
+    let below = owner.reader.read(third.base, 10).await;
+    assert!(matches!(below, Err(ReadError::OutOfRange { .. })), "{below:?}");
+    assert_eq!(owner.reader.read(third.end, 1).await.unwrap()[0].first_offset, third.end);
+    owner.head.remove_dead().await.unwrap();
+    owner.head.raise(part.end_offset).await.unwrap();
+    assert!(owner.reader.folded_held().await.unwrap().oldest.is_empty());
+    assert_eq!(owner.reader.folded_bytes(), 0);
+}
+
+/// A list that is lost is an error for those who want what it lists, and for nobody else.
+#[tokio::test(start_paused = true)]
+async fn a_lost_list_is_told_to_those_who_need_it() {
+    let (cluster, faulty, owner, parts, topic) = folding(200).await;
+    let store = faulty.store();
+    offload(&cluster, &store, 40).await;
+    let part = fold(&cluster, &store, &topic, 20).await;
+    drop(owner);
+    store.delete(&part.key).await.unwrap();
+    cluster.assign(topic.id, 0, 1, 2).await;
+    let mut next = Owner::open_with(&parts, spec(&topic, 2)).await;
+    let read = next.reader.read(Offset(0), 10).await;
+    assert!(matches!(read, Err(ReadError::Damaged(_))), "{read:?}");
+    let end = next.reader.read(part.end_offset, 1).await.unwrap();
+    assert_eq!(end[0].first_offset, part.end_offset);
+    next.append(3);
+    next.all_acked().await;
+    // A broker without the store serves what has keys as well.
+    drop(next);
+    cluster.assign(topic.id, 0, 2, 3).await;
+    let other = Owner::open_with(&cluster.log_parts(2), spec(&topic, 3)).await;
+    let read = other.reader.read(Offset(0), 10).await;
+    let Err(ReadError::Unavailable(why)) = &read else { panic!("{read:?}") };
+    assert!(why.contains("--object-store"), "{why}");
+    let last = Offset(other.reader.ends().high_watermark.0 - 3);
+    assert_eq!(other.reader.read(last, 1).await.unwrap()[0].first_offset, last);
+}
+
+/// What is folded behind the back of an owner that rolls on is neither lost nor doubled.
+#[tokio::test(start_paused = true)]
+async fn an_owner_goes_on_while_its_segments_are_folded() {
+    let (cluster, faulty, mut owner, parts, topic) = folding(60).await;
+    let store = faulty.store();
+    for _ in 0..5 {
+        offload(&cluster, &store, usize::MAX).await;
+        let listed = cluster.segments(topic.id, 0).await;
+        fold(&cluster, &store, &topic, listed.saturating_sub(3)).await;
+        for _ in 0..40 {
+            owner.append(3);
+            while owner.waiting.len() > 20 {
+                owner.turn().await;
+            }
+        }
+        owner.all_acked().await;
+        owner.head.remove_dead().await.unwrap();
+    }
+    let before = read_all(&owner.reader).await;
+    assert_eq!(before.len(), 260);
+    drop(owner);
+    cluster.assign(topic.id, 0, 1, 2).await;
+    let next = Owner::open_with(&parts, spec(&topic, 2)).await;
+    assert_eq!(read_all(&next.reader).await, before);
 }

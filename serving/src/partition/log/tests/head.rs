@@ -286,9 +286,13 @@ async fn a_terms_end_is_where_the_next_one_begins() {
         owner.all_acked().await;
     }
     let mut owner = Owner::open(&cluster, &topic, 8, 8).await;
-    let ends = |owner: &Owner, terms: &[i32]| -> Vec<Option<(i32, i64)>> {
-        let of = |term: &i32| owner.reader.end_of_term(Term(*term)).map(|(t, o)| (t.0, o.0));
-        terms.iter().map(of).collect()
+    let ends = async |owner: &Owner, terms: &[i32]| -> Vec<Option<(i32, i64)>> {
+        let mut ends = Vec::new();
+        for term in terms {
+            let end = owner.reader.end_of_term(Term(*term)).await.unwrap();
+            ends.push(end.map(|(term, offset)| (term.0, offset.0)));
+        }
+        ends
     };
     let all = [1, 2, 3, 4, 5, 6, 7, 8, 9];
     let expected = [
@@ -302,16 +306,16 @@ async fn a_terms_end_is_where_the_next_one_begins() {
         Some((8, 60)),
         None,
     ];
-    assert_eq!(ends(&owner, &all), expected);
+    assert_eq!(ends(&owner, &all).await, expected);
     owner.append(5);
     owner.all_acked().await;
-    assert_eq!(ends(&owner, &[7, 8]), [Some((6, 60)), Some((8, 65))]);
+    assert_eq!(ends(&owner, &[7, 8]).await, [Some((6, 60)), Some((8, 65))]);
     let written = [(0, 2), (29, 2), (30, 3), (39, 3), (40, 6), (59, 6), (60, 8), (64, 8)];
     for (offset, term) in written {
-        assert_eq!(owner.reader.term_of(Offset(offset)), Some(Term(term)), "{offset}");
+        assert_eq!(owner.reader.term_of(Offset(offset)).await.unwrap(), Some(Term(term)), "{offset}");
     }
-    assert_eq!(owner.reader.term_of(Offset(65)), None, "nothing is there yet");
+    assert_eq!(owner.reader.term_of(Offset(65)).await.unwrap(), None, "nothing is there yet");
     owner.head.raise(Offset(45)).await.unwrap();
     owner.head.remove_dead().await.unwrap();
-    assert_eq!(ends(&owner, &[2, 3, 6]), [Some((2, 45)), Some((3, 45)), Some((6, 60))]);
+    assert_eq!(ends(&owner, &[2, 3, 6]).await, [Some((2, 45)), Some((3, 45)), Some((6, 60))]);
 }

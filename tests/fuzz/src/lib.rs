@@ -12,6 +12,7 @@ mod messages;
 mod metadata;
 mod records;
 mod storage;
+mod tiering;
 
 use bytes::Bytes;
 use geminga_runtime::Random;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     storage::FRAME,
     storage::FOOTER,
     storage::SNAPSHOT,
+    tiering::MANIFEST,
 ];
 
 /// The target of this name.

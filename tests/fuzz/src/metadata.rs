@@ -5,11 +5,11 @@ use bytes::Bytes;
 use geminga_metastore::dump;
 use geminga_metastore::keys;
 use geminga_metastore::record::{
-    Assign, Assignment, Custom, Deleting, Digest, Fragment, LedgerMeta, LedgerState, PartitionTerm,
-    Tier,
+    Assign, Assignment, Custom, Deleting, Digest, FormerManifest, Fragment, LedgerMeta, LedgerState,
+    Manifest, ManifestPart, PartitionTerm, Tier,
 };
 use geminga_proto::ids::{
-    BookieId, BrokerId, EntryId, Incarnation, LedgerId, Member, PartitionIndex, SealEpoch, Term,
+    BookieId, BrokerId, EntryId, Incarnation, LedgerId, Member, Offset, PartitionIndex, SealEpoch, Term,
     TopicId,
 };
 
@@ -45,7 +45,28 @@ fn keys() -> Vec<String> {
         keys::bookie_cookie(&bookie()),
         keys::bookie_live(&bookie()),
         keys::bookie_watermark(&bookie()),
+        keys::manifest(topic, PartitionIndex(0)),
     ]
+}
+
+fn manifest() -> Bytes {
+    let part = |first_seq: u32| ManifestPart {
+        attempt: 5,
+        bucket: "memory://".to_owned(),
+        key: "a/b.man".to_owned(),
+        size: 100,
+        crc: 7,
+        first_seq,
+        last_seq: first_seq + 9,
+        segments: 10,
+        base_offset: Offset(i64::from(first_seq)),
+        end_offset: Offset(i64::from(first_seq) + 5),
+        bytes: 9,
+        lowest_ledger: LEDGER,
+        highest_ledger: LEDGER,
+    };
+    let former = vec![FormerManifest { attempt: 3, since_ms: 9 }];
+    Manifest { parts: vec![part(1), part(20)], dropped_before: 3, removed_before: 2, former }.encode()
 }
 
 fn seeds() -> Vec<Bytes> {
@@ -78,9 +99,10 @@ fn seeds() -> Vec<Bytes> {
         PartitionTerm { term: Term(4), broker: Some(BrokerId(2)) }.encode(),
         Assign { partitions: vec![Assignment { broker: Some(BrokerId(2)), term: Term(4) }; 3] }
             .encode(),
+        manifest(),
     ];
     let of_key = |value: &Bytes, key: u8| [&[key][..], value].concat().into();
-    let each = |value: Bytes| (0..16).map(move |key| of_key(&value, key));
+    let each = |value: Bytes| (0..18).map(move |key| of_key(&value, key));
     values.into_iter().flat_map(each).collect()
 }
 

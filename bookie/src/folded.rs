@@ -127,9 +127,11 @@ impl Folded {
             return;
         };
         // Of those that retention gave up the objects are gone.
-        let there = list.of(part).iter().filter(|one| u64::from(one.seq) >= manifest.removed_before);
+        let there =
+            list.of(part).iter().filter(|one| u64::from(one.seq) >= manifest.removed_before);
         for one in there.filter(|one| ledgers.contains(&one.segment.ledger)) {
-            let listing = one.ledger().map_or(Listing::Unknown, |meta| Listing::Folded(meta.into()));
+            let listing =
+                one.ledger().map_or(Listing::Unknown, |meta| Listing::Folded(meta.into()));
             found.insert(one.segment.ledger, listing);
         }
     }

@@ -9,8 +9,8 @@ use crate::keys;
 use crate::record::{
     AbsentBookie, Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator,
     DeletedTopic, Deleting, DiskWatermark, Drain, DrainingBookie, Fragment, Holder, Invalid,
-    LedgerMeta, LiveBookie, LiveDisk, LogStart, Manifest, ManifestPart, Move, PartitionTerm, Quota, Revoking, Segment,
-    Tier, TierObject, Topic, Under, Watermark,
+    LedgerMeta, LiveBookie, LiveDisk, LogStart, Manifest, ManifestPart, Move, PartitionTerm, Quota,
+    Revoking, Segment, Tier, TierObject, Topic, Under, Watermark,
 };
 
 /// A value as a tree that any notation can hold.

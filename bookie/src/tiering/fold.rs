@@ -110,7 +110,12 @@ impl Folder {
                     shrink::Event::Part(read.map_err(|error| unread(of, &error)))
                 }
                 shrink::Effect::Remove(object) if object.bucket != self.objects.bucket() => {
-                    tracing::warn!(key = object.key, bucket = object.bucket, own = self.objects.bucket(), "the object of a segment that was given up is in another store than this bookie was given; it stays");
+                    tracing::warn!(
+                        key = object.key,
+                        bucket = object.bucket,
+                        own = self.objects.bucket(),
+                        "the object of a segment that was given up is in another store than this bookie was given; it stays"
+                    );
                     shrink::Event::Doubt
                 }
                 shrink::Effect::Remove(object) => self.remove(&object.key).await,
@@ -118,12 +123,10 @@ impl Folder {
                     let key = self.objects.manifest_key(self.cluster, of.0, of.1, attempt);
                     self.remove(&key).await
                 }
-                shrink::Effect::Commit(txn) => {
-                    match self.commit(txn).await? {
-                        Some(version) => shrink::Event::Committed(version),
-                        None => shrink::Event::Doubt,
-                    }
-                }
+                shrink::Effect::Commit(txn) => match self.commit(txn).await? {
+                    Some(version) => shrink::Event::Committed(version),
+                    None => shrink::Event::Doubt,
+                },
                 shrink::Effect::Over(removed) => return Ok(removed),
             };
             if matches!(event, shrink::Event::Doubt) {

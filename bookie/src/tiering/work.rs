@@ -237,7 +237,9 @@ impl Worker {
 
     async fn read(&self, ledger: LedgerId, last: &mut Last) -> Result<Event, Error> {
         let key = keys::ledger(ledger);
-        let Some(found) = self.store.get(&key).await? else { return self.read_folded(ledger).await };
+        let Some(found) = self.store.get(&key).await? else {
+            return self.read_folded(ledger).await;
+        };
         let meta = LedgerMeta::decode(ledger, &found.value)
             .map_err(|invalid| Error::Corrupt { key, why: invalid.to_string() })?;
         let asks = meta.state == LedgerState::Closed && !matches!(meta.tier, Tier::Trimmed(_));

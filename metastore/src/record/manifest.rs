@@ -92,9 +92,8 @@ impl Manifest {
 
     /// Whether an object may list it.
     pub fn may_hold(&self, ledger: LedgerId) -> bool {
-        let holds = |part: &ManifestPart| {
-            (part.lowest_ledger..=part.highest_ledger).contains(&ledger)
-        };
+        let holds =
+            |part: &ManifestPart| (part.lowest_ledger..=part.highest_ledger).contains(&ledger);
         self.parts.iter().any(holds)
     }
 

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use geminga_metastore::dump;
 use geminga_metastore::keys;
 use geminga_metastore::record::{
-    Assign, Assignment, Custom, Deleting, Digest, FormerManifest, Fragment, LedgerMeta, LedgerState,
-    Manifest, ManifestPart, PartitionTerm, Tier,
+    Assign, Assignment, Custom, Deleting, Digest, FormerManifest, Fragment, LedgerMeta,
+    LedgerState, Manifest, ManifestPart, PartitionTerm, Tier,
 };
 use geminga_proto::ids::{
-    BookieId, BrokerId, EntryId, Incarnation, LedgerId, Member, Offset, PartitionIndex, SealEpoch, Term,
-    TopicId,
+    BookieId, BrokerId, EntryId, Incarnation, LedgerId, Member, Offset, PartitionIndex, SealEpoch,
+    Term, TopicId,
 };
 
 use crate::Target;
@@ -66,7 +66,8 @@ fn manifest() -> Bytes {
         highest_ledger: LEDGER,
     };
     let former = vec![FormerManifest { attempt: 3, since_ms: 9 }];
-    Manifest { parts: vec![part(1), part(20)], dropped_before: 3, removed_before: 2, former }.encode()
+    Manifest { parts: vec![part(1), part(20)], dropped_before: 3, removed_before: 2, former }
+        .encode()
 }
 
 fn seeds() -> Vec<Bytes> {

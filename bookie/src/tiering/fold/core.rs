@@ -14,8 +14,8 @@
 //! * A key that was removed stays so: nothing creates a ledger's key but with an id that was never given out (M1, M7, I16).
 
 use geminga_metastore::record::{
-    FormerManifest, LedgerMeta, LedgerState, MAX_FORMER, MAX_PARTS, Manifest, ManifestPart, Segment,
-    Tier,
+    FormerManifest, LedgerMeta, LedgerState, MAX_FORMER, MAX_PARTS, Manifest, ManifestPart,
+    Segment, Tier,
 };
 use geminga_metastore::{Guard, Txn, Version, keys};
 use geminga_proto::caps;
@@ -48,9 +48,8 @@ impl Policy {
     /// How many of a partition's segments, from the oldest on, may be folded, whatever their ledgers are. Whoever opens the partition
     /// looks for its end among the keys: so one that certainly holds records, and with them a complete snapshot (P4), keeps its key.
     pub(super) fn foldable(self, listed: &[Listed]) -> usize {
-        let holds = |at: &Listed| {
-            at.segment.end_offset.is_some_and(|end| end > at.segment.base_offset)
-        };
+        let holds =
+            |at: &Listed| at.segment.end_offset.is_some_and(|end| end > at.segment.base_offset);
         let most = listed.len().saturating_sub(self.keep.max(1));
         let anchor = listed.iter().rposition(holds).unwrap_or(0);
         let count = most.min(anchor);
@@ -227,9 +226,8 @@ impl Fold {
             .zip(last)
             .map(|(list, part)| {
                 // Of those that were given up, only what is not removed yet must not be forgotten.
-                let removed = |found: &&FoldedSegment| {
-                    u64::from(found.seq) >= self.manifest.removed_before
-                };
+                let removed =
+                    |found: &&FoldedSegment| u64::from(found.seq) >= self.manifest.removed_before;
                 list.of(part).iter().filter(removed).cloned().collect()
             })
             .unwrap_or_default();
@@ -265,10 +263,12 @@ impl Fold {
             false => None,
         };
         let former = replaced.filter(|replaced| replaced.attempt != part.attempt);
-        manifest.former.extend(former.map(|former| FormerManifest {
-            attempt: former.attempt,
-            since_ms: self.look.now_ms,
-        }));
+        manifest.former.extend(
+            former.map(|former| FormerManifest {
+                attempt: former.attempt,
+                since_ms: self.look.now_ms,
+            }),
+        );
         forget(&mut manifest.former);
         manifest.parts.push(part);
         let (topic, partition) = self.look.of;

@@ -171,9 +171,8 @@ impl Shrink {
     fn measured(&mut self, list: &SegmentList) -> Effect {
         let Wanted::From(start) = self.wanted else { return self.drop_before(ALL) };
         let within = self.manifest.parts.iter().find(|part| part.end_offset > start);
-        let gone = within.and_then(|part| {
-            list.of(part).iter().take_while(|found| found.end() <= start).last()
-        });
+        let gone = within
+            .and_then(|part| list.of(part).iter().take_while(|found| found.end() <= start).last());
         self.drop_before(gone.map_or_else(|| self.whole_parts(), |found| u64::from(found.seq) + 1))
     }
 
@@ -235,7 +234,8 @@ impl Shrink {
             .into_iter()
             .partition(|part| u64::from(part.last_seq) < before);
         self.manifest.parts = kept;
-        let former = |part: ManifestPart| FormerManifest { attempt: part.attempt, since_ms: now_ms };
+        let former =
+            |part: ManifestPart| FormerManifest { attempt: part.attempt, since_ms: now_ms };
         self.manifest.former.extend(gone.into_iter().map(former));
         // Those of a deleted topic are removed next, all of them.
         if self.wanted != Wanted::Nothing {

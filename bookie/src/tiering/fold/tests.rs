@@ -211,7 +211,8 @@ impl World {
         let mut all = Vec::new();
         for part in &manifest.parts {
             let list = SegmentList::read(&self.objects, cluster(), of(), part).await.unwrap();
-            let counted = list.of(part).iter().filter(|one| u64::from(one.seq) >= manifest.dropped_before);
+            let counted =
+                list.of(part).iter().filter(|one| u64::from(one.seq) >= manifest.dropped_before);
             all.extend(counted.map(|one| (one.seq, one.ledger().unwrap())));
         }
         all

@@ -101,9 +101,8 @@ impl Folded {
 
     /// The segment after `seq`, if any of these is.
     pub(super) async fn after(&self, seq: u32) -> Result<Option<Segment>, ReadError> {
-        let part = |manifest: &Manifest| {
-            manifest.parts.iter().find(|part| part.last_seq > seq).cloned()
-        };
+        let part =
+            |manifest: &Manifest| manifest.parts.iter().find(|part| part.last_seq > seq).cloned();
         self.pick(part, |found| found.iter().find(|one| one.seq > seq)).await
     }
 

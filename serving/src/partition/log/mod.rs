@@ -47,9 +47,11 @@ use crate::topics::quorum::Quorum;
 use mutation::Mutations;
 
 pub use crate::statelog::log::SnapshotWanted;
-pub use head::{HeadError, LogHead};
 pub(super) use folded::FoldedHeld;
-pub(super) use head::{stored_folded, stored_folded_bytes, stored_ledger, stored_segments, stored_start};
+pub use head::{HeadError, LogHead};
+pub(super) use head::{
+    stored_folded, stored_folded_bytes, stored_ledger, stored_segments, stored_start,
+};
 pub use reader::{LogReader, ReadError};
 pub use reads::Reads;
 pub(super) use segments::Held;

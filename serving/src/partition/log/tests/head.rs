@@ -312,7 +312,11 @@ async fn a_terms_end_is_where_the_next_one_begins() {
     assert_eq!(ends(&owner, &[7, 8]).await, [Some((6, 60)), Some((8, 65))]);
     let written = [(0, 2), (29, 2), (30, 3), (39, 3), (40, 6), (59, 6), (60, 8), (64, 8)];
     for (offset, term) in written {
-        assert_eq!(owner.reader.term_of(Offset(offset)).await.unwrap(), Some(Term(term)), "{offset}");
+        assert_eq!(
+            owner.reader.term_of(Offset(offset)).await.unwrap(),
+            Some(Term(term)),
+            "{offset}"
+        );
     }
     assert_eq!(owner.reader.term_of(Offset(65)).await.unwrap(), None, "nothing is there yet");
     owner.head.raise(Offset(45)).await.unwrap();

@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod flights;
 mod flood;
+mod full;
 mod groups;
 mod growth;
 mod kafka_admin;

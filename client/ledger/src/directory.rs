@@ -80,6 +80,7 @@ impl BookieDirectory {
 
     fn apply(&self, event: WatchEvent) {
         let mut live = self.live.lock();
+        let before: Vec<BookieId> = live.keys().cloned().collect();
         match event {
             WatchEvent::Snapshot(range) => {
                 live.clear();
@@ -98,8 +99,11 @@ impl BookieDirectory {
                 }
             }
         }
-        let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
-        tracing::info!(live = ?names, "bookies registered");
+        // Most changes are of what is free on their disks.
+        if !live.keys().eq(&before) {
+            let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
+            tracing::info!(live = ?names, "bookies registered");
+        }
         let seen = live.values().map(|bookie| (bookie.id.clone(), bookie.address.clone()));
         self.addresses.lock().extend(seen);
         drop(live);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::etcd::Etcd;
+use crate::volume::Volume;
 use crate::{Client, Kafka, Process, binary, http, port, wait};
 
 /// Bookies and brokers on one etcd.
@@ -18,6 +19,7 @@ pub struct Cluster {
     pub bookies: Vec<Node>,
     /// Their metadata store.
     pub etcd: Etcd,
+    volumes: Vec<Volume>,
     dir: TempDir,
     bookie_args: Vec<String>,
     broker_args: Vec<String>,
@@ -143,8 +145,15 @@ impl Cluster {
         let [bookie_args, broker_args] = [bookie_args, broker_args]
             .map(|args| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
         let (of_bookies, of_brokers) = (Vec::new(), Vec::new());
-        let mut cluster =
-            Self { brokers: of_brokers, bookies: of_bookies, etcd, dir, bookie_args, broker_args };
+        let mut cluster = Self {
+            brokers: of_brokers,
+            bookies: of_bookies,
+            etcd,
+            volumes: Vec::new(),
+            dir,
+            bookie_args,
+            broker_args,
+        };
         for _ in 0..bookies {
             cluster.add_bookie();
         }
@@ -163,6 +172,16 @@ impl Cluster {
     /// Where the files of this cluster are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// [`Self::add_bookie`] with a disk of its own, of so many bytes.
+    ///
+    /// # Panics
+    /// When it cannot be started, or the disk cannot be mounted, for which it takes root.
+    pub fn add_bookie_on_a_small_disk(&mut self, bytes: u64) -> &mut Node {
+        let name = format!("bookie-{}", self.bookies.len() + 1);
+        self.volumes.push(Volume::mount(&self.dir().join(name), bytes));
+        self.add_bookie()
     }
 
     /// Starts one more bookie; does not wait for it.

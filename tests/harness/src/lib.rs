@@ -12,6 +12,7 @@ pub mod http;
 mod kafka;
 pub mod port;
 mod process;
+mod volume;
 pub mod wait;
 
 pub use client::{Client, Finished, Running};

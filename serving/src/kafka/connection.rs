@@ -180,7 +180,7 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         api.read_header(&mut header, &mut bytes)?;
         let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
         let owed = kafka.ctx.quotas.charge(Kind::Request, &head.client_id, 1);
-        let call = Call { kafka, peer, header, place: head.begins, owed };
+        let call = Call::new(kafka, peer, header, (head.begins, owed));
         let (answer, room) = if api.keeps_room() {
             (Some(api.serve(call, bytes).await?), room)
         } else {

@@ -18,11 +18,11 @@ use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::handle::BookieHandle;
-use crate::ledger::{Mutation, Mutations};
+use crate::ledger::Mutations;
 use crate::metrics;
 use judge::{Fate, Read, Survey, judge};
 
-mod judge;
+pub mod judge;
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
@@ -77,14 +77,7 @@ impl Gc {
     pub(crate) async fn cycle(&self) -> Result<usize, Error> {
         let local = self.handle.local_ledgers();
         let survey = self.survey(&local).await?;
-        let (mut dropped, breaker) = judge(&survey);
-        if self.mutations.is(Mutation::DropUnannounced) {
-            dropped = survey.read.iter().map(|read| read.ledger).collect();
-        }
-        if self.mutations.is(Mutation::IgnoreBreakers) {
-            let gone = survey.read.iter().filter(|read| read.fate != Fate::Kept);
-            dropped = gone.map(|read| read.ledger).collect();
-        }
+        let (dropped, breaker) = judge(&survey, self.mutations);
         metrics::gc_stopped(breaker.is_some());
         if let Some(breaker) = breaker {
             tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
@@ -147,11 +140,10 @@ impl Gc {
     /// What the ledger's own key says. What cannot be understood is kept.
     async fn fate(&self, ledger: LedgerId) -> Result<Fate, Error> {
         let Some(found) = self.store.get(&keys::ledger(ledger)).await? else {
-            return Ok(Fate::Absent);
+            return Ok(Fate::of(None));
         };
         Ok(match LedgerMeta::decode(ledger, &found.value) {
-            Ok(meta) if meta.state == LedgerState::Deleting => Fate::Deleting,
-            Ok(_) => Fate::Kept,
+            Ok(meta) => Fate::of(Some(&meta)),
             Err(error) => {
                 tracing::error!(%ledger, %error, "metadata of a ledger is invalid; its data is kept");
                 Fate::Kept

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::io::MemoryDisk;
-use crate::ledger::{Checker, DiskLedgers, DiskParts};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Mutation};
 use crate::log::{self, Log};
 use crate::scenario::holds_only_with;
 

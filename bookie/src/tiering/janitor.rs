@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
+use geminga_metastore::record::{LedgerMeta, Tier};
 use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, cluster, keys};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Config;
+use super::garbage::{self, Fate};
+use super::{Config, Mutations};
 use crate::metrics;
 use crate::repair::office;
 
@@ -64,17 +65,6 @@ fn tell(error: &Stopped) {
     }
 }
 
-/// What refers to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// Its ledger does, or may.
-    Kept,
-    /// Its ledger names another upload, which was published.
-    Superseded,
-    /// There is no such ledger, and no manifest that could list it.
-    Absent,
-}
-
 #[derive(Debug)]
 pub(super) struct Janitor {
     pub(super) bookie: BookieId,
@@ -83,6 +73,7 @@ pub(super) struct Janitor {
     pub(super) objects: Store,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    pub(super) mutations: Mutations,
 }
 
 impl Janitor {
@@ -151,10 +142,7 @@ impl Janitor {
         let key = keys::ledger(ledger);
         let Some(found) = self.store.get(&key).await? else { return Ok(false) };
         let Ok(mut meta) = LedgerMeta::decode(ledger, &found.value) else { return Ok(false) };
-        let Some(object) = meta.tier.object().filter(|_| meta.state == LedgerState::Deleting)
-        else {
-            return Ok(false);
-        };
+        let Some(object) = garbage::of_deleted(&meta) else { return Ok(false) };
         if object.bucket != self.objects.bucket() {
             tracing::warn!(%ledger, bucket = object.bucket, own = self.objects.bucket(), "the object of a deleted ledger is in another store than this bookie was given; its metadata stays");
             return Ok(false);
@@ -227,17 +215,9 @@ impl Janitor {
             let Ok(meta) = LedgerMeta::decode(name.ledger, &found.value) else {
                 return Ok(Fate::Kept);
             };
-            // Only an object that was published in its place makes one superfluous. A ledger that names none may have named this
-            // one before its metadata was restored from a backup, when no bookie has a copy any more.
-            let published = meta.tier.object().map(|object| object.attempt);
-            let superseded = published.is_some_and(|attempt| attempt != name.attempt);
-            return Ok(if superseded { Fate::Superseded } else { Fate::Kept });
+            return Ok(garbage::of_named(&meta, name.attempt, self.mutations));
         }
-        // No manifest is read yet, so one that is there may list it.
         let manifest = keys::manifest(name.topic, name.partition);
-        Ok(match self.store.get(&manifest).await? {
-            Some(_) => Fate::Kept,
-            None => Fate::Absent,
-        })
+        Ok(garbage::of_absent(self.store.get(&manifest).await?.is_some()))
     }
 }

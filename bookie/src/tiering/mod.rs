@@ -2,7 +2,7 @@
 //!
 //! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
 //!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
-//! * [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
+//! * [`garbage`]: which objects may go; pure. [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
 //!   twice does no harm.
 //!
 //! One task owns all of it but the janitor. Nothing that it does has to succeed: an object store that is down makes local disks fill,
@@ -20,10 +20,11 @@ use geminga_tier::Store;
 
 use crate::handle::BookieHandle;
 use janitor::Janitor;
-use mutation::Mutations;
+pub use mutation::{Mutation, Mutations};
 use work::Worker;
 
-mod core;
+pub mod core;
+pub mod garbage;
 mod janitor;
 mod mutation;
 mod upload;
@@ -100,6 +101,7 @@ pub(crate) async fn start(
         objects: objects.clone(),
         clock: Arc::clone(&clock),
         config,
+        mutations: Mutations::default(),
     };
     tasks.spawn("tier janitor", janitor.run(tasks.clone()));
     let worker = Worker {

@@ -16,5 +16,5 @@ mod writer;
 
 pub use error::{FormatError, ObjectError};
 pub use object::Object;
-pub use store::{Invalid, Listed, ObjectName, Options, PART_BYTES, Store, Upload};
+pub use store::{Invalid, Listed, Names, ObjectName, Options, PART_BYTES, Store, Upload};
 pub use writer::{Mismatch, SegmentWriter, Summary};

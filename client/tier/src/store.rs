@@ -83,12 +83,43 @@ pub struct ObjectName {
     pub attempt: u128,
 }
 
+/// What objects of a store are called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Names {
+    bucket: String,
+    prefix: Path,
+}
+
+impl Names {
+    /// Those of a bucket without a prefix.
+    pub fn of(bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), prefix: Path::default() }
+    }
+
+    /// The part of the store's URL up to the prefix.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The key of one upload of a ledger (T1).
+    pub fn key(
+        &self,
+        cluster: ClusterUuid,
+        custom: &Custom,
+        ledger: LedgerId,
+        attempt: u128,
+    ) -> String {
+        let Custom { topic, partition, .. } = custom;
+        let parts = format!("{cluster}/{topic}/{partition}/{ledger}/{attempt:032x}{SUFFIX}");
+        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+    }
+}
+
 /// Where objects are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    bucket: String,
-    prefix: Path,
+    names: Names,
 }
 
 impl Store {
@@ -114,22 +145,27 @@ impl Store {
             Some(host) => format!("{}://{host}", parsed.scheme()),
             None => format!("{}://", parsed.scheme()),
         };
-        Ok(Self { inner, bucket, prefix })
+        Ok(Self { inner, names: Names { bucket, prefix } })
     }
 
     /// A store of whatever kind.
     pub fn of(inner: Arc<dyn ObjectStore>, bucket: &str) -> Self {
-        Self { inner, bucket: bucket.to_owned(), prefix: Path::default() }
+        Self { inner, names: Names::of(bucket) }
+    }
+
+    /// What its objects are called.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The part of its URL up to the prefix.
     pub fn bucket(&self) -> &str {
-        &self.bucket
+        &self.names.bucket
     }
 
     /// Whether it is gone with this process.
     pub fn is_memory(&self) -> bool {
-        self.bucket == "memory://"
+        self.names.bucket == "memory://"
     }
 
     /// The key of one upload of a ledger (T1).
@@ -140,9 +176,7 @@ impl Store {
         ledger: LedgerId,
         attempt: u128,
     ) -> String {
-        let Custom { topic, partition, .. } = custom;
-        let parts = format!("{cluster}/{topic}/{partition}/{ledger}/{attempt:032x}{SUFFIX}");
-        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+        self.names.key(cluster, custom, ledger, attempt)
     }
 
     /// What the key of an object of this cluster says; `None` of any other.
@@ -161,7 +195,7 @@ impl Store {
     }
 
     fn root(&self, cluster: ClusterUuid) -> Path {
-        self.prefix.clone().join(cluster.to_string())
+        self.names.prefix.clone().join(cluster.to_string())
     }
 
     /// Begins to write an object. Nobody sees it before [`Upload::complete`].
@@ -187,8 +221,8 @@ impl Store {
     /// # Errors
     /// [`ObjectError`].
     pub async fn read(&self, object: &TierObject, range: Range<u64>) -> Result<Bytes, ObjectError> {
-        if object.bucket != self.bucket {
-            let (named, own) = (object.bucket.clone(), self.bucket.clone());
+        if object.bucket != self.names.bucket {
+            let (named, own) = (object.bucket.clone(), self.names.bucket.clone());
             return Err(ObjectError::OtherStore { named, own });
         }
         let path = Path::from(object.key.as_str());
@@ -240,7 +274,7 @@ impl Store {
         match tokio::time::timeout(TIMEOUT, call).await {
             Ok(answer) => answer.map_err(|error| match error {
                 Error::NotFound { .. } => {
-                    ObjectError::NotFound { bucket: self.bucket.clone(), key: key.to_owned() }
+                    ObjectError::NotFound { bucket: self.names.bucket.clone(), key: key.to_owned() }
                 }
                 error => ObjectError::Store(error.to_string()),
             }),

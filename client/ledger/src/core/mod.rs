@@ -6,11 +6,13 @@
 //! * [`commit`]: how a writer changes its ledger's metadata (protocol 1.4).
 //! * [`recovery`]: one recoverer of one ledger (protocol 4).
 //! * [`repair`]: one repair of one ledger (protocol 6.5).
+//! * [`removal`]: the first step of a ledger's end (protocol 7.8).
 //! * [`mutation`]: rules that a test breaks on purpose.
 
 pub mod commit;
 pub mod mutation;
 pub mod quorum;
 pub mod recovery;
+pub mod removal;
 pub mod repair;
 pub mod writer;

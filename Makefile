@@ -78,3 +78,8 @@ chart-test: ## Render the Helm chart in all its shapes, check it, and start as p
 	tests/chart/run render
 	$(CARGO) build --workspace --locked --profile $(TEST_PROFILE) --bin geminga
 	GEMINGA_BIN=$(TEST_DIR)/geminga tests/chart/run start
+
+image: ## Build the container image into target/image/geminga.tar and run it, without a container engine (as root)
+	@.ci/install test
+	deploy/image/build
+	tests/image/run

@@ -111,7 +111,14 @@ class Start(unittest.TestCase):
             self.assertEqual(code, 0, f"{output}\n{cluster.explain()}")
             read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
             self.assertEqual(sorted(map(int, read.split())), list(range(100)))
+            # It has stopped by itself. Kubernetes starts it again until the upgrade takes the pod away: it must stay out.
+            gone = cluster.pods["g-geminga-bookie-3"]
+            self.assertIsNotNone(gone.process.wait(timeout=60))
+            gone.start()
+            self.assertNotEqual(gone.process.wait(timeout=60), 0, gone.end_of_log())
+            self.assertIn("DATA_DIR_REFUSED", gone.end_of_log())
             self.assertNotIn("g-geminga-bookie-3", self.geminga("cluster", "status", "--output", "json"))
+            self.helm_test()
 
 
 if __name__ == "__main__":

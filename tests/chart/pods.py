@@ -47,10 +47,13 @@ class Pod:
         for mount in container.get("volumeMounts", []):
             here = self.directory / mount["name"]
             here.mkdir(exist_ok=True)
-            source = volumes.get(mount["name"], {}).get("configMap")
-            if source:
-                for name, content in self.cluster.config_map(source["name"]).items():
+            volume = volumes.get(mount["name"], {})
+            if "configMap" in volume:
+                for name, content in self.cluster.config_map(volume["configMap"]["name"]).items():
                     (here / name).write_text(self.at_own_address(content))
+            if "secret" in volume:
+                for item in volume["secret"]["items"]:
+                    (here / item["path"]).write_text(self.cluster.secret(volume["secret"]["secretName"])[item["key"]])
             yield mount["mountPath"], str(here)
 
     def at_own_address(self, value):
@@ -78,6 +81,7 @@ class Pod:
         words = [re.sub(r"\$\((\w+)\)", lambda found: values[found.group(1)], word) for word in words]
         for mount, here in self.paths(container):
             words = [word.replace(mount, here) for word in words]
+            values = {name: value.replace(mount, here) for name, value in values.items()}
         return [self.at_own_address(word) for word in words], values
 
     def start(self):

@@ -24,7 +24,7 @@ TOGGLES = {
     "NodePort": {"serving.kafka.external": {"enabled": True, "host": "k.example.com"}},
     "LoadBalancer": {"serving.kafka.external": {"enabled": True, "type": "LoadBalancer", "host": "k-{ordinal}.example.com"}},
     "disks": {"bookie.disks": 3},
-    "object store": {"objectStore": {"url": "s3://b/p", "credentialsSecret": "s", "env": {"AWS_REGION": "r"}}},
+    "object store": {"objectStore": {"url": "s3://b/p", "credentialsSecret": "s", "caSecret": "c", "env": {"AWS_REGION": "r"}}},
     "zones": {"zones": {"enabled": True, "podLabel": "example.com/zone"}},
     "no policies": {"networkPolicy.enabled": False},
     "clients": {"networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"namespaceSelector": {}}]},

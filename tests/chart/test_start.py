@@ -18,11 +18,14 @@ VALUES = {
     "bookie.replicas": 4,
     "bookie.disks": 2,
     # Nothing listens there, which is nobody's business until a topic asks for it.
-    "objectStore": {"url": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:9", "credentialsSecret": "store",
+    "objectStore": {"url": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:9", "credentialsSecret": "store", "caSecret": "authorities",
                     "env": {"AWS_REGION": "r"}, "uploadRate": "100MiB"},
 }
-SECRET = {"kind": "Secret", "metadata": {"name": "store"},
-          "data": {key: base64.b64encode(b"x").decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}}
+SECRETS = [
+    {"kind": "Secret", "metadata": {"name": "store"},
+     "data": {key: base64.b64encode(b"x").decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}},
+    {"kind": "Secret", "metadata": {"name": "authorities"}, "data": {"ca.crt": ""}},
+]
 READY_SECONDS = 180
 # Two passes of the auditor, --repair-grace apart, and time on a busy machine.
 DECOMMISSION_SECONDS = 400
@@ -38,7 +41,7 @@ class Start(unittest.TestCase):
         pods.loopback_up()
         temporary = tempfile.TemporaryDirectory(prefix="geminga-chart-")
         self.addCleanup(temporary.cleanup)
-        self.cluster = pods.Cluster([*docs(values=VALUES), SECRET], temporary.name, ["a", "b", "c"])
+        self.cluster = pods.Cluster([*docs(values=VALUES), *SECRETS], temporary.name, ["a", "b", "c"])
         self.addCleanup(self.cluster.stop)
 
     def geminga(self, *args):

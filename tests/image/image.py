@@ -59,6 +59,7 @@ class Container:
         mount("--bind", volume, self.root / "data")
         for name, content in {"etc/hosts": hosts, "etc/resolv.conf": resolver, **(files or {})}.items():
             (beside / name.replace("/", "-")).write_text(content)
+            (self.root / name).parent.mkdir(exist_ok=True)
             (self.root / name).touch()
             mount("--bind", beside / name.replace("/", "-"), self.root / name)
         mount("-o", "remount,ro,bind", self.root)

@@ -24,6 +24,8 @@ NAME = "store.streams.svc.cluster.local"
 SERVER = ["--data-dir=/data", "--grpc=127.0.0.1:7070", "--http=127.0.0.1:7080", "--kafka=none", "--object-store=s3://bucket/prefix",
           "--object-store-endpoint=https://store:8443", "--tier-interval=1s"]
 KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
+# As the chart gives them with objectStore.caSecret.
+AUTHORITIES = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "SSL_CERT_DIR": "/authorities"}
 WAIT_SECONDS = 120
 
 
@@ -135,10 +137,10 @@ class ImageTest(unittest.TestCase):
         return ca.read_text(), context
 
     def keeps_segments(self, ca, context, **names):
-        container = self.container(files={"ca.pem": ca}, **names)
+        container = self.container(files={"authorities/ca.crt": ca}, **names)
         log = (container.root.parent / "log").open("w+")
         self.addCleanup(log.close)
-        server = container.start("standalone", *SERVER, env={**KEYS, "SSL_CERT_FILE": "/ca.pem"}, stdout=log, stderr=log)
+        server = container.start("standalone", *SERVER, env={**KEYS, **AUTHORITIES}, stdout=log, stderr=log)
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
         wait("ready", lambda: get("http://127.0.0.1:7080/readyz"))

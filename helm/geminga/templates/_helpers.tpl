@@ -76,7 +76,7 @@ etcd://{{ join "," $hosts }}/{{ .Values.clusterName }}
 {{- end -}}
 {{- end -}}
 {{- with .Values.objectStore -}}
-{{- if and (not .url) (or .endpoint .credentialsSecret .env .pathStyle) -}}
+{{- if and (not .url) (or .endpoint .credentialsSecret .caSecret .env .pathStyle) -}}
 {{- fail "objectStore.url is empty, so nothing else of objectStore would have an effect: set it, or leave the rest out" -}}
 {{- end -}}
 {{- end -}}
@@ -136,6 +136,13 @@ capabilities:
 {{- range $name, $value := .Values.objectStore.env }}
 - name: {{ $name }}
   value: {{ $value | quote }}
+{{- end }}
+{{- if .Values.objectStore.caSecret }}
+# The authorities of the image, and those of the Secret.
+- name: SSL_CERT_FILE
+  value: /etc/ssl/certs/ca-certificates.crt
+- name: SSL_CERT_DIR
+  value: /etc/geminga-store
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -145,6 +152,21 @@ capabilities:
 envFrom:
   - secretRef:
       name: {{ .Values.objectStore.credentialsSecret }}
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreMount" -}}
+{{- if and .Values.objectStore.url .Values.objectStore.caSecret -}}
+- {name: store-authorities, mountPath: /etc/geminga-store, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreVolume" -}}
+{{- if and .Values.objectStore.url .Values.objectStore.caSecret -}}
+- name: store-authorities
+  secret:
+    secretName: {{ .Values.objectStore.caSecret }}
+    items: [{key: ca.crt, path: ca.crt}]
 {{- end -}}
 {{- end -}}
 

@@ -80,8 +80,10 @@ class Pod:
         words = container.get("command", [BINARY]) + container.get("args", [])
         words = [re.sub(r"\$\((\w+)\)", lambda found: values[found.group(1)], word) for word in words]
         for mount, here in self.paths(container):
-            words = [word.replace(mount, here) for word in words]
-            values = {name: value.replace(mount, here) for name, value in values.items()}
+            # Not a directory whose name only begins like this one's.
+            path = re.compile(re.escape(mount) + r"(?![\w.-])")
+            words = [path.sub(here, word) for word in words]
+            values = {name: path.sub(here, value) for name, value in values.items()}
         return [self.at_own_address(word) for word in words], values
 
     def start(self):

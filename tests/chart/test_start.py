@@ -64,6 +64,14 @@ class Start(unittest.TestCase):
 
     def test_a_release_lives(self):
         cluster = self.cluster
+        for name in ("g-geminga-serving-0", "g-geminga-bookie-0"):
+            early = cluster.pods[name]
+            early.start()
+            # 4: what it needs cannot be reached.
+            self.assertEqual(early.process.wait(timeout=60), 4, "without etcd: " + early.end_of_log())
+            self.assertIn("METADATA_UNAVAILABLE", early.end_of_log())
+            self.assertEqual(len(early.log.read_text().splitlines()), 1, early.end_of_log())
+            early.process = None
         cluster.start(READY_SECONDS)
         for pod in cluster.pods.values():
             self.assertEqual(pod.probe("livenessProbe")[0], True, pod.name)

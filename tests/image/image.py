@@ -35,7 +35,7 @@ class Image:
 
     def unpack(self, directory):
         with tarfile.open(fileobj=io.BytesIO(self.layer)) as layer:
-            layer.extractall(directory, filter="tar")
+            layer.extractall(directory)
 
 
 def digest(data):

@@ -56,13 +56,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(cluster::ClusterError::Missing.into());
     };
-    let (view, ledgers_unread) = view(&*store, &client, &cluster).await?;
+    let (mut view, ledgers_unread) = view(&*store, &client, &cluster).await?;
+    let without: BTreeSet<_> = args.without.iter().collect();
+    view.unanswered.retain(|member| !without.contains(&member.bookie));
     let report = audit::compare(&view);
     let mut told = Told::new(&cluster, &report, args.dry_run);
     told.unreadable = ledgers_unread;
-    let without: BTreeSet<_> = args.without.iter().collect();
-    let away = view.unanswered.iter().filter(|member| !without.contains(&member.bookie));
-    told.unanswered = away.map(Member::to_string).collect();
+    told.unanswered = view.unanswered.iter().map(Member::to_string).collect();
     told.name(&report, &view);
     if !args.dry_run && report.reused.is_empty() {
         told.recover(&client, &report.unclosed).await;

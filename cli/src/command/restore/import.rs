@@ -59,10 +59,15 @@ pub(super) async fn run(
     let all = plan::topics(&survey.objects);
     let chosen = choose(&all, wanted)?;
     let uuid = one_cluster(&chosen)?;
-    // Also what is not imported now: it may be later.
-    let of_cluster = survey.objects.iter().filter(|object| object.header.cluster == uuid);
-    let epoch = of_cluster.map(|object| object.header.ledger.cluster_epoch()).max().unwrap_or(0);
     let store = metadata::connect(metastore).await?;
+    // Also what is not imported now: it may be later. What the metadata knows is of its own epochs.
+    let known = store.range(keys::LEDGERS, None, usize::MAX).await?;
+    let known: BTreeSet<_> =
+        known.items.iter().filter_map(|item| keys::parse_ledger(&item.key)).collect();
+    let headers = survey.objects.iter().map(|object| &object.header);
+    let unknown =
+        headers.filter(|header| header.cluster == uuid && !known.contains(&header.ledger));
+    let epoch = unknown.map(|header| header.ledger.cluster_epoch()).max();
     let cluster = cluster_for(&*store, uuid, epoch).await?;
     let mut told = Imported {
         cluster: uuid.to_string(),
@@ -151,7 +156,7 @@ fn one_cluster(chosen: &[&TopicLog<'_>]) -> Result<ClusterUuid, Failure> {
 async fn cluster_for(
     store: &dyn MetaStore,
     uuid: ClusterUuid,
-    epoch: u16,
+    epoch: Option<u16>,
 ) -> Result<Cluster, Failure> {
     if let Some((found, _)) = cluster::read(store).await? {
         return fits(found, uuid, epoch);
@@ -168,7 +173,7 @@ async fn cluster_for(
         created_ms: SystemClock.now_ms(),
         restored: None,
     };
-    let raised = restored::raised(&first, SystemClock.now_ms(), epoch)?;
+    let raised = restored::raised(&first, SystemClock.now_ms(), epoch.unwrap_or(0))?;
     // No bookie has a ledger that this could be compared with: those that there were are gone, and new ones have none.
     let audited = raised.restored.map(|restored| Restored { audited: true, ..restored });
     let made = Cluster { restored: audited, ..raised };
@@ -180,7 +185,7 @@ async fn cluster_for(
     }
 }
 
-fn fits(found: Cluster, uuid: ClusterUuid, epoch: u16) -> Result<Cluster, Failure> {
+fn fits(found: Cluster, uuid: ClusterUuid, epoch: Option<u16>) -> Result<Cluster, Failure> {
     if found.uuid != uuid {
         return Err(Failure::new(format!(
             "the objects are of cluster {uuid} and cannot be read by cluster {}: import them into a metadata store without a cluster",
@@ -188,7 +193,7 @@ fn fits(found: Cluster, uuid: ClusterUuid, epoch: u16) -> Result<Cluster, Failur
         ))
         .because("OTHER_CLUSTER"));
     }
-    if found.epoch <= epoch {
+    if let Some(epoch) = epoch.filter(|epoch| found.epoch <= *epoch) {
         return Err(Failure::new(format!(
             "objects are of epoch {epoch}, and the cluster is in {}: run `geminga cluster epoch-bump --above {epoch}` first",
             found.epoch

@@ -13,7 +13,7 @@ async fn import(store: &MemoryStore, objects: &[Surveyed]) -> Result<ImportedTop
     let topics = plan::topics(objects);
     let chosen = choose(&topics, &all(false))?;
     let uuid = one_cluster(&chosen)?;
-    cluster_for(store, uuid, 3).await?;
+    cluster_for(store, uuid, Some(3)).await?;
     topic_in(store, chosen[0], false).await
 }
 
@@ -95,7 +95,7 @@ async fn what_is_there_is_not_touched() {
     store.put_if(&key, Some(found.version), topic.encode()).await.unwrap();
     assert_eq!(reason(import(&store, &objects).await.unwrap_err()), "TOPIC_EXISTS");
     let uuid = objects[0].header.cluster;
-    assert_eq!(reason(cluster_for(&store, uuid, 4).await.unwrap_err()), "EPOCH_REUSED");
+    assert_eq!(reason(cluster_for(&store, uuid, Some(4)).await.unwrap_err()), "EPOCH_REUSED");
 }
 
 #[test]

@@ -194,7 +194,13 @@ impl Bookie {
             started_ms: parts.clock.now_ms(),
         };
         let Config { lease_ttl, limits, gc_interval, repair, .. } = parts.config;
-        let gc = Gc::new(Arc::clone(&parts.store), booted.cluster, handle.clone(), gc_interval);
+        let gc = Gc::new(
+            Arc::clone(&parts.store),
+            booted.cluster,
+            handle.clone(),
+            gc_interval,
+            Arc::clone(&parts.clock),
+        );
         tasks.spawn("ledger gc", gc.run(tasks.clone()));
         let store = Arc::clone(&parts.store);
         let watermarks = watermark::Keeper { store, handle: handle.clone(), cookie: booted.cookie };

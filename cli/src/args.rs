@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
     bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, quota,
-    serving, standalone, topic,
+    restore, serving, standalone, topic,
 };
 use crate::exit::EXIT_CODES;
 
@@ -44,8 +44,10 @@ pub(crate) enum Command {
     Quota(quota::Args),
     /// List, describe and recover ledgers, the pieces that logs are made of.
     Ledger(ledger::Args),
-    /// Look at the metadata store.
+    /// Look at the metadata store, save it, bring it back.
     Meta(meta::Args),
+    /// Find out what an object store alone holds, and bring its topics back.
+    Restore(restore::Args),
     /// Measure throughput and latency.
     Perf(perf::Args),
 }

@@ -59,6 +59,9 @@ impl From<ClusterError> for Failure {
             ClusterError::Exists(_) => "CLUSTER_EXISTS",
             ClusterError::Missing => "NO_CLUSTER",
             ClusterError::NoBrokerIds => "NO_BROKER_IDS",
+            ClusterError::NotAudited => "NOT_AUDITED",
+            ClusterError::InUse(_) => "CLUSTER_IN_USE",
+            ClusterError::NoEpochs => "NO_EPOCHS",
         };
         Self::new(error).because(reason)
     }

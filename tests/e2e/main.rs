@@ -3,6 +3,7 @@
 
 mod commands;
 mod deletion;
+mod disaster;
 mod disks;
 mod faces;
 mod failover;

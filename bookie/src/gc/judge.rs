@@ -18,6 +18,8 @@ pub enum Fate {
     Deleting,
     /// There is no such key.
     Absent,
+    /// There is none, and the metadata that was lost may have had one (6.8).
+    Quarantined,
 }
 
 impl Fate {
@@ -99,7 +101,7 @@ pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Br
         || u128::from(bytes) * 100
             > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
     let drops = |read: &&Read| match read.fate {
-        Fate::Kept => false,
+        Fate::Kept | Fate::Quarantined => false,
         Fate::Deleting => true,
         Fate::Absent => !too_many,
     };
@@ -129,6 +131,16 @@ mod tests {
     fn what_is_confirmed_is_dropped() {
         let read = vec![read(1, Fate::Kept), read(2, Fate::Deleting), read(3, Fate::Absent)];
         assert_eq!(judged(&survey(read)), (vec![LedgerId(2), LedgerId(3)], None));
+    }
+
+    /// 6.8: what only bookies know after a restore is neither dropped nor a reason to stop.
+    #[test]
+    fn what_is_in_quarantine_stays() {
+        let read: Vec<_> = (0..50)
+            .map(|ledger| read(ledger, Fate::Quarantined))
+            .chain([read(60, Fate::Deleting)])
+            .collect();
+        assert_eq!(judged(&survey(read)), (vec![LedgerId(60)], None));
     }
 
     /// G2, scenario 44.

@@ -5,6 +5,8 @@
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
+//! * After a restore of the metadata, ledgers that it does not know are kept for a week (6.8).
+//!
 //! A closed ledger that does not name this bookie any more stays: dropping it needs the repair lock.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +16,11 @@ use std::time::Duration;
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_metastore::{Error, MetaStore, cluster, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId};
-use geminga_runtime::Tasks;
+use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::handle::BookieHandle;
-use crate::ledger::Mutations;
+use crate::ledger::{Mutation, Mutations};
 use crate::metrics;
 use judge::{Fate, Read, Survey, judge};
 
@@ -34,6 +36,7 @@ pub(crate) struct Gc {
     cluster: ClusterUuid,
     handle: BookieHandle,
     interval: Duration,
+    clock: Arc<dyn WallClock>,
     mutations: Mutations,
 }
 
@@ -44,8 +47,9 @@ impl Gc {
         cluster: ClusterUuid,
         handle: BookieHandle,
         interval: Duration,
+        clock: Arc<dyn WallClock>,
     ) -> Self {
-        Self { store, cluster, handle, interval, mutations: Mutations::default() }
+        Self { store, cluster, handle, interval, clock, mutations: Mutations::default() }
     }
 
     /// Runs until `tasks` stops.
@@ -78,6 +82,8 @@ impl Gc {
         let local = self.handle.local_ledgers();
         let survey = self.survey(&local).await?;
         let (dropped, breaker) = judge(&survey, self.mutations);
+        let quarantined = survey.read.iter().filter(|read| read.fate == Fate::Quarantined);
+        metrics::quarantined(quarantined.count());
         metrics::gc_stopped(breaker.is_some());
         if let Some(breaker) = breaker {
             tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
@@ -100,11 +106,22 @@ impl Gc {
 
     async fn survey(&self, local: &BTreeMap<LedgerId, u64>) -> Result<Survey, Error> {
         let found = cluster::read(&*self.store).await?;
-        let same_cluster = found.is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
+        let same_cluster = found.as_ref().is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
+        let now_ms = self.clock.now_ms();
+        let is_quarantined =
+            |ledger| found.as_ref().is_some_and(|(cluster, _)| cluster.quarantines(ledger, now_ms));
         let (alive, listed) = self.list(local).await?;
         let mut read = Vec::new();
         for (ledger, bytes) in local.iter().filter(|(ledger, _)| !alive.contains(ledger)) {
-            let fate = self.fate(*ledger).await?;
+            let fate = match self.fate(*ledger).await? {
+                Fate::Absent
+                    if is_quarantined(*ledger)
+                        && !self.mutations.is(Mutation::ForgetQuarantine) =>
+                {
+                    Fate::Quarantined
+                }
+                fate => fate,
+            };
             read.push(Read { ledger: *ledger, fate, bytes: *bytes });
         }
         let (count, local_bytes) = (local.len() as u64, local.values().sum());

@@ -158,9 +158,9 @@ impl Janitor {
     /// Removes old objects that nothing refers to; how many.
     pub(super) async fn sweep(&self) -> Result<usize, Stopped> {
         let found = cluster::read(&*self.store).await?;
-        if found.is_none_or(|(cluster, _)| cluster.uuid != self.cluster) {
+        let Some((cluster, _)) = found.filter(|(cluster, _)| cluster.uuid == self.cluster) else {
             return Err(Stopped::OtherCluster);
-        }
+        };
         let (mut listed, mut absent, mut garbage) = (0_u64, 0_u64, Vec::new());
         let mut objects = self.objects.list(self.cluster);
         let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
@@ -175,6 +175,8 @@ impl Janitor {
             match self.fate(&name).await? {
                 Fate::Kept => {}
                 Fate::Superseded => garbage.push(object.key),
+                // Metadata that was lost may have named it (6.8), and `geminga restore import` may bring it back.
+                Fate::Absent if cluster.quarantines(name.ledger, self.clock.now_ms()) => {}
                 Fate::Absent => {
                     absent += 1;
                     garbage.push(object.key);

@@ -106,7 +106,7 @@ pub(crate) struct Place {
     /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]; to look, also file://PATH for a standalone server that is
     /// stopped.
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
-    metastore: MetastoreUrl,
+    pub(crate) metastore: MetastoreUrl,
 }
 
 /// A state to choose ledgers by.

@@ -2,6 +2,7 @@
 //!
 //! * [`format`]: the bytes of an object. [`SegmentWriter`]: makes them from a ledger's entries, in bounded memory.
 //! * [`Store`]: where objects are: S3, Google, Azure, a directory, memory. Keys carry the attempt's id (T1).
+//! * [`Surveyed`]: what an object says of itself where no metadata does.
 //! * [`Object`]: an object's index in memory, and its blocks by ranged reads.
 
 mod error;
@@ -10,6 +11,7 @@ pub mod faulty;
 pub mod format;
 mod object;
 mod store;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod writer;
@@ -17,4 +19,5 @@ mod writer;
 pub use error::{FormatError, ObjectError};
 pub use object::Object;
 pub use store::{Invalid, Listed, Names, ObjectName, Options, PART_BYTES, Store, Upload};
+pub use survey::Surveyed;
 pub use writer::{Mismatch, SegmentWriter, Summary};

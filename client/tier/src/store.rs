@@ -194,6 +194,17 @@ impl Store {
         })
     }
 
+    /// What the key of an object of whatever cluster says, and of which; `None` of anything that is no such object.
+    pub fn parse_any_key(&self, key: &str) -> Option<(ClusterUuid, ObjectName)> {
+        let prefix = self.prefix.as_ref();
+        let rest = match prefix.is_empty() {
+            true => key,
+            false => key.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        let cluster = rest.split('/').next()?.parse().ok()?;
+        Some((cluster, self.parse_key(cluster, key)?))
+    }
+
     fn root(&self, cluster: ClusterUuid) -> Path {
         self.names.prefix.clone().join(cluster.to_string())
     }
@@ -248,7 +259,18 @@ impl Store {
 
     /// All objects of a cluster.
     pub fn list(&self, cluster: ClusterUuid) -> BoxStream<'static, Result<Listed, ObjectError>> {
-        let listing = self.inner.list(Some(&self.root(cluster)));
+        Self::listing(self.inner.list(Some(&self.root(cluster))))
+    }
+
+    /// All objects, whosever they are.
+    pub fn list_all(&self) -> BoxStream<'static, Result<Listed, ObjectError>> {
+        let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        Self::listing(self.inner.list(prefix))
+    }
+
+    fn listing(
+        listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>,
+    ) -> BoxStream<'static, Result<Listed, ObjectError>> {
         let next = |mut listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>| async {
             match tokio::time::timeout(TIMEOUT, listing.next()).await {
                 Ok(Some(Ok(meta))) => Some((Ok(listed(meta)), Some(listing))),

@@ -164,6 +164,21 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of which nothing runs yet but etcd, with arguments as of [`Self::start_with`].
+    ///
+    /// # Panics
+    /// When etcd does not start.
+    pub fn unborn(bookie_args: &[&str], broker_args: &[&str]) -> Self {
+        Self::launch(Etcd::start(), 0, 0, bookie_args, broker_args)
+    }
+
+    /// Kills all bookies and brokers with -9; etcd stays.
+    pub fn kill_servers(&mut self) {
+        for node in self.brokers.iter_mut().chain(&mut self.bookies) {
+            node.process.kill();
+        }
+    }
+
     /// Where the metadata is, as servers are told.
     pub fn metastore(&self) -> String {
         format!("etcd://{}/test", self.etcd.endpoint())

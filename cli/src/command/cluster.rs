@@ -6,7 +6,7 @@ use geminga_runtime::{SystemClock, SystemRandom};
 use serde::Serialize;
 
 use crate::args::{ClientArgs, PrintArgs};
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::view::{Status, View};
 use crate::{client, metadata, server};
@@ -31,6 +31,8 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
         print: PrintArgs,
     },
     /// Show brokers, bookies and defaults.
@@ -44,7 +46,9 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Init { metastore, print } => server::block_on_command(init(metastore, print)),
+        Action::Init { metastore, tls, print } => {
+            server::block_on_command(init(metastore, tls, print))
+        }
         Action::Status { client } => server::block_on_command(status(client)),
     }
 }
@@ -68,8 +72,8 @@ impl View for Made {
     }
 }
 
-async fn init(metastore: MetastoreUrl, print: PrintArgs) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore).await?;
+async fn init(metastore: MetastoreUrl, tls: TlsArgs, print: PrintArgs) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
     let made = cluster::init(&*store, &SystemRandom, &SystemClock).await?;
     Made { cluster: made.uuid.to_string(), metastore: metastore.to_string() }.print(print)
 }

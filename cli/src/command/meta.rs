@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::args::PrintArgs;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::view::View;
 use crate::{metadata, server};
@@ -33,6 +33,8 @@ pub(crate) enum Action {
         /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER], or file://PATH for a standalone server that is stopped.
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
+        #[command(flatten)]
+        tls: TlsArgs,
         /// Only keys that start with this.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         prefix: String,
@@ -44,14 +46,19 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Dump { metastore, prefix, print } => {
-            server::block_on_command(dump(metastore, prefix, print))
+        Action::Dump { metastore, tls, prefix, print } => {
+            server::block_on_command(dump(metastore, tls, prefix, print))
         }
     }
 }
 
-async fn dump(metastore: MetastoreUrl, prefix: String, print: PrintArgs) -> Result<(), Failure> {
-    let range = metadata::list(&metastore, &prefix).await?;
+async fn dump(
+    metastore: MetastoreUrl,
+    tls: TlsArgs,
+    prefix: String,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let range = metadata::list(&metastore, &tls, &prefix).await?;
     if range.items.is_empty() && prefix.is_empty() {
         return Err(Failure::new(format!(
             "there is nothing in {metastore}: correct the name of the cluster, or run `geminga cluster init`"

@@ -163,15 +163,16 @@ async fn answer_plainly(stream: &mut TcpStream, first: &[u8]) {
     let _ = stream.write_all(&answer).await;
 }
 
-/// An HTTP/2 connection that begins and ends at once: empty settings, then GOAWAY with INADEQUATE_SECURITY and a text.
+/// An HTTP/2 connection that begins and ends at once: empty settings, then GOAWAY with a text. Clients of gRPC would take the code
+/// INADEQUATE_SECURITY for a refusal of the call; PROTOCOL_ERROR is the connection's.
 fn goaway(text: &str) -> Vec<u8> {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: u8 = 7;
-    const INADEQUATE_SECURITY: u8 = 0xc;
+    const PROTOCOL_ERROR: u8 = 1;
     let length = u8::try_from(8 + text.len()).expect("a short text");
     let mut bytes = SETTINGS.to_vec();
     bytes.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0]);
-    bytes.extend([0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY]);
+    bytes.extend([0, 0, 0, 0, 0, 0, 0, PROTOCOL_ERROR]);
     bytes.extend(text.as_bytes());
     bytes
 }

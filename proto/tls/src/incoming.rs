@@ -76,8 +76,13 @@ impl Incoming {
             let socket = crate::Socket::Plain(stream);
             return Some(Connection::new(Watched::new(socket, &security), place));
         }
+        let cancelled = self.tasks.cancelled();
         let handshake = self.tasks.spawn("handshake", async move {
-            let socket = security.accept(stream).await?;
+            let socket = tokio::select! {
+                biased;
+                () = cancelled => return None,
+                socket = security.accept(stream) => socket?,
+            };
             Some(Connection::new(Watched::new(socket, &security), place))
         });
         self.handshakes.push(handshake);

@@ -214,7 +214,8 @@ impl Told<'_> {
                 "the {other} finds this side's certificate expired, or not valid yet: renew the file of \
                  --tls-cert, or set the clocks"
             ),
-            AlertDescription::UnknownCA => write!(
+            // Another authority of the same name has another key, with which the signature is none.
+            AlertDescription::UnknownCA | AlertDescription::DecryptError => write!(
                 f,
                 "the {other} does not know the authority of this side's certificate: add it to the \
                  --tls-ca there, or use a certificate of that authority"

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use geminga_runtime::Tasks;
 use geminga_tls::{Security, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -92,7 +93,13 @@ async fn taken(
     stream: TcpStream,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Hangup> {
-    match security.accept(stream).await {
+    let stop = stop.shared();
+    let socket = tokio::select! {
+        biased;
+        () = stop.clone() => None,
+        socket = security.accept(stream) => socket,
+    };
+    match socket {
         None => Ok(()),
         Some(Socket::Plain(tcp)) => connection::serve(kafka, peer, tcp.into_split(), stop).await,
         Some(Socket::Tls(tls)) => {

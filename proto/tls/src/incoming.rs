@@ -24,6 +24,9 @@ use crate::socket::Watched;
 /// Pause after a failed accept: what fails (no file descriptors) needs time to get better.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A client that got no connection, of which it and the log know why.
+struct SentAway;
+
 /// An endless stream of connections.
 pub struct Incoming {
     listener: TcpListener,
@@ -31,7 +34,7 @@ pub struct Incoming {
     places: Arc<Semaphore>,
     most: usize,
     tasks: Tasks,
-    handshakes: FuturesUnordered<JoinHandle<Option<Option<Connection>>>>,
+    handshakes: FuturesUnordered<JoinHandle<Option<Result<Connection, SentAway>>>>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -80,10 +83,10 @@ impl Incoming {
         let handshake = self.tasks.spawn("handshake", async move {
             let socket = tokio::select! {
                 biased;
-                () = cancelled => return None,
-                socket = security.accept(stream) => socket?,
+                () = cancelled => return Err(SentAway),
+                socket = security.accept(stream) => socket.ok_or(SentAway)?,
             };
-            Some(Connection::new(Watched::new(socket, &security), place))
+            Ok(Connection::new(Watched::new(socket, &security), place))
         });
         self.handshakes.push(handshake);
         None
@@ -96,7 +99,7 @@ impl Stream for Incoming {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             while let Poll::Ready(Some(done)) = self.handshakes.poll_next_unpin(cx) {
-                if let Ok(Some(Some(connection))) = done {
+                if let Ok(Some(Ok(connection))) = done {
                     return Poll::Ready(Some(Ok(connection)));
                 }
             }

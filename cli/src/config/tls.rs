@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use geminga_tls::{ClientAuth, Credentials, Dial, Files, Protocol, Security};
+use geminga_tls::{ClientAuth, Credentials, Dial, Files, LoadError, Protocol, Security};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -114,7 +114,11 @@ impl TlsOptions {
 }
 
 fn load(files: Files) -> Result<Credentials, Failure> {
-    Credentials::load(files).map_err(|error| Failure::usage(error).because("TLS_FILES"))
+    Credentials::load(files).map_err(unusable)
+}
+
+fn unusable(error: LoadError) -> Failure {
+    Failure::usage(error).because("TLS_FILES")
 }
 
 /// What a server takes connections by, and makes them.
@@ -205,7 +209,8 @@ impl TlsArgs {
     pub(crate) fn load(&self) -> Result<Option<Credentials>, Failure> {
         let Self { tls_ca, tls_cert, tls_key } = self.clone();
         let files = Files { cert: tls_cert, key: tls_key, ca: tls_ca };
-        (files != Files::default()).then(|| load(files)).transpose()
+        let own = (files != Files::default()).then(|| Credentials::of_client(files)).transpose();
+        own.map_err(unusable)
     }
 
     /// How bookies are reached: by TLS when there is a certificate to show, without which they serve nobody.

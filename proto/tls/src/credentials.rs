@@ -24,6 +24,8 @@ pub struct Credentials(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     files: Files,
+    /// Whether the others of its authority have to take the certificate.
+    component: bool,
     /// What was last tried, good or not, and what is in force.
     state: RwLock<State>,
 }
@@ -35,15 +37,27 @@ struct State {
 }
 
 impl Credentials {
-    /// Reads and checks the files; blocks.
+    /// Reads and checks the files of a component; blocks. Its certificate has to be one of its authority, valid now.
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn load(files: Files) -> Result<Self, LoadError> {
+        Self::read(files, true)
+    }
+
+    /// Reads the files of a client; blocks. Whose certificate it shows is the server's to judge.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn of_client(files: Files) -> Result<Self, LoadError> {
+        Self::read(files, false)
+    }
+
+    fn read(files: Files, component: bool) -> Result<Self, LoadError> {
         let tried = Contents::read(&files)?;
-        let loaded = Arc::new(Loaded::new(&files, &tried)?);
+        let loaded = Arc::new(Loaded::new(&files, &tried, component)?);
         let state = RwLock::new(State { tried, loaded });
-        Ok(Self(Arc::new(Inner { files, state })))
+        Ok(Self(Arc::new(Inner { files, component, state })))
     }
 
     /// Whether there is a certificate to show.
@@ -92,7 +106,7 @@ impl Credentials {
         if self.0.state.read().tried == found {
             return;
         }
-        let loaded = Loaded::new(&self.0.files, &found);
+        let loaded = Loaded::new(&self.0.files, &found, self.0.component);
         metrics::count_reload(loaded.is_ok());
         match loaded {
             Ok(loaded) => {
@@ -105,13 +119,6 @@ impl Credentials {
                 tracing::error!(%error, "new certificates cannot be used, and the former ones stay in force");
             }
         }
-    }
-
-    /// For tests of what the other end says: these, be they good or not.
-    #[cfg(test)]
-    pub(crate) fn replace_unchecked(&self, files: &Files, contents: &Contents) {
-        let loaded = Loaded::unchecked(files, contents).expect("files that can be read");
-        self.0.state.write().loaded = Arc::new(loaded);
     }
 
     fn report_expiry(&self) {

@@ -189,17 +189,8 @@ struct Identity {
 }
 
 impl Loaded {
-    pub(crate) fn new(files: &Files, contents: &Contents) -> Result<Self, LoadError> {
-        Self::load(files, contents, true)
-    }
-
-    /// Without asking whether others would take it.
-    #[cfg(test)]
-    pub(crate) fn unchecked(files: &Files, contents: &Contents) -> Result<Self, LoadError> {
-        Self::load(files, contents, false)
-    }
-
-    fn load(files: &Files, contents: &Contents, check: bool) -> Result<Self, LoadError> {
+    /// `check`: whether its own authority has to take the certificate.
+    pub(crate) fn new(files: &Files, contents: &Contents, check: bool) -> Result<Self, LoadError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = Arc::new(roots(files, contents)?);
         let identity = identity(files, contents)?;

@@ -24,7 +24,7 @@ pub(crate) enum Command {
     /// Run everything in one process: a broker, one bookie, metadata in a file.
     Standalone(standalone::Args),
     /// Run a storage node.
-    Bookie(bookie::Args),
+    Bookie(Box<bookie::Args>),
     /// Run a broker.
     Serving(serving::Args),
     /// Create, alter, list, describe and delete topics; look offsets up; delete old records.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
 use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tls::{Dial, Security};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -78,6 +79,8 @@ pub struct BookieParts {
     pub advertise: String,
     /// Where health and metrics are; empty when nowhere.
     pub http_address: String,
+    /// How other bookies are reached.
+    pub dial: Dial,
     /// Identities.
     pub random: Arc<dyn Random>,
     /// Dates its registration.
@@ -125,6 +128,7 @@ pub struct Bookie {
     /// Begins once the cluster knows the bookie: nobody is to miss it then.
     repairs: Mutex<Option<RepairParts>>,
     watermarks: watermark::Keeper,
+    dial: Dial,
     tasks: Tasks,
     /// Set when stopping is wanted, so that it is not taken for a failure.
     stopping: Arc<AtomicBool>,
@@ -209,6 +213,7 @@ impl Bookie {
             store: Arc::clone(&parts.store),
             cluster: booted.cluster,
             handle: handle.clone(),
+            dial: parts.dial.clone(),
             random: Arc::clone(&parts.random),
             clock: Arc::clone(&parts.clock),
             lease_ttl,
@@ -216,9 +221,19 @@ impl Bookie {
         });
         let registration =
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
-        let cluster = booted.cluster;
+        let (cluster, dial) = (booted.cluster, parts.dial);
         let (repairs, disks) = (Mutex::new(repairs), booted.disks);
-        Ok(Self { handle, cluster, registration, repairs, watermarks, tasks, stopping, disks })
+        Ok(Self {
+            handle,
+            cluster,
+            registration,
+            repairs,
+            watermarks,
+            dial,
+            tasks,
+            stopping,
+            disks,
+        })
     }
 
     /// The cluster that it belongs to.
@@ -246,14 +261,14 @@ impl Bookie {
         self.registration.stands() && !self.tasks.is_cancelled()
     }
 
-    /// Serves connections of `listener` until it stops, and tells the cluster.
+    /// Serves connections of `listener`, taken as `security` says, until it stops, and tells the cluster.
     ///
     /// # Errors
     /// [`StartError::Register`].
-    pub async fn serve(&self, listener: TcpListener) -> Result<(), StartError> {
+    pub async fn serve(&self, listener: TcpListener, security: Security) -> Result<(), StartError> {
         let (handle, tasks) = (self.handle.clone(), self.tasks.clone());
         self.tasks.spawn("bookie server", async move {
-            if let Err(error) = rpc::serve(listener, handle, tasks.clone()).await {
+            if let Err(error) = rpc::serve(listener, security, handle, tasks.clone()).await {
                 tracing::error!(%error, "the bookie's server ended");
                 tasks.cancel();
             }
@@ -280,7 +295,8 @@ impl Bookie {
     /// # Errors
     /// [`StartError::Register`] when the metadata store cannot be read.
     pub async fn tier(&self, parts: TieringParts) -> Result<(), StartError> {
-        let started = tiering::start(parts, self.handle.clone(), &self.tasks).await;
+        let started =
+            tiering::start(parts, self.handle.clone(), self.dial.clone(), &self.tasks).await;
         Ok(started.map_err(RegisterError::Metadata)?)
     }
 

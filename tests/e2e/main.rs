@@ -26,4 +26,5 @@ mod retention;
 mod standalone;
 mod stops;
 mod tiering;
+mod tls;
 mod topic;

@@ -17,6 +17,7 @@ use geminga_metastore::{Error, MetaStore};
 use geminga_proto::ids::LedgerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tier::Store;
+use geminga_tls::Dial;
 
 use crate::handle::BookieHandle;
 use janitor::Janitor;
@@ -87,13 +88,15 @@ pub struct TieringParts {
 pub(crate) async fn start(
     parts: TieringParts,
     handle: BookieHandle,
+    dial: Dial,
     tasks: &Tasks,
 ) -> Result<(), Error> {
     let TieringParts { store, objects, random, clock, config } = parts;
     let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
     let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
     let bookies =
-        BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES).await?;
+        BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES, dial)
+            .await?;
     let janitor = Janitor {
         bookie: handle.id().clone(),
         cluster: handle.cluster(),

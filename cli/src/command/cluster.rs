@@ -8,7 +8,7 @@ use geminga_runtime::{SystemClock, SystemRandom};
 use serde::Serialize;
 
 use crate::args::{ClientArgs, PrintArgs};
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::view::{Status, View};
 use crate::{client, metadata, server};
@@ -33,6 +33,8 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
         print: PrintArgs,
     },
     /// Say that the metadata came from a backup: raises the cluster's epoch, with which all new ids begin, the terms of all
@@ -45,6 +47,8 @@ pub(crate) enum Action {
         /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER].
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
+        #[command(flatten)]
+        tls: TlsArgs,
         /// Choose an epoch above this one, too, such as one that an audit or a bookie names.
         #[arg(long, value_name = "EPOCH", default_value_t = 0)]
         above: u16,
@@ -70,9 +74,11 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Init { metastore, print } => server::block_on_command(init(metastore, print)),
-        Action::EpochBump { metastore, above, print } => {
-            server::block_on_command(epoch_bump(metastore, above, print))
+        Action::Init { metastore, tls, print } => {
+            server::block_on_command(init(metastore, tls, print))
+        }
+        Action::EpochBump { metastore, tls, above, print } => {
+            server::block_on_command(epoch_bump(metastore, tls, above, print))
         }
         Action::Audit(args) => server::block_on_command(audit::run(args)),
         Action::Status { client } => server::block_on_command(status(client)),
@@ -98,8 +104,8 @@ impl View for Made {
     }
 }
 
-async fn init(metastore: MetastoreUrl, print: PrintArgs) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore).await?;
+async fn init(metastore: MetastoreUrl, tls: TlsArgs, print: PrintArgs) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
     let made = cluster::init(&*store, &SystemRandom, &SystemClock).await?;
     Made { cluster: made.uuid.to_string(), metastore: metastore.to_string() }.print(print)
 }
@@ -120,8 +126,13 @@ impl View for Raised {
     }
 }
 
-async fn epoch_bump(metastore: MetastoreUrl, above: u16, print: PrintArgs) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore).await?;
+async fn epoch_bump(
+    metastore: MetastoreUrl,
+    tls: TlsArgs,
+    above: u16,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
     let raised = restored::raise_epoch(&*store, &SystemClock, above).await?;
     Raised { cluster: raised.uuid.to_string(), cluster_epoch: raised.epoch }.print(print)
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::args::PrintArgs;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::view::View;
 use crate::{metadata, server};
@@ -38,6 +38,8 @@ pub(crate) enum Action {
         /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER], or file://PATH for a standalone server that is stopped.
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
+        #[command(flatten)]
+        tls: TlsArgs,
         /// Only keys that start with this.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         prefix: String,
@@ -56,6 +58,8 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
         print: PrintArgs,
     },
     /// Put a backup where no metadata is, in the cluster's next epoch. Bookies are to be started then, and compared with it by
@@ -70,6 +74,8 @@ pub(crate) enum Action {
         /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]. There must be nothing yet.
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
+        #[command(flatten)]
+        tls: TlsArgs,
         /// Choose an epoch above this one, too, such as one that an audit or a bookie names.
         #[arg(long, value_name = "EPOCH", default_value_t = 0)]
         above: u16,
@@ -81,20 +87,25 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Dump { metastore, prefix, print } => {
-            server::block_on_command(dump(metastore, prefix, print))
+        Action::Dump { metastore, tls, prefix, print } => {
+            server::block_on_command(dump(metastore, tls, prefix, print))
         }
-        Action::Backup { to, metastore, print } => {
-            server::block_on_command(backup(to, metastore, print))
+        Action::Backup { to, metastore, tls, print } => {
+            server::block_on_command(backup(to, metastore, tls, print))
         }
-        Action::Restore { from, metastore, above, print } => {
-            server::block_on_command(restore(from, metastore, above, print))
+        Action::Restore { from, metastore, tls, above, print } => {
+            server::block_on_command(restore(from, metastore, tls, above, print))
         }
     }
 }
 
-async fn dump(metastore: MetastoreUrl, prefix: String, print: PrintArgs) -> Result<(), Failure> {
-    let range = metadata::list(&metastore, &prefix).await?;
+async fn dump(
+    metastore: MetastoreUrl,
+    tls: TlsArgs,
+    prefix: String,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let range = metadata::list(&metastore, &tls, &prefix).await?;
     if range.items.is_empty() && prefix.is_empty() {
         return Err(Failure::new(format!(
             "there is nothing in {metastore}: correct the name of the cluster, or run `geminga cluster init`"
@@ -205,8 +216,13 @@ impl View for Saved {
     }
 }
 
-async fn backup(to: PathBuf, metastore: MetastoreUrl, print: PrintArgs) -> Result<(), Failure> {
-    let range = metadata::list(&metastore, "").await?;
+async fn backup(
+    to: PathBuf,
+    metastore: MetastoreUrl,
+    tls: TlsArgs,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let range = metadata::list(&metastore, &tls, "").await?;
     let backup = Backup::of(range, SystemClock.now_ms())?;
     let file = backup.encode();
     replace(&to, &file).map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
@@ -229,6 +245,7 @@ fn replace(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
 async fn restore(
     from: PathBuf,
     metastore: MetastoreUrl,
+    tls: TlsArgs,
     above: u16,
     print: PrintArgs,
 ) -> Result<(), Failure> {
@@ -236,7 +253,7 @@ async fn restore(
     let file = std::fs::read(&from).map_err(|error| Failure::new(of_file(&error)))?;
     let backup = Backup::decode(&file.into())
         .map_err(|error: InvalidBackup| Failure::new(of_file(&error)).because("INVALID_BACKUP"))?;
-    let store = metadata::connect(&metastore).await?;
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
     let restored = backup.restore(&*store, &SystemClock, above).await?;
     Saved::of(&backup, &from, Some(restored.epoch)).print(print)
 }

@@ -24,7 +24,7 @@ use crate::exit::Failure;
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Standalone(args) => standalone::run(args),
-        Command::Bookie(args) => bookie::run(args),
+        Command::Bookie(args) => bookie::run(*args),
         Command::Serving(args) => serving::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Cluster(args) => cluster::run(args),

@@ -9,7 +9,7 @@ use geminga_proto::ids::ClusterUuid;
 use geminga_tier::Store;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, ObjectStoreOptions};
+use crate::config::{MetastoreUrl, ObjectStoreOptions, TlsArgs};
 use crate::exit::Failure;
 use crate::server;
 use crate::view::View;
@@ -58,6 +58,8 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
         print: PrintArgs,
     },
 }
@@ -88,12 +90,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             let survey = survey::survey(&store, what.cluster, depth).await?;
             plan::Scan::of(&survey).print(print)
         }),
-        Action::Import { what, topic, after_gaps, metastore, print } => {
+        Action::Import { what, topic, after_gaps, metastore, tls, print } => {
             let wanted = import::Wanted { topics: topic, after_gaps };
             server::block_on_command(async move {
                 let store = what.open()?;
                 let survey = survey::survey(&store, what.cluster, survey::Depth::All).await?;
-                import::run(&survey, &wanted, &metastore, print).await
+                import::run(&survey, &wanted, &metastore, &tls, print).await
             })
         }
     }

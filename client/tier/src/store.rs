@@ -196,7 +196,7 @@ impl Store {
 
     /// What the key of an object of whatever cluster says, and of which; `None` of anything that is no such object.
     pub fn parse_any_key(&self, key: &str) -> Option<(ClusterUuid, ObjectName)> {
-        let prefix = self.prefix.as_ref();
+        let prefix = self.names.prefix.as_ref();
         let rest = match prefix.is_empty() {
             true => key,
             false => key.strip_prefix(prefix)?.strip_prefix('/')?,
@@ -264,7 +264,7 @@ impl Store {
 
     /// All objects, whosever they are.
     pub fn list_all(&self) -> BoxStream<'static, Result<Listed, ObjectError>> {
-        let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        let prefix = Some(&self.names.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         Self::listing(self.inner.list(prefix))
     }
 

@@ -362,11 +362,27 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         while self.bytes > 0 {
             self.step().await?;
         }
+        self.settle().await?;
         self.rooms.clear();
         if !self.failed.is_empty() {
             self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.sent());
         }
         Ok(())
+    }
+
+    /// What was taken for encryption has to reach the socket, too; a plain one keeps nothing back.
+    async fn settle(&mut self) -> Result<(), Hangup> {
+        let begun = Instant::now();
+        while begun.elapsed() < READ_PATIENCE {
+            // The client that has gone reads nothing; what its connection fails with, its next read tells.
+            if timeout_at(Instant::now() + SHORT_PATIENCE, self.to.flush()).await.is_ok() {
+                return Ok(());
+            }
+            if self.rooms.iter().any(Held::is_wanted) {
+                break;
+            }
+        }
+        Err(Hangup::Slow)
     }
 
     /// Writes some of it, in time.

@@ -295,13 +295,14 @@ impl Node {
             default_quorum: Quorum::CLUSTER,
             single_copy_allowed: false,
             sole: false,
+            dial: geminga_tls::Dial::Plain,
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,
         };
         let broker = Broker::start(&parts).await.unwrap();
-        broker.serve(listener);
+        broker.serve(listener, geminga_tls::Security::plain("grpc"));
         Self { broker, tasks }
     }
 

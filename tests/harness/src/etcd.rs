@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, http, port, wait};
+use crate::{Pair, Process, http, port, wait};
 
 /// Of no cluster of ours.
 const FILL_PREFIX: &str = "/fill/";
@@ -21,6 +21,9 @@ pub struct Etcd {
     process: Process,
     endpoint: String,
     peer: String,
+    /// Where it says whether it is healthy.
+    health: String,
+    scheme: &'static str,
     dir: TempDir,
 }
 
@@ -38,22 +41,45 @@ impl Etcd {
     /// # Panics
     /// When it cannot be started.
     pub fn start_with(flags: &[&str]) -> Self {
+        Self::launch("http", flags)
+    }
+
+    /// One that speaks TLS only, with clients that show certificates of that authority.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_tls(ca: &Path, pair: &Pair) -> Self {
+        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let flags = [
+            flag("cert-file", &pair.cert),
+            flag("key-file", &pair.key),
+            flag("trusted-ca-file", ca),
+            "--client-cert-auth=true".to_owned(),
+        ];
+        Self::launch("https", &flags.each_ref().map(String::as_str))
+    }
+
+    fn launch(scheme: &'static str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (endpoint, peer) = (port::free_address(), port::free_address());
+        let health = if scheme == "http" { endpoint.clone() } else { port::free_address() };
         let mut args = vec![
             "--name=one".to_owned(),
             format!("--data-dir={}", dir.path().join("data").display()),
-            format!("--listen-client-urls=http://{endpoint}"),
-            format!("--advertise-client-urls=http://{endpoint}"),
+            format!("--listen-client-urls={scheme}://{endpoint}"),
+            format!("--advertise-client-urls={scheme}://{endpoint}"),
             format!("--listen-peer-urls=http://{peer}"),
             format!("--initial-advertise-peer-urls=http://{peer}"),
             format!("--initial-cluster=one=http://{peer}"),
             "--logger=zap".to_owned(),
             "--log-level=warn".to_owned(),
         ];
+        if health != endpoint {
+            args.push(format!("--listen-metrics-urls=http://{health}"));
+        }
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let process = Process::start("etcd", Path::new("etcd"), args, dir.path());
-        let mut etcd = Self { process, endpoint, peer, dir };
+        let mut etcd = Self { process, endpoint, peer, health, scheme, dir };
         etcd.wait_healthy();
         etcd
     }
@@ -61,6 +87,11 @@ impl Etcd {
     /// Where clients connect, `HOST:PORT`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == "https"
     }
 
     /// Kills it with -9. No effect when it has ended.
@@ -183,10 +214,10 @@ impl Etcd {
     }
 
     fn wait_healthy(&mut self) {
-        let Self { process, endpoint, .. } = self;
+        let Self { process, health, .. } = self;
         wait::until("etcd to be healthy", || {
             assert!(process.is_running(), "etcd ended instead of getting healthy");
-            let (status, body) = http::get(endpoint, "/health")?;
+            let (status, body) = http::get(health, "/health")?;
             (status == 200 && body.contains(r#""health":"true""#)).then_some(())
         });
     }

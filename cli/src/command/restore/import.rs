@@ -27,7 +27,7 @@ use serde::Serialize;
 use super::plan::{self, TopicLog};
 use super::survey::Survey;
 use crate::args::PrintArgs;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::metadata;
 use crate::view::View;
@@ -54,12 +54,13 @@ pub(super) async fn run(
     survey: &Survey,
     wanted: &Wanted,
     metastore: &MetastoreUrl,
+    tls: &TlsArgs,
     print: PrintArgs,
 ) -> Result<(), Failure> {
     let all = plan::topics(&survey.objects);
     let chosen = choose(&all, wanted)?;
     let uuid = one_cluster(&chosen)?;
-    let store = metadata::connect(metastore).await?;
+    let store = metadata::connect(metastore, tls.load()?.as_ref()).await?;
     // Also what is not imported now: it may be later. What the metadata knows is of its own epochs.
     let known = store.range(keys::LEDGERS, None, usize::MAX).await?;
     let known: BTreeSet<_> =

@@ -2,11 +2,11 @@
 //!
 //! * [`Bookie`]: builds the parts and stops them in order.
 //! * [`ledger`]: one owner per ledger, around a pure core.
-//! * `tiering`: closed ledgers to the object store.
+//! * [`tiering`]: closed ledgers to the object store. [`gc`]: deleted ones, dropped.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
 mod folded;
-mod gc;
+pub mod gc;
 mod handle;
 mod identity;
 pub mod io;
@@ -19,7 +19,7 @@ mod rpc;
 #[cfg(test)]
 mod scenario;
 mod service;
-mod tiering;
+pub mod tiering;
 mod watermark;
 
 pub use handle::BookieHandle;

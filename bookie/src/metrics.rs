@@ -23,6 +23,7 @@ fn query_op(op: &QueryOp) -> &'static str {
     match op {
         QueryOp::Read { .. } => "read",
         QueryOp::WaitLac { .. } => "wait_lac",
+        QueryOp::Inventory { .. } => "inventory",
     }
 }
 
@@ -97,6 +98,11 @@ pub(crate) fn restored() {
 /// Whether a breaker keeps deleted ledgers (G2).
 pub(crate) fn gc_stopped(yes: bool) {
     metrics::gauge!("geminga_bookie_gc_stopped").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// Ledgers that only this bookie knows since the metadata was restored.
+pub(crate) fn quarantined(ledgers: usize) {
+    metrics::gauge!("geminga_bookie_quarantined_ledgers").set(ledgers as f64);
 }
 
 /// Deleted ledgers were dropped.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
 use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tls::{Dial, Security};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -79,6 +80,8 @@ pub struct BookieParts {
     pub advertise: String,
     /// Where health and metrics are; empty when nowhere.
     pub http_address: String,
+    /// How other bookies are reached.
+    pub dial: Dial,
     /// Identities.
     pub random: Arc<dyn Random>,
     /// Dates its registration.
@@ -128,6 +131,7 @@ pub struct Bookie {
     watermarks: watermark::Keeper,
     /// Is told where objects are when tiering begins.
     folded: Folded,
+    dial: Dial,
     tasks: Tasks,
     /// Set when stopping is wanted, so that it is not taken for a failure.
     stopping: Arc<AtomicBool>,
@@ -198,7 +202,13 @@ impl Bookie {
         };
         let Config { lease_ttl, limits, gc_interval, repair, .. } = parts.config;
         let folded = Folded::new(booted.cluster, Arc::clone(&parts.store));
-        let gc = Gc::new(Arc::clone(&parts.store), folded.clone(), handle.clone(), gc_interval);
+        let gc = Gc::new(
+            Arc::clone(&parts.store),
+            folded.clone(),
+            handle.clone(),
+            gc_interval,
+            Arc::clone(&parts.clock),
+        );
         tasks.spawn("ledger gc", gc.run(tasks.clone()));
         let store = Arc::clone(&parts.store);
         let watermarks = watermark::Keeper { store, handle: handle.clone(), cookie: booted.cookie };
@@ -207,6 +217,7 @@ impl Bookie {
             store: Arc::clone(&parts.store),
             cluster: booted.cluster,
             handle: handle.clone(),
+            dial: parts.dial.clone(),
             random: Arc::clone(&parts.random),
             clock: Arc::clone(&parts.clock),
             lease_ttl,
@@ -214,7 +225,7 @@ impl Bookie {
         });
         let registration =
             Registration::new(parts.store, identity, handle.clone(), disks, lease_ttl, limits);
-        let cluster = booted.cluster;
+        let (cluster, dial) = (booted.cluster, parts.dial);
         let (repairs, disks) = (Mutex::new(repairs), booted.disks);
         Ok(Self {
             handle,
@@ -223,6 +234,7 @@ impl Bookie {
             repairs,
             watermarks,
             folded,
+            dial,
             tasks,
             stopping,
             disks,
@@ -254,14 +266,14 @@ impl Bookie {
         self.registration.stands() && !self.tasks.is_cancelled()
     }
 
-    /// Serves connections of `listener` until it stops, and tells the cluster.
+    /// Serves connections of `listener`, taken as `security` says, until it stops, and tells the cluster.
     ///
     /// # Errors
     /// [`StartError::Register`].
-    pub async fn serve(&self, listener: TcpListener) -> Result<(), StartError> {
+    pub async fn serve(&self, listener: TcpListener, security: Security) -> Result<(), StartError> {
         let (handle, tasks) = (self.handle.clone(), self.tasks.clone());
         self.tasks.spawn("bookie server", async move {
-            if let Err(error) = rpc::serve(listener, handle, tasks.clone()).await {
+            if let Err(error) = rpc::serve(listener, security, handle, tasks.clone()).await {
                 tracing::error!(%error, "the bookie's server ended");
                 tasks.cancel();
             }
@@ -289,8 +301,8 @@ impl Bookie {
     /// [`StartError::Register`] when the metadata store cannot be read.
     pub async fn tier(&self, parts: TieringParts) -> Result<(), StartError> {
         self.folded.objects_are_in(&parts.objects);
-        let folded = self.folded.clone();
-        let started = tiering::start(parts, self.handle.clone(), folded, &self.tasks).await;
+        let (dial, folded) = (self.dial.clone(), self.folded.clone());
+        let started = tiering::start(parts, self.handle.clone(), folded, dial, &self.tasks).await;
         Ok(started.map_err(RegisterError::Metadata)?)
     }
 

@@ -5,8 +5,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
     bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, quota,
-    serving, standalone, topic,
+    restore, serving, standalone, topic,
 };
+use crate::config::TlsArgs;
 use crate::exit::EXIT_CODES;
 
 /// A streaming platform whose brokers hold no data: bookies keep it, in quorum-replicated ledgers.
@@ -23,7 +24,7 @@ pub(crate) enum Command {
     /// Run everything in one process: a broker, one bookie, metadata in a file.
     Standalone(standalone::Args),
     /// Run a storage node.
-    Bookie(bookie::Args),
+    Bookie(Box<bookie::Args>),
     /// Run a broker.
     Serving(serving::Args),
     /// Create, alter, list, describe and delete topics; look offsets up; delete old records.
@@ -44,8 +45,10 @@ pub(crate) enum Command {
     Quota(quota::Args),
     /// List, describe and recover ledgers, the pieces that logs are made of.
     Ledger(ledger::Args),
-    /// Look at the metadata store.
+    /// Look at the metadata store, save it, bring it back.
     Meta(meta::Args),
+    /// Find out what an object store alone holds, and bring its topics back.
+    Restore(restore::Args),
     /// Measure throughput and latency.
     Perf(perf::Args),
 }
@@ -53,7 +56,8 @@ pub(crate) enum Command {
 /// Where a client command connects, and how it prints.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClientArgs {
-    /// Any broker, or several with commas between them: others are learned from it, and used when it is gone.
+    /// Any broker, or several with commas between them: others are learned from it, and used when it is gone. By TLS with
+    /// https:// before each, or --tls-ca.
     #[arg(
         long,
         value_name = "HOST:PORT,...",
@@ -63,6 +67,8 @@ pub(crate) struct ClientArgs {
         help_heading = "Connection"
     )]
     pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     #[command(flatten)]
     pub(crate) print: PrintArgs,
 }
@@ -100,7 +106,14 @@ pub(crate) fn host_port(text: &str) -> Result<String, String> {
 
 /// Checks the shape of several addresses with commas between them.
 pub(crate) fn host_ports(text: &str) -> Result<String, String> {
-    let each: Result<Vec<String>, String> = text.split(',').map(|a| host_port(a.trim())).collect();
+    let each = |text: &str| {
+        let (scheme, address) = match text.split_once("://") {
+            Some((scheme @ ("http" | "https"), address)) => (format!("{scheme}://"), address),
+            _ => (String::new(), text),
+        };
+        Ok(format!("{scheme}{}", host_port(address)?))
+    };
+    let each: Result<Vec<String>, String> = text.split(',').map(|a| each(a.trim())).collect();
     Ok(each?.join(","))
 }
 

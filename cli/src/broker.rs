@@ -14,6 +14,7 @@ use geminga_serving::cold::Cold;
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
 use geminga_tier::Store;
+use geminga_tls::Dial;
 
 use crate::config::BoundKafka;
 use crate::exit::Failure;
@@ -42,6 +43,8 @@ pub(crate) struct Setting {
     /// Where ledgers are read that bookies have dropped.
     pub(crate) objects: Option<Store>,
     pub(crate) kind: Kind,
+    /// How other brokers and bookies are reached.
+    pub(crate) dial: Dial,
 }
 
 /// The two kinds of cluster.
@@ -69,6 +72,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         max_producers,
         objects,
         kind,
+        dial,
     } = setting;
     let (sole, default_quorum, local) = match kind {
         Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
@@ -83,8 +87,14 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         ..geminga_ledger::Config::default()
     }
     .validated()?;
-    let bookies =
-        BookieDirectory::start(&*store, tasks.child("bookies"), local, limits.lane_bytes).await?;
+    let bookies = BookieDirectory::start(
+        &*store,
+        tasks.child("bookies"),
+        local,
+        limits.lane_bytes,
+        dial.clone(),
+    )
+    .await?;
     let mut ledgers = LedgerClient::new(Parts {
         cluster: cluster.uuid,
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),
@@ -98,7 +108,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     });
     let started_ms = clock.now_ms();
     let (listeners, advertised): (Vec<_>, Vec<_>) =
-        kafka.into_iter().map(|bound| (bound.tcp, bound.advertised)).unzip();
+        kafka.into_iter().map(|bound| ((bound.tcp, bound.security), bound.advertised)).unzip();
     let names: Vec<String> = advertised.iter().map(|listener| listener.name.clone()).collect();
     let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
     let mut old = None;
@@ -122,14 +132,15 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         default_quorum,
         single_copy_allowed: sole,
         sole,
+        dial,
         random,
         clock,
         tasks: tasks.clone(),
         config,
     };
     let broker = Box::pin(Broker::start(&parts)).await?;
-    for (name, listener) in names.into_iter().zip(listeners) {
-        broker.serve_kafka(name, listener);
+    for (name, (listener, security)) in names.into_iter().zip(listeners) {
+        broker.serve_kafka(name, listener, security);
     }
     Ok(broker)
 }

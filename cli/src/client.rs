@@ -10,7 +10,11 @@ const CLIENT_ID: &str = "geminga-cli";
 
 /// A client of the server that the arguments name; nothing is sent yet. Must run inside the runtime.
 pub(crate) fn connect(args: &ClientArgs) -> Result<Client, Failure> {
-    let config = ClientConfig { client_id: CLIENT_ID.to_owned(), ..ClientConfig::default() };
+    let config = ClientConfig {
+        client_id: CLIENT_ID.to_owned(),
+        tls: args.tls.load()?,
+        ..ClientConfig::default()
+    };
     Ok(Client::with(&args.server, config)?)
 }
 

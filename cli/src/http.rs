@@ -3,6 +3,7 @@
 //! slow start and a drain for what they are.
 
 mod admin;
+mod guard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,13 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use geminga_runtime::Tasks;
+use geminga_tls::Incoming;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 
 pub(crate) use admin::Admin;
+pub(crate) use guard::Door;
+use guard::{Guarded, Who, guard};
 
 use crate::exit::Failure;
 
@@ -35,6 +38,8 @@ const FLUSH_SECONDS: &[f64] = &[
 /// Upper bounds of size histograms in bytes.
 const BYTES: &[f64] =
     &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+/// Most connections at a time.
+const MAX_CONNECTIONS: usize = 1_024;
 /// How often histograms are folded, so that an unscraped server does not grow.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -87,7 +92,7 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
 
 /// Serves until the tasks are cancelled.
 pub(crate) fn serve(
-    listener: TcpListener,
+    door: Door,
     readiness: Readiness,
     metrics: PrometheusHandle,
     admin: Admin,
@@ -97,7 +102,10 @@ pub(crate) fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(render).with_state(metrics))
-        .merge(admin::routes(admin));
+        .merge(admin::routes(admin))
+        .layer(axum::middleware::from_fn_with_state(door.certified_only, guard))
+        .into_make_service_with_connect_info::<Who>();
+    let listener = Guarded(Incoming::new(door.listener, door.security, MAX_CONNECTIONS, tasks));
     let stop = tasks.cancelled();
     tasks.spawn("http", async move {
         if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop).await {

@@ -7,15 +7,25 @@ use geminga_metastore::record::Cluster;
 use geminga_metastore::{EmbeddedStore, Error, EtcdStore, EtcdUrl, MetaStore, OpenError, Range};
 use geminga_proto::reason::Reason;
 use geminga_runtime::{SystemClock, SystemRandom};
+use geminga_tls::{Credentials, Dial, Files};
 
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::{Exit, Failure};
 
-/// Connects to the etcd of a cluster, and reads once to see that it answers.
-pub(crate) async fn connect(url: &MetastoreUrl) -> Result<Arc<dyn MetaStore>, Failure> {
+/// Connects to the etcd of a cluster, and reads once to see that it answers. `tls`: what is shown and believed where that is
+/// reached by TLS; without, what the system believes.
+pub(crate) async fn connect(
+    url: &MetastoreUrl,
+    tls: Option<&Credentials>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    let dial = match (url.is_tls(), tls) {
+        (false, _) => Dial::Plain,
+        (true, Some(credentials)) => Dial::Tls(credentials.clone()),
+        (true, None) => Dial::Tls(Credentials::load(Files::default()).map_err(Failure::new)?),
+    };
     let (endpoints, cluster) = url.require_etcd()?;
     let url = EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() };
-    Ok(Arc::new(EtcdStore::connect(&url).await?))
+    Ok(Arc::new(EtcdStore::connect_by(&url, &dial).await?))
 }
 
 /// The cluster of a store; the first server of an empty store makes it.
@@ -24,10 +34,14 @@ pub(crate) async fn open(store: &dyn MetaStore) -> Result<Cluster, Failure> {
 }
 
 /// All keys under a prefix, of one revision; changes nothing.
-pub(crate) async fn list(url: &MetastoreUrl, prefix: &str) -> Result<Range, Failure> {
+pub(crate) async fn list(
+    url: &MetastoreUrl,
+    tls: &TlsArgs,
+    prefix: &str,
+) -> Result<Range, Failure> {
     match url {
         MetastoreUrl::Etcd { .. } => {
-            Ok(connect(url).await?.range(prefix, None, usize::MAX).await?)
+            Ok(connect(url, tls.load()?.as_ref()).await?.range(prefix, None, usize::MAX).await?)
         }
         MetastoreUrl::File(path) => {
             let mut range = EmbeddedStore::read_file(path)?;
@@ -59,6 +73,9 @@ impl From<ClusterError> for Failure {
             ClusterError::Exists(_) => "CLUSTER_EXISTS",
             ClusterError::Missing => "NO_CLUSTER",
             ClusterError::NoBrokerIds => "NO_BROKER_IDS",
+            ClusterError::NotAudited => "NOT_AUDITED",
+            ClusterError::InUse(_) => "CLUSTER_IN_USE",
+            ClusterError::NoEpochs => "NO_EPOCHS",
         };
         Self::new(error).because(reason)
     }

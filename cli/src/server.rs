@@ -11,9 +11,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Listen;
+use crate::config::{Listen, ServerTls};
 use crate::exit::{Exit, Failure};
-use crate::http::{self, Admin, Readiness};
+use crate::http::{self, Admin, Door, Readiness};
 
 /// How long a server may take to finish what it accepted.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
@@ -32,14 +32,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts metrics, signal handling and, where asked for, HTTP. Must run inside the runtime.
-    pub(crate) fn start(http: Option<TcpListener>) -> Result<Self, Failure> {
+    pub(crate) fn start(http: Option<Door>, tls: &ServerTls) -> Result<Self, Failure> {
         let signals = Signals::new().map_err(Failure::new)?;
         let frame = Tasks::new("frame");
         let (readiness, admin) = (Readiness::default(), Admin::default());
         let metrics: PrometheusHandle = http::install_metrics()?;
         http::keep_up(metrics.clone(), &frame);
-        if let Some(listener) = http {
-            http::serve(listener, readiness.clone(), metrics, admin.clone(), &frame);
+        if let Some(credentials) = tls.credentials() {
+            credentials.keep_up(&frame);
+        }
+        if let Some(door) = http {
+            http::serve(door, readiness.clone(), metrics, admin.clone(), &frame);
         }
         Ok(Self { parts: Tasks::new("server"), readiness, admin, frame, signals })
     }
@@ -169,6 +172,11 @@ pub(crate) fn http_address(
         Some((host, _)) if bound.ip().is_unspecified() => Ok(format!("{host}:{}", bound.port())),
         _ => Ok(bound.to_string()),
     }
+}
+
+/// Where HTTP is served.
+pub(crate) fn door(listener: TcpListener, tls: &ServerTls) -> Door {
+    Door { listener, security: tls.http(), certified_only: tls.requires() }
 }
 
 /// Binds a listener, so that a port that is taken is found out before anything is written anywhere.

@@ -24,6 +24,17 @@ pub enum ClusterError {
     /// A broker asks for a number where there is no cluster.
     #[error("there is no cluster in the metadata store: run `geminga cluster init`")]
     Missing,
+    /// The metadata is from a backup, and bookies may know better (6.8).
+    #[error(
+        "the metadata was restored from a backup, and bookies were not compared with it yet: start all bookies, then run `geminga cluster audit`"
+    )]
+    NotAudited,
+    /// Servers would go on with what they knew before.
+    #[error("{} registered: stop all brokers and bookies, and wait until their leases end, within half a minute", .0.join(", "))]
+    InUse(Vec<String>),
+    /// Twelve bits.
+    #[error("this cluster has used up its epochs: move its topics to a new cluster")]
+    NoEpochs,
     /// No broker number is left.
     #[error("all broker numbers of this cluster are used")]
     NoBrokerIds,
@@ -70,6 +81,7 @@ pub async fn init(
         next_broker: BrokerId(1),
         groups_topic: TopicId::from_random(random.next_u128()),
         created_ms: clock.now_ms(),
+        restored: None,
     };
     let put = store.put_if(keys::CLUSTER, None, cluster.encode()).await;
     // Lost to another process, or unknown: what is there now tells (M9).
@@ -114,6 +126,9 @@ pub async fn next_broker_id(store: &dyn MetaStore) -> Result<BrokerId, ClusterEr
         let Some((cluster, version)) = read(store).await? else {
             return Err(ClusterError::Missing);
         };
+        if cluster.restored.is_some_and(|restored| !restored.audited) {
+            return Err(ClusterError::NotAudited);
+        }
         let id = cluster.next_broker;
         let next = BrokerId(id.0.checked_add(1).ok_or(ClusterError::NoBrokerIds)?);
         let raised = Cluster { next_broker: next, ..cluster };

@@ -133,6 +133,8 @@ fn cluster(record: Cluster) -> Value {
         ("groups_topic", text(record.groups_topic)),
         ("next_broker", number(record.next_broker.0)),
         ("created_ms", number(record.created_ms)),
+        ("restored_ms", optional(record.restored, |restored| number(restored.at_ms))),
+        ("audited", optional(record.restored, |restored| Value::Flag(restored.audited))),
     ])
 }
 

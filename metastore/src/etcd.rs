@@ -4,7 +4,10 @@
 //! Watches own their place and reconnect by themselves: from the revision after the last one seen, or with a fresh list when that
 //! history is compacted away.
 
+mod members;
+
 use std::collections::VecDeque;
+use std::error::Error as _;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,7 +17,11 @@ use bytes::Bytes;
 use etcd_client as etcd;
 use futures::StreamExt;
 use futures::stream::unfold;
+use geminga_tls::Dial;
+use tonic::transport::Endpoint;
+use tower::util::BoxCloneSyncService;
 
+use self::members::Members;
 use crate::mutation::{Mutation, Mutations};
 use crate::store::{
     Change, Error, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn, TxnOutcome,
@@ -22,6 +29,9 @@ use crate::store::{
 };
 use crate::tree;
 
+/// How long a connection may take, and how long a member may be silent.
+const CONNECT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long a request may take before its outcome counts as unknown.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a watch connects again; doubles up to the maximum.
@@ -101,18 +111,37 @@ impl EtcdStore {
         Self::connect_with_timeout(url, TIMEOUT).await
     }
 
+    /// [`EtcdStore::connect`] over connections that are made as `dial` says.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when nobody answers.
+    pub async fn connect_by(url: &EtcdUrl, dial: &Dial) -> Result<Self, Error> {
+        Self::open(url, dial, TIMEOUT).await
+    }
+
     /// [`EtcdStore::connect`] with another limit for each request.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when nobody answers.
     pub async fn connect_with_timeout(url: &EtcdUrl, timeout: Duration) -> Result<Self, Error> {
+        Self::open(url, &Dial::Plain, timeout).await
+    }
+
+    async fn open(url: &EtcdUrl, dial: &Dial, timeout: Duration) -> Result<Self, Error> {
         let options = etcd::ConnectOptions::new()
-            .with_connect_timeout(Duration::from_secs(2))
-            .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
+            .with_connect_timeout(CONNECT)
+            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
             .with_keep_alive_while_idle(true)
             // A member cut off from the others says so, instead of keeping a watch silent.
             .with_require_leader(true);
-        let connect = etcd::Client::connect(&url.endpoints, Some(options));
+        let connect = async {
+            match dial {
+                Dial::Plain => etcd::Client::connect(&url.endpoints, Some(options)).await,
+                Dial::Tls(_) => {
+                    etcd::Client::from_channel(channel(url, dial)?, Some(options)).await
+                }
+            }
+        };
         let client = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => return Err(Error::Unavailable(format!("{url}: {error}"))),
@@ -166,7 +195,7 @@ impl EtcdStore {
         let etcd::Error::GRpcStatus(status) = error else {
             return Error::Unknown(format!("{url}: {error}"));
         };
-        let why = status.message();
+        let why = cause(status);
         match status.code() {
             tonic::Code::ResourceExhausted if why.contains("space exceeded") => Error::NoSpace,
             // Refused before anything was proposed.
@@ -240,6 +269,38 @@ impl EtcdStore {
 fn read_options(mutations: Mutations) -> etcd::GetOptions {
     let options = etcd::GetOptions::new();
     if mutations.is(Mutation::SerializableReads) { options.with_serializable() } else { options }
+}
+
+/// All members, over connections of ours.
+fn channel(url: &EtcdUrl, dial: &Dial) -> Result<etcd::Channel, etcd::Error> {
+    let endpoints: Result<Vec<Endpoint>, _> =
+        url.endpoints.iter().map(|host| Endpoint::from_shared(format!("http://{host}"))).collect();
+    let endpoints: Vec<Endpoint> = endpoints?
+        .into_iter()
+        .map(|endpoint| {
+            endpoint
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+        })
+        .collect();
+    let members = Members::new(&endpoints, dial)
+        .ok_or_else(|| etcd::Error::InvalidArgs("no endpoint".to_owned()))?;
+    Ok(etcd::Channel::Custom(BoxCloneSyncService::new(tower::util::MapErr::new(
+        members,
+        Into::into,
+    ))))
+}
+
+/// The innermost words: of a connection that failed, the outer ones say only that.
+fn cause(status: &tonic::Status) -> String {
+    let (mut why, mut next) = (status.message().to_owned(), status.source());
+    while let Some(error) = next {
+        why = error.to_string();
+        next = error.source();
+    }
+    why
 }
 
 fn versioned(kv: &etcd::KeyValue) -> Versioned {

@@ -57,6 +57,13 @@ pub const BOOKIES_ABSENT: &str = "bookies/absent/";
 /// Prefix of the locks on ledgers that are being repaired.
 pub const UNDER_LOCKS: &str = "under-lock/";
 
+/// Whether a key is bound to a lease: it says who is there now, and is in no backup.
+pub fn is_leased(key: &str) -> bool {
+    let one = [COORDINATOR, REVOKING, AUDITOR, JANITOR];
+    let below = [BROKERS, BOOKIES_LIVE, UNDER_LOCKS];
+    one.contains(&key) || below.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// A topic by its name: the one commit point of a topic.
 pub fn topic(namespace: &str, name: &str) -> String {
     format!("{TOPICS}{namespace}/{name}")

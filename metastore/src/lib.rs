@@ -3,8 +3,10 @@
 //!
 //! * [`MetaStore`]: the trait and its contract.
 //! * [`keys`]: every key.
-//! * [`record`]: one validated type per kind of key. [`dump`] shows them to people.
+//! * [`record`]: one validated type per kind of key. [`dump`] shows them to people, [`backup`] saves them.
+//! * [`restored`]: what keeps a cluster whole whose metadata went back in time.
 
+pub mod backup;
 pub mod cluster;
 #[cfg(test)]
 mod conformance;
@@ -19,6 +21,7 @@ mod memory;
 mod mutation;
 mod producer_ids;
 pub mod record;
+pub mod restored;
 mod store;
 mod tree;
 

@@ -2,6 +2,7 @@
 //! protobuf messages exist only inside the transports (protocol 1.6).
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use crate::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, SealEpoch};
 use crate::internal as wire;
@@ -89,6 +90,87 @@ pub enum QueryOp {
         /// Milliseconds.
         deadline_ms: u32,
     },
+    /// The ledgers of the disk, in the order of their ids (6.8); the scope's ledger is ignored. The reply's entries are
+    /// [`LocalLedger`]s; none at all when there are no more.
+    Inventory {
+        /// Those behind it.
+        after: Option<LedgerId>,
+        /// At most so many, at most [`MAX_INVENTORY`].
+        max_ledgers: u32,
+    },
+}
+
+/// Ledgers of one page of an inventory.
+pub const MAX_INVENTORY: u32 = 1_000;
+
+/// One ledger as a disk has it (6.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalLedger {
+    /// Which.
+    pub ledger: LedgerId,
+    /// 0 = not sealed.
+    pub sealed_epoch: SealEpoch,
+    /// Where it was closed, as far as the bookie was told.
+    pub closed: Option<EntryId>,
+    /// Largest LAC the bookie was told.
+    pub max_lac: EntryId,
+    /// What it holds: sorted runs, both ends included.
+    pub runs: Vec<(EntryId, EntryId)>,
+    /// The upload in whose object the entries are that were dropped here.
+    pub trimmed: Option<u128>,
+    /// What its entries take on the disk.
+    pub bytes: u64,
+}
+
+impl LocalLedger {
+    /// As a message.
+    pub fn encode(&self) -> Bytes {
+        let message = wire::LocalLedger {
+            ledger_id: self.ledger.0,
+            sealed_epoch: self.sealed_epoch.0,
+            closed_at: self.closed.map(|last| last.0),
+            max_lac: self.max_lac.0,
+            runs: self.runs.iter().flat_map(|(from, to)| [from.0, to.0]).collect(),
+            trimmed_attempt: self
+                .trimmed
+                .map_or_else(Bytes::new, |attempt| Bytes::copy_from_slice(&attempt.to_be_bytes())),
+            bytes: self.bytes,
+        };
+        message.encode_to_vec().into()
+    }
+
+    /// From a message.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+        let message =
+            wire::LocalLedger::decode(bytes).map_err(|_| InvalidMessage("a local ledger"))?;
+        let trimmed = match message.trimmed_attempt.len() {
+            0 => None,
+            _ => {
+                let attempt: [u8; 16] = message.trimmed_attempt[..]
+                    .try_into()
+                    .map_err(|_| InvalidMessage("an attempt is not 16 bytes"))?;
+                Some(u128::from_be_bytes(attempt))
+            }
+        };
+        let (pairs, rest) = message.runs.as_chunks::<2>();
+        let rise = pairs.iter().all(|[from, to]| 0 <= *from && from <= to)
+            && pairs.windows(2).all(|two| two[0][1] < two[1][0]);
+        if !rest.is_empty() || !rise {
+            return Err(InvalidMessage("runs of entries"));
+        }
+        Ok(Self {
+            ledger: LedgerId(message.ledger_id),
+            sealed_epoch: SealEpoch(message.sealed_epoch),
+            closed: message.closed_at.map(|last| EntryId(last.max(-1))),
+            max_lac: EntryId(message.max_lac.max(-1)),
+            runs: pairs.iter().map(|[from, to]| (EntryId(*from), EntryId(*to))).collect(),
+            trimmed,
+            bytes: message.bytes,
+        })
+    }
 }
 
 /// A request on the query stream.
@@ -350,6 +432,10 @@ impl QueryRequest {
             QueryOp::WaitLac { after, deadline_ms } => {
                 Op::WaitLac(wire::WaitLac { after: after.0, deadline_ms })
             }
+            QueryOp::Inventory { after, max_ledgers } => {
+                let after = after.map(|ledger| ledger.0);
+                Op::Inventory(wire::Inventory { after, max_ledgers })
+            }
         };
         wire::QueryRequest { request_id, scope: Some(self.scope.to_wire()), op: Some(op) }
     }
@@ -376,6 +462,10 @@ impl QueryRequest {
             Op::WaitLac(wait) => QueryOp::WaitLac {
                 after: EntryId(wait.after.max(-1)),
                 deadline_ms: wait.deadline_ms,
+            },
+            Op::Inventory(page) => QueryOp::Inventory {
+                after: page.after.map(LedgerId),
+                max_ledgers: page.max_ledgers.clamp(1, MAX_INVENTORY),
             },
         };
         Ok((message.request_id, Self { scope, op }))

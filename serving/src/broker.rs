@@ -23,6 +23,7 @@ use geminga_ledger::LedgerClient;
 use geminga_metastore::{Error, MetaStore, ProducerIds, record};
 use geminga_proto::ids::BrokerId;
 use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tls::{Dial, Security};
 use tokio::net::TcpListener;
 
 use crate::cold::Cold;
@@ -119,6 +120,8 @@ pub struct BrokerParts {
     pub single_copy_allowed: bool,
     /// No other broker can exist: standalone.
     pub sole: bool,
+    /// How other brokers are reached.
+    pub dial: Dial,
     /// Ids and choices.
     pub random: Arc<dyn Random>,
     /// Dates topics and records.
@@ -171,8 +174,9 @@ impl Broker {
             config.lease_ttl,
         )
         .await?;
-        let probes =
-            Probes::start(Arc::clone(store), topology.clone(), registration.clone(), tasks);
+        let dial = parts.dial.clone();
+        let (followed, known) = (topology.clone(), registration.clone());
+        let probes = Probes::start(Arc::clone(store), followed, known, dial.clone(), tasks);
         let election = coordinator::Parts {
             store: Arc::clone(store),
             topology: topology.clone(),
@@ -190,7 +194,7 @@ impl Broker {
             clock: Arc::clone(&parts.clock),
         };
         removal::start(removal, tasks).await?;
-        let router = Router::start(topology.clone(), registration.clone(), tasks);
+        let router = Router::start(topology.clone(), registration.clone(), dial, tasks);
         let tails = Tails::new(config.log.all_tails_bytes);
         let reads = Reads::new(config.log.reads_bytes, tasks.clone());
         let log = LogParts {
@@ -291,8 +295,8 @@ impl Broker {
         &self.0.kafka
     }
 
-    /// Serves connections of `listener` until the broker stops. A listener that fails stops everything.
-    pub fn serve(&self, listener: TcpListener) {
+    /// Serves connections of `listener`, taken as `security` says, until the broker stops. A listener that fails stops everything.
+    pub fn serve(&self, listener: TcpListener, security: Security) {
         let (inner, server) = (Arc::clone(&self.0), self.0.server.clone());
         let services = serve::Services {
             ctx: Arc::clone(&inner.ctx),
@@ -303,7 +307,7 @@ impl Broker {
         };
         inner.serving.store(true, Ordering::Release);
         self.0.ctx.tasks.spawn("grpc", async move {
-            if let Err(error) = Box::pin(services.serve(listener)).await {
+            if let Err(error) = Box::pin(services.serve(listener, security)).await {
                 tracing::error!(%error, "the gRPC listener failed; stopping");
                 inner.ctx.tasks.cancel();
             }
@@ -312,8 +316,8 @@ impl Broker {
 
     /// Serves Kafka clients that come by the listener of that name, until the broker stops. Its address is to be in the
     /// [`Identity`] under the same name.
-    pub fn serve_kafka(&self, name: String, listener: TcpListener) {
-        let listener = kafka::Listener::new(name, listener, self.0.kafka.clone());
+    pub fn serve_kafka(&self, name: String, listener: TcpListener, security: Security) {
+        let listener = kafka::Listener::new(name, listener, security, self.0.kafka.clone());
         let (tasks, cut) = (self.0.kafka_connections.clone(), self.0.server.clone());
         self.0.server.spawn("kafka listener", Box::pin(listener.serve(tasks, cut)));
     }

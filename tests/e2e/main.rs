@@ -3,12 +3,14 @@
 
 mod commands;
 mod deletion;
+mod disaster;
 mod disks;
 mod faces;
 mod failover;
 mod faults;
 mod flights;
 mod flood;
+mod full;
 mod groups;
 mod growth;
 mod kafka_admin;
@@ -24,4 +26,5 @@ mod retention;
 mod standalone;
 mod stops;
 mod tiering;
+mod tls;
 mod topic;

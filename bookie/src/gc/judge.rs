@@ -1,6 +1,9 @@
 //! What one cycle of deletion may drop: a pure function of what was read (protocol 5.6).
 
+use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_proto::ids::LedgerId;
+
+use crate::ledger::{Mutation, Mutations};
 
 /// More than so many percent of the local ledgers, or of their bytes, without metadata at once is no deletion, but metadata that
 /// was lost.
@@ -8,7 +11,7 @@ const MAX_ABSENT_PERCENT: u64 = 10;
 
 /// What a linearizable read of a ledger's own key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// It is there.
     Kept,
     /// It is being deleted.
@@ -17,34 +20,50 @@ pub(super) enum Fate {
     Absent,
     /// There is none since a manifest lists the ledger, and all that is here is that its entries were dropped.
     Folded,
+    /// There is none, and the metadata that was lost may have had one (6.8).
+    Quarantined,
+}
+
+impl Fate {
+    /// By the metadata that was read; `None`: there is no such key.
+    pub fn of(meta: Option<&LedgerMeta>) -> Self {
+        match meta {
+            None => Self::Absent,
+            Some(meta) if meta.state == LedgerState::Deleting => Self::Deleting,
+            Some(_) => Self::Kept,
+        }
+    }
 }
 
 /// A local ledger that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) ledger: LedgerId,
-    pub(super) fate: Fate,
+pub struct Read {
+    /// Which.
+    pub ledger: LedgerId,
+    /// What its key says.
+    pub fate: Fate,
     /// What its entries take on the disk.
-    pub(super) bytes: u64,
+    pub bytes: u64,
 }
 
 /// What one cycle found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Survey {
+pub struct Survey {
     /// Whether the store holds the cluster that the disks belong to.
-    pub(super) same_cluster: bool,
+    pub same_cluster: bool,
     /// Ledgers that a listing showed.
-    pub(super) listed: u64,
-    /// Ledgers that were here before it, and the bytes of their entries.
-    pub(super) local: u64,
-    pub(super) local_bytes: u64,
+    pub listed: u64,
+    /// Ledgers that were here before it.
+    pub local: u64,
+    /// The bytes of their entries.
+    pub local_bytes: u64,
     /// Those that it did not show as alive, each read on its own since.
-    pub(super) read: Vec<Read>,
+    pub read: Vec<Read>,
 }
 
 /// Why a cycle drops less than was found, or nothing (G2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Breaker {
+pub enum Breaker {
     /// The store is another cluster's.
     #[error("the metadata store holds another cluster")]
     OtherCluster,
@@ -63,7 +82,14 @@ pub(super) enum Breaker {
 
 /// What to drop, and which breaker tripped. Ledgers that are *read* as being deleted are dropped even when too many others are
 /// absent: their own key says so.
-pub(super) fn judge(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
+pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Breaker>) {
+    if mutations.is(Mutation::DropUnannounced) {
+        return (survey.read.iter().map(|read| read.ledger).collect(), None);
+    }
+    if mutations.is(Mutation::IgnoreBreakers) {
+        let gone = survey.read.iter().filter(|read| read.fate != Fate::Kept);
+        return (gone.map(|read| read.ledger).collect(), None);
+    }
     if !survey.same_cluster {
         return (Vec::new(), Some(Breaker::OtherCluster));
     }
@@ -77,7 +103,7 @@ pub(super) fn judge(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
         || u128::from(bytes) * 100
             > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
     let drops = |read: &&Read| match read.fate {
-        Fate::Kept => false,
+        Fate::Kept | Fate::Quarantined => false,
         Fate::Deleting | Fate::Folded => true,
         Fate::Absent => !too_many,
     };
@@ -90,6 +116,11 @@ pub(super) fn judge(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
 mod tests {
     use super::*;
 
+    /// With every rule.
+    fn judged(survey: &Survey) -> (Vec<LedgerId>, Option<Breaker>) {
+        judge(survey, Mutations::default())
+    }
+
     fn read(ledger: u64, fate: Fate) -> Read {
         Read { ledger: LedgerId(ledger), fate, bytes: 10 }
     }
@@ -101,7 +132,17 @@ mod tests {
     #[test]
     fn what_is_confirmed_is_dropped() {
         let read = vec![read(1, Fate::Kept), read(2, Fate::Deleting), read(3, Fate::Absent)];
-        assert_eq!(judge(&survey(read)), (vec![LedgerId(2), LedgerId(3)], None));
+        assert_eq!(judged(&survey(read)), (vec![LedgerId(2), LedgerId(3)], None));
+    }
+
+    /// 6.8: what only bookies know after a restore is neither dropped nor a reason to stop.
+    #[test]
+    fn what_is_in_quarantine_stays() {
+        let read: Vec<_> = (0..50)
+            .map(|ledger| read(ledger, Fate::Quarantined))
+            .chain([read(60, Fate::Deleting)])
+            .collect();
+        assert_eq!(judged(&survey(read)), (vec![LedgerId(60)], None));
     }
 
     /// G2, scenario 44.
@@ -110,24 +151,24 @@ mod tests {
         let absent =
             |count| (0..count).map(|ledger| read(ledger, Fate::Absent)).collect::<Vec<_>>();
         let mut ten = survey(absent(10));
-        assert_eq!(judge(&ten).0.len(), 10);
+        assert_eq!(judged(&ten).0.len(), 10);
         ten.read[0].bytes = 11;
-        assert_eq!(judge(&ten).0, [], "too many bytes");
+        assert_eq!(judged(&ten).0, [], "too many bytes");
         let mut eleven = survey(absent(11));
         eleven.read.push(read(50, Fate::Deleting));
-        let (dropped, breaker) = judge(&eleven);
+        let (dropped, breaker) = judged(&eleven);
         assert_eq!(dropped, [LedgerId(50)]);
         assert_eq!(breaker, Some(Breaker::TooManyAbsent { absent: 11, local: 100 }));
         let mut folded = survey(absent(10));
         folded.read.extend((20..90).map(|ledger| read(ledger, Fate::Folded)));
-        assert_eq!(judge(&folded).0.len(), 80, "those that were folded are not absent");
+        assert_eq!(judged(&folded).0.len(), 80, "those that were folded are not absent");
         let deleting: Vec<_> = (0..100).map(|ledger| read(ledger, Fate::Deleting)).collect();
-        assert_eq!(judge(&survey(deleting.clone())).0.len(), 100);
+        assert_eq!(judged(&survey(deleting.clone())).0.len(), 100);
         let empty = Survey { listed: 0, ..survey(deleting.clone()) };
-        assert_eq!(judge(&empty), (vec![], Some(Breaker::EmptyListing)));
+        assert_eq!(judged(&empty), (vec![], Some(Breaker::EmptyListing)));
         let other = Survey { same_cluster: false, ..survey(deleting) };
-        assert_eq!(judge(&other), (vec![], Some(Breaker::OtherCluster)));
+        assert_eq!(judged(&other), (vec![], Some(Breaker::OtherCluster)));
         let nothing = Survey { same_cluster: true, ..Survey::default() };
-        assert_eq!(judge(&nothing), (vec![], None), "a new bookie of a new cluster");
+        assert_eq!(judged(&nothing), (vec![], None), "a new bookie of a new cluster");
     }
 }

@@ -6,6 +6,8 @@
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
+//! * After a restore of the metadata, ledgers that it does not know are kept for a week (6.8).
+//!
 //! A closed ledger that does not name this bookie any more stays: dropping it needs the repair lock.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +17,7 @@ use std::time::Duration;
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_metastore::{Error, MetaStore, cluster, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId};
-use geminga_runtime::Tasks;
+use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::folded::{Folded, Listing};
@@ -24,7 +26,7 @@ use crate::ledger::{Mutation, Mutations};
 use crate::metrics;
 use judge::{Fate, Read, Survey, judge};
 
-mod judge;
+pub mod judge;
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
@@ -37,6 +39,7 @@ pub(crate) struct Gc {
     folded: Folded,
     handle: BookieHandle,
     interval: Duration,
+    clock: Arc<dyn WallClock>,
     mutations: Mutations,
 }
 
@@ -47,9 +50,10 @@ impl Gc {
         folded: Folded,
         handle: BookieHandle,
         interval: Duration,
+        clock: Arc<dyn WallClock>,
     ) -> Self {
         let (cluster, mutations) = (handle.cluster(), Mutations::default());
-        Self { store, cluster, folded, handle, interval, mutations }
+        Self { store, cluster, folded, handle, interval, clock, mutations }
     }
 
     /// Runs until `tasks` stops.
@@ -81,14 +85,9 @@ impl Gc {
     pub(crate) async fn cycle(&self) -> Result<usize, Error> {
         let local = self.handle.local_ledgers();
         let survey = self.survey(&local).await?;
-        let (mut dropped, breaker) = judge(&survey);
-        if self.mutations.is(Mutation::DropUnannounced) {
-            dropped = survey.read.iter().map(|read| read.ledger).collect();
-        }
-        if self.mutations.is(Mutation::IgnoreBreakers) {
-            let gone = survey.read.iter().filter(|read| read.fate != Fate::Kept);
-            dropped = gone.map(|read| read.ledger).collect();
-        }
+        let (dropped, breaker) = judge(&survey, self.mutations);
+        let quarantined = survey.read.iter().filter(|read| read.fate == Fate::Quarantined);
+        metrics::quarantined(quarantined.count());
         metrics::gc_stopped(breaker.is_some());
         if let Some(breaker) = breaker {
             tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
@@ -111,11 +110,22 @@ impl Gc {
 
     async fn survey(&self, local: &BTreeMap<LedgerId, u64>) -> Result<Survey, Error> {
         let found = cluster::read(&*self.store).await?;
-        let same_cluster = found.is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
+        let same_cluster = found.as_ref().is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
+        let now_ms = self.clock.now_ms();
+        let is_quarantined =
+            |ledger| found.as_ref().is_some_and(|(cluster, _)| cluster.quarantines(ledger, now_ms));
         let (alive, listed) = self.list(local).await?;
         let mut read = Vec::new();
         for (ledger, bytes) in local.iter().filter(|(ledger, _)| !alive.contains(ledger)) {
-            let fate = self.fate(*ledger).await?;
+            let fate = match self.fate(*ledger).await? {
+                Fate::Absent
+                    if is_quarantined(*ledger)
+                        && !self.mutations.is(Mutation::ForgetQuarantine) =>
+                {
+                    Fate::Quarantined
+                }
+                fate => fate,
+            };
             read.push(Read { ledger: *ledger, fate, bytes: *bytes });
         }
         self.tell_folded(&mut read).await?;
@@ -167,11 +177,10 @@ impl Gc {
     /// What the ledger's own key says. What cannot be understood is kept.
     async fn fate(&self, ledger: LedgerId) -> Result<Fate, Error> {
         let Some(found) = self.store.get(&keys::ledger(ledger)).await? else {
-            return Ok(Fate::Absent);
+            return Ok(Fate::of(None));
         };
         Ok(match LedgerMeta::decode(ledger, &found.value) {
-            Ok(meta) if meta.state == LedgerState::Deleting => Fate::Deleting,
-            Ok(_) => Fate::Kept,
+            Ok(meta) => Fate::of(Some(&meta)),
             Err(error) => {
                 tracing::error!(%ledger, %error, "metadata of a ledger is invalid; its data is kept");
                 Fate::Kept

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier};
+use geminga_metastore::record::{
+    Cluster, Custom, Digest, Fragment, LedgerMeta, LedgerState, QUARANTINE_MS, Restored, Tier,
+};
 use geminga_metastore::{
     LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
@@ -12,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::io::MemoryDisk;
-use crate::ledger::{Checker, DiskLedgers, DiskParts};
+use crate::ledger::{Checker, DiskLedgers, DiskParts, Mutation};
 use crate::log::{self, Log};
 use crate::scenario::holds_only_with;
 
@@ -145,8 +147,13 @@ impl Bench {
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
         let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![]);
-        let folded = Folded::new(cluster, store.clone());
-        let gc = Gc::new(store.clone(), folded, handle.clone(), Duration::from_secs(1));
+        let gc = Gc::new(
+            store.clone(),
+            Folded::new(cluster, store.clone()),
+            handle.clone(),
+            Duration::from_secs(1),
+            Arc::new(ManualClock::at(0)),
+        );
         let gc = Gc { mutations, ..gc };
         Self { store, disk, handle, gc, tasks }
     }
@@ -214,6 +221,29 @@ fn scenario_44_an_empty_listing_deletes_nothing() {
         bench.put(&meta(3, LedgerState::Deleting)).await;
         bench.gc.cluster = ClusterUuid::from_random(99);
         assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    });
+}
+
+/// Scenario 43: metadata from a backup does not know what is newer, and for a week that is no reason to drop it.
+#[test]
+fn scenario_43_what_restored_metadata_does_not_know_is_kept_for_a_week() {
+    holds_only_with(Mutation::ForgetQuarantine, async |mutations| {
+        let mut bench = Bench::without(mutations, 20).await;
+        let clock = ManualClock::at(1_000);
+        bench.gc.clock = Arc::new(clock.clone());
+        let store = bench.store.clone();
+        let (found, version) = cluster::read(&store.memory).await.unwrap().unwrap();
+        let restored = Some(Restored { at_ms: 1_000, audited: true });
+        let raised = Cluster { epoch: found.epoch + 1, restored, ..found };
+        store.memory.put_if(keys::CLUSTER, Some(version), raised.encode()).await.unwrap();
+        bench.remove(4).await;
+        bench.put(&meta(3, LedgerState::Deleting)).await;
+        assert_eq!(bench.gc.cycle().await.unwrap(), 1, "what is known to be deleted goes");
+        clock.set(999 + QUARANTINE_MS);
+        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+        clock.set(1_000 + QUARANTINE_MS);
+        assert_eq!(bench.gc.cycle().await.unwrap(), 1);
+        assert!(bench.is_deleted(4).await);
     });
 }
 

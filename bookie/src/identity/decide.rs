@@ -121,7 +121,7 @@ pub enum Refusal {
     #[error("{} was prepared by a first start with other directories: give the same --data-dir as then, or empty them all", .0.display())]
     OtherFirstBoot(PathBuf),
     /// The metadata store went back to before an epoch that the disk has seen (M1).
-    #[error("{} has seen cluster epoch {disk}, and the metadata store is at {store}: it was restored from a backup; raise the cluster's epoch first", .dir.display())]
+    #[error("{} has seen cluster epoch {disk}, and the metadata store is at {store}: it was restored from a backup; run `geminga cluster epoch-bump --above {disk}` first", .dir.display())]
     EpochBack {
         /// The directory.
         dir: PathBuf,
@@ -186,7 +186,7 @@ pub(super) fn decide(
     no_disk_twice(disks)?;
     match known {
         None => unknown_to_the_store(bookie, disks),
-        Some(known) => known_to_the_store(bookie, known, disks, mutations),
+        Some(known) => known_to_the_store(bookie, known, cluster_epoch, disks, mutations),
     }
 }
 
@@ -223,6 +223,7 @@ fn unknown_to_the_store(bookie: &BookieId, disks: &[Found]) -> Result<Boot, Refu
 fn known_to_the_store(
     bookie: &BookieId,
     known: &Cookie,
+    cluster_epoch: u16,
     disks: &[Found],
     mutations: Mutations,
 ) -> Result<Boot, Refusal> {
@@ -238,7 +239,10 @@ fn known_to_the_store(
         };
         // The disk is raised first, so it knows every number that it may have put there. Comparing sizes is not
         // enough: a copy that lost the race of two boots has raised its own counter, perhaps above the winner's.
-        let older = !cookie.is_at(now.boot_counter);
+        // But for the first boot after the store itself went back, as the raised epoch says: it may know a boot of long ago.
+        let store_is_older =
+            cookie.cluster_epoch < cluster_epoch && cookie.boot_counter > now.boot_counter;
+        let older = !cookie.is_at(now.boot_counter) && !store_is_older;
         if older && !mutations.is(Mutation::IgnoreBootCounter) {
             let (disk, store) = (cookie.boot_counter, now.boot_counter);
             return Err(Refusal::OlderCopy { dir, disk, store });

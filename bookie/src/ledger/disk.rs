@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member};
 use geminga_runtime::Tasks;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -239,6 +239,10 @@ impl DiskLedgers {
 
     /// Answers a query. Cancel-safe.
     pub(crate) async fn query(&self, request: QueryRequest) -> QueryReply {
+        if let QueryOp::Inventory { after, max_ledgers } = request.op {
+            let tables = self.shards.iter().map(|shard| &shard.table);
+            return self.queries.inventory(tables, after, max_ledgers);
+        }
         let shard = &self.shards[shard_of(request.scope.ledger, self.shards.len())];
         self.queries.answer(&shard.table, request).await
     }

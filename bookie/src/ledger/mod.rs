@@ -15,6 +15,7 @@ mod compare;
 mod disk;
 mod fullness;
 mod image;
+mod inventory;
 mod mutation;
 mod owner;
 mod query;

@@ -44,6 +44,8 @@ pub enum Mutation {
     IgnoreStorm,
     /// G1: drop what a listing does not show, without reading its own key.
     DropUnannounced,
+    /// 6.8: drop what metadata from a backup does not know, however young that metadata is.
+    ForgetQuarantine,
 }
 
 /// The rules that are broken; none in production.

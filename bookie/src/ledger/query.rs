@@ -17,6 +17,7 @@ use geminga_proto::entry;
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use tokio::sync::{Semaphore, TryAcquireError};
 
+use super::inventory;
 use super::mutation::{Mutation, Mutations};
 use super::owner::BROKEN;
 use super::state::pointer;
@@ -82,7 +83,20 @@ impl Queries {
                 let wait = Duration::from_millis(u64::from(deadline_ms)).min(MAX_WAIT);
                 self.wait_lac(table, ledger, after, wait).await
             }
+            QueryOp::Inventory { after, max_ledgers } => {
+                self.inventory([table].into_iter(), after, max_ledgers)
+            }
         }
+    }
+
+    /// One page of what the tables of a disk hold.
+    pub(super) fn inventory<'a>(
+        &self,
+        tables: impl Iterator<Item = &'a Table>,
+        after: Option<LedgerId>,
+        max_ledgers: u32,
+    ) -> QueryReply {
+        inventory::page(tables, &self.log, after, max_ledgers)
     }
 
     fn view(&self, table: &Table, ledger: LedgerId, from: EntryId) -> Result<View, QueryReply> {

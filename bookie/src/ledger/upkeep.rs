@@ -121,6 +121,9 @@ impl Upkeep {
             self.log.snapshot(|| image(&self.tables)).await?;
             self.log.reclaim().await?;
         }
+        if self.hurries() {
+            self.log.trim_spares().await?;
+        }
         reclaimed.map(|_| ())
     }
 
@@ -239,11 +242,14 @@ mod tests {
         };
         let cluster = ClusterUuid::from_random(1);
         let mut upkeep = Upkeep::new(cluster, log, vec![table], fullness, reporter);
+        let logs = files(&memory, ".log");
         for _ in 0..3 {
             disk.fail(Op::Read, 0, ErrorKind::Other);
             upkeep.look().await;
         }
-        // The first scrub of each look was refused, and the dead segments became spares all the same.
-        assert_eq!((files(&memory, ".spare"), files(&memory, ".snapshot")), (4, 2));
+        // The first scrub of each look was refused, and the dead segments gave their space back all the same: on a disk that
+        // fills up, none of them is kept for the next.
+        assert_eq!((files(&memory, ".spare"), files(&memory, ".snapshot")), (0, 2));
+        assert!(files(&memory, ".log") < logs);
     }
 }

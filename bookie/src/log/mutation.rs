@@ -24,6 +24,8 @@ pub enum Mutation {
     DropUncovered,
     /// K1: take entries for absent whose place the index has on the disk.
     ForgetSpilled,
+    /// S1: take a record that the disk refuses to read for one that has rotted.
+    TakeRefusalForRot,
 }
 
 /// The rules that are broken; none in production.

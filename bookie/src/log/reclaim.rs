@@ -76,6 +76,16 @@ impl Log {
         blocking(move || shared.reclaim()).await
     }
 
+    /// Gives the space of files that the next segments could be made of back to the disk, but for the reserve. What they take
+    /// is used in the eyes of the file system, and would keep a small disk from taking new data for ever (K10).
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; it is to be tried again.
+    pub async fn trim_spares(&self) -> Result<(), UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        blocking(move || shared.spares.trim().map_err(failed("remove a spare file"))).await
+    }
+
     /// Whether the disk is so full that segments come out of the reserve: only seals and tombstones should be appended
     /// (5.8).
     pub fn is_scarce(&self) -> bool {

@@ -2,7 +2,7 @@
 //! entry that lives against its checksum. What is bad is unknown from then on (K1); that it was held is not forgotten.
 //!
 //! Bad is what was read and is wrong, or what its file is too short for. What the disk refuses to read is not known to be bad
-//! and stays as it is ([`super::suspects`]): when the disk answers again all of it may be there.
+//! and stays as it is (S1, [`super::suspects`]): when the disk answers again all of it may be there.
 //!
 //! One frame is in memory. Of a segment with a frame that is damaged or refused, the records that its footer names behind that are
 //! read one by one.
@@ -22,7 +22,7 @@ use super::index::Piece;
 use super::load;
 use super::reclaim::failed;
 use super::upkeep::blocking;
-use super::{Log, Shared, metrics, segment};
+use super::{Log, Mutation, Shared, metrics, segment};
 use crate::io::DiskFile;
 
 /// So many records of a segment may be refused, one after the other, before the rest is left for another round: it is the disk
@@ -252,7 +252,8 @@ impl Scrub<'_> {
             }
             Err(error) => {
                 self.done.refused += 1;
-                Ok(Err(Unread::Refused(error)))
+                let rot = self.shared.config.mutations.is(Mutation::TakeRefusalForRot);
+                Ok(Err(if rot { Unread::Short } else { Unread::Refused(error) }))
             }
         }
     }

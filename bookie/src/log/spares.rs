@@ -159,6 +159,28 @@ impl Spares {
         self.disk.sync_dir()
     }
 
+    /// Gives the space of those beyond the reserve back to the disk: one that fills up counts them as used. Blocks.
+    pub(super) fn trim(&self) -> io::Result<()> {
+        let mut removed = false;
+        loop {
+            let name = {
+                let mut names = self.names.lock();
+                if names.len() <= self.reserve {
+                    break;
+                }
+                names.pop()
+            };
+            let Some(name) = name else { break };
+            if let Err(error) = self.disk.remove(&name) {
+                // It is there all the same.
+                self.names.lock().push(name);
+                return Err(error);
+            }
+            removed = true;
+        }
+        if removed { self.disk.sync_dir() } else { Ok(()) }
+    }
+
     /// Gives the space of one back to the disk, for something that needs it more; false when there is none. Blocks.
     pub(super) fn release(&self) -> io::Result<bool> {
         let Some(name) = self.names.lock().pop() else { return Ok(false) };
@@ -174,7 +196,7 @@ mod tests {
     use std::fmt;
 
     use super::*;
-    use crate::io::{MemoryDisk, Space};
+    use crate::io::{FaultyDisk, MemoryDisk, Op, Space};
 
     const BYTES: u64 = 1024;
 
@@ -224,6 +246,19 @@ mod tests {
         let file = disk.create(name).unwrap();
         file.allocate(BYTES).unwrap();
         file.write_all_at(0, &[IoSlice::new(content)]).unwrap();
+    }
+
+    #[test]
+    fn those_beyond_the_reserve_give_their_space_back() {
+        let disk = FaultyDisk::new(MemoryDisk::new());
+        let names: Vec<String> = (0..5).map(segment::spare_name).collect();
+        names.iter().for_each(|name| file(&disk, name, b"spare"));
+        let spares = Spares::found(Arc::new(disk.clone()), BYTES, 2, names).unwrap();
+        disk.fail(Op::Names, 1, io::ErrorKind::Other);
+        assert!(spares.trim().is_err());
+        spares.trim().unwrap();
+        assert_eq!(disk.list().unwrap().len(), 2, "one that could not be removed was forgotten");
+        assert!(!spares.is_scarce());
     }
 
     /// K3: one thread makes a segment of a spare file while another sets files aside. What goes into the segment is in the

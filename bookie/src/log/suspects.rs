@@ -1,4 +1,4 @@
-//! Records that the disk refused to read, and what came of asking again.
+//! Records that the disk refused to read, and what came of asking again. Rule S1: a refused read is no rot.
 //!
 //! Owner: the search for rot, which writes; reads look. A refusal is no rot: a cable, a controller or a volume that is away for
 //! a while refuses everything, and gives all of it back. So nothing is given up for one: the index goes on to point at the

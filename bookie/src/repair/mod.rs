@@ -27,6 +27,7 @@ use geminga_ledger::{
 use geminga_metastore::{Error, LedgerIds, MetaStore, cluster};
 use geminga_proto::ids::ClusterUuid;
 use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tls::Dial;
 
 use crate::handle::BookieHandle;
 use auditor::Auditor;
@@ -68,6 +69,7 @@ pub(crate) struct RepairParts {
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) cluster: ClusterUuid,
     pub(crate) handle: BookieHandle,
+    pub(crate) dial: Dial,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) lease_ttl: Duration,
@@ -79,11 +81,12 @@ pub(crate) struct RepairParts {
 /// # Errors
 /// When the metadata store does not answer.
 pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error> {
-    let RepairParts { store, cluster, handle, random, clock, lease_ttl, config } = parts;
+    let RepairParts { store, cluster, handle, dial, random, clock, lease_ttl, config } = parts;
     let own: Arc<dyn BookieConnection> = Arc::new(handle.clone());
     let local = HashMap::from([(handle.id().clone(), own)]);
     let ledgers = LedgerConfig::default();
-    let bookies = BookieDirectory::start(&*store, tasks.clone(), local, ledgers.lane_bytes).await?;
+    let bookies =
+        BookieDirectory::start(&*store, tasks.clone(), local, ledgers.lane_bytes, dial).await?;
     let epoch = cluster::read(&*store).await?.map_or(0, |(found, _)| found.epoch);
     let client = LedgerClient::new(Parts {
         cluster,

@@ -145,6 +145,7 @@ fn query_room(op: &QueryOp) -> usize {
             (*max_bytes as usize).clamp(MIN_READ_ROOM, MAX_READ_BYTES)
         }
         QueryOp::WaitLac { .. } => MIN_ROOM,
+        QueryOp::Inventory { .. } => MIN_READ_ROOM,
     }
 }
 

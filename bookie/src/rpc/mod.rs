@@ -1,10 +1,8 @@
 //! The bookie's server: the two bidirectional streams of `bookie.proto`.
 //!
-//! * [`accept`]: connections, bounded in number and without Nagle's delay.
 //! * [`intake`]: what arrives on a stream, in order, within the stream's budget.
 //! * [`gather`]: what leaves it, many replies in one message.
 
-mod accept;
 mod gather;
 mod intake;
 
@@ -18,6 +16,7 @@ use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_server::{Bookie as BookieRpc, BookieServer};
 use geminga_proto::messages::{Messages, Uncopied};
 use geminga_runtime::Tasks;
+use geminga_tls::{Incoming, Security};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -37,10 +36,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// When the server cannot go on.
 pub(crate) async fn serve(
     listener: TcpListener,
+    security: Security,
     handle: BookieHandle,
     tasks: Tasks,
 ) -> Result<(), tonic::transport::Error> {
     let cancelled = tasks.cancelled();
+    let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &tasks);
     let service = BookieServer::new(Service { handle, tasks })
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
@@ -52,7 +53,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(Uncopied::new(service, WRITE))
-        .serve_with_incoming_shutdown(accept::connections(listener), cancelled)
+        .serve_with_incoming_shutdown(incoming, cancelled)
         .await
 }
 

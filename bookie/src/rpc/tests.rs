@@ -92,7 +92,7 @@ async fn a_slow_disk_stops_the_sender() {
     let handle = bookie(&disk, &tasks);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tasks.spawn("server", serve(listener, handle, tasks.clone()));
+    tasks.spawn("server", serve(listener, Security::plain("bookie"), handle, tasks.clone()));
     let mut client = BookieClient::connect(format!("http://{address}")).await.unwrap();
     let (send, requests) = mpsc::channel(1);
     disk.hold(Op::Sync);

@@ -16,22 +16,22 @@ use geminga_ledger::core::commit::CasResult;
 use geminga_metastore::Version;
 use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
 use geminga_proto::ids::{ClusterUuid, EntryId, Member};
-use geminga_tier::{Store, Summary};
+use geminga_tier::{Names, Summary};
 
 use super::mutation::{Mutation, Mutations};
 
 /// What the ledger's topic and the operator ask for, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wanted {
+pub struct Wanted {
     /// When it may be uploaded; `None` = not at all, or not yet.
-    pub(crate) upload_from_ms: Option<i64>,
+    pub upload_from_ms: Option<i64>,
     /// How long bookies keep their copies after the upload.
-    pub(crate) keep_local: KeepLocal,
+    pub keep_local: KeepLocal,
 }
 
 /// How long copies are kept beside the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum KeepLocal {
+pub enum KeepLocal {
     /// As long as the ledger is there.
     #[default]
     Always,
@@ -43,17 +43,17 @@ pub(crate) enum KeepLocal {
 
 /// Now, as the task says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Now {
+pub struct Now {
     /// Milliseconds since the Unix epoch. Only says who tries when (H22).
-    pub(crate) ms: i64,
+    pub ms: i64,
     /// A fresh random number.
-    pub(crate) fresh: u128,
+    pub fresh: u128,
 }
 
 /// What came of an effect.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A linearizable read; `None` when there is no such ledger.
     Read(Option<(LedgerMeta, Version)>, Wanted),
     /// Metadata cannot be read now.
@@ -77,39 +77,63 @@ pub(crate) enum Event {
 
 /// An object as the store sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) size: u64,
-    pub(crate) etag: String,
+pub struct Seen {
+    /// Bytes.
+    pub size: u64,
+    /// What the store calls this version of it.
+    pub etag: String,
 }
 
 /// The answer to a HEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Head {
+pub enum Head {
+    /// It is there.
     There(Seen),
     /// Certainly not there.
     Gone,
+    /// Nobody knows.
     Unknown,
 }
 
 /// What the task does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effect {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Effect {
     /// Read the metadata linearizably (M8).
     Read,
     /// Replace it, if its version is as expected.
-    Cas { expected: Version, meta: Box<LedgerMeta> },
+    Cas {
+        /// The version read.
+        expected: Version,
+        /// The new value.
+        meta: Box<LedgerMeta>,
+    },
     /// Send all entries to the key of this attempt, without publishing.
-    Stream { attempt: u128, meta: Box<LedgerMeta> },
+    Stream {
+        /// The claim.
+        attempt: u128,
+        /// What it is of.
+        meta: Box<LedgerMeta>,
+    },
     /// Publish what was sent.
     Complete,
     /// Give up what was sent.
     Abort,
     /// Read back what was published.
-    ReadBack { object: TierObject, summary: Summary },
+    ReadBack {
+        /// Where it is.
+        object: TierObject,
+        /// What was sent.
+        summary: Summary,
+    },
     /// Ask for an object.
     Head(TierObject),
     /// Drop the local copy; the object has it.
-    Drop { last: EntryId, attempt: u128 },
+    Drop {
+        /// The ledger's last entry.
+        last: EntryId,
+        /// The object's upload.
+        attempt: u128,
+    },
     /// Nothing for now: look again at this time, in milliseconds since the Unix epoch.
     LookAt(i64),
     /// Nothing ever again, but for a new look when the process starts anew.
@@ -119,14 +143,14 @@ pub(crate) enum Effect {
 }
 
 /// How an operator tunes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timing {
     /// Between two looks at a ledger that there is nothing to do about yet.
-    pub(crate) look_ms: i64,
+    pub look_ms: i64,
     /// An upload that takes longer than this, and than twice what is expected of its bytes, is taken over.
-    pub(crate) take_over_ms: i64,
+    pub take_over_ms: i64,
     /// Bytes a second that an upload makes at least.
-    pub(crate) pace: u64,
+    pub pace: u64,
 }
 
 /// Longest pause after uploads that failed, in milliseconds.
@@ -140,7 +164,7 @@ impl Timing {
 }
 
 /// Where one upload stands; each survives a swap of unknown outcome, and none a restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Between effects that leave nothing behind.
     Reading,
@@ -177,12 +201,11 @@ enum Phase {
 }
 
 /// One ledger at one bookie.
-#[derive(Debug)]
-pub(crate) struct Offload {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Offload {
     me: Member,
     cluster: ClusterUuid,
-    /// Names objects.
-    store: Store,
+    names: Names,
     timing: Timing,
     /// Since when something is due here that is another bookie's to do first.
     due_since: Option<i64>,
@@ -193,25 +216,26 @@ pub(crate) struct Offload {
 }
 
 impl Offload {
-    pub(crate) fn new(
+    /// One that has not looked yet.
+    pub fn new(
         me: Member,
         cluster: ClusterUuid,
-        store: Store,
+        names: Names,
         timing: Timing,
         mutations: Mutations,
     ) -> Self {
         let (due_since, phase) = (None, Phase::Reading);
-        Self { me, cluster, store, timing, due_since, failures: 0, phase, mutations }
+        Self { me, cluster, names, timing, due_since, failures: 0, phase, mutations }
     }
 
     /// Begins another look.
-    pub(crate) fn look(&mut self) -> Effect {
+    pub fn look(&mut self) -> Effect {
         self.phase = Phase::Reading;
         Effect::Read
     }
 
     /// One event.
-    pub(crate) fn step(&mut self, now: Now, event: Event) -> Effect {
+    pub fn step(&mut self, now: Now, event: Event) -> Effect {
         let phase = std::mem::replace(&mut self.phase, Phase::Reading);
         match (phase, event) {
             (phase, Event::Read(found, wanted)) => self.read(now, phase, found, wanted),
@@ -237,7 +261,7 @@ impl Offload {
                 effect
             }
             (Phase::ReadingBack { draft }, Event::ReadBack(Some(seen)))
-                if seen.size == draft.size =>
+                if seen.size == draft.size || self.mutations.is(Mutation::SkipReadBack) =>
             {
                 let object = TierObject { etag: seen.etag, at_ms: now.ms, ..draft };
                 self.phase = Phase::Publishing { object };
@@ -407,8 +431,8 @@ impl Offload {
         }
         let draft = TierObject {
             attempt,
-            bucket: self.store.bucket().to_owned(),
-            key: self.store.key(self.cluster, &meta.custom, meta.id, attempt),
+            bucket: self.names.bucket().to_owned(),
+            key: self.names.key(self.cluster, &meta.custom, meta.id, attempt),
             size: summary.size,
             entries: summary.entries,
             object_crc: summary.object_crc,
@@ -458,6 +482,7 @@ impl Offload {
         let (ledger, key) = (meta.id, object.key.clone());
         let tier = match head {
             Head::There(seen) if is_of(seen, &object) => Tier::Trimmed(object.clone()),
+            _ if self.mutations.is(Mutation::TrimUnseen) => Tier::Trimmed(object.clone()),
             Head::Unknown => return self.later(now),
             Head::There(_) | Head::Gone => {
                 tracing::error!(%ledger, key, "the object of a ledger is not there any more, or was replaced; the ledger's copies at bookies are uploaded again");

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Manifest, Tier};
+use geminga_metastore::record::{LedgerMeta, Manifest, Tier};
 use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, cluster, keys};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ManifestName, ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Config;
 use super::fold::{Folder, Seen};
+use super::garbage::{self, Fate};
+use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
 use crate::metrics;
 use crate::repair::office;
@@ -66,17 +67,6 @@ fn tell(error: &Stopped) {
     }
 }
 
-/// What refers to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// Its ledger does, or may.
-    Kept,
-    /// Its ledger names another upload, which was published.
-    Superseded,
-    /// There is no such ledger, and no manifest that could list it.
-    Absent,
-}
-
 #[derive(Debug)]
 pub(super) struct Janitor {
     pub(super) bookie: BookieId,
@@ -88,6 +78,7 @@ pub(super) struct Janitor {
     /// Folds as well, while this bookie is elected.
     pub(super) folder: Folder,
     pub(super) folded: Folded,
+    pub(super) mutations: Mutations,
 }
 
 impl Janitor {
@@ -163,10 +154,7 @@ impl Janitor {
         let key = keys::ledger(ledger);
         let Some(found) = self.store.get(&key).await? else { return Ok(false) };
         let Ok(mut meta) = LedgerMeta::decode(ledger, &found.value) else { return Ok(false) };
-        let Some(object) = meta.tier.object().filter(|_| meta.state == LedgerState::Deleting)
-        else {
-            return Ok(false);
-        };
+        let Some(object) = garbage::of_deleted(&meta) else { return Ok(false) };
         if object.bucket != self.objects.bucket() {
             tracing::warn!(%ledger, bucket = object.bucket, own = self.objects.bucket(), "the object of a deleted ledger is in another store than this bookie was given; its metadata stays");
             return Ok(false);
@@ -182,9 +170,9 @@ impl Janitor {
     /// Removes old objects that nothing refers to; how many.
     pub(super) async fn sweep(&self) -> Result<usize, Stopped> {
         let found = cluster::read(&*self.store).await?;
-        if found.is_none_or(|(cluster, _)| cluster.uuid != self.cluster) {
+        let Some((cluster, _)) = found.filter(|(cluster, _)| cluster.uuid == self.cluster) else {
             return Err(Stopped::OtherCluster);
-        }
+        };
         let (mut listed, mut absent, mut garbage) = (0_u64, 0_u64, Vec::new());
         let mut objects = self.objects.list(self.cluster);
         let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
@@ -195,7 +183,10 @@ impl Janitor {
             if !old {
                 continue;
             }
-            let fate = match self.objects.parse_key(self.cluster, &object.key) {
+            let name = self.objects.parse_key(self.cluster, &object.key);
+            // A list can be of any epoch.
+            let ledger = name.as_ref().map_or(LedgerId(0), |name| name.ledger);
+            let fate = match name {
                 Some(name) => self.fate(&name).await?,
                 None => match self.objects.parse_manifest_key(self.cluster, &object.key) {
                     Some(name) => self.fate_of_list(&name).await?,
@@ -205,6 +196,8 @@ impl Janitor {
             match fate {
                 Fate::Kept => {}
                 Fate::Superseded => garbage.push(object.key),
+                // Metadata that was lost may have named it (6.8), and `geminga restore import` may bring it back.
+                Fate::Absent if cluster.quarantines(ledger, self.clock.now_ms()) => {}
                 Fate::Absent => {
                     absent += 1;
                     garbage.push(object.key);
@@ -245,21 +238,13 @@ impl Janitor {
             let Ok(meta) = LedgerMeta::decode(name.ledger, &found.value) else {
                 return Ok(Fate::Kept);
             };
-            // Only an object that was published in its place makes one superfluous. A ledger that names none may have named this
-            // one before its metadata was restored from a backup, when no bookie has a copy any more.
-            let published = meta.tier.object().map(|object| object.attempt);
-            let superseded = published.is_some_and(|attempt| attempt != name.attempt);
-            return Ok(if superseded { Fate::Superseded } else { Fate::Kept });
+            return Ok(garbage::of_named(&meta, name.attempt, self.mutations));
         }
         // An unreadable manifest means: keep.
         let found = self.folded.find_in(name.topic, name.partition, name.ledger).await?;
         Ok(match found {
-            None => Fate::Absent,
-            Some(Listing::Unknown) => Fate::Kept,
-            Some(Listing::Folded(meta)) => match meta.tier.object() {
-                Some(object) if object.attempt != name.attempt => Fate::Superseded,
-                _ => Fate::Kept,
-            },
+            Some(Listing::Folded(meta)) => garbage::of_named(&meta, name.attempt, self.mutations),
+            unknown => garbage::of_absent(unknown.is_some()),
         })
     }
 

@@ -3,7 +3,7 @@
 //! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
 //!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
 //! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
-//! * [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
+//! * [`garbage`]: which objects may go; pure. [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
 //!   twice does no harm.
 //!
 //! One task owns all of it but the janitor. Nothing that it does has to succeed: an object store that is down makes local disks fill,
@@ -18,16 +18,18 @@ use geminga_metastore::{Error, MetaStore};
 use geminga_proto::ids::LedgerId;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tier::Store;
+use geminga_tls::Dial;
 
 use crate::folded::Folded;
 use crate::handle::BookieHandle;
 use fold::Folder;
 use janitor::Janitor;
-use mutation::Mutations;
+pub use mutation::{Mutation, Mutations};
 use work::Worker;
 
-mod core;
+pub mod core;
 mod fold;
+pub mod garbage;
 mod janitor;
 mod mutation;
 mod upload;
@@ -100,13 +102,15 @@ pub(crate) async fn start(
     parts: TieringParts,
     handle: BookieHandle,
     folded: Folded,
+    dial: Dial,
     tasks: &Tasks,
 ) -> Result<(), Error> {
     let TieringParts { store, objects, random, clock, config } = parts;
     let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
     let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
     let bookies =
-        BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES).await?;
+        BookieDirectory::start(&*store, tasks.child("tiering peers"), own, LANE_BYTES, dial)
+            .await?;
     let folder = Folder {
         cluster: handle.cluster(),
         store: Arc::clone(&store),
@@ -124,6 +128,7 @@ pub(crate) async fn start(
         config,
         folder,
         folded: folded.clone(),
+        mutations: Mutations::default(),
     };
     tasks.spawn("tier janitor", janitor.run(tasks.clone()));
     let worker = Worker {

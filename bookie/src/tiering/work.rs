@@ -137,11 +137,11 @@ impl Worker {
             let take_over_ms = millis(self.config.take_over);
             let pace = self.config.upload_rate.map_or(LEAST_PACE, |rate| rate.min(LEAST_PACE));
             let timing = Timing { look_ms, take_over_ms, pace };
-            let (cluster, objects) = (self.handle.cluster(), self.objects.clone());
+            let (cluster, names) = (self.handle.cluster(), self.objects.names().clone());
             self.offloads.entry(ledger).or_insert_with(|| Followed {
                 look_at: i64::MIN,
                 last: Last::default(),
-                offload: Offload::new(member, cluster, objects, timing, self.mutations),
+                offload: Offload::new(member, cluster, names, timing, self.mutations),
             });
         }
     }

@@ -16,6 +16,7 @@ use geminga_proto::ids::{
     BookieId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch,
 };
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+use geminga_tls::{Dial, Security};
 use tokio::net::TcpListener;
 
 /// No test waits longer for anything that should take milliseconds.
@@ -85,13 +86,14 @@ impl Node {
             zone: String::new(),
             advertise: address.clone(),
             http_address: String::new(),
+            dial: Dial::Plain,
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,
         })
         .await?;
-        bookie.serve(listener).await?;
+        bookie.serve(listener, Security::plain("bookie")).await?;
         Ok(Self { bookie, tasks, address })
     }
 
@@ -125,6 +127,7 @@ pub(crate) async fn directory(
         tasks.clone(),
         HashMap::new(),
         geminga_ledger::Config::default().lane_bytes,
+        Dial::Plain,
     )
     .await
     .unwrap();

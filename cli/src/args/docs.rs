@@ -83,6 +83,12 @@ fn docs_configuration() {
                 "log-filter" => "`filter` in `[log]`".to_owned(),
                 "log-format" => "`format` in `[log]`".to_owned(),
                 "object-store" => "`url` in `[object-store]`".to_owned(),
+                "kafka" => "`listen` in `[kafka]`".to_owned(),
+                "kafka-advertise" => "`advertise` in `[kafka]`".to_owned(),
+                "auto-create-topics" | "default-partitions" => format!("`{flag}` in `[kafka]`"),
+                other if other.starts_with("tls-") => {
+                    format!("`{}` in `[tls]`", other.trim_start_matches("tls-"))
+                }
                 other => match other.split_once("object-store-").or(other.split_once("tier-")) {
                     Some(("", name)) if other.starts_with("tier-") => {
                         format!("`{name}` in `[tier]`")

@@ -34,7 +34,7 @@ fn the_definition_is_consistent() {
 fn every_command_has_an_example_that_parses() {
     let mut commands = Vec::new();
     leaves(&Cli::command(), "geminga", &mut commands);
-    assert_eq!(commands.len(), 35, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
+    assert_eq!(commands.len(), 41, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
     for (path, command) in commands {
         let help = command.get_after_help().expect(&path).to_string();
         let examples: Vec<_> = help.lines().filter_map(|line| line.split_once(&path)).collect();
@@ -69,6 +69,12 @@ fn the_contract_holds() {
         "geminga cluster init --metastore etcd://h:1",
         "geminga cluster status",
         "geminga meta dump --metastore etcd://h:1",
+        "geminga meta backup --to f --metastore etcd://h:1",
+        "geminga meta restore --from f --metastore etcd://h:1 --above 3",
+        "geminga cluster epoch-bump --metastore etcd://h:1 --above 3",
+        "geminga cluster audit --metastore etcd://h:1 --without a,b --dry-run --object-store file:///d --wait 5s",
+        "geminga restore scan --object-store file:///d --verify",
+        "geminga restore import --object-store file:///d --topic a,b --after-gaps --metastore etcd://h:1",
         "geminga ledger list --metastore etcd://h:1 --state in-recovery --topic t",
         "geminga ledger describe 0000000000000002 --metastore etcd://h:1",
         "geminga ledger recover 0000000000000002 --metastore etcd://h:1 --wait 5s",

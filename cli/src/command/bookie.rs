@@ -19,7 +19,7 @@ use geminga_tier::Store;
 
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
-use crate::server::{DRAIN, Server, bind, http_address};
+use crate::server::{DRAIN, Server, bind, door, http_address};
 use crate::{logging, metadata, server};
 
 /// Arguments of `geminga bookie`.
@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let id = settings.id.as_deref().map(str::parse::<BookieId>).transpose();
     let id = id.map_err(|error: InvalidBookieId| Failure::usage(format!("--id: {error}")))?;
+    let tls = settings.tls.load()?;
     let listener = bind("--listen", settings.listen).await?;
     let http = match settings.http {
         Some(address) => Some(bind("--http", address).await?),
@@ -86,8 +87,10 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(false)?;
     let repair = settings.repair();
-    let mut server = Server::start(http)?;
-    let store = server.starting(metadata::connect(&settings.metastore)).await?;
+    let http = http.map(|listener| door(listener, &tls));
+    let mut server = Server::start(http, &tls)?;
+    let connecting = metadata::connect(&settings.metastore, tls.credentials());
+    let store = server.starting(connecting).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {
         store: Arc::clone(&store),
@@ -96,6 +99,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         zone: settings.zone,
         advertise,
         http_address,
+        dial: tls.dial(),
         random: Arc::new(SystemRandom),
         clock: Arc::new(SystemClock),
         tasks: server.parts.clone(),
@@ -107,7 +111,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         },
     };
     let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
-    server.starting(bookie.serve(listener)).await?;
+    server.starting(bookie.serve(listener, tls.internal("bookie"))).await?;
     if let Some(objects) = objects {
         server.starting(bookie.tier(tiering(store, objects, &settings.tier))).await?;
     }

@@ -1,12 +1,14 @@
 //! `geminga cluster`: the cluster as a whole.
 
+mod audit;
+
 use clap::Subcommand;
-use geminga_metastore::cluster;
+use geminga_metastore::{cluster, restored};
 use geminga_runtime::{SystemClock, SystemRandom};
 use serde::Serialize;
 
 use crate::args::{ClientArgs, PrintArgs};
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::view::{Status, View};
 use crate::{client, metadata, server};
@@ -31,8 +33,36 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
         print: PrintArgs,
     },
+    /// Say that the metadata came from a backup: raises the cluster's epoch, with which all new ids begin, the terms of all
+    /// partitions and the number of the next broker. Refused while a broker or bookie is registered. `geminga meta restore` does
+    /// the same by itself; this is for an etcd that was restored with its own tools. No broker starts before `geminga cluster audit`.
+    #[command(
+        after_help = "Example:\n  geminga cluster epoch-bump --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    EpochBump {
+        /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER].
+        #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
+        metastore: MetastoreUrl,
+        #[command(flatten)]
+        tls: TlsArgs,
+        /// Choose an epoch above this one, too, such as one that an audit or a bookie names.
+        #[arg(long, value_name = "EPOCH", default_value_t = 0)]
+        above: u16,
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Compare what bookies hold with metadata that came from a backup: ledgers that were open in it are recovered, ledgers that it
+    /// does not know are kept for seven days and listed, and so is what is missing. Brokers may start then. Start all bookies
+    /// first. Safe to interrupt and to run again.
+    #[command(
+        after_help = "Examples:\n  geminga cluster audit --metastore etcd://127.0.0.1:2379/prod\n  \
+                      geminga cluster audit --object-store s3://bucket/prefix --metastore etcd://127.0.0.1:2379/prod"
+    )]
+    Audit(audit::Args),
     /// Show brokers, bookies and defaults.
     #[command(after_help = "Example:\n  geminga cluster status")]
     Status {
@@ -44,7 +74,13 @@ pub(crate) enum Action {
 /// Does what is asked.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Init { metastore, print } => server::block_on_command(init(metastore, print)),
+        Action::Init { metastore, tls, print } => {
+            server::block_on_command(init(metastore, tls, print))
+        }
+        Action::EpochBump { metastore, tls, above, print } => {
+            server::block_on_command(epoch_bump(metastore, tls, above, print))
+        }
+        Action::Audit(args) => server::block_on_command(audit::run(args)),
         Action::Status { client } => server::block_on_command(status(client)),
     }
 }
@@ -68,8 +104,35 @@ impl View for Made {
     }
 }
 
-async fn init(metastore: MetastoreUrl, print: PrintArgs) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore).await?;
+async fn init(metastore: MetastoreUrl, tls: TlsArgs, print: PrintArgs) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
     let made = cluster::init(&*store, &SystemRandom, &SystemClock).await?;
     Made { cluster: made.uuid.to_string(), metastore: metastore.to_string() }.print(print)
+}
+
+/// What `geminga cluster epoch-bump` made.
+#[derive(Debug, Serialize)]
+struct Raised {
+    cluster: String,
+    cluster_epoch: u16,
+}
+
+impl View for Raised {
+    fn text(&self) -> String {
+        let Self { cluster, cluster_epoch } = self;
+        format!(
+            "Cluster {cluster} is in epoch {cluster_epoch}. Start all bookies, then run `geminga cluster audit`.\n"
+        )
+    }
+}
+
+async fn epoch_bump(
+    metastore: MetastoreUrl,
+    tls: TlsArgs,
+    above: u16,
+    print: PrintArgs,
+) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
+    let raised = restored::raise_epoch(&*store, &SystemClock, above).await?;
+    Raised { cluster: raised.uuid.to_string(), cluster_epoch: raised.epoch }.print(print)
 }

@@ -14,7 +14,7 @@ use geminga_proto::ids::LedgerId;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 
 use crate::args::PrintArgs;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::{Exit, Failure};
 use crate::view::{Ledger, Ledgers, View};
 use crate::{metadata, server};
@@ -106,7 +106,9 @@ pub(crate) struct Place {
     /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]; to look, also file://PATH for a standalone server that is
     /// stopped.
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
-    metastore: MetastoreUrl,
+    pub(crate) metastore: MetastoreUrl,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// A state to choose ledgers by.
@@ -169,7 +171,7 @@ async fn list(
     topic: Option<String>,
     print: PrintArgs,
 ) -> Result<(), Failure> {
-    let range = metadata::list(&place.metastore, keys::LEDGERS).await?;
+    let range = metadata::list(&place.metastore, &place.tls, keys::LEDGERS).await?;
     let state = state.map(LedgerState::from);
     let wanted = |meta: &LedgerMeta| {
         state.is_none_or(|state| meta.state == state)
@@ -187,7 +189,7 @@ async fn list(
 
 async fn describe(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(), Failure> {
     let key = keys::ledger(ledger);
-    let range = metadata::list(&place.metastore, &key).await?;
+    let range = metadata::list(&place.metastore, &place.tls, &key).await?;
     match range.items.iter().find(|item| item.key == key) {
         Some(item) => Ledger::from(&decode(item)?).print(print),
         None => Err(unknown(ledger)),
@@ -272,7 +274,7 @@ pub(crate) async fn connect(
     tasks: &Tasks,
     config: Config,
 ) -> Result<LedgerClient, Failure> {
-    let store = metadata::connect(&place.metastore).await?;
+    let store = metadata::connect(&place.metastore, place.tls.load()?.as_ref()).await?;
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(Failure::new(format!(
             "there is no cluster in {}: correct the name of the cluster",
@@ -282,8 +284,14 @@ pub(crate) async fn connect(
     };
     let config = config.validated()?;
     let (tasks_of_bookies, local) = (tasks.child("bookies"), HashMap::new());
-    let bookies =
-        BookieDirectory::start(&*store, tasks_of_bookies, local, config.lane_bytes).await?;
+    let bookies = BookieDirectory::start(
+        &*store,
+        tasks_of_bookies,
+        local,
+        config.lane_bytes,
+        place.tls.dial()?,
+    )
+    .await?;
     Ok(LedgerClient::new(Parts {
         cluster: cluster.uuid,
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), cluster.epoch)),

@@ -12,6 +12,7 @@ pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
 pub(crate) mod quota;
+pub(crate) mod restore;
 pub(crate) mod serving;
 pub(crate) mod standalone;
 pub(crate) mod topic;
@@ -23,7 +24,7 @@ use crate::exit::Failure;
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Standalone(args) => standalone::run(args),
-        Command::Bookie(args) => bookie::run(args),
+        Command::Bookie(args) => bookie::run(*args),
         Command::Serving(args) => serving::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Cluster(args) => cluster::run(args),
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
         Command::Quota(args) => quota::run(args),
+        Command::Restore(args) => restore::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Perf(args) => perf::run(args),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::broker::{self, Kind, Setting};
 use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
-use crate::server::{Server, bind, http_address};
+use crate::server::{Server, bind, door, http_address};
 use crate::{logging, metadata, server};
 
 /// Arguments of `geminga serving`.
@@ -30,16 +30,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(settings: ServingSettings) -> Result<(), Failure> {
+    let tls = settings.tls.load()?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
-    let kafka = settings.kafka.bind().await?;
+    let kafka = settings.kafka.bind(&tls).await?;
     let bound = listener.local_addr()?;
     let grpc_address = advertised("--grpc", settings.advertise.as_deref(), bound)?;
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(false)?;
-    let mut server = Server::start(Some(http))?;
-    let store = server.starting(metadata::connect(&settings.metastore)).await?;
+    let mut server = Server::start(Some(door(http, &tls)), &tls)?;
+    let connecting = metadata::connect(&settings.metastore, tls.credentials());
+    let store = server.starting(connecting).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;
@@ -59,10 +61,11 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         max_producers: settings.max_producers as usize,
         objects,
         kind,
+        dial: tls.dial(),
     };
     let tasks = server.parts.clone();
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
-    broker.serve(listener);
+    broker.serve(listener, tls.grpc());
     server.admin.of(broker.clone());
     tracing::info!(broker = %broker.id(), cluster = %uuid, grpc = %bound, "broker serves");
 

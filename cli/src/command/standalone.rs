@@ -13,12 +13,13 @@ use geminga_ledger::BookieConnection;
 use geminga_metastore::{EmbeddedStore, MetaStore};
 use geminga_proto::ids::BookieId;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+use geminga_tls::Dial;
 
 use crate::broker::{self, Kind, Setting};
 use crate::command::bookie::tiering;
 use crate::config::{self, SourceArgs, StandaloneOptions, StandaloneSettings, advertised};
 use crate::exit::Failure;
-use crate::server::{DRAIN, Server, bind, http_address};
+use crate::server::{DRAIN, Server, bind, door, http_address};
 use crate::{logging, metadata, server};
 
 /// The program's.
@@ -50,16 +51,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
+    let tls = settings.tls.load()?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
-    let kafka = settings.kafka.bind().await?;
+    let kafka = settings.kafka.bind(&tls).await?;
     let (grpc_bound, http_bound) = (listener.local_addr()?, http.local_addr()?);
     // Nobody but clients reads it, and they have come already.
     let grpc_address = advertised("--grpc", None, grpc_bound).unwrap_or(grpc_bound.to_string());
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(true)?;
-    let mut server = Server::start(Some(http))?;
+    let mut server = Server::start(Some(door(http, &tls)), &tls)?;
     let tasks = server.parts.clone();
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
     end_with(&store, &tasks);
@@ -89,12 +91,13 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         max_producers: settings.max_producers as usize,
         objects,
         kind,
+        dial: tls.dial(),
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
-    broker.serve(listener);
+    broker.serve(listener, tls.grpc());
     server.admin.of(broker.clone());
     tracing::info!(grpc = %grpc_bound, data_dir = %settings.data_dir.display(), "standalone serves");
-    greet(grpc_bound, http_bound, &settings.data_dir);
+    greet(grpc_bound, http_bound, &settings);
 
     let (checked_broker, checked_bookie) = (broker.clone(), Arc::clone(&bookie));
     server.readiness.running(vec![
@@ -168,6 +171,7 @@ async fn start_bookie(
         zone: String::new(),
         advertise: "in-process".to_owned(),
         http_address: String::new(),
+        dial: Dial::Plain,
         random: Arc::new(SystemRandom),
         clock: Arc::new(SystemClock),
         tasks: tasks.clone(),
@@ -179,10 +183,10 @@ async fn start_bookie(
 }
 
 /// Tells a person what to do next; programs read `/readyz`. Nobody has to listen.
-fn greet(grpc: SocketAddr, http: SocketAddr, data_dir: &Path) {
+fn greet(grpc: SocketAddr, http: SocketAddr, settings: &StandaloneSettings) {
     let program = std::env::current_exe().map(|path| program(&path, std::env::var_os("PATH")));
     let program = program.unwrap_or_else(|_| NAME.to_owned());
-    let text = greeting(&program, grpc, http, data_dir);
+    let text = greeting(&program, grpc, http, settings.tls.is_on(), &settings.data_dir);
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         tracing::debug!(%error, "nobody reads standard output");
     }
@@ -201,16 +205,23 @@ fn program(path: &Path, search: Option<OsString>) -> String {
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-fn greeting(program: &str, grpc: SocketAddr, http: SocketAddr, data_dir: &Path) -> String {
+fn greeting(
+    program: &str,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    tls: bool,
+    data_dir: &Path,
+) -> String {
+    let (scheme, shown) = if tls { ("https", "https://") } else { ("http", "") };
     // The default needs no flag; who listens on all addresses is there too.
     let default = grpc.ip() == Ipv4Addr::LOCALHOST || grpc.ip().is_unspecified();
     let server = match (default, grpc.port()) {
-        (true, 7070) => String::new(),
-        (true, port) => format!(" --server 127.0.0.1:{port}"),
-        (false, _) => format!(" --server {grpc}"),
+        (true, 7070) if !tls => String::new(),
+        (true, port) => format!(" --server {shown}127.0.0.1:{port}"),
+        (false, _) => format!(" --server {shown}{grpc}"),
     };
     format!(
-        "Geminga serves on {grpc}, with health and metrics on http://{http}, and keeps its data in {}.\n\
+        "Geminga serves on {grpc}, with health and metrics on {scheme}://{http}, and keeps its data in {}.\n\
          Try it in another terminal:\n\n\
          \x20 {program} topic create demo --partitions 1{server}\n\
          \x20 echo hello | {program} produce demo{server}\n\
@@ -236,7 +247,8 @@ mod tests {
             ("[::1]:7070", " --server [::1]:7070"),
         ] {
             let http = "127.0.0.1:7080".parse().expect("an address");
-            let text = greeting(NAME, grpc.parse().expect("an address"), http, Path::new("data"));
+            let grpc = grpc.parse().expect("an address");
+            let text = greeting(NAME, grpc, http, false, Path::new("data"));
             let commands: Vec<&str> = text
                 .lines()
                 .filter_map(|line| line.split_once("geminga "))

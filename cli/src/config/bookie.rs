@@ -8,7 +8,7 @@ use geminga_bookie::RepairConfig;
 
 use super::{
     GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions, Size, TierOptions,
-    check_exposure, required,
+    TlsOptions, check_exposure, required,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -38,7 +38,7 @@ pub(crate) struct BookieOptions {
     /// Where this bookie is: a rack, a room, a zone.
     #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
     zone: Option<String>,
-    /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
+    /// Allow listeners that other machines can reach although nothing encrypts what they hear and say.
     #[arg(
         long,
         value_name = "BOOL",
@@ -82,6 +82,8 @@ pub(crate) struct BookieOptions {
     #[command(flatten)]
     tier: TierOptions,
     #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -106,6 +108,7 @@ pub(crate) struct BookieSettings {
     pub(crate) tail_interval: Interval,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
+    pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -127,6 +130,7 @@ impl BookieOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<BookieSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
+        let tls = self.tls.over(file.tls);
         let repair = RepairConfig::default();
         let default_rate = Size(usize::try_from(repair.rate).unwrap_or(usize::MAX));
         let interval = |given: Option<Interval>, default| given.unwrap_or(Interval(default));
@@ -157,14 +161,16 @@ impl BookieOptions {
             ),
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
+            tls,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;
+        settings.tls.check(false, settings.metastore.is_tls())?;
         if settings.data_dir.is_empty() {
             return Err(Failure::usage("--data-dir names no directory: give at least one"));
         }
         check_exposure(
-            settings.insecure,
+            settings.insecure || settings.tls.is_on(),
             &[("--listen", Some(settings.listen)), ("--http", settings.http)],
         )?;
         Ok(settings)

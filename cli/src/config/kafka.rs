@@ -9,10 +9,11 @@ use std::str::FromStr;
 
 use geminga_metastore::record::KafkaListener;
 use geminga_proto::caps;
+use geminga_tls::Security;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use super::{Listen, check_exposure};
+use super::{Listen, ServerTls, check_exposure};
 use crate::args::host_port;
 use crate::exit::Failure;
 use crate::server::bind;
@@ -21,6 +22,9 @@ use crate::server::bind;
 const UNNAMED: &str = "default";
 /// The value that says: no listener.
 const NONE: &str = "none";
+/// What stands before the address of a listener that is encrypted, or is not, whatever the others are.
+const SSL: &str = "ssl://";
+const PLAINTEXT: &str = "plaintext://";
 /// Longest name of a listener.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -70,11 +74,49 @@ impl<T: Clone + fmt::Display + FromStr<Err = String>> From<Of<T>> for String {
     }
 }
 
+/// Where a listener is, and whether it is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    listen: Listen,
+    /// As all listeners unless it says so.
+    encrypted: Option<bool>,
+}
+
+impl Place {
+    fn plain(self, tls: bool) -> bool {
+        !self.encrypted.unwrap_or(tls)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (encrypted, address) = match (text.strip_prefix(SSL), text.strip_prefix(PLAINTEXT)) {
+            (Some(address), _) => (Some(true), address),
+            (None, Some(address)) => (Some(false), address),
+            (None, None) => (None, text),
+        };
+        Ok(Self { listen: address.parse()?, encrypted })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.encrypted {
+            Some(true) => SSL,
+            Some(false) => PLAINTEXT,
+            None => "",
+        };
+        write!(f, "{scheme}{}", self.listen)
+    }
+}
+
 /// Where to listen, or the word for not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
     /// Here.
-    Address(Listen),
+    Address(Place),
     /// Nowhere.
     Nowhere,
 }
@@ -93,7 +135,7 @@ impl FromStr for At {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(listen) => listen.fmt(f),
+            Self::Address(place) => place.fmt(f),
             Self::Nowhere => f.write_str(NONE),
         }
     }
@@ -121,11 +163,12 @@ impl fmt::Display for HostPort {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct KafkaOptions {
-    /// Where Kafka clients connect; may be given for several networks, each with a name, or be `none`.
+    /// Where Kafka clients connect; may be given for several networks, each with a name, or be `none`. `ssl://` or
+    /// `plaintext://` before the address say whether it is encrypted; else it is when there is --tls-cert.
     #[arg(
         id = "kafka",
         long = "kafka",
-        value_name = "[NAME=]IP:PORT",
+        value_name = "[NAME=][SCHEME://]IP:PORT",
         env = "GEMINGA_KAFKA",
         value_delimiter = ',',
         help_heading = "Kafka"
@@ -172,6 +215,14 @@ pub(crate) struct KafkaSettings {
     default_partitions: u32,
 }
 
+/// What decides whether a listener may be where others reach it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exposure {
+    pub(super) insecure: bool,
+    /// There is a certificate.
+    pub(super) tls: bool,
+}
+
 /// What holds where nothing is said.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
@@ -185,11 +236,13 @@ impl KafkaOptions {
     pub(super) fn settle(
         self,
         file: Self,
-        insecure: bool,
+        exposure: Exposure,
         defaults: Defaults,
     ) -> Result<KafkaSettings, Failure> {
         let default = || {
-            let listen = defaults.port.map(|port| At::Address(Listen::local(port)));
+            let listen = defaults
+                .port
+                .map(|port| At::Address(Place { listen: Listen::local(port), encrypted: None }));
             listen.into_iter().map(|what| Of { listener: UNNAMED.to_owned(), what }).collect()
         };
         let settings = KafkaSettings {
@@ -204,13 +257,13 @@ impl KafkaOptions {
                 .or(file.default_partitions)
                 .map_or(1, NonZeroU32::get),
         };
-        settings.check(insecure)?;
+        settings.check(exposure)?;
         Ok(settings)
     }
 }
 
 impl KafkaSettings {
-    fn check(&self, insecure: bool) -> Result<(), Failure> {
+    fn check(&self, exposure: Exposure) -> Result<(), Failure> {
         if self.default_partitions > caps::MAX_PARTITIONS_PER_TOPIC {
             return Err(Failure::usage(format!(
                 "--default-partitions {} is above {}, the most of one topic",
@@ -244,18 +297,24 @@ impl KafkaSettings {
                 )));
             }
         }
-        for listen in listeners.values() {
-            check_exposure(insecure, &[("--kafka", Some(*listen))])?;
+        for place in listeners.values() {
+            if place.encrypted == Some(true) && !exposure.tls {
+                return Err(Failure::usage(format!(
+                    "--kafka {place} is to be encrypted: give --tls-cert and --tls-key"
+                )));
+            }
+            let allowed = exposure.insecure || !place.plain(exposure.tls);
+            check_exposure(allowed, &[("--kafka", Some(place.listen))])?;
         }
         Ok(())
     }
 
     /// By name.
-    fn listeners(&self) -> Result<BTreeMap<&str, Listen>, Failure> {
+    fn listeners(&self) -> Result<BTreeMap<&str, Place>, Failure> {
         let mut listeners = BTreeMap::new();
         for Of { listener, what } in &self.listen {
-            let At::Address(listen) = what else { continue };
-            if listeners.insert(listener.as_str(), *listen).is_some() {
+            let At::Address(place) = what else { continue };
+            if listeners.insert(listener.as_str(), *place).is_some() {
                 return Err(Failure::usage(format!(
                     "--kafka names the listener {listener} twice: give each a name of its own, NAME=IP:PORT"
                 )));
@@ -265,14 +324,15 @@ impl KafkaSettings {
     }
 
     /// Listens everywhere, before anything else happens.
-    pub(crate) async fn bind(&self) -> Result<Vec<BoundKafka>, Failure> {
+    pub(crate) async fn bind(&self, tls: &ServerTls) -> Result<Vec<BoundKafka>, Failure> {
         let mut bound = Vec::new();
-        for (name, listen) in self.listeners()? {
-            let tcp = bind("--kafka", listen).await?;
+        for (name, place) in self.listeners()? {
+            let tcp = bind("--kafka", place.listen).await?;
+            let security = tls.kafka(place.encrypted == Some(false));
             let told = self.advertise.iter().find(|of| of.listener == name);
             let told = told.map(|of| of.what.0.as_str());
             let advertised = advertised(name, told, tcp.local_addr()?)?;
-            bound.push(BoundKafka { tcp, advertised });
+            bound.push(BoundKafka { tcp, security, advertised });
         }
         Ok(bound)
     }
@@ -298,6 +358,8 @@ fn is_everywhere(told: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct BoundKafka {
     pub(crate) tcp: TcpListener,
+    /// How it takes connections.
+    pub(crate) security: Security,
     pub(crate) advertised: KafkaListener,
 }
 
@@ -320,11 +382,13 @@ fn advertised(name: &str, told: Option<&str>, bound: SocketAddr) -> Result<Kafka
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TlsOptions;
 
     const STANDALONE: Defaults = Defaults { port: Some(9092), auto_create_topics: true };
 
     fn settle(options: KafkaOptions) -> Result<KafkaSettings, Failure> {
-        options.settle(KafkaOptions::default(), false, STANDALONE)
+        let exposure = Exposure { insecure: false, tls: false };
+        options.settle(KafkaOptions::default(), exposure, STANDALONE)
     }
 
     fn listeners(kafka: &[&str], advertise: &[&str]) -> KafkaOptions {
@@ -341,7 +405,8 @@ mod tests {
     async fn clients_are_told_what_the_operator_says_or_where_it_is_listened() {
         let options =
             listeners(&["127.0.0.1:0", "outside=127.0.0.1:0"], &["outside=kafka.example:19092"]);
-        let bound = settle(options).expect("good").bind().await.expect("free ports");
+        let plain = TlsOptions::default().load().expect("nothing to read");
+        let bound = settle(options).expect("good").bind(&plain).await.expect("free ports");
         let [own, outside] = bound.as_slice() else { panic!("{bound:?}") };
         let port = own.tcp.local_addr().expect("bound").port();
         let name = UNNAMED.to_owned();
@@ -353,10 +418,29 @@ mod tests {
     #[test]
     fn standalone_listens_unless_it_is_told_not_to() {
         let default = settle(KafkaOptions::default()).expect("good");
-        assert_eq!(default.listeners().expect("one")[UNNAMED], Listen::local(9092));
+        assert_eq!(default.listeners().expect("one")[UNNAMED].listen, Listen::local(9092));
         assert!(default.auto_create_topics);
         let none = settle(listeners(&["none"], &[])).expect("good");
         assert!(none.listeners().expect("none").is_empty());
+    }
+
+    #[test]
+    fn a_listener_is_encrypted_as_the_others_or_as_it_says() {
+        let with = |listener: &str, insecure| {
+            let options = listeners(&[listener], &["a:1"]);
+            let exposure = Exposure { insecure, tls: true };
+            options.settle(KafkaOptions::default(), exposure, STANDALONE)
+        };
+        for (listener, plain) in [("0.0.0.0:1", false), ("ssl://0.0.0.0:1", false)] {
+            let settings = with(listener, false).expect(listener);
+            assert_eq!(settings.listeners().expect("one")[UNNAMED].plain(true), plain);
+            let shown = String::from(settings.listen[0].clone());
+            assert_eq!(shown, listener);
+        }
+        assert!(with("plaintext://127.0.0.1:1", false).is_ok());
+        let open = with("plaintext://0.0.0.0:1", false).expect_err("open to others");
+        assert!(format!("{open:?}").contains("--insecure"), "{open:?}");
+        assert!(with("plaintext://0.0.0.0:1", true).is_ok());
     }
 
     #[test]
@@ -368,6 +452,7 @@ mod tests {
             (&["127.0.0.1:1"], &["0.0.0.0:1"], "no address"),
             (&["127.0.0.1:1"], &["[::]:1"], "no address"),
             (&["0.0.0.0:9092"], &[], "--insecure"),
+            (&["ssl://127.0.0.1:1"], &[], "--tls-cert"),
             (&["none", "127.0.0.1:1"], &[], "--kafka none"),
         ] {
             let error = settle(listeners(kafka, advertise)).expect_err(why);

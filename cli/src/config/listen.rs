@@ -54,20 +54,21 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Refuses listeners that other machines can reach, unless the operator says that this is meant: nothing encrypts
-/// or authenticates a connection yet.
+/// Refuses listeners that other machines can reach, unless they are encrypted, or the operator says that the network is to
+/// be trusted.
 pub(crate) fn check_exposure(
-    insecure: bool,
+    allowed: bool,
     listeners: &[(&str, Option<Listen>)],
 ) -> Result<(), Failure> {
     for (flag, listen) in listeners {
         if let Some(Listen(address)) = listen
-            && !insecure
+            && !allowed
             && !address.ip().to_canonical().is_loopback()
         {
             return Err(Failure::usage(format!(
                 "{flag} {address} is reachable from other machines without encryption or \
-                 authentication: listen on 127.0.0.1, or add --insecure if the network is trusted"
+                 authentication: give --tls-cert and --tls-key, listen on 127.0.0.1, or add --insecure if the \
+                 network is trusted"
             )));
         }
     }

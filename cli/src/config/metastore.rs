@@ -1,4 +1,4 @@
-//! Where the metadata is: `etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]`, or `file://PATH` for what a standalone
+//! Where the metadata is: `etcd://HOST:PORT[,HOST:PORT...][/CLUSTER]`, the same with `https://` for an etcd that speaks TLS, or `file://PATH` for what a standalone
 //! server keeps.
 
 use std::fmt;
@@ -12,6 +12,8 @@ use crate::exit::Failure;
 
 /// The cluster's name when the URL has none.
 const DEFAULT_CLUSTER: &str = "default";
+/// Of an etcd that speaks TLS.
+const HTTPS: &str = "https://";
 
 /// A metadata store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub(crate) enum MetastoreUrl {
         endpoints: Vec<String>,
         /// Keys are below `/geminga/<cluster>/`.
         cluster: String,
+        /// Whether it is reached by TLS.
+        tls: bool,
     },
     /// The file of a standalone server that is not running.
     File(PathBuf),
@@ -32,12 +36,19 @@ impl MetastoreUrl {
     /// The parts of an etcd URL: several processes cannot share a file.
     pub(crate) fn require_etcd(&self) -> Result<(&[String], &str), Failure> {
         match self {
-            Self::Etcd { endpoints, cluster } => Ok((endpoints, cluster)),
+            Self::Etcd { endpoints, cluster, .. } => Ok((endpoints, cluster)),
             Self::File(_) => Err(Failure::usage(format!(
                 "--metastore {self}: a file serves one process only: use etcd://HOST:PORT here, \
                  or run `geminga standalone`"
             ))),
         }
+    }
+}
+
+impl MetastoreUrl {
+    /// Whether it is reached by TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Etcd { tls: true, .. })
     }
 }
 
@@ -53,7 +64,11 @@ impl FromStr for MetastoreUrl {
             }
             return Ok(Self::File(PathBuf::from(path)));
         }
-        let rest = text.strip_prefix("etcd://").ok_or_else(|| wrong("has no known scheme"))?;
+        let (tls, rest) = match (text.strip_prefix("etcd://"), text.strip_prefix(HTTPS)) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(wrong("has no known scheme")),
+        };
         let (hosts, cluster) = match rest.split_once('/') {
             Some((hosts, "")) => (hosts, DEFAULT_CLUSTER),
             Some((hosts, cluster)) => (hosts, cluster),
@@ -61,6 +76,7 @@ impl FromStr for MetastoreUrl {
         };
         let endpoints = hosts
             .split(',')
+            .map(|host| if tls { host.strip_prefix(HTTPS).unwrap_or(host) } else { host })
             .map(|host| host_port(host).map_err(|why| wrong(&format!("is wrong ({why})"))))
             .collect::<Result<Vec<_>, _>>()?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -69,7 +85,7 @@ impl FromStr for MetastoreUrl {
                 "has a cluster name with other characters than letters, digits, - _ .",
             ));
         }
-        Ok(Self::Etcd { endpoints, cluster: cluster.to_owned() })
+        Ok(Self::Etcd { endpoints, cluster: cluster.to_owned(), tls })
     }
 }
 
@@ -90,8 +106,9 @@ impl From<MetastoreUrl> for String {
 impl fmt::Display for MetastoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Etcd { endpoints, cluster } => {
-                write!(f, "etcd://{}/{cluster}", endpoints.join(","))
+            Self::Etcd { endpoints, cluster, tls } => {
+                let scheme = if *tls { HTTPS } else { "etcd://" };
+                write!(f, "{scheme}{}/{cluster}", endpoints.join(","))
             }
             Self::File(path) => write!(f, "file://{}", path.display()),
         }

@@ -4,11 +4,11 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::kafka::Defaults;
+use super::kafka::{Defaults, Exposure};
 use super::{
     Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl,
-    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, check_exposure, memory,
-    required, settle_memory,
+    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions, check_exposure,
+    memory, required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -35,7 +35,7 @@ pub(crate) struct ServingOptions {
     /// How long a broker that is stopped may take to hand its partitions over to others [default: 10].
     #[arg(long, value_name = "SECONDS", env = "GEMINGA_DRAIN_TIMEOUT", value_parser = clap::value_parser!(u32).range(0..=3600))]
     drain_timeout: Option<u32>,
-    /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
+    /// Allow listeners that other machines can reach although nothing encrypts what they hear and say.
     #[arg(
         long,
         value_name = "BOOL",
@@ -62,6 +62,8 @@ pub(crate) struct ServingOptions {
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -82,6 +84,7 @@ pub(crate) struct ServingSettings {
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
     pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -89,6 +92,7 @@ impl ServingOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<ServingSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
+        let tls = self.tls.over(file.tls);
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let settings = ServingSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
@@ -113,15 +117,17 @@ impl ServingOptions {
                 .map_or(MAX_PRODUCERS, NonZeroU32::get),
             kafka: self.kafka.settle(
                 file.kafka,
-                insecure,
+                Exposure { insecure, tls: tls.is_on() },
                 Defaults { port: None, auto_create_topics: false },
             )?,
             object_store: self.object_store.over(file.object_store),
+            tls,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;
+        settings.tls.check(false, settings.metastore.is_tls())?;
         check_exposure(
-            settings.insecure,
+            settings.insecure || settings.tls.is_on(),
             &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],
         )?;
         Ok(settings)

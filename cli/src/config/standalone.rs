@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::kafka::Defaults;
+use super::kafka::{Defaults, Exposure};
 use super::{
     GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
-    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, check_exposure,
-    memory, required, settle_memory,
+    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
+    check_exposure, memory, required, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -29,7 +29,7 @@ pub(crate) struct StandaloneOptions {
     /// Where /livez, /readyz, /metrics and /api/v1 are [default: 127.0.0.1:7080].
     #[arg(long, value_name = "IP:PORT", env = "GEMINGA_HTTP")]
     http: Option<Listen>,
-    /// Allow listeners that other machines can reach, although nothing encrypts or authenticates yet.
+    /// Allow listeners that other machines can reach although nothing encrypts what they hear and say.
     #[arg(
         long,
         value_name = "BOOL",
@@ -71,6 +71,8 @@ pub(crate) struct StandaloneOptions {
     #[command(flatten)]
     tier: TierOptions,
     #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -91,6 +93,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) kafka: KafkaSettings,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
+    pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -98,6 +101,7 @@ impl StandaloneOptions {
     /// These options over those of the file, over the defaults; checked.
     pub(crate) fn settle(self, file: Self) -> Result<StandaloneSettings, Failure> {
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
+        let tls = self.tls.over(file.tls);
         let settings = StandaloneSettings {
             data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -120,15 +124,17 @@ impl StandaloneOptions {
                 .map_or(MAX_PRODUCERS, NonZeroU32::get),
             kafka: self.kafka.settle(
                 file.kafka,
-                insecure,
+                Exposure { insecure, tls: tls.is_on() },
                 Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
             )?,
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
+            tls,
             log: self.log.over(file.log),
         };
+        settings.tls.check(true, false)?;
         check_exposure(
-            settings.insecure,
+            settings.insecure || settings.tls.is_on(),
             &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],
         )?;
         Ok(settings)

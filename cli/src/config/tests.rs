@@ -122,6 +122,7 @@ fn metastore_urls() {
         ("etcd://a:1", "etcd://a:1/default"),
         ("etcd://a:1/", "etcd://a:1/default"),
         ("etcd://a:1,[::1]:2/prod-1", "etcd://a:1,[::1]:2/prod-1"),
+        ("https://a:1,b:2/prod", "https://a:1,b:2/prod"),
         ("file://data/metadata.redb", "file://data/metadata.redb"),
     ] {
         assert_eq!(text.parse::<MetastoreUrl>().expect(text).to_string(), shown);

@@ -2,11 +2,12 @@
 //! themselves and then free what they hold.
 
 use bytes::Bytes;
-use geminga_metastore::record::{Deleting, LedgerState};
+use geminga_metastore::record::Deleting;
 use geminga_metastore::{Error as MetaError, Guard, Txn, TxnOutcome, keys};
 use geminga_proto::ids::LedgerId;
 
 use crate::client::LedgerClient;
+use crate::core::removal::{NotClosed, tombstone};
 
 /// Why a ledger is not being deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,14 +26,11 @@ pub(crate) async fn part(
     client: &LedgerClient,
     ledger: LedgerId,
 ) -> Result<Option<Txn>, DeleteError> {
-    let Some((mut meta, version)) = client.metadata(ledger).await? else { return Ok(None) };
-    match meta.state {
-        LedgerState::Deleting => return Ok(None),
-        LedgerState::Open | LedgerState::InRecovery => return Err(DeleteError::NotClosed(ledger)),
-        LedgerState::Closed => {}
-    }
-    meta.state = LedgerState::Deleting;
-    meta.last_op = client.parts.random.next_u128();
+    let Some((meta, version)) = client.metadata(ledger).await? else { return Ok(None) };
+    let dead = tombstone(meta, client.parts.random.next_u128());
+    let Some(meta) = dead.map_err(|NotClosed| DeleteError::NotClosed(ledger))? else {
+        return Ok(None);
+    };
     let (key, mark) = (keys::ledger(ledger), keys::deleting(ledger));
     let since: Bytes = Deleting { since_ms: client.parts.clock.now_ms() }.encode();
     // Nothing but a restored store has a mark beside a closed ledger; it must not keep the ledger for ever.

@@ -10,6 +10,7 @@ use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{Change, Error, KeyValue, MetaStore, WatchEvent, WatchStream, keys};
 use geminga_proto::ids::BookieId;
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use crate::transport::GrpcConnection;
 pub struct BookieDirectory {
     tasks: Tasks,
     lane_bytes: usize,
+    dial: Dial,
     live: Mutex<BTreeMap<BookieId, LiveBookie>>,
     /// Where each bookie was seen last. A registration that ended is no proof of death: a paused metadata store
     /// ends those of healthy bookies, and what they serve must go on.
@@ -37,7 +39,8 @@ impl fmt::Debug for BookieDirectory {
 }
 
 impl BookieDirectory {
-    /// Reads who is registered and follows changes until `tasks` stops. `local` are bookies of this process; in the connection
+    /// Reads who is registered and follows changes until `tasks` stops. `local` are bookies of this process, `dial` says
+    /// how others are reached; in the connection
     /// to any other one at most `lane_bytes` wait ([`Config::lane_bytes`](crate::Config::lane_bytes)).
     ///
     /// # Errors
@@ -47,11 +50,13 @@ impl BookieDirectory {
         tasks: Tasks,
         local: HashMap<BookieId, Arc<dyn BookieConnection>>,
         lane_bytes: usize,
+        dial: Dial,
     ) -> Result<Arc<Self>, Error> {
         let mut events = store.watch(keys::BOOKIES_LIVE, None).await?;
         let directory = Arc::new(Self {
             tasks: tasks.clone(),
             lane_bytes,
+            dial,
             live: Mutex::default(),
             addresses: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -80,6 +85,7 @@ impl BookieDirectory {
 
     fn apply(&self, event: WatchEvent) {
         let mut live = self.live.lock();
+        let before: Vec<BookieId> = live.keys().cloned().collect();
         match event {
             WatchEvent::Snapshot(range) => {
                 live.clear();
@@ -98,8 +104,11 @@ impl BookieDirectory {
                 }
             }
         }
-        let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
-        tracing::info!(live = ?names, "bookies registered");
+        // Most changes are of what is free on their disks.
+        if !live.keys().eq(&before) {
+            let names: Vec<&str> = live.keys().map(BookieId::as_str).collect();
+            tracing::info!(live = ?names, "bookies registered");
+        }
         let seen = live.values().map(|bookie| (bookie.id.clone(), bookie.address.clone()));
         self.addresses.lock().extend(seen);
         drop(live);
@@ -130,8 +139,8 @@ impl Bookies for BookieDirectory {
         if let Some(connection) = connections.get(bookie).filter(|c| c.serves(&address)) {
             return Ok(Arc::<GrpcConnection>::clone(connection));
         }
-        let connection =
-            GrpcConnection::start(&self.tasks, bookie.clone(), address, self.lane_bytes);
+        let (id, dial) = (bookie.clone(), self.dial.clone());
+        let connection = GrpcConnection::start(&self.tasks, id, address, self.lane_bytes, dial);
         let connection = Arc::new(connection);
         connections.insert(bookie.clone(), Arc::clone(&connection));
         Ok(connection)

@@ -7,6 +7,7 @@
 //! * [`Bookies`], [`BookieConnection`]: the seam to the network; [`BookieDirectory`] is the production side of it.
 
 mod append;
+mod audit;
 mod client;
 mod cold;
 mod config;
@@ -25,6 +26,7 @@ mod transport;
 mod under;
 
 pub use append::{AppendRefused, CloseError, Health, Outcome, Writer};
+pub use audit::take_inventory;
 pub use client::{CreateError, CreateSpec, LedgerClient, Parts, RollError};
 pub use cold::{ColdLedgers, Search, Wanted};
 pub use config::{Config, InvalidConfig};

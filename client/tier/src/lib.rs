@@ -3,6 +3,7 @@
 //! * [`format`]: the bytes of an object. [`SegmentWriter`]: makes them from a ledger's entries, in bounded memory.
 //! * [`Store`]: where objects are: S3, Google, Azure, a directory, memory. Keys carry the attempt's id (T1).
 //! * [`SegmentList`]: what is known of segments whose keys are gone from the metadata.
+//! * [`Surveyed`]: what an object says of itself where no metadata does.
 //! * [`Object`]: an object's index in memory, and its blocks by ranged reads.
 
 mod error;
@@ -12,6 +13,7 @@ pub mod format;
 mod manifest;
 mod object;
 mod store;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod writer;
@@ -19,5 +21,8 @@ mod writer;
 pub use error::{FormatError, ObjectError};
 pub use manifest::{FoldedSegment, MAX_MANIFEST_BYTES, MAX_SEGMENTS, SegmentList};
 pub use object::Object;
-pub use store::{Invalid, Listed, ManifestName, ObjectName, Options, PART_BYTES, Store, Upload};
+pub use store::{
+    Invalid, Listed, ManifestName, Names, ObjectName, Options, PART_BYTES, Store, Upload,
+};
+pub use survey::Surveyed;
 pub use writer::{Mismatch, SegmentWriter, Summary};

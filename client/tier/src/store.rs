@@ -97,12 +97,43 @@ pub struct ManifestName {
     pub attempt: u128,
 }
 
+/// What objects of a store are called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Names {
+    bucket: String,
+    prefix: Path,
+}
+
+impl Names {
+    /// Those of a bucket without a prefix.
+    pub fn of(bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), prefix: Path::default() }
+    }
+
+    /// The part of the store's URL up to the prefix.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The key of one upload of a ledger (T1).
+    pub fn key(
+        &self,
+        cluster: ClusterUuid,
+        custom: &Custom,
+        ledger: LedgerId,
+        attempt: u128,
+    ) -> String {
+        let Custom { topic, partition, .. } = custom;
+        let parts = format!("{cluster}/{topic}/{partition}/{ledger}/{attempt:032x}{SUFFIX}");
+        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+    }
+}
+
 /// Where objects are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    bucket: String,
-    prefix: Path,
+    names: Names,
 }
 
 impl Store {
@@ -128,22 +159,27 @@ impl Store {
             Some(host) => format!("{}://{host}", parsed.scheme()),
             None => format!("{}://", parsed.scheme()),
         };
-        Ok(Self { inner, bucket, prefix })
+        Ok(Self { inner, names: Names { bucket, prefix } })
     }
 
     /// A store of whatever kind.
     pub fn of(inner: Arc<dyn ObjectStore>, bucket: &str) -> Self {
-        Self { inner, bucket: bucket.to_owned(), prefix: Path::default() }
+        Self { inner, names: Names::of(bucket) }
+    }
+
+    /// What its objects are called.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The part of its URL up to the prefix.
     pub fn bucket(&self) -> &str {
-        &self.bucket
+        &self.names.bucket
     }
 
     /// Whether it is gone with this process.
     pub fn is_memory(&self) -> bool {
-        self.bucket == "memory://"
+        self.names.bucket == "memory://"
     }
 
     /// The key of one object that lists segments.
@@ -156,7 +192,7 @@ impl Store {
     ) -> String {
         let parts =
             format!("{cluster}/{topic}/{partition}/{MANIFEST}/{attempt:032x}{MANIFEST_SUFFIX}");
-        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+        parts.split('/').fold(self.names.prefix.clone(), |path, part| path.join(part)).to_string()
     }
 
     /// What the key of such an object of this cluster says; `None` of any other.
@@ -180,9 +216,7 @@ impl Store {
         ledger: LedgerId,
         attempt: u128,
     ) -> String {
-        let Custom { topic, partition, .. } = custom;
-        let parts = format!("{cluster}/{topic}/{partition}/{ledger}/{attempt:032x}{SUFFIX}");
-        parts.split('/').fold(self.prefix.clone(), |path, part| path.join(part)).to_string()
+        self.names.key(cluster, custom, ledger, attempt)
     }
 
     /// What the key of an object of this cluster says; `None` of any other.
@@ -200,8 +234,19 @@ impl Store {
         })
     }
 
+    /// What the key of an object of whatever cluster says, and of which; `None` of anything that is no such object.
+    pub fn parse_any_key(&self, key: &str) -> Option<(ClusterUuid, ObjectName)> {
+        let prefix = self.names.prefix.as_ref();
+        let rest = match prefix.is_empty() {
+            true => key,
+            false => key.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        let cluster = rest.split('/').next()?.parse().ok()?;
+        Some((cluster, self.parse_key(cluster, key)?))
+    }
+
     fn root(&self, cluster: ClusterUuid) -> Path {
-        self.prefix.clone().join(cluster.to_string())
+        self.names.prefix.clone().join(cluster.to_string())
     }
 
     /// Begins to write an object. Nobody sees it before [`Upload::complete`].
@@ -237,8 +282,8 @@ impl Store {
         key: &str,
         range: Range<u64>,
     ) -> Result<Bytes, ObjectError> {
-        if bucket != self.bucket {
-            let (named, own) = (bucket.to_owned(), self.bucket.clone());
+        if bucket != self.names.bucket {
+            let (named, own) = (bucket.to_owned(), self.names.bucket.clone());
             return Err(ObjectError::OtherStore { named, own });
         }
         let path = Path::from(key);
@@ -264,7 +309,18 @@ impl Store {
 
     /// All objects of a cluster.
     pub fn list(&self, cluster: ClusterUuid) -> BoxStream<'static, Result<Listed, ObjectError>> {
-        let listing = self.inner.list(Some(&self.root(cluster)));
+        Self::listing(self.inner.list(Some(&self.root(cluster))))
+    }
+
+    /// All objects, whosever they are.
+    pub fn list_all(&self) -> BoxStream<'static, Result<Listed, ObjectError>> {
+        let prefix = Some(&self.names.prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        Self::listing(self.inner.list(prefix))
+    }
+
+    fn listing(
+        listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>,
+    ) -> BoxStream<'static, Result<Listed, ObjectError>> {
         let next = |mut listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>| async {
             match tokio::time::timeout(TIMEOUT, listing.next()).await {
                 Ok(Some(Ok(meta))) => Some((Ok(listed(meta)), Some(listing))),
@@ -290,7 +346,7 @@ impl Store {
         match tokio::time::timeout(TIMEOUT, call).await {
             Ok(answer) => answer.map_err(|error| match error {
                 Error::NotFound { .. } => {
-                    ObjectError::NotFound { bucket: self.bucket.clone(), key: key.to_owned() }
+                    ObjectError::NotFound { bucket: self.names.bucket.clone(), key: key.to_owned() }
                 }
                 error => ObjectError::Store(error.to_string()),
             }),

@@ -14,7 +14,7 @@ use crate::format::{
 };
 
 /// What was written, to be held against metadata.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Summary {
     /// How many entries.
     pub entries: u64,

@@ -2,11 +2,26 @@
 
 use bytes::Bytes;
 use geminga_proto::caps;
-use geminga_proto::ids::{BrokerId, ClusterUuid, TopicId};
+use geminga_proto::ids::{BrokerId, ClusterUuid, LedgerId, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
 use super::{FORMAT, Invalid, check_format};
+
+/// The format of a record that says when metadata was restored: who does not know that would write it back without, and ledgers
+/// that only bookies know would go.
+const RESTORED_FORMAT: u32 = FORMAT + 1;
+/// How long after a restore what only bookies or the object store know is kept (protocol 6.8).
+pub const QUARANTINE_MS: i64 = 7 * 24 * 3_600 * 1_000;
+
+/// That the metadata was restored from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// When the epoch was raised for it, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// Whether bookies were compared with the metadata since.
+    pub audited: bool,
+}
 
 /// The cluster itself. Written once; later by compare-and-swap on its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,19 +38,30 @@ pub struct Cluster {
     pub groups_topic: TopicId,
     /// Milliseconds since the Unix epoch.
     pub created_ms: i64,
+    /// The last restore, if there was one.
+    pub restored: Option<Restored>,
 }
 
 impl Cluster {
+    /// Whether a ledger that this metadata does not know may have been known to the metadata that was lost: nothing of it is
+    /// removed before the quarantine is over (protocol 6.8).
+    pub fn quarantines(&self, ledger: LedgerId, now_ms: i64) -> bool {
+        let during = |restored: Restored| now_ms.saturating_sub(restored.at_ms) < QUARANTINE_MS;
+        ledger.cluster_epoch() < self.epoch && self.restored.is_some_and(during)
+    }
+
     /// The value to store.
     pub fn encode(&self) -> Bytes {
         let record = wire::ClusterRecord {
-            format: FORMAT,
+            format: if self.restored.is_some() { RESTORED_FORMAT } else { FORMAT },
             cluster_uuid: Bytes::copy_from_slice(self.uuid.as_bytes()),
             cluster_epoch: u32::from(self.epoch),
             group_shards: self.group_shards,
             next_broker_id: self.next_broker.0,
             groups_topic_id: Bytes::copy_from_slice(self.groups_topic.as_bytes()),
             created_ms: self.created_ms,
+            restored_ms: self.restored.map(|restored| restored.at_ms),
+            audited: self.restored.is_some_and(|restored| restored.audited),
         };
         record.encode_to_vec().into()
     }
@@ -47,7 +73,9 @@ impl Cluster {
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ClusterRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
-        check_format(record.format)?;
+        if record.format != RESTORED_FORMAT {
+            check_format(record.format)?;
+        }
         let epoch = u16::try_from(record.cluster_epoch).ok().filter(|epoch| *epoch < 1 << 12);
         let shards = record.group_shards;
         if shards == 0 || shards > caps::MAX_PARTITIONS_PER_TOPIC {
@@ -66,6 +94,32 @@ impl Cluster {
             next_broker: BrokerId(record.next_broker_id),
             groups_topic: super::topic_id("groups_topic_id", &record.groups_topic_id)?,
             created_ms: record.created_ms,
+            restored: record.restored_ms.map(|at_ms| Restored { at_ms, audited: record.audited }),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 6.8: what the lost metadata may have known is kept for a week, and nothing that came after it.
+    #[test]
+    fn a_week_is_given_to_what_only_bookies_know() {
+        let mut cluster = Cluster {
+            uuid: ClusterUuid::from_random(1),
+            epoch: 3,
+            group_shards: 8,
+            next_broker: BrokerId(1),
+            groups_topic: TopicId::from_random(2),
+            created_ms: 0,
+            restored: None,
+        };
+        let [old, new] = [2, 3].map(|epoch| LedgerId::from_parts(epoch, 7).unwrap());
+        assert!(!cluster.quarantines(old, 10), "never restored");
+        cluster.restored = Some(Restored { at_ms: 5, audited: true });
+        assert!(cluster.quarantines(old, 4) && cluster.quarantines(old, 4 + QUARANTINE_MS));
+        assert!(!cluster.quarantines(old, 5 + QUARANTINE_MS) && !cluster.quarantines(new, 10));
+        assert_eq!(Cluster::decode(&cluster.encode()), Ok(cluster));
     }
 }

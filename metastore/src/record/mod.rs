@@ -19,7 +19,7 @@ mod watermark;
 pub use assign::{Assign, Assignment};
 pub use bookie::{LiveBookie, LiveDisk};
 pub use broker::{Broker, BrokerLoad, Coordinator, Drain, KafkaListener, Revoking};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, QUARANTINE_MS, Restored};
 pub use cookie::{Cookie, CookieDisk};
 pub use deleting::Deleting;
 use geminga_proto::ids::TopicId;

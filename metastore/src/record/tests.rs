@@ -250,6 +250,11 @@ fn of_servers() -> Vec<Sample> {
         next_broker: BrokerId(4),
         groups_topic: topic_id(),
         created_ms: 1_700_000_000_000,
+        restored: None,
+    };
+    let restored = Cluster {
+        restored: Some(Restored { at_ms: 1_700_000_000_000, audited: true }),
+        ..cluster.clone()
     };
     let broker = Broker {
         id: BrokerId(4),
@@ -316,6 +321,14 @@ fn of_servers() -> Vec<Sample> {
             value: cluster.encode(),
             golden: "0801121000000000000040008000000000000002180120082804321000000000000040008000\
                      0000000000013880d095ffbc31",
+            again: |value| Cluster::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "cluster",
+            key: keys::CLUSTER.to_owned(),
+            value: restored.encode(),
+            golden: "0802121000000000000040008000000000000002180120082804321000000000000040008000\
+                     0000000000013880d095ffbc314080d095ffbc314801",
             again: |value| Cluster::decode(value).map(|record| record.encode()),
         },
         Sample {

@@ -37,7 +37,7 @@ impl UnderReason {
 }
 
 /// An under-replication mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Under {
     /// Equals the key.
     pub ledger: LedgerId,

@@ -1,24 +1,19 @@
 //! The listener: one port for all services. Connections are counted, bounded, and told to keep alive, so that a client that
 //! vanished is noticed.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use futures::StreamExt;
 use geminga_proto::v1::cluster_server::ClusterServer;
 use geminga_proto::v1::groups_server::GroupsServer;
 use geminga_proto::v1::stream_server::StreamServer;
 use geminga_proto::v1::topics_server::TopicsServer;
 use geminga_proto::{FILE_DESCRIPTOR_SET, caps};
 use geminga_runtime::Tasks;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use geminga_tls::{Incoming, Security, component_only};
+use tokio::net::TcpListener;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::groups::coordinator::Shards;
@@ -52,8 +47,12 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Serves until told to stop.
-    pub(super) async fn serve(self, listener: TcpListener) -> Result<(), BoxError> {
+    /// Serves until told to stop. What brokers ask of each other is answered to components only.
+    pub(super) async fn serve(
+        self,
+        listener: TcpListener,
+        security: Security,
+    ) -> Result<(), BoxError> {
         let Self { ctx, shards, partitions, probes, stop } = self;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_serving(&health).await;
@@ -80,17 +79,22 @@ impl Services {
             .add_service(TopicsService::server(Arc::clone(&ctx)))
             .add_service(ClusterService::server(Arc::clone(&ctx)))
             .add_service(GroupsService::server(ctx.groups.clone(), source, topology))
-            .add_service(PeerService::server(shards, Some(partitions)))
-            .add_service(ProbeService::server(probes, &stop));
+            .add_service(InterceptedService::new(
+                PeerService::server(shards, Some(partitions)),
+                component_only,
+            ))
+            .add_service(InterceptedService::new(
+                ProbeService::server(probes, &stop),
+                component_only,
+            ));
         let intake = ctx.intake.cancelled();
         let unhealthy = async move {
             intake.await;
             set_not_serving(&health).await;
             std::future::pending::<()>().await;
         };
-        // Nagle's delay costs a factor of twenty; the server's own option does not reach accepted connections.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serve = router.serve_with_incoming_shutdown(bounded(incoming), stop.cancelled());
+        let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &stop);
+        let serve = router.serve_with_incoming_shutdown(incoming, stop.cancelled());
         let ended = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -118,78 +122,4 @@ async fn set_not_serving(health: &HealthReporter) {
     health.set_not_serving::<TopicsServer<TopicsService>>().await;
     health.set_not_serving::<GroupsServer<GroupsService>>().await;
     health.set_not_serving::<ClusterServer<ClusterService>>().await;
-}
-
-/// Connections up to the limit; those above it are closed at once.
-fn bounded(
-    incoming: TcpIncoming,
-) -> impl futures::Stream<Item = io::Result<Counted>> + Send + 'static {
-    let room = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
-    incoming.filter_map(move |accepted| {
-        let counted = accepted.map(|io| {
-            let place = Arc::clone(&room).try_acquire_owned().ok();
-            if place.is_none() {
-                tracing::warn!(
-                    limit = caps::MAX_CONNECTIONS,
-                    "too many connections; one is refused"
-                );
-            }
-            place.map(|place| Counted { io, _place: place })
-        });
-        std::future::ready(counted.transpose())
-    })
-}
-
-/// A connection that takes one of the places.
-struct Counted {
-    io: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }

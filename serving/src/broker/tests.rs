@@ -79,14 +79,16 @@ impl Node {
             default_quorum: Quorum::CLUSTER,
             single_copy_allowed: false,
             sole: false,
+            dial: geminga_tls::Dial::Plain,
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,
         };
         let broker = Broker::start(&parts).await.unwrap();
-        broker.serve(listener);
-        broker.serve_kafka("default".to_owned(), kafka_listener);
+        broker.serve(listener, geminga_tls::Security::plain("grpc"));
+        let security = geminga_tls::Security::plain("kafka");
+        broker.serve_kafka("default".to_owned(), kafka_listener, security);
         Self { broker, tasks, address, kafka: kafka.to_string() }
     }
 

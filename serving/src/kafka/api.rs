@@ -121,6 +121,18 @@ impl Api {
         self.name
     }
 
+    /// Which API.
+    #[cfg(test)]
+    pub(super) fn key(&self) -> i16 {
+        self.key
+    }
+
+    /// In which versions it is served.
+    #[cfg(test)]
+    pub(super) fn versions(&self) -> std::ops::RangeInclusive<i16> {
+        self.min..=self.max
+    }
+
     /// Whether what was sent is in use until it is answered: else only what was made of it is.
     pub(super) fn keeps_room(&self) -> bool {
         self.keeps_room

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
 use super::lanes::{Key, Lanes};
 use super::room::Held;
+use super::throttle;
 use crate::quotas::Kind;
 
 /// A client that owes bytes of records is made to wait no longer than this at one time, and told no more.
@@ -40,9 +42,20 @@ pub(super) struct Call {
     pub(super) place: u64,
     /// How long the client is not served for how often it asks.
     pub(super) owed: Duration,
+    /// Names of topics that this broker does not know and was asked to look up.
+    pub(super) lookups: Arc<AtomicUsize>,
 }
 
 impl Call {
+    pub(super) fn new(
+        kafka: Kafka,
+        peer: Arc<Peer>,
+        header: Header,
+        (place, owed): (u64, Duration),
+    ) -> Self {
+        Self { kafka, peer, header, place, owed, lookups: Arc::default() }
+    }
+
     /// The request's body.
     ///
     /// # Errors
@@ -59,17 +72,28 @@ impl Call {
         Ok(Answer::Ready(self.reply(message)?))
     }
 
+    /// The answer, at once, which keeps its room until it is written.
+    ///
+    /// # Errors
+    /// As [`Call::answer`].
+    pub(super) fn answer_in<M: KafkaResponse>(&self, room: Held, message: &M) -> Served {
+        let mut reply = self.reply(message)?;
+        reply.rooms = vec![room];
+        Ok(Answer::Ready(reply))
+    }
+
     /// The answer's bytes.
     ///
     /// # Errors
     /// As [`Call::answer`].
     pub(super) fn reply<M: KafkaResponse>(&self, message: &M) -> Result<Reply, Hangup> {
-        let Header { correlation, version, .. } = self.header;
-        let bytes = codec::encode(correlation, version, message).map_err(|error| {
-            tracing::error!(key = self.header.key, version, %error, "an answer cannot be said in the version asked for");
+        let Header { key, correlation, version, .. } = self.header;
+        let mut bytes = codec::encode(correlation, version, message).map_err(|error| {
+            tracing::error!(key, version, %error, "an answer cannot be said in the version asked for");
             Hangup::Unsayable
         })?;
-        Ok(vec![bytes].into())
+        throttle::tell(&mut bytes, (key, version), codec::is_flexible::<M>(version), self.owed);
+        Ok(vec![bytes.freeze()].into())
     }
 
     /// What the client calls itself; empty when it does not say.

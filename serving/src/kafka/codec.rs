@@ -5,6 +5,7 @@
 //! they may hold is limited.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use geminga_proto::caps;
 use kafka_wire::{KafkaMessage, KafkaResponse};
 use kafka_wire_core::{ApiVersion, DecodeLimits, Decoder};
 
@@ -20,8 +21,8 @@ use messages::StrBytes;
 
 /// Largest request that carries no records. A leader's assignment for a group of a thousand members fits.
 pub(super) const MAX_PLAIN_BYTES: usize = 4 * 1024 * 1024;
-/// Most elements of one collection of a request.
-const MAX_ELEMENTS: usize = 20_000;
+/// Most elements of one collection of a request: all topics that there can be may be named.
+const MAX_ELEMENTS: usize = caps::MAX_TOPICS;
 /// Most partitions that one request has records for.
 const MAX_PRODUCED: usize = 10_000;
 /// Longest text of a request.
@@ -160,6 +161,9 @@ pub(super) fn is_flexible<M: KafkaMessage>(version: i16) -> bool {
     M::is_flexible(ApiVersion::new(version))
 }
 
+/// What an answer begins with, beside tagged fields: its length, and whose answer it is.
+pub(super) const HEAD_BYTES: usize = 8;
+
 /// Room for the length of a frame, which is known last, and what an answer begins with.
 pub(super) fn answer_head(correlation: i32, flexible: bool, room: usize) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(4 + 5 + room);
@@ -186,7 +190,7 @@ pub(super) fn encode<M: KafkaResponse>(
     correlation: i32,
     version: i16,
     message: &M,
-) -> Result<Bytes, Malformed> {
+) -> Result<BytesMut, Malformed> {
     // Clients must be able to read this one before they know what is spoken.
     let flexible = is_flexible::<M>(version) && M::API_KEY.value() != API_VERSIONS;
     let defect = |error: kafka_wire_core::EncodeError| Malformed(error.to_string());
@@ -195,7 +199,7 @@ pub(super) fn encode<M: KafkaResponse>(
         answer_head(correlation, flexible, message.encoded_len(version).map_err(defect)?);
     message.encode_into(&mut bytes, version).map_err(defect)?;
     close_frame(&mut bytes, 0);
-    Ok(bytes.freeze())
+    Ok(bytes)
 }
 
 const API_VERSIONS: i16 = 18;

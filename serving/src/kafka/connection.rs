@@ -180,7 +180,7 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         api.read_header(&mut header, &mut bytes)?;
         let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
         let owed = kafka.ctx.quotas.charge(Kind::Request, &head.client_id, 1);
-        let call = Call { kafka, peer, header, place: head.begins, owed };
+        let call = Call::new(kafka, peer, header, (head.begins, owed));
         let (answer, room) = if api.keeps_room() {
             (Some(api.serve(call, bytes).await?), room)
         } else {
@@ -362,11 +362,27 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         while self.bytes > 0 {
             self.step().await?;
         }
+        self.settle().await?;
         self.rooms.clear();
         if !self.failed.is_empty() {
             self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.sent());
         }
         Ok(())
+    }
+
+    /// What was taken for encryption has to reach the socket, too; a plain one keeps nothing back.
+    async fn settle(&mut self) -> Result<(), Hangup> {
+        let begun = Instant::now();
+        while begun.elapsed() < READ_PATIENCE {
+            // The client that has gone reads nothing; what its connection fails with, its next read tells.
+            if timeout_at(Instant::now() + SHORT_PATIENCE, self.to.flush()).await.is_ok() {
+                return Ok(());
+            }
+            if self.rooms.iter().any(Held::is_wanted) {
+                break;
+            }
+        }
+        Err(Hangup::Slow)
     }
 
     /// Writes some of it, in time.

@@ -35,15 +35,11 @@ pub(super) fn identity(id: &StrBytes, instance: Option<&StrBytes>, generation: i
     Identity { name: member(id, instance), generation }
 }
 
-/// Most topics of one request that this broker does not know and asks the store about; more may be asked for in the next one.
-const MAX_LOOKUPS: usize = 32;
-
 /// The topics that one request names: each is looked up once, however many partitions of it are named.
 pub(super) struct Topics<'a> {
     call: &'a Call,
     /// How many partitions each has.
     seen: HashMap<Arc<str>, Result<u32, Code>>,
-    lookups: usize,
 }
 
 /// One of them.
@@ -54,7 +50,7 @@ pub(super) struct Named {
 
 impl<'a> Topics<'a> {
     pub(super) fn new(call: &'a Call) -> Self {
-        Self { call, seen: HashMap::new(), lookups: 0 }
+        Self { call, seen: HashMap::new() }
     }
 
     /// A topic; one that is not known here is looked up, since this broker's view may lag.
@@ -68,13 +64,7 @@ impl<'a> Topics<'a> {
         Named { name, partitions }
     }
 
-    async fn partitions(&mut self, name: &str) -> Result<u32, Code> {
-        if self.call.kafka.ctx.router.topology().topic(name).is_none() {
-            self.lookups += 1;
-            if self.lookups > MAX_LOOKUPS {
-                return Err(Code::COORDINATOR_LOAD_IN_PROGRESS);
-            }
-        }
+    async fn partitions(&self, name: &str) -> Result<u32, Code> {
         let found = self.call.topic(name).await;
         found.map(|topic| topic.partitions).map_err(|fault| fault.of_commit().code)
     }

@@ -1,15 +1,17 @@
 //! One listener for Kafka clients. Connections are counted and bounded over all listeners; a panic ends the one that it
-//! happens in.
+//! happens in. A handshake is the beginning of a connection, and has its place.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use geminga_runtime::Tasks;
+use geminga_tls::{Security, Socket};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::call::Peer;
+use super::call::{Hangup, Peer};
 use super::lanes::Lanes;
 use super::{Kafka, connection, metrics};
 
@@ -21,12 +23,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     name: String,
     tcp: TcpListener,
+    security: Security,
     kafka: Kafka,
 }
 
 impl Listener {
-    pub(crate) fn new(name: String, tcp: TcpListener, kafka: Kafka) -> Self {
-        Self { name, tcp, kafka }
+    pub(crate) fn new(name: String, tcp: TcpListener, security: Security, kafka: Kafka) -> Self {
+        Self { name, tcp, security, kafka }
     }
 
     /// Serves until `tasks` stops. Its connections then answer what they have read, and end; those that take too long end with
@@ -60,6 +63,7 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         let peer = Arc::new(Peer { listener: self.name.clone(), address, lanes: Lanes::default() });
         let (kafka, own) = (self.kafka.clone(), cut.child("kafka connection"));
+        let security = self.security.clone();
         let stop = tasks.cancelled();
         tasks.spawn("kafka connections", async move {
             let connected = metrics::Connected::accepted();
@@ -68,7 +72,7 @@ impl Listener {
                 tokio::select! {
                     biased;
                     () = cut => {}
-                    end = Box::pin(connection::serve(kafka, peer, stream.into_split(), stop)) => if let Err(why) = end {
+                    end = Box::pin(taken(security, kafka, peer, stream, stop)) => if let Err(why) = end {
                         tracing::debug!(client = %address, why = why.as_str(), "a Kafka connection was closed");
                         metrics::count_hangup(why.as_str());
                     }
@@ -78,6 +82,29 @@ impl Listener {
             let _ = serve.await;
             drop((connected, place));
         });
+    }
+}
+
+/// Serves a connection after its handshake, where there is one; who fails in that was told there.
+async fn taken(
+    security: Security,
+    kafka: Kafka,
+    peer: Arc<Peer>,
+    stream: TcpStream,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), Hangup> {
+    let stop = stop.shared();
+    let socket = tokio::select! {
+        biased;
+        () = stop.clone() => None,
+        socket = security.accept(stream) => socket,
+    };
+    match socket {
+        None => Ok(()),
+        Some(Socket::Plain(tcp)) => connection::serve(kafka, peer, tcp.into_split(), stop).await,
+        Some(Socket::Tls(tls)) => {
+            Box::pin(connection::serve(kafka, peer, tokio::io::split(tls), stop)).await
+        }
     }
 }
 

@@ -23,10 +23,12 @@ mod listener;
 mod metrics;
 mod operations;
 mod pace;
+mod patience;
 mod place;
 mod room;
 #[cfg(test)]
 mod testing;
+mod throttle;
 
 use std::fmt;
 use std::sync::Arc;

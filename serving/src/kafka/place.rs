@@ -1,6 +1,7 @@
 //! Where things are, as a Kafka client is told: brokers by the listener that the client came by, and who leads a partition.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use geminga_metastore::record::KafkaListener;
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
@@ -17,6 +18,8 @@ use crate::topics::name::{self, DEFAULT_NAMESPACE};
 pub(super) const NOBODY: i32 = -1;
 /// Kafka's "no epoch".
 pub(super) const NO_EPOCH: i32 = -1;
+/// Most topics of one request that this broker does not know and asks the store about, or creates; more may be in the next one.
+const MAX_LOOKUPS: usize = 32;
 
 /// A broker that a client can reach.
 #[derive(Debug, Clone)]
@@ -88,9 +91,20 @@ impl Call {
         Err(Fault::new(Code::INVALID_TOPIC_EXCEPTION, why))
     }
 
-    /// A topic by its name; see [`crate::ownership::topology::Topology::resolve`].
+    /// A topic by its name; see [`crate::ownership::topology::Topology::resolve`]. One request costs the metadata store so many
+    /// looks, whatever it names.
     pub(super) async fn topic(&self, name: &str) -> Result<Arc<Topic>, Fault> {
-        Ok(self.kafka.ctx.router.topology().resolve(name).await?)
+        let topology = self.kafka.ctx.router.topology();
+        if let Some(topic) = topology.topic(name) {
+            return Ok(topic);
+        }
+        // A name that nobody may use costs no look.
+        let is_free = name::check(name).is_err();
+        if !is_free && self.lookups.fetch_add(1, Ordering::Relaxed) >= MAX_LOOKUPS {
+            let why = "too many topics of one request are not known here: ask for some of them";
+            return Err(Fault::new(Code::NOT_ENOUGH_REPLICAS, why));
+        }
+        Ok(topology.resolve(name).await?)
     }
 
     /// A topic by its name, where a name that no topic may have is told from one that none has.

@@ -140,12 +140,37 @@ impl Rig {
         codec::decode(body, version).expect("an answer that can be read")
     }
 
+    /// Asks the first broker as a client that is not served for a while.
+    pub(super) async fn call_owing<R: RequestResponsePair>(
+        &self,
+        version: i16,
+        request: R,
+        owed: Duration,
+    ) -> R::Response
+    where
+        R::Response: KafkaMessage,
+    {
+        let bytes = self.serve_owing(0, version, &request, owed).await.expect("it is answered");
+        let body = open(bytes, R::API_KEY.value(), codec::is_flexible::<R>(version));
+        codec::decode(body, version).expect("an answer that can be read")
+    }
+
     /// The frame of an answer, or why the connection is closed.
     pub(super) async fn serve_at<R: KafkaRequest>(
         &self,
         node: usize,
         version: i16,
         request: &R,
+    ) -> Result<Bytes, Hangup> {
+        self.serve_owing(node, version, request, Duration::ZERO).await
+    }
+
+    async fn serve_owing<R: KafkaRequest>(
+        &self,
+        node: usize,
+        version: i16,
+        request: &R,
+        owed: Duration,
     ) -> Result<Bytes, Hangup> {
         let mut bytes = codec::encode_request(CORRELATION, version, request);
         bytes.advance(4);
@@ -155,8 +180,8 @@ impl Rig {
         let peer = Peer { listener, address, lanes: Lanes::default() };
         let mut header = Header::fixed(&mut bytes).expect("a header");
         api.read_header(&mut header, &mut bytes)?;
-        let (peer, owed) = (Arc::new(peer), Duration::ZERO);
-        let call = Call { kafka, peer, header, place: 0, owed };
+        let peer = Arc::new(peer);
+        let call = Call::new(kafka, peer, header, (0, owed));
         let reply = match api.serve(call, bytes).await? {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => reply.await?,
@@ -271,13 +296,14 @@ impl Node {
             default_quorum: Quorum::CLUSTER,
             single_copy_allowed: false,
             sole: false,
+            dial: geminga_tls::Dial::Plain,
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,
         };
         let broker = Broker::start(&parts).await.unwrap();
-        broker.serve(listener);
+        broker.serve(listener, geminga_tls::Security::plain("grpc"));
         Self { broker, tasks }
     }
 

@@ -24,6 +24,7 @@ use geminga_metastore::{LeaseId, MetaStore};
 use geminga_proto::ids::BrokerId;
 use geminga_proto::internal::{ProbeRequest, ProbeResponse, SeenDead};
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -67,11 +68,12 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Probes the others until `tasks` stops.
+    /// Probes the others, reached as `dial` says, until `tasks` stops.
     pub fn start(
         store: Arc<dyn MetaStore>,
         topology: Topology,
         registration: Registration,
+        dial: Dial,
         tasks: &Tasks,
     ) -> Self {
         let me = registration.id();
@@ -82,6 +84,7 @@ impl Probes {
             store,
             topology,
             registration,
+            dial,
             tasks: tasks.clone(),
             core: Core::new(me),
             known: BTreeMap::new(),
@@ -127,6 +130,7 @@ struct Prober {
     store: Arc<dyn MetaStore>,
     topology: Topology,
     registration: Registration,
+    dial: Dial,
     tasks: Tasks,
     core: Core,
     known: BTreeMap<BrokerId, Known>,
@@ -226,7 +230,8 @@ impl Prober {
     fn probe(&mut self, broker: BrokerId, seen: &[Seen]) {
         let Some(known) = self.known.get(&broker) else { return };
         let link = self.links.entry(broker).or_insert_with(|| {
-            Link::start(broker, known.address.clone(), self.reports.clone(), &self.tasks)
+            let (address, dial) = (known.address.clone(), self.dial.clone());
+            Link::start(broker, address, dial, self.reports.clone(), &self.tasks)
         });
         let request = ProbeRequest { from: self.registration.id().0, seen: to_wire(seen) };
         link.probe(Probe { request, tick: self.ticks, made: Instant::now() });

@@ -495,6 +495,10 @@ impl LocalPartitions for Partitions {
         Some(OpenOffsets { log_start: ends.log_start, high_watermark: ends.high_watermark })
     }
 
+    fn known_bytes(&self, topic: TopicId, partition: PartitionIndex) -> Option<u64> {
+        self.open_now((topic, partition))?.reader.known_bytes()
+    }
+
     fn end(&self, topic: TopicId, partition: PartitionIndex) -> Option<watch::Receiver<Offset>> {
         Some(self.open_now((topic, partition))?.reader.watch())
     }

@@ -127,6 +127,10 @@ pub trait LocalPartitions: Send + Sync + fmt::Debug + 'static {
     /// The ends of a partition that is open here; never opens one.
     fn open_offsets(&self, topic: TopicId, partition: PartitionIndex) -> Option<OpenOffsets>;
 
+    /// How many bytes a partition holds that is open here, as far as they are known; never opens one. What is committed counts before
+    /// [`LocalPartitions::end`] says so.
+    fn known_bytes(&self, topic: TopicId, partition: PartitionIndex) -> Option<u64>;
+
     /// Follows the end of what is committed (P1) of a partition that is open here; never opens one. Ends with the opening.
     fn end(&self, topic: TopicId, partition: PartitionIndex) -> Option<watch::Receiver<Offset>>;
 

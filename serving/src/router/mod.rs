@@ -11,6 +11,7 @@ use std::time::Duration;
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use tonic::transport::Channel;
 
 pub use local::{
@@ -56,9 +57,14 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts a router; connections to brokers that vanish are dropped until `tasks` stops.
-    pub fn start(topology: Topology, registration: Registration, tasks: &Tasks) -> Self {
-        let peers = Peers::start(topology.clone(), tasks);
+    /// Starts a router, which reaches others as `dial` says; connections to brokers that vanish are dropped until `tasks` stops.
+    pub fn start(
+        topology: Topology,
+        registration: Registration,
+        dial: Dial,
+        tasks: &Tasks,
+    ) -> Self {
+        let peers = Peers::start(topology.clone(), dial, tasks);
         Self { topology, registration, peers }
     }
 

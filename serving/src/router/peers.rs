@@ -8,6 +8,7 @@ use geminga_proto::caps;
 use geminga_proto::ids::BrokerId;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 
@@ -25,12 +26,15 @@ struct Peer {
 }
 
 /// The pool; cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Peers(Arc<Mutex<HashMap<BrokerId, Peer>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Peers {
+    pool: Arc<Mutex<HashMap<BrokerId, Peer>>>,
+    dial: Dial,
+}
 
 impl Peers {
-    pub(super) fn start(topology: Topology, tasks: &Tasks) -> Self {
-        let peers = Self::default();
+    pub(super) fn start(topology: Topology, dial: Dial, tasks: &Tasks) -> Self {
+        let peers = Self { pool: Arc::default(), dial };
         let (pool, cancelled) = (peers.clone(), tasks.cancelled());
         tasks.spawn("peer connections", async move {
             tokio::select! {
@@ -44,14 +48,14 @@ impl Peers {
     async fn follow(&self, topology: Topology) {
         let mut changed = topology.changed();
         while changed.changed().await.is_ok() {
-            self.0.lock().retain(|broker, peer| {
+            self.pool.lock().retain(|broker, peer| {
                 topology.broker(*broker).is_some_and(|b| b.grpc_address == peer.address)
             });
         }
     }
 
     pub(super) fn channel(&self, broker: BrokerId, address: &str) -> Result<Channel, ApiError> {
-        let mut peers = self.0.lock();
+        let mut peers = self.pool.lock();
         if let Some(peer) = peers.get(&broker).filter(|p| p.address == address) {
             return Ok(peer.channel.clone());
         }
@@ -59,14 +63,14 @@ impl Peers {
             let why = format!("connected to {MAX_PEERS} brokers already: ask the owner directly");
             return Err(ApiError::new(Reason::LimitExceeded, why));
         }
-        let channel = connect(address)?;
+        let channel = connect(&self.dial, address)?;
         peers.insert(broker, Peer { address: address.to_owned(), channel: channel.clone() });
         Ok(channel)
     }
 }
 
 /// A channel that connects on first use, with the settings that measured best between our processes.
-fn connect(address: &str) -> Result<Channel, ApiError> {
+fn connect(dial: &Dial, address: &str) -> Result<Channel, ApiError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
         let why = format!("broker address {address} cannot be used ({error}): check --advertise");
         ApiError::new(Reason::Internal, why)
@@ -79,5 +83,5 @@ fn connect(address: &str) -> Result<Channel, ApiError> {
         .max_frame_size(caps::H2_MAX_FRAME_BYTES)
         .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);
-    Ok(endpoint.connect_lazy())
+    Ok(dial.lazily(&endpoint))
 }

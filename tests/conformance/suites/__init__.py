@@ -1,7 +1,9 @@
 """The suites, and what they have in common: where packages are kept, and how results are judged."""
 import importlib
+import os
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,10 @@ from servers import Servers
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 CACHE = ROOT / ".cache" / "conformance"
+
+
+class NotRun(Exception):
+    """What a suite needs is not here and cannot be had: it was not run, which is neither passed nor failed."""
 
 
 @dataclass
@@ -81,6 +87,35 @@ def installed():
     return path
 
 
+def download(command, attempts=3, timeout=600, **how):
+    """Runs a command that asks a package registry, more than once if it must."""
+    for attempt in range(attempts):
+        # A registry that does not answer may do so a little later.
+        time.sleep(10 * attempt)
+        try:
+            done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  errors="replace", timeout=timeout, **how)
+        except subprocess.TimeoutExpired:
+            why = f"not done within {timeout} s"
+            continue
+        if done.returncode == 0:
+            return
+        why = (done.stdout.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+    raise NotRun(f"{' '.join(map(str, command[:3]))} ... failed {attempts} times: {why[:300]}")
+
+
+def crate(name, version):
+    """The source of a crate, where cargo keeps it."""
+    holder = CACHE / f"fetch-{name}"
+    (holder / "src").mkdir(parents=True, exist_ok=True)
+    (holder / "src" / "lib.rs").touch()
+    (holder / "Cargo.toml").write_text('[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n'
+                                       f'{name} = "={version.partition("+")[0]}"\n[workspace]\n')
+    download(["cargo", "fetch", "-q"], cwd=holder)
+    home = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+    return next((home / "registry" / "src").glob(f"*/{name}-{version}"))
+
+
 def venv(name, *packages):
     """A Python with packages, made once."""
     path = CACHE / f"venv-{name}"
@@ -89,7 +124,7 @@ def venv(name, *packages):
     if not done.exists() or done.read_text() != text:
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", path], check=True)
-        subprocess.run([path / "bin" / "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        download([path / "bin" / "pip", "install", "-q", "--disable-pip-version-check", *packages])
         done.write_text(text)
     return path / "bin" / "python"
 

@@ -1,8 +1,7 @@
 """kafkajs and @platformatic/kafka from npm: one is years old, the other speaks new versions only."""
 import shutil
-import subprocess
 
-from . import CACHE, HERE, Results, steps
+from . import CACHE, HERE, NotRun, Results, download, steps
 
 QUICK = False
 PACKAGES = ["kafkajs@2.2.4", "@platformatic/kafka@2.12.0"]
@@ -10,12 +9,12 @@ PACKAGES = ["kafkajs@2.2.4", "@platformatic/kafka@2.12.0"]
 
 def run(context):
     if not shutil.which("npm"):
-        return Results(skipped={"npm is not here"})
+        raise NotRun("npm is not here")
     modules = CACHE / "javascript"
     done = modules / "done"
     if not done.exists() or done.read_text() != " ".join(PACKAGES):
         modules.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", modules, *PACKAGES], check=True)
+        download(["npm", "install", "--no-fund", "--no-audit", "--prefix", modules, *PACKAGES])
         done.write_text(" ".join(PACKAGES))
     results = Results()
     for script, cases in (("kafkajs.js", ["produce", "group", "admin"]), ("platformatic.mjs", ["produce", "group", "admin"])):

@@ -4,7 +4,7 @@ import subprocess
 import tarfile
 import xml.etree.ElementTree as xml
 
-from . import CACHE, Results, venv
+from . import CACHE, Results, download, venv
 
 QUICK = True
 VERSION = "3.0.12"
@@ -30,9 +30,8 @@ def run(context):
                   "zstandard", "python-snappy", "crc32c")
     source = CACHE / f"kafka_python-{VERSION}"
     if not (source / "test" / "service.py").exists():
-        download = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", CACHE,
-                    f"kafka-python=={VERSION}"]
-        subprocess.run(download, check=True)
+        download([python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", CACHE,
+                  f"kafka-python=={VERSION}"])
         with tarfile.open(CACHE / f"kafka_python-{VERSION}.tar.gz") as archive:
             archive.extractall(CACHE, filter="data")
         (source / "test" / "__init__.py").touch()

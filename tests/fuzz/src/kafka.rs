@@ -3,11 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use geminga_serving::kafka;
 use kafka_wire::{
-    ApiVersionsRequest, DeleteGroupsRequest, DescribeGroupsRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
-    KafkaRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    OutboundFrameLimits, ProduceRequest, SyncGroupRequest, encode_request,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, KafkaRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, OutboundFrameLimits,
+    ProduceRequest, SyncGroupRequest, encode_request,
 };
 use kafka_wire_core::{ApiVersion, StrBytes};
 
@@ -41,6 +45,19 @@ fn requests() -> Vec<Bytes> {
     add::<OffsetForLeaderEpochRequest>(&mut all);
     add::<DeleteGroupsRequest>(&mut all);
     add::<OffsetDeleteRequest>(&mut all);
+    add::<CreateTopicsRequest>(&mut all);
+    add::<DeleteTopicsRequest>(&mut all);
+    add::<DeleteRecordsRequest>(&mut all);
+    add::<DescribeConfigsRequest>(&mut all);
+    add::<AlterConfigsRequest>(&mut all);
+    add::<DescribeLogDirsRequest>(&mut all);
+    add::<CreatePartitionsRequest>(&mut all);
+    add::<ElectLeadersRequest>(&mut all);
+    add::<IncrementalAlterConfigsRequest>(&mut all);
+    add::<ListPartitionReassignmentsRequest>(&mut all);
+    add::<DescribeClusterRequest>(&mut all);
+    add::<DescribeProducersRequest>(&mut all);
+    add::<DescribeTopicPartitionsRequest>(&mut all);
     assert!(all.iter().all(|frame| kafka::understands(frame.clone())), "seeds are requests");
     all
 }

@@ -8,13 +8,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::{binary, wait};
+use crate::{Tls, binary, wait};
 
 /// Runs commands against one server.
 #[derive(Debug, Clone)]
 pub struct Client {
     server: String,
     dir: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 /// A command that has ended.
@@ -61,7 +62,14 @@ impl Finished {
 impl Client {
     /// Commands against `server`, with their files in `dir`.
     pub fn new(server: &str, dir: &Path) -> Self {
-        Self { server: server.to_owned(), dir: dir.to_owned() }
+        Self { server: server.to_owned(), dir: dir.to_owned(), variables: Vec::new() }
+    }
+
+    /// The same, by TLS.
+    #[must_use]
+    pub fn by(mut self, tls: &Tls) -> Self {
+        self.variables = tls.variables();
+        self
     }
 
     /// The server that commands go to.
@@ -113,6 +121,7 @@ impl Client {
         let mut child = Command::new(binary::geminga())
             .args(args)
             .env("GEMINGA_SERVER", &self.server)
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(create(&stdout))
             .stderr(create(&stderr))

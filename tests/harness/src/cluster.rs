@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::etcd::Etcd;
-use crate::{Client, Kafka, Process, binary, http, port, wait};
+use crate::volume::Volume;
+use crate::{Client, Kafka, Pair, Process, Tls, binary, http, port, wait};
 
 /// Bookies and brokers on one etcd.
 #[derive(Debug)]
@@ -18,9 +19,11 @@ pub struct Cluster {
     pub bookies: Vec<Node>,
     /// Their metadata store.
     pub etcd: Etcd,
+    volumes: Vec<Volume>,
     dir: TempDir,
     bookie_args: Vec<String>,
     broker_args: Vec<String>,
+    tls: Option<Tls>,
 }
 
 /// One bookie or broker.
@@ -36,6 +39,8 @@ pub struct Node {
     pub kafka: Option<String>,
     /// Its data directory; a broker has none.
     pub data_dir: Option<PathBuf>,
+    /// How its probes are reached, if not plainly.
+    pub tls: Option<Tls>,
 }
 
 impl Node {
@@ -56,7 +61,14 @@ impl Node {
         ];
         let args = args.into_iter().chain(more.iter().cloned());
         let process = Process::start(name, &binary::geminga(), args, dir);
-        Self { process, address: address.to_owned(), http, kafka: None, data_dir: Some(data_dir) }
+        Self {
+            process,
+            address: address.to_owned(),
+            http,
+            kafka: None,
+            data_dir: Some(data_dir),
+            tls: None,
+        }
     }
 
     /// Starts a broker that listens on `address`, with its log in `dir`, and `more` arguments; does not wait for it.
@@ -74,7 +86,14 @@ impl Node {
         ];
         let args = args.into_iter().chain(more.iter().cloned());
         let process = Process::start(name, &binary::geminga(), args, dir);
-        Self { process, address: address.to_owned(), http, kafka: Some(kafka), data_dir: None }
+        Self {
+            process,
+            address: address.to_owned(),
+            http,
+            kafka: Some(kafka),
+            data_dir: None,
+            tls: None,
+        }
     }
 
     /// Waits until `/readyz` says so.
@@ -84,10 +103,14 @@ impl Node {
     pub fn wait_ready(&mut self) {
         let what = format!("{} to be ready", self.process.name());
         let process = &mut self.process;
-        let address = &self.http;
+        let (address, tls) = (&self.http, &self.tls);
         wait::until(&what, || {
             assert!(process.is_running(), "{} ended instead of getting ready", process.name());
-            http::is_ready(address).then_some(())
+            let ready = match tls {
+                None => http::is_ready(address),
+                Some(tls) => http::is_ready_by(tls, address),
+            };
+            ready.then_some(())
         });
     }
 
@@ -116,7 +139,7 @@ impl Cluster {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_on(etcd: Etcd, bookies: usize, brokers: usize) -> Self {
-        Self::launch(etcd, bookies, brokers, &[], &[])
+        Self::launch(etcd, bookies, brokers, &[], &[], None)
     }
 
     /// [`Self::start`] with more arguments for every bookie and every broker, also those that are added later.
@@ -129,7 +152,21 @@ impl Cluster {
         bookie_args: &[&str],
         broker_args: &[&str],
     ) -> Self {
-        Self::launch(Etcd::start(), bookies, brokers, bookie_args, broker_args)
+        Self::launch(Etcd::start(), bookies, brokers, bookie_args, broker_args, None)
+    }
+
+    /// [`Self::start`] with TLS everywhere: all components show that certificate, and clients have to show one.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_tls(ca: &Path, pair: &Pair, bookies: usize, brokers: usize) -> Self {
+        let [cert, key] = pair.flags();
+        let ca_flag = format!("--tls-ca={}", ca.display());
+        let internal = [cert.as_str(), &key, &ca_flag];
+        let outer = [cert.as_str(), &key, &ca_flag, "--tls-client-auth=required"];
+        let etcd = Etcd::start_tls(ca, pair);
+        let tls = Tls::new(ca.to_owned(), Some(pair.clone()));
+        Self::launch(etcd, bookies, brokers, &internal, &outer, Some(tls))
     }
 
     fn launch(
@@ -138,13 +175,22 @@ impl Cluster {
         brokers: usize,
         bookie_args: &[&str],
         broker_args: &[&str],
+        tls: Option<Tls>,
     ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let [bookie_args, broker_args] = [bookie_args, broker_args]
             .map(|args| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
         let (of_bookies, of_brokers) = (Vec::new(), Vec::new());
-        let mut cluster =
-            Self { brokers: of_brokers, bookies: of_bookies, etcd, dir, bookie_args, broker_args };
+        let mut cluster = Self {
+            brokers: of_brokers,
+            bookies: of_bookies,
+            etcd,
+            volumes: Vec::new(),
+            dir,
+            bookie_args,
+            broker_args,
+            tls,
+        };
         for _ in 0..bookies {
             cluster.add_bookie();
         }
@@ -155,14 +201,40 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of which nothing runs yet but etcd, with arguments as of [`Self::start_with`].
+    ///
+    /// # Panics
+    /// When etcd does not start.
+    pub fn unborn(bookie_args: &[&str], broker_args: &[&str]) -> Self {
+        Self::launch(Etcd::start(), 0, 0, bookie_args, broker_args, None)
+    }
+
+    /// Kills all bookies and brokers with -9; etcd stays.
+    pub fn kill_servers(&mut self) {
+        for node in self.brokers.iter_mut().chain(&mut self.bookies) {
+            node.process.kill();
+        }
+    }
+
     /// Where the metadata is, as servers are told.
     pub fn metastore(&self) -> String {
-        format!("etcd://{}/test", self.etcd.endpoint())
+        let scheme = if self.etcd.is_tls() { "https" } else { "etcd" };
+        format!("{scheme}://{}/test", self.etcd.endpoint())
     }
 
     /// Where the files of this cluster are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// [`Self::add_bookie`] with a disk of its own, of so many bytes.
+    ///
+    /// # Panics
+    /// When it cannot be started, or the disk cannot be mounted, for which it takes root.
+    pub fn add_bookie_on_a_small_disk(&mut self, bytes: u64) -> &mut Node {
+        let name = format!("bookie-{}", self.bookies.len() + 1);
+        self.volumes.push(Volume::mount(&self.dir().join(name), bytes));
+        self.add_bookie()
     }
 
     /// Starts one more bookie; does not wait for it.
@@ -178,7 +250,7 @@ impl Cluster {
             self.dir(),
             &self.bookie_args,
         );
-        self.bookies.push(bookie);
+        self.bookies.push(Node { tls: self.tls.clone(), ..bookie });
         self.bookies.last_mut().expect("just pushed")
     }
 
@@ -195,7 +267,7 @@ impl Cluster {
             self.dir(),
             &self.broker_args,
         );
-        self.brokers.push(broker);
+        self.brokers.push(Node { tls: self.tls.clone(), ..broker });
         self.brokers.last_mut().expect("just pushed")
     }
 
@@ -213,7 +285,11 @@ impl Cluster {
 
     /// Commands against the broker with this index.
     pub fn client(&self, broker: usize) -> Client {
-        Client::new(&self.brokers[broker].address, self.dir())
+        let client = Client::new(&self.brokers[broker].address, self.dir());
+        match &self.tls {
+            None => client,
+            Some(tls) => client.by(tls),
+        }
     }
 
     /// A connection of a Kafka client to the broker with this index.

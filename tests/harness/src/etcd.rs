@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, http, port, wait};
+use crate::{Pair, Process, http, port, wait};
 
 /// Of no cluster of ours.
 const FILL_PREFIX: &str = "/fill/";
@@ -20,7 +20,11 @@ pub struct Etcd {
     // Before the directory that it writes to.
     process: Process,
     endpoint: String,
-    _dir: TempDir,
+    peer: String,
+    /// Where it says whether it is healthy.
+    health: String,
+    scheme: &'static str,
+    dir: TempDir,
 }
 
 impl Etcd {
@@ -37,22 +41,45 @@ impl Etcd {
     /// # Panics
     /// When it cannot be started.
     pub fn start_with(flags: &[&str]) -> Self {
+        Self::launch("http", flags)
+    }
+
+    /// One that speaks TLS only, with clients that show certificates of that authority.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_tls(ca: &Path, pair: &Pair) -> Self {
+        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let flags = [
+            flag("cert-file", &pair.cert),
+            flag("key-file", &pair.key),
+            flag("trusted-ca-file", ca),
+            "--client-cert-auth=true".to_owned(),
+        ];
+        Self::launch("https", &flags.each_ref().map(String::as_str))
+    }
+
+    fn launch(scheme: &'static str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (endpoint, peer) = (port::free_address(), port::free_address());
+        let health = if scheme == "http" { endpoint.clone() } else { port::free_address() };
         let mut args = vec![
             "--name=one".to_owned(),
             format!("--data-dir={}", dir.path().join("data").display()),
-            format!("--listen-client-urls=http://{endpoint}"),
-            format!("--advertise-client-urls=http://{endpoint}"),
+            format!("--listen-client-urls={scheme}://{endpoint}"),
+            format!("--advertise-client-urls={scheme}://{endpoint}"),
             format!("--listen-peer-urls=http://{peer}"),
             format!("--initial-advertise-peer-urls=http://{peer}"),
             format!("--initial-cluster=one=http://{peer}"),
             "--logger=zap".to_owned(),
             "--log-level=warn".to_owned(),
         ];
+        if health != endpoint {
+            args.push(format!("--listen-metrics-urls=http://{health}"));
+        }
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let process = Process::start("etcd", Path::new("etcd"), args, dir.path());
-        let mut etcd = Self { process, endpoint, _dir: dir };
+        let mut etcd = Self { process, endpoint, peer, health, scheme, dir };
         etcd.wait_healthy();
         etcd
     }
@@ -60,6 +87,11 @@ impl Etcd {
     /// Where clients connect, `HOST:PORT`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == "https"
     }
 
     /// Kills it with -9. No effect when it has ended.
@@ -152,11 +184,40 @@ impl Etcd {
         self.ctl(&["alarm", "disarm"]);
     }
 
+    /// Saves all of it in a file, with etcd's own means.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn snapshot(&self, file: &Path) {
+        self.ctl(&["snapshot", "save", file.to_str().expect("a plain path")]);
+    }
+
+    /// Kills it, puts what [`Self::snapshot`] saved in the place of its data, and starts it again.
+    ///
+    /// # Panics
+    /// When it does not get healthy.
+    pub fn restore(&mut self, file: &Path) {
+        self.process.kill();
+        let data = self.dir.path().join("data");
+        std::fs::remove_dir_all(&data).expect("its data directory");
+        let url = format!("http://{}", self.peer);
+        let status = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore", file.to_str().expect("a plain path"), "--name=one"])
+            .arg(format!("--data-dir={}", data.display()))
+            .arg(format!("--initial-cluster=one={url}"))
+            .arg(format!("--initial-advertise-peer-urls={url}"))
+            .output()
+            .expect("etcdctl runs");
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+        self.restart();
+    }
+
     fn wait_healthy(&mut self) {
-        let Self { process, endpoint, .. } = self;
+        let Self { process, health, .. } = self;
         wait::until("etcd to be healthy", || {
             assert!(process.is_running(), "etcd ended instead of getting healthy");
-            let (status, body) = http::get(endpoint, "/health")?;
+            let (status, body) = http::get(health, "/health")?;
             (status == 200 && body.contains(r#""health":"true""#)).then_some(())
         });
     }

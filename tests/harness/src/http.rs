@@ -1,16 +1,52 @@
 //! Just enough HTTP to ask a server's probes.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
+
+use crate::Tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The status and body that `http://<address><path>` answers, or `None` when nobody does.
 pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
+    request(address, "GET", path)
+}
+
+/// As [`get`], with another method and an empty body.
+pub fn request(address: &str, method: &str, path: &str) -> Option<(u16, String)> {
+    ask(connect(address)?, address, method, path)
+}
+
+/// As [`get`], by TLS.
+pub fn get_by(tls: &Tls, address: &str, path: &str) -> Option<(u16, String)> {
+    ask(tls.over(connect(address)?), address, "GET", path)
+}
+
+/// As [`is_ready`], by TLS.
+pub fn is_ready_by(tls: &Tls, address: &str) -> bool {
+    matches!(get_by(tls, address, "/readyz"), Some((200, _)))
+}
+
+fn connect(address: &str) -> Option<TcpStream> {
+    let address: SocketAddr = address.parse().ok()?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
     stream.set_read_timeout(Some(TIMEOUT)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    Some(stream)
+}
+
+fn ask(
+    mut stream: impl Read + Write,
+    address: &str,
+    method: &str,
+    path: &str,
+) -> Option<(u16, String)> {
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

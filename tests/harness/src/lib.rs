@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stderr, reason = "a failing test shows the logs of its processes")]
 
+mod authority;
 pub mod binary;
 mod client;
 mod cluster;
@@ -12,10 +13,14 @@ pub mod http;
 mod kafka;
 pub mod port;
 mod process;
+mod tls;
+mod volume;
 pub mod wait;
 
+pub use authority::{Authority, LOCAL, Pair, Valid};
 pub use client::{Client, Finished, Running};
 pub use cluster::{Cluster, Node};
 pub use etcd::Etcd;
 pub use kafka::Kafka;
 pub use process::Process;
+pub use tls::Tls;

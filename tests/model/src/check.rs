@@ -1,6 +1,8 @@
 //! One search, and what it came to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Duration;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
@@ -10,9 +12,32 @@ use crate::properties::{self, End};
 use crate::size::Size;
 use crate::world::{Action, World};
 
+/// What is explored.
+pub trait Explored:
+    Model<
+        Action: Clone + PartialEq + Debug,
+        State: Hash + Clone + PartialEq + Send + Sync + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<M> Explored for M where
+    M: Model<
+            Action: Clone + PartialEq + Debug,
+            State: Hash + Clone + PartialEq + Send + Sync + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// What a search came to.
 #[derive(Debug)]
-pub struct Report {
+pub struct Report<A = Action> {
     /// Different states seen.
     pub states: usize,
     /// The longest of the shortest ways to a state.
@@ -22,14 +47,14 @@ pub struct Report {
     /// How long it took.
     pub took: Duration,
     /// What does not always hold, and a way to where it does not; the shortest one first.
-    pub violations: Vec<(&'static str, Vec<Action>)>,
+    pub violations: Vec<(&'static str, Vec<A>)>,
     /// What was never reached; it says something only of an exhaustive search.
     pub unreached: Vec<&'static str>,
 }
 
 /// Explores a size: whole and breadth first, with a counterexample that is as short as can be; or with a limit, and depth
 /// first, which needs little memory however long it takes.
-pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
+pub fn explore<M: Explored>(size: &M, limit: Option<Duration>) -> Report<M::Action> {
     let mut report = search(size, limit, None);
     while limit.is_none()
         && let Some((_, actions)) = report.violations.first()
@@ -45,12 +70,16 @@ pub fn explore(size: &Size, limit: Option<Duration>) -> Report {
 }
 
 /// Whether a search notices anything, however long the way to it is.
-pub fn notices(size: &Size) -> bool {
+pub fn notices(size: &impl Explored) -> bool {
     !search(size, None, None).violations.is_empty()
 }
 
 /// One search, for ways of fewer actions than `below`.
-fn search(size: &Size, limit: Option<Duration>, below: Option<usize>) -> Report {
+fn search<M: Explored>(
+    size: &M,
+    limit: Option<Duration>,
+    below: Option<usize>,
+) -> Report<M::Action> {
     // Several threads do not keep to the order of the breadth.
     let builder = size.clone().checker().threads(if limit.is_none() { 1 } else { threads() });
     let builder = builder.finish_when(HasDiscoveries::AnyFailures);
@@ -125,14 +154,14 @@ fn walk(
 }
 
 /// What a checker has to say.
-struct Seen {
+struct Seen<A> {
     states: usize,
     depth: usize,
-    discovered: HashMap<&'static str, Vec<Action>>,
+    discovered: HashMap<&'static str, Vec<A>>,
 }
 
-impl Seen {
-    fn by(checker: &impl Checker<Size>) -> Self {
+impl<A> Seen<A> {
+    fn by<M: Explored<Action = A>>(checker: &impl Checker<M>) -> Self {
         let discoveries = checker.discoveries().into_iter();
         Self {
             states: checker.unique_state_count(),

@@ -8,6 +8,7 @@
 //! * [`Size`]: how much of all that, and which rule is broken. [`sizes`], [`longer_sizes`], [`limited_sizes`],
 //!   [`broken_rules`]: what is checked.
 //! * [`explore`]: one search.
+//! * [`upkeep`]: the same for what happens to a ledger once it is closed.
 
 mod bookie;
 mod check;
@@ -20,10 +21,11 @@ mod reduce;
 mod size;
 mod sizes;
 mod symmetry;
+pub mod upkeep;
 mod world;
 mod writer;
 
-pub use check::{Report, classes, ends, explore, notices};
+pub use check::{Explored, Report, classes, ends, explore, notices};
 pub use properties::End;
 pub use size::Size;
 pub use sizes::{broken_rules, limited_sizes, longer_sizes, sizes};

@@ -1,7 +1,7 @@
 //! What every part of the world uses: time, dice, the network, the truth that invariants are checked against, and the record
 //! of what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use geminga_proto::ids::{ClusterUuid, Incarnation, LedgerId, Member};
@@ -10,6 +10,7 @@ use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::event::Host;
 use crate::network::Network;
+use crate::objects::Objects;
 use crate::schedule::{Schedule, Time};
 use crate::settings::Settings;
 use crate::trace::Trace;
@@ -39,6 +40,9 @@ pub(crate) struct Context {
     pub(crate) dice: Dice,
     pub(crate) schedule: Schedule,
     pub(crate) network: Network,
+    pub(crate) objects: Objects,
+    /// Ledgers whose upload was claimed a second time.
+    pub(crate) retried: BTreeSet<LedgerId>,
     pub(crate) truth: Truth,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
@@ -68,6 +72,8 @@ impl Context {
             dice,
             schedule: Schedule::default(),
             network: Network::default(),
+            objects: Objects::default(),
+            retried: BTreeSet::new(),
             truth: Truth::default(),
             coverage: Coverage::default(),
             trace,

@@ -49,6 +49,10 @@ pub(crate) enum Client {
     Reader,
     /// A bookie that asks the store.
     Bookie(usize),
+    /// The uploader of a bookie.
+    Uploader(usize),
+    /// One of those who repair.
+    Repairer(usize),
 }
 
 /// Who gets a reply.
@@ -70,6 +74,8 @@ pub(crate) enum Ask {
     RecoveryAdd,
     Seal,
     Hint,
+    RepairAdd,
+    Tail,
 }
 
 /// A request as its bookie remembers it until it is answered.
@@ -198,6 +204,18 @@ pub(crate) enum Event {
         bookie: usize,
         life: u32,
     },
+    /// An uploader's wait is over.
+    Uploader {
+        bookie: usize,
+        turn: u64,
+    },
+    /// The wait of somebody who repairs is over.
+    Repairer {
+        index: usize,
+        turn: u64,
+    },
+    /// The auditor looks for members whose lives are lost.
+    Audit,
     Read,
     Fault,
     Heal(Heal),
@@ -210,7 +228,10 @@ impl Event {
             Self::Request { bookie, .. } | Self::Query { bookie, .. } => {
                 Some(Host::Bookie(*bookie))
             }
-            Self::Bookie { bookie, .. } => Some(Host::Bookie(*bookie)),
+            Self::Bookie { bookie, .. } | Self::Uploader { bookie, .. } => {
+                Some(Host::Bookie(*bookie))
+            }
+            Self::Repairer { .. } => Some(Host::Auditor),
             Self::Reply { caller, .. }
             | Self::QueryReply { caller, .. }
             | Self::StoreReply { caller, .. }
@@ -221,6 +242,7 @@ impl Event {
             Self::Store { .. } => Some(Host::Store),
             Self::Recoverer { .. }
             | Self::LeaseOver { .. }
+            | Self::Audit
             | Self::Read
             | Self::Fault
             | Self::Heal(_) => None,

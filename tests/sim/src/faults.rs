@@ -153,6 +153,7 @@ impl World {
             }
         }
         bookie.start_after(away, context);
+        self.stop_uploader(index);
         Some(if fault == Fault::Kill { "fault: bookie killed" } else { "fault: bookie lost power" })
     }
 
@@ -205,7 +206,15 @@ impl World {
         }
         bookie.wipe(context);
         bookie.start_after(away, context);
+        self.stop_uploader(index);
         Some("fault: disk wiped")
+    }
+
+    /// Dies with its bookie.
+    fn stop_uploader(&mut self, index: usize) {
+        if let Some(uploader) = self.uploaders.get_mut(index) {
+            uploader.stop(&mut self.context);
+        }
     }
 
     fn hosts(&self) -> Vec<Host> {

@@ -106,6 +106,10 @@ impl World {
         let ids: Vec<LedgerId> = self.context.truth.ledgers.keys().copied().collect();
         for meta in self.metas(&ids) {
             let Some(end) = meta.last_entry else { continue };
+            if self.context.has_object(meta.id) {
+                self.context.coverage.hit("tier: read from the object in the end");
+                continue;
+            }
             for (index, fragment) in meta.fragments.iter().enumerate() {
                 let first = fragment.first_entry;
                 let last = meta.fragment_end(index).unwrap_or(end).min(end);

@@ -7,7 +7,7 @@
 //!
 //! * [`run()`]: one seed. [`batch()`]: many.
 //! * `world`: the loop. `schedule`, `dice`, `network`, `disk`, `store`: time, chance, and what can fail.
-//! * `bookie`, `broker`, `writer`, `recoverer`, `reader`: the parts.
+//! * `bookie`, `broker`, `writer`, `recoverer`, `reader`: the parts. `keeper`, `objects`: uploads, trims and repairs, in some runs.
 //! * `faults`: what goes wrong. `truth`: what must hold. `finale`: what must come true in the end.
 
 mod batch;
@@ -20,7 +20,9 @@ mod disk;
 mod event;
 mod faults;
 mod finale;
+mod keeper;
 mod network;
+mod objects;
 mod payload;
 mod reader;
 mod recoverer;

@@ -2,6 +2,7 @@
 
 use geminga_bookie::ledger as bookie;
 use geminga_bookie::log;
+use geminga_bookie::tiering as tier;
 use geminga_ledger::core::mutation as client;
 
 use crate::dice::Dice;
@@ -16,10 +17,12 @@ pub enum Broken {
     Bookie(bookie::Mutation),
     /// A rule of the ledger client.
     Client(client::Mutation),
+    /// A rule of tiering.
+    Tier(tier::Mutation),
 }
 
 /// Rules that can be broken, by the name that the runner takes. Not here are those that another rule stands in for in this
-/// world (a tombstone, where K2 reads the metadata first), or whose harm takes what it does not have (repairs of earlier fragments): the model and
+/// world (a tombstone, where K2 reads the metadata first), or whose harm takes what it does not have (repairs of open ledgers), or hardly ever (a swap that takes place after its object was given up): the model and
 /// unit tests break these.
 pub const RULES: &[(&str, Broken)] = &[
     ("skip-sync", Broken::Log(log::Mutation::SkipSync)),
@@ -50,6 +53,10 @@ pub const RULES: &[(&str, Broken)] = &[
     ("ack-duplicate-at-once", Broken::Bookie(bookie::Mutation::AckDuplicateAtOnce)),
     ("forget-operation", Broken::Client(client::Mutation::ForgetOperation)),
     ("complete-while-changing", Broken::Client(client::Mutation::CompleteWhileChanging)),
+    ("drop-before-trimmed", Broken::Tier(tier::Mutation::DropBeforeTrimmed)),
+    ("skip-read-back", Broken::Tier(tier::Mutation::SkipReadBack)),
+    ("publish-unclaimed", Broken::Tier(tier::Mutation::PublishUnclaimed)),
+    ("repair-swaps-first", Broken::Client(client::Mutation::RepairSwapsFirst)),
 ];
 
 /// The parameters of one run.
@@ -75,13 +82,16 @@ pub(crate) struct Settings {
     pub(crate) log_mutations: log::Mutations,
     pub(crate) bookie_mutations: bookie::Mutations,
     pub(crate) client_mutations: client::Mutations,
+    /// Whether closed ledgers are uploaded, trimmed and repaired. Every fourth seed, whatever else is drawn.
+    pub(crate) keepers: bool,
+    pub(crate) tier_mutations: tier::Mutations,
 }
 
 /// Events of one run.
 pub(crate) const EVENTS: u64 = 20_000;
 
 impl Settings {
-    pub(crate) fn draw(dice: &Dice, broken: Option<Broken>) -> Self {
+    pub(crate) fn draw(seed: u64, dice: &Dice, broken: Option<Broken>) -> Self {
         let quorums = [(3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2), (3, 3), (5, 3)];
         let (qw, qa) = *dice.pick(&quorums);
         let mut settings = Self {
@@ -99,11 +109,19 @@ impl Settings {
             log_mutations: log::Mutations::default(),
             bookie_mutations: bookie::Mutations::default(),
             client_mutations: client::Mutations::default(),
+            keepers: seed % 4 == 3,
+            tier_mutations: tier::Mutations::default(),
         };
+        if settings.keepers {
+            // Closed ledgers are what it is about.
+            settings.keep_ledgers += 6;
+            settings.ledger_entries = settings.ledger_entries.min(60);
+        }
         match broken {
             Some(Broken::Log(rule)) => settings.log_mutations = log::Mutations::only(rule),
             Some(Broken::Bookie(rule)) => settings.bookie_mutations = bookie::Mutations::only(rule),
             Some(Broken::Client(rule)) => settings.client_mutations = client::Mutations::only(rule),
+            Some(Broken::Tier(rule)) => settings.tier_mutations = tier::Mutations::only(rule),
             None => {}
         }
         settings

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use geminga_metastore::Version;
-use geminga_metastore::record::LedgerMeta;
+use geminga_metastore::record::{LedgerMeta, Under};
 use geminga_proto::ids::LedgerId;
 
 /// The keys that the protocol needs.
@@ -12,6 +12,7 @@ use geminga_proto::ids::LedgerId;
 pub(crate) enum Key {
     Chain,
     Ledger(LedgerId),
+    Under(LedgerId),
 }
 
 /// The log of one partition: a list of ledgers and who may add to it.
@@ -32,6 +33,7 @@ pub(crate) struct Chain {
 pub(crate) enum Value {
     Chain(Chain),
     Ledger(LedgerMeta),
+    Under(Under),
 }
 
 /// What a key must be for a transaction to take place: `None` = absent.
@@ -77,6 +79,7 @@ impl Value {
         match self {
             Self::Chain(_) => Key::Chain,
             Self::Ledger(meta) => Key::Ledger(meta.id),
+            Self::Under(mark) => Key::Under(mark.ledger),
         }
     }
 }
@@ -85,6 +88,14 @@ impl Value {
 pub(crate) fn ledger(read: Option<&Read>) -> Option<(LedgerMeta, Version)> {
     match read {
         Some(Some((Value::Ledger(meta), version))) => Some((meta.clone(), *version)),
+        _ => None,
+    }
+}
+
+/// The mark in a read, if there is one.
+pub(crate) fn under(read: Option<&Read>) -> Option<(Under, Version)> {
+    match read {
+        Some(Some((Value::Under(mark), version))) => Some((mark.clone(), *version)),
         _ => None,
     }
 }
@@ -106,6 +117,15 @@ impl Store {
     /// Looks, as nobody in the simulated world can.
     pub(crate) fn peek(&self, key: Key) -> Option<&Value> {
         self.values.get(&key).map(|(value, _)| value)
+    }
+
+    /// Ledgers that are marked.
+    pub(crate) fn marked(&self) -> Vec<LedgerId> {
+        let marked = |key: &Key| match key {
+            Key::Under(ledger) => Some(*ledger),
+            Key::Chain | Key::Ledger(_) => None,
+        };
+        self.values.keys().filter_map(marked).collect()
     }
 
     pub(crate) fn version(&self, key: Key) -> Option<Version> {

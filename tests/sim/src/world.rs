@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use geminga_metastore::record::LedgerState;
+use geminga_proto::bookie::QueryReply;
 
 use crate::bookie::Bookie;
 use crate::broker::Broker;
@@ -11,12 +12,16 @@ use crate::context::{Context, note};
 use crate::dice::Dice;
 use crate::event::{Caller, Client, Event, Host};
 use crate::faults::{BROKERS, Heal};
+use crate::keeper::{self, Repairer, Uploader};
 use crate::network::STORE_TIMEOUT;
 use crate::recoverer::Recoverer;
 use crate::schedule::{MS, Time};
 use crate::settings::{Broken, Settings};
 use crate::store::{self, Key, Store, Value};
 use crate::trace::Trace;
+
+/// Repairs that run at once.
+const REPAIRERS: usize = 2;
 
 /// Everything.
 #[derive(Debug)]
@@ -26,6 +31,9 @@ pub(crate) struct World {
     pub(crate) bookies: Vec<Bookie>,
     pub(crate) brokers: Vec<Broker>,
     pub(crate) recoverers: BTreeMap<u32, Recoverer>,
+    /// One at each bookie, or none at all.
+    pub(crate) uploaders: Vec<Uploader>,
+    pub(crate) repairers: Vec<Repairer>,
     /// Hosts that do nothing until then.
     pub(crate) paused: BTreeMap<Host, Time>,
     pub(crate) events: u64,
@@ -35,19 +43,29 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, broken: Option<Broken>, trace: Trace) -> Self {
         let dice = Dice::new(seed);
-        let settings = Settings::draw(&dice, broken);
+        let settings = Settings::draw(seed, &dice, broken);
         let mut context = Context::new(settings, dice, trace);
         let bookies = (0..context.settings.bookies).map(|b| Bookie::new(b, &mut context)).collect();
         let brokers = (0..BROKERS).map(|broker| Broker::new(broker, &mut context)).collect();
         context.schedule.after(10 * MS, Event::Heal(Heal::Elect));
         context.schedule.after(20 * MS, Event::Read);
         context.schedule.after(200 * MS, Event::Fault);
+        let (mut uploaders, mut repairers) = (Vec::new(), Vec::new());
+        if context.settings.keepers {
+            uploaders.extend(
+                (0..context.settings.bookies).map(|bookie| Uploader::new(bookie, &mut context)),
+            );
+            repairers.extend((0..REPAIRERS).map(|index| Repairer::new(index, &mut context)));
+            context.schedule.after(250 * MS, Event::Audit);
+        }
         Self {
             context,
             store: Store::new(),
             bookies,
             brokers,
             recoverers: BTreeMap::new(),
+            uploaders,
+            repairers,
             paused: BTreeMap::new(),
             events: 0,
             faults: 0,
@@ -88,15 +106,12 @@ impl World {
                         recoverer.on_reply(caller.call, &reply, context);
                     }
                 }
-                Client::Broker(_) | Client::Reader | Client::Bookie(_) => {}
-            },
-            Event::QueryReply { caller, reply } => {
-                if let Client::Recoverer(id) = caller.client
-                    && let Some(recoverer) = self.recoverers.get_mut(&id)
-                {
-                    recoverer.on_query_reply(caller.call, reply, context);
+                Client::Repairer(index) => {
+                    self.repairers[index].on_reply(caller.call, Some(&reply), self.faults, context);
                 }
-            }
+                Client::Broker(_) | Client::Reader | Client::Bookie(_) | Client::Uploader(_) => {}
+            },
+            Event::QueryReply { caller, reply } => self.on_query_reply(caller, reply),
             Event::Store { caller, request, sent } => self.on_store(caller, request, sent),
             Event::StoreReply { caller, reply } => self.on_store_reply(caller, Some(reply)),
             Event::Timeout(caller) => self.on_timeout(caller),
@@ -120,10 +135,42 @@ impl World {
                 self.brokers[broker].on_recovered(life, ledger, context);
             }
             Event::LeaseOver { bookie, life } => self.bookies[bookie].lease_over(life, context),
+            Event::Uploader { bookie, turn } => {
+                self.uploaders[bookie].on_turn(turn, &mut self.bookies[bookie], context);
+            }
+            Event::Repairer { index, turn } => {
+                let marked = self.store.marked();
+                self.repairers[index].on_turn(turn, &marked, self.faults, context);
+            }
+            Event::Audit => {
+                keeper::audit(&mut self.store, &self.bookies, context);
+                keeper::read_object(context);
+                context.schedule.after(200 * MS, Event::Audit);
+            }
             Event::Read => crate::reader::read(&self.store, context),
             Event::Fault if !context.healing => self.fault(),
             Event::Fault => {}
             Event::Heal(heal) => self.heal(heal),
+        }
+    }
+
+    fn on_query_reply(&mut self, caller: Caller, reply: QueryReply) {
+        let context = &mut self.context;
+        match caller.client {
+            Client::Recoverer(id) => {
+                if let Some(recoverer) = self.recoverers.get_mut(&id) {
+                    recoverer.on_query_reply(caller.call, reply, context);
+                }
+            }
+            Client::Uploader(bookie) => {
+                let (uploader, own) = (&mut self.uploaders[bookie], &mut self.bookies[bookie]);
+                uploader.on_query_reply(caller.call, Some(reply), own, context);
+            }
+            Client::Repairer(index) => {
+                let repairer = &mut self.repairers[index];
+                repairer.on_query_reply(caller.call, Some(reply), self.faults, context);
+            }
+            Client::Broker(_) | Client::Writer { .. } | Client::Reader | Client::Bookie(_) => {}
         }
     }
 
@@ -145,6 +192,7 @@ impl World {
             context.truth.owner = Some(chain.owner);
             for change in &changes {
                 context.truth.changed(change, &chain.ledgers, &mut context.coverage);
+                context.check_kept(change);
             }
         }
         for change in &changes {
@@ -183,6 +231,14 @@ impl World {
             Client::Bookie(bookie) => {
                 self.bookies[bookie].on_store(caller.call, reply.as_ref(), context);
             }
+            Client::Uploader(bookie) => {
+                let (uploader, own) = (&mut self.uploaders[bookie], &mut self.bookies[bookie]);
+                uploader.on_store(caller.call, reply.as_ref(), own, context);
+            }
+            Client::Repairer(index) => {
+                let repairer = &mut self.repairers[index];
+                repairer.on_store(caller.call, reply.as_ref(), self.faults, context);
+            }
         }
     }
 
@@ -193,6 +249,14 @@ impl World {
                 if let Some(recoverer) = self.recoverers.get_mut(&id) {
                     recoverer.on_timeout(caller.call, &mut self.context);
                 }
+            }
+            Client::Uploader(bookie) => {
+                let (uploader, own) = (&mut self.uploaders[bookie], &mut self.bookies[bookie]);
+                uploader.on_timeout(caller.call, own, &mut self.context);
+            }
+            Client::Repairer(index) => {
+                let repairer = &mut self.repairers[index];
+                repairer.on_timeout(caller.call, self.faults, &mut self.context);
             }
             _ => self.on_store_reply(caller, None),
         }

@@ -170,6 +170,28 @@ fn scenario_30_a_restored_copy_is_refused() {
     });
 }
 
+/// 6.8: metadata from a backup knows a boot of long ago; the epoch that was raised for it tells that from a copied disk.
+#[test]
+fn a_disk_that_is_ahead_of_a_restored_store_starts() {
+    let booted = |epoch, number| {
+        let mut disk = used(1);
+        if let Some(cookie) = &mut disk.cookie {
+            cookie.boot_counter = number - 1;
+            cookie.raise(Some(number - 1), number);
+            cookie.cluster_epoch = epoch;
+        }
+        disk
+    };
+    let check = |disk: Found| {
+        let disks = [used(0), disk];
+        decide(cluster(), 4, &bookie(), Some(&stored()), &disks, Mutations::default())
+    };
+    assert_eq!(check(booted(3, BOOTS + 5)), Ok(Boot::Normal));
+    for disk in [booted(4, BOOTS + 5), booted(3, BOOTS - 5)] {
+        assert!(matches!(check(disk), Err(Refusal::OlderCopy { .. })));
+    }
+}
+
 #[test]
 fn the_name_is_kept_from_the_disks() {
     let other: BookieId = "b-2".parse().unwrap();

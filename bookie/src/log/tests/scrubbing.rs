@@ -53,10 +53,10 @@ async fn scenario_32_rot_in_a_sealed_segment_is_found_and_unknown() {
 }
 
 /// A log of several full segments on a disk that can refuse to read, and what was appended.
-async fn on_refusing() -> (MemoryDisk, RefusingDisk, Long) {
+async fn on_refusing(mutations: Mutations) -> (MemoryDisk, RefusingDisk, Long) {
     let memory = MemoryDisk::new();
     let disk = RefusingDisk::new(memory.clone());
-    let config = Config { window_bytes: 0, read_ahead_bytes: 0, ..small() };
+    let config = Config { window_bytes: 0, read_ahead_bytes: 0, mutations, ..small() };
     let mut long = Long::over(memory.clone(), disk.clone(), config);
     for first in (0..60).step_by(3) {
         long.append(LEDGER, entries(LEDGER, first, 3, 700)).await;
@@ -75,10 +75,15 @@ async fn reclaim_all(long: &Long) -> usize {
     removed
 }
 
-/// K9: a disk that refuses everything for a while has lost nothing, and nothing of it is forgotten or given back.
-#[tokio::test(start_paused = true)]
-async fn an_outage_of_reads_is_no_rot() {
-    let (_, disk, long) = on_refusing().await;
+/// S1, K9: a disk that refuses everything for a while has lost nothing, and nothing of it is forgotten or given back.
+#[test]
+fn scenario_65_an_outage_of_reads_is_no_rot() {
+    holds_only_with(Mutation::TakeRefusalForRot, an_outage_of_reads);
+}
+
+async fn an_outage_of_reads(mutations: Mutations) {
+    tokio::time::pause();
+    let (_, disk, long) = on_refusing(mutations).await;
     disk.refuse_frames();
     let mut refused = 0;
     for _ in 0..4 {
@@ -111,7 +116,7 @@ async fn an_outage_of_reads_is_no_rot() {
 #[tokio::test(start_paused = true)]
 async fn one_record_that_is_refused_for_long_is_to_be_restored() {
     for comes_back in [true, false] {
-        let (memory, disk, mut long) = on_refusing().await;
+        let (memory, disk, mut long) = on_refusing(Mutations::default()).await;
         let (_, offset, _) = frames(&memory, 1)[2];
         // Entries 3 to 5.
         disk.refuse(&segment::file_name(1), offset as u64 + 512..offset as u64 + 1024);
@@ -145,7 +150,7 @@ async fn one_record_that_is_refused_for_long_is_to_be_restored() {
 /// are asked for in one round.
 #[tokio::test]
 async fn what_the_disk_cannot_read_keeps_nothing_from_being_looked_at() {
-    let (memory, disk, long) = on_refusing().await;
+    let (memory, disk, long) = on_refusing(Mutations::default()).await;
     let all = frames(&memory, 2);
     let (_, last, _) = *all.last().unwrap();
     memory.damage(&segment::file_name(2), last + 36 + 60 + 900, 2);
@@ -177,7 +182,7 @@ async fn what_the_disk_cannot_read_keeps_nothing_from_being_looked_at() {
 /// A file that is shorter than what was stored in it has lost it: that is known.
 #[tokio::test]
 async fn what_a_file_is_too_short_for_is_rot() {
-    let (memory, _, long) = on_refusing().await;
+    let (memory, _, long) = on_refusing(Mutations::default()).await;
     let (_, last, _) = *frames(&memory, 2).last().unwrap();
     let name = segment::file_name(2);
     let file = memory.open(&name).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use geminga_ledger::mark_all;
-use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, UnderReason};
+use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, Tier, UnderReason};
 use geminga_metastore::{Error, keys};
 use geminga_proto::ids::{BookieId, Member};
 
@@ -25,6 +25,10 @@ pub(super) struct Found {
 
 /// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
 fn judged(meta: &LedgerMeta, judgement: &Judgement) -> (Vec<(Member, UnderReason)>, u32) {
+    if matches!(meta.tier, Tier::Trimmed(_)) {
+        // It is in its object, and no bookie is to have it (T6).
+        return (Vec::new(), u32::MAX);
+    }
     let closed = meta.state == LedgerState::Closed;
     let immutable = meta.fragments.len() - usize::from(!closed);
     let (mut members, mut copies) = (Vec::new(), u32::MAX);

@@ -56,8 +56,13 @@ impl World {
         let (shared, cluster): (Arc<dyn MetaStore>, _) =
             (Arc::new(store.clone()), ClusterUuid::from_random(1));
         let config = LedgerConfig::default();
-        let bookies =
-            BookieDirectory::start(&*shared, tasks.clone(), HashMap::new(), config.lane_bytes);
+        let bookies = BookieDirectory::start(
+            &*shared,
+            tasks.clone(),
+            HashMap::new(),
+            config.lane_bytes,
+            geminga_tls::Dial::Plain,
+        );
         let client = LedgerClient::new(Parts {
             cluster,
             ids: Arc::new(LedgerIds::new(Arc::clone(&shared), 0)),

@@ -2,12 +2,10 @@
 //! forget, with what must hold checked after every step (I14).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use geminga_metastore::record::{Custom, Digest, Fragment};
 use geminga_proto::ids::{BookieId, Incarnation, LedgerId, SealEpoch};
 use geminga_runtime::{Random, SeededRandom, holds_only_with};
-use object_store::memory::InMemory;
 
 use super::*;
 
@@ -103,9 +101,9 @@ impl World {
     }
 
     fn node(&self, number: usize, holds: bool) -> Node {
-        let store = Store::of(Arc::new(InMemory::new()), "memory://");
+        let names = Names::of("memory://");
         let cluster = ClusterUuid::from_random(1);
-        let mut offload = Offload::new(member(number), cluster, store, TIMING, self.mutations);
+        let mut offload = Offload::new(member(number), cluster, names, TIMING, self.mutations);
         let effect = offload.look();
         Node { offload, effect, sent: None, holds }
     }

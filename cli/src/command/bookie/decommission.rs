@@ -13,7 +13,7 @@ use geminga_runtime::{SystemClock, WallClock};
 use super::list::{ledgers, named};
 use crate::args::PrintArgs;
 use crate::command::topic::done;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::metadata;
 
@@ -42,6 +42,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
     metastore: MetastoreUrl,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     print: PrintArgs,
 }
 
@@ -50,8 +52,8 @@ fn bookie_id(text: &str) -> Result<BookieId, String> {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let store = metadata::connect(&args.metastore).await?;
-    let cluster = Cluster::read(&*store, &args.metastore).await?;
+    let store = metadata::connect(&args.metastore, args.tls.load()?.as_ref()).await?;
+    let cluster = Cluster::read(&*store, &args.metastore, &args.tls).await?;
     let asked = cluster.choose(args.bookie.as_ref(), args.ordinal_from)?;
     let names = asked.iter().map(BookieId::as_str).collect::<Vec<_>>().join(", ");
     if asked.is_empty() {
@@ -76,7 +78,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         );
         return done(&text, args.print.output);
     }
-    wait(&*store, &args.metastore, asked).await?;
+    wait(&*store, &args.metastore, &args.tls, asked).await?;
     done(&format!("{names} is decommissioned"), args.print.output)
 }
 
@@ -98,6 +100,7 @@ async fn begin(store: &Arc<dyn MetaStore>, bookie: &BookieId) -> Result<(), Fail
 async fn wait(
     store: &dyn MetaStore,
     metastore: &MetastoreUrl,
+    tls: &TlsArgs,
     mut left: Vec<BookieId>,
 ) -> Result<(), Failure> {
     let mut said = BTreeMap::new();
@@ -119,7 +122,7 @@ async fn wait(
         if left.is_empty() {
             return Ok(());
         }
-        let all = ledgers(metastore).await?;
+        let all = ledgers(metastore, tls).await?;
         for bookie in &left {
             let count = all.iter().filter(|meta| named(meta).contains(bookie)).count();
             if said.insert(bookie.clone(), count) != Some(count) {
@@ -140,7 +143,11 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn read(store: &dyn MetaStore, metastore: &MetastoreUrl) -> Result<Self, Failure> {
+    async fn read(
+        store: &dyn MetaStore,
+        metastore: &MetastoreUrl,
+        tls: &TlsArgs,
+    ) -> Result<Self, Failure> {
         let bookies = store.range(keys::BOOKIES, None, usize::MAX).await?.items;
         let of = |prefix: &'static str| {
             bookies
@@ -159,7 +166,7 @@ impl Cluster {
                 .collect(),
             draining: bookies.iter().filter_map(|i| keys::parse_bookie_draining(&i.key)).collect(),
             live: of(keys::BOOKIES_LIVE).filter_map(|v| LiveBookie::decode(v).ok()).collect(),
-            ledgers: ledgers(metastore).await?,
+            ledgers: ledgers(metastore, tls).await?,
             topics: topics.iter().filter_map(topic).collect(),
         })
     }

@@ -9,7 +9,7 @@ use geminga_metastore::record::{
 use geminga_proto::ids::BookieId;
 
 use crate::args::PrintArgs;
-use crate::config::MetastoreUrl;
+use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::Failure;
 use crate::metadata;
 use crate::view::{Bookie, Bookies, View};
@@ -21,11 +21,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
     metastore: MetastoreUrl,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     print: PrintArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let range = metadata::list(&args.metastore, keys::BOOKIES).await?;
+    let range = metadata::list(&args.metastore, &args.tls, keys::BOOKIES).await?;
     let mut bookies: BTreeMap<BookieId, Bookie> = BTreeMap::new();
     for item in &range.items {
         if !item.key.starts_with(keys::BOOKIE_COOKIES) {
@@ -55,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             known.live(&live);
         }
     }
-    for meta in ledgers(&args.metastore).await? {
+    for meta in ledgers(&args.metastore, &args.tls).await? {
         for bookie in named(&meta) {
             if let Some(known) = bookies.get_mut(&bookie) {
                 known.holds();
@@ -66,8 +68,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// All ledgers that are not being deleted.
-pub(super) async fn ledgers(metastore: &MetastoreUrl) -> Result<Vec<LedgerMeta>, Failure> {
-    let range = metadata::list(metastore, keys::LEDGERS).await?;
+pub(super) async fn ledgers(
+    metastore: &MetastoreUrl,
+    tls: &TlsArgs,
+) -> Result<Vec<LedgerMeta>, Failure> {
+    let range = metadata::list(metastore, tls, keys::LEDGERS).await?;
     let mut ledgers = Vec::with_capacity(range.items.len());
     for item in &range.items {
         let Some(ledger) = keys::parse_ledger(&item.key) else { continue };

@@ -66,6 +66,8 @@ pub enum Mutation {
     RepairTrustsShortTail,
     /// 1.4: after a lost swap of a repair send the old value again, with the new version.
     RepairResendsOldValue,
+    /// 3.4: take a copy for good whose tail says that it is whole, although it rotted.
+    RepairForgetsRot,
 }
 
 /// The rules that are broken; none in production.

@@ -95,7 +95,7 @@ pub enum Event {
 }
 
 /// What the task must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read the mark, then the metadata.
     Read,
@@ -167,7 +167,7 @@ pub enum Wait {
     Turn,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Reading,
     Asking(usize),
@@ -180,7 +180,7 @@ enum Phase {
 }
 
 /// A place that has its successor, all copied, but not in the metadata yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Ready {
     first: EntryId,
     old: Member,
@@ -188,7 +188,7 @@ struct Ready {
 }
 
 /// One repair.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Repair {
     op: u128,
     mutations: Mutations,
@@ -287,6 +287,13 @@ impl Repair {
             self.look.doubt();
         }
         self.mark = mark;
+        if meta.is_none()
+            && self.mutations.is(Mutation::MakeKeyAgain)
+            && let Some((old, _)) = self.meta.take()
+        {
+            self.phase = Phase::Swapping;
+            return vec![Effect::Swap { expected: Version(0), meta: Box::new(old) }];
+        }
         let there = meta.filter(|(meta, _)| meta.state != LedgerState::Deleting);
         let Some((meta, version)) = there else { return self.remove(Finish::Gone) };
         let Some((mark, _)) = &self.mark else {

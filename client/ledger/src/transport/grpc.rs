@@ -12,6 +12,7 @@ use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
 use geminga_proto::messages::sent::{self, Sent};
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -81,7 +82,7 @@ impl fmt::Debug for GrpcConnection {
     }
 }
 
-fn client(address: &str) -> Result<BookieClient<Sent<Channel>>, tonic::Status> {
+fn client(dial: &Dial, address: &str) -> Result<BookieClient<Sent<Channel>>, tonic::Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| tonic::Status::invalid_argument(format!("bookie address {address}: {e}")))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -91,7 +92,7 @@ fn client(address: &str) -> Result<BookieClient<Sent<Channel>>, tonic::Status> {
         .max_frame_size(caps::H2_MAX_FRAME_BYTES)
         .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES);
-    Ok(BookieClient::new(Sent::new(endpoint.connect_lazy()))
+    Ok(BookieClient::new(Sent::new(dial.lazily(&endpoint)))
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES))
 }
@@ -104,12 +105,13 @@ impl GrpcConnection {
         bookie: BookieId,
         address: String,
         lane_bytes: usize,
+        dial: Dial,
     ) -> Self {
         let limits = Limits { message: MESSAGE_BYTES, queue: lane_bytes };
-        let to = address.clone();
+        let (to, by) = (address.clone(), dial.clone());
         let writes = Lane::start(tasks, "bookie writes", limits, move |requests| {
             async move {
-                Ok(client(&to)?
+                Ok(client(&by, &to)?
                     .write(sent::request(ReceiverStream::new(requests)))
                     .await?
                     .into_inner())
@@ -118,8 +120,10 @@ impl GrpcConnection {
         });
         let to = address.clone();
         let queries = Lane::start(tasks, "bookie queries", limits, move |requests| {
-            async move { Ok(client(&to)?.query(ReceiverStream::new(requests)).await?.into_inner()) }
-                .boxed()
+            async move {
+                Ok(client(&dial, &to)?.query(ReceiverStream::new(requests)).await?.into_inner())
+            }
+            .boxed()
         });
         Self { bookie, address, writes, queries }
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use geminga_proto::{caps, v1};
 use geminga_runtime::{Random, Tasks};
+use geminga_tls::Dial;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -48,6 +49,7 @@ struct Shared {
     view: watch::Sender<Arc<View>>,
     /// Connections for single calls.
     channels: Mutex<HashMap<String, Channel>>,
+    dial: Dial,
     random: Arc<dyn Random>,
     tasks: Tasks,
     started: AtomicBool,
@@ -62,6 +64,7 @@ impl Directory {
     /// `Config` when one is not an address.
     pub(crate) fn new(
         servers: &str,
+        dial: Dial,
         random: Arc<dyn Random>,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
@@ -77,6 +80,7 @@ impl Directory {
             state: Mutex::new(State::new(seeds)),
             view: watch::Sender::default(),
             channels: Mutex::default(),
+            dial,
             random,
             tasks: tasks.clone(),
             started: AtomicBool::new(false),
@@ -125,7 +129,7 @@ impl Directory {
 
     /// A connection for one stream's sake, made on its first use.
     pub(crate) fn own_channel(&self, address: &str) -> Result<Channel, Error> {
-        Ok(endpoint(address)?.connect_lazy())
+        Ok(self.0.dial.lazily(&endpoint(address)?))
     }
 
     /// The connection to an address that single calls share.
@@ -134,7 +138,7 @@ impl Directory {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let channel = self.0.dial.lazily(&endpoint(address)?);
         if channels.len() < MAX_CHANNELS {
             channels.insert(address.to_owned(), channel.clone());
         }

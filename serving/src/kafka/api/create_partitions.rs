@@ -9,6 +9,7 @@ use crate::kafka::codec::messages::create_partitions_request::CreatePartitionsTo
 use crate::kafka::codec::messages::create_partitions_response::CreatePartitionsTopicResult;
 use crate::kafka::codec::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::patience::Patience;
 use crate::topics::Alteration;
 
 pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
@@ -21,6 +22,7 @@ pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: CreatePartitionsRequest = call.decode(body)?;
+    let patience = Patience::of(request.timeout_ms);
     let name = |topic: &CreatePartitionsTopic| topic.name.as_str().to_owned();
     let twice = named_twice(request.topics.iter().map(name));
     let mut response = CreatePartitionsResponse::default();
@@ -33,7 +35,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     }
     let once = request.topics.into_iter().filter(|topic| !twice.contains(topic.name.as_str()));
     for topic in once {
-        let outcome = grow(&call, &topic, request.validate_only).await;
+        let outcome = patience.hold(grow(&call, &topic, request.validate_only)).await;
         let mut result = CreatePartitionsTopicResult::default();
         (result.error_code, result.error_message) = said(outcome);
         result.name = topic.name;

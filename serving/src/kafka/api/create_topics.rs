@@ -15,8 +15,9 @@ use crate::kafka::codec::messages::create_topics_response::{
 use crate::kafka::codec::messages::{CreateTopicsRequest, CreateTopicsResponse, StrBytes, Uuid};
 use crate::kafka::configs;
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::patience::Patience;
 use crate::kafka::place::uuid;
-use crate::topics::NewTopic;
+use crate::topics::{NewTopic, config};
 
 pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
     "CreateTopics",
@@ -29,6 +30,12 @@ pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
 
 /// Kafka's "as the broker has it".
 const DEFAULT: i32 = -1;
+/// The first version that says a topic's configs.
+const CONFIGS_SINCE: i16 = 5;
+/// Topics of one request whose configs are told; of the others an error stands in their place, which clients take for just that.
+const MOST_TOLD: usize = 1_000;
+/// What one of them takes while it is told.
+const CONFIG_BYTES: usize = 192;
 
 /// What was made, or would be.
 struct Made {
@@ -44,10 +51,11 @@ async fn serve(call: Call, body: Bytes) -> Served {
     for topic in &request.topics {
         *named.entry(topic.name.clone()).or_default() += 1;
     }
-    let mut response = CreateTopicsResponse::default();
+    let patience = Patience::of(request.timeout_ms);
+    let mut outcomes = Vec::new();
     for topic in request.topics {
         let made = match named.get(&topic.name) {
-            Some(1) => make(&call, &topic, request.validate_only).await,
+            Some(1) => patience.hold(make(&call, &topic, request.validate_only)).await,
             // Of each name one answer, whatever how often it came.
             Some(_) => {
                 named.remove(&topic.name);
@@ -55,9 +63,29 @@ async fn serve(call: Call, body: Bytes) -> Served {
             }
             None => continue,
         };
-        response.topics.push(answer(topic.name, made));
+        outcomes.push((topic.name, made));
     }
-    call.answer(&response)
+    tell(&call, outcomes).await
+}
+
+/// What is said of configs is many times what was asked: room for it is taken before it is made, and when all is done, since who
+/// holds room should wait for nothing.
+async fn tell(call: &Call, outcomes: Vec<(StrBytes, Result<Made, Fault>)>) -> Served {
+    let says_configs = call.version() >= CONFIGS_SINCE;
+    let made = outcomes.iter().filter(|(_, made)| made.is_ok()).count();
+    let mut told = if says_configs { made.min(MOST_TOLD) } else { 0 };
+    let room = call.kafka.answers.topics.take(told * config::TABLE.len() * CONFIG_BYTES).await;
+    let mut response = CreateTopicsResponse::default();
+    for (name, made) in outcomes {
+        let is_made = made.is_ok();
+        let mut topic = answer(name, made, told > 0);
+        if is_made && says_configs && told == 0 {
+            (topic.configs, topic.topic_config_error_code) = (None, Code::POLICY_VIOLATION.0);
+        }
+        told -= usize::from(is_made && told > 0);
+        response.topics.push(topic);
+    }
+    call.answer_in(room, &response)
 }
 
 async fn make(call: &Call, asked: &CreatableTopic, validate_only: bool) -> Result<Made, Fault> {
@@ -122,19 +150,22 @@ fn partitions(call: &Call, asked: &CreatableTopic) -> Result<u32, Fault> {
     }
 }
 
-fn answer(name: StrBytes, made: Result<Made, Fault>) -> CreatableTopicResult {
+fn answer(name: StrBytes, made: Result<Made, Fault>, tell: bool) -> CreatableTopicResult {
     let mut result = CreatableTopicResult::default();
     result.name = name;
     let outcome = made.map(|made| {
         result.topic_id = made.id;
         (result.num_partitions, result.replication_factor) = (made.partitions, made.copies);
-        result.configs = Some(configs::of_topic(&made.configs).map(|e| config(&e)).collect());
+        if tell {
+            let told = configs::of_topic(&made.configs).map(|entry| described(&entry));
+            result.configs = Some(told.collect());
+        }
     });
     (result.error_code, result.error_message) = said(outcome);
     result
 }
 
-fn config(entry: &configs::Entry) -> CreatableTopicConfigs {
+fn described(entry: &configs::Entry) -> CreatableTopicConfigs {
     let mut config = CreatableTopicConfigs::default();
     config.name = entry.name.into();
     config.value = Some(entry.value.as_str().into());

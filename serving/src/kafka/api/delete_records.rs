@@ -14,6 +14,7 @@ use crate::kafka::codec::messages::delete_records_response::{
 };
 use crate::kafka::codec::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::kafka::error::{Code, Fault};
+use crate::kafka::patience::Patience;
 use crate::kafka::place::NO_EPOCH;
 use crate::ownership::topology::Topic;
 use crate::topics::config;
@@ -31,14 +32,15 @@ const EVERYTHING: i64 = -1;
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let request: DeleteRecordsRequest = call.decode(body)?;
+    let patience = Patience::of(request.timeout_ms);
     let mut response = DeleteRecordsResponse::default();
     for asked in request.topics {
         let found = call.topic(&asked.name).await;
         let partitions = futures::stream::iter(asked.partitions).map(|partition| {
-            let (call, found) = (&call, &found);
+            let (call, found, patience) = (&call, &found, &patience);
             async move {
                 let deleted = match found {
-                    Ok(topic) => delete(call, topic, &partition).await,
+                    Ok(topic) => patience.hold(delete(call, topic, &partition)).await,
                     Err(fault) => Err(fault.clone()),
                 };
                 let mut result = DeleteRecordsPartitionResult::default();

@@ -11,6 +11,7 @@ use crate::kafka::codec::messages::delete_topics_request::DeleteTopicState;
 use crate::kafka::codec::messages::delete_topics_response::DeletableTopicResult;
 use crate::kafka::codec::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, Uuid};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::patience::Patience;
 use crate::kafka::place::uuid;
 use crate::ownership::topology::Topic;
 
@@ -27,6 +28,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), Uuid::ZERO));
     let by_either =
         request.topics.into_iter().map(|topic: DeleteTopicState| (topic.name, topic.topic_id));
+    let patience = Patience::of(request.timeout_ms);
     let asked: Vec<_> = by_name.chain(by_either).collect();
     let key = |(name, id): &(Option<StrBytes>, Uuid)| {
         (name.as_ref().map(|name| name.as_str().to_owned()), *id.as_bytes())
@@ -44,7 +46,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let once = asked.into_iter().filter(|asked| !twice.contains(&key(asked)));
     for (name, id) in once {
         let mut result = DeletableTopicResult::default();
-        let outcome = delete(&call, name.as_ref(), id).await;
+        let outcome = patience.hold(delete(&call, name.as_ref(), id)).await;
         (result.name, result.topic_id) = (name, id);
         let outcome = outcome.map(|known| {
             result.name = Some(known.name.as_str().into());

@@ -37,14 +37,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     // Whoever asks for a group more than once is told once.
     let operations = operations::when(request.include_authorized_operations, operations::GROUP);
     let asked: BTreeSet<StrBytes> = request.groups.into_iter().collect();
-    let mut size = Size::of(&call, 0).await;
+    let mut size = Size::of(&call.kafka.answers.groups, 0).await;
     let response = loop {
         let response = describe(&call, (&asked, operations), &mut size).await;
         if !size.is_too_small() {
             break response;
         }
         drop(response);
-        size = size.larger(&call).await;
+        size = size.larger().await;
     };
     size.answer(&call, &response)
 }

@@ -15,6 +15,7 @@ use crate::kafka::codec::messages::describe_log_dirs_response::{
 };
 use crate::kafka::codec::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use crate::kafka::error::Fault;
+use crate::kafka::patience::Patience;
 use crate::ownership::topology::Topic;
 use crate::topics::name::DEFAULT_NAMESPACE;
 
@@ -29,6 +30,8 @@ pub(super) const API: Api = Api::new::<DescribeLogDirsRequest>(
 
 /// The pseudo directory's name.
 const DIRECTORY: &str = "/ledgers";
+/// What a partition takes while it is described.
+const PARTITION_BYTES: usize = 128;
 /// Kafka's "not known".
 const UNKNOWN: i64 = -1;
 
@@ -44,25 +47,37 @@ async fn serve(call: Call, body: Bytes) -> Served {
     let mut directory = DescribeLogDirsResult::default();
     directory.log_dir = DIRECTORY.into();
     (directory.total_bytes, directory.usable_bytes) = (UNKNOWN, UNKNOWN);
-    match topics(&call, wanted.as_ref()).await {
+    // Each partition may take a moment: what there is to say of them has its room before.
+    let owned = owned(&call);
+    let partitions: usize = owned.values().map(Vec::len).sum();
+    let room = call.kafka.answers.topics.take(partitions * PARTITION_BYTES).await;
+    let sizes = topics(&call, owned, wanted.as_ref());
+    match Patience::with_room().hold(sizes).await {
         Ok(topics) => directory.topics = topics,
         Err(fault) => directory.error_code = fault.code.0,
     }
     let mut response = DescribeLogDirsResponse::default();
     response.results = vec![directory];
-    call.answer(&response)
+    call.answer_in(room, &response)
 }
 
-/// The partitions of this broker that are asked for; all when `wanted` says nothing.
-async fn topics(
-    call: &Call,
-    wanted: Option<&BTreeMap<String, BTreeSet<i32>>>,
-) -> Result<Vec<DescribeLogDirsTopic>, Fault> {
+/// The partitions of this broker.
+fn owned(call: &Call) -> BTreeMap<TopicId, Vec<PartitionIndex>> {
     let router = &call.kafka.ctx.router;
     let mut owned: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
     for (topic, partition, _) in router.topology().owned_by(router.me()) {
         owned.entry(topic).or_default().push(partition);
     }
+    owned
+}
+
+/// Those that are asked for; all when `wanted` says nothing.
+async fn topics(
+    call: &Call,
+    owned: BTreeMap<TopicId, Vec<PartitionIndex>>,
+    wanted: Option<&BTreeMap<String, BTreeSet<i32>>>,
+) -> Result<Vec<DescribeLogDirsTopic>, Fault> {
+    let router = &call.kafka.ctx.router;
     let mut topics = Vec::new();
     for (id, mut partitions) in owned {
         let topic = router.topology().topic_by_id(id);

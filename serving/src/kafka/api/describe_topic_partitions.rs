@@ -53,7 +53,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         let topic = match find(&call, &name).await {
             Ok(topic) => topic,
             Err(fault) => {
-                response.topics.push(unknown(&name, &fault));
+                response.topics.push(unknown(&name, &fault.of_topic()));
                 continue;
             }
         };

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::Api;
-use crate::kafka::call::{Call, Served};
+use crate::kafka::call::{Call, Hangup, Served};
 use crate::kafka::codec::messages::elect_leaders_response::{
     PartitionResult, ReplicaElectionResult,
 };
 use crate::kafka::codec::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use crate::kafka::error::{Code, Fault, said};
+use crate::kafka::patience::Patience;
 use crate::ownership::topology::Topic;
 use crate::router::check_partition;
 
@@ -25,6 +26,10 @@ pub(super) const API: Api = Api::new::<ElectLeadersRequest>(
 
 /// Versions from which the whole answer has a code.
 const CODE_SINCE: i16 = 1;
+/// Most partitions of one request; more end the connection.
+const MOST_PARTITIONS: usize = 200_000;
+/// What a partition or a topic takes while it is answered, with the reason.
+const PARTITION_BYTES: usize = 256;
 /// Kinds of elections: of the preferred replica, and of any.
 const KINDS: std::ops::RangeInclusive<i8> = 0..=1;
 
@@ -35,9 +40,18 @@ async fn serve(call: Call, body: Bytes) -> Served {
         response.error_code = Code::INVALID_REQUEST.0;
         return call.answer(&response);
     }
+    let asked = request.topic_partitions.iter().flatten();
+    let (topics, partitions) =
+        asked.fold((0, 0), |(topics, all), topic| (topics + 1, all + topic.partitions.len()));
+    if partitions > MOST_PARTITIONS {
+        return Err(Hangup::FrameSize);
+    }
+    let room = (topics + partitions) * PARTITION_BYTES;
+    let room = call.kafka.answers.topics.take(room).await;
+    let patience = Patience::with_room();
     // Where all are asked for only those are answered that needed one.
     for asked in request.topic_partitions.into_iter().flatten() {
-        let found = call.topic(&asked.topic).await;
+        let found = patience.hold(call.topic(&asked.topic)).await;
         let partition = |id: i32| {
             let outcome = match &found {
                 Ok(topic) => Err(election(topic, id)),
@@ -55,7 +69,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         result.topic = asked.topic;
         response.replica_election_results.push(result);
     }
-    call.answer(&response)
+    call.answer_in(room, &response)
 }
 
 /// Why there is no election.

@@ -88,15 +88,17 @@ impl Fetch<'_> {
         self.open_all().await;
         loop {
             // From here on, so that nothing that is committed while it is read is slept through.
-            let ends = self.follow();
+            let (ends, before) = (self.follow(), self.known_bytes());
             let mut found = self.read_all().await;
             if found.is_worth(self.min_bytes) || Instant::now() >= self.deadline {
                 found.reply.throttle_ms = self.call.charge(Kind::Consume, found.bytes);
                 return (found.reply, found.rooms);
             }
+            let missing = (self.min_bytes - found.bytes) as u64;
             // Who only waits takes no room.
             drop(found);
-            let _late = tokio::time::timeout_at(self.deadline, any(ends)).await.is_err();
+            let more = self.more(ends, before, missing);
+            let _late = tokio::time::timeout_at(self.deadline, more).await.is_err();
         }
     }
 
@@ -140,14 +142,41 @@ impl Fetch<'_> {
         let wanted = wanted.filter_map(|(_, wanted)| wanted.as_ref().ok());
         wanted.filter_map(|wanted| partitions.end(wanted.topic.id, wanted.partition)).collect()
     }
+
+    /// How many bytes the partitions hold, where that is known of all.
+    fn known_bytes(&self) -> Option<u64> {
+        let partitions = &self.call.kafka.ctx.partitions;
+        let wanted = self.asked.iter().flat_map(|asked| &asked.partitions);
+        let mut wanted = wanted.filter_map(|(_, wanted)| wanted.as_ref().ok());
+        wanted.try_fold(0u64, |all, wanted| {
+            Some(all + partitions.known_bytes(wanted.topic.id, wanted.partition)?)
+        })
+    }
+
+    /// Waits until what is missing may be there: records are not read again for every few that come.
+    async fn more(
+        &self,
+        mut ends: Vec<watch::Receiver<Offset>>,
+        before: Option<u64>,
+        missing: u64,
+    ) {
+        while moved(&mut ends).await {
+            let grown = before.and_then(|before| self.known_bytes()?.checked_sub(before));
+            // Of what was closed meanwhile it is not known how much is new.
+            if grown.is_none_or(|grown| grown == 0 || grown >= missing) {
+                return;
+            }
+        }
+    }
 }
 
-/// Resolves when any of the ends has moved since it was followed, or is not here any more; never when there are none.
-async fn any(mut ends: Vec<watch::Receiver<Offset>>) {
+/// Resolves when any of the ends has moved since it was followed, or is not here any more: whether it has moved; never when there are
+/// none.
+async fn moved(ends: &mut [watch::Receiver<Offset>]) -> bool {
     let changes = ends.iter_mut().map(|end| Box::pin(end.changed()));
     let changes: Vec<_> = changes.collect();
     if changes.is_empty() {
         return std::future::pending().await;
     }
-    let _ended = select_all(changes).await.0.is_err();
+    select_all(changes).await.0.is_ok()
 }

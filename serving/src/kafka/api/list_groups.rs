@@ -44,7 +44,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         }
         Err(refused) => response.error_code = Fault::from(refused).code.0,
     }
-    Size::of(&call, bytes).await.answer(&call, &response)
+    Size::of(&call.kafka.answers.groups, bytes).await.answer(&call, &response)
 }
 
 fn is_wanted(filter: &[StrBytes], what: &str) -> bool {

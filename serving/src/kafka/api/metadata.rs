@@ -9,7 +9,7 @@ use futures::FutureExt;
 use geminga_proto::reason::Reason;
 
 use super::Api;
-use crate::kafka::call::{Answer, Call, Served};
+use crate::kafka::call::{Call, Served};
 use crate::kafka::codec::messages::metadata_request::MetadataRequestTopic;
 use crate::kafka::codec::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -57,9 +57,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     }
     let of_cluster = request.include_cluster_authorized_operations;
     response.cluster_authorized_operations = operations::when(of_cluster, operations::CLUSTER);
-    let mut reply = call.reply(&response)?;
-    reply.rooms = vec![room];
-    Ok(Answer::Ready(reply))
+    call.answer_in(room, &response)
 }
 
 /// What the answer may take while it is put together, roughly.

@@ -57,14 +57,14 @@ async fn serve(call: Call, body: Bytes) -> Served {
     if partitions > limits::MAX_GROUP_OFFSETS {
         return Err(Hangup::FrameSize);
     }
-    let mut size = Size::of(&call, partitions * PARTITION_BYTES).await;
+    let mut size = Size::of(&call.kafka.answers.groups, partitions * PARTITION_BYTES).await;
     let response = loop {
         let response = answer(&call, &asked, &mut size).await;
         if !size.is_too_small() {
             break response;
         }
         drop(response);
-        size = size.larger(&call).await;
+        size = size.larger().await;
     };
     size.answer(&call, &response)
 }

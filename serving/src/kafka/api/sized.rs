@@ -1,9 +1,9 @@
 //! Answers whose size shows only while they are put together: a small one takes no room, a larger one is put together again once
 //! there is room for it, so that nothing large is made before it is charged, and nobody who holds some waits for more.
 
-use super::super::call::{Answer, Call, Served};
+use super::super::call::{Call, Served};
 use super::super::codec::messages::KafkaResponse;
-use super::super::room::Held;
+use super::super::room::{Held, Room};
 
 /// Answers up to here are a connection's own, as its small requests are.
 const FREE_BYTES: usize = 4 * 1024;
@@ -19,18 +19,19 @@ pub(super) struct Size {
     used: usize,
     /// With as much, what did not fit would.
     wanted: usize,
+    of: Room,
     room: Option<Held>,
 }
 
 impl Size {
-    /// For an answer that takes `least` bytes.
-    pub(super) async fn of(call: &Call, least: usize) -> Self {
+    /// For an answer that takes `least` bytes of a room.
+    pub(super) async fn of(of: &Room, least: usize) -> Self {
         let most = least.clamp(FREE_BYTES, MAX_BYTES);
         let room = match most > FREE_BYTES {
-            true => Some(call.kafka.answers.groups.take(most).await),
+            true => Some(of.take(most).await),
             false => None,
         };
-        Self { most, used: 0, wanted: 0, room }
+        Self { most, used: 0, wanted: 0, of: of.clone(), room }
     }
 
     /// Counts bytes that are to be in the answer; whether they fit. What does not is to be left out.
@@ -49,16 +50,22 @@ impl Size {
         self.most - self.used
     }
 
+    /// Whether there is no use in adding to it: something did not fit already.
+    pub(super) fn is_full(&self) -> bool {
+        self.wanted > self.most
+    }
+
     /// Whether something was left out that a larger answer could hold.
     pub(super) fn is_too_small(&self) -> bool {
         self.wanted > self.most && self.most < MAX_BYTES
     }
 
     /// For another attempt. What was put together is to be dropped before.
-    pub(super) async fn larger(self, call: &Call) -> Self {
+    pub(super) async fn larger(self) -> Self {
         let least = self.wanted.max(self.most.saturating_mul(GROWTH));
+        let of = self.of.clone();
         drop(self);
-        Self::of(call, least).await
+        Self::of(&of, least).await
     }
 
     /// The answer, which keeps the room until it is written.
@@ -66,8 +73,9 @@ impl Size {
     /// # Errors
     /// As [`Call::answer`].
     pub(super) fn answer<M: KafkaResponse>(self, call: &Call, message: &M) -> Served {
-        let mut reply = call.reply(message)?;
-        reply.rooms.extend(self.room);
-        Ok(Answer::Ready(reply))
+        match self.room {
+            Some(room) => call.answer_in(room, message),
+            None => call.answer(message),
+        }
     }
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod configs;
 mod fetch;
 mod partitions;
+mod rooms;
 mod topics;
 
 use super::*;

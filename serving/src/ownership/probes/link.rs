@@ -13,6 +13,7 @@ use geminga_proto::ids::BrokerId;
 use geminga_proto::internal::probes_client::ProbesClient;
 use geminga_proto::internal::{ProbeRequest, ProbeResponse};
 use geminga_runtime::Tasks;
+use geminga_tls::Dial;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -64,11 +65,12 @@ impl Link {
     pub(super) fn start(
         peer: BrokerId,
         address: String,
+        dial: Dial,
         reports: mpsc::Sender<Event>,
         tasks: &Tasks,
     ) -> Self {
         let (newest, probes) = watch::channel(None);
-        let task = Task { peer, address: address.clone(), probes, reports };
+        let task = Task { peer, address: address.clone(), dial, probes, reports };
         let cancelled = tasks.cancelled();
         tasks.spawn("probes of one peer", async move {
             tokio::select! {
@@ -104,6 +106,7 @@ enum End {
 struct Task {
     peer: BrokerId,
     address: String,
+    dial: Dial,
     probes: watch::Receiver<Option<Probe>>,
     reports: mpsc::Sender<Event>,
 }
@@ -120,7 +123,7 @@ impl Task {
             return;
         }
         loop {
-            let end = match endpoint.connect().await {
+            let end = match self.dial.connect(&endpoint).await {
                 Ok(channel) => self.stream(channel).await,
                 Err(error) if is_refusal(&error) => End::Refused,
                 Err(_) => End::Silent,

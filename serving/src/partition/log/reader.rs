@@ -205,6 +205,11 @@ impl LogReader {
         parts.iter().map(|part| part.bytes).sum()
     }
 
+    /// How long the log is; grows before the high watermark does.
+    pub(in crate::partition) fn known_bytes(&self) -> Option<u64> {
+        self.stored.segments.known_bytes()
+    }
+
     /// The segments that have keys, as retention looks at them.
     pub(in crate::partition) fn held(&self) -> Vec<Held> {
         self.stored.segments.held()

@@ -226,6 +226,13 @@ impl Segments {
         state.segments.iter().zip(ends).map(held).collect()
     }
 
+    /// How long all segments are together, as far as is known; `None` when the newest is one that is not counted.
+    pub(super) fn known_bytes(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.segments.last()?.bytes?;
+        Some(state.segments.iter().filter_map(|segment| segment.bytes).sum())
+    }
+
     /// What was found out about a segment.
     pub(super) fn learned(&self, seq: u32, max_timestamp: Option<i64>, bytes: Option<u64>) {
         let mut state = self.state.lock();

@@ -7,13 +7,14 @@ mod process;
 mod query;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use geminga_bookie::io::MemoryDisk;
 use geminga_bookie::ledger::Identity;
 use geminga_bookie::log::{Config, Identity as LogIdentity, Log, OpenError};
 use geminga_proto::bookie::{QueryRequest, WriteReply, WriteRequest};
-use geminga_proto::ids::{DiskUuid, Incarnation, LedgerId, Member};
+use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, LedgerId, Member};
 
 use crate::context::{Context, Registered, cluster, member, note};
 use crate::disk::SimDisk;
@@ -379,6 +380,25 @@ impl Bookie {
             process.me.writable = writable;
         }
         self.register(context);
+    }
+
+    /// The ledgers of which it holds entries.
+    pub(crate) fn held_ledgers(&self) -> BTreeSet<LedgerId> {
+        self.process.as_ref().map(Process::held_ledgers).unwrap_or_default()
+    }
+
+    /// Drops its copy of a ledger for the object of an upload.
+    pub(crate) fn trim(
+        &mut self,
+        ledger: LedgerId,
+        last: EntryId,
+        attempt: u128,
+        context: &mut Context,
+    ) {
+        if let Some(process) = &mut self.process {
+            process.trim(ledger, last, attempt);
+            self.flush_soon(context);
+        }
     }
 
     /// What it can deliver of a closed ledger's entries, for the last check.

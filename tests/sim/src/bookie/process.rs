@@ -1,13 +1,13 @@
 //! A running bookie: the production log, stepped, and the production ledger states on it. Does what the owner of a shard does
 //! in production: one request of a ledger at a time, effects in order, replies once the durable mark has passed them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use bytes::Bytes;
 use geminga_bookie::io::{Disk, MemoryDisk};
 use geminga_bookie::ledger::{
-    Effect, Event, Finding, Identity, LedgerState, Record, Tombstones, judge,
+    Effect, Event, Finding, Identity, LedgerState, Record, Tombstones, judge, judge_repair,
 };
 use geminga_bookie::log::{Driver, Log, Lsn, Stepped};
 use geminga_metastore::record::LedgerState as MetaState;
@@ -117,9 +117,8 @@ impl Process {
             WriteOp::RecoveryAdd { .. } => Ask::RecoveryAdd,
             WriteOp::Seal => Ask::Seal,
             WriteOp::AdvanceLac(_) | WriteOp::Closed(_) => Ask::Hint,
-            WriteOp::RepairAdd { .. } | WriteOp::Tail => {
-                unreachable!("nobody repairs in this simulation")
-            }
+            WriteOp::RepairAdd { .. } => Ask::RepairAdd,
+            WriteOp::Tail => Ask::Tail,
         };
         let scope = request.scope;
         let to = To {
@@ -189,9 +188,8 @@ impl Process {
             }
             Record::Seal { epoch } => Staged::Seal(*epoch),
             Record::Tombstone => Staged::Tombstone,
-            Record::RunStart { .. } | Record::Closed { .. } | Record::Trimmed { .. } => {
-                Staged::Other
-            }
+            Record::Trimmed { .. } => Staged::Trimmed,
+            Record::RunStart { .. } | Record::Closed { .. } => Staged::Other,
         };
         // A log that failed takes nothing; its process is stopped with the flush that failed.
         if let Ok(lsn) = self.log.append_unreserved(to.ledger, record) {
@@ -206,8 +204,9 @@ impl Process {
         self.questions.insert(call, Question::Check(to, request));
     }
 
+    /// The ledger, and its mark, for repairs go by that as well.
     fn ask(&self, ledger: LedgerId, context: &mut Context) -> u64 {
-        let get = store::Request::Get(vec![Key::Ledger(ledger)]);
+        let get = store::Request::Get(vec![Key::Ledger(ledger), Key::Under(ledger)]);
         context.ask_store(Host::Bookie(self.bookie), super::client(self.bookie), get)
     }
 
@@ -231,10 +230,18 @@ impl Process {
             Some(store::Reply::Read(values)) => Some(store::ledger(values.first())),
             _ => None,
         };
+        let mark = match reply {
+            Some(store::Reply::Read(values)) => store::under(values.get(1)).map(|(mark, _)| mark),
+            _ => None,
+        };
         match self.questions.remove(&call) {
             Some(Question::Check(to, request)) => {
-                let finding = match &read {
-                    Some(read) => judge(read.as_ref().map(|(meta, _)| meta), &self.me.member),
+                let meta = read.as_ref().map(|read| read.as_ref().map(|(meta, _)| meta));
+                let finding = match meta {
+                    Some(meta) if to.ask == Ask::RepairAdd => {
+                        judge_repair(meta, mark.as_ref(), &self.me.member, to.fragment_first)
+                    }
+                    Some(meta) => judge(meta, &self.me.member),
                     None => Finding::Unavailable,
                 };
                 if matches!(finding, Finding::Ended(_) | Finding::Gone | Finding::NotMember) {
@@ -271,6 +278,27 @@ impl Process {
         }
         context.coverage.hit("bookie: ledger deleted");
         note!(context, "bookie-{} buries {ledger}", self.bookie);
+    }
+
+    /// The ledgers of which it holds entries.
+    pub(super) fn held_ledgers(&self) -> BTreeSet<LedgerId> {
+        let held = self.ledgers.iter().filter(|(_, slot)| !slot.state.held().runs().is_empty());
+        held.map(|(ledger, _)| *ledger).collect()
+    }
+
+    /// An object takes the place of a ledger's entries (7.4 step 8).
+    pub(super) fn trim(&mut self, ledger: LedgerId, last: EntryId, attempt: u128) {
+        let Some(slot) = self.ledgers.get_mut(&ledger) else { return };
+        for record in slot.state.trim(last, attempt) {
+            let staged = match record {
+                Record::Trimmed { .. } => Staged::Trimmed,
+                _ => Staged::Other,
+            };
+            if let Ok(lsn) = self.log.append_unreserved(ledger, record) {
+                slot.lsn = lsn;
+                self.staged.push_back((lsn, ledger, staged));
+            }
+        }
     }
 
     /// One flush; whether more is queued. An error is final (K6).

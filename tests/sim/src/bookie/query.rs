@@ -43,6 +43,9 @@ impl Process {
         let Some(slot) = self.ledgers.get(&ledger) else {
             return QueryReply::refusal(Code::NoSuchLedger, "");
         };
+        if slot.state.trimmed().is_some() {
+            return QueryReply::refusal(Code::Trimmed, "");
+        }
         let lac = slot.state.max_lac();
         let reply = |code| QueryReply { lac, ..QueryReply::refusal(code, "") };
         let tail = slot.state.held().tail(from);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use geminga_bookie::ledger::{LedgerState, Ranges, Tombstones};
+use geminga_metastore::record::LedgerState as MetaState;
 use geminga_proto::bookie::{Code, QueryReply, WriteReply};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
@@ -18,6 +19,8 @@ pub(crate) enum Staged {
     Entries(EntryId, EntryId),
     Seal(SealEpoch),
     Tombstone,
+    /// An object has the entries instead.
+    Trimmed,
     Other,
 }
 
@@ -63,6 +66,8 @@ impl Truth {
         let sealed = self.seals.get(&(bookie, ledger)).copied().unwrap_or_default();
         let late = match to.ask {
             Ask::RecoveryAdd => to.epoch < sealed,
+            // Into what does not change any more, sealed or not (6.5).
+            Ask::RepairAdd => !self.is_immutable(ledger, to.fragment_first),
             _ => sealed > SealEpoch(0),
         };
         if late {
@@ -80,6 +85,15 @@ impl Truth {
         }
     }
 
+    /// Whether a fragment has its end for ever, as far as the metadata ever said.
+    fn is_immutable(&self, ledger: LedgerId, first: EntryId) -> bool {
+        let meta = self.ledgers.get(&ledger).and_then(|truth| truth.meta.as_ref());
+        meta.is_none_or(|meta| {
+            let open = matches!(meta.state, MetaState::Open | MetaState::InRecovery);
+            !open || meta.last_fragment().first_entry != first
+        })
+    }
+
     /// The log says that a record is on stable storage.
     pub(crate) fn durable(&mut self, member: &Member, ledger: LedgerId, staged: Staged) {
         let held = self.held(member, ledger);
@@ -90,6 +104,7 @@ impl Truth {
                 held.deleted = true;
                 held.durable = Ranges::default();
             }
+            Staged::Trimmed => held.durable = Ranges::default(),
             Staged::Other => {}
         }
     }
@@ -170,7 +185,9 @@ impl Truth {
         let mut broken = None;
         for (ledger, held) in &promised.0 {
             let state = found.get(ledger);
+            // What was trimmed is in its object, and promised by nobody here.
             let deleted = tombstones.contains(*ledger);
+            let trimmed = state.is_some_and(|state| state.trimmed().is_some());
             let sealed = state.map_or(SealEpoch(0), LedgerState::sealed_epoch);
             let whole = |(first, last): &(EntryId, EntryId)| {
                 state.is_some_and(|state| state.held().tail(*first) >= *last)
@@ -181,7 +198,7 @@ impl Truth {
                 let detail =
                     format!("{member}, ledger {ledger}: {sealed}, answered {}", held.sealed);
                 broken = Some(("I11: a seal that was answered holds", detail));
-            } else if !deleted && !held.durable.runs().iter().all(whole) {
+            } else if !deleted && !trimmed && !held.durable.runs().iter().all(whole) {
                 let now = state.map(|state| state.held().runs());
                 let detail = format!(
                     "{member}, ledger {ledger}: {now:?}, promised {:?}",
@@ -204,6 +221,9 @@ impl Truth {
         }
         for (ledger, state) in found {
             let held = self.held(member, *ledger);
+            if state.trimmed().is_some() {
+                held.durable = Ranges::default();
+            }
             for (first, last) in state.held().runs() {
                 held.durable.insert(*first, *last);
             }

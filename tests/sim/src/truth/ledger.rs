@@ -1,7 +1,7 @@
 //! One ledger: what its writer made and acknowledged, what its metadata says, and how the two may move.
 
 use bytes::Bytes;
-use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
+use geminga_metastore::record::{CloseKind, Fragment, LedgerMeta, LedgerState, Tier};
 use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 use super::Truth;
@@ -185,6 +185,13 @@ impl Truth {
             let detail = format!("ledger {id}: {new:?} after {old:?}");
             return self.violated("I4, I5: states only advance", detail);
         }
+        if old.state == LedgerState::Closed {
+            self.kept(old, new);
+            if let Some(truth) = self.ledgers.get_mut(&id) {
+                truth.meta = Some(new.clone());
+            }
+            return;
+        }
         let kept = old.fragments.len()
             - usize::from(
                 old.fragments != new.fragments && {
@@ -204,6 +211,46 @@ impl Truth {
         }
         if old.state != LedgerState::Closed && new.state == LedgerState::Closed {
             self.closed(new, coverage);
+        }
+    }
+
+    /// M5, I15: repairs change one place, and leave no fewer copies; tiering changes none. What objects must hold is checked beside
+    /// the object store.
+    fn kept(&mut self, old: &LedgerMeta, new: &LedgerMeta) {
+        let id = new.id;
+        let fragments = old.fragments.iter().zip(&new.fragments);
+        let same_firsts = old.fragments.len() == new.fragments.len()
+            && fragments.clone().all(|(old, new)| old.first_entry == new.first_entry);
+        let places = |(old, new): (&Fragment, &Fragment)| {
+            old.ensemble.iter().zip(&new.ensemble).filter(|(old, new)| old != new).count()
+        };
+        let changed: usize = fragments.map(places).sum();
+        let tier_stays = old.tier == new.tier;
+        if !same_firsts || changed > 1 || (changed == 1 && !tier_stays) {
+            let detail = format!("ledger {id}: {new:?} after {old:?}");
+            return self.violated("M5: one place at a time", detail);
+        }
+        if matches!(old.tier, Tier::Trimmed(_)) && !tier_stays {
+            let detail = format!("ledger {id}: {:?} after {:?}", new.tier, old.tier);
+            return self.violated("7.2: trimmed is for good", detail);
+        }
+        if let (Tier::Uploading { attempt, .. }, Some(object)) = (&old.tier, new.tier.object())
+            && *attempt != object.attempt
+        {
+            let detail = format!("ledger {id}: {:?} after {:?}", new.tier, old.tier);
+            return self.violated("7.4 step 6: published under its own claim", detail);
+        }
+        if changed == 0 || new.tier.object().is_some() {
+            return;
+        }
+        let last = new.last_entry.unwrap_or(EntryId::NONE);
+        for entry in (0..=last.0).map(EntryId) {
+            let (before, _) = self.copies(id, &old.fragment_of(entry).ensemble, entry);
+            let (after, _) = self.copies(id, &new.fragment_of(entry).ensemble, entry);
+            if after < before.min(usize::from(new.qa)) {
+                let detail = format!("ledger {id}: entry {entry} had {before} copies, has {after}");
+                return self.violated("I15: a repair leaves no fewer copies", detail);
+            }
         }
     }
 

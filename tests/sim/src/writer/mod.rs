@@ -365,7 +365,7 @@ impl Writer {
         let event = match ask {
             Ask::Hello => Event::from_hello(member, reply),
             Ask::Add => Event::from_add(member, reply),
-            Ask::Hint | Ask::Seal | Ask::RecoveryAdd => return,
+            Ask::Hint | Ask::Seal | Ask::RecoveryAdd | Ask::RepairAdd | Ask::Tail => return,
         };
         let now = context.now();
         match &event {

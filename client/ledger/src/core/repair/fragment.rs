@@ -7,7 +7,7 @@ use geminga_proto::ids::{EntryId, Member};
 use super::{Copy, Mutation, Mutations, Tail, Wait};
 
 /// The next thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Job {
     /// A member gets what it lacks, or what has rotted there: no change of metadata.
     Refill(Refill),
@@ -23,7 +23,7 @@ pub(super) enum Job {
 }
 
 /// A copy to a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Refill {
     /// The fragment.
     pub(super) index: usize,
@@ -31,7 +31,7 @@ pub(super) struct Refill {
 }
 
 /// What is looked at, and what was put off.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Look {
     /// Fragments that are still to be looked at, last first.
     left: Vec<usize>,
@@ -119,7 +119,9 @@ impl Look {
             }
             let verified = self.verified.contains(&(first, member.clone()));
             let sent = verified || self.filled.contains(&(first, member.clone()));
-            let rotten = mark.damaged.contains(member) && !verified;
+            let rotten = mark.damaged.contains(member)
+                && !verified
+                && !mutations.is(Mutation::RepairForgetsRot);
             let from = match self.tail(position) {
                 // It took all of it, and says that it has not: not again before somebody looked.
                 Tail::Holds { tail, .. } if tail < end && sent => {

@@ -371,6 +371,22 @@ fn scenario_49_two_repairs_of_one_ledger() {
     holds_only_with(Mutation::RepairResendsOldValue, repairs);
 }
 
+/// 3.4: what rotted at a member comes back from the others, in its place.
+#[test]
+fn scenario_32_rot_is_restored_from_the_others() {
+    holds_only_with(Mutation::RepairForgetsRot, |mutations| {
+        for rotten in [0, 7, 12, 19] {
+            let mut world = World::new(1, closed(), 10..12);
+            let before = world.meta.clone();
+            world.rotten.insert((member(2), EntryId(rotten)));
+            world.mark(2, UnderReason::Damaged);
+            assert_eq!(world.run(mutations), Finish::Clean);
+            assert!(world.rotten.is_empty(), "entry {rotten} is still rotten");
+            assert_eq!(world.meta, before, "nobody leaves for it");
+        }
+    });
+}
+
 /// H17: what a writer may still change is its own.
 #[test]
 fn scenario_50_the_last_fragment_of_an_open_ledger_is_left_alone() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::broker::Config;
@@ -64,6 +65,35 @@ async fn whoever_finds_nothing_new_needs_no_room_and_neither_do_descriptions() {
     assert!(waits.await[0].1 > 0);
     drop(older);
     assert_eq!(answers.used(), 0);
+}
+
+/// Who waits for many bytes does not read those that are there whenever a few come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_read_again_when_enough_have_come() {
+    let rig = Rig::start(1).await;
+    let topic = rig.create("t", 1).await;
+    rig.append(&topic, 0, &["a"]).await;
+    let mut request = fetch(&[(0, 0)]);
+    (request.min_bytes, request.max_wait_ms) = (100_000, 60_000);
+    let mut waits = Box::pin(rig.call(FETCH, request));
+    let recent = &rig.kafka(0).answers.recent;
+    // It has read, and waits.
+    assert!((&mut waits).now_or_never().is_none());
+    assert_eq!(recent.used(), 0);
+    let all = recent.take(usize::MAX).await;
+    for _ in 0..10 {
+        rig.append(&topic, 0, &["a few"]).await;
+        assert!((&mut waits).now_or_never().is_none());
+        assert!(!all.is_wanted(), "it reads again for a few bytes");
+    }
+    let many = "x".repeat(100_000);
+    rig.append(&topic, 0, &[many.as_str()]).await;
+    assert!((&mut waits).now_or_never().is_none());
+    assert!(all.is_wanted(), "it reads");
+    drop(all);
+    let answer = waits.await;
+    let records = answer.responses[0].partitions[0].records.as_ref();
+    assert!(records.is_some_and(|records| records.len() > 100_000));
 }
 
 /// Partitions in memory are read at once, whatever storage does, and those behind it within one time for all of them.

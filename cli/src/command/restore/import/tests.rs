@@ -1,0 +1,119 @@
+//! Imports into stores in memory: what is put, what is refused, and that a run that was cut off is run again.
+
+use geminga_metastore::MemoryStore;
+
+use super::super::plan::tests::segment;
+use super::*;
+
+fn all(after_gaps: bool) -> Wanted {
+    Wanted { topics: Vec::new(), after_gaps }
+}
+
+async fn import(store: &MemoryStore, objects: &[Surveyed]) -> Result<ImportedTopic, Failure> {
+    let topics = plan::topics(objects);
+    let chosen = choose(&topics, &all(false))?;
+    let uuid = one_cluster(&chosen)?;
+    cluster_for(store, uuid, Some(3)).await?;
+    topic_in(store, chosen[0], false).await
+}
+
+fn reason(failure: Failure) -> &'static str {
+    failure.reason.unwrap_or("none")
+}
+
+#[tokio::test]
+async fn objects_become_a_topic_in_a_cluster_of_the_old_identity() {
+    let store = MemoryStore::new();
+    let objects = [segment(7, 1, (20, 30), 4), segment(2, 1, (10, 20), 1)];
+    import(&store, &objects).await.unwrap();
+    let (cluster, _) = cluster::read(&store).await.unwrap().unwrap();
+    assert_eq!((cluster.uuid, cluster.epoch), (objects[0].header.cluster, 4));
+    cluster::next_broker_id(&store).await.expect("brokers may start");
+    let found = store.get(&keys::topic("default", "flights")).await.unwrap().unwrap();
+    let topic = Topic::decode(&found.value).unwrap();
+    assert_eq!((topic.partitions, topic.write_quorum, topic.ack_quorum), (1, 3, 2));
+    assert_eq!(topic.configs["retention.ms"], "-1");
+    let found = store.get(&keys::assign(topic.id, 0)).await.unwrap().unwrap();
+    let assign = Assign::decode(&found.value).unwrap();
+    assert!(assign.partitions[0].term > Term(4) && assign.partitions[0].broker.is_none());
+    let key = keys::segment(topic.id, PartitionIndex(0), 1);
+    let last = Segment::decode(&store.get(&key).await.unwrap().unwrap().value).unwrap();
+    assert_eq!(
+        (last.ledger.0, last.base_offset, last.end_offset),
+        (7, Offset(20), Some(Offset(30)))
+    );
+    let key = keys::log_start(topic.id, PartitionIndex(0));
+    let start = LogStart::decode(&store.get(&key).await.unwrap().unwrap().value).unwrap();
+    assert_eq!(start.offset, Offset(10));
+    let found = store.get(&keys::ledger(last.ledger)).await.unwrap().unwrap();
+    let meta = LedgerMeta::decode(last.ledger, &found.value).unwrap();
+    assert_eq!(meta.tier, Tier::Trimmed(objects[0].at.clone()));
+}
+
+/// Cut off behind any number of keys, it is run again and comes to the same.
+#[tokio::test]
+async fn an_import_that_was_cut_off_is_run_again() {
+    let objects = [segment(2, 1, (0, 20), 1), segment(7, 1, (20, 30), 4)];
+    let whole = MemoryStore::new();
+    import(&whole, &objects).await.unwrap();
+    let items = whole.range("", None, usize::MAX).await.unwrap().items;
+    let is_last = |key: &str| key.starts_with(keys::TOPICS);
+    let order: Vec<_> = items.iter().filter(|item| !is_last(&item.key)).collect();
+    for cut in 1..=order.len() {
+        let store = MemoryStore::new();
+        let cluster = items.iter().find(|item| item.key == keys::CLUSTER).unwrap();
+        for item in order[..cut].iter().copied().chain([cluster]) {
+            store.put_if(&item.key, None, item.value.value.clone()).await.unwrap();
+        }
+        import(&store, &objects).await.unwrap();
+        // And once more.
+        import(&store, &objects).await.unwrap();
+        let again = store.range("", None, usize::MAX).await.unwrap().items;
+        let without_dates = |items: &[geminga_metastore::KeyValue]| {
+            let kept = items.iter().filter(|item| !is_last(&item.key));
+            kept.map(|item| (item.key.clone(), item.value.value.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(without_dates(&again), without_dates(&items), "cut behind {cut}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_is_not_touched() {
+    let objects = [segment(2, 1, (0, 20), 1)];
+    let store = MemoryStore::new();
+    store.put_if("ledgers/x", None, "y".into()).await.unwrap();
+    assert_eq!(reason(import(&store, &objects).await.unwrap_err()), "METADATA_NOT_EMPTY");
+    let store = MemoryStore::new();
+    cluster::init(&store, &SystemRandom, &SystemClock).await.unwrap();
+    assert_eq!(reason(import(&store, &objects).await.unwrap_err()), "OTHER_CLUSTER");
+    let store = MemoryStore::new();
+    import(&store, &objects).await.unwrap();
+    let key = keys::topic("default", "flights");
+    let found = store.get(&key).await.unwrap().unwrap();
+    let mut topic = Topic::decode(&found.value).unwrap();
+    topic.id = TopicId::from_random(99);
+    store.put_if(&key, Some(found.version), topic.encode()).await.unwrap();
+    assert_eq!(reason(import(&store, &objects).await.unwrap_err()), "TOPIC_EXISTS");
+    let uuid = objects[0].header.cluster;
+    assert_eq!(reason(cluster_for(&store, uuid, Some(4)).await.unwrap_err()), "EPOCH_REUSED");
+}
+
+#[test]
+fn what_is_not_whole_is_refused() {
+    let gap = [segment(2, 1, (0, 10), 1), segment(3, 1, (15, 20), 1)];
+    let topics = plan::topics(&gap);
+    assert_eq!(reason(choose(&topics, &all(false)).unwrap_err()), "MISSING_SEGMENTS");
+    assert_eq!(choose(&topics, &all(true)).unwrap().len(), 1);
+    let fork = [segment(2, 1, (0, 10), 1), segment(3, 1, (5, 20), 1)];
+    let topics = plan::topics(&fork);
+    assert_eq!(reason(choose(&topics, &all(true)).unwrap_err()), "OVERLAPPING_SEGMENTS");
+    let wanted = Wanted { topics: vec!["nothing".to_owned()], after_gaps: false };
+    assert_eq!(reason(choose(&topics, &wanted).unwrap_err()), "UNKNOWN_TOPIC");
+    let mut twice = vec![segment(2, 1, (0, 10), 1), segment(3, 1, (0, 10), 1)];
+    twice[1].header.custom.topic = TopicId::from_random(5);
+    let topics = plan::topics(&twice);
+    assert_eq!(reason(choose(&topics, &all(false)).unwrap_err()), "AMBIGUOUS_TOPIC");
+    let id = TopicId::from_random(5).to_string();
+    let wanted = Wanted { topics: vec![id], after_gaps: false };
+    assert_eq!(choose(&topics, &wanted).unwrap().len(), 1);
+}

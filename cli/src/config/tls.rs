@@ -1,0 +1,251 @@
+//! The identity of a server, and whom its listeners serve: the same flags for all. With a certificate every listener speaks
+//! TLS, and so does every way to another component; a listener for Kafka clients may say otherwise.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use geminga_tls::{ClientAuth, Credentials, Dial, Files, LoadError, Protocol, Security};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// What flags, variables and the file can say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct TlsOptions {
+    /// This server's certificate and those between it and the authority, in PEM; with it everything is encrypted.
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        value_name = "FILE",
+        env = "GEMINGA_TLS_CERT",
+        help_heading = "TLS"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM.
+    #[arg(
+        id = "tls_key",
+        long = "tls-key",
+        value_name = "FILE",
+        env = "GEMINGA_TLS_KEY",
+        help_heading = "TLS"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// The authorities, in PEM, whose certificates the other components, etcd and clients show.
+    #[arg(
+        id = "tls_ca",
+        long = "tls-ca",
+        value_name = "FILE",
+        env = "GEMINGA_TLS_CA",
+        help_heading = "TLS"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// Whether clients have to show a certificate of --tls-ca; other components always have to [default: none].
+    #[arg(
+        id = "tls_client_auth",
+        long = "tls-client-auth",
+        value_name = "WHETHER",
+        value_enum,
+        env = "GEMINGA_TLS_CLIENT_AUTH",
+        help_heading = "TLS"
+    )]
+    pub(crate) client_auth: Option<Whether>,
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Whether {
+    /// They need none.
+    None,
+    /// They need one of the authority.
+    Required,
+}
+
+impl TlsOptions {
+    /// These options where they are set, those of `file` elsewhere.
+    pub(crate) fn over(self, file: Self) -> Self {
+        Self {
+            cert: self.cert.or(file.cert),
+            key: self.key.or(file.key),
+            ca: self.ca.or(file.ca),
+            client_auth: self.client_auth.or(file.client_auth),
+        }
+    }
+
+    /// Whether listeners speak TLS.
+    pub(crate) fn is_on(&self) -> bool {
+        self.cert.is_some()
+    }
+
+    fn requires(&self) -> bool {
+        self.client_auth == Some(Whether::Required)
+    }
+
+    /// What does not go together. `alone`: no other component is talked to. `metadata`: the metadata store is reached by TLS.
+    pub(crate) fn check(&self, alone: bool, metadata: bool) -> Result<(), Failure> {
+        let wrong = |why: &str| Err(Failure::usage(why));
+        match (&self.cert, &self.key, &self.ca) {
+            (Some(_), None, _) | (None, Some(_), _) => {
+                wrong("--tls-cert and --tls-key belong together: give both")
+            }
+            (Some(_), Some(_), None) if !alone => wrong(
+                "--tls-cert needs --tls-ca here: components know each other by the authority of their certificates",
+            ),
+            (Some(_), Some(_), None) if self.requires() => wrong(
+                "--tls-client-auth required needs --tls-ca: whose certificates clients are to show",
+            ),
+            (None, None, _) if self.requires() => {
+                wrong("--tls-client-auth required needs --tls-cert, --tls-key and --tls-ca")
+            }
+            (None, None, Some(_)) if !metadata => {
+                wrong("--tls-ca alone encrypts nothing: add --tls-cert and --tls-key")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the files.
+    pub(crate) fn load(&self) -> Result<ServerTls, Failure> {
+        let files = Files { cert: self.cert.clone(), key: self.key.clone(), ca: self.ca.clone() };
+        let credentials = (files != Files::default()).then(|| load(files)).transpose()?;
+        Ok(ServerTls { credentials, required: self.requires() })
+    }
+}
+
+fn load(files: Files) -> Result<Credentials, Failure> {
+    Credentials::load(files).map_err(unusable)
+}
+
+fn unusable(error: LoadError) -> Failure {
+    Failure::usage(error).because("TLS_FILES")
+}
+
+/// What a server takes connections by, and makes them.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerTls {
+    credentials: Option<Credentials>,
+    required: bool,
+}
+
+impl ServerTls {
+    /// The files, where there are some.
+    pub(crate) fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    fn identity(&self) -> Option<&Credentials> {
+        self.credentials().filter(|credentials| credentials.has_identity())
+    }
+
+    /// How other components are reached.
+    pub(crate) fn dial(&self) -> Dial {
+        self.identity().cloned().map_or(Dial::Plain, Dial::Tls)
+    }
+
+    /// Whether clients without a certificate are sent away.
+    pub(crate) fn requires(&self) -> bool {
+        self.required
+    }
+
+    /// Of a listener whose clients all are components.
+    pub(crate) fn internal(&self, listener: &'static str) -> Security {
+        self.of(listener, Protocol::Grpc, ClientAuth::Required)
+    }
+
+    /// Of the listener for gRPC. Components use it, too, so that all are asked for a certificate.
+    pub(crate) fn grpc(&self) -> Security {
+        self.of(
+            "grpc",
+            Protocol::Grpc,
+            if self.required { ClientAuth::Required } else { self.asked() },
+        )
+    }
+
+    /// Of the listener for HTTP, whose probes have no certificate: what needs one is decided by path.
+    pub(crate) fn http(&self) -> Security {
+        self.of("http", Protocol::Http, self.asked())
+    }
+
+    /// Of a listener for Kafka clients, unless it is to be plain.
+    pub(crate) fn kafka(&self, plain: bool) -> Security {
+        if plain {
+            return Security::plain("kafka");
+        }
+        let auth = if self.required { ClientAuth::Required } else { ClientAuth::None };
+        self.of("kafka", Protocol::Kafka, auth)
+    }
+
+    /// Without an authority nothing could be checked.
+    fn asked(&self) -> ClientAuth {
+        let can_check = self.identity().is_some_and(Credentials::has_authority);
+        if can_check { ClientAuth::Optional } else { ClientAuth::None }
+    }
+
+    fn of(&self, listener: &'static str, protocol: Protocol, auth: ClientAuth) -> Security {
+        match self.identity() {
+            Some(credentials) => Security::tls(listener, credentials.clone(), protocol, auth),
+            None => Security::plain(listener),
+        }
+    }
+}
+
+/// Whom a command believes, and what it shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// Encrypt, and believe servers whose certificates these authorities signed, in PEM.
+    #[arg(long, value_name = "FILE", env = "GEMINGA_TLS_CA", help_heading = "Connection")]
+    tls_ca: Option<PathBuf>,
+    /// The certificate to show, in PEM, where servers ask for one.
+    #[arg(long, value_name = "FILE", env = "GEMINGA_TLS_CERT", help_heading = "Connection")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, value_name = "FILE", env = "GEMINGA_TLS_KEY", help_heading = "Connection")]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// Reads the files; `None` when none is named.
+    pub(crate) fn load(&self) -> Result<Option<Credentials>, Failure> {
+        let Self { tls_ca, tls_cert, tls_key } = self.clone();
+        let files = Files { cert: tls_cert, key: tls_key, ca: tls_ca };
+        let own = (files != Files::default()).then(|| Credentials::of_client(files)).transpose();
+        own.map_err(unusable)
+    }
+
+    /// How bookies are reached: by TLS when there is a certificate to show, without which they serve nobody.
+    pub(crate) fn dial(&self) -> Result<Dial, Failure> {
+        let credentials = self.load()?.filter(Credentials::has_identity);
+        Ok(credentials.map_or(Dial::Plain, Dial::Tls))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let file = || Some(PathBuf::from("x"));
+        let options = |cert: bool, key: bool, ca: bool, required: bool| TlsOptions {
+            cert: file().filter(|_| cert),
+            key: file().filter(|_| key),
+            ca: file().filter(|_| ca),
+            client_auth: required.then_some(Whether::Required),
+        };
+        for (given, alone, metadata, good) in [
+            (options(false, false, false, false), false, false, true),
+            (options(true, true, true, true), false, false, true),
+            (options(true, true, false, false), true, false, true),
+            (options(true, true, false, false), false, false, false),
+            (options(true, true, false, true), true, false, false),
+            (options(true, false, true, false), false, false, false),
+            (options(false, true, true, false), false, false, false),
+            (options(false, false, true, false), false, false, false),
+            (options(false, false, true, false), false, true, true),
+            (options(false, false, false, true), false, false, false),
+        ] {
+            assert_eq!(given.check(alone, metadata).is_ok(), good, "{given:?}");
+        }
+    }
+}

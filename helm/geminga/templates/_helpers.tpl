@@ -1,0 +1,227 @@
+{{/* The start of all names. */}}
+{{- define "geminga.fullname" -}}
+{{- if contains "geminga" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-geminga" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the pods of one component: (dict "root" $ "component" "bookie"). Never changes. */}}
+{{- define "geminga.selector" -}}
+app.kubernetes.io/name: geminga
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* Labels of an object of one component. */}}
+{{- define "geminga.labels" -}}
+{{ include "geminga.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{- define "geminga.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The name by which one pod of a StatefulSet is found: (dict "root" $ "component" "bookie" "pod" "$(POD_NAME)"). */}}
+{{- define "geminga.podHost" -}}
+{{ .pod }}.{{ include "geminga.fullname" .root }}-{{ .component }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.clusterDomain }}
+{{- end -}}
+
+{{/* Where the metadata is: our own etcd, or the one that was named. */}}
+{{- define "geminga.metastore" -}}
+{{- $hosts := .Values.externalEtcd.endpoints -}}
+{{- if .Values.etcd.enabled -}}
+{{- $hosts = list -}}
+{{- range $ordinal := until (int .Values.etcd.replicas) -}}
+{{- $pod := printf "%s-etcd-%d" (include "geminga.fullname" $) $ordinal -}}
+{{- $hosts = append $hosts (printf "%s:2379" (include "geminga.podHost" (dict "root" $ "component" "etcd" "pod" $pod))) -}}
+{{- end -}}
+{{- end -}}
+etcd://{{ join "," $hosts }}/{{ .Values.clusterName }}
+{{- end -}}
+
+{{/* What must hold before anything is rendered, as sentences. */}}
+{{- define "geminga.check" -}}
+{{- if not .Values.insecure -}}
+{{- fail "this version encrypts and authenticates nothing: whoever reaches a port may read, write and delete. If only trusted clients do, say so with insecure=true" -}}
+{{- end -}}
+{{- if and .Values.etcd.enabled .Values.externalEtcd.endpoints -}}
+{{- fail "two places for the metadata: set etcd.enabled=false to use externalEtcd.endpoints, or leave these empty" -}}
+{{- end -}}
+{{- if and (not .Values.etcd.enabled) (not .Values.externalEtcd.endpoints) -}}
+{{- fail "nowhere to keep the metadata: set externalEtcd.endpoints to HOST:PORT of your etcd, or etcd.enabled=true" -}}
+{{- end -}}
+{{- if and .Values.zones.enabled (eq .Values.zones.podLabel "topology.kubernetes.io/zone") (semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "Kubernetes %s does not give pods the label topology.kubernetes.io/zone of their node (1.35 does): have an admission policy copy it, and name its label in zones.podLabel, or set zones.enabled=false" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- $kafka := .Values.serving.kafka -}}
+{{- if and $kafka.external.enabled (not $kafka.enabled) -}}
+{{- fail "serving.kafka.external.enabled needs serving.kafka.enabled" -}}
+{{- end -}}
+{{- if $kafka.external.enabled -}}
+{{- if not $kafka.external.host -}}
+{{- fail "serving.kafka.external.host is empty: it is what Kafka clients outside are told to connect to, such as broker-{ordinal}.kafka.example.com" -}}
+{{- end -}}
+{{- if and (eq $kafka.external.type "LoadBalancer") (not (contains "{ordinal}" $kafka.external.host)) -}}
+{{- fail "serving.kafka.external.host must contain {ordinal}: each broker has a load balancer, and an address, of its own" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.objectStore -}}
+{{- if and (not .url) (or .endpoint .credentialsSecret .caSecret .env .pathStyle) -}}
+{{- fail "objectStore.url is empty, so nothing else of objectStore would have an effect: set it, or leave the rest out" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.serving.autoscaling -}}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) -}}
+{{- fail "serving.autoscaling.maxReplicas is less than minReplicas" -}}
+{{- end -}}
+{{- if and .enabled (not .cpuUtilization) (not .metric.name) -}}
+{{- fail "serving.autoscaling needs something to go by: cpuUtilization, or metric.name" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Most brokers that there can be. */}}
+{{- define "geminga.mostBrokers" -}}
+{{- if .Values.serving.autoscaling.enabled -}}{{ .Values.serving.autoscaling.maxReplicas }}{{- else -}}{{ .Values.serving.replicas }}{{- end -}}
+{{- end -}}
+
+{{/* What every pod is allowed: nothing beyond its own files. */}}
+{{- define "geminga.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "geminga.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Names that a pod has of itself, for $(…) in its arguments. */}}
+{{- define "geminga.podEnv" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- end -}}
+
+{{- define "geminga.zoneEnv" -}}
+{{- if .Values.zones.enabled -}}
+- name: POD_ZONE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels[{{ .Values.zones.podLabel | squote }}]
+{{- end -}}
+{{- end -}}
+
+{{/* Variables and secrets of the object store. */}}
+{{- define "geminga.objectStoreEnv" -}}
+{{- if .Values.objectStore.url -}}
+{{- range $name, $value := .Values.objectStore.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- if .Values.objectStore.caSecret }}
+# The authorities of the image, and those of the Secret.
+- name: SSL_CERT_FILE
+  value: /etc/ssl/certs/ca-certificates.crt
+- name: SSL_CERT_DIR
+  value: /etc/geminga-store
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreEnvFrom" -}}
+{{- if and .Values.objectStore.url .Values.objectStore.credentialsSecret }}
+envFrom:
+  - secretRef:
+      name: {{ .Values.objectStore.credentialsSecret }}
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreMount" -}}
+{{- if and .Values.objectStore.url .Values.objectStore.caSecret -}}
+- {name: store-authorities, mountPath: /etc/geminga-store, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreVolume" -}}
+{{- if and .Values.objectStore.url .Values.objectStore.caSecret -}}
+- name: store-authorities
+  secret:
+    secretName: {{ .Values.objectStore.caSecret }}
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end -}}
+{{- end -}}
+
+{{- define "geminga.objectStoreArgs" -}}
+{{- with .Values.objectStore -}}
+{{- if .url -}}
+- --object-store={{ .url }}
+{{- if .endpoint }}
+- --object-store-endpoint={{ .endpoint }}
+{{- end }}
+{{- if .pathStyle }}
+- --object-store-path-style
+{{- end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Pods of one component on hosts, and zones, of their own: (dict "root" $ "component" "bookie"). */}}
+{{- define "geminga.spread" -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: {{ .root.Values.spread.hosts }}
+  labelSelector:
+    matchLabels: {{- include "geminga.selector" . | nindent 6 }}
+{{- if .root.Values.zones.enabled }}
+- maxSkew: 1
+  topologyKey: topology.kubernetes.io/zone
+  whenUnsatisfiable: {{ .root.Values.spread.zones }}
+  labelSelector:
+    matchLabels: {{- include "geminga.selector" . | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{/* Where pods of a component may run: (dict "of" .Values.bookie). */}}
+{{- define "geminga.scheduling" -}}
+{{- with .of.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* A probe of the http listener: (dict "path" "/readyz" "port" "http"). */}}
+{{- define "geminga.probe" -}}
+httpGet:
+  path: {{ .path }}
+  port: {{ .port }}
+periodSeconds: {{ .period }}
+timeoutSeconds: 5
+failureThreshold: {{ .failures }}
+{{- end -}}

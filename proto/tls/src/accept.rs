@@ -1,0 +1,192 @@
+//! How a listener takes connections: plain, or by a handshake that is bounded in time. Who does not speak TLS, or shows a
+//! certificate that is no good, is told so in words that it can read, as far as its protocol has any.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::credentials::Credentials;
+use crate::files::{ClientAuth, Protocol};
+use crate::metrics;
+use crate::socket::{Socket, is_handshake};
+use crate::trouble::{Side, Trouble};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long who is sent away may take to read why, and what is read of it meanwhile: closing with bytes unread would take
+/// the words back.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+/// Clients that are sent away are warned of once in so long for each listener; all are counted.
+const QUIET: Duration = Duration::from_secs(10);
+/// What HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
+/// What a plain client is told.
+const SPEAKS_TLS: &str = "this port speaks TLS: connect with --tls-ca or https://";
+
+/// How one listener takes connections; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Security(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    listener: &'static str,
+    tls: Option<Terms>,
+    /// When a client was last warned of, and how many were sent away since.
+    warned: Mutex<(Option<Instant>, u64)>,
+}
+
+#[derive(Debug)]
+struct Terms {
+    credentials: Credentials,
+    protocol: Protocol,
+    clients: ClientAuth,
+}
+
+impl Security {
+    /// Nothing is encrypted. `listener` is for log and metrics.
+    pub fn plain(listener: &'static str) -> Self {
+        Self::new(listener, None)
+    }
+
+    /// Everything is encrypted.
+    pub fn tls(
+        listener: &'static str,
+        credentials: Credentials,
+        protocol: Protocol,
+        clients: ClientAuth,
+    ) -> Self {
+        Self::new(listener, Some(Terms { credentials, protocol, clients }))
+    }
+
+    fn new(listener: &'static str, tls: Option<Terms>) -> Self {
+        Self(Arc::new(Inner { listener, tls, warned: Mutex::default() }))
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.tls.is_some()
+    }
+
+    /// Takes a connection, after its handshake where there is one; `None` when the client was sent away, of which log and
+    /// metrics tell. Takes no longer than a handshake may.
+    pub async fn accept(&self, stream: TcpStream) -> Option<Socket> {
+        let Some(terms) = &self.0.tls else { return Some(Socket::Plain(stream)) };
+        let address = stream.peer_addr().ok();
+        match timeout(HANDSHAKE, terms.accept(stream)).await {
+            Ok(Ok(socket)) => Some(socket),
+            Ok(Err((trouble, stream))) => {
+                self.refuse(address, &trouble);
+                // It was sent away already; this only lets it read why.
+                let _late = timeout(LINGER, linger(stream)).await;
+                None
+            }
+            Err(_) => {
+                self.refuse(address, &Trouble::Slow);
+                None
+            }
+        }
+    }
+
+    /// Counts a client that is sent away, and tells of it, though not of each.
+    pub(crate) fn refuse(&self, client: Option<SocketAddr>, trouble: &Trouble) {
+        let listener = self.0.listener;
+        metrics::count_refused(listener, trouble.label());
+        let now = Instant::now();
+        let mut warned = self.0.warned.lock();
+        let (last, silent) = *warned;
+        if last.is_some_and(|last| now - last < QUIET) {
+            warned.1 += 1;
+            drop(warned);
+            tracing::debug!(listener, ?client, why = %trouble.told_by(Side::Server), "a connection was refused");
+            return;
+        }
+        *warned = (Some(now), 0);
+        drop(warned);
+        tracing::warn!(
+            listener,
+            ?client,
+            others_before = silent,
+            "a connection was refused: {}",
+            trouble.told_by(Side::Server)
+        );
+    }
+}
+
+impl Terms {
+    async fn accept(&self, mut stream: TcpStream) -> Result<Socket, (Trouble, TcpStream)> {
+        let mut first = [0; PREFACE.len()];
+        let read = match stream.peek(&mut first).await {
+            Ok(read) => read,
+            Err(error) => return Err((Trouble::of(&error), stream)),
+        };
+        let first = &first[..read];
+        if first.is_empty() {
+            return Err((Trouble::Ended, stream));
+        }
+        if first[0] != 0x16 || (read > 1 && !is_handshake(first)) {
+            answer_plainly(&mut stream, first).await;
+            return Err((Trouble::PlainText, stream));
+        }
+        let Some(config) = self.credentials.now().server(self.protocol, self.clients) else {
+            let why = "this server has no certificate, or no authority to check clients by";
+            return Err((Trouble::Other(why.to_owned()), stream));
+        };
+        match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+            Ok(tls) => Ok(Socket::Tls(Box::new(tls))),
+            Err((error, stream)) => Err((Trouble::of(&error), stream)),
+        }
+    }
+}
+
+/// Tells a client that speaks HTTP, of either version, what is wrong; others see the connection end.
+async fn answer_plainly(stream: &mut TcpStream, first: &[u8]) {
+    let answer = if first.starts_with(PREFACE) {
+        goaway(SPEAKS_TLS)
+    } else if first.first().is_some_and(u8::is_ascii_uppercase) {
+        let length = SPEAKS_TLS.len() + 1;
+        format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\
+             connection: close\r\n\r\n{SPEAKS_TLS}\n"
+        )
+        .into_bytes()
+    } else {
+        return;
+    };
+    // Who does not read it learns less.
+    let _ = stream.write_all(&answer).await;
+}
+
+/// An HTTP/2 connection that begins and ends at once: empty settings, then GOAWAY with a text. Clients of gRPC would take the code
+/// INADEQUATE_SECURITY for a refusal of the call; PROTOCOL_ERROR is the connection's.
+fn goaway(text: &str) -> Vec<u8> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: u8 = 7;
+    const PROTOCOL_ERROR: u8 = 1;
+    let length = u8::try_from(8 + text.len()).expect("a short text");
+    let mut bytes = SETTINGS.to_vec();
+    bytes.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0]);
+    bytes.extend([0, 0, 0, 0, 0, 0, 0, PROTOCOL_ERROR]);
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+/// Ends a connection so that what was written reaches the other end.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let (mut buffer, mut left) = ([0; 4096], LINGER_BYTES);
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        left = left.saturating_sub(read);
+        if left == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Who this process is and whom it believes, now. A task reads the files again every few seconds; what is in force changes
+//! when they have changed and are good, for connections that are made from then on.
+//!
+//! Bytes are compared, not times: secrets that are mounted into a container change by a link, with whatever times. A change
+//! counts when two looks saw the same, so that a pair of which one file is written is not taken for a broken one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use geminga_runtime::Tasks;
+use parking_lot::RwLock;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::files::{Contents, Files, LoadError, Loaded};
+use crate::metrics;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A handle; cheap to clone, all clones see the same.
+#[derive(Debug, Clone)]
+pub struct Credentials(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    files: Files,
+    /// Whether the others of its authority have to take the certificate.
+    component: bool,
+    /// What was last tried, good or not, and what is in force.
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    tried: Contents,
+    loaded: Arc<Loaded>,
+}
+
+impl Credentials {
+    /// Reads and checks the files of a component; blocks. Its certificate has to be one of its authority, valid now.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn load(files: Files) -> Result<Self, LoadError> {
+        Self::read(files, true)
+    }
+
+    /// Reads the files of a client; blocks. Whose certificate it shows is the server's to judge.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn of_client(files: Files) -> Result<Self, LoadError> {
+        Self::read(files, false)
+    }
+
+    fn read(files: Files, component: bool) -> Result<Self, LoadError> {
+        let tried = Contents::read(&files)?;
+        let loaded = Arc::new(Loaded::new(&files, &tried, component)?);
+        let state = RwLock::new(State { tried, loaded });
+        Ok(Self(Arc::new(Inner { files, component, state })))
+    }
+
+    /// Whether there is a certificate to show.
+    pub fn has_identity(&self) -> bool {
+        self.0.files.cert.is_some()
+    }
+
+    /// Whether clients' certificates can be checked.
+    pub fn has_authority(&self) -> bool {
+        self.0.files.ca.is_some()
+    }
+
+    /// Follows the files until `tasks` stops.
+    pub fn keep_up(&self, tasks: &Tasks) {
+        let (own, cancelled) = (self.clone(), tasks.cancelled());
+        own.report_expiry();
+        tasks.spawn("certificates", async move {
+            tokio::select! {
+                () = cancelled => {}
+                () = own.follow() => {}
+            }
+        });
+    }
+
+    async fn follow(&self) {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = None;
+        loop {
+            ticks.tick().await;
+            let files = self.0.files.clone();
+            let read = tokio::task::spawn_blocking(move || Contents::read(&files).ok()).await;
+            // Files that are gone for a moment are being replaced; those that stay away are told of at the next start.
+            let Ok(Some(found)) = read else { continue };
+            if seen.as_ref() == Some(&found) {
+                self.take(found);
+                seen = None;
+            } else {
+                seen = Some(found);
+            }
+        }
+    }
+
+    /// From now on these, if they are new and good.
+    pub(crate) fn take(&self, found: Contents) {
+        if self.0.state.read().tried == found {
+            return;
+        }
+        let loaded = Loaded::new(&self.0.files, &found, self.0.component);
+        metrics::count_reload(loaded.is_ok());
+        match loaded {
+            Ok(loaded) => {
+                *self.0.state.write() = State { tried: found, loaded: Arc::new(loaded) };
+                tracing::info!(expires = ?self.now().expires, "new certificates are in force for new connections");
+                self.report_expiry();
+            }
+            Err(error) => {
+                self.0.state.write().tried = found;
+                tracing::error!(%error, "new certificates cannot be used, and the former ones stay in force");
+            }
+        }
+    }
+
+    fn report_expiry(&self) {
+        if let Some(expires) = self.now().expires {
+            metrics::set_expiry(expires);
+        }
+    }
+
+    /// What is in force.
+    pub(crate) fn now(&self) -> Arc<Loaded> {
+        Arc::clone(&self.0.state.read().loaded)
+    }
+}

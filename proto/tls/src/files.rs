@@ -1,0 +1,377 @@
+//! From PEM files to what connections are made with. Everything is checked before it is used: that a key belongs to its
+//! certificate, and that the peers, who trust the same authority, would accept it now.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::{CertificateError, Error, RootCertStore};
+
+use crate::trouble::Trouble;
+
+/// Largest file that is read: authorities of a whole system fit.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// A name that no certificate is for.
+const NOBODY: &str = "nobody.invalid";
+/// By then every certificate has expired: to ask when.
+const FAR: Duration = Duration::from_secs(250 * 365 * 24 * 3_600);
+
+/// Where an identity is, in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate, and those between it and the authority.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// The authorities whose certificates are believed; those of the system when there is none.
+    pub ca: Option<PathBuf>,
+}
+
+/// Why files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("{} cannot be read ({why}): correct the path, or its rights", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{} holds no {what} in PEM: give it one", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// One of a pair is missing.
+    #[error("--tls-cert and --tls-key belong together: give both, or none")]
+    Half,
+    /// The pair does not fit, or is of a kind that is not known.
+    #[error("{} and {} cannot be used together: {why}", cert.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong.
+        why: Error,
+    },
+    /// The others would not accept it.
+    #[error("{} {}", path.display(), reason(why))]
+    Unacceptable {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong.
+        why: Trouble,
+    },
+    /// The authorities cannot be used.
+    #[error("the authorities cannot be used: {0}")]
+    Authorities(String),
+}
+
+fn reason(why: &Trouble) -> String {
+    match why {
+        Trouble::Expired => "has expired: renew it".to_owned(),
+        Trouble::NotYetValid => "is not valid yet: set the clock, or issue it anew".to_owned(),
+        Trouble::UnknownAuthority => {
+            "is not signed by an authority in the file of --tls-ca: they must belong together"
+                .to_owned()
+        }
+        Trouble::WrongPurpose => {
+            "is not for both server and client authentication, as that of a component must be: issue it \
+             for both"
+                .to_owned()
+        }
+        other => format!("is of no use: {other:?}"),
+    }
+}
+
+/// What a listener speaks inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2, as gRPC does.
+    Grpc,
+    /// HTTP/1.1.
+    Http,
+    /// Kafka's, which is not negotiated.
+    Kafka,
+}
+
+impl Protocol {
+    const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Kafka];
+
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Grpc => vec![b"h2".to_vec()],
+            Self::Http => vec![b"http/1.1".to_vec()],
+            Self::Kafka => Vec::new(),
+        }
+    }
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They are asked, and what they show must be good.
+    Optional,
+    /// Who shows none is sent away.
+    Required,
+}
+
+impl ClientAuth {
+    const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
+}
+
+/// The bytes of the files.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    cert: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents").finish_non_exhaustive()
+    }
+}
+
+impl Contents {
+    /// Reads all files; blocks.
+    pub(crate) fn read(files: &Files) -> Result<Self, LoadError> {
+        let all = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+        Ok(Self { cert: all(&files.cert)?, key: all(&files.key)?, ca: all(&files.ca)? })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    use io::Read;
+    let unreadable = |why| LoadError::Unreadable { path: path.to_owned(), why };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// Checked, and ready for connections.
+pub(crate) struct Loaded {
+    servers: Vec<(Protocol, ClientAuth, Arc<ServerConfig>)>,
+    pub(crate) client: Arc<ClientConfig>,
+    /// When the certificate expires, in seconds since the Unix epoch, where that is known.
+    pub(crate) expires: Option<u64>,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// A certificate, the others of its chain, its key.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Loaded {
+    /// `check`: whether its own authority has to take the certificate.
+    pub(crate) fn new(files: &Files, contents: &Contents, check: bool) -> Result<Self, LoadError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = Arc::new(roots(files, contents)?);
+        let identity = identity(files, contents)?;
+        let own = files.ca.is_some();
+        let authority = own.then(|| Authority::new(&roots, &provider)).transpose()?;
+        let expires = match (&identity, &authority) {
+            (Some(identity), Some(authority)) if check => authority.check(files, identity)?,
+            _ => None,
+        };
+        let servers = match &identity {
+            Some(identity) => servers(files, identity, authority.as_ref(), &provider)?,
+            None => Vec::new(),
+        };
+        let client = Arc::new(client(files, roots, identity, &provider)?);
+        Ok(Self { servers, client, expires })
+    }
+
+    /// What a listener takes connections with; `None` when there is no certificate to show, or no authority to check
+    /// clients by.
+    pub(crate) fn server(&self, protocol: Protocol, auth: ClientAuth) -> Option<Arc<ServerConfig>> {
+        let found = self.servers.iter().find(|(p, a, _)| (*p, *a) == (protocol, auth));
+        found.map(|(_, _, config)| Arc::clone(config))
+    }
+}
+
+fn roots(files: &Files, contents: &Contents) -> Result<RootCertStore, LoadError> {
+    let mut roots = RootCertStore::empty();
+    match (&files.ca, &contents.ca) {
+        (Some(path), Some(bytes)) => {
+            for cert in certificates(path, bytes)? {
+                roots.add(cert).map_err(|error| LoadError::Authorities(error.to_string()))?;
+            }
+        }
+        _ => {
+            // A damaged one among the system's must not keep the others from being used.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(LoadError::Empty { path: path.to_owned(), what: "certificate" }),
+    }
+}
+
+fn identity(files: &Files, contents: &Contents) -> Result<Option<Identity>, LoadError> {
+    let (Some(cert), Some(key)) = (&files.cert, &files.key) else {
+        return if files.cert.is_none() && files.key.is_none() {
+            Ok(None)
+        } else {
+            Err(LoadError::Half)
+        };
+    };
+    let bytes = |contents: &Option<Vec<u8>>| contents.clone().unwrap_or_default();
+    let chain = certificates(cert, &bytes(&contents.cert))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes(&contents.key))
+        .map_err(|_| LoadError::Empty { path: key.clone(), what: "private key" })?;
+    Ok(Some(Identity { chain, key }))
+}
+
+/// Checks certificates as the other components do.
+struct Authority {
+    clients: Arc<dyn ClientCertVerifier>,
+    optional: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
+}
+
+impl Authority {
+    fn new(roots: &Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Result<Self, LoadError> {
+        let wrong =
+            |error: rustls::client::VerifierBuilderError| LoadError::Authorities(error.to_string());
+        let clients =
+            || WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+        Ok(Self {
+            clients: clients().build().map_err(wrong)?,
+            optional: clients().allow_unauthenticated().build().map_err(wrong)?,
+            servers: WebPkiServerVerifier::builder_with_provider(
+                Arc::clone(roots),
+                Arc::clone(provider),
+            )
+            .build()
+            .map_err(wrong)?,
+        })
+    }
+
+    /// Whether the others would take it, as a client and as a server; when it expires.
+    fn check(&self, files: &Files, identity: &Identity) -> Result<Option<u64>, LoadError> {
+        let Some((cert, between)) = identity.chain.split_first() else { return Ok(None) };
+        let unacceptable = |error: Error| LoadError::Unacceptable {
+            path: files.cert.clone().unwrap_or_default(),
+            why: Trouble::of_tls(&error),
+        };
+        let now = UnixTime::now();
+        self.clients.verify_client_cert(cert, between, now).map_err(unacceptable)?;
+        let nobody = ServerName::try_from(NOBODY).expect("a plain name");
+        let as_server = self.servers.verify_server_cert(cert, between, &nobody, &[], now);
+        match as_server {
+            // Which names it is for, those who connect will see.
+            Ok(_)
+            | Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => {}
+            Err(error) => return Err(unacceptable(error)),
+        }
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + FAR);
+        Ok(match self.clients.verify_client_cert(cert, between, then) {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => Some(not_after.as_secs()),
+            _ => None,
+        })
+    }
+
+    fn verifier(&self, auth: ClientAuth) -> Option<Arc<dyn ClientCertVerifier>> {
+        match auth {
+            ClientAuth::None => None,
+            ClientAuth::Optional => Some(Arc::clone(&self.optional)),
+            ClientAuth::Required => Some(Arc::clone(&self.clients)),
+        }
+    }
+}
+
+fn servers(
+    files: &Files,
+    identity: &Identity,
+    authority: Option<&Authority>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Vec<(Protocol, ClientAuth, Arc<ServerConfig>)>, LoadError> {
+    let mut configs = Vec::new();
+    for auth in ClientAuth::ALL {
+        let verifier = authority.and_then(|authority| authority.verifier(auth));
+        if verifier.is_none() && auth != ClientAuth::None {
+            continue;
+        }
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| pair(files, why))?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|why| pair(files, why))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        for protocol in Protocol::ALL {
+            let mut config = config.clone();
+            config.alpn_protocols = protocol.alpn();
+            configs.push((protocol, auth, Arc::new(config)));
+        }
+    }
+    Ok(configs)
+}
+
+fn client(
+    files: &Files,
+    roots: Arc<RootCertStore>,
+    identity: Option<Identity>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<ClientConfig, LoadError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|why| pair(files, why))?
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(Identity { chain, key }) => {
+            builder.with_client_auth_cert(chain, key).map_err(|why| pair(files, why))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = Protocol::Grpc.alpn();
+    Ok(config)
+}
+
+fn pair(files: &Files, why: Error) -> LoadError {
+    let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+    LoadError::Pair { cert: path(&files.cert), key: path(&files.key), why }
+}

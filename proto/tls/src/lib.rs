@@ -1,0 +1,33 @@
+//! TLS on every listener and every hop, in one place: who a process is, whom it believes, and how it says what is wrong.
+//!
+//! ```text
+//!   files ─► Credentials (read again when they change) ─┬─► Security of a listener ─► Incoming ─► Connection
+//!                                                       └─► Dial of a client ─► channel
+//! ```
+//!
+//! * One authority signs all components; each shows its certificate as a server and as a client, and checks the other's.
+//! * Every connection is checked in full, with what the files say when it is made: there is no resumption, so that a
+//!   certificate that expired or was replaced opens nothing any more. Connections that stand go on.
+//! * A handshake has ten seconds and takes one of the listener's places, as the connection does that comes of it.
+//! * What cannot be loaded changes nothing: the former files stay in force, and log and metrics say so.
+
+mod accept;
+mod credentials;
+mod dial;
+mod files;
+mod incoming;
+mod metrics;
+mod peer;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+pub use accept::Security;
+pub use credentials::Credentials;
+pub use dial::Dial;
+pub use files::{ClientAuth, Files, LoadError, Protocol};
+pub use incoming::{Connection, Incoming};
+pub use peer::{Peer, component_only};
+pub use socket::Socket;
+pub use trouble::{Side, Trouble};

@@ -1,0 +1,286 @@
+//! Handshakes between a listener and a client of this process, and what each end says when there is none.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::time::Duration;
+
+use geminga_harness::{Authority, Pair, Valid};
+use geminga_runtime::Tasks;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::Endpoint;
+
+use super::*;
+
+fn files(authority: Option<&Authority>, pair: Option<&Pair>) -> Files {
+    Files {
+        cert: pair.map(|pair| pair.cert.clone()),
+        key: pair.map(|pair| pair.key.clone()),
+        ca: authority.map(Authority::ca),
+    }
+}
+
+fn load(authority: &Authority, pair: Option<&Pair>) -> Credentials {
+    Credentials::load(files(Some(authority), pair)).expect("good files")
+}
+
+/// As a test of a stranger needs it: a certificate that its own authority would not take.
+fn load_unchecked(authority: &Authority, pair: &Pair) -> Credentials {
+    Credentials::of_client(files(Some(authority), Some(pair))).expect("good files")
+}
+
+/// A health service behind a listener.
+struct Server {
+    address: String,
+    tasks: Tasks,
+}
+
+impl Server {
+    async fn start(security: Security) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let tasks = Tasks::new("test");
+        let incoming = Incoming::new(listener, security, 8, &tasks);
+        let (_, health) = tonic_health::server::health_reporter();
+        let stop = tasks.cancelled();
+        tasks.spawn("server", async move {
+            let server = tonic::transport::Server::builder().add_service(health);
+            server.serve_with_incoming_shutdown(incoming, stop).await.unwrap();
+        });
+        Self { address, tasks }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap()
+    }
+
+    /// Asks once; what went wrong in its innermost words.
+    async fn ask(&self, dial: &Dial) -> Result<(), String> {
+        let channel = dial.lazily(&self.endpoint());
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        match client.check(request).await {
+            Ok(_) => Ok(()),
+            Err(status) => {
+                let (mut said, mut next) = (status.message().to_owned(), status.source());
+                while let Some(error) = next {
+                    said = error.to_string();
+                    next = error.source();
+                }
+                Err(said)
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+fn required(credentials: Credentials) -> Security {
+    Security::tls("test", credentials, Protocol::Grpc, ClientAuth::Required)
+}
+
+#[tokio::test]
+async fn components_of_one_authority_talk() {
+    let authority = Authority::new();
+    let (one, two) = (authority.issue(), authority.issue());
+    let server = Server::start(required(load(&authority, Some(&one)))).await;
+    server.ask(&Dial::Tls(load(&authority, Some(&two)))).await.unwrap();
+    let connected = Dial::Tls(load(&authority, Some(&two))).connect(&server.endpoint()).await;
+    assert!(connected.is_ok());
+}
+
+#[tokio::test]
+async fn without_tls_nothing_is_different() {
+    let server = Server::start(Security::plain("test")).await;
+    server.ask(&Dial::Plain).await.unwrap();
+}
+
+/// What a client is told, by the kind of certificate that it shows.
+#[tokio::test]
+async fn a_client_hears_why_its_certificate_is_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = Server::start(required(load(&authority, Some(&authority.issue())))).await;
+    let none = load(&authority, None);
+    for (client, expected) in [
+        (none, "asks for a certificate and none was shown: give --tls-cert"),
+        (
+            load_unchecked(&authority, &authority.issue_valid(Valid::Before)),
+            "finds this side's certificate expired, or not valid yet",
+        ),
+        (
+            load_unchecked(&authority, &authority.issue_valid(Valid::Later)),
+            "finds this side's certificate expired, or not valid yet",
+        ),
+        (
+            load_unchecked(&authority, &authority.issue_to_server()),
+            "does not accept this side's certificate",
+        ),
+        (load_unchecked(&authority, &stranger.issue()), "does not know the authority of this"),
+    ] {
+        let said = server.ask(&Dial::Tls(client)).await.unwrap_err();
+        assert!(said.contains(expected), "{said:?} instead of {expected:?}");
+    }
+}
+
+/// What a client says of a server that it does not take for the one that it wants.
+#[tokio::test]
+async fn a_client_says_what_is_wrong_with_a_server() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for (shown, expected) in [
+        (authority.issue_valid(Valid::Before), "the certificate of the server has expired: renew"),
+        (authority.issue_valid(Valid::Later), "the certificate of the server is not valid yet"),
+        (authority.issue_named(&["elsewhere.test"]), "is for elsewhere.test, not for the address"),
+        (stranger.issue(), "is of another authority than those of --tls-ca"),
+    ] {
+        let credentials = load_unchecked(&authority, &shown);
+        let security = Security::tls("test", credentials, Protocol::Grpc, ClientAuth::None);
+        let server = Server::start(security).await;
+        let said = server.ask(&Dial::Tls(load(&authority, None))).await.unwrap_err();
+        assert!(
+            said.replace("DnsName(\"elsewhere.test\")", "elsewhere.test").contains(expected),
+            "{said:?} instead of {expected:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn plain_text_on_a_tls_port_is_told_to_the_client() {
+    let authority = Authority::new();
+    let server = Server::start(required(load(&authority, Some(&authority.issue())))).await;
+    let said = server.ask(&Dial::Plain).await.unwrap_err();
+    assert!(said.contains("this port speaks TLS: connect with --tls-ca"), "{said}");
+
+    let mut http = TcpStream::connect(&server.address).await.unwrap();
+    http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("speaks TLS"), "{answer}");
+}
+
+#[tokio::test]
+async fn tls_on_a_plain_port_is_told_to_the_client() {
+    let server = Server::start(Security::plain("test")).await;
+    let said = server.ask(&Dial::Tls(load(&Authority::new(), None))).await.unwrap_err();
+    assert!(said.contains("the server does not speak TLS at this address"), "{said}");
+}
+
+#[tokio::test]
+async fn a_listener_that_asks_no_client_serves_any() {
+    let authority = Authority::new();
+    for clients in [ClientAuth::None, ClientAuth::Optional] {
+        let credentials = load(&authority, Some(&authority.issue()));
+        let server =
+            Server::start(Security::tls("test", credentials, Protocol::Grpc, clients)).await;
+        server.ask(&Dial::Tls(load(&authority, None))).await.unwrap();
+        server.ask(&Dial::Tls(load(&authority, Some(&authority.issue())))).await.unwrap();
+    }
+}
+
+/// A handshake that does not go on holds up no other; with all places taken, more are closed.
+#[tokio::test]
+async fn silent_clients_hold_up_nobody_and_are_bounded() {
+    let authority = Authority::new();
+    let server = Server::start(required(load(&authority, Some(&authority.issue())))).await;
+    let mut silent = Vec::new();
+    for _ in 0..7 {
+        silent.push(TcpStream::connect(&server.address).await.unwrap());
+    }
+    let dial = Dial::Tls(load(&authority, Some(&authority.issue())));
+    let good = server.ask(&dial).await;
+    good.unwrap();
+    silent.push(TcpStream::connect(&server.address).await.unwrap());
+    silent.push(TcpStream::connect(&server.address).await.unwrap());
+    let mut last = silent.pop().unwrap();
+    assert_eq!(last.read(&mut [0]).await.unwrap(), 0, "one too many is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_has_its_time() {
+    let authority = Authority::new();
+    let security = required(load(&authority, Some(&authority.issue())));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(security.accept(stream).await.is_none());
+    assert_eq!(began.elapsed().as_secs(), 10);
+    drop(client);
+}
+
+#[test]
+fn files_are_refused_in_a_sentence() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (one, two) = (authority.issue(), authority.issue());
+    let mixed = Pair { cert: one.cert.clone(), key: two.key.clone() };
+    let swapped = Pair { cert: one.key.clone(), key: one.cert.clone() };
+    let absent = Pair { cert: Path::new("no/such.pem").to_owned(), key: one.key.clone() };
+    for (pair, expected) in [
+        (mixed, "cannot be used together"),
+        (swapped, "holds no certificate in PEM"),
+        (absent, "no/such.pem cannot be read"),
+        (authority.issue_valid(Valid::Before), "has expired: renew it"),
+        (authority.issue_valid(Valid::Later), "is not valid yet"),
+        (authority.issue_to_server(), "is not for both server and client authentication"),
+        (stranger.issue(), "is not signed by an authority in the file of --tls-ca"),
+    ] {
+        let error = Credentials::load(files(Some(&authority), Some(&pair))).expect_err(expected);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let half = Files { cert: Some(one.cert), ..Files::default() };
+    assert!(matches!(Credentials::load(half), Err(LoadError::Half)));
+}
+
+#[test]
+fn expiry_is_known() {
+    let authority = Authority::new();
+    // The first of January 2100.
+    assert_eq!(load(&authority, Some(&authority.issue())).now().expires, Some(4_102_444_800));
+}
+
+/// New files count once two looks saw the same; bad ones change nothing.
+#[tokio::test(start_paused = true)]
+async fn files_are_followed() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let credentials = load(&authority, Some(&pair));
+    let tasks = Tasks::new("test");
+    credentials.keep_up(&tasks);
+    let first = credentials.now();
+    let settle = || async { tokio::time::sleep(Duration::from_secs(10)).await };
+    settle().await;
+    assert!(std::sync::Arc::ptr_eq(&first, &credentials.now()), "nothing changed");
+    pair.replace_by(&Authority::new().issue());
+    settle().await;
+    assert!(std::sync::Arc::ptr_eq(&first, &credentials.now()), "a stranger's is not taken");
+    pair.replace_by(&authority.issue());
+    settle().await;
+    assert!(!std::sync::Arc::ptr_eq(&first, &credentials.now()), "a good one is");
+    assert!(tasks.finish(Duration::from_secs(1)).await);
+}
+
+#[test]
+fn components_are_known_by_their_certificate() {
+    let address = Some("10.0.0.1:1".parse().unwrap());
+    let peer = |encrypted, certified| Peer { address, encrypted, certified };
+    assert!(peer(false, false).is_component(), "the operator trusts the network");
+    assert!(!peer(true, false).is_component());
+    assert!(peer(true, true).is_component());
+    assert!(!peer(false, false).is_trusted() && !peer(true, false).is_trusted());
+    assert!(peer(true, true).is_trusted());
+    let local =
+        Peer { address: Some("[::ffff:127.0.0.1]:1".parse().unwrap()), ..peer(false, false) };
+    assert!(local.is_trusted());
+    let ask = |peer: Option<Peer>| {
+        let mut request = tonic::Request::new(());
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        component_only(request).is_ok()
+    };
+    assert!(ask(Some(peer(true, true))));
+    assert!(!ask(Some(peer(true, false))) && !ask(None));
+}

@@ -1,0 +1,61 @@
+"""Runs helm on our chart and reads what it renders."""
+import json
+import pathlib
+import subprocess
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "geminga"
+HELM = ROOT / ".cache" / "chart" / "helm"
+EXAMPLES = sorted(CHART.glob("values-*.yaml"))
+# What Chart.yaml asks for at least, and the newest that the schemas know.
+OLDEST, NEWEST = "1.30", "1.37"
+# The first that gives pods the zone of their node.
+ZONES = "1.35"
+
+
+class Refused(Exception):
+    """Helm's reason not to render."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.YAMLError(f"{node.start_mark}: twice: {', '.join(sorted(twice))}")
+        return super().construct_mapping(node, deep)
+
+
+def helm(*args):
+    done = subprocess.run([HELM, *args], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Refused(done.stderr)
+    return done.stdout
+
+
+def text(files=(), values=None, version=NEWEST, upgrade=False):
+    """The manifests of a release `g` in the namespace `streams`."""
+    args = ["template", "g", str(CHART), "--namespace", "streams", "--kube-version", version + ".0"]
+    if upgrade:
+        args.append("--is-upgrade")
+    for file in files:
+        args += ["--values", str(file)]
+    for key, value in (values or {}).items():
+        args += ["--set-json", f"{key}={json.dumps(value)}"]
+    return helm(*args)
+
+
+def docs(*args, **kwargs):
+    return parse(text(*args, **kwargs))
+
+
+def parse(manifests):
+    return [doc for doc in yaml.load_all(manifests, Loader) if doc]
+
+
+def of_kind(manifests, kind):
+    return [doc for doc in manifests if doc["kind"] == kind]

@@ -1,0 +1,239 @@
+"""What the chart renders: valid for the oldest and the newest Kubernetes, as reviewed, and nothing for wrong values."""
+import itertools
+import json
+import os
+import re
+import subprocess
+import unittest
+
+import kubernetes_validate
+import yaml
+
+from helm import CHART, EXAMPLES, HELM, NEWEST, OLDEST, ROOT, ZONES, Refused, docs, helm, of_kind, parse, text
+from policy import problems
+
+GOLDEN = ROOT / "tests/chart/golden"
+# Each changes something on its own and must get along with every other.
+TOGGLES = {
+    "one etcd": {"etcd.replicas": 1},
+    "external etcd": {"etcd.enabled": False, "externalEtcd.endpoints": ["e:2379"]},
+    "autoscaling": {"serving.autoscaling.enabled": True},
+    "autoscaling by a metric": {"serving.autoscaling.enabled": True, "serving.autoscaling.cpuUtilization": 0,
+                                "serving.autoscaling.metric": {"name": "m", "averageValue": "10"}},
+    "no Kafka": {"serving.kafka.enabled": False},
+    "NodePort": {"serving.kafka.external": {"enabled": True, "host": "k.example.com"}},
+    "LoadBalancer": {"serving.kafka.external": {"enabled": True, "type": "LoadBalancer", "host": "k-{ordinal}.example.com"}},
+    "disks": {"bookie.disks": 3},
+    "object store": {"objectStore": {"url": "s3://b/p", "credentialsSecret": "s", "caSecret": "c", "env": {"AWS_REGION": "r"}}},
+    "zones": {"zones": {"enabled": True, "podLabel": "example.com/zone"}},
+    "no policies": {"networkPolicy.enabled": False},
+    "clients": {"networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"namespaceSelector": {}}]},
+    "monitoring": {"serviceMonitor.enabled": True, "prometheusRule.enabled": True},
+    "no decommission": {"bookie.decommission.enabled": False},
+    "IPv6": {"listenAddress": "[::]"},
+}
+# Not both at once: they set the same values, or one needs what the other takes away.
+EITHER = [{"one etcd", "external etcd"}, {"NodePort", "LoadBalancer"}, {"no Kafka", "NodePort"}, {"no Kafka", "LoadBalancer"},
+          {"autoscaling", "autoscaling by a metric"}, {"no policies", "clients"}]
+# The value, and a part of the reason that the operator is told.
+WRONG = [
+    ({"serving.replicas": 0}, "serving/replicas"),
+    ({"serving.memoryMiB": 128}, "memoryMiB"),
+    ({"serving.memoryMiB": "1Gi"}, "memoryMiB"),
+    ({"serving.replica": 3}, "replica"),
+    ({"bookie.replicas": 2}, "bookie/replicas"),
+    ({"bookie.disks": 0}, "bookie/disks"),
+    ({"bookie.podManagementPolicy": "Ordered"}, "podManagementPolicy"),
+    ({"bookie.resources.limits": {"cpu": "1", "memory": None}}, "memory"),
+    ({"bookie.repairRate": "50MB"}, "repairRate"),
+    ({"bookie.lostBookieDelay": "soon"}, "lostBookieDelay"),
+    ({"bookie.persistence.size": "a lot"}, "size"),
+    ({"etcd.replicas": 2}, "etcd/replicas"),
+    ({"externalEtcd.endpoints": ["http://e:2379"]}, "endpoints"),
+    ({"externalEtcd.endpoints": ["e:2379"]}, "two places for the metadata"),
+    ({"etcd.enabled": False}, "nowhere to keep the metadata"),
+    ({"objectStore.url": "/mnt/store"}, "objectStore/url"),
+    ({"objectStore.endpoint": "http://h:1"}, "objectStore.url is empty"),
+    ({"objectStore": {"url": "s3://b", "env": {"PATH": "/"}}}, "PATH"),
+    ({"serving.kafka.external": {"enabled": True}}, "external.host is empty"),
+    ({"serving.kafka.external": {"enabled": True, "type": "LoadBalancer", "host": "one.example.com"}}, "must contain {ordinal}"),
+    ({"serving.kafka.external": {"enabled": True, "host": "h"}, "serving.kafka.enabled": False}, "needs serving.kafka.enabled"),
+    ({"serving.autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}, "less than minReplicas"),
+    ({"serving.autoscaling": {"enabled": True, "cpuUtilization": 0}}, "something to go by"),
+    ({"image.digest": "sha256:1"}, "digest"),
+    ({"logging.format": "xml"}, "format"),
+    ({"tls.enabled": True}, "tls"),
+    ({"insecure": False}, "insecure=true"),
+]
+
+
+# Values unlike the default, where no rule of `other` finds one that is accepted.
+OTHER = {
+    "image.digest": "sha256:" + "0" * 64, "image.pullPolicy": "Always", "imagePullSecrets": [{"name": "s"}],
+    "listenAddress": "[::]", "serving.kafka.external.type": "LoadBalancer", "serving.kafka.external.enabled": False,
+    "serving.kafka.external.sourceRanges": ["10.0.0.0/8"], "serving.service.type": "NodePort", "bookie.podManagementPolicy": "Parallel",
+    "bookie.repairRate": "1MiB", "bookie.lostBookieDelay": "1h", "etcd.replicas": 5, 
+    "externalEtcd.endpoints": ["e:1"], "objectStore.url": "gs://b", "objectStore.endpoint": "http://h:1", "objectStore.uploadRate": "1MiB",
+    "objectStore.interval": "1m", "objectStore.localRetention": "2h", "objectStore.env": {"AWS_REGION": "r"}, "spread.hosts": "DoNotSchedule",
+    "spread.zones": "ScheduleAnyway", "zones.podLabel": "example.com/zone", "logging.format": "text", "logging.filter": "warn",
+    "networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"podSelector": {}}], "serviceMonitor.interval": "1m",
+    "serving.autoscaling.enabled": False, "serviceMonitor.enabled": False, "prometheusRule.enabled": False, "serving.replicas": 9,
+    "serving.autoscaling.minReplicas": 1, "serving.kafka.external.host": "other-{ordinal}",
+}
+
+
+def leaves(values, prefix=""):
+    """(path, value) of everything that can be set; a map that the operator fills is one value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def other(value):
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, dict):
+        return {"example": "other"}
+    if isinstance(value, list):
+        return [{"key": "other"}]
+    found = re.fullmatch(r"(\d+)(\D*)", value)
+    return f"{int(found.group(1)) + 1}{found.group(2)}" if found else "other"
+
+
+def invalid(manifests, version):
+    """What a Kubernetes of this version would refuse, also fields that it does not know."""
+    for doc in manifests:
+        if doc["apiVersion"].startswith("monitoring.coreos.com/"):
+            continue
+        try:
+            kubernetes_validate.validate(doc, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            yield f"{version}: {doc['kind']} {doc['metadata']['name']}: {error}"
+
+
+def combinations():
+    names = list(TOGGLES)
+    for pair in [(name,) for name in names] + list(itertools.combinations(names, 2)):
+        if set(pair) not in EITHER:
+            yield " and ".join(pair), {"insecure": True, **{k: v for name in pair for k, v in TOGGLES[name].items()}}
+
+
+class Render(unittest.TestCase):
+    maxDiff = None
+
+    def test_lint_finds_nothing(self):
+        for example in EXAMPLES:
+            with self.subTest(example.name):
+                helm("lint", str(CHART), "--strict", "--values", str(example), "--kube-version", ZONES + ".0")
+
+    def test_examples_are_valid_and_keep_the_rules(self):
+        for example, version in itertools.product(EXAMPLES, (OLDEST, NEWEST)):
+            if "zones:" in example.read_text() and version == OLDEST:
+                version = ZONES
+            with self.subTest(example.name, version=version):
+                manifests = docs([example], version=version)
+                self.assertEqual(list(invalid(manifests, version)), [])
+                self.assertEqual(problems(manifests), [])
+
+    def test_toggles_get_along(self):
+        for name, values in combinations():
+            with self.subTest(name):
+                manifests = docs(values=values)
+                self.assertEqual(problems(manifests), [])
+                for version in (OLDEST, NEWEST) if " and " not in name else ():
+                    self.assertEqual(list(invalid(manifests, version)), [])
+
+    def test_renders_are_as_reviewed(self):
+        for example in EXAMPLES:
+            golden = GOLDEN / example.name
+            with self.subTest(example.name):
+                now = text([example], version=NEWEST)
+                if os.environ.get("GEMINGA_UPDATE_GOLDEN"):
+                    golden.write_text(now)
+                self.assertEqual(now, golden.read_text(), "if this is meant: GEMINGA_UPDATE_GOLDEN=1 make chart-test, and review the diff")
+
+    def test_wrong_values_are_refused_with_the_reason(self):
+        for values, reason in WRONG:
+            with self.subTest(values=values):
+                with self.assertRaises(Refused) as refused:
+                    docs(values={"insecure": True, **values})
+                self.assertIn(reason, str(refused.exception))
+
+    def test_no_value_is_without_effect(self):
+        """Each value, changed alone or beside what it belongs to, changes what is rendered."""
+        defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+        pending = {path: value for path, value in leaves(defaults) if path not in ("insecure", "etcd.enabled")}
+        beside = {
+            "serving.autoscaling.": {"serving.autoscaling.enabled": True, "serving.autoscaling.metric.name": "n"},
+            "serving.kafka.external.": {"serving.kafka.external": {"enabled": True, "host": "h-{ordinal}"}},
+            "externalEtcd.": {"etcd.enabled": False},
+            "objectStore.": {"objectStore.url": "s3://b"},
+            "zones.podLabel": {"zones.enabled": True},
+            "spread.zones": {"zones.enabled": True},
+            "serviceMonitor.": {"serviceMonitor.enabled": True},
+            "prometheusRule.": {"prometheusRule.enabled": True},
+        }
+        for path, value in pending.items():
+            with self.subTest(path):
+                base = {"insecure": True}
+                for start, values in beside.items():
+                    if path.startswith(start):
+                        base.update(values)
+                if path in ("serving.kafka.external.port", "serving.kafka.external.sourceRanges"):
+                    base["serving.kafka.external"] = {**base["serving.kafka.external"], "type": "LoadBalancer"}
+                before = {"externalEtcd.endpoints": ["before:1"]} if path.startswith("externalEtcd.") else {}
+                self.assertNotEqual(text(values={**base, **before}), text(values={**base, path: OTHER.get(path, other(value))}))
+
+    def test_zones_need_a_kubernetes_that_says_them(self):
+        values = {"insecure": True, "zones.enabled": True}
+        with self.assertRaises(Refused) as refused:
+            docs(values=values, version="1.34")
+        self.assertIn("zones.podLabel", str(refused.exception))
+        docs(values=values, version=ZONES)
+
+    def test_an_older_kubernetes_is_refused(self):
+        with self.assertRaises(Refused):
+            docs(values={"insecure": True}, version="1.29")
+
+    def test_more_brokers_or_another_chart_version_restart_nobody(self):
+        external = {"insecure": True, "serving.kafka.external": {"enabled": True, "host": "h"}}
+        templates = [{doc["metadata"]["name"]: doc["spec"]["template"] for doc in of_kind(docs(values={**external, **more}), "StatefulSet")}
+                     for more in ({}, {"serving.replicas": 5, "bookie.replicas": 7})]
+        self.assertEqual(*templates)
+        self.assertNotIn("helm.sh/chart", json.dumps(templates[0]))
+
+    def test_autoscaling_and_the_chart_do_not_both_set_the_number(self):
+        manifests = docs(values={"insecure": True, **TOGGLES["autoscaling"]})
+        serving = next(d for d in of_kind(manifests, "StatefulSet") if d["metadata"]["name"].endswith("-serving"))
+        self.assertNotIn("replicas", serving["spec"])
+
+    def test_notes_tell_the_next_three_commands(self):
+        notes = helm("install", "g", str(CHART), "--dry-run=client", "--set", "insecure=true").split("NOTES:")[1]
+        self.assertEqual(len(re.findall(r"^ +(kubectl|helm) ", notes, re.M)), 3, notes)
+
+    def test_every_metric_in_the_rules_is_one_of_ours(self):
+        rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
+        code = "".join(file.read_text() for part in ("bookie", "serving", "client", "cli") for file in (ROOT / part).rglob("*.rs"))
+        for rule in rules["groups"][0]["rules"]:
+            names = re.findall(r"geminga_\w+", rule["expr"])
+            self.assertTrue(names, rule["alert"])
+            for name in names:
+                self.assertIn(f'"{name}"', code, rule["alert"])
+
+    def test_prometheus_understands_the_rules(self):
+        done = subprocess.run([HELM.with_name("promtool"), "check", "rules", CHART / "files/rules.yaml"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_rules_are_rendered_as_written(self):
+        manifests = docs(values={"insecure": True, **TOGGLES["monitoring"]})
+        (rule,) = of_kind(manifests, "PrometheusRule")
+        self.assertEqual(rule["spec"], yaml.safe_load((CHART / "files/rules.yaml").read_text()))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,136 @@
+"""Starts what the templates would start, as processes, and lives a release's life: install, `helm test`, Kafka clients inside and
+outside, a rolling update, a scale-in by the hook and one that is refused. A flag that does not exist, a name that leads
+nowhere, or an order in which nothing gets ready fails here."""
+import base64
+import subprocess
+import tempfile
+import unittest
+
+import pods
+from helm import docs, of_kind
+
+VALUES = {
+    "insecure": True,
+    "zones.enabled": True,
+    "serving.memoryMiB": 256,
+    "serving.drainTimeoutSeconds": 20,
+    "serving.kafka.external": {"enabled": True, "host": "broker-{ordinal}.example.com"},
+    "bookie.replicas": 4,
+    "bookie.disks": 2,
+    # Nothing listens there, which is nobody's business until a topic asks for it.
+    "objectStore": {"url": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:9", "credentialsSecret": "store", "caSecret": "authorities",
+                    "env": {"AWS_REGION": "r"}, "uploadRate": "100MiB"},
+}
+SECRETS = [
+    {"kind": "Secret", "metadata": {"name": "store"},
+     "data": {key: base64.b64encode(b"x").decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}},
+    {"kind": "Secret", "metadata": {"name": "authorities"}, "data": {"ca.crt": ""}},
+]
+READY_SECONDS = 180
+# Two passes of the auditor, --repair-grace apart, and time on a busy machine.
+DECOMMISSION_SECONDS = 400
+BOOTSTRAP = "g-geminga-kafka.streams.svc.cluster.local:9092"
+
+
+def kcat(*args, input=None):
+    return subprocess.run(["kcat", "-m", "30", *args], input=input, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+class Start(unittest.TestCase):
+    def setUp(self):
+        pods.loopback_up()
+        temporary = tempfile.TemporaryDirectory(prefix="geminga-chart-")
+        self.addCleanup(temporary.cleanup)
+        self.cluster = pods.Cluster([*docs(values=VALUES), *SECRETS], temporary.name, ["a", "b", "c"])
+        self.addCleanup(self.cluster.stop)
+
+    def geminga(self, *args):
+        server = "--server=g-geminga-grpc.streams.svc.cluster.local:7070"
+        return subprocess.run([pods.BINARY, *args, server], capture_output=True, text=True, timeout=120, check=True).stdout
+
+    def helm_test(self):
+        (test,) = of_kind(self.cluster.manifests, "Pod")
+        results = self.cluster.one_shot(test).run_to_end()
+        self.assertEqual([code for code, _ in results], [0, 0, 0, 0], f"{results}\n{self.cluster.explain()}")
+
+    def decommission(self, replicas):
+        """What the hook of an upgrade to so many bookies does: exit code and output."""
+        manifests = docs(values={**VALUES, "bookie.replicas": max(replicas, 3)}, upgrade=True)
+        (job,) = of_kind(manifests, "Job")
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        container["args"] = [arg.replace("--ordinal-from=3", f"--ordinal-from={replicas}") for arg in container["args"]]
+        ((code, output),) = self.cluster.one_shot(job).run_to_end(DECOMMISSION_SECONDS)
+        return code, output
+
+    def test_a_release_lives(self):
+        cluster = self.cluster
+        for name in ("g-geminga-serving-0", "g-geminga-bookie-0"):
+            early = cluster.pods[name]
+            early.start()
+            # 4: what it needs cannot be reached.
+            self.assertEqual(early.process.wait(timeout=60), 4, "without etcd: " + early.end_of_log())
+            self.assertIn("METADATA_UNAVAILABLE", early.end_of_log())
+            self.assertEqual(len(early.log.read_text().splitlines()), 1, early.end_of_log())
+            early.process = None
+        cluster.start(READY_SECONDS)
+        for pod in cluster.pods.values():
+            self.assertEqual(pod.probe("livenessProbe")[0], True, pod.name)
+
+        with self.subTest("helm test"):
+            self.helm_test()
+
+        with self.subTest("zones arrive"):
+            status = self.geminga("cluster", "status", "--output", "json")
+            for zone in ("a", "b", "c"):
+                self.assertIn(f'"zone": "{zone}"', status)
+
+        with self.subTest("Kafka clients inside are sent to brokers by name, those outside to what they can reach"):
+            self.geminga("topic", "create", "orders", "--partitions", "4")
+            kcat("-b", BOOTSTRAP, "-P", "-t", "orders", input="".join(f"{n}\n" for n in range(100)))
+            read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
+            self.assertEqual(sorted(map(int, read.split())), list(range(100)))
+            outside = kcat("-b", cluster.pods["g-geminga-serving-0"].address + ":9094", "-L")
+            self.assertIn("broker-0.example.com:32091", outside)
+            self.assertIn("broker-1.example.com:32092", outside)
+
+        with self.subTest("an update of brokers, one after the other"):
+            for pod in reversed(cluster.component("serving")):
+                self.assertEqual(pod.terminate(), 0, pod.end_of_log())
+                pod.start()
+                cluster.wait_ready(pod)
+            self.helm_test()
+
+        with self.subTest("an update of bookies, one after the other"):
+            for pod in reversed(cluster.component("bookie")):
+                self.assertEqual(pod.terminate(), 0, pod.end_of_log())
+                pod.start()
+                cluster.wait_ready(pod)
+            self.helm_test()
+
+        with self.subTest("an upgrade that takes no bookie out"):
+            code, output = self.decommission(4)
+            self.assertEqual(code, 0, output)
+
+        with self.subTest("an upgrade to fewer bookies than copies is refused, and changes nothing"):
+            code, output = self.decommission(2)
+            self.assertNotEqual(code, 0, output)
+            self.assertIn("TOO_FEW_BOOKIES", output)
+            self.helm_test()
+
+        with self.subTest("an upgrade to three bookies hands the fourth's data over"):
+            code, output = self.decommission(3)
+            self.assertEqual(code, 0, f"{output}\n{cluster.explain()}")
+            read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
+            self.assertEqual(sorted(map(int, read.split())), list(range(100)))
+            # It has stopped by itself. Kubernetes starts it again until the upgrade takes the pod away: it must stay out.
+            gone = cluster.pods["g-geminga-bookie-3"]
+            self.assertIsNotNone(gone.process.wait(timeout=60))
+            gone.start()
+            self.assertNotEqual(gone.process.wait(timeout=60), 0, gone.end_of_log())
+            self.assertIn("DATA_DIR_REFUSED", gone.end_of_log())
+            self.assertNotIn("g-geminga-bookie-3", self.geminga("cluster", "status", "--output", "json"))
+            self.helm_test()
+
+
+if __name__ == "__main__":
+    unittest.main()

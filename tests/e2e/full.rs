@@ -1,0 +1,123 @@
+//! Disks that get full (protocol 5.8): one of three is worked around; all of them hold producers up, refuse nothing that was
+//! acknowledged, and take records again by themselves when a topic is deleted.
+
+use std::time::Duration;
+
+use geminga_harness::flights::Flights;
+use geminga_harness::{Client, Cluster, http, wait};
+
+use crate::topic::{self, keep_records, still_kept};
+
+const DISK: u64 = 512 << 20;
+/// Longer than it takes to fill a disk, or to move what is left on one, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A cluster with three bookies on small disks, `roomy` others, and one broker.
+fn cluster(roomy: usize, small: usize) -> Cluster {
+    let mut cluster = Cluster::start_with(roomy, 0, &["--gc-interval=500ms"], &[]);
+    for _ in 0..small {
+        cluster.add_bookie_on_a_small_disk(DISK);
+    }
+    cluster.add_broker();
+    cluster.wait_ready();
+    cluster
+}
+
+/// Bookies that take no new data, by name.
+fn read_only(cluster: &Cluster) -> Vec<String> {
+    let client = Client::new("127.0.0.1:1", cluster.dir());
+    let listed = client.json(&["bookie", "list", "--metastore", &cluster.metastore()]);
+    let bookies = listed.as_array().expect("a list").iter();
+    let full = bookies.filter(|bookie| bookie["live"] == true && bookie["writable"] == false);
+    full.map(|bookie| bookie["bookie_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// A topic whose ledgers are small, so that its space can be given back while the disk is full.
+fn create(client: &Client, topic: &str) {
+    let small = ["--config", "segment.bytes=4194304"];
+    client.run(&[&["topic", "create", topic, "--partitions", "4"][..], &small].concat()).ok();
+}
+
+/// Writes or reads the records of a topic, so many MiB of them. What is read is compared with what was written.
+fn load(client: &Client, what: &str, topic: &str, mebibytes: u64) {
+    let records = (mebibytes << 20 >> 14).to_string();
+    client.run(&["perf", what, topic, "--records", &records, "--size", "16384"]).ok();
+}
+
+#[test]
+fn a_full_disk_of_three_is_worked_around() {
+    let mut cluster = cluster(2, 1);
+    let client = cluster.client(0);
+    let flights = keep_records(&cluster);
+    let mut topics = Vec::new();
+    let mut load_more = |mebibytes| {
+        let topic = format!("much-{}", topics.len());
+        create(&client, &topic);
+        load(&client, "produce", &topic, mebibytes);
+        topics.push((topic, mebibytes));
+    };
+    wait::within(PATIENCE, "the small disk to be full", || {
+        load_more(96);
+        (read_only(&cluster) == ["bookie-3"]).then_some(())
+    });
+    // The other two take what follows, and a fourth what the full one does not.
+    load_more(32);
+    cluster.add_bookie();
+    cluster.wait_ready();
+    load_more(32);
+    cluster.bookies[0].process.kill();
+    load_more(32);
+    // A new owner has nothing in memory: what it reads is on the disks, the full one's included.
+    cluster.brokers[0].crash_and_restart();
+    for (topic, mebibytes) in topics {
+        load(&client, "consume", &topic, mebibytes);
+    }
+    still_kept(&client, &flights);
+    assert_eq!(read_only(&cluster), ["bookie-3"]);
+}
+
+#[test]
+fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
+    let mut cluster = cluster(0, 3);
+    let client = cluster.client(0);
+    let kept = keep_records(&cluster);
+    create(&client, "much");
+    load(&client, "produce", "much", 96);
+    // It is filled up by somebody who never stops.
+    create(&client, "endless");
+    create(&client, "late");
+    let endless =
+        client.spawn(&["perf", "produce", "endless", "--records", "1000000", "--size", "16384"]);
+    wait::within(PATIENCE, "all disks to be full", || {
+        (read_only(&cluster).len() == 3).then_some(())
+    });
+
+    // Whoever wants more waits or is told, and what is there is served, also after crashes.
+    let args = ["topic", "create", "never", "--partitions", "1"];
+    client.run(&args).refused("NOT_ENOUGH_LIVE_BOOKIES");
+    let flights = Flights::load().first(500);
+    let (mut producer, report) = topic::produce(&client, "late", cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    still_kept(&client, &kept);
+    for bookie in &mut cluster.bookies {
+        bookie.crash_and_restart();
+    }
+    cluster.brokers[0].crash_and_restart();
+    still_kept(&client, &kept);
+
+    // Both of these go, and with them most of what is on the disks.
+    drop(endless);
+    client.run(&["topic", "delete", "endless"]).ok();
+    client.run(&["topic", "delete", "much"]).ok();
+    wait::within(PATIENCE, "all disks to take records again", || {
+        read_only(&cluster).is_empty().then_some(())
+    });
+    producer.finish().ok();
+    topic::check_topic(&cluster, "late", "after", &flights, &report);
+    still_kept(&client, &kept);
+    load(&client, "produce", "late", 16);
+    for bookie in &cluster.bookies {
+        let dropped = http::metric(&bookie.http, "geminga_bookie_dropped_ledgers_total");
+        assert!(dropped.expect("a bookie's metrics") > 0.0);
+    }
+}

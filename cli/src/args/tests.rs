@@ -160,7 +160,7 @@ fn wrong_usage_is_refused() {
         "geminga produce t --key-separator=",
         "geminga produce t --server nowhere",
         "geminga produce t --server a:70000",
-        "geminga produce t --server http://a:1",
+        "geminga produce t --server ftp://a:1",
         "geminga consume t --format xml",
         "geminga group reset-offsets g --topic t --to -5",
         "geminga group reset-offsets g --topic t --to yesterday",

@@ -347,7 +347,7 @@ async fn put_absent(store: &dyn MetaStore, batch: &[(String, Bytes)]) -> Result<
     let mut missing: Vec<&(String, Bytes)> = batch.iter().collect();
     while !missing.is_empty() {
         let mut txn = Txn::new();
-        for (key, value) in missing.iter().copied() {
+        for (key, value) in &missing {
             txn = txn.guard(Guard::Absent(key.clone())).put(key.clone(), value.clone());
         }
         match store.txn(txn).await {

@@ -52,7 +52,8 @@ impl Taken {
         self.excess.is_some()
     }
 
-    fn merge(&mut self, more: Taken) {
+    /// Both.
+    pub(super) fn merge(&mut self, more: Taken) {
         match (&mut self.room, more.room) {
             (Some(room), Some(more)) => room.merge(more),
             (room @ None, more) => *room = more,

@@ -1,6 +1,10 @@
 //! What must be refused well: one line that says what to do, a stable reason, a non-zero exit; and nothing that was
 //! acknowledged is lost by it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use geminga_harness::{Client, Cluster, Finished, binary, http, port, wait};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
@@ -76,6 +80,29 @@ fn a_corrupt_batch_is_refused_and_the_next_one_is_not() {
     assert_eq!(reason(vec![0; 200]).as_deref(), Some("CORRUPT_BATCH"));
     assert_eq!(reason(Vec::new()).as_deref(), Some("CORRUPT_BATCH"));
     still_kept(&client, &flights);
+}
+
+/// A few bytes of a Kafka client that claims to ask for 16.7 million topics.
+#[test]
+fn a_hostile_kafka_frame_ends_its_connection_and_is_counted() {
+    let (cluster, flights) = cluster_with_records();
+    let kafka = cluster.brokers[0].kafka.as_deref().expect("a broker serves Kafka clients");
+    let hangups = || {
+        let counted = http::metric(&cluster.brokers[0].http, "geminga_kafka_hangups_total");
+        counted.expect("a broker's metrics")
+    };
+    let before = hangups();
+    let claims =
+        [&14_u32.to_be_bytes()[..], &[0, 3, 0, 1, 0, 0, 0, 1, 255, 255, 0, 255, 255, 255]].concat();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(kafka).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream.write_all(&claims).expect("sent");
+        let answer = stream.read(&mut [0; 1]).expect("it is closed, not left open");
+        assert_eq!(answer, 0, "it is no request, and gets no answer");
+    }
+    assert_eq!(hangups() - before, 3.0);
+    still_kept(&cluster.client(0), &flights);
 }
 
 #[test]

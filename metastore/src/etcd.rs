@@ -152,6 +152,13 @@ impl EtcdStore {
         let prefix = format!("/geminga/{}/", url.cluster);
         let mutations = Mutations::default();
         let store = Self { client, url: url.clone(), prefix, timeout, mutations };
+        // Another member may answer where one does not.
+        for _ in 1..url.endpoints.len() {
+            match store.get(crate::keys::CLUSTER).await {
+                Err(Error::Unavailable(_)) => {}
+                answered => return answered.map(|_| store),
+            }
+        }
         store.get(crate::keys::CLUSTER).await?;
         Ok(store)
     }
@@ -285,7 +292,9 @@ fn channel(url: &EtcdUrl, dial: &Dial) -> Result<etcd::Channel, etcd::Error> {
                 .keep_alive_while_idle(true)
         })
         .collect();
-    let members = Members::new(&endpoints, dial)
+    // Not all processes ask the same one.
+    let first = usize::try_from(std::process::id()).unwrap_or_default();
+    let members = Members::new(&endpoints, dial, first)
         .ok_or_else(|| etcd::Error::InvalidArgs("no endpoint".to_owned()))?;
     Ok(etcd::Channel::Custom(BoxCloneSyncService::new(tower::util::MapErr::new(
         members,

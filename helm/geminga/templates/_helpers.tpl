@@ -52,7 +52,7 @@ etcd://{{ join "," $hosts }}/{{ .Values.clusterName }}
 {{/* What must hold before anything is rendered, as sentences. */}}
 {{- define "geminga.check" -}}
 {{- if not .Values.insecure -}}
-{{- fail "this version encrypts and authenticates nothing: whoever reaches a port may read, write and delete. If only trusted clients do, say so with insecure=true" -}}
+{{- fail "this chart sets up no TLS yet, so that nothing is encrypted or authenticated: whoever reaches a port may read, write and delete. If only trusted clients do, say so with insecure=true" -}}
 {{- end -}}
 {{- if and .Values.etcd.enabled .Values.externalEtcd.endpoints -}}
 {{- fail "two places for the metadata: set etcd.enabled=false to use externalEtcd.endpoints, or leave these empty" -}}

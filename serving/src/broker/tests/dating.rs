@@ -16,6 +16,7 @@ async fn a_producer_is_told_when_its_records_were_dated() {
         configs: [config].into(),
         ..Default::default()
     };
+    two.wait_even().await;
     one.topics().await.create_topic(request).await.unwrap();
     one.wait_spread("t", 2).await;
     two.wait_spread("t", 2).await;

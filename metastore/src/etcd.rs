@@ -153,14 +153,14 @@ impl EtcdStore {
         let mutations = Mutations::default();
         let store = Self { client, url: url.clone(), prefix, timeout, mutations };
         // Another member may answer where one does not.
-        for _ in 1..url.endpoints.len() {
+        let mut others = url.endpoints.len();
+        loop {
+            others = others.saturating_sub(1);
             match store.get(crate::keys::CLUSTER).await {
-                Err(Error::Unavailable(_)) => {}
+                Err(Error::Unavailable(_)) if others > 0 => {}
                 answered => return answered.map(|_| store),
             }
         }
-        store.get(crate::keys::CLUSTER).await?;
-        Ok(store)
     }
 
     fn kv(&self) -> etcd::KvClient {

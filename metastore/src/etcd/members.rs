@@ -20,14 +20,25 @@ pub(super) struct Members {
     asked: Arc<AtomicUsize>,
 }
 
-/// Moves on to the next member when it is dropped.
+/// Moves on to the next member when it is dropped without an answer.
 struct MovesOn {
     asked: Arc<AtomicUsize>,
     from: usize,
+    answered: bool,
+}
+
+impl MovesOn {
+    /// There was an answer.
+    fn stays(mut self) {
+        self.answered = true;
+    }
 }
 
 impl Drop for MovesOn {
     fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
         // Of many requests that fail at once, one moves.
         let to = self.from.wrapping_add(1);
         let _ = self.asked.compare_exchange(self.from, to, Ordering::Relaxed, Ordering::Relaxed);
@@ -56,11 +67,11 @@ impl Service<Request<Body>> for Members {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let from = self.asked.load(Ordering::Relaxed);
         let mut channel = self.channels[from % self.channels.len()].clone();
-        let moves_on = MovesOn { asked: Arc::clone(&self.asked), from };
+        let moves_on = MovesOn { asked: Arc::clone(&self.asked), from, answered: false };
         Box::pin(async move {
             std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await?;
             let answer = channel.call(request).await?;
-            std::mem::forget(moves_on);
+            moves_on.stays();
             Ok(answer)
         })
     }

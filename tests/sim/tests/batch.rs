@@ -11,6 +11,17 @@ fn the_same_seed_is_the_same_execution() {
     }
 }
 
+/// Found by a long run: an acknowledgement of a paused writer, after its ledger was recovered, offloaded and trimmed.
+const ONCE_FAILED: [u64; 1] = [811];
+
+#[test]
+fn seeds_that_once_failed_hold() {
+    for seed in ONCE_FAILED {
+        let violation = run(seed, None, false).violation;
+        assert!(violation.is_none(), "seed {seed}: {violation:?}");
+    }
+}
+
 #[test]
 fn every_invariant_holds_under_every_fault() {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -90,8 +90,10 @@ impl Truth {
             let detail = format!("ledger {ledger}: {lac}, while the one before is open");
             return self.violated("I13: ledgers are acknowledged in order", detail);
         }
-        // A late acknowledgement at or below the end may outlive the ledger, and its copies with it.
-        let Some(meta) = truth.live() else {
+        // A late acknowledgement at or below the end may outlive the copies: of a ledger that is deleted, or trimmed for its object,
+        // which may happen while a writer is paused that was told of all its copies.
+        let copied = |meta: &&LedgerMeta| !matches!(meta.tier, Tier::Trimmed(_));
+        let Some(meta) = truth.live().filter(copied) else {
             self.ledgers.get_mut(&ledger).expect("found above").acked = lac;
             return;
         };

@@ -170,7 +170,8 @@ impl Process {
         if slot.state.is_known() && !slot.state.is_deleted() {
             self.ledgers.insert(ledger, slot);
         }
-        self.release(context);
+        let durable = self.log.durable().borrow().lsn;
+        self.release(|waits| waits <= durable, context);
     }
 
     fn append(
@@ -310,11 +311,16 @@ impl Process {
             self.driver.prepare_segment()?;
         }
         let durable = self.log.durable().borrow().lsn;
-        while let Some((_, ledger, staged)) = self.staged.pop_front_if(|first| first.0 <= durable) {
+        note!(context, "bookie-{} is durable up to {}", self.bookie, durable.0);
+        while let Some((lsn, ledger, staged)) = self.staged.pop_front_if(|first| first.0 <= durable)
+        {
+            // What was promised before entries went is judged by what there was then, in the order of the log.
+            if matches!(staged, Staged::Tombstone | Staged::Trimmed) {
+                self.release(|waits| waits < lsn, context);
+            }
             context.truth.durable(&self.me.member, ledger, staged);
         }
-        note!(context, "bookie-{} is durable up to {}", self.bookie, durable.0);
-        self.release(context);
+        self.release(|waits| waits <= durable, context);
         if let Err(error) = self.go_on(context) {
             note!(context, "bookie-{}: {error}", self.bookie);
         }
@@ -326,13 +332,12 @@ impl Process {
         self.driver.mark_idle()
     }
 
-    /// Answers what is durable.
-    fn release(&mut self, context: &mut Context) {
-        let durable = self.log.durable().borrow().lsn;
+    /// Answers what waited for records that are durable now.
+    fn release(&mut self, durable: impl Fn(Lsn) -> bool, context: &mut Context) {
         // A reply without a record of its own may stand behind one that waits longer.
         let mut rest = VecDeque::with_capacity(self.waiting.len());
         for (lsn, waiting) in std::mem::take(&mut self.waiting) {
-            if lsn > durable {
+            if !durable(lsn) {
                 rest.push_back((lsn, waiting));
                 continue;
             }

@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{IpAddr, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -17,10 +18,8 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
 
 use crate::credentials::Credentials;
+use crate::delegate::{Bytes, delegate_writes};
 use crate::trouble::{Side, Trouble};
-
-/// The port where an address names none.
-const HTTPS: u16 = 443;
 
 /// How connections are made; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +41,8 @@ impl Dial {
     pub fn lazily(&self, endpoint: &Endpoint) -> Channel {
         match self {
             Self::Plain => endpoint.connect_lazy(),
-            Self::Tls(credentials) => {
-                let connector = Connector { credentials: credentials.clone() };
-                encrypted(endpoint).connect_with_connector_lazy(connector)
-            }
+            Self::Tls(credentials) => encrypted(endpoint)
+                .connect_with_connector_lazy(Connector::new(credentials, endpoint)),
         }
     }
 
@@ -57,8 +54,9 @@ impl Dial {
         match self {
             Self::Plain => endpoint.connect().await,
             Self::Tls(credentials) => {
-                let connector = Connector { credentials: credentials.clone() };
-                encrypted(endpoint).connect_with_connector(connector).await
+                encrypted(endpoint)
+                    .connect_with_connector(Connector::new(credentials, endpoint))
+                    .await
             }
         }
     }
@@ -73,10 +71,22 @@ fn encrypted(endpoint: &Endpoint) -> Endpoint {
     }
 }
 
-/// Makes one connection. Its time is the endpoint's to bound.
+/// Makes one connection. Its time is the endpoint's to bound; where a name has several addresses, that of connecting is shared
+/// among them, so that one which does not answer leaves time for the next.
 #[derive(Debug, Clone)]
 struct Connector {
     credentials: Credentials,
+    tcp: HttpConnector,
+}
+
+impl Connector {
+    fn new(credentials: &Credentials, endpoint: &Endpoint) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(endpoint.get_connect_timeout());
+        Self { credentials: credentials.clone(), tcp }
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -84,19 +94,18 @@ impl Service<Uri> for Connector {
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_ready(cx).map_err(io::Error::other)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let config = Arc::clone(&self.credentials.now().client);
+        let host = uri.host().unwrap_or_default();
+        let name = server_name(host.trim_start_matches('[').trim_end_matches(']'));
+        let connecting = self.tcp.call(uri);
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let stream =
-                TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(HTTPS))).await?;
-            stream.set_nodelay(true)?;
-            let name = server_name(&host)?;
+            let name = name?;
+            let stream = connecting.await.map_err(io::Error::other)?.into_inner();
             match TlsConnector::from(config).connect(name, stream).await {
                 Ok(tls) => Ok(TokioIo::new(Encrypted { tls })),
                 Err(error) => Err(explained(&error)),
@@ -127,16 +136,9 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    fn io(self: Pin<&mut Self>) -> Pin<&mut TlsStream<TcpStream>> {
+    fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Bytes> {
         Pin::new(&mut self.get_mut().tls)
     }
-}
-
-fn explain<T>(result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-    result.map_err(|error| match Trouble::of(&error) {
-        trouble @ Trouble::Refused(_) => trouble.to_io(Side::Client),
-        _ => error,
-    })
 }
 
 impl AsyncRead for Encrypted {
@@ -145,36 +147,11 @@ impl AsyncRead for Encrypted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        explain(self.io().poll_read(cx, buffer))
+        self.io().poll_read(cx, buffer).map_err(|error| match Trouble::of(&error) {
+            trouble @ Trouble::Refused(_) => trouble.to_io(Side::Client),
+            _ => error,
+        })
     }
 }
 
-impl AsyncWrite for Encrypted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
-    }
-}
+delegate_writes!(Encrypted);

@@ -13,6 +13,7 @@
 
 mod accept;
 mod credentials;
+mod delegate;
 mod dial;
 mod files;
 mod incoming;

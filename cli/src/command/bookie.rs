@@ -17,6 +17,8 @@ use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tier::Store;
 
+pub(crate) use list::named;
+
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};

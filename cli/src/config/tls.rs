@@ -97,7 +97,7 @@ impl EtcdTlsOptions {
         match (&self.ca, &self.cert, &self.key) {
             (None, None, None) => Ok(()),
             _ if !metadata => wrong(
-                "--etcd-ca, --etcd-cert and --etcd-key are for an etcd that speaks TLS: --metastore etcds://",
+                "--etcd-ca, --etcd-cert and --etcd-key are for an etcd that speaks TLS: --metastore https://HOST:PORT",
             ),
             (_, Some(_), None) | (_, None, Some(_)) => {
                 wrong("--etcd-cert and --etcd-key belong together: give both")

@@ -60,3 +60,35 @@ async fn answer(connection: Connection, app: Router, stop: impl Future<Output = 
         tracing::debug!(%error, "an HTTP connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use geminga_tls::Security;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_end_a_request_holds_no_place_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::new("test");
+        let incoming = Incoming::new(listener, Security::plain("http"), 8, &tasks);
+        serve(incoming, Router::new().route("/", get(|| async { "here" })), &tasks);
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 4096];
+        let read = client.read(&mut answer).await.unwrap();
+        assert!(answer[..read].ends_with(b"here"), "{}", String::from_utf8_lossy(&answer[..read]));
+
+        let began = Instant::now();
+        client.write_all(b"GET / HT").await.unwrap();
+        while client.read(&mut answer).await.is_ok_and(|read| read > 0) {}
+        assert!((HEAD..HEAD * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert!(tasks.finish(Duration::from_secs(1)).await);
+    }
+}

@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use rustls::client::ClientConfig;
 use rustls::pki_types::{IpAddr, ServerName};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,6 +20,7 @@ use tower_service::Service;
 
 use crate::credentials::Credentials;
 use crate::delegate::{Bytes, delegate_writes};
+use crate::files::Protocol;
 use crate::trouble::{Side, Trouble};
 
 /// How connections are made; cheap to clone.
@@ -62,6 +64,37 @@ impl Dial {
     }
 }
 
+impl Dial {
+    /// A connection to `HOST:PORT` for HTTP/1.1. How long it may take is the caller's to bound. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(&self, address: &str) -> io::Result<Box<dyn Stream>> {
+        let tcp = TcpStream::connect(address).await?;
+        let Self::Tls(credentials) = self else { return Ok(Box::new(tcp)) };
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let mut config = ClientConfig::clone(&credentials.now().client);
+        config.alpn_protocols = Protocol::Http.alpn();
+        Ok(Box::new(shake(Arc::new(config), server_name(host)?, tcp).await?))
+    }
+}
+
+/// What a connection is read from and written to.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn shake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    tcp: TcpStream,
+) -> io::Result<Encrypted> {
+    match TlsConnector::from(config).connect(name, tcp).await {
+        Ok(tls) => Ok(Encrypted { tls }),
+        Err(error) => Err(Trouble::of(&error).to_io(Side::Client)),
+    }
+}
+
 /// Requests say `https`, though the transport is ours.
 fn encrypted(endpoint: &Endpoint) -> Endpoint {
     let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
@@ -101,20 +134,18 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let config = Arc::clone(&self.credentials.now().client);
         let host = uri.host().unwrap_or_default();
-        let name = server_name(host.trim_start_matches('[').trim_end_matches(']'));
+        let name = server_name(host);
         let connecting = self.tcp.call(uri);
         Box::pin(async move {
             let name = name?;
             let stream = connecting.await.map_err(io::Error::other)?.into_inner();
-            match TlsConnector::from(config).connect(name, stream).await {
-                Ok(tls) => Ok(TokioIo::new(Encrypted { tls })),
-                Err(error) => Err(explained(&error)),
-            }
+            Ok(TokioIo::new(shake(config, name, stream).await?))
         })
     }
 }
 
 fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
         return Ok(ServerName::IpAddress(IpAddr::from(ip)));
     }
@@ -122,10 +153,6 @@ fn server_name(host: &str) -> io::Result<ServerName<'static>> {
         let why = format!("`{host}` is no name that a certificate can be for");
         io::Error::new(io::ErrorKind::InvalidInput, why)
     })
-}
-
-fn explained(error: &io::Error) -> io::Error {
-    Trouble::of(error).to_io(Side::Client)
 }
 
 /// A connection. A server refuses a client's certificate only when the client takes the handshake for done: what it says

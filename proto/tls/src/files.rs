@@ -133,7 +133,7 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Kafka];
 
-    fn alpn(self) -> Vec<Vec<u8>> {
+    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Self::Grpc => vec![b"h2".to_vec()],
             Self::Http => vec![b"http/1.1".to_vec()],

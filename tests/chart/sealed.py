@@ -42,7 +42,7 @@ def nothing_plain(manifests):
 def files(container):
     """Files of certificates that a container is told of, by its variables and arguments."""
     told = [variable.get("value", "") for variable in container.get("env", [])] + container.get("args", [])
-    return {path for word in told for path in re.findall(r"(/etc/geminga[\w-]*-tls/[\w.]+|/etc/geminga-tls/[\w.]+)", word)}
+    return {path for word in told for path in re.findall(r"/etc/geminga[\w-]*-tls/[\w.]+", word)}
 
 
 def files_are_there(manifests):

@@ -39,16 +39,16 @@ class Encrypted(Release):
         self.certificates = {doc["spec"]["secretName"]: doc["spec"] for doc in of_kind(manifests, "Certificate")}
         return [secret(name, self.authority.issue(spec)) for name, spec in self.certificates.items()]
 
-    def client(self):
-        """Paths of what Prometheus, or any client, has."""
-        directory = pathlib.Path(self.directory) / "client"
-        directory.mkdir(exist_ok=True)
-        for name, content in self.cluster.secret("g-geminga-monitoring-tls").items():
+    def client(self, secret="g-geminga-monitoring-tls"):
+        """Paths of what Prometheus, or any client, has; or a component."""
+        directory = pathlib.Path(self.directory) / "client" / secret
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in self.cluster.secret(secret).items():
             (directory / name).write_text(content)
         return {name: str(directory / name) for name in ("ca.crt", "tls.crt", "tls.key")}
 
-    def context(self, certified):
-        files = self.client()
+    def context(self, certified, **which):
+        files = self.client(**which)
         context = ssl.create_default_context(cafile=files["ca.crt"])
         if certified:
             context.load_cert_chain(files["tls.crt"], files["tls.key"])
@@ -80,6 +80,12 @@ class Encrypted(Release):
                             found[pod.name, port["name"]] = ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(True))
         return found
 
+    def until(self, holds, otherwise):
+        deadline = time.monotonic() + RENEWED_SECONDS
+        while not holds():
+            self.assertLess(time.monotonic(), deadline, f"{otherwise}\n{self.cluster.explain()}")
+            time.sleep(0.2)
+
     def held(self):
         """The certificate in each pod's Secret, in the same form."""
         return {pod.name: self.cluster.secret(f"{pod.name.rsplit('-', 1)[0]}-tls")["tls.crt"] for pod in self.cluster.pods.values()}
@@ -96,6 +102,18 @@ class Encrypted(Release):
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def member_from(self, address):
+        """What etcd answers, or does not, to who comes from this address with the certificate of a member."""
+        context = self.context(True, secret="g-geminga-etcd-tls")
+        listener = (self.cluster.pods["g-geminga-etcd-0"].address, 2380)
+        try:
+            with socket.create_connection(listener, timeout=10, source_address=(address, 0)) as plain:
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as encrypted:
+                    encrypted.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+                    return encrypted.recv(100)
+        except OSError:
+            return b""
 
     def test_a_release_with_tls_lives(self):
         cluster = self.cluster
@@ -126,6 +144,10 @@ class Encrypted(Release):
             members = cluster.pods["g-geminga-etcd-0"].execute("etcdctl", f"--endpoints={etcd}", "member", "list")
             self.assertEqual(members.count("https://"), 6, members)
 
+        with self.subTest("etcd lets in who comes from the address of a member, as it looks up by the names in the certificate"):
+            self.assertIn(b" 200 ", self.member_from(cluster.pods["g-geminga-etcd-2"].address))
+            self.assertEqual(self.member_from("127.9.9.9"), b"")
+
         with self.subTest("Kafka clients with a certificate are served, others are not"):
             self.geminga("topic", "create", "orders", "--partitions=2")
             self.kcat("-b", BOOTSTRAP, "-P", "-t", "orders", input=LINES)
@@ -153,14 +175,15 @@ class Encrypted(Release):
 
         with self.subTest("renewed certificates are used without a restart"):
             running = {pod.name: pod.process.pid for pod in cluster.pods.values()}
-            former = self.held()
+            former, broker = self.held(), cluster.pods["g-geminga-serving-0"]
+            name = "g-geminga-serving-tls"
+            cluster.change_secret(name, {**strangers.issue(self.certificates[name]), "ca.crt": cluster.secret(name)["ca.crt"]})
+            self.until(lambda: "the former ones stay in force" in broker.log.read_text(), "a stranger's certificate is not told of")
+            self.assertEqual(self.shown()[broker.name, "grpc"].strip(), former[broker.name].strip())
             for name, spec in self.certificates.items():
                 cluster.change_secret(name, self.authority.issue(spec))
             self.assertFalse(set(former.values()) & set(self.held().values()))
-            deadline = time.monotonic() + RENEWED_SECONDS
-            while old := [key for key, certificate in self.shown().items() if certificate.strip() != self.held()[key[0]].strip()]:
-                self.assertLess(time.monotonic(), deadline, f"{old} are not renewed\n{cluster.explain()}")
-                time.sleep(0.2)
+            self.until(lambda: all(shown.strip() == self.held()[pod].strip() for (pod, _), shown in self.shown().items()), "not renewed")
             self.helm_test()
             self.reads_all()
             self.assertEqual({pod.name: pod.process.pid for pod in cluster.pods.values() if pod.process.poll() is None}, running)

@@ -39,7 +39,7 @@
 {{- end -}}
 {{- with .Values.externalEtcd.tls -}}
 {{- if and $.Values.etcd.enabled .enabled -}}
-{{- fail "externalEtcd.tls is for an etcd of yours, and etcd.enabled is true: tls.secrets.etcd, or tls.certManager, is for that of this chart" -}}
+{{- fail "externalEtcd.tls is for an etcd of yours, and etcd.enabled is true: that of this chart has tls.secrets.etcd, or tls.certManager" -}}
 {{- end -}}
 {{- if and (not .enabled) .secret -}}
 {{- fail "externalEtcd.tls.enabled is false, so externalEtcd.tls.secret would have no effect: set it, or leave the Secret out" -}}
@@ -71,7 +71,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* By which a server knows its certificate and those that etcd believes; `geminga` run in its container reads the first, too. */}}
+{{/* Of a server: its own certificate, and what an etcd of another authority is shown. Commands in its container read the first, too. */}}
 {{- define "geminga.tlsEnv" -}}
 {{- if .Values.tls.enabled }}
 {{ include "geminga.fileEnv" (dict "prefix" "GEMINGA_TLS" "directory" "/etc/geminga-tls" "pair" true) }}

@@ -214,6 +214,53 @@ def endpoints(etcd):
     return ["--endpoints=" + ",".join(f"{pod.address}:2379" for pod in etcd)]
 
 
+@unittest.skipUnless("--etcd-ca" in subprocess.run([BINARY, "bookie", "--help"], capture_output=True, text=True, check=False).stdout,
+                     "this binary knows one authority only")
+class TheirEtcd(Release):
+    """An etcd that is there already, and believes who shows a certificate of another authority than that of brokers and bookies."""
+
+    VALUES = {
+        "tls.enabled": True,
+        "tls.secrets": {"serving": "ours", "bookie": "ours"},
+        "etcd.enabled": False,
+        "externalEtcd.endpoints": ["etcd.example.com:2379"],
+        "externalEtcd.tls": {"enabled": True, "secret": "theirs"},
+        "serving.memoryMiB": 256,
+        "bookie.podManagementPolicy": "Parallel",
+    }
+
+    def secrets(self, manifests):
+        both = ["server auth", "client auth"]
+        names = ["*.g-geminga-serving.streams.svc.cluster.local", "*.g-geminga-bookie.streams.svc.cluster.local", "g-geminga-grpc.streams.svc.cluster.local"]
+        self.theirs = Authority(self.directory + "/theirs")
+        return [secret("ours", Authority(self.directory + "/ours").issue({"dnsNames": names, "usages": both})),
+                secret("theirs", self.theirs.issue({"dnsNames": ["geminga"], "usages": ["client auth"]}))]
+
+    def setUp(self):
+        super().setUp()
+        with open("/etc/hosts", "a", encoding="utf-8") as hosts:
+            hosts.write("127.2.0.1 etcd.example.com\n")
+        directory = pathlib.Path(self.directory) / "etcd.example.com"
+        directory.mkdir()
+        for name, content in self.theirs.issue({"dnsNames": ["etcd.example.com"], "usages": ["server auth", "client auth"]}).items():
+            (directory / name).write_text(content)
+        url = "https://etcd.example.com:2379"
+        with open(directory / "log", "wb") as log:
+            etcd = subprocess.Popen(
+                ["etcd", f"--data-dir={directory}/data", "--listen-client-urls=https://127.2.0.1:2379", f"--advertise-client-urls={url}",
+                 "--listen-peer-urls=http://127.2.0.1:2380", f"--cert-file={directory}/tls.crt", f"--key-file={directory}/tls.key",
+                 f"--trusted-ca-file={directory}/ca.crt", "--client-cert-auth"], stdout=log, stderr=log)
+        self.addCleanup(etcd.wait)
+        self.addCleanup(etcd.kill)
+
+    def test_each_is_shown_the_certificate_that_it_knows(self):
+        self.cluster.start(READY_SECONDS)
+        self.helm_test()
+        code, output = self.decommission(3)
+        self.assertEqual(code, 0, output)
+        self.assertIn("no such bookie", output)
+
+
 class Named:
     """A context by which a server is taken for who has this name, whatever it is reached by."""
 

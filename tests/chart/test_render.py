@@ -317,6 +317,14 @@ class Render(unittest.TestCase):
             for name in names:
                 self.assertIn(f'"{name}"', code, rule["alert"])
 
+    def test_every_variable_is_one_that_the_code_reads(self):
+        code = "".join(file.read_text() for file in (ROOT / "cli/src").rglob("*.rs"))
+        values = {"insecure": True, **TLS, "tls.secrets": {"serving": "s", "bookie": "b"}, **TOGGLES["external etcd by TLS"]}
+        names = set(re.findall(r"GEMINGA_[A-Z_]+", text(values=values)))
+        self.assertLessEqual({"GEMINGA_TLS_CA", "GEMINGA_TLS_CLIENT_AUTH", "GEMINGA_ETCD_CA"}, names)
+        for name in names:
+            self.assertIn(f'env = "{name}"', code)
+
     def test_prometheus_understands_the_rules(self):
         done = subprocess.run([HELM.with_name("promtool"), "check", "rules", CHART / "files/rules.yaml"], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

@@ -4,6 +4,7 @@
 
 mod admin;
 mod guard;
+mod serve;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 
 pub(crate) use admin::Admin;
 pub(crate) use guard::Door;
-use guard::{Guarded, Who, guard};
+use guard::guard;
 
 use crate::exit::Failure;
 
@@ -103,15 +104,9 @@ pub(crate) fn serve(
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(render).with_state(metrics))
         .merge(admin::routes(admin))
-        .layer(axum::middleware::from_fn_with_state(door.certified_only, guard))
-        .into_make_service_with_connect_info::<Who>();
-    let listener = Guarded(Incoming::new(door.listener, door.security, MAX_CONNECTIONS, tasks));
-    let stop = tasks.cancelled();
-    tasks.spawn("http", async move {
-        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop).await {
-            tracing::error!(%error, "http listener failed");
-        }
-    });
+        .layer(axum::middleware::from_fn_with_state(door.certified_only, guard));
+    let incoming = Incoming::new(door.listener, door.security, MAX_CONNECTIONS, tasks);
+    serve::serve(incoming, app, tasks);
 }
 
 /// Keeps histograms folded until the tasks are cancelled, scraped or not.

@@ -38,7 +38,7 @@ impl Server {
         let (readiness, admin) = (Readiness::default(), Admin::default());
         let metrics: PrometheusHandle = http::install_metrics()?;
         http::keep_up(metrics.clone(), &frame);
-        if let Some(credentials) = tls.credentials() {
+        for credentials in tls.credentials() {
             credentials.keep_up(&frame);
         }
         if let Some(door) = http {

@@ -59,3 +59,18 @@ def parse(manifests):
 
 def of_kind(manifests, kind):
     return [doc for doc in manifests if doc["kind"] == kind]
+
+
+def pod_specs(manifests):
+    """(name, labels, spec, kind) of everything that becomes a pod."""
+    for doc in manifests:
+        name = f"{doc['kind']} {doc['metadata']['name']}"
+        if doc["kind"] == "Pod":
+            yield name, doc["metadata"]["labels"], doc["spec"], "Pod"
+        elif "template" in doc.get("spec", {}):
+            template = doc["spec"]["template"]
+            yield name, template["metadata"]["labels"], template["spec"], doc["kind"]
+
+
+def containers(spec):
+    return spec.get("initContainers", []) + spec["containers"]

@@ -12,8 +12,10 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,8 +28,19 @@ BINARY = os.environ["GEMINGA_BIN"]
 RESTART_SECONDS = 0.5
 # More are no start that waits for others.
 MOST_EXITS = 40
+# Probes of kubelets believe every certificate.
+UNCHECKED = ssl._create_unverified_context()
 # Of <linux/sockios.h> and <linux/if.h>.
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+
+
+def encoded(files):
+    """The data of a Secret."""
+    return {name: base64.b64encode(content.encode()).decode() for name, content in files.items()}
+
+
+def secret(name, files):
+    return {"kind": "Secret", "metadata": {"name": name}, "data": encoded(files)}
 
 
 class Pod:
@@ -39,6 +52,8 @@ class Pod:
         self.directory = cluster.directory / name
         self.directory.mkdir(exist_ok=True)
         self.process, self.exits, self.log = None, [], self.directory / "log"
+        # Where each Secret is.
+        self.secrets = []
         self.restart_at = 0.0
 
     def paths(self, container):
@@ -52,9 +67,26 @@ class Pod:
                 for name, content in self.cluster.config_map(volume["configMap"]["name"]).items():
                     (here / name).write_text(self.at_own_address(content))
             if "secret" in volume:
-                for item in volume["secret"]["items"]:
-                    (here / item["path"]).write_text(self.cluster.secret(volume["secret"]["secretName"])[item["key"]])
+                self.secrets.append((here, volume["secret"]))
+                self.project(here, volume["secret"])
             yield mount["mountPath"], str(here)
+
+    def project(self, here, volume):
+        """Writes what a Secret holds now, all at once, as kubelets do: by switching the one link that others go through."""
+        found = self.cluster.secret(volume["secretName"])
+        files = {item["path"]: found[item["key"]] for item in volume["items"]} if "items" in volume else found
+        new = pathlib.Path(tempfile.mkdtemp(prefix="..", dir=here))
+        for name, content in files.items():
+            (new / name).write_text(content)
+        switch = here / "..switch"
+        switch.symlink_to(new.name)
+        switch.rename(here / "..data")
+        for old in here.iterdir():
+            if not old.name.startswith("..") and old.name not in files:
+                old.unlink()
+        for name in files:
+            if not (here / name).is_symlink():
+                (here / name).symlink_to(f"..data/{name}")
 
     def at_own_address(self, value):
         return value.replace("0.0.0.0:", self.address + ":")
@@ -111,13 +143,24 @@ class Pod:
         (container,) = self.spec["containers"]
         get = container[name]["httpGet"]
         port = next(port["containerPort"] for port in container["ports"] if port["name"] == get["port"])
+        url = f"{get.get('scheme', 'HTTP').lower()}://{self.address}:{port}{get['path']}"
         try:
-            with urllib.request.urlopen(f"http://{self.address}:{port}{get['path']}", timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5, context=UNCHECKED) as answer:
                 return True, answer.read(200).decode()
         except urllib.error.HTTPError as error:
             return False, error.read(200).decode()
         except OSError as error:
             return False, str(error)
+
+    def execute(self, *words):
+        """Runs a command in the container, as `kubectl exec` does: what it printed."""
+        (container,) = self.spec["containers"]
+        _, values = self.command(container)
+        done = subprocess.run(words, env={"PATH": os.defpath, **values}, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise AssertionError(f"{self.name}: {' '.join(words)}: {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def run_to_end(self, timeout=120):
         """Runs the containers of a Pod or Job, one after the other: (exit code, output) of each, up to the first that fails."""
@@ -186,6 +229,14 @@ class Cluster:
 
     def secret(self, name):
         return {key: base64.b64decode(value).decode() for key, value in self.named("Secret", name)["data"].items()}
+
+    def change_secret(self, name, files):
+        """Gives a Secret other contents, in the pods that have it, too."""
+        self.named("Secret", name)["data"] = encoded(files)
+        for pod in self.pods.values():
+            for here, volume in pod.secrets:
+                if volume["secretName"] == name:
+                    pod.project(here, volume)
 
     def component(self, component):
         return list(self.of({"app.kubernetes.io/component": component}))

@@ -1,7 +1,8 @@
 """What every pod and budget of the chart must keep to. Each rule answers with sentences about what breaks it."""
 import re
 
-from helm import ROOT, of_kind
+import sealed
+from helm import ROOT, containers, of_kind, pod_specs
 
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 # What a broker takes to stop beside its hand-over: to finish what it accepted, and to end.
@@ -19,21 +20,6 @@ def cluster_quorum():
 def size(quantity):
     number, unit = re.fullmatch(r"(\d+)([KMGT]i)?", str(quantity)).groups()
     return int(number) * UNITS.get(unit, 1)
-
-
-def pod_specs(manifests):
-    """(name, labels, spec, kind) of everything that becomes a pod."""
-    for doc in manifests:
-        name = f"{doc['kind']} {doc['metadata']['name']}"
-        if doc["kind"] == "Pod":
-            yield name, doc["metadata"]["labels"], doc["spec"], "Pod"
-        elif "template" in doc.get("spec", {}):
-            template = doc["spec"]["template"]
-            yield name, template["metadata"]["labels"], template["spec"], doc["kind"]
-
-
-def containers(spec):
-    return spec.get("initContainers", []) + spec["containers"]
 
 
 def component(labels):
@@ -189,5 +175,6 @@ def connected(manifests):
 RULES = [without_rights, bounded, probed, stops_in_time, quorums_survive, connected]
 
 
-def problems(manifests):
-    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(manifests)]
+def problems(manifests, tls=False):
+    rules = RULES + (sealed.RULES if tls else [])
+    return [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(manifests)]

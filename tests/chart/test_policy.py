@@ -2,8 +2,9 @@
 import copy
 import unittest
 
-from helm import docs, of_kind
+from helm import NEWEST, docs, of_kind
 from policy import cluster_quorum, problems
+from test_render import MANAGED, invalid
 
 
 def named(manifests, kind, end):
@@ -39,6 +40,35 @@ BROKEN = {
 }
 
 
+def certificate(manifests, end):
+    return named(manifests, "Certificate", end)["spec"]
+
+
+def volume(manifests, end):
+    return named(manifests, "StatefulSet", end)["spec"]["template"]["spec"]["volumes"][0]
+
+
+SEALED_BROKEN = {
+    "may be reached without TLS": lambda m: container(m, "-bookie")["args"].append("--insecure"),
+    "0:2379 is plain": lambda m: container(m, "-etcd")["args"].append("--listen-client-urls=http://0.0.0.0:2379"),
+    "its readinessProbe is plain": lambda m: container(m, "-serving")["readinessProbe"]["httpGet"].pop("scheme"),
+    "decommission knows no authority": lambda m: named(m, "Job", "-decommission")["spec"]["template"]["spec"]["containers"][0].pop("env"),
+    "is said to be plain": lambda m: named(m, "Service", "-grpc")["spec"]["ports"][0].update(appProtocol="kubernetes.io/h2c"),
+    "has a plain listener": lambda m: named(m, "ConfigMap", "-serving")["data"].update(x="[kafka]\nadvertise = []\nlisten = ['external=plaintext://0.0.0.0:9094']"),
+    "asks in plain text": lambda m: named(m, "ServiceMonitor", "-bookie")["spec"]["endpoints"][0].pop("scheme"),
+    "has no /etc/geminga-tls/tls.key": lambda m: container(m, "-bookie")["volumeMounts"].pop(),
+    "would keep an old": lambda m: container(m, "-serving")["volumeMounts"][-1].update(subPath="tls.crt"),
+    "anybody can read": lambda m: volume(m, "-etcd")["secret"].pop("defaultMode"),
+    "nobody makes the Secret": lambda m: m.remove(named(m, "Certificate", "-bookie")),
+    "is not for both uses": lambda m: certificate(m, "-bookie")["usages"].remove("client auth"),
+    "is not for g-geminga-bookie-0.": lambda m: certificate(m, "-bookie")["dnsNames"].pop(0),
+    "is not for 127.0.0.1": lambda m: certificate(m, "-serving")["ipAddresses"].remove("127.0.0.1"),
+    "is not for g-geminga-kafka.streams": lambda m: certificate(m, "-serving")["dnsNames"].remove("g-geminga-kafka.streams"),
+    "is not for k-1.example.com": lambda m: certificate(m, "-serving")["dnsNames"].remove("k-1.example.com"),
+    "is not for g-geminga-serving.streams.svc": lambda m: certificate(m, "-serving")["dnsNames"].remove("g-geminga-serving.streams.svc.cluster.local"),
+}
+
+
 class Policy(unittest.TestCase):
     def test_the_quorum_is_that_of_the_code(self):
         self.assertEqual(cluster_quorum(), (3, 2))
@@ -51,6 +81,23 @@ class Policy(unittest.TestCase):
                 bad = copy.deepcopy(good)
                 harm(bad)
                 self.assertIn(sentence, " ".join(problems(bad)))
+
+    def test_each_rule_of_tls_notices(self):
+        good = docs(values={**MANAGED, "tls.clientAuth": "required", "serviceMonitor.enabled": True,
+                            "serving.kafka.external": {"enabled": True, "type": "LoadBalancer", "host": "k-{ordinal}.example.com"}})
+        self.assertEqual(problems(good, tls=True), [])
+        for sentence, harm in SEALED_BROKEN.items():
+            with self.subTest(sentence):
+                bad = copy.deepcopy(good)
+                harm(bad)
+                self.assertIn(sentence, " ".join(problems(bad, tls=True)))
+
+    def test_a_field_that_a_custom_resource_does_not_have_is_noticed(self):
+        good = docs(values={**MANAGED, "serviceMonitor.enabled": True})
+        for kind, field in (("Certificate", "renewbefore"), ("ServiceMonitor", "endpoint")):
+            bad = copy.deepcopy(good)
+            named(bad, kind, "-bookie")["spec"][field] = "1h"
+            self.assertIn(field, " ".join(invalid(bad, NEWEST)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import subprocess
 import unittest
 
+import jsonschema
 import kubernetes_validate
 import yaml
 
@@ -13,10 +14,19 @@ from helm import CHART, EXAMPLES, HELM, NEWEST, OLDEST, ROOT, ZONES, Refused, do
 from policy import problems
 
 GOLDEN = ROOT / "tests/chart/golden"
+CUSTOM = yaml.safe_load((ROOT / "tests/chart/custom.yaml").read_text())
+# Secrets of the operator's own, and those that cert-manager makes.
+SECRETS = {"serving": "s", "bookie": "b", "etcd": "e", "monitoring": "m"}
+TLS = {"tls.enabled": True, "tls.secrets": SECRETS}
+MANAGED = {"tls.enabled": True, "tls.certManager.enabled": True, "tls.certManager.issuerRef.name": "authority"}
+THEIRS = {"etcd.enabled": False, "externalEtcd.endpoints": ["e:2379"]}
 # Each changes something on its own and must get along with every other.
 TOGGLES = {
     "one etcd": {"etcd.replicas": 1},
-    "external etcd": {"etcd.enabled": False, "externalEtcd.endpoints": ["e:2379"]},
+    "external etcd": THEIRS,
+    "external etcd by TLS": {**THEIRS, "externalEtcd.tls": {"enabled": True, "secret": "x"}},
+    "TLS by Secrets": TLS,
+    "TLS by cert-manager, certificates required": {**MANAGED, "tls.clientAuth": "required"},
     "autoscaling": {"serving.autoscaling.enabled": True},
     "autoscaling by a metric": {"serving.autoscaling.enabled": True, "serving.autoscaling.cpuUtilization": 0,
                                 "serving.autoscaling.metric": {"name": "m", "averageValue": "10"}},
@@ -33,7 +43,9 @@ TOGGLES = {
     "IPv6": {"listenAddress": "[::]"},
 }
 # Not both at once: they set the same values, or one needs what the other takes away.
-EITHER = [{"one etcd", "external etcd"}, {"NodePort", "LoadBalancer"}, {"no Kafka", "NodePort"}, {"no Kafka", "LoadBalancer"},
+EITHER = [{"one etcd", "external etcd"}, {"one etcd", "external etcd by TLS"}, {"external etcd", "external etcd by TLS"},
+          {"TLS by Secrets", "TLS by cert-manager, certificates required"}, {"TLS by Secrets", "external etcd"},
+          {"TLS by Secrets", "external etcd by TLS"}, {"NodePort", "LoadBalancer"}, {"no Kafka", "NodePort"}, {"no Kafka", "LoadBalancer"},
           {"autoscaling", "autoscaling by a metric"}, {"no policies", "clients"}]
 # The value, and a part of the reason that the operator is told.
 WRONG = [
@@ -62,8 +74,29 @@ WRONG = [
     ({"serving.autoscaling": {"enabled": True, "cpuUtilization": 0}}, "something to go by"),
     ({"image.digest": "sha256:1"}, "digest"),
     ({"logging.format": "xml"}, "format"),
-    ({"tls.enabled": True}, "tls"),
     ({"insecure": False}, "insecure=true"),
+    ({"tls.enabled": True}, "tls.secrets.serving is empty"),
+    ({"tls": {"enabled": True, "secrets": {"serving": "s"}}}, "tls.secrets.bookie is empty"),
+    ({"tls": {"enabled": True, "secrets": {"serving": "s", "bookie": "b"}}}, "tls.secrets.etcd is empty"),
+    ({"tls": {"enabled": True, "secrets": {**SECRETS, "monitoring": ""}, "clientAuth": "required"}, "serviceMonitor.enabled": True},
+     "tls.secrets.monitoring is empty"),
+    ({"tls": {"enabled": True, "secrets": {"serving": "S_"}}}, "tls/secrets/serving"),
+    ({"tls.secrets.serving": "s"}, "tls.enabled is false"),
+    ({"tls.clientAuth": "required"}, "tls.enabled is false"),
+    ({"tls.certManager.enabled": True}, "tls.enabled is false"),
+    ({**TLS, "tls.clientAuth": "optional"}, "clientAuth"),
+    ({**TLS, **THEIRS, "externalEtcd.tls": {"enabled": True}}, "tls.secrets.etcd is for the etcd of this chart"),
+    ({**TLS, "tls.certManager.dnsNames": ["a.example.com"]}, "tls.certManager.enabled is false"),
+    ({**MANAGED, "tls.secrets.bookie": "b"}, "two sources of certificates: leave tls.secrets.bookie out"),
+    ({**MANAGED, "tls.certManager.issuerRef.name": ""}, "issuerRef.name is empty"),
+    ({**MANAGED, "tls.certManager.renewBefore": "2160h"}, "renewBefore is not less than duration"),
+    ({**MANAGED, "tls.certManager.duration": "90d"}, "duration"),
+    ({**MANAGED, "tls.certManager.ipAddresses": ["one.example.com"]}, "ipAddresses"),
+    ({**MANAGED, **THEIRS, "insecure": False}, "etcd would be reached without TLS"),
+    ({"externalEtcd.tls": {"enabled": True, "secret": "x"}}, "externalEtcd.tls is for an etcd of yours"),
+    ({**THEIRS, "externalEtcd.tls": {"enabled": True}}, "externalEtcd.tls.secret is empty"),
+    ({**THEIRS, "externalEtcd.tls": {"secret": "x"}}, "externalEtcd.tls.enabled is false"),
+    ({**THEIRS, "externalEtcd.tls": {"enabled": True, "secret": "x"}, "insecure": False}, "without tls.enabled=true"),
 ]
 
 
@@ -79,7 +112,10 @@ OTHER = {
     "networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"podSelector": {}}], "serviceMonitor.interval": "1m",
     "serving.autoscaling.enabled": False, "serviceMonitor.enabled": False, "prometheusRule.enabled": False, "serving.replicas": 9,
     "serving.autoscaling.minReplicas": 1, "serving.kafka.external.host": "other-{ordinal}",
+    "tls.clientAuth": "required", "tls.certManager.dnsNames": ["a.example.com"], "tls.certManager.ipAddresses": ["10.0.0.1"],
 }
+# Toggles show what these do: alone they are half of something.
+WHETHER = {"tls.enabled", "tls.certManager.enabled", "externalEtcd.tls.enabled"}
 
 
 def leaves(values, prefix=""):
@@ -108,7 +144,11 @@ def other(value):
 def invalid(manifests, version):
     """What a Kubernetes of this version would refuse, also fields that it does not know."""
     for doc in manifests:
-        if doc["apiVersion"].startswith("monitoring.coreos.com/"):
+        if doc["kind"] in CUSTOM["definitions"]:
+            for error in jsonschema.Draft201909Validator({**CUSTOM, "$ref": f"#/definitions/{doc['kind']}"}).iter_errors(doc):
+                yield f"{doc['kind']} {doc['metadata']['name']}: {error.message}"
+            continue
+        if doc["kind"] == "PrometheusRule":
             continue
         try:
             kubernetes_validate.validate(doc, version, strict=True)
@@ -138,13 +178,14 @@ class Render(unittest.TestCase):
             with self.subTest(example.name, version=version):
                 manifests = docs([example], version=version)
                 self.assertEqual(list(invalid(manifests, version)), [])
-                self.assertEqual(problems(manifests), [])
+                self.assertEqual(problems(manifests, tls="\ntls:" in example.read_text()), [])
 
     def test_toggles_get_along(self):
         for name, values in combinations():
             with self.subTest(name):
                 manifests = docs(values=values)
-                self.assertEqual(problems(manifests), [])
+                plain = values.get("etcd.enabled") is False and "externalEtcd.tls" not in values
+                self.assertEqual(problems(manifests, tls="tls.enabled" in values and not plain), [])
                 for version in (OLDEST, NEWEST) if " and " not in name else ():
                     self.assertEqual(list(invalid(manifests, version)), [])
 
@@ -167,11 +208,15 @@ class Render(unittest.TestCase):
     def test_no_value_is_without_effect(self):
         """Each value, changed alone or beside what it belongs to, changes what is rendered."""
         defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-        pending = {path: value for path, value in leaves(defaults) if path not in ("insecure", "etcd.enabled")}
+        pending = {path: value for path, value in leaves(defaults) if path not in ("insecure", "etcd.enabled", *WHETHER)}
         beside = {
             "serving.autoscaling.": {"serving.autoscaling.enabled": True, "serving.autoscaling.metric.name": "n"},
             "serving.kafka.external.": {"serving.kafka.external": {"enabled": True, "host": "h-{ordinal}"}},
-            "externalEtcd.": {"etcd.enabled": False},
+            "externalEtcd.": THEIRS,
+            "externalEtcd.tls.": {"externalEtcd.tls": {"enabled": True, "secret": "x"}},
+            "tls.": TLS,
+            "tls.secrets.monitoring": {"tls.clientAuth": "required", "serviceMonitor.enabled": True},
+            "tls.certManager.": {**MANAGED, "tls.secrets": {}},
             "objectStore.": {"objectStore.url": "s3://b"},
             "zones.podLabel": {"zones.enabled": True},
             "spread.zones": {"zones.enabled": True},
@@ -186,8 +231,45 @@ class Render(unittest.TestCase):
                         base.update(values)
                 if path in ("serving.kafka.external.port", "serving.kafka.external.sourceRanges"):
                     base["serving.kafka.external"] = {**base["serving.kafka.external"], "type": "LoadBalancer"}
-                before = {"externalEtcd.endpoints": ["before:1"]} if path.startswith("externalEtcd.") else {}
-                self.assertNotEqual(text(values={**base, **before}), text(values={**base, path: OTHER.get(path, other(value))}))
+                self.assertNotEqual(text(values=base), text(values={**base, path: OTHER.get(path, other(value))}))
+
+    def test_a_plain_etcd_beside_tls_has_to_be_said(self):
+        manifests = docs(values={"insecure": True, **MANAGED, **THEIRS})
+        found = {problem.split(": ", 2)[2] for problem in problems(manifests, tls=True)}
+        self.assertEqual(found, {"--metastore=etcd://e:2379/default is plain", "decommission knows no authority"})
+
+    def test_the_hook_shows_etcd_what_etcd_knows(self):
+        def secrets(values):
+            (job,) = of_kind(docs(values={"insecure": True, **values}), "Job")
+            return [volume["secret"]["secretName"] for volume in job["spec"]["template"]["spec"].get("volumes", [])]
+
+        theirs = {**THEIRS, "externalEtcd.tls": {"enabled": True, "secret": "x"}}
+        ours = {**TLS, "tls.secrets": {"serving": "s", "bookie": "b"}}
+        self.assertEqual(secrets(THEIRS), [])
+        self.assertEqual(secrets(TLS), ["b"])
+        self.assertEqual(secrets(theirs), ["x"])
+        self.assertEqual(secrets({**theirs, **ours}), ["x"])
+        self.assertEqual(secrets({**theirs, **ours, "externalEtcd.tls": {"enabled": True}}), ["b"])
+        self.assertEqual(secrets({**THEIRS, **ours}), [])
+
+    def test_who_shows_no_certificate_is_given_no_key(self):
+        """`helm test` and Prometheus, where none is required."""
+        manifests = docs(values={**TLS, "serviceMonitor.enabled": True})
+        (pod,) = of_kind(manifests, "Pod")
+        self.assertEqual(pod["spec"]["volumes"][0]["secret"]["items"], [{"key": "ca.crt", "path": "ca.crt"}])
+        for monitor in of_kind(manifests, "ServiceMonitor"):
+            self.assertEqual(set(monitor["spec"]["endpoints"][0]["tlsConfig"]), {"ca", "serverName"})
+
+    def test_brokers_have_a_certificate_for_each_name_outside(self):
+        def names(**external):
+            values = {**MANAGED, "serving.kafka.external": {"enabled": True, **external}}
+            (spec,) = (doc["spec"] for doc in of_kind(docs(values=values), "Certificate") if doc["metadata"]["name"] == "g-geminga-serving")
+            return set(spec["dnsNames"]) | set(spec["ipAddresses"])
+
+        self.assertLessEqual({"k-bootstrap.example.com", "k-0.example.com", "k-1.example.com"},
+                             names(type="LoadBalancer", host="k-{ordinal}.example.com"))
+        self.assertIn("nodes.example.com", names(host="Nodes.example.com"))
+        self.assertIn("192.0.2.1", names(host="192.0.2.1"))
 
     def test_zones_need_a_kubernetes_that_says_them(self):
         values = {"insecure": True, "zones.enabled": True}
@@ -215,15 +297,33 @@ class Render(unittest.TestCase):
     def test_notes_tell_the_next_three_commands(self):
         notes = helm("install", "g", str(CHART), "--dry-run=client", "--set", "insecure=true").split("NOTES:")[1]
         self.assertEqual(len(re.findall(r"^ +(kubectl|helm) ", notes, re.M)), 3, notes)
+        self.assertIn("Nothing is encrypted", notes)
+
+    def test_notes_tell_clients_what_they_need_for_tls(self):
+        args = ["install", "g", str(CHART), "--dry-run=client"]
+        for key, value in {**TLS, "tls.clientAuth": "required"}.items():
+            args += ["--set-json", f"{key}={json.dumps(value)}"]
+        notes = helm(*args).split("NOTES:")[1]
+        for part in ("get secret s ", "--tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key", "security.protocol=SSL", "ssl.keystore"):
+            self.assertIn(part, notes)
+        self.assertNotIn("Nothing is encrypted", notes)
 
     def test_every_metric_in_the_rules_is_one_of_ours(self):
         rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
-        code = "".join(file.read_text() for part in ("bookie", "serving", "client", "cli") for file in (ROOT / part).rglob("*.rs"))
+        code = "".join(file.read_text() for part in ("bookie", "serving", "client", "cli", "proto") for file in (ROOT / part).rglob("*.rs"))
         for rule in rules["groups"][0]["rules"]:
             names = re.findall(r"geminga_\w+", rule["expr"])
             self.assertTrue(names, rule["alert"])
             for name in names:
                 self.assertIn(f'"{name}"', code, rule["alert"])
+
+    def test_every_variable_is_one_that_the_code_reads(self):
+        code = "".join(file.read_text() for file in (ROOT / "cli/src").rglob("*.rs"))
+        values = {"insecure": True, **TLS, "tls.secrets": {"serving": "s", "bookie": "b"}, **TOGGLES["external etcd by TLS"]}
+        names = set(re.findall(r"GEMINGA_[A-Z_]+", text(values=values)))
+        self.assertLessEqual({"GEMINGA_TLS_CA", "GEMINGA_TLS_CLIENT_AUTH", "GEMINGA_ETCD_CA"}, names)
+        for name in names:
+            self.assertIn(f'env = "{name}"', code)
 
     def test_prometheus_understands_the_rules(self):
         done = subprocess.run([HELM.with_name("promtool"), "check", "rules", CHART / "files/rules.yaml"], capture_output=True, text=True, check=False)

@@ -1,13 +1,11 @@
 """Starts what the templates would start, as processes, and lives a release's life: install, `helm test`, Kafka clients inside and
 outside, a rolling update, a scale-in by the hook and one that is refused. A flag that does not exist, a name that leads
 nowhere, or an order in which nothing gets ready fails here."""
-import base64
 import subprocess
-import tempfile
 import unittest
 
 import pods
-from helm import docs, of_kind
+from release import BOOTSTRAP, READY_SECONDS, Release, kcat
 
 VALUES = {
     "insecure": True,
@@ -21,57 +19,23 @@ VALUES = {
     "objectStore": {"url": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:9", "credentialsSecret": "store", "caSecret": "authorities",
                     "env": {"AWS_REGION": "r"}, "uploadRate": "100MiB"},
 }
-SECRETS = [
-    {"kind": "Secret", "metadata": {"name": "store"},
-     "data": {key: base64.b64encode(b"x").decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}},
-    {"kind": "Secret", "metadata": {"name": "authorities"}, "data": {"ca.crt": ""}},
-]
-READY_SECONDS = 180
-# Two passes of the auditor, --repair-grace apart, and time on a busy machine.
-DECOMMISSION_SECONDS = 400
-BOOTSTRAP = "g-geminga-kafka.streams.svc.cluster.local:9092"
 
 
-def kcat(*args, input=None):
-    return subprocess.run(["kcat", "-m", "30", *args], input=input, capture_output=True, text=True, timeout=120, check=True).stdout
+class Start(Release):
+    VALUES = VALUES
 
-
-class Start(unittest.TestCase):
-    def setUp(self):
-        pods.loopback_up()
-        temporary = tempfile.TemporaryDirectory(prefix="geminga-chart-")
-        self.addCleanup(temporary.cleanup)
-        self.cluster = pods.Cluster([*docs(values=VALUES), *SECRETS], temporary.name, ["a", "b", "c"])
-        self.addCleanup(self.cluster.stop)
+    def secrets(self, manifests):
+        return [pods.secret("store", {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}), pods.secret("authorities", {"ca.crt": ""})]
 
     def geminga(self, *args):
         server = "--server=g-geminga-grpc.streams.svc.cluster.local:7070"
         return subprocess.run([pods.BINARY, *args, server], capture_output=True, text=True, timeout=120, check=True).stdout
 
-    def helm_test(self):
-        (test,) = of_kind(self.cluster.manifests, "Pod")
-        results = self.cluster.one_shot(test).run_to_end()
-        self.assertEqual([code for code, _ in results], [0, 0, 0, 0], f"{results}\n{self.cluster.explain()}")
-
-    def decommission(self, replicas):
-        """What the hook of an upgrade to so many bookies does: exit code and output."""
-        manifests = docs(values={**VALUES, "bookie.replicas": max(replicas, 3)}, upgrade=True)
-        (job,) = of_kind(manifests, "Job")
-        container = job["spec"]["template"]["spec"]["containers"][0]
-        container["args"] = [arg.replace("--ordinal-from=3", f"--ordinal-from={replicas}") for arg in container["args"]]
-        ((code, output),) = self.cluster.one_shot(job).run_to_end(DECOMMISSION_SECONDS)
-        return code, output
-
     def test_a_release_lives(self):
         cluster = self.cluster
         for name in ("g-geminga-serving-0", "g-geminga-bookie-0"):
-            early = cluster.pods[name]
-            early.start()
             # 4: what it needs cannot be reached.
-            self.assertEqual(early.process.wait(timeout=60), 4, "without etcd: " + early.end_of_log())
-            self.assertIn("METADATA_UNAVAILABLE", early.end_of_log())
-            self.assertEqual(len(early.log.read_text().splitlines()), 1, early.end_of_log())
-            early.process = None
+            self.ends(name, 4, "METADATA_UNAVAILABLE")
         cluster.start(READY_SECONDS)
         for pod in cluster.pods.values():
             self.assertEqual(pod.probe("livenessProbe")[0], True, pod.name)

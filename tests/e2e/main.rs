@@ -5,6 +5,7 @@ mod commands;
 mod deletion;
 mod disaster;
 mod disks;
+mod doctor;
 mod faces;
 mod failover;
 mod faults;

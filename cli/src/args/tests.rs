@@ -34,7 +34,7 @@ fn the_definition_is_consistent() {
 fn every_command_has_an_example_that_parses() {
     let mut commands = Vec::new();
     leaves(&Cli::command(), "geminga", &mut commands);
-    assert_eq!(commands.len(), 41, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
+    assert_eq!(commands.len(), 42, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
     for (path, command) in commands {
         let help = command.get_after_help().expect(&path).to_string();
         let examples: Vec<_> = help.lines().filter_map(|line| line.split_once(&path)).collect();

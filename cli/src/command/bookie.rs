@@ -17,6 +17,8 @@ use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tier::Store;
 
+pub(crate) use list::named;
+
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
@@ -75,7 +77,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let id = settings.id.as_deref().map(str::parse::<BookieId>).transpose();
     let id = id.map_err(|error: InvalidBookieId| Failure::usage(format!("--id: {error}")))?;
-    let tls = settings.tls.load()?;
+    let tls = settings.tls.load(&settings.etcd)?;
     let listener = bind("--listen", settings.listen).await?;
     let http = match settings.http {
         Some(address) => Some(bind("--http", address).await?),
@@ -89,7 +91,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let repair = settings.repair();
     let http = http.map(|listener| door(listener, &tls));
     let mut server = Server::start(http, &tls)?;
-    let connecting = metadata::connect(&settings.metastore, tls.credentials());
+    let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {

@@ -1,6 +1,7 @@
 //! `geminga cluster`: the cluster as a whole.
 
 mod audit;
+mod doctor;
 
 use clap::Subcommand;
 use geminga_metastore::{cluster, restored};
@@ -63,6 +64,13 @@ pub(crate) enum Action {
                       geminga cluster audit --object-store s3://bucket/prefix --metastore etcd://127.0.0.1:2379/prod"
     )]
     Audit(audit::Args),
+    /// Look at everything, and say in sentences what is wrong and what to do: the metadata, and what each process says over HTTP.
+    /// Changes nothing. Exits with 1 when something is wrong.
+    #[command(
+        after_help = "Examples:\n  geminga cluster doctor --metastore etcd://127.0.0.1:2379/prod\n  \
+                      geminga cluster doctor --metastore etcd://127.0.0.1:2379/prod --output json"
+    )]
+    Doctor(doctor::Args),
     /// Show brokers, bookies and defaults.
     #[command(after_help = "Example:\n  geminga cluster status")]
     Status {
@@ -81,6 +89,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             server::block_on_command(epoch_bump(metastore, tls, above, print))
         }
         Action::Audit(args) => server::block_on_command(audit::run(args)),
+        Action::Doctor(args) => server::block_on_command(doctor::run(args)),
         Action::Status { client } => server::block_on_command(status(client)),
     }
 }

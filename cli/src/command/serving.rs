@@ -30,7 +30,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(settings: ServingSettings) -> Result<(), Failure> {
-    let tls = settings.tls.load()?;
+    let tls = settings.tls.load(&settings.etcd)?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
     let kafka = settings.kafka.bind(&tls).await?;
@@ -40,7 +40,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(false)?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
-    let connecting = metadata::connect(&settings.metastore, tls.credentials());
+    let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;

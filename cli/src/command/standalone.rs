@@ -17,7 +17,9 @@ use geminga_tls::Dial;
 
 use crate::broker::{self, Kind, Setting};
 use crate::command::bookie::tiering;
-use crate::config::{self, SourceArgs, StandaloneOptions, StandaloneSettings, advertised};
+use crate::config::{
+    self, EtcdTlsOptions, SourceArgs, StandaloneOptions, StandaloneSettings, advertised,
+};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
 use crate::{logging, metadata, server};
@@ -51,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
-    let tls = settings.tls.load()?;
+    let tls = settings.tls.load(&EtcdTlsOptions::default())?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
     let kafka = settings.kafka.bind(&tls).await?;

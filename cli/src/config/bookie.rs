@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use geminga_bookie::RepairConfig;
 
 use super::{
-    GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions, Size, TierOptions,
-    TlsOptions, check_exposure, required,
+    EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions,
+    Size, TierOptions, TlsOptions, check_exposure, required,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -84,6 +84,8 @@ pub(crate) struct BookieOptions {
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
+    etcd: EtcdTlsOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -109,6 +111,7 @@ pub(crate) struct BookieSettings {
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
+    pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -131,6 +134,7 @@ impl BookieOptions {
     pub(crate) fn settle(self, file: Self) -> Result<BookieSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
         let tls = self.tls.over(file.tls);
+        let etcd = self.etcd.over(file.etcd);
         let repair = RepairConfig::default();
         let default_rate = Size(usize::try_from(repair.rate).unwrap_or(usize::MAX));
         let interval = |given: Option<Interval>, default| given.unwrap_or(Interval(default));
@@ -162,10 +166,12 @@ impl BookieOptions {
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
             tls,
+            etcd,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;
-        settings.tls.check(false, settings.metastore.is_tls())?;
+        settings.tls.check(false)?;
+        settings.etcd.check(settings.metastore.is_tls())?;
         if settings.data_dir.is_empty() {
             return Err(Failure::usage("--data-dir names no directory: give at least one"));
         }

@@ -382,7 +382,7 @@ fn advertised(name: &str, told: Option<&str>, bound: SocketAddr) -> Result<Kafka
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TlsOptions;
+    use crate::config::{EtcdTlsOptions, TlsOptions};
 
     const STANDALONE: Defaults = Defaults { port: Some(9092), auto_create_topics: true };
 
@@ -405,7 +405,8 @@ mod tests {
     async fn clients_are_told_what_the_operator_says_or_where_it_is_listened() {
         let options =
             listeners(&["127.0.0.1:0", "outside=127.0.0.1:0"], &["outside=kafka.example:19092"]);
-        let plain = TlsOptions::default().load().expect("nothing to read");
+        let plain =
+            TlsOptions::default().load(&EtcdTlsOptions::default()).expect("nothing to read");
         let bound = settle(options).expect("good").bind(&plain).await.expect("free ports");
         let [own, outside] = bound.as_slice() else { panic!("{bound:?}") };
         let port = own.tcp.local_addr().expect("bound").port();

@@ -33,7 +33,7 @@ pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use size::{Size, memory, settle_memory};
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
-pub(crate) use tls::{ServerTls, TlsArgs, TlsOptions};
+pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
 
 /// As the bookie's own default.
 const GC_INTERVAL: Duration = Duration::from_secs(300);

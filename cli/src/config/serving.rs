@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS, MetastoreUrl,
-    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions, check_exposure,
-    memory, required, settle_memory,
+    EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
+    MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions,
+    check_exposure, memory, required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -64,6 +64,8 @@ pub(crate) struct ServingOptions {
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
+    etcd: EtcdTlsOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -85,6 +87,7 @@ pub(crate) struct ServingSettings {
     pub(crate) kafka: KafkaSettings,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tls: TlsOptions,
+    pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -93,6 +96,7 @@ impl ServingOptions {
     pub(crate) fn settle(self, file: Self) -> Result<ServingSettings, Failure> {
         let metastore = self.metastore.or(file.metastore);
         let tls = self.tls.over(file.tls);
+        let etcd = self.etcd.over(file.etcd);
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let settings = ServingSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
@@ -122,10 +126,12 @@ impl ServingOptions {
             )?,
             object_store: self.object_store.over(file.object_store),
             tls,
+            etcd,
             log: self.log.over(file.log),
         };
         settings.metastore.require_etcd()?;
-        settings.tls.check(false, settings.metastore.is_tls())?;
+        settings.tls.check(false)?;
+        settings.etcd.check(settings.metastore.is_tls())?;
         check_exposure(
             settings.insecure || settings.tls.is_on(),
             &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],

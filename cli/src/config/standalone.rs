@@ -132,7 +132,7 @@ impl StandaloneOptions {
             tls,
             log: self.log.over(file.log),
         };
-        settings.tls.check(true, false)?;
+        settings.tls.check(true)?;
         check_exposure(
             settings.insecure || settings.tls.is_on(),
             &[("--grpc", Some(settings.grpc)), ("--http", Some(settings.http))],

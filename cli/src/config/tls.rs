@@ -31,7 +31,7 @@ pub(crate) struct TlsOptions {
         help_heading = "TLS"
     )]
     pub(crate) key: Option<PathBuf>,
-    /// The authorities, in PEM, whose certificates the other components, etcd and clients show.
+    /// The authorities, in PEM, whose certificates the other components and clients show, and etcd without --etcd-ca.
     #[arg(
         id = "tls_ca",
         long = "tls-ca",
@@ -50,6 +50,68 @@ pub(crate) struct TlsOptions {
         help_heading = "TLS"
     )]
     pub(crate) client_auth: Option<Whether>,
+}
+
+/// What an etcd is shown and believed that has authorities of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct EtcdTlsOptions {
+    /// The authorities, in PEM, of an etcd that is not of those in --tls-ca; the two below are then shown to it.
+    #[arg(
+        id = "etcd_ca",
+        long = "etcd-ca",
+        value_name = "FILE",
+        env = "GEMINGA_ETCD_CA",
+        help_heading = "TLS"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to show to etcd, in PEM, with --etcd-ca.
+    #[arg(
+        id = "etcd_cert",
+        long = "etcd-cert",
+        value_name = "FILE",
+        env = "GEMINGA_ETCD_CERT",
+        help_heading = "TLS"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of --etcd-cert, in PEM.
+    #[arg(
+        id = "etcd_key",
+        long = "etcd-key",
+        value_name = "FILE",
+        env = "GEMINGA_ETCD_KEY",
+        help_heading = "TLS"
+    )]
+    pub(crate) key: Option<PathBuf>,
+}
+
+impl EtcdTlsOptions {
+    /// These options where they are set, those of `file` elsewhere.
+    pub(crate) fn over(self, file: Self) -> Self {
+        Self { ca: self.ca.or(file.ca), cert: self.cert.or(file.cert), key: self.key.or(file.key) }
+    }
+
+    /// What does not go together. `metadata`: the metadata store is reached by TLS.
+    pub(crate) fn check(&self, metadata: bool) -> Result<(), Failure> {
+        let wrong = |why: &str| Err(Failure::usage(why));
+        match (&self.ca, &self.cert, &self.key) {
+            (None, None, None) => Ok(()),
+            _ if !metadata => wrong(
+                "--etcd-ca, --etcd-cert and --etcd-key are for an etcd that speaks TLS: --metastore https://HOST:PORT",
+            ),
+            (_, Some(_), None) | (_, None, Some(_)) => {
+                wrong("--etcd-cert and --etcd-key belong together: give both")
+            }
+            (None, ..) => wrong("--etcd-cert needs --etcd-ca: whom etcd is believed to be by"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the files; `None` when none is named.
+    fn load(&self) -> Result<Option<Credentials>, Failure> {
+        let files = Files { cert: self.cert.clone(), key: self.key.clone(), ca: self.ca.clone() };
+        of_client(files)
+    }
 }
 
 /// Whether clients show certificates.
@@ -82,8 +144,8 @@ impl TlsOptions {
         self.client_auth == Some(Whether::Required)
     }
 
-    /// What does not go together. `alone`: no other component is talked to. `metadata`: the metadata store is reached by TLS.
-    pub(crate) fn check(&self, alone: bool, metadata: bool) -> Result<(), Failure> {
+    /// What does not go together. `alone`: no other component is talked to.
+    pub(crate) fn check(&self, alone: bool) -> Result<(), Failure> {
         let wrong = |why: &str| Err(Failure::usage(why));
         match (&self.cert, &self.key, &self.ca) {
             (Some(_), None, _) | (None, Some(_), _) => {
@@ -98,23 +160,24 @@ impl TlsOptions {
             (None, None, _) if self.requires() => {
                 wrong("--tls-client-auth required needs --tls-cert, --tls-key and --tls-ca")
             }
-            (None, None, Some(_)) if !metadata => {
-                wrong("--tls-ca alone encrypts nothing: add --tls-cert and --tls-key")
-            }
+            (None, None, Some(_)) => wrong(
+                "--tls-ca alone encrypts nothing: add --tls-cert and --tls-key, or give --etcd-ca where it is for etcd only",
+            ),
             _ => Ok(()),
         }
     }
 
-    /// Reads the files.
-    pub(crate) fn load(&self) -> Result<ServerTls, Failure> {
+    /// Reads the files. `etcd`: those that are for etcd only.
+    pub(crate) fn load(&self, etcd: &EtcdTlsOptions) -> Result<ServerTls, Failure> {
         let files = Files { cert: self.cert.clone(), key: self.key.clone(), ca: self.ca.clone() };
-        let credentials = (files != Files::default()).then(|| load(files)).transpose()?;
-        Ok(ServerTls { credentials, required: self.requires() })
+        let own = (files != Files::default()).then(|| Credentials::load(files)).transpose();
+        Ok(ServerTls { own: own.map_err(unusable)?, etcd: etcd.load()?, required: self.requires() })
     }
 }
 
-fn load(files: Files) -> Result<Credentials, Failure> {
-    Credentials::load(files).map_err(unusable)
+fn of_client(files: Files) -> Result<Option<Credentials>, Failure> {
+    let own = (files != Files::default()).then(|| Credentials::of_client(files)).transpose();
+    own.map_err(unusable)
 }
 
 fn unusable(error: LoadError) -> Failure {
@@ -124,18 +187,25 @@ fn unusable(error: LoadError) -> Failure {
 /// What a server takes connections by, and makes them.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerTls {
-    credentials: Option<Credentials>,
+    own: Option<Credentials>,
+    /// Where etcd has authorities of its own.
+    etcd: Option<Credentials>,
     required: bool,
 }
 
 impl ServerTls {
-    /// The files, where there are some.
-    pub(crate) fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
+    /// All that follows files.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Credentials> {
+        self.own.iter().chain(&self.etcd)
+    }
+
+    /// What etcd is shown and believed.
+    pub(crate) fn of_etcd(&self) -> Option<&Credentials> {
+        self.etcd.as_ref().or(self.own.as_ref())
     }
 
     fn identity(&self) -> Option<&Credentials> {
-        self.credentials().filter(|credentials| credentials.has_identity())
+        self.own.as_ref().filter(|credentials| credentials.has_identity())
     }
 
     /// How other components are reached.
@@ -208,15 +278,18 @@ impl TlsArgs {
     /// Reads the files; `None` when none is named.
     pub(crate) fn load(&self) -> Result<Option<Credentials>, Failure> {
         let Self { tls_ca, tls_cert, tls_key } = self.clone();
-        let files = Files { cert: tls_cert, key: tls_key, ca: tls_ca };
-        let own = (files != Files::default()).then(|| Credentials::of_client(files)).transpose();
-        own.map_err(unusable)
+        of_client(Files { cert: tls_cert, key: tls_key, ca: tls_ca })
     }
 
-    /// How bookies are reached: by TLS when there is a certificate to show, without which they serve nobody.
+    /// How bookies are reached: by TLS, for which they ask a certificate, or plain when no file is named.
     pub(crate) fn dial(&self) -> Result<Dial, Failure> {
-        let credentials = self.load()?.filter(Credentials::has_identity);
-        Ok(credentials.map_or(Dial::Plain, Dial::Tls))
+        match self.load()? {
+            None => Ok(Dial::Plain),
+            Some(credentials) if credentials.has_identity() => Ok(Dial::Tls(credentials)),
+            Some(_) => Err(Failure::usage(
+                "bookies that speak TLS ask for a certificate: add --tls-cert and --tls-key",
+            )),
+        }
     }
 }
 
@@ -233,19 +306,33 @@ mod tests {
             ca: file().filter(|_| ca),
             client_auth: required.then_some(Whether::Required),
         };
-        for (given, alone, metadata, good) in [
-            (options(false, false, false, false), false, false, true),
-            (options(true, true, true, true), false, false, true),
-            (options(true, true, false, false), true, false, true),
-            (options(true, true, false, false), false, false, false),
-            (options(true, true, false, true), true, false, false),
-            (options(true, false, true, false), false, false, false),
-            (options(false, true, true, false), false, false, false),
-            (options(false, false, true, false), false, false, false),
-            (options(false, false, true, false), false, true, true),
-            (options(false, false, false, true), false, false, false),
+        for (given, alone, good) in [
+            (options(false, false, false, false), false, true),
+            (options(true, true, true, true), false, true),
+            (options(true, true, false, false), true, true),
+            (options(true, true, false, false), false, false),
+            (options(true, true, false, true), true, false),
+            (options(true, false, true, false), false, false),
+            (options(false, true, true, false), false, false),
+            (options(false, false, true, false), false, false),
+            (options(false, false, false, true), false, false),
         ] {
-            assert_eq!(given.check(alone, metadata).is_ok(), good, "{given:?}");
+            assert_eq!(given.check(alone).is_ok(), good, "{given:?}");
+        }
+        let etcd = |ca: bool, cert: bool, key: bool| EtcdTlsOptions {
+            ca: file().filter(|_| ca),
+            cert: file().filter(|_| cert),
+            key: file().filter(|_| key),
+        };
+        for (given, metadata, good) in [
+            (etcd(false, false, false), false, true),
+            (etcd(true, false, false), true, true),
+            (etcd(true, true, true), true, true),
+            (etcd(true, false, false), false, false),
+            (etcd(true, true, false), true, false),
+            (etcd(false, true, true), true, false),
+        ] {
+            assert_eq!(given.check(metadata).is_ok(), good, "{given:?}");
         }
     }
 }

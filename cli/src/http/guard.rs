@@ -2,16 +2,11 @@
 //! needs one where clients have to show certificates. And until users are known by name, nobody changes anything under
 //! `/api/v1` but who shows a certificate or is on this machine.
 
-use std::net::SocketAddr;
-
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
-use futures::StreamExt;
-use geminga_tls::{Connection, Incoming, Peer, Security};
+use geminga_tls::{Peer, Security};
 use tokio::net::TcpListener;
 
 /// Where HTTP is served.
@@ -25,37 +20,9 @@ pub(crate) struct Door {
     pub(crate) certified_only: bool,
 }
 
-/// The connections of a door, as axum takes them.
-pub(super) struct Guarded(pub(super) Incoming);
-
-impl Listener for Guarded {
-    type Io = Connection;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Connection, Peer) {
-        loop {
-            if let Some(Ok(connection)) = self.0.next().await {
-                let peer = connection.peer();
-                return (connection, peer);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Peer> {
-        let address: SocketAddr = self.0.local_addr()?;
-        Ok(Peer { address: Some(address), encrypted: false, certified: false })
-    }
-}
-
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Who(Peer);
-
-impl Connected<IncomingStream<'_, Guarded>> for Who {
-    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
+pub(super) struct Who(pub(super) Peer);
 
 /// Answers who may not ask; passes on who may.
 pub(super) async fn guard(

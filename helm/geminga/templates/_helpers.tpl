@@ -46,14 +46,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $hosts = append $hosts (printf "%s:2379" (include "geminga.podHost" (dict "root" $ "component" "etcd" "pod" $pod))) -}}
 {{- end -}}
 {{- end -}}
-etcd://{{ join "," $hosts }}/{{ .Values.clusterName }}
+{{ ternary "https" "etcd" (or (and .Values.etcd.enabled .Values.tls.enabled) .Values.externalEtcd.tls.enabled) }}://{{ join "," $hosts }}/{{ .Values.clusterName }}
 {{- end -}}
 
 {{/* What must hold before anything is rendered, as sentences. */}}
 {{- define "geminga.check" -}}
-{{- if not .Values.insecure -}}
-{{- fail "this chart sets up no TLS yet, so that nothing is encrypted or authenticated: whoever reaches a port may read, write and delete. If only trusted clients do, say so with insecure=true" -}}
+{{- if not (or .Values.insecure .Values.tls.enabled) -}}
+{{- fail "without tls.enabled=true nothing is encrypted or authenticated: whoever reaches a port may read, write and delete. If only trusted clients do, say so with insecure=true" -}}
 {{- end -}}
+{{- include "geminga.checkTls" . -}}
 {{- if and .Values.etcd.enabled .Values.externalEtcd.endpoints -}}
 {{- fail "two places for the metadata: set etcd.enabled=false to use externalEtcd.endpoints, or leave these empty" -}}
 {{- end -}}
@@ -88,6 +89,18 @@ etcd://{{ join "," $hosts }}/{{ .Values.clusterName }}
 {{- fail "serving.autoscaling needs something to go by: cpuUtilization, or metric.name" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Which brokers clients outside have a name for, as a list: where they begin, if by a name of its own, and each that there can be. */}}
+{{- define "geminga.externalBrokers" -}}
+{{- if contains "{ordinal}" .Values.serving.kafka.external.host }}
+- bootstrap
+{{- range $ordinal := until (int (include "geminga.mostBrokers" .)) }}
+- {{ $ordinal | quote }}
+{{- end }}
+{{- else }}
+- any
+{{- end }}
 {{- end -}}
 
 {{/* Most brokers that there can be. */}}
@@ -216,11 +229,14 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* A probe of the http listener: (dict "path" "/readyz" "port" "http"). */}}
+{{/* A probe of the http listener: (dict "path" "/readyz" "port" "http" "tls" .Values.tls.enabled). */}}
 {{- define "geminga.probe" -}}
 httpGet:
   path: {{ .path }}
   port: {{ .port }}
+  {{- if .tls }}
+  scheme: HTTPS
+  {{- end }}
 periodSeconds: {{ .period }}
 timeoutSeconds: 5
 failureThreshold: {{ .failures }}

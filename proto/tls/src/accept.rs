@@ -1,4 +1,4 @@
-//! How a listener takes connections: plain, or by a handshake that is bounded in time. Who does not speak TLS, or shows a
+//! How a listener takes connections: plain, or by a handshake; who says nothing is not waited for long. Who does not speak TLS, or shows a
 //! certificate that is no good, is told so in words that it can read, as far as its protocol has any.
 
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::credentials::Credentials;
 use crate::files::{ClientAuth, Protocol};
 use crate::metrics;
-use crate::socket::{Socket, is_handshake};
+use crate::socket::Socket;
 use crate::trouble::{Side, Trouble};
 
-/// How long a handshake may take.
+/// How long a handshake may take, or a plain client to say something.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long who is sent away may take to read why, and what is read of it meanwhile: closing with bytes unread would take
 /// the words back.
@@ -27,6 +27,8 @@ const LINGER_BYTES: usize = 64 * 1024;
 const QUIET: Duration = Duration::from_secs(10);
 /// What HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
+/// What TLS begins with.
+const HANDSHAKE_RECORD: u8 = 0x16;
 /// What a plain client is told.
 const SPEAKS_TLS: &str = "this port speaks TLS: connect with --tls-ca or https://";
 
@@ -74,22 +76,42 @@ impl Security {
         self.0.tls.is_some()
     }
 
-    /// Takes a connection, after its handshake where there is one; `None` when the client was sent away, of which log and
-    /// metrics tell. Takes no longer than a handshake may.
+    /// Takes a connection, after its first bytes came, or its handshake is done where there is one; `None` when the client was
+    /// sent away, of which log and metrics tell. Takes no longer than a handshake may. Protocols whose servers speak first would
+    /// wait here.
     pub async fn accept(&self, stream: TcpStream) -> Option<Socket> {
-        let Some(terms) = &self.0.tls else { return Some(Socket::Plain(stream)) };
         let address = stream.peer_addr().ok();
-        match timeout(HANDSHAKE, terms.accept(stream)).await {
-            Ok(Ok(socket)) => Some(socket),
-            Ok(Err((trouble, stream))) => {
+        let Ok(taken) = timeout(HANDSHAKE, self.take(stream)).await else {
+            self.refuse(address, &Trouble::Slow);
+            return None;
+        };
+        match taken {
+            Ok(socket) => Some(socket),
+            Err((trouble, stream)) => {
                 self.refuse(address, &trouble);
                 // It was sent away already; this only lets it read why.
                 let _late = timeout(LINGER, linger(stream)).await;
                 None
             }
-            Err(_) => {
-                self.refuse(address, &Trouble::Slow);
-                None
+        }
+    }
+
+    async fn take(&self, stream: TcpStream) -> Result<Socket, (Trouble, TcpStream)> {
+        let mut first = [0; PREFACE.len()];
+        let read = match stream.peek(&mut first).await {
+            Ok(read) => read,
+            Err(error) => return Err((Trouble::of(&error), stream)),
+        };
+        let first = &first[..read];
+        match &self.0.tls {
+            _ if first.is_empty() => Err((Trouble::Ended, stream)),
+            Some(terms) => terms.shake(stream, first).await,
+            None => {
+                // What it cannot read, the protocol refuses in its own words.
+                if is_handshake(first) {
+                    self.refuse(stream.peer_addr().ok(), &Trouble::TlsOnPlain);
+                }
+                Ok(Socket::Plain(stream))
             }
         }
     }
@@ -120,17 +142,13 @@ impl Security {
 }
 
 impl Terms {
-    async fn accept(&self, mut stream: TcpStream) -> Result<Socket, (Trouble, TcpStream)> {
-        let mut first = [0; PREFACE.len()];
-        let read = match stream.peek(&mut first).await {
-            Ok(read) => read,
-            Err(error) => return Err((Trouble::of(&error), stream)),
-        };
-        let first = &first[..read];
-        if first.is_empty() {
-            return Err((Trouble::Ended, stream));
-        }
-        if first[0] != 0x16 || (read > 1 && !is_handshake(first)) {
+    /// The handshake with a client whose first bytes these are.
+    async fn shake(
+        &self,
+        mut stream: TcpStream,
+        first: &[u8],
+    ) -> Result<Socket, (Trouble, TcpStream)> {
+        if first[0] != HANDSHAKE_RECORD || (first.len() > 1 && !is_handshake(first)) {
             answer_plainly(&mut stream, first).await;
             return Err((Trouble::PlainText, stream));
         }
@@ -143,6 +161,11 @@ impl Terms {
             Err((error, stream)) => Err((Trouble::of(&error), stream)),
         }
     }
+}
+
+/// Whether a connection begins as TLS does: a handshake record of version 3.x.
+fn is_handshake(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[HANDSHAKE_RECORD, 3])
 }
 
 /// Tells a client that speaks HTTP, of either version, what is wrong; others see the connection end.

@@ -33,6 +33,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     tried: Contents,
+    /// Whether that is good later, and so is tried again.
+    early: bool,
     loaded: Arc<Loaded>,
 }
 
@@ -56,7 +58,7 @@ impl Credentials {
     fn read(files: Files, component: bool) -> Result<Self, LoadError> {
         let tried = Contents::read(&files)?;
         let loaded = Arc::new(Loaded::new(&files, &tried, component)?);
-        let state = RwLock::new(State { tried, loaded });
+        let state = RwLock::new(State { tried, early: false, loaded });
         Ok(Self(Arc::new(Inner { files, component, state })))
     }
 
@@ -101,21 +103,32 @@ impl Credentials {
         }
     }
 
-    /// From now on these, if they are new and good.
+    /// From now on these, if they are new and good, or good at last.
     pub(crate) fn take(&self, found: Contents) {
-        if self.0.state.read().tried == found {
+        let (known, early) = {
+            let state = self.0.state.read();
+            (state.tried == found, state.early)
+        };
+        if known && !early {
             return;
         }
-        let loaded = Loaded::new(&self.0.files, &found, self.0.component);
-        metrics::count_reload(loaded.is_ok());
+        let loaded = Loaded::new(&self.0.files, &found, self.0.component)
+            .and_then(|new| new.after(&self.now(), &self.0.files));
         match loaded {
             Ok(loaded) => {
-                *self.0.state.write() = State { tried: found, loaded: Arc::new(loaded) };
+                let loaded = Arc::new(loaded);
+                *self.0.state.write() = State { tried: found, early: false, loaded };
+                metrics::count_reload(true);
                 tracing::info!(expires = ?self.now().expires, "new certificates are in force for new connections");
                 self.report_expiry();
             }
+            // Told already.
+            Err(error) if known && error.is_early() => {}
             Err(error) => {
-                self.0.state.write().tried = found;
+                let mut state = self.0.state.write();
+                (state.tried, state.early) = (found, error.is_early());
+                drop(state);
+                metrics::count_reload(false);
                 tracing::error!(%error, "new certificates cannot be used, and the former ones stay in force");
             }
         }

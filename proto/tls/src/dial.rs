@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use rustls::client::ClientConfig;
 use rustls::pki_types::{IpAddr, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,10 +19,9 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
 
 use crate::credentials::Credentials;
+use crate::delegate::{Bytes, delegate_writes};
+use crate::files::Protocol;
 use crate::trouble::{Side, Trouble};
-
-/// The port where an address names none.
-const HTTPS: u16 = 443;
 
 /// How connections are made; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +43,8 @@ impl Dial {
     pub fn lazily(&self, endpoint: &Endpoint) -> Channel {
         match self {
             Self::Plain => endpoint.connect_lazy(),
-            Self::Tls(credentials) => {
-                let connector = Connector { credentials: credentials.clone() };
-                encrypted(endpoint).connect_with_connector_lazy(connector)
-            }
+            Self::Tls(credentials) => encrypted(endpoint)
+                .connect_with_connector_lazy(Connector::new(credentials, endpoint)),
         }
     }
 
@@ -57,10 +56,42 @@ impl Dial {
         match self {
             Self::Plain => endpoint.connect().await,
             Self::Tls(credentials) => {
-                let connector = Connector { credentials: credentials.clone() };
-                encrypted(endpoint).connect_with_connector(connector).await
+                encrypted(endpoint)
+                    .connect_with_connector(Connector::new(credentials, endpoint))
+                    .await
             }
         }
+    }
+}
+
+impl Dial {
+    /// A connection to `HOST:PORT` for HTTP/1.1. How long it may take is the caller's to bound. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(&self, address: &str) -> io::Result<Box<dyn Stream>> {
+        let tcp = TcpStream::connect(address).await?;
+        let Self::Tls(credentials) = self else { return Ok(Box::new(tcp)) };
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let mut config = ClientConfig::clone(&credentials.now().client);
+        config.alpn_protocols = Protocol::Http.alpn();
+        Ok(Box::new(shake(Arc::new(config), server_name(host)?, tcp).await?))
+    }
+}
+
+/// What a connection is read from and written to.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn shake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    tcp: TcpStream,
+) -> io::Result<Encrypted> {
+    match TlsConnector::from(config).connect(name, tcp).await {
+        Ok(tls) => Ok(Encrypted { tls }),
+        Err(error) => Err(Trouble::of(&error).to_io(Side::Client)),
     }
 }
 
@@ -73,10 +104,22 @@ fn encrypted(endpoint: &Endpoint) -> Endpoint {
     }
 }
 
-/// Makes one connection. Its time is the endpoint's to bound.
+/// Makes one connection. Its time is the endpoint's to bound; where a name has several addresses, that of connecting is shared
+/// among them, so that one which does not answer leaves time for the next.
 #[derive(Debug, Clone)]
 struct Connector {
     credentials: Credentials,
+    tcp: HttpConnector,
+}
+
+impl Connector {
+    fn new(credentials: &Credentials, endpoint: &Endpoint) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(endpoint.get_connect_timeout());
+        Self { credentials: credentials.clone(), tcp }
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -84,28 +127,25 @@ impl Service<Uri> for Connector {
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_ready(cx).map_err(io::Error::other)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let config = Arc::clone(&self.credentials.now().client);
+        let host = uri.host().unwrap_or_default();
+        let name = server_name(host);
+        let connecting = self.tcp.call(uri);
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let stream =
-                TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(HTTPS))).await?;
-            stream.set_nodelay(true)?;
-            let name = server_name(&host)?;
-            match TlsConnector::from(config).connect(name, stream).await {
-                Ok(tls) => Ok(TokioIo::new(Encrypted { tls })),
-                Err(error) => Err(explained(&error)),
-            }
+            let name = name?;
+            let stream = connecting.await.map_err(io::Error::other)?.into_inner();
+            Ok(TokioIo::new(shake(config, name, stream).await?))
         })
     }
 }
 
 fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
         return Ok(ServerName::IpAddress(IpAddr::from(ip)));
     }
@@ -113,10 +153,6 @@ fn server_name(host: &str) -> io::Result<ServerName<'static>> {
         let why = format!("`{host}` is no name that a certificate can be for");
         io::Error::new(io::ErrorKind::InvalidInput, why)
     })
-}
-
-fn explained(error: &io::Error) -> io::Error {
-    Trouble::of(error).to_io(Side::Client)
 }
 
 /// A connection. A server refuses a client's certificate only when the client takes the handshake for done: what it says
@@ -127,16 +163,9 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    fn io(self: Pin<&mut Self>) -> Pin<&mut TlsStream<TcpStream>> {
+    fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Bytes> {
         Pin::new(&mut self.get_mut().tls)
     }
-}
-
-fn explain<T>(result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-    result.map_err(|error| match Trouble::of(&error) {
-        trouble @ Trouble::Refused(_) => trouble.to_io(Side::Client),
-        _ => error,
-    })
 }
 
 impl AsyncRead for Encrypted {
@@ -145,36 +174,11 @@ impl AsyncRead for Encrypted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        explain(self.io().poll_read(cx, buffer))
+        self.io().poll_read(cx, buffer).map_err(|error| match Trouble::of(&error) {
+            trouble @ Trouble::Refused(_) => trouble.to_io(Side::Client),
+            _ => error,
+        })
     }
 }
 
-impl AsyncWrite for Encrypted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
-    }
-}
+delegate_writes!(Encrypted);

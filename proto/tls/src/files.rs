@@ -77,9 +77,29 @@ pub enum LoadError {
         /// What is wrong.
         why: Trouble,
     },
+    /// Somebody else's, or so it seems.
+    #[error(
+        "{} is for {}, and the certificate in force is for {}: a renewed one has to share a name with it; to change all \
+         names, start the process again", path.display(), is.join(", "), was.join(", ")
+    )]
+    OtherNames {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whom it is for.
+        is: Vec<String>,
+        /// Whom that in force is for.
+        was: Vec<String>,
+    },
     /// The authorities cannot be used.
     #[error("the authorities cannot be used: {0}")]
     Authorities(String),
+}
+
+impl LoadError {
+    /// Whether the same files are good later.
+    pub(crate) fn is_early(&self) -> bool {
+        matches!(self, Self::Unacceptable { why: Trouble::NotYetValid, .. })
+    }
 }
 
 fn reason(why: &Trouble) -> String {
@@ -113,7 +133,7 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Kafka];
 
-    fn alpn(self) -> Vec<Vec<u8>> {
+    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Self::Grpc => vec![b"h2".to_vec()],
             Self::Http => vec![b"http/1.1".to_vec()],
@@ -174,6 +194,8 @@ pub(crate) struct Loaded {
     pub(crate) client: Arc<ClientConfig>,
     /// When the certificate expires, in seconds since the Unix epoch, where that is known.
     pub(crate) expires: Option<u64>,
+    /// Whom the certificate is for, as the library writes it, where that is known.
+    names: Vec<String>,
 }
 
 impl fmt::Debug for Loaded {
@@ -196,16 +218,27 @@ impl Loaded {
         let identity = identity(files, contents)?;
         let own = files.ca.is_some();
         let authority = own.then(|| Authority::new(&roots, &provider)).transpose()?;
-        let expires = match (&identity, &authority) {
+        let found = match (&identity, &authority) {
             (Some(identity), Some(authority)) if check => authority.check(files, identity)?,
-            _ => None,
+            _ => Found::default(),
         };
         let servers = match &identity {
             Some(identity) => servers(files, identity, authority.as_ref(), &provider)?,
             None => Vec::new(),
         };
         let client = Arc::new(client(files, roots, identity, &provider)?);
-        Ok(Self { servers, client, expires })
+        Ok(Self { servers, client, expires: found.expires, names: found.names })
+    }
+
+    /// The same, to be in force after `former`: one that shares no name with it is likely to be somebody else's, with which
+    /// nobody could talk to this process any more.
+    pub(crate) fn after(self, former: &Self, files: &Files) -> Result<Self, LoadError> {
+        let known = !self.names.is_empty() && !former.names.is_empty();
+        if known && !self.names.iter().any(|name| former.names.contains(name)) {
+            let path = files.cert.clone().unwrap_or_default();
+            return Err(LoadError::OtherNames { path, is: self.names, was: former.names.clone() });
+        }
+        Ok(self)
     }
 
     /// What a listener takes connections with; `None` when there is no certificate to show, or no authority to check
@@ -255,6 +288,15 @@ fn identity(files: &Files, contents: &Contents) -> Result<Option<Identity>, Load
     Ok(Some(Identity { chain, key }))
 }
 
+/// What a certificate says.
+#[derive(Default)]
+struct Found {
+    /// When it expires, in seconds since the Unix epoch.
+    expires: Option<u64>,
+    /// Whom it is for.
+    names: Vec<String>,
+}
+
 /// Checks certificates as the other components do.
 struct Authority {
     clients: Arc<dyn ClientCertVerifier>,
@@ -280,9 +322,11 @@ impl Authority {
         })
     }
 
-    /// Whether the others would take it, as a client and as a server; when it expires.
-    fn check(&self, files: &Files, identity: &Identity) -> Result<Option<u64>, LoadError> {
-        let Some((cert, between)) = identity.chain.split_first() else { return Ok(None) };
+    /// Whether the others would take it, as a client and as a server; what it says.
+    fn check(&self, files: &Files, identity: &Identity) -> Result<Found, LoadError> {
+        let Some((cert, between)) = identity.chain.split_first() else {
+            return Ok(Found::default());
+        };
         let unacceptable = |error: Error| LoadError::Unacceptable {
             path: files.cert.clone().unwrap_or_default(),
             why: Trouble::of_tls(&error),
@@ -290,22 +334,23 @@ impl Authority {
         let now = UnixTime::now();
         self.clients.verify_client_cert(cert, between, now).map_err(unacceptable)?;
         let nobody = ServerName::try_from(NOBODY).expect("a plain name");
-        let as_server = self.servers.verify_server_cert(cert, between, &nobody, &[], now);
-        match as_server {
-            // Which names it is for, those who connect will see.
-            Ok(_)
-            | Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => {}
+        // Which names it is for, those who connect will see; that it is not for nobody says which they are.
+        let names = match self.servers.verify_server_cert(cert, between, &nobody, &[], now) {
+            Ok(_) | Err(Error::InvalidCertificate(CertificateError::NotValidForName)) => Vec::new(),
+            Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) => presented,
             Err(error) => return Err(unacceptable(error)),
-        }
+        };
         let then = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + FAR);
-        Ok(match self.clients.verify_client_cert(cert, between, then) {
+        let expires = match self.clients.verify_client_cert(cert, between, then) {
             Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
                 not_after, ..
             })) => Some(not_after.as_secs()),
             _ => None,
-        })
+        };
+        Ok(Found { expires, names })
     }
 
     fn verifier(&self, auth: ClientAuth) -> Option<Arc<dyn ClientCertVerifier>> {

@@ -1,40 +1,48 @@
-//! The connections of a listener, as servers take them: so many at a time, without Nagle's delay, each after its handshake.
-//! Handshakes go on beside each other and beside the listener; each holds the place that its connection will have.
+//! The connections of a listener, as servers take them: so many at a time, without Nagle's delay, each after its handshake, or
+//! its first bytes where nothing is encrypted. These beginnings go on beside each other and beside the listener. They take no
+//! connection's place, and have a bound of their own: when it is reached the oldest is given up for the newest, so that
+//! clients which say nothing keep out nobody who does.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use geminga_runtime::Tasks;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::accept::Security;
+use crate::delegate::{Bytes, delegate_reads, delegate_writes};
 use crate::peer::Peer;
-use crate::socket::Watched;
+use crate::socket::Socket;
+use crate::trouble::Trouble;
 
 /// Pause after a failed accept: what fails (no file descriptors) needs time to get better.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Most connections of a listener that have only begun, where it has more places than that.
+const MAX_BEGUN: usize = 512;
 
-/// A client that got no connection, of which it and the log know why.
-struct SentAway;
-
-/// An endless stream of connections.
+/// An endless stream of connections. Dropping it gives up those that have only begun.
 pub struct Incoming {
     listener: TcpListener,
     security: Security,
     places: Arc<Semaphore>,
     most: usize,
     tasks: Tasks,
-    handshakes: FuturesUnordered<JoinHandle<Option<Result<Connection, SentAway>>>>,
+    begun: FuturesUnordered<JoinHandle<Option<Option<Socket>>>>,
+    /// The same, oldest first; some may be done.
+    by_age: VecDeque<(AbortHandle, SocketAddr)>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -45,7 +53,7 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    /// At most `most` connections and handshakes at a time: more are closed at once. Handshakes run in `tasks`.
+    /// At most `most` connections at a time: more are closed at once. Handshakes run in `tasks`.
     pub fn new(listener: TcpListener, security: Security, most: usize, tasks: &Tasks) -> Self {
         Self {
             listener,
@@ -53,7 +61,8 @@ impl Incoming {
             places: Arc::new(Semaphore::new(most)),
             most,
             tasks: tasks.clone(),
-            handshakes: FuturesUnordered::new(),
+            begun: FuturesUnordered::new(),
+            by_age: VecDeque::new(),
             pause: None,
         }
     }
@@ -62,34 +71,63 @@ impl Incoming {
     ///
     /// # Errors
     /// When the system does not know.
-    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// A connection that came: at once when there is no handshake.
-    fn came(&mut self, stream: TcpStream) -> Option<Connection> {
+    /// A connection came.
+    fn begin(&mut self, stream: TcpStream, client: SocketAddr) {
+        self.make_room();
+        // Without it an answer may wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let (security, cancelled) = (self.security.clone(), self.tasks.cancelled());
+        let task = self.tasks.spawn("handshake", async move {
+            // What a client says must not stop the listener, whatever it makes of a library.
+            let accept = AssertUnwindSafe(security.accept(stream)).catch_unwind();
+            tokio::select! {
+                biased;
+                () = cancelled => None,
+                taken = accept => taken.unwrap_or_else(|_| {
+                    security.refuse(Some(client), &Trouble::Other("the handshake panicked".to_owned()));
+                    None
+                }),
+            }
+        });
+        self.by_age.push_back((task.abort_handle(), client));
+        self.begun.push(task);
+    }
+
+    /// Gives up the oldest beginning if there are as many as there may be.
+    fn make_room(&mut self) {
+        let most = self.most.min(MAX_BEGUN);
+        if self.by_age.len() < most {
+            return;
+        }
+        self.by_age.retain(|(task, _)| !task.is_finished());
+        if self.by_age.len() < most {
+            return;
+        }
+        if let Some((oldest, client)) = self.by_age.pop_front() {
+            oldest.abort();
+            self.security.refuse(Some(client), &Trouble::Slow);
+        }
+    }
+
+    /// A place for a connection that is more than begun.
+    fn admit(&self, socket: Socket) -> Option<Connection> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!(limit = self.most, "too many connections; one is refused");
             return None;
         };
-        // Without it an answer may wait for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
-        let security = self.security.clone();
-        if !security.is_tls() {
-            let socket = crate::Socket::Plain(stream);
-            return Some(Connection::new(Watched::new(socket, &security), place));
+        Some(Connection { peer: socket.peer(), socket, _place: place })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        for (task, _) in &self.by_age {
+            task.abort();
         }
-        let cancelled = self.tasks.cancelled();
-        let handshake = self.tasks.spawn("handshake", async move {
-            let socket = tokio::select! {
-                biased;
-                () = cancelled => return Err(SentAway),
-                socket = security.accept(stream) => socket.ok_or(SentAway)?,
-            };
-            Ok(Connection::new(Watched::new(socket, &security), place))
-        });
-        self.handshakes.push(handshake);
-        None
     }
 }
 
@@ -98,8 +136,10 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            while let Poll::Ready(Some(done)) = self.handshakes.poll_next_unpin(cx) {
-                if let Ok(Some(Ok(connection))) = done {
+            while let Poll::Ready(Some(done)) = self.begun.poll_next_unpin(cx) {
+                if let Ok(Some(Some(socket))) = done
+                    && let Some(connection) = self.admit(socket)
+                {
                     return Poll::Ready(Some(Ok(connection)));
                 }
             }
@@ -108,11 +148,7 @@ impl Stream for Incoming {
                 self.pause = None;
             }
             match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    if let Some(connection) = self.came(stream) {
-                        return Poll::Ready(Some(Ok(connection)));
-                    }
-                }
+                Ok((stream, client)) => self.begin(stream, client),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     self.pause = Some(Box::pin(sleep(PAUSE)));
@@ -125,24 +161,19 @@ impl Stream for Incoming {
 /// A connection that takes one of the places.
 #[derive(Debug)]
 pub struct Connection {
-    io: Watched,
+    socket: Socket,
     peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn new(io: Watched, place: OwnedSemaphorePermit) -> Self {
-        let peer = io.socket().peer();
-        Self { io, peer, _place: place }
-    }
-
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    fn io(self: Pin<&mut Self>) -> Pin<&mut Watched> {
-        Pin::new(&mut self.get_mut().io)
+    fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Bytes> {
+        Pin::new(&mut self.get_mut().socket)
     }
 }
 
@@ -154,42 +185,5 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.io().poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
-    }
-}
+delegate_reads!(Connection);
+delegate_writes!(Connection);

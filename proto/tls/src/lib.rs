@@ -13,6 +13,7 @@
 
 mod accept;
 mod credentials;
+mod delegate;
 mod dial;
 mod files;
 mod incoming;
@@ -25,7 +26,7 @@ mod trouble;
 
 pub use accept::Security;
 pub use credentials::Credentials;
-pub use dial::Dial;
+pub use dial::{Dial, Stream};
 pub use files::{ClientAuth, Files, LoadError, Protocol};
 pub use incoming::{Connection, Incoming};
 pub use peer::{Peer, component_only};

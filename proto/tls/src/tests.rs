@@ -180,22 +180,24 @@ async fn a_listener_that_asks_no_client_serves_any() {
     }
 }
 
-/// A handshake that does not go on holds up no other; with all places taken, more are closed.
+/// Clients that connect and say nothing, more than there are places, hold up nobody: the oldest are given up.
 #[tokio::test]
-async fn silent_clients_hold_up_nobody_and_are_bounded() {
+async fn silent_clients_keep_nobody_out_and_are_bounded() {
     let authority = Authority::new();
-    let server = Server::start(required(load(&authority, Some(&authority.issue())))).await;
-    let mut silent = Vec::new();
-    for _ in 0..7 {
-        silent.push(TcpStream::connect(&server.address).await.unwrap());
-    }
     let dial = Dial::Tls(load(&authority, Some(&authority.issue())));
-    let good = server.ask(&dial).await;
-    good.unwrap();
-    silent.push(TcpStream::connect(&server.address).await.unwrap());
-    silent.push(TcpStream::connect(&server.address).await.unwrap());
-    let mut last = silent.pop().unwrap();
-    assert_eq!(last.read(&mut [0]).await.unwrap(), 0, "one too many is closed");
+    for (security, dial) in [
+        (required(load(&authority, Some(&authority.issue()))), dial),
+        (Security::plain("test"), Dial::Plain),
+    ] {
+        let server = Server::start(security).await;
+        let mut silent = Vec::new();
+        for _ in 0..20 {
+            silent.push(TcpStream::connect(&server.address).await.unwrap());
+        }
+        server.ask(&dial).await.unwrap();
+        let ended = silent[0].read(&mut [0]).await;
+        assert!(matches!(ended, Ok(0) | Err(_)), "the oldest is closed: {ended:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,6 +209,18 @@ async fn a_handshake_has_its_time() {
     let (stream, _) = listener.accept().await.unwrap();
     let began = tokio::time::Instant::now();
     assert!(security.accept(stream).await.is_none());
+    assert_eq!(began.elapsed().as_secs(), 10);
+    drop(client);
+}
+
+/// A client of a plain listener has to say something in time, as well.
+#[tokio::test(start_paused = true)]
+async fn the_first_bytes_have_their_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(Security::plain("test").accept(stream).await.is_none());
     assert_eq!(began.elapsed().as_secs(), 10);
     drop(client);
 }
@@ -260,6 +274,43 @@ async fn files_are_followed() {
     settle().await;
     assert!(!std::sync::Arc::ptr_eq(&first, &credentials.now()), "a good one is");
     assert!(tasks.finish(Duration::from_secs(1)).await);
+}
+
+/// A certificate of the same authority that shares no name with the one in force is somebody else's.
+#[test]
+fn another_name_is_not_taken() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let credentials = load(&authority, Some(&pair));
+    let look =
+        || credentials.take(files::Contents::read(&files(Some(&authority), Some(&pair))).unwrap());
+    let first = credentials.now();
+    pair.replace_by(&authority.issue_named(&["elsewhere.test"]));
+    look();
+    assert!(std::sync::Arc::ptr_eq(&first, &credentials.now()), "another's is not taken");
+    pair.replace_by(&authority.issue_named(&["elsewhere.test", "localhost"]));
+    look();
+    assert!(!std::sync::Arc::ptr_eq(&first, &credentials.now()), "one that shares a name is");
+}
+
+/// What came too early is taken when its time has come, though the file does not change any more.
+#[test]
+fn a_certificate_is_taken_once_it_is_valid() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let credentials = load(&authority, Some(&pair));
+    let look =
+        || credentials.take(files::Contents::read(&files(Some(&authority), Some(&pair))).unwrap());
+    let first = credentials.now();
+    pair.replace_by(&authority.issue_valid(Valid::Soon));
+    look();
+    assert!(std::sync::Arc::ptr_eq(&first, &credentials.now()), "not valid yet");
+    let limit = std::time::Instant::now() + Duration::from_secs(20);
+    while std::sync::Arc::ptr_eq(&first, &credentials.now()) {
+        assert!(std::time::Instant::now() < limit, "it is valid for long");
+        std::thread::yield_now();
+        look();
+    }
 }
 
 #[test]

@@ -94,10 +94,15 @@ async fn taken(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Hangup> {
     let stop = stop.shared();
-    let socket = tokio::select! {
-        biased;
-        () = stop.clone() => None,
-        socket = security.accept(stream) => socket,
+    let socket = if security.is_tls() {
+        tokio::select! {
+            biased;
+            () = stop.clone() => None,
+            socket = security.accept(stream) => socket,
+        }
+    } else {
+        // Idle plain connections have a limit of their own.
+        Some(Socket::Plain(stream))
     };
     match socket {
         None => Ok(()),

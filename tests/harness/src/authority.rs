@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Use, IsCa, Issuer,
@@ -36,6 +37,8 @@ pub enum Valid {
     Now,
     /// No longer.
     Before,
+    /// In two seconds.
+    Soon,
     /// Not yet.
     Later,
 }
@@ -100,13 +103,14 @@ impl Authority {
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, format!("certificate {number}"));
         params.extended_key_usages = uses.to_vec();
-        let (from, to) = match when {
-            Valid::Now => (2020, 2100),
-            Valid::Before => (2020, 2021),
-            Valid::Later => (2099, 2100),
+        let year = |year| date_time_ymd(year, 1, 1);
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        (params.not_before, params.not_after) = match when {
+            Valid::Now => (year(2020), year(2100)),
+            Valid::Before => (year(2020), year(2021)),
+            Valid::Soon => (year(1970) + since_1970 + Duration::from_secs(2), year(2100)),
+            Valid::Later => (year(2099), year(2100)),
         };
-        params.not_before = date_time_ymd(from, 1, 1);
-        params.not_after = date_time_ymd(to, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("signed");
         let [cert_path, key_path] =

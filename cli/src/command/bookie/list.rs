@@ -88,7 +88,7 @@ pub(super) async fn ledgers(
 }
 
 /// The bookies that a ledger names, each once.
-pub(super) fn named(meta: &LedgerMeta) -> Vec<BookieId> {
+pub(crate) fn named(meta: &LedgerMeta) -> Vec<BookieId> {
     let members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
     let mut names: Vec<BookieId> = members.map(|member| member.bookie.clone()).collect();
     names.sort_unstable();

@@ -1,0 +1,80 @@
+//! `geminga cluster doctor`: looks at everything that can be seen from outside, and says in sentences what is wrong and what to
+//! do. It reads the metadata and asks each registered process over HTTP; it changes nothing. What is judged, and how, is in
+//! `rules`, which is given facts only.
+
+mod facts;
+mod metrics;
+mod page;
+mod rules;
+
+use serde::Serialize;
+
+use crate::args::PrintArgs;
+use crate::config::{MetastoreUrl, TlsArgs};
+use crate::exit::{Exit, Failure};
+use crate::view::View;
+use rules::{Finding, Level};
+
+/// Arguments of `geminga cluster doctor`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER].
+    #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
+    metastore: MetastoreUrl,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Look at the metadata only: where the HTTP ports of brokers and bookies are not reached from here.
+    #[arg(long)]
+    metadata_only: bool,
+    #[command(flatten)]
+    print: PrintArgs,
+}
+
+/// What was found, worst first.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    brokers: usize,
+    bookies: usize,
+    findings: Vec<Finding>,
+}
+
+impl Diagnosis {
+    fn count(&self, level: Level) -> usize {
+        self.findings.iter().filter(|finding| finding.level == level).count()
+    }
+}
+
+impl View for Diagnosis {
+    fn text(&self) -> String {
+        let Self { brokers, bookies, findings } = self;
+        let mut text = format!("looked at {brokers} brokers and {bookies} bookies\n");
+        for Finding { level, what, act } in findings {
+            let level = match level {
+                Level::Wrong => "WRONG",
+                Level::Watch => "watch",
+            };
+            text.push_str(&format!("\n{level}  {what}\n       {act}\n"));
+        }
+        if findings.is_empty() {
+            text.push_str("nothing is wrong\n");
+        }
+        text
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let facts = facts::gather(&args.metastore, &args.tls, args.metadata_only).await?;
+    let mut findings = rules::judge(&facts);
+    findings.sort_by_key(|finding| finding.level);
+    let (brokers, bookies) = (facts.brokers.len(), facts.bookies.len());
+    let diagnosis = Diagnosis { brokers, bookies, findings };
+    diagnosis.print(args.print)?;
+    match diagnosis.count(Level::Wrong) {
+        0 => Ok(()),
+        1 => Err(Failure::with(Exit::Failed, "one thing is wrong").because("UNHEALTHY")),
+        wrong => {
+            let what = format!("{wrong} things are wrong");
+            Err(Failure::with(Exit::Failed, what).because("UNHEALTHY"))
+        }
+    }
+}

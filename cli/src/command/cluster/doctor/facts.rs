@@ -1,0 +1,213 @@
+//! What is known of a cluster: its metadata, and what each of its processes says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::stream::{self, StreamExt};
+use geminga_metastore::record::{
+    AbsentBookie, Assign, Broker, Cluster, Cookie, Drain, DrainingBookie, LedgerMeta, LedgerState,
+    LiveBookie, Topic, Under,
+};
+use geminga_metastore::{Range, keys};
+use geminga_proto::ids::{BookieId, BrokerId};
+use geminga_tls::Dial;
+
+use super::page::{self, Page};
+use crate::command::bookie;
+use crate::config::{MetastoreUrl, TlsArgs};
+use crate::exit::Failure;
+use crate::metadata;
+
+/// How many processes are asked at a time.
+const AT_A_TIME: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// When it was looked, milliseconds since the Unix epoch, by the clock here.
+    pub(super) now_ms: i64,
+    /// `None`: there is no cluster.
+    pub(super) cluster: Option<Cluster>,
+    /// Whether a broker is the coordinator.
+    pub(super) coordinated: bool,
+    /// Whether a bookie is the auditor.
+    pub(super) auditing: bool,
+    /// Those that are registered.
+    pub(super) brokers: Vec<Broker>,
+    /// Brokers that are to own nothing, and since when.
+    pub(super) drains: BTreeMap<BrokerId, i64>,
+    /// All that are known.
+    pub(super) bookies: BTreeMap<BookieId, Known>,
+    /// The largest quorums that topics ask for: copies, and durable ones.
+    pub(super) quorums: (u8, u8),
+    /// Partitions that nobody owns, by topic.
+    pub(super) unowned: BTreeMap<String, usize>,
+    /// The ledgers that are short of copies.
+    pub(super) marks: Vec<Under>,
+    /// Keys whose values cannot be read.
+    pub(super) unreadable: Vec<String>,
+    /// What processes say: their name, and a page or why there is none.
+    pub(super) pages: Vec<(String, Result<Page, String>)>,
+}
+
+/// A bookie that the metadata knows.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// What it registered.
+    pub(super) live: Option<LiveBookie>,
+    /// Since when it is away, as the auditor saw it.
+    pub(super) absent_ms: Option<i64>,
+    /// Since when it is decommissioned.
+    pub(super) draining_ms: Option<i64>,
+    /// How many ledgers name it.
+    pub(super) ledgers: usize,
+}
+
+/// Reads the metadata and, unless `metadata_only`, asks all processes.
+///
+/// # Errors
+/// When the metadata cannot be read.
+pub(super) async fn gather(
+    metastore: &MetastoreUrl,
+    tls: &TlsArgs,
+    metadata_only: bool,
+) -> Result<Facts, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let mut facts = Facts { now_ms, ..Facts::default() };
+    let credentials = tls.load()?;
+    let store = metadata::connect(metastore, credentials.as_ref()).await?;
+    let read = |prefix: &'static str| store.range(prefix, None, usize::MAX);
+    facts.cluster(&read(keys::CLUSTER).await?);
+    facts.coordinated = !read(keys::COORDINATOR).await?.items.is_empty();
+    facts.auditing = !read(keys::AUDITOR).await?.items.is_empty();
+    facts.brokers(&read(keys::BROKERS).await?, &read(keys::DRAINS).await?);
+    facts.bookies(&read(keys::BOOKIES).await?);
+    facts.ledgers(&read(keys::LEDGERS).await?);
+    facts.topics(&read(keys::TOPICS).await?, &read(keys::ASSIGN).await?);
+    facts.marks(&read(keys::UNDER).await?);
+    if !metadata_only {
+        facts.pages = pages(&facts, credentials.map_or(Dial::Plain, Dial::Tls)).await;
+    }
+    Ok(facts)
+}
+
+/// Asks all that said where they serve HTTP.
+async fn pages(facts: &Facts, dial: Dial) -> Vec<(String, Result<Page, String>)> {
+    let brokers = facts.brokers.iter().map(|b| (format!("broker {}", b.id), &b.http_address));
+    let bookies = facts.bookies.values().filter_map(|known| known.live.as_ref());
+    let bookies = bookies.map(|live| (live.id.to_string(), &live.http_address));
+    let all = brokers.chain(bookies).filter(|(_, address)| !address.is_empty());
+    let asked: Vec<_> = all
+        .map(|(name, address)| {
+            let (dial, address) = (dial.clone(), address.clone());
+            async move {
+                let page = page::read(&dial, &address).await;
+                (name, page.map_err(|why| format!("{address}: {why}")))
+            }
+        })
+        .collect();
+    stream::iter(asked).buffered(AT_A_TIME).collect().await
+}
+
+impl Facts {
+    fn cluster(&mut self, range: &Range) {
+        for item in range.items.iter().filter(|item| item.key == keys::CLUSTER) {
+            self.cluster = self.readable(&item.key, Cluster::decode(&item.value.value));
+        }
+    }
+
+    fn brokers(&mut self, brokers: &Range, drains: &Range) {
+        for item in &brokers.items {
+            let broker = self.readable(&item.key, Broker::decode(&item.value.value));
+            self.brokers.extend(broker);
+        }
+        for item in &drains.items {
+            let Some(id) = keys::parse_drain(&item.key) else { continue };
+            if let Some(drain) = self.readable(&item.key, Drain::decode(&item.value.value)) {
+                self.drains.insert(id, drain.since_ms);
+            }
+        }
+    }
+
+    fn bookies(&mut self, range: &Range) {
+        for item in &range.items {
+            let value = &item.value.value;
+            if item.key.starts_with(keys::BOOKIE_COOKIES) {
+                if let Some(cookie) = self.readable(&item.key, Cookie::decode(value)) {
+                    self.bookies.entry(cookie.bookie).or_default();
+                }
+            } else if let Some(id) = keys::parse_bookie_live(&item.key) {
+                let live = self.readable(&item.key, LiveBookie::decode(value));
+                self.bookies.entry(id).or_default().live = live;
+            } else if let Some(id) = keys::parse_bookie_absent(&item.key) {
+                if let Some(absent) = self.readable(&item.key, AbsentBookie::decode(value)) {
+                    self.bookies.entry(id).or_default().absent_ms = Some(absent.since_ms);
+                }
+            } else if let Some(id) = keys::parse_bookie_draining(&item.key)
+                && let Some(draining) = self.readable(&item.key, DrainingBookie::decode(value))
+            {
+                self.bookies.entry(id).or_default().draining_ms = Some(draining.since_ms);
+            }
+        }
+    }
+
+    fn ledgers(&mut self, range: &Range) {
+        for item in &range.items {
+            let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
+            let meta = self.readable(&item.key, LedgerMeta::decode(ledger, &item.value.value));
+            let Some(meta) = meta.filter(|meta| meta.state != LedgerState::Deleting) else {
+                continue;
+            };
+            for bookie in bookie::named(&meta) {
+                if let Some(known) = self.bookies.get_mut(&bookie) {
+                    known.ledgers += 1;
+                }
+            }
+        }
+    }
+
+    fn topics(&mut self, topics: &Range, assign: &Range) {
+        let mut owned: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
+        for item in &assign.items {
+            let Some((topic, chunk)) = keys::parse_assign(&item.key) else { continue };
+            let Some(part) = self.readable(&item.key, Assign::decode(&item.value.value)) else {
+                continue;
+            };
+            let first = chunk * geminga_proto::caps::ASSIGN_CHUNK;
+            let with_owner = part.partitions.iter().zip(first..);
+            let with_owner = with_owner.filter(|(one, _)| one.broker.is_some());
+            owned.entry(topic).or_default().extend(with_owner.map(|(_, partition)| partition));
+        }
+        for item in &topics.items {
+            let Some((namespace, name)) = keys::parse_topic(&item.key) else { continue };
+            let Some(topic) = self.readable(&item.key, Topic::decode(&item.value.value)) else {
+                continue;
+            };
+            let (copies, durable) = self.quorums;
+            self.quorums = (copies.max(topic.write_quorum), durable.max(topic.ack_quorum));
+            let partitions = topic.partitions as usize;
+            let missing =
+                partitions - owned.get(&topic.id).map_or(0, BTreeSet::len).min(partitions);
+            if missing > 0 {
+                self.unowned.insert(format!("{namespace}/{name}"), missing);
+            }
+        }
+    }
+
+    fn marks(&mut self, range: &Range) {
+        for item in &range.items {
+            let Some(ledger) = keys::parse_under(&item.key) else { continue };
+            let mark = self.readable(&item.key, Under::decode(ledger, &item.value.value));
+            self.marks.extend(mark);
+        }
+    }
+
+    /// A value, or a note that it is none.
+    fn readable<T, E>(&mut self, key: &str, decoded: Result<T, E>) -> Option<T> {
+        if decoded.is_err() {
+            self.unreadable.push(key.to_owned());
+        }
+        decoded.ok()
+    }
+}

@@ -1,0 +1,218 @@
+//! A cluster in which nothing is wrong, and one change after the other that the doctor has to see.
+
+use geminga_metastore::LeaseId;
+use geminga_metastore::record::{
+    Broker, Cluster, LiveBookie, LiveDisk, Restored, Under, UnderReason,
+};
+use geminga_proto::ids::{BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, TopicId};
+
+use super::*;
+use crate::command::cluster::doctor::metrics;
+use crate::command::cluster::doctor::page::Page;
+
+const NOW: i64 = 1_800_000_000_000;
+
+fn bookie(id: &BookieId) -> Known {
+    let disk =
+        LiveDisk { incarnation: Incarnation(1), writable: true, free_bytes: 50, total_bytes: 100 };
+    let live = LiveBookie {
+        id: id.clone(),
+        address: "b:1".to_owned(),
+        http_address: "b:2".to_owned(),
+        zone: String::new(),
+        rack: String::new(),
+        disks: vec![disk],
+        lease: LeaseId(1),
+        started_ms: 0,
+        repair_rate: 0,
+    };
+    Known { live: Some(live), ledgers: 5, ..Known::default() }
+}
+
+fn name(number: u32) -> BookieId {
+    format!("bookie-{number}").parse().expect("a name")
+}
+
+fn well() -> Facts {
+    let broker = Broker {
+        id: BrokerId(1),
+        grpc_address: "a:1".to_owned(),
+        http_address: "a:2".to_owned(),
+        zone: String::new(),
+        lease: LeaseId(2),
+        started_ms: 0,
+        load: None,
+        kafka: Vec::new(),
+    };
+    let cluster = Cluster {
+        uuid: ClusterUuid::from_random(1),
+        epoch: 0,
+        group_shards: 1,
+        next_broker: BrokerId(2),
+        groups_topic: TopicId::from_random(2),
+        created_ms: 0,
+        restored: None,
+    };
+    let page = Page { unready: None, samples: metrics::parse("geminga_bookie_gc_stopped 0\n") };
+    Facts {
+        now_ms: NOW,
+        cluster: Some(cluster),
+        coordinated: true,
+        auditing: true,
+        brokers: vec![broker],
+        bookies: (0..4).map(|n| (name(n), bookie(&name(n)))).collect(),
+        quorums: (3, 2),
+        pages: vec![("bookie-0".to_owned(), Ok(page))],
+        ..Facts::default()
+    }
+}
+
+/// What is found in a cluster in which one thing was changed.
+fn after(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
+    let mut facts = well();
+    change(&mut facts);
+    judge(&facts)
+}
+
+#[track_caller]
+fn finds(level: Level, words: &[&str], change: impl FnOnce(&mut Facts)) {
+    let found = after(change);
+    for word in words {
+        assert!(
+            found.iter().any(|one| one.level == level && one.what.contains(word)),
+            "no {level:?} with {word:?}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_that_is_well_has_no_findings() {
+    assert_eq!(after(|_| {}), Vec::new());
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_said() {
+    use Level::{Watch, Wrong};
+    finds(Wrong, &["no cluster"], |facts| facts.cluster = None);
+    finds(Wrong, &["came from a backup (epoch 3)"], |facts| {
+        let cluster = facts.cluster.as_mut().unwrap();
+        cluster.epoch = 3;
+        cluster.restored = Some(Restored { at_ms: NOW, audited: false });
+    });
+    finds(Wrong, &["no broker is registered"], |facts| facts.brokers.clear());
+    finds(Wrong, &["no broker is the coordinator"], |facts| facts.coordinated = false);
+    finds(Watch, &["broker 1 is drained for 2h"], |facts| {
+        facts.drains.insert(BrokerId(1), NOW - 7_200_000);
+    });
+    finds(Wrong, &["3 partitions have no owner: default/t"], |facts| {
+        facts.unowned.insert("default/t".to_owned(), 3);
+    });
+    finds(Wrong, &["values in the metadata cannot be read, such as topics/x"], |facts| {
+        facts.unreadable.push("topics/x".to_owned());
+    });
+    finds(Wrong, &["a disk of bookie bookie-2 takes no new data (50% free)"], |facts| {
+        let live = facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap();
+        live.disks[0].writable = false;
+    });
+    finds(Watch, &["without a zone among others that have one: bookie-1"], |facts| {
+        for (id, known) in &mut facts.bookies {
+            if *id != name(1) {
+                known.live.as_mut().unwrap().zone = "a".to_owned();
+            }
+        }
+    });
+}
+
+#[test]
+fn bookies_that_are_gone_are_told_from_a_set_that_was_made_smaller() {
+    use Level::{Watch, Wrong};
+    let gone = |facts: &mut Facts, number, ledgers| {
+        let known = Known { absent_ms: Some(NOW - 60_000), ledgers, ..Known::default() };
+        facts.bookies.insert(name(number), known);
+    };
+    let by_hand = "made smaller by hand";
+    finds(Wrong, &["bookie-1 is gone, for 1m, and holds copies of 5 ledgers"], |facts| {
+        gone(facts, 1, 5);
+    });
+    assert!(!after(|facts| gone(facts, 1, 5)).iter().any(|one| one.what.contains(by_hand)));
+    finds(Wrong, &["bookie-3 is gone", "of the set bookie: it looks as if", by_hand], |facts| {
+        gone(facts, 3, 5);
+    });
+    finds(Watch, &["bookie-3 is gone, for 1m, and nothing is kept there"], |facts| {
+        gone(facts, 3, 0);
+    });
+    let draining = |facts: &mut Facts| {
+        gone(facts, 3, 5);
+        facts.bookies.get_mut(&name(3)).unwrap().draining_ms = Some(NOW);
+    };
+    finds(Wrong, &["while it was decommissioned"], draining);
+    assert!(!after(draining).iter().any(|one| one.what.contains(by_hand)));
+    finds(Watch, &["2 bookies take new data, and topics ask for 3 copies"], |facts| {
+        gone(facts, 2, 5);
+        gone(facts, 3, 5);
+    });
+    finds(Wrong, &["1 bookies take new data, and an acknowledgement needs 2"], |facts| {
+        (1..4).for_each(|number| gone(facts, number, 5));
+    });
+}
+
+#[test]
+fn copies_that_are_missing_are_said_with_their_age() {
+    use Level::{Watch, Wrong};
+    let mark = |age_ms| Under::new(LedgerId(7), UnderReason::Gone, NOW - age_ms);
+    finds(Watch, &["1 ledgers are short of copies, the oldest for 1m"], |facts| {
+        facts.marks.push(mark(60_000));
+    });
+    finds(Wrong, &["2 ledgers are short of copies, the oldest for 3h"], |facts| {
+        facts.marks.extend([mark(3 * 3_600_000), mark(0)]);
+    });
+    finds(Wrong, &["no bookie is the auditor"], |facts| {
+        facts.auditing = false;
+        facts.marks.push(mark(0));
+    });
+    finds(Wrong, &["of entries of 1 ledgers no copy is known"], |facts| {
+        facts.marks.push(Under { lost_entry: Some(EntryId(4)), ..mark(0) });
+    });
+}
+
+#[test]
+fn what_processes_say_is_passed_on() {
+    use Level::{Watch, Wrong};
+    let says = |text: &str| {
+        let page = Page { unready: None, samples: metrics::parse(text) };
+        move |facts: &mut Facts| facts.pages.push(("bookie-1".to_owned(), Ok(page)))
+    };
+    finds(Wrong, &["bookie-1 is not ready: no lease"], |facts| {
+        let page = Page { unready: Some("no lease".to_owned()), samples: Vec::new() };
+        facts.pages.push(("bookie-1".to_owned(), Ok(page)));
+    });
+    finds(Watch, &["no answer over HTTP from bookie-1 at b:2: refused"], |facts| {
+        facts.pages.push(("bookie-1".to_owned(), Err("b:2: refused".to_owned())));
+    });
+    finds(Wrong, &["bookie-1 stopped giving space back"], says("geminga_bookie_gc_stopped 1\n"));
+    finds(
+        Watch,
+        &["bookie-1 could not use certificates"],
+        says("geminga_tls_reloads_total{outcome=\"failed\"} 1\n"),
+    );
+    let found = after(says("geminga_tls_reloads_total{outcome=\"done\"} 1\n"));
+    assert_eq!(found, Vec::new(), "that is how it should be");
+    let expires = |seconds: i64| {
+        format!("geminga_tls_certificate_expires_timestamp_seconds {}\n", NOW / 1_000 + seconds)
+    };
+    finds(Wrong, &["of bookie-1 has expired"], says(&expires(-5)));
+    finds(Watch, &["of bookie-1 expires in 2days"], says(&expires(2 * 86_400)));
+    assert_eq!(after(says(&expires(60 * 86_400))), Vec::new());
+}
+
+#[test]
+fn several_processes_that_say_the_same_are_one_finding() {
+    let found = after(|facts| {
+        for number in 1..3 {
+            let samples = metrics::parse("geminga_repair_storm_brake 1\n");
+            facts.pages.push((format!("bookie-{number}"), Ok(Page { unready: None, samples })));
+        }
+    });
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].what.starts_with("bookie-1, bookie-2 "));
+}

@@ -1,0 +1,60 @@
+"""A release that is started as processes, and what is done with one."""
+import subprocess
+import tempfile
+import unittest
+
+import pods
+from helm import docs, of_kind
+
+READY_SECONDS = 180
+# Two passes of the auditor, --repair-grace apart, and time on a busy machine.
+DECOMMISSION_SECONDS = 400
+BOOTSTRAP = "g-geminga-kafka.streams.svc.cluster.local:9092"
+
+
+def kcat(*args, input=None):
+    return subprocess.run(["kcat", "-m", "30", *args], input=input, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+class Release(unittest.TestCase):
+    """Its pods, none of which is started yet."""
+
+    VALUES = {}
+
+    def setUp(self):
+        pods.loopback_up()
+        temporary = tempfile.TemporaryDirectory(prefix="geminga-chart-")
+        self.addCleanup(temporary.cleanup)
+        self.directory = temporary.name
+        manifests = docs(values=self.VALUES)
+        self.cluster = pods.Cluster([*manifests, *self.secrets(manifests)], temporary.name, ["a", "b", "c"])
+        self.addCleanup(self.cluster.stop)
+
+    def secrets(self, manifests):
+        """What the operator, or another controller, puts beside the manifests."""
+        raise NotImplementedError
+
+    def helm_test(self):
+        (test,) = of_kind(self.cluster.manifests, "Pod")
+        results = self.cluster.one_shot(test).run_to_end()
+        self.assertEqual([code for code, _ in results], [0, 0, 0, 0], f"{results}\n{self.cluster.explain()}")
+
+    def decommission(self, replicas):
+        """What the hook of an upgrade to so many bookies does: exit code and output."""
+        manifests = docs(values={**self.VALUES, "bookie.replicas": max(replicas, 3)}, upgrade=True)
+        (job,) = of_kind(manifests, "Job")
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        container["args"] = [arg.replace("--ordinal-from=3", f"--ordinal-from={replicas}") for arg in container["args"]]
+        ((code, output),) = self.cluster.one_shot(job).run_to_end(DECOMMISSION_SECONDS)
+        return code, output
+
+    def ends(self, name, code, *sentences):
+        """A pod ends by itself, with this exit code, and says why in one line."""
+        pod = self.cluster.pods[name]
+        pod.log.unlink(missing_ok=True)
+        pod.start()
+        self.assertEqual(pod.process.wait(timeout=60), code, pod.end_of_log())
+        for sentence in sentences:
+            self.assertIn(sentence, pod.end_of_log())
+        self.assertEqual(len(pod.log.read_text().splitlines()), 1, pod.end_of_log())
+        pod.process = None

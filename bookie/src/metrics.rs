@@ -115,6 +115,11 @@ pub(crate) fn fullness(level: u8) {
     metrics::gauge!("geminga_bookie_disk_fullness").set(f64::from(level));
 }
 
+/// Disks that take no new data: too full, or of a bookie that leaves.
+pub(crate) fn unwritable(disks: usize) {
+    metrics::gauge!("geminga_bookie_unwritable_disks").set(disks as f64);
+}
+
 /// Ledgers that a disk has records of.
 pub(crate) fn ledgers(delta: f64) {
     metrics::gauge!("geminga_bookie_ledgers").increment(delta);

@@ -415,9 +415,10 @@ impl Registration {
                 total_bytes: space.total,
             }
         });
-        let disks = disks.collect();
+        let disks: Vec<LiveDisk> = disks.collect();
         metrics::space(sum.free, sum.total);
         metrics::fullness(fullest as u8);
+        metrics::unwritable(disks.iter().filter(|disk| !disk.writable).count());
         disks
     }
 }

@@ -25,6 +25,13 @@ pub(super) fn observe_elected(elected: bool) {
     gauge!("geminga_coordinator_elected").set(f64::from(u8::from(elected)));
 }
 
+/// Partitions that the coordinator sees, and those of them whose owner is not registered, or that never had one. Both 0 at brokers
+/// that are not the coordinator.
+pub(super) fn observe_partitions(all: usize, unserved: usize) {
+    gauge!("geminga_coordinator_partitions").set(all as f64);
+    gauge!("geminga_coordinator_unserved_partitions").set(unserved as f64);
+}
+
 /// Partitions that the coordinator gave another owner.
 pub(super) fn count_moves(cause: &'static str, partitions: u64) {
     counter!("geminga_coordinator_moves_total", "cause" => cause).increment(partitions);

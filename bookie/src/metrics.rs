@@ -140,6 +140,12 @@ pub(crate) fn registered(yes: bool) {
     metrics::gauge!("geminga_bookie_registered").set(if yes { 1.0 } else { 0.0 });
 }
 
+/// A keep-alive of the registration was answered, or not in time.
+pub(crate) fn kept_alive(answered: bool) {
+    let outcome = if answered { "answered" } else { "unanswered" };
+    metrics::counter!("geminga_metadata_keep_alives_total", "outcome" => outcome).increment(1);
+}
+
 /// How full the disks are, all together.
 pub(crate) fn space(free: u64, total: u64) {
     metrics::gauge!("geminga_bookie_disk_free_bytes").set(free as f64);

@@ -240,7 +240,9 @@ impl Registration {
     async fn is_gone(&self, within: Duration) -> bool {
         let standing = *self.0.standing.borrow();
         let Some((lease, _)) = standing else { return true };
-        match tokio::time::timeout(within, self.0.store.keep_alive(lease)).await {
+        let answer = tokio::time::timeout(within, self.0.store.keep_alive(lease)).await;
+        metrics::kept_alive(matches!(answer, Ok(Ok(()) | Err(MetaError::LeaseGone(_)))));
+        match answer {
             Ok(Ok(())) => false,
             Ok(Err(MetaError::LeaseGone(_))) => true,
             Ok(Err(error)) => {

@@ -227,7 +227,6 @@ impl Shared {
     /// K6: nothing is acknowledged any more.
     fn poison(&self, why: &str) {
         tracing::error!(why, "the log failed; the bookie must restart");
-        metrics::log_failed();
         let failed = LogFailed::Poisoned(why.into());
         self.queue.fail(failed.clone());
         self.durable.send_modify(|durable| durable.failed = Some(failed));

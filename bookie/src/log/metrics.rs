@@ -15,11 +15,6 @@ pub(super) fn synced(took: Duration) {
     metrics::histogram!("geminga_bookie_sync_seconds").record(took.as_secs_f64());
 }
 
-/// A log failed: its disk acknowledges nothing until the process is started again (K6).
-pub(super) fn log_failed() {
-    metrics::counter!("geminga_bookie_log_failures_total").increment(1);
-}
-
 /// Bytes taken for the log.
 pub(super) fn appended(bytes: usize) {
     metrics::counter!("geminga_bookie_appended_bytes_total").increment(bytes as u64);

@@ -1,6 +1,6 @@
 //! Every metric of ownership. Label values: `cause` is `new` (first owner), `death` (the owner is gone), `drain` (it is to own
 //! nothing), `balance` (it has more partitions than others), `load` (it carries more bytes) or `asked` (by an operator);
-//! `evidence` is `refused` (nobody listens at the broker's address) or `missed` (it does not answer).
+//! `outcome` of a keep-alive is `answered` or `unanswered`; `evidence` is `refused` (nobody listens at the broker's address) or `missed` (it does not answer).
 
 use metrics::{counter, gauge};
 
@@ -18,6 +18,12 @@ pub(super) fn observe_registered(registered: bool) {
 /// A registration that ended while the process lived.
 pub(super) fn count_registration_lost() {
     counter!("geminga_broker_registrations_lost_total").increment(1);
+}
+
+/// A keep-alive of the registration was answered, or not in time.
+pub(super) fn count_keep_alive(answered: bool) {
+    let outcome = if answered { "answered" } else { "unanswered" };
+    counter!("geminga_metadata_keep_alives_total", "outcome" => outcome).increment(1);
 }
 
 /// Whether this broker is the coordinator.

@@ -4,7 +4,6 @@ use geminga_runtime::{SystemClock, WallClock};
 use metrics::gauge;
 
 /// The process has begun: since when it runs, in seconds since the Unix epoch, and which version. To be called once.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^52")]
 pub(super) fn started() {
     gauge!("process_start_time_seconds").set(SystemClock.now_ms() as f64 / 1000.0);
     gauge!("geminga_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -115,6 +115,11 @@ pub(crate) fn fullness(level: u8) {
     metrics::gauge!("geminga_bookie_disk_fullness").set(f64::from(level));
 }
 
+/// Disks that take no new data: too full, or of a bookie that leaves.
+pub(crate) fn unwritable(disks: usize) {
+    metrics::gauge!("geminga_bookie_unwritable_disks").set(disks as f64);
+}
+
 /// Ledgers that a disk has records of.
 pub(crate) fn ledgers(delta: f64) {
     metrics::gauge!("geminga_bookie_ledgers").increment(delta);
@@ -133,6 +138,12 @@ pub(crate) fn streams(stream: &'static str, delta: f64) {
 /// Whether the registration stands.
 pub(crate) fn registered(yes: bool) {
     metrics::gauge!("geminga_bookie_registered").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// A keep-alive of the registration was answered, or not in time.
+pub(crate) fn kept_alive(answered: bool) {
+    let outcome = if answered { "answered" } else { "unanswered" };
+    metrics::counter!("geminga_metadata_keep_alives_total", "outcome" => outcome).increment(1);
 }
 
 /// How full the disks are, all together.

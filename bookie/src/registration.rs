@@ -240,7 +240,9 @@ impl Registration {
     async fn is_gone(&self, within: Duration) -> bool {
         let standing = *self.0.standing.borrow();
         let Some((lease, _)) = standing else { return true };
-        match tokio::time::timeout(within, self.0.store.keep_alive(lease)).await {
+        let answer = tokio::time::timeout(within, self.0.store.keep_alive(lease)).await;
+        metrics::kept_alive(matches!(answer, Ok(Ok(()) | Err(MetaError::LeaseGone(_)))));
+        match answer {
             Ok(Ok(())) => false,
             Ok(Err(MetaError::LeaseGone(_))) => true,
             Ok(Err(error)) => {
@@ -415,9 +417,10 @@ impl Registration {
                 total_bytes: space.total,
             }
         });
-        let disks = disks.collect();
+        let disks: Vec<LiveDisk> = disks.collect();
         metrics::space(sum.free, sum.total);
         metrics::fullness(fullest as u8);
+        metrics::unwritable(disks.iter().filter(|disk| !disk.writable).count());
         disks
     }
 }

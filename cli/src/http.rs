@@ -4,6 +4,7 @@
 
 mod admin;
 mod guard;
+mod process;
 mod serve;
 
 use std::sync::Arc;
@@ -88,6 +89,7 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
         .and_then(|b| b.set_buckets_for_metric(full("geminga_bookie_sync_seconds"), FLUSH_SECONDS))
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES))
         .and_then(PrometheusBuilder::install_recorder)
+        .inspect(|_| process::started())
         .map_err(Failure::new)
 }
 
@@ -101,8 +103,8 @@ pub(crate) fn serve(
 ) {
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(render).with_state(metrics))
+        .route("/readyz", get(readyz).with_state(readiness.clone()))
+        .route("/metrics", get(render).with_state((readiness, metrics)))
         .merge(admin::routes(admin))
         .layer(axum::middleware::from_fn_with_state(door.certified_only, guard));
     let incoming = Incoming::new(door.listener, door.security, MAX_CONNECTIONS, tasks);
@@ -131,7 +133,10 @@ async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
     }
 }
 
-async fn render(State(metrics): State<PrometheusHandle>) -> impl IntoResponse {
+async fn render(
+    State((readiness, metrics)): State<(Readiness, PrometheusHandle)>,
+) -> impl IntoResponse {
+    process::observe_ready(readiness.check().is_ok());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
 

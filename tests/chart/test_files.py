@@ -67,8 +67,19 @@ class Compose(unittest.TestCase):
 
     def test_prometheus_asks_all_of_ours(self):
         config = yaml.safe_load(self.compose["configs"]["prometheus"]["content"])
-        (job,) = config["scrape_configs"]
-        self.assertEqual({t.split(":")[0] for t in job["static_configs"][0]["targets"]}, set(self.ours))
+        ours, etcd = config["scrape_configs"]
+        self.assertEqual({t.split(":")[0] for t in ours["static_configs"][0]["targets"]}, set(self.ours))
+        self.assertEqual([t.split(":")[0] for t in etcd["static_configs"][0]["targets"]], ["etcd"])
+        for job in (ours, etcd):
+            # As rules and dashboards choose it.
+            self.assertIn("geminga", job["job_name"])
+
+    def test_rules_and_dashboards_are_where_they_are_looked_for(self):
+        config = yaml.safe_load(self.compose["configs"]["prometheus"]["content"])
+        provider = yaml.safe_load(self.compose["configs"]["dashboards"]["content"])["providers"][0]
+        for service, looked_for in (("prometheus", config["rule_files"][0]), ("grafana", provider["options"]["path"])):
+            mounted = {there: here for here, there, *_ in (volume.split(":") for volume in self.services[service]["volumes"])}
+            self.assertTrue((COMPOSE.parent / mounted[looked_for]).exists(), service)
 
 
 class Systemd(unittest.TestCase):

@@ -238,6 +238,7 @@ impl Coordinator {
             tracing::info!("no longer the coordinator");
         }
         metrics::observe_elected(false);
+        metrics::observe_partitions(0, 0);
     }
 
     /// Gives up the office when the view shows that it ended, or when it lived by an earlier registration.
@@ -287,6 +288,7 @@ impl Coordinator {
         if let Some(probed) = &probed {
             self.liveness.on_probed_dead(now, &probed.dead);
         }
+        metrics::observe_partitions(view.partitions(), view.unserved(self.liveness.live()));
         let (mut live, mut suspect) = (self.liveness.live().clone(), self.liveness.suspects(now));
         if let Some(probed) = probed {
             // A broker that no probe reaches is given nothing, and keeps what it has.
@@ -372,6 +374,16 @@ impl View {
 
     fn owners(&self) -> BTreeSet<BrokerId> {
         self.current.values().flatten().filter_map(|o| o.broker).collect()
+    }
+
+    fn partitions(&self) -> usize {
+        self.topics.iter().map(|(_, partitions)| *partitions as usize).sum()
+    }
+
+    /// How many partitions have no owner among `live`.
+    fn unserved(&self, live: &BTreeSet<BrokerId>) -> usize {
+        let owners = self.current.values().flatten().filter_map(|o| o.broker);
+        self.partitions().saturating_sub(owners.filter(|owner| live.contains(owner)).count())
     }
 }
 

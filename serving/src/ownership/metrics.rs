@@ -1,6 +1,6 @@
 //! Every metric of ownership. Label values: `cause` is `new` (first owner), `death` (the owner is gone), `drain` (it is to own
 //! nothing), `balance` (it has more partitions than others), `load` (it carries more bytes) or `asked` (by an operator);
-//! `evidence` is `refused` (nobody listens at the broker's address) or `missed` (it does not answer).
+//! `outcome` of a keep-alive is `answered` or `unanswered`; `evidence` is `refused` (nobody listens at the broker's address) or `missed` (it does not answer).
 
 use metrics::{counter, gauge};
 
@@ -20,9 +20,22 @@ pub(super) fn count_registration_lost() {
     counter!("geminga_broker_registrations_lost_total").increment(1);
 }
 
+/// A keep-alive of the registration was answered, or not in time.
+pub(super) fn count_keep_alive(answered: bool) {
+    let outcome = if answered { "answered" } else { "unanswered" };
+    counter!("geminga_metadata_keep_alives_total", "outcome" => outcome).increment(1);
+}
+
 /// Whether this broker is the coordinator.
 pub(super) fn observe_elected(elected: bool) {
     gauge!("geminga_coordinator_elected").set(f64::from(u8::from(elected)));
+}
+
+/// Partitions that the coordinator sees, and those of them whose owner is not registered, or that never had one. Both 0 at brokers
+/// that are not the coordinator.
+pub(super) fn observe_partitions(all: usize, unserved: usize) {
+    gauge!("geminga_coordinator_partitions").set(all as f64);
+    gauge!("geminga_coordinator_unserved_partitions").set(unserved as f64);
 }
 
 /// Partitions that the coordinator gave another owner.

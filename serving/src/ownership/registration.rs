@@ -223,7 +223,9 @@ impl Registration {
     /// One keep-alive; true when the lease is gone.
     async fn keep_alive(&self, lease: LeaseId, within: Duration) -> bool {
         let sent = Instant::now();
-        match tokio::time::timeout(within, self.0.store.keep_alive(lease)).await {
+        let answer = tokio::time::timeout(within, self.0.store.keep_alive(lease)).await;
+        metrics::count_keep_alive(matches!(answer, Ok(Ok(()) | Err(Error::LeaseGone(_)))));
+        match answer {
             Ok(Ok(())) => self.0.contact.answered(sent, Instant::now()),
             Ok(Err(Error::LeaseGone(_))) => {
                 self.0.contact.answered(sent, Instant::now());

@@ -12,7 +12,7 @@ use geminga_runtime::{ManualClock, Tasks};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Coordinator, Decision, Liveness, Office, Parts, Probed, decisions, start};
+use super::{Coordinator, Decision, Liveness, Office, Parts, Probed, View, decisions, start};
 use crate::ownership::assignment::{Cause, Change, Ownership};
 use crate::ownership::liveness::{ABSENCE, GRACE};
 use crate::ownership::operator::Operator;
@@ -521,4 +521,21 @@ async fn nothing_moves_to_whom_probes_do_not_reach() {
     };
     probed.send_modify(|view| view.reached.extend([(BrokerId(2), lease)]));
     one.wait_loads(&[(1, 4), (2, 4)]).await;
+}
+
+#[test]
+fn partitions_without_an_owner_that_lives_are_counted() {
+    let owned = |id: i32| Ownership { broker: Some(BrokerId(id)), term: Term(1) };
+    let view = View {
+        topics: vec![(topic_id(), 3), (groups(), 2)],
+        current: HashMap::from([
+            (topic_id(), vec![owned(1), owned(2), Ownership::default()]),
+            (groups(), vec![owned(1), owned(2)]),
+        ]),
+    };
+    assert_eq!(view.partitions(), 5);
+    for (live, unserved) in [(vec![1, 2], 1), (vec![1], 3), (vec![], 5)] {
+        let live: BTreeSet<_> = live.into_iter().map(BrokerId).collect();
+        assert_eq!(view.unserved(&live), unserved, "{live:?}");
+    }
 }

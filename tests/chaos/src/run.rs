@@ -14,9 +14,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
-use crate::history::{History, content, place};
-use crate::schedule::{Fault, Schedule, Sizes};
-use crate::workload::{Context, Phase, TOPIC, groups, look, producers};
+use crate::driver::Driver;
+use crate::fault::Sizes;
+use crate::history::{History, content, place, settle};
+use crate::layout::Layout;
+use crate::schedule::Schedule;
+use crate::tally::Tally;
+use crate::workload::{Context, KINDS, Phase, TOPIC, groups, look, producers};
 
 /// How long anything may take after all is healed: longer than any timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -24,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const GOODBYE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a group caught up.
 const GLANCE: Duration = Duration::from_millis(200);
-/// How often processes that ended by themselves are started again: those that do not find the metadata store end.
-const REVIVAL: Duration = Duration::from_secs(1);
+/// A run that is as long meets every kind of fault, and each is to be felt.
+const WHOLE: Duration = Duration::from_secs(60);
 /// Small segments, so that ledgers change all the time.
 const CONFIGS: [(&str, &str); 2] = [("segment.bytes", "131072"), ("segment.ms", "5000")];
 
@@ -36,14 +40,12 @@ pub struct Settings {
     pub seed: u64,
     /// How long things go wrong.
     pub duration: Duration,
-    /// How many processes.
+    /// How many servers.
     pub sizes: Sizes,
     /// Partitions of the topic.
     pub partitions: u32,
-    /// Producers at a time.
+    /// Producers at a time, each at a place of its own.
     pub producers: usize,
-    /// Consumer groups.
-    pub groups: usize,
     /// Whether producers are idempotent. Without it, the checker is to find records twice.
     pub idempotence: bool,
     /// Where logs and the history go; must be there.
@@ -51,19 +53,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The usual size with this seed.
+    /// The usual size with this seed: three producers and two groups.
     pub fn new(seed: u64, duration: Duration, dir: &Path) -> Self {
-        let sizes = Sizes { bookies: 4, brokers: 3 };
-        Self {
-            seed,
-            duration,
-            sizes,
-            partitions: 4,
-            producers: 3,
-            groups: 2,
-            idempotence: true,
-            dir: dir.to_owned(),
-        }
+        let sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 5 };
+        let dir = dir.to_owned();
+        Self { seed, duration, sizes, partitions: 4, producers: 3, idempotence: true, dir }
+    }
+
+    /// Consumer groups: those of the places of clients that have no producer.
+    fn groups(&self) -> usize {
+        self.sizes.clients - self.producers
+    }
+
+    /// What is to go wrong. Blocks.
+    ///
+    /// # Errors
+    /// When there is to be a network of the run's own, and it cannot be made.
+    pub fn plan(&self) -> Result<Schedule> {
+        let means = Layout::new(self.sizes)?.means();
+        Ok(Schedule::new(self.seed, self.duration, self.sizes, means))
     }
 }
 
@@ -74,10 +82,21 @@ pub struct Outcome {
     pub report: Report,
     /// Its findings, with the lines that show them.
     pub findings: String,
+    /// What went wrong, and what was felt of it.
+    pub tally: Tally,
+    /// What was to be felt in a run that is long enough, and was not: the run has not tested it.
+    pub unfelt: Vec<String>,
     /// How often a process ended that nobody had stopped, and was started again.
     pub ended: u64,
     /// From the end of the faults until everybody had caught up.
     pub settled_after: Duration,
+}
+
+impl Outcome {
+    /// Whether every promise was kept, and everything tried.
+    pub fn is_good(&self) -> bool {
+        self.report.is_clean() && self.unfelt.is_empty()
+    }
 }
 
 /// Runs it.
@@ -92,26 +111,33 @@ pub async fn run(settings: &Settings) -> Result<Outcome> {
 }
 
 async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
-    let Settings { seed, sizes, dir, .. } = settings;
-    let cluster = Cluster::start(*sizes, *seed, dir, tasks).await?;
+    let Settings { seed, sizes, dir, .. } = settings.clone();
+    let layout = tokio::task::spawn_blocking(move || Layout::new(sizes)).await??;
+    let (means, hosts) = (layout.means(), layout.clients.clone());
+    let cluster = Cluster::start(layout, seed, &dir, tasks).await?;
     let servers = cluster.servers();
     let cluster = blocking(cluster, Cluster::wait_ready).await?;
 
     let about = format!(
-        "geminga, seed {seed}, {} s, {} bookies, {} brokers",
+        "geminga, seed {seed}, {} s, {} bookies, {} brokers, {} etcds{}",
         settings.duration.as_secs(),
         sizes.bookies,
-        sizes.brokers
+        sizes.brokers,
+        sizes.etcds,
+        if means.packets { ", in namespaces" } else { "" },
     );
-    let history = History::create(&dir.join("history.jsonl"), &about)?;
+    let history = History::create(&dir.join("history.raw"), &about)?;
     let (phases, phase) = watch::channel(Phase::Load);
     let context = Context {
         servers,
         history: history.clone(),
-        seed: *seed,
+        seed,
         partitions: settings.partitions,
         idempotence: settings.idempotence,
         tasks: tasks.clone(),
+        tally: Tally::default(),
+        hosts: hosts[..settings.producers].to_vec(),
+        dir: dir.clone(),
         phase,
     };
     let client = context.client("chaos")?;
@@ -119,12 +145,13 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     create_topic(&admin, settings.partitions).await?;
 
     let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
-    let reading = tasks.spawn("groups", groups(context.clone(), settings.groups));
-    let schedule = Schedule::new(*seed, settings.duration, *sizes);
+    let members = hosts[settings.producers..].to_vec();
+    let reading = tasks.spawn("groups", groups(context.clone(), members));
     let driver = Driver {
-        schedule,
+        schedule: Schedule::new(seed, settings.duration, sizes, means),
         history: history.clone(),
         duration: settings.duration,
+        tally: context.tally.clone(),
         tasks: tasks.clone(),
     };
     let cluster = blocking(cluster, move |cluster| driver.drive(cluster)).await?;
@@ -138,19 +165,33 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
         cluster.wait_ready()
     });
     let cluster = cluster.await?;
-    catch_up(&context, &admin, settings.groups).await?;
+    catch_up(&context, &admin, settings.groups()).await?;
     let settled_after = healed.elapsed();
     phases.send_replace(Phase::Over);
     let read = timeout(PATIENCE, reading).await;
     read.context("members do not leave")??.context("groups panicked")??;
     timeout(PATIENCE, read_log(&client, &history)).await.context("the log cannot be read")??;
     client.close().await;
-    history.flush()?;
+    history.check()?;
 
-    let ended = cluster.ended;
-    let path = history.path().to_owned();
-    let (report, findings) = tokio::task::spawn_blocking(move || judge(&path)).await??;
-    Ok(Outcome { report, findings, ended, settled_after })
+    let path = dir.join("history.jsonl");
+    let (report, findings) = tokio::task::spawn_blocking(move || {
+        settle(history.path(), &path)?;
+        judge(&path)
+    })
+    .await??;
+    let (tally, ended) = (context.tally, cluster.ended);
+    let unfelt = if settings.duration < WHOLE {
+        Vec::new()
+    } else {
+        let mut kinds = Schedule::kinds(sizes, means);
+        kinds.extend(KINDS.map(str::to_owned));
+        let nothing_open = report.open_at_death == 0;
+        let open =
+            nothing_open.then(|| "a record on its way when its producer is killed".to_owned());
+        tally.unfelt(kinds).into_iter().chain(open).collect()
+    };
+    Ok(Outcome { report, findings, tally, unfelt, ended, settled_after })
 }
 
 /// Does something with the cluster on a thread that may block.
@@ -173,53 +214,6 @@ async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
     Ok(())
 }
 
-/// Lets things go wrong at their times.
-struct Driver {
-    schedule: Schedule,
-    history: History,
-    duration: Duration,
-    tasks: Tasks,
-}
-
-impl Driver {
-    /// Blocks until the end of the schedule. Stops early, with all healed, when the run is given up.
-    fn drive(self, cluster: &mut Cluster) -> Result<()> {
-        let planned = self.schedule.faults().iter();
-        let mut events: Vec<(Duration, bool, Fault)> =
-            planned.flat_map(|p| [(p.at, true, p.fault), (p.end(), false, p.fault)]).collect();
-        events.sort_by_key(|(at, ..)| *at);
-        for (at, begins, fault) in events {
-            self.wait_until(at, cluster);
-            let verb = if begins { "begin" } else { "end" };
-            self.note(format!("{verb}: {fault}"));
-            if begins {
-                cluster.begin(fault);
-            } else {
-                cluster.end(fault);
-            }
-        }
-        self.wait_until(self.duration, cluster);
-        Ok(())
-    }
-
-    fn wait_until(&self, at: Duration, cluster: &mut Cluster) {
-        while !self.tasks.is_cancelled() {
-            for name in cluster.revive() {
-                self.note(format!("{name} ended by itself"));
-            }
-            let left = at.saturating_sub(self.history.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(REVIVAL));
-        }
-    }
-
-    fn note(&self, what: String) {
-        self.history.write("chaos", Event::Fault { what });
-    }
-}
-
 /// Waits until every group has committed all that there is.
 async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()> {
     let ends = offsets(admin, OffsetAt::Latest).await?;
@@ -239,7 +233,6 @@ async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()>
         };
         if timeout(PATIENCE, done).await.is_err() {
             let committed = look(context, admin, "chaos", &group).await;
-            context.history.flush()?;
             bail!("group {group} does not catch up: it has committed {committed:?} of {ends:?}");
         }
     }

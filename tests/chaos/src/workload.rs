@@ -1,22 +1,34 @@
-//! The load: what producers and groups share, and how each ends.
+//! The load: what producers and groups share, and how each ends. Every client is a process of its own: see [`hired`].
 
+mod client;
 mod group;
+mod hired;
 mod member;
+mod order;
 mod producer;
+mod producers;
+
+use std::path::PathBuf;
 
 use geminga_client::{Client, ClientConfig};
+use geminga_harness::Host;
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 
 use crate::history::History;
+use crate::tally::Tally;
 
+pub use client::{Role, act};
 pub(crate) use group::{groups, look};
-pub(crate) use producer::producers;
+pub(crate) use producers::producers;
 
 /// The topic.
 pub(crate) const TOPIC: &str = "chaos";
+/// What happens to clients in every run that is long enough, whatever its schedule says.
+pub(crate) const KINDS: [&str; 4] =
+    ["kill producer", "pause producer", "kill member", "pause member"];
 
-/// What every client of a run has.
+/// What all that watches over clients has.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) servers: String,
@@ -25,6 +37,11 @@ pub(crate) struct Context {
     pub(crate) partitions: u32,
     pub(crate) idempotence: bool,
     pub(crate) tasks: Tasks,
+    pub(crate) tally: Tally,
+    /// Where clients run: producers first, then groups.
+    pub(crate) hosts: Vec<Host>,
+    /// Where their logs go.
+    pub(crate) dir: PathBuf,
     /// How far the run is.
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -41,10 +58,9 @@ pub(crate) enum Phase {
 }
 
 impl Context {
-    /// A new client of the cluster.
+    /// A new client of the cluster in this process.
     pub(crate) fn client(&self, name: &str) -> anyhow::Result<Client> {
-        let config = ClientConfig { client_id: name.to_owned(), ..ClientConfig::default() };
-        Ok(Client::with(&self.servers, config)?)
+        connect(&self.servers, name)
     }
 
     /// Waits until the run has come so far.
@@ -53,4 +69,9 @@ impl Context {
         // The run keeps its end until all have ended.
         drop(now.wait_for(|now| *now >= phase).await);
     }
+}
+
+fn connect(servers: &str, name: &str) -> anyhow::Result<Client> {
+    let config = ClientConfig { client_id: name.to_owned(), ..ClientConfig::default() };
+    Ok(Client::with(servers, config)?)
 }

@@ -188,6 +188,13 @@ impl Drop for Process {
     }
 }
 
+/// Whether the system holds the process with this id, as SIGSTOP has it.
+pub fn is_held(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // Its name before may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 fn tail(path: &Path) -> String {
     match std::fs::read(path) {
         Ok(bytes) => {

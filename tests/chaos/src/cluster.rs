@@ -114,7 +114,7 @@ impl Cluster {
         match target {
             Target::Broker(index) => self.brokers.get_mut(index),
             Target::Bookie(index) => self.bookies.get_mut(index),
-            Target::Leader | Target::Follower(_) | Target::Store | Target::Client(_) => None,
+            Target::Leader | Target::Follower(_) | Target::Store | Target::Clients => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Lets things go wrong at their times, and writes down what and whether it was felt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,6 +8,7 @@ use geminga_check::Event;
 use geminga_runtime::Tasks;
 
 use crate::cluster::{Cluster, Damage};
+use crate::fault::Fault;
 use crate::history::History;
 use crate::schedule::Schedule;
 use crate::tally::Tally;
@@ -15,16 +16,24 @@ use crate::tally::Tally;
 /// How often processes that ended by themselves are started again: those that do not find the metadata store end.
 const REVIVAL: Duration = Duration::from_secs(1);
 
+/// How often everything is tried again that nobody felt, each time with somebody else.
+const AGAIN: usize = 7;
+
 /// See the [module](self).
-pub(crate) struct Driver {
+pub(crate) struct Driver<F> {
     pub(crate) schedule: Schedule,
+    /// The kinds of fault that are to be felt before the end. Who happens to be idle, or away, feels nothing of what is done to
+    /// them; so it is done to others once the schedule is over.
+    pub(crate) to_feel: BTreeSet<String>,
+    /// All faults of a kind.
+    pub(crate) again: F,
     pub(crate) history: History,
     pub(crate) duration: Duration,
     pub(crate) tally: Tally,
     pub(crate) tasks: Tasks,
 }
 
-impl Driver {
+impl<F: Fn(&str) -> Vec<(Fault, Duration)>> Driver<F> {
     /// Blocks until the end of the schedule. Stops early, with all healed, when the run is given up.
     pub(crate) fn drive(self, cluster: &mut Cluster) -> Result<()> {
         let faults = self.schedule.faults();
@@ -37,19 +46,42 @@ impl Driver {
             self.wait_until(at, cluster);
             let fault = faults[index].fault;
             match going_on.remove(&index) {
-                None => {
-                    self.note(format!("begin: {fault}"));
-                    let damage = cluster.begin(fault).with_context(|| fault.to_string())?;
-                    going_on.insert(index, damage);
-                }
-                Some(damage) => {
-                    let felt = cluster.end(&damage).with_context(|| fault.to_string())?;
-                    self.note(format!("end: {fault} ({} {})", felt.times, felt.what));
-                    self.tally.add(&fault.kind(), felt);
-                }
+                None => drop(going_on.insert(index, self.begin(fault, cluster)?)),
+                Some(damage) => self.end(fault, &damage, cluster)?,
             }
         }
         self.wait_until(self.duration, cluster);
+        self.try_again(cluster)
+    }
+
+    /// Does what nobody felt to others, one after the other.
+    fn try_again(&self, cluster: &mut Cluster) -> Result<()> {
+        for attempt in 0..AGAIN {
+            for kind in self.tally.unfelt(&self.to_feel) {
+                if self.tasks.is_cancelled() {
+                    return Ok(());
+                }
+                let all = (self.again)(&kind);
+                let (fault, lasts) = all[attempt % all.len()];
+                cluster.revive();
+                cluster.wait_ready()?;
+                let damage = self.begin(fault, cluster)?;
+                self.wait_until(self.history.elapsed() + lasts, cluster);
+                self.end(fault, &damage, cluster)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, fault: Fault, cluster: &mut Cluster) -> Result<Damage> {
+        self.note(format!("begin: {fault}"));
+        cluster.begin(fault).with_context(|| fault.to_string())
+    }
+
+    fn end(&self, fault: Fault, damage: &Damage, cluster: &mut Cluster) -> Result<()> {
+        let felt = cluster.end(damage).with_context(|| fault.to_string())?;
+        self.note(format!("end: {fault} ({} {})", felt.times, felt.what));
+        self.tally.add(&fault.kind(), felt);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ pub struct Sizes {
     pub brokers: usize,
     /// Members of the metadata store.
     pub etcds: usize,
-    /// Places that clients run at.
+    /// Hosts that clients run on.
     pub clients: usize,
 }
 
@@ -28,8 +28,8 @@ pub enum Target {
     Follower(usize),
     /// All members of the metadata store.
     Store,
-    /// All clients of the place with this index.
-    Client(usize),
+    /// All clients, wherever they run.
+    Clients,
 }
 
 impl Target {
@@ -41,14 +41,14 @@ impl Target {
             Self::Leader => "etcd leader",
             Self::Follower(_) => "follower",
             Self::Store => "store",
-            Self::Client(_) => "client",
+            Self::Clients => "clients",
         }
     }
 
     /// How far it is from those who use the cluster. Who is nearer needs who is farther.
     fn rank(self) -> u8 {
         match self {
-            Self::Client(_) => 0,
+            Self::Clients => 0,
             Self::Broker(_) => 1,
             Self::Bookie(_) => 2,
             Self::Leader | Self::Follower(_) | Self::Store => 3,
@@ -64,10 +64,10 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker(n) | Self::Bookie(n) | Self::Follower(n) | Self::Client(n) => {
+            Self::Broker(n) | Self::Bookie(n) | Self::Follower(n) => {
                 write!(f, "{}-{}", self.class(), n + 1)
             }
-            Self::Leader | Self::Store => f.write_str(self.class()),
+            Self::Leader | Self::Store | Self::Clients => f.write_str(self.class()),
         }
     }
 }
@@ -198,15 +198,15 @@ mod tests {
 
     #[test]
     fn a_kind_says_what_and_whom_in_general() {
-        use Target::{Bookie, Broker, Client, Leader, Store};
+        use Target::{Bookie, Broker, Clients, Leader, Store};
         assert_eq!(Fault::Kill(Leader).kind(), "kill etcd leader");
         assert_eq!(Fault::Cut(Bookie(1)).kind(), "cut");
         // Both directions are of one kind.
         let both = [Fault::OneWay(Broker(0), Bookie(1)), Fault::OneWay(Bookie(2), Broker(1))];
         assert_eq!(both.map(Fault::kind), ["one way broker, bookie", "one way broker, bookie"]);
         assert_eq!(Fault::OneWay(Store, Broker(0)).kind(), "one way broker, store");
-        assert_eq!(Fault::Apart(Broker(0), Client(1)).kind(), "partition client, broker");
-        let text = Fault::OneWay(Client(0), Broker(1)).to_string();
-        assert_eq!(text, "one way: nothing from client-1 to broker-2");
+        assert_eq!(Fault::Apart(Broker(0), Clients).kind(), "partition clients, broker");
+        let text = Fault::OneWay(Clients, Broker(1)).to_string();
+        assert_eq!(text, "one way: nothing from clients to broker-2");
     }
 }

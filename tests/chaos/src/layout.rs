@@ -103,9 +103,7 @@ impl Layout {
             Target::Broker(index) => self.brokers.get(index).map(of_spot).into_iter().collect(),
             Target::Bookie(index) => self.bookies.get(index).map(of_spot).into_iter().collect(),
             Target::Store => self.etcds.iter().map(of_spot).collect(),
-            Target::Client(index) => {
-                self.clients.get(index).map(|host| (host.ip(), None)).into_iter().collect()
-            }
+            Target::Clients => self.clients.iter().map(|host| (host.ip(), None)).collect(),
             Target::Leader | Target::Follower(_) => {
                 let index = self.etcd(target, leader);
                 index.and_then(|index| self.etcds.get(index)).map(of_spot).into_iter().collect()
@@ -141,7 +139,7 @@ mod tests {
         let ways = layout.ways(Target::Broker(0), Target::Broker(1), 0);
         assert_eq!(ways, [(ip(1, 1), ip(1, 2)), (ip(1, 1), ip(101, 2)), (ip(101, 1), ip(1, 2))]);
         // A client has nothing before it.
-        let ways = layout.ways(Target::Client(0), Target::Broker(0), 0);
+        let ways = layout.ways(Target::Clients, Target::Broker(0), 0);
         assert_eq!(ways, [(ip(4, 1), ip(1, 1)), (ip(4, 1), ip(101, 1))]);
         assert_eq!(layout.ways(Target::Bookie(0), Target::Store, 0).len(), 9);
     }

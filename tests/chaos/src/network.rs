@@ -41,7 +41,7 @@ table bridge chaos {
 }
 ";
 /// What a host may send that has little bandwidth.
-const NARROW: &[&str] = &["tbf", "rate", "400kbit", "burst", "5kb", "latency", "300ms"];
+const NARROW: &[&str] = &["tbf", "rate", "200kbit", "burst", "2kb", "latency", "300ms"];
 /// How long packets of a host take that are late.
 const LATE: &[&str] = &["netem", "delay", "60ms", "50ms"];
 

@@ -1,6 +1,6 @@
 //! One run: start, load under faults, heal, let everybody catch up, read the log, judge.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub struct Settings {
     pub sizes: Sizes,
     /// Partitions of the topic.
     pub partitions: u32,
-    /// Producers at a time, each at a place of its own.
+    /// Producers at a time, each on a host of its own.
     pub producers: usize,
     /// Whether producers are idempotent. Without it, the checker is to find records twice.
     pub idempotence: bool,
@@ -60,7 +60,7 @@ impl Settings {
         Self { seed, duration, sizes, partitions: 4, producers: 3, idempotence: true, dir }
     }
 
-    /// Consumer groups: those of the places of clients that have no producer.
+    /// Consumer groups: those of the hosts of clients that have no producer.
     fn groups(&self) -> usize {
         self.sizes.clients - self.producers
     }
@@ -147,8 +147,13 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
     let members = hosts[settings.producers..].to_vec();
     let reading = tasks.spawn("groups", groups(context.clone(), members));
+    let whole = settings.duration >= WHOLE;
+    let kinds = if whole { Schedule::kinds(sizes, means) } else { BTreeSet::new() };
+    let to_feel = kinds.clone();
     let driver = Driver {
         schedule: Schedule::new(seed, settings.duration, sizes, means),
+        again: move |kind: &str| Schedule::all_of(kind, seed, sizes, means),
+        to_feel,
         history: history.clone(),
         duration: settings.duration,
         tally: context.tally.clone(),
@@ -181,16 +186,13 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     })
     .await??;
     let (tally, ended) = (context.tally, cluster.ended);
-    let unfelt = if settings.duration < WHOLE {
-        Vec::new()
-    } else {
-        let mut kinds = Schedule::kinds(sizes, means);
-        kinds.extend(KINDS.map(str::to_owned));
-        let nothing_open = report.open_at_death == 0;
-        let open =
-            nothing_open.then(|| "a record on its way when its producer is killed".to_owned());
-        tally.unfelt(kinds).into_iter().chain(open).collect()
-    };
+    let mut unfelt = Vec::new();
+    if whole {
+        unfelt = tally.unfelt(&kinds.into_iter().chain(KINDS.map(str::to_owned)).collect());
+        if report.open_at_death == 0 {
+            unfelt.push("a record on its way when its producer is killed".to_owned());
+        }
+    }
     Ok(Outcome { report, findings, tally, unfelt, ended, settled_after })
 }
 

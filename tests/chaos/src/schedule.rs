@@ -20,6 +20,8 @@ const BREATH: Duration = Duration::from_secs(3);
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How often it is dealt anew until every kind of fault finds room.
 const DEALS: u64 = 8;
+/// How many packs are looked through for all faults of a kind.
+const DRAWS: u64 = 60;
 /// Between two looks for a fault that may begin.
 const STEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(600));
 /// The same, once every kind was met: there is time to recover.
@@ -116,6 +118,25 @@ impl Schedule {
         pack.into_iter().map(|(fault, _)| fault.kind()).collect()
     }
 
+    /// All faults of a kind, whoever they happen to: for one that nobody felt. With how long each is to last.
+    pub(crate) fn all_of(
+        kind: &str,
+        seed: u64,
+        sizes: Sizes,
+        means: Means,
+    ) -> Vec<(Fault, Duration)> {
+        let mut all: Vec<(Fault, Duration)> = Vec::new();
+        for part in 0..DRAWS {
+            let pack = pack(&Dice::new(seed, 4000 + part), sizes, means);
+            for (fault, lasts) in pack.into_iter().filter(|(fault, _)| fault.kind() == kind) {
+                if !all.iter().any(|(known, _)| *known == fault) {
+                    all.push((fault, lasts));
+                }
+            }
+        }
+        all
+    }
+
     /// The kinds of fault that this one has.
     fn met(&self) -> BTreeSet<String> {
         self.0.iter().map(|planned| planned.fault.kind()).collect()
@@ -159,7 +180,6 @@ fn pack(dice: &Dice, sizes: Sizes, means: Means) -> Vec<(Fault, Duration)> {
         Fault::Outage,
     ];
     if means.packets {
-        let client = || Target::Client(dice.below(sizes.clients));
         let pairs = || {
             let one = dice.below(sizes.brokers);
             let other = (one + 1 + dice.below(sizes.brokers - 1)) % sizes.brokers;
@@ -168,7 +188,7 @@ fn pack(dice: &Dice, sizes: Sizes, means: Means) -> Vec<(Fault, Duration)> {
                 (broker(), bookie()),
                 (broker(), Target::Store),
                 (bookie(), Target::Store),
-                (client(), broker()),
+                (Target::Clients, broker()),
                 (Target::Leader, Target::Follower(dice.below(sizes.etcds - 1))),
             ]
         };
@@ -177,7 +197,7 @@ fn pack(dice: &Dice, sizes: Sizes, means: Means) -> Vec<(Fault, Duration)> {
             if dice.chance(50) { Fault::OneWay(one, other) } else { Fault::OneWay(other, one) }
         }));
         faults.extend([broker(), bookie(), Target::Leader].map(Fault::Alone));
-        faults.extend([Fault::Lossy(node()), Fault::Narrow(node())]);
+        faults.extend([Fault::Lossy(node()), Fault::Narrow(broker())]);
         if means.netem {
             faults.push(Fault::Late(node()));
         }
@@ -190,7 +210,7 @@ fn pack(dice: &Dice, sizes: Sizes, means: Means) -> Vec<(Fault, Duration)> {
         Fault::Outage => 0,
         fault if fault.weakens().iter().any(|target| target.is_etcd()) => 1,
         fault if fault.is_mild() => 3,
-        fault if fault.weakens().iter().any(|target| matches!(target, Target::Client(_))) => 3,
+        fault if fault.weakens().iter().any(|target| matches!(target, Target::Clients)) => 3,
         _ => 2,
     });
     pack
@@ -207,7 +227,9 @@ fn lasts(dice: &Dice, fault: Fault) -> Duration {
         Fault::Pause(_) | Fault::Silence(_) | Fault::Alone(_) if dice.chance(25) => {
             seconds(7.0, 12.0)
         }
-        Fault::Kill(_) | Fault::Stop(_) | Fault::Outage => seconds(0.2, 3.0),
+        Fault::Kill(_) | Fault::Outage => seconds(0.2, 3.0),
+        // A broker hands its partitions over.
+        Fault::Stop(_) => seconds(3.5, 5.0),
         _ => seconds(1.0, 3.5),
     }
 }
@@ -299,5 +321,12 @@ mod tests {
         assert!(without.iter().all(|kind| !kind.contains("partition") && kind != "late"));
         assert_eq!(Schedule::new(1, MINUTE, SIZES, NONE).met(), without);
         assert!(without.contains("kill etcd leader") && without.contains("outage"));
+    }
+
+    #[test]
+    fn a_kind_that_nobody_felt_can_happen_to_everybody_else() {
+        let all = |kind| Schedule::all_of(kind, 1, SIZES, ALL).len();
+        assert_eq!(["outage", "kill broker", "partition clients, broker"].map(all), [1, 3, 3]);
+        assert_eq!(["slow", "one way clients, broker"].map(all), [7, 6]);
     }
 }

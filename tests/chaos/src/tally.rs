@@ -36,10 +36,10 @@ impl Tally {
     }
 
     /// Those of these kinds that nobody felt.
-    pub fn unfelt(&self, kinds: BTreeSet<String>) -> Vec<String> {
+    pub fn unfelt(&self, kinds: &BTreeSet<String>) -> Vec<String> {
         let tolls = self.0.lock();
-        let felt = |kind: &String| tolls.get(kind).is_some_and(|toll| toll.felt > 0);
-        kinds.into_iter().filter(|kind| !felt(kind)).collect()
+        let felt = |kind: &&String| tolls.get(*kind).is_some_and(|toll| toll.felt > 0);
+        kinds.iter().filter(|kind| !felt(kind)).cloned().collect()
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
         tally.add("partition", felt(0));
         tally.add("partition", felt(12));
         let kinds = ["kill", "one way", "partition"].map(str::to_owned);
-        assert_eq!(tally.unfelt(kinds.into()), ["kill", "one way"]);
+        assert_eq!(tally.unfelt(&kinds.into()), ["kill", "one way"]);
         let text = tally.to_string();
         let row = text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(row, "partition 2, felt 1: 12 packets dropped");

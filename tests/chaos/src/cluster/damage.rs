@@ -38,7 +38,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be done here.
     pub(crate) fn begin(&mut self, fault: Fault) -> Result<Damage> {
-        let leads = fault.targets().iter().any(|target| target.is_etcd());
+        let one = |target: &Target| matches!(target, Target::Leader | Target::Follower(_));
+        let leads = fault.targets().iter().any(one);
         let leader = if leads { self.etcd.leader().unwrap_or(0) } else { 0 };
         let mut damage = Damage { fault, leader, before: 0 };
         damage.before = match fault {

@@ -92,7 +92,8 @@ impl Group {
     async fn run(mut self) -> Result<()> {
         self.add()?;
         self.add()?;
-        let mut changes = Vec::new();
+        // Seen in every run, however short.
+        let mut changes = vec![Change::Kill, Change::Hold];
         loop {
             tokio::select! {
                 () = self.context.reached(Phase::Settle) => break,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Stay,
-    /// Send without a pause.
+    /// Send with hardly a pause.
     Hurry,
     /// Finish what was begun, and end.
     Leave,

@@ -17,6 +17,8 @@ use crate::history::{History, content, place, value};
 const BURST: usize = 40;
 /// Longest pause between bursts.
 const PAUSE: Duration = Duration::from_millis(300);
+/// The same, in a hurry.
+const SHORT: Duration = Duration::from_millis(20);
 /// Largest filler of a value, in bytes.
 const FILLER: usize = 600;
 
@@ -45,7 +47,7 @@ pub(super) async fn produce(
             send(own, &producer, u32::try_from(partition)?, seq, value).await;
         }
         let hurries = *orders.borrow() == Order::Hurry;
-        let pause = if hurries { Duration::ZERO } else { dice.between(Duration::ZERO, PAUSE) };
+        let pause = dice.between(Duration::ZERO, if hurries { SHORT } else { PAUSE });
         tokio::select! {
             order = told(&mut orders) => match order {
                 Order::Vanish => return Ok(()),

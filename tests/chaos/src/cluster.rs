@@ -106,6 +106,12 @@ impl Cluster {
         addresses.join(",")
     }
 
+    /// Where Kafka clients connect: all brokers, without a proxy between.
+    pub(crate) fn kafka_servers(&self) -> String {
+        let addresses = self.brokers.iter().filter_map(|broker| broker.node.kafka.as_deref());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     fn all(&mut self) -> impl Iterator<Item = &mut Member> {
         self.brokers.iter_mut().chain(&mut self.bookies)
     }

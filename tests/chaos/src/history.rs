@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use flate2::Crc;
 use geminga_check::{Content, Event, FORMAT, Line, Place};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -126,15 +127,16 @@ pub(crate) fn value(producer: &str, seq: u64, filler: usize) -> Vec<u8> {
     format!("{producer} {seq} {}", "x".repeat(filler)).into_bytes()
 }
 
-/// What a value says it is, and the hash of what is really there. A value that is none of ours belongs to nobody.
+/// What a value says it is, and the hash (zlib's crc32, as all clients take it) of what is really there. A value that is none of ours belongs to nobody.
 pub(crate) fn content(value: &[u8]) -> Content {
-    let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(value));
+    let mut hash = Crc::new();
+    hash.update(value);
     let parsed = std::str::from_utf8(value).ok().and_then(|text| {
         let mut words = text.split(' ');
         Some((words.next()?, words.next()?.parse().ok()?))
     });
     let (producer, seq) = parsed.unwrap_or(("nobody", 0));
-    Content { producer: producer.to_owned(), seq, hash }
+    Content { producer: producer.to_owned(), seq, hash: format!("{:08x}", hash.sum()) }
 }
 
 /// A partition by name.

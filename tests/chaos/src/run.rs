@@ -20,7 +20,10 @@ use crate::history::{History, content, place, settle};
 use crate::layout::Layout;
 use crate::schedule::Schedule;
 use crate::tally::Tally;
-use crate::workload::{Context, KINDS, Phase, TOPIC, groups, look, producers};
+use crate::workload::{
+    Context, GROUP, KINDS, Phase, STATIC_KINDS, TOPIC, group_names, groups, look, producers,
+    python, statics,
+};
 
 /// How long anything may take after all is healed: longer than any timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -53,16 +56,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The usual size with this seed: three producers and two groups.
+    /// The usual size with this seed: three producers and two groups, and a third group of Kafka's static members.
     pub fn new(seed: u64, duration: Duration, dir: &Path) -> Self {
-        let sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 5 };
+        let sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 6 };
         let dir = dir.to_owned();
         Self { seed, duration, sizes, partitions: 4, producers: 3, idempotence: true, dir }
-    }
-
-    /// Consumer groups: those of the hosts of clients that have no producer.
-    fn groups(&self) -> usize {
-        self.sizes.clients - self.producers
     }
 
     /// What is to go wrong. Blocks.
@@ -115,7 +113,7 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let layout = tokio::task::spawn_blocking(move || Layout::new(sizes)).await??;
     let (means, hosts) = (layout.means(), layout.clients.clone());
     let cluster = Cluster::start(layout, seed, &dir, tasks).await?;
-    let servers = cluster.servers();
+    let (servers, kafka) = (cluster.servers(), cluster.kafka_servers());
     let cluster = blocking(cluster, Cluster::wait_ready).await?;
 
     let about = format!(
@@ -145,8 +143,15 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     create_topic(&admin, settings.partitions).await?;
 
     let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
-    let members = hosts[settings.producers..].to_vec();
+    let (kafka_host, members) = hosts[settings.producers..].split_last().context("no host")?;
+    let (mut names, members) = (group_names(members.len()), members.to_vec());
     let reading = tasks.spawn("groups", groups(context.clone(), members));
+    let python = python();
+    names.extend(python.is_some().then(|| GROUP.to_owned()));
+    let of_kafka = python.clone().map(|python| {
+        let statics = statics(context.clone(), kafka_host.clone(), python, kafka);
+        tasks.spawn("static members", statics)
+    });
     let whole = settings.duration >= WHOLE;
     let kinds = if whole { Schedule::kinds(sizes, means) } else { BTreeSet::new() };
     let to_feel = kinds.clone();
@@ -170,11 +175,15 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
         cluster.wait_ready()
     });
     let cluster = cluster.await?;
-    catch_up(&context, &admin, settings.groups()).await?;
+    catch_up(&context, &admin, &names).await?;
     let settled_after = healed.elapsed();
     phases.send_replace(Phase::Over);
     let read = timeout(PATIENCE, reading).await;
     read.context("members do not leave")??.context("groups panicked")??;
+    if let Some(of_kafka) = of_kafka {
+        let read = timeout(PATIENCE, of_kafka).await;
+        read.context("static members do not end")??.context("static members panicked")??;
+    }
     timeout(PATIENCE, read_log(&client, &history)).await.context("the log cannot be read")??;
     client.close().await;
     history.check()?;
@@ -188,7 +197,9 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let (tally, ended) = (context.tally, cluster.ended);
     let mut unfelt = Vec::new();
     if whole {
-        unfelt = tally.unfelt(&kinds.into_iter().chain(KINDS.map(str::to_owned)).collect());
+        let of_kafka = python.iter().flat_map(|_| STATIC_KINDS);
+        let of_clients = KINDS.into_iter().chain(of_kafka).map(str::to_owned);
+        unfelt = tally.unfelt(&kinds.into_iter().chain(of_clients).collect());
         if report.open_at_death == 0 {
             unfelt.push("a record on its way when its producer is killed".to_owned());
         }
@@ -217,13 +228,12 @@ async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
 }
 
 /// Waits until every group has committed all that there is.
-async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()> {
+async fn catch_up(context: &Context, admin: &Admin, groups: &[String]) -> Result<()> {
     let ends = offsets(admin, OffsetAt::Latest).await?;
-    for number in 1..=groups {
-        let group = format!("g{number}");
+    for group in groups {
         let done = async {
             loop {
-                let committed = look(context, admin, "chaos", &group).await.unwrap_or_default();
+                let committed = look(context, admin, "chaos", group).await.unwrap_or_default();
                 let behind = |(partition, end): (&u32, &u64)| {
                     committed.get(partition).copied().unwrap_or(0) < *end
                 };
@@ -234,7 +244,7 @@ async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()>
             }
         };
         if timeout(PATIENCE, done).await.is_err() {
-            let committed = look(context, admin, "chaos", &group).await;
+            let committed = look(context, admin, "chaos", group).await;
             bail!("group {group} does not catch up: it has committed {committed:?} of {ends:?}");
         }
     }

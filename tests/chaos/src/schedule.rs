@@ -262,7 +262,7 @@ fn bearable(planned: &[Planned], next: &Planned, sizes: Sizes) -> bool {
 mod tests {
     use super::*;
 
-    const SIZES: Sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 5 };
+    const SIZES: Sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 6 };
     const MINUTE: Duration = Duration::from_secs(60);
     const ALL: Means = Means { packets: true, netem: true };
     const NONE: Means = Means { packets: false, netem: false };

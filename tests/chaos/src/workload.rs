@@ -7,6 +7,7 @@ mod member;
 mod order;
 mod producer;
 mod producers;
+mod statics;
 
 use std::path::PathBuf;
 
@@ -19,14 +20,17 @@ use crate::history::History;
 use crate::tally::Tally;
 
 pub use client::{Role, act};
-pub(crate) use group::{groups, look};
+pub(crate) use group::{group_names, groups, look};
 pub(crate) use producers::producers;
+pub(crate) use statics::{GROUP, python, statics};
 
 /// The topic.
 pub(crate) const TOPIC: &str = "chaos";
 /// What happens to clients in every run that is long enough, whatever its schedule says.
 pub(crate) const KINDS: [&str; 4] =
     ["kill producer", "pause producer", "kill member", "pause member"];
+/// The same, of static members where there are such.
+pub(crate) const STATIC_KINDS: [&str; 2] = ["kill static member", "pause static member"];
 
 /// What all that watches over clients has.
 #[derive(Debug, Clone)]
@@ -38,7 +42,7 @@ pub(crate) struct Context {
     pub(crate) idempotence: bool,
     pub(crate) tasks: Tasks,
     pub(crate) tally: Tally,
-    /// Where clients run: producers first, then groups.
+    /// Where each line of producers runs.
     pub(crate) hosts: Vec<Host>,
     /// Where their logs go.
     pub(crate) dir: PathBuf,

@@ -58,8 +58,8 @@ const CHANGES: [Change; 10] = [
 /// Runs the groups until the run is over and all members have left. `hosts`: where the members of each run.
 pub(crate) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
     let mut all = Vec::new();
-    for (number, host) in hosts.into_iter().enumerate() {
-        let name = format!("g{}", number + 1);
+    let names = group_names(hosts.len()).into_iter();
+    for (number, (host, name)) in hosts.into_iter().zip(names).enumerate() {
         let (of_group, of_looks) = (context.clone(), context.clone());
         let looked_at = name.clone();
         all.push(context.tasks.spawn("group", async move {
@@ -71,6 +71,11 @@ pub(crate) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
         one.await?.context("a group panicked")??;
     }
     Ok(())
+}
+
+/// The names of so many groups.
+pub(crate) fn group_names(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("g{number}")).collect()
 }
 
 struct Group {

@@ -1,8 +1,10 @@
 //! A client's process, and whoever started it: it is told to leave, killed in the middle, or held for a while. It never outlives
 //! its owner, and takes nobody's place: each has a name of its own.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -25,7 +27,7 @@ pub(super) struct Hired {
 }
 
 impl Hired {
-    /// Starts one of this role and name on `host`, with these arguments beside those that all have.
+    /// Starts one of this role and name on `host`, with these arguments beside those that all have: this program again.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -37,16 +39,36 @@ impl Hired {
         seed: u64,
         more: &[String],
     ) -> Result<Self> {
-        let changes = signal(SignalKind::child()).context("SIGCHLD")?;
         let myself = std::env::current_exe().context("this program's file")?;
-        let (program, before) = host.command(&myself);
+        let more: Vec<String> = [format!("--servers={}", context.servers)]
+            .into_iter()
+            .chain(more.iter().cloned())
+            .collect();
+        Self::start_program(context, host, &myself, role.as_ref(), name, seed, &more)
+    }
+
+    /// Starts another program: `script` comes before all arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start_program(
+        context: &Context,
+        host: &Host,
+        program: &Path,
+        script: &OsStr,
+        name: &str,
+        seed: u64,
+        more: &[String],
+    ) -> Result<Self> {
+        let changes = signal(SignalKind::child()).context("SIGCHLD")?;
+        let (program, before) = host.command(program);
         let log = context.dir.join("clients.log");
         let log = OpenOptions::new().create(true).append(true).open(log).context("clients.log")?;
         let errors = log.try_clone().context("clients.log")?;
         let mut child = Command::new(program)
             .args(before)
-            .args([role, "--name", name, "--servers", &context.servers])
-            .arg("--history")
+            .arg(script)
+            .args(["--name", name, "--history"])
             .arg(context.history.path())
             .arg(format!("--before={}", context.history.elapsed().as_micros()))
             .arg(format!("--seed={seed}"))

@@ -1,0 +1,132 @@
+//! A group of Kafka's static members, which are another program's: each is killed, ends or is held, and comes back as the same member,
+//! mostly before its session is over, so that nobody else notices.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use geminga_harness::Host;
+use geminga_harness::binary::repository;
+use tokio::time::timeout;
+
+use super::hired::Hired;
+use super::order::Order;
+use super::{Context, Phase, TOPIC};
+use crate::cluster::Felt;
+use crate::dice::Dice;
+
+/// The group.
+pub(crate) const GROUP: &str = "static";
+/// Members, all the time.
+const MEMBERS: u64 = 2;
+/// How long one lives.
+const LIFE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
+/// How long one is away: mostly shorter than its session, which is six seconds.
+const AWAY: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(3));
+const LONG_AWAY: (Duration, Duration) = (Duration::from_secs(7), Duration::from_secs(9));
+/// How long one is held.
+const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(9));
+/// How long one may take to commit and end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The Python that has a Kafka client, as `.ci/install test` makes it; `None` where that was not done.
+pub(crate) fn python() -> Option<PathBuf> {
+    let python = repository().join(".venv/bin/python");
+    let mut asked = Command::new(&python);
+    asked.args(["-c", "import confluent_kafka"]).stdin(Stdio::null()).stderr(Stdio::null());
+    asked.status().is_ok_and(|status| status.success()).then_some(python)
+}
+
+/// Runs the members until the run is over. `servers`: where brokers listen to Kafka clients.
+pub(crate) async fn statics(
+    context: Context,
+    host: Host,
+    python: PathBuf,
+    servers: String,
+) -> Result<()> {
+    let mut all = Vec::new();
+    for number in 1..=MEMBERS {
+        let dice = Dice::new(context.seed, 5000 + number);
+        let (context, host) = (context.clone(), host.clone());
+        let (python, servers) = (python.clone(), servers.clone());
+        let tasks = context.tasks.clone();
+        let instance = Instance { context, host, python, servers, number, dice };
+        all.push(tasks.spawn("static member", instance.run()));
+    }
+    for one in all {
+        one.await?.context("a static member panicked")??;
+    }
+    Ok(())
+}
+
+/// One member, through all its lives.
+struct Instance {
+    context: Context,
+    host: Host,
+    python: PathBuf,
+    servers: String,
+    number: u64,
+    dice: Dice,
+}
+
+impl Instance {
+    async fn run(self) -> Result<()> {
+        for life in 1.. {
+            let mut member = self.start(life)?;
+            let lasts = self.dice.between(LIFE.0, LIFE.1);
+            tokio::select! {
+                () = self.context.reached(Phase::Settle) => {
+                    self.context.reached(Phase::Over).await;
+                    return leave(member).await;
+                }
+                () = tokio::time::sleep(lasts) => {}
+                status = member.ended() => {
+                    anyhow::bail!("{} ended by itself ({}): see clients.log", member.name, status?)
+                }
+            }
+            if (life + self.number) % 3 == 0 {
+                leave(member).await?;
+            } else {
+                if (life + self.number) % 3 == 1 {
+                    self.hold(&member).await;
+                }
+                let felt = Felt { times: u64::from(member.kill().await?), what: "killed" };
+                self.context.tally.add("kill static member", felt);
+            }
+            let (low, high) = if self.dice.chance(20) { LONG_AWAY } else { AWAY };
+            tokio::time::sleep(self.dice.between(low, high)).await;
+        }
+        Ok(())
+    }
+
+    fn start(&self, life: u64) -> Result<Hired> {
+        let instance = format!("{GROUP}-m{}", self.number);
+        let more = [
+            format!("--servers={}", self.servers),
+            format!("--group={GROUP}"),
+            format!("--instance={instance}"),
+            format!("--topic={TOPIC}"),
+            "--assignor=range".to_owned(),
+        ];
+        let script = repository().join("tests/chaos/static_member.py");
+        let (name, seed) = (format!("{instance}.{life}"), self.dice.next());
+        let Self { context, host, python, .. } = self;
+        Hired::start_program(context, host, python, script.as_os_str(), &name, seed, &more)
+    }
+
+    async fn hold(&self, member: &Hired) {
+        member.pause();
+        tokio::time::sleep(self.dice.between(HOLD.0, HOLD.1)).await;
+        let felt = Felt { times: u64::from(member.resume()), what: "held" };
+        self.context.tally.add("pause static member", felt);
+    }
+}
+
+async fn leave(mut member: Hired) -> Result<()> {
+    member.tell(Order::Leave);
+    let status = timeout(PATIENCE, member.ended()).await;
+    let status = status.with_context(|| format!("{} does not end", member.name))??;
+    ensure!(status.success(), "{} ended with {status}: see clients.log", member.name);
+    Ok(())
+}

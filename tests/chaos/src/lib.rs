@@ -22,4 +22,4 @@ pub use network::{enter, missing};
 pub use run::{Outcome, Settings, run};
 pub use schedule::{Means, Planned, Schedule};
 pub use tally::Tally;
-pub use workload::{Role, act};
+pub use workload::{Role, act, python};

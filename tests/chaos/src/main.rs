@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use geminga_chaos::{Role, Settings, act, enter, missing, run};
+use geminga_chaos::{Role, Settings, act, enter, missing, python, run};
 use geminga_runtime::{Random, SystemRandom};
 use tokio::runtime::Builder;
 
@@ -80,6 +80,9 @@ fn lead(arguments: &Arguments) -> Result<bool> {
     }
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     println!("seed {seed}; again: make chaos SECONDS={seconds} SEED={seed}");
+    if python().is_none() {
+        println!("no Kafka client here (.ci/install test brings one): no static members");
+    }
     println!("logs and history: {}", dir.display());
     let runtime = Builder::new_multi_thread().enable_all().build().context("a runtime")?;
     let outcome = runtime.block_on(run(&settings)).with_context(|| format!("seed {seed}"))?;

@@ -280,3 +280,102 @@ fn feed(command: &[&str], input: &str) -> Result<String> {
     ensure!(output.status.success(), "{}: {}", command.join(" "), text(&output.stderr));
     Ok(text(&output.stdout))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Runs the test of this name again in namespaces of its own, and `body` there.
+    fn within_namespaces(name: &str, body: impl FnOnce(Network)) {
+        if let Some(why) = missing() {
+            println!("not run: {why}");
+            return;
+        }
+        if let Some(network) = Network::new().unwrap() {
+            return body(network);
+        }
+        let status = Command::new("unshare")
+            .args(["--net", "--mount", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("network::tests::{name}"), "--nocapture"])
+            .env(ENTERED, "1")
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Sends so many packets from the host to `to`.
+    fn send(host: &Host, to: &UdpSocket, count: u32) {
+        let to = to.local_addr().unwrap();
+        let script = format!(
+            "for i in $(seq {count}); do echo x > /dev/udp/{}/{}; done",
+            to.ip(),
+            to.port()
+        );
+        let command = ["ip", "netns", "exec", host.namespace().unwrap(), "bash", "-c", &script];
+        run(&command).unwrap();
+    }
+
+    /// How many packets arrived, once none comes any more.
+    fn arrived(at: &UdpSocket) -> u64 {
+        let mut byte = [0; 8];
+        std::iter::from_fn(|| at.recv(&mut byte).ok()).count() as u64
+    }
+
+    /// How many packets came to the host for nobody.
+    fn strays(host: &Host) -> u64 {
+        let command = ["ip", "netns", "exec", host.namespace().unwrap(), "cat", "/proc/net/snmp"];
+        let shown = run(&command).unwrap();
+        let udp: Vec<&str> = shown.lines().filter(|line| line.starts_with("Udp: ")).collect();
+        udp[1].split(' ').nth(2).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn packets_are_dropped_the_way_that_is_asked_for_and_counted() {
+        within_namespaces(
+            "packets_are_dropped_the_way_that_is_asked_for_and_counted",
+            |mut network| {
+                let hub = UdpSocket::bind((network.front().unwrap(), 0)).unwrap();
+                hub.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                let ip = hub.local_addr().unwrap().ip().to_string().parse().unwrap();
+                let (host, other) = (network.host("one").unwrap(), network.host("two").unwrap());
+                let back =
+                    |count: u32| (0..count).for_each(|_| drop(hub.send_to(b"x", (host.ip(), 9))));
+                send(&host, &hub, 2);
+                assert_eq!(arrived(&hub), 2);
+
+                // One way: what comes from the other side arrives, and so does what others send.
+                network.part(&[(host.ip(), ip)]).unwrap();
+                let before = strays(&host);
+                send(&host, &hub, 3);
+                send(&other, &hub, 1);
+                back(2);
+                assert_eq!((arrived(&hub), strays(&host) - before), (1, 2));
+                // And two that say that nobody listens.
+                assert_eq!(network.join(&[(host.ip(), ip)]).unwrap(), 3 + 2);
+
+                network.vanish(&host).unwrap();
+                let before = strays(&host);
+                send(&host, &hub, 1);
+                back(1);
+                assert_eq!((arrived(&hub), strays(&host) - before), (0, 0));
+                assert_eq!(network.appear(&host).unwrap(), 2);
+
+                network.lose(&host).unwrap();
+                send(&host, &hub, 80);
+                let lost = network.lost().unwrap();
+                network.keep(&host).unwrap();
+                assert!(lost > 0 && arrived(&hub) + lost == 80, "{lost} lost");
+
+                network.narrow(&host).unwrap();
+                send(&host, &hub, 200);
+                assert!(network.widen(&host).unwrap() > 0);
+                arrived(&hub);
+                send(&host, &hub, 5);
+                assert_eq!((arrived(&hub), network.lost().unwrap()), (5, lost));
+            },
+        );
+    }
+}

@@ -268,7 +268,7 @@ mod tests {
     const NONE: Means = Means { packets: false, netem: false };
 
     fn all() -> impl Iterator<Item = Schedule> {
-        (0..100).map(|seed| Schedule::new(seed, MINUTE, SIZES, ALL))
+        (0..30).map(|seed| Schedule::new(seed, MINUTE, SIZES, ALL))
     }
 
     /// The faults that last at this moment.

@@ -22,7 +22,8 @@ use crate::tally::Tally;
 pub use client::{Role, act};
 pub(crate) use group::{group_names, groups, look};
 pub(crate) use producers::producers;
-pub(crate) use statics::{GROUP, python, statics};
+pub use statics::python;
+pub(crate) use statics::{GROUP, statics};
 
 /// The topic.
 pub(crate) const TOPIC: &str = "chaos";

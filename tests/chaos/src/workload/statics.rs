@@ -20,6 +20,8 @@ use crate::dice::Dice;
 pub(crate) const GROUP: &str = "static";
 /// Members, all the time.
 const MEMBERS: u64 = 2;
+/// How they share partitions: letting go of all of them in between, or only of those that move.
+const ASSIGNORS: [&str; 2] = ["range", "cooperative-sticky"];
 /// How long one lives.
 const LIFE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How long one is away: mostly shorter than its session, which is six seconds.
@@ -31,7 +33,7 @@ const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The Python that has a Kafka client, as `.ci/install test` makes it; `None` where that was not done.
-pub(crate) fn python() -> Option<PathBuf> {
+pub fn python() -> Option<PathBuf> {
     let python = repository().join(".venv/bin/python");
     let mut asked = Command::new(&python);
     asked.args(["-c", "import confluent_kafka"]).stdin(Stdio::null()).stderr(Stdio::null());
@@ -45,13 +47,14 @@ pub(crate) async fn statics(
     python: PathBuf,
     servers: String,
 ) -> Result<()> {
+    let assignor = ASSIGNORS[Dice::new(context.seed, 5000).below(ASSIGNORS.len())];
     let mut all = Vec::new();
     for number in 1..=MEMBERS {
         let dice = Dice::new(context.seed, 5000 + number);
         let (context, host) = (context.clone(), host.clone());
         let (python, servers) = (python.clone(), servers.clone());
         let tasks = context.tasks.clone();
-        let instance = Instance { context, host, python, servers, number, dice };
+        let instance = Instance { context, host, python, servers, assignor, number, dice };
         all.push(tasks.spawn("static member", instance.run()));
     }
     for one in all {
@@ -66,6 +69,7 @@ struct Instance {
     host: Host,
     python: PathBuf,
     servers: String,
+    assignor: &'static str,
     number: u64,
     dice: Dice,
 }
@@ -107,7 +111,7 @@ impl Instance {
             format!("--group={GROUP}"),
             format!("--instance={instance}"),
             format!("--topic={TOPIC}"),
-            "--assignor=range".to_owned(),
+            format!("--assignor={}", self.assignor),
         ];
         let script = repository().join("tests/chaos/static_member.py");
         let (name, seed) = (format!("{instance}.{life}"), self.dice.next());

@@ -7,6 +7,7 @@
 mod cluster;
 mod dice;
 mod driver;
+mod ending;
 mod fault;
 mod history;
 mod layout;

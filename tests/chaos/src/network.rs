@@ -57,20 +57,14 @@ pub(crate) struct Network {
     pub(crate) netem: bool,
 }
 
-/// Why there is no network of the run's own.
+/// Why there can be no network of the run's own here; `None`: there can.
 pub fn missing() -> Option<String> {
     if std::env::var_os(ENTERED).is_some() {
         return None;
     }
-    let tools: [&[&str]; 4] = [
-        &["unshare", "--net", "--mount", "true"],
-        &["ip", "-V"],
-        &["tc", "-V"],
-        &["nft", "--version"],
-    ];
-    tools.iter().find_map(|command| {
-        run(command).err().map(|error| format!("{error:#}").lines().next().unwrap_or("").to_owned())
-    })
+    let tried = "ip link add hub type bridge && nft add table bridge chaos && tc -V";
+    let error = run(&["unshare", "--net", "--mount", "sh", "-c", tried]).err()?;
+    Some(format!("{error:#}").lines().last().unwrap_or_default().to_owned())
 }
 
 /// Starts this program again, in namespaces of its own. Returns only when that cannot be done, or nothing when it is there already.

@@ -1,36 +1,30 @@
 //! One run: start, load under faults, heal, let everybody catch up, read the log, judge.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use geminga_check::{Checker, Event, Evidence, Report};
-use geminga_client::{Admin, NewTopic, OffsetAt, ReaderConfig};
+use anyhow::{Context as _, Result};
+use geminga_check::Report;
+use geminga_client::{Admin, NewTopic};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
 use crate::driver::Driver;
-use crate::fault::Sizes;
-use crate::history::{History, content, place, settle};
+use crate::ending::{catch_up, judge, read_log};
+use crate::fault::{Fault, Sizes};
+use crate::history::{History, settle};
 use crate::layout::Layout;
-use crate::schedule::Schedule;
+use crate::schedule::{Means, Schedule};
 use crate::tally::Tally;
-use crate::workload::{
-    Context, GROUP, KINDS, Phase, STATIC_KINDS, TOPIC, group_names, groups, look, producers,
-    python, statics,
-};
+use crate::workload::{Context, Kafka, Load, Phase, TOPIC, python};
 
 /// How long anything may take after all is healed: longer than any timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the clients of a run that was given up may take to end.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// How often it is looked whether a group caught up.
-const GLANCE: Duration = Duration::from_millis(200);
 /// A run that is as long meets every kind of fault, and each is to be felt.
 const WHOLE: Duration = Duration::from_secs(60);
 /// Small segments, so that ledgers change all the time.
@@ -61,6 +55,38 @@ impl Settings {
         let sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 6 };
         let dir = dir.to_owned();
         Self { seed, duration, sizes, partitions: 4, producers: 3, idempotence: true, dir }
+    }
+
+    /// What its history says of it.
+    fn about(&self, means: Means) -> String {
+        let Self { seed, sizes, .. } = self;
+        format!(
+            "geminga, seed {seed}, {} s, {} bookies, {} brokers, {} etcds{}",
+            self.duration.as_secs(),
+            sizes.bookies,
+            sizes.brokers,
+            sizes.etcds,
+            if means.packets { ", in namespaces" } else { "" },
+        )
+    }
+
+    /// What lets things go wrong. In a run that is long enough, every kind is to be felt.
+    fn driver(
+        &self,
+        means: Means,
+        context: &Context,
+    ) -> Driver<impl Fn(&str) -> Vec<(Fault, Duration)> + Send + 'static> {
+        let (seed, sizes) = (self.seed, self.sizes);
+        let whole = self.duration >= WHOLE;
+        Driver {
+            schedule: Schedule::new(seed, self.duration, sizes, means),
+            to_feel: if whole { Schedule::kinds(sizes, means) } else { BTreeSet::new() },
+            again: move |kind: &str| Schedule::all_of(kind, seed, sizes, means),
+            history: context.history.clone(),
+            duration: self.duration,
+            tally: context.tally.clone(),
+            tasks: context.tasks.clone(),
+        }
     }
 
     /// What is to go wrong. Blocks.
@@ -111,20 +137,12 @@ pub async fn run(settings: &Settings) -> Result<Outcome> {
 async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let Settings { seed, sizes, dir, .. } = settings.clone();
     let layout = tokio::task::spawn_blocking(move || Layout::new(sizes)).await??;
-    let (means, hosts) = (layout.means(), layout.clients.clone());
+    let (means, mut hosts) = (layout.means(), layout.clients.clone());
     let cluster = Cluster::start(layout, seed, &dir, tasks).await?;
-    let (servers, kafka) = (cluster.servers(), cluster.kafka_servers());
+    let (servers, kafka_servers) = (cluster.servers(), cluster.kafka_servers());
     let cluster = blocking(cluster, Cluster::wait_ready).await?;
 
-    let about = format!(
-        "geminga, seed {seed}, {} s, {} bookies, {} brokers, {} etcds{}",
-        settings.duration.as_secs(),
-        sizes.bookies,
-        sizes.brokers,
-        sizes.etcds,
-        if means.packets { ", in namespaces" } else { "" },
-    );
-    let history = History::create(&dir.join("history.raw"), &about)?;
+    let history = History::create(&dir.join("history.raw"), &settings.about(means))?;
     let (phases, phase) = watch::channel(Phase::Load);
     let context = Context {
         servers,
@@ -134,7 +152,6 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
         idempotence: settings.idempotence,
         tasks: tasks.clone(),
         tally: Tally::default(),
-        hosts: hosts[..settings.producers].to_vec(),
         dir: dir.clone(),
         phase,
     };
@@ -142,67 +159,43 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let admin = client.admin();
     create_topic(&admin, settings.partitions).await?;
 
-    let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
-    let (kafka_host, members) = hosts[settings.producers..].split_last().context("no host")?;
-    let (mut names, members) = (group_names(members.len()), members.to_vec());
-    let reading = tasks.spawn("groups", groups(context.clone(), members));
-    let python = python();
-    names.extend(python.is_some().then(|| GROUP.to_owned()));
-    let of_kafka = python.clone().map(|python| {
-        let statics = statics(context.clone(), kafka_host.clone(), python, kafka);
-        tasks.spawn("static members", statics)
-    });
-    let whole = settings.duration >= WHOLE;
-    let kinds = if whole { Schedule::kinds(sizes, means) } else { BTreeSet::new() };
-    let to_feel = kinds.clone();
-    let driver = Driver {
-        schedule: Schedule::new(seed, settings.duration, sizes, means),
-        again: move |kind: &str| Schedule::all_of(kind, seed, sizes, means),
-        to_feel,
-        history: history.clone(),
-        duration: settings.duration,
-        tally: context.tally.clone(),
-        tasks: tasks.clone(),
-    };
+    let readers = hosts.split_off(settings.producers.min(hosts.len()));
+    let (host, readers) = readers.split_last().context("no host for members of groups")?;
+    let kafka = python().map(|python| Kafka { python, servers: kafka_servers, host: host.clone() });
+    let mut load = Load::start(&context, hosts, readers.to_vec(), kafka);
+    let driver = settings.driver(means, &context);
+    let mut kinds = driver.to_feel.clone();
     let cluster = blocking(cluster, move |cluster| driver.drive(cluster)).await?;
 
     let healed = Instant::now();
     phases.send_replace(Phase::Settle);
-    let sent = timeout(PATIENCE, sending).await;
-    sent.context("producers do not end")??.context("producers panicked")??;
+    load.sent(PATIENCE).await?;
     let cluster = blocking(cluster, |cluster| {
         cluster.revive();
         cluster.wait_ready()
     });
     let cluster = cluster.await?;
-    catch_up(&context, &admin, &names).await?;
+    catch_up(&context, &admin, &load.names, PATIENCE).await?;
     let settled_after = healed.elapsed();
     phases.send_replace(Phase::Over);
-    let read = timeout(PATIENCE, reading).await;
-    read.context("members do not leave")??.context("groups panicked")??;
-    if let Some(of_kafka) = of_kafka {
-        let read = timeout(PATIENCE, of_kafka).await;
-        read.context("static members do not end")??.context("static members panicked")??;
+    if !kinds.is_empty() {
+        kinds.extend(load.kinds());
     }
+    load.left(PATIENCE).await?;
     timeout(PATIENCE, read_log(&client, &history)).await.context("the log cannot be read")??;
     client.close().await;
     history.check()?;
 
     let path = dir.join("history.jsonl");
-    let (report, findings) = tokio::task::spawn_blocking(move || {
+    let judging = tokio::task::spawn_blocking(move || {
         settle(history.path(), &path)?;
         judge(&path)
-    })
-    .await??;
+    });
+    let (report, findings) = judging.await??;
     let (tally, ended) = (context.tally, cluster.ended);
-    let mut unfelt = Vec::new();
-    if whole {
-        let of_kafka = python.iter().flat_map(|_| STATIC_KINDS);
-        let of_clients = KINDS.into_iter().chain(of_kafka).map(str::to_owned);
-        unfelt = tally.unfelt(&kinds.into_iter().chain(of_clients).collect());
-        if report.open_at_death == 0 {
-            unfelt.push("a record on its way when its producer is killed".to_owned());
-        }
+    let mut unfelt = tally.unfelt(&kinds);
+    if !kinds.is_empty() && report.open_at_death == 0 {
+        unfelt.push("a record on its way when its producer is killed".to_owned());
     }
     Ok(Outcome { report, findings, tally, unfelt, ended, settled_after })
 }
@@ -225,84 +218,4 @@ async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
     };
     admin.create_topic(topic).await?;
     Ok(())
-}
-
-/// Waits until every group has committed all that there is.
-async fn catch_up(context: &Context, admin: &Admin, groups: &[String]) -> Result<()> {
-    let ends = offsets(admin, OffsetAt::Latest).await?;
-    for group in groups {
-        let done = async {
-            loop {
-                let committed = look(context, admin, "chaos", group).await.unwrap_or_default();
-                let behind = |(partition, end): (&u32, &u64)| {
-                    committed.get(partition).copied().unwrap_or(0) < *end
-                };
-                if !ends.iter().any(behind) {
-                    return;
-                }
-                tokio::time::sleep(GLANCE).await;
-            }
-        };
-        if timeout(PATIENCE, done).await.is_err() {
-            let committed = look(context, admin, "chaos", group).await;
-            bail!("group {group} does not catch up: it has committed {committed:?} of {ends:?}");
-        }
-    }
-    Ok(())
-}
-
-async fn offsets(admin: &Admin, at: OffsetAt) -> Result<BTreeMap<u32, u64>> {
-    let known = admin.list_offsets(TOPIC, &[], at).await?;
-    known.into_iter().map(|(partition, offset)| Ok((partition, u64::try_from(offset)?))).collect()
-}
-
-/// Reads the whole log, after its bounds were told.
-async fn read_log(client: &geminga_client::Client, history: &History) -> Result<()> {
-    let admin = client.admin();
-    let starts = offsets(&admin, OffsetAt::Earliest).await?;
-    let ends = offsets(&admin, OffsetAt::Latest).await?;
-    ensure!(starts.len() == ends.len(), "bounds of some partitions are missing");
-    let mut left = BTreeMap::new();
-    for (partition, end) in ends {
-        let start = starts.get(&partition).copied().unwrap_or(0);
-        history.write("reader", Event::Log { place: place(TOPIC, partition), start, end });
-        if start < end {
-            left.insert(partition, end);
-        }
-    }
-    let from = left.keys().map(|p| (*p, i64::try_from(starts[p]).unwrap_or(i64::MAX)));
-    let mut reader = client.reader(TOPIC, from.collect::<Vec<_>>(), ReaderConfig::default());
-    while !left.is_empty() {
-        let records = reader.next().await?;
-        let partition = records.from.partition;
-        for record in records.records {
-            let offset = u64::try_from(record.offset)?;
-            let content = content(record.value.as_deref().unwrap_or_default());
-            history
-                .write("reader", Event::Read { place: place(TOPIC, partition), offset, content });
-        }
-        let next = u64::try_from(records.next_offset)?;
-        left.retain(|other, end| *other != partition || next < *end);
-    }
-    Ok(())
-}
-
-fn judge(path: &Path) -> Result<(Report, String)> {
-    let lines = || Ok::<_, std::io::Error>(BufReader::new(File::open(path)?).lines());
-    let mut checker = Checker::new();
-    for line in lines()? {
-        checker.line(&line?)?;
-    }
-    let report = checker.finish()?;
-    let cited = report.cited();
-    let mut evidence = Evidence::new();
-    if !cited.is_empty() {
-        for (number, line) in (1..).zip(lines()?) {
-            if cited.contains(&number) {
-                evidence.insert(number, line?);
-            }
-        }
-    }
-    let findings = report.findings(&evidence);
-    Ok((report, findings))
 }

@@ -3,6 +3,7 @@
 mod client;
 mod group;
 mod hired;
+mod load;
 mod member;
 mod order;
 mod producer;
@@ -12,7 +13,6 @@ mod statics;
 use std::path::PathBuf;
 
 use geminga_client::{Client, ClientConfig};
-use geminga_harness::Host;
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 
@@ -20,18 +20,14 @@ use crate::history::History;
 use crate::tally::Tally;
 
 pub use client::{Role, act};
-pub(crate) use group::{group_names, groups, look};
-pub(crate) use producers::producers;
+pub(crate) use group::look;
+pub(crate) use load::{Kafka, Load};
 pub use statics::python;
-pub(crate) use statics::{GROUP, statics};
 
 /// The topic.
 pub(crate) const TOPIC: &str = "chaos";
-/// What happens to clients in every run that is long enough, whatever its schedule says.
-pub(crate) const KINDS: [&str; 4] =
-    ["kill producer", "pause producer", "kill member", "pause member"];
-/// The same, of static members where there are such.
-pub(crate) const STATIC_KINDS: [&str; 2] = ["kill static member", "pause static member"];
+/// What happens to producers and members in every run that is long enough.
+const KINDS: [&str; 4] = ["kill producer", "pause producer", "kill member", "pause member"];
 
 /// What all that watches over clients has.
 #[derive(Debug, Clone)]
@@ -43,8 +39,6 @@ pub(crate) struct Context {
     pub(crate) idempotence: bool,
     pub(crate) tasks: Tasks,
     pub(crate) tally: Tally,
-    /// Where each line of producers runs.
-    pub(crate) hosts: Vec<Host>,
     /// Where their logs go.
     pub(crate) dir: PathBuf,
     /// How far the run is.

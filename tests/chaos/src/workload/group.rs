@@ -56,7 +56,7 @@ const CHANGES: [Change; 10] = [
 ];
 
 /// Runs the groups until the run is over and all members have left. `hosts`: where the members of each run.
-pub(crate) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
+pub(super) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
     let mut all = Vec::new();
     let names = group_names(hosts.len()).into_iter();
     for (number, (host, name)) in hosts.into_iter().zip(names).enumerate() {
@@ -74,7 +74,7 @@ pub(crate) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
 }
 
 /// The names of so many groups.
-pub(crate) fn group_names(count: usize) -> Vec<String> {
+pub(super) fn group_names(count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("g{number}")).collect()
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use geminga_harness::Host;
 use tokio::time::timeout;
 
 use super::hired::Hired;
@@ -23,11 +24,11 @@ const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// How long one may take to end what it has begun: longer than its own timeouts.
 const PATIENCE: Duration = Duration::from_secs(170);
 
-/// Runs as many producers at a time, until no more records are to be sent and all have ended.
-pub(crate) async fn producers(context: Context, count: usize) -> Result<()> {
-    let lines = (0..count).map(|line| {
-        let context = context.clone();
-        context.tasks.clone().spawn("producers", async move { follow(&context, line).await })
+/// Runs a line of producers on each host, until no more records are to be sent and all have ended.
+pub(super) async fn producers(context: Context, hosts: Vec<Host>) -> Result<()> {
+    let lines = hosts.into_iter().enumerate().map(|(line, host)| {
+        let (context, tasks) = (context.clone(), context.tasks.clone());
+        tasks.spawn("a line of producers", async move { follow(&context, &host, line).await })
     });
     for line in lines.collect::<Vec<_>>() {
         line.await?.context("a line of producers panicked")??;
@@ -36,7 +37,7 @@ pub(crate) async fn producers(context: Context, count: usize) -> Result<()> {
 }
 
 /// One producer after the other.
-async fn follow(context: &Context, line: usize) -> Result<()> {
+async fn follow(context: &Context, host: &Host, line: usize) -> Result<()> {
     let dice = Dice::new(context.seed, 1000 + line as u64);
     let mut life = 0;
     while *context.phase.borrow() == Phase::Load {
@@ -45,7 +46,6 @@ async fn follow(context: &Context, line: usize) -> Result<()> {
         let lasts = dice.between(low, high);
         let mut more = vec![format!("--partitions={}", context.partitions)];
         more.extend((!context.idempotence).then(|| "--no-idempotence".to_owned()));
-        let host = &context.hosts[line];
         let mut producer = Hired::start(context, host, "producer", &name, dice.next(), &more)?;
         let way = tokio::select! {
             () = context.reached(Phase::Settle) => None,

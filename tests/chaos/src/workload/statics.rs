@@ -3,21 +3,24 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use geminga_harness::Host;
 use geminga_harness::binary::repository;
 use tokio::time::timeout;
 
 use super::hired::Hired;
+use super::load::Kafka;
 use super::order::Order;
 use super::{Context, Phase, TOPIC};
 use crate::cluster::Felt;
 use crate::dice::Dice;
 
 /// The group.
-pub(crate) const GROUP: &str = "static";
+pub(super) const GROUP: &str = "static";
+/// What happens to them in every run that is long enough.
+pub(super) const STATIC_KINDS: [&str; 2] = ["kill static member", "pause static member"];
 /// Members, all the time.
 const MEMBERS: u64 = 2;
 /// How they share partitions: letting go of all of them in between, or only of those that move.
@@ -40,22 +43,16 @@ pub fn python() -> Option<PathBuf> {
     asked.status().is_ok_and(|status| status.success()).then_some(python)
 }
 
-/// Runs the members until the run is over. `servers`: where brokers listen to Kafka clients.
-pub(crate) async fn statics(
-    context: Context,
-    host: Host,
-    python: PathBuf,
-    servers: String,
-) -> Result<()> {
+/// Runs the members until the run is over.
+pub(super) async fn statics(context: Context, kafka: Kafka) -> Result<()> {
+    let kafka = Arc::new(kafka);
     let assignor = ASSIGNORS[Dice::new(context.seed, 5000).below(ASSIGNORS.len())];
     let mut all = Vec::new();
     for number in 1..=MEMBERS {
         let dice = Dice::new(context.seed, 5000 + number);
-        let (context, host) = (context.clone(), host.clone());
-        let (python, servers) = (python.clone(), servers.clone());
-        let tasks = context.tasks.clone();
-        let instance = Instance { context, host, python, servers, assignor, number, dice };
-        all.push(tasks.spawn("static member", instance.run()));
+        let (of_instance, kafka) = (context.clone(), Arc::clone(&kafka));
+        let instance = Instance { context: of_instance, kafka, assignor, number, dice };
+        all.push(context.tasks.spawn("static member", instance.run()));
     }
     for one in all {
         one.await?.context("a static member panicked")??;
@@ -66,9 +63,7 @@ pub(crate) async fn statics(
 /// One member, through all its lives.
 struct Instance {
     context: Context,
-    host: Host,
-    python: PathBuf,
-    servers: String,
+    kafka: Arc<Kafka>,
     assignor: &'static str,
     number: u64,
     dice: Dice,
@@ -89,14 +84,13 @@ impl Instance {
                     anyhow::bail!("{} ended by itself ({}): see clients.log", member.name, status?)
                 }
             }
-            if (life + self.number) % 3 == 0 {
-                leave(member).await?;
-            } else {
-                if (life + self.number) % 3 == 1 {
+            match (life + self.number) % 3 {
+                0 => leave(member).await?,
+                1 => {
                     self.hold(&member).await;
+                    self.kill(member).await?;
                 }
-                let felt = Felt { times: u64::from(member.kill().await?), what: "killed" };
-                self.context.tally.add("kill static member", felt);
+                _ => self.kill(member).await?,
             }
             let (low, high) = if self.dice.chance(20) { LONG_AWAY } else { AWAY };
             tokio::time::sleep(self.dice.between(low, high)).await;
@@ -107,7 +101,7 @@ impl Instance {
     fn start(&self, life: u64) -> Result<Hired> {
         let instance = format!("{GROUP}-m{}", self.number);
         let more = [
-            format!("--servers={}", self.servers),
+            format!("--servers={}", self.kafka.servers),
             format!("--group={GROUP}"),
             format!("--instance={instance}"),
             format!("--topic={TOPIC}"),
@@ -115,8 +109,14 @@ impl Instance {
         ];
         let script = repository().join("tests/chaos/static_member.py");
         let (name, seed) = (format!("{instance}.{life}"), self.dice.next());
-        let Self { context, host, python, .. } = self;
+        let (context, Kafka { host, python, .. }) = (&self.context, &*self.kafka);
         Hired::start_program(context, host, python, script.as_os_str(), &name, seed, &more)
+    }
+
+    async fn kill(&self, member: Hired) -> Result<()> {
+        let felt = Felt { times: u64::from(member.kill().await?), what: "killed" };
+        self.context.tally.add("kill static member", felt);
+        Ok(())
     }
 
     async fn hold(&self, member: &Hired) {

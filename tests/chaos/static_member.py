@@ -18,6 +18,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 SESSION_MS = 6000
 # A member that gets nothing for so long commits.
 IDLE = 0.3
+# As the Rust clients.
+GAVE_UP = 3
 
 
 class History:
@@ -83,6 +85,10 @@ class Member:
             message = self.consumer.poll(IDLE)
             if message is None:
                 self.commit()
+            elif message.error() and message.error().fatal():
+                # Another process came as this member: what a killed one had sent can arrive late.
+                self.history.write("fault", what=f"{self.history.name} failed: {message.error().str()}")
+                sys.exit(GAVE_UP)
             elif message.error() is None:
                 self.given(message)
                 self.until_commit -= 1

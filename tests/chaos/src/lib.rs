@@ -23,4 +23,4 @@ pub use network::{enter, missing};
 pub use run::{Outcome, Settings, run};
 pub use schedule::{Means, Planned, Schedule};
 pub use tally::Tally;
-pub use workload::{Role, act, python};
+pub use workload::{GAVE_UP, Role, act, python};

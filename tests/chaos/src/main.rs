@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use geminga_chaos::{Role, Settings, act, enter, missing, python, run};
+use geminga_chaos::{GAVE_UP, Role, Settings, act, enter, missing, python, run};
 use geminga_runtime::{Random, SystemRandom};
 use tokio::runtime::Builder;
-
-/// A client that gave up ends with this.
-const GAVE_UP: u8 = 3;
 
 /// Breaks a cluster for a while, and judges what its clients saw.
 #[derive(Debug, Parser)]

@@ -26,6 +26,8 @@ pub use statics::python;
 
 /// The topic.
 pub(crate) const TOPIC: &str = "chaos";
+/// A client that gave up ends with this code.
+pub const GAVE_UP: u8 = 3;
 /// What happens to producers and members in every run that is long enough.
 const KINDS: [&str; 4] = ["kill producer", "pause producer", "kill member", "pause member"];
 

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use geminga_check::Event as Line;
 use geminga_client::{Admin, v1};
 use geminga_harness::Host;
 use tokio::time::timeout;
 
-use super::hired::Hired;
+use super::hired::{Hired, gave_up};
 use super::order::Order;
 use super::{Context, Phase, TOPIC};
 use crate::cluster::Felt;
@@ -29,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(170);
 const LOOKS: Duration = Duration::from_millis(700);
 /// A reset is given up after so many attempts.
 const ATTEMPTS: usize = 10;
-/// What a member that gave up ends with.
-const GAVE_UP: i32 = 3;
 
 /// What changes in a group; all of it has happened before anything of it happens again.
 #[derive(Debug, Clone, Copy)]
@@ -172,17 +170,10 @@ impl Group {
             match member.has_ended()? {
                 None => self.members.push(member),
                 Some(status) => {
-                    self.gave_up(&member, status)?;
+                    gave_up(&member, status)?;
                     self.add()?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn gave_up(&self, member: &Hired, status: std::process::ExitStatus) -> Result<()> {
-        if status.code() != Some(GAVE_UP) {
-            bail!("{} ended with {status}: see clients.log", member.name);
         }
         Ok(())
     }
@@ -191,7 +182,7 @@ impl Group {
         member.tell(Order::Leave);
         let status = timeout(PATIENCE, member.ended()).await;
         let status = status.with_context(|| format!("{} does not leave", member.name))??;
-        if status.success() { Ok(()) } else { self.gave_up(&member, status) }
+        if status.success() { Ok(()) } else { gave_up(&member, status) }
     }
 
     async fn all_leave(&mut self) -> Result<()> {

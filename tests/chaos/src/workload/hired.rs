@@ -7,13 +7,14 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use geminga_check::Event;
 use geminga_harness::{Host, is_held};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::Context;
+use super::GAVE_UP;
 use super::order::Order;
 
 /// See the [module](self).
@@ -132,6 +133,16 @@ impl Hired {
         // Its status is not taken before it is waited for, so that nobody else has its id.
         let _ = kill_process(id.expect("a process has an id"), signal);
     }
+}
+
+/// A client that gave up has written down why. Any other end by itself is a fault of this program.
+///
+/// # Errors
+/// When it was another end.
+pub(super) fn gave_up(client: &Hired, status: ExitStatus) -> Result<()> {
+    let known = status.code() == Some(GAVE_UP.into());
+    ensure!(known, "{} ended with {status}: see clients.log", client.name);
+    Ok(())
 }
 
 impl Drop for Hired {

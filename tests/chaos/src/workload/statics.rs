@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use geminga_harness::binary::repository;
 use tokio::time::timeout;
 
-use super::hired::Hired;
+use super::hired::{Hired, gave_up};
 use super::load::Kafka;
 use super::order::Order;
 use super::{Context, Phase, TOPIC};
@@ -74,19 +74,26 @@ impl Instance {
         for life in 1.. {
             let mut member = self.start(life)?;
             let lasts = self.dice.between(LIFE.0, LIFE.1);
-            tokio::select! {
-                () = self.context.reached(Phase::Settle) => {
-                    self.context.reached(Phase::Over).await;
-                    return leave(member).await;
+            // From the end of the load on it lives until the end of the run.
+            let over = self.context.reached(Phase::Over);
+            let lives = async {
+                tokio::select! {
+                    () = tokio::time::sleep(lasts) => {}
+                    () = self.context.reached(Phase::Settle) => std::future::pending().await,
                 }
-                () = tokio::time::sleep(lasts) => {}
+            };
+            tokio::select! {
+                () = over => return leave(member).await,
+                () = lives => {}
+                // Whoever watches over it starts it again.
                 status = member.ended() => {
-                    anyhow::bail!("{} ended by itself ({}): see clients.log", member.name, status?)
+                    gave_up(&member, status?)?;
+                    continue;
                 }
             }
             match (life + self.number) % 3 {
-                0 => leave(member).await?,
-                1 => {
+                1 => leave(member).await?,
+                2 => {
                     self.hold(&member).await;
                     self.kill(member).await?;
                 }
@@ -131,6 +138,5 @@ async fn leave(mut member: Hired) -> Result<()> {
     member.tell(Order::Leave);
     let status = timeout(PATIENCE, member.ended()).await;
     let status = status.with_context(|| format!("{} does not end", member.name))??;
-    ensure!(status.success(), "{} ended with {status}: see clients.log", member.name);
-    Ok(())
+    if status.success() { Ok(()) } else { gave_up(&member, status) }
 }

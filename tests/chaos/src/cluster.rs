@@ -11,8 +11,8 @@ mod damage;
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-use geminga_harness::{EtcdMembers, Host, Node};
+use anyhow::Result;
+use geminga_harness::{EtcdMembers, Host, Node, http, wait};
 use geminga_runtime::Tasks;
 
 use crate::fault::Target;
@@ -112,8 +112,8 @@ impl Cluster {
         addresses.collect::<Vec<_>>().join(",")
     }
 
-    fn all(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.brokers.iter_mut().chain(&mut self.bookies)
+    fn nodes(&self) -> impl Iterator<Item = &Member> {
+        self.brokers.iter().chain(&self.bookies)
     }
 
     fn find(&mut self, target: Target) -> Option<&mut Member> {
@@ -124,18 +124,15 @@ impl Cluster {
         }
     }
 
-    /// Waits until all are ready. Blocks.
+    /// Waits until all are ready, and starts again what ends meanwhile: one may have been on its start when etcd was away. Blocks.
     ///
-    /// # Errors
-    /// When one does not get ready.
-    pub(crate) fn wait_ready(&mut self) -> Result<()> {
-        self.etcd.wait_healthy();
-        for member in self.all() {
-            let process = &mut member.node.process;
-            ensure!(process.is_running(), "{} ended instead of getting ready", process.name());
-            member.node.wait_ready();
-        }
-        Ok(())
+    /// # Panics
+    /// When one does not get ready in time.
+    pub(crate) fn wait_ready(&mut self) {
+        wait::until("all to be ready", || {
+            self.revive();
+            self.nodes().all(|member| http::is_ready(&member.node.http)).then_some(())
+        });
     }
 
     /// Starts again what ended by itself; says who.

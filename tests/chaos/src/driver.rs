@@ -63,8 +63,7 @@ impl<F: Fn(&str) -> Vec<(Fault, Duration)>> Driver<F> {
                 }
                 let all = (self.again)(&kind);
                 let (fault, lasts) = all[attempt % all.len()];
-                cluster.revive();
-                cluster.wait_ready()?;
+                cluster.wait_ready();
                 let damage = self.begin(fault, cluster)?;
                 self.wait_until(self.history.elapsed() + lasts, cluster);
                 self.end(fault, &damage, cluster)?;

@@ -140,7 +140,7 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let (means, mut hosts) = (layout.means(), layout.clients.clone());
     let cluster = Cluster::start(layout, seed, &dir, tasks).await?;
     let (servers, kafka_servers) = (cluster.servers(), cluster.kafka_servers());
-    let cluster = blocking(cluster, Cluster::wait_ready).await?;
+    let cluster = blocking(cluster, get_ready).await?;
 
     let history = History::create(&dir.join("history.raw"), &settings.about(means))?;
     let (phases, phase) = watch::channel(Phase::Load);
@@ -170,11 +170,7 @@ async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
     let healed = Instant::now();
     phases.send_replace(Phase::Settle);
     load.sent(PATIENCE).await?;
-    let cluster = blocking(cluster, |cluster| {
-        cluster.revive();
-        cluster.wait_ready()
-    });
-    let cluster = cluster.await?;
+    let cluster = blocking(cluster, get_ready).await?;
     catch_up(&context, &admin, &load.names, PATIENCE).await?;
     let settled_after = healed.elapsed();
     phases.send_replace(Phase::Over);
@@ -206,6 +202,11 @@ async fn blocking(
     act: impl FnOnce(&mut Cluster) -> Result<()> + Send + 'static,
 ) -> Result<Cluster> {
     tokio::task::spawn_blocking(move || act(&mut cluster).map(|()| cluster)).await?
+}
+
+fn get_ready(cluster: &mut Cluster) -> Result<()> {
+    cluster.wait_ready();
+    Ok(())
 }
 
 async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {

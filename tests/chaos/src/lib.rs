@@ -6,11 +6,21 @@
 
 mod cluster;
 mod dice;
+mod driver;
+mod ending;
+mod fault;
 mod history;
+mod layout;
+mod network;
 mod proxy;
 mod run;
 mod schedule;
+mod tally;
 mod workload;
 
+pub use fault::{Fault, Sizes, Target};
+pub use network::{enter, missing};
 pub use run::{Outcome, Settings, run};
-pub use schedule::{Fault, Planned, Schedule, Sizes, Target};
+pub use schedule::{Means, Planned, Schedule};
+pub use tally::Tally;
+pub use workload::{GAVE_UP, Role, act, python};

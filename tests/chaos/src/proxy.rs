@@ -6,6 +6,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -39,17 +40,35 @@ pub(crate) enum Link {
 pub(crate) struct Proxy {
     address: String,
     link: watch::Sender<Link>,
+    felt: Felt,
+}
+
+/// How often a link that is not open was felt: chunks and connections that were held up, connections that were ended or refused.
+#[derive(Debug, Clone, Default)]
+struct Felt(Arc<AtomicU64>);
+
+impl Felt {
+    fn again(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
-    /// Starts one in front of `target`, on a port of its own. `seed`: of its delays.
+    /// Starts one in front of `target`, on a port of its own at `ip`. `seed`: of its delays.
     ///
     /// # Errors
     /// When the port cannot be listened on.
-    pub(crate) async fn start(target: &str, seed: u64, tasks: &Tasks) -> Result<Self> {
+    pub(crate) async fn start(
+        ip: Ipv4Addr,
+        target: &str,
+        seed: u64,
+        tasks: &Tasks,
+    ) -> Result<Self> {
         let port = geminga_harness::port::free();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.context("proxy")?;
+        let listener = TcpListener::bind((ip, port)).await.context("proxy")?;
         let (link, state) = watch::channel(Link::Open);
+        let felt = Felt::default();
+        let felt_by_all = felt.clone();
         let (stop, of_connections) = (tasks.cancelled(), tasks.clone());
         let target: Arc<str> = Arc::from(target);
         tasks.spawn("proxy", async move {
@@ -64,6 +83,7 @@ impl Proxy {
                     let connection = Connection {
                         target: Arc::clone(&target),
                         state: state.clone(),
+                        felt: felt_by_all.clone(),
                         dice: [Dice::new(seed, number * 2), Dice::new(seed, number * 2 + 1)],
                     };
                     let stop = of_connections.cancelled();
@@ -80,12 +100,17 @@ impl Proxy {
                 () = accept => {}
             }
         });
-        Ok(Self { address: format!("127.0.0.1:{port}"), link })
+        Ok(Self { address: format!("{ip}:{port}"), link, felt })
     }
 
     /// Where to connect, `HOST:PORT`.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How often anything but an open link was felt since the start.
+    pub(crate) fn felt(&self) -> u64 {
+        self.felt.0.load(Ordering::Relaxed)
     }
 
     /// From now on.
@@ -97,13 +122,14 @@ impl Proxy {
 struct Connection {
     target: Arc<str>,
     state: watch::Receiver<Link>,
+    felt: Felt,
     /// Of either direction.
     dice: [Dice; 2],
 }
 
 impl Connection {
     async fn run(mut self, mut near: TcpStream) {
-        if !passes(&mut self.state).await {
+        if !passes(&mut self.state, &self.felt).await {
             return;
         }
         let Ok(mut far) = TcpStream::connect(&*self.target).await else { return };
@@ -115,20 +141,23 @@ impl Connection {
         let [there, back] = &self.dice;
         let both = async {
             tokio::join!(
-                carry(from_near, to_far, self.state.clone(), there),
-                carry(from_far, to_near, self.state.clone(), back),
+                carry(from_near, to_far, self.state.clone(), &self.felt, there),
+                carry(from_far, to_near, self.state.clone(), &self.felt, back),
             )
         };
         tokio::select! {
             _ = both => {}
             // An error means that the proxy is gone.
-            _ = state.wait_for(|link| *link == Link::Cut) => {}
+            _ = state.wait_for(|link| *link == Link::Cut) => self.felt.again(),
         }
     }
 }
 
 /// Waits until bytes may pass; false when they never will.
-async fn passes(state: &mut watch::Receiver<Link>) -> bool {
+async fn passes(state: &mut watch::Receiver<Link>, felt: &Felt) -> bool {
+    if matches!(*state.borrow(), Link::Silent | Link::Cut) {
+        felt.again();
+    }
     match state.wait_for(|link| *link != Link::Silent).await {
         Ok(link) => *link != Link::Cut,
         Err(_) => false,
@@ -140,15 +169,17 @@ async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut state: watch::Receiver<Link>,
+    felt: &Felt,
     dice: &Dice,
 ) {
     let mut chunk = vec![0; CHUNK];
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         let link = *state.borrow();
         if let Link::Slow(most) = link {
+            felt.again();
             tokio::time::sleep(dice.between(Duration::ZERO, most)).await;
         }
-        if !passes(&mut state).await || to.write_all(&chunk[..length]).await.is_err() {
+        if !passes(&mut state, felt).await || to.write_all(&chunk[..length]).await.is_err() {
             return;
         }
     }
@@ -164,7 +195,7 @@ mod tests {
     async fn connected(tasks: &Tasks) -> (Proxy, TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap().to_string();
-        let proxy = Proxy::start(&target, 1, tasks).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST, &target, 1, tasks).await.unwrap();
         let near = TcpStream::connect(proxy.address()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         (proxy, near, far)
@@ -174,6 +205,7 @@ mod tests {
     async fn bytes_pass_in_order_in_both_directions_however_slow() {
         let tasks = Tasks::new("test");
         let (proxy, mut near, mut far) = connected(&tasks).await;
+        assert_eq!(proxy.felt(), 0);
         proxy.set(Link::Slow(Duration::from_millis(5)));
         let sent: Vec<u8> = (0..CHUNK * 3).map(|n| u8::try_from(n % 251).unwrap()).collect();
         let mut got = vec![0; sent.len()];
@@ -186,6 +218,7 @@ mod tests {
         let mut back = Vec::new();
         near.read_to_end(&mut back).await.unwrap();
         assert_eq!(back, b"back");
+        assert!(proxy.felt() >= 3);
         assert!(tasks.finish(Duration::from_secs(10)).await);
     }
 
@@ -200,7 +233,7 @@ mod tests {
         assert!(early.await.is_err());
         proxy.set(Link::Open);
         far.read_exact(&mut byte).await.unwrap();
-        assert_eq!(byte, *b"x");
+        assert_eq!((byte, proxy.felt()), (*b"x", 1));
         tasks.finish(Duration::from_secs(10)).await;
     }
 
@@ -212,8 +245,10 @@ mod tests {
         let mut rest = Vec::new();
         assert_eq!(far.read_to_end(&mut rest).await.unwrap_or(0), 0);
         assert_eq!(near.read_to_end(&mut rest).await.unwrap_or(0), 0);
+        assert_eq!(proxy.felt(), 1);
         let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(refused.read_to_end(&mut rest).await.unwrap_or(0), 0);
+        assert_eq!(proxy.felt(), 2);
         tasks.finish(Duration::from_secs(10)).await;
     }
 }

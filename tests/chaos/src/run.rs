@@ -1,31 +1,32 @@
 //! One run: start, load under faults, heal, let everybody catch up, read the log, judge.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use geminga_check::{Checker, Event, Evidence, Report};
-use geminga_client::{Admin, NewTopic, OffsetAt, ReaderConfig};
+use anyhow::{Context as _, Result};
+use geminga_check::Report;
+use geminga_client::{Admin, NewTopic};
 use geminga_runtime::Tasks;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
-use crate::history::{History, content, place};
-use crate::schedule::{Fault, Schedule, Sizes};
-use crate::workload::{Context, Phase, TOPIC, groups, look, producers};
+use crate::driver::Driver;
+use crate::ending::{catch_up, judge, read_log};
+use crate::fault::{Fault, Sizes};
+use crate::history::{History, settle};
+use crate::layout::Layout;
+use crate::schedule::{Means, Schedule};
+use crate::tally::Tally;
+use crate::workload::{Context, Kafka, Load, Phase, TOPIC, python};
 
 /// How long anything may take after all is healed: longer than any timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the clients of a run that was given up may take to end.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// How often it is looked whether a group caught up.
-const GLANCE: Duration = Duration::from_millis(200);
-/// How often processes that ended by themselves are started again: those that do not find the metadata store end.
-const REVIVAL: Duration = Duration::from_secs(1);
+/// A run that is as long meets every kind of fault, and each is to be felt.
+const WHOLE: Duration = Duration::from_secs(60);
 /// Small segments, so that ledgers change all the time.
 const CONFIGS: [(&str, &str); 2] = [("segment.bytes", "131072"), ("segment.ms", "5000")];
 
@@ -36,14 +37,12 @@ pub struct Settings {
     pub seed: u64,
     /// How long things go wrong.
     pub duration: Duration,
-    /// How many processes.
+    /// How many servers.
     pub sizes: Sizes,
     /// Partitions of the topic.
     pub partitions: u32,
-    /// Producers at a time.
+    /// Producers at a time, each on a host of its own.
     pub producers: usize,
-    /// Consumer groups.
-    pub groups: usize,
     /// Whether producers are idempotent. Without it, the checker is to find records twice.
     pub idempotence: bool,
     /// Where logs and the history go; must be there.
@@ -51,19 +50,52 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The usual size with this seed.
+    /// The usual size with this seed: three producers and two groups, and a third group of Kafka's static members.
     pub fn new(seed: u64, duration: Duration, dir: &Path) -> Self {
-        let sizes = Sizes { bookies: 4, brokers: 3 };
-        Self {
-            seed,
-            duration,
-            sizes,
-            partitions: 4,
-            producers: 3,
-            groups: 2,
-            idempotence: true,
-            dir: dir.to_owned(),
+        let sizes = Sizes { bookies: 4, brokers: 3, etcds: 3, clients: 6 };
+        let dir = dir.to_owned();
+        Self { seed, duration, sizes, partitions: 4, producers: 3, idempotence: true, dir }
+    }
+
+    /// What its history says of it.
+    fn about(&self, means: Means) -> String {
+        let Self { seed, sizes, .. } = self;
+        format!(
+            "geminga, seed {seed}, {} s, {} bookies, {} brokers, {} etcds{}",
+            self.duration.as_secs(),
+            sizes.bookies,
+            sizes.brokers,
+            sizes.etcds,
+            if means.packets { ", in namespaces" } else { "" },
+        )
+    }
+
+    /// What lets things go wrong. In a run that is long enough, every kind is to be felt.
+    fn driver(
+        &self,
+        means: Means,
+        context: &Context,
+    ) -> Driver<impl Fn(&str) -> Vec<(Fault, Duration)> + Send + 'static> {
+        let (seed, sizes) = (self.seed, self.sizes);
+        let whole = self.duration >= WHOLE;
+        Driver {
+            schedule: Schedule::new(seed, self.duration, sizes, means),
+            to_feel: if whole { Schedule::kinds(sizes, means) } else { BTreeSet::new() },
+            again: move |kind: &str| Schedule::all_of(kind, seed, sizes, means),
+            history: context.history.clone(),
+            duration: self.duration,
+            tally: context.tally.clone(),
+            tasks: context.tasks.clone(),
         }
+    }
+
+    /// What is to go wrong. Blocks.
+    ///
+    /// # Errors
+    /// When there is to be a network of the run's own, and it cannot be made.
+    pub fn plan(&self) -> Result<Schedule> {
+        let means = Layout::new(self.sizes)?.means();
+        Ok(Schedule::new(self.seed, self.duration, self.sizes, means))
     }
 }
 
@@ -74,10 +106,21 @@ pub struct Outcome {
     pub report: Report,
     /// Its findings, with the lines that show them.
     pub findings: String,
+    /// What went wrong, and what was felt of it.
+    pub tally: Tally,
+    /// What was to be felt in a run that is long enough, and was not: the run has not tested it.
+    pub unfelt: Vec<String>,
     /// How often a process ended that nobody had stopped, and was started again.
     pub ended: u64,
     /// From the end of the faults until everybody had caught up.
     pub settled_after: Duration,
+}
+
+impl Outcome {
+    /// Whether every promise was kept, and everything tried.
+    pub fn is_good(&self) -> bool {
+        self.report.is_clean() && self.unfelt.is_empty()
+    }
 }
 
 /// Runs it.
@@ -92,65 +135,65 @@ pub async fn run(settings: &Settings) -> Result<Outcome> {
 }
 
 async fn run_among(settings: &Settings, tasks: &Tasks) -> Result<Outcome> {
-    let Settings { seed, sizes, dir, .. } = settings;
-    let cluster = Cluster::start(*sizes, *seed, dir, tasks).await?;
-    let servers = cluster.servers();
-    let cluster = blocking(cluster, Cluster::wait_ready).await?;
+    let Settings { seed, sizes, dir, .. } = settings.clone();
+    let layout = tokio::task::spawn_blocking(move || Layout::new(sizes)).await??;
+    let (means, mut hosts) = (layout.means(), layout.clients.clone());
+    let cluster = Cluster::start(layout, seed, &dir, tasks).await?;
+    let (servers, kafka_servers) = (cluster.servers(), cluster.kafka_servers());
+    let cluster = blocking(cluster, get_ready).await?;
 
-    let about = format!(
-        "geminga, seed {seed}, {} s, {} bookies, {} brokers",
-        settings.duration.as_secs(),
-        sizes.bookies,
-        sizes.brokers
-    );
-    let history = History::create(&dir.join("history.jsonl"), &about)?;
+    let history = History::create(&dir.join("history.raw"), &settings.about(means))?;
     let (phases, phase) = watch::channel(Phase::Load);
     let context = Context {
         servers,
         history: history.clone(),
-        seed: *seed,
+        seed,
         partitions: settings.partitions,
         idempotence: settings.idempotence,
         tasks: tasks.clone(),
+        tally: Tally::default(),
+        dir: dir.clone(),
         phase,
     };
     let client = context.client("chaos")?;
     let admin = client.admin();
     create_topic(&admin, settings.partitions).await?;
 
-    let sending = tasks.spawn("load", producers(context.clone(), settings.producers));
-    let reading = tasks.spawn("groups", groups(context.clone(), settings.groups));
-    let schedule = Schedule::new(*seed, settings.duration, *sizes);
-    let driver = Driver {
-        schedule,
-        history: history.clone(),
-        duration: settings.duration,
-        tasks: tasks.clone(),
-    };
+    let readers = hosts.split_off(settings.producers.min(hosts.len()));
+    let (host, readers) = readers.split_last().context("no host for members of groups")?;
+    let kafka = python().map(|python| Kafka { python, servers: kafka_servers, host: host.clone() });
+    let mut load = Load::start(&context, hosts, readers.to_vec(), kafka);
+    let driver = settings.driver(means, &context);
+    let mut kinds = driver.to_feel.clone();
     let cluster = blocking(cluster, move |cluster| driver.drive(cluster)).await?;
 
     let healed = Instant::now();
     phases.send_replace(Phase::Settle);
-    let sent = timeout(PATIENCE, sending).await;
-    sent.context("producers do not end")??.context("producers panicked")??;
-    let cluster = blocking(cluster, |cluster| {
-        cluster.revive();
-        cluster.wait_ready()
-    });
-    let cluster = cluster.await?;
-    catch_up(&context, &admin, settings.groups).await?;
+    load.sent(PATIENCE).await?;
+    let cluster = blocking(cluster, get_ready).await?;
+    catch_up(&context, &admin, &load.names, PATIENCE).await?;
     let settled_after = healed.elapsed();
     phases.send_replace(Phase::Over);
-    let read = timeout(PATIENCE, reading).await;
-    read.context("members do not leave")??.context("groups panicked")??;
+    if !kinds.is_empty() {
+        kinds.extend(load.kinds());
+    }
+    load.left(PATIENCE).await?;
     timeout(PATIENCE, read_log(&client, &history)).await.context("the log cannot be read")??;
     client.close().await;
-    history.flush()?;
+    history.check()?;
 
-    let ended = cluster.ended;
-    let path = history.path().to_owned();
-    let (report, findings) = tokio::task::spawn_blocking(move || judge(&path)).await??;
-    Ok(Outcome { report, findings, ended, settled_after })
+    let path = dir.join("history.jsonl");
+    let judging = tokio::task::spawn_blocking(move || {
+        settle(history.path(), &path)?;
+        judge(&path)
+    });
+    let (report, findings) = judging.await??;
+    let (tally, ended) = (context.tally, cluster.ended);
+    let mut unfelt = tally.unfelt(&kinds);
+    if !kinds.is_empty() && report.open_at_death == 0 {
+        unfelt.push("a record on its way when its producer is killed".to_owned());
+    }
+    Ok(Outcome { report, findings, tally, unfelt, ended, settled_after })
 }
 
 /// Does something with the cluster on a thread that may block.
@@ -159,6 +202,11 @@ async fn blocking(
     act: impl FnOnce(&mut Cluster) -> Result<()> + Send + 'static,
 ) -> Result<Cluster> {
     tokio::task::spawn_blocking(move || act(&mut cluster).map(|()| cluster)).await?
+}
+
+fn get_ready(cluster: &mut Cluster) -> Result<()> {
+    cluster.wait_ready();
+    Ok(())
 }
 
 async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
@@ -171,133 +219,4 @@ async fn create_topic(admin: &Admin, partitions: u32) -> Result<()> {
     };
     admin.create_topic(topic).await?;
     Ok(())
-}
-
-/// Lets things go wrong at their times.
-struct Driver {
-    schedule: Schedule,
-    history: History,
-    duration: Duration,
-    tasks: Tasks,
-}
-
-impl Driver {
-    /// Blocks until the end of the schedule. Stops early, with all healed, when the run is given up.
-    fn drive(self, cluster: &mut Cluster) -> Result<()> {
-        let planned = self.schedule.faults().iter();
-        let mut events: Vec<(Duration, bool, Fault)> =
-            planned.flat_map(|p| [(p.at, true, p.fault), (p.end(), false, p.fault)]).collect();
-        events.sort_by_key(|(at, ..)| *at);
-        for (at, begins, fault) in events {
-            self.wait_until(at, cluster);
-            let verb = if begins { "begin" } else { "end" };
-            self.note(format!("{verb}: {fault}"));
-            if begins {
-                cluster.begin(fault);
-            } else {
-                cluster.end(fault);
-            }
-        }
-        self.wait_until(self.duration, cluster);
-        Ok(())
-    }
-
-    fn wait_until(&self, at: Duration, cluster: &mut Cluster) {
-        while !self.tasks.is_cancelled() {
-            for name in cluster.revive() {
-                self.note(format!("{name} ended by itself"));
-            }
-            let left = at.saturating_sub(self.history.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(REVIVAL));
-        }
-    }
-
-    fn note(&self, what: String) {
-        self.history.write("chaos", Event::Fault { what });
-    }
-}
-
-/// Waits until every group has committed all that there is.
-async fn catch_up(context: &Context, admin: &Admin, groups: usize) -> Result<()> {
-    let ends = offsets(admin, OffsetAt::Latest).await?;
-    for number in 1..=groups {
-        let group = format!("g{number}");
-        let done = async {
-            loop {
-                let committed = look(context, admin, "chaos", &group).await.unwrap_or_default();
-                let behind = |(partition, end): (&u32, &u64)| {
-                    committed.get(partition).copied().unwrap_or(0) < *end
-                };
-                if !ends.iter().any(behind) {
-                    return;
-                }
-                tokio::time::sleep(GLANCE).await;
-            }
-        };
-        if timeout(PATIENCE, done).await.is_err() {
-            let committed = look(context, admin, "chaos", &group).await;
-            context.history.flush()?;
-            bail!("group {group} does not catch up: it has committed {committed:?} of {ends:?}");
-        }
-    }
-    Ok(())
-}
-
-async fn offsets(admin: &Admin, at: OffsetAt) -> Result<BTreeMap<u32, u64>> {
-    let known = admin.list_offsets(TOPIC, &[], at).await?;
-    known.into_iter().map(|(partition, offset)| Ok((partition, u64::try_from(offset)?))).collect()
-}
-
-/// Reads the whole log, after its bounds were told.
-async fn read_log(client: &geminga_client::Client, history: &History) -> Result<()> {
-    let admin = client.admin();
-    let starts = offsets(&admin, OffsetAt::Earliest).await?;
-    let ends = offsets(&admin, OffsetAt::Latest).await?;
-    ensure!(starts.len() == ends.len(), "bounds of some partitions are missing");
-    let mut left = BTreeMap::new();
-    for (partition, end) in ends {
-        let start = starts.get(&partition).copied().unwrap_or(0);
-        history.write("reader", Event::Log { place: place(TOPIC, partition), start, end });
-        if start < end {
-            left.insert(partition, end);
-        }
-    }
-    let from = left.keys().map(|p| (*p, i64::try_from(starts[p]).unwrap_or(i64::MAX)));
-    let mut reader = client.reader(TOPIC, from.collect::<Vec<_>>(), ReaderConfig::default());
-    while !left.is_empty() {
-        let records = reader.next().await?;
-        let partition = records.from.partition;
-        for record in records.records {
-            let offset = u64::try_from(record.offset)?;
-            let content = content(record.value.as_deref().unwrap_or_default());
-            history
-                .write("reader", Event::Read { place: place(TOPIC, partition), offset, content });
-        }
-        let next = u64::try_from(records.next_offset)?;
-        left.retain(|other, end| *other != partition || next < *end);
-    }
-    Ok(())
-}
-
-fn judge(path: &Path) -> Result<(Report, String)> {
-    let lines = || Ok::<_, std::io::Error>(BufReader::new(File::open(path)?).lines());
-    let mut checker = Checker::new();
-    for line in lines()? {
-        checker.line(&line?)?;
-    }
-    let report = checker.finish()?;
-    let cited = report.cited();
-    let mut evidence = Evidence::new();
-    if !cited.is_empty() {
-        for (number, line) in (1..).zip(lines()?) {
-            if cited.contains(&number) {
-                evidence.insert(number, line?);
-            }
-        }
-    }
-    let findings = report.findings(&evidence);
-    Ok((report, findings))
 }

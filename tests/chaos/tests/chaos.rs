@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::process::Command;
 
-use geminga_chaos::{Settings, run};
 use geminga_check::Property;
 use geminga_harness::binary::repository;
 use geminga_runtime::{Random, SystemRandom};
@@ -14,22 +13,25 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
+/// The program, since it starts itself in namespaces, and its clients as processes.
 #[test]
 fn what_was_promised_is_kept_while_things_go_wrong() {
     let seed = setting("CHAOS_SEED").unwrap_or_else(|| SystemRandom.below(1_000_000));
     let seconds = setting("CHAOS_SECONDS").unwrap_or(60);
     let dir = std::env::temp_dir().join(format!("geminga-chaos-{seed}-{}", std::process::id()));
-    fs::create_dir_all(&dir).expect("a directory for logs");
     println!("seed {seed}; again: make chaos SECONDS={seconds} SEED={seed}");
     println!("logs and history, kept if this fails: {}", dir.display());
-
-    let settings = Settings::new(seed, Duration::from_secs(seconds), &dir);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let outcome = runtime.block_on(run(&settings)).expect("all to settle after it was healed");
-    assert!(outcome.report.is_clean(), "{}\n{}", outcome.report, outcome.findings);
-    let [sent, acked, ..] = outcome.report.records;
-    assert!(acked > 0 && outcome.report.faults > 0, "{acked} of {sent}: {}", outcome.report);
-    fs::remove_dir_all(&dir).expect("our own directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_chaos"))
+        .args([format!("--seed={seed}"), format!("--seconds={seconds}")])
+        .arg("--dir")
+        .arg(&dir)
+        .output()
+        .expect("the program of this package");
+    let [said, complained] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    println!("{said}");
+    assert!(output.status.success(), "{}: {complained}", output.status);
+    fs::remove_dir_all(&dir).expect("its own directory");
 }
 
 /// What is written between backquotes.

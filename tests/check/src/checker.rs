@@ -45,6 +45,8 @@ pub struct Checker {
     t: u64,
     partitions: BTreeMap<Place, Partition>,
     groups: BTreeMap<String, Group>,
+    /// Clients that were killed.
+    dead: BTreeSet<String>,
     report: Report,
 }
 
@@ -85,6 +87,9 @@ impl Checker {
             (_, 1) => return Err(self.malformed("a history begins with a start line")),
             _ => {}
         }
+        if self.dead.contains(&client) {
+            return Err(self.malformed(format!("{client} has died before")));
+        }
         let mut found = Vec::new();
         let place = event.place().cloned();
         let taken = self.event(&client, event, &mut found);
@@ -109,6 +114,11 @@ impl Checker {
             }
             Event::Fault { .. } => {
                 self.report.faults += 1;
+                Ok(())
+            }
+            Event::Died {} => {
+                self.report.deaths += 1;
+                self.dead.insert(client.to_owned());
                 Ok(())
             }
             Event::Produce { place, content } => self.partition(place).produce(line, &content),
@@ -196,8 +206,8 @@ impl Checker {
         let mut found = Vec::new();
         for (place, partition) in &self.partitions {
             let mut here = Vec::new();
-            partition
-                .finish(&mut here)
+            self.report.open_at_death += partition
+                .finish(&self.dead, &mut here)
                 .map_err(|why| whole(format!("{}/{}: {why}", place.topic, place.partition)))?;
             let nobody = GroupPartition::default();
             for (group, Group { parts, .. }) in &self.groups {

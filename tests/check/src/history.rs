@@ -64,6 +64,8 @@ pub enum Event {
         /// What.
         what: String,
     },
+    /// This client was killed, and is gone: what it had on its way is open.
+    Died {},
     /// A record is about to be sent.
     Produce {
         /// Where to.
@@ -215,7 +217,11 @@ impl Event {
     /// The partition that it is about.
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Start { .. } | Self::Fault { .. } | Self::Join { .. } | Self::Look { .. } => None,
+            Self::Start { .. }
+            | Self::Fault { .. }
+            | Self::Died {}
+            | Self::Join { .. }
+            | Self::Look { .. } => None,
             Self::Produce { place, .. }
             | Self::Ack { place, .. }
             | Self::Fail { place, .. }

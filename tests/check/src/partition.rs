@@ -2,7 +2,7 @@
 //!
 //! A record is *known* when its `produce` line came before and the hashes agree; only then does it count as seen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::history::Content;
 use crate::violation::{Property, Violation};
@@ -248,8 +248,12 @@ impl Partition {
         self.seen.get(&offset).map(|seen| seen.line)
     }
 
-    /// All lines were read.
-    pub(crate) fn finish(&self, into: &mut Vec<Violation>) -> Result<(), String> {
+    /// All lines were read, and these clients had died. How many records were on their way then.
+    pub(crate) fn finish(
+        &self,
+        dead: &BTreeSet<String>,
+        into: &mut Vec<Violation>,
+    ) -> Result<u64, String> {
         let Some(log) = self.log else {
             return Err("records were sent to it, and its log was not read at the end".to_owned());
         };
@@ -258,9 +262,19 @@ impl Partition {
                 format!("the log ends at {}, and could be read to {} only", log.end, log.next);
             into.push(Violation::new(Property::Dense, what, [log.line, log.last]));
         }
+        let mut open_at_death = 0;
         for producer in &self.producers {
+            let died = dead.contains(&producer.name);
             for (seq, sent) in producer.sent.iter().enumerate() {
                 into.extend(sent.judge(seq, &producer.name, log.start));
+                if sent.outcome != Outcome::Open {
+                    continue;
+                }
+                open_at_death += u64::from(died);
+                if !died {
+                    let what = format!("nobody told {} how its record {seq} ended", producer.name);
+                    into.push(Violation::new(Property::Untold, what, [sent.line]));
+                }
             }
         }
         let gone = self.seen.range(log.start..).filter(|(_, seen)| !seen.read);
@@ -272,7 +286,7 @@ impl Partition {
             );
             into.push(Violation::new(Property::Content, what, [seen.line]));
         }
-        Ok(())
+        Ok(open_at_death)
     }
 
     /// How many records were sent, acknowledged, refused, left in doubt or open, and read at the end.

@@ -23,6 +23,10 @@ pub struct Report {
     pub groups: u64,
     /// Records that were sent, acknowledged, refused, left in doubt, and found in the log.
     pub records: [u64; 5],
+    /// Of those in doubt, those that were on their way when their producer was killed.
+    pub open_at_death: u64,
+    /// Clients that were killed.
+    pub deaths: u64,
     /// Records that groups were given.
     pub deliveries: u64,
     /// Of these, those that had been given before.
@@ -82,11 +86,13 @@ impl fmt::Display for Report {
         let rows = [
             ("lines", self.lines),
             ("faults", self.faults),
+            ("clients killed", self.deaths),
             ("partitions", self.partitions),
             ("records sent", sent),
             ("  acknowledged", acked),
             ("  refused", refused),
             ("  in doubt", in_doubt),
+            ("    of the killed", self.open_at_death),
             ("  in the log", found),
             ("groups", self.groups),
             ("  assignments", self.assignments),

@@ -19,6 +19,8 @@ pub enum Property {
     Content,
     /// What was refused for good is not in the log.
     Refused,
+    /// A producer that lives is told of each record how it ended.
+    Untold,
     /// Each group gets every record.
     Missed,
     /// A group gets a record again only after its partition was assigned anew, and not below the offset that was
@@ -32,13 +34,14 @@ pub enum Property {
 
 impl Property {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Lost,
         Self::Duplicated,
         Self::Order,
         Self::Dense,
         Self::Content,
         Self::Refused,
+        Self::Untold,
         Self::Missed,
         Self::Repeated,
         Self::Unassigned,
@@ -54,6 +57,7 @@ impl Property {
             Self::Dense => "dense",
             Self::Content => "content",
             Self::Refused => "refused",
+            Self::Untold => "untold",
             Self::Missed => "missed",
             Self::Repeated => "repeated",
             Self::Unassigned => "unassigned",
@@ -70,6 +74,7 @@ impl Property {
             Self::Dense => "each offset is one above its predecessor",
             Self::Content => "what is at an offset is what was sent, and never changes",
             Self::Refused => "what was refused for good is not in the log",
+            Self::Untold => "a producer that lives is told how each record ended",
             Self::Missed => "each group gets every record",
             Self::Repeated => "again only after a new assignment, from its committed offset on",
             Self::Unassigned => "records only of partitions that the member has",

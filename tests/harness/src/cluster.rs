@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::etcd::Etcd;
 use crate::volume::Volume;
-use crate::{Client, Kafka, Pair, Process, Tls, binary, http, port, wait};
+use crate::{Client, Host, Kafka, Pair, Process, Tls, binary, http, port, wait};
 
 /// Bookies and brokers on one etcd.
 #[derive(Debug)]
@@ -44,13 +44,20 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a bookie that listens on `address`, with its files in `dir`, and `more` arguments; does not wait for it.
+    /// Starts a bookie on `host` that listens on `address`, with its files in `dir`, and `more` arguments; does not wait for it.
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn bookie(name: &str, address: &str, metastore: &str, dir: &Path, more: &[String]) -> Self {
+    pub fn bookie(
+        host: &Host,
+        name: &str,
+        address: &str,
+        metastore: &str,
+        dir: &Path,
+        more: &[String],
+    ) -> Self {
         let data_dir = dir.join(name);
-        let http = port::free_address();
+        let http = host.address();
         let args = [
             "bookie".to_owned(),
             format!("--metastore={metastore}"),
@@ -59,8 +66,7 @@ impl Node {
             format!("--http={http}"),
             format!("--id={name}"),
         ];
-        let args = args.into_iter().chain(more.iter().cloned());
-        let process = Process::start(name, &binary::geminga(), args, dir);
+        let process = start(host, name, args.into_iter().chain(more.iter().cloned()), dir);
         Self {
             process,
             address: address.to_owned(),
@@ -71,12 +77,19 @@ impl Node {
         }
     }
 
-    /// Starts a broker that listens on `address`, with its log in `dir`, and `more` arguments; does not wait for it.
+    /// Starts a broker on `host` that listens on `address`, with its log in `dir`, and `more` arguments; does not wait for it.
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn broker(name: &str, address: &str, metastore: &str, dir: &Path, more: &[String]) -> Self {
-        let (http, kafka) = (port::free_address(), port::free_address());
+    pub fn broker(
+        host: &Host,
+        name: &str,
+        address: &str,
+        metastore: &str,
+        dir: &Path,
+        more: &[String],
+    ) -> Self {
+        let (http, kafka) = (host.address(), host.address());
         let args = [
             "serving".to_owned(),
             format!("--metastore={metastore}"),
@@ -84,8 +97,7 @@ impl Node {
             format!("--http={http}"),
             format!("--kafka={kafka}"),
         ];
-        let args = args.into_iter().chain(more.iter().cloned());
-        let process = Process::start(name, &binary::geminga(), args, dir);
+        let process = start(host, name, args.into_iter().chain(more.iter().cloned()), dir);
         Self {
             process,
             address: address.to_owned(),
@@ -123,6 +135,12 @@ impl Node {
         self.process.restart();
         self.wait_ready();
     }
+}
+
+fn start(host: &Host, name: &str, args: impl Iterator<Item = String>, dir: &Path) -> Process {
+    let (program, before) = host.command(&binary::geminga());
+    let args = args.chain(host.exposure()).map(Into::into);
+    Process::start(name, &program, before.into_iter().chain(args), dir)
 }
 
 impl Cluster {
@@ -244,6 +262,7 @@ impl Cluster {
     pub fn add_bookie(&mut self) -> &mut Node {
         let name = format!("bookie-{}", self.bookies.len() + 1);
         let bookie = Node::bookie(
+            &Host::here(),
             &name,
             &port::free_address(),
             &self.metastore(),
@@ -261,6 +280,7 @@ impl Cluster {
     pub fn add_broker(&mut self) -> &mut Node {
         let name = format!("broker-{}", self.brokers.len() + 1);
         let broker = Node::broker(
+            &Host::here(),
             &name,
             &port::free_address(),
             &self.metastore(),

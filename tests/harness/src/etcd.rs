@@ -63,17 +63,9 @@ impl Etcd {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (endpoint, peer) = (port::free_address(), port::free_address());
         let health = if scheme == "http" { endpoint.clone() } else { port::free_address() };
-        let mut args = vec![
-            "--name=one".to_owned(),
-            format!("--data-dir={}", dir.path().join("data").display()),
-            format!("--listen-client-urls={scheme}://{endpoint}"),
-            format!("--advertise-client-urls={scheme}://{endpoint}"),
-            format!("--listen-peer-urls=http://{peer}"),
-            format!("--initial-advertise-peer-urls=http://{peer}"),
-            format!("--initial-cluster=one=http://{peer}"),
-            "--logger=zap".to_owned(),
-            "--log-level=warn".to_owned(),
-        ];
+        let data = dir.path().join("data");
+        let members = [("one", peer.as_str())];
+        let mut args = args("one", &data, &format!("{scheme}://{endpoint}"), &peer, &members);
         if health != endpoint {
             args.push(format!("--listen-metrics-urls=http://{health}"));
         }
@@ -214,11 +206,39 @@ impl Etcd {
     }
 
     fn wait_healthy(&mut self) {
-        let Self { process, health, .. } = self;
-        wait::until("etcd to be healthy", || {
-            assert!(process.is_running(), "etcd ended instead of getting healthy");
-            let (status, body) = http::get(health, "/health")?;
-            (status == 200 && body.contains(r#""health":"true""#)).then_some(())
-        });
+        wait_healthy(&mut self.process, &self.health);
     }
+}
+
+/// The arguments of the member `name` among `members`, which are named with the addresses of their peers' listeners.
+pub(crate) fn args(
+    name: &str,
+    data: &Path,
+    client_url: &str,
+    peer: &str,
+    members: &[(&str, &str)],
+) -> Vec<String> {
+    let members: Vec<String> =
+        members.iter().map(|(name, peer)| format!("{name}=http://{peer}")).collect();
+    vec![
+        format!("--name={name}"),
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={client_url}"),
+        format!("--advertise-client-urls={client_url}"),
+        format!("--listen-peer-urls=http://{peer}"),
+        format!("--initial-advertise-peer-urls=http://{peer}"),
+        format!("--initial-cluster={}", members.join(",")),
+        "--logger=zap".to_owned(),
+        "--log-level=warn".to_owned(),
+    ]
+}
+
+/// Waits until the member says that it can take writes.
+pub(crate) fn wait_healthy(process: &mut Process, health: &str) {
+    let what = format!("{} to be healthy", process.name());
+    wait::until(&what, || {
+        assert!(process.is_running(), "{} ended instead of getting healthy", process.name());
+        let (status, body) = http::get(health, "/health")?;
+        (status == 200 && body.contains(r#""health":"true""#)).then_some(())
+    });
 }

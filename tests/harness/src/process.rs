@@ -116,9 +116,17 @@ impl Process {
         status
     }
 
-    /// Stops it from running (SIGSTOP): its connections stay open and nothing answers.
+    /// Stops it from running (SIGSTOP), and waits until none of it runs: its connections stay open and nothing answers.
+    ///
+    /// # Panics
+    /// When the system does not stop it in time.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let what = format!("{} to be held", self.name);
+        wait::until(&what, || {
+            // One that has ended answers nothing, either.
+            states(self.id()).iter().all(|state| "TZX".contains(*state)).then_some(())
+        });
     }
 
     /// Lets it run on.
@@ -186,6 +194,21 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// Whether the system holds all threads of the process with this id, as SIGSTOP has it.
+pub fn is_held(id: u32) -> bool {
+    let states = states(id);
+    !states.is_empty() && states.iter().all(|state| *state == 'T')
+}
+
+/// The state of each thread, as `ps` shows it. Empty: there is no such process.
+fn states(id: u32) -> Vec<char> {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let stats =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    // The name before may hold anything.
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
 }
 
 fn tail(path: &Path) -> String {

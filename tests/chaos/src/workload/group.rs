@@ -1,5 +1,5 @@
-//! Groups: members come, leave and vanish; now and then a group empties, and an operator sets it back. Somebody looks at what is
-//! committed all the time.
+//! Groups: members come, leave, are killed and are held for a while; now and then a group empties, and an operator sets it back.
+//! Somebody looks at what is committed all the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,35 +7,62 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use geminga_check::Event as Line;
 use geminga_client::{Admin, v1};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use geminga_harness::Host;
+use tokio::time::timeout;
 
-use super::member::{Member, Order};
+use super::hired::{Hired, gave_up};
+use super::order::Order;
 use super::{Context, Phase, TOPIC};
+use crate::cluster::Felt;
 use crate::dice::Dice;
 use crate::history::place;
 
 /// Most members of a group at a time.
 const MEMBERS: usize = 4;
 /// Between two changes of a group.
-const CALM: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(6));
+const CALM: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How long a member is held: at times for longer than its session lives.
+const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(9));
+/// How long a member may take to commit and leave.
+const PATIENCE: Duration = Duration::from_secs(170);
 /// Between two looks at what is committed.
 const LOOKS: Duration = Duration::from_millis(700);
 /// A reset is given up after so many attempts.
 const ATTEMPTS: usize = 10;
 
-/// Runs the groups until the run is over and all members have left.
-pub(crate) async fn groups(context: Context, count: usize) -> Result<()> {
+/// What changes in a group; all of it has happened before anything of it happens again.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Add,
+    Leave,
+    Kill,
+    Hold,
+    SetBack,
+}
+
+const CHANGES: [Change; 10] = [
+    Change::Add,
+    Change::Add,
+    Change::Add,
+    Change::Add,
+    Change::Leave,
+    Change::Kill,
+    Change::Kill,
+    Change::Kill,
+    Change::Hold,
+    Change::SetBack,
+];
+
+/// Runs the groups until the run is over and all members have left. `hosts`: where the members of each run.
+pub(super) async fn groups(context: Context, hosts: Vec<Host>) -> Result<()> {
     let mut all = Vec::new();
-    for number in 0..count {
-        let group = format!("g{}", number + 1);
+    let names = group_names(hosts.len()).into_iter();
+    for (number, (host, name)) in hosts.into_iter().zip(names).enumerate() {
         let (of_group, of_looks) = (context.clone(), context.clone());
-        let (name, looked_at) = (group.clone(), group);
-        all.push(
-            context.tasks.spawn("group", async move {
-                Group::new(of_group, name, number as u64).run().await
-            }),
-        );
+        let looked_at = name.clone();
+        all.push(context.tasks.spawn("group", async move {
+            Group::new(of_group, host, name, number as u64).run().await
+        }));
         all.push(context.tasks.spawn("looks", async move { look_on(of_looks, &looked_at).await }));
     }
     for one in all {
@@ -44,14 +71,14 @@ pub(crate) async fn groups(context: Context, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// A member that runs.
-struct Hired {
-    orders: watch::Sender<Order>,
-    task: JoinHandle<Option<Result<()>>>,
+/// The names of so many groups.
+pub(super) fn group_names(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("g{number}")).collect()
 }
 
 struct Group {
     context: Context,
+    host: Host,
     name: String,
     dice: Dice,
     /// How many members there ever were.
@@ -60,65 +87,114 @@ struct Group {
 }
 
 impl Group {
-    fn new(context: Context, name: String, number: u64) -> Self {
+    fn new(context: Context, host: Host, name: String, number: u64) -> Self {
         let dice = Dice::new(context.seed, 2000 + number);
-        Self { context, name, dice, born: 0, members: Vec::new() }
+        Self { context, host, name, dice, born: 0, members: Vec::new() }
     }
 
     async fn run(mut self) -> Result<()> {
-        self.add();
-        self.add();
+        self.add()?;
+        self.add()?;
+        // Seen in every run, however short.
+        let mut changes = vec![Change::Kill, Change::Hold];
         loop {
             tokio::select! {
                 () = self.context.reached(Phase::Settle) => break,
                 () = tokio::time::sleep(self.dice.between(CALM.0, CALM.1)) => {}
             }
-            match self.dice.below(10) {
-                0..4 if self.members.len() < MEMBERS => self.add(),
-                4..6 => self.end_one(Order::Leave).await?,
-                6..9 => self.end_one(Order::Vanish).await?,
-                9 => self.set_back().await?,
-                _ => {}
+            self.replace_those_that_gave_up()?;
+            if changes.is_empty() {
+                changes.extend(CHANGES);
             }
+            self.change(changes.swap_remove(self.dice.below(changes.len()))).await?;
             if self.members.is_empty() {
-                self.add();
+                self.add()?;
             }
         }
-        self.context.reached(Phase::Over).await;
-        while !self.members.is_empty() {
-            self.end_one(Order::Leave).await?;
+        loop {
+            tokio::select! {
+                () = self.context.reached(Phase::Over) => break,
+                () = tokio::time::sleep(CALM.0) => self.replace_those_that_gave_up()?,
+            }
+        }
+        self.all_leave().await
+    }
+
+    async fn change(&mut self, change: Change) -> Result<()> {
+        match change {
+            Change::Add if self.members.len() < MEMBERS => self.add(),
+            Change::Add => Ok(()),
+            Change::Leave => match self.one() {
+                Some(member) => self.leave(member).await,
+                None => Ok(()),
+            },
+            Change::Kill => {
+                let Some(member) = self.one() else { return Ok(()) };
+                let ran = member.kill().await?;
+                let felt = Felt { times: u64::from(ran), what: "killed" };
+                self.context.tally.add("kill member", felt);
+                Ok(())
+            }
+            Change::Hold => {
+                let Some(member) = self.one() else { return Ok(()) };
+                member.pause();
+                tokio::time::sleep(self.dice.between(HOLD.0, HOLD.1)).await;
+                let felt = Felt { times: u64::from(member.resume()), what: "held" };
+                self.context.tally.add("pause member", felt);
+                self.members.push(member);
+                Ok(())
+            }
+            Change::SetBack => self.set_back().await,
+        }
+    }
+
+    fn add(&mut self) -> Result<()> {
+        self.born += 1;
+        let (name, more) = (format!("{}-m{}", self.name, self.born), ["--group", &self.name]);
+        let more = more.map(str::to_owned);
+        let seed = self.dice.next();
+        let member = Hired::start(&self.context, &self.host, "member", &name, seed, &more)?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// One of the members, which is none of them any more.
+    fn one(&mut self) -> Option<Hired> {
+        let count = self.members.len();
+        (count > 0).then(|| self.members.swap_remove(self.dice.below(count)))
+    }
+
+    /// What a consumer gives up it has written down, and another one comes.
+    fn replace_those_that_gave_up(&mut self) -> Result<()> {
+        for mut member in std::mem::take(&mut self.members) {
+            match member.has_ended()? {
+                None => self.members.push(member),
+                Some(status) => {
+                    gave_up(&member, status)?;
+                    self.add()?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn add(&mut self) {
-        self.born += 1;
-        let (orders, order) = watch::channel(Order::Stay);
-        let member = Member {
-            context: self.context.clone(),
-            group: self.name.clone(),
-            name: format!("{}-m{}", self.name, self.born),
-            order,
-            dice: Dice::new(self.dice.next(), self.born),
-        };
-        let task = self.context.tasks.spawn("member", member.run());
-        self.members.push(Hired { orders, task });
+    async fn leave(&self, mut member: Hired) -> Result<()> {
+        member.tell(Order::Leave);
+        let status = timeout(PATIENCE, member.ended()).await;
+        let status = status.with_context(|| format!("{} does not leave", member.name))??;
+        if status.success() { Ok(()) } else { gave_up(&member, status) }
     }
 
-    async fn end_one(&mut self, how: Order) -> Result<()> {
-        if self.members.is_empty() {
-            return Ok(());
+    async fn all_leave(&mut self) -> Result<()> {
+        while let Some(member) = self.one() {
+            self.leave(member).await?;
         }
-        let Hired { orders, task } = self.members.swap_remove(self.dice.below(self.members.len()));
-        orders.send_replace(how);
-        task.await?.context("a member panicked")?
+        Ok(())
     }
 
     /// All leave, and the group goes on from somewhere before.
     async fn set_back(&mut self) -> Result<()> {
-        while !self.members.is_empty() {
-            self.end_one(Order::Leave).await?;
-        }
+        self.all_leave().await?;
         let name = format!("{}-operator", self.name);
         let client = self.context.client(&name)?;
         let admin = client.admin();

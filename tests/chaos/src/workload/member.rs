@@ -1,50 +1,28 @@
-//! One member of a group. It writes what it is given before it commits, and commits before it lets go.
+//! One member of a group, for one life. It writes what it is given before it commits, and commits before it lets go.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use geminga_check::Event as Line;
 use geminga_client::{
     Consumer, ConsumerConfig, Error, Event, OffsetReset, Reason, Records, TopicPartition,
 };
-use tokio::sync::watch;
 
-use super::{Context, TOPIC};
+use super::TOPIC;
+use super::client::Own;
+use super::order::{Order, orders, told};
 use crate::dice::Dice;
 use crate::history::{content, place};
 
 /// Shorter than a pause or a silence may be.
 const SESSION: Duration = Duration::from_secs(6);
-/// Pause before a member that failed joins anew.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// A member that gets nothing for so long commits.
 const IDLE: Duration = Duration::from_millis(300);
 
-/// What a member is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    Stay,
-    /// Commit, leave the group, end.
-    Leave,
-    /// End without a word.
-    Vanish,
-}
-
-/// Who reads.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) context: Context,
-    pub(super) group: String,
-    pub(super) name: String,
-    pub(super) order: watch::Receiver<Order>,
-    pub(super) dice: Dice,
-}
-
-/// One life of a member within its group.
 struct Life<'a> {
-    member: &'a Member,
-    name: String,
+    own: &'a Own,
+    group: &'a str,
+    dice: &'a Dice,
     consumer: Consumer,
     assigned: Vec<TopicPartition>,
     /// What it was given and did not commit: the next offset of each.
@@ -53,77 +31,55 @@ struct Life<'a> {
     until_commit: usize,
 }
 
-impl Member {
-    /// Reads until it is told to end. What trying again cures, the consumer tries again; what it gives up is written down, and
-    /// another life begins.
-    pub(super) async fn run(self) -> Result<()> {
-        let mut lives = 0;
-        loop {
-            lives += 1;
-            let name =
-                if lives == 1 { self.name.clone() } else { format!("{}.{lives}", self.name) };
-            let client = self.context.client(&name)?;
-            let mut config = ConsumerConfig::new(&*self.group, TOPIC);
-            config.offset_reset = OffsetReset::Earliest;
-            config.session_timeout = SESSION;
-            config.rebalance_timeout = SESSION;
-            config.credit_bytes = 64 * 1024;
-            let consumer = client.consumer(config);
-            let (assigned, done) = (Vec::new(), Vec::new());
-            let mut life = Life {
-                member: &self,
-                name: name.clone(),
-                consumer,
-                assigned,
-                done,
-                until_commit: 1,
-            };
-            let ended = life.live().await;
-            if ended.is_ok() && *self.order.borrow() == Order::Leave {
-                // Nothing is fetched any more, whatever becomes of the leave.
-                life.let_go();
-                life.consumer.leave().await;
-            } else {
-                drop(life);
-            }
-            client.close().await;
-            let Err(error) = ended else { return Ok(()) };
-            let what = format!("{name} failed: {error}");
-            self.context.history.write(&name, Line::Fault { what });
-            if *self.order.borrow() != Order::Stay {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
+/// Reads until it is told to end. What trying again cures, the consumer tries again; what it gives up is written down.
+pub(super) async fn consume(own: &Own, dice: &Dice, group: &str) -> Result<()> {
+    let mut config = ConsumerConfig::new(group, TOPIC);
+    config.offset_reset = OffsetReset::Earliest;
+    config.session_timeout = SESSION;
+    config.rebalance_timeout = SESSION;
+    config.credit_bytes = 64 * 1024;
+    let consumer = own.client.consumer(config);
+    let (assigned, done) = (Vec::new(), Vec::new());
+    let mut life = Life { own, group, dice, consumer, assigned, done, until_commit: 1 };
+    match life.live().await {
+        Ok(Order::Leave) => {
+            // Nothing is fetched any more, whatever becomes of the leave.
+            life.let_go();
+            life.consumer.leave().await;
+            own.client.close().await;
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let what = format!("{} failed: {error}", own.name);
+            own.history.write(&own.name, Line::Fault { what: what.clone() });
+            bail!(what)
         }
     }
 }
 
-/// Waits until the member is told to end, or nobody is there to tell it anything.
-async fn told(order: &mut watch::Receiver<Order>) {
-    drop(order.wait_for(|order| *order != Order::Stay).await);
-}
-
 impl Life<'_> {
     fn write(&self, line: Line) {
-        self.member.context.history.write(&self.name, line);
+        self.own.history.write(&self.own.name, line);
     }
 
-    async fn live(&mut self) -> Result<(), Error> {
-        let mut order = self.member.order.clone();
-        self.write(Line::Join { group: self.member.group.clone() });
+    async fn live(&mut self) -> Result<Order, Error> {
+        let mut orders = orders();
+        self.write(Line::Join { group: self.group.to_owned() });
         loop {
             let event = tokio::select! {
-                () = told(&mut order) => None,
-                event = self.consumer.next() => Some(event?),
+                order = told(&mut orders) => {
+                    if order == Order::Leave {
+                        self.commit().await?;
+                    }
+                    return Ok(order);
+                }
+                event = self.consumer.next() => event?,
                 // What is done is committed, also when nothing follows.
                 () = tokio::time::sleep(IDLE) => {
                     self.commit().await?;
                     continue;
                 }
-            };
-            let Some(event) = event else {
-                let leaves = *order.borrow() == Order::Leave;
-                return if leaves { self.commit().await } else { Ok(()) };
             };
             self.on(event).await?;
         }
@@ -137,7 +93,7 @@ impl Life<'_> {
                 for from in &partitions {
                     let offset = starts.get(from).and_then(|offset| u64::try_from(*offset).ok());
                     let (group, place) =
-                        (self.member.group.clone(), place(&from.topic, from.partition));
+                        (self.group.to_owned(), place(&from.topic, from.partition));
                     self.write(Line::Assign { group, place, offset });
                 }
                 self.assigned = partitions;
@@ -150,7 +106,7 @@ impl Life<'_> {
             }
             Event::Revoked => {
                 // Some are slow to say what they have done, so that it is done again.
-                if self.member.dice.chance(80) {
+                if self.dice.chance(80) {
                     self.commit().await?;
                 }
                 self.let_go();
@@ -169,7 +125,7 @@ impl Life<'_> {
             let place = place(&from.topic, from.partition);
             let content = content(record.value.as_deref().unwrap_or_default());
             let offset = u64::try_from(record.offset).unwrap_or(u64::MAX);
-            self.write(Line::Fetch { group: self.member.group.clone(), place, offset, content });
+            self.write(Line::Fetch { group: self.group.to_owned(), place, offset, content });
         }
         self.done.retain(|(done, _)| *done != from);
         self.done.push((from, next_offset));
@@ -177,7 +133,7 @@ impl Life<'_> {
 
     fn let_go(&mut self) {
         for from in std::mem::take(&mut self.assigned) {
-            let (group, place) = (self.member.group.clone(), place(&from.topic, from.partition));
+            let (group, place) = (self.group.to_owned(), place(&from.topic, from.partition));
             self.write(Line::Revoke { group, place });
         }
         self.done.clear();
@@ -185,13 +141,13 @@ impl Life<'_> {
 
     /// Commits what is done. That others have it by now is no failure.
     async fn commit(&mut self) -> Result<(), Error> {
-        self.until_commit = 1 + self.member.dice.below(20);
+        self.until_commit = 1 + self.dice.below(20);
         let offsets = std::mem::take(&mut self.done);
         if offsets.is_empty() {
             return Ok(());
         }
         for (from, offset) in &offsets {
-            let (group, place) = (self.member.group.clone(), place(&from.topic, from.partition));
+            let (group, place) = (self.group.to_owned(), place(&from.topic, from.partition));
             let offset = u64::try_from(*offset).unwrap_or(u64::MAX);
             self.write(Line::Commit { group, place, offset });
         }
@@ -199,7 +155,7 @@ impl Life<'_> {
             Ok(()) => {
                 for (from, _) in offsets {
                     let (group, place) =
-                        (self.member.group.clone(), place(&from.topic, from.partition));
+                        (self.group.to_owned(), place(&from.topic, from.partition));
                     self.write(Line::Committed { group, place });
                 }
                 Ok(())

@@ -1,91 +1,72 @@
-//! Producers: idempotent, each with a client of its own. One lives for a while and is followed by another under a new name.
-//! Numbers are given in the order of sending, by the one task that sends.
+//! A producer, for one life: idempotent, unless it is told otherwise. Numbers are given in the order of sending, by the one task that
+//! sends. A record is written down before it is sent, and again when its end is told.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use geminga_check::Event;
-use geminga_client::{Ack, Compression, Error, Message, ProducerConfig};
+use geminga_client::{Ack, Compression, Error, Message, Producer, ProducerConfig};
 
-use super::{Context, Phase, TOPIC};
+use super::TOPIC;
+use super::client::Own;
+use super::order::{Order, orders, told};
 use crate::dice::Dice;
-use crate::history::{content, place, value};
+use crate::history::{History, content, place, value};
 
 /// Most records that are sent without a pause.
 const BURST: usize = 40;
 /// Longest pause between bursts.
 const PAUSE: Duration = Duration::from_millis(300);
+/// The same, in a hurry.
+const SHORT: Duration = Duration::from_millis(20);
 /// Largest filler of a value, in bytes.
 const FILLER: usize = 600;
 
-/// Runs as many producers at a time, until no more records are to be sent and all have ended.
-pub(crate) async fn producers(context: Context, count: usize) -> Result<()> {
-    let lines = (0..count).map(|line| {
-        let context = context.clone();
-        context.tasks.clone().spawn("producers", async move { follow(&context, line).await })
-    });
-    for line in lines.collect::<Vec<_>>() {
-        line.await?.ok_or_else(|| anyhow::anyhow!("a producer panicked"))??;
-    }
-    Ok(())
-}
-
-/// One producer after the other.
-async fn follow(context: &Context, line: usize) -> Result<()> {
-    let dice = Dice::new(context.seed, 1000 + line as u64);
-    let mut life = 1;
-    while *context.phase.borrow() == Phase::Load {
-        produce(context, &format!("p{}.{life}", line + 1), &dice).await?;
-        life += 1;
-    }
-    Ok(())
-}
-
-async fn produce(context: &Context, name: &str, dice: &Dice) -> Result<()> {
-    let client = context.client(name)?;
+/// Sends until it is told to end, and then until all has ended that was sent.
+pub(super) async fn produce(
+    own: &Own,
+    dice: &Dice,
+    partitions: u32,
+    idempotence: bool,
+) -> Result<()> {
     let config = ProducerConfig {
         batch_bytes: [1024, 16 * 1024, 256 * 1024][dice.below(3)],
         compression: [Compression::None, Compression::Lz4][dice.below(2)],
-        idempotence: context.idempotence,
+        idempotence,
         ..ProducerConfig::default()
     };
-    let producer = client.producer(config);
-    let mut next = vec![0; context.partitions as usize];
-    let end = dice.between(Duration::from_secs(5), Duration::from_secs(40));
-    let end = tokio::time::sleep(end);
-    tokio::pin!(end);
+    let producer = own.client.producer(config);
+    let mut next = vec![0; partitions as usize];
+    let mut orders = orders();
     loop {
         for _ in 0..=dice.below(BURST) {
             let partition = dice.below(next.len());
             let seq = next[partition];
             next[partition] += 1;
-            let value = value(name, seq, dice.below(FILLER));
-            send(context, &producer, name, u32::try_from(partition)?, seq, value).await;
+            let value = value(&own.name, seq, dice.below(FILLER));
+            send(own, &producer, u32::try_from(partition)?, seq, value).await;
         }
+        let hurries = *orders.borrow() == Order::Hurry;
+        let pause = dice.between(Duration::ZERO, if hurries { SHORT } else { PAUSE });
         tokio::select! {
-            () = context.reached(Phase::Settle) => break,
-            () = &mut end => break,
-            () = tokio::time::sleep(dice.between(Duration::ZERO, PAUSE)) => {}
+            order = told(&mut orders) => match order {
+                Order::Vanish => return Ok(()),
+                _ => break,
+            },
+            () = tokio::time::sleep(pause) => {}
         }
     }
     producer.close().await;
-    client.close().await;
+    own.client.close().await;
     Ok(())
 }
 
-async fn send(
-    context: &Context,
-    producer: &geminga_client::Producer,
-    name: &str,
-    partition: u32,
-    seq: u64,
-    value: Vec<u8>,
-) {
+async fn send(own: &Own, producer: &Producer, partition: u32, seq: u64, value: Vec<u8>) {
+    let Own { name, history, .. } = own;
     let place = place(TOPIC, partition);
-    let history = &context.history;
-    history.write(name, Event::Produce { place: place.clone(), content: content(&value) });
+    history.write(name, Event::Produce { place, content: content(&value) });
     let message = Message { partition: Some(partition), ..Message::new(value) };
-    let ended = Ended { context: context.clone(), name: name.to_owned(), partition, seq };
+    let ended = Ended { history: history.clone(), name: name.clone(), partition, seq };
     let (told, refused) = (ended.clone(), ended);
     // With an error here, the callback is not called, and the record was not taken.
     let sent = producer.send_with(TOPIC, message, move |end| told.tell(end)).await;
@@ -97,7 +78,7 @@ async fn send(
 /// Writes how a record ended.
 #[derive(Debug, Clone)]
 struct Ended {
-    context: Context,
+    history: History,
     name: String,
     partition: u32,
     seq: u64,
@@ -117,7 +98,7 @@ impl Ended {
                 Event::Fail { place, producer, seq, in_doubt, why }
             }
         };
-        self.context.history.write(&self.name, event);
+        self.history.write(&self.name, event);
     }
 }
 

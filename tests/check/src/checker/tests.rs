@@ -134,7 +134,7 @@ fn what_is_in_doubt_may_be_there_as_well() {
     // It may not come after what was sent later.
     fails(&format!("{there}x read offset=4 record=p2:1\n"), Property::Order, &["x read offset=3"]);
     let last = GOOD.replace("p2 fail seq=1 in_doubt=true\np2 ack seq=2", "p2 ack seq=1");
-    let last = last.replace("record=p2:2", "record=p2:1");
+    let last = last.replace("record=p2:2", "record=p2:1").replace("p2 produce seq=2\n", "");
     assert!(judge(&last).unwrap().is_clean());
 }
 
@@ -189,7 +189,7 @@ fn a_gap_in_the_log_is_noticed() {
 
 #[test]
 fn a_log_that_cannot_be_read_to_its_end_is_noticed() {
-    let history = "x start\np1 produce seq=0\np1 produce seq=1\nx log start=0 end=2\nx read offset=0 record=p1:0";
+    let history = "x start\np1 produce seq=0\np1 produce seq=1\np1 died\nx log start=0 end=2\nx read offset=0 record=p1:0";
     fails(history, Property::Dense, &["x log", "x read offset=0"]);
     fails(&history.replace("\nx read offset=0 record=p1:0", ""), Property::Dense, &["x log"]);
 }
@@ -218,7 +218,7 @@ fn another_record_at_the_same_offset_is_noticed() {
 fn what_was_delivered_and_is_not_in_the_log_is_noticed() {
     let history = doctored(
         "c3 commit offset=3",
-        "p2 produce seq=3\nc3 fetch offset=4 record=p2:3\nc3 commit offset=3",
+        "p2 produce seq=3\np2 fail seq=3 in_doubt=true\nc3 fetch offset=4 record=p2:3\nc3 commit offset=3",
     );
     fails(&history, Property::Content, &["c3 fetch offset=4"]);
 }
@@ -237,6 +237,56 @@ fn what_was_refused_must_not_be_there() {
     fails(&history, Property::Refused, &["p2 fail seq=2", "x read offset=3"]);
 }
 
+/// The good history, but the second producer is killed when nobody has told it how its second record ended.
+fn killed() -> String {
+    let open = doctored("p2 fail seq=1 in_doubt=true\n", "");
+    open.replace("c2 revoke\no reset", "c2 revoke\np2 died\no reset")
+}
+
+#[test]
+fn a_record_that_nobody_tells_the_end_of_is_noticed_unless_its_producer_was_killed() {
+    let history = doctored("p2 fail seq=1 in_doubt=true\n", "");
+    fails(&history, Property::Untold, &["p2 produce seq=1"]);
+    // Another's death does not excuse it.
+    let history = history.replace("c2 revoke\no reset", "c2 revoke\np1 died\no reset");
+    fails(&history, Property::Untold, &["p2 produce seq=1"]);
+
+    let report = judge(&killed()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.violations);
+    assert_eq!((report.deaths, report.open_at_death, report.records[3]), (1, 1, 1));
+}
+
+#[test]
+fn what_a_killed_producer_had_on_its_way_may_be_there_but_once_and_in_order() {
+    // Its second record was acknowledged, and its third was on its way.
+    let last = GOOD.replace("p2 fail seq=1 in_doubt=true\np2 ack seq=2 offset=3", "p2 died");
+    let last = last.replace("p2 produce seq=2\n", "").replace("record=p2:2", "record=p2:1");
+    assert!(judge(&last).unwrap().is_clean(), "{:?}", judge(&last).unwrap().violations);
+    let twice =
+        last.replace("x log start=0 end=4", "c3 fetch offset=4 record=p2:1\nx log start=0 end=5");
+    let twice = format!("{twice}x read offset=4 record=p2:1\n");
+    fails(&twice, Property::Duplicated, &["x read offset=3", "x read offset=4"]);
+    let late = killed()
+        .replace("x log start=0 end=4", "c3 fetch offset=4 record=p2:1\nx log start=0 end=5");
+    fails(&format!("{late}x read offset=4 record=p2:1\n"), Property::Order, &["x read offset=3"]);
+    // What was acknowledged before it died is not excused.
+    let lost = killed().replace("p2 died", "p2 ack seq=1\np2 died");
+    fails(&lost, Property::Lost, &["p2 ack seq=1"]);
+}
+
+#[test]
+fn a_killed_member_is_followed_from_its_last_commit_on() {
+    let history = doctored("c1 revoke\n", "c1 died\n");
+    assert!(judge(&history).unwrap().is_clean(), "{:?}", judge(&history).unwrap().violations);
+    // What it had not committed comes again; what it had, does not.
+    let history =
+        history.replace("c2 assign offset=1\n", "c2 assign\nc2 fetch offset=0 record=p1:0\n");
+    fails(&history, Property::Repeated, &["c1 committed", "c2 assign", "c2 fetch offset=0"]);
+    // It gets nothing back after its death, under its own name.
+    let dead = judge(&doctored("c1 revoke\n", "c1 died\nc1 revoke\n")).unwrap_err();
+    assert!(dead.to_string().contains("c1 has died before"), "{dead}");
+}
+
 #[test]
 fn what_a_group_never_got_is_noticed() {
     let history = doctored("c2 fetch offset=3 record=p2:2\n", "");
@@ -252,7 +302,7 @@ fn what_a_group_never_got_is_noticed() {
 
 #[test]
 fn a_partition_that_a_group_never_had_is_missed() {
-    let other = "p1 produce seq=0 partition=1\nx log start=0 end=1 partition=1\nx read offset=0 record=p1:0 partition=1";
+    let other = "p1 produce seq=0 partition=1\np1 ack seq=0 offset=0 partition=1\nx log start=0 end=1 partition=1\nx read offset=0 record=p1:0 partition=1";
     fails(&format!("{GOOD}{other}"), Property::Missed, &["partition=1"]);
 }
 

@@ -242,14 +242,19 @@ impl Cluster {
     /// # Panics
     /// When it cannot be started.
     pub fn add_bookie(&mut self) -> &mut Node {
+        self.add_bookie_with(&[])
+    }
+
+    /// [`Self::add_bookie`] with arguments of its own beside those of all.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn add_bookie_with(&mut self, more: &[&str]) -> &mut Node {
         let name = format!("bookie-{}", self.bookies.len() + 1);
-        let bookie = Node::bookie(
-            &name,
-            &port::free_address(),
-            &self.metastore(),
-            self.dir(),
-            &self.bookie_args,
-        );
+        let own = more.iter().map(|arg| (*arg).to_owned());
+        let args: Vec<String> = self.bookie_args.iter().cloned().chain(own).collect();
+        let bookie =
+            Node::bookie(&name, &port::free_address(), &self.metastore(), self.dir(), &args);
         self.bookies.push(Node { tls: self.tls.clone(), ..bookie });
         self.bookies.last_mut().expect("just pushed")
     }

@@ -28,3 +28,4 @@ mod stops;
 mod tiering;
 mod tls;
 mod topic;
+mod uploads;

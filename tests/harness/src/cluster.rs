@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::etcd::Etcd;
+use crate::process::fail_points;
 use crate::volume::Volume;
 use crate::{Client, Kafka, Pair, Process, Tls, binary, http, port, wait};
 
@@ -220,6 +221,19 @@ impl Cluster {
     pub fn metastore(&self) -> String {
         let scheme = if self.etcd.is_tls() { "https" } else { "etcd" };
         format!("{scheme}://{}/test", self.etcd.endpoint())
+    }
+
+    /// Has the next process that comes to this place killed with -9, by itself (`geminga_runtime::fail_point`): that has happened once the
+    /// file is gone.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    pub fn kill_at(&self, place: &str) -> PathBuf {
+        let places = fail_points(self.dir());
+        std::fs::create_dir_all(&places).expect("a directory of places to die at");
+        let file = places.join(place);
+        std::fs::write(&file, "").expect("a place to die at");
+        file
     }
 
     /// Where the files of this cluster are.

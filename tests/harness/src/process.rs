@@ -69,6 +69,7 @@ impl Process {
                 command.env_remove(variable);
             }
         }
+        command.env("GEMINGA_FAIL_POINTS", fail_points(self.log.parent().expect("a file's")));
         let child = command.spawn();
         self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));
     }
@@ -186,6 +187,11 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// Where processes with their logs in `dir` look for places to die at.
+pub(crate) fn fail_points(dir: &Path) -> PathBuf {
+    dir.join("fail-points")
 }
 
 fn tail(path: &Path) -> String {

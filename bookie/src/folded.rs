@@ -50,6 +50,11 @@ impl Folded {
         let _same = self.objects.set(objects.clone());
     }
 
+    /// Where objects are; `None` while this bookie was not told.
+    pub(crate) fn objects(&self) -> Option<&Store> {
+        self.objects.get()
+    }
+
     /// What manifests say of these ledgers; those that no manifest lists are left out. Reads only manifests whose ranges say that
     /// they may list one.
     ///

@@ -217,6 +217,7 @@ impl Bookie {
             store: Arc::clone(&parts.store),
             cluster: booted.cluster,
             handle: handle.clone(),
+            folded: folded.clone(),
             dial: parts.dial.clone(),
             random: Arc::clone(&parts.random),
             clock: Arc::clone(&parts.clock),

@@ -396,6 +396,7 @@ fn under(record: Under) -> Value {
         ("members", list(record.members, text)),
         ("replace", list(record.replace, text)),
         ("damaged", list(record.damaged, text)),
+        ("misplaced", list(record.misplaced, text)),
         ("copies", optional(record.copies, number)),
         ("lost_entry", optional(record.lost_entry, |entry| number(entry.0))),
         ("reason", text(format!("{:?}", record.reason))),

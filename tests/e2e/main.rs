@@ -29,3 +29,4 @@ mod stops;
 mod tiering;
 mod tls;
 mod topic;
+mod uploads;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Client, Cluster, wait};
+use geminga_harness::{Client, Cluster, http, wait};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -196,5 +196,110 @@ fn a_bookie_is_taken_out_while_records_come_in() {
     cluster.bookies[1].process.kill();
     wait_whole(&cluster, begun, "without it");
     decommission(&["bookie-1"]).finish().refused("TOO_FEW_BOOKIES");
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+}
+
+/// Bookies in these zones, a broker, and a topic with closed segments: what was written, and the producer's report.
+fn zoned(zones: &[&str]) -> (Cluster, Flights, std::path::PathBuf) {
+    let mut cluster = Cluster::unborn(&BOOKIES, &[]);
+    for zone in zones {
+        match *zone {
+            "" => cluster.add_bookie(),
+            zone => cluster.add_bookie_with(&[&format!("--zone={zone}")]),
+        };
+    }
+    cluster.add_broker();
+    cluster.wait_ready();
+    let client = cluster.client(0);
+    let create = ["topic", "create", TOPIC, "--partitions", "2"];
+    client.run(&[&create[..], &["--config", "segment.bytes=1048576"]].concat()).ok();
+    let flights = Flights::load().first(3 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    producer.finish().ok();
+    (cluster, flights, report)
+}
+
+/// The bookies of each fragment of the topic's closed ledgers, with the ledger's id.
+fn closed_fragments(cluster: &Cluster) -> Vec<(String, Vec<String>)> {
+    let closed = |l: &Value| l["topic"] == TOPIC && l["state"] == "closed";
+    let ledgers = list(cluster, "ledger").into_iter().filter(closed);
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let mut found = Vec::new();
+    for ledger in ledgers {
+        for fragment in ledger["fragments"].as_array().expect("fragments") {
+            let members = fragment["members"].as_array().expect("members");
+            let bookies = members.iter().map(|member| text(&member["bookie_id"])).collect();
+            found.push((text(&ledger["ledger_id"]), bookies));
+        }
+    }
+    found
+}
+
+/// How many closed fragments have a copy there.
+fn named(cluster: &Cluster, bookie: &str) -> usize {
+    let fragments = closed_fragments(cluster).into_iter();
+    fragments.filter(|(_, bookies)| bookies.iter().any(|other| other == bookie)).count()
+}
+
+/// Waits until others have all places that a bookie had in closed segments: after its lease, and the delay.
+#[track_caller]
+fn wait_left(cluster: &Cluster, bookie: &str) {
+    wait::within(5 * PATIENCE, "others to take the places of one that is gone", || {
+        (named(cluster, bookie) == 0).then_some(())
+    });
+}
+
+/// Waits until bookies with these indexes have given up so many copies together.
+#[track_caller]
+fn wait_given_up(cluster: &Cluster, bookies: std::ops::Range<usize>, count: usize) {
+    wait::within(3 * PATIENCE, "copies that nobody names to be given up", || {
+        let of = |bookie| metric(cluster, bookie, "geminga_repair_given_up_ledgers_total");
+        (bookies.clone().map(of).sum::<f64>() >= count as f64).then_some(())
+    });
+}
+
+fn metric(cluster: &Cluster, bookie: usize, name: &str) -> f64 {
+    http::metric(&cluster.bookies[bookie].http, name).unwrap_or(0.0)
+}
+
+/// 6.7: a zone that comes later gets a copy of each closed segment, one, and who had it before gives its own up.
+#[test]
+fn scenario_66_copies_of_one_zone_spread_to_the_next() {
+    let (mut cluster, flights, report) = zoned(&["a", "a", "a"]);
+    let closed = closed_fragments(&cluster).len();
+    assert!(closed >= 2, "{closed} closed segments");
+    cluster.add_bookie_with(&["--zone=b"]).wait_ready();
+    wait::within(3 * PATIENCE, "each closed segment to have a copy in the other zone", || {
+        (named(&cluster, "bookie-4") == closed).then_some(())
+    });
+    let settled = closed_fragments(&cluster);
+    wait_given_up(&cluster, 0..3, closed);
+    let text = String::from_utf8(cluster.client(0).run(&["cluster", "status"]).ok());
+    assert!(text.expect("text").contains("all copies are there"));
+    cluster.brokers[0].crash_and_restart();
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+    // Passes later everything is where it was.
+    let now = closed_fragments(&cluster);
+    assert!(settled.iter().all(|fragment| now.contains(fragment)), "{settled:?}, then {now:?}");
+}
+
+/// Scenario 51: a bookie comes back after others took its places. It gives up what it has of them, and takes places again when it has to.
+#[test]
+fn scenario_51_who_comes_back_gives_up_its_copies_and_takes_them_again() {
+    let (mut cluster, flights, report) = zoned(&[""; 4]);
+    let before = named(&cluster, "bookie-3");
+    assert!(before > 0, "it had nothing");
+    cluster.bookies[2].process.kill();
+    wait_left(&cluster, "bookie-3");
+    cluster.bookies[2].process.restart();
+    cluster.wait_ready();
+    wait_given_up(&cluster, 2..3, before);
+    assert_eq!(named(&cluster, "bookie-3"), 0);
+    // Nobody but it can take the places of the next.
+    assert!(named(&cluster, "bookie-1") > 0, "each copy of four is somewhere");
+    cluster.bookies[0].process.kill();
+    wait_left(&cluster, "bookie-1");
+    assert!(named(&cluster, "bookie-3") > 0);
     topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
 }

@@ -27,7 +27,7 @@ fn start(url: &str, more: &[&str]) -> Cluster {
 }
 
 /// States of the closed ledgers of a topic, as the metadata has them.
-fn tiers(cluster: &Cluster, client: &Client, topic: &str) -> Vec<String> {
+pub(crate) fn tiers(cluster: &Cluster, client: &Client, topic: &str) -> Vec<String> {
     let metastore = cluster.metastore();
     let dump = client.json(&["meta", "dump", "--metastore", &metastore, "--prefix", "ledgers/"]);
     let keys = dump["keys"].as_array().expect("keys").iter().map(|key| &key["value"]);
@@ -83,7 +83,7 @@ fn everything_goes_there_and_back(cluster: &mut Cluster) {
 }
 
 /// Objects below a directory.
-fn objects(dir: &Path) -> usize {
+pub(crate) fn objects(dir: &Path) -> usize {
     let Ok(listing) = std::fs::read_dir(dir) else { return 0 };
     let count = |path: &Path| match path.is_dir() {
         true => objects(path),

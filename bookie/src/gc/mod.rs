@@ -8,7 +8,7 @@
 //!
 //! * After a restore of the metadata, ledgers that it does not know are kept for a week (6.8).
 //!
-//! A closed ledger that does not name this bookie any more stays: dropping it needs the repair lock.
+//! A closed ledger that does not name this bookie any more stays here: dropping it needs the repair lock (`repair::excess`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

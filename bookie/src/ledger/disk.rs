@@ -157,6 +157,11 @@ impl DiskLedgers {
         local
     }
 
+    /// The ledgers of which it has entries, in order, and the bytes of these.
+    pub(crate) fn held(&self) -> BTreeMap<LedgerId, u64> {
+        self.local().into_iter().filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
     /// Whether a ledger's entries were dropped here for an object.
     pub(crate) fn is_trimmed(&self, ledger: LedgerId) -> bool {
         let mut trimmed = self.shards.iter().map(|shard| {
@@ -193,6 +198,27 @@ impl DiskLedgers {
         let done = self.drop_what(ledger, Dropped::Entries { last, attempt }).await?;
         if done {
             tracing::info!(%ledger, "a ledger's entries are in the object store; those here were dropped");
+        }
+        Ok(done)
+    }
+
+    /// Begins to give a ledger's copy up: whoever sends entries of it from now on ends that. False when it has none. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`LogFailed`].
+    pub(crate) async fn begin_to_give_up(&self, ledger: LedgerId) -> Result<bool, LogFailed> {
+        self.drop_what(ledger, Dropped::Nothing).await
+    }
+
+    /// Gives a ledger's copy up, which the metadata, read since [`DiskLedgers::begin_to_give_up`], named nowhere: that is durable on return.
+    /// False when somebody sent entries of it meanwhile: it stays. Cancel-safe, in that it goes on.
+    ///
+    /// # Errors
+    /// [`LogFailed`].
+    pub(crate) async fn give_up(&self, ledger: LedgerId) -> Result<bool, LogFailed> {
+        let done = self.drop_what(ledger, Dropped::Copy).await?;
+        if done {
+            tracing::info!(%ledger, "others have all copies of a ledger; the one here was dropped");
         }
         Ok(done)
     }

@@ -1,7 +1,7 @@
 //! A ledger's state as bytes, for snapshots of a disk's table (protocol 5.5). Big-endian:
 //!
 //! ```text
-//! u64 ledger | u8 flags (1 known, 2 closed, 4 trimmed) | u32 sealed_epoch | i64 last, if closed | i64 max_lac
+//! u64 ledger | u8 flags (1 known, 2 closed, 4 trimmed, 8 given up) | u32 sealed_epoch | i64 last, if closed | i64 max_lac
 //! | u32 runs, runs × (i64 first, i64 last) | [16] attempt, only if trimmed
 //! ```
 //!
@@ -16,6 +16,7 @@ use super::ranges::Ranges;
 const KNOWN: u8 = 1;
 const CLOSED: u8 = 2;
 const TRIMMED: u8 = 4;
+const GIVEN_UP: u8 = 8;
 /// Bytes without runs.
 const FIXED_BYTES: usize = 8 + 1 + 4 + 8 + 8 + 4;
 
@@ -25,7 +26,8 @@ impl LedgerState {
         bytes.put_u64(self.id().0);
         let closed = if self.closed().is_some() { CLOSED } else { 0 };
         let trimmed = if self.trimmed().is_some() { TRIMMED } else { 0 };
-        bytes.put_u8(trimmed | if self.is_known() { KNOWN | closed } else { closed });
+        let given_up = if self.is_given_up() { GIVEN_UP } else { 0 };
+        bytes.put_u8(given_up | trimmed | if self.is_known() { KNOWN | closed } else { closed });
         bytes.put_u32(self.sealed_epoch().0);
         bytes.put_i64(self.closed().map_or(0, |last| last.0));
         bytes.put_i64(self.max_lac().0);
@@ -68,7 +70,8 @@ impl LedgerState {
             0 => None,
             _ => Some(bytes.try_get_u128().ok()?),
         };
-        Some(Self::restored(id, known, sealed_epoch, closed, trimmed, max_lac, held))
+        let state = Self::restored(id, known, sealed_epoch, closed, trimmed, max_lac, held);
+        Some(if flags & GIVEN_UP == 0 { state } else { state.given_up_before() })
     }
 }
 
@@ -94,6 +97,8 @@ mod tests {
             entries(7, 2),
             Record::Seal { epoch: SealEpoch(4) },
             Record::Closed { last: EntryId(8) },
+            Record::GivenUp,
+            entries(0, 4),
             Record::Trimmed { attempt: u128::MAX - 1 },
         ];
         for record in &records {

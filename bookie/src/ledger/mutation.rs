@@ -38,6 +38,12 @@ pub enum Mutation {
     PanicOnClosed,
     /// 6.5: take a repair's copies beyond the end of its fragment.
     RepairBeyondEnd,
+    /// 5.6: give a copy up that a repair was promised meanwhile.
+    GiveUpPromised,
+    /// K1: vouch for what was given up.
+    VouchAfterGivingUp,
+    /// 5.6: give a copy up while others lack some of it.
+    GiveUpNeeded,
     /// 6.2: give a bookie up as soon as it is away.
     IgnoreDelay,
     /// A1: give up however many vanish together.

@@ -87,6 +87,10 @@ pub(super) enum Dropped {
     All,
     /// Its entries, which the object of this upload has up to `last` (7.4 step 8).
     Entries { last: EntryId, attempt: u128 },
+    /// Nothing yet: whoever wants to give its copy up is about to look whether that is right (5.6).
+    Nothing,
+    /// Its copy, unless somebody sent something since [`Dropped::Nothing`].
+    Copy,
 }
 
 /// A ledger whose data goes.
@@ -208,6 +212,7 @@ impl Owner {
     /// Appends a tombstone, or that the entries are elsewhere, in the order of the ledger's records (F1, F4).
     async fn on_deletion(&mut self, Deletion { ledger, what, done }: Deletion) {
         let largest = [Record::Closed { last: EntryId(0) }, Record::Trimmed { attempt: 0 }];
+        let mutations = self.parts.me.mutations;
         let result = match self.reserve(largest.iter().map(Log::cost).sum()).await {
             Ok(mut room) => self.parts.table.lock().step(ledger, |slot| {
                 if slot.broken || !slot.state.is_known() {
@@ -216,6 +221,10 @@ impl Owner {
                 let records = match what {
                     Dropped::All => slot.state.delete().into_iter().collect(),
                     Dropped::Entries { last, attempt } => slot.state.trim(last, attempt),
+                    Dropped::Nothing => {
+                        return Ok(slot.state.begin_to_give_up().then_some(slot.lsn));
+                    }
+                    Dropped::Copy => slot.state.give_up(mutations).into_iter().collect(),
                 };
                 let mut placed = None;
                 for mut record in records {

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use super::inventory;
 use super::mutation::{Mutation, Mutations};
 use super::owner::BROKEN;
-use super::state::pointer;
+use super::state::{GIVEN_UP, pointer};
 use super::table::{Standing, Table};
 use crate::log::{Log, Lsn, ReadError};
 use crate::metrics;
@@ -57,6 +57,7 @@ struct View {
     /// What is held is durable once this is.
     lsn: Lsn,
     broken: bool,
+    given_up: bool,
 }
 
 /// What is to be read.
@@ -109,7 +110,9 @@ impl Queries {
             return Err(QueryReply::refusal(Code::Trimmed, pointer(attempt)));
         }
         let tail = slot.state.held().tail(from);
-        Ok(View { standing: slot.standing(), tail, lsn: slot.lsn, broken: slot.broken })
+        let (standing, lsn) = (slot.standing(), slot.lsn);
+        let (broken, given_up) = (slot.broken, slot.state.is_given_up());
+        Ok(View { standing, tail, lsn, broken, given_up })
     }
 
     fn no_such_ledger(&self, deleted: bool) -> QueryReply {
@@ -136,6 +139,9 @@ impl Queries {
         };
         if view.tail < range.from {
             return match self.authoritative {
+                true if view.given_up && !self.mutations.is(Mutation::VouchAfterGivingUp) => {
+                    reply(Code::Limbo, GIVEN_UP.to_owned())
+                }
                 true => reply(Code::NoSuchEntry, String::new()),
                 false => reply(Code::Limbo, "this disk lost data and does not know".to_owned()),
             };

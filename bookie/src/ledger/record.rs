@@ -37,6 +37,15 @@ pub enum Record {
         /// The upload.
         attempt: u128,
     },
+    /// Others have all its places: its entries are not here any more, until a repair brings some back (protocol 5.6).
+    GivenUp,
     /// Deleted; refuses everything from now on (F4).
     Tombstone,
+}
+
+impl Record {
+    /// Whether no entry before it in the log is needed any more.
+    pub(crate) fn drops_entries(&self) -> bool {
+        matches!(self, Self::Trimmed { .. } | Self::GivenUp | Self::Tombstone)
+    }
 }

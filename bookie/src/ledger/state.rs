@@ -93,7 +93,9 @@ pub fn judge_repair(
     let end = index.and_then(|index| meta.fragment_end(index));
     let (Some(index), Some(end)) = (index, end) else { return Finding::NotRepairable };
     let ensemble = &meta.fragments[index].ensemble;
-    let marked = |named: &Member| mark.is_some_and(|mark| mark.replace.contains(named));
+    let marked = |named: &Member| {
+        mark.is_some_and(|mark| mark.replace.contains(named) || mark.misplaced.contains(named))
+    };
     let place = ensemble.iter().any(marked);
     match ensemble.contains(member) || place {
         true => Finding::Repairable(end),
@@ -157,8 +159,13 @@ pub struct LedgerState {
     closed: Option<EntryId>,
     /// The upload whose object has its entries instead of this bookie.
     trimmed: Option<u128>,
+    /// Whether it gave its copy up since others had all places (5.6): what it does not hold it may have had, so that it vouches for nothing
+    /// (K1). It stays so when a repair brings something back.
+    given_up: bool,
     max_lac: EntryId,
     held: Ranges,
+    /// Whether it may be given up: somebody reads what the metadata says, and nobody has sent anything since. Not in the log.
+    leaving: bool,
     /// The fragment that a repair was let into, from its first entry to its last. Not in the log: an immutable fragment stays
     /// so, and a bookie that starts again looks again.
     repaired: Option<(EntryId, EntryId)>,
@@ -174,8 +181,10 @@ impl LedgerState {
             deleted: false,
             closed: None,
             trimmed: None,
+            given_up: false,
             max_lac: EntryId::NONE,
             held: Ranges::default(),
+            leaving: false,
             repaired: None,
         }
     }
@@ -195,8 +204,12 @@ impl LedgerState {
         max_lac: EntryId,
         held: Ranges,
     ) -> Self {
-        let deleted = false;
-        Self { id, known, sealed_epoch, deleted, closed, trimmed, max_lac, held, repaired: None }
+        Self { known, sealed_epoch, closed, trimmed, max_lac, held, ..Self::unknown(id) }
+    }
+
+    /// The same, which was given up before that.
+    pub(super) fn given_up_before(self) -> Self {
+        Self { given_up: true, ..self }
     }
 
     /// Applies `count` entries from `first` on, new or replayed.
@@ -225,6 +238,11 @@ impl LedgerState {
             Record::Trimmed { attempt } => {
                 self.known = true;
                 self.trimmed = Some(*attempt);
+                self.held = Ranges::default();
+            }
+            Record::GivenUp => {
+                self.known = true;
+                self.given_up = true;
                 self.held = Ranges::default();
             }
             Record::Tombstone => {
@@ -257,6 +275,31 @@ impl LedgerState {
         records.push(Record::Trimmed { attempt });
         records.iter().for_each(|record| self.apply(record));
         records
+    }
+
+    /// Begins to give its copy up; false where there is none. Nothing is promised from here on that [`LedgerState::give_up`] would break: a
+    /// repair that was let in has to ask again, and whatever it sends ends this.
+    pub fn begin_to_give_up(&mut self) -> bool {
+        let holds = self.known && !self.deleted && self.trimmed.is_none();
+        self.leaving = holds && !self.held.runs().is_empty();
+        self.repaired = None;
+        self.leaving
+    }
+
+    /// Gives its copy up, which the metadata named nowhere when it was read since [`LedgerState::begin_to_give_up`], while others had all of
+    /// it; the record to append, unless somebody sent something meanwhile. It keeps its end and its seal (F4).
+    pub fn give_up(&mut self, mutations: Mutations) -> Option<Record> {
+        let stays = self.deleted || self.trimmed.is_some();
+        if stays || !(std::mem::take(&mut self.leaving) || mutations.is(Mutation::GiveUpPromised)) {
+            return None;
+        }
+        self.apply(&Record::GivenUp);
+        Some(Record::GivenUp)
+    }
+
+    /// Whether it gave its copy up once.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// The upload whose object has its entries instead of this bookie.
@@ -301,6 +344,12 @@ impl LedgerState {
 
     /// Handles one event. Effects must be carried out in order before the next event of this ledger.
     pub fn step<T>(&mut self, me: &Identity, event: Event<T>) -> Vec<Effect<T>> {
+        let (Event::Request { request, .. } | Event::Checked { request, .. }) = &event;
+        // Whoever sends entries, or wants to, may be promised that they are here.
+        self.leaving &= matches!(
+            request.op,
+            WriteOp::Tail | WriteOp::Seal | WriteOp::AdvanceLac(_) | WriteOp::Closed(_)
+        );
         match event {
             Event::Request { to, request } => match self.refuse(me, &request) {
                 Some(reply) => vec![Effect::ReplyNow(to, reply)],
@@ -337,7 +386,11 @@ impl LedgerState {
         {
             return Some(WriteReply::refusal(Code::Trimmed, pointer(attempt)));
         }
-        None
+        let adds = matches!(
+            request.op,
+            WriteOp::Hello | WriteOp::Add { .. } | WriteOp::RecoveryAdd { .. }
+        );
+        (adds && self.given_up).then(|| WriteReply::refusal(Code::Limbo, GIVEN_UP))
     }
 
     /// Whether a writer, or a repair, brings this ledger here (5.8).
@@ -449,7 +502,11 @@ impl LedgerState {
                 // No seal concerns it: nobody ever adds to this fragment again.
                 self.add(me, to, first, entry, entries, EntryId::NONE)
             }
-            WriteOp::Tail => vec![Effect::ReplyWhenDurable(to, self.reply(me, first))],
+            // What it holds now, whatever it held before: nobody takes this for what was acknowledged.
+            WriteOp::Tail => {
+                let reply = WriteReply { authoritative: me.authoritative, ..self.reply(me, first) };
+                vec![Effect::ReplyWhenDurable(to, reply)]
+            }
             WriteOp::Seal => self.seal(me, to, scope.epoch, first),
             WriteOp::AdvanceLac(lac) => {
                 // Not even clamped to what is held: a writer acknowledged it, so less here means a lost copy (4.3 S4).
@@ -584,7 +641,8 @@ impl LedgerState {
         WriteReply {
             sealed_epoch: self.sealed_epoch,
             max_lac: self.max_lac,
-            authoritative: me.authoritative,
+            authoritative: me.authoritative
+                && (!self.given_up || me.mutations.is(Mutation::VouchAfterGivingUp)),
             ..WriteReply::refusal(Code::Ok, "")
         }
     }
@@ -596,6 +654,9 @@ impl LedgerState {
         reply
     }
 }
+
+/// What is said of a ledger that was given up.
+pub(super) const GIVEN_UP: &str = "this bookie gave its copy up, for others had all of them";
 
 /// What is said of a trimmed ledger: which object of it metadata names (T4).
 pub(super) fn pointer(attempt: u128) -> String {

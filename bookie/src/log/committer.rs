@@ -23,7 +23,6 @@ use super::mutation::Mutation;
 use super::queue::{Queued, Work};
 use super::segment::{self, Segment, Supply};
 use super::{Durable, Lsn, Shared};
-use crate::ledger::Record;
 
 /// Where the log goes on.
 #[derive(Debug)]
@@ -150,7 +149,7 @@ impl Committer {
                     items.push(Item::Extent(Extent { offset, ..extent }));
                 }
                 Item::Record(ledger, what) => {
-                    if matches!(what, Record::Tombstone | Record::Trimmed { .. }) {
+                    if what.drops_entries() {
                         index.remove(ledger);
                     }
                     items.push(Item::Record(ledger, what));

@@ -46,6 +46,7 @@ pub fn frame_seeds() -> Vec<Bytes> {
         Record::Seal { epoch: SealEpoch(3) },
         Record::Closed { last: EntryId(3) },
         Record::Trimmed { attempt: 7 << 70 | 5 },
+        Record::GivenUp,
         Record::Tombstone,
     ];
     let mut parts = Vec::new();

@@ -34,6 +34,7 @@ const RUN_START: u8 = 3;
 const CLOSED: u8 = 4;
 const TOMBSTONE: u8 = 5;
 const TRIMMED: u8 = 7;
+const GIVEN_UP: u8 = 8;
 
 /// One record of a segment, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +167,7 @@ fn put_item(bytes: &mut BytesMut, item: &Item) {
             Record::RunStart { fragment_first } => (RUN_START, *ledger, fragment_first.0),
             Record::Closed { last } => (CLOSED, *ledger, last.0),
             Record::Trimmed { attempt } => (TRIMMED, *ledger, halves(*attempt).0),
+            Record::GivenUp => (GIVEN_UP, *ledger, 0),
             Record::Tombstone => (TOMBSTONE, *ledger, 0),
             // Without an entry it says only that the ledger is known.
             Record::Entries { fragment_first, .. } => (RUN_START, *ledger, fragment_first.0),
@@ -213,6 +215,7 @@ fn get_item(mut bytes: &[u8]) -> Option<Item> {
             let attempt = u128::from(value as u64) << 64 | u128::from(lac.0 as u64);
             Record::Trimmed { attempt }
         }
+        GIVEN_UP => Record::GivenUp,
         TOMBSTONE => Record::Tombstone,
         _ => return None,
     };

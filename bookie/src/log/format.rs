@@ -11,7 +11,7 @@
 //!   Entries    i64 fragment_first | i64 first | i64 lac | u32 count | u32 length of each | u32 crc32c | bytes of each
 //!   Seal       u32 epoch            RunStart  i64 fragment_first
 //!   Closed     i64 last             Tombstone nothing             Mark  u8 reason (ledger 0)
-//!   Trimmed    [16] attempt
+//!   Trimmed    [16] attempt          GivenUp   nothing
 //! ```
 //!
 //! A frame's crc covers all of it but the crc and the zeros; the crc inside an `Entries` record covers the record up to there, so that
@@ -56,6 +56,7 @@ enum Kind {
     Tombstone = 5,
     Mark = 6,
     Trimmed = 7,
+    GivenUp = 8,
 }
 
 impl Kind {
@@ -68,6 +69,7 @@ impl Kind {
             Self::Tombstone,
             Self::Mark,
             Self::Trimmed,
+            Self::GivenUp,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -279,6 +281,7 @@ pub(super) fn encode_record(ledger: LedgerId, record: &Record, seed: Seed) -> By
             put_head(&mut buffer, Kind::Trimmed, RECORD_HEAD_BYTES + 16, ledger);
             buffer.put_u128(*attempt);
         }
+        Record::GivenUp => put_head(&mut buffer, Kind::GivenUp, RECORD_HEAD_BYTES, ledger),
         Record::Tombstone => put_head(&mut buffer, Kind::Tombstone, RECORD_HEAD_BYTES, ledger),
     }
     buffer.freeze()
@@ -301,7 +304,7 @@ pub(super) fn record_bytes(record: &Record) -> usize {
         Record::RunStart { .. } | Record::Closed { .. } => RECORD_HEAD_BYTES + 8,
         Record::Seal { .. } => RECORD_HEAD_BYTES + 4,
         Record::Trimmed { .. } => RECORD_HEAD_BYTES + 16,
-        Record::Tombstone => RECORD_HEAD_BYTES,
+        Record::GivenUp | Record::Tombstone => RECORD_HEAD_BYTES,
     }
 }
 
@@ -396,6 +399,10 @@ fn decode_record(
         Kind::Trimmed => {
             exactly(16)?;
             Record::Trimmed { attempt: rest.get_u128() }
+        }
+        Kind::GivenUp => {
+            exactly(0)?;
+            Record::GivenUp
         }
         Kind::Tombstone => {
             exactly(0)?;

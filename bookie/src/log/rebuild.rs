@@ -18,10 +18,15 @@ pub(super) struct Ledgers {
 }
 
 impl Ledgers {
-    /// Whether entries of a ledger may be needed: it was neither deleted nor trimmed.
-    fn hold(&self, ledger: LedgerId) -> bool {
-        let trimmed = || self.ledgers.get(&ledger).is_some_and(|state| state.trimmed().is_some());
-        !self.tombstones.contains(ledger) && !trimmed()
+    /// Whether entries may be needed: their ledger was neither deleted nor trimmed, and they came back if it was given up.
+    fn hold(&self, extent: &Extent) -> bool {
+        let dropped = || {
+            self.ledgers.get(&extent.ledger).is_some_and(|state| {
+                let given_up = state.is_given_up() && !state.held().contains(extent.first);
+                state.trimmed().is_some() || given_up
+            })
+        };
+        !self.tombstones.contains(extent.ledger) && !dropped()
     }
 }
 
@@ -65,7 +70,7 @@ impl Rebuilt {
             }
             Item::Record(_, record) => {
                 state.apply(record);
-                if matches!(record, Record::Trimmed { .. }) {
+                if record.drops_entries() {
                     self.index.get_mut().remove(ledger);
                 }
             }
@@ -76,7 +81,7 @@ impl Rebuilt {
     pub(super) fn locate_only(&mut self, segment: u64, items: &[Item]) {
         for item in items {
             match item {
-                Item::Extent(extent) if self.ledgers.hold(extent.ledger) => {
+                Item::Extent(extent) if self.ledgers.hold(extent) => {
                     self.locate(segment, extent);
                 }
                 Item::Extent(_) | Item::Record(..) => {}

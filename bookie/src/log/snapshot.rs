@@ -29,6 +29,8 @@ const MAGIC: u64 = u64::from_be_bytes(*b"GEMINGAS");
 const VERSION: u16 = 1;
 /// The same where a ledger is trimmed: versions that know no such ledgers refuse it, rather than read it wrongly.
 const TRIMMED_VERSION: u16 = 2;
+/// The same where one was given up.
+const GIVEN_UP_VERSION: u16 = 3;
 const CRC_BYTES: usize = 4;
 /// No snapshot is larger: a longer file is none.
 const MAX_BYTES: u64 = 1 << 30;
@@ -73,8 +75,7 @@ impl Snapshot {
         let mut bytes =
             Vec::with_capacity(64 + 24 * self.segments.len() + 64 * self.image.ledgers.len());
         bytes.put_u64(MAGIC);
-        let trimmed = self.image.ledgers.iter().any(|ledger| ledger.trimmed().is_some());
-        bytes.put_u16(if trimmed { TRIMMED_VERSION } else { VERSION });
+        bytes.put_u16(self.version());
         bytes.put_bytes(0, 6);
         bytes.put_u64(self.number);
         bytes.put_u64(self.covers);
@@ -99,13 +100,24 @@ impl Snapshot {
         bytes
     }
 
+    /// The first version that reads it rightly.
+    fn version(&self) -> u16 {
+        let any = |test: fn(&LedgerState) -> bool| self.image.ledgers.iter().any(test);
+        match () {
+            () if any(LedgerState::is_given_up) => GIVEN_UP_VERSION,
+            () if any(|ledger| ledger.trimmed().is_some()) => TRIMMED_VERSION,
+            () => VERSION,
+        }
+    }
+
     pub(super) fn decode(bytes: &[u8], seed: Seed) -> Option<Self> {
         let (covered, mut crc) = bytes.split_at_checked(bytes.len().checked_sub(CRC_BYTES)?)?;
         let mut rest = covered;
         if crc.get_u32() != seed.crc(covered) || rest.try_get_u64().ok()? != MAGIC {
             return None;
         }
-        if ![VERSION, TRIMMED_VERSION].contains(&rest.try_get_u16().ok()?) || rest.len() < 6 {
+        let known = VERSION..=GIVEN_UP_VERSION;
+        if !known.contains(&rest.try_get_u16().ok()?) || rest.len() < 6 {
             return None;
         }
         rest.advance(6);
@@ -271,6 +283,16 @@ mod tests {
     fn golden_bytes() {
         let stored = crate::log::tests::golden("snapshot.hex", &snapshot(3).encode(seed()));
         assert_eq!(Snapshot::decode(&stored, seed()), Some(snapshot(3)));
+    }
+
+    /// Versions that know no such ledgers refuse the snapshot.
+    #[test]
+    fn ledgers_that_were_given_up_have_a_version_of_their_own() {
+        let mut snapshot = snapshot(3);
+        assert_eq!(snapshot.version(), VERSION);
+        snapshot.image.ledgers[0].apply(&Record::GivenUp);
+        assert_eq!(snapshot.version(), GIVEN_UP_VERSION);
+        assert_eq!(Snapshot::decode(&snapshot.encode(seed()), seed()), Some(snapshot));
     }
 
     proptest! {

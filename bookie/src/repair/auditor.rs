@@ -5,13 +5,14 @@
 //! * [`pass`]: goes through all ledgers for members that were judged: when somebody was judged anew, every hour, and again soon while
 //!   open ledgers still name somebody. [`open`]: what becomes of those (6.4).
 //! * [`sweep`]: keeps the marks themselves current: a writer's mark of a member that is gone for good, a member that came back.
-//! * [`tails`]: asks members whether they have everything (6.3).
+//! * [`tails`]: asks members whether they have everything (6.3). [`spread`]: ledgers whose copies could be spread better.
 //! * [`leave`]: the end of a decommission (6.6).
 
 mod judge;
 mod leave;
 mod open;
 mod pass;
+mod spread;
 mod sweep;
 mod tails;
 
@@ -68,6 +69,10 @@ struct Term {
     /// Open ledgers with a member that is gone, and since when that is known.
     open: HashMap<LedgerId, Instant>,
     unnamed: BTreeMap<BookieId, leave::Unnamed>,
+    topology: spread::Topology,
+    next_spread: Instant,
+    /// Ledgers that are marked only since their copies could be spread better, as the last sweep found them, and new ones.
+    moves: usize,
 }
 
 impl Term {
@@ -81,6 +86,9 @@ impl Term {
             zones: BTreeMap::new(),
             open: HashMap::new(),
             unnamed: BTreeMap::new(),
+            topology: spread::Topology::new(now),
+            next_spread: now,
+            moves: 0,
         }
     }
 }
@@ -150,8 +158,9 @@ impl Auditor {
         if news && braked {
             tracing::error!(bookies = ?judgement.braked, "too many bookies vanished together: nothing is repaired for them; bring them back, or decommission those that are gone for good");
         }
+        let settled = self.is_settled(term, &judgement);
         if news || term.looks.is_multiple_of(SWEEP_EVERY) {
-            self.sweep(&judgement).await?;
+            term.moves = self.sweep(&judgement, settled).await?;
         }
         term.looks = term.looks.wrapping_add(1);
         let now = Instant::now();
@@ -167,6 +176,15 @@ impl Auditor {
             term.next_tails = Instant::now() + self.config.tail_interval;
             if let Some(judgement) = &term.judged {
                 self.tails(judgement).await?;
+            }
+        }
+        if !settled {
+            // What was taken back is looked for again as soon as it may be.
+            term.next_spread = Instant::now();
+        } else if Instant::now() >= term.next_spread {
+            term.next_spread = Instant::now() + self.config.audit_interval;
+            if let Some(judgement) = term.judged.clone() {
+                self.spread(term, &judgement, &view.live).await?;
             }
         }
         Ok(())
@@ -224,6 +242,8 @@ impl Auditor {
         let absent = self.list(keys::BOOKIES_ABSENT, absent).await?;
         let mut absent: BTreeMap<BookieId, (AbsentBookie, Version)> = absent.into_iter().collect();
         let now_ms = self.clock.now_ms();
+        let readable: Vec<LiveBookie> = live.iter().filter_map(|(_, live)| live.clone()).collect();
+        term.topology.see(&readable, Instant::now());
         let mut bookies = BTreeMap::new();
         for cookie in cookies {
             let id = cookie.bookie.clone();
@@ -256,7 +276,7 @@ impl Auditor {
         for (id, (_, version)) in absent {
             self.forget_absence(&id, version).await?;
         }
-        Ok(View { now_ms, bookies })
+        Ok(View { now_ms, bookies, live: readable })
     }
 
     async fn forget_absence(&self, bookie: &BookieId, version: Version) -> Result<(), Error> {

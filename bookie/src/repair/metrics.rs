@@ -30,6 +30,17 @@ pub(super) fn marks(marked: usize, lost: usize, oldest_seconds: f64) {
     metrics::gauge!("geminga_repair_oldest_mark_seconds").set(oldest_seconds);
 }
 
+/// Ledgers whose copies are to be spread better.
+pub(super) fn moves(count: usize) {
+    metrics::gauge!("geminga_repair_misplaced_ledgers").set(count as f64);
+}
+
+/// A ledger's copy here was given up, of so many bytes.
+pub(super) fn given_up(bytes: u64) {
+    metrics::counter!("geminga_repair_given_up_ledgers_total").increment(1);
+    metrics::counter!("geminga_repair_given_up_bytes_total").increment(bytes);
+}
+
 /// Values that the last pass could not read, and went past.
 pub(super) fn unread(count: u64) {
     metrics::gauge!("geminga_repair_unreadable_values").set(count as f64);

@@ -10,9 +10,12 @@
 //! * [`office`]: what is held under a lease. Decides who tries, never who may: what is safe rests on swaps (H22).
 //! * [`worker`], [`queue`]: repairs, a few at a time, the most urgent first, at a bounded pace.
 //! * [`auditor`]: finds work, moves no data.
+//! * [`object`]: where a copy comes from when no peer has it (T6). [`excess`]: copies that nobody names any more go.
 
 mod auditor;
+mod excess;
 mod metrics;
+mod object;
 pub(crate) mod office;
 mod queue;
 mod worker;
@@ -29,8 +32,11 @@ use geminga_proto::ids::ClusterUuid;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tls::Dial;
 
+use crate::folded::Folded;
 use crate::handle::BookieHandle;
 use auditor::Auditor;
+use excess::Excess;
+use object::Objects;
 use worker::Worker;
 
 /// What an operator may tune about repairs.
@@ -44,7 +50,8 @@ pub struct RepairConfig {
     pub lost_bookie_delay: Duration,
     /// How long an open ledger with a member that is gone is left to its owner. Default 30 s.
     pub open_grace: Duration,
-    /// How often all ledgers are looked through for members that are gone. Default 1 h.
+    /// How often all ledgers are looked through for members that are gone, for copies that could be spread better, and for copies here
+    /// that nobody names any more. Default 1 h.
     pub audit_interval: Duration,
     /// How often members are asked whether they have everything. Default 24 h.
     pub tail_interval: Duration,
@@ -69,6 +76,8 @@ pub(crate) struct RepairParts {
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) cluster: ClusterUuid,
     pub(crate) handle: BookieHandle,
+    /// Knows where objects are, once this bookie was told.
+    pub(crate) folded: Folded,
     pub(crate) dial: Dial,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn WallClock>,
@@ -81,7 +90,8 @@ pub(crate) struct RepairParts {
 /// # Errors
 /// When the metadata store does not answer.
 pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error> {
-    let RepairParts { store, cluster, handle, dial, random, clock, lease_ttl, config } = parts;
+    let RepairParts { store, cluster, handle, folded, dial, random, clock, lease_ttl, config } =
+        parts;
     let own: Arc<dyn BookieConnection> = Arc::new(handle.clone());
     let local = HashMap::from([(handle.id().clone(), own)]);
     let ledgers = LedgerConfig::default();
@@ -98,12 +108,20 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         tasks: tasks.clone(),
         config: ledgers,
         owner: format!("bookie-{}", handle.id()),
-    });
+    })
+    .with_objects(Arc::new(Objects::new(folded)));
     let throttle = Arc::new(Throttle::new(config.rate));
     let slots = config.slots.max(2);
     let id = handle.id().clone();
     let worker = Worker::new(Arc::clone(&store), client.clone(), id.clone(), slots, throttle);
     tasks.spawn("repair worker", worker.run(lease_ttl, tasks.clone()));
+    let excess = Excess {
+        store: Arc::clone(&store),
+        client: client.clone(),
+        handle,
+        interval: config.audit_interval,
+    };
+    tasks.spawn("excess copies", excess.run(lease_ttl, tasks.clone()));
     let auditor = Auditor::new(store, client, id, clock, config);
     tasks.spawn("auditor", auditor.run(lease_ttl, tasks.clone()));
     Ok(())

@@ -68,9 +68,8 @@ async fn keep(store: &dyn MetaStore, lease: LeaseId, ttl: Duration) {
     }
 }
 
-/// Puts `key` under the lease where it is absent; the version when it was put. A key of this bookie that stands there already is given
-/// up, and taken at the next attempt: it may be an earlier process's, and would go with that one's lease.
-pub(crate) async fn take(
+/// Puts `key` under the lease where it is absent; the version when it was put.
+pub(super) async fn try_take(
     store: &dyn MetaStore,
     key: &str,
     bookie: &BookieId,
@@ -79,9 +78,22 @@ pub(crate) async fn take(
     let value = Holder { bookie: bookie.clone() }.encode();
     let txn = Txn::new().guard(Guard::Absent(key.to_owned())).put_leased(key, value, lease);
     match store.txn(txn).await {
-        Ok(TxnOutcome::Committed(Revision(at))) => return Ok(Some(Version(at))),
-        Ok(TxnOutcome::GuardFailed) | Err(Error::Unknown(_)) => {}
-        Err(error) => return Err(error),
+        Ok(TxnOutcome::Committed(Revision(at))) => Ok(Some(Version(at))),
+        Ok(TxnOutcome::GuardFailed) | Err(Error::Unknown(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// [`try_take`], by whoever takes such keys for all of a bookie: one of this bookie that stands there already is given up, and taken at the
+/// next attempt: it may be an earlier process's, and would go with that one's lease.
+pub(crate) async fn take(
+    store: &dyn MetaStore,
+    key: &str,
+    bookie: &BookieId,
+    lease: LeaseId,
+) -> Result<Option<Version>, Error> {
+    if let Some(taken) = try_take(store, key, bookie, lease).await? {
+        return Ok(Some(taken));
     }
     let own = |found: &Versioned| Holder::decode(&found.value).is_ok_and(|h| h.bookie == *bookie);
     if let Some(found) = store.get(key).await?.filter(own) {

@@ -4,6 +4,7 @@
 //! * A mark that was tried and could not progress comes behind all that were not tried yet, and behind those that were tried longer ago,
 //!   so that any number of them, waiting for a bookie or for a writer, never keep the others from their turn.
 //! * A ledger of which an entry is lost comes last, takes one place at most, and never the one that is kept: nothing is saved by hurrying.
+//! * A ledger that lacks nothing, whose copies are merely to be spread better, begins only while nothing else runs or could.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,19 +27,21 @@ pub(super) struct Marked {
     pub(super) copies: u32,
     /// Whether no copy is known of one of its entries.
     pub(super) lost: bool,
+    /// Whether all copies are there, and are merely to move.
+    pub(super) moves: bool,
     pub(super) created_ms: i64,
 }
 
 impl Marked {
     pub(super) fn of(mark: &Under) -> Self {
         let copies = mark.copies.unwrap_or(UNSAID_COPIES);
-        let lost = mark.lost_entry.is_some();
-        Self { ledger: mark.ledger, copies, lost, created_ms: mark.created_ms }
+        let (lost, moves) = (mark.lost_entry.is_some(), mark.only_moves());
+        Self { ledger: mark.ledger, copies, lost, moves, created_ms: mark.created_ms }
     }
 
     /// Whether it may take the place that is kept.
     fn is_urgent(self) -> bool {
-        self.copies <= 1 && !self.lost
+        self.copies <= 1 && !self.lost && !self.moves
     }
 }
 
@@ -84,7 +87,7 @@ impl Queue {
             })
             .collect();
         due.sort_unstable_by_key(|(tried, mark)| {
-            (mark.lost, *tried, mark.copies, mark.created_ms, mark.ledger)
+            (mark.moves, mark.lost, *tried, mark.copies, mark.created_ms, mark.ledger)
         });
         due.into_iter().map(|(_, mark)| mark).collect()
     }
@@ -93,6 +96,9 @@ impl Queue {
     pub(super) fn may_begin(&self, mark: Marked) -> bool {
         let others = self.running.iter().filter(|running| !running.is_urgent()).count();
         let lost = mark.lost && self.running.iter().any(|running| running.lost);
+        if mark.moves {
+            return self.running.is_empty();
+        }
         !self.is_full() && !lost && (mark.is_urgent() || others + 1 < self.slots)
     }
 
@@ -150,7 +156,7 @@ mod tests {
     use super::*;
 
     fn mark(ledger: u64, copies: u32, created_ms: i64) -> Marked {
-        Marked { ledger: LedgerId(ledger), copies, lost: false, created_ms }
+        Marked { ledger: LedgerId(ledger), copies, lost: false, moves: false, created_ms }
     }
 
     fn order(queue: &Queue, marks: &[Marked]) -> Vec<u64> {
@@ -190,6 +196,23 @@ mod tests {
         queue.began(mark(5, 2, 9));
         assert!(!queue.may_begin(lost(2)), "the place is kept for others");
         assert!(queue.may_begin(mark(4, 1, 9)));
+    }
+
+    /// 6.7: what is merely to be spread better holds up nothing that is missing.
+    #[tokio::test(start_paused = true)]
+    async fn copies_move_while_nothing_else_is_to_be_done() {
+        let mut queue = Queue::new(4);
+        let moves = |ledger| Marked { moves: true, ..mark(ledger, 0, 0) };
+        let lost = Marked { lost: true, ..mark(3, 0, 0) };
+        let marks = [moves(1), moves(2), lost, mark(4, 3, 9)];
+        assert_eq!(order(&queue, &marks), [4, 3, 1, 2]);
+        queue.began(mark(4, 3, 9));
+        assert!(!queue.may_begin(moves(1)));
+        queue.done(LedgerId(4));
+        assert!(queue.may_begin(moves(1)));
+        queue.began(moves(1));
+        assert!(!queue.may_begin(moves(2)), "one at a time");
+        assert!(queue.may_begin(mark(4, 3, 9)));
     }
 
     /// 6.9: any number that wait for a bookie, for ever, and one that came last and could be repaired.

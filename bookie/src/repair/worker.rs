@@ -156,7 +156,7 @@ impl Worker {
         lock: geminga_metastore::Version,
     ) -> Ended {
         let begun = Instant::now();
-        let result = self.client.repair(ledger, &self.throttle).await;
+        let result = self.client.repair(ledger, lock, &self.throttle).await;
         office::give_back(&*self.store, &key, lock).await;
         (ledger, result, begun.elapsed())
     }

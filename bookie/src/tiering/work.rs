@@ -9,7 +9,7 @@ use geminga_ledger::{BookieDirectory, Bookies};
 use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{Error, Guard, MetaStore, Txn, TxnOutcome, Version, keys};
 use geminga_proto::ids::{LedgerId, TopicId};
-use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_runtime::{Random, Tasks, WallClock, fail_point};
 use geminga_tier::Store;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -128,8 +128,7 @@ impl Worker {
     fn follow(&mut self) {
         let mut held = BTreeMap::new();
         for disk in self.handle.disks() {
-            let with_entries = disk.local().into_iter().filter(|(_, bytes)| *bytes > 0);
-            held.extend(with_entries.map(|(ledger, _)| (ledger, disk.member().clone())));
+            held.extend(disk.held().into_keys().map(|ledger| (ledger, disk.member().clone())));
         }
         self.offloads.retain(|ledger, _| held.contains_key(ledger));
         for (ledger, member) in held {
@@ -160,7 +159,9 @@ impl Worker {
                     return (at, hand.last);
                 }
                 effect => {
+                    let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
+                    fail_point(step);
                     let now = Now { ms: self.clock.now_ms(), fresh: self.random.next_u128() };
                     offload.step(now, event)
                 }
@@ -300,6 +301,25 @@ impl Worker {
                 Event::Streamed(None)
             }
         }
+    }
+}
+
+/// The step of 7.4 that an effect is, as tests name it that kill an uploader behind it.
+fn step_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Read => "tier-1-checked",
+        Effect::Cas { meta, .. } => match meta.tier {
+            Tier::Uploading { .. } => "tier-2-claimed",
+            Tier::Offloaded(_) => "tier-6-named",
+            Tier::Trimmed(_) => "tier-7-trimmed",
+            Tier::Local => "tier-uploaded-again",
+        },
+        Effect::Stream { .. } => "tier-3-streamed",
+        Effect::Complete => "tier-4-completed",
+        Effect::ReadBack { .. } => "tier-5-read-back",
+        Effect::Drop { .. } => "tier-8-dropped",
+        Effect::Head(_) => "tier-asked",
+        Effect::Abort | Effect::LookAt(_) | Effect::Done | Effect::Alarm(_) => "tier-rested",
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use geminga_bookie::Config as BookieConfig;
 use geminga_ledger::{BookieDirectory, Config, CreateSpec, LedgerClient, Outcome, Parts, Writer};
 use geminga_metastore::record::{Custom, LedgerMeta, LedgerState};
 use geminga_metastore::{LedgerIds, MetaStore, Txn};
 use geminga_proto::ids::{ClusterUuid, EntryId};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 
-use crate::support::{LONG, Node, attributes, directory, memory_store, wait_live};
+use crate::support::{LONG, Node, attributes, config, directory, memory_store, wait_live};
 
 pub(crate) struct Cluster {
     store: Arc<dyn MetaStore>,
@@ -19,15 +20,22 @@ pub(crate) struct Cluster {
     tasks: Tasks,
     directory: Arc<BookieDirectory>,
     client: LedgerClient,
+    config: BookieConfig,
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    /// Three bookies that are configured so.
+    pub(crate) async fn start_with(config: BookieConfig) -> Self {
         let (store, root, tasks) = (memory_store(), tempfile::tempdir().unwrap(), Tasks::new("t"));
         let mut nodes = Vec::new();
         for n in 0..3 {
-            let dir = root.path().join(format!("b-{n}"));
-            nodes.push(Some(Node::start(&store, &dir, &format!("b-{n}")).await));
+            let (dir, id) = (root.path().join(format!("b-{n}")), format!("b-{n}"));
+            let node = Node::try_start_with(&store, vec![dir], Some(&id), config.clone()).await;
+            nodes.push(Some(node.unwrap()));
         }
         let directory = directory(&store, &tasks, 3).await;
         let cluster = nodes[0].as_ref().unwrap().bookie.cluster();
@@ -47,7 +55,7 @@ impl Cluster {
             },
             owner: "test".to_owned(),
         });
-        Self { store, root, nodes, tasks, directory, client }
+        Self { store, root, nodes, tasks, directory, client, config }
     }
 
     /// A client whose writers replace nobody.
@@ -76,8 +84,15 @@ impl Cluster {
 
     pub(crate) async fn start_again(&mut self, n: usize) {
         let id = format!("b-{n}");
-        self.nodes[n] = Some(Node::start(&self.store, &self.root.path().join(&id), &id).await);
+        let (dirs, config) = (vec![self.root.path().join(&id)], self.config.clone());
+        let node = Node::try_start_with(&self.store, dirs, Some(&id), config).await;
+        self.nodes[n] = Some(node.unwrap());
         wait_live(&self.directory, self.live()).await;
+    }
+
+    /// Loses all that one has, while it is stopped.
+    pub(crate) fn wipe(&self, n: usize) {
+        std::fs::remove_dir_all(self.root.path().join(format!("b-{n}"))).unwrap();
     }
 
     async fn create(&self) -> Writer {

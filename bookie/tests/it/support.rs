@@ -70,7 +70,8 @@ impl Node {
         Self::try_start_with(store, dirs, id, Config { auto_heal: true, ..config() }).await
     }
 
-    async fn try_start_with(
+    /// Starts the bookie of several directories as `config` says.
+    pub(crate) async fn try_start_with(
         store: &Arc<dyn MetaStore>,
         dirs: Vec<PathBuf>,
         id: Option<&str>,

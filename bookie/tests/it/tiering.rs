@@ -18,7 +18,7 @@ use geminga_tier::{Object, Store};
 use crate::quorum::Cluster;
 use crate::support::{LONG, Node, attributes};
 
-const SOON: TieringConfig = TieringConfig {
+pub(crate) const SOON: TieringConfig = TieringConfig {
     interval: Duration::from_millis(50),
     local_retention: Duration::from_millis(1),
     upload_rate: None,
@@ -30,14 +30,19 @@ const SOON: TieringConfig = TieringConfig {
     fold_at: 3,
 };
 
-async fn tier(node: &Node, store: &Arc<dyn MetaStore>, objects: &Store, config: TieringConfig) {
+pub(crate) async fn tier(
+    node: &Node,
+    store: &Arc<dyn MetaStore>,
+    objects: &Store,
+    config: TieringConfig,
+) {
     let (random, clock) = (Arc::new(SystemRandom), Arc::new(SystemClock));
     let (store, objects) = (Arc::clone(store), objects.clone());
     node.bookie.tier(TieringParts { store, objects, random, clock, config }).await.unwrap();
 }
 
 /// A topic that asks for it.
-async fn topic(store: &dyn MetaStore) -> Custom {
+pub(crate) async fn topic(store: &dyn MetaStore) -> Custom {
     let id = TopicId::from_random(77);
     let topic = Topic {
         id,
@@ -54,7 +59,11 @@ async fn topic(store: &dyn MetaStore) -> Custom {
 }
 
 /// A closed ledger of so many entries of 100 KB, and their payloads.
-async fn closed(cluster: &Cluster, custom: Custom, entries: i64) -> (LedgerId, Vec<Bytes>) {
+pub(crate) async fn closed(
+    cluster: &Cluster,
+    custom: Custom,
+    entries: i64,
+) -> (LedgerId, Vec<Bytes>) {
     let mut writer = cluster.create_of(custom).await;
     let payloads: Vec<Bytes> = (0..entries).map(|n| Bytes::from(vec![n as u8; 100_000])).collect();
     for (at, payload) in payloads.iter().enumerate() {
@@ -67,7 +76,7 @@ async fn closed(cluster: &Cluster, custom: Custom, entries: i64) -> (LedgerId, V
 }
 
 /// Waits, by the store's own news, until a ledger's metadata is so.
-async fn until(
+pub(crate) async fn until(
     store: &dyn MetaStore,
     ledger: LedgerId,
     test: impl Fn(&LedgerMeta) -> bool,

@@ -151,6 +151,17 @@ pub(crate) struct TierOptions {
         help_heading = "Object store"
     )]
     pub(crate) fold_at: Option<usize>,
+    /// For tests: how often it is looked for objects that nothing refers to [default: 1d].
+    #[arg(
+        id = "tier_sweep_interval",
+        long = "tier-sweep-interval",
+        value_name = "DURATION",
+        hide = true
+    )]
+    pub(crate) sweep_interval: Option<Interval>,
+    /// For tests: how old such an object must be to be removed [default: 7d].
+    #[arg(id = "tier_sweep_age", long = "tier-sweep-age", value_name = "DURATION", hide = true)]
+    pub(crate) sweep_age: Option<Interval>,
 }
 
 impl TierOptions {
@@ -168,6 +179,8 @@ impl TierOptions {
             fold_interval: or(self.fold_interval, file.fold_interval, own.fold_interval),
             fold_keep: Some(self.fold_keep.or(file.fold_keep).unwrap_or(own.fold_keep)),
             fold_at: self.fold_at.or(file.fold_at),
+            sweep_interval: or(self.sweep_interval, file.sweep_interval, own.sweep_interval),
+            sweep_age: or(self.sweep_age, file.sweep_age, own.sweep_age),
         }
     }
 
@@ -183,7 +196,8 @@ impl TierOptions {
             fold_interval: time(self.fold_interval, own.fold_interval),
             fold_keep: self.fold_keep.unwrap_or(own.fold_keep).max(1),
             fold_at: self.fold_at.unwrap_or(own.fold_at).max(1),
-            ..own
+            sweep_interval: time(self.sweep_interval, own.sweep_interval),
+            sweep_age: time(self.sweep_age, own.sweep_age),
         }
     }
 }

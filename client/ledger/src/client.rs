@@ -13,7 +13,7 @@ use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::Semaphore;
 
 use crate::append::{self, CloseError, Setup, Writer};
-use crate::cold::ColdLedgers;
+use crate::cold::{ColdLedgers, StoredObjects};
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
@@ -95,6 +95,8 @@ pub struct LedgerClient {
     pub(crate) quarantine: Arc<Quarantine>,
     /// Where ledgers are read that bookies have dropped.
     cold: Option<Arc<dyn ColdLedgers>>,
+    /// Where entries are, byte for byte, of ledgers that were uploaded.
+    objects: Option<Arc<dyn StoredObjects>>,
 }
 
 impl LedgerClient {
@@ -104,7 +106,15 @@ impl LedgerClient {
         let bytes = config.total_outstanding_bytes.min(Semaphore::MAX_PERMITS);
         let outstanding = Arc::new(Semaphore::new(bytes));
         let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
-        Self { outstanding, quarantine: Arc::new(quarantine), parts: Arc::new(parts), cold: None }
+        let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
+        Self { outstanding, quarantine, parts, cold: None, objects: None }
+    }
+
+    /// The same, whose repairs copy from there what no bookie delivers (T6).
+    #[must_use]
+    pub fn with_objects(mut self, objects: Arc<dyn StoredObjects>) -> Self {
+        self.objects = Some(objects);
+        self
     }
 
     /// The same, whose readers find there what bookies have dropped.
@@ -144,7 +154,7 @@ impl LedgerClient {
         let config = &self.parts.config;
         let bookies = Arc::clone(&self.parts.bookies);
         Reader::new(self.parts.cluster, bookies, meta, config.read_timeout, config.read_bytes)
-            .with_cold(self.cold.clone())
+            .with_cold(self.cold.clone(), self.objects.clone())
     }
 
     /// Creates a ledger (2.2) together with the caller's part, in one transaction. Fewer live bookies than `qw` but at least `qa`
@@ -312,17 +322,18 @@ impl LedgerClient {
         crate::recover::recover(self, ledger, QuorumLoss::Force)
     }
 
-    /// Repairs a marked ledger (6.5), as fast as `throttle` lets it. The caller holds its lock. Cancel-safe: the next repair goes on
-    /// from what was copied.
+    /// Repairs a marked ledger (6.5), as fast as `throttle` lets it. The caller holds its lock, `under-lock/…` at that version: no place
+    /// changes hands without it. Cancel-safe: the next repair goes on from what was copied.
     ///
     /// # Errors
-    /// When the metadata store does not answer.
+    /// When the metadata store does not answer, or the lock was lost.
     pub async fn repair(
         &self,
         ledger: LedgerId,
+        lock: Version,
         throttle: &crate::Throttle,
     ) -> Result<crate::core::repair::Finish, MetaError> {
-        crate::repair::repair(self, ledger, throttle).await
+        crate::repair::repair(self, ledger, lock, throttle).await
     }
 
     /// How far `member` holds the fragment that begins at `first`, on stable storage; `None` when it does not vouch for that.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::entry::Entry;
@@ -53,4 +54,20 @@ pub trait ColdLedgers: Send + Sync + fmt::Debug + 'static {
         meta: Arc<LedgerMeta>,
         search: Search,
     ) -> BoxFuture<'static, Result<(EntryId, EntryId), ReadError>>;
+}
+
+/// Objects of ledgers, for repairs (T6): bookies implement it.
+///
+/// # Contract
+/// * Only asked about ledgers whose metadata names an object.
+/// * A read gives entries from `from` on as bookies had them (D2), in order, at least one, none above `to`, about `max_bytes` of them; or an
+///   error. Whoever asks verifies each (D1).
+/// * Calls are cancel-safe, and end by themselves.
+pub trait StoredObjects: Send + Sync + fmt::Debug + 'static {
+    /// Reads entries, whole ones.
+    fn read(
+        &self,
+        meta: Arc<LedgerMeta>,
+        wanted: Wanted,
+    ) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>>;
 }

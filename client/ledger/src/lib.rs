@@ -7,6 +7,7 @@
 //! * [`Bookies`], [`BookieConnection`]: the seam to the network; [`BookieDirectory`] is the production side of it.
 
 mod append;
+mod attempts;
 mod audit;
 mod client;
 mod cold;
@@ -28,11 +29,12 @@ mod under;
 pub use append::{AppendRefused, CloseError, Health, Outcome, Writer};
 pub use audit::take_inventory;
 pub use client::{CreateError, CreateSpec, LedgerClient, Parts, RollError};
-pub use cold::{ColdLedgers, Search, Wanted};
+pub use cold::{ColdLedgers, Search, StoredObjects, Wanted};
 pub use config::{Config, InvalidConfig};
 pub use connection::{BookieConnection, Bookies, ConnectionLost};
 pub use delete::DeleteError;
 pub use directory::BookieDirectory;
+pub use placement::misplaced;
 pub use read::{ReadError, Reader};
 pub use recover::RecoverError;
 pub use throttle::Throttle;

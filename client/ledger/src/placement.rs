@@ -1,9 +1,17 @@
-//! Which bookies a new ledger lives on, and who takes a lost place (protocol 6.7, 2.5): distinct bookies, those that fail
-//! all the time last, spread over zones, emptier disks first, and chance between equals so that ledgers spread.
+//! Which bookies a new ledger lives on, who takes a lost place, and who could spread copies better that are all there (protocol 6.7,
+//! 2.5): distinct bookies, those that fail all the time last, spread over zones, emptier disks first, and chance between equals so that
+//! ledgers spread.
+//!
+//! A copy moves only where that leaves fewer members without a zone, or as many in more zones ([`spread`]): each move brings an
+//! ensemble nearer to an end, so none is ever taken back while the zones stay as they are.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use geminga_metastore::record::LiveBookie;
 use geminga_proto::ids::Member;
-use geminga_runtime::Random;
+use geminga_runtime::{Random, SeededRandom};
 
 use crate::quarantine::Quarantine;
 
@@ -100,6 +108,62 @@ pub(crate) fn replace(
         }
     }
     found.into_iter().map(|(index, c)| (ensemble[index].clone(), c.member)).collect()
+}
+
+/// Who takes a place of an ensemble that lacks nothing, so that its copies are spread better; `None`: nobody, or it is not known of each
+/// member where it is. Nobody whose disk is much fuller than others.
+pub(crate) fn relocate(
+    live: &[LiveBookie],
+    ensemble: &[Member],
+    position: usize,
+    shunned: &[Member],
+    quarantine: &Quarantine,
+    random: &dyn Random,
+) -> Option<Member> {
+    let zones = zones(live, ensemble)?;
+    let candidates = candidates(live, quarantine, random);
+    let median = median_free(&candidates)?;
+    let others: Vec<&str> = without(&zones, position).collect();
+    let fits = |c: &Candidate<'_>| {
+        let taken = shunned.iter().chain(ensemble).any(|member| member.bookie == c.member.bookie);
+        !taken && !c.avoid && c.free_bytes >= median && is_better(&zones, position, c.zone)
+    };
+    let best = candidates.into_iter().filter(fits);
+    best.min_by_key(|candidate| candidate.rank(&others, median)).map(|best| best.member)
+}
+
+/// Members of an ensemble whose places somebody could take who spreads its copies better, as of who is registered. For the audit: whoever
+/// moves a copy asks again, with what it knows then.
+pub fn misplaced(live: &[LiveBookie], ensemble: &[Member]) -> Vec<Member> {
+    // Neither chance nor what fails here and now decides what is marked.
+    let (quarantine, random) = (Quarantine::new(u32::MAX, Duration::ZERO), SeededRandom::new(0));
+    let moves =
+        |position: &usize| relocate(live, ensemble, *position, &[], &quarantine, &random).is_some();
+    (0..ensemble.len()).filter(moves).map(|position| ensemble[position].clone()).collect()
+}
+
+/// Where each member is; `None` while one of them is not registered: no copy is moved by half a view.
+fn zones<'a>(live: &'a [LiveBookie], ensemble: &[Member]) -> Option<Vec<&'a str>> {
+    let zone = |member: &Member| {
+        let bookie = live.iter().find(|bookie| bookie.id == member.bookie)?;
+        let lives = bookie.disks.iter().any(|disk| disk.incarnation == member.incarnation);
+        lives.then_some(bookie.zone.as_str())
+    };
+    ensemble.iter().map(zone).collect()
+}
+
+fn without<'a>(zones: &[&'a str], position: usize) -> impl Iterator<Item = &'a str> {
+    zones.iter().enumerate().filter(move |(index, _)| *index != position).map(|(_, zone)| *zone)
+}
+
+/// Whether `zone` in that place leaves fewer members without a zone, or as many and more zones.
+fn is_better(zones: &[&str], position: usize, zone: &str) -> bool {
+    let worth = |zones: &[&str]| {
+        let distinct: BTreeSet<&str> = zones.iter().copied().collect();
+        (zones.iter().filter(|zone| zone.is_empty()).count(), Reverse(distinct.len()))
+    };
+    let moved: Vec<&str> = without(zones, position).chain([zone]).collect();
+    worth(&moved) < worth(zones)
 }
 
 fn is_reborn(live: &[LiveBookie], lost: &Member, candidate: &Member) -> bool {

@@ -10,7 +10,7 @@ use geminga_proto::bookie::{Class, Code, QueryOp, QueryReply, QueryRequest, Scop
 use geminga_proto::entry::{self, Entry};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
 
-use crate::cold::{ColdLedgers, Search, Wanted};
+use crate::cold::{ColdLedgers, Search, StoredObjects, Wanted};
 use crate::config::Config;
 use crate::connection::Bookies;
 
@@ -46,6 +46,7 @@ pub struct Reader {
     timeout: Duration,
     read_bytes: u32,
     cold: Option<Arc<dyn ColdLedgers>>,
+    objects: Option<Arc<dyn StoredObjects>>,
 }
 
 /// What one replica's answer came to.
@@ -67,7 +68,7 @@ impl Reader {
         timeout: Duration,
         read_bytes: u32,
     ) -> Self {
-        Self { cluster, bookies, meta, timeout, read_bytes, cold: None }
+        Self { cluster, bookies, meta, timeout, read_bytes, cold: None, objects: None }
     }
 
     /// A reader for whoever has no [`LedgerClient`](crate::LedgerClient), with the limits of `config`.
@@ -82,8 +83,12 @@ impl Reader {
 
     /// The same, which reads from there what bookies have dropped.
     #[must_use]
-    pub(crate) fn with_cold(mut self, cold: Option<Arc<dyn ColdLedgers>>) -> Self {
-        self.cold = cold;
+    pub(crate) fn with_cold(
+        mut self,
+        cold: Option<Arc<dyn ColdLedgers>>,
+        objects: Option<Arc<dyn StoredObjects>>,
+    ) -> Self {
+        (self.cold, self.objects) = (cold, objects);
         self
     }
 
@@ -216,6 +221,25 @@ impl Reader {
             Err(_) => Answer::Unknown(format!("no answer within {:?}", self.timeout)),
             Ok(Err(lost)) => Answer::Unknown(lost.to_string()),
             Ok(Ok(reply)) => self.judge(&op, reply),
+        }
+    }
+
+    /// Asks the ledger's object, for a copy: verified as what a member says is. Bounded by the object store's own deadlines.
+    pub(crate) async fn ask_object(&self, op: QueryOp) -> Answer {
+        let QueryOp::Read { from, to, max_bytes, .. } = op else {
+            return Answer::Unknown("an object only has entries".to_owned());
+        };
+        let Some(objects) = &self.objects else {
+            return Answer::Unknown(
+                "no object store is known here: give bookies --object-store".to_owned(),
+            );
+        };
+        let wanted = Wanted { from, to, max_bytes: max_bytes as usize, prefix_bytes: None };
+        match objects.read(Arc::clone(&self.meta), wanted).await {
+            Ok(entries) => {
+                self.judge(&op, QueryReply { entries, ..QueryReply::refusal(Code::Ok, "") })
+            }
+            Err(error) => Answer::Unknown(error.to_string()),
         }
     }
 

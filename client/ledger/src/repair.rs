@@ -9,6 +9,7 @@ use geminga_metastore::{Error as MetaError, Guard, Txn, TxnOutcome, Version, key
 use geminga_proto::bookie::{Code, QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
+use crate::attempts::Attempts;
 use crate::client::LedgerClient;
 use crate::core::commit::CasResult;
 use crate::core::mutation::Mutations;
@@ -27,11 +28,12 @@ const ATTEMPTS: u32 = 4;
 pub(crate) async fn repair(
     client: &LedgerClient,
     ledger: LedgerId,
+    lock: Version,
     throttle: &Throttle,
 ) -> Result<Finish, MetaError> {
     let op = client.parts.random.next_u128();
     let (core, mut effects) = Repair::new(op, Mutations::default());
-    let mut attempt = Attempt { client, ledger, throttle, core };
+    let mut attempt = Attempt { client, ledger, lock, throttle, core };
     loop {
         let Some(effect) = effects.pop() else {
             let why = "a repair that waits for nothing".to_owned();
@@ -54,7 +56,7 @@ pub(crate) async fn durable_tail(
 ) -> Option<EntryId> {
     let throttle = Throttle::new(0);
     let (core, _) = Repair::new(0, Mutations::default());
-    let attempt = Attempt { client, ledger, throttle: &throttle, core };
+    let attempt = Attempt { client, ledger, lock: Version(0), throttle: &throttle, core };
     match attempt.tail(member, first).await {
         Tail::Holds { tail, authoritative: true } => Some(tail),
         Tail::Holds { .. } | Tail::Unknown => None,
@@ -64,6 +66,8 @@ pub(crate) async fn durable_tail(
 struct Attempt<'a> {
     client: &'a LedgerClient,
     ledger: LedgerId,
+    /// The version of the ledger's lock, as long as it is this repair's.
+    lock: Version,
     throttle: &'a Throttle,
     core: Repair,
 }
@@ -80,9 +84,15 @@ impl Attempt<'_> {
             Effect::AskTails { first, members } => {
                 Event::Tails(join_all(members.iter().map(|member| self.tail(member, first))).await)
             }
-            Effect::ChooseTarget { ensemble, position, shunned } => {
+            Effect::ChooseTarget { ensemble, position, shunned, spreads } => {
                 let live = parts.bookies.live();
                 let (quarantine, random) = (&self.client.quarantine, &*parts.random);
+                if spreads {
+                    let better = placement::relocate(
+                        &live, &ensemble, position, &shunned, quarantine, random,
+                    );
+                    return Ok(Event::Target(better));
+                }
                 let lost = [position];
                 let found =
                     placement::replace(&live, &ensemble, &lost, &shunned, quarantine, random);
@@ -110,14 +120,29 @@ impl Attempt<'_> {
         }
     }
 
+    /// Guarded by the lock as well: a bookie gives up a copy that no place names while it holds the lock, and whoever was promised that
+    /// copy before must not name it after that (5.6).
     async fn swap(&self, expected: Version, meta: &LedgerMeta) -> Result<CasResult, MetaError> {
-        let key = keys::ledger(self.ledger);
-        match self.client.parts.store.put_if(&key, Some(expected), meta.encode()).await {
-            Ok(Some(version)) => {
+        let (key, lock) = (keys::ledger(self.ledger), keys::under_lock(self.ledger));
+        let txn = Txn::new()
+            .guard(Guard::Version(key.clone(), expected))
+            .guard(Guard::Version(lock.clone(), self.lock))
+            .put(key, meta.encode());
+        match self.client.parts.store.txn(txn).await {
+            Ok(TxnOutcome::Committed(revision)) => {
                 metrics::place_given();
-                Ok(CasResult::Applied(version))
+                Ok(CasResult::Applied(Version(revision.0)))
             }
-            Ok(None) => Ok(CasResult::Lost),
+            Ok(TxnOutcome::GuardFailed) => {
+                let held = self.client.parts.store.get(&lock).await?;
+                match held.is_some_and(|held| held.version == self.lock) {
+                    true => Ok(CasResult::Lost),
+                    // Whatever was copied is there for the next repair, which compares it.
+                    false => {
+                        Err(MetaError::Unavailable("the lock of the ledger was lost".to_owned()))
+                    }
+                }
+            }
             Err(MetaError::Unknown(_)) => Ok(CasResult::Unknown),
             Err(error) => Err(error),
         }
@@ -205,8 +230,8 @@ impl Attempt<'_> {
     }
 
     async fn add_some(&self, copy: &Copy, first: EntryId, entries: Vec<Bytes>) -> Option<Added> {
-        let config = &self.client.parts.config;
-        for attempt in 0..ATTEMPTS {
+        let mut attempts = Attempts::of(&self.client.parts.config, ATTEMPTS);
+        loop {
             let op = WriteOp::RepairAdd { first, entries: entries.clone() };
             let reply = self.write(&copy.to, copy.fragment_first, op).await;
             if let Some(reply) = &reply {
@@ -229,17 +254,19 @@ impl Attempt<'_> {
                 }
             }
             tracing::debug!(ledger = %self.ledger, to = %copy.to, ?reply, "a copy got no answer yet");
-            tokio::time::sleep(config.retry_max.min(config.retry_min * 2u32.pow(attempt))).await;
+            if !attempts.again().await {
+                return None;
+            }
         }
-        None
     }
 
-    /// Verified bytes from the first source that delivers them.
+    /// Verified bytes from the first source that delivers them; from the ledger's object when none does (T6).
     async fn read(&self, reader: &Reader, copy: &Copy, from: EntryId) -> Result<Vec<Bytes>, Event> {
         let config = &self.client.parts.config;
         let op =
             QueryOp::Read { from, to: copy.last, max_bytes: config.read_bytes, prefix_bytes: None };
-        for attempt in 0..ATTEMPTS {
+        let mut attempts = Attempts::of(config, ATTEMPTS);
+        loop {
             let mut certain = true;
             for source in &copy.sources {
                 match reader.ask(source, copy.fragment_first, op.clone()).await {
@@ -251,12 +278,21 @@ impl Attempt<'_> {
                     Answer::Unknown(_) => certain = false,
                 }
             }
-            if certain {
-                return Err(Event::SourcesFailed { entry: from, lost: true });
+            if copy.object {
+                match reader.ask_object(op.clone()).await {
+                    Answer::Entries(raw, _) => return Ok(raw),
+                    Answer::Corrupt(said) | Answer::Unknown(said) => {
+                        tracing::warn!(ledger = %self.ledger, entry = from.0, said, "the object of a ledger did not deliver");
+                    }
+                    Answer::Absent => {}
+                }
+                // It is in there, whatever came of this look.
+                certain = false;
             }
-            tokio::time::sleep(config.retry_max.min(config.retry_min * 2u32.pow(attempt))).await;
+            if certain || !attempts.again().await {
+                return Err(Event::SourcesFailed { entry: from, lost: certain });
+            }
         }
-        Err(Event::SourcesFailed { entry: from, lost: false })
     }
 }
 

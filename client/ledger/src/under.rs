@@ -68,8 +68,13 @@ async fn mark(
         };
         let mut mark = old.unwrap_or_else(|| Under::new(ledger, *first, now_ms));
         let mut changed = version.is_none() || repeated == Repeated::Written;
+        let moved_only = mark.only_moves();
         for (member, reason) in members {
             changed |= mark.add(member, *reason);
+        }
+        if moved_only && !mark.only_moves() {
+            // From now on it is short of copies, and was not before.
+            (mark.reason, mark.created_ms) = (*first, now_ms);
         }
         if copies.is_some() && mark.lost_entry.is_none() && mark.copies != copies {
             (mark.copies, changed) = (copies, true);
@@ -125,6 +130,9 @@ pub async fn summarize_under(
         for item in &page.items {
             let Some(ledger) = keys::parse_under(&item.key) else { continue };
             let Ok(mark) = Under::decode(ledger, &item.value.value) else { continue };
+            if mark.only_moves() {
+                continue;
+            }
             summary.ledgers += 1;
             let oldest = summary.oldest_ms.unwrap_or(i64::MAX);
             summary.oldest_ms = Some(oldest.min(mark.created_ms));
@@ -193,6 +201,23 @@ mod tests {
         let mark = Under::decode(ledger, &found.value).unwrap();
         assert_eq!(mark.members, [member(1), member(2), member(3)]);
         assert_eq!((mark.created_ms, mark.reason), (10, UnderReason::Replaced));
+    }
+
+    /// What is merely to be moved is neither short of a copy nor as old as what fails later.
+    #[tokio::test]
+    async fn copies_that_are_to_move_are_not_missing() {
+        let store = MemoryStore::new();
+        let (ledger, misplaced) = (LedgerId(7), [(member(1), UnderReason::Misplaced)]);
+        mark_all(&store, ledger, &misplaced, None, 10).await.unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(summarize_under(&store, deadline).await.unwrap(), UnderSummary::default());
+        mark_under(&store, ledger, &[member(2)], UnderReason::Damaged, 20).await.unwrap();
+        let found = store.get(&keys::under(ledger)).await.unwrap().unwrap();
+        let mark = Under::decode(ledger, &found.value).unwrap();
+        assert_eq!((mark.members, mark.misplaced), (vec![member(2)], vec![member(1)]));
+        assert_eq!((mark.created_ms, mark.reason), (20, UnderReason::Damaged));
+        let summary = summarize_under(&store, deadline).await.unwrap();
+        assert_eq!((summary.ledgers, summary.oldest_ms), (1, Some(20)));
     }
 
     /// 6.5 step 6: a repair removes the mark at the version that it read, so what failed again since must have changed it.

@@ -308,6 +308,7 @@ fn of_servers() -> Vec<Sample> {
         members: vec![Member { bookie: "a".parse().unwrap(), incarnation: Incarnation(7) }],
         replace: vec![],
         damaged: vec![],
+        misplaced: vec![],
         copies: None,
         lost_entry: None,
         reason: UnderReason::Replaced,

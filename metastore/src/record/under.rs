@@ -27,6 +27,8 @@ pub enum UnderReason {
     Draining,
     /// The audit found members that have not everything.
     Behind,
+    /// Every copy is there, but somewhere else they would be spread better.
+    Misplaced,
 }
 
 impl UnderReason {
@@ -47,6 +49,8 @@ pub struct Under {
     pub replace: Vec<Member>,
     /// Those of them whose copies are rotten in part.
     pub damaged: Vec<Member>,
+    /// Members that lack nothing, and whose places may go to somebody who spreads the copies better (6.7). None of the above.
+    pub misplaced: Vec<Member>,
     /// Copies that are left of the fragment that has fewest, as far as is known.
     pub copies: Option<u32>,
     /// An entry that no copy is known of.
@@ -60,12 +64,12 @@ pub struct Under {
 impl Under {
     /// A mark of nobody yet.
     pub fn new(ledger: LedgerId, reason: UnderReason, created_ms: i64) -> Self {
-        let (members, replace, damaged) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             ledger,
-            members,
-            replace,
-            damaged,
+            members: Vec::new(),
+            replace: Vec::new(),
+            damaged: Vec::new(),
+            misplaced: Vec::new(),
             copies: None,
             lost_entry: None,
             reason,
@@ -82,6 +86,10 @@ impl Under {
                 changed = true;
             }
         };
+        if reason == UnderReason::Misplaced {
+            add(&mut self.misplaced);
+            return changed;
+        }
         add(&mut self.members);
         if reason.replaces() {
             add(&mut self.replace);
@@ -90,6 +98,11 @@ impl Under {
             add(&mut self.damaged);
         }
         changed
+    }
+
+    /// Whether no copy is missing: all that it asks for is that copies move.
+    pub fn only_moves(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// The value to store.
@@ -107,6 +120,7 @@ impl Under {
             UnderReason::Gone => wire::UnderReason::Gone,
             UnderReason::Draining => wire::UnderReason::Draining,
             UnderReason::Behind => wire::UnderReason::Behind,
+            UnderReason::Misplaced => wire::UnderReason::Misplaced,
         };
         let record = wire::UnderRecord {
             format: FORMAT,
@@ -116,6 +130,7 @@ impl Under {
             created_ms: self.created_ms,
             replace: self.replace.iter().map(member).collect(),
             damaged: self.damaged.iter().map(member).collect(),
+            misplaced: self.misplaced.iter().map(member).collect(),
             copies: self.copies,
             lost_entry: self.lost_entry.map(|entry| entry.0),
         };
@@ -143,6 +158,7 @@ impl Under {
             wire::UnderReason::Gone => UnderReason::Gone,
             wire::UnderReason::Draining => UnderReason::Draining,
             wire::UnderReason::Behind => UnderReason::Behind,
+            wire::UnderReason::Misplaced => UnderReason::Misplaced,
             wire::UnderReason::Unspecified => return Err(Invalid::field("reason", "missing")),
         };
         let member = |m: wire::EnsembleMember| {
@@ -163,6 +179,7 @@ impl Under {
             members: marked,
             replace: members(record.replace)?,
             damaged,
+            misplaced: members(record.misplaced)?,
             copies: record.copies,
             lost_entry: record.lost_entry.map(EntryId),
             reason,

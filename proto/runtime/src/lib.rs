@@ -1,12 +1,14 @@
 //! The seams that every process shares and that tests replace: named tasks with an ordered shutdown, the wall
-//! clock, randomness, and rules to break. Nothing here knows about topics or ledgers.
+//! clock, randomness, rules to break, and places to die at. Nothing here knows about topics or ledgers.
 
 mod clock;
+mod fail_point;
 mod mutations;
 mod random;
 mod tasks;
 
 pub use clock::{ManualClock, SystemClock, WallClock};
+pub use fail_point::fail_point;
 pub use mutations::Mutations;
 #[cfg(feature = "mutations")]
 pub use mutations::holds_only_with;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::etcd::Etcd;
+use crate::process::fail_points;
 use crate::volume::Volume;
 use crate::{Client, Host, Kafka, Pair, Process, Tls, binary, http, port, wait};
 
@@ -240,6 +241,19 @@ impl Cluster {
         format!("{scheme}://{}/test", self.etcd.endpoint())
     }
 
+    /// Has the next process that comes to this place killed with -9, by itself (`geminga_runtime::fail_point`): that has happened once the
+    /// file is gone.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    pub fn kill_at(&self, place: &str) -> PathBuf {
+        let places = fail_points(self.dir());
+        std::fs::create_dir_all(&places).expect("a directory of places to die at");
+        let file = places.join(place);
+        std::fs::write(&file, "").expect("a place to die at");
+        file
+    }
+
     /// Where the files of this cluster are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -260,14 +274,24 @@ impl Cluster {
     /// # Panics
     /// When it cannot be started.
     pub fn add_bookie(&mut self) -> &mut Node {
+        self.add_bookie_with(&[])
+    }
+
+    /// [`Self::add_bookie`] with arguments of its own beside those of all.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn add_bookie_with(&mut self, more: &[&str]) -> &mut Node {
         let name = format!("bookie-{}", self.bookies.len() + 1);
+        let own = more.iter().map(|arg| (*arg).to_owned());
+        let args: Vec<String> = self.bookie_args.iter().cloned().chain(own).collect();
         let bookie = Node::bookie(
             &Host::here(),
             &name,
             &port::free_address(),
             &self.metastore(),
             self.dir(),
-            &self.bookie_args,
+            &args,
         );
         self.bookies.push(Node { tls: self.tls.clone(), ..bookie });
         self.bookies.last_mut().expect("just pushed")

@@ -69,6 +69,7 @@ impl Process {
                 command.env_remove(variable);
             }
         }
+        command.env("GEMINGA_FAIL_POINTS", fail_points(self.log.parent().expect("a file's")));
         let child = command.spawn();
         self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));
     }
@@ -209,6 +210,11 @@ fn states(id: u32) -> Vec<char> {
         threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
     // The name before may hold anything.
     stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
+}
+
+/// Where processes with their logs in `dir` look for places to die at.
+pub(crate) fn fail_points(dir: &Path) -> PathBuf {
+    dir.join("fail-points")
 }
 
 fn tail(path: &Path) -> String {

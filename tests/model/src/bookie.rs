@@ -227,7 +227,10 @@ impl Bookie {
                 }
                 Record::Seal { epoch } => seal = seal.max(Some(*epoch)),
                 Record::RunStart { .. } => {}
-                Record::Closed { .. } | Record::Trimmed { .. } | Record::Tombstone => return,
+                Record::Closed { .. }
+                | Record::Trimmed { .. }
+                | Record::GivenUp
+                | Record::Tombstone => return,
             }
         }
         let mut log = vec![Record::RunStart { fragment_first: EntryId(0) }];

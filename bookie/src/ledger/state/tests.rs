@@ -433,3 +433,65 @@ fn what_may_be_repaired_is_judged_by_the_metadata() {
     assert_eq!(judge(&meta, &mark, &me, 5), Finding::Gone);
     assert_eq!(judge_repair(None, Some(&mark), &me, EntryId(5)), Finding::Gone);
 }
+
+/// A closed ledger of entries 0 to 2, whose places others have.
+fn left_over() -> LedgerState {
+    let mut state = opened();
+    assert_eq!(durable_tail(&ask(&mut state, 0, add(0, 3))), 2);
+    ask(&mut state, 0, WriteOp::Closed(EntryId(2)));
+    state
+}
+
+/// 5.6: who gives a copy up looks whether that is right after it was announced, and whoever sends something after that is told what is kept.
+#[test]
+fn scenario_51_a_copy_that_a_repair_was_promised_stays() {
+    holds_only_with(Mutation::GiveUpPromised, |mutations| {
+        let sends: [fn(&mut LedgerState); 3] = [
+            |state| drop(ask(state, 0, repair_add(0, 2))),
+            // It was on its way to the metadata when that was read for the copy as well.
+            |state| drop(checked(state, 0, repair_add(0, 2), Finding::Repairable(EntryId(2)))),
+            |state| drop(ask(state, 0, WriteOp::Hello)),
+        ];
+        for send in sends {
+            let mut state = left_over();
+            assert_eq!(state.give_up(mutations), None, "nobody announced it");
+            assert!(state.begin_to_give_up());
+            send(&mut state);
+            assert_eq!(state.give_up(mutations), None);
+            assert_eq!(state.held().last(), EntryId(2));
+        }
+        // Who merely asks is promised nothing, and a repair that was let in before has to be let in again.
+        let mut state = left_over();
+        checked(&mut state, 0, repair_add(0, 2), Finding::Repairable(EntryId(2)));
+        assert!(state.begin_to_give_up());
+        ask(&mut state, 0, WriteOp::Tail);
+        ask(&mut state, 0, WriteOp::Seal);
+        assert_eq!(state.clone().give_up(mutations), Some(Record::GivenUp));
+        let again = ask(&mut state, 0, repair_add(0, 2));
+        assert!(matches!(again[..], [Effect::CheckMetadata(..)]), "{again:?}");
+        assert_eq!(state.give_up(mutations), None);
+    });
+}
+
+/// K1: it had the entries once, so it is no witness against them; a repair may bring them back.
+#[test]
+fn scenario_51_what_was_given_up_is_not_denied() {
+    holds_only_with(Mutation::VouchAfterGivingUp, |mutations| {
+        let me = Identity { mutations, ..me() };
+        let mut state = left_over();
+        assert!(state.begin_to_give_up() && state.give_up(mutations).is_some());
+        assert!(!state.begin_to_give_up(), "there is nothing any more");
+        let request = |epoch, op| Event::Request { to: (), request: request(epoch, op) };
+        for (epoch, op) in [(0, WriteOp::Hello), (0, add(0, 1)), (1, recovery_add(0, 1))] {
+            assert_eq!(code(&state.step(&me, request(epoch, op))), Code::Limbo);
+        }
+        let sealed = state.step(&me, request(1, WriteOp::Seal));
+        let Some(Effect::ReplyWhenDurable((), reply)) = sealed.last() else { panic!("{sealed:?}") };
+        assert_eq!((reply.durable_tail, reply.authoritative), (EntryId::NONE, false));
+        let finding = Finding::Repairable(EntryId(2));
+        assert!(matches!(ask(&mut state, 0, repair_add(0, 3))[..], [Effect::CheckMetadata(..)]));
+        assert_eq!(durable_tail(&checked(&mut state, 0, repair_add(0, 3), finding)), 2);
+        assert!(state.is_given_up(), "what else it had it does not deny either");
+        assert!(state.begin_to_give_up(), "it may be given up again");
+    });
+}

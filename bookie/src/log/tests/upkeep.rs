@@ -106,6 +106,44 @@ pub(super) fn rot_footer(disk: &MemoryDisk, seq: u64) {
     disk.damage(&name, size - 100, 1);
 }
 
+/// 5.6: what a ledger that was given up held is nobody's, what a repair brought back is there, and both stay so however the log is opened.
+#[tokio::test]
+async fn a_ledger_that_was_given_up_has_what_came_back() {
+    const BACK: LedgerId = LedgerId(4);
+    let mut long = Long::on(MemoryDisk::new(), small());
+    for id in 0..20 {
+        long.append(BACK, entries(BACK, id, 1, 700)).await;
+        long.append(OTHER, entries(OTHER, id, 1, 700)).await;
+    }
+    let held = long.log.bytes_of(BACK);
+    long.append(BACK, Record::GivenUp).await;
+    assert_eq!((held > 14_000, long.log.bytes_of(BACK)), (true, 0));
+    long.log.write_footers().await.unwrap();
+    let empty = long.disk.crash();
+    for id in 0..5 {
+        long.append(BACK, entries(BACK, id, 1, 700)).await;
+    }
+    let back = long.log.bytes_of(BACK);
+    let before = long.disk.crash();
+    long.snapshot().await;
+    for _ in 0..30 {
+        long.append(OTHER, Record::RunStart { fragment_first: EntryId(0) }).await;
+    }
+    long.log.write_footers().await.unwrap();
+    long.snapshot().await;
+    for disk in [before, long.disk.crash()] {
+        let log = open(&disk).log;
+        assert_eq!(log.bytes_of(BACK), back);
+        assert_reads(&log, BACK, 0, 4, 700).await;
+        assert_reads(&log, OTHER, 0, 19, 700).await;
+        let gone = log.read(BACK, EntryId(5), EntryId(5), 1).await;
+        assert!(matches!(gone, Err(ReadError::Absent)));
+    }
+    let opened = open(&empty);
+    assert_eq!(opened.log.bytes_of(BACK), 0);
+    assert!(opened.ledgers[&BACK].is_given_up() && opened.ledgers[&BACK].held().runs().is_empty());
+}
+
 #[tokio::test]
 async fn the_same_log_comes_back_with_and_without_them() {
     let long = Long::new().await;

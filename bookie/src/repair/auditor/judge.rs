@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use geminga_metastore::record::{AbsentBookie, UnderReason};
+use geminga_metastore::record::{AbsentBookie, LiveBookie, UnderReason};
 use geminga_proto::ids::{BookieId, Incarnation, Member};
 
 use crate::ledger::{Mutation, Mutations};
@@ -31,6 +31,8 @@ pub(super) struct Bookie {
 pub(super) struct View {
     pub(super) now_ms: i64,
     pub(super) bookies: BTreeMap<BookieId, Bookie>,
+    /// Who is registered, as far as that can be read.
+    pub(super) live: Vec<LiveBookie>,
 }
 
 /// Who is not to be counted on any more.
@@ -78,6 +80,11 @@ impl Judgement {
             (kept, draining, gone, braked)
         };
         what(self) != what(other)
+    }
+
+    /// Whether everybody who is not given up is there, and nobody leaves: what is seen will stay.
+    pub(super) fn is_complete(&self) -> bool {
+        self.away.is_empty() && self.draining.is_empty()
     }
 
     /// Whether nobody leaves or is gone.
@@ -145,7 +152,8 @@ mod tests {
             });
             (id(number), Bookie { draining: false, away, lives: vec![Incarnation(number)] })
         };
-        View { now_ms: 10_000_000, bookies: (1..=count).map(bookie).collect() }
+        let bookies = (1..=count).map(bookie).collect();
+        View { now_ms: 10_000_000, bookies, live: Vec::new() }
     }
 
     fn gone(view: &View, mutations: Mutations) -> Vec<u64> {
@@ -182,6 +190,7 @@ mod tests {
         let storm = view(3, &[(1, 9_000, ""), (2, 9_100, "")]);
         let judgement = judge(&storm, DELAY, Mutations::default());
         assert_eq!(judgement.braked.len(), 2);
+        assert!(!judgement.is_complete(), "copies would be moved by half a view");
         assert!(!judgement.counts(&member(1)) && judgement.of(&member(1)).is_none());
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
 use geminga_metastore::record::{
     CloseKind, CookieDisk, Custom, Digest, DrainingBookie, Fragment, LedgerMeta, LedgerState,
-    LiveDisk,
+    LiveDisk, Under,
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
 use geminga_proto::ids::{ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch};
@@ -80,18 +80,24 @@ impl World {
         let auditor = Auditor::new(shared, client, id, Arc::new(SystemClock), config);
         let world = Self { store, auditor, term };
         for number in 1..=3 {
-            let Member { bookie, incarnation } = member(number);
-            let disk = CookieDisk {
-                disk: DiskUuid::from_random(u128::from(number)),
-                incarnation,
-                boot_counter: 1,
-                lost: Vec::new(),
-            };
-            let cookie = Cookie { cluster, bookie: bookie.clone(), disks: vec![disk] };
-            world.put(keys::bookie_cookie(&bookie), cookie.encode()).await;
-            world.live(number, true).await;
+            world.join(number, "").await;
         }
         world
+    }
+
+    /// A bookie, new or registered once more, which takes data.
+    async fn join(&self, number: u64, zone: &str) {
+        let Member { bookie, incarnation } = member(number);
+        let disk = CookieDisk {
+            disk: DiskUuid::from_random(u128::from(number)),
+            incarnation,
+            boot_counter: 1,
+            lost: Vec::new(),
+        };
+        let cluster = ClusterUuid::from_random(1);
+        let cookie = Cookie { cluster, bookie: bookie.clone(), disks: vec![disk] };
+        self.put(keys::bookie_cookie(&bookie), cookie.encode()).await;
+        self.live_in(number, zone, true).await;
     }
 
     async fn put(&self, key: String, value: bytes::Bytes) {
@@ -100,12 +106,16 @@ impl World {
     }
 
     async fn live(&self, number: u64, writable: bool) {
+        self.live_in(number, "", writable).await;
+    }
+
+    async fn live_in(&self, number: u64, zone: &str, writable: bool) {
         let Member { bookie, incarnation } = member(number);
         let live = LiveBookie {
             id: bookie.clone(),
             address: String::new(),
             http_address: String::new(),
-            zone: String::new(),
+            zone: zone.to_owned(),
             rack: String::new(),
             disks: vec![LiveDisk { incarnation, writable, free_bytes: 1, total_bytes: 2 }],
             lease: LeaseId(1),
@@ -128,6 +138,21 @@ impl World {
         let view = self.auditor.view(&mut self.term).await.unwrap();
         let judgement = judge(&view, self.auditor.config.lost_bookie_delay, Mutations::default());
         self.auditor.full_pass(&mut self.term, judgement).await.unwrap();
+    }
+
+    /// As often as it takes for the marks to be swept.
+    async fn looks(&mut self) {
+        for _ in 0..=SWEEP_EVERY {
+            self.auditor.look(&mut self.term).await.unwrap();
+        }
+    }
+
+    async fn marks(&self) -> Vec<Under> {
+        let all = self.store.range(keys::UNDER, None, 10_000).await.unwrap().items;
+        let of = |item: &KeyValue| {
+            Under::decode(keys::parse_under(&item.key).unwrap(), &item.value.value).unwrap()
+        };
+        all.iter().map(of).collect()
     }
 
     /// Whether it is known yet.
@@ -215,4 +240,92 @@ async fn a_registration_that_cannot_be_read_is_one() {
     world.put(keys::bookie_live(&member(2).bookie), noise).await;
     let view = world.auditor.view(&mut world.term).await.unwrap();
     assert_eq!(view.bookies[&member(2).bookie].away, None);
+}
+
+/// 6.3, 6.7: copies of one zone are to be spread once it is sure that there are more, and not while bookies come and go.
+#[tokio::test(start_paused = true)]
+async fn misplaced_copies_are_marked_while_nothing_changes() {
+    let mut world = World::new().await;
+    let delay = world.auditor.config.lost_bookie_delay;
+    for (number, zone) in [(1, "a"), (2, "a"), (3, "a"), (4, "b")] {
+        world.join(number, zone).await;
+    }
+    world.ledger(closed(5, [1, 2])).await;
+    world.ledger(closed(6, [1, 4])).await;
+    let open = LedgerMeta {
+        state: LedgerState::Open,
+        last_entry: None,
+        close_kind: None,
+        ..closed(7, [1, 2])
+    };
+    world.ledger(open).await;
+    world.looks().await;
+    tokio::time::advance(delay / 2).await;
+    world.looks().await;
+    assert_eq!(world.marks().await, [], "it came a moment ago");
+    tokio::time::advance(delay).await;
+    world.looks().await;
+    let marks = world.marks().await;
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert_eq!((mark.ledger, &mark.misplaced), (LedgerId(5), &[1, 2].map(member).to_vec()));
+    assert!(mark.only_moves());
+
+    // One that is away: what was marked is taken back, and nothing is marked before all is as it was for a while.
+    let key = keys::bookie_live(&member(3).bookie);
+    let there = world.store.get(&key).await.unwrap().unwrap();
+    let txn = geminga_metastore::Txn::new().delete(key.clone());
+    world.store.txn(txn).await.unwrap();
+    world.looks().await;
+    assert_eq!(world.marks().await, []);
+    world.store.put_if(&key, None, there.value).await.unwrap().unwrap();
+    tokio::time::advance(delay / 2).await;
+    world.looks().await;
+    assert_eq!(world.marks().await, []);
+    tokio::time::advance(delay).await;
+    world.looks().await;
+    assert_eq!(world.marks().await.len(), 1);
+    world.leaves(3).await;
+    world.looks().await;
+    assert!(!world.has(&keys::under(LedgerId(5))).await, "somebody leaves");
+}
+
+/// A1: while many are away nothing moves, and what lacks a copy stays marked.
+#[tokio::test(start_paused = true)]
+async fn who_is_away_takes_moves_back_and_nothing_else() {
+    let mut world = World::new().await;
+    for (number, zone) in [(1, "a"), (2, "a"), (3, "b")] {
+        world.join(number, zone).await;
+    }
+    world.ledger(closed(5, [1, 2])).await;
+    world.ledger(closed(6, [1, 7])).await;
+    world.looks().await;
+    tokio::time::advance(world.auditor.config.lost_bookie_delay).await;
+    world.looks().await;
+    assert_eq!(world.marks().await.len(), 2);
+    for number in [2, 3] {
+        let txn = geminga_metastore::Txn::new().delete(keys::bookie_live(&member(number).bookie));
+        world.store.txn(txn).await.unwrap();
+    }
+    world.looks().await;
+    let marks = world.marks().await;
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert_eq!((mark.ledger, mark.misplaced.is_empty()), (LedgerId(6), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_moves_wait_at_a_time() {
+    let mut world = World::new().await;
+    for (number, zone) in [(1, "a"), (2, "a"), (3, "b")] {
+        world.join(number, zone).await;
+    }
+    for ledger in 0..spread::MAX_MOVES as u64 + 7 {
+        world.ledger(closed(ledger + 1, [1, 2])).await;
+    }
+    world.looks().await;
+    tokio::time::advance(world.auditor.config.lost_bookie_delay).await;
+    world.looks().await;
+    assert_eq!(world.marks().await.len(), spread::MAX_MOVES);
+    world.term.next_spread = Instant::now();
+    world.looks().await;
+    assert_eq!(world.marks().await.len(), spread::MAX_MOVES);
 }

@@ -66,6 +66,10 @@ pub enum Mutation {
     RepairTrustsShortTail,
     /// 1.4: after a lost swap of a repair send the old value again, with the new version.
     RepairResendsOldValue,
+    /// 6.7: move a copy although its fragment lacks one.
+    RepairMovesShort,
+    /// T6: call lost what no peer has, although the ledger's object has it.
+    RepairForgetsObject,
     /// 3.4: take a copy for good whose tail says that it is whole, although it rotted.
     RepairForgetsRot,
 }

@@ -6,6 +6,7 @@
 //!   Read ─► for each immutable fragment with a marked member:
 //!             AskTails ─► [ ChooseTarget ─► ] Copy ─► Swap ─► Read …        (a place goes to somebody else)
 //!                                             Copy ─► Read …                (a member gets what it lacks)
+//!                           ChooseTarget ─► Copy ─► Swap ─► Read …          (a copy moves, of a fragment that lacks none)
 //!        ─► nothing left: RemoveMark ─► Finish
 //! ```
 //!
@@ -14,12 +15,15 @@
 //!   as durable (A2). Whatever a swap came to, everything is read again (M9, merge rule).
 //! * Who is replaced is no source of the copy for its own place (A3): a reader that goes by the old metadata finds it whole, and a place is
 //!   never left by the only one who has the bytes.
+//! * A copy moves only where every member has the whole fragment, and only to somebody who spreads it better (6.7): it is never why there are
+//!   fewer copies. A move that finds nobody, or no source, is dropped with its mark; the audit asks for it again while it makes sense.
+//! * Where no peer delivers what was uploaded and is not trimmed, its object does (T6). What is in an object is never called lost.
 //! * The mark goes only at the version that was read *before* everything that was found clean.
 
 mod fragment;
 
 use geminga_metastore::Version;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Under};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under};
 use geminga_proto::ids::{EntryId, Member};
 
 use super::commit::CasResult;
@@ -50,6 +54,8 @@ pub enum Tail {
 pub struct Copy {
     /// Who holds it, best first. Each chunk is taken from the first that delivers it.
     pub sources: Vec<Member>,
+    /// Whether what none of them delivers may come from the ledger's object (T6).
+    pub object: bool,
     /// Who receives it.
     pub to: Member,
     /// The fragment.
@@ -114,6 +120,8 @@ pub enum Effect {
         position: usize,
         /// Who failed at it.
         shunned: Vec<Member>,
+        /// Whether only somebody will do with whom the ensemble is spread better: nothing is wrong with who has the place.
+        spreads: bool,
     },
     /// Copy, then [`Event::Copied`].
     Copy(Copy),
@@ -163,6 +171,8 @@ pub enum Wait {
     Copy,
     /// Another copy than the one of the member that is to be left (A3).
     OtherCopy(Member),
+    /// The object store: the ledger's object has what no peer delivers (T6).
+    Object,
     /// Its turn: it took too long for one.
     Turn,
 }
@@ -329,7 +339,7 @@ impl Repair {
             return self.next_fragment();
         };
         match job {
-            Job::Refill(Refill { copy, .. }) if copy.sources.is_empty() => {
+            Job::Refill(Refill { copy, .. }) if copy.sources.is_empty() && !copy.object => {
                 let at = (copy.fragment_first, copy.first);
                 self.unreadable(index, &copy.to.clone(), at)
             }
@@ -348,9 +358,11 @@ impl Repair {
                     let target = ready.new.clone();
                     return self.swap(index, position, target);
                 }
+                let spreads = !mark.replace.contains(old);
                 let ensemble = fragment.ensemble.clone();
                 self.phase = Phase::Choosing(index, position);
-                vec![Effect::ChooseTarget { ensemble, position, shunned: self.shunned.clone() }]
+                let shunned = self.shunned.clone();
+                vec![Effect::ChooseTarget { ensemble, position, shunned, spreads }]
             }
         }
     }
@@ -360,8 +372,12 @@ impl Repair {
         let mark = &self.mark.as_ref().expect("only marked ledgers are repaired").0;
         let fragment = &meta.fragments[index];
         let (first, old) = (fragment.first_entry, fragment.ensemble[position].clone());
+        let moves = !mark.replace.contains(&old);
         let Some(target) = target else {
-            self.look.skip(first, old, Wait::Target);
+            match moves {
+                true => self.look.settle(first, old),
+                false => self.look.skip(first, old, Wait::Target),
+            }
             return self.read_again();
         };
         let end = self.look.end(meta, index);
@@ -369,11 +385,13 @@ impl Repair {
             return self.swap(index, position, target);
         }
         let sources = self.look.sources(meta, index, position, mark, first, self.mutations);
-        if !self.look.reaches(end, &sources, &fragment.ensemble) {
+        let object = in_object(meta, self.mutations);
+        if !self.look.reaches(end, &sources, &fragment.ensemble) && !object {
             let entry = self.look.best(&sources, &fragment.ensemble, first).next();
             return self.unreadable(index, &old, (first, entry));
         }
-        let copy = Copy { sources, to: target.clone(), fragment_first: first, first, last: end };
+        let copy =
+            Copy { sources, object, to: target.clone(), fragment_first: first, first, last: end };
         self.phase = Phase::Copying(Job::Replace { position, index, target: Some(target) });
         vec![Effect::Copy(copy)]
     }
@@ -429,6 +447,15 @@ impl Repair {
                     },
                 }
             }
+            (Event::SourcesFailed { .. }, Job::Replace { .. }) if self.moves(&wants) => {
+                // Who has the place has the bytes, and keeps both.
+                self.look.settle(first, wants);
+                self.read_again()
+            }
+            (Event::SourcesFailed { .. }, _) if in_object(meta, self.mutations) => {
+                self.look.skip(first, wants, Wait::Object);
+                self.read_again()
+            }
             (Event::SourcesFailed { entry, lost: true }, _) => {
                 self.unreadable(index, &wants, (first, *entry))
             }
@@ -445,6 +472,11 @@ impl Repair {
                 self.read_again()
             }
         }
+    }
+
+    /// Whether a place is merely to go to somebody who spreads the copies better.
+    fn moves(&self, member: &Member) -> bool {
+        self.mark.as_ref().is_some_and(|(mark, _)| !mark.replace.contains(member))
     }
 
     /// 6.5 step 5: exactly that member at that fragment, in the value that was read.
@@ -488,6 +520,11 @@ impl Repair {
         }
         self.remove(Finish::Clean)
     }
+}
+
+/// Whether the entries of a ledger are in its object as well as at bookies: trimmed ones are nobody's here (T6).
+fn in_object(meta: &LedgerMeta, mutations: Mutations) -> bool {
+    matches!(meta.tier, Tier::Offloaded(_)) && !mutations.is(Mutation::RepairForgetsObject)
 }
 
 #[cfg(test)]

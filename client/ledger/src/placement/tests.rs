@@ -93,3 +93,86 @@ fn a_bookie_in_quarantine_is_chosen_only_where_others_do_not_suffice() {
         assert!(four.contains(&member(2)), "seed {seed}");
     }
 }
+
+/// 6.7: moves until nobody can spread an ensemble better; the bookies that it ends on, and how many moves that took.
+fn settled(live: &[LiveBookie], seed: u64, mut ensemble: Vec<Member>) -> (Vec<Member>, usize) {
+    let random = SeededRandom::new(seed);
+    let mut moves = 0;
+    loop {
+        let marked = misplaced(live, &ensemble);
+        let found = (0..ensemble.len()).find_map(|position| {
+            let new = relocate(live, &ensemble, position, &[], &quarantine(), &random)?;
+            Some((position, new))
+        });
+        let Some((position, new)) = found else {
+            assert_eq!(marked, [], "marked, and nobody moves it");
+            return (ensemble, moves);
+        };
+        assert!(marked.contains(&ensemble[position]), "moved, and not marked");
+        ensemble[position] = new;
+        moves += 1;
+        assert!(moves < 10, "copies go round in circles: {ensemble:?}");
+    }
+}
+
+fn zones_of(live: &[LiveBookie], ensemble: &[Member]) -> Vec<String> {
+    let zone = |m: &Member| live.iter().find(|l| l.id == m.bookie).unwrap().zone.clone();
+    let mut zones: Vec<String> = ensemble.iter().map(zone).collect();
+    zones.sort_unstable();
+    zones
+}
+
+#[test]
+fn copies_of_one_zone_are_spread_and_then_stay() {
+    let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b"), (6, "c")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    for seed in 0..32 {
+        let (ended, moves) = settled(&bookies, seed, [1, 2, 3].map(member).to_vec());
+        assert_eq!(
+            (zones_of(&bookies, &ended), moves),
+            (["a", "b", "c"].map(str::to_owned).to_vec(), 2)
+        );
+        // As spread as can be, however they lie.
+        for ensemble in [[1, 4, 6], [3, 5, 6]] {
+            assert_eq!(settled(&bookies, seed, ensemble.map(member).to_vec()).1, 0);
+        }
+        // Without zone c two zones are all there is.
+        let two = &bookies[..5];
+        assert_eq!(settled(two, seed, [1, 4, 2].map(member).to_vec()).1, 0);
+        assert_eq!(settled(two, seed, [1, 2, 3].map(member).to_vec()).1, 1);
+    }
+}
+
+#[test]
+fn copies_leave_bookies_without_a_zone_where_others_have_one() {
+    let zones = [(1, ""), (2, "a"), (3, "b"), (4, "a"), (5, "")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    for seed in 0..32 {
+        let (ended, moves) = settled(&bookies, seed, [1, 2, 3].map(member).to_vec());
+        assert_eq!((ended, moves), ([4, 2, 3].map(member).to_vec(), 1));
+    }
+    let nowhere: Vec<LiveBookie> = (1..=5).map(|n| live(n, "")).collect();
+    assert_eq!(settled(&nowhere, 1, [1, 2, 3].map(member).to_vec()).1, 0);
+}
+
+#[test]
+fn copies_stay_where_nobody_fit_is_known() {
+    let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    let ensemble = [1, 2, 3].map(member);
+    assert_eq!(misplaced(&bookies, &ensemble), ensemble);
+    let changed = |change: &dyn Fn(&mut Vec<LiveBookie>)| {
+        let mut bookies = bookies.clone();
+        change(&mut bookies);
+        misplaced(&bookies, &ensemble)
+    };
+    assert_eq!(changed(&|b| b[3].disks[0].writable = false), [], "it takes no data");
+    assert_eq!(changed(&|b| b[3].disks[0].free_bytes = 10), [], "it is much fuller than others");
+    assert_eq!(changed(&|b| drop(b.remove(1))), [], "where a member is, is not known");
+    assert_eq!(changed(&|b| b[1].disks[0].incarnation = Incarnation(9)), [], "its life is over");
+    let quarantine = quarantine();
+    quarantine.failed(&member(4).bookie, &bookies);
+    let random = SeededRandom::new(1);
+    assert_eq!(relocate(&bookies, &ensemble, 0, &[], &quarantine, &random), None);
+    assert_eq!(relocate(&bookies, &ensemble, 0, &[member(4)], &self::quarantine(), &random), None);
+}

@@ -1,11 +1,10 @@
 //! Calls of a recovery to one member, repeated where they got no answer, and copies from one to another.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use geminga_proto::bookie::{Code, QueryOp, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{EntryId, Member};
 
+use crate::attempts::Attempts;
 use crate::client::LedgerClient;
 use crate::core::recovery::Event;
 use crate::read::{Answer, Reader};
@@ -30,8 +29,7 @@ impl Call<'_> {
 
     /// Repeats unknown answers with growing pauses; the attempt's end drops it.
     pub(super) async fn seal(&self, position: usize) -> Event {
-        let config = &self.client.parts.config;
-        let mut pause = config.retry_min;
+        let mut attempts = Attempts::endless(&self.client.parts.config);
         loop {
             let reply = self.write(WriteOp::Seal).await;
             if let Some(event) = reply.as_ref().and_then(|reply| Event::from_seal(position, reply))
@@ -39,8 +37,7 @@ impl Call<'_> {
                 return event;
             }
             tracing::debug!(ledger = %self.scope.ledger, member = %self.member, ?reply, "seal got no answer yet");
-            tokio::time::sleep(pause).await;
-            pause = config.retry_max.min(pause * 2);
+            attempts.again().await;
         }
     }
 }
@@ -98,7 +95,7 @@ impl Copy<'_> {
     /// One chunk. What got no answer is sent again a few times: an add that took place is recognised (D3), and one that
     /// is given up costs the whole attempt where no other target is left.
     async fn add(&self, first: EntryId, entries: Vec<Bytes>) -> Added {
-        let mut left = COPY_ATTEMPTS;
+        let mut attempts = self.attempts();
         loop {
             let op = WriteOp::RecoveryAdd { first, entries: entries.clone() };
             let reply = self.call.write(op).await;
@@ -109,11 +106,9 @@ impl Copy<'_> {
                 Some(reply) => Event::from_recovery_add(self.target, &reply),
                 None => Event::TargetFailed { target: self.target },
             };
-            left -= 1;
-            if left == 0 || !matches!(event, Event::TargetFailed { .. }) {
+            if !matches!(event, Event::TargetFailed { .. }) || !attempts.again().await {
                 return Added::Said(event);
             }
-            tokio::time::sleep(self.pause(left)).await;
         }
     }
 
@@ -121,25 +116,21 @@ impl Copy<'_> {
     async fn read(&self, from: EntryId, to: EntryId) -> Result<Vec<Bytes>, bool> {
         let max_bytes = self.call.client.parts.config.read_bytes;
         let op = QueryOp::Read { from, to, max_bytes, prefix_bytes: None };
-        let mut left = COPY_ATTEMPTS;
+        let mut attempts = self.attempts();
         loop {
             match self.reader.ask(&self.from, self.call.scope.fragment_first, op.clone()).await {
                 Answer::Entries(raw, _) => return Ok(raw),
                 Answer::Corrupt(_) => return Err(true),
                 Answer::Absent | Answer::Unknown(_) => {}
             }
-            left -= 1;
-            if left == 0 {
+            if !attempts.again().await {
                 return Err(false);
             }
-            tokio::time::sleep(self.pause(left)).await;
         }
     }
 
-    /// Before the next attempt of those that are left.
-    fn pause(&self, left: u32) -> Duration {
-        let config = &self.call.client.parts.config;
-        config.retry_max.min(config.retry_min * 2u32.pow(COPY_ATTEMPTS - 1 - left))
+    fn attempts(&self) -> Attempts {
+        Attempts::of(&self.call.client.parts.config, COPY_ATTEMPTS)
     }
 }
 

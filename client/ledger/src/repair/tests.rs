@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_metastore::record::{
-    CloseKind, Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, UnderReason,
+    CloseKind, Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Tier, TierObject,
+    UnderReason,
 };
 use geminga_metastore::{LeaseId, LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{QueryReply, QueryRequest};
@@ -16,8 +17,11 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::client::Parts;
+use crate::cold::{StoredObjects, Wanted};
 use crate::config::Config;
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
+use crate::core::repair::Wait;
+use crate::read::ReadError;
 
 const LEDGER: LedgerId = LedgerId(7);
 const LAST: i64 = 3;
@@ -135,15 +139,23 @@ fn closed() -> LedgerMeta {
     }
 }
 
-/// A2: its tail says that the newcomer has everything, from when it was a member; what has rotted there since is not in its tail.
-#[tokio::test(start_paused = true)]
-async fn a_place_is_given_only_for_what_was_sent() {
+/// The ledger's lock, taken.
+async fn locked(store: &dyn MetaStore) -> Version {
+    store.put_if(&keys::under_lock(LEDGER), None, Bytes::from_static(b"x")).await.unwrap().unwrap()
+}
+
+/// Its members are marked so.
+async fn client(
+    meta: LedgerMeta,
+    marked: &[(u64, UnderReason)],
+    bookies: &Cluster,
+) -> LedgerClient {
     let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-    store.put_if(&keys::ledger(LEDGER), None, closed().encode()).await.unwrap().unwrap();
-    let lost = [member(2)];
-    crate::mark_under(&*store, LEDGER, &lost, UnderReason::Lost, 0).await.unwrap();
-    let bookies = Cluster::default();
-    let client = LedgerClient::new(Parts {
+    store.put_if(&keys::ledger(LEDGER), None, meta.encode()).await.unwrap().unwrap();
+    for (number, reason) in marked {
+        crate::mark_under(&*store, LEDGER, &[member(*number)], *reason, 0).await.unwrap();
+    }
+    LedgerClient::new(Parts {
         cluster: cluster(),
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), 0)),
         store,
@@ -153,10 +165,93 @@ async fn a_place_is_given_only_for_what_was_sent() {
         tasks: Tasks::new("test"),
         config: Config::default(),
         owner: "test".to_owned(),
-    });
-    assert_eq!(repair(&client, LEDGER, &Throttle::new(0)).await.unwrap(), Finish::Clean);
-    let (meta, _) = client.metadata(LEDGER).await.unwrap().unwrap();
-    assert_eq!(meta.last_fragment().ensemble, [member(1), member(3)]);
+    })
+}
+
+async fn ensemble(client: &LedgerClient) -> Vec<Member> {
+    client.metadata(LEDGER).await.unwrap().unwrap().0.last_fragment().ensemble.clone()
+}
+
+/// A2: its tail says that the newcomer has everything, from when it was a member; what has rotted there since is not in its tail.
+#[tokio::test(start_paused = true)]
+async fn a_place_is_given_only_for_what_was_sent() {
+    let bookies = Cluster::default();
+    let client = client(closed(), &[(2, UnderReason::Lost)], &bookies).await;
+    let lock = locked(&*client.parts.store).await;
+    assert_eq!(repair(&client, LEDGER, lock, &Throttle::new(0)).await.unwrap(), Finish::Clean);
+    assert_eq!(ensemble(&client).await, [member(1), member(3)]);
     let sent = bookies.0.lock().clone();
     assert_eq!(sent, (0..=LAST).map(EntryId).collect::<Vec<_>>());
+}
+
+/// 5.6: whoever has the lock now may have seen the newcomer give up what it was asked to keep.
+#[tokio::test(start_paused = true)]
+async fn scenario_51_no_place_changes_hands_without_the_lock() {
+    let bookies = Cluster::default();
+    let client = client(closed(), &[(2, UnderReason::Lost)], &bookies).await;
+    let (store, key) = (&client.parts.store, keys::under_lock(LEDGER));
+    let lock = locked(&**store).await;
+    store.put_if(&key, Some(lock), Bytes::from_static(b"y")).await.unwrap().unwrap();
+    let ended = repair(&client, LEDGER, lock, &Throttle::new(0)).await;
+    assert!(matches!(ended, Err(MetaError::Unavailable(_))), "{ended:?}");
+    assert_eq!(ensemble(&client).await, [member(1), member(2)]);
+}
+
+/// What is said to be in the object.
+#[derive(Debug)]
+struct Objects(Option<Vec<Bytes>>);
+
+impl StoredObjects for Objects {
+    fn read(
+        &self,
+        _meta: Arc<LedgerMeta>,
+        wanted: Wanted,
+    ) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
+        let away =
+            ReadError::Unavailable { ledger: LEDGER, entry: wanted.from, why: "away".to_owned() };
+        let range = wanted.from.0 as usize..=wanted.to.0 as usize;
+        let read = self.0.as_ref().map(|entries| entries[range].to_vec()).ok_or(away);
+        std::future::ready(read).boxed()
+    }
+}
+
+/// T6, D1: what comes from an object is verified as what comes from a bookie is.
+#[tokio::test(start_paused = true)]
+async fn only_sound_entries_come_from_an_object() {
+    let offloaded = || {
+        let object = TierObject {
+            attempt: 1,
+            bucket: String::new(),
+            key: String::new(),
+            size: 1,
+            entries: 4,
+            object_crc: 0,
+            etag: String::new(),
+            index_place: 0,
+            at_ms: 0,
+        };
+        // Nobody who answers is a member.
+        let ensemble = [2, 4].map(member).to_vec();
+        let fragments = vec![Fragment { first_entry: EntryId(0), ensemble }];
+        LedgerMeta { tier: Tier::Offloaded(object), fragments, ..closed() }
+    };
+    let good: Vec<Bytes> = (0..=LAST).map(|id| stored(EntryId(id))).collect();
+    let mut bad = good.clone();
+    bad[2] = stored(EntryId(1));
+    let lost = [(2, UnderReason::Lost), (4, UnderReason::Lost)];
+    for (object, ended) in [
+        (Some(good), Finish::Clean),
+        (Some(bad), Finish::Waits(Wait::Object)),
+        (None, Finish::Waits(Wait::Object)),
+    ] {
+        let bookies = Cluster::default();
+        let client = client(offloaded(), &lost, &bookies).await;
+        let client = client.with_objects(Arc::new(Objects(object)));
+        let lock = locked(&*client.parts.store).await;
+        let clean = ended == Finish::Clean;
+        assert_eq!(repair(&client, LEDGER, lock, &Throttle::new(0)).await.unwrap(), ended);
+        let now = ensemble(&client).await;
+        assert_eq!(now.contains(&member(1)) && now.contains(&member(3)), clean, "{now:?}");
+        assert_eq!(bookies.0.lock().is_empty(), !clean);
+    }
 }

@@ -30,7 +30,7 @@ impl World {
             let repair = |trouble| Action::Repair(index, trouble);
             let (lost_replies, short) = (self.left.lost_replies > 0, self.left.short > 0);
             match effect {
-                Effect::ChooseTarget { ensemble, position, shunned } => {
+                Effect::ChooseTarget { ensemble, position, shunned, .. } => {
                     let found = self.targets(size, ensemble, *position, shunned);
                     let none = found.is_empty().then_some(Action::Choose(index, None));
                     actions.extend(none);

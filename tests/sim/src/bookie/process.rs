@@ -190,7 +190,7 @@ impl Process {
             Record::Seal { epoch } => Staged::Seal(*epoch),
             Record::Tombstone => Staged::Tombstone,
             Record::Trimmed { .. } => Staged::Trimmed,
-            Record::RunStart { .. } | Record::Closed { .. } => Staged::Other,
+            Record::RunStart { .. } | Record::Closed { .. } | Record::GivenUp => Staged::Other,
         };
         // A log that failed takes nothing; its process is stopped with the flush that failed.
         if let Ok(lsn) = self.log.append_unreserved(to.ledger, record) {

@@ -143,7 +143,7 @@ impl Repairer {
                     );
                 }
             }
-            Effect::ChooseTarget { ensemble, position, shunned } => {
+            Effect::ChooseTarget { ensemble, position, shunned, .. } => {
                 let mut free = context.place(usize::MAX, &shunned);
                 free.retain(|new| {
                     let mut others = ensemble.iter().enumerate();
@@ -196,6 +196,11 @@ impl Repairer {
         let client = self.client();
         let Some(work) = &mut self.work else { return };
         let Some(copying) = &mut work.copying else { return };
+        if copying.copy.sources.is_empty() {
+            // Only the object has it, and here its store is away from repairs.
+            let (entry, faults) = (copying.next, work.faults);
+            return self.tell(Event::SourcesFailed { entry, lost: false }, faults, context);
+        }
         let caller = context.caller(Host::Auditor, client);
         work.calls = BTreeMap::from([(caller.call, 0)]);
         let Copying { copy, next, part, tries, .. } = copying;

@@ -1,5 +1,6 @@
 //! What is to be done about one fragment, from what its members said: first what members lack, so that there are more copies
-//! sooner, then the places of those that are gone, and last the places of those that still hold everything.
+//! sooner, then the places of those that are gone, then the places of those that still hold everything, and last, where nothing is
+//! missing, copies that would be better somewhere else.
 
 use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under};
 use geminga_proto::ids::{EntryId, Member};
@@ -42,6 +43,8 @@ pub(super) struct Look {
     /// Members that hold a fragment for certain, by its first entry: they were sent all of it.
     pub(super) verified: Vec<(EntryId, Member)>,
     skipped: Vec<(EntryId, Member, Wait)>,
+    /// Places that nobody is better for.
+    settled: Vec<(EntryId, Member)>,
 }
 
 impl Look {
@@ -51,7 +54,8 @@ impl Look {
         let open_too = mutations.is(Mutation::RepairOpenFragment);
         let immutable = |index: usize| closed || open_too || index + 1 < meta.fragments.len();
         let marked = |index: usize| {
-            meta.fragments[index].ensemble.iter().any(|member| mark.members.contains(member))
+            let named = |member| mark.members.contains(member) || mark.misplaced.contains(member);
+            meta.fragments[index].ensemble.iter().any(named)
         };
         let all = (0..meta.fragments.len()).rev();
         self.left = all.filter(|index| immutable(*index) && marked(*index)).collect();
@@ -84,6 +88,11 @@ impl Look {
         if !self.is_skipped(first, &member) {
             self.skipped.push((first, member, wait));
         }
+    }
+
+    /// Leaves a copy where it is: nothing is missing, and nobody is better for it.
+    pub(super) fn settle(&mut self, first: EntryId, member: Member) {
+        self.settled.push((first, member));
     }
 
     fn is_skipped(&self, first: EntryId, member: &Member) -> bool {
@@ -130,7 +139,8 @@ impl Look {
                 }
                 Tail::Holds { tail, authoritative: true } if tail < end => tail.next(),
                 Tail::Holds { .. } if rotten && first <= end => first,
-                Tail::Holds { authoritative: true, .. } => continue,
+                // Who has all of it has it, whatever else was lost there, or given up.
+                Tail::Holds { tail, authoritative } if authoritative || tail >= end => continue,
                 Tail::Holds { .. } | Tail::Unknown => {
                     if mark.members.contains(member) && first <= end {
                         self.skip(first, member.clone(), Wait::Member(member.clone()));
@@ -143,8 +153,8 @@ impl Look {
                 true => sources,
                 false => Vec::new(),
             };
-            let copy =
-                Copy { sources, to: member.clone(), fragment_first: first, first: from, last: end };
+            let (to, object) = (member.clone(), super::in_object(meta, mutations));
+            let copy = Copy { sources, object, to, fragment_first: first, first: from, last: end };
             return Some(Job::Refill(Refill { index, copy }));
         }
         let mut places: Vec<usize> = (0..fragment.ensemble.len())
@@ -154,8 +164,33 @@ impl Look {
             })
             .collect();
         places.sort_by_key(|position| self.holds(*position, end));
-        let position = *places.first()?;
+        let place = places.first().copied();
+        let position =
+            place.or_else(|| self.movable(&fragment.ensemble, mark, first, end, mutations))?;
         Some(Job::Replace { index, position, target: None })
+    }
+
+    /// A copy that may move: of a fragment that lacks none (6.7).
+    fn movable(
+        &self,
+        ensemble: &[Member],
+        mark: &Under,
+        first: EntryId,
+        end: EntryId,
+        mutations: Mutations,
+    ) -> Option<usize> {
+        let whole = (0..ensemble.len()).all(|position| self.holds(position, end));
+        let waits = ensemble.iter().any(|member| self.is_skipped(first, member));
+        if (!whole || waits) && !mutations.is(Mutation::RepairMovesShort) {
+            return None;
+        }
+        ensemble.iter().position(|member| {
+            let settled = self.settled.contains(&(first, member.clone()));
+            mark.misplaced.contains(member)
+                && !mark.replace.contains(member)
+                && !settled
+                && !self.is_skipped(first, member)
+        })
     }
 
     /// Who else holds the fragment from `from` on, at least in part: whole copies first. Never whom the copy is for, or who is to be

@@ -218,16 +218,25 @@ fn scenario_43_what_was_deleted_since_a_snapshot_is_given_up() {
     write(&client, "old", &flights, 0..BEFORE);
     cluster.etcd.snapshot(&file);
     let metastore = cluster.metastore();
-    let list = ["ledger", "list", "--topic", "old", "--state", "open", "--metastore", &metastore];
-    let open = client.json(&list);
-    let id = |ledger: &Value| ledger["ledger_id"].as_str().expect("an id").to_owned();
-    let open: BTreeSet<String> = open.as_array().expect("ledgers").iter().map(id).collect();
+    let in_state = |state: &str| -> BTreeSet<String> {
+        let list = ["ledger", "list", "--topic", "old", "--state", state];
+        let found = client.json(&[&list[..], &["--metastore", &metastore]].concat());
+        let id = |ledger: &Value| ledger["ledger_id"].as_str().expect("an id").to_owned();
+        found.as_array().expect("ledgers").iter().map(id).collect()
+    };
+    let open = in_state("open");
     assert!(!open.is_empty());
     write(&client, "old", &flights, BEFORE..AFTER);
     let give_up = ["topic", "delete-records", "old", "--partition", "0", "--before", "latest"];
     client.run(&give_up).ok();
     wait::until("every bookie to have dropped them", || {
-        ledgers(&cluster, &client).is_disjoint(&open).then_some(())
+        let deleting = in_state("deleting");
+        let name = "geminga_bookie_dropped_ledgers_total";
+        let mut bookies = cluster.bookies.iter();
+        let dropped = bookies.all(|bookie| {
+            http::metric(&bookie.http, name).is_some_and(|count| count >= deleting.len() as f64)
+        });
+        (dropped && deleting.is_superset(&open)).then_some(())
     });
     for _ in 0..2 {
         cluster.bookies[0].crash_and_restart();

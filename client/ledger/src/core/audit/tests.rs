@@ -246,9 +246,9 @@ fn a_ledger_with_a_hole_is_not_recovered() {
 fn what_was_dropped_for_an_object_is_read_from_it() {
     let trimmed = LocalLedger { trimmed: Some(77), ..local(1, &[]) };
     let held = [(1, trimmed)];
-    let dropped = Dropped { ledger: id(1), attempts: vec![77], sealed_epoch: SealEpoch(0) };
-    assert_eq!(audit(Some(meta(1, Some(9))), &held).1.dropped, [dropped.clone()]);
-    assert_eq!(audit(Some(meta(1, None)), &held).1.dropped, [dropped]);
+    let dropped = || Dropped { ledger: id(1), attempts: vec![77], sealed_epoch: SealEpoch(0) };
+    assert_eq!(audit(Some(meta(1, Some(9))), &held).1.dropped, [dropped()]);
+    assert_eq!(audit(Some(meta(1, None)), &held).1.dropped, [dropped()]);
     assert_eq!(audit(None, &held).1, nothing(), "folded");
     let mut known = meta(1, Some(9));
     known.tier = Tier::Offloaded(object(77));

@@ -168,7 +168,9 @@ impl Backup {
         let cluster = cluster_of(&self.items)?;
         let raised = restored::raised(&cluster, clock.now_ms(), above)?;
         self.check_room(store).await?;
-        let rest = self.items.iter().filter(|(key, _)| *key != keys::CLUSTER);
+        // An absence of the past would have the copies of whoever was away then made anew at once.
+        let is_put = |key: &str| key != keys::CLUSTER && !key.starts_with(keys::BOOKIES_ABSENT);
+        let rest = self.items.iter().filter(|(key, _)| is_put(key));
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (key, value) in rest {
             if batch.len() == TXN_KEYS || bytes + value.len() > TXN_BYTES {

@@ -62,6 +62,17 @@ impl IdBlocks {
     }
 }
 
+/// The first number of a counter that was never handed out.
+///
+/// # Errors
+/// When the store does not answer.
+pub(crate) async fn next_of(store: &dyn MetaStore, key: &str) -> Result<u64, Error> {
+    match store.get(key).await? {
+        None => Ok(1),
+        Some(found) => decode(key, &found.value),
+    }
+}
+
 fn decode(key: &str, value: &[u8]) -> Result<u64, Error> {
     let corrupt = |why: String| Error::Corrupt { key: key.to_owned(), why };
     let record = wire::AllocRecord::decode(value).map_err(|e| corrupt(e.to_string()))?;

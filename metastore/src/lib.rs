@@ -13,6 +13,7 @@ mod conformance;
 pub mod dump;
 mod embedded;
 mod etcd;
+mod horizon;
 mod id_blocks;
 pub mod keys;
 mod ledger_ids;
@@ -27,6 +28,7 @@ mod tree;
 
 pub use embedded::{EmbeddedStore, OpenError};
 pub use etcd::{EtcdStore, EtcdUrl, InvalidUrl};
+pub use horizon::Horizon;
 pub use ledger_ids::LedgerIds;
 pub use memory::MemoryStore;
 pub use producer_ids::ProducerIds;

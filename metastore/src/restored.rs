@@ -16,7 +16,7 @@ use geminga_runtime::WallClock;
 
 use crate::cluster::{self, ClusterError};
 use crate::record::{Assign, Assignment, Cluster, Restored, Topic};
-use crate::{Error, MetaStore, Version, keys};
+use crate::{Error, Guard, MetaStore, Txn, Version, keys};
 
 /// More changes of owner than a partition sees between a backup and its restore, and few enough for all epochs.
 pub const TERM_STEP: i32 = 1 << 16;
@@ -42,6 +42,7 @@ pub async fn raise_epoch(
     };
     nobody_registered(store).await?;
     let raised = raised(&cluster, clock.now_ms(), above)?;
+    forget_absences(store).await?;
     raise_terms(store, cluster.groups_topic, cluster.group_shards).await?;
     match store.put_if(keys::CLUSTER, Some(version), raised.encode()).await {
         Ok(Some(_)) => Ok(raised),
@@ -96,6 +97,19 @@ pub async fn note_audited(store: &dyn MetaStore, epoch: u16) -> Result<bool, Clu
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Since when a bookie was away, as the past knew it, would have its copies made anew before it had time to come back.
+async fn forget_absences(store: &dyn MetaStore) -> Result<(), Error> {
+    for item in store.range(keys::BOOKIES_ABSENT, None, usize::MAX).await?.items {
+        let guard = Guard::Version(item.key.clone(), item.value.version);
+        match store.txn(Txn::new().guard(guard).delete(item.key)).await {
+            // Whoever changed it did so after the restore. What an unknown outcome left is seen, and waited for, anew.
+            Ok(_) | Err(Error::Unknown(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whoever is registered began before this, and would go on with the old epoch.
@@ -175,7 +189,8 @@ mod tests {
     use geminga_runtime::{ManualClock, SeededRandom};
 
     use super::*;
-    use crate::{MemoryStore, Txn};
+    use crate::MemoryStore;
+    use crate::record::AbsentBookie;
 
     async fn cluster_with_a_topic(store: &MemoryStore) -> (Cluster, TopicId) {
         let clock = ManualClock::at(1_000);
@@ -227,6 +242,18 @@ mod tests {
         assert_eq!(cluster::next_broker_id(&store).await, Ok(raised.next_broker));
         let again = raise_epoch(&store, &ManualClock::at(9_000), 0).await.unwrap();
         assert_eq!(again.epoch, 6);
+    }
+
+    /// Who was away when a snapshot was made has the whole delay to come back.
+    #[tokio::test]
+    async fn absences_of_the_past_are_forgotten() {
+        let store = MemoryStore::new();
+        cluster_with_a_topic(&store).await;
+        let key = keys::bookie_absent(&"b-1".parse().unwrap());
+        let away = AbsentBookie { since_ms: 1, zone: String::new() };
+        store.put_if(&key, None, away.encode()).await.unwrap();
+        raise_epoch(&store, &ManualClock::at(9_000), 0).await.unwrap();
+        assert_eq!(store.get(&key).await, Ok(None));
     }
 
     #[tokio::test]

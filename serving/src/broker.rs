@@ -169,7 +169,7 @@ impl Broker {
             Arc::clone(store),
             topology.clone(),
             tasks,
-            parts.id,
+            (parts.id, cluster.epoch),
             parts.identity.clone(),
             config.lease_ttl,
         )

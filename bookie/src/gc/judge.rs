@@ -22,6 +22,8 @@ pub enum Fate {
     Folded,
     /// There is none, and the metadata that was lost may have had one (6.8).
     Quarantined,
+    /// There is none, and this metadata never handed its id out (M1): it is older than the ledger.
+    Beyond,
 }
 
 impl Fate {
@@ -51,6 +53,8 @@ pub struct Read {
 pub struct Survey {
     /// Whether the store holds the cluster that the disks belong to.
     pub same_cluster: bool,
+    /// Whether the store has shown a later revision before, in this epoch.
+    pub went_back: bool,
     /// Ledgers that a listing showed.
     pub listed: u64,
     /// Ledgers that were here before it.
@@ -70,6 +74,12 @@ pub enum Breaker {
     /// No ledger at all is listed.
     #[error("the metadata store lists no ledger at all")]
     EmptyListing,
+    /// The store is older than what it showed before, or than ledgers that are here: it was restored from a backup, and what it does
+    /// not know may be of the time since.
+    #[error(
+        "the metadata store went back to an earlier state: stop all servers and run `geminga cluster epoch-bump`"
+    )]
+    WentBack,
     /// Too many are not there.
     #[error("{absent} of {local} ledgers of this bookie have no metadata")]
     TooManyAbsent {
@@ -96,6 +106,7 @@ pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Br
     if survey.listed == 0 && survey.local > 0 {
         return (Vec::new(), Some(Breaker::EmptyListing));
     }
+    let went_back = survey.went_back || survey.read.iter().any(|read| read.fate == Fate::Beyond);
     let absent = || survey.read.iter().filter(|read| read.fate == Fate::Absent);
     let count = absent().count() as u64;
     let bytes: u64 = absent().map(|read| read.bytes).sum();
@@ -103,12 +114,15 @@ pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Br
         || u128::from(bytes) * 100
             > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
     let drops = |read: &&Read| match read.fate {
-        Fate::Kept | Fate::Quarantined => false,
+        Fate::Kept | Fate::Quarantined | Fate::Beyond => false,
         Fate::Deleting | Fate::Folded => true,
-        Fate::Absent => !too_many,
+        Fate::Absent => !too_many && !went_back,
     };
     let dropped = survey.read.iter().filter(drops).map(|read| read.ledger).collect();
-    let breaker = too_many.then_some(Breaker::TooManyAbsent { absent: count, local: survey.local });
+    let breaker = match went_back {
+        true => Some(Breaker::WentBack),
+        false => too_many.then_some(Breaker::TooManyAbsent { absent: count, local: survey.local }),
+    };
     (dropped, breaker)
 }
 
@@ -126,7 +140,14 @@ mod tests {
     }
 
     fn survey(read: Vec<Read>) -> Survey {
-        Survey { same_cluster: true, listed: 90, local: 100, local_bytes: 1000, read }
+        Survey {
+            same_cluster: true,
+            went_back: false,
+            listed: 90,
+            local: 100,
+            local_bytes: 1000,
+            read,
+        }
     }
 
     #[test]
@@ -143,6 +164,17 @@ mod tests {
             .chain([read(60, Fate::Deleting)])
             .collect();
         assert_eq!(judged(&survey(read)), (vec![LedgerId(60)], None));
+    }
+
+    /// M1: metadata that is older than one ledger may be older than all that it does not know.
+    #[test]
+    fn nothing_absent_is_dropped_by_metadata_that_went_back() {
+        let read = vec![read(1, Fate::Absent), read(2, Fate::Deleting)];
+        let back = Survey { went_back: true, ..survey(read.clone()) };
+        assert_eq!(judged(&back), (vec![LedgerId(2)], Some(Breaker::WentBack)));
+        let mut beyond = survey(read);
+        beyond.read.push(Read { ledger: LedgerId(70), fate: Fate::Beyond, bytes: 0 });
+        assert_eq!(judged(&beyond), (vec![LedgerId(2)], Some(Breaker::WentBack)));
     }
 
     /// G2, scenario 44.

@@ -6,7 +6,8 @@
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
-//! * After a restore of the metadata, ledgers that it does not know are kept for a week (6.8).
+//! * After a restore of the metadata, ledgers that it does not know are kept for a week (6.8). A store that went back and does not say so
+//!   is known by ledgers that it never handed out (M1), and by a revision that is below one that it showed before.
 //!
 //! A closed ledger that does not name this bookie any more stays here: dropping it needs the repair lock (`repair::excess`).
 
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_metastore::record::{LedgerMeta, LedgerState};
-use geminga_metastore::{Error, MetaStore, cluster, keys};
+use geminga_metastore::{Error, Horizon, MetaStore, Revision, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::folded::{Folded, Listing};
@@ -40,7 +42,17 @@ pub(crate) struct Gc {
     handle: BookieHandle,
     interval: Duration,
     clock: Arc<dyn WallClock>,
+    seen: Mutex<Option<Seen>>,
     mutations: Mutations,
+}
+
+/// The latest that the store has shown.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    epoch: u16,
+    revision: Revision,
+    /// Whether it showed something earlier later on. For as long as the epoch stands, however far it comes again.
+    went_back: bool,
 }
 
 impl Gc {
@@ -53,7 +65,8 @@ impl Gc {
         clock: Arc<dyn WallClock>,
     ) -> Self {
         let (cluster, mutations) = (handle.cluster(), Mutations::default());
-        Self { store, cluster, folded, handle, interval, clock, mutations }
+        let seen = Mutex::new(None);
+        Self { store, cluster, folded, handle, interval, clock, seen, mutations }
     }
 
     /// Runs until `tasks` stops.
@@ -109,35 +122,51 @@ impl Gc {
     }
 
     async fn survey(&self, local: &BTreeMap<LedgerId, u64>) -> Result<Survey, Error> {
-        let found = cluster::read(&*self.store).await?;
-        let same_cluster = found.as_ref().is_some_and(|(cluster, _)| cluster.uuid == self.cluster);
-        let now_ms = self.clock.now_ms();
-        let is_quarantined =
-            |ledger| found.as_ref().is_some_and(|(cluster, _)| cluster.quarantines(ledger, now_ms));
-        let (alive, listed) = self.list(local).await?;
+        let horizon = Horizon::read(&*self.store).await?;
+        let same_cluster = horizon.as_ref().is_some_and(|found| found.cluster.uuid == self.cluster);
+        let (alive, listed, revision) = self.list(local).await?;
+        let epoch = horizon.as_ref().map_or(0, |found| found.cluster.epoch);
+        let went_back = self.note(epoch, revision);
         let mut read = Vec::new();
         for (ledger, bytes) in local.iter().filter(|(ledger, _)| !alive.contains(ledger)) {
-            let fate = match self.fate(*ledger).await? {
-                Fate::Absent
-                    if is_quarantined(*ledger)
-                        && !self.mutations.is(Mutation::ForgetQuarantine) =>
-                {
-                    Fate::Quarantined
-                }
-                fate => fate,
+            let fate = match (self.fate(*ledger).await?, &horizon) {
+                (Fate::Absent, Some(horizon)) => self.of_absent(*ledger, horizon),
+                (fate, _) => fate,
             };
             read.push(Read { ledger: *ledger, fate, bytes: *bytes });
         }
         self.tell_folded(&mut read).await?;
         let (count, local_bytes) = (local.len() as u64, local.values().sum());
-        Ok(Survey { same_cluster, listed, local: count, local_bytes, read })
+        Ok(Survey { same_cluster, went_back, listed, local: count, local_bytes, read })
     }
 
-    /// The local ledgers that a listing shows as alive, and how many it shows at all.
+    /// Of a ledger without a key: whether the metadata may have lost it.
+    fn of_absent(&self, ledger: LedgerId, horizon: &Horizon) -> Fate {
+        if horizon.is_beyond(ledger) && !self.mutations.is(Mutation::ForgetHorizon) {
+            return Fate::Beyond;
+        }
+        let quarantined = horizon.cluster.quarantines(ledger, self.clock.now_ms());
+        match quarantined && !self.mutations.is(Mutation::ForgetQuarantine) {
+            true => Fate::Quarantined,
+            false => Fate::Absent,
+        }
+    }
+
+    /// Remembers how far the store is; whether it was further before. Revisions only rise, but for a store that was restored, and whoever
+    /// restores one raises the epoch.
+    fn note(&self, epoch: u16, revision: Revision) -> bool {
+        let mut seen = self.seen.lock();
+        let last = seen.filter(|last| last.epoch == epoch);
+        let went_back = last.is_some_and(|last| last.went_back || revision.0 < last.revision.0);
+        *seen = Some(Seen { epoch, revision, went_back });
+        went_back
+    }
+
+    /// The local ledgers that a listing shows as alive, how many it shows at all, and of when it is.
     async fn list(
         &self,
         local: &BTreeMap<LedgerId, u64>,
-    ) -> Result<(BTreeSet<LedgerId>, u64), Error> {
+    ) -> Result<(BTreeSet<LedgerId>, u64, Revision), Error> {
         let (mut alive, mut listed, mut after) = (BTreeSet::new(), 0, None::<String>);
         loop {
             let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
@@ -154,7 +183,7 @@ impl Gc {
             }
             after = page.items.last().map(|item| item.key.clone()).or(after);
             if !page.more {
-                return Ok((alive, listed));
+                return Ok((alive, listed, page.revision));
             }
         }
     }

@@ -5,7 +5,7 @@ use geminga_metastore::record::{
     Cluster, Custom, Digest, Fragment, LedgerMeta, LedgerState, QUARANTINE_MS, Restored, Tier,
 };
 use geminga_metastore::{
-    LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
+    LeaseId, LedgerIds, MemoryStore, Range, Txn, TxnOutcome, Versioned, WatchStream, cluster,
 };
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteRequest};
 use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, Member, SealEpoch};
@@ -50,7 +50,9 @@ fn meta(id: u64, state: LedgerState) -> LedgerMeta {
 struct Listing {
     memory: MemoryStore,
     /// Ledgers that a listing leaves out.
-    hides: parking_lot::Mutex<Vec<u64>>,
+    hides: Mutex<Vec<u64>>,
+    /// How much earlier than it is it says it is.
+    back: Mutex<i64>,
 }
 
 #[async_trait]
@@ -63,6 +65,7 @@ impl MetaStore for Listing {
         let hidden: Vec<_> =
             self.hides.lock().iter().map(|id| keys::ledger(LedgerId(*id))).collect();
         range.items.retain(|item| !hidden.contains(&item.key));
+        range.revision.0 -= *self.back.lock();
         Ok(range)
     }
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
@@ -101,6 +104,8 @@ impl Bench {
         let store = Arc::new(Listing::default());
         let (random, clock) = (SeededRandom::new(1), ManualClock::at(0));
         let cluster = cluster::open_or_init(&store.memory, &random, &clock).await.unwrap().uuid;
+        let ids = LedgerIds::new(Arc::new(store.memory.clone()), 0);
+        ids.next().await.unwrap();
         let bench = Self::on(MemoryDisk::new(), store, cluster, mutations);
         for ledger in 1..=count {
             bench.put(&meta(ledger, LedgerState::Open)).await;
@@ -245,6 +250,39 @@ fn scenario_43_what_restored_metadata_does_not_know_is_kept_for_a_week() {
         assert_eq!(bench.gc.cycle().await.unwrap(), 1);
         assert!(bench.is_deleted(4).await);
     });
+}
+
+/// M1: metadata that never handed a ledger's id out is older than the ledger, and says nothing of any other either.
+#[test]
+fn scenario_43_metadata_that_is_older_than_a_ledger_deletes_nothing() {
+    holds_only_with(Mutation::ForgetHorizon, async |mutations| {
+        let bench = Bench::without(mutations, 20).await;
+        // Far beyond the block of ids that was taken.
+        bench.put(&meta(5_000, LedgerState::Open)).await;
+        assert_eq!(bench.ask(5_000, WriteOp::Seal).await, Code::Ok);
+        bench.remove(5_000).await;
+        bench.remove(4).await;
+        bench.put(&meta(3, LedgerState::Deleting)).await;
+        assert_eq!(bench.gc.cycle().await.unwrap(), 1, "what is known to be deleted goes");
+        assert!(!bench.is_deleted(5_000).await && !bench.is_deleted(4).await);
+    });
+}
+
+/// A store that showed a later state before was restored, even where nobody raised its epoch.
+#[tokio::test]
+async fn scenario_43_a_store_that_went_back_deletes_nothing() {
+    let bench = Bench::new(20).await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    *bench.store.back.lock() = 3;
+    bench.remove(4).await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    // However far it comes again.
+    *bench.store.back.lock() = 0;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    let (found, version) = cluster::read(&bench.store.memory).await.unwrap().unwrap();
+    let raised = Cluster { epoch: found.epoch + 1, ..found };
+    bench.store.memory.put_if(keys::CLUSTER, Some(version), raised.encode()).await.unwrap();
+    assert_eq!(bench.gc.cycle().await.unwrap(), 1, "the epoch says it, and for how long");
 }
 
 /// G1: a ledger that a listing does not show is read on its own; one that was created since is there.

@@ -132,10 +132,10 @@ pub(crate) async fn boot(
     let bookie = decide::name(&found, id.as_ref())?.unwrap_or_else(|| random_name(random));
     let known = read_cookie(store, &bookie).await?;
     let stored = known.as_ref().map(|(cookie, _)| cookie);
-    let decided =
-        decide::decide(cluster.uuid, cluster.epoch, &bookie, stored, &found, Mutations::default());
+    let says = decide::Store::from(&cluster);
+    let decided = decide::decide(says, &bookie, stored, &found, Mutations::default());
     let boot = match decided {
-        Err(refusal) if auto_heal && heal::is_loss(&refusal) => {
+        Err(refusal) if auto_heal && heal::is_loss(&refusal, says) => {
             tracing::warn!(%refusal, "going on without what was lost, as --auto-heal says");
             Boot::Loss
         }
@@ -333,7 +333,7 @@ impl Shared<'_> {
         mut stored: Cookie,
         version: Version,
     ) -> Result<Settled, BootError> {
-        let plan = heal::plan(&self.bookie, &stored, found)?;
+        let plan = heal::plan(&self.bookie, (&self.cluster).into(), &stored, found)?;
         let seen = found.iter().filter_map(|found| found.cookie.as_ref());
         let highest = seen.map(|cookie| cookie.boot_counter);
         let highest = highest.chain(stored.disks.iter().map(|disk| disk.boot_counter)).max();

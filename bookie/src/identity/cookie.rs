@@ -87,7 +87,10 @@ impl DiskCookie {
             self.earlier.clear();
         }
         self.earlier.push(former);
-        if self.earlier.len() > MAX_EARLIER {
+        // A store that went back to a backup holds a number of long ago. Until it has the new one, it is this disk's all the same:
+        // a start that ends between the two is to be repeated.
+        self.earlier.extend(stored.filter(|stored| !self.earlier.contains(stored)));
+        while self.earlier.len() > MAX_EARLIER {
             // Never the one that is there.
             let oldest = self.earlier.iter().position(|number| Some(*number) != stored);
             self.earlier.remove(oldest.unwrap_or(0));
@@ -245,6 +248,19 @@ mod tests {
         assert_eq!(disk.earlier.len(), MAX_EARLIER);
         assert!(disk.is_at(10) && disk.is_at(99) && disk.is_at(98));
         assert_eq!(DiskCookie::decode(&disk.encode()), Ok(disk));
+    }
+
+    /// 6.8: a start under a restored store that raised the disk only is repeated.
+    #[test]
+    fn the_number_of_a_store_that_is_older_is_kept() {
+        let mut disk = DiskCookie { boot_counter: 50, earlier: vec![40], ..cookie() };
+        disk.raise(Some(7), 60);
+        assert!(disk.is_at(7) && disk.is_at(50) && disk.is_at(60) && !disk.is_at(8));
+        for number in 61..100 {
+            disk.raise(Some(7), number);
+        }
+        assert_eq!(disk.earlier.len(), MAX_EARLIER);
+        assert!(disk.is_at(7));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The boot decision table of protocol 5.7 as a pure function of the metadata store's cookie and what the disks say. Every row that
 //! does not start is a [`Refusal`] that tells what to do.
 //!
+//! A store that was restored from a backup knows a boot of long ago. It is told from a disk that was copied by the epoch, which is raised
+//! for each restore: see [`Standing`].
+//!
 //! What must stay true: a disk starts only if the metadata store names exactly this disk in exactly this life, and not from a
 //! state older than one that was started before. So neither an empty directory nor a copy ever speaks for data
 //! that it does not have (H7, H11).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use geminga_metastore::record::Cookie;
+use geminga_metastore::record::{Cluster, Cookie, CookieDisk};
 use geminga_proto::ids::{BookieId, ClusterUuid};
 
 use super::cookie::{DiskCookie, Stage};
@@ -22,6 +25,51 @@ pub(super) struct Found {
     pub(super) cookie: Option<DiskCookie>,
     /// Whether its log holds anything.
     pub(super) data: bool,
+}
+
+/// What the metadata store says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Store {
+    /// Its cluster.
+    pub(super) cluster: ClusterUuid,
+    /// Its epoch, raised whenever it was restored (M1).
+    pub(super) epoch: u16,
+    /// Whether bookies were compared with it since it was restored; true when it never was.
+    pub(super) audited: bool,
+}
+
+impl From<&Cluster> for Store {
+    fn from(cluster: &Cluster) -> Self {
+        let audited = cluster.restored.is_none_or(|restored| restored.audited);
+        Self { cluster: cluster.uuid, epoch: cluster.epoch, audited }
+    }
+}
+
+/// How a disk's count of its boots stands to the store's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The store holds a number that this disk put there, or may have.
+    Same,
+    /// The disk is ahead, and meets a raised epoch for the first time: the store went back.
+    StoreIsOlder,
+    /// The store holds a number of another copy that is ahead of this one.
+    DiskIsOlder,
+    /// The disk is ahead of a store that says nothing of having gone back.
+    Ahead,
+}
+
+/// Compares them. The disk is raised first, so it knows every number that it may have put there. Comparing sizes is not enough: a copy
+/// that lost the race of two boots has raised its own counter, perhaps above the winner's.
+pub(super) fn standing(disk: &DiskCookie, store: &CookieDisk, epoch: u16) -> Standing {
+    if disk.is_at(store.boot_counter) {
+        Standing::Same
+    } else if disk.boot_counter < store.boot_counter {
+        Standing::DiskIsOlder
+    } else if disk.cluster_epoch < epoch {
+        Standing::StoreIsOlder
+    } else {
+        Standing::Ahead
+    }
 }
 
 /// How to boot.
@@ -105,8 +153,19 @@ pub enum Refusal {
     #[error("{} and {} hold the same disk: one is a copy; remove it from --data-dir", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
     /// A state older than one that was started since, from another copy.
-    #[error("{} is an older copy: it was last started as number {disk}, and another copy of it since as number {store}; use that one, or start with --auto-heal to serve what this one holds", .dir.display())]
+    #[error("{} is an older copy: it was last started as number {disk}, and another copy of it since as number {store}; use that one, or start with --auto-heal to serve what this one holds (after a restore of metadata not before `geminga cluster audit` has passed)", .dir.display())]
     OlderCopy {
+        /// The directory.
+        dir: PathBuf,
+        /// The disk's boot counter.
+        disk: u64,
+        /// The metadata store's.
+        store: u64,
+    },
+    /// The store knows a boot of long ago, and its epoch does not say that it was restored; or another copy of the disk was started.
+    /// Nothing says that the disk lost anything.
+    #[error("{} was last started as number {disk}, and the metadata store knows number {store} only: it was restored from a backup (again) and its epoch was not raised since; stop all servers and run `geminga cluster epoch-bump`. Where it was not, another copy of this disk was started: use that one", .dir.display())]
+    AheadOfStore {
         /// The directory.
         dir: PathBuf,
         /// The disk's boot counter.
@@ -156,8 +215,7 @@ pub(super) fn name(disks: &[Found], given: Option<&BookieId>) -> Result<Option<B
 
 /// The decision table.
 pub(super) fn decide(
-    cluster: ClusterUuid,
-    cluster_epoch: u16,
+    store: Store,
     bookie: &BookieId,
     known: Option<&Cookie>,
     disks: &[Found],
@@ -165,18 +223,18 @@ pub(super) fn decide(
 ) -> Result<Boot, Refusal> {
     for disk in disks {
         match &disk.cookie {
-            Some(cookie) if cookie.cluster != cluster => {
+            Some(cookie) if cookie.cluster != store.cluster => {
                 return Err(Refusal::OtherCluster {
                     dir: disk.dir.clone(),
                     found: cookie.cluster,
-                    expected: cluster,
+                    expected: store.cluster,
                 });
             }
-            Some(cookie) if cookie.cluster_epoch > cluster_epoch => {
+            Some(cookie) if cookie.cluster_epoch > store.epoch => {
                 return Err(Refusal::EpochBack {
                     dir: disk.dir.clone(),
                     disk: cookie.cluster_epoch,
-                    store: cluster_epoch,
+                    store: store.epoch,
                 });
             }
             None if disk.data => return Err(Refusal::NoCookie(disk.dir.clone())),
@@ -186,7 +244,7 @@ pub(super) fn decide(
     no_disk_twice(disks)?;
     match known {
         None => unknown_to_the_store(bookie, disks),
-        Some(known) => known_to_the_store(bookie, known, cluster_epoch, disks, mutations),
+        Some(known) => known_to_the_store(bookie, known, store.epoch, disks, mutations),
     }
 }
 
@@ -237,15 +295,9 @@ fn known_to_the_store(
         let Some(now) = now.filter(|now| now.incarnation == cookie.incarnation()) else {
             return Err(Refusal::Replaced { dir, bookie: bookie.clone() });
         };
-        // The disk is raised first, so it knows every number that it may have put there. Comparing sizes is not
-        // enough: a copy that lost the race of two boots has raised its own counter, perhaps above the winner's.
-        // But for the first boot after the store itself went back, as the raised epoch says: it may know a boot of long ago.
-        let store_is_older =
-            cookie.cluster_epoch < cluster_epoch && cookie.boot_counter > now.boot_counter;
-        let older = !cookie.is_at(now.boot_counter) && !store_is_older;
-        if older && !mutations.is(Mutation::IgnoreBootCounter) {
-            let (disk, store) = (cookie.boot_counter, now.boot_counter);
-            return Err(Refusal::OlderCopy { dir, disk, store });
+        if !mutations.is(Mutation::IgnoreBootCounter) {
+            let standing = standing(cookie, now, cluster_epoch);
+            refuse_a_copy(standing, &disk.dir, cookie.boot_counter, now.boot_counter)?;
         }
         if cookie.stage == Stage::InService && !disk.data {
             return Err(Refusal::LogMissing(dir));
@@ -256,6 +308,21 @@ fn known_to_the_store(
         return Err(Refusal::DiskCount { bookie: bookie.clone(), known, given });
     }
     Ok(Boot::Normal)
+}
+
+/// Whoever is not the disk that the store knows.
+pub(super) fn refuse_a_copy(
+    standing: Standing,
+    dir: &Path,
+    disk: u64,
+    store: u64,
+) -> Result<(), Refusal> {
+    let dir = dir.to_owned();
+    match standing {
+        Standing::Same | Standing::StoreIsOlder => Ok(()),
+        Standing::DiskIsOlder => Err(Refusal::OlderCopy { dir, disk, store }),
+        Standing::Ahead => Err(Refusal::AheadOfStore { dir, disk, store }),
+    }
 }
 
 #[cfg(test)]

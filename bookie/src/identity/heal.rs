@@ -1,12 +1,15 @@
 //! What was lost, where an operator allowed to go on after a loss (protocol 5.7, loss boot): a pure function of the metadata
 //! store's cookie and what the disks say. A disk that lost anything gets another life; its former one is recorded as lost
 //! before anything is served, so that it neither acknowledges for, nor votes in, what it does not have any more.
+//!
+//! Metadata that was restored says less than the disks know, and that is no loss of theirs: a disk that is ahead of the store keeps its
+//! life, and until bookies were compared with the store no disk is taken for a copy that is older.
 
 use geminga_metastore::record::{Cookie, CookieDisk};
 use geminga_proto::ids::{BookieId, DiskUuid, Incarnation};
 
 use super::cookie::Stage;
-use super::decide::{Found, Refusal};
+use super::decide::{self, Found, Refusal, Standing, Store};
 
 /// How one directory goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +21,10 @@ pub(super) struct Plan {
 }
 
 /// Whether a refusal says that something was lost, rather than that something is mistaken.
-pub(super) fn is_loss(refusal: &Refusal) -> bool {
+pub(super) fn is_loss(refusal: &Refusal, store: Store) -> bool {
     match refusal {
-        Refusal::DiskMissing { .. }
-        | Refusal::Replaced { .. }
-        | Refusal::OlderCopy { .. }
-        | Refusal::LogMissing(_) => true,
+        Refusal::DiskMissing { .. } | Refusal::Replaced { .. } | Refusal::LogMissing(_) => true,
+        Refusal::OlderCopy { .. } => store.audited,
         Refusal::OtherCluster { .. }
         | Refusal::OtherBookie { .. }
         | Refusal::Decommissioned { .. }
@@ -32,6 +33,7 @@ pub(super) fn is_loss(refusal: &Refusal) -> bool {
         | Refusal::Twice(..)
         | Refusal::OtherFirstBoot(_)
         | Refusal::EpochBack { .. }
+        | Refusal::AheadOfStore { .. }
         | Refusal::Clone(_) => false,
     }
 }
@@ -43,6 +45,7 @@ pub(super) fn is_loss(refusal: &Refusal) -> bool {
 /// [`Refusal`] when the directories cannot be these disks.
 pub(super) fn plan(
     bookie: &BookieId,
+    store: Store,
     known: &Cookie,
     disks: &[Found],
 ) -> Result<Vec<Plan>, Refusal> {
@@ -61,7 +64,7 @@ pub(super) fn plan(
             None => Err(Refusal::NoCookie(found.dir.clone())),
         },
         Some(cookie) => match of(cookie.disk) {
-            Some(now) => Ok(Plan { disk: now.disk, lost: lost(found, now) }),
+            Some(now) => Ok(Plan { disk: now.disk, lost: lost(found, now, store)? }),
             None => Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() }),
         },
     };
@@ -69,11 +72,19 @@ pub(super) fn plan(
 }
 
 /// Whether a disk is not the one, or not in the state, that the store knows.
-fn lost(found: &Found, now: &CookieDisk) -> bool {
-    found.cookie.as_ref().is_none_or(|cookie| {
-        let log_gone = cookie.stage == Stage::InService && !found.data;
-        cookie.incarnation() != now.incarnation || !cookie.is_at(now.boot_counter) || log_gone
-    })
+fn lost(found: &Found, now: &CookieDisk, store: Store) -> Result<bool, Refusal> {
+    let Some(cookie) = &found.cookie else { return Ok(true) };
+    let log_gone = cookie.stage == Stage::InService && !found.data;
+    if cookie.incarnation() != now.incarnation || log_gone {
+        return Ok(true);
+    }
+    match decide::standing(cookie, now, store.epoch) {
+        Standing::DiskIsOlder if store.audited => Ok(true),
+        standing => {
+            let (disk, store) = (cookie.boot_counter, now.boot_counter);
+            decide::refuse_a_copy(standing, &found.dir, disk, store).map(|()| false)
+        }
+    }
 }
 
 /// Gives a disk another life in the store's cookie.
@@ -123,9 +134,18 @@ mod tests {
         Found { dir: format!("d{number}").into(), cookie: Some(cookie), data: true }
     }
 
+    /// In the epoch that the disks have seen.
+    fn store(audited: bool) -> Store {
+        Store { cluster: known().cluster, epoch: 1, audited }
+    }
+
+    fn planned(store: Store, found: &[Found]) -> Result<Vec<(DiskUuid, bool)>, Refusal> {
+        let plan = plan(&bookie(), store, &known(), found)?;
+        Ok(plan.into_iter().map(|plan| (plan.disk, plan.lost)).collect())
+    }
+
     fn lost(found: &[Found]) -> Vec<(DiskUuid, bool)> {
-        let plan = plan(&bookie(), &known(), found).unwrap();
-        plan.into_iter().map(|plan| (plan.disk, plan.lost)).collect()
+        planned(store(true), found).unwrap()
     }
 
     #[test]
@@ -147,8 +167,39 @@ mod tests {
         for mistaken in
             [vec![whole(), stranger], vec![whole()], vec![whole(), empty.clone(), empty]]
         {
-            assert!(plan(&bookie(), &known(), &mistaken).is_err());
+            assert!(planned(store(true), &mistaken).is_err());
         }
+    }
+
+    /// 6.8: one disk is gone, and the others are ahead of a store that was restored. They have lost nothing.
+    #[test]
+    fn what_a_restored_store_does_not_know_is_not_lost() {
+        let (one, two) = (disk(1).disk, disk(2).disk);
+        let empty = Found { dir: "new".into(), cookie: None, data: false };
+        let with = |boot_counter| found(2, |cookie| cookie.boot_counter = boot_counter);
+        let next = |audited| Store { epoch: 2, ..store(audited) };
+        for audited in [false, true] {
+            let plan = planned(next(audited), &[empty.clone(), with(70)]);
+            assert_eq!(plan, Ok(vec![(one, true), (two, false)]));
+            // Nothing says that the store went back: it may have, and the disk keeps its life.
+            let plan = planned(store(audited), &[empty.clone(), with(70)]);
+            assert!(matches!(plan, Err(Refusal::AheadOfStore { disk: 70, store: 50, .. })));
+        }
+        let plan = planned(next(false), &[empty.clone(), with(40)]);
+        assert!(matches!(plan, Err(Refusal::OlderCopy { .. })), "{plan:?}");
+        assert_eq!(planned(next(true), &[empty, with(40)]), Ok(vec![(one, true), (two, true)]));
+    }
+
+    /// The same where no disk is missing.
+    #[test]
+    fn only_an_audited_store_calls_a_disk_old() {
+        let dir = || "d".into();
+        let older = Refusal::OlderCopy { dir: dir(), disk: 40, store: 50 };
+        assert!(is_loss(&older, store(true)) && !is_loss(&older, store(false)));
+        let ahead = Refusal::AheadOfStore { dir: dir(), disk: 70, store: 50 };
+        assert!(!is_loss(&ahead, store(true)) && !is_loss(&ahead, store(false)));
+        let missing = Refusal::DiskMissing { dir: dir(), bookie: bookie(), disks: 2 };
+        assert!(is_loss(&missing, store(false)));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum Mutation {
     DropUnannounced,
     /// 6.8: drop what metadata from a backup does not know, however young that metadata is.
     ForgetQuarantine,
+    /// M1: drop what metadata does not know although it is older than that.
+    ForgetHorizon,
 }
 
 /// The rules that are broken; none in production.

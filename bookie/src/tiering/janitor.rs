@@ -3,6 +3,8 @@
 //! * A listing only finds candidates. What counts is a linearizable read of the ledger's own key, and of its partition's manifest,
 //!   for each object on its own. A manifest that cannot be read means: keep.
 //! * Breakers stop it when metadata looks lost rather than objects left over (G2): that is for a human.
+//! * After a restore of the metadata nothing of the time before goes for a week (6.8), lists of folded segments included: what a backup names
+//!   is older than what was there.
 //!
 //! Every step can be repeated, by anybody at once: what is removed is referred to by nothing, or by a ledger that never comes back
 //! (M6). So the election saves work and decides nothing. Only bookies that have an object store stand in it.
@@ -12,14 +14,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use geminga_metastore::record::{LedgerMeta, Manifest, Tier};
-use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, cluster, keys};
+use geminga_metastore::{Error, Guard, Horizon, LeaseId, MetaStore, Txn, keys};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ManifestName, ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fold::{Folder, Seen};
-use super::garbage::{self, Fate};
+use super::garbage::{self, Fate, Garbage};
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
 use crate::metrics;
@@ -47,6 +49,11 @@ pub(super) enum Stopped {
     /// G2.
     #[error("the metadata store lists no ledger at all")]
     NoLedgers,
+    /// M1.
+    #[error(
+        "the metadata store went back to an earlier state: it never handed out the ledgers of some objects"
+    )]
+    WentBack,
     /// G2.
     #[error("{absent} of {listed} objects are of ledgers without metadata")]
     TooManyAbsent { absent: u64, listed: u64 },
@@ -55,7 +62,10 @@ pub(super) enum Stopped {
 impl Stopped {
     /// Whether metadata looks lost, rather than out of reach.
     fn is_breaker(&self) -> bool {
-        matches!(self, Self::OtherCluster | Self::NoLedgers | Self::TooManyAbsent { .. })
+        matches!(
+            self,
+            Self::OtherCluster | Self::NoLedgers | Self::WentBack | Self::TooManyAbsent { .. }
+        )
     }
 }
 
@@ -169,11 +179,7 @@ impl Janitor {
 
     /// Removes old objects that nothing refers to; how many.
     pub(super) async fn sweep(&self) -> Result<usize, Stopped> {
-        let found = cluster::read(&*self.store).await?;
-        let Some((cluster, _)) = found.filter(|(cluster, _)| cluster.uuid == self.cluster) else {
-            return Err(Stopped::OtherCluster);
-        };
-        let (mut listed, mut absent, mut garbage) = (0_u64, 0_u64, Vec::new());
+        let (mut listed, mut found) = (0_u64, Vec::new());
         let mut objects = self.objects.list(self.cluster);
         let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
         while let Some(object) = objects.next().await {
@@ -183,35 +189,32 @@ impl Janitor {
             if !old {
                 continue;
             }
-            let name = self.objects.parse_key(self.cluster, &object.key);
-            // A list can be of any epoch.
-            let ledger = name.as_ref().map_or(LedgerId(0), |name| name.ledger);
-            let fate = match name {
-                Some(name) => self.fate(&name).await?,
+            let (fate, ledger) = match self.objects.parse_key(self.cluster, &object.key) {
+                Some(name) => (self.fate(&name).await?, Some(name.ledger)),
                 None => match self.objects.parse_manifest_key(self.cluster, &object.key) {
-                    Some(name) => self.fate_of_list(&name).await?,
-                    None => Fate::Kept,
+                    Some(name) => (self.fate_of_list(&name).await?, None),
+                    None => (Fate::Kept, None),
                 },
             };
-            match fate {
-                Fate::Kept => {}
-                Fate::Superseded => garbage.push(object.key),
-                // Metadata that was lost may have named it (6.8), and `geminga restore import` may bring it back.
-                Fate::Absent if cluster.quarantines(ledger, self.clock.now_ms()) => {}
-                Fate::Absent => {
-                    absent += 1;
-                    garbage.push(object.key);
-                }
+            if fate != Fate::Kept {
+                found.push(Garbage { key: object.key, ledger, fate });
             }
         }
         if listed > 0 && self.store.range(keys::LEDGERS, None, 1).await?.items.is_empty() {
             return Err(Stopped::NoLedgers);
         }
+        let horizon = Horizon::read(&*self.store).await?;
+        let Some(horizon) = horizon.filter(|found| found.cluster.uuid == self.cluster) else {
+            return Err(Stopped::OtherCluster);
+        };
+        let garbage = garbage::due(found, &horizon, self.clock.now_ms(), self.mutations);
+        let garbage = garbage.ok_or(Stopped::WentBack)?;
         // Nothing at all is removed by metadata that looks lost.
+        let absent = garbage.iter().filter(|one| one.fate == Fate::Absent).count() as u64;
         if absent * 100 > listed * MAX_ABSENT_PERCENT {
             return Err(Stopped::TooManyAbsent { absent, listed });
         }
-        self.remove(garbage).await
+        self.remove(garbage.into_iter().map(|one| one.key).collect()).await
     }
 
     async fn remove(&self, keys: Vec<String>) -> Result<usize, Stopped> {

@@ -21,6 +21,8 @@ pub enum Mutation {
     DropUnseen,
     /// 7.5: take the object of a ledger that names none for garbage.
     SweepUnnamed,
+    /// 6.8: take for garbage what metadata from a backup cannot know.
+    SweepRestored,
 }
 
 /// The rules that are broken; none in production.

@@ -259,7 +259,7 @@ async fn objects_are_kept_where_metadata_looks_lost() {
     let custom = topic(&*store).await;
     let faulty = Faulty::default();
     let objects = faulty.store();
-    let lost = |n: u64| objects.key(cluster.uuid(), &custom, LedgerId(0xdead_0000 + n), 1);
+    let lost = |n: u64| objects.key(cluster.uuid(), &custom, LedgerId(900 + n), 1);
     for n in 0..4 {
         objects.upload(&lost(n)).complete(Bytes::from_static(b"x")).await.unwrap();
     }

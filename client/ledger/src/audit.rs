@@ -1,16 +1,18 @@
-//! The calls around the audit core ([`crate::core::audit`]): asks every disk that the metadata knows what it holds, page by page.
+//! The calls around the audit core ([`crate::core::audit`]): asks every disk that the metadata knows what it holds, page by page, and
+//! asks for the tombstones of what is missing. [`apply`] carries out what is found.
+
+mod apply;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use geminga_metastore::record::Cookie;
-use geminga_metastore::{Error as MetaError, Version, keys};
 use geminga_proto::bookie::{Code, LocalLedger, MAX_INVENTORY, QueryOp, QueryRequest, Scope};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
 use crate::client::LedgerClient;
-use crate::core::audit::{Holder, View};
+use crate::core::audit::{self, Holder, View};
 
 /// Disks that are asked at a time.
 const AT_ONCE: usize = 8;
@@ -46,6 +48,22 @@ pub async fn take_inventory(client: &LedgerClient, cookies: &[Cookie], view: &mu
             view.unanswered.insert(member);
         }
     }
+}
+
+/// Asks who of those that should hold what nobody holds has its tombstone. To be called with everything else in the view.
+pub async fn ask_for_tombstones(client: &LedgerClient, view: &mut View) {
+    let missing = audit::missing(view);
+    let mut answers = stream::iter(missing.iter().filter_map(|(ledger, entry)| {
+        let meta = view.ledgers.get(ledger)?;
+        Some(async move { (*ledger, client.tombstones(meta, *entry).await) })
+    }))
+    .buffer_unordered(AT_ONCE);
+    let mut found = Vec::new();
+    while let Some((ledger, members)) = answers.next().await {
+        found.push((ledger, members));
+    }
+    drop(answers);
+    view.tombstones.extend(found.into_iter().filter(|(_, members)| !members.is_empty()));
 }
 
 /// What one disk holds, and whether that is all.
@@ -98,33 +116,4 @@ async fn page(
         }
     }
     None
-}
-
-impl LedgerClient {
-    /// Makes the next recovery of a ledger begin above an epoch that bookies were sealed with, by metadata that was lost since. No
-    /// effect on one that is closed or gone. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`MetaError`].
-    pub async fn raise_seal_epoch(
-        &self,
-        ledger: LedgerId,
-        at_least: SealEpoch,
-    ) -> Result<(), MetaError> {
-        loop {
-            let Some((mut meta, version)) = self.metadata(ledger).await? else { return Ok(()) };
-            if meta.last_entry.is_some() || meta.seal_epoch >= at_least {
-                return Ok(());
-            }
-            meta.seal_epoch = at_least;
-            meta.last_op = self.parts.random.next_u128();
-            let raised: Result<Option<Version>, _> =
-                self.parts.store.put_if(&keys::ledger(ledger), Some(version), meta.encode()).await;
-            match raised {
-                // What stands now tells (M9).
-                Ok(_) | Err(MetaError::Unknown(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }

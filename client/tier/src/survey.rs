@@ -82,6 +82,16 @@ impl Surveyed {
         Ok(Self { at, header, footer, end_offset, running_max_timestamp })
     }
 
+    /// Whether two uploads of one ledger have the same content. They do where it was closed once; metadata that went back to a backup may
+    /// have closed it twice.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let of = |one: &Self| {
+            let Footer { entries, last_entry, length, entries_crc, .. } = one.footer;
+            (entries, last_entry, length, entries_crc, one.end_offset)
+        };
+        of(self) == of(other)
+    }
+
     /// Reads all of it, and holds it against its checksum.
     ///
     /// # Errors

@@ -72,7 +72,11 @@ async fn what_is_bound_to_nobody_comes_back() {
     let cluster = backup.restore(&other, &ManualClock::at(77), 0).await.unwrap();
     assert_eq!((cluster.epoch, cluster.restored.map(|r| r.at_ms)), (2, Some(77)));
     let there = all(&other).await.items;
-    for (key, value) in &backup.items {
+    let (absent, kept): (Vec<_>, Vec<_>) =
+        backup.items.iter().partition(|(key, _)| key.starts_with(keys::BOOKIES_ABSENT));
+    assert!(!absent.is_empty(), "the backup holds one");
+    assert!(!there.iter().any(|item| item.key.starts_with(keys::BOOKIES_ABSENT)), "nobody is away");
+    for (key, value) in kept {
         let found = there.iter().find(|item| item.key == *key).unwrap();
         let raised = *key == keys::CLUSTER || key.starts_with(keys::ASSIGN);
         assert!(raised || found.value.value == *value, "{key}");

@@ -46,8 +46,13 @@ impl Cluster {
     /// Whether a ledger that this metadata does not know may have been known to the metadata that was lost: nothing of it is
     /// removed before the quarantine is over (protocol 6.8).
     pub fn quarantines(&self, ledger: LedgerId, now_ms: i64) -> bool {
+        ledger.cluster_epoch() < self.epoch && self.is_quarantined(now_ms)
+    }
+
+    /// Whether it was restored so lately that what only bookies or the object store know is kept.
+    pub fn is_quarantined(&self, now_ms: i64) -> bool {
         let during = |restored: Restored| now_ms.saturating_sub(restored.at_ms) < QUARANTINE_MS;
-        ledger.cluster_epoch() < self.epoch && self.restored.is_some_and(during)
+        self.restored.is_some_and(during)
     }
 
     /// The value to store.

@@ -4,11 +4,17 @@
 //! When the registration is found gone while the process lives (the store was paused, or somebody took us for dead),
 //! [`Standing::Lost`] says that serving must stop; the task then registers again under the same number. While the
 //! store is merely silent the standing does not change: what is owned goes on.
+//!
+//! A store that was restored from a backup while the process lived is another one (protocol M1): what this process took from the old one,
+//! such as blocks of ids and its own number, is not its to use any more. Each registration is guarded by the cluster's record, and where
+//! that is of another epoch, or knows less than this process, the process stops.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use geminga_metastore::{Error, Guard, LeaseId, MetaStore, Txn, TxnOutcome, keys, record};
+use geminga_metastore::{
+    Error, Guard, LeaseId, MetaStore, Txn, TxnOutcome, Version, cluster, keys, record,
+};
 use geminga_proto::ids::BrokerId;
 use geminga_runtime::Tasks;
 use tokio::sync::{Mutex, watch};
@@ -50,6 +56,18 @@ pub enum Standing {
     Left,
 }
 
+/// Why a broker is not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum NotRegistered {
+    /// The metadata is not the one that this process began with.
+    #[error(
+        "the metadata was restored from a backup since this broker started: start it again once `geminga cluster audit` has passed"
+    )]
+    Outlived,
+    #[error(transparent)]
+    Metadata(#[from] Error),
+}
+
 /// A handle on the registration; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registration(Arc<Shared>);
@@ -57,6 +75,8 @@ pub struct Registration(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     id: BrokerId,
+    /// The epoch in which this process began.
+    epoch: u16,
     ttl: Duration,
     identity: Identity,
     store: Arc<dyn MetaStore>,
@@ -67,8 +87,8 @@ struct Shared {
 }
 
 impl Registration {
-    /// Registers under `id`, which must be new ([`geminga_metastore::cluster`]), and stays so until `tasks` stops or
-    /// [`Registration::leave`].
+    /// Registers under `id`, which must be new in this cluster epoch ([`geminga_metastore::cluster`]), and stays so until `tasks` stops
+    /// or [`Registration::leave`]. When the metadata was restored meanwhile, it stops `tasks`.
     ///
     /// # Errors
     /// When the first attempt fails; later ones are repeated.
@@ -76,12 +96,13 @@ impl Registration {
         store: Arc<dyn MetaStore>,
         topology: Topology,
         tasks: &Tasks,
-        id: BrokerId,
+        (id, epoch): (BrokerId, u16),
         identity: Identity,
         ttl: Duration,
     ) -> Result<Self, Error> {
         let registration = Self(Arc::new(Shared {
             id,
+            epoch,
             ttl,
             identity,
             store,
@@ -89,12 +110,17 @@ impl Registration {
             contact: Contact::new(ttl, Instant::now()),
             registering: Mutex::new(()),
         }));
-        registration.register().await?;
-        let (keeper, cancelled) = (registration.clone(), tasks.cancelled());
+        registration.register().await.map_err(|error| match error {
+            NotRegistered::Metadata(error) => error,
+            NotRegistered::Outlived => Error::Unavailable(error.to_string()),
+        })?;
+        let (keeper, group) = (registration.clone(), tasks.clone());
         tasks.spawn("broker registration", async move {
             tokio::select! {
-                () = cancelled => {}
-                () = keeper.run(topology) => {}
+                () = group.cancelled() => {}
+                outlived = keeper.run(topology) => if outlived {
+                    group.cancel();
+                }
             }
         });
         Ok(registration)
@@ -173,7 +199,8 @@ impl Registration {
         Ok(())
     }
 
-    async fn run(self, topology: Topology) {
+    /// Ends when this broker has left; true: it must stop.
+    async fn run(self, topology: Topology) -> bool {
         while let Standing::Registered { lease } = self.standing() {
             self.keep(lease, &topology).await;
             // `leave` may have come in between; its word is the last.
@@ -188,9 +215,13 @@ impl Registration {
                 metrics::observe_registered(false);
                 metrics::count_registration_lost();
                 tracing::warn!(broker = %self.id(), "registration is gone; serving stops until it is back");
-                self.register_again().await;
+                if let Err(outlived) = self.register_again().await {
+                    tracing::error!(broker = %self.id(), %outlived, "the broker stops");
+                    return true;
+                }
             }
         }
+        false
     }
 
     /// Keeps the lease alive until it, or the registration, is gone.
@@ -243,24 +274,29 @@ impl Registration {
         false
     }
 
-    async fn register_again(&self) {
+    /// Tries until it is done, or must not be.
+    async fn register_again(&self) -> Result<(), NotRegistered> {
         loop {
             match self.register().await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "registering again failed; trying on"),
+                Ok(()) => return Ok(()),
+                Err(outlived @ NotRegistered::Outlived) => return Err(outlived),
+                Err(NotRegistered::Metadata(error)) => {
+                    tracing::warn!(%error, "registering again failed; trying on");
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
     /// One attempt, with a new lease. Does nothing once this broker has left.
-    async fn register(&self) -> Result<(), Error> {
+    async fn register(&self) -> Result<(), NotRegistered> {
         let shared = &*self.0;
         let _one = shared.registering.lock().await;
         if self.standing() == Standing::Left {
             return Ok(());
         }
         let sent = Instant::now();
+        self.same_cluster().await?;
         let lease = shared.store.grant_lease(shared.ttl).await?;
         match self.put(lease).await {
             Ok(()) => {
@@ -278,8 +314,22 @@ impl Registration {
         }
     }
 
+    /// The version of the cluster's record, if it is that of the cluster in which this process began.
+    async fn same_cluster(&self) -> Result<Version, NotRegistered> {
+        let Shared { id, epoch, store, .. } = &*self.0;
+        let Some((cluster, version)) = cluster::read(&**store).await? else {
+            return Err(NotRegistered::Outlived);
+        };
+        let audited = cluster.restored.is_none_or(|restored| restored.audited);
+        // A record that has not given this number out yet is of before.
+        match cluster.epoch == *epoch && audited && *id < cluster.next_broker {
+            true => Ok(version),
+            false => Err(NotRegistered::Outlived),
+        }
+    }
+
     /// Puts the key. A key that stands there is of an earlier attempt of ours, since the number is ours alone.
-    async fn put(&self, lease: LeaseId) -> Result<(), Error> {
+    async fn put(&self, lease: LeaseId) -> Result<(), NotRegistered> {
         let Shared { id, identity, store, .. } = &*self.0;
         let key = keys::broker(*id);
         let record = record::Broker {
@@ -292,17 +342,24 @@ impl Registration {
             load: None,
             kafka: identity.kafka.clone(),
         };
-        let txn =
-            Txn::new().guard(Guard::Absent(key.clone())).put_leased(&key, record.encode(), lease);
-        if let TxnOutcome::Committed(_) = store.txn(txn).await? {
-            return Ok(());
+        loop {
+            let cluster = self.same_cluster().await?;
+            let txn = Txn::new()
+                .guard(Guard::Version(keys::CLUSTER.to_owned(), cluster))
+                .guard(Guard::Absent(key.clone()))
+                .put_leased(&key, record.encode(), lease);
+            if let TxnOutcome::Committed(_) = store.txn(txn).await? {
+                return Ok(());
+            }
+            // Without a key it was the cluster's record that changed: somebody took a number, or the epoch was raised.
+            if let Some(found) = store.get(&key).await? {
+                let earlier = record::Broker::decode(&found.value)
+                    .map_err(|e| Error::Corrupt { key, why: e.to_string() })?;
+                store.revoke_lease(earlier.lease).await?;
+                let why = format!("an earlier registration of broker {id} had to be ended");
+                return Err(Error::Unavailable(why).into());
+            }
         }
-        if let Some(found) = store.get(&key).await? {
-            let earlier = record::Broker::decode(&found.value)
-                .map_err(|e| Error::Corrupt { key, why: e.to_string() })?;
-            store.revoke_lease(earlier.lease).await?;
-        }
-        Err(Error::Unavailable(format!("an earlier registration of broker {id} had to be ended")))
     }
 }
 
@@ -311,3 +368,6 @@ async fn left(standing: &mut watch::Receiver<Standing>) {
     // The sender lives as long as the registration, of which the caller holds a handle.
     let _gone = standing.wait_for(|standing| *standing == Standing::Left).await.is_err();
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use geminga_metastore::record::Restored;
 use geminga_metastore::{
     LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
@@ -44,6 +45,75 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::copy(from.join("cookie"), to.join("cookie")).unwrap();
     write_log(to);
+}
+
+/// Of two copies, not the one that the store knows; its number may be either side of the other's.
+fn is_copy(error: &BootError) -> bool {
+    matches!(error, BootError::Refused(Refusal::OlderCopy { .. } | Refusal::AheadOfStore { .. }))
+}
+
+/// The store goes back to where it held this cookie, perhaps in another epoch.
+async fn go_back(store: &MemoryStore, cookie: &Cookie, epochs: u16, audited: bool) {
+    let key = keys::bookie_cookie(&cookie.bookie);
+    store.txn(Txn::new().put(key, cookie.encode())).await.unwrap();
+    let (found, version) = cluster::read(store).await.unwrap().unwrap();
+    let restored = (epochs > 0).then_some(Restored { at_ms: 1, audited });
+    let raised = Cluster { epoch: found.epoch + epochs, restored, ..found };
+    store.put_if(keys::CLUSTER, Some(version), raised.encode()).await.unwrap().unwrap();
+}
+
+/// A bookie that was started twice more than the cookie says that the store once held.
+async fn ahead(store: &MemoryStore, dirs: &[PathBuf]) -> Cookie {
+    let bookie = used(store, dirs).await;
+    let (cookie, _) = read_cookie(store, &bookie).await.unwrap().unwrap();
+    for seed in [2, 3] {
+        start(store, dirs, None, seed).await.unwrap();
+    }
+    cookie
+}
+
+async fn start_healing(
+    store: &dyn MetaStore,
+    dirs: &[PathBuf],
+    seed: u64,
+) -> Result<Booted, BootError> {
+    boot(store, dirs, None, true, &SeededRandom::new(seed), &SystemClock).await
+}
+
+/// 6.8: a first start in the epoch of a restored store ends anywhere, and the next one goes on from there.
+#[tokio::test]
+async fn a_first_start_in_a_raised_epoch_is_repeated() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 2);
+    let cookie = ahead(&store, &dirs).await;
+    go_back(&store, &cookie, 1, false).await;
+    for seed in 4..8 {
+        assert!(start(&Unreachable(store.clone()), &dirs, None, seed).await.is_err());
+    }
+    let booted = start(&store, &dirs, None, 9).await.unwrap();
+    let lives: Vec<_> = booted.disks.iter().map(BootedDisk::incarnation).collect();
+    let known: Vec<_> = cookie.disks.iter().map(|disk| disk.incarnation).collect();
+    assert_eq!(lives, known);
+}
+
+/// 5.7, 6.8: going on after a loss is allowed, and nothing was lost: the metadata went back, whether or not it says so.
+#[tokio::test]
+async fn metadata_that_went_back_ends_no_life() {
+    for (epochs, audited) in [(0, true), (1, false)] {
+        let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+        let dirs = dirs(root.path(), 1);
+        let cookie = ahead(&store, &dirs).await;
+        go_back(&store, &cookie, epochs, audited).await;
+        if epochs == 0 {
+            let error = start_healing(&store, &dirs, 4).await.unwrap_err();
+            let ahead = matches!(error, BootError::Refused(Refusal::AheadOfStore { .. }));
+            assert!(ahead, "{error}");
+            go_back(&store, &cookie, 1, false).await;
+        }
+        let booted = start_healing(&store, &dirs, 5).await.unwrap();
+        assert_eq!(booted.disks[0].incarnation(), cookie.disks[0].incarnation);
+        assert_eq!(booted.disks[0].lost_lives().unwrap(), []);
+    }
 }
 
 #[tokio::test]
@@ -146,7 +216,7 @@ async fn the_loser_of_a_race_is_refused_ever_after() {
         let overtaken = Overtaken { store: store.clone(), clone: Mutex::new(Some(clone.clone())) };
         assert!(start(&overtaken, &dirs, None, seed).await.is_err());
         let error = start(&store, &dirs, None, seed).await.unwrap_err();
-        assert!(matches!(error, BootError::Refused(Refusal::OlderCopy { .. })), "{error}");
+        assert!(is_copy(&error), "{error}");
         assert!(start(&store, &[clone], None, seed).await.is_ok());
     }
 }
@@ -169,7 +239,7 @@ async fn copies_of_a_first_boot_never_both_start() {
     assert!(matches!(error, BootError::Refused(Refusal::Clone(_))), "{error}");
     for loser in [&dirs[0], &later] {
         let error = start(&store, std::slice::from_ref(loser), None, 3).await.unwrap_err();
-        assert!(matches!(error, BootError::Refused(Refusal::OlderCopy { .. })), "{error}");
+        assert!(is_copy(&error), "{error}");
     }
     assert!(start(&store, &[at_once], None, 4).await.is_ok());
 }

@@ -14,17 +14,20 @@ use geminga_metastore::record::{
     Assign, Assignment, CloseKind, Cluster, Digest, Fragment, LedgerMeta, LedgerState, LogStart,
     Restored, Segment, Tier, Topic,
 };
-use geminga_metastore::{Error as MetaError, Guard, MetaStore, Txn, TxnOutcome, keys, restored};
+use geminga_metastore::{
+    Error as MetaError, Guard, Horizon, MetaStore, Txn, TxnOutcome, keys, restored,
+};
 use geminga_proto::caps;
 use geminga_proto::ids::{
-    BookieId, BrokerId, ClusterUuid, EntryId, Incarnation, Member, Offset, PartitionIndex,
-    SealEpoch, Term, TopicId,
+    BookieId, BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, Offset,
+    PartitionIndex, SealEpoch, Term, TopicId,
 };
 use geminga_runtime::{Random, SystemClock, SystemRandom, WallClock};
 use geminga_tier::Surveyed;
+use geminga_tier::format::Header;
 use serde::Serialize;
 
-use super::plan::{self, TopicLog};
+use super::plan::{self, Conflict, TopicLog};
 use super::survey::Survey;
 use crate::args::PrintArgs;
 use crate::config::{MetastoreUrl, TlsArgs};
@@ -61,23 +64,18 @@ pub(super) async fn run(
     let chosen = choose(&all, wanted)?;
     let uuid = one_cluster(&chosen)?;
     let store = metadata::connect(metastore, tls.load()?.as_ref()).await?;
-    // Also what is not imported now: it may be later. What the metadata knows is of its own epochs.
-    let known = store.range(keys::LEDGERS, None, usize::MAX).await?;
-    let known: BTreeSet<_> =
-        known.items.iter().filter_map(|item| keys::parse_ledger(&item.key)).collect();
-    let headers = survey.objects.iter().map(|object| &object.header);
-    let unknown =
-        headers.filter(|header| header.cluster == uuid && !known.contains(&header.ledger));
-    let epoch = unknown.map(|header| header.ledger.cluster_epoch()).max();
-    let cluster = cluster_for(&*store, uuid, epoch).await?;
+    // Also what is not imported now, or cannot be read: it may be later.
+    let highest = survey.ledgers(uuid).max();
+    let cluster = cluster_for(&*store, uuid, highest).await?;
     let mut told = Imported {
         cluster: uuid.to_string(),
         cluster_epoch: cluster.epoch,
         topics: Vec::new(),
         broken: survey.broken.iter().map(|broken| broken.key.clone()).collect(),
+        other_objects: survey.others,
     };
     for topic in &chosen {
-        told.topics.push(topic_in(&*store, topic, wanted.after_gaps).await?);
+        told.topics.push(topic_in(&*store, topic, cluster.epoch, wanted.after_gaps).await?);
     }
     told.print(print)
 }
@@ -117,6 +115,17 @@ fn choose<'a, 'b>(
         }
         for (partition, log) in &topic.partitions {
             let place = format!("{}/{partition}", topic.name);
+            if let Some(Conflict { ledger_id, objects }) = log.conflicts.first() {
+                let objects: Vec<_> = objects
+                    .iter()
+                    .map(|(key, end)| format!("{key} ends at offset {end}"))
+                    .collect();
+                return Err(Failure::new(format!(
+                    "ledger {ledger_id} of {place} was uploaded with different ends, in two histories: {}; remove the objects of one",
+                    objects.join(", ")
+                ))
+                .because("CONFLICTING_UPLOADS"));
+            }
             if let Some(over) = log.overlaps().first() {
                 return Err(Failure::new(format!(
                     "offsets {} to {} of {place} are in two segments that are not the same: remove the objects of one history",
@@ -152,15 +161,15 @@ fn one_cluster(chosen: &[&TopicLog<'_>]) -> Result<ClusterUuid, Failure> {
     }
 }
 
-/// The cluster that the topics come into: the one that there is, or a new one with the old identity. Its epoch is above those of all
-/// objects.
+/// The cluster that the topics come into: the one that there is, or a new one with the old identity. It has handed out, or its epoch is
+/// above, the ids of all objects; `highest` is of the highest of them.
 async fn cluster_for(
     store: &dyn MetaStore,
     uuid: ClusterUuid,
-    epoch: Option<u16>,
+    highest: Option<LedgerId>,
 ) -> Result<Cluster, Failure> {
-    if let Some((found, _)) = cluster::read(store).await? {
-        return fits(found, uuid, epoch);
+    if let Some(found) = Horizon::read(store).await? {
+        return fits(found, uuid, highest);
     }
     if let Some(item) = store.range("", None, 1).await?.items.first() {
         return Err(cluster::ClusterError::NotEmpty(item.key.clone()).into());
@@ -174,40 +183,45 @@ async fn cluster_for(
         created_ms: SystemClock.now_ms(),
         restored: None,
     };
-    let raised = restored::raised(&first, SystemClock.now_ms(), epoch.unwrap_or(0))?;
+    let epoch = highest.map_or(0, LedgerId::cluster_epoch);
+    let raised = restored::raised(&first, SystemClock.now_ms(), epoch)?;
     // No bookie has a ledger that this could be compared with: those that there were are gone, and new ones have none.
     let audited = raised.restored.map(|restored| Restored { audited: true, ..restored });
     let made = Cluster { restored: audited, ..raised };
     let put = store.put_if(keys::CLUSTER, None, made.encode()).await;
-    match (put, cluster::read(store).await?) {
-        (_, Some((found, _))) => fits(found, uuid, epoch),
+    match (put, Horizon::read(store).await?) {
+        (_, Some(found)) => fits(found, uuid, highest),
         (Err(error), None) => Err(error.into()),
         (Ok(_), None) => Err(MetaError::Unknown("making the cluster".to_owned()).into()),
     }
 }
 
-fn fits(found: Cluster, uuid: ClusterUuid, epoch: Option<u16>) -> Result<Cluster, Failure> {
-    if found.uuid != uuid {
+/// What this metadata handed out is its own, whatever became of it: folded, deleted, or not removed yet.
+fn fits(found: Horizon, uuid: ClusterUuid, highest: Option<LedgerId>) -> Result<Cluster, Failure> {
+    let cluster = &found.cluster;
+    if cluster.uuid != uuid {
         return Err(Failure::new(format!(
             "the objects are of cluster {uuid} and cannot be read by cluster {}: import them into a metadata store without a cluster",
-            found.uuid
+            cluster.uuid
         ))
         .because("OTHER_CLUSTER"));
     }
-    if let Some(epoch) = epoch.filter(|epoch| found.epoch <= *epoch) {
+    if let Some(beyond) = highest.filter(|highest| found.is_beyond(*highest)) {
+        let epoch = beyond.cluster_epoch();
         return Err(Failure::new(format!(
-            "objects are of epoch {epoch}, and the cluster is in {}: run `geminga cluster epoch-bump --above {epoch}` first",
-            found.epoch
+            "there is an object of ledger {beyond}, whose id this metadata, in epoch {}, never handed out, and would give again: run `geminga cluster epoch-bump --above {epoch}` first",
+            cluster.epoch
         ))
         .because("EPOCH_REUSED"));
     }
-    Ok(found)
+    Ok(found.cluster)
 }
 
 /// Puts one topic.
 async fn topic_in(
     store: &dyn MetaStore,
     topic: &TopicLog<'_>,
+    epoch: u16,
     after_gaps: bool,
 ) -> Result<ImportedTopic, Failure> {
     let (id, name) = (topic.id, topic.name);
@@ -230,8 +244,7 @@ async fn topic_in(
         let segments = if after_gaps { log.unbroken() } else { &log.segments[..] };
         let index = PartitionIndex(*partition);
         puts.extend(of_log(id, index, segments));
-        let term = segments.iter().map(|segment| segment.header.custom.term).max().unwrap_or(0);
-        terms[*partition as usize] = Term(term.saturating_add(restored::TERM_STEP));
+        terms[*partition as usize] = term_above(segments, epoch);
     }
     for (chunk, terms) in (0..).zip(terms.chunks(caps::ASSIGN_CHUNK as usize)) {
         let nobody = |term: &Term| Assignment { broker: None, term: *term };
@@ -252,6 +265,17 @@ async fn topic_in(
         Some(_) => Err(exists(name)),
         None => Err(MetaError::Unknown(format!("creating topic {name}")).into()),
     }
+}
+
+/// Above the terms of all segments, also of those whose objects cannot be read: terms rise by a step with each epoch, and the cluster's is
+/// above those of all.
+fn term_above(segments: &[&Surveyed], epoch: u16) -> Term {
+    let of = |segment: &&Surveyed| {
+        let Header { ledger, custom, .. } = &segment.header;
+        let epochs = epoch.saturating_sub(ledger.cluster_epoch()).max(1);
+        custom.term.saturating_add(restored::TERM_STEP.saturating_mul(i32::from(epochs)))
+    };
+    Term(segments.iter().map(of).max().unwrap_or(restored::TERM_STEP))
 }
 
 fn exists(name: &str) -> Failure {
@@ -381,6 +405,8 @@ struct Imported {
     topics: Vec<ImportedTopic>,
     /// Objects that could not be used.
     broken: Vec<String>,
+    /// Objects whose names do not say what they are of.
+    other_objects: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -434,6 +460,12 @@ impl View for Imported {
         }
         for key in &self.broken {
             line(format_args!("BROKEN {key} was left out"));
+        }
+        if self.other_objects > 0 {
+            line(format_args!(
+                "{} other objects: what of them was a segment once is not counted in ids and terms",
+                self.other_objects
+            ));
         }
         line(format_args!(
             "Nothing is deleted by age or size until retention.ms or retention.bytes says so."

@@ -26,8 +26,18 @@ pub(super) struct TopicLog<'a> {
 pub(super) struct Log<'a> {
     /// In the order of the log; each ledger once.
     pub(super) segments: Vec<&'a Surveyed>,
-    /// Other objects of the same ledgers, from uploads that were taken over.
+    /// Other objects of the same ledgers with the same content, from uploads that were taken over.
     pub(super) duplicates: u64,
+    /// Ledgers that were uploaded with different ends: two histories of them.
+    pub(super) conflicts: Vec<Conflict>,
+}
+
+/// Two uploads of one ledger that are not the same: it was closed once, and once more by metadata that went back to before that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Conflict {
+    pub(super) ledger_id: String,
+    /// Their keys, and the offset behind the last record of each.
+    pub(super) objects: Vec<(String, i64)>,
 }
 
 /// A range of offsets, the last one not included.
@@ -80,8 +90,10 @@ pub(super) fn topics(objects: &[Surveyed]) -> Vec<TopicLog<'_>> {
     }
     let mut topics: BTreeMap<(ClusterUuid, TopicId), TopicLog<'_>> = BTreeMap::new();
     for ((cluster, id, partition, _), mut same) in ledgers {
-        // All have the same content, so that any will do; the same one each time.
+        // Those that have the same content are as good as each other; the same one each time. Which of others is right nobody knows here:
+        // the longer one has records in the place of which another history may have others.
         same.sort_unstable_by_key(|object| object.at.attempt);
+        let conflict = same.iter().any(|object| !object.is_same(same[0]));
         let custom = &same[0].header.custom;
         let topic = topics.entry((cluster, id)).or_insert_with(|| TopicLog {
             cluster,
@@ -92,7 +104,14 @@ pub(super) fn topics(objects: &[Surveyed]) -> Vec<TopicLog<'_>> {
         });
         let log = topic.partitions.entry(partition).or_default();
         log.segments.push(same[0]);
-        log.duplicates += same.len() as u64 - 1;
+        if conflict {
+            let object = |one: &&Surveyed| (one.at.key.clone(), one.end_offset);
+            let ledger_id = same[0].header.ledger.to_string();
+            let objects = same.iter().map(object).collect();
+            log.conflicts.push(Conflict { ledger_id, objects });
+        } else {
+            log.duplicates += same.len() as u64 - 1;
+        }
     }
     for topic in topics.values_mut() {
         for log in topic.partitions.values_mut() {
@@ -137,6 +156,7 @@ struct PartitionFound {
     duplicates: u64,
     gaps: Vec<Offsets>,
     overlaps: Vec<Offsets>,
+    conflicts: Vec<Conflict>,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +177,7 @@ impl Scan {
             duplicates: log.duplicates,
             gaps: log.gaps(),
             overlaps: log.overlaps(),
+            conflicts: log.conflicts.clone(),
         };
         let topic = |topic: TopicLog<'_>| TopicFound {
             cluster: topic.cluster.to_string(),
@@ -166,7 +187,7 @@ impl Scan {
             partitions: topic.partitions.iter().map(partition).collect(),
         };
         let broken =
-            |Broken { key, why }: &Broken| BrokenObject { key: key.clone(), why: why.clone() };
+            |broken: &Broken| BrokenObject { key: broken.key.clone(), why: broken.why.clone() };
         Self {
             verified: survey.verified,
             topics: topics(&survey.objects).into_iter().map(topic).collect(),
@@ -194,6 +215,13 @@ impl View for Scan {
                 for (what, ranges) in [("missing", &found.gaps), ("doubled", &found.overlaps)] {
                     for Offsets { from, to } in ranges {
                         line(format_args!("     {what}: {from} to {to}"));
+                    }
+                }
+                for Conflict { ledger_id, objects } in &found.conflicts {
+                    for (key, end) in objects {
+                        line(format_args!(
+                            "     two histories of {ledger_id}: up to {end} in {key}"
+                        ));
                     }
                 }
             }
@@ -256,6 +284,12 @@ pub(super) mod tests {
         Surveyed { at, header, footer, end_offset: offsets.1, running_max_timestamp: 9 }
     }
 
+    /// An object of a ledger of the same cluster that cannot be read.
+    pub(crate) fn broken(ledger: LedgerId) -> Broken {
+        let cluster = ClusterUuid::from_random(2);
+        Broken { key: "k".to_owned(), cluster, ledger, why: "bad".to_owned() }
+    }
+
     fn log_of(objects: &[Surveyed]) -> (Vec<u64>, u64, Vec<Offsets>, Vec<Offsets>, usize) {
         let topics = topics(objects);
         let log = &topics[0].partitions[&0];
@@ -288,11 +322,26 @@ pub(super) mod tests {
         assert_eq!(log_of(&fork), (vec![2, 3], 0, vec![], vec![twice], 1));
     }
 
+    /// A ledger that was closed twice: which upload is right cannot be told from the objects.
+    #[test]
+    fn uploads_with_different_ends_are_a_conflict() {
+        let mut twice = vec![segment(2, 1, (0, 10), 1), segment(2, 2, (0, 8), 1)];
+        twice[1].footer.last_entry = EntryId(5);
+        let topics = topics(&twice);
+        let log = &topics[0].partitions[&0];
+        assert_eq!((log.duplicates, log.conflicts.len()), (0, 1));
+        assert_eq!(log.conflicts[0].objects, [("2/1".to_owned(), 10), ("2/2".to_owned(), 8)]);
+        let objects = twice.clone();
+        let survey = Survey { objects, ..Survey::default() };
+        let text = Scan::of(&survey).text();
+        assert!(text.contains("two histories of 0000000000000002: up to 8 in 2/2"), "{text}");
+    }
+
     #[test]
     fn a_scan_is_lines_for_people() {
         let survey = Survey {
             objects: vec![segment(2, 1, (0, 10), 1), segment(3, 1, (15, 20), 1)],
-            broken: vec![Broken { key: "k".to_owned(), why: "bad".to_owned() }],
+            broken: vec![broken(LedgerId(9))],
             others: 1,
             verified: false,
         };

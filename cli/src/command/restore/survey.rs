@@ -2,7 +2,7 @@
 //! that does not answer stops everything, for what it did not say would look missing.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use geminga_proto::ids::ClusterUuid;
+use geminga_proto::ids::{ClusterUuid, LedgerId};
 use geminga_tier::{Listed, ObjectError, ObjectName, Store, Surveyed};
 
 use crate::exit::{Exit, Failure};
@@ -23,6 +23,9 @@ pub(super) enum Depth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Broken {
     pub(super) key: String,
+    /// Whose it is, as its key says.
+    pub(super) cluster: ClusterUuid,
+    pub(super) ledger: LedgerId,
     pub(super) why: String,
 }
 
@@ -55,20 +58,30 @@ pub(super) async fn survey(
     let mut read = stream::iter(found)
         .map(|(cluster, name, listed)| async move {
             let read = one(store, cluster, &name, &listed, depth).await;
-            (listed.key, read)
+            (listed.key, cluster, name.ledger, read)
         })
         .buffer_unordered(AT_ONCE);
-    while let Some((key, read)) = read.next().await {
+    while let Some((key, cluster, ledger, read)) = read.next().await {
         match read {
             Ok(object) => survey.objects.push(object),
             Err(error) if error.is_permanent() => {
-                survey.broken.push(Broken { key, why: error.to_string() });
+                survey.broken.push(Broken { key, cluster, ledger, why: error.to_string() });
             }
             Err(error) => return Err(unreachable(error)),
         }
     }
     survey.broken.sort_unstable_by(|one, two| one.key.cmp(&two.key));
     Ok(survey)
+}
+
+impl Survey {
+    /// All ledgers of a cluster of which there is an object, whether or not it can be read.
+    pub(super) fn ledgers(&self, of: ClusterUuid) -> impl Iterator<Item = LedgerId> + '_ {
+        let read = self.objects.iter().map(|object| &object.header);
+        let read = read.map(|header| (header.cluster, header.ledger));
+        let broken = self.broken.iter().map(|broken| (broken.cluster, broken.ledger));
+        read.chain(broken).filter(move |(cluster, _)| *cluster == of).map(|(_, ledger)| ledger)
+    }
 }
 
 async fn one(

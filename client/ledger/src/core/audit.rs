@@ -1,18 +1,24 @@
-//! The full audit (protocol 6.8): what bookies hold against what the metadata says, after the metadata came from a backup. A pure
-//! function of both. It finds
+//! The full audit (protocol 6.8): what bookies and the object store hold against what the metadata says, after the metadata came from a
+//! backup. A pure function of all three. It finds
 //!
 //! * ledgers that must be recovered, since nobody writes to them any more;
 //! * ledgers whose entries bookies dropped for an object that the metadata does not know of;
 //! * ledgers that only bookies know: quarantined, never deleted by metadata that cannot know them;
-//! * ledgers whose entries no bookie has any more: they were deleted since, or are lost.
+//! * ledgers that were deleted since, and those that are lost.
 //!
-//! Who did not answer vouches for nothing: what only such a bookie may hold is unverified, not lost.
+//! Who did not answer vouches for nothing: what only such a bookie may hold is unverified, not lost. [`copies`] tells who holds what, also
+//! beside the ensembles that the backup names.
+
+mod copies;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
+use geminga_metastore::Horizon;
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
 use geminga_proto::bookie::LocalLedger;
-use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch, TopicId};
+
+pub use self::copies::{Reach, lacking, moved, reach};
 
 /// A ledger as one disk has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,35 +29,84 @@ pub struct Holder {
     pub local: LocalLedger,
 }
 
-/// What is compared.
+/// What is in the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uploads {
+    /// The store, as metadata calls it. Of what is in others nothing is known.
+    pub bucket: String,
+    /// The uploads of each ledger.
+    pub of: BTreeMap<LedgerId, BTreeSet<u128>>,
+}
+
+impl Uploads {
+    /// Whether what metadata refers to is there; `None` when it is in another store.
+    pub fn has(&self, ledger: LedgerId, object: &TierObject) -> Option<bool> {
+        let there = || self.of.get(&ledger).is_some_and(|all| all.contains(&object.attempt));
+        (object.bucket == self.bucket).then(there)
+    }
+}
+
+/// What is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// The present epoch.
-    pub epoch: u16,
+    /// The cluster, and how far its metadata knows ledgers.
+    pub horizon: Horizon,
     /// The metadata of all ledgers.
     pub ledgers: BTreeMap<LedgerId, LedgerMeta>,
     /// What bookies hold.
     pub held: BTreeMap<LedgerId, Vec<Holder>>,
     /// Members of the metadata that did not answer.
     pub unanswered: BTreeSet<Member>,
+    /// Who has the tombstones of ledgers that somebody should hold and nobody does ([`missing`]).
+    pub tombstones: BTreeMap<LedgerId, Vec<Member>>,
+    /// Topics whose segments go to the object store.
+    pub tiered: BTreeSet<TopicId>,
+    /// What is in the object store; `None` when nobody looked.
+    pub uploads: Option<Uploads>,
 }
 
-/// A ledger that is to be recovered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unclosed {
-    /// Which.
-    pub ledger: LedgerId,
-    /// The highest epoch that a bookie sealed it with: a recovery needs a higher one.
-    pub sealed_epoch: SealEpoch,
+impl View {
+    /// One of nothing so far.
+    pub fn new(horizon: Horizon) -> Self {
+        Self {
+            horizon,
+            ledgers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            tombstones: BTreeMap::new(),
+            tiered: BTreeSet::new(),
+            uploads: None,
+        }
+    }
+
+    /// Who holds something of a ledger.
+    pub fn holders(&self, ledger: LedgerId) -> &[Holder] {
+        self.held.get(&ledger).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a ledger that is not closed has no writer any more: one of a former epoch is gone, and whoever serves now began after the
+    /// restore. Of the present epoch only what bookies know to be over.
+    fn is_orphaned(&self, ledger: LedgerId) -> bool {
+        let ended = |holder: &Holder| {
+            holder.local.sealed_epoch > SealEpoch(0) || holder.local.closed.is_some()
+        };
+        ledger.cluster_epoch() < self.horizon.cluster.epoch
+            || self.holders(ledger).iter().any(ended)
+    }
+
+    fn uploads_of(&self, ledger: LedgerId) -> Option<Vec<u128>> {
+        let uploads = self.uploads.as_ref()?.of.get(&ledger)?;
+        Some(uploads.iter().copied().collect())
+    }
 }
 
 /// A ledger that is in an object which its metadata does not name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
     /// Which.
     pub ledger: LedgerId,
-    /// The upload that bookies dropped their entries for.
-    pub attempt: u128,
+    /// The upload that bookies dropped their entries for; where none remembers, all that there are.
+    pub attempts: Vec<u128>,
     /// The highest epoch that a bookie sealed it with.
     pub sealed_epoch: SealEpoch,
 }
@@ -69,15 +124,17 @@ pub struct Stranger {
     pub bytes: u64,
 }
 
-/// A closed ledger of which entries are missing.
+/// A ledger of which entries are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incomplete {
     /// Which.
     pub ledger: LedgerId,
-    /// The first entry that none of its members holds.
+    /// The first entry that is missing.
     pub entry: EntryId,
-    /// Others that hold something of it: repair moved it to them after the backup.
+    /// Others than its members that hold something of it.
     pub elsewhere: Vec<Member>,
+    /// Whether members have its tombstone: it was deleted since the backup.
+    pub deleted: bool,
 }
 
 /// What an audit found.
@@ -86,39 +143,71 @@ pub struct Report {
     /// Ledgers that were compared, known to the metadata or not.
     pub compared: u64,
     /// To be recovered.
-    pub unclosed: Vec<Unclosed>,
+    pub unclosed: Vec<LedgerId>,
+    /// Open, deleted since the backup, and nobody holds an entry: to be closed as empty.
+    pub ended: Vec<LedgerId>,
+    /// Open, and entries are missing before others that are there: a recovery would close them below those.
+    pub torn: Vec<Incomplete>,
+    /// Closed, and held by others than its members: to name those.
+    pub moved: Vec<LedgerId>,
     /// To be read from the object store.
     pub dropped: Vec<Dropped>,
+    /// Perhaps in the object store, at which nobody looked.
+    pub unseen: Vec<LedgerId>,
     /// Quarantined.
     pub strangers: Vec<Stranger>,
-    /// Of the present epoch, and unknown to the metadata: their ids would be handed out again (I16).
+    /// Never handed out by this metadata: their ids would be given to others (I16).
     pub reused: Vec<LedgerId>,
-    /// Lost, or deleted since the backup.
+    /// Closed, and lost or deleted since the backup.
     pub lost: Vec<Incomplete>,
+    /// In an object that is not there any more: lost, or deleted since the backup.
+    pub gone: Vec<LedgerId>,
+    /// Ledgers in objects at which nobody looked.
+    pub unlooked: u64,
     /// Perhaps lost: members did not answer.
     pub unverified: Vec<LedgerId>,
+}
+
+/// Ledgers of which nobody may hold what their members should, each with an entry of the fragment whose members are to be asked.
+pub fn missing(view: &View) -> Vec<(LedgerId, EntryId)> {
+    let of = |meta: &LedgerMeta| {
+        let holders = view.holders(meta.id);
+        let last = &meta.last_fragment().ensemble;
+        match meta.state {
+            LedgerState::Deleting => None,
+            LedgerState::Closed if meta.tier.object().is_some() => None,
+            LedgerState::Closed => copies::first_missing(meta, holders).map(|(_, entry)| entry),
+            LedgerState::Open | LedgerState::InRecovery => {
+                let holds = |member: &Member| holders.iter().any(|h| h.member == *member);
+                let wanted = view.is_orphaned(meta.id) && !last.iter().all(holds);
+                wanted.then_some(meta.last_fragment().first_entry)
+            }
+        }
+    };
+    view.ledgers.values().filter_map(|meta| Some((meta.id, of(meta)?))).collect()
 }
 
 /// Compares.
 pub fn compare(view: &View) -> Report {
     let mut report = Report::default();
-    let nobody = Vec::new();
-    for (ledger, meta) in &view.ledgers {
+    for meta in view.ledgers.values() {
         report.compared += 1;
-        let holders = view.held.get(ledger).unwrap_or(&nobody);
-        look_at(view, meta, holders, &mut report);
+        look_at(view, meta, &mut report);
     }
     for (ledger, holders) in &view.held {
         if view.ledgers.contains_key(ledger) {
             continue;
         }
         report.compared += 1;
-        if holders.iter().all(|holder| holder.local.trimmed.is_some()) {
-            // Nothing of it is here that could go; it may be folded, and its object is the janitor's.
-            continue;
-        }
-        if ledger.cluster_epoch() >= view.epoch {
+        if view.horizon.is_beyond(*ledger) {
             report.reused.push(*ledger);
+        }
+        let handed_out = ledger.cluster_epoch() == view.horizon.cluster.epoch;
+        let dropped = holders.iter().all(|holder| holder.local.trimmed.is_some());
+        if (handed_out && !view.horizon.is_beyond(*ledger)) || dropped {
+            // It was made and deleted in this epoch, and bookies come to that; or nothing of it is here that could go: it may be folded,
+            // and its object is the janitor's.
+            continue;
         }
         let last = holders.iter().filter_map(|holder| holder.local.runs.last());
         report.strangers.push(Stranger {
@@ -131,62 +220,82 @@ pub fn compare(view: &View) -> Report {
     report
 }
 
-fn look_at(view: &View, meta: &LedgerMeta, holders: &[Holder], report: &mut Report) {
+fn look_at(view: &View, meta: &LedgerMeta, report: &mut Report) {
     if meta.state == LedgerState::Deleting {
         return;
     }
-    let ledger = meta.id;
-    let sealed = holders.iter().map(|holder| holder.local.sealed_epoch).max();
-    let sealed_epoch = sealed.unwrap_or(SealEpoch(0));
-    if let Some(attempt) = holders.iter().find_map(|holder| holder.local.trimmed) {
-        if meta.tier.object().map(|object| object.attempt) != Some(attempt) {
-            report.dropped.push(Dropped { ledger, attempt, sealed_epoch });
+    let (ledger, holders) = (meta.id, view.holders(meta.id));
+    if let Some(attempt) = holders.iter().find_map(|holder| holder.local.trimmed)
+        && meta.tier.object().map(|object| object.attempt) != Some(attempt)
+    {
+        report.dropped.push(dropped(view, ledger, vec![attempt]));
+    } else if meta.state != LedgerState::Closed {
+        if view.is_orphaned(ledger) {
+            look_at_open(view, meta, report);
         }
-        return;
-    }
-    if meta.state != LedgerState::Closed {
-        let ended = |holder: &Holder| {
-            holder.local.sealed_epoch > SealEpoch(0) || holder.local.closed.is_some()
-        };
-        // A writer of a former epoch is gone: whoever serves now began after the restore.
-        if ledger.cluster_epoch() < view.epoch || holders.iter().any(ended) {
-            report.unclosed.push(Unclosed { ledger, sealed_epoch });
+    } else if let Some(object) = meta.tier.object() {
+        match view.uploads.as_ref().and_then(|uploads| uploads.has(ledger, object)) {
+            Some(true) => {}
+            None => report.unlooked += 1,
+            // Bookies may have all of it still (T7).
+            Some(false) => {
+                let trimmed = matches!(meta.tier, Tier::Trimmed(_));
+                if trimmed || copies::first_missing(meta, holders).is_some() {
+                    report.gone.push(ledger);
+                }
+            }
         }
-        return;
-    }
-    if matches!(meta.tier, Tier::Offloaded(_) | Tier::Trimmed(_)) {
-        return;
-    }
-    if let Some((fragment, entry)) = first_missing(meta, holders) {
-        let ensemble = &meta.fragments[fragment].ensemble;
-        if ensemble.iter().any(|member| view.unanswered.contains(member)) {
-            report.unverified.push(ledger);
-            return;
-        }
-        let elsewhere = holders.iter().map(|holder| &holder.member);
-        let elsewhere = elsewhere.filter(|member| !ensemble.contains(member)).cloned().collect();
-        report.lost.push(Incomplete { ledger, entry, elsewhere });
+    } else if let Some((fragment, entry)) = copies::first_missing(meta, holders) {
+        look_at_missing(view, meta, (fragment, entry), report);
     }
 }
 
-/// The first entry of a closed ledger that no member of its fragment holds, and which fragment that is.
-fn first_missing(meta: &LedgerMeta, holders: &[Holder]) -> Option<(usize, EntryId)> {
-    for (index, fragment) in meta.fragments.iter().enumerate() {
-        let end = meta.fragment_end(index)?;
-        let members = holders.iter().filter(|holder| fragment.ensemble.contains(&holder.member));
-        let mut runs: Vec<_> = members.flat_map(|holder| holder.local.runs.clone()).collect();
-        runs.sort_unstable();
-        let mut next = fragment.first_entry;
-        for (from, to) in runs {
-            if from <= next {
-                next = next.max(to.next());
-            }
-        }
-        if next <= end {
-            return Some((index, next));
-        }
+fn dropped(view: &View, ledger: LedgerId, attempts: Vec<u128>) -> Dropped {
+    let sealed = view.holders(ledger).iter().map(|holder| holder.local.sealed_epoch).max();
+    Dropped { ledger, attempts, sealed_epoch: sealed.unwrap_or(SealEpoch(0)) }
+}
+
+/// What becomes of a ledger that has no end and no writer. One that has a tombstone was closed and deleted, or folded, since.
+fn look_at_open(view: &View, meta: &LedgerMeta, report: &mut Report) {
+    let (ledger, holders) = (meta.id, view.holders(meta.id));
+    let deleted = view.tombstones.contains_key(&ledger);
+    let held = holders.iter().any(|holder| !holder.local.runs.is_empty());
+    if deleted && let Some(attempts) = view.uploads_of(ledger) {
+        report.dropped.push(dropped(view, ledger, attempts));
+    } else if deleted && view.uploads.is_none() && view.tiered.contains(&meta.custom.topic) {
+        report.unseen.push(ledger);
+    } else if deleted && !held {
+        report.ended.push(ledger);
+    } else if let Some(entry) = reach(meta, holders).missing {
+        let elsewhere = copies::elsewhere(&meta.last_fragment().ensemble, holders);
+        report.torn.push(Incomplete { ledger, entry, elsewhere, deleted });
+    } else {
+        report.unclosed.push(ledger);
     }
-    None
+}
+
+/// What becomes of a closed ledger that its members do not have all of.
+fn look_at_missing(
+    view: &View,
+    meta: &LedgerMeta,
+    (fragment, entry): (usize, EntryId),
+    report: &mut Report,
+) {
+    let (ledger, holders) = (meta.id, view.holders(meta.id));
+    let ensemble = &meta.fragments[fragment].ensemble;
+    let deleted = view.tombstones.contains_key(&ledger);
+    if let Some(attempts) = view.uploads_of(ledger) {
+        report.dropped.push(dropped(view, ledger, attempts));
+    } else if moved(meta, holders).is_some() {
+        report.moved.push(ledger);
+    } else if deleted && view.uploads.is_none() && view.tiered.contains(&meta.custom.topic) {
+        report.unseen.push(ledger);
+    } else if !deleted && ensemble.iter().any(|member| view.unanswered.contains(member)) {
+        report.unverified.push(ledger);
+    } else {
+        let elsewhere = copies::elsewhere(ensemble, holders);
+        report.lost.push(Incomplete { ledger, entry, elsewhere, deleted });
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::ownership::liveness::{ABSENCE, GRACE};
 use crate::ownership::operator::Operator;
 use crate::ownership::registration::{Identity, Registration, Standing};
 use crate::ownership::topology::Topology;
+use crate::partition::testing::number_brokers;
 
 const TTL: Duration = Duration::from_secs(3);
 const SHARDS: u32 = 4;
@@ -41,6 +42,7 @@ struct Node {
 impl Node {
     /// A registered broker without a coordinator's task.
     async fn registered(store: &MemoryStore, id: i32) -> (Self, Parts) {
+        number_brokers(store).await;
         let store: Arc<dyn MetaStore> = Arc::new(store.clone());
         let tasks = Tasks::new("broker");
         let topology =
@@ -56,7 +58,7 @@ impl Node {
             Arc::clone(&store),
             topology.clone(),
             &tasks,
-            BrokerId(id),
+            (BrokerId(id), 0),
             identity,
             TTL,
         )

@@ -1,6 +1,9 @@
 //! Taking a partition's log over (DESIGN 4, 6): raise the term under guards, close every ledger that is not closed, find the
 //! end, and prepare the replay. Safe at any time and any number of times; what an earlier owner had acknowledged is kept,
 //! and nothing more is acknowledged to it.
+//!
+//! Metadata that was restored from a backup may name ledgers that were deleted since: bookies have their tombstones. What was deleted lay at
+//! the beginning of the log, so that the log goes on behind all that this metadata knows.
 
 use std::sync::Arc;
 
@@ -37,7 +40,7 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
     let folded = load_folded(&opening, &mut stored).await?;
     let closed = close_all(&opening, &stored).await?;
     let end = find_end(&opening, &stored, &closed).await?;
-    if end.replay.is_none() && folded.last_seq().is_some() {
+    if end.replay.is_none() && !end.deleted && folded.last_seq().is_some() {
         // What is folded lies before one that holds records and keeps its key.
         let why = "segments are folded, and none behind them holds a record".to_owned();
         return Err(OpenError::Damaged(why));
@@ -89,6 +92,22 @@ struct End {
     next_offset: Offset,
     running_max_timestamp: i64,
     replay: Option<From>,
+    /// Whether the ledger that held the end was deleted in a life that the metadata has lost.
+    deleted: bool,
+}
+
+impl End {
+    /// Behind everything that is known, without a state: the ledgers that held it are deleted.
+    fn behind(stored: &[Stored]) -> Self {
+        let ends = stored.iter().map(|s| s.segment.end_offset.unwrap_or(s.segment.base_offset));
+        let newest = stored.iter().filter_map(|s| s.segment.max_timestamp).max();
+        Self {
+            next_offset: ends.max().unwrap_or(Offset(0)),
+            running_max_timestamp: newest.unwrap_or(-1),
+            replay: None,
+            deleted: true,
+        }
+    }
 }
 
 type Closed = Vec<(u32, Arc<LedgerMeta>)>;
@@ -203,7 +222,14 @@ async fn find_end(opening: &Opening, stored: &[Stored], closed: &Closed) -> Resu
         if last == EntryId::NONE {
             continue;
         }
-        let entry = read_last(opening, &meta, last).await?;
+        let entry = match read_last(opening, &meta, last).await {
+            Ok(entry) => entry,
+            Err(error) if was_deleted(opening, &meta, last, &error).await => {
+                tracing::warn!(ledger = %meta.id, "the end of the log was deleted after the backup that the metadata was restored from; it goes on without its state");
+                return Ok(End::behind(stored));
+            }
+            Err(error) => return Err(error),
+        };
         let Some(snapshot) = newest_snapshot(&entry, last)? else { continue };
         let attributes = entry.attributes;
         let next_offset = Offset(attributes.first_offset + i64::from(attributes.offset_count));
@@ -211,11 +237,24 @@ async fn find_end(opening: &Opening, stored: &[Stored], closed: &Closed) -> Resu
             next_offset,
             running_max_timestamp: attributes.running_max_timestamp,
             replay: Some(From { meta, snapshot, last }),
+            deleted: false,
         });
     }
     // Nothing was ever written, or no owner lived long enough to write its first record.
     let next_offset = stored.last().map_or(Offset(0), |s| s.segment.base_offset);
-    Ok(End { next_offset, running_max_timestamp: -1, replay: None })
+    Ok(End { next_offset, running_max_timestamp: -1, replay: None, deleted: false })
+}
+
+/// Whether a ledger whose last entry could not be read was deleted: a bookie has its tombstone, which no ledger has that this metadata
+/// deleted, since it would not name it. One that was folded has one, too: as long as an object may have its entries, that is for a human.
+async fn was_deleted(
+    opening: &Opening,
+    meta: &LedgerMeta,
+    last: EntryId,
+    error: &OpenError,
+) -> bool {
+    let in_no_object = meta.tier.object().is_none() || matches!(error, OpenError::Damaged(_));
+    in_no_object && !opening.parts.ledgers.tombstones(meta, last).await.is_empty()
 }
 
 async fn read_closed(opening: &Opening, ledger: LedgerId) -> Result<Arc<LedgerMeta>, OpenError> {

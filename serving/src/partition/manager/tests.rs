@@ -11,7 +11,7 @@ use geminga_runtime::Tasks;
 use super::*;
 use crate::ownership::registration::Identity;
 use crate::partition::samples::{batch_at, batch_from, batch_of, values};
-use crate::partition::testing::{Fault, FaultyStore, Mode, TestCluster};
+use crate::partition::testing::{Fault, FaultyStore, Mode, TestCluster, number_brokers};
 use crate::router::{Appended, Pending};
 
 mod closing;
@@ -48,6 +48,7 @@ impl Rig {
     async fn broker_on(&self, id: i32, store: Arc<dyn MetaStore>, config: Config) -> TestBroker {
         let tasks = self.cluster.tasks.child("broker");
         let view = tasks.child("view");
+        number_brokers(&self.cluster.store).await;
         let shared: Arc<dyn MetaStore> = Arc::new(self.cluster.store.clone());
         let groups = (TopicId::from_random(4), 1);
         let topology = Topology::start(Arc::clone(&shared), &view, groups).await.unwrap();
@@ -62,7 +63,7 @@ impl Rig {
             shared,
             topology.clone(),
             &tasks,
-            BrokerId(id),
+            (BrokerId(id), 0),
             identity,
             Duration::from_secs(3),
         )

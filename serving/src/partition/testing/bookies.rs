@@ -1,7 +1,7 @@
 //! Bookies in memory for tests, on the production ledger core: what they fence, accept and answer is what real
 //! ones do; their disk is perfect. A test stops, holds or mutes them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +45,7 @@ struct Bookie {
     registered: bool,
     ledgers: HashMap<LedgerId, LedgerState>,
     entries: BTreeMap<(LedgerId, EntryId), Bytes>,
+    tombstones: BTreeSet<LedgerId>,
     held: Vec<Call>,
     reads: usize,
     read_bytes: usize,
@@ -86,6 +87,7 @@ impl MemoryBookies {
                 registered: true,
                 ledgers: HashMap::new(),
                 entries: BTreeMap::new(),
+                tombstones: BTreeSet::new(),
                 held: Vec::new(),
                 reads: 0,
                 read_bytes: 0,
@@ -138,6 +140,15 @@ impl MemoryBookies {
         }
     }
 
+    /// Bookie `number` drops a ledger for good, whatever the metadata says.
+    pub(crate) fn delete(&self, number: usize, ledger: LedgerId) {
+        let mut bookies = self.bookies.lock();
+        let bookie = bookies.get_mut(&id(number)).unwrap();
+        bookie.entries.retain(|(of, _), _| *of != ledger);
+        bookie.ledgers.remove(&ledger);
+        bookie.tombstones.insert(ledger);
+    }
+
     /// Read requests answered so far, by all bookies.
     pub(crate) fn reads(&self) -> usize {
         self.bookies.lock().values().map(|bookie| bookie.reads).sum()
@@ -165,6 +176,9 @@ impl Bookie {
 
     fn write(&mut self, store: &dyn MetaStore, request: WriteRequest) -> WriteReply {
         let ledger = request.scope.ledger;
+        if self.tombstones.contains(&ledger) {
+            return WriteReply::refusal(Code::Deleted, "");
+        }
         if let WriteOp::Add { first, entries, .. } = &request.op {
             let mut ids = (first.0..).map(EntryId).zip(entries);
             let cluster = self.identity.cluster;
@@ -231,6 +245,9 @@ impl Bookie {
             return QueryReply::refusal(Code::Busy, "not in this test");
         };
         let ledger = request.scope.ledger;
+        if self.tombstones.contains(&ledger) {
+            return QueryReply::refusal(Code::Deleted, "");
+        }
         let Some(state) = self.ledgers.get(&ledger) else {
             return QueryReply::refusal(Code::NoSuchLedger, "");
         };

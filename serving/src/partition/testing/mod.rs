@@ -40,6 +40,28 @@ pub(crate) struct TestCluster {
     uuid: ClusterUuid,
 }
 
+/// A cluster in `store` whose brokers up to number 999 may register.
+pub(crate) async fn number_brokers(store: &MemoryStore) {
+    let (cluster, version) = match cluster::read(store).await.unwrap() {
+        Some((cluster, version)) => (cluster, Some(version)),
+        None => {
+            let made = record::Cluster {
+                uuid: ClusterUuid::from_random(77),
+                epoch: 0,
+                group_shards: 8,
+                next_broker: BrokerId(1),
+                groups_topic: TopicId::from_random(78),
+                created_ms: CREATED_MS,
+                restored: None,
+            };
+            (made, None)
+        }
+    };
+    let next_broker = BrokerId(1_000).max(cluster.next_broker);
+    let raised = record::Cluster { next_broker, ..cluster };
+    store.put_if(keys::CLUSTER, version, raised.encode()).await.unwrap();
+}
+
 impl TestCluster {
     /// A cluster with `bookies` live bookies.
     pub(crate) fn new(bookies: usize) -> Self {

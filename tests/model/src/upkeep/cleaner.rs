@@ -98,6 +98,7 @@ impl World {
         let fate = LedgerFate::of(self.meta.as_ref().map(|(meta, _)| meta));
         let survey = Survey {
             same_cluster: true,
+            went_back: false,
             listed: 99,
             local: 100,
             local_bytes: 1000,

@@ -16,6 +16,10 @@ pub(super) enum Error {
     NoStore,
     #[error("its object {0} is not in the object store")]
     NoObject(String),
+    #[error(
+        "it was uploaded with different ends, in {0} and {1}: remove the object of one history"
+    )]
+    Conflict(String, String),
     #[error("its object ends elsewhere than its metadata says")]
     OtherEnd,
     #[error("its metadata is gone, or changed meanwhile")]
@@ -26,23 +30,57 @@ pub(super) enum Error {
     Metadata(#[from] MetaError),
 }
 
+/// The object of one of these uploads, whole. Several are good when they have the same content.
+async fn the_object(
+    objects: &Store,
+    cluster: ClusterUuid,
+    meta: &LedgerMeta,
+    attempts: &[u128],
+) -> Result<Surveyed, Error> {
+    let (mut found, mut last) = (None::<Surveyed>, None);
+    for attempt in attempts {
+        match read(objects, cluster, meta, *attempt).await {
+            Ok(object) => match &found {
+                Some(first) if !first.is_same(&object) => {
+                    return Err(Error::Conflict(first.at.key.clone(), object.at.key));
+                }
+                Some(_) => {}
+                None => found = Some(object),
+            },
+            Err(Error::Object(error)) if !error.is_permanent() => return Err(error.into()),
+            Err(error) => last = Some(error),
+        }
+    }
+    found.ok_or_else(|| last.unwrap_or(Error::NoObject(meta.id.to_string())))
+}
+
+async fn read(
+    objects: &Store,
+    cluster: ClusterUuid,
+    meta: &LedgerMeta,
+    attempt: u128,
+) -> Result<Surveyed, Error> {
+    let name = objects.key(cluster, &meta.custom, meta.id, attempt);
+    let listed = objects.head(&name).await?.ok_or_else(|| Error::NoObject(name.clone()))?;
+    let (_, parsed) = objects.parse_any_key(&name).ok_or_else(|| Error::NoObject(name.clone()))?;
+    let object = Surveyed::read(objects, cluster, &parsed, &listed).await?;
+    object.verify(objects).await?;
+    Ok(object)
+}
+
 /// Closes the ledger where its object ends, if it was open, and refers to the object.
 pub(super) async fn relink(
     store: &dyn MetaStore,
     objects: &Store,
     cluster: ClusterUuid,
-    dropped: Dropped,
+    dropped: &Dropped,
     random: &dyn Random,
 ) -> Result<LedgerMeta, Error> {
-    let Dropped { ledger, attempt, sealed_epoch } = dropped;
+    let &Dropped { ledger, sealed_epoch, .. } = dropped;
     let key = keys::ledger(ledger);
     let found = store.get(&key).await?.ok_or(Error::Changed)?;
     let mut meta = LedgerMeta::decode(ledger, &found.value).map_err(|_| Error::Changed)?;
-    let name = objects.key(cluster, &meta.custom, ledger, attempt);
-    let listed = objects.head(&name).await?.ok_or_else(|| Error::NoObject(name.clone()))?;
-    let (_, parsed) = objects.parse_any_key(&name).ok_or_else(|| Error::NoObject(name.clone()))?;
-    let object = Surveyed::read(objects, cluster, &parsed, &listed).await?;
-    object.verify(objects).await?;
+    let object = the_object(objects, cluster, &meta, &dropped.attempts).await?;
     let last = object.footer.last_entry;
     match meta.state {
         LedgerState::Closed if meta.last_entry == Some(last) => {}

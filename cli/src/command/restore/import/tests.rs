@@ -13,8 +13,12 @@ async fn import(store: &MemoryStore, objects: &[Surveyed]) -> Result<ImportedTop
     let topics = plan::topics(objects);
     let chosen = choose(&topics, &all(false))?;
     let uuid = one_cluster(&chosen)?;
-    cluster_for(store, uuid, Some(3)).await?;
-    topic_in(store, chosen[0], false).await
+    let cluster = cluster_for(store, uuid, Some(id(3, 7))).await?;
+    topic_in(store, chosen[0], cluster.epoch, false).await
+}
+
+fn id(epoch: u16, number: u64) -> LedgerId {
+    LedgerId::from_parts(epoch, number).unwrap()
 }
 
 fn reason(failure: Failure) -> &'static str {
@@ -94,8 +98,42 @@ async fn what_is_there_is_not_touched() {
     topic.id = TopicId::from_random(99);
     store.put_if(&key, Some(found.version), topic.encode()).await.unwrap();
     assert_eq!(reason(import(&store, &objects).await.unwrap_err()), "TOPIC_EXISTS");
+}
+
+/// M1: only an id that was never handed out would be given again.
+#[tokio::test]
+async fn ids_that_the_metadata_never_handed_out_are_refused() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let objects = [segment(2, 1, (0, 20), 1)];
+    import(&store, &objects).await.unwrap();
     let uuid = objects[0].header.cluster;
-    assert_eq!(reason(cluster_for(&store, uuid, Some(4)).await.unwrap_err()), "EPOCH_REUSED");
+    for beyond in [id(4, 1), id(5, 0)] {
+        let refused = cluster_for(&*store, uuid, Some(beyond)).await.unwrap_err();
+        assert_eq!(reason(refused), "EPOCH_REUSED");
+    }
+    // Made in this epoch by the cluster itself: folded, or deleted and not removed yet.
+    geminga_metastore::LedgerIds::new(store.clone(), 4).next().await.unwrap();
+    let cluster = cluster_for(&*store, uuid, Some(id(4, 1))).await.unwrap();
+    assert_eq!(cluster.epoch, 4);
+}
+
+/// Ids and terms begin above those of objects that cannot be read, whose names say what they are of.
+#[tokio::test]
+async fn what_cannot_be_read_counts_all_the_same() {
+    let readable = segment(2, 1, (0, 20), 9);
+    let uuid = readable.header.cluster;
+    let broken = super::super::plan::tests::broken(id(3, 7));
+    let survey =
+        Survey { objects: vec![readable.clone()], broken: vec![broken], ..Survey::default() };
+    assert_eq!(survey.ledgers(uuid).max(), Some(id(3, 7)));
+    assert_eq!(survey.ledgers(ClusterUuid::from_random(77)).max(), None);
+    let store = MemoryStore::new();
+    let cluster = cluster_for(&store, uuid, survey.ledgers(uuid).max()).await.unwrap();
+    assert_eq!(cluster.epoch, 4);
+    // Three restores later, as the one that cannot be read was, and one more.
+    let unreadable = 9 + 3 * restored::TERM_STEP;
+    assert!(term_above(&[&readable], cluster.epoch) > Term(unreadable));
+    assert_eq!(term_above(&[&readable], 0), Term(9 + restored::TERM_STEP));
 }
 
 #[test]
@@ -107,6 +145,11 @@ fn what_is_not_whole_is_refused() {
     let fork = [segment(2, 1, (0, 10), 1), segment(3, 1, (5, 20), 1)];
     let topics = plan::topics(&fork);
     assert_eq!(reason(choose(&topics, &all(true)).unwrap_err()), "OVERLAPPING_SEGMENTS");
+    let mut twice = vec![segment(2, 1, (0, 10), 1), segment(2, 2, (0, 8), 1)];
+    twice[1].footer.last_entry = EntryId(5);
+    let topics = plan::topics(&twice);
+    assert_eq!(reason(choose(&topics, &all(true)).unwrap_err()), "CONFLICTING_UPLOADS");
+    let topics = plan::topics(&fork);
     let wanted = Wanted { topics: vec!["nothing".to_owned()], after_gaps: false };
     assert_eq!(reason(choose(&topics, &wanted).unwrap_err()), "UNKNOWN_TOPIC");
     let mut twice = vec![segment(2, 1, (0, 10), 1), segment(3, 1, (0, 10), 1)];

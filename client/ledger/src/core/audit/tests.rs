@@ -1,7 +1,7 @@
 //! What an audit finds, by kind of difference.
 
-use geminga_metastore::record::{Custom, Digest, Fragment, TierObject};
-use geminga_proto::ids::Incarnation;
+use geminga_metastore::record::{Cluster, Custom, Digest, Fragment, TierObject};
+use geminga_proto::ids::{BrokerId, ClusterUuid, Incarnation};
 
 use super::*;
 
@@ -51,8 +51,22 @@ fn local(number: u64, runs: &[(i64, i64)]) -> LocalLedger {
     }
 }
 
+/// Nothing held, in epoch 3, of which ten ids were handed out.
+fn empty() -> View {
+    let cluster = Cluster {
+        uuid: ClusterUuid::from_random(1),
+        epoch: 3,
+        group_shards: 8,
+        next_broker: BrokerId(1),
+        groups_topic: TopicId::from_random(2),
+        created_ms: 0,
+        restored: None,
+    };
+    View::new(Horizon::new(cluster, 11))
+}
+
 fn audit(meta: Option<LedgerMeta>, held: &[(u64, LocalLedger)]) -> (View, Report) {
-    let mut view = View { epoch: 3, ..View::default() };
+    let mut view = empty();
     view.ledgers.extend(meta.map(|meta| (meta.id, meta)));
     for (number, local) in held {
         let holder = Holder { member: member(*number), local: local.clone() };
@@ -62,17 +76,41 @@ fn audit(meta: Option<LedgerMeta>, held: &[(u64, LocalLedger)]) -> (View, Report
     (view, report)
 }
 
-/// Scenario 43: whatever a former epoch left open is recovered, above every seal that bookies know.
+fn object(attempt: u128) -> TierObject {
+    TierObject {
+        attempt,
+        bucket: String::new(),
+        key: String::new(),
+        size: 1,
+        entries: 10,
+        object_crc: 0,
+        etag: String::new(),
+        index_place: 0,
+        at_ms: 0,
+    }
+}
+
+/// Of ledger 1.
+fn uploads(attempts: &[u128]) -> Uploads {
+    let of = [(id(1), attempts.iter().copied().collect())].into();
+    Uploads { of, ..Uploads::default() }
+}
+
+fn nothing() -> Report {
+    Report { compared: 1, ..Report::default() }
+}
+
+/// Scenario 43: whatever a former epoch left open is recovered.
 #[test]
 fn scenario_43_what_was_open_in_the_backup_is_recovered() {
     let sealed = LocalLedger { sealed_epoch: SealEpoch(4), ..local(1, &[(0, 9)]) };
     let (_, report) = audit(Some(meta(1, None)), &[(1, sealed), (2, local(1, &[(0, 8)]))]);
-    assert_eq!(report.unclosed, [Unclosed { ledger: id(1), sealed_epoch: SealEpoch(4) }]);
+    assert_eq!(report.unclosed, [id(1)]);
     assert_eq!((report.compared, report.lost.len()), (1, 0));
 
     // Of the present epoch only what bookies know to be over: the others have a writer.
     let (mut view, _) = audit(Some(meta(1, None)), &[(1, local(1, &[(0, 9)]))]);
-    view.epoch = 2;
+    view.horizon.cluster.epoch = 2;
     assert_eq!(compare(&view).unclosed, []);
     view.held.get_mut(&id(1)).unwrap()[0].local.closed = Some(EntryId(9));
     assert_eq!(compare(&view).unclosed.len(), 1);
@@ -90,8 +128,16 @@ fn what_only_bookies_know_is_a_stranger() {
     };
     assert_eq!((&report.strangers[..], report.compared), (&[stranger][..], 1));
     assert_eq!(report.reused, []);
-    // I16: the epoch was raised to one that was there before.
-    view.epoch = 2;
+    // Made and deleted in this epoch: bookies have not come to it yet.
+    view.horizon.cluster.epoch = 2;
+    assert_eq!(compare(&view), nothing());
+    // I16: the epoch was raised to one that was there before, whatever became of the ledger.
+    view.horizon = Horizon::new(view.horizon.cluster, 7);
+    let report = compare(&view);
+    assert_eq!((report.reused, report.strangers.len()), (vec![id(7)], 1));
+    for holder in view.held.get_mut(&id(7)).unwrap() {
+        holder.local.trimmed = Some(1);
+    }
     assert_eq!(compare(&view).reused, [id(7)]);
 }
 
@@ -99,14 +145,100 @@ fn what_only_bookies_know_is_a_stranger() {
 fn what_no_member_holds_is_lost_unless_somebody_is_away() {
     let whole = [(1, local(1, &[(0, 4)])), (2, local(1, &[(3, 9)]))];
     assert_eq!(audit(Some(meta(1, Some(9))), &whole).1.lost, []);
-    let moved = [(1, local(1, &[(0, 4)])), (8, local(1, &[(0, 9)]))];
-    let (mut view, report) = audit(Some(meta(1, Some(9))), &moved);
-    let lost = Incomplete { ledger: id(1), entry: EntryId(5), elsewhere: vec![member(8)] };
+    let part = [(1, local(1, &[(0, 4)])), (8, local(1, &[(0, 3)]))];
+    let (mut view, report) = audit(Some(meta(1, Some(9))), &part);
+    let elsewhere = vec![member(8)];
+    let lost = Incomplete { ledger: id(1), entry: EntryId(5), elsewhere, deleted: false };
     assert_eq!(report.lost, [lost]);
+    assert_eq!(missing(&view), [(id(1), EntryId(5))]);
     view.unanswered.insert(member(3));
     let report = compare(&view);
     assert_eq!((report.lost.len(), report.unverified), (0, vec![id(1)]));
-    assert_eq!(audit(Some(meta(1, Some(-1))), &[]).1, Report { compared: 1, ..Report::default() });
+    // One that was deleted since is on nobody's disk.
+    view.tombstones.insert(id(1), vec![member(2)]);
+    assert!(compare(&view).lost[0].deleted);
+    assert_eq!(audit(Some(meta(1, Some(-1))), &[]).1, nothing());
+}
+
+/// 6.5: repair had moved the copies to others than the backup names.
+#[test]
+fn copies_that_moved_are_found_where_they_are() {
+    let held = [(1, local(1, &[(0, 4)])), (7, local(1, &[(2, 9)])), (8, local(1, &[(0, 9)]))];
+    let (view, report) = audit(Some(meta(1, Some(9))), &held);
+    assert_eq!((&report.moved[..], report.lost.len()), (&[id(1)][..], 0));
+    let fragments = moved(&view.ledgers[&id(1)], view.holders(id(1))).unwrap();
+    assert_eq!(fragments[0].ensemble, [member(1), member(8), member(7)]);
+    let now = LedgerMeta { fragments, ..meta(1, Some(9)) };
+    assert_eq!(lacking(&now, view.holders(id(1))), [member(1), member(7)]);
+    assert_eq!(moved(&now, view.holders(id(1))), None, "once");
+
+    // Another life of a member's bookie, in its own place.
+    let mut again = member(2);
+    again.incarnation = Incarnation(99);
+    let (mut view, _) = audit(Some(meta(1, Some(9))), &held[..1]);
+    let local = local(1, &[(0, 9)]);
+    view.held.get_mut(&id(1)).unwrap().push(Holder { member: again.clone(), local });
+    let fragments = moved(&view.ledgers[&id(1)], view.holders(id(1))).unwrap();
+    assert_eq!(fragments[0].ensemble, [member(1), again, member(3)]);
+}
+
+/// Members were replaced since the backup, once and again: a recovery by those that it names would end below what was acknowledged.
+#[test]
+fn a_ledger_is_recovered_where_its_last_writer_was() {
+    let held = [
+        (1, local(1, &[(0, 99)])),
+        (2, local(1, &[(0, 97)])),
+        (4, local(1, &[(98, 149)])),
+        (5, local(1, &[(98, 150)])),
+        (6, local(1, &[(140, 180)])),
+    ];
+    let (view, report) = audit(Some(meta(1, None)), &held);
+    assert_eq!((report.unclosed, report.torn.len()), (vec![id(1)], 0));
+    let meta = &view.ledgers[&id(1)];
+    let found = reach(meta, view.holders(id(1)));
+    let ensembles = found.fragments.clone().unwrap();
+    let ensembles: Vec<_> = ensembles.iter().map(|f| (f.first_entry.0, &f.ensemble[..])).collect();
+    let [one, two, five, four, six] = [1, 2, 5, 4, 6].map(member);
+    assert_eq!(
+        ensembles,
+        [
+            (0, &meta.fragments[0].ensemble[..]),
+            (100, &[five, four, one.clone()][..]),
+            (151, &[six, one, two][..]),
+        ]
+    );
+    // Once it says so, nobody is ahead.
+    let now = LedgerMeta { fragments: found.fragments.unwrap(), ..meta.clone() };
+    now.validate().unwrap();
+    assert_eq!(reach(&now, view.holders(id(1))), Reach { fragments: None, missing: None });
+}
+
+/// The same where none of those that the backup names has anything, and where nobody is ahead.
+#[test]
+fn the_last_ensemble_changes_only_where_others_are_ahead() {
+    let (view, _) = audit(Some(meta(1, None)), &[(7, local(1, &[(0, 5)]))]);
+    let found = reach(&view.ledgers[&id(1)], view.holders(id(1))).fragments.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].ensemble, [member(7), member(1), member(2)]);
+    let same = [(1, local(1, &[(0, 9)])), (7, local(1, &[(0, 9)]))];
+    let (view, _) = audit(Some(meta(1, None)), &same);
+    let none = Reach { fragments: None, missing: None };
+    assert_eq!(reach(&view.ledgers[&id(1)], view.holders(id(1))), none);
+    // Copies beyond an end that is known count for nothing (RC1).
+    let told = LocalLedger { closed: Some(EntryId(9)), ..local(1, &[(0, 9)]) };
+    let (view, _) = audit(Some(meta(1, None)), &[(1, told), (7, local(1, &[(0, 12)]))]);
+    assert_eq!(reach(&view.ledgers[&id(1)], view.holders(id(1))), none);
+}
+
+/// What lies behind a hole, or below an end that is known, was acknowledged: no recovery ends it silently.
+#[test]
+fn a_ledger_with_a_hole_is_not_recovered() {
+    let behind = [(1, local(1, &[(0, 9)])), (7, local(1, &[(11, 15)]))];
+    let told = LocalLedger { closed: Some(EntryId(15)), ..local(1, &[(0, 9)]) };
+    for held in [&behind[..], &[(1, told)]] {
+        let (_, report) = audit(Some(meta(1, None)), held);
+        assert_eq!((report.unclosed.len(), report.torn[0].entry), (0, EntryId(10)));
+    }
 }
 
 /// Bookies dropped what the metadata believes to be with them only: it is in the object of that upload.
@@ -114,28 +246,68 @@ fn what_no_member_holds_is_lost_unless_somebody_is_away() {
 fn what_was_dropped_for_an_object_is_read_from_it() {
     let trimmed = LocalLedger { trimmed: Some(77), ..local(1, &[]) };
     let held = [(1, trimmed)];
-    let dropped = Dropped { ledger: id(1), attempt: 77, sealed_epoch: SealEpoch(0) };
-    assert_eq!(audit(Some(meta(1, Some(9))), &held).1.dropped, [dropped]);
-    assert_eq!(audit(Some(meta(1, None)), &held).1.dropped, [dropped]);
-    assert_eq!(audit(None, &held).1, Report { compared: 1, ..Report::default() }, "folded");
+    let dropped = || Dropped { ledger: id(1), attempts: vec![77], sealed_epoch: SealEpoch(0) };
+    assert_eq!(audit(Some(meta(1, Some(9))), &held).1.dropped, [dropped()]);
+    assert_eq!(audit(Some(meta(1, None)), &held).1.dropped, [dropped()]);
+    assert_eq!(audit(None, &held).1, nothing(), "folded");
     let mut known = meta(1, Some(9));
-    known.tier = Tier::Offloaded(TierObject {
-        attempt: 77,
-        bucket: String::new(),
-        key: String::new(),
-        size: 1,
-        entries: 10,
-        object_crc: 0,
-        etag: String::new(),
-        index_place: 0,
-        at_ms: 0,
-    });
-    assert_eq!(audit(Some(known), &held).1, Report { compared: 1, ..Report::default() });
+    known.tier = Tier::Offloaded(object(77));
+    assert_eq!(audit(Some(known), &held).1, Report { unlooked: 1, ..nothing() });
+}
+
+/// A ledger that was open in the backup, and is closed and deleted by now: nobody has an entry, and members have its tombstone.
+#[test]
+fn what_was_open_in_the_backup_and_deleted_since_ends_empty() {
+    let sealed = LocalLedger { sealed_epoch: SealEpoch(1), ..local(1, &[]) };
+    let (mut view, report) = audit(Some(meta(1, None)), &[(3, sealed)]);
+    assert_eq!(missing(&view), [(id(1), EntryId(0))]);
+    assert_eq!(report.unclosed, [id(1)], "somebody may have it");
+    view.tombstones.insert(id(1), vec![member(1), member(2)]);
+    assert_eq!(compare(&view), Report { ended: vec![id(1)], ..nothing() });
+    // Somebody has not come to deleting it.
+    view.held.get_mut(&id(1)).unwrap()[0].local.runs = vec![(EntryId(0), EntryId(3))];
+    assert_eq!(compare(&view), Report { unclosed: vec![id(1)], ..nothing() });
+    view.held.clear();
+
+    // It may be folded, where its topic is tiered: then it is in the object store.
+    view.tiered.insert(meta(1, None).custom.topic);
+    assert_eq!(compare(&view), Report { unseen: vec![id(1)], ..nothing() });
+    view.uploads = Some(Uploads::default());
+    assert_eq!(compare(&view), Report { ended: vec![id(1)], ..nothing() });
+    view.uploads = Some(uploads(&[5, 6]));
+    let dropped = Dropped { ledger: id(1), attempts: vec![5, 6], sealed_epoch: SealEpoch(0) };
+    assert_eq!(compare(&view).dropped, [dropped]);
+    let mut closed = view.clone();
+    closed.ledgers.insert(id(1), meta(1, Some(9)));
+    assert_eq!((compare(&closed).dropped.len(), compare(&closed).lost.len()), (1, 0));
+    closed.uploads = None;
+    assert_eq!(compare(&closed), Report { unseen: vec![id(1)], ..nothing() });
+}
+
+/// An object that was deleted since the backup is told, unless bookies have all of it still.
+#[test]
+fn objects_that_are_gone_are_told() {
+    for (tier, held, gone) in [
+        (Tier::Trimmed(object(5)), vec![], true),
+        (Tier::Offloaded(object(5)), vec![], true),
+        (Tier::Offloaded(object(5)), vec![(1, local(1, &[(0, 9)]))], false),
+    ] {
+        let (mut view, report) = audit(Some(LedgerMeta { tier, ..meta(1, Some(9)) }), &held);
+        assert_eq!(report, Report { unlooked: 1, ..nothing() });
+        view.uploads = Some(uploads(&[5]));
+        assert_eq!(compare(&view), nothing());
+        let elsewhere = Uploads { bucket: "other://".to_owned(), ..uploads(&[6]) };
+        view.uploads = Some(elsewhere);
+        assert_eq!(compare(&view).unlooked, 1);
+        view.uploads = Some(uploads(&[6]));
+        let expected = if gone { vec![id(1)] } else { vec![] };
+        assert_eq!(compare(&view), Report { gone: expected, ..nothing() });
+    }
 }
 
 #[test]
 fn what_is_being_deleted_is_left_alone() {
     let mut meta = meta(1, Some(9));
     meta.state = LedgerState::Deleting;
-    assert_eq!(audit(Some(meta), &[]).1, Report { compared: 1, ..Report::default() });
+    assert_eq!(audit(Some(meta), &[]).1, nothing());
 }

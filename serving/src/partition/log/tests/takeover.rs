@@ -1,5 +1,7 @@
 //! Owners that follow each other.
 
+use geminga_metastore::record::CloseKind;
+use geminga_proto::ids::EntryId;
 use geminga_proto::payload::Payload;
 
 use super::*;
@@ -295,4 +297,56 @@ async fn long_indexes_are_replayed_whole() {
     assert_eq!(replayed, indexes);
     let read = opened.reader.read(Offset(0), 1 << 20).await.unwrap();
     assert!(!read.is_empty() && read.iter().all(|entry| entry.payload == "batches"));
+}
+
+/// 6.8: metadata from a backup names ledgers that were deleted since, in no order of ours: the log opens, behind all that is known, and
+/// without a state.
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_ledgers_were_deleted_since_the_backup_opens() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    for term in 1..=3 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        owner.append(5);
+        owner.all_acked().await;
+    }
+    // Bookies come to it one after the other; one is away. The last ledger is open.
+    let deleted = cluster.stored_segments(topic.id, 0).await;
+    for segment in &deleted {
+        cluster.bookies.delete(1, segment.ledger);
+        cluster.bookies.delete(2, segment.ledger);
+    }
+    cluster.bookies.set(3, Mode::Stopped);
+    let client = cluster.log_parts(9).ledgers;
+    // What the audit does.
+    let closed = client.close_deleted(deleted[2].ledger).await.unwrap().unwrap();
+    assert_eq!((closed.last_entry, closed.length), (Some(EntryId::NONE), 0));
+    assert!(matches!(closed.close_kind, Some(CloseKind::ForcedWithRisk { .. })));
+    cluster.bookies.set(3, Mode::Up);
+    cluster.bookies.delete(3, deleted[0].ledger);
+    cluster.bookies.delete(3, deleted[1].ledger);
+
+    let mut owner = Owner::open(&cluster, &topic, 4, 4).await;
+    assert_eq!((owner.high_watermark, owner.before), (Offset(10), 0));
+    owner.append(3);
+    owner.all_acked().await;
+    let mut owner = Owner::open(&cluster, &topic, 5, 5).await;
+    assert_eq!(owner.high_watermark, Offset(13));
+    owner.append(1);
+    owner.all_acked().await;
+}
+
+/// The same without a tombstone is a loss that a human must see.
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_end_is_away_does_not_open_without_it() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    owner.append(5);
+    owner.all_acked().await;
+    owner.writer.close().await;
+    cluster.bookies.set_all(Mode::Stopped);
+    cluster.assign(topic.id, 0, 2, 2).await;
+    let refused = open(&cluster.log_parts(2), spec(&topic, 2)).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Unavailable(_)), "{refused:?}");
 }

@@ -49,6 +49,26 @@ fn nobody_answers_and_the_fragment_ends_where_it_begins() {
     assert_eq!((meta.last_entry, meta.close_kind.clone()), (Some(EntryId(3)), without(&[1, 2, 3])));
 }
 
+/// Members that were deleted in a life that the metadata does not know deliver nothing, ever (6.8).
+#[test]
+fn a_last_entry_that_nobody_delivers_is_no_reason_not_to_close() {
+    let mut recovery = forced(4);
+    let effects = recovery.step(Event::DeadlineOver);
+    assert!(effects.contains(&Effect::ReadLength(EntryId(3))), "{effects:?}");
+    let effects = recovery.step(Event::DeadlineOver);
+    let [Effect::Cas { meta, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((meta.last_entry, meta.length), (Some(EntryId(3)), 0));
+    assert_eq!(meta.close_kind, without(&[1, 2, 3]));
+
+    // Without the word it stops.
+    let mut recovery = sealing(4);
+    for index in 0..3 {
+        seal(&mut recovery, index, 3, 3);
+    }
+    let unreadable = Finish::Stopped(Stop::Unreadable(EntryId(3)));
+    assert_eq!(recovery.step(Event::DeadlineOver), [Effect::Finish(unreadable)]);
+}
+
 #[test]
 fn acknowledged_entries_beyond_every_tail_are_given_up() {
     let mut recovery = forced(0);

@@ -173,6 +173,7 @@ async fn cluster_for(
         groups_topic: TopicId::from_random(SystemRandom.next_u128()),
         created_ms: SystemClock.now_ms(),
         restored: None,
+        folds: false,
     };
     let raised = restored::raised(&first, SystemClock.now_ms(), epoch.unwrap_or(0))?;
     // No bookie has a ledger that this could be compared with: those that there were are gone, and new ones have none.

@@ -118,6 +118,7 @@ pub(crate) async fn start(
         random: Arc::clone(&random),
         clock: Arc::clone(&clock),
         config,
+        mutations: Mutations::default(),
     };
     let janitor = Janitor {
         bookie: handle.id().clone(),

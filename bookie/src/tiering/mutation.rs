@@ -21,6 +21,10 @@ pub enum Mutation {
     DropUnseen,
     /// 7.5: take the object of a ledger that names none for garbage.
     SweepUnnamed,
+    /// 7.9: remove the keys of segments for a list that was not read back.
+    FoldUnseen,
+    /// 7.9: remove the keys of segments whatever became of them meanwhile.
+    FoldUnguarded,
 }
 
 /// The rules that are broken; none in production.

@@ -94,7 +94,8 @@ async fn run(seed: u64) {
             3 => {
                 let other = world.folder(seed * 1_000 + 500 + step as u64);
                 let (one, two) = tokio::join!(folder.fold(), other.fold());
-                (one.unwrap(), two.unwrap());
+                one.unwrap();
+                two.unwrap();
             }
             4 => _ = folder.fold().await.unwrap(),
             _ => _ = folder.retire(&mut memories[who]).await.unwrap(),

@@ -123,12 +123,15 @@ impl Folded {
         ledgers: &BTreeSet<LedgerId>,
         found: &mut BTreeMap<LedgerId, Listing>,
     ) {
-        let within = || ledgers.range(part.lowest_ledger..=part.highest_ledger);
-        if within().next().is_none() {
+        // One that was found is in no other list.
+        let is_open = |ledger: &LedgerId| !matches!(found.get(ledger), Some(Listing::Folded(_)));
+        let within = ledgers.range(part.lowest_ledger..=part.highest_ledger).copied();
+        let within: Vec<LedgerId> = within.filter(is_open).collect();
+        if within.is_empty() {
             return;
         }
         let Some(list) = self.read(of, part).await else {
-            within().for_each(|ledger| _ = found.entry(*ledger).or_insert(Listing::Unknown));
+            within.into_iter().for_each(|l| _ = found.entry(l).or_insert(Listing::Unknown));
             return;
         };
         // Of those that retention gave up the objects are gone.

@@ -19,6 +19,8 @@ mod rpc;
 #[cfg(test)]
 mod scenario;
 mod service;
+#[cfg(test)]
+mod testing;
 pub mod tiering;
 mod watermark;
 

@@ -82,6 +82,7 @@ pub async fn init(
         groups_topic: TopicId::from_random(random.next_u128()),
         created_ms: clock.now_ms(),
         restored: None,
+        folds: false,
     };
     let put = store.put_if(keys::CLUSTER, None, cluster.encode()).await;
     // Lost to another process, or unknown: what is there now tells (M9).

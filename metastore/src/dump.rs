@@ -135,6 +135,7 @@ fn cluster(record: Cluster) -> Value {
         ("created_ms", number(record.created_ms)),
         ("restored_ms", optional(record.restored, |restored| number(restored.at_ms))),
         ("audited", optional(record.restored, |restored| Value::Flag(restored.audited))),
+        ("folds", Value::Flag(record.folds)),
     ])
 }
 

@@ -278,6 +278,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: None,
+            folds: false,
         };
         let last = raised(&cluster, 0, 0).unwrap();
         assert_eq!(last.epoch, MAX_EPOCH);

@@ -18,8 +18,8 @@ pub enum Fate {
     Deleting,
     /// There is no such key.
     Absent,
-    /// There is none since a manifest lists the ledger, and all that is here is that its entries were dropped.
-    Folded,
+    /// There is none, and all that is here is for which object its entries were dropped, which no backup of use asks for any more.
+    Spent,
     /// There is none, and the metadata that was lost may have had one (6.8).
     Quarantined,
     /// There is none, and this metadata never handed its id out (M1): it is older than the ledger.
@@ -115,7 +115,7 @@ pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Br
             > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
     let drops = |read: &&Read| match read.fate {
         Fate::Kept | Fate::Quarantined | Fate::Beyond => false,
-        Fate::Deleting | Fate::Folded => true,
+        Fate::Deleting | Fate::Spent => true,
         Fate::Absent => !too_many && !went_back,
     };
     let dropped = survey.read.iter().filter(drops).map(|read| read.ledger).collect();
@@ -192,8 +192,8 @@ mod tests {
         assert_eq!(dropped, [LedgerId(50)]);
         assert_eq!(breaker, Some(Breaker::TooManyAbsent { absent: 11, local: 100 }));
         let mut folded = survey(absent(10));
-        folded.read.extend((20..90).map(|ledger| read(ledger, Fate::Folded)));
-        assert_eq!(judged(&folded).0.len(), 80, "those that were folded are not absent");
+        folded.read.extend((20..90).map(|ledger| read(ledger, Fate::Spent)));
+        assert_eq!(judged(&folded).0.len(), 80, "those without entries are not absent");
         let deleting: Vec<_> = (0..100).map(|ledger| read(ledger, Fate::Deleting)).collect();
         assert_eq!(judged(&survey(deleting.clone())).0.len(), 100);
         let empty = Survey { listed: 0, ..survey(deleting.clone()) };

@@ -2,7 +2,8 @@
 //!
 //! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
 //! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
-//! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it.
+//! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it. Of one whose entries were
+//!   dropped, folded or not, nothing is here that could be lost but [`pointers`], which stay for a week.
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
@@ -27,8 +28,10 @@ use crate::handle::BookieHandle;
 use crate::ledger::{Mutation, Mutations};
 use crate::metrics;
 use judge::{Fate, Read, Survey, judge};
+use pointers::Pointers;
 
 pub mod judge;
+mod pointers;
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
@@ -43,6 +46,7 @@ pub(crate) struct Gc {
     interval: Duration,
     clock: Arc<dyn WallClock>,
     seen: Mutex<Option<Seen>>,
+    pointers: Pointers,
     mutations: Mutations,
 }
 
@@ -65,8 +69,8 @@ impl Gc {
         clock: Arc<dyn WallClock>,
     ) -> Self {
         let (cluster, mutations) = (handle.cluster(), Mutations::default());
-        let seen = Mutex::new(None);
-        Self { store, cluster, folded, handle, interval, clock, seen, mutations }
+        let (seen, pointers) = (Mutex::new(None), Pointers::default());
+        Self { store, cluster, folded, handle, interval, clock, seen, pointers, mutations }
     }
 
     /// Runs until `tasks` stops.
@@ -126,16 +130,20 @@ impl Gc {
         let same_cluster = horizon.as_ref().is_some_and(|found| found.cluster.uuid == self.cluster);
         let (alive, listed, revision) = self.list(local).await?;
         let epoch = horizon.as_ref().map_or(0, |found| found.cluster.epoch);
-        let went_back = self.note(epoch, revision);
+        let (went_back, now_ms) = (self.note(epoch, revision), self.clock.now_ms());
+        self.pointers.keep(|ledger| local.contains_key(&ledger) && !alive.contains(&ledger));
+        let candidates = local.iter().filter(|(ledger, _)| {
+            !alive.contains(ledger) && !self.pointers.is_kept(**ledger, now_ms)
+        });
         let mut read = Vec::new();
-        for (ledger, bytes) in local.iter().filter(|(ledger, _)| !alive.contains(ledger)) {
+        for (ledger, bytes) in candidates {
             let fate = match (self.fate(*ledger).await?, &horizon) {
                 (Fate::Absent, Some(horizon)) => self.of_absent(*ledger, horizon),
                 (fate, _) => fate,
             };
             read.push(Read { ledger: *ledger, fate, bytes: *bytes });
         }
-        self.tell_folded(&mut read).await?;
+        self.tell_folded(&mut read, now_ms).await?;
         let (count, local_bytes) = (local.len() as u64, local.values().sum());
         Ok(Survey { same_cluster, went_back, listed, local: count, local_bytes, read })
     }
@@ -188,16 +196,27 @@ impl Gc {
         }
     }
 
-    /// Which of those without a key were folded: manifests are read after the keys.
-    async fn tell_folded(&self, read: &mut [Read]) -> Result<(), Error> {
+    /// Which of those without a key were folded, or have no entries here: manifests are read after the keys, and only for those that
+    /// nothing is known of. Of the others the time is over.
+    async fn tell_folded(&self, read: &mut [Read], now_ms: i64) -> Result<(), Error> {
+        for read in read.iter_mut().filter(|read| read.fate == Fate::Absent) {
+            if self.pointers.is_known(read.ledger) {
+                read.fate = Fate::Spent;
+            }
+        }
         let absent = read.iter().filter(|read| read.fate == Fate::Absent);
         let found = self.folded.find(&absent.map(|read| read.ledger).collect()).await?;
         for read in read.iter_mut().filter(|read| read.fate == Fate::Absent) {
-            read.fate = match found.get(&read.ledger) {
-                None => Fate::Absent,
+            let listing = found.get(&read.ledger);
+            read.fate = match (listing, self.handle.is_trimmed(read.ledger)) {
+                (Some(Listing::Unknown), _) => Fate::Kept,
+                (Some(Listing::Folded(meta)), true) => {
+                    self.pointers.found(read.ledger, Some(meta), now_ms)
+                }
+                (None, true) => self.pointers.found(read.ledger, None, now_ms),
                 // What is here of it is dropped by whoever tiers, after a look at the object (7.4 step 8).
-                Some(Listing::Folded(_)) if self.handle.is_trimmed(read.ledger) => Fate::Folded,
-                Some(Listing::Folded(_) | Listing::Unknown) => Fate::Kept,
+                (Some(Listing::Folded(_)), false) => Fate::Kept,
+                (None, false) => Fate::Absent,
             };
         }
         Ok(())

@@ -2,47 +2,25 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use geminga_metastore::record::{
-    Cluster, Custom, Digest, Fragment, LedgerMeta, LedgerState, QUARANTINE_MS, Restored, Tier,
+    Cluster, LedgerMeta, LedgerState, Manifest, QUARANTINE_MS, Restored, Tier,
 };
 use geminga_metastore::{
     LeaseId, LedgerIds, MemoryStore, Range, Txn, TxnOutcome, Versioned, WatchStream, cluster,
 };
 use geminga_proto::bookie::{Code, Scope, WriteOp, WriteRequest};
-use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, Member, SealEpoch};
+use geminga_proto::ids::{EntryId, PartitionIndex, SealEpoch, TopicId};
 use geminga_runtime::{ManualClock, SeededRandom};
-use tokio::sync::Semaphore;
+use geminga_tier::faulty::{Call, Faulty};
+use geminga_tier::{FoldedSegment, SegmentList};
 
 use super::*;
 use crate::io::MemoryDisk;
-use crate::ledger::{Checker, DiskLedgers, DiskParts, Mutation};
-use crate::log::{self, Log};
+use crate::ledger::Mutation;
 use crate::scenario::holds_only_with;
-
-fn member() -> Member {
-    Member { bookie: "b-1".parse().unwrap(), incarnation: Incarnation(7) }
-}
+use crate::testing::{self, member};
 
 fn meta(id: u64, state: LedgerState) -> LedgerMeta {
-    LedgerMeta {
-        id: LedgerId(id),
-        state,
-        seal_epoch: SealEpoch(0),
-        qw: 1,
-        qa: 1,
-        digest: Digest::Crc32c,
-        fragments: vec![Fragment { first_entry: EntryId(0), ensemble: vec![member()] }],
-        last_entry: None,
-        length: 0,
-        entries_crc: None,
-        tier: Tier::Local,
-        close_kind: None,
-        recoverer: String::new(),
-        last_op: 0,
-        custom: Custom::default(),
-        created_ms: 0,
-        owner: String::new(),
-        degraded: false,
-    }
+    LedgerMeta { state, ..testing::open_ledger(LedgerId(id)) }
 }
 
 /// A store whose listings can be wrong, as those of real stores have been.
@@ -53,11 +31,14 @@ struct Listing {
     hides: Mutex<Vec<u64>>,
     /// How much earlier than it is it says it is.
     back: Mutex<i64>,
+    /// Ledgers' keys that were read, each on its own.
+    reads: Mutex<usize>,
 }
 
 #[async_trait]
 impl MetaStore for Listing {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        *self.reads.lock() += usize::from(key.starts_with(keys::LEDGERS));
         self.memory.get(key).await
     }
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
@@ -120,38 +101,8 @@ impl Bench {
         cluster: ClusterUuid,
         mutations: Mutations,
     ) -> Self {
-        let identity = log::Identity {
-            cluster,
-            bookie: member().bookie,
-            incarnation: member().incarnation,
-            disk: DiskUuid::from_random(3),
-        };
-        let config = log::Config {
-            segment_bytes: 64 << 10,
-            prefill_bytes: 64 << 10,
-            reserve_segments: 0,
-            ..log::Config::default()
-        };
-        let opened = Log::open(Arc::new(disk.clone()), identity, config).unwrap();
-        let tasks = Tasks::new("test");
-        let parts = DiskParts {
-            cluster,
-            member: member(),
-            log: opened.log,
-            ledgers: opened.ledgers,
-            tombstones: opened.tombstones,
-            owners: 2,
-            reporter: crate::ledger::Reporter {
-                store: store.clone(),
-                member: member(),
-                clock: Arc::new(geminga_runtime::ManualClock::at(0)),
-            },
-            checker: Checker::new(store.clone()),
-            waiting: Arc::new(Semaphore::new(2)),
-            mutations,
-        };
-        let ledgers = DiskLedgers::start(parts, &tasks);
-        let handle = BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![]);
+        let (tasks, shared) = (Tasks::new("test"), store.clone() as Arc<dyn MetaStore>);
+        let handle = testing::bookie(&disk, &shared, cluster, mutations, &tasks);
         let gc = Gc::new(
             store.clone(),
             Folded::new(cluster, store.clone()),
@@ -295,4 +246,54 @@ fn scenario_45_a_listing_decides_nothing() {
         bench.gc.cycle().await.unwrap();
         assert!(!bench.is_deleted(7).await);
     });
+}
+
+/// Which object a ledger was dropped for is remembered for a week from the upload, or from when its key was gone: metadata from a
+/// backup of before may ask for it. It holds no data, so it is no reason to stop, and lists are read once.
+#[tokio::test]
+async fn what_a_ledger_was_dropped_for_is_remembered_for_a_week() {
+    const UPLOADED_MS: i64 = 1_000;
+    const NOW_MS: i64 = 5_000;
+    let mut bench = Bench::new(20).await;
+    let clock = ManualClock::at(NOW_MS);
+    bench.gc.clock = Arc::new(clock.clone());
+    let (faulty, cluster) = (Faulty::default(), bench.gc.cluster);
+    let objects = faulty.store();
+    bench.gc.folded.objects_are_in(&objects);
+    let mut segments = Vec::new();
+    for seq in 1..=6 {
+        let ledger = LedgerId(100 + u64::from(seq));
+        bench.put(&meta(ledger.0, LedgerState::Open)).await;
+        testing::add_entry(&bench.handle, ledger).await;
+        let meta = testing::trimmed_ledger(&objects, cluster, ledger, UPLOADED_MS).await;
+        let Tier::Trimmed(object) = &meta.tier else { panic!("it is trimmed") };
+        let disk = &bench.handle.disks()[0];
+        assert!(disk.trim_ledger(ledger, EntryId(0), object.attempt).await.unwrap());
+        // Half of them were folded, the others were and are given up, or were deleted.
+        if seq <= 3 {
+            let segment = testing::segment(seq, ledger);
+            segments.push(FoldedSegment::new(seq, segment, &meta).unwrap());
+        }
+        bench.remove(ledger.0).await;
+    }
+    let of = (TopicId::from_random(9), PartitionIndex(0));
+    let list = SegmentList::new(cluster, of, 77, segments).unwrap();
+    let parts = vec![list.write(&objects).await.unwrap()];
+    let manifest = Manifest { parts, ..Manifest::default() };
+    let key = keys::manifest(of.0, of.1);
+    bench.store.memory.put_if(&key, None, manifest.encode()).await.unwrap().unwrap();
+
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    let (gets, reads) = (faulty.calls(Call::Get), *bench.store.reads.lock());
+    clock.set(UPLOADED_MS + QUARANTINE_MS - 1);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    assert_eq!(*bench.store.reads.lock(), reads, "nor is any key read until then");
+    clock.set(UPLOADED_MS + QUARANTINE_MS);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 3, "those that were folded");
+    clock.set(NOW_MS + QUARANTINE_MS - 1);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    clock.set(NOW_MS + QUARANTINE_MS);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 3);
+    assert_eq!(faulty.calls(Call::Get), gets, "lists were read once");
+    assert_eq!(bench.handle.local_ledgers().len(), 20);
 }

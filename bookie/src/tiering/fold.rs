@@ -1,35 +1,46 @@
 //! Metadata folding (protocol 7.9): ten thousand tiered segments of a partition are a few objects, not ten thousand keys.
 //!
-//! * [`core`]: moves the oldest run of a partition's segments from their keys to a manifest. [`shrink`]: takes out of manifests what
-//!   retention or the deletion of a topic gave up. Both pure; here they are carried out, for one partition after the other.
+//! * [`core`]: moves the oldest run of a partition's segments from their keys to a manifest; pure. [`gather`]: finds partitions to fold.
+//!   [`gate`]: whether that may be done, for all versions that run.
+//! * [`shrink`]: takes out of manifests what retention or the deletion of a topic gave up; pure. [`retire`]: carries that out.
 //!
 //! Done by the janitor, which is elected among the bookies that have an object store; the auditor may have none. The election saves
 //! work and decides nothing: two at once are told apart by the versions that guard every transaction.
 
 mod core;
+mod gate;
+mod gather;
+mod retire;
 mod shrink;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use geminga_metastore::record::{LedgerMeta, LogStart, Manifest, Segment};
-use geminga_metastore::{Error, KeyValue, MetaStore, Txn, TxnOutcome, Version, keys};
-use geminga_proto::ids::{ClusterUuid, LedgerId, Offset, PartitionIndex, TopicId};
+use geminga_metastore::record::{LedgerMeta, Manifest, ManifestPart};
+use geminga_metastore::{Error, MetaStore, Txn, TxnOutcome, Version, keys};
+use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
 use geminga_runtime::{Random, WallClock};
-use geminga_tier::{ObjectError, SegmentList, Store};
+use geminga_tier::{FormatError, ObjectError, SegmentList, Store};
 
 use self::core::{Effect, Event, Fold, Listed, Look, Policy};
-use self::shrink::{Shrink, Unread, Wanted};
-use super::Config;
+use self::gather::Gather;
+pub(super) use self::retire::Memory;
+use super::{Config, Mutations};
 use crate::metrics;
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
-/// Most segments of a partition that are looked at: those behind them are folded later.
-const MAX_LISTED: usize = 20_000;
 
 /// One partition.
 type Of = (TopicId, PartitionIndex);
+
+/// Why a list was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// It is gone, or damaged.
+    Lost,
+    /// It may be read another time, or by another process.
+    NotNow,
+}
 
 /// Folds.
 #[derive(Debug)]
@@ -40,171 +51,54 @@ pub(super) struct Folder {
     pub(super) random: Arc<dyn Random>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    pub(super) mutations: Mutations,
 }
 
-/// Manifests as they were when there was nothing to take out of them, and where their logs began then.
-pub(super) type Seen = HashMap<Of, (Version, Offset)>;
-
 impl Folder {
-    /// One look at all partitions: how many segments were folded, and how many taken out. What cannot be done now holds up no other
-    /// partition.
+    /// One look at all partitions; how many segments were folded. What cannot be done now holds up no other partition.
     ///
     /// # Errors
     /// [`Error`] of the metadata store.
-    pub(super) async fn round(&self, seen: &mut Seen) -> Result<(usize, usize), Error> {
-        let removed = self.shrink_all(seen).await?;
-        let folded = self.fold_all().await?;
-        Ok((folded, removed))
-    }
-
-    async fn shrink_all(&self, seen: &mut Seen) -> Result<usize, Error> {
-        let (mut removed, mut after, mut there) = (0, None::<String>, Seen::new());
-        let (mut segments, mut parts) = (0, 0);
-        loop {
-            let page = self.store.range(keys::MANIFESTS, after.as_deref(), PAGE).await?;
-            for item in &page.items {
-                let Some(of) = keys::parse_manifest(&item.key) else { continue };
-                match Manifest::decode(&item.value.value) {
-                    Ok(manifest) => {
-                        parts += manifest.parts.len();
-                        segments += manifest.live().map(|p| p.segments as usize).sum::<usize>();
-                        removed += self.shrink(of, manifest, item, seen, &mut there).await?;
-                    }
-                    Err(error) => {
-                        tracing::error!(key = item.key, %error, "a manifest is invalid; what it lists is kept");
-                    }
-                }
-            }
-            after = page.items.last().map(|item| item.key.clone()).or(after);
-            if !page.more {
-                *seen = there;
-                metrics::folded_now(segments, parts);
-                return Ok(removed);
-            }
-        }
-    }
-
-    async fn shrink(
-        &self,
-        of: Of,
-        manifest: Manifest,
-        item: &KeyValue,
-        seen: &Seen,
-        there: &mut Seen,
-    ) -> Result<usize, Error> {
-        let wanted = self.wanted(of).await?;
-        let version = item.value.version;
-        if let Wanted::From(start) = wanted {
-            there.insert(of, (version, start));
-            let done = manifest.dropped_before == manifest.removed_before;
-            if done && seen.get(&of) == Some(&(version, start)) {
-                return Ok(0);
-            }
-        }
-        let (mut shrink, mut effect) =
-            Shrink::begin(of, (manifest, version), wanted, self.clock.now_ms());
-        loop {
-            let event = match effect {
-                shrink::Effect::ReadPart(part) => {
-                    let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
-                    shrink::Event::Part(read.map_err(|error| unread(of, &error)))
-                }
-                shrink::Effect::Remove(object) if object.bucket != self.objects.bucket() => {
-                    tracing::warn!(
-                        key = object.key,
-                        bucket = object.bucket,
-                        own = self.objects.bucket(),
-                        "the object of a segment that was given up is in another store than this bookie was given; it stays"
-                    );
-                    shrink::Event::Doubt
-                }
-                shrink::Effect::Remove(object) => self.remove(&object.key).await,
-                shrink::Effect::RemoveList(attempt) => {
-                    let key = self.objects.manifest_key(self.cluster, of.0, of.1, attempt);
-                    self.remove(&key).await
-                }
-                shrink::Effect::Commit(txn) => match self.commit(txn).await? {
-                    Some(version) => shrink::Event::Committed(version),
-                    None => shrink::Event::Doubt,
-                },
-                shrink::Effect::Over(removed) => return Ok(removed),
-            };
-            if matches!(event, shrink::Event::Doubt) {
-                there.remove(&of);
-            }
-            effect = shrink.step(event);
-        }
-    }
-
-    /// What is wanted of a partition, by its topic's own key and its own.
-    async fn wanted(&self, of: Of) -> Result<Wanted, Error> {
-        if self.is_deleted(of.0).await? {
-            return Ok(Wanted::Nothing);
-        }
-        let key = keys::log_start(of.0, of.1);
-        let Some(found) = self.store.get(&key).await? else { return Ok(Wanted::From(Offset(0))) };
-        match LogStart::decode(&found.value) {
-            Ok(start) => Ok(Wanted::From(start.offset)),
-            Err(error) => {
-                tracing::error!(key, %error, "where a log starts is invalid; nothing of it is given up");
-                Ok(Wanted::From(Offset(0)))
-            }
-        }
-    }
-
-    async fn is_deleted(&self, topic: TopicId) -> Result<bool, Error> {
-        Ok(self.store.get(&keys::deleted_topic(topic)).await?.is_some())
-    }
-
-    async fn remove(&self, key: &str) -> shrink::Event {
-        match self.objects.delete(key).await {
-            Ok(()) => shrink::Event::Removed,
-            Err(error) => {
-                metrics::tiering_failed();
-                tracing::warn!(key, %error, "an object that is wanted no more could not be removed; trying again later");
-                shrink::Event::Doubt
-            }
-        }
-    }
-
-    async fn fold_all(&self) -> Result<usize, Error> {
-        let (mut folded, mut after) = (0, None::<String>);
-        let mut current: Option<(Of, Vec<Listed>)> = None;
+    pub(super) async fn fold(&self) -> Result<usize, Error> {
+        let (mut folded, mut after, mut gather) = (0, None::<String>, Gather::default());
+        // Asked when there is something to fold: a cluster that has not is not marked.
+        let mut may = None;
         loop {
             let page = self.store.range(keys::SEGMENTS, after.as_deref(), PAGE).await?;
-            for item in &page.items {
-                let Some(of) = keys::parse_segment_partition(&item.key) else { continue };
-                if current.as_ref().is_none_or(|(now, _)| *now != of) {
-                    let before = current.replace((of, Vec::new()));
-                    folded += self.fold_one(before).await?;
+            let mut found: Vec<_> = page.items.iter().filter_map(|key| gather.push(key)).collect();
+            found.extend(if page.more { None } else { gather.finish() });
+            for (of, listed) in found {
+                if self.policy().foldable(&listed) == 0 || self.is_deleted(of.0).await? {
+                    continue;
                 }
-                let listed = current.as_mut().map(|(_, listed)| listed);
-                if let (Some(listed), Some(one)) = (listed, listed_of(item))
-                    && listed.len() < MAX_LISTED
-                {
-                    listed.push(one);
+                if may.is_none() {
+                    may = Some(self.may_fold().await?);
                 }
+                if may == Some(false) {
+                    return Ok(folded);
+                }
+                folded += one_of_many(of, self.fold_one(of, listed).await)?.unwrap_or(0);
             }
             after = page.items.last().map(|item| item.key.clone()).or(after);
             if !page.more {
-                return Ok(folded + self.fold_one(current).await?);
+                return Ok(folded);
             }
         }
     }
 
-    async fn fold_one(&self, partition: Option<(Of, Vec<Listed>)>) -> Result<usize, Error> {
-        let Some((of, listed)) = partition else { return Ok(0) };
-        let policy = Policy { keep: self.config.fold_keep, at_least: self.config.fold_at };
-        if policy.foldable(&listed) == 0 || self.is_deleted(of.0).await? {
-            return Ok(0);
-        }
+    fn policy(&self) -> Policy {
+        Policy { keep: self.config.fold_keep, at_least: self.config.fold_at }
+    }
+
+    async fn fold_one(&self, of: Of, listed: Vec<Listed>) -> Result<usize, Error> {
         let look = Look {
             cluster: self.cluster,
             of,
             bucket: self.objects.bucket().to_owned(),
-            policy,
+            policy: self.policy(),
             attempt: self.random.next_u128(),
             now_ms: self.clock.now_ms(),
+            mutations: self.mutations,
         };
         let (mut fold, mut effect) = Fold::begin(look, listed);
         loop {
@@ -213,9 +107,13 @@ impl Folder {
                 Effect::ReadLedger(ledger) => Event::Ledger(self.ledger(ledger).await?),
                 Effect::ReadPart(part) => {
                     let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
-                    Event::Part(read.inspect_err(|error| _ = unread(of, error)).ok())
+                    Event::Part(read.map_err(|error| unread(of, &error)))
                 }
                 Effect::Write(list) => Event::Written(self.write(of, &list).await),
+                Effect::ReadBack(part) => {
+                    let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
+                    Event::ReadBack(kept(of, read).is_some())
+                }
                 Effect::Commit(txn) => match self.commit(txn).await? {
                     Some(version) => Event::Committed(version),
                     None => Event::Doubt,
@@ -232,6 +130,10 @@ impl Folder {
         }
     }
 
+    async fn is_deleted(&self, topic: TopicId) -> Result<bool, Error> {
+        Ok(self.store.get(&keys::deleted_topic(topic)).await?.is_some())
+    }
+
     async fn manifest(&self, of: Of) -> Result<Option<(Manifest, Version)>, Error> {
         let key = keys::manifest(of.0, of.1);
         let Some(found) = self.store.get(&key).await? else { return Ok(None) };
@@ -240,26 +142,18 @@ impl Folder {
         Ok(Some((manifest, found.version)))
     }
 
-    /// One that cannot be read is not folded.
+    /// One that cannot be read is not folded, and neither is what follows it.
     async fn ledger(&self, ledger: LedgerId) -> Result<Option<(LedgerMeta, Version)>, Error> {
-        let found = self.store.get(&keys::ledger(ledger)).await?;
-        Ok(found.and_then(|found| {
-            Some((LedgerMeta::decode(ledger, &found.value).ok()?, found.version))
-        }))
+        let key = keys::ledger(ledger);
+        let Some(found) = self.store.get(&key).await? else { return Ok(None) };
+        let meta = LedgerMeta::decode(ledger, &found.value).inspect_err(|error| {
+            tracing::error!(key, %error, "a ledger's key cannot be read: nothing from its segment on is folded; restore its value from a backup of the metadata");
+        });
+        Ok(meta.ok().map(|meta| (meta, found.version)))
     }
 
-    async fn write(
-        &self,
-        of: Of,
-        list: &SegmentList,
-    ) -> Option<geminga_metastore::record::ManifestPart> {
-        let written = list.write(&self.objects).await;
-        written
-            .inspect_err(|error| {
-                metrics::tiering_failed();
-                tracing::warn!(topic = %of.0, partition = %of.1, %error, "a manifest could not be written; its segments keep their keys until it is tried again");
-            })
-            .ok()
+    async fn write(&self, of: Of, list: &SegmentList) -> Option<ManifestPart> {
+        kept(of, list.write(&self.objects).await)
     }
 
     /// `None`: not done, or nobody knows. The next look begins from what stands then (M9).
@@ -272,25 +166,40 @@ impl Folder {
     }
 }
 
-/// A segment's key; one that cannot be read ends the run.
-fn listed_of(item: &KeyValue) -> Option<Listed> {
-    let seq = keys::parse_segment_seq(&item.key)?;
-    let segment = Segment::decode(&item.value.value).ok()?;
-    Some(Listed { seq, segment, version: item.value.version })
+/// Of a partition whose metadata cannot be used nothing is done, and others go on.
+///
+/// # Errors
+/// [`Error`] that concerns all of them.
+fn one_of_many<T>(of: Of, done: Result<T, Error>) -> Result<Option<T>, Error> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error @ (Error::Corrupt { .. } | Error::Invalid(_))) => {
+            tracing::error!(topic = %of.0, partition = %of.1, %error, "a partition's metadata cannot be used; none of its segments is folded or given up");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What was done with a list that is to be; where it was not, its segments keep their keys.
+fn kept<T>(of: Of, done: Result<T, ObjectError>) -> Option<T> {
+    let done = done.inspect_err(|error| {
+        metrics::tiering_failed();
+        tracing::warn!(topic = %of.0, partition = %of.1, %error, "a manifest could not be written and read back; its segments keep their keys until it is tried again");
+    });
+    done.ok()
 }
 
 fn unread(of: Of, error: &ObjectError) -> Unread {
     match error {
         ObjectError::NotFound { .. }
         | ObjectError::Format(
-            geminga_tier::FormatError::Truncated { .. }
-            | geminga_tier::FormatError::Damaged { .. }
-            | geminga_tier::FormatError::Entry(_),
+            FormatError::Truncated { .. } | FormatError::Damaged { .. } | FormatError::Entry(_),
         ) => {
             tracing::error!(topic = %of.0, partition = %of.1, %error, "the object that lists a partition's folded segments is lost or damaged: restore it from the bucket's versions or a backup");
             Unread::Lost
         }
-        ObjectError::Format(geminga_tier::FormatError::Version(_))
+        ObjectError::Format(FormatError::Version(_))
         | ObjectError::OtherStore { .. }
         | ObjectError::Store(_) => {
             metrics::tiering_failed();

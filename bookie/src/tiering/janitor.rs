@@ -20,7 +20,7 @@ use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ManifestName, ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::fold::{Folder, Seen};
+use super::fold::{Folder, Memory};
 use super::garbage::{self, Fate, Garbage};
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
@@ -112,14 +112,17 @@ impl Janitor {
         }
         // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
         let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
-        let (mut fold_at, mut seen) = (Instant::now(), Seen::new());
+        let (mut fold_at, mut memory) = (Instant::now(), Memory::default());
         loop {
             if let Err(error) = self.delete().await {
                 tell(&error);
             }
-            if Instant::now() >= fold_at {
-                fold_at = Instant::now() + self.config.fold_interval;
-                if let Err(error) = self.folder.round(&mut seen).await {
+            let folds = Instant::now() >= fold_at;
+            if folds || memory.more {
+                if folds {
+                    fold_at = Instant::now() + self.config.fold_interval;
+                }
+                if let Err(error) = self.fold(&mut memory, folds).await {
                     tracing::warn!(%error, "segments are not folded now; trying again later");
                 }
             }
@@ -134,6 +137,14 @@ impl Janitor {
             }
             look.tick().await;
         }
+    }
+
+    async fn fold(&self, memory: &mut Memory, folds: bool) -> Result<(), Error> {
+        self.folder.retire(memory).await?;
+        if folds {
+            self.folder.fold().await?;
+        }
+        Ok(())
     }
 
     /// Removes the objects of ledgers that are being deleted, and then takes them out of the metadata, which goes only without

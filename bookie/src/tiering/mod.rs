@@ -58,7 +58,7 @@ pub struct Config {
     pub fold_interval: Duration,
     /// The newest segments of a partition, so many, keep their keys in the metadata. Default 100, minimum 1.
     pub fold_keep: usize,
-    /// Older ones are folded when there are so many of them. Default never, minimum 1.
+    /// Older ones are folded when there are so many of them. Default 200, minimum 1.
     pub fold_at: usize,
 }
 
@@ -74,7 +74,7 @@ impl Default for Config {
             sweep_age: Duration::from_secs(7 * DAY),
             fold_interval: Duration::from_secs(600),
             fold_keep: 100,
-            fold_at: usize::MAX,
+            fold_at: 200,
         }
     }
 }
@@ -118,6 +118,7 @@ pub(crate) async fn start(
         random: Arc::clone(&random),
         clock: Arc::clone(&clock),
         config,
+        mutations: Mutations::default(),
     };
     let janitor = Janitor {
         bookie: handle.id().clone(),

@@ -23,6 +23,10 @@ pub enum Mutation {
     SweepUnnamed,
     /// 6.8: take for garbage what metadata from a backup cannot know.
     SweepRestored,
+    /// 7.9: remove the keys of segments for a list that was not read back.
+    FoldUnseen,
+    /// 7.9: remove the keys of segments whatever became of them meanwhile.
+    FoldUnguarded,
 }
 
 /// The rules that are broken; none in production.

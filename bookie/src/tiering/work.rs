@@ -1,7 +1,10 @@
 //! The task that tiers: goes through the ledgers that this bookie holds, oldest first, and carries out what [`super::core`] says
 //! about each. One upload at a time bounds memory and keeps disks free for those who write.
+//!
+//! Ledgers that turn out to have no key are put off to the end of the cycle, and looked up in manifests together: whether they were
+//! folded is known only from manifests that are read after their keys, and those are many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use geminga_ledger::core::commit::CasResult;
@@ -64,7 +67,14 @@ pub(super) struct Hand {
     /// As streamed, for reading back.
     meta: Option<LedgerMeta>,
     last: Last,
+    /// What manifests say, once they were read after the ledger's key.
+    listed: Option<Listed>,
+    /// There is no key, and that was not found out before.
+    keyless: bool,
 }
+
+/// What manifests say of a ledger without a key.
+type Listed = Option<Listing>;
 
 impl Worker {
     /// Runs until `tasks` stops. What an upload had sent by then is garbage that nobody sees.
@@ -107,13 +117,41 @@ impl Worker {
             .filter(|(_, followed)| followed.look_at <= now && !idle(followed))
             .map(|(ledger, _)| *ledger)
             .collect();
+        let mut keyless = BTreeSet::new();
         for ledger in due {
-            let Some(mut followed) = self.offloads.remove(&ledger) else { continue };
-            (followed.look_at, followed.last) = self.work(ledger, &mut followed.offload).await;
-            self.offloads.insert(ledger, followed);
+            if !self.take_up(ledger, None).await {
+                keyless.insert(ledger);
+            }
             self.tell_waiting();
         }
+        self.take_up_keyless(keyless).await;
         self.tell_waiting();
+    }
+
+    /// One look at a ledger; false when it has no key and `listed` is not told.
+    async fn take_up(&mut self, ledger: LedgerId, listed: Option<Listed>) -> bool {
+        let Some(mut followed) = self.offloads.remove(&ledger) else { return true };
+        let done = self.work(ledger, &mut followed.offload, listed).await;
+        if let Some((look_at, last)) = done {
+            (followed.look_at, followed.last) = (look_at, last);
+        }
+        self.offloads.insert(ledger, followed);
+        done.is_some()
+    }
+
+    /// Looks at ledgers without a key, by manifests that are read once for all of them. Where they cannot be read the next cycle does.
+    async fn take_up_keyless(&mut self, keyless: BTreeSet<LedgerId>) {
+        let mut found = match self.folded.find(&keyless).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "manifests cannot be read now; ledgers without metadata are looked at later");
+                return;
+            }
+        };
+        for ledger in keyless {
+            let listed = found.remove(&ledger);
+            self.take_up(ledger, Some(listed)).await;
+        }
     }
 
     fn tell_waiting(&self) {
@@ -145,23 +183,31 @@ impl Worker {
         }
     }
 
-    /// All there is to do about one ledger now; when to look again, and what was found.
-    async fn work(&self, ledger: LedgerId, offload: &mut Offload) -> (i64, Last) {
-        let mut hand = Hand::default();
+    /// All there is to do about one ledger now; when to look again, and what was found. `None`: it has no key, and `listed` is not told.
+    async fn work(
+        &self,
+        ledger: LedgerId,
+        offload: &mut Offload,
+        listed: Option<Listed>,
+    ) -> Option<(i64, Last)> {
+        let mut hand = Hand { listed, ..Hand::default() };
         let mut effect = offload.look();
         loop {
             effect = match effect {
-                Effect::LookAt(at) => return (at, hand.last),
-                Effect::Done => return (i64::MAX, Last::default()),
+                Effect::LookAt(at) => return Some((at, hand.last)),
+                Effect::Done => return Some((i64::MAX, Last::default())),
                 Effect::Alarm(at) => {
                     metrics::object_missing();
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
-                    return (at, hand.last);
+                    return Some((at, hand.last));
                 }
                 effect => {
                     let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
                     fail_point(step);
+                    if hand.keyless {
+                        return None;
+                    }
                     let now = Now { ms: self.clock.now_ms(), fresh: self.random.next_u128() };
                     offload.step(now, event)
                 }
@@ -172,7 +218,7 @@ impl Worker {
     /// Carries out one effect.
     pub(super) async fn perform(&self, ledger: LedgerId, effect: Effect, hand: &mut Hand) -> Event {
         match effect {
-            Effect::Read => self.read(ledger, &mut hand.last).await.unwrap_or_else(|error| {
+            Effect::Read => self.read(ledger, hand).await.unwrap_or_else(|error| {
                 tracing::debug!(%ledger, %error, "metadata cannot be read now; a ledger is looked at later");
                 Event::Unreadable
             }),
@@ -236,10 +282,11 @@ impl Worker {
         }
     }
 
-    async fn read(&self, ledger: LedgerId, last: &mut Last) -> Result<Event, Error> {
+    async fn read(&self, ledger: LedgerId, hand: &mut Hand) -> Result<Event, Error> {
         let key = keys::ledger(ledger);
         let Some(found) = self.store.get(&key).await? else {
-            return self.read_folded(ledger).await;
+            hand.keyless = hand.listed.is_none();
+            return Ok(without_key(hand.listed.take().flatten()));
         };
         let meta = LedgerMeta::decode(ledger, &found.value)
             .map_err(|invalid| Error::Corrupt { key, why: invalid.to_string() })?;
@@ -249,24 +296,11 @@ impl Worker {
             false => Wanted::default(),
         };
         let is_due = |from: &i64| *from <= self.clock.now_ms() && meta.tier.object().is_none();
-        *last = Last {
+        hand.last = Last {
             untouched: (meta.tier == Tier::Local).then_some(meta.custom.topic),
             waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
         };
         Ok(Event::Read(Some((meta, found.version)), wanted))
-    }
-
-    /// A ledger without a key: one that was folded is as trimmed as it was before, and what is here of it goes as it would have.
-    async fn read_folded(&self, ledger: LedgerId) -> Result<Event, Error> {
-        let mut found = self.folded.find(&[ledger].into()).await?;
-        Ok(match found.remove(&ledger) {
-            None => Event::Read(None, Wanted::default()),
-            Some(Listing::Unknown) => Event::Unreadable,
-            // Of a trimmed ledger nothing is ever swapped, so no version is asked for.
-            Some(Listing::Folded(meta)) => {
-                Event::Read(Some((*meta, Version(0))), Wanted::default())
-            }
-        })
     }
 
     async fn swap(&self, expected: Version, meta: &LedgerMeta) -> CasResult {
@@ -323,6 +357,16 @@ fn step_of(effect: &Effect) -> &'static str {
     }
 }
 
+/// A ledger without a key: one that was folded is as trimmed as it was before, and what is here of it goes as it would have.
+fn without_key(listed: Listed) -> Event {
+    match listed {
+        None => Event::Read(None, Wanted::default()),
+        Some(Listing::Unknown) => Event::Unreadable,
+        // Of a trimmed ledger nothing is ever swapped, so no version is asked for.
+        Some(Listing::Folded(meta)) => Event::Read(Some((*meta, Version(0))), Wanted::default()),
+    }
+}
+
 fn failed(ledger: LedgerId, error: &(dyn std::error::Error + 'static), what: &'static str) {
     metrics::tiering_failed();
     tracing::warn!(%ledger, error = %error, "{what} failed; it is tried again later");
@@ -331,3 +375,6 @@ fn failed(ledger: LedgerId, error: &(dyn std::error::Error + 'static), what: &'s
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

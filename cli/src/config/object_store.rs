@@ -142,7 +142,7 @@ pub(crate) struct TierOptions {
         help_heading = "Object store"
     )]
     pub(crate) fold_keep: Option<usize>,
-    /// Older ones are folded when there are so many of them; at least 1 [default: never].
+    /// Older ones are folded when there are so many of them; 0 = never [default: 200].
     #[arg(
         id = "tier_fold_at",
         long = "tier-fold-at",
@@ -178,7 +178,7 @@ impl TierOptions {
             take_over: or(self.take_over, file.take_over, own.take_over),
             fold_interval: or(self.fold_interval, file.fold_interval, own.fold_interval),
             fold_keep: Some(self.fold_keep.or(file.fold_keep).unwrap_or(own.fold_keep)),
-            fold_at: self.fold_at.or(file.fold_at),
+            fold_at: Some(self.fold_at.or(file.fold_at).unwrap_or(own.fold_at)),
             sweep_interval: or(self.sweep_interval, file.sweep_interval, own.sweep_interval),
             sweep_age: or(self.sweep_age, file.sweep_age, own.sweep_age),
         }
@@ -195,7 +195,10 @@ impl TierOptions {
             take_over: time(self.take_over, own.take_over),
             fold_interval: time(self.fold_interval, own.fold_interval),
             fold_keep: self.fold_keep.unwrap_or(own.fold_keep).max(1),
-            fold_at: self.fold_at.unwrap_or(own.fold_at).max(1),
+            fold_at: match self.fold_at.unwrap_or(own.fold_at) {
+                0 => usize::MAX,
+                segments => segments,
+            },
             sweep_interval: time(self.sweep_interval, own.sweep_interval),
             sweep_age: time(self.sweep_age, own.sweep_age),
         }

@@ -1,6 +1,6 @@
 //! A store in memory that fails as told, for tests: it refuses, cuts bodies off, loses replies, or never answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub enum Call {
     Complete,
     /// Bytes, or only whether it is there.
     Get,
+    /// The removal of one; counted only, and refused where the object is locked.
+    Delete,
     /// A listing; counted only.
     List,
 }
@@ -38,6 +40,8 @@ pub enum Fault {
     Refuse,
     /// It was done, and nobody hears of it.
     LoseReply,
+    /// It is said to be done, and was not. Of puts; others are refused.
+    Pretend,
     /// The body ends too early.
     Truncate,
     /// No answer, ever.
@@ -48,6 +52,7 @@ pub enum Fault {
 struct Plan {
     faults: HashMap<Call, (Fault, usize)>,
     calls: HashMap<Call, usize>,
+    locked: HashSet<String>,
 }
 
 /// The store. Cloning shares it.
@@ -68,6 +73,15 @@ impl Faulty {
         self.plan.lock().calls.get(&call).copied().unwrap_or(0)
     }
 
+    /// From now on this object cannot be removed, or can again.
+    pub fn lock(&self, key: &str, locked: bool) {
+        let mut plan = self.plan.lock();
+        match locked {
+            true => plan.locked.insert(key.to_owned()),
+            false => plan.locked.remove(key),
+        };
+    }
+
     /// As a store of objects.
     pub fn store(&self) -> crate::Store {
         crate::Store::of(Arc::new(self.clone()), "memory://")
@@ -81,10 +95,20 @@ impl Faulty {
         Some(*fault)
     }
 
+    /// Whether the next call of a kind is to be said done; leaves any other fault for it.
+    fn pretends(&self, call: Call) -> bool {
+        let mut plan = self.plan.lock();
+        let planned = plan.faults.get_mut(&call);
+        let Some((Fault::Pretend, left)) = planned else { return false };
+        let pretends = *left > 0;
+        *left = left.saturating_sub(1);
+        pretends
+    }
+
     async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.next(call) {
             None | Some(Fault::Truncate) => work.await,
-            Some(Fault::Refuse) => Err(refused()),
+            Some(Fault::Refuse | Fault::Pretend) => Err(refused()),
             Some(Fault::LoseReply) => {
                 work.await?;
                 Err(refused())
@@ -107,6 +131,9 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, bytes: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if self.pretends(Call::Put) {
+            return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
+        }
         self.run(Call::Put, self.inner.put_opts(at, bytes, opts)).await
     }
 
@@ -122,7 +149,7 @@ impl ObjectStore for Faulty {
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let fault = self.next(Call::Get);
         match fault {
-            Some(Fault::Refuse | Fault::LoseReply) => return Err(refused()),
+            Some(Fault::Refuse | Fault::LoseReply | Fault::Pretend) => return Err(refused()),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Truncate) | None => {}
         }
@@ -139,7 +166,14 @@ impl ObjectStore for Faulty {
         &self,
         at: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(at)
+        let store = self.clone();
+        let unlocked = at.map(move |path| {
+            let path = path?;
+            let mut plan = store.plan.lock();
+            *plan.calls.entry(Call::Delete).or_default() += 1;
+            if plan.locked.contains(path.as_ref()) { Err(refused()) } else { Ok(path) }
+        });
+        self.inner.delete_stream(unlocked.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -71,6 +71,11 @@ impl FoldedSegment {
         self.segment.bytes.unwrap_or(0)
     }
 
+    /// What it takes of an object.
+    pub fn stored_bytes(&self) -> usize {
+        ITEM_BYTES + self.segment.encode().len() + self.ledger.len()
+    }
+
     fn check(&self, meta: &LedgerMeta) -> Result<(), FormatError> {
         let ends = self.segment.end_offset.is_some_and(|end| end >= self.segment.base_offset);
         let trimmed = meta.state == LedgerState::Closed && matches!(meta.tier, Tier::Trimmed(_));
@@ -140,6 +145,13 @@ impl SegmentList {
         ledgers + self.segments.len() * size_of::<FoldedSegment>() + size_of::<Self>()
     }
 
+    /// What reading what metadata names takes in memory at most, its bytes and what they are decoded to.
+    pub fn most_bytes(part: &ManifestPart) -> usize {
+        let bytes = part.size.min(MAX_MANIFEST_BYTES as u64);
+        let segments = (part.segments as usize).min(MAX_SEGMENTS);
+        usize::try_from(bytes).unwrap_or(MAX_MANIFEST_BYTES) + segments * size_of::<FoldedSegment>()
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(HEAD_BYTES + self.bytes());
@@ -193,8 +205,8 @@ impl SegmentList {
         let cluster = ClusterUuid::from_slice(&id(&mut rest)).ok_or(damaged("the cluster"))?;
         let topic = TopicId::from_slice(&id(&mut rest)).ok_or(damaged("the topic"))?;
         let (partition, attempt) = (PartitionIndex(rest.get_u32()), rest.get_u128());
-        // What its length does not explain is not made room for.
-        if count > rest.len() / ITEM_BYTES {
+        // What its length does not explain, or nobody would have written, is not made room for.
+        if count > MAX_SEGMENTS.min(rest.len() / ITEM_BYTES) {
             return Err(damaged("the number of its segments"));
         }
         let mut segments = Vec::with_capacity(count);
@@ -220,7 +232,7 @@ impl SegmentList {
         (topic, partition): (TopicId, PartitionIndex),
         part: &ManifestPart,
     ) -> Result<Self, ObjectError> {
-        if part.size > MAX_MANIFEST_BYTES as u64 {
+        if part.size > MAX_MANIFEST_BYTES as u64 || part.segments as usize > MAX_SEGMENTS {
             return Err(damaged("its length").into());
         }
         let bytes = store.read_at(&part.bucket, &part.key, 0..part.size).await?;
@@ -236,8 +248,9 @@ impl SegmentList {
         Ok(list)
     }
 
-    /// Writes the object; a part of metadata that counts all of it. Nobody sees it before metadata names it. An error says nothing
-    /// about whether it was written: it is garbage then, and never written to again.
+    /// Writes the object; a part of metadata that counts all of it. Nobody sees it before metadata names it, which is not before it
+    /// was [read](Self::read) back, as everybody will read it. An error says nothing about whether it was written: it is garbage
+    /// then, and never written to again.
     ///
     /// # Errors
     /// [`ObjectError`].
@@ -256,8 +269,6 @@ impl SegmentList {
             ..self.counted(0..=u32::MAX).ok_or(damaged("the number of its segments"))?
         };
         store.upload(&key).complete(bytes).await?;
-        // Read back as everybody will read it: keys are removed for it.
-        Self::read(store, self.cluster, (self.topic, self.partition), &whole).await?;
         Ok(whole)
     }
 

@@ -64,8 +64,14 @@ impl LiveBookie {
             lease_id: self.lease.0,
             started_ms: self.started_ms,
             repair_rate: self.repair_rate,
+            reads_manifests: true,
         };
         record.encode_to_vec().into()
+    }
+
+    /// Whether the version that wrote a registration reads manifests (protocol 7.9); false of what cannot be read.
+    pub fn reads_manifests(value: &[u8]) -> bool {
+        wire::LiveBookieRecord::decode(value).is_ok_and(|record| record.reads_manifests)
     }
 
     /// Reads a stored value.

@@ -96,8 +96,14 @@ impl Broker {
             started_ms: self.started_ms,
             load: self.load.as_ref().map(BrokerLoad::to_wire),
             kafka: self.kafka.iter().map(KafkaListener::to_wire).collect(),
+            reads_manifests: true,
         };
         record.encode_to_vec().into()
+    }
+
+    /// Whether the version that wrote a registration reads manifests (protocol 7.9); false of what cannot be read.
+    pub fn reads_manifests(value: &[u8]) -> bool {
+        wire::BrokerRecord::decode(value).is_ok_and(|record| record.reads_manifests)
     }
 
     /// Reads a stored value.

@@ -11,6 +11,9 @@ use super::{FORMAT, Invalid, check_format};
 /// The format of a record that says when metadata was restored: who does not know that would write it back without, and ledgers
 /// that only bookies know would go.
 const RESTORED_FORMAT: u32 = FORMAT + 1;
+/// The format of a record of a cluster that folds: who does not know that would take folded segments, and their objects, for lost or
+/// left over.
+const FOLDS_FORMAT: u32 = FORMAT + 2;
 /// How long after a restore what only bookies or the object store know is kept (protocol 6.8).
 pub const QUARANTINE_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
@@ -40,6 +43,8 @@ pub struct Cluster {
     pub created_ms: i64,
     /// The last restore, if there was one.
     pub restored: Option<Restored>,
+    /// Whether segments may be in manifests only (protocol 7.9). Never taken back.
+    pub folds: bool,
 }
 
 impl Cluster {
@@ -58,7 +63,11 @@ impl Cluster {
     /// The value to store.
     pub fn encode(&self) -> Bytes {
         let record = wire::ClusterRecord {
-            format: if self.restored.is_some() { RESTORED_FORMAT } else { FORMAT },
+            format: match (self.folds, self.restored) {
+                (true, _) => FOLDS_FORMAT,
+                (false, Some(_)) => RESTORED_FORMAT,
+                (false, None) => FORMAT,
+            },
             cluster_uuid: Bytes::copy_from_slice(self.uuid.as_bytes()),
             cluster_epoch: u32::from(self.epoch),
             group_shards: self.group_shards,
@@ -67,6 +76,7 @@ impl Cluster {
             created_ms: self.created_ms,
             restored_ms: self.restored.map(|restored| restored.at_ms),
             audited: self.restored.is_some_and(|restored| restored.audited),
+            folds: self.folds,
         };
         record.encode_to_vec().into()
     }
@@ -78,7 +88,7 @@ impl Cluster {
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ClusterRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
-        if record.format != RESTORED_FORMAT {
+        if !matches!(record.format, RESTORED_FORMAT | FOLDS_FORMAT) {
             check_format(record.format)?;
         }
         let epoch = u16::try_from(record.cluster_epoch).ok().filter(|epoch| *epoch < 1 << 12);
@@ -100,6 +110,7 @@ impl Cluster {
             groups_topic: super::topic_id("groups_topic_id", &record.groups_topic_id)?,
             created_ms: record.created_ms,
             restored: record.restored_ms.map(|at_ms| Restored { at_ms, audited: record.audited }),
+            folds: record.folds,
         })
     }
 }
@@ -119,6 +130,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: None,
+            folds: false,
         };
         let [old, new] = [2, 3].map(|epoch| LedgerId::from_parts(epoch, 7).unwrap());
         assert!(!cluster.quarantines(old, 10), "never restored");

@@ -251,7 +251,9 @@ fn of_servers() -> Vec<Sample> {
         groups_topic: topic_id(),
         created_ms: 1_700_000_000_000,
         restored: None,
+        folds: false,
     };
+    let folds = Cluster { folds: true, ..cluster.clone() };
     let restored = Cluster {
         restored: Some(Restored { at_ms: 1_700_000_000_000, audited: true }),
         ..cluster.clone()
@@ -327,6 +329,14 @@ fn of_servers() -> Vec<Sample> {
         Sample {
             kind: "cluster",
             key: keys::CLUSTER.to_owned(),
+            value: folds.encode(),
+            golden: "0803121000000000000040008000000000000002180120082804321000000000000040008000\
+                     0000000000013880d095ffbc31a00101",
+            again: |value| Cluster::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "cluster",
+            key: keys::CLUSTER.to_owned(),
             value: restored.encode(),
             golden: "0802121000000000000040008000000000000002180120082804321000000000000040008000\
                      0000000000013880d095ffbc314080d095ffbc314801",
@@ -337,7 +347,7 @@ fn of_servers() -> Vec<Sample> {
             key: keys::broker(BrokerId(4)),
             value: broker.encode(),
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
-                     6130773880d095ffbc31",
+                     6130773880d095ffbc31a00101",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -346,7 +356,7 @@ fn of_servers() -> Vec<Sample> {
             value: loaded.encode(),
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31421c08dc0b12170a1000000000000040008000000000\
-                     000001100318e807",
+                     000001100318e807a00101",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -356,7 +366,7 @@ fn of_servers() -> Vec<Sample> {
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31\
                      4a1e0a0764656661756c74121062726f6b65722d342e6578616d706c651884474a1f0a076f75\
-                     7473696465121062726f6b65722d342e6578616d706c6518949501",
+                     7473696465121062726f6b65722d342e6578616d706c6518949501a00101",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -412,7 +422,7 @@ fn of_servers() -> Vec<Sample> {
             key: keys::bookie_live(&bookie()),
             value: live.encode(),
             golden: "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
-                     1001180a201440784880d095ffbc31",
+                     1001180a201440784880d095ffbc31a00101",
             again: |value| LiveBookie::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -471,6 +481,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+    digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect()
+}
+
 #[test]
 fn what_was_encoded_is_decoded() {
     for Sample { kind, value, again, .. } in samples() {
@@ -493,9 +508,9 @@ fn a_record_of_the_future_is_refused_with_what_to_do() {
     for Sample { kind, value, again, .. } in samples() {
         // Field 1 of every record is its format: a later one of the same number wins.
         let mut future = value.to_vec();
-        future.extend([0x08, 0x03]);
+        future.extend([0x08, 0x04]);
         let error = again(&future).unwrap_err();
-        assert_eq!(error, Invalid::Format(3), "{kind}");
+        assert_eq!(error, Invalid::Format(4), "{kind}");
         assert!(error.to_string().contains("upgrade"), "{error}");
     }
 }
@@ -520,4 +535,18 @@ fn noise_is_refused_or_valid_and_never_a_panic() {
             }
         }
     }
+}
+
+/// Registrations of versions before that are read, and say nothing of manifests.
+#[test]
+fn earlier_registrations_do_not_read_manifests() {
+    let broker = "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
+                  6130773880d095ffbc31";
+    let bookie = "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
+                  1001180a201440784880d095ffbc31";
+    let (broker, bookie) = (unhex(broker), unhex(bookie));
+    let (now, live) = (Broker::decode(&broker).unwrap(), LiveBookie::decode(&bookie).unwrap());
+    assert!(!Broker::reads_manifests(&broker) && !LiveBookie::reads_manifests(&bookie));
+    assert!(Broker::reads_manifests(&now.encode()) && LiveBookie::reads_manifests(&live.encode()));
+    assert!(!Broker::reads_manifests(b"?") && !LiveBookie::reads_manifests(b"?"));
 }

@@ -104,6 +104,18 @@ impl Cold {
         }))
     }
 
+    /// Bytes that may still be on their way.
+    #[cfg(test)]
+    pub(crate) fn free_room(&self) -> usize {
+        self.0.room.available_permits()
+    }
+
+    /// Forgets lists of segments, as when others take their place.
+    #[cfg(test)]
+    pub(crate) fn forget_lists(&self) {
+        self.0.lists.invalidate_all();
+    }
+
     /// Bytes that are cached or on their way.
     fn bytes(&self) -> usize {
         let indexes = self.0.opened.weighted_size() + self.0.lists.weighted_size();
@@ -152,7 +164,12 @@ impl Cold {
         part: &ManifestPart,
     ) -> Result<Arc<SegmentList>, ObjectError> {
         let (shared, named) = (Arc::clone(&self.0), part.clone());
-        let reading = async move { shared.list(of, &named).await.map(Arc::new) };
+        let reading = async move {
+            let room = shared.wait_for_room(shared.cost(SegmentList::most_bytes(&named))).await;
+            let list = shared.list(of, &named).await.map(Arc::new);
+            drop(room);
+            list
+        };
         let listed = self.0.lists.try_get_with(part.attempt, Box::pin(reading));
         let list = self.0.in_time(part.size, listed).await?;
         // A newer record may count more of the same object.
@@ -179,7 +196,7 @@ impl Cold {
     async fn block(&self, object: &Arc<Object>, number: usize) -> Result<Arc<Block>, ObjectError> {
         let (shared, of) = (Arc::clone(&self.0), Arc::clone(object));
         let fetching = async move {
-            let room = shared.wait_for_room(&of, number).await;
+            let room = shared.wait_for_room(shared.cost_of_block(&of, number)).await;
             let block = shared.fetch(&of, number).await.map(Arc::new);
             drop(room);
             block
@@ -278,19 +295,22 @@ impl Shared {
         }
     }
 
-    fn cost(&self, object: &Object, number: usize) -> u32 {
-        let length = object.index().blocks().get(number).map_or(0, |block| block.length as usize);
-        u32::try_from(length.min(self.room_bytes)).unwrap_or(u32::MAX)
+    /// What something takes of the room: all of it at most.
+    fn cost(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
     }
 
-    async fn wait_for_room(&self, object: &Object, number: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = self.cost(object, number);
+    fn cost_of_block(&self, object: &Object, number: usize) -> u32 {
+        self.cost(object.index().blocks().get(number).map_or(0, |block| block.length as usize))
+    }
+
+    async fn wait_for_room(&self, cost: u32) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         Arc::clone(&self.room).acquire_many_owned(cost).await.ok()
     }
 
     fn room_now(&self, object: &Object, number: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = self.cost(object, number);
+        let cost = self.cost_of_block(object, number);
         if self.room.available_permits() < self.room_bytes / 2 + cost as usize {
             return None;
         }

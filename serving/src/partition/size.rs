@@ -5,7 +5,7 @@ use geminga_metastore::{Error, MetaStore};
 use geminga_proto::ids::{PartitionIndex, TopicId};
 use geminga_proto::reason::ApiError;
 
-use super::log::{stored_folded_bytes, stored_ledger, stored_segments, stored_start};
+use super::log::{stored_folded_size, stored_ledger, stored_segments, stored_start};
 use super::manager::Handle;
 use crate::rpc::metadata::api_error;
 
@@ -30,14 +30,15 @@ pub(super) async fn of(
         Some(handle) => handle.reader.held(),
         None => stored_segments(store, topic, partition).await.map_err(Unknown)?,
     };
-    let mut bytes = match open {
-        Some(handle) => handle.reader.folded_bytes(),
+    let folded = match open {
+        Some(handle) => handle.reader.folded_size(),
         None => {
             let start = stored_start(store, topic, partition).await.map_err(Unknown)?;
-            stored_folded_bytes(store, topic, partition, start).await.map_err(Unknown)?
+            stored_folded_size(store, topic, partition, start).await.map_err(Unknown)?
         }
     };
-    for segment in held {
+    let mut bytes = folded.bytes;
+    for segment in held.into_iter().filter(|held| !folded.counts(held)) {
         let known = match segment.bytes {
             Some(bytes) => bytes,
             None if segment.base == segment.end && segment.closed => 0,

@@ -5,7 +5,8 @@
 //!   listed ─► manifest ─► each ledger of the run: TRIMMED? ─► (last part) ─► write object ─► read back ─► transactions
 //! ```
 //!
-//! * An object is written before anything names it, and never again: one that no transaction names is garbage for the janitor.
+//! * An object is written and read back before anything names it, and never written again: one that no transaction names is garbage
+//!   for the janitor.
 //! * Each transaction moves some segments: it removes their two keys and makes the manifest count them. It is guarded by the versions
 //!   of all of these, so whatever changed meanwhile — a roll, retention, a repair, another that folds — stops it, and a segment
 //!   is at any time in exactly one of the two places.
@@ -20,7 +21,10 @@ use geminga_metastore::record::{
 use geminga_metastore::{Guard, Txn, Version, keys};
 use geminga_proto::caps;
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
-use geminga_tier::{FoldedSegment, MAX_SEGMENTS, SegmentList};
+use geminga_tier::{FoldedSegment, MAX_MANIFEST_BYTES, MAX_SEGMENTS, SegmentList};
+
+use super::super::{Mutation, Mutations};
+use super::Unread;
 
 /// Segments of one transaction: beside the manifest's guard and put, two guards and two deletes each.
 const BATCH: usize = (caps::MAX_METADATA_TXN_OPS - 2) / 4;
@@ -65,10 +69,12 @@ pub(super) enum Event {
     Manifest(Option<(Manifest, Version)>),
     /// A ledger, linearizably; `None` where there is none, or it cannot be read.
     Ledger(Option<(LedgerMeta, Version)>),
-    /// What the last part lists; `None` when it cannot be read now.
-    Part(Option<SegmentList>),
-    /// The object is there and was read back; `None` when that is not certain.
+    /// What the last part lists, or why that is not known.
+    Part(Result<SegmentList, Unread>),
+    /// The object was written; `None` when that is not certain.
     Written(Option<ManifestPart>),
+    /// Whether what was read back is what was written.
+    ReadBack(bool),
     /// The transaction took place, and written keys have this version.
     Committed(Version),
     /// It did not, or nobody knows.
@@ -82,6 +88,8 @@ pub(super) enum Effect {
     ReadLedger(LedgerId),
     ReadPart(ManifestPart),
     Write(SegmentList),
+    /// Read what was written as everybody will.
+    ReadBack(ManifestPart),
     Commit(Txn),
     /// So many were folded.
     Over(usize),
@@ -99,6 +107,7 @@ pub(super) struct Look {
     pub(super) attempt: u128,
     /// Only says how old things are.
     pub(super) now_ms: i64,
+    pub(super) mutations: Mutations,
 }
 
 /// One segment of the run.
@@ -154,16 +163,25 @@ impl Fold {
         match event {
             Event::Manifest(found) => self.read(found),
             Event::Ledger(found) => self.ledger(found),
-            Event::Part(list) => self.write(list),
+            Event::Part(Ok(list)) => self.write(Some(list)),
+            // What is lost stays as it is, for whoever brings it back, and another is begun behind it.
+            Event::Part(Err(Unread::Lost)) => self.write(None),
             Event::Written(Some(whole)) => {
-                self.whole = Some(whole);
+                self.whole = Some(whole.clone());
+                Effect::ReadBack(whole)
+            }
+            // Keys are removed for it.
+            Event::ReadBack(good) if good || self.look.mutations.is(Mutation::FoldUnseen) => {
                 self.commit()
             }
             Event::Committed(version) => {
                 (self.version, self.done) = (Some(version), self.next);
                 self.commit()
             }
-            Event::Written(None) | Event::Doubt => Effect::Over(self.done),
+            Event::Part(Err(Unread::NotNow))
+            | Event::Written(None)
+            | Event::ReadBack(_)
+            | Event::Doubt => Effect::Over(self.done),
         }
     }
 
@@ -177,11 +195,6 @@ impl Fold {
         if !follows {
             let (topic, partition) = self.look.of;
             tracing::error!(%topic, %partition, "a manifest and the segments behind it do not fit together; nothing is folded: was the metadata changed by hand?");
-            return Effect::Over(0);
-        }
-        if self.manifest.parts.len() >= MAX_PARTS {
-            let (topic, partition) = self.look.of;
-            tracing::warn!(%topic, %partition, "the manifest of a partition is full; its segments keep their keys: choose a larger segment.bytes");
             return Effect::Over(0);
         }
         Effect::ReadLedger(first.segment.ledger)
@@ -209,8 +222,10 @@ impl Fold {
 
     /// The last part is written anew while there is room in it: few objects, each read as a whole.
     fn choose(&mut self) -> Effect {
+        let more: usize = self.run.iter().map(|member| member.folded.stored_bytes()).sum();
         let has_room = |part: &&ManifestPart| {
             part.segments as usize + self.run.len() <= MAX_SEGMENTS
+                && part.size.saturating_add(more as u64) <= MAX_MANIFEST_BYTES as u64
                 && part.bucket == self.look.bucket
         };
         match self.manifest.parts.last().filter(has_room) {
@@ -219,7 +234,7 @@ impl Fold {
         }
     }
 
-    /// A part that cannot be read stays as it is, and another is begun behind it.
+    /// With the segments of the part that it takes the place of, if there is one.
     fn write(&mut self, part: Option<SegmentList>) -> Effect {
         let last = self.manifest.parts.last();
         let before: Vec<FoldedSegment> = part
@@ -232,6 +247,11 @@ impl Fold {
             })
             .unwrap_or_default();
         self.replaces = !before.is_empty();
+        if !self.replaces && self.manifest.parts.len() >= MAX_PARTS {
+            let (topic, partition) = self.look.of;
+            tracing::warn!(%topic, %partition, "the manifest of a partition is full; its segments keep their keys: choose a larger segment.bytes");
+            return Effect::Over(0);
+        }
         let all = before.into_iter().chain(self.run.iter().map(|member| member.folded.clone()));
         let Look { cluster, of, attempt, .. } = self.look;
         match SegmentList::new(cluster, of, attempt, all.collect()) {
@@ -281,11 +301,12 @@ impl Fold {
         for member in moved {
             let segment = keys::segment(topic, partition, member.folded.seq);
             let ledger = keys::ledger(member.folded.segment.ledger);
-            txn = txn
-                .guard(Guard::Version(segment.clone(), member.segment))
-                .guard(Guard::Version(ledger.clone(), member.ledger))
-                .delete(segment)
-                .delete(ledger);
+            if !self.look.mutations.is(Mutation::FoldUnguarded) {
+                txn = txn
+                    .guard(Guard::Version(segment.clone(), member.segment))
+                    .guard(Guard::Version(ledger.clone(), member.ledger));
+            }
+            txn = txn.delete(segment).delete(ledger);
         }
         self.manifest = manifest;
         Effect::Commit(txn)

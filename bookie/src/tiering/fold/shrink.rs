@@ -6,7 +6,11 @@
 //! ```
 //!
 //! What is below the log start is never read again, since that only rises (DESIGN 4); so removing its objects needs no more than that.
-//! Until `removed_before` says that they are gone, each look removes them again.
+//!
+//! A look removes so many objects and no more, and says in the manifest how far it came. One that cannot be removed, such as one under a
+//! lock of its bucket, holds up no other: the look goes on behind it, and so do later ones, by the [`Pass`] that they are given.
+//! `removed_before` stays below it, so that it is not forgotten: when all behind it was tried, and wherever no pass is known any more,
+//! as after an election, all from there on is removed again.
 
 use std::collections::VecDeque;
 
@@ -15,10 +19,13 @@ use geminga_metastore::{Guard, Txn, Version, keys};
 use geminga_proto::ids::{Offset, PartitionIndex, TopicId};
 use geminga_tier::{FoldedSegment, SegmentList};
 
+use super::Unread;
 use super::core::forget;
 
 /// Above every segment's number.
 const ALL: u64 = u32::MAX as u64 + 1;
+/// Objects in one look that cannot be removed: the store may be in trouble, and each of them costs time.
+const MAX_FAILURES: usize = 16;
 
 /// What is wanted of the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,17 @@ pub(super) enum Wanted {
     Nothing,
 }
 
+/// How far looks have come with what was given up. What it says of objects stays true whatever becomes of the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Pass {
+    /// Objects of segments below this number were removed, or could not be.
+    next: u64,
+    /// The first that could not.
+    stuck: Option<u64>,
+    /// All were tried before, and one was stuck.
+    again: bool,
+}
+
 /// What came of an effect.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -36,17 +54,12 @@ pub(super) enum Event {
     Part(Result<SegmentList, Unread>),
     /// The object is gone.
     Removed,
+    /// It is not, as far as is known.
+    Kept,
     /// The transaction took place, and written keys have this version.
     Committed(Version),
-    /// Not done, or nobody knows.
+    /// It did not, or nobody knows.
     Doubt,
-}
-
-/// Why a part was not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
-    Lost,
-    NotNow,
 }
 
 /// What to do next.
@@ -58,8 +71,20 @@ pub(super) enum Effect {
     /// Remove an object that listed segments.
     RemoveList(u128),
     Commit(Txn),
+    Over(Over),
+}
+
+/// How a look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Over {
     /// So many segments' objects were removed.
-    Over(usize),
+    pub(super) removed: usize,
+    /// Nothing is left to do until the manifest, or what is wanted, changes.
+    pub(super) settled: bool,
+    /// Where another look goes on.
+    pub(super) pass: Pass,
+    /// There is more to remove than one look does, and nothing was tried before.
+    pub(super) more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +96,7 @@ enum Stage {
     /// Removes objects, part by part.
     Removing,
     /// Says so.
-    Shrinking,
+    Saving,
     /// A deleted topic's own lists, and its key.
     Ending,
     Gone,
@@ -86,20 +111,31 @@ pub(super) struct Shrink {
     manifest: Manifest,
     version: Version,
     stage: Stage,
+    /// More may be given up than could be told.
+    unmeasured: bool,
+    pass: Pass,
     /// Parts whose objects are to be looked at.
     parts: VecDeque<ManifestPart>,
-    objects: VecDeque<TierObject>,
+    /// Objects of the part that is looked at, and its last segment.
+    objects: VecDeque<(u32, TierObject)>,
+    part_end: u64,
     lists: VecDeque<u128>,
+    /// Whether one of the lists stays.
+    list_kept: bool,
+    /// Objects that may still be looked at.
+    left: usize,
     removed: usize,
+    failures: usize,
 }
 
 impl Shrink {
-    /// Of a manifest, as read linearizably, and what was found to be wanted after that.
+    /// Of a manifest, as read linearizably, and what was found to be wanted after that. At most `most` objects are removed.
     pub(super) fn begin(
         of: (TopicId, PartitionIndex),
         (manifest, version): (Manifest, Version),
         wanted: Wanted,
         now_ms: i64,
+        (pass, most): (Pass, usize),
     ) -> (Self, Effect) {
         let mut shrink = Self {
             of,
@@ -108,10 +144,16 @@ impl Shrink {
             manifest,
             version,
             stage: Stage::Measuring,
+            unmeasured: false,
+            pass,
             parts: VecDeque::new(),
             objects: VecDeque::new(),
+            part_end: 0,
             lists: VecDeque::new(),
+            list_kept: false,
+            left: most,
             removed: 0,
+            failures: 0,
         };
         let first = shrink.measure();
         (shrink, first)
@@ -121,14 +163,13 @@ impl Shrink {
         match (self.stage, event) {
             (Stage::Measuring, Event::Part(Ok(list))) => self.measured(&list),
             // Where it cannot be told how far it is given up, it is given up as a whole, later.
-            (Stage::Measuring, Event::Part(Err(_))) => self.drop_before(self.whole_parts()),
-            (Stage::Dropping | Stage::Shrinking, Event::Committed(version)) => {
+            (Stage::Measuring, Event::Part(Err(_))) => {
+                self.unmeasured = true;
+                self.drop_before(self.whole_parts())
+            }
+            (Stage::Dropping, Event::Committed(version)) => {
                 self.version = version;
-                match self.stage {
-                    Stage::Dropping => self.remove(),
-                    _ if self.wanted == Wanted::Nothing => self.end(),
-                    _ => Effect::Over(self.removed),
-                }
+                self.remove()
             }
             (Stage::Removing, Event::Part(Ok(list))) => {
                 self.objects = self.given_up(&list);
@@ -136,12 +177,20 @@ impl Shrink {
             }
             // Its objects are garbage that no key names: the janitor finds them.
             (Stage::Removing, Event::Part(Err(Unread::Lost))) => self.next_object(),
-            (Stage::Removing, Event::Removed) => {
-                self.removed += 1;
-                self.next_object()
+            (Stage::Removing, Event::Part(Err(Unread::NotNow))) => self.save(),
+            (Stage::Removing, Event::Removed) => self.looked_at(true),
+            (Stage::Removing, Event::Kept) => self.looked_at(false),
+            (Stage::Saving, Event::Committed(version)) => {
+                self.version = version;
+                self.saved()
             }
             (Stage::Ending, Event::Removed) => self.next_list(),
-            (_, _) => Effect::Over(self.removed),
+            (Stage::Ending, Event::Kept) => {
+                self.list_kept = true;
+                self.next_list()
+            }
+            (Stage::Gone, Event::Committed(_)) => self.over(true),
+            (_, _) => self.over(false),
         }
     }
 
@@ -191,57 +240,105 @@ impl Shrink {
         Effect::Commit(Txn::new().guard(own).put(key, self.manifest.encode()))
     }
 
+    /// The first segment whose object is to be looked at.
+    fn from(&self) -> u64 {
+        self.manifest.removed_before.max(self.pass.next)
+    }
+
     fn remove(&mut self) -> Effect {
         self.stage = Stage::Removing;
         let Manifest { dropped_before, removed_before, ref parts, .. } = self.manifest;
         if dropped_before == removed_before {
-            return if self.wanted == Wanted::Nothing { self.end() } else { Effect::Over(0) };
+            return self.saved();
         }
+        let from = self.from();
         let affected = |part: &&ManifestPart| {
-            u64::from(part.first_seq) < dropped_before && u64::from(part.last_seq) >= removed_before
+            u64::from(part.first_seq) < dropped_before && u64::from(part.last_seq) >= from
         };
         self.parts = parts.iter().filter(affected).cloned().collect();
         self.next_object()
     }
 
-    fn given_up(&self, list: &SegmentList) -> VecDeque<TierObject> {
-        let Manifest { dropped_before, removed_before, ref parts, .. } = self.manifest;
+    fn given_up(&self, list: &SegmentList) -> VecDeque<(u32, TierObject)> {
+        let Manifest { dropped_before, ref parts, .. } = self.manifest;
         let part = parts.iter().find(|part| part.attempt == list.attempt);
         let found = part.map_or(&[][..], |part| list.of(part)).iter();
-        let is = |found: &&FoldedSegment| {
-            (removed_before..dropped_before).contains(&u64::from(found.seq))
-        };
+        let wanted = self.from()..dropped_before;
         found
-            .filter(is)
+            .filter(|found: &&FoldedSegment| wanted.contains(&u64::from(found.seq)))
             .filter_map(|found| match found.ledger().ok()?.tier {
-                Tier::Trimmed(object) => Some(object),
+                Tier::Trimmed(object) => Some((found.seq, object)),
                 _ => None,
             })
             .collect()
     }
 
     fn next_object(&mut self) -> Effect {
-        if let Some(object) = self.objects.pop_front() {
-            return Effect::Remove(object);
+        if let Some((_, object)) = self.objects.front() {
+            return match self.left > 0 && self.failures < MAX_FAILURES {
+                true => Effect::Remove(object.clone()),
+                false => self.save(),
+            };
         }
+        self.pass.next = self.pass.next.max(self.part_end);
         if let Some(part) = self.parts.pop_front() {
+            self.part_end = u64::from(part.last_seq) + 1;
             return Effect::ReadPart(part);
         }
-        self.stage = Stage::Shrinking;
-        self.manifest.removed_before = self.manifest.dropped_before;
-        let (before, now_ms) = (self.manifest.removed_before, self.now_ms);
+        self.pass.next = self.manifest.dropped_before;
+        self.save()
+    }
+
+    fn looked_at(&mut self, gone: bool) -> Effect {
+        let Some((seq, _)) = self.objects.pop_front() else { return self.over(false) };
+        self.pass.next = u64::from(seq) + 1;
+        self.left = self.left.saturating_sub(1);
+        if gone {
+            self.removed += 1;
+        } else {
+            self.failures += 1;
+            self.pass.stuck.get_or_insert(u64::from(seq));
+        }
+        self.next_object()
+    }
+
+    /// Says how far all is removed.
+    fn save(&mut self) -> Effect {
+        self.stage = Stage::Saving;
+        let through = self.pass.stuck.unwrap_or(self.pass.next).min(self.manifest.dropped_before);
+        if through <= self.manifest.removed_before {
+            return self.saved();
+        }
+        self.manifest.removed_before = through;
+        let now_ms = self.now_ms;
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.manifest.parts)
             .into_iter()
-            .partition(|part| u64::from(part.last_seq) < before);
+            .partition(|part| u64::from(part.last_seq) < through);
         self.manifest.parts = kept;
         let former =
             |part: ManifestPart| FormerManifest { attempt: part.attempt, since_ms: now_ms };
         self.manifest.former.extend(gone.into_iter().map(former));
-        // Those of a deleted topic are removed next, all of them.
+        // Those of a deleted topic are removed at the end, all of them.
         if self.wanted != Wanted::Nothing {
             forget(&mut self.manifest.former);
         }
         self.put()
+    }
+
+    fn saved(&mut self) -> Effect {
+        let Manifest { dropped_before, removed_before, .. } = self.manifest;
+        if removed_before < dropped_before {
+            if self.pass.next >= dropped_before {
+                // All was tried: from the one that is stuck on, again.
+                self.pass = Pass { again: true, ..Pass::default() };
+            }
+            return self.over(false);
+        }
+        self.pass = Pass::default();
+        match self.wanted {
+            Wanted::Nothing => self.end(),
+            Wanted::From(_) => self.over(!self.unmeasured),
+        }
     }
 
     fn end(&mut self) -> Effect {
@@ -254,9 +351,17 @@ impl Shrink {
         if let Some(attempt) = self.lists.pop_front() {
             return Effect::RemoveList(attempt);
         }
+        if self.list_kept {
+            return self.over(false);
+        }
         self.stage = Stage::Gone;
         let key = keys::manifest(self.of.0, self.of.1);
         let own = Guard::Version(key.clone(), self.version);
         Effect::Commit(Txn::new().guard(own).delete(key))
+    }
+
+    fn over(&self, settled: bool) -> Effect {
+        let more = self.left == 0 && !self.objects.is_empty() && !self.pass.again;
+        Effect::Over(Over { removed: self.removed, settled, pass: self.pass, more })
     }
 }

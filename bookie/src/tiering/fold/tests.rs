@@ -8,16 +8,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use geminga_metastore::record::{
-    CloseKind, Custom, DeletedTopic, Digest, Fragment, LedgerState, Tier, TierObject,
+    Broker, CloseKind, Cluster, Custom, DeletedTopic, Digest, Fragment, LedgerState, LogStart,
+    MAX_PARTS, Segment, Tier, TierObject,
 };
 use geminga_metastore::{Guard, LeaseId, MemoryStore, Range, Revision, Versioned, WatchStream};
-use geminga_proto::ids::{EntryId, Incarnation, Member, SealEpoch, Term};
+use geminga_proto::ids::{BrokerId, EntryId, Incarnation, Member, Offset, SealEpoch, Term};
 use geminga_runtime::{ManualClock, SeededRandom};
 use geminga_tier::faulty::{Call, Fault, Faulty};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::folded::{Folded, Listing};
+
+mod folding;
+mod random;
+mod retiring;
 
 /// What becomes of one transaction.
 #[derive(Debug, Clone)]
@@ -102,15 +106,38 @@ struct World {
     objects: Store,
     /// How many segments there ever were, from 1 on.
     made: u32,
+    mutations: Mutations,
 }
 
 impl World {
     async fn new(segments: u32) -> Self {
+        Self::without(Mutations::default(), segments).await
+    }
+
+    /// The same, without a rule.
+    async fn without(mutations: Mutations, segments: u32) -> Self {
         let faulty = Faulty::default();
         let objects = faulty.store();
-        let mut world = Self { store: Arc::default(), faulty, objects, made: 0 };
+        let mut world = Self { store: Arc::default(), faulty, objects, made: 0, mutations };
+        world.found(true).await;
         world.grow(segments).await;
         world
+    }
+
+    /// A cluster that has folded, or not yet.
+    async fn found(&self, folds: bool) {
+        let record = Cluster {
+            uuid: cluster(),
+            epoch: 0,
+            group_shards: 8,
+            next_broker: BrokerId(1),
+            groups_topic: TopicId::from_random(1),
+            created_ms: 0,
+            restored: None,
+            folds,
+        };
+        let txn = Txn::new().put(keys::CLUSTER, record.encode());
+        self.store.memory.txn(txn).await.unwrap();
     }
 
     /// More segments at the end, all of them in the object store.
@@ -182,11 +209,35 @@ impl World {
             random: Arc::new(SeededRandom::new(seed)),
             clock: Arc::new(ManualClock::at(1_000)),
             config: Config { fold_keep: 5, fold_at: 3, ..Config::default() },
+            mutations: self.mutations,
         }
     }
 
+    /// As one who was just elected: how many segments were folded, and how many given up.
     async fn round(&self, seed: u64) -> (usize, usize) {
-        self.folder(seed).round(&mut Seen::new()).await.unwrap()
+        let folder = self.folder(seed);
+        let removed = folder.retire(&mut Memory::default()).await.unwrap();
+        (folder.fold().await.unwrap(), removed)
+    }
+
+    async fn fold_all(&self) {
+        // Attempts are never named twice.
+        let mut seed = 1_000_000 + self.faulty.calls(Call::Put) as u64;
+        while self.round(seed).await.0 > 0 {
+            seed += 1;
+        }
+    }
+
+    /// The object of a segment.
+    fn object(&self, seq: u32) -> String {
+        self.meta(seq).tier.object().unwrap().key.clone()
+    }
+
+    async fn delete_topic(&self) {
+        let (namespace, name) = ("default".to_owned(), "flights".to_owned());
+        let mark = DeletedTopic { namespace, name, partitions: 3, deleted_ms: 5 }.encode();
+        let txn = Txn::new().put(keys::deleted_topic(of().0), mark);
+        self.store.memory.txn(txn).await.unwrap();
     }
 
     async fn manifest(&self) -> Manifest {
@@ -235,7 +286,7 @@ impl World {
         }
         assert_eq!(seqs, (first..=self.made).collect::<Vec<_>>());
         for seq in first..=self.made {
-            let object = self.meta(seq).tier.object().unwrap().key.clone();
+            let object = self.object(seq);
             assert!(self.objects.head(&object).await.unwrap().is_some(), "the object of {seq}");
         }
     }
@@ -247,258 +298,3 @@ impl World {
 }
 
 type FoldedOne = (u32, LedgerMeta);
-
-#[tokio::test]
-async fn old_segments_leave_the_metadata_and_are_all_listed() {
-    let mut world = World::new(100).await;
-    assert_eq!(world.round(1).await, (95, 0));
-    world.judge(1).await;
-    assert_eq!(world.keys("segments/").await, 5);
-    assert_eq!(world.keys("ledgers/").await, 5);
-    assert_eq!(world.keys("manifests/").await, 1);
-    let manifest = world.manifest().await;
-    assert_eq!(manifest.parts.len(), 1);
-    assert_eq!((manifest.parts[0].segments, manifest.parts[0].bytes), (95, 9_500));
-    assert_eq!(world.round(2).await, (0, 0), "few are not worth it");
-    // Later ones join those that are there, in a new object; the old one is remembered for a while.
-    world.grow(10).await;
-    assert_eq!(world.round(3).await, (10, 0));
-    world.judge(1).await;
-    let grown = world.manifest().await;
-    assert_eq!((grown.parts.len(), grown.parts[0].segments), (1, 105));
-    assert_eq!(grown.former.len(), 1);
-    assert_eq!(grown.former[0].attempt, manifest.parts[0].attempt);
-}
-
-/// Ten thousand segments: a handful of keys, and a few objects.
-#[tokio::test]
-async fn ten_thousand_segments_are_a_few_objects() {
-    let world = World::new(10_000).await;
-    let mut rounds = 0;
-    while world.round(rounds).await.0 > 0 {
-        rounds += 1;
-    }
-    world.judge(1).await;
-    assert_eq!(world.keys("").await, 5 + 5 + 1);
-    let manifest = world.manifest().await;
-    assert!(manifest.parts.len() <= 3, "{} objects", manifest.parts.len());
-    assert!(manifest.encode().len() < 20_000, "{} bytes", manifest.encode().len());
-}
-
-/// M9, at each transaction: what was done and not heard of is found, and what was not done is done again.
-#[tokio::test]
-async fn transactions_of_unknown_outcome_leave_one_place_each() {
-    for trouble in [Trouble::LoseAnswer, Trouble::LoseRequest] {
-        for at in 0..5 {
-            let mut world = World::new(20).await;
-            world.round(1).await;
-            world.grow(80).await;
-            *world.store.plan.lock() = Some((at, trouble.clone()));
-            world.round(2).await;
-            world.judge(1).await;
-            world.round(3).await;
-            world.judge(1).await;
-            assert!(world.keys("segments/").await < 8, "{trouble:?} at {at}");
-        }
-    }
-}
-
-/// An object that cannot be written, or read back, is named by nothing.
-#[tokio::test]
-async fn a_store_in_trouble_delays_folding_and_no_more() {
-    for (call, fault) in [
-        (Call::Put, Fault::Refuse),
-        (Call::Put, Fault::LoseReply),
-        (Call::Get, Fault::Refuse),
-        (Call::Get, Fault::Truncate),
-    ] {
-        let world = World::new(30).await;
-        world.faulty.fail(call, fault, 1);
-        assert_eq!(world.round(1).await.0, 0, "{call:?} {fault:?}");
-        assert_eq!(world.manifest().await, Manifest::default());
-        world.judge(1).await;
-        assert_eq!(world.round(2).await.0, 25);
-        world.judge(1).await;
-    }
-}
-
-/// A list that is lost takes nothing else with it: what follows goes into another.
-#[tokio::test]
-async fn folding_goes_on_behind_a_list_that_is_lost() {
-    let mut world = World::new(20).await;
-    world.round(1).await;
-    let lost = world.manifest().await.parts[0].clone();
-    world.objects.delete(&lost.key).await.unwrap();
-    world.grow(10).await;
-    assert_eq!(world.round(2).await.0, 10);
-    let manifest = world.manifest().await;
-    assert_eq!(manifest.parts.len(), 2);
-    assert_eq!(manifest.parts[0], lost, "it is as it was, for whoever brings the object back");
-    assert_eq!(manifest.parts[1].first_seq, lost.last_seq + 1);
-}
-
-/// Whatever changes one of the keys first stops the transaction: retention, a repair, another that folds.
-#[tokio::test]
-async fn whoever_is_quicker_wins() {
-    let (topic, partition) = of();
-    for at in 0..3 {
-        let world = World::new(80).await;
-        let third = world.meta(3);
-        let repaired = LedgerMeta { last_op: 77, ..third.clone() };
-        let by = Txn::new().put(keys::ledger(third.id), repaired.encode());
-        *world.store.plan.lock() = Some((0, Trouble::Overtaken(by)));
-        assert_eq!(world.round(1).await.0, 0, "its repair is not undone");
-        let found = world.store.get(&keys::ledger(third.id)).await.unwrap().unwrap();
-        assert_eq!(LedgerMeta::decode(third.id, &found.value).unwrap().last_op, 77);
-
-        // The owner gives up the first one, whenever it is.
-        let world = World::new(80).await;
-        let first = keys::segment(topic, partition, 1 + 24 * at);
-        let by = Txn::new().delete(first);
-        *world.store.plan.lock() = Some((at as usize, Trouble::Overtaken(by)));
-        world.round(1).await;
-        let moved = world.manifest().await.last_seq().unwrap_or(0);
-        assert_eq!(moved, 24 * at, "those before it");
-    }
-}
-
-/// Two that were both elected: one's object is named, the other's is not.
-#[tokio::test]
-async fn two_that_fold_at_once_do_it_once() {
-    let world = World::new(100).await;
-    let (one, two) = (world.folder(1), world.folder(2));
-    let (mut a, mut b) = (Seen::new(), Seen::new());
-    let (first, second) = tokio::join!(one.round(&mut a), two.round(&mut b));
-    let folded = first.unwrap().0 + second.unwrap().0;
-    assert!(folded <= 95, "{folded} segments");
-    world.judge(1).await;
-    world.round(3).await;
-    world.judge(1).await;
-    assert_eq!(world.keys("segments/").await, 5);
-}
-
-/// I16: nothing brings a key back that was folded, however late it is.
-#[tokio::test]
-async fn a_late_change_of_a_folded_ledger_does_not_bring_it_back() {
-    let world = World::new(30).await;
-    let key = keys::ledger(world.meta(1).id);
-    let before = world.store.get(&key).await.unwrap().unwrap();
-    world.round(1).await;
-    let late = Txn::new()
-        .guard(Guard::Version(key.clone(), before.version))
-        .put(key.clone(), before.value.clone());
-    assert_eq!(world.store.txn(late).await.unwrap(), TxnOutcome::GuardFailed);
-    assert_eq!(world.store.get(&key).await.unwrap(), None);
-}
-
-/// What is not in the object store only, or in another, ends the run.
-#[tokio::test]
-async fn a_run_ends_at_what_bookies_still_have() {
-    let world = World::new(30).await;
-    let mut fourth = world.meta(4);
-    let Tier::Trimmed(object) = fourth.tier.clone() else { panic!("it is trimmed") };
-    fourth.tier = Tier::Offloaded(object.clone());
-    let key = keys::ledger(fourth.id);
-    world.store.memory.txn(Txn::new().put(key.clone(), fourth.encode())).await.unwrap();
-    assert_eq!(world.round(1).await.0, 3);
-    fourth.tier = Tier::Trimmed(TierObject { bucket: "s3://other".to_owned(), ..object });
-    world.store.memory.txn(Txn::new().put(key, fourth.encode())).await.unwrap();
-    assert_eq!(world.round(2).await.0, 0);
-}
-
-/// Retention: objects go, the manifest shrinks, at every step again after a crash.
-#[tokio::test]
-async fn what_is_given_up_leaves_no_object() {
-    for trouble in [None, Some(Trouble::LoseAnswer), Some(Trouble::LoseRequest)] {
-        for at in 0..3 {
-            let mut world = World::new(50).await;
-            world.round(1).await;
-            assert_eq!(world.manifest().await.last_seq(), Some(45));
-            // In the middle of the tenth: that one stays.
-            world.raise(9 * EACH + 5).await;
-            *world.store.plan.lock() = trouble.clone().map(|trouble| (at, trouble));
-            world.round(2).await;
-            *world.store.plan.lock() = None;
-            world.round(3).await;
-            world.judge(10).await;
-            let manifest = world.manifest().await;
-            assert_eq!((manifest.dropped_before, manifest.removed_before), (10, 10));
-            for seq in 1..10 {
-                let object = world.meta(seq).tier.object().unwrap().key.clone();
-                assert_eq!(world.objects.head(&object).await.unwrap(), None, "{seq}");
-            }
-            // A new list does not name them any more; and when all is given up no list is left.
-            world.grow(10).await;
-            world.round(4).await;
-            world.judge(10).await;
-            assert_eq!(world.manifest().await.parts[0].first_seq, 10);
-            world.raise(i64::from(world.made) * EACH).await;
-            world.round(5).await;
-            assert_eq!(world.manifest().await.parts, []);
-        }
-    }
-}
-
-/// What cannot be read now is given up later, and not forgotten.
-#[tokio::test]
-async fn a_list_that_cannot_be_read_is_given_up_later() {
-    let world = World::new(50).await;
-    world.round(1).await;
-    world.raise(9 * EACH).await;
-    world.faulty.fail(Call::Get, Fault::Refuse, 1);
-    world.round(2).await;
-    let manifest = world.manifest().await;
-    assert!(manifest.removed_before < 10);
-    world.round(3).await;
-    assert_eq!(world.manifest().await.removed_before, 10);
-    world.judge(10).await;
-}
-
-/// The deletion of a topic: no object of what was folded is left, nor of the lists, nor a key.
-#[tokio::test]
-async fn a_deleted_topic_leaves_nothing() {
-    for trouble in [None, Some(Trouble::LoseAnswer), Some(Trouble::LoseRequest)] {
-        for at in 0..3 {
-            let mut world = World::new(50).await;
-            world.round(1).await;
-            world.grow(20).await;
-            world.round(2).await;
-            let last = world.manifest().await.last_seq().unwrap();
-            let (namespace, name) = ("default".to_owned(), "flights".to_owned());
-            let mark = DeletedTopic { namespace, name, partitions: 3, deleted_ms: 5 }.encode();
-            let txn = Txn::new().put(keys::deleted_topic(of().0), mark);
-            world.store.memory.txn(txn).await.unwrap();
-            *world.store.plan.lock() = trouble.clone().map(|trouble| (at, trouble));
-            world.round(3).await;
-            *world.store.plan.lock() = None;
-            world.round(4).await;
-            assert_eq!(world.keys("manifests/").await, 0);
-            let left: BTreeSet<String> = (last + 1..=world.made)
-                .map(|seq| world.meta(seq).tier.object().unwrap().key.clone())
-                .collect();
-            assert_eq!(world.objects().await, left, "those of segments that have keys, only");
-        }
-    }
-}
-
-/// Who asks for a ledger without a key hears that it was folded; and nothing certain while the list cannot be read.
-#[tokio::test]
-async fn a_folded_ledger_counts_as_existing() {
-    let world = World::new(30).await;
-    world.round(1).await;
-    let folded = Folded::new(cluster(), world.store.clone());
-    let (known, never) = (world.meta(7).id, LedgerId(world.meta(7).id.0 + 1));
-    let asked = [known, never, LedgerId(999_999)].into();
-    let blind = folded.find(&asked).await.unwrap();
-    assert_eq!(blind.get(&known), Some(&Listing::Unknown), "no store was named yet");
-    assert_eq!(blind.get(&LedgerId(999_999)), None, "no list can name it");
-    folded.objects_are_in(&world.objects);
-    world.faulty.fail(Call::Get, Fault::Refuse, 1);
-    assert_eq!(folded.find(&asked).await.unwrap().get(&known), Some(&Listing::Unknown));
-    let found = folded.find(&asked).await.unwrap();
-    assert_eq!(found.get(&known), Some(&Listing::Folded(Box::new(world.meta(7)))));
-    assert_eq!(found.len(), 1);
-    let (topic, partition) = of();
-    assert_eq!(folded.find_in(topic, partition, never).await.unwrap(), None);
-    assert_eq!(folded.find_in(topic, PartitionIndex(9), known).await.unwrap(), None);
-}

@@ -182,6 +182,7 @@ async fn cluster_for(
         groups_topic: TopicId::from_random(SystemRandom.next_u128()),
         created_ms: SystemClock.now_ms(),
         restored: None,
+        folds: false,
     };
     let epoch = highest.map_or(0, LedgerId::cluster_epoch);
     let raised = restored::raised(&first, SystemClock.now_ms(), epoch)?;

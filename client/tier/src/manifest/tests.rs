@@ -107,6 +107,11 @@ fn forged_lists_are_refused() {
     };
     assert!(forge(&|_| {}).is_ok());
     assert!(forge(&|bytes| bytes[12..16].fill(0xff)).is_err(), "four billion segments");
+    let padded = forge(&|bytes| {
+        bytes[12..16].copy_from_slice(&80_000_u32.to_be_bytes());
+        bytes.resize(bytes.len() + 80_000 * ITEM_BYTES, 0);
+    });
+    assert_eq!(padded, Err(damaged("the number of its segments")), "as many as fit");
     assert!(forge(&|bytes| bytes[12..16].fill(0)).is_err(), "none");
     assert_eq!(forge(&|bytes| bytes[9] = 2), Err(FormatError::Version(2)));
     assert!(forge(&|bytes| bytes[HEAD_BYTES + 4..HEAD_BYTES + 8].fill(0xff)).is_err());
@@ -150,10 +155,23 @@ async fn only_the_object_that_metadata_names_is_read() {
     assert!(read(of, ManifestPart { segments: 5, ..part.clone() }).await.is_err());
     assert!(read(of, ManifestPart { size: part.size - 1, ..part.clone() }).await.is_err());
     assert!(read(of, ManifestPart { size: u64::MAX, ..part.clone() }).await.is_err());
+    let many = MAX_SEGMENTS as u32 + 1;
+    assert!(read(of, ManifestPart { segments: many, ..part.clone() }).await.is_err());
     faulty.fail(Call::Get, Fault::Truncate, 1);
     assert!(read(of, part).await.is_err());
-    // What cannot be read back is not written.
-    faulty.fail(Call::Get, Fault::Refuse, 1);
+    // What was only said to be written is not there when it is read back.
+    faulty.fail(Call::Put, Fault::Pretend, 1);
     let other = SegmentList { attempt: 8, ..written };
-    assert!(other.write(&store).await.is_err());
+    let part = other.write(&store).await.unwrap();
+    assert!(read(of, part).await.is_err());
+}
+
+/// What a list may take is known before it is fetched, whatever metadata says of it.
+#[test]
+fn what_a_list_takes_is_known_before() {
+    let list = list(1..=4);
+    let part = ManifestPart { size: list.encode().len() as u64, ..list.counted(0..=9).unwrap() };
+    assert!(SegmentList::most_bytes(&part) >= list.bytes());
+    let forged = ManifestPart { size: u64::MAX, segments: u32::MAX, ..part };
+    assert!(SegmentList::most_bytes(&forged) < 2 * MAX_MANIFEST_BYTES);
 }

@@ -5,11 +5,14 @@
 //! Whoever folds is no owner, so the record grows old. That does no harm: the segments that it lacks are still in the memory of
 //! this opening, as they were. When a ledger of one of them turns out to have no key, the record is read anew. A list that a newer one
 //! replaced is kept in the store for a week.
+//!
+//! Invariant: a segment is in this record or in the memory of the opening. So the record never goes back to an earlier version, in
+//! whichever order answers come: what the later one lists was forgotten elsewhere.
 
 use std::sync::Arc;
 
 use geminga_metastore::record::{Manifest, ManifestPart};
-use geminga_metastore::{Error as MetaError, MetaStore, keys};
+use geminga_metastore::{Error as MetaError, MetaStore, Version, keys};
 use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_tier::{FoldedSegment, ObjectError, SegmentList};
 use parking_lot::Mutex;
@@ -18,33 +21,79 @@ use super::reader::ReadError;
 use super::segments::{Held, Segment};
 use crate::cold::Cold;
 
+/// Segments of the oldest list that retention remembers.
+const REMEMBERED: usize = 32;
+
 /// What was folded of a partition.
 #[derive(Debug)]
 pub(super) struct Folded {
     store: Arc<dyn MetaStore>,
     cold: Option<Cold>,
     of: (TopicId, PartitionIndex),
-    manifest: Mutex<Arc<Manifest>>,
+    known: Mutex<Known>,
+    oldest: Mutex<Option<Oldest>>,
 }
 
-/// A partition's manifest, linearizably.
+/// A manifest, and the version that it had; 0 of one that is not there.
+#[derive(Debug, Clone)]
+struct Known {
+    manifest: Arc<Manifest>,
+    version: Version,
+}
+
+/// What retention looked at last of the oldest list: whoever looks once a minute does not fetch it each time.
+#[derive(Debug)]
+struct Oldest {
+    /// The write that made the list, and the last of it that counted.
+    list: (u128, u32),
+    /// Its first segments.
+    first: Vec<Held>,
+    /// Bytes of those behind them.
+    rest_bytes: u64,
+}
+
+/// A partition's manifest, linearizably, and its version, which is 0 where there is none.
 pub(super) async fn stored_manifest(
     store: &dyn MetaStore,
     of: (TopicId, PartitionIndex),
-) -> Result<Manifest, MetaError> {
+) -> Result<(Manifest, Version), MetaError> {
     let key = keys::manifest(of.0, of.1);
-    let Some(found) = store.get(&key).await? else { return Ok(Manifest::default()) };
-    Manifest::decode(&found.value)
-        .map_err(|invalid| MetaError::Corrupt { key, why: invalid.to_string() })
+    let Some(found) = store.get(&key).await? else {
+        return Ok((Manifest::default(), Version(0)));
+    };
+    let manifest = Manifest::decode(&found.value)
+        .map_err(|invalid| MetaError::Corrupt { key, why: invalid.to_string() })?;
+    Ok((manifest, found.version))
 }
 
 /// What retention looks at, and how far it is told apart.
 #[derive(Debug, Default)]
 pub(in crate::partition) struct FoldedHeld {
-    /// Segments of the oldest list.
+    /// Segments of the oldest list, or its first ones.
     pub(in crate::partition) oldest: Vec<Held>,
-    /// Every later list as if it were one segment. Its youngest record is as young as any.
+    /// What is left of it, and every later list, each as if it were one segment. Its youngest record is as young as any.
     pub(in crate::partition) later: Vec<Held>,
+}
+
+/// How much is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::partition) struct FoldedSize {
+    /// Bytes of payloads; of a list that the log starts in, all.
+    pub(in crate::partition) bytes: u64,
+    last_seq: Option<u32>,
+}
+
+impl FoldedSize {
+    /// Of a manifest's lists from `start` on.
+    pub(super) fn of(manifest: &Manifest, start: Offset) -> Self {
+        let live = manifest.parts.iter().filter(|part| part.end_offset > start);
+        Self { bytes: live.map(|part| part.bytes).sum(), last_seq: manifest.last_seq() }
+    }
+
+    /// Whether a segment that was seen elsewhere counts in it: one that was folded meanwhile is seen twice.
+    pub(in crate::partition) fn counts(&self, held: &Held) -> bool {
+        self.last_seq.is_some_and(|last| held.seq <= last)
+    }
 }
 
 impl Folded {
@@ -54,30 +103,35 @@ impl Folded {
         cold: Option<Cold>,
         of: (TopicId, PartitionIndex),
     ) -> Result<Self, MetaError> {
-        let manifest = Mutex::new(Arc::new(stored_manifest(&*store, of).await?));
-        Ok(Self { store, cold, of, manifest })
+        let (manifest, version) = stored_manifest(&*store, of).await?;
+        let known = Mutex::new(Known { manifest: Arc::new(manifest), version });
+        Ok(Self { store, cold, of, known, oldest: Mutex::default() })
+    }
+
+    fn known(&self) -> Known {
+        self.known.lock().clone()
     }
 
     /// As it was read last.
     pub(super) fn now(&self) -> Arc<Manifest> {
-        Arc::clone(&self.manifest.lock())
+        self.known().manifest
     }
 
-    /// Reads it anew; whether it is another.
-    pub(super) async fn refresh(&self) -> Result<bool, ReadError> {
+    /// Reads it anew. An answer that is older than one that another got meanwhile changes nothing.
+    pub(super) async fn refresh(&self) -> Result<(), ReadError> {
         let read = stored_manifest(&*self.store, self.of).await;
-        let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
-        let mut manifest = self.manifest.lock();
-        let news = **manifest != read;
-        if news {
-            *manifest = Arc::new(read);
+        let (manifest, version) =
+            read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        let mut known = self.known.lock();
+        if version > known.version {
+            *known = Known { manifest: Arc::new(manifest), version };
         }
-        Ok(news)
+        Ok(())
     }
 
     /// The last segment that was folded.
     pub(super) fn last_seq(&self) -> Option<u32> {
-        self.manifest.lock().last_seq()
+        self.known.lock().manifest.last_seq()
     }
 
     /// Lists that hold something from `start` on, oldest first.
@@ -131,21 +185,44 @@ impl Folded {
         list.of(&now).iter().filter(wanted).map(view).collect()
     }
 
-    /// What retention looks at, from `start` on.
+    /// What retention looks at, from `start` on. Fetches the oldest list when what is remembered of it was given up, or it changed.
     pub(super) async fn held(&self, start: Offset) -> Result<FoldedHeld, ReadError> {
         let parts = self.parts(start);
-        let Some((oldest, later)) = parts.split_first() else { return Ok(FoldedHeld::default()) };
-        let segments = self.segments(oldest, start).await?;
-        let oldest = segments.into_iter().map(|segment| Held {
-            seq: segment.seq,
-            ledger: segment.ledger,
-            base: segment.base_offset,
-            end: end_of(&segment),
-            max_timestamp: segment.max_timestamp,
-            bytes: segment.bytes,
-            closed: true,
+        let Some((part, later)) = parts.split_first() else { return Ok(FoldedHeld::default()) };
+        let later = later.iter().map(whole);
+        if let Some((oldest, rest)) = self.remembered(part, start) {
+            return Ok(FoldedHeld { oldest, later: rest.into_iter().chain(later).collect() });
+        }
+        let segments = self.segments(part, start).await?;
+        let oldest: Vec<Held> = segments.iter().map(held).collect();
+        let (first, rest) = oldest.split_at(oldest.len().min(REMEMBERED));
+        *self.oldest.lock() = Some(Oldest {
+            list: (part.attempt, part.last_seq),
+            first: first.to_vec(),
+            rest_bytes: rest.iter().filter_map(|held| held.bytes).sum(),
         });
-        Ok(FoldedHeld { oldest: oldest.collect(), later: later.iter().map(whole).collect() })
+        Ok(FoldedHeld { oldest, later: later.collect() })
+    }
+
+    /// The first segments of the oldest list from `start` on, and all behind them as if they were one.
+    fn remembered(&self, part: &ManifestPart, start: Offset) -> Option<(Vec<Held>, Option<Held>)> {
+        let oldest = self.oldest.lock();
+        let Oldest { first, rest_bytes, .. } =
+            oldest.as_ref().filter(|oldest| oldest.list == (part.attempt, part.last_seq))?;
+        let first: Vec<Held> = first.iter().filter(|held| held.end > start).copied().collect();
+        let last = first.last()?;
+        let rest = Held { base: last.end, bytes: Some(*rest_bytes), ..whole(part) };
+        let is_more = last.seq < part.last_seq;
+        Some((first, is_more.then_some(rest)))
+    }
+
+    /// How young the records of a segment are, where nobody had noted it.
+    pub(super) fn learned(&self, seq: u32, max_timestamp: i64) {
+        if let Some(oldest) = &mut *self.oldest.lock()
+            && let Some(held) = oldest.first.iter_mut().find(|held| held.seq == seq)
+        {
+            held.max_timestamp.get_or_insert(max_timestamp);
+        }
     }
 
     /// Among these the first segment of a later term than `term`, and the term before it, `None` before the first of all.
@@ -199,13 +276,16 @@ impl Folded {
         &self,
         part: impl Fn(&Manifest) -> Option<ManifestPart>,
     ) -> Result<Option<(ManifestPart, Arc<SegmentList>)>, ReadError> {
-        let Some(chosen) = part(&self.now()) else { return Ok(None) };
+        let used = self.known();
+        let Some(chosen) = part(&used.manifest) else { return Ok(None) };
         match self.fetch(&chosen).await {
             Err(ReadError::Damaged(why)) => {
-                if !self.refresh().await? {
+                self.refresh().await?;
+                let now = self.known();
+                if now.version == used.version {
                     return Err(ReadError::Damaged(why));
                 }
-                let Some(chosen) = part(&self.now()) else { return Ok(None) };
+                let Some(chosen) = part(&now.manifest) else { return Ok(None) };
                 let list = self.fetch(&chosen).await?;
                 Ok(Some((chosen, list)))
             }
@@ -246,9 +326,17 @@ pub(super) fn whole(part: &ManifestPart) -> Held {
     }
 }
 
-/// A folded segment's end; its metadata says that it has one.
-fn end_of(segment: &Segment) -> Offset {
-    segment.end_offset.unwrap_or(segment.base_offset)
+/// A folded segment as retention sees it; its metadata says where it ends.
+fn held(segment: &Segment) -> Held {
+    Held {
+        seq: segment.seq,
+        ledger: segment.ledger,
+        base: segment.base_offset,
+        end: segment.end_offset.unwrap_or(segment.base_offset),
+        max_timestamp: segment.max_timestamp,
+        bytes: segment.bytes,
+        closed: true,
+    }
 }
 
 /// A folded segment as all others are seen.

@@ -20,7 +20,7 @@ use geminga_proto::caps;
 use geminga_proto::ids::{LedgerId, Offset, PartitionIndex, TopicId};
 
 use super::LogParts;
-use super::folded::{Folded, FoldedHeld, stored_manifest};
+use super::folded::{Folded, FoldedHeld, FoldedSize, stored_manifest};
 use super::mutation::Mutation;
 use super::opening::{Opening, Stored, list_segments};
 use super::segments::{Held, Segments};
@@ -103,16 +103,15 @@ pub(in crate::partition) async fn stored_folded(
     folded.held(start).await.map_err(|error| MetaError::Unavailable(error.to_string()))
 }
 
-/// Bytes of folded segments from `start` on, as it is stored: of a list that `start` is in, all.
-pub(in crate::partition) async fn stored_folded_bytes(
+/// How much is folded from `start` on, as it is stored. To be read after the keys of segments.
+pub(in crate::partition) async fn stored_folded_size(
     store: &dyn MetaStore,
     topic: TopicId,
     partition: PartitionIndex,
     start: Offset,
-) -> Result<u64, MetaError> {
-    let manifest = stored_manifest(store, (topic, partition)).await?;
-    let live = manifest.parts.iter().filter(|part| part.end_offset > start);
-    Ok(live.map(|part| part.bytes).sum())
+) -> Result<FoldedSize, MetaError> {
+    let (manifest, _) = stored_manifest(store, (topic, partition)).await?;
+    Ok(FoldedSize::of(&manifest, start))
 }
 
 /// When a ledger was made, by its maker's clock, and how many bytes it holds when it is closed.

@@ -50,7 +50,7 @@ pub use crate::statelog::log::SnapshotWanted;
 pub(super) use folded::FoldedHeld;
 pub use head::{HeadError, LogHead};
 pub(super) use head::{
-    stored_folded, stored_folded_bytes, stored_ledger, stored_segments, stored_start,
+    stored_folded, stored_folded_size, stored_ledger, stored_segments, stored_start,
 };
 pub use reader::{LogReader, ReadError};
 pub use reads::Reads;

@@ -19,7 +19,7 @@ use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::folded::{Folded, FoldedHeld};
+use super::folded::{Folded, FoldedHeld, FoldedSize};
 use super::reads::{Call, MAX_PIECE_BYTES, Reads};
 use super::segments::{Held, Segment, Segments};
 use super::{Ends, ReadEntry};
@@ -92,6 +92,11 @@ impl LogReader {
     #[cfg(test)]
     pub(super) fn stored_segments(&self) -> &Segments {
         &self.stored.segments
+    }
+
+    #[cfg(test)]
+    pub(super) fn stored_folded(&self) -> &Folded {
+        &self.stored.folded
     }
 
     /// The ends of what can be read.
@@ -199,10 +204,9 @@ impl LogReader {
         self.stored.folded.held(self.ends().log_start).await
     }
 
-    /// Bytes of folded segments: of a list that the log starts in, all.
-    pub(in crate::partition) fn folded_bytes(&self) -> u64 {
-        let parts = self.stored.folded.parts(self.ends().log_start);
-        parts.iter().map(|part| part.bytes).sum()
+    /// How much is folded, as far as this opening knows.
+    pub(in crate::partition) fn folded_size(&self) -> FoldedSize {
+        FoldedSize::of(&self.stored.folded.now(), self.ends().log_start)
     }
 
     /// How long the log is; grows before the high watermark does.
@@ -225,6 +229,7 @@ impl LogReader {
         }
         let newest = self.header(&source, source.last).await?.running_max_timestamp;
         self.stored.segments.learned(seq, Some(newest), None);
+        self.stored.folded.learned(seq, newest);
         Ok(newest)
     }
 

@@ -53,6 +53,15 @@ pub(in crate::partition) struct Held {
     pub(in crate::partition) closed: bool,
 }
 
+/// What comes after a segment.
+#[derive(Debug, Clone)]
+pub(super) enum After {
+    /// This, or nothing.
+    Next(Option<Segment>),
+    /// The segment is before all that are here, of which this is the first: others may be between.
+    Behind(Option<Segment>),
+}
+
 #[derive(Debug)]
 struct State {
     log_start: Offset,
@@ -313,8 +322,13 @@ impl Segments {
     }
 
     /// The segment after `seq`.
-    pub(super) fn after(&self, seq: u32) -> Option<Segment> {
-        self.state.lock().segments.iter().find(|s| s.seq > seq).cloned()
+    pub(super) fn after(&self, seq: u32) -> After {
+        let state = self.state.lock();
+        let next = state.segments.iter().find(|s| s.seq > seq).cloned();
+        match state.segments.first() {
+            Some(first) if first.seq <= seq => After::Next(next),
+            _ => After::Behind(next),
+        }
     }
 
     /// The segment with this number.

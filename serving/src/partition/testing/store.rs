@@ -9,6 +9,7 @@ use geminga_metastore::{
     WatchStream,
 };
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// What happens to requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +31,19 @@ pub(crate) enum Fault {
 pub(crate) struct FaultyStore {
     store: MemoryStore,
     fault: Arc<Mutex<Fault>>,
+    late: Arc<Mutex<Option<Arc<Notify>>>>,
 }
 
 impl FaultyStore {
     pub(crate) fn new(store: MemoryStore) -> Self {
-        Self { store, fault: Arc::new(Mutex::new(Fault::None)) }
+        Self { store, fault: Arc::new(Mutex::new(Fault::None)), late: Arc::default() }
+    }
+
+    /// The next key that is read is answered when this is told, with what stood there at first.
+    pub(crate) fn answer_late(&self) -> Arc<Notify> {
+        let told = Arc::new(Notify::new());
+        *self.late.lock() = Some(Arc::clone(&told));
+        told
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -58,7 +67,12 @@ impl FaultyStore {
 impl MetaStore for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
         self.answer().await?;
-        self.store.get(key).await
+        let found = self.store.get(key).await;
+        let late = self.late.lock().take();
+        if let Some(told) = late {
+            told.notified().await;
+        }
+        found
     }
 
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {

@@ -9,7 +9,7 @@ use geminga_proto::ids::{EntryId, Offset};
 
 use super::ReadError;
 use crate::partition::log::folded::Folded;
-use crate::partition::log::segments::{Segment, Segments};
+use crate::partition::log::segments::{After, Segment, Segments};
 
 /// Reads what is stored. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -80,11 +80,11 @@ impl Stored {
         }
     }
 
-    /// The segment after `seq`, folded or not.
+    /// The segment after `seq`, folded or not. Of one that is in memory so is all that follows, and no list is fetched.
     pub(super) async fn after(&self, seq: u32) -> Result<Option<Segment>, ReadError> {
-        match self.folded.after(seq).await? {
-            Some(segment) => Ok(Some(segment)),
-            None => Ok(self.segments.after(seq)),
+        match self.segments.after(seq) {
+            After::Next(next) => Ok(next),
+            After::Behind(first) => Ok(self.folded.after(seq).await?.or(first)),
         }
     }
 

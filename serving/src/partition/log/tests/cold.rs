@@ -10,6 +10,7 @@ use geminga_tier::{FoldedSegment, SegmentList, SegmentWriter, Store};
 
 use super::*;
 use crate::cold::Cold;
+use crate::partition::testing::FaultyStore;
 
 /// A log of many segments whose broker reads from this store.
 async fn long_log(
@@ -173,7 +174,7 @@ async fn a_broker_without_a_store_says_what_it_needs() {
 /// Folds the first `count` segments of a partition that have keys, as a bookie does: after those of the last part, in a new object.
 async fn fold(cluster: &TestCluster, store: &Store, topic: &Topic, count: usize) -> ManifestPart {
     let of = (topic.id, PartitionIndex(0));
-    let mut manifest = folded::stored_manifest(&cluster.store, of).await.unwrap();
+    let (mut manifest, _) = folded::stored_manifest(&cluster.store, of).await.unwrap();
     let mut all = Vec::new();
     if let Some(part) = manifest.parts.pop() {
         let list = SegmentList::read(store, cluster.uuid(), of, &part).await.unwrap();
@@ -258,7 +259,7 @@ async fn a_log_may_start_among_folded_segments() {
     assert_eq!(read_all(&owner.reader).await.len(), 200);
     let held = owner.reader.folded_held().await.unwrap();
     assert_eq!((held.oldest.len(), held.later.len()), (8, 0));
-    assert_eq!(owner.reader.folded_bytes(), part.bytes);
+    assert_eq!(owner.reader.folded_size().bytes, part.bytes);
     let third = held.oldest[2];
     owner.head.raise(third.end).await.unwrap();
     assert_eq!(owner.reader.folded_held().await.unwrap().oldest[0].base, third.end);
@@ -268,7 +269,7 @@ async fn a_log_may_start_among_folded_segments() {
     owner.head.remove_dead().await.unwrap();
     owner.head.raise(part.end_offset).await.unwrap();
     assert!(owner.reader.folded_held().await.unwrap().oldest.is_empty());
-    assert_eq!(owner.reader.folded_bytes(), 0);
+    assert_eq!(owner.reader.folded_size().bytes, 0);
 }
 
 /// A list that is lost is an error for those who want what it lists, and for nobody else.
@@ -323,4 +324,111 @@ async fn an_owner_goes_on_while_its_segments_are_folded() {
     cluster.assign(topic.id, 0, 1, 2).await;
     let next = Owner::open_with(&parts, spec(&topic, 2)).await;
     assert_eq!(read_all(&next.reader).await, before);
+}
+
+/// Two look at the manifest at once, and the one that asked first is answered last: what is listed since is not forgotten, for it is
+/// nowhere else.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_read_late_takes_nothing_back() {
+    let (cluster, faulty, owner, parts, topic) = folding(200).await;
+    let store = faulty.store();
+    offload(&cluster, &store, 40).await;
+    fold(&cluster, &store, &topic, 5).await;
+    drop(owner);
+    let metadata = FaultyStore::new(cluster.store.clone());
+    let (cold, of) = (parts.cold.clone(), (topic.id, PartitionIndex(0)));
+    let folded = folded::Folded::load(Arc::new(metadata.clone()), cold, of).await.unwrap();
+    let told = metadata.answer_late();
+    let mut late = std::pin::pin!(folded.refresh());
+    assert!(futures::poll!(late.as_mut()).is_pending());
+    let part = fold(&cluster, &store, &topic, 4).await;
+    folded.refresh().await.unwrap();
+    assert_eq!(folded.last_seq(), Some(part.last_seq));
+    told.notify_one();
+    late.await.unwrap();
+    assert_eq!(folded.last_seq(), Some(part.last_seq));
+    assert!(folded.numbered(part.last_seq).await.unwrap().is_some());
+}
+
+/// Readers of segments that the opening has in memory need no list, although it knows by now that they were folded.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_memory_is_read_without_a_list() {
+    let (cluster, faulty, owner, parts, topic) = folding(200).await;
+    let store = faulty.store();
+    offload(&cluster, &store, 40).await;
+    let before = read_all(&owner.reader).await;
+    let all: u64 = owner.reader.held().iter().filter_map(|held| held.bytes).sum();
+    fold(&cluster, &store, &topic, 20).await;
+    owner.reader.stored_folded().refresh().await.unwrap();
+    let (folded, held) = (owner.reader.folded_size(), owner.reader.held());
+    let others = held.iter().filter(|held| !folded.counts(held)).filter_map(|held| held.bytes);
+    assert_eq!(folded.bytes + others.sum::<u64>(), all, "nothing counts twice");
+    parts.cold.as_ref().unwrap().forget_lists();
+    let gets = faulty.calls(Call::Get);
+    assert_eq!(read_all(&owner.reader).await, before);
+    assert_eq!(faulty.calls(Call::Get), gets);
+}
+
+/// Retention looks once a minute, and fetches the oldest list when it has used up what it remembers, or the list is another.
+#[tokio::test(start_paused = true)]
+async fn retention_remembers_the_oldest_list() {
+    let (cluster, faulty, owner, parts, topic) = folding(800).await;
+    let store = faulty.store();
+    offload(&cluster, &store, usize::MAX).await;
+    let part = fold(&cluster, &store, &topic, 48).await;
+    assert_eq!(part.segments, 48);
+    owner.reader.stored_folded().refresh().await.unwrap();
+    let cold = parts.cold.as_ref().unwrap();
+    let held = async || {
+        cold.forget_lists();
+        let gets = faulty.calls(Call::Get);
+        let held = owner.reader.folded_held().await.unwrap();
+        let bytes = |held: &[Held]| held.iter().filter_map(|held| held.bytes).sum::<u64>();
+        let sums = (bytes(&held.oldest) + bytes(&held.later), held.oldest.len());
+        (sums.0, sums.1, held, faulty.calls(Call::Get) - gets)
+    };
+    let (all, told, first, fetched) = held().await;
+    assert_eq!((all, told, fetched), (part.bytes, 48, 1));
+    let (same, told, again, fetched) = held().await;
+    assert_eq!((same, told, fetched), (all, 32, 0), "the rest of it as if it were one");
+    assert_eq!(again.oldest, first.oldest[..32]);
+    assert_eq!((again.later[0].base, again.later[0].end), (first.oldest[31].end, part.end_offset));
+    owner.reader.stored_folded().learned(first.oldest[4].seq, 77);
+    owner.head.raise(first.oldest[3].end).await.unwrap();
+    let (left, told, later, fetched) = held().await;
+    assert_eq!((told, fetched), (28, 0));
+    assert_eq!(left, all - first.oldest[..4].iter().filter_map(|held| held.bytes).sum::<u64>());
+    let noted = first.oldest[4].max_timestamp.or(Some(77));
+    assert_eq!(later.oldest[0].max_timestamp, noted);
+    owner.head.raise(first.oldest[31].end).await.unwrap();
+    let (_, told, _, fetched) = held().await;
+    assert_eq!((told, fetched), (16, 1));
+    // Another list takes its place.
+    let longer = fold(&cluster, &store, &topic, 2).await;
+    owner.reader.stored_folded().refresh().await.unwrap();
+    let (_, told, _, fetched) = held().await;
+    assert_eq!((told, fetched), (longer.segments as usize - 32, 1));
+}
+
+/// A list is fetched when there is room for it, as a block is.
+#[tokio::test(start_paused = true)]
+async fn a_list_takes_its_room_before_it_is_fetched() {
+    let (cluster, faulty, owner, parts, topic) = folding(200).await;
+    let store = faulty.store();
+    offload(&cluster, &store, 40).await;
+    let part = fold(&cluster, &store, &topic, 20).await;
+    drop(owner);
+    let cold = parts.cold.clone().unwrap();
+    cold.forget_lists();
+    let free = cold.free_room();
+    faulty.fail(Call::Get, Fault::Hang, 1);
+    let of = (topic.id, PartitionIndex(0));
+    let mut fetching = Box::pin(cold.segments(of, &part));
+    assert!(futures::poll!(fetching.as_mut()).is_pending());
+    assert_eq!(cold.free_room(), free - SegmentList::most_bytes(&part));
+    drop(fetching);
+    assert_eq!(cold.free_room(), free);
+    let list = cold.segments(of, &part).await.unwrap();
+    assert_eq!(list.segments().len(), part.segments as usize);
+    assert_eq!(cold.free_room(), free);
 }

@@ -310,9 +310,10 @@ impl Shared<'_> {
     ) -> Result<Settled, BootError> {
         let highest = cookies.iter().map(|cookie| cookie.boot_counter).max().unwrap_or(0);
         let boot_counter = highest + self.step();
+        let former: Vec<u64> = cookies.iter().map(|cookie| cookie.boot_counter).collect();
+        let known = stored.clone();
         for cookie in &mut cookies {
-            let known = stored.disks.iter().find(|known| known.disk == cookie.disk);
-            cookie.raise(known.map(|known| known.boot_counter), boot_counter);
+            cookie.raise(number_of(&known, cookie.disk), boot_counter);
             cookie.cluster_epoch = self.cluster.epoch;
             cookie.stage = cookie.stage.max(Stage::Registered);
         }
@@ -321,6 +322,12 @@ impl Shared<'_> {
             disk.boot_counter = boot_counter;
         }
         let version = put(self.store, &self.bookie, Some(version), &stored).await?;
+        for ((dir, cookie), former) in dirs.iter().zip(&mut cookies).zip(former) {
+            let number = number_of(&known, cookie.disk).filter(|number| *number != former);
+            if number.is_some_and(|number| cookie.forget(number)) {
+                dir.write_cookie(cookie)?;
+            }
+        }
         Ok(Settled { cookies, stored, version })
     }
 
@@ -357,12 +364,11 @@ impl Shared<'_> {
             };
             let Some(kept) = found.cookie.clone().filter(|_| !plan.lost) else { return new };
             let mut kept = DiskCookie { disks: disks.clone(), ..kept };
-            let known = former.disks.iter().find(|known| known.disk == kept.disk);
-            kept.raise(known.map(|known| known.boot_counter), boot_counter);
+            kept.raise(number_of(&former, kept.disk), boot_counter);
             kept.cluster_epoch = self.cluster.epoch;
             kept
         };
-        let cookies: Vec<_> =
+        let mut cookies: Vec<_> =
             plan.iter().zip(found).map(|(plan, found)| cookie(plan, found)).collect();
         for ((dir, cookie), _) in
             dirs.iter().zip(&cookies).zip(&plan).filter(|(_, plan)| !plan.lost)
@@ -378,6 +384,13 @@ impl Shared<'_> {
                 dirs[at].set_log_aside(lost.incarnation())?;
             }
             dirs[at].write_cookie(&cookies[at])?;
+        }
+        for (at, _) in plan.iter().enumerate().filter(|(_, plan)| !plan.lost) {
+            let own = found[at].cookie.as_ref().map(|cookie| cookie.boot_counter);
+            let number = number_of(&former, cookies[at].disk).filter(|number| Some(*number) != own);
+            if number.is_some_and(|number| cookies[at].forget(number)) {
+                dirs[at].write_cookie(&cookies[at])?;
+            }
         }
         Ok(Settled { cookies, stored, version })
     }
@@ -412,6 +425,11 @@ async fn put(
     }
     let never = || MetaError::Unknown("writing the bookie's cookie".to_owned());
     Err(last.unwrap_or_else(never).into())
+}
+
+/// The boot counter that the store holds for a disk.
+fn number_of(stored: &Cookie, disk: DiskUuid) -> Option<u64> {
+    stored.disks.iter().find(|known| known.disk == disk).map(|known| known.boot_counter)
 }
 
 fn write_all(dirs: &[DataDir], cookies: &[DiskCookie]) -> Result<(), DirError> {

@@ -97,6 +97,14 @@ impl DiskCookie {
         }
     }
 
+    /// The store holds the present number by now, and this one no more. It comes back only with a store that is restored once more,
+    /// which is to be noticed. Whether anything changed.
+    pub(crate) fn forget(&mut self, number: u64) -> bool {
+        let before = self.earlier.len();
+        self.earlier.retain(|earlier| *earlier != number);
+        self.earlier.len() < before
+    }
+
     /// The file's content.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(256);

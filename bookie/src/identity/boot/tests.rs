@@ -94,6 +94,11 @@ async fn a_first_start_in_a_raised_epoch_is_repeated() {
     let lives: Vec<_> = booted.disks.iter().map(BootedDisk::incarnation).collect();
     let known: Vec<_> = cookie.disks.iter().map(|disk| disk.incarnation).collect();
     assert_eq!(lives, known);
+    drop(booted);
+    // The same backup again, to the epoch that was there before.
+    go_back(&store, &cookie, 0, false).await;
+    let error = start(&store, &dirs, None, 10).await.unwrap_err();
+    assert!(matches!(error, BootError::Refused(Refusal::AheadOfStore { .. })), "{error}");
 }
 
 /// 5.7, 6.8: going on after a loss is allowed, and nothing was lost: the metadata went back, whether or not it says so.

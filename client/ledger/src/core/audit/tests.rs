@@ -61,6 +61,7 @@ fn empty() -> View {
         groups_topic: TopicId::from_random(2),
         created_ms: 0,
         restored: None,
+        folds: false,
     };
     View::new(Horizon::new(cluster, 11))
 }

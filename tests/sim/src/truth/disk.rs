@@ -29,8 +29,6 @@ struct Held {
     durable: Ranges,
     sealed: SealEpoch,
     deleted: bool,
-    /// An object has its entries, and nobody counts on those here: a repair's last part may be answered with the flush that drops it.
-    trimmed: bool,
 }
 
 /// What a disk-life promised.
@@ -106,10 +104,7 @@ impl Truth {
                 held.deleted = true;
                 held.durable = Ranges::default();
             }
-            Staged::Trimmed => {
-                held.trimmed = true;
-                held.durable = Ranges::default();
-            }
+            Staged::Trimmed => held.durable = Ranges::default(),
             Staged::Other => {}
         }
     }
@@ -133,12 +128,12 @@ impl Truth {
             // Promised by this answer; whether it is so shows after the next crash.
             held.sealed = held.sealed.max(reply.sealed_epoch);
         }
-        let (durable, trimmed) = (held.durable.tail(to.fragment_first), held.trimmed);
+        let durable = held.durable.tail(to.fragment_first);
         if to.ask == Ask::Seal {
             let sealed = self.seals.entry((number(member), to.ledger)).or_default();
             *sealed = (*sealed).max(reply.sealed_epoch);
         }
-        if reply.durable_tail > durable && !trimmed {
+        if reply.durable_tail > durable {
             let detail = format!(
                 "{member}, ledger {}: says {}, has {durable}",
                 to.ledger, reply.durable_tail
@@ -227,7 +222,6 @@ impl Truth {
         for (ledger, state) in found {
             let held = self.held(member, *ledger);
             if state.trimmed().is_some() {
-                held.trimmed = true;
                 held.durable = Ranges::default();
             }
             for (first, last) in state.held().runs() {

@@ -16,11 +16,12 @@ const ROWS: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Delays of seconds in the place of minutes.
-const BOOKIES: [&str; 5] = [
+const BOOKIES: [&str; 6] = [
     "--auto-heal",
     "--lost-bookie-delay=2s",
     "--repair-grace=1s",
     "--audit-interval=5s",
+    "--excess-grace=5s",
     "--repair-rate=0",
 ];
 

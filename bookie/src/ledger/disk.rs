@@ -210,6 +210,15 @@ impl DiskLedgers {
         self.drop_what(ledger, Dropped::Nothing).await
     }
 
+    /// The last entry of a ledger that anything here knows of: held, confirmed or told as its end.
+    pub(crate) fn reach(&self, ledger: LedgerId) -> EntryId {
+        let shard = &self.shards[shard_of(ledger, self.shards.len())];
+        let mut slots = shard.table.lock();
+        let Some(slot) = slots.get(ledger) else { return EntryId::NONE };
+        let held = slot.state.held().runs().last().map_or(EntryId::NONE, |(_, last)| *last);
+        held.max(slot.state.max_lac()).max(slot.state.closed().unwrap_or(EntryId::NONE))
+    }
+
     /// Gives a ledger's copy up, which the metadata, read since [`DiskLedgers::begin_to_give_up`], named nowhere: that is durable on return.
     /// False when somebody sent entries of it meanwhile: it stays. Cancel-safe, in that it goes on.
     ///

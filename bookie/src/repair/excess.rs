@@ -2,7 +2,11 @@
 //! half-way (A4): they are given up (protocol 5.6), so that they take no space until their ledger is deleted.
 //!
 //! A ledger's copy goes when its metadata, read linearizably, is `CLOSED` and names this disk's life nowhere, nobody marked it, and every
-//! member of every fragment said just now that it holds all of it. That nobody was promised the copy meanwhile rests on three things:
+//! member of every fragment said just now that it holds all of it. It stays where metadata may end too early: this disk knows of entries
+//! behind that end, the end was forced, or the metadata was restored from a backup and nobody may yet take its word (6.8). And it stays for
+//! a while after it was seen to be unnamed, so that a backup of before finds it.
+//!
+//! That nobody was promised the copy meanwhile rests on three things:
 //!
 //! * The ledger's repair lock is taken first. A swap of a repair is guarded by the lock it holds, so that whoever repaired before this names
 //!   nobody any more.
@@ -11,15 +15,15 @@
 //!
 //! A bookie that still has places in other fragments of the ledger keeps all that it has of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_ledger::LedgerClient;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
-use geminga_metastore::{Error, LeaseId, MetaStore, Version, keys};
-use geminga_proto::ids::{EntryId, LedgerId, Member};
-use geminga_runtime::Tasks;
+use geminga_metastore::record::{CloseKind, Cluster, LedgerMeta, LedgerState, Tier};
+use geminga_metastore::{Error, LeaseId, MetaStore, Version, cluster, keys};
+use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member};
+use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{metrics, office};
@@ -35,8 +39,15 @@ pub(super) struct Excess {
     pub(super) store: Arc<dyn MetaStore>,
     pub(super) client: LedgerClient,
     pub(super) handle: BookieHandle,
+    pub(super) cluster: ClusterUuid,
+    pub(super) clock: Arc<dyn WallClock>,
     pub(super) interval: Duration,
+    /// How long a copy stays after it was first seen that nobody names it, by this process.
+    pub(super) grace: Duration,
 }
+
+/// Since when copies of a disk's life are seen to be unnamed.
+type Unnamed = BTreeMap<(Incarnation, LedgerId), Instant>;
 
 /// Whether metadata may name `member` nowhere and need nothing of it.
 fn is_unnamed(meta: &LedgerMeta, member: &Member) -> bool {
@@ -49,16 +60,24 @@ fn is_unnamed(meta: &LedgerMeta, member: &Member) -> bool {
 /// How far a member of a fragment that ends at the second said that it holds it.
 type Held = (Option<EntryId>, EntryId);
 
-/// Whether others have everything.
+/// Whether a member has its part.
+fn is_whole((tail, end): &Held) -> bool {
+    tail.is_some_and(|tail| tail >= *end)
+}
+
+/// Whether others have everything, and that is all there is. `reach`: the last entry that is known of here.
 fn is_excess(
     meta: &LedgerMeta,
     member: &Member,
+    reach: EntryId,
     marked: bool,
     held: &[Held],
     mutations: Mutations,
 ) -> bool {
-    let whole = held.iter().all(|(tail, end)| tail.is_some_and(|tail| tail >= *end));
-    is_unnamed(meta, member) && (!marked && whole || mutations.is(Mutation::GiveUpNeeded))
+    let whole = held.iter().all(is_whole);
+    let ends = meta.last_entry.is_some_and(|last| reach <= last)
+        && meta.close_kind != Some(CloseKind::ForcedWithRisk);
+    is_unnamed(meta, member) && ends && (!marked && whole || mutations.is(Mutation::GiveUpNeeded))
 }
 
 impl Excess {
@@ -71,20 +90,40 @@ impl Excess {
     async fn rounds(&self, lease: LeaseId) {
         let mut round = interval_at(Instant::now() + self.interval, self.interval);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unnamed = Unnamed::new();
         loop {
             round.tick().await;
             for disk in self.handle.disks() {
-                if let Err(error) = self.round(disk, lease).await {
+                if let Err(error) = self.round(disk, lease, &mut unnamed).await {
                     tracing::debug!(%error, "copies that nobody names are looked for later");
                 }
             }
         }
     }
 
-    async fn round(&self, disk: &DiskLedgers, lease: LeaseId) -> Result<(), Error> {
+    async fn round(
+        &self,
+        disk: &DiskLedgers,
+        lease: LeaseId,
+        unnamed: &mut Unnamed,
+    ) -> Result<(), Error> {
+        let found = cluster::read(&*self.store).await?.map(|(cluster, _)| cluster);
+        let trusted = |found: &Cluster| {
+            found.uuid == self.cluster && !found.is_in_quarantine(self.clock.now_ms())
+        };
+        if !found.as_ref().is_some_and(trusted) {
+            return Ok(());
+        }
         // Before the listing: what comes later is no candidate (G1).
         let held = disk.held();
-        for ledger in self.candidates(&held, disk.member()).await? {
+        let candidates = self.candidates(&held, disk.member()).await?;
+        let life = disk.member().incarnation;
+        unnamed.retain(|(of, ledger), _| *of != life || candidates.contains(ledger));
+        for ledger in candidates {
+            let since = *unnamed.entry((life, ledger)).or_insert_with(Instant::now);
+            if since.elapsed() < self.grace {
+                continue;
+            }
             let key = keys::under_lock(ledger);
             let bookie = &disk.member().bookie;
             let Some(lock) = office::try_take(&*self.store, &key, bookie, lease).await? else {
@@ -104,8 +143,8 @@ impl Excess {
         &self,
         held: &BTreeMap<LedgerId, u64>,
         member: &Member,
-    ) -> Result<Vec<LedgerId>, Error> {
-        let (mut found, mut after) = (Vec::new(), None::<String>);
+    ) -> Result<BTreeSet<LedgerId>, Error> {
+        let (mut found, mut after) = (BTreeSet::new(), None::<String>);
         loop {
             let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
             for item in &page.items {
@@ -139,20 +178,25 @@ impl Excess {
         let marked = self.store.get(&keys::under(ledger)).await?.is_some();
         let Some((meta, _)) = self.client.metadata(ledger).await? else { return Ok(false) };
         let held = self.ask(&meta).await;
-        match is_excess(&meta, disk.member(), marked, &held, Mutations::default()) {
+        let reach = disk.reach(ledger);
+        match is_excess(&meta, disk.member(), reach, marked, &held, Mutations::default()) {
             true => disk.give_up(ledger).await.map_err(failed),
             false => Ok(false),
         }
     }
 
-    /// What each member of each fragment says.
+    /// What each member of each fragment says, up to the first who has not everything: others wait for the lock.
     async fn ask(&self, meta: &LedgerMeta) -> Vec<Held> {
         let mut held = Vec::new();
         for (index, fragment) in meta.fragments.iter().enumerate() {
             let first = fragment.first_entry;
             let Some(end) = meta.fragment_end(index).filter(|end| *end >= first) else { continue };
             for member in &fragment.ensemble {
-                held.push((self.client.durable_tail(meta.id, member, first).await, end));
+                let said = (self.client.durable_tail(meta.id, member, first).await, end);
+                held.push(said);
+                if !is_whole(&said) {
+                    return held;
+                }
             }
         }
         held

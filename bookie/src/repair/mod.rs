@@ -55,6 +55,9 @@ pub struct RepairConfig {
     pub audit_interval: Duration,
     /// How often members are asked whether they have everything. Default 24 h.
     pub tail_interval: Duration,
+    /// How long a copy that no ledger names any more is kept, from when this process first saw that. Default 7 days, as long as backups of
+    /// the metadata are of use.
+    pub excess_grace: Duration,
 }
 
 impl Default for RepairConfig {
@@ -66,6 +69,7 @@ impl Default for RepairConfig {
             open_grace: Duration::from_secs(30),
             audit_interval: Duration::from_secs(3600),
             tail_interval: Duration::from_secs(24 * 3600),
+            excess_grace: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -119,7 +123,10 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         store: Arc::clone(&store),
         client: client.clone(),
         handle,
+        cluster,
+        clock: Arc::clone(&clock),
         interval: config.audit_interval,
+        grace: config.excess_grace,
     };
     tasks.spawn("excess copies", excess.run(lease_ttl, tasks.clone()));
     let auditor = Auditor::new(store, client, id, clock, config);

@@ -21,6 +21,7 @@ fn healing() -> Config {
         rate: 0,
         open_grace: Duration::from_millis(200),
         audit_interval: Duration::from_millis(500),
+        excess_grace: Duration::from_millis(500),
         ..RepairConfig::default()
     };
     Config { auto_heal: true, repair: Some(repair), ..config() }

@@ -77,6 +77,9 @@ pub(crate) struct BookieOptions {
     /// How often bookies are asked whether they have everything that they should [default: 1day].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_TAIL_INTERVAL")]
     tail_interval: Option<Interval>,
+    /// How long a copy is kept that no ledger names any more, since others took its place; counted anew when the bookie starts [default: 7days].
+    #[arg(long, value_name = "DURATION", env = "GEMINGA_EXCESS_GRACE")]
+    excess_grace: Option<Interval>,
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
@@ -108,6 +111,7 @@ pub(crate) struct BookieSettings {
     pub(crate) repair_grace: Interval,
     pub(crate) audit_interval: Interval,
     pub(crate) tail_interval: Interval,
+    pub(crate) excess_grace: Interval,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
@@ -124,6 +128,7 @@ impl BookieSettings {
             open_grace: self.repair_grace.0,
             audit_interval: self.audit_interval.0,
             tail_interval: self.tail_interval.0,
+            excess_grace: self.excess_grace.0,
             ..RepairConfig::default()
         }
     }
@@ -163,6 +168,7 @@ impl BookieOptions {
                 self.tail_interval.or(file.tail_interval),
                 repair.tail_interval,
             ),
+            excess_grace: interval(self.excess_grace.or(file.excess_grace), repair.excess_grace),
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
             tls,

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::{Interval, Size};
 use crate::exit::Failure;
 
+/// Objects that are younger may be about to be named by metadata.
+const LEAST_SWEEP_AGE: Duration =
+    if geminga_runtime::FOR_TESTS { Duration::ZERO } else { Duration::from_secs(24 * 3_600) };
+
 /// The store, for whoever reads or writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -159,7 +163,7 @@ pub(crate) struct TierOptions {
         hide = true
     )]
     pub(crate) sweep_interval: Option<Interval>,
-    /// For tests: how old such an object must be to be removed [default: 7d].
+    /// For tests: how old such an object must be to be removed; a day at least in a release [default: 7d].
     #[arg(id = "tier_sweep_age", long = "tier-sweep-age", value_name = "DURATION", hide = true)]
     pub(crate) sweep_age: Option<Interval>,
 }
@@ -200,7 +204,7 @@ impl TierOptions {
                 segments => segments,
             },
             sweep_interval: time(self.sweep_interval, own.sweep_interval),
-            sweep_age: time(self.sweep_age, own.sweep_age),
+            sweep_age: time(self.sweep_age, own.sweep_age).max(LEAST_SWEEP_AGE),
         }
     }
 }

@@ -48,6 +48,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Whether the metadata was restored, and nothing is removed on its word yet (protocol 6.8).
+    pub fn is_in_quarantine(&self, now_ms: i64) -> bool {
+        let during = |restored: Restored| {
+            !restored.audited || now_ms.saturating_sub(restored.at_ms) < QUARANTINE_MS
+        };
+        self.restored.is_some_and(during)
+    }
+
     /// Whether a ledger that this metadata does not know may have been known to the metadata that was lost: nothing of it is
     /// removed before the quarantine is over (protocol 6.8).
     pub fn quarantines(&self, ledger: LedgerId, now_ms: i64) -> bool {
@@ -133,10 +141,13 @@ mod tests {
             folds: false,
         };
         let [old, new] = [2, 3].map(|epoch| LedgerId::from_parts(epoch, 7).unwrap());
-        assert!(!cluster.quarantines(old, 10), "never restored");
+        assert!(!cluster.quarantines(old, 10) && !cluster.is_in_quarantine(10), "never restored");
         cluster.restored = Some(Restored { at_ms: 5, audited: true });
         assert!(cluster.quarantines(old, 4) && cluster.quarantines(old, 4 + QUARANTINE_MS));
         assert!(!cluster.quarantines(old, 5 + QUARANTINE_MS) && !cluster.quarantines(new, 10));
+        assert!(cluster.is_in_quarantine(10) && !cluster.is_in_quarantine(5 + QUARANTINE_MS));
+        cluster.restored = Some(Restored { at_ms: 5, audited: false });
+        assert!(cluster.is_in_quarantine(5 + QUARANTINE_MS), "nobody compared it");
         assert_eq!(Cluster::decode(&cluster.encode()), Ok(cluster));
     }
 }

@@ -14,3 +14,6 @@ pub use mutations::Mutations;
 pub use mutations::holds_only_with;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use tasks::Tasks;
+
+/// Whether this build is one for tests, whose rules can be broken and whose processes die where they are told to. No release is.
+pub const FOR_TESTS: bool = cfg!(feature = "mutations");

@@ -51,7 +51,8 @@ fn movable(meta: &LedgerMeta, judgement: &Judgement, live: &[LiveBookie]) -> Vec
         let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
         members.all(|member| judgement.counts(member))
     };
-    if !kept || !counts(meta) {
+    // The only copy of anything is not put at risk for a better place.
+    if !kept || meta.qw < 2 || !counts(meta) {
         return Vec::new();
     }
     let mut found: Vec<Member> = Vec::new();

@@ -1,5 +1,5 @@
-use geminga_metastore::record::{CloseKind, Custom, Digest, Fragment, TierObject};
-use geminga_proto::ids::{Incarnation, SealEpoch};
+use geminga_metastore::record::{Custom, Digest, Fragment, TierObject};
+use geminga_proto::ids::SealEpoch;
 use geminga_runtime::holds_only_with;
 
 use super::*;
@@ -45,7 +45,7 @@ fn whole() -> Vec<Held> {
 fn scenario_51_a_copy_that_others_need_stays() {
     holds_only_with(Mutation::GiveUpNeeded, |mutations| {
         let excess = |meta: &LedgerMeta, marked, held: &[Held]| {
-            is_excess(meta, &member(1), marked, held, mutations)
+            is_excess(meta, &member(1), EntryId(8), marked, held, mutations)
         };
         assert!(excess(&closed(), false, &whole()));
         assert!(!excess(&closed(), true, &whole()), "somebody lacks something");
@@ -61,8 +61,9 @@ fn scenario_51_a_copy_that_others_need_stays() {
 
 #[test]
 fn a_copy_that_a_place_names_stays() {
-    let excess =
-        |meta: &LedgerMeta| is_excess(meta, &member(1), false, &whole(), Mutations::default());
+    let excess = |meta: &LedgerMeta| {
+        is_excess(meta, &member(1), EntryId(8), false, &whole(), Mutations::default())
+    };
     assert!(excess(&closed()));
     let mut named = closed();
     named.fragments[0].ensemble[2] = member(1);
@@ -84,4 +85,17 @@ fn a_copy_that_a_place_names_stays() {
         at_ms: 0,
     };
     assert!(!excess(&LedgerMeta { tier: Tier::Trimmed(object), ..closed() }), "by its object");
+}
+
+/// What was acknowledged behind an end that was forced, or came from a backup, may be here only.
+#[test]
+fn a_copy_that_goes_on_behind_the_end_stays() {
+    let excess = |meta: &LedgerMeta, reach| {
+        is_excess(meta, &member(1), EntryId(reach), false, &whole(), Mutations::default())
+    };
+    assert!(excess(&closed(), 8) && excess(&closed(), -1));
+    assert!(!excess(&closed(), 9), "this disk knows of more");
+    let forced = LedgerMeta { close_kind: Some(CloseKind::ForcedWithRisk), ..closed() };
+    assert!(!excess(&forced, 8), "its end is a human's guess");
+    assert!(!excess(&LedgerMeta { last_entry: None, ..closed() }, 0));
 }

@@ -387,6 +387,11 @@ impl Repair {
         let sources = self.look.sources(meta, index, position, mark, first, self.mutations);
         let object = in_object(meta, self.mutations);
         if !self.look.reaches(end, &sources, &fragment.ensemble) && !object {
+            if moves {
+                // A copy that cannot move is none that is lost: it stays where it is.
+                self.look.settle(first, old);
+                return self.read_again();
+            }
             let entry = self.look.best(&sources, &fragment.ensemble, first).next();
             return self.unreadable(index, &old, (first, entry));
         }

@@ -502,6 +502,22 @@ fn a_copy_that_cannot_move_stays_and_is_no_loss() {
     assert!(ended.fragments[0].ensemble.contains(&member(11)));
 }
 
+/// Nobody else has it, so that nobody can be copied from: that is no loss.
+#[test]
+fn the_only_copy_does_not_move() {
+    let mut meta = closed();
+    (meta.qw, meta.qa) = (1, 1);
+    for fragment in &mut meta.fragments {
+        fragment.ensemble = vec![member(1)];
+    }
+    let mut world = World::new(1, meta, 10..12);
+    world.better = [11].map(member).into();
+    world.mark(1, UnderReason::Misplaced);
+    let before = world.meta.clone();
+    assert_eq!(world.run(Mutations::default()), Finish::Clean);
+    assert_eq!((&world.meta, &world.mark), (&before, &None));
+}
+
 /// T6: bookies of a ledger that is in the object store only are neither whole nor lost, and a place is given away as it is.
 #[test]
 fn places_of_a_trimmed_ledger_are_given_away_without_a_copy() {

@@ -76,7 +76,7 @@ fn is_excess(
 ) -> bool {
     let whole = held.iter().all(is_whole);
     let ends = meta.last_entry.is_some_and(|last| reach <= last)
-        && meta.close_kind != Some(CloseKind::ForcedWithRisk);
+        && !matches!(meta.close_kind, Some(CloseKind::ForcedWithRisk { .. }));
     is_unnamed(meta, member) && ends && (!marked && whole || mutations.is(Mutation::GiveUpNeeded))
 }
 

@@ -95,7 +95,8 @@ fn a_copy_that_goes_on_behind_the_end_stays() {
     };
     assert!(excess(&closed(), 8) && excess(&closed(), -1));
     assert!(!excess(&closed(), 9), "this disk knows of more");
-    let forced = LedgerMeta { close_kind: Some(CloseKind::ForcedWithRisk), ..closed() };
+    let risk = CloseKind::ForcedWithRisk { missing: vec![member(9)] };
+    let forced = LedgerMeta { close_kind: Some(risk), ..closed() };
     assert!(!excess(&forced, 8), "its end is a human's guess");
     assert!(!excess(&LedgerMeta { last_entry: None, ..closed() }, 0));
 }

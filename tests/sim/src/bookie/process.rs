@@ -9,9 +9,10 @@ use geminga_bookie::io::{Disk, MemoryDisk};
 use geminga_bookie::ledger::{
     Effect, Event, Finding, Identity, LedgerState, Record, Tombstones, judge, judge_repair,
 };
-use geminga_bookie::log::{Driver, Log, Lsn, Stepped};
+use geminga_bookie::log::{Driver, Log, Lsn, ReadError, Stepped};
 use geminga_metastore::record::LedgerState as MetaState;
 use geminga_proto::bookie::{Code, WriteOp, WriteReply, WriteRequest};
+use geminga_proto::entry;
 use geminga_proto::ids::{EntryId, LedgerId};
 
 use super::upkeep;
@@ -33,6 +34,15 @@ pub(super) struct Slot {
 enum Waiting {
     Reply(To, WriteReply),
     Compare { to: To, first: EntryId, entries: Vec<Bytes>, equal: WriteReply },
+}
+
+/// What a comparison came to.
+#[derive(Debug)]
+enum Compared {
+    Equal,
+    Refused(WriteReply),
+    /// What is stored has rotted; the answer when it cannot be stored again.
+    Rotten(WriteReply),
 }
 
 /// Why the store was asked.
@@ -344,7 +354,19 @@ impl Process {
             let (to, reply) = match waiting {
                 Waiting::Reply(to, reply) => (to, reply),
                 Waiting::Compare { to, first, entries, equal } => {
-                    (to, self.compare(to.ledger, first, &entries, equal))
+                    match self.compare(to.ledger, first, &entries) {
+                        Compared::Equal => (to, equal),
+                        Compared::Refused(reply) => (to, reply),
+                        Compared::Rotten(refusal) => {
+                            match self.restore(to.ledger, first, entries) {
+                                Some(lsn) => {
+                                    rest.push_back((lsn, Waiting::Reply(to, equal)));
+                                    continue;
+                                }
+                                None => (to, refusal),
+                            }
+                        }
+                    }
                 }
             };
             super::answer(self.bookie, &self.me, to, reply, context);
@@ -352,21 +374,48 @@ impl Process {
         self.waiting = rest;
     }
 
-    fn compare(
-        &self,
-        ledger: LedgerId,
-        first: EntryId,
-        sent: &[Bytes],
-        equal: WriteReply,
-    ) -> WriteReply {
+    fn compare(&self, ledger: LedgerId, first: EntryId, sent: &[Bytes]) -> Compared {
+        let rotten = |why: String| Compared::Rotten(WriteReply::refusal(Code::Corrupt, why));
         for (entry, sent) in (first.0..).map(EntryId).zip(sent) {
             match self.log.read_blocking(ledger, entry, entry, 1) {
                 Ok(stored) if stored.first() == Some(sent) => {}
-                Ok(_) => return WriteReply::refusal(Code::Conflict, "stored with other content"),
-                Err(error) => return WriteReply::refusal(Code::Corrupt, error.to_string()),
+                Ok(stored) => {
+                    let whole = stored.first().map(|stored| {
+                        entry::decode_expecting(self.me.cluster, ledger, entry, stored)
+                    });
+                    return match whole {
+                        Some(Ok(_)) => Compared::Refused(WriteReply::refusal(
+                            Code::Conflict,
+                            "stored with other content",
+                        )),
+                        _ => rotten(format!("entry {entry} is damaged")),
+                    };
+                }
+                Err(error @ (ReadError::Absent | ReadError::Corrupt { .. })) => {
+                    return rotten(error.to_string());
+                }
+                Err(error) => {
+                    let reply = WriteReply::refusal(Code::IoError, error.to_string());
+                    return Compared::Refused(reply);
+                }
             }
         }
-        equal
+        Compared::Equal
+    }
+
+    /// Stores entries again that rotted: they passed their digest, and their names stand for one content (D3). Where that is.
+    fn restore(&mut self, ledger: LedgerId, first: EntryId, sent: Vec<Bytes>) -> Option<Lsn> {
+        let last = EntryId(first.0 + sent.len() as i64 - 1);
+        let slot = self.ledgers.get_mut(&ledger)?;
+        if slot.state.is_deleted() || slot.state.held().tail(first) < last {
+            return None;
+        }
+        let record =
+            Record::Entries { fragment_first: first, first, entries: sent, lac: EntryId::NONE };
+        let lsn = self.log.append_unreserved(ledger, record).ok()?;
+        slot.lsn = lsn;
+        self.staged.push_back((lsn, ledger, Staged::Entries(first, last)));
+        Some(lsn)
     }
 }
 

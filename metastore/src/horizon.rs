@@ -74,6 +74,7 @@ mod tests {
             groups_topic: geminga_proto::ids::TopicId::from_random(2),
             created_ms: 0,
             restored: None,
+            folds: false,
         };
         let horizon = Horizon::new(cluster, 7);
         let id = |epoch, number| LedgerId::from_parts(epoch, number).unwrap();

@@ -98,6 +98,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: restored.then_some(Restored { at_ms: RESTORED_MS, audited: true }),
+            folds: false,
         };
         Horizon::new(cluster, 11)
     }

@@ -53,6 +53,7 @@ pub(crate) async fn number_brokers(store: &MemoryStore) {
                 groups_topic: TopicId::from_random(78),
                 created_ms: CREATED_MS,
                 restored: None,
+                folds: false,
             };
             (made, None)
         }

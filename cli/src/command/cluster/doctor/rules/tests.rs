@@ -52,6 +52,7 @@ fn well() -> Facts {
         groups_topic: TopicId::from_random(2),
         created_ms: 0,
         restored: None,
+        folds: false,
     };
     let page = Page { unready: None, samples: metrics::parse("geminga_bookie_gc_stopped 0\n") };
     Facts {

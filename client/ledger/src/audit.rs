@@ -65,7 +65,8 @@ pub async fn ask_again(
         while let Some((member, answer)) = answers.next().await {
             let Some(found) = answer else { continue };
             holders.retain(|holder| holder.member != *member);
-            holders.extend(found.map(|local| Holder { member: member.clone(), local }));
+            let holder = |local| Holder { member: member.clone(), local };
+            holders.extend(found.into_iter().map(holder));
         }
     }
     view.held.retain(|_, holders| !holders.is_empty());
@@ -81,15 +82,12 @@ fn members(cookies: &[Cookie]) -> BTreeSet<Member> {
     cookies.iter().flat_map(of).collect()
 }
 
-/// What a disk holds of one ledger; `None` when it does not answer.
-async fn one(
-    client: &LedgerClient,
-    member: &Member,
-    ledger: LedgerId,
-) -> Option<Option<LocalLedger>> {
+/// What a disk holds of one ledger, if anything; `None` when it does not answer.
+async fn one(client: &LedgerClient, member: &Member, ledger: LedgerId) -> Option<Vec<LocalLedger>> {
     let before = ledger.0.checked_sub(1).map(LedgerId);
-    let page = page(client, member, before, 1).await?;
-    Some(page.into_iter().find(|local| local.ledger == ledger))
+    let mut page = page(client, member, before, 1).await?;
+    page.retain(|local| local.ledger == ledger);
+    Some(page)
 }
 
 /// Asks who of those that should hold what nobody holds has its tombstone. To be called with everything else in the view.

@@ -142,7 +142,7 @@ pub enum Refusal {
         given: usize,
     },
     /// A disk, or a life of it, that the metadata store does not name.
-    #[error("{} is not a disk of bookie {bookie} any more: it was replaced after a loss; start with --auto-heal to serve what it still holds, or empty the directory", .dir.display())]
+    #[error("{} is not a disk of bookie {bookie} any more: it was replaced after a loss; start with --auto-heal to serve what it still holds (after a restore of metadata not before `geminga cluster audit` has passed), or empty the directory", .dir.display())]
     Replaced {
         /// The directory.
         dir: PathBuf,

@@ -3,7 +3,7 @@
 //! before anything is served, so that it neither acknowledges for, nor votes in, what it does not have any more.
 //!
 //! Metadata that was restored says less than the disks know, and that is no loss of theirs: a disk that is ahead of the store keeps its
-//! life, and until bookies were compared with the store no disk is taken for a copy that is older.
+//! life, and until bookies were compared with the store no disk is taken for a copy that is older, or for one that was replaced.
 
 use geminga_metastore::record::{Cookie, CookieDisk};
 use geminga_proto::ids::{BookieId, DiskUuid, Incarnation};
@@ -23,8 +23,9 @@ pub(super) struct Plan {
 /// Whether a refusal says that something was lost, rather than that something is mistaken.
 pub(super) fn is_loss(refusal: &Refusal, store: Store) -> bool {
     match refusal {
-        Refusal::DiskMissing { .. } | Refusal::Replaced { .. } | Refusal::LogMissing(_) => true,
-        Refusal::OlderCopy { .. } => store.audited,
+        Refusal::DiskMissing { .. } | Refusal::LogMissing(_) => true,
+        // Another life than the store knows may be a later one.
+        Refusal::Replaced { .. } | Refusal::OlderCopy { .. } => store.audited,
         Refusal::OtherCluster { .. }
         | Refusal::OtherBookie { .. }
         | Refusal::Decommissioned { .. }
@@ -64,6 +65,9 @@ pub(super) fn plan(
             None => Err(Refusal::NoCookie(found.dir.clone())),
         },
         Some(cookie) => match of(cookie.disk) {
+            Some(now) if !store.audited && cookie.incarnation() != now.incarnation => {
+                Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() })
+            }
             Some(now) => Ok(Plan { disk: now.disk, lost: lost(found, now, store)? }),
             None => Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() }),
         },
@@ -188,6 +192,17 @@ mod tests {
         let plan = planned(next(false), &[empty.clone(), with(40)]);
         assert!(matches!(plan, Err(Refusal::OlderCopy { .. })), "{plan:?}");
         assert_eq!(planned(next(true), &[empty, with(40)]), Ok(vec![(one, true), (two, true)]));
+    }
+
+    /// 6.8: the store names a life of before a disk was replaced. What the later one holds was acknowledged.
+    #[test]
+    fn only_an_audited_store_calls_a_life_lost() {
+        let empty = Found { dir: "new".into(), cookie: None, data: false };
+        let later = found(2, |cookie| cookie.disks[1].1 = Incarnation(7));
+        let refused = planned(store(false), &[empty.clone(), later.clone()]).unwrap_err();
+        assert!(matches!(refused, Refusal::Replaced { .. }), "{refused:?}");
+        assert!(!is_loss(&refused, store(false)) && is_loss(&refused, store(true)));
+        assert!(planned(store(true), &[empty, later]).is_ok());
     }
 
     /// The same where no disk is missing.

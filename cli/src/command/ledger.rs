@@ -310,6 +310,7 @@ impl From<RecoverError> for Failure {
         let (exit, reason) = match &error {
             RecoverError::Gone(ledger) => return unknown(*ledger),
             RecoverError::Missing { .. } => (Exit::Unreachable, "BOOKIES_MISSING"),
+            RecoverError::InObject(_) => (Exit::Failed, "LEDGER_IN_OBJECT"),
             RecoverError::Damaged { .. } => (Exit::Failed, "LEDGER_DAMAGED"),
             RecoverError::Metadata(error) => return error.clone().into(),
         };

@@ -1,5 +1,5 @@
 //! The calls around the audit core ([`crate::core::audit`]): asks every disk that the metadata knows what it holds, page by page, and
-//! asks for the tombstones of what is missing. [`apply`] carries out what is found.
+//! asks for the tombstones of what is missing, and once more for what seems to be lost. [`apply`] carries out what is found.
 
 mod apply;
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use geminga_metastore::Error as MetaError;
 use geminga_metastore::record::Cookie;
 use geminga_proto::bookie::{Code, LocalLedger, MAX_INVENTORY, QueryOp, QueryRequest, Scope};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
@@ -23,17 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Fills a view with what the disks of these bookies hold. A disk that does not answer every page is unanswered, and what it said
 /// before is kept: it holds that.
 pub async fn take_inventory(client: &LedgerClient, cookies: &[Cookie], view: &mut View) {
-    let members: BTreeSet<Member> = cookies
-        .iter()
-        .flat_map(|cookie| {
-            let member = |disk: &geminga_metastore::record::CookieDisk| Member {
-                bookie: cookie.bookie.clone(),
-                incarnation: disk.incarnation,
-            };
-            cookie.disks.iter().map(member).collect::<Vec<_>>()
-        })
-        .collect();
-    let mut answers = stream::iter(members)
+    let mut answers = stream::iter(members(cookies))
         .map(|member| async move {
             let (held, whole) = disk(client, &member).await;
             (member, held, whole)
@@ -48,6 +39,55 @@ pub async fn take_inventory(client: &LedgerClient, cookies: &[Cookie], view: &mu
             view.unanswered.insert(member);
         }
     }
+}
+
+/// Reads the metadata of these ledgers anew, and asks every disk once more what it holds of them: while one disk after the other was asked,
+/// repair may have moved a copy from one that was not asked yet to one that was. Of a disk that does not answer now its former answer stands.
+///
+/// # Errors
+/// [`MetaError`].
+pub async fn ask_again(
+    client: &LedgerClient,
+    cookies: &[Cookie],
+    ledgers: &BTreeSet<LedgerId>,
+    view: &mut View,
+) -> Result<(), MetaError> {
+    let members = members(cookies);
+    for ledger in ledgers {
+        match client.metadata(*ledger).await? {
+            Some((meta, _)) => drop(view.ledgers.insert(*ledger, meta)),
+            None => drop(view.ledgers.remove(ledger)),
+        }
+        let mut answers = stream::iter(&members)
+            .map(|member| async move { (member, one(client, member, *ledger).await) })
+            .buffer_unordered(AT_ONCE);
+        let holders = view.held.entry(*ledger).or_default();
+        while let Some((member, answer)) = answers.next().await {
+            let Some(found) = answer else { continue };
+            holders.retain(|holder| holder.member != *member);
+            let holder = |local| Holder { member: member.clone(), local };
+            holders.extend(found.into_iter().map(holder));
+        }
+    }
+    view.held.retain(|_, holders| !holders.is_empty());
+    Ok(())
+}
+
+/// All disks.
+fn members(cookies: &[Cookie]) -> BTreeSet<Member> {
+    let of = |cookie: &Cookie| {
+        let member = |incarnation| Member { bookie: cookie.bookie.clone(), incarnation };
+        cookie.disks.iter().map(|disk| member(disk.incarnation)).collect::<Vec<_>>()
+    };
+    cookies.iter().flat_map(of).collect()
+}
+
+/// What a disk holds of one ledger, if anything; `None` when it does not answer.
+async fn one(client: &LedgerClient, member: &Member, ledger: LedgerId) -> Option<Vec<LocalLedger>> {
+    let before = ledger.0.checked_sub(1).map(LedgerId);
+    let mut page = page(client, member, before, 1).await?;
+    page.retain(|local| local.ledger == ledger);
+    Some(page)
 }
 
 /// Asks who of those that should hold what nobody holds has its tombstone. To be called with everything else in the view.
@@ -70,7 +110,9 @@ pub async fn ask_for_tombstones(client: &LedgerClient, view: &mut View) {
 async fn disk(client: &LedgerClient, member: &Member) -> (Vec<LocalLedger>, bool) {
     let (mut held, mut after) = (Vec::new(), None);
     loop {
-        let Some(page) = page(client, member, after).await else { return (held, false) };
+        let Some(page) = page(client, member, after, MAX_INVENTORY).await else {
+            return (held, false);
+        };
         let Some(last) = page.last() else { return (held, true) };
         // A bookie that goes back would keep this going for ever.
         if after.is_some_and(|after| last.ledger <= after) {
@@ -85,6 +127,7 @@ async fn page(
     client: &LedgerClient,
     member: &Member,
     after: Option<LedgerId>,
+    max_ledgers: u32,
 ) -> Option<Vec<LocalLedger>> {
     let scope = Scope {
         cluster: client.parts.cluster,
@@ -94,7 +137,7 @@ async fn page(
         incarnation: member.incarnation,
     };
     for _ in 0..TRIES {
-        let op = QueryOp::Inventory { after, max_ledgers: MAX_INVENTORY };
+        let op = QueryOp::Inventory { after, max_ledgers };
         let ask = async {
             let connection = client.bookies().connection(&member.bookie)?;
             connection.query(QueryRequest { scope, op }).await

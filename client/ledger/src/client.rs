@@ -314,12 +314,16 @@ impl LedgerClient {
     /// [`LedgerClient::recover`].
     ///
     /// # Errors
-    /// [`crate::RecoverError`]; `Missing` never.
-    pub fn force_close(
-        &self,
-        ledger: LedgerId,
-    ) -> impl Future<Output = Result<LedgerMeta, crate::RecoverError>> + Send + '_ {
-        crate::recover::recover(self, ledger, QuorumLoss::Force)
+    /// [`crate::RecoverError`]; `Missing` never. `InObject` where a member has dropped its entries for an object: all that was
+    /// acknowledged is in that, and bookies know less.
+    pub async fn force_close(&self, ledger: LedgerId) -> Result<LedgerMeta, crate::RecoverError> {
+        let found = self.metadata(ledger).await?;
+        if let Some((meta, _)) = found.filter(|(meta, _)| meta.last_entry.is_none())
+            && !self.trimmed(&meta).await.is_empty()
+        {
+            return Err(crate::RecoverError::InObject(ledger));
+        }
+        crate::recover::recover(self, ledger, QuorumLoss::Force).await
     }
 
     /// Repairs a marked ledger (6.5), as fast as `throttle` lets it. The caller holds its lock, `under-lock/…` at that version: no place

@@ -2,6 +2,7 @@
 //! recoverer until the ledger is closed.
 
 mod copy;
+mod end;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,11 @@ pub enum RecoverError {
         /// Who is needed.
         missing: Vec<Member>,
     },
+    /// Bookies have dropped its entries for an object, so that it ends where that does, and not where bookies say.
+    #[error(
+        "entries of ledger {0} are in an object store, which its metadata does not say: run `geminga cluster audit` with --object-store"
+    )]
+    InObject(LedgerId),
     /// Acknowledged entries that no reachable member holds, or can deliver: an operator must act (4.8).
     #[error("ledger {ledger} is damaged: {why}")]
     Damaged {
@@ -219,6 +225,11 @@ impl<'a> Attempt<'a> {
                     async move { Ok(Event::LengthRead(length(&reader, last, pause).await)) }
                         .boxed(),
                 );
+            }
+            Effect::FindEnd(last) => {
+                let meta = self.core.final_meta().expect("copying is over");
+                let client = self.client;
+                self.calls.push(async move { Ok(end::find(client, meta, last).await) }.boxed());
             }
             Effect::Finish(finish) => self.finish = Some(finish),
         }

@@ -461,6 +461,7 @@ impl Ledger {
             | Effect::StartCopyGrace
             | Effect::TellClosed { .. }
             | Effect::MarkUnder(_)
+            | Effect::FindEnd(_)
             | Effect::Finish(_) => unreachable!("no calls"),
         };
         self.recover_call(index, |recoverer| recoverer.step(event));

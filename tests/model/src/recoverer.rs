@@ -124,6 +124,7 @@ impl RecovererNode {
                 | Effect::ReadLength(_) => {
                     self.calls.push(effect);
                 }
+                Effect::FindEnd(_) => unreachable!("nobody gives anything up here"),
                 Effect::StartGrace => self.grace = true,
                 Effect::StartCopyGrace => self.copy_grace = true,
                 Effect::StartDeadline | Effect::TellClosed { .. } | Effect::MarkUnder(_) => {}

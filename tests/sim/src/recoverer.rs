@@ -186,6 +186,7 @@ impl Recoverer {
                     self.search = Some((lost, shunned));
                     self.search(context);
                 }
+                Effect::FindEnd(_) => unreachable!("nobody gives anything up here"),
                 // The members hear of the end when the attempt is finished; marks are nobody's to read here.
                 Effect::TellClosed { .. } | Effect::MarkUnder(_) => {}
                 Effect::Finish(finish) => self.finish(finish, context),

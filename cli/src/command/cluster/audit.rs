@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use geminga_ledger::core::audit::{self, Report};
-use geminga_ledger::{Config, LedgerClient, RecoverError, ask_for_tombstones, take_inventory};
-use geminga_metastore::record::{Cluster, Cookie, LedgerMeta, Topic};
+use geminga_ledger::{
+    Config, LedgerClient, RecoverError, ask_again, ask_for_tombstones, take_inventory,
+};
+use geminga_metastore::record::{Cluster, Cookie, LedgerMeta};
 use geminga_metastore::{Horizon, MetaStore, cluster, keys, restored};
 use geminga_proto::ids::{BookieId, LedgerId, Member};
 use geminga_runtime::{SystemRandom, Tasks};
@@ -29,7 +31,7 @@ mod places;
 mod relink;
 mod told;
 
-/// Ledgers that are recovered at a time.
+/// Ledgers that are recovered, and objects that are asked for, at a time.
 const AT_ONCE: usize = 8;
 
 /// Arguments of `geminga cluster audit`.
@@ -42,6 +44,10 @@ pub(crate) struct Args {
     /// Bookies that do not come back: what only they held is told as lost. Comma-separated.
     #[arg(long, value_name = "ID,...", value_delimiter = ',')]
     without: Vec<BookieId>,
+    /// Segments never were in another object store than the one that is given, or in none where none is given: what is not there was
+    /// deleted.
+    #[arg(long)]
+    no_other_object_store: bool,
     /// Compare and tell, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -65,9 +71,19 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Some(objects) => Some(Objects::list(objects, cluster.uuid).await?).unzip(),
         None => (None, None),
     };
-    let (mut view, unreadable) = view(&*store, &client, &cluster, &args.without).await?;
+    let cookies = cookies(&*store).await?;
+    let (mut view, unreadable) =
+        view(&*store, &client, &cluster, (&cookies, &args.without)).await?;
     view.uploads = uploads;
-    let report = audit::compare(&view);
+    view.all_listed = args.no_other_object_store;
+    if let Some(objects) = &objects {
+        if !view.all_listed {
+            believe(&view)?;
+            view.all_listed = !objects.are_some_elsewhere(&*store, &view).await?;
+        }
+        objects.find_unlisted(&mut view).await?;
+    }
+    let report = compare(&client, &cookies, &mut view).await?;
     let mut places = Places::default();
     let looked = objects.as_ref().zip(view.uploads.as_ref());
     let folded = objects::folded(&*store, looked, &mut places).await?;
@@ -81,15 +97,57 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         told.audited =
             told.failed.is_empty() && restored::note_audited(&*store, cluster.epoch).await?;
     }
-    places.add_segments(&*store, &missing(&report)).await?;
-    told.follow = places.follow(&*store).await?;
+    places.add_segments(&*store, &deleted(&report)).await?;
+    // While something is not known, what seems to be gone may be there.
+    if told.audited {
+        told.follow = places.follow(&*store).await?;
+    }
     told.finish(args.print)
 }
 
-/// Ledgers of which something is not to be had any more.
-fn missing(report: &Report) -> BTreeSet<LedgerId> {
-    let lost = report.lost.iter().map(|lost| lost.ledger);
+/// Refuses the listing of what is not the cluster's object store.
+fn believe(view: &audit::View) -> Result<(), Failure> {
+    let Some(doubt) =
+        view.uploads.as_ref().and_then(|uploads| uploads.doubt(view.ledgers.values()))
+    else {
+        return Ok(());
+    };
+    Err(Failure::new(format!(
+        "{doubt}: it may be another object store than the cluster's, and nothing was changed: correct --object-store, or say with --no-other-object-store that there never was another"
+    ))
+    .because("OTHER_OBJECT_STORE"))
+}
+
+/// Compares. What seems to be lost is asked for once more first.
+async fn compare(
+    client: &LedgerClient,
+    cookies: &[Cookie],
+    view: &mut audit::View,
+) -> Result<Report, Failure> {
+    let report = audit::compare(view);
+    let lost: BTreeSet<LedgerId> = report.lost.iter().map(|lost| lost.ledger).collect();
+    if lost.is_empty() {
+        return Ok(report);
+    }
+    ask_again(client, cookies, &lost, view).await?;
+    Ok(audit::compare(view))
+}
+
+/// Ledgers that were deleted since. What is lost is none of them: a bookie may come back with it.
+fn deleted(report: &Report) -> BTreeSet<LedgerId> {
+    let lost = report.lost.iter().filter(|lost| lost.deleted).map(|lost| lost.ledger);
     lost.chain(report.gone.iter().copied()).chain(report.ended.iter().copied()).collect()
+}
+
+/// All bookies that the metadata knows.
+async fn cookies(store: &dyn MetaStore) -> Result<Vec<Cookie>, Failure> {
+    let cookies = store.range(keys::BOOKIE_COOKIES, None, usize::MAX).await?;
+    cookies
+        .items
+        .iter()
+        .map(|item| Cookie::decode(&item.value.value))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new(format!("a bookie's cookie holds {error}")))
 }
 
 /// Everything that is compared, and ledgers whose metadata cannot be read.
@@ -97,18 +155,11 @@ async fn view(
     store: &dyn MetaStore,
     client: &LedgerClient,
     cluster: &Cluster,
-    without: &[BookieId],
+    (cookies, without): (&[Cookie], &[BookieId]),
 ) -> Result<(audit::View, Vec<String>), Failure> {
     // Local ledgers first, and the counter of ids last: one that is made while this runs is no stranger then (G1).
     let mut view = audit::View::new(Horizon::new(cluster.clone(), 0));
-    let cookies = store.range(keys::BOOKIE_COOKIES, None, usize::MAX).await?;
-    let cookies: Vec<Cookie> = cookies
-        .items
-        .iter()
-        .map(|item| Cookie::decode(&item.value.value))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Failure::new(format!("a bookie's cookie holds {error}")))?;
-    take_inventory(client, &cookies, &mut view).await;
+    take_inventory(client, cookies, &mut view).await;
     view.unanswered.retain(|member| !without.contains(&member.bookie));
     let mut unread = Vec::new();
     for item in store.range(keys::LEDGERS, None, usize::MAX).await?.items {
@@ -119,12 +170,6 @@ async fn view(
                 view.held.remove(&ledger);
                 unread.push(ledger.to_string());
             }
-        }
-    }
-    for item in store.range(keys::TOPICS, None, usize::MAX).await?.items {
-        let Ok(topic) = Topic::decode(&item.value.value) else { continue };
-        if topic.configs.get("remote.storage.enable").is_some_and(|value| value == "true") {
-            view.tiered.insert(topic.id);
         }
     }
     view.horizon = Horizon::read(store).await?.ok_or(cluster::ClusterError::Missing)?;
@@ -168,6 +213,8 @@ impl Act<'_> {
         for dropped in &report.dropped {
             match self.relink(dropped).await {
                 Ok(meta) => told.relinked.push(done(&meta)),
+                // Its end stands for ever (M2), so that nothing can be done about it.
+                Err(relink::Error::OtherEnd) => told.other_end.push(dropped.ledger.to_string()),
                 Err(error) => told.fail(dropped.ledger, error),
             }
         }

@@ -10,15 +10,17 @@
 //! beside the ensembles that the backup names.
 
 mod copies;
+mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use geminga_metastore::Horizon;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, TierObject};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
 use geminga_proto::bookie::LocalLedger;
-use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch, TopicId};
+use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
 pub use self::copies::{Reach, lacking, moved, reach};
+pub use self::listing::{Doubt, Uploads};
 
 /// A ledger as one disk has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,23 +29,6 @@ pub struct Holder {
     pub member: Member,
     /// What.
     pub local: LocalLedger,
-}
-
-/// What is in the object store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Uploads {
-    /// The store, as metadata calls it. Of what is in others nothing is known.
-    pub bucket: String,
-    /// The uploads of each ledger.
-    pub of: BTreeMap<LedgerId, BTreeSet<u128>>,
-}
-
-impl Uploads {
-    /// Whether what metadata refers to is there; `None` when it is in another store.
-    pub fn has(&self, ledger: LedgerId, object: &TierObject) -> Option<bool> {
-        let there = || self.of.get(&ledger).is_some_and(|all| all.contains(&object.attempt));
-        (object.bucket == self.bucket).then(there)
-    }
 }
 
 /// What is compared.
@@ -59,10 +44,11 @@ pub struct View {
     pub unanswered: BTreeSet<Member>,
     /// Who has the tombstones of ledgers that somebody should hold and nobody does ([`missing`]).
     pub tombstones: BTreeMap<LedgerId, Vec<Member>>,
-    /// Topics whose segments go to the object store.
-    pub tiered: BTreeSet<TopicId>,
     /// What is in the object store; `None` when nobody looked.
     pub uploads: Option<Uploads>,
+    /// Whether what is not in it is in no object: nobody names another store, or somebody said that there is none. Which topics go to an
+    /// object store, a backup does not say: that may have begun later.
+    pub all_listed: bool,
 }
 
 impl View {
@@ -74,8 +60,8 @@ impl View {
             held: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             tombstones: BTreeMap::new(),
-            tiered: BTreeSet::new(),
             uploads: None,
+            all_listed: false,
         }
     }
 
@@ -129,7 +115,7 @@ pub struct Stranger {
 pub struct Incomplete {
     /// Which.
     pub ledger: LedgerId,
-    /// The first entry that is missing.
+    /// The first entry that is missing, or in dispute.
     pub entry: EntryId,
     /// Others than its members that hold something of it.
     pub elsewhere: Vec<Member>,
@@ -148,6 +134,8 @@ pub struct Report {
     pub ended: Vec<LedgerId>,
     /// Open, and entries are missing before others that are there: a recovery would close them below those.
     pub torn: Vec<Incomplete>,
+    /// Open, and bookies were told an end that others hold entries behind, of which this is the first: two lives of the same backup ended it.
+    pub disputed: Vec<Incomplete>,
     /// Closed, and held by others than its members: to name those.
     pub moved: Vec<LedgerId>,
     /// To be read from the object store.
@@ -185,6 +173,19 @@ pub fn missing(view: &View) -> Vec<(LedgerId, EntryId)> {
         }
     };
     view.ledgers.values().filter_map(|meta| Some((meta.id, of(meta)?))).collect()
+}
+
+/// Uploads that the metadata or bookies name in the store that was listed, and that the listing does not: they came after it, or are gone.
+pub fn unlisted(view: &View) -> BTreeSet<(LedgerId, u128)> {
+    let Some(uploads) = &view.uploads else { return BTreeSet::new() };
+    let of = |meta: &LedgerMeta| {
+        let object = meta.tier.object().filter(|object| object.bucket == uploads.bucket);
+        let trimmed = view.holders(meta.id).iter().filter_map(|holder| holder.local.trimmed);
+        let named = trimmed.chain(object.map(|object| object.attempt));
+        let unlisted = named.filter(|attempt| !uploads.lists(meta.id, *attempt));
+        unlisted.map(|attempt| (meta.id, attempt)).collect::<Vec<_>>()
+    };
+    view.ledgers.values().flat_map(of).collect()
 }
 
 /// Compares.
@@ -225,16 +226,19 @@ fn look_at(view: &View, meta: &LedgerMeta, report: &mut Report) {
         return;
     }
     let (ledger, holders) = (meta.id, view.holders(meta.id));
-    if let Some(attempt) = holders.iter().find_map(|holder| holder.local.trimmed)
-        && meta.tier.object().map(|object| object.attempt) != Some(attempt)
-    {
-        report.dropped.push(dropped(view, ledger, vec![attempt]));
+    let known = meta.tier.object();
+    let is_there = known.and_then(|object| view.uploads.as_ref()?.has(ledger, object));
+    let attempts = holders.iter().filter_map(|holder| holder.local.trimmed);
+    let others: BTreeSet<u128> =
+        attempts.filter(|attempt| known.is_none_or(|known| known.attempt != *attempt)).collect();
+    if !others.is_empty() && is_there != Some(true) {
+        look_at_dropped(view, meta, others, report);
     } else if meta.state != LedgerState::Closed {
         if view.is_orphaned(ledger) {
             look_at_open(view, meta, report);
         }
-    } else if let Some(object) = meta.tier.object() {
-        match view.uploads.as_ref().and_then(|uploads| uploads.has(ledger, object)) {
+    } else if known.is_some() {
+        match is_there {
             Some(true) => {}
             None => report.unlooked += 1,
             // Bookies may have all of it still (T7).
@@ -255,6 +259,33 @@ fn dropped(view: &View, ledger: LedgerId, attempts: Vec<u128>) -> Dropped {
     Dropped { ledger, attempts, sealed_epoch: sealed.unwrap_or(SealEpoch(0)) }
 }
 
+/// What becomes of a ledger whose entries bookies dropped for uploads that the metadata does not name. Where no upload is there any more,
+/// it was deleted since, and these bookies have not come to it.
+fn look_at_dropped(view: &View, meta: &LedgerMeta, attempts: BTreeSet<u128>, report: &mut Report) {
+    let ledger = meta.id;
+    let Some(uploads) = &view.uploads else {
+        report.dropped.push(dropped(view, ledger, attempts.into_iter().collect()));
+        return;
+    };
+    let listed: Vec<u128> =
+        attempts.iter().copied().filter(|one| uploads.lists(ledger, *one)).collect();
+    if !listed.is_empty() {
+        report.dropped.push(dropped(view, ledger, listed));
+    } else if let Some(attempts) = view.uploads_of(ledger) {
+        report.dropped.push(dropped(view, ledger, attempts));
+    } else if meta.state != LedgerState::Closed {
+        let list = if view.all_listed { &mut report.ended } else { &mut report.unseen };
+        list.push(ledger);
+    } else if copies::first_missing(meta, view.holders(ledger)).is_none() {
+        // Its members have all of it still.
+    } else if moved(meta, view.holders(ledger)).is_some() {
+        report.moved.push(ledger);
+    } else {
+        let list = if view.all_listed { &mut report.gone } else { &mut report.unseen };
+        list.push(ledger);
+    }
+}
+
 /// What becomes of a ledger that has no end and no writer. One that has a tombstone was closed and deleted, or folded, since.
 fn look_at_open(view: &View, meta: &LedgerMeta, report: &mut Report) {
     let (ledger, holders) = (meta.id, view.holders(meta.id));
@@ -262,15 +293,19 @@ fn look_at_open(view: &View, meta: &LedgerMeta, report: &mut Report) {
     let held = holders.iter().any(|holder| !holder.local.runs.is_empty());
     if deleted && let Some(attempts) = view.uploads_of(ledger) {
         report.dropped.push(dropped(view, ledger, attempts));
-    } else if deleted && view.uploads.is_none() && view.tiered.contains(&meta.custom.topic) {
+    } else if deleted && !view.all_listed {
         report.unseen.push(ledger);
     } else if deleted && !held {
         report.ended.push(ledger);
-    } else if let Some(entry) = reach(meta, holders).missing {
-        let elsewhere = copies::elsewhere(&meta.last_fragment().ensemble, holders);
-        report.torn.push(Incomplete { ledger, entry, elsewhere, deleted });
     } else {
-        report.unclosed.push(ledger);
+        let Reach { missing, beyond, .. } = reach(meta, holders);
+        let elsewhere = copies::elsewhere(&meta.last_fragment().ensemble, holders);
+        let at = |entry| Incomplete { ledger, entry, elsewhere, deleted };
+        match (missing, beyond) {
+            (Some(entry), _) => report.torn.push(at(entry)),
+            (None, Some(entry)) => report.disputed.push(at(entry)),
+            (None, None) => report.unclosed.push(ledger),
+        }
     }
 }
 
@@ -288,7 +323,7 @@ fn look_at_missing(
         report.dropped.push(dropped(view, ledger, attempts));
     } else if moved(meta, holders).is_some() {
         report.moved.push(ledger);
-    } else if deleted && view.uploads.is_none() && view.tiered.contains(&meta.custom.topic) {
+    } else if deleted && !view.all_listed {
         report.unseen.push(ledger);
     } else if !deleted && ensemble.iter().any(|member| view.unanswered.contains(member)) {
         report.unverified.push(ledger);

@@ -167,6 +167,10 @@ impl Recovery {
                 }
                 _ => Vec::new(),
             },
+            Event::EndFound { end, length } => match self.phase {
+                Phase::ReadingLength => self.end_below(end, length),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -248,6 +252,10 @@ impl Recovery {
     fn closed_meta(&self) -> LedgerMeta {
         let (mut meta, _) = self.held().clone();
         meta.fragments = self.final_fragments(&meta);
+        // Only an operator's end lies in an earlier fragment.
+        while meta.fragments.len() > 1 && self.end < meta.last_fragment().first_entry.prev() {
+            meta.fragments.pop();
+        }
         meta.state = LedgerState::Closed;
         meta.last_entry = Some(self.end);
         meta.length = self.length;

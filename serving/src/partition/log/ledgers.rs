@@ -231,7 +231,9 @@ pub(super) async fn settle(
 async fn recover(opening: &Opening, ledger: LedgerId) -> Result<LedgerMeta, Done> {
     opening.parts.ledgers.recover(ledger).await.map_err(|error| match error {
         RecoverError::Gone(_) => Done::Lost(Lost::Deposed),
-        RecoverError::Damaged { .. } => Done::Lost(Lost::Failed(error.to_string())),
+        RecoverError::Damaged { .. } | RecoverError::InObject(_) => {
+            Done::Lost(Lost::Failed(error.to_string()))
+        }
         RecoverError::Missing { .. } => Done::NotSettled(error.to_string()),
         RecoverError::Metadata(error) => not_settled(error),
     })

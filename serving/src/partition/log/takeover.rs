@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use geminga_ledger::{ReadError, RecoverError};
-use geminga_metastore::record::{Assign, LedgerMeta, LogStart, PartitionTerm, Segment as Record};
+use geminga_metastore::record::{
+    Assign, CloseKind, LedgerMeta, LogStart, PartitionTerm, Segment as Record,
+};
 use geminga_metastore::{Error as MetaError, Guard, Txn, TxnOutcome, Version, keys};
 use geminga_proto::caps;
 use geminga_proto::entry::{Entry, Kind, NO_SNAPSHOT};
@@ -39,7 +41,8 @@ pub(super) async fn open(parts: &LogParts, spec: OpenSpec) -> Result<Opened, Ope
         .map_err(unavailable)?;
     let folded = load_folded(&opening, &mut stored).await?;
     let closed = close_all(&opening, &stored).await?;
-    let end = find_end(&opening, &stored, &closed).await?;
+    let behind = behind(&stored, &folded);
+    let end = find_end(&opening, &stored, &closed, behind).await?;
     if end.replay.is_none() && !end.deleted && folded.last_seq().is_some() {
         // What is folded lies before one that holds records and keeps its key.
         let why = "segments are folded, and none behind them holds a record".to_owned();
@@ -98,16 +101,21 @@ struct End {
 
 impl End {
     /// Behind everything that is known, without a state: the ledgers that held it are deleted.
-    fn behind(stored: &[Stored]) -> Self {
-        let ends = stored.iter().map(|s| s.segment.end_offset.unwrap_or(s.segment.base_offset));
+    fn without_state(stored: &[Stored], behind: Offset) -> Self {
         let newest = stored.iter().filter_map(|s| s.segment.max_timestamp).max();
         Self {
-            next_offset: ends.max().unwrap_or(Offset(0)),
+            next_offset: behind,
             running_max_timestamp: newest.unwrap_or(-1),
             replay: None,
             deleted: true,
         }
     }
+}
+
+/// Behind every offset that the metadata names, of segments and of what is folded.
+fn behind(stored: &[Stored], folded: &Folded) -> Offset {
+    let ends = stored.iter().map(|s| s.segment.end_offset.unwrap_or(s.segment.base_offset));
+    ends.chain(folded.now().end_offset()).max().unwrap_or(Offset(0))
 }
 
 type Closed = Vec<(u32, Arc<LedgerMeta>)>;
@@ -211,8 +219,15 @@ fn view(stored: &Stored, closed: &Closed) -> Segment {
     }
 }
 
-/// From the newest ledger that holds a complete snapshot: those after it hold no records (P4).
-async fn find_end(opening: &Opening, stored: &[Stored], closed: &Closed) -> Result<End, OpenError> {
+/// From the newest ledger that holds a complete snapshot: those after it hold no records (P4). Where one of those was deleted since a
+/// backup, it held some: the log goes on `behind` what is known, so that none of their offsets that is known is given again.
+async fn find_end(
+    opening: &Opening,
+    stored: &[Stored],
+    closed: &Closed,
+    behind: Offset,
+) -> Result<End, OpenError> {
+    let mut deleted = false;
     for segment in stored.iter().rev() {
         let meta = match closed.iter().find(|(seq, _)| *seq == segment.seq) {
             Some((_, meta)) => Arc::clone(meta),
@@ -220,13 +235,14 @@ async fn find_end(opening: &Opening, stored: &[Stored], closed: &Closed) -> Resu
         };
         let last = meta.last_entry.unwrap_or(EntryId::NONE);
         if last == EntryId::NONE {
+            deleted = deleted || ended_deleted(opening, &meta).await;
             continue;
         }
         let entry = match read_last(opening, &meta, last).await {
             Ok(entry) => entry,
             Err(error) if was_deleted(opening, &meta, last, &error).await => {
                 tracing::warn!(ledger = %meta.id, "the end of the log was deleted after the backup that the metadata was restored from; it goes on without its state");
-                return Ok(End::behind(stored));
+                return Ok(End::without_state(stored, behind));
             }
             Err(error) => return Err(error),
         };
@@ -234,15 +250,25 @@ async fn find_end(opening: &Opening, stored: &[Stored], closed: &Closed) -> Resu
         let attributes = entry.attributes;
         let next_offset = Offset(attributes.first_offset + i64::from(attributes.offset_count));
         return Ok(End {
-            next_offset,
+            next_offset: if deleted { next_offset.max(behind) } else { next_offset },
             running_max_timestamp: attributes.running_max_timestamp,
             replay: Some(From { meta, snapshot, last }),
-            deleted: false,
+            deleted,
         });
+    }
+    if deleted {
+        return Ok(End::without_state(stored, behind));
     }
     // Nothing was ever written, or no owner lived long enough to write its first record.
     let next_offset = stored.last().map_or(Offset(0), |s| s.segment.base_offset);
     Ok(End { next_offset, running_max_timestamp: -1, replay: None, deleted: false })
+}
+
+/// Whether a ledger was closed as an empty one because it was deleted since a backup: who closed it had lost its members, and one of them
+/// has its tombstone.
+async fn ended_deleted(opening: &Opening, meta: &LedgerMeta) -> bool {
+    matches!(meta.close_kind, Some(CloseKind::ForcedWithRisk { .. }))
+        && !opening.parts.ledgers.tombstones(meta, EntryId(0)).await.is_empty()
 }
 
 /// Whether a ledger whose last entry could not be read was deleted: a bookie has its tombstone, which no ledger has that this metadata
@@ -348,7 +374,9 @@ fn damaged(what: &str, why: impl std::fmt::Display) -> OpenError {
 
 fn not_recovered(error: RecoverError) -> OpenError {
     match error {
-        RecoverError::Damaged { .. } => OpenError::Damaged(error.to_string()),
+        RecoverError::Damaged { .. } | RecoverError::InObject(_) => {
+            OpenError::Damaged(error.to_string())
+        }
         RecoverError::Gone(_) | RecoverError::Missing { .. } => {
             OpenError::Unavailable(error.to_string())
         }

@@ -149,6 +149,20 @@ impl MemoryBookies {
         bookie.tombstones.insert(ledger);
     }
 
+    /// Every bookie loses the bytes of the last `count` entries of a ledger, and believes to have them. Which was the last.
+    pub(crate) fn lose_last(&self, ledger: LedgerId, count: i64) -> EntryId {
+        let mut bookies = self.bookies.lock();
+        let of = |bookie: &Bookie| {
+            let ids = bookie.entries.keys().filter(|(of, _)| *of == ledger);
+            ids.map(|(_, entry)| *entry).max()
+        };
+        let last = bookies.values().filter_map(of).max().expect("somebody holds it");
+        for bookie in bookies.values_mut() {
+            bookie.entries.retain(|(of, entry), _| *of != ledger || entry.0 <= last.0 - count);
+        }
+        last
+    }
+
     /// Read requests answered so far, by all bookies.
     pub(crate) fn reads(&self) -> usize {
         self.bookies.lock().values().map(|bookie| bookie.reads).sum()

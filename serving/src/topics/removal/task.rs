@@ -332,7 +332,11 @@ impl Worker {
                 Err(DeleteError::NotClosed(_)) => match self.ledgers.recover(ledger).await {
                     Ok(_) | Err(RecoverError::Gone(_)) => {}
                     Err(RecoverError::Metadata(error)) => return unreadable(ledger, error),
-                    Err(error @ (RecoverError::Damaged { .. } | RecoverError::Missing { .. })) => {
+                    Err(
+                        error @ (RecoverError::Damaged { .. }
+                        | RecoverError::InObject(_)
+                        | RecoverError::Missing { .. }),
+                    ) => {
                         tracing::warn!(%ledger, %error, "a ledger of a deleted topic cannot be closed: bring its bookies back, or force-close it");
                         return Ok(Ending::NotYet);
                     }

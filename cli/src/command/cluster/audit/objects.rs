@@ -1,15 +1,15 @@
-//! What is in the object store, by its listing: one that was deleted since the backup is not in it. Of segments that were folded, the
+//! What is in the object store, by its listing: one that was deleted since the backup is not in it. What is named and not listed is asked
+//! for before it counts as gone. Of segments that were folded, the
 //! lists that manifests name say where they are.
 
-use std::collections::BTreeSet;
-
-use futures::TryStreamExt;
-use geminga_ledger::core::audit::Uploads;
+use futures::{StreamExt, TryStreamExt, stream};
+use geminga_ledger::core::audit::{self, Uploads, View};
 use geminga_metastore::record::{Manifest, ManifestPart};
 use geminga_metastore::{MetaStore, keys};
-use geminga_proto::ids::{ClusterUuid, PartitionIndex, TopicId};
-use geminga_tier::{FoldedSegment, ManifestName, ObjectError, SegmentList, Store};
+use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
+use geminga_tier::{FoldedSegment, ObjectError, SegmentList, Store};
 
+use super::AT_ONCE;
 use super::places::{Places, Stretch};
 use crate::exit::{Exit, Failure};
 
@@ -17,7 +17,6 @@ use crate::exit::{Exit, Failure};
 pub(super) struct Objects {
     store: Store,
     cluster: ClusterUuid,
-    lists: BTreeSet<(TopicId, PartitionIndex, u128)>,
 }
 
 /// What manifests list.
@@ -37,17 +36,56 @@ impl Objects {
     ) -> Result<(Self, Uploads), Failure> {
         let bucket = store.bucket().to_owned();
         let mut uploads = Uploads { bucket, ..Uploads::default() };
-        let mut lists = BTreeSet::new();
         let mut listing = store.list(cluster);
         while let Some(listed) = listing.try_next().await.map_err(unreachable)? {
             if let Some(name) = store.parse_key(cluster, &listed.key) {
-                uploads.of.entry(name.ledger).or_default().insert(name.attempt);
-            } else if let Some(name) = store.parse_manifest_key(cluster, &listed.key) {
-                let ManifestName { topic, partition, attempt } = name;
-                lists.insert((topic, partition, attempt));
+                uploads.add(name.ledger, name.attempt);
             }
         }
-        Ok((Self { store, cluster, lists }, uploads))
+        Ok((Self { store, cluster }, uploads))
+    }
+
+    /// Asks for each upload that is named and was not listed: the metadata was read later, and nothing is gone that only came late.
+    pub(super) async fn find_unlisted(&self, view: &mut View) -> Result<(), Failure> {
+        let unlisted = audit::unlisted(view);
+        let known = unlisted.iter().filter_map(|(ledger, attempt)| {
+            let meta = view.ledgers.get(ledger)?;
+            let key = self.store.key(self.cluster, &meta.custom, *ledger, *attempt);
+            Some((*ledger, *attempt, key))
+        });
+        let found: Vec<(LedgerId, u128)> = stream::iter(known)
+            .map(|(ledger, attempt, key)| async move {
+                Ok((self.is_there(&key).await?).then_some((ledger, attempt)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|found| async move { Ok::<_, Failure>(found) })
+            .try_collect()
+            .await?;
+        if let Some(uploads) = &mut view.uploads {
+            found.into_iter().for_each(|(ledger, attempt)| uploads.add(ledger, attempt));
+        }
+        Ok(())
+    }
+
+    /// Whether the metadata names another store, too.
+    pub(super) async fn are_some_elsewhere(
+        &self,
+        metadata: &dyn MetaStore,
+        view: &View,
+    ) -> Result<bool, Failure> {
+        let other = |bucket: &str| bucket != self.store.bucket();
+        let mut objects = view.ledgers.values().filter_map(|meta| meta.tier.object());
+        if objects.any(|object| other(&object.bucket)) {
+            return Ok(true);
+        }
+        let manifests = metadata.range(keys::MANIFESTS, None, usize::MAX).await?.items;
+        let mut manifests =
+            manifests.iter().filter_map(|item| Manifest::decode(&item.value.value).ok());
+        Ok(manifests.any(|manifest| manifest.live().any(|part| other(&part.bucket))))
+    }
+
+    async fn is_there(&self, key: &str) -> Result<bool, Failure> {
+        Ok(self.store.head(key).await.map_err(unreachable)?.is_some())
     }
 
     /// Where they are.
@@ -73,10 +111,6 @@ impl Objects {
             places.add(of, whole);
             found.gone.push(key.to_owned());
         };
-        if !self.lists.contains(&(of.0, of.1, part.attempt)) {
-            lost(&part.key);
-            return Ok(());
-        }
         let list = match SegmentList::read(&self.store, self.cluster, of, part).await {
             Ok(list) => list,
             Err(error) if error.is_permanent() => {
@@ -88,7 +122,10 @@ impl Objects {
         let given_up = |one: &&FoldedSegment| u64::from(one.seq) < manifest.dropped_before;
         for one in list.of(part).iter().filter(|one| !given_up(one)) {
             let object = one.ledger().ok().and_then(|meta| meta.tier.object().cloned());
-            let there = object.as_ref().and_then(|at| uploads.has(one.segment.ledger, at));
+            let mut there = object.as_ref().and_then(|at| uploads.has(one.segment.ledger, at));
+            if let (Some(false), Some(at)) = (there, &object) {
+                there = Some(self.is_there(&at.key).await?);
+            }
             match there {
                 None => found.unlooked += 1,
                 Some(true) => {}

@@ -33,6 +33,8 @@ pub(super) struct Told {
     /// Deleted since the backup: bookies have their tombstones.
     deleted: Vec<Lost>,
     unverified: Vec<String>,
+    /// Closed elsewhere than their objects end.
+    pub(super) other_end: Vec<String>,
     /// In objects that are not in the object store any more.
     gone: Vec<String>,
     /// Segments in an object store at which nobody looked.
@@ -157,8 +159,13 @@ impl Told {
                 "entry {entry} is on no bookie, and it went on behind it: bring back who has it; `geminga ledger force-close {ledger}` gives up what is behind"
             ));
         }
+        for Incomplete { ledger, entry, .. } in &report.disputed {
+            self.fail(*ledger, format!(
+                "bookies were told that it ends before entry {entry}, and others hold that and more: `geminga ledger recover {ledger}` closes it where the bookies end that the backup names"
+            ));
+        }
         for ledger in &report.unseen {
-            let why = "its bookies have dropped it, perhaps for an object: give --object-store";
+            let why = "its bookies have dropped it, perhaps for an object: give the --object-store that has it, or --no-other-object-store when there never was one, or another";
             self.fail(*ledger, why);
         }
     }
@@ -254,6 +261,7 @@ impl View for Told {
         for (what, ids) in [
             ("not verified", &self.unverified),
             ("not in the object store any more", &self.gone),
+            ("closed elsewhere than their objects end, and not read from those", &self.other_end),
             ("with metadata that cannot be read", &self.unreadable),
             ("never handed out", &self.reused),
         ] {

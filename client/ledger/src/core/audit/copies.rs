@@ -14,6 +14,9 @@ pub struct Reach {
     pub fragments: Option<Vec<Fragment>>,
     /// An entry that nobody holds, although somebody holds a later one, or was told that the ledger ends later.
     pub missing: Option<EntryId>,
+    /// The first entry behind an end that bookies were told, where somebody holds it. A recovery that came to nothing may have left it (RC1),
+    /// and so may another life of the same backup, which acknowledged it.
+    pub beyond: Option<EntryId>,
 }
 
 /// The entries from `from` on that a holder has without a gap: where they end.
@@ -52,7 +55,7 @@ pub fn reach(meta: &LedgerMeta, holders: &[Holder]) -> Reach {
     let first = last.first_entry;
     let members = holders.iter().filter(|holder| last.ensemble.contains(&holder.member));
     let mut next = members.map(|holder| tail(holder, first)).max().unwrap_or(first.prev()).next();
-    // What was closed ends there for ever; copies beyond it are of a recovery that came to nothing (RC1).
+    // What was closed ends there for ever: whoever goes on behind it makes it no longer.
     let closed = holders.iter().filter_map(|holder| holder.local.closed).min();
     let counts = |entry: EntryId| closed.is_none_or(|closed| entry <= closed);
     let mut fragments = meta.fragments.clone();
@@ -70,7 +73,13 @@ pub fn reach(meta: &LedgerMeta, holders: &[Holder]) -> Reach {
     let below = closed.is_some_and(|closed| next <= closed);
     let full = fragments.len() > caps::MAX_FRAGMENTS;
     let missing = (later || below || full).then_some(next);
-    Reach { fragments: (!full && fragments != meta.fragments).then_some(fragments), missing }
+    let behind = |closed: EntryId| {
+        let mut held = holders.iter().flat_map(|holder| &holder.local.runs);
+        held.any(|(_, last)| *last > closed).then(|| closed.next())
+    };
+    let beyond = closed.and_then(behind);
+    let fragments = (!full && fragments != meta.fragments).then_some(fragments);
+    Reach { fragments, missing, beyond }
 }
 
 /// Those who hold `entry`, the furthest first, and of the former ensemble as many as there is room for.
@@ -113,20 +122,36 @@ pub fn moved(meta: &LedgerMeta, holders: &[Holder]) -> Option<Vec<Fragment>> {
     first_missing(&with, holders).is_none().then_some(with.fragments)
 }
 
+/// Takes those in who close the first gap and reach furthest, each in the place of a member that holds nothing, until there is no gap.
 fn take_in(ensemble: &mut [Member], holders: &[Holder], first: EntryId, last: EntryId) {
     let share_of = |member: &Member| {
         let holder = holders.iter().find(|holder| holder.member == *member);
         holder.map_or(0, |holder| share(holder, first, last))
     };
-    let mut others: Vec<&Member> = elsewhere_refs(ensemble, holders).collect();
-    others.sort_by_key(|member| std::cmp::Reverse(share_of(member)));
-    for other in others.into_iter().filter(|other| share_of(other) > 0) {
-        // Another life of the same bookie takes its own place.
+    // Another life of the same bookie takes its own place.
+    let place = |ensemble: &[Member], other: &Member| {
         let own = ensemble.iter().position(|member| member.bookie == other.bookie);
         let empty = || ensemble.iter().position(|member| share_of(member) == 0);
-        let place = own.or_else(empty).filter(|place| share_of(&ensemble[*place]) == 0);
-        if let Some(place) = place {
-            ensemble[place] = other.clone();
+        own.or_else(empty).filter(|place| share_of(&ensemble[*place]) == 0)
+    };
+    loop {
+        let members = holders.iter().filter(|holder| ensemble.contains(&holder.member));
+        let Some(entry) = gap(members, first, last) else { break };
+        let others = holders.iter().filter(|holder| {
+            tail(holder, entry) >= entry
+                && !ensemble.contains(&holder.member)
+                && place(ensemble, &holder.member).is_some()
+        });
+        let Some(best) = others.max_by_key(|holder| tail(holder, entry)) else { break };
+        let place = place(ensemble, &best.member).expect("looked for above");
+        ensemble[place] = best.member.clone();
+    }
+    // Whoever else holds something takes the places that are left: each is a copy more.
+    let mut others: Vec<Member> = elsewhere(ensemble, holders);
+    others.sort_by_key(|member| std::cmp::Reverse(share_of(member)));
+    for other in others.into_iter().filter(|other| share_of(other) > 0) {
+        if let Some(place) = place(ensemble, &other) {
+            ensemble[place] = other;
         }
     }
 }
@@ -146,14 +171,8 @@ pub fn lacking(meta: &LedgerMeta, holders: &[Holder]) -> Vec<Member> {
     lacking
 }
 
-fn elsewhere_refs<'a>(
-    ensemble: &[Member],
-    holders: &'a [Holder],
-) -> impl Iterator<Item = &'a Member> {
-    holders.iter().map(|holder| &holder.member).filter(|member| !ensemble.contains(member))
-}
-
 /// Who holds something and is in this ensemble not.
 pub(super) fn elsewhere(ensemble: &[Member], holders: &[Holder]) -> Vec<Member> {
-    elsewhere_refs(ensemble, holders).cloned().collect()
+    let members = holders.iter().map(|holder| &holder.member);
+    members.filter(|member| !ensemble.contains(member)).cloned().collect()
 }

@@ -67,6 +67,13 @@ pub enum Event {
     PauseOver,
     /// The payload length up to the end.
     LengthRead(u64),
+    /// Where the ledger ends of which nobody delivers the last entry.
+    EndFound {
+        /// The last entry that somebody delivers; the one that was asked for where the ledger was deleted.
+        end: EntryId,
+        /// The payload length up to it, if somebody delivers it.
+        length: u64,
+    },
 }
 
 impl Event {
@@ -156,6 +163,9 @@ pub enum Effect {
     /// Read the cumulative length in the header of this entry, from whoever will be its ensemble
     /// ([`super::Recovery::final_meta`]); repeat until read or the deadline.
     ReadLength(EntryId),
+    /// Nobody delivers this entry, and an operator gave it up: look for the last one below that somebody delivers, then
+    /// [`Event::EndFound`].
+    FindEnd(EntryId),
     /// Tell these members the end, best effort (S7).
     TellClosed {
         /// Whom.

@@ -4,7 +4,7 @@
 use geminga_metastore::record::CloseKind;
 use geminga_proto::ids::{EntryId, Member};
 
-use super::{Position, Recovery};
+use super::{Effect, Position, Recovery};
 
 /// Whether rules may be overridden, and whether one was.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +43,14 @@ impl Recovery {
     /// What was acknowledged, as far as it is still held: above the longest tail it is lost, which the stamp says.
     pub(super) fn give_up_lost(&mut self) {
         self.acknowledged = EntryId::min(self.acknowledged, self.end);
+    }
+
+    /// Ends the ledger at the last entry that somebody delivers: nobody can open a log whose last entry is not to be had.
+    pub(super) fn end_below(&mut self, end: EntryId, length: u64) -> Vec<Effect> {
+        self.end = self.end.min(end);
+        self.give_up_lost();
+        self.length = length;
+        self.close()
     }
 
     /// The stamp of the closed ledger.

@@ -132,8 +132,8 @@ impl Recovery {
                 let missing = self.missing();
                 self.finish(Finish::Stopped(Stop::Missing(missing)))
             }
-            // Nobody delivers the last entry, so that the length is not known; the stamp says why.
-            Phase::ReadingLength if self.overrides() => self.close(),
+            // Nobody delivers the last entry. A ledger that ended there could never be opened.
+            Phase::ReadingLength if self.overrides() => vec![Effect::FindEnd(self.end)],
             Phase::ReadingLength => {
                 let end = self.end;
                 self.finish(Finish::Stopped(Stop::Unreadable(end)))

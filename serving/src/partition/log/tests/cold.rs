@@ -326,6 +326,28 @@ async fn an_owner_goes_on_while_its_segments_are_folded() {
     assert_eq!(read_all(&next.reader).await, before);
 }
 
+/// 6.8: all segments but the newest are folded, and that one was open in a backup and deleted since. What is folded may be read, and the log
+/// goes on behind it.
+#[tokio::test(start_paused = true)]
+async fn a_log_of_folded_segments_opens_without_the_one_that_was_deleted() {
+    let (cluster, faulty, owner, mut parts, topic) = folding(60).await;
+    let end = owner.high_watermark;
+    let store = faulty.store();
+    offload(&cluster, &store, usize::MAX).await;
+    let part = fold(&cluster, &store, &topic, usize::MAX).await;
+    let [newest] = cluster.stored_segments(topic.id, 0).await[..] else { panic!("one is left") };
+    (1..=3).for_each(|number| cluster.bookies.delete(number, newest.ledger));
+    let closed = parts.ledgers.close_deleted(newest.ledger).await.unwrap().unwrap();
+    assert_eq!(closed.last_entry, Some(geminga_proto::ids::EntryId::NONE));
+    cluster.assign(topic.id, 0, 1, 2).await;
+    parts.config.tail_bytes = 0;
+    let mut owner = Owner::open_with(&parts, spec(&topic, 2)).await;
+    assert_eq!(owner.high_watermark, part.end_offset.max(newest.base_offset));
+    assert!(owner.high_watermark <= end && owner.high_watermark > Offset(0));
+    owner.append(1);
+    owner.all_acked().await;
+}
+
 /// Two look at the manifest at once, and the one that asked first is answered last: what is listed since is not forgotten, for it is
 /// nowhere else.
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Owners that follow each other.
 
-use geminga_metastore::record::CloseKind;
+use geminga_ledger::RecoverError;
+use geminga_metastore::keys;
+use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
 use geminga_proto::ids::EntryId;
 use geminga_proto::payload::Payload;
 
@@ -334,6 +336,77 @@ async fn a_log_whose_ledgers_were_deleted_since_the_backup_opens() {
     assert_eq!(owner.high_watermark, Offset(13));
     owner.append(1);
     owner.all_acked().await;
+}
+
+/// The same where the end is there, and what was begun behind it is not: no offset that is known is given again.
+#[tokio::test(start_paused = true)]
+async fn no_offset_of_a_deleted_ledger_that_is_known_is_given_again() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    for term in 1..=3 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        owner.append(5);
+        owner.all_acked().await;
+    }
+    let stored = cluster.stored_segments(topic.id, 0).await;
+    let client = cluster.log_parts(9).ledgers;
+    for segment in &stored[1..] {
+        (1..=3).for_each(|number| cluster.bookies.delete(number, segment.ledger));
+    }
+    // Both were open in the backup.
+    let (second, version) = client.metadata(stored[1].ledger).await.unwrap().unwrap();
+    let open = LedgerMeta {
+        state: LedgerState::Open,
+        last_entry: None,
+        length: 0,
+        close_kind: None,
+        ..second
+    };
+    cluster.store.put_if(&keys::ledger(open.id), Some(version), open.encode()).await.unwrap();
+    for segment in &stored[1..] {
+        let closed = client.close_deleted(segment.ledger).await.unwrap().unwrap();
+        assert_eq!(closed.last_entry, Some(EntryId::NONE));
+    }
+    let owner = Owner::open(&cluster, &topic, 4, 4).await;
+    assert_eq!((owner.high_watermark, owner.before), (Offset(10), 1));
+}
+
+/// An operator gave up what nobody delivers (4.8): the log opens, and goes on behind what is left.
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_end_was_given_up_opens() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    for _ in 0..6 {
+        owner.append(5);
+    }
+    owner.all_acked().await;
+    let ledger = cluster.stored_segments(topic.id, 0).await[0].ledger;
+    let last = cluster.bookies.lose_last(ledger, 3);
+    let client = cluster.log_parts(9).ledgers;
+    let closed = client.force_close(ledger).await.unwrap();
+    assert_eq!(closed.last_entry, Some(EntryId(last.0 - 3)));
+    assert!(matches!(closed.close_kind, Some(CloseKind::ForcedWithRisk { .. })));
+    let mut owner = Owner::open(&cluster, &topic, 2, 2).await;
+    assert!(owner.high_watermark < Offset(30), "{:?}", owner.high_watermark);
+    owner.append(1);
+    owner.all_acked().await;
+}
+
+/// What is in an object is not given up by what bookies know.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_in_an_object_is_not_closed_by_force() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    let mut owner = Owner::open(&cluster, &topic, 1, 1).await;
+    owner.append(5);
+    owner.all_acked().await;
+    let ledger = cluster.stored_segments(topic.id, 0).await[0].ledger;
+    cluster.bookies.trim(ledger, EntryId(9), 7);
+    let client = cluster.log_parts(9).ledgers;
+    let refused = client.force_close(ledger).await.unwrap_err();
+    assert_eq!(refused, RecoverError::InObject(ledger));
+    assert_eq!(client.metadata(ledger).await.unwrap().unwrap().0.last_entry, None);
 }
 
 /// The same without a tombstone is a loss that a human must see.

@@ -49,16 +49,25 @@ fn nobody_answers_and_the_fragment_ends_where_it_begins() {
     assert_eq!((meta.last_entry, meta.close_kind.clone()), (Some(EntryId(3)), without(&[1, 2, 3])));
 }
 
-/// Members that were deleted in a life that the metadata does not know deliver nothing, ever (6.8).
+/// A log whose last entry nobody delivers could not be opened: the ledger ends at the last that somebody does. One that was deleted in a
+/// life that the metadata does not know (6.8) ends where it did.
 #[test]
-fn a_last_entry_that_nobody_delivers_is_no_reason_not_to_close() {
-    let mut recovery = forced(4);
-    let effects = recovery.step(Event::DeadlineOver);
-    assert!(effects.contains(&Effect::ReadLength(EntryId(3))), "{effects:?}");
-    let effects = recovery.step(Event::DeadlineOver);
-    let [Effect::Cas { meta, .. }] = &effects[..] else { panic!("{effects:?}") };
-    assert_eq!((meta.last_entry, meta.length), (Some(EntryId(3)), 0));
-    assert_eq!(meta.close_kind, without(&[1, 2, 3]));
+fn a_ledger_ends_at_the_last_entry_that_somebody_delivers() {
+    for (end, length, fragments) in [(3, 0, 2), (2, 70, 1), (-1, 0, 1)] {
+        let mut recovery = forced(4);
+        let effects = recovery.step(Event::DeadlineOver);
+        assert!(effects.contains(&Effect::ReadLength(EntryId(3))), "{effects:?}");
+        let effects = recovery.step(Event::DeadlineOver);
+        assert_eq!(effects, [Effect::FindEnd(EntryId(3))]);
+        let effects = recovery.step(Event::EndFound { end: EntryId(end), length });
+        let [Effect::Cas { meta, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!((meta.last_entry, meta.length), (Some(EntryId(end)), length));
+        assert_eq!(meta.close_kind, without(&[1, 2, 3]));
+        assert_eq!(meta.fragments.len(), fragments);
+        meta.validate().unwrap();
+        // Somebody delivers it after all, too late.
+        assert_eq!(recovery.step(Event::LengthRead(80)), []);
+    }
 
     // Without the word it stops.
     let mut recovery = sealing(4);

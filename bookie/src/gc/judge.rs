@@ -18,7 +18,8 @@ pub enum Fate {
     Deleting,
     /// There is no such key.
     Absent,
-    /// There is none, and all that is here is for which object its entries were dropped, which no backup of use asks for any more.
+    /// There is none, since a manifest lists it, and all that is here is for which object its entries were dropped, which no backup of
+    /// use asks for any more.
     Spent,
     /// There is none, and the metadata that was lost may have had one (6.8).
     Quarantined,
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(breaker, Some(Breaker::TooManyAbsent { absent: 11, local: 100 }));
         let mut folded = survey(absent(10));
         folded.read.extend((20..90).map(|ledger| read(ledger, Fate::Spent)));
-        assert_eq!(judged(&folded).0.len(), 80, "those without entries are not absent");
+        assert_eq!(judged(&folded).0.len(), 80, "those that were folded are not absent");
         let deleting: Vec<_> = (0..100).map(|ledger| read(ledger, Fate::Deleting)).collect();
         assert_eq!(judged(&survey(deleting.clone())).0.len(), 100);
         let empty = Survey { listed: 0, ..survey(deleting.clone()) };

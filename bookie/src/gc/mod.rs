@@ -3,7 +3,7 @@
 //! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
 //! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
 //! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it. Of one whose entries were
-//!   dropped, folded or not, nothing is here that could be lost but [`pointers`], which stay for a week.
+//!   dropped, folded or not, only [`pointers`] are here, which stay for a week; then one that no manifest lists counts as absent (G2).
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
@@ -196,11 +196,11 @@ impl Gc {
         }
     }
 
-    /// Which of those without a key were folded, or have no entries here: manifests are read after the keys, and only for those that
-    /// nothing is known of. Of the others the time is over.
+    /// Which of those without a key were folded, or have no entries here: manifests are read after the keys, and not for those that one
+    /// was seen to list before. Of these the time is over.
     async fn tell_folded(&self, read: &mut [Read], now_ms: i64) -> Result<(), Error> {
         for read in read.iter_mut().filter(|read| read.fate == Fate::Absent) {
-            if self.pointers.is_known(read.ledger) {
+            if self.pointers.was_listed(read.ledger) {
                 read.fate = Fate::Spent;
             }
         }

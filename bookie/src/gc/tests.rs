@@ -248,12 +248,12 @@ fn scenario_45_a_listing_decides_nothing() {
     });
 }
 
-/// Which object a ledger was dropped for is remembered for a week from the upload, or from when its key was gone: metadata from a
-/// backup of before may ask for it. It holds no data, so it is no reason to stop, and lists are read once.
-#[tokio::test]
-async fn what_a_ledger_was_dropped_for_is_remembered_for_a_week() {
-    const UPLOADED_MS: i64 = 1_000;
-    const NOW_MS: i64 = 5_000;
+const UPLOADED_MS: i64 = 1_000;
+const NOW_MS: i64 = 5_000;
+
+/// A bookie with twenty ledgers, and six more whose entries were dropped for an object and that have no key: half of them were folded.
+/// At [`NOW_MS`].
+async fn with_pointers() -> (Bench, ManualClock, Faulty) {
     let mut bench = Bench::new(20).await;
     let clock = ManualClock::at(NOW_MS);
     bench.gc.clock = Arc::new(clock.clone());
@@ -282,7 +282,18 @@ async fn what_a_ledger_was_dropped_for_is_remembered_for_a_week() {
     let manifest = Manifest { parts, ..Manifest::default() };
     let key = keys::manifest(of.0, of.1);
     bench.store.memory.put_if(&key, None, manifest.encode()).await.unwrap().unwrap();
+    (bench, clock, faulty)
+}
 
+/// Which object a ledger was dropped for is remembered for a week from the upload, or from when its key was gone: metadata from a
+/// backup of before may ask for it.
+#[tokio::test]
+async fn what_a_ledger_was_dropped_for_is_remembered_for_a_week() {
+    let (bench, clock, faulty) = with_pointers().await;
+    for ledger in 21..=40 {
+        bench.put(&meta(ledger, LedgerState::Open)).await;
+        assert_eq!(bench.ask(ledger, WriteOp::Seal).await, Code::Ok);
+    }
     assert_eq!(bench.gc.cycle().await.unwrap(), 0);
     let (gets, reads) = (faulty.calls(Call::Get), *bench.store.reads.lock());
     clock.set(UPLOADED_MS + QUARANTINE_MS - 1);
@@ -293,7 +304,22 @@ async fn what_a_ledger_was_dropped_for_is_remembered_for_a_week() {
     clock.set(NOW_MS + QUARANTINE_MS - 1);
     assert_eq!(bench.gc.cycle().await.unwrap(), 0);
     clock.set(NOW_MS + QUARANTINE_MS);
-    assert_eq!(bench.gc.cycle().await.unwrap(), 3);
+    assert_eq!(bench.gc.cycle().await.unwrap(), 3, "three of 43 are no reason to stop");
     assert_eq!(faulty.calls(Call::Get), gets, "lists were read once");
-    assert_eq!(bench.handle.local_ledgers().len(), 20);
+    assert_eq!(bench.handle.local_ledgers().len(), 40);
+}
+
+/// G2: of those that no manifest lists nobody can say whether their keys were removed or lost, and a week makes them no less absent.
+#[tokio::test]
+async fn what_no_manifest_lists_counts_as_absent_after_a_week() {
+    let (bench, clock, _) = with_pointers().await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+    clock.set(NOW_MS + QUARANTINE_MS);
+    for _ in 0..2 {
+        bench.gc.cycle().await.unwrap();
+        let local = bench.handle.local_ledgers();
+        let left: Vec<u64> = local.keys().map(|ledger| ledger.0).filter(|id| *id > 100).collect();
+        assert_eq!(left, [104, 105, 106], "three of 23 are too many");
+        assert_eq!(local.len(), 23);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! * [`core`]: moves the oldest run of a partition's segments from their keys to a manifest; pure. [`gather`]: finds partitions to fold.
 //!   [`gate`]: whether that may be done, for all versions that run.
-//! * [`shrink`]: takes out of manifests what retention or the deletion of a topic gave up; pure. [`retire`]: carries that out.
+//! * [`shrink`]: takes out of manifests what retention or the deletion of a topic gave up; pure. [`retire`]: carries that out. [`wanted`]:
+//!   what that is. [`pass`]: how far it has come.
 //!
 //! Done by the janitor, which is elected among the bookies that have an object store; the auditor may have none. The election saves
 //! work and decides nothing: two at once are told apart by the versions that guard every transaction.
@@ -10,8 +11,10 @@
 mod core;
 mod gate;
 mod gather;
+mod pass;
 mod retire;
 mod shrink;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -29,6 +32,10 @@ use crate::metrics;
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
+/// So many ledgers' keys are read in one round, each on its own, but for the partition that it ends with.
+const MAX_READ: usize = 2_000;
+/// And so many segments are listed.
+const MAX_LISTED: usize = 50_000;
 
 /// One partition.
 type Of = (TopicId, PartitionIndex);
@@ -40,6 +47,24 @@ enum Unread {
     Lost,
     /// It may be read another time, or by another process.
     NotNow,
+}
+
+/// Where a round ended. Lost with the election: then the next begins from the first partition.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    /// Above every key of the last partition that was looked at.
+    after: Option<String>,
+    /// There is more to look at than a round does.
+    pub(super) more: bool,
+}
+
+/// What was done with one partition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    /// Segments that were folded.
+    folded: usize,
+    /// Ledgers whose keys were read.
+    read: usize,
 }
 
 /// Folds.
@@ -55,32 +80,42 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// One look at all partitions; how many segments were folded. What cannot be done now holds up no other partition.
+    /// One round, which goes on where the one before it ended; how many segments were folded. What cannot be done now holds up no other
+    /// partition.
     ///
     /// # Errors
-    /// [`Error`] of the metadata store.
-    pub(super) async fn fold(&self) -> Result<usize, Error> {
-        let (mut folded, mut after, mut gather) = (0, None::<String>, Gather::default());
-        // Asked when there is something to fold: a cluster that has not is not marked.
-        let mut may = None;
+    /// [`Error`] of the metadata store. The next round goes on behind the partition that met it.
+    pub(super) async fn fold(&self, cursor: &mut Cursor) -> Result<usize, Error> {
+        cursor.more = false;
+        let (mut after, mut gather) = (cursor.after.clone(), Gather::default());
+        let (mut folded, mut read, mut listed) = (0, 0, 0);
         loop {
             let page = self.store.range(keys::SEGMENTS, after.as_deref(), PAGE).await?;
             let mut found: Vec<_> = page.items.iter().filter_map(|key| gather.push(key)).collect();
             found.extend(if page.more { None } else { gather.finish() });
-            for (of, listed) in found {
-                if self.policy().foldable(&listed) == 0 || self.is_deleted(of.0).await? {
-                    continue;
-                }
-                if may.is_none() {
-                    may = Some(self.may_fold().await?);
-                }
-                if may == Some(false) {
+            for (of, segments) in found {
+                if read >= MAX_READ || listed >= MAX_LISTED {
+                    cursor.more = true;
                     return Ok(folded);
                 }
-                folded += one_of_many(of, self.fold_one(of, listed).await)?.unwrap_or(0);
+                let before = cursor.after.replace(keys::segment(of.0, of.1, u32::MAX));
+                listed += segments.len();
+                if self.policy().foldable(&segments) == 0 || self.is_deleted(of.0).await? {
+                    continue;
+                }
+                // Asked when there is something to fold, so that a cluster that has not is not marked; and of each partition anew, since
+                // a round takes its time.
+                if !self.may_fold().await? {
+                    cursor.after = before;
+                    return Ok(folded);
+                }
+                let done = one_of_many(of, self.fold_one(of, segments).await)?.unwrap_or_default();
+                folded += done.folded;
+                read += done.read;
             }
             after = page.items.last().map(|item| item.key.clone()).or(after);
             if !page.more {
+                cursor.after = None;
                 return Ok(folded);
             }
         }
@@ -90,7 +125,8 @@ impl Folder {
         Policy { keep: self.config.fold_keep, at_least: self.config.fold_at }
     }
 
-    async fn fold_one(&self, of: Of, listed: Vec<Listed>) -> Result<usize, Error> {
+    async fn fold_one(&self, of: Of, listed: Vec<Listed>) -> Result<Done, Error> {
+        let mut read = 0;
         let look = Look {
             cluster: self.cluster,
             of,
@@ -104,11 +140,11 @@ impl Folder {
         loop {
             let event = match effect {
                 Effect::ReadManifest => Event::Manifest(self.manifest(of).await?),
-                Effect::ReadLedger(ledger) => Event::Ledger(self.ledger(ledger).await?),
-                Effect::ReadPart(part) => {
-                    let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
-                    Event::Part(read.map_err(|error| unread(of, &error)))
+                Effect::ReadLedger(ledger) => {
+                    read += 1;
+                    Event::Ledger(self.ledger(ledger).await?)
                 }
+                Effect::ReadPart(part) => Event::Part(self.list(of, &part).await),
                 Effect::Write(list) => Event::Written(self.write(of, &list).await),
                 Effect::ReadBack(part) => {
                     let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
@@ -123,7 +159,7 @@ impl Folder {
                         metrics::folded(folded);
                         tracing::info!(topic = %of.0, partition = %of.1, folded, "segments folded into a manifest");
                     }
-                    return Ok(folded);
+                    return Ok(Done { folded, read });
                 }
             };
             effect = fold.step(event);
@@ -150,6 +186,18 @@ impl Folder {
             tracing::error!(key, %error, "a ledger's key cannot be read: nothing from its segment on is folded; restore its value from a backup of the metadata");
         });
         Ok(meta.ok().map(|meta| (meta, found.version)))
+    }
+
+    /// What a part lists. One that seems damaged is read twice: it may have been on its way only.
+    async fn list(&self, of: Of, part: &ManifestPart) -> Result<SegmentList, Unread> {
+        let read = SegmentList::read(&self.objects, self.cluster, of, part).await;
+        let read = match read {
+            Err(ObjectError::Format(_)) => {
+                SegmentList::read(&self.objects, self.cluster, of, part).await
+            }
+            read => read,
+        };
+        read.map_err(|error| unread(of, &error))
     }
 
     async fn write(&self, of: Of, list: &SegmentList) -> Option<ManifestPart> {

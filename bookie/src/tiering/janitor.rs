@@ -20,7 +20,7 @@ use geminga_runtime::{Tasks, WallClock};
 use geminga_tier::{ManifestName, ObjectError, ObjectName, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::fold::{Folder, Memory};
+use super::fold::{Cursor, Folder, Memory};
 use super::garbage::{self, Fate, Garbage};
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
@@ -77,6 +77,16 @@ fn tell(error: &Stopped) {
     }
 }
 
+/// Whether the time has come; the next is `every` later then.
+fn is_due(at: &mut Instant, every: Duration) -> bool {
+    let now = Instant::now();
+    let due = now >= *at;
+    if due {
+        *at = now + every;
+    }
+    due
+}
+
 #[derive(Debug)]
 pub(super) struct Janitor {
     pub(super) bookie: BookieId,
@@ -112,19 +122,23 @@ impl Janitor {
         }
         // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
         let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
-        let (mut fold_at, mut memory) = (Instant::now(), Memory::default());
+        let (mut retire_at, mut memory) = (Instant::now(), Memory::default());
+        // Nor this: servers that are just being started are seen by then.
+        let mut fold_at = Instant::now() + self.config.fold_interval;
+        let mut cursor = Cursor::default();
         loop {
             if let Err(error) = self.delete().await {
                 tell(&error);
             }
-            let folds = Instant::now() >= fold_at;
-            if folds || memory.more {
-                if folds {
-                    fold_at = Instant::now() + self.config.fold_interval;
-                }
-                if let Err(error) = self.fold(&mut memory, folds).await {
-                    tracing::warn!(%error, "segments are not folded now; trying again later");
-                }
+            if (is_due(&mut retire_at, self.config.fold_interval) || memory.more)
+                && let Err(error) = self.folder.retire(&mut memory).await
+            {
+                tracing::warn!(%error, "what was given up of folded segments stays for now; trying again later");
+            }
+            if (is_due(&mut fold_at, self.config.fold_interval) || cursor.more)
+                && let Err(error) = self.folder.fold(&mut cursor).await
+            {
+                tracing::warn!(%error, "segments are not folded now; trying again later");
             }
             if Instant::now() >= sweep_at {
                 sweep_at = Instant::now() + self.config.sweep_interval;
@@ -137,14 +151,6 @@ impl Janitor {
             }
             look.tick().await;
         }
-    }
-
-    async fn fold(&self, memory: &mut Memory, folds: bool) -> Result<(), Error> {
-        self.folder.retire(memory).await?;
-        if folds {
-            self.folder.fold().await?;
-        }
-        Ok(())
     }
 
     /// Removes the objects of ledgers that are being deleted, and then takes them out of the metadata, which goes only without

@@ -27,6 +27,8 @@ pub enum Mutation {
     FoldUnseen,
     /// 7.9: remove the keys of segments whatever became of them meanwhile.
     FoldUnguarded,
+    /// 7.9: write or remove a manifest whatever became of it meanwhile.
+    FoldBlindly,
 }
 
 /// The rules that are broken; none in production.

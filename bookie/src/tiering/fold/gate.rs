@@ -5,7 +5,8 @@
 //! * before the cluster's own record says that segments may be folded, in a format that such a version refuses: none starts any more,
 //!   and of those that run none removes what it does not know, since that needs this record.
 //!
-//! Both are asked in each round, and a round that sets the mark folds nothing: who was about to register meanwhile is seen by the next.
+//! Both are asked before each partition, and a round that sets the mark folds nothing: who was about to register meanwhile is seen by the
+//! next.
 
 use geminga_metastore::record::{Broker, Cluster, LiveBookie};
 use geminga_metastore::{Error, cluster, keys};
@@ -13,7 +14,7 @@ use geminga_metastore::{Error, cluster, keys};
 use super::{Folder, PAGE};
 
 impl Folder {
-    /// Whether segments may be folded in this round.
+    /// Whether segments may be folded now.
     ///
     /// # Errors
     /// [`Error`] of the metadata store.

@@ -1,14 +1,16 @@
-//! Carries out what [`super::shrink`] says, for all manifests: objects of what was given up go, so many in one round.
+//! Carries out what [`super::shrink`] says, for all manifests: objects of what was given up go, so many in one round. A round begins
+//! where the one before it had used that up, so that each partition comes to its turn.
 
 use std::collections::HashMap;
 
 use geminga_metastore::record::{LogStart, Manifest};
 use geminga_metastore::{Error, KeyValue, Version, keys};
 use geminga_proto::ids::Offset;
-use geminga_tier::SegmentList;
 
-use super::shrink::{Effect, Event, Over, Pass, Shrink, Wanted};
-use super::{Folder, Of, PAGE, one_of_many, unread};
+use super::pass::Pass;
+use super::shrink::{Effect, Event, Over, Shrink};
+use super::wanted::Wanted;
+use super::{Folder, Of, PAGE, one_of_many};
 use crate::metrics;
 
 /// Most objects that are removed of one partition in one look.
@@ -20,11 +22,13 @@ const MAX_OF_ALL: usize = 2_000;
 #[derive(Debug, Default)]
 pub(in crate::tiering) struct Memory {
     of: HashMap<Of, Remembered>,
+    /// The key of the last manifest that the round before had as much room for as for any; the next one begins behind it.
+    served: Option<String>,
     /// There is more to remove than a round does.
     pub(in crate::tiering) more: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Remembered {
     /// The manifest as it was when there was nothing to take out of it, and where its log began then.
     settled: Option<(Version, Offset)>,
@@ -37,11 +41,19 @@ impl Folder {
     /// # Errors
     /// [`Error`] of the metadata store.
     pub(in crate::tiering) async fn retire(&self, memory: &mut Memory) -> Result<usize, Error> {
-        let (mut removed, mut after, mut now) = (0, None::<String>, Memory::default());
+        let (mut removed, mut now) = (0, Memory::default());
         let (mut segments, mut parts) = (0, 0);
-        loop {
+        let begun_after = memory.served.clone();
+        // From there to the end, and then from the first to there.
+        let (mut after, mut wraps) = (begun_after.clone(), begun_after.is_some());
+        let (mut served, mut over) = (begun_after.clone(), false);
+        while !over {
             let page = self.store.range(keys::MANIFESTS, after.as_deref(), PAGE).await?;
             for item in &page.items {
+                over = !wraps && begun_after.as_ref().is_some_and(|begun| item.key > *begun);
+                if over {
+                    break;
+                }
                 let Some(of) = keys::parse_manifest(&item.key) else { continue };
                 let manifest = match Manifest::decode(&item.value.value) {
                     Ok(manifest) => manifest,
@@ -52,8 +64,13 @@ impl Folder {
                 };
                 parts += manifest.parts.len();
                 segments += manifest.live().map(|p| p.segments as usize).sum::<usize>();
-                let before = memory.of.get(&of).copied();
+                let before = memory.of.get(&of).cloned();
                 let left = MAX_OF_ALL - removed.min(MAX_OF_ALL);
+                if left >= MAX_OF_ONE {
+                    served = Some(item.key.clone());
+                } else {
+                    now.served.clone_from(&served);
+                }
                 if left == 0 {
                     now.more = true;
                     now.of.extend(before.map(|before| (of, before)));
@@ -67,11 +84,12 @@ impl Folder {
             }
             after = page.items.last().map(|item| item.key.clone()).or(after);
             if !page.more {
-                *memory = now;
-                metrics::folded_now(segments, parts);
-                return Ok(removed);
+                (after, over, wraps) = (None, over || !wraps, false);
             }
         }
+        *memory = now;
+        metrics::folded_now(segments, parts);
+        Ok(removed)
     }
 
     async fn look_at(
@@ -83,7 +101,7 @@ impl Folder {
         left: usize,
     ) -> Result<(Over, Remembered), Error> {
         let (wanted, version) = (self.wanted(of).await?, item.value.version);
-        let pass = before.map(|before| before.pass).unwrap_or_default();
+        let pass = before.as_ref().map(|before| before.pass.clone()).unwrap_or_default();
         let now = match wanted {
             Wanted::From(start) => Some((version, start)),
             Wanted::Nothing => None,
@@ -97,20 +115,19 @@ impl Folder {
         }
         let most = left.min(MAX_OF_ONE);
         let (now_ms, found) = (self.clock.now_ms(), (manifest, version));
-        let over = self.shrink(of, Shrink::begin(of, found, wanted, now_ms, (pass, most))).await?;
+        let begun = Shrink::begin(of, found, wanted, now_ms, (pass, most), self.mutations);
+        let over = self.shrink(of, begun).await?;
         // Where it was changed, the next look finds another version, and looks once more.
         let settled = now.filter(|_| over.settled);
-        Ok((over, Remembered { settled, pass: over.pass }))
+        let remembered = Remembered { settled, pass: over.pass.clone() };
+        Ok((over, remembered))
     }
 
     async fn shrink(&self, of: Of, begun: (Shrink, Effect)) -> Result<Over, Error> {
         let (mut shrink, mut effect) = begun;
         loop {
             let event = match effect {
-                Effect::ReadPart(part) => {
-                    let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
-                    Event::Part(read.map_err(|error| unread(of, &error)))
-                }
+                Effect::ReadPart(part) => Event::Part(self.list(of, &part).await),
                 Effect::Remove(object) if object.bucket != self.objects.bucket() => {
                     tracing::warn!(
                         key = object.key,

@@ -8,44 +8,25 @@
 //! What is below the log start is never read again, since that only rises (DESIGN 4); so removing its objects needs no more than that.
 //!
 //! A look removes so many objects and no more, and says in the manifest how far it came. One that cannot be removed, such as one under a
-//! lock of its bucket, holds up no other: the look goes on behind it, and so do later ones, by the [`Pass`] that they are given.
-//! `removed_before` stays below it, so that it is not forgotten: when all behind it was tried, and wherever no pass is known any more,
-//! as after an election, all from there on is removed again.
+//! lock of its bucket, holds up no other, and neither does a list that cannot be read: the look goes on behind it, and so do later ones,
+//! by the [`Pass`] that they are given. `removed_before` stays below it, so that it is not forgotten. When all behind it was tried, what is
+//! stuck is tried again, and nothing else. Where no pass is known any more, as after an election, all from there on is removed again.
 
 use std::collections::VecDeque;
 
 use geminga_metastore::record::{FormerManifest, Manifest, ManifestPart, Tier, TierObject};
 use geminga_metastore::{Guard, Txn, Version, keys};
-use geminga_proto::ids::{Offset, PartitionIndex, TopicId};
+use geminga_proto::ids::{PartitionIndex, TopicId};
 use geminga_tier::{FoldedSegment, SegmentList};
 
 use super::Unread;
 use super::core::forget;
+use super::pass::{MAX_STUCK, Numbers, Pass};
+use super::wanted::Wanted;
+use crate::tiering::{Mutation, Mutations};
 
-/// Above every segment's number.
-const ALL: u64 = u32::MAX as u64 + 1;
-/// Objects in one look that cannot be removed: the store may be in trouble, and each of them costs time.
+/// Objects in one look that cannot be removed, or lists that cannot be read: the store may be in trouble, and each of them costs time.
 const MAX_FAILURES: usize = 16;
-
-/// What is wanted of the partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// What begins here, or later.
-    From(Offset),
-    /// Nothing: its topic was deleted.
-    Nothing,
-}
-
-/// How far looks have come with what was given up. What it says of objects stays true whatever becomes of the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Pass {
-    /// Objects of segments below this number were removed, or could not be.
-    next: u64,
-    /// The first that could not.
-    stuck: Option<u64>,
-    /// All were tried before, and one was stuck.
-    again: bool,
-}
 
 /// What came of an effect.
 #[derive(Debug)]
@@ -75,7 +56,7 @@ pub(super) enum Effect {
 }
 
 /// How a look ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Over {
     /// So many segments' objects were removed.
     pub(super) removed: usize,
@@ -114,10 +95,15 @@ pub(super) struct Shrink {
     /// More may be given up than could be told.
     unmeasured: bool,
     pass: Pass,
+    /// From which number on nothing was tried before.
+    begun_at: u64,
+    /// What was stuck before, and is tried again, once all behind it was tried.
+    due: Option<Numbers>,
     /// Parts whose objects are to be looked at.
     parts: VecDeque<ManifestPart>,
-    /// Objects of the part that is looked at, and its last segment.
+    /// Objects of the part that is looked at, and the numbers that are looked for in it.
     objects: VecDeque<(u32, TierObject)>,
+    part_first: u64,
     part_end: u64,
     lists: VecDeque<u128>,
     /// Whether one of the lists stays.
@@ -126,6 +112,7 @@ pub(super) struct Shrink {
     left: usize,
     removed: usize,
     failures: usize,
+    mutations: Mutations,
 }
 
 impl Shrink {
@@ -136,6 +123,7 @@ impl Shrink {
         wanted: Wanted,
         now_ms: i64,
         (pass, most): (Pass, usize),
+        mutations: Mutations,
     ) -> (Self, Effect) {
         let mut shrink = Self {
             of,
@@ -146,14 +134,18 @@ impl Shrink {
             stage: Stage::Measuring,
             unmeasured: false,
             pass,
+            begun_at: 0,
+            due: None,
             parts: VecDeque::new(),
             objects: VecDeque::new(),
+            part_first: 0,
             part_end: 0,
             lists: VecDeque::new(),
             list_kept: false,
             left: most,
             removed: 0,
             failures: 0,
+            mutations,
         };
         let first = shrink.measure();
         (shrink, first)
@@ -161,11 +153,13 @@ impl Shrink {
 
     pub(super) fn step(&mut self, event: Event) -> Effect {
         match (self.stage, event) {
-            (Stage::Measuring, Event::Part(Ok(list))) => self.measured(&list),
+            (Stage::Measuring, Event::Part(Ok(list))) => {
+                self.drop_before(self.wanted.by_list(&self.manifest, &list))
+            }
             // Where it cannot be told how far it is given up, it is given up as a whole, later.
             (Stage::Measuring, Event::Part(Err(_))) => {
                 self.unmeasured = true;
-                self.drop_before(self.whole_parts())
+                self.drop_before(self.wanted.whole_parts(&self.manifest))
             }
             (Stage::Dropping, Event::Committed(version)) => {
                 self.version = version;
@@ -177,7 +171,7 @@ impl Shrink {
             }
             // Its objects are garbage that no key names: the janitor finds them.
             (Stage::Removing, Event::Part(Err(Unread::Lost))) => self.next_object(),
-            (Stage::Removing, Event::Part(Err(Unread::NotNow))) => self.save(),
+            (Stage::Removing, Event::Part(Err(Unread::NotNow))) => self.unread(),
             (Stage::Removing, Event::Removed) => self.looked_at(true),
             (Stage::Removing, Event::Kept) => self.looked_at(false),
             (Stage::Saving, Event::Committed(version)) => {
@@ -194,35 +188,11 @@ impl Shrink {
         }
     }
 
-    /// Before which number whole parts are given up, as far as their ends tell.
-    fn whole_parts(&self) -> u64 {
-        match self.wanted {
-            Wanted::Nothing => ALL,
-            Wanted::From(start) => {
-                let gone = self.manifest.parts.iter().take_while(|part| part.end_offset <= start);
-                gone.last().map_or(0, |part| u64::from(part.last_seq) + 1)
-            }
-        }
-    }
-
     fn measure(&mut self) -> Effect {
-        let before = self.whole_parts();
-        if let Wanted::From(start) = self.wanted {
-            // The one that the log starts in.
-            let within = self.manifest.parts.iter().find(|part| part.end_offset > start);
-            if let Some(part) = within.filter(|part| part.base_offset < start) {
-                return Effect::ReadPart(part.clone());
-            }
+        match self.wanted.within(&self.manifest) {
+            Some(part) => Effect::ReadPart(part.clone()),
+            None => self.drop_before(self.wanted.whole_parts(&self.manifest)),
         }
-        self.drop_before(before)
-    }
-
-    fn measured(&mut self, list: &SegmentList) -> Effect {
-        let Wanted::From(start) = self.wanted else { return self.drop_before(ALL) };
-        let within = self.manifest.parts.iter().find(|part| part.end_offset > start);
-        let gone = within
-            .and_then(|part| list.of(part).iter().take_while(|found| found.end() <= start).last());
-        self.drop_before(gone.map_or_else(|| self.whole_parts(), |found| u64::from(found.seq) + 1))
     }
 
     fn drop_before(&mut self, before: u64) -> Effect {
@@ -236,13 +206,16 @@ impl Shrink {
 
     fn put(&self) -> Effect {
         let key = keys::manifest(self.of.0, self.of.1);
-        let own = Guard::Version(key.clone(), self.version);
-        Effect::Commit(Txn::new().guard(own).put(key, self.manifest.encode()))
+        Effect::Commit(self.own().put(key, self.manifest.encode()))
     }
 
-    /// The first segment whose object is to be looked at.
-    fn from(&self) -> u64 {
-        self.manifest.removed_before.max(self.pass.next)
+    /// A transaction that takes place only while the manifest is as it was read.
+    fn own(&self) -> Txn {
+        let key = keys::manifest(self.of.0, self.of.1);
+        match self.mutations.is(Mutation::FoldBlindly) {
+            true => Txn::new(),
+            false => Txn::new().guard(Guard::Version(key, self.version)),
+        }
     }
 
     fn remove(&mut self) -> Effect {
@@ -251,21 +224,42 @@ impl Shrink {
         if dropped_before == removed_before {
             return self.saved();
         }
-        let from = self.from();
+        // Whoever else was elected got further.
+        self.pass.next = self.pass.next.max(removed_before);
+        self.pass.stuck.take_below(removed_before);
+        let from = self.pass.next;
+        self.begun_at = from;
         let affected = |part: &&ManifestPart| {
             u64::from(part.first_seq) < dropped_before && u64::from(part.last_seq) >= from
         };
-        self.parts = parts.iter().filter(affected).cloned().collect();
+        if self.pass.stuck.len() < MAX_STUCK {
+            self.parts = parts.iter().filter(affected).cloned().collect();
+        } else {
+            self.try_again();
+        }
         self.next_object()
     }
 
+    /// What was stuck before this look is looked at from now on, and no more.
+    fn try_again(&mut self) {
+        let mut due = self.pass.take_due();
+        self.pass.stuck.append(due.split_off(self.begun_at));
+        let holds = |part: &&ManifestPart| {
+            due.touches(u64::from(part.first_seq), u64::from(part.last_seq) + 1)
+        };
+        self.parts = self.manifest.parts.iter().filter(holds).cloned().collect();
+        self.due = Some(due);
+    }
+
     fn given_up(&self, list: &SegmentList) -> VecDeque<(u32, TierObject)> {
-        let Manifest { dropped_before, ref parts, .. } = self.manifest;
-        let part = parts.iter().find(|part| part.attempt == list.attempt);
+        let part = self.manifest.parts.iter().find(|part| part.attempt == list.attempt);
         let found = part.map_or(&[][..], |part| list.of(part)).iter();
-        let wanted = self.from()..dropped_before;
+        let is_wanted = |seq: u64| match &self.due {
+            Some(due) => due.contains(seq),
+            None => (self.part_first..self.part_end).contains(&seq),
+        };
         found
-            .filter(|found: &&FoldedSegment| wanted.contains(&u64::from(found.seq)))
+            .filter(|found: &&FoldedSegment| is_wanted(u64::from(found.seq)))
             .filter_map(|found| match found.ledger().ok()?.tier {
                 Tier::Trimmed(object) => Some((found.seq, object)),
                 _ => None,
@@ -274,30 +268,71 @@ impl Shrink {
     }
 
     fn next_object(&mut self) -> Effect {
+        let is_full = self.due.is_none() && self.pass.stuck.len() >= MAX_STUCK;
+        let goes_on = self.failures < MAX_FAILURES && !is_full;
         if let Some((_, object)) = self.objects.front() {
-            return match self.left > 0 && self.failures < MAX_FAILURES {
+            return match self.left > 0 && goes_on {
                 true => Effect::Remove(object.clone()),
                 false => self.save(),
             };
         }
-        self.pass.next = self.pass.next.max(self.part_end);
+        self.is_through(self.part_end);
+        if !goes_on {
+            return self.save();
+        }
         if let Some(part) = self.parts.pop_front() {
-            self.part_end = u64::from(part.last_seq) + 1;
+            let (first, end) = (u64::from(part.first_seq), u64::from(part.last_seq) + 1);
+            self.part_first = first.max(if self.due.is_some() { 0 } else { self.pass.next });
+            self.part_end = end.min(self.manifest.dropped_before);
             return Effect::ReadPart(part);
         }
+        if self.due.is_some() {
+            // Of what is left no list says anything.
+            self.due = Some(Numbers::default());
+            return self.save();
+        }
         self.pass.next = self.manifest.dropped_before;
-        self.save()
+        if self.left == 0 {
+            return self.save();
+        }
+        self.part_end = 0;
+        self.try_again();
+        self.next_object()
+    }
+
+    /// All below this number was looked at, of what this look is about.
+    fn is_through(&mut self, number: u64) -> Numbers {
+        match &mut self.due {
+            Some(due) => due.take_below(number),
+            None => {
+                self.pass.next = self.pass.next.max(number);
+                Numbers::default()
+            }
+        }
     }
 
     fn looked_at(&mut self, gone: bool) -> Effect {
         let Some((seq, _)) = self.objects.pop_front() else { return self.over(false) };
-        self.pass.next = u64::from(seq) + 1;
+        let seq = u64::from(seq);
+        self.is_through(seq + 1);
         self.left = self.left.saturating_sub(1);
         if gone {
             self.removed += 1;
         } else {
             self.failures += 1;
-            self.pass.stuck.get_or_insert(u64::from(seq));
+            self.pass.stuck.insert(seq, seq + 1);
+        }
+        self.next_object()
+    }
+
+    /// The list of a part cannot be read now: what it may name is stuck.
+    fn unread(&mut self) -> Effect {
+        self.failures += 1;
+        let (first, end) = (self.part_first, self.part_end);
+        let due = self.is_through(end);
+        match self.due {
+            Some(_) => self.pass.stuck.append(due),
+            None => self.pass.stuck.insert(first, end),
         }
         self.next_object()
     }
@@ -305,7 +340,11 @@ impl Shrink {
     /// Says how far all is removed.
     fn save(&mut self) -> Effect {
         self.stage = Stage::Saving;
-        let through = self.pass.stuck.unwrap_or(self.pass.next).min(self.manifest.dropped_before);
+        if let Some(untried) = self.due.take() {
+            self.pass.put_back(untried);
+        }
+        let stuck = self.pass.stuck.first();
+        let through = stuck.unwrap_or(self.pass.next).min(self.manifest.dropped_before);
         if through <= self.manifest.removed_before {
             return self.saved();
         }
@@ -328,10 +367,6 @@ impl Shrink {
     fn saved(&mut self) -> Effect {
         let Manifest { dropped_before, removed_before, .. } = self.manifest;
         if removed_before < dropped_before {
-            if self.pass.next >= dropped_before {
-                // All was tried: from the one that is stuck on, again.
-                self.pass = Pass { again: true, ..Pass::default() };
-            }
             return self.over(false);
         }
         self.pass = Pass::default();
@@ -355,13 +390,11 @@ impl Shrink {
             return self.over(false);
         }
         self.stage = Stage::Gone;
-        let key = keys::manifest(self.of.0, self.of.1);
-        let own = Guard::Version(key.clone(), self.version);
-        Effect::Commit(Txn::new().guard(own).delete(key))
+        Effect::Commit(self.own().delete(keys::manifest(self.of.0, self.of.1)))
     }
 
     fn over(&self, settled: bool) -> Effect {
-        let more = self.left == 0 && !self.objects.is_empty() && !self.pass.again;
-        Effect::Over(Over { removed: self.removed, settled, pass: self.pass, more })
+        let more = self.left == 0 && self.pass.next < self.manifest.dropped_before;
+        Effect::Over(Over { removed: self.removed, settled, pass: self.pass.clone(), more })
     }
 }

@@ -22,6 +22,7 @@ use super::*;
 mod folding;
 mod random;
 mod retiring;
+mod rounds;
 
 /// What becomes of one transaction.
 #[derive(Debug, Clone)]
@@ -34,15 +35,30 @@ enum Trouble {
     Overtaken(Txn),
 }
 
-/// Transactions that fail as told.
-#[derive(Debug, Default)]
+/// Transactions that fail as told. Whoever asks may have to wait, so that others come first.
+#[derive(Debug)]
 struct Troubled {
     memory: MemoryStore,
+    dice: SeededRandom,
     /// Which of the next ones, counted from 0.
     plan: Mutex<Option<(usize, Trouble)>>,
 }
 
 impl Troubled {
+    fn new(seed: u64) -> Self {
+        let (memory, plan) = (MemoryStore::default(), Mutex::default());
+        Self { memory, dice: SeededRandom::new(seed), plan }
+    }
+
+    /// Lets others come first, up to so many times, now and then.
+    async fn wait(&self, most: u64) {
+        if self.dice.below(2) == 0 {
+            for _ in 0..self.dice.below(most) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     fn next(&self) -> Option<Trouble> {
         let mut plan = self.plan.lock();
         match plan.take()? {
@@ -58,12 +74,15 @@ impl Troubled {
 #[async_trait]
 impl MetaStore for Troubled {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.wait(3).await;
         self.memory.get(key).await
     }
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
         self.memory.range(prefix, after, limit).await
     }
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        // For as long as another needs to read much and to be done.
+        self.wait(100).await;
         let lost = || Error::Unknown("told so by the test".to_owned());
         match self.next() {
             Some(Trouble::LoseAnswer) => self.memory.txn(txn).await.and(Err(lost())),
@@ -107,6 +126,7 @@ struct World {
     /// How many segments there ever were, from 1 on.
     made: u32,
     mutations: Mutations,
+    at: PartitionIndex,
 }
 
 impl World {
@@ -116,12 +136,29 @@ impl World {
 
     /// The same, without a rule.
     async fn without(mutations: Mutations, segments: u32) -> Self {
-        let faulty = Faulty::default();
+        Self::seeded(1, mutations, segments).await
+    }
+
+    async fn seeded(seed: u64, mutations: Mutations, segments: u32) -> Self {
+        let (store, faulty) = (Arc::new(Troubled::new(seed)), Faulty::default());
         let objects = faulty.store();
-        let mut world = Self { store: Arc::default(), faulty, objects, made: 0, mutations };
+        let mut world = Self { store, faulty, objects, made: 0, mutations, at: of().1 };
         world.found(true).await;
         world.grow(segments).await;
         world
+    }
+
+    /// Another partition of the same topic.
+    async fn beside(&self, at: u32, segments: u32) -> Self {
+        let (store, faulty) = (Arc::clone(&self.store), self.faulty.clone());
+        let (objects, mutations) = (self.objects.clone(), self.mutations);
+        let mut world = Self { store, faulty, objects, made: 0, mutations, at: PartitionIndex(at) };
+        world.grow(segments).await;
+        world
+    }
+
+    fn of(&self) -> Of {
+        (of().0, self.at)
     }
 
     /// A cluster that has folded, or not yet.
@@ -156,7 +193,7 @@ impl World {
                 bytes: Some(100),
             };
             let txn = Txn::new()
-                .put(keys::segment(of().0, of().1, seq), segment.encode())
+                .put(keys::segment(of().0, self.at, seq), segment.encode())
                 .put(keys::ledger(meta.id), meta.encode());
             self.store.memory.txn(txn).await.unwrap();
         }
@@ -164,8 +201,8 @@ impl World {
     }
 
     fn meta(&self, seq: u32) -> LedgerMeta {
-        let (topic, partition) = of();
-        let ledger = LedgerId(u64::from(seq) * 3);
+        let (topic, partition) = self.of();
+        let ledger = LedgerId(u64::from(seq) * 3 + u64::from(partition.0 - of().1.0) * 1_000_000);
         let custom = Custom { topic, partition: partition.0, ..Custom::default() };
         let key = self.objects.key(cluster(), &custom, ledger, u128::from(seq));
         let member = Member { bookie: "b1".parse().unwrap(), incarnation: Incarnation(5) };
@@ -217,7 +254,7 @@ impl World {
     async fn round(&self, seed: u64) -> (usize, usize) {
         let folder = self.folder(seed);
         let removed = folder.retire(&mut Memory::default()).await.unwrap();
-        (folder.fold().await.unwrap(), removed)
+        (folder.fold(&mut Cursor::default()).await.unwrap(), removed)
     }
 
     async fn fold_all(&self) {
@@ -241,7 +278,7 @@ impl World {
     }
 
     async fn manifest(&self) -> Manifest {
-        let (topic, partition) = of();
+        let (topic, partition) = self.of();
         let found = self.store.get(&keys::manifest(topic, partition)).await.unwrap();
         found.map(|found| Manifest::decode(&found.value).unwrap()).unwrap_or_default()
     }
@@ -252,7 +289,7 @@ impl World {
 
     async fn raise(&self, start: i64) {
         let value = LogStart { offset: Offset(start) }.encode();
-        let txn = Txn::new().put(keys::log_start(of().0, of().1), value);
+        let txn = Txn::new().put(keys::log_start(of().0, self.at), value);
         self.store.memory.txn(txn).await.unwrap();
     }
 
@@ -261,7 +298,7 @@ impl World {
         let manifest = self.manifest().await;
         let mut all = Vec::new();
         for part in &manifest.parts {
-            let list = SegmentList::read(&self.objects, cluster(), of(), part).await.unwrap();
+            let list = SegmentList::read(&self.objects, cluster(), self.of(), part).await.unwrap();
             let counted =
                 list.of(part).iter().filter(|one| u64::from(one.seq) >= manifest.dropped_before);
             all.extend(counted.map(|one| (one.seq, one.ledger().unwrap())));
@@ -277,7 +314,7 @@ impl World {
             assert_eq!(self.store.get(&keys::ledger(meta.id)).await.unwrap(), None, "{seq}");
             seqs.push(seq);
         }
-        let prefix = keys::segments_of(of().0, of().1);
+        let prefix = keys::segments_of(of().0, self.at);
         for item in self.store.range(&prefix, None, 10_000).await.unwrap().items {
             let seq = keys::parse_segment_seq(&item.key).unwrap();
             let ledger = keys::ledger(self.meta(seq).id);

@@ -213,6 +213,10 @@ impl Folded {
         let last = first.last()?;
         let rest = Held { base: last.end, bytes: Some(*rest_bytes), ..whole(part) };
         let is_more = last.seq < part.last_seq;
+        if is_more && first.len() < 2 {
+            // One without a date of its own is told by when the next was begun, and the rest as a whole says nothing of that.
+            return None;
+        }
         Some((first, is_more.then_some(rest)))
     }
 
@@ -276,21 +280,23 @@ impl Folded {
         &self,
         part: impl Fn(&Manifest) -> Option<ManifestPart>,
     ) -> Result<Option<(ManifestPart, Arc<SegmentList>)>, ReadError> {
-        let used = self.known();
-        let Some(chosen) = part(&used.manifest) else { return Ok(None) };
-        match self.fetch(&chosen).await {
-            Err(ReadError::Damaged(why)) => {
-                self.refresh().await?;
-                let now = self.known();
-                if now.version == used.version {
-                    return Err(ReadError::Damaged(why));
+        let mut used = self.known();
+        loop {
+            let Some(chosen) = part(&used.manifest) else { return Ok(None) };
+            match self.fetch(&chosen).await {
+                Err(ReadError::Damaged(why)) => {
+                    self.refresh().await?;
+                    let now = self.known();
+                    if now.version == used.version {
+                        tracing::error!(topic = %self.of.0, partition = %self.of.1, why, "the list of a partition's folded segments is lost or damaged: restore it from the bucket's versions or a backup");
+                        return Err(ReadError::Damaged(why));
+                    }
+                    // Versions only rise, with each list that takes another's place.
+                    used = now;
                 }
-                let Some(chosen) = part(&now.manifest) else { return Ok(None) };
-                let list = self.fetch(&chosen).await?;
-                Ok(Some((chosen, list)))
+                Err(error) => return Err(error),
+                Ok(list) => return Ok(Some((chosen, list))),
             }
-            Err(error) => Err(error),
-            Ok(list) => Ok(Some((chosen, list))),
         }
     }
 
@@ -306,7 +312,6 @@ impl Folded {
                 ReadError::Unavailable(error.to_string())
             }
             ObjectError::NotFound { .. } | ObjectError::Format(_) => {
-                tracing::error!(topic = %self.of.0, partition = %self.of.1, %error, "the list of a partition's folded segments is lost or damaged: restore it from the bucket's versions or a backup");
                 ReadError::Damaged(error.to_string())
             }
         })

@@ -15,8 +15,8 @@ use super::dating::Dating;
 use super::{Limits, Piece, believed, log_start};
 use crate::ownership::topology::Topic;
 use crate::partition::log::{
-    FoldedHeld, HeadError, Held, ReadError, stored_folded, stored_ledger, stored_segments,
-    stored_start,
+    FoldedHeld, HeadError, Held, LogHead, LogReader, ReadError, stored_folded, stored_ledger,
+    stored_segments, stored_start,
 };
 use crate::partition::manager::{Handle, Partitions};
 use crate::partition::metrics;
@@ -189,14 +189,7 @@ pub(in crate::partition) async fn trim(
     limits: Limits,
     now_ms: i64,
 ) -> Result<usize, Error> {
-    let before = handle.reader.ends().log_start;
-    if !limits.is_unlimited() {
-        let pieces = pieces(handle, limits, now_ms).await?;
-        let to = log_start(&pieces, limits, now_ms, before);
-        if to > before {
-            handle.head.raise(to).await?;
-        }
-    }
+    raise_start(&handle.reader, &handle.head, limits, now_ms).await?;
     let removed = handle.head.remove_dead().await?;
     let (start, held) = (handle.reader.ends().log_start, handle.reader.held());
     let at_rest = held.last().is_some_and(|newest| newest.closed);
@@ -209,6 +202,24 @@ pub(in crate::partition) async fn trim(
         handle.expired.notify_one();
     }
     Ok(removed)
+}
+
+/// Raises the start of a log as `limits` say. Cancel-safe.
+pub(in crate::partition) async fn raise_start(
+    reader: &LogReader,
+    head: &LogHead,
+    limits: Limits,
+    now_ms: i64,
+) -> Result<(), Error> {
+    let before = reader.ends().log_start;
+    if !limits.is_unlimited() {
+        let pieces = pieces(reader, limits, now_ms).await?;
+        let to = log_start(&pieces, limits, now_ms, before);
+        if to > before {
+            head.raise(to).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether an open segment holds records and all are too old.
@@ -230,8 +241,8 @@ fn prepend(folded: &FoldedHeld, held: &mut Vec<Held>) -> Range<usize> {
     oldest.len()..oldest.len() + later.len()
 }
 
-async fn pieces(handle: &Handle, limits: Limits, now_ms: i64) -> Result<Vec<Piece>, ReadError> {
-    let (reader, mut held) = (&handle.reader, handle.reader.held());
+async fn pieces(reader: &LogReader, limits: Limits, now_ms: i64) -> Result<Vec<Piece>, ReadError> {
+    let mut held = reader.held();
     let lists = prepend(&reader.folded_held().await?, &mut held);
     let mut pieces = Vec::with_capacity(held.len());
     // Of what follows a segment that stays it makes no difference how old it is.

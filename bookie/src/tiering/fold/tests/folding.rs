@@ -139,13 +139,58 @@ fn scenario_69_no_key_goes_for_a_list_that_was_not_read_back() {
 async fn two_that_fold_at_once_do_it_once() {
     let world = World::new(100).await;
     let (one, two) = (world.folder(1), world.folder(2));
-    let (first, second) = tokio::join!(one.fold(), two.fold());
+    let mut cursors = (Cursor::default(), Cursor::default());
+    let (first, second) = tokio::join!(one.fold(&mut cursors.0), two.fold(&mut cursors.1));
     let folded = first.unwrap() + second.unwrap();
     assert!(folded <= 95, "{folded} segments");
     world.judge(1).await;
     world.round(3).await;
     world.judge(1).await;
     assert_eq!(world.keys("segments/").await, 5);
+}
+
+/// What another did to a manifest meanwhile is not undone, whatever is done to it: it is written anew, or removed.
+#[test]
+fn a_manifest_that_changed_meanwhile_is_left_alone() {
+    let (topic, partition) = of();
+    let key = keys::manifest(topic, partition);
+    // A fold, which does not know yet what was given up.
+    holds_only_with(Mutation::FoldBlindly, async |mutations| {
+        let mut world = World::without(mutations, 30).await;
+        world.round(1).await;
+        let given_up = Manifest { dropped_before: 5, ..world.manifest().await };
+        world.grow(10).await;
+        let by = Txn::new().put(key.clone(), given_up.encode());
+        *world.store.plan.lock() = Some((0, Trouble::Overtaken(by)));
+        world.folder(2).fold(&mut Cursor::default()).await.unwrap();
+        assert_eq!(world.manifest().await.dropped_before, 5);
+    });
+    // Retention, at each of its transactions, which does not know yet what was folded.
+    for at in 0..2_u32 {
+        holds_only_with(Mutation::FoldBlindly, async |mutations| {
+            let world = World::without(mutations, 30).await;
+            world.round(1).await;
+            let mut folded = world.manifest().await;
+            folded.dropped_before = u64::from(at) * 6;
+            folded.parts[0].bytes += 1;
+            world.raise(5 * EACH).await;
+            let by = Txn::new().put(key.clone(), folded.encode());
+            *world.store.plan.lock() = Some((at as usize, Trouble::Overtaken(by)));
+            world.folder(2).retire(&mut Memory::default()).await.unwrap();
+            assert_eq!(world.manifest().await.parts, folded.parts, "at {at}");
+        });
+    }
+    // The end of a deleted topic: dropped, removed, gone.
+    holds_only_with(Mutation::FoldBlindly, async |mutations| {
+        let world = World::without(mutations, 30).await;
+        world.round(1).await;
+        let folded = world.manifest().await;
+        world.delete_topic().await;
+        let by = Txn::new().put(key.clone(), folded.encode());
+        *world.store.plan.lock() = Some((2, Trouble::Overtaken(by)));
+        world.folder(2).retire(&mut Memory::default()).await.unwrap();
+        assert_eq!(world.manifest().await.parts, folded.parts);
+    });
 }
 
 /// I16: nothing brings a key back that was folded, however late it is.
@@ -278,52 +323,4 @@ async fn a_full_manifest_fills_its_last_list() {
     world.grow(10).await;
     assert_eq!(world.round(2).await.0, 0);
     assert_eq!(world.manifest().await.parts.len(), MAX_PARTS);
-}
-
-/// To a version that does not read manifests folded segments look lost: while one is registered nothing is folded, and once anything is,
-/// none starts.
-#[tokio::test]
-async fn nothing_is_folded_before_all_versions_read_manifests() {
-    let world = World::new(30).await;
-    world.found(false).await;
-    let old = Broker {
-        id: BrokerId(4),
-        grpc_address: "127.0.0.1:7070".to_owned(),
-        http_address: String::new(),
-        zone: String::new(),
-        lease: LeaseId(0),
-        started_ms: 0,
-        load: None,
-        kafka: Vec::new(),
-    };
-    // As it was written before: without its last field.
-    let value = old.encode();
-    let older = Txn::new().put(keys::broker(old.id), value.slice(..value.len() - 3));
-    world.store.memory.txn(older).await.unwrap();
-    let marked = async || {
-        let (found, _) = geminga_metastore::cluster::read(&*world.store).await.unwrap().unwrap();
-        found.folds
-    };
-    assert_eq!(world.round(1).await.0, 0);
-    assert!(!marked().await);
-    let upgraded = Txn::new().put(keys::broker(old.id), value.clone());
-    world.store.memory.txn(upgraded).await.unwrap();
-    assert_eq!(world.round(2).await.0, 0, "who is about to register is waited for");
-    assert!(marked().await);
-    let late = Txn::new().put(keys::broker(BrokerId(5)), value.slice(..value.len() - 3));
-    world.store.memory.txn(late).await.unwrap();
-    assert_eq!(world.round(3).await.0, 0);
-    world.store.memory.txn(Txn::new().delete(keys::broker(BrokerId(5)))).await.unwrap();
-    assert_eq!(world.round(4).await.0, 25);
-    world.judge(1).await;
-}
-
-/// A cluster with nothing to fold stays as earlier versions know it.
-#[tokio::test]
-async fn a_cluster_that_has_nothing_to_fold_is_not_marked() {
-    let world = World::new(7).await;
-    world.found(false).await;
-    world.round(1).await;
-    let (found, _) = geminga_metastore::cluster::read(&*world.store).await.unwrap().unwrap();
-    assert!(!found.folds);
 }

@@ -2,6 +2,8 @@
 //! metadata that fail. A run that fails prints its seed.
 
 use super::*;
+use crate::scenario::holds_only_with;
+use crate::tiering::Mutation;
 
 /// Runs of one test.
 const RUNS: u64 = 60;
@@ -67,15 +69,15 @@ async fn holds(world: &World, start: i64) {
     }
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, mutations: Mutations) {
     let dice = SeededRandom::new(seed);
-    let mut world = World::new(20).await;
+    let mut world = World::seeded(seed, mutations, 20).await;
     let (mut memories, mut start) = ([Memory::default(), Memory::default()], 0_i64);
     for step in 0..STEPS {
         trouble(&world, &dice);
         let who = usize::try_from(dice.below(2)).unwrap();
         let folder = world.folder(seed * 1_000 + step as u64);
-        match dice.below(6) {
+        match dice.below(7) {
             0 => {
                 calm(&world);
                 world.grow(1 + u32::try_from(dice.below(30)).unwrap()).await;
@@ -89,15 +91,25 @@ async fn run(seed: u64) {
             }
             2 => {
                 repair(&world, &dice).await;
-                folder.fold().await.unwrap();
+                folder.fold(&mut Cursor::default()).await.unwrap();
             }
             3 => {
                 let other = world.folder(seed * 1_000 + 500 + step as u64);
-                let (one, two) = tokio::join!(folder.fold(), other.fold());
+                let mut cursors = (Cursor::default(), Cursor::default());
+                let (one, two) =
+                    tokio::join!(folder.fold(&mut cursors.0), other.fold(&mut cursors.1));
                 one.unwrap();
                 two.unwrap();
             }
-            4 => _ = folder.fold().await.unwrap(),
+            4 => {
+                let other = world.folder(seed * 1_000 + 500 + step as u64);
+                let mut cursor = Cursor::default();
+                let (one, two) =
+                    tokio::join!(folder.fold(&mut cursor), other.retire(&mut memories[who]));
+                one.unwrap();
+                two.unwrap();
+            }
+            5 => _ = folder.fold(&mut Cursor::default()).await.unwrap(),
             _ => _ = folder.retire(&mut memories[who]).await.unwrap(),
         }
         calm(&world);
@@ -123,13 +135,23 @@ async fn run(seed: u64) {
     assert_eq!(world.keys("manifests/").await, 0);
 }
 
-#[tokio::test]
-async fn whatever_happens_a_segment_is_in_one_place() {
+async fn run_all(mutations: Mutations) {
     for seed in 0..RUNS {
-        let failed = std::panic::AssertUnwindSafe(run(seed));
+        let failed = std::panic::AssertUnwindSafe(run(seed, mutations));
         if let Err(panic) = futures::FutureExt::catch_unwind(failed).await {
             eprintln!("seed {seed}");
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+#[tokio::test]
+async fn whatever_happens_a_segment_is_in_one_place() {
+    run_all(Mutations::default()).await;
+}
+
+/// The runs come upon two at one manifest.
+#[test]
+fn two_at_one_manifest_are_told_apart_by_its_version() {
+    holds_only_with(Mutation::FoldBlindly, run_all);
 }

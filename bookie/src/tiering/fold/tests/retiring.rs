@@ -161,3 +161,79 @@ async fn a_list_that_stays_keeps_the_manifest_of_a_deleted_topic() {
     world.round(4).await;
     assert_eq!(world.keys("manifests/").await, 0);
 }
+
+/// Partitions where something is stuck ask for that again, and leave the others their turn.
+#[tokio::test]
+async fn what_is_stuck_starves_no_other_partition() {
+    let first = World::new(1_205).await;
+    let mut worlds = vec![first];
+    for at in 3..8 {
+        let next = worlds[0].beside(at, 1_205).await;
+        worlds.push(next);
+    }
+    let first = &worlds[0];
+    first.fold_all().await;
+    for world in &worlds {
+        world.raise(1_200 * EACH).await;
+        world.faulty.lock(&world.object(2), true);
+    }
+    let (folder, mut memory) = (first.folder(1), Memory::default());
+    let left = async |world: &World| {
+        let objects = world.objects().await;
+        (1..=1_200).filter(|seq| objects.contains(&world.object(*seq))).count()
+    };
+    for _ in 0..2 {
+        folder.retire(&mut memory).await.unwrap();
+        assert!(memory.more);
+    }
+    for world in &worlds {
+        assert!(left(world).await < 710, "{} has had its turn", world.at);
+    }
+    for _ in 0..3 {
+        folder.retire(&mut memory).await.unwrap();
+    }
+    for world in &worlds {
+        assert_eq!(left(world).await, 1);
+    }
+    let deletes = first.faulty.calls(Call::Delete);
+    assert_eq!(folder.retire(&mut memory).await.unwrap(), 0);
+    assert!(!memory.more);
+    assert_eq!(first.faulty.calls(Call::Delete) - deletes, 6, "what is stuck, and nothing else");
+    worlds.iter().for_each(|world| world.faulty.lock(&world.object(2), false));
+    assert_eq!(folder.retire(&mut memory).await.unwrap(), 6);
+    for world in &worlds {
+        assert_eq!(world.manifest().await.removed_before, 1_201);
+        world.judge(1_201).await;
+    }
+}
+
+/// A list that stays unreadable holds up none behind it, and what it names is neither forgotten nor given up for lost.
+#[tokio::test]
+async fn a_list_that_stays_unreadable_holds_up_no_other() {
+    let world = World::new(9_005).await;
+    world.fold_all().await;
+    let move_first = async |bucket: &str| {
+        let mut manifest = world.manifest().await;
+        manifest.parts[0].bucket = bucket.to_owned();
+        let key = keys::manifest(of().0, of().1);
+        world.store.memory.txn(Txn::new().put(key, manifest.encode())).await.unwrap();
+        manifest.parts[0].clone()
+    };
+    let unreadable = move_first("s3://other").await;
+    world.raise(9_000 * EACH).await;
+    let (folder, mut memory) = (world.folder(1), Memory::default());
+    for _ in 0..14 {
+        folder.retire(&mut memory).await.unwrap();
+    }
+    let objects = world.objects().await;
+    let left: Vec<u32> = (1..=9_000).filter(|seq| objects.contains(&world.object(*seq))).collect();
+    assert_eq!(left, (1..=unreadable.last_seq).collect::<Vec<_>>());
+    assert_eq!(world.manifest().await.removed_before, 1);
+    assert!(!memory.more);
+    move_first("memory://").await;
+    for _ in 0..12 {
+        folder.retire(&mut memory).await.unwrap();
+    }
+    assert_eq!(world.manifest().await.removed_before, 9_001);
+    world.judge(9_001).await;
+}

@@ -10,6 +10,8 @@ use geminga_tier::{FoldedSegment, SegmentList, SegmentWriter, Store};
 
 use super::*;
 use crate::cold::Cold;
+use crate::partition::retention::Limits;
+use crate::partition::retention::task::raise_start;
 use crate::partition::testing::FaultyStore;
 
 /// A log of many segments whose broker reads from this store.
@@ -173,6 +175,17 @@ async fn a_broker_without_a_store_says_what_it_needs() {
 
 /// Folds the first `count` segments of a partition that have keys, as a bookie does: after those of the last part, in a new object.
 async fn fold(cluster: &TestCluster, store: &Store, topic: &Topic, count: usize) -> ManifestPart {
+    fold_as(cluster, store, topic, count, |_, _| ()).await
+}
+
+/// The same, each segment and its ledger changed first.
+async fn fold_as(
+    cluster: &TestCluster,
+    store: &Store,
+    topic: &Topic,
+    count: usize,
+    change: impl Fn(&mut SegmentRecord, &mut LedgerMeta),
+) -> ManifestPart {
     let of = (topic.id, PartitionIndex(0));
     let (mut manifest, _) = folded::stored_manifest(&cluster.store, of).await.unwrap();
     let mut all = Vec::new();
@@ -184,10 +197,11 @@ async fn fold(cluster: &TestCluster, store: &Store, topic: &Topic, count: usize)
     let listed = opening::list_segments(&cluster.store, of.0, of.1, None).await.unwrap();
     for (stored, next) in listed.iter().zip(&listed[1..]).take(count) {
         let end = stored.segment.end_offset.or(Some(next.segment.base_offset));
-        let segment = SegmentRecord { end_offset: end, ..stored.segment };
+        let mut segment = SegmentRecord { end_offset: end, ..stored.segment };
         let key = keys::ledger(segment.ledger);
         let found = cluster.store.get(&key).await.unwrap().unwrap();
-        let meta = LedgerMeta::decode(segment.ledger, &found.value).unwrap();
+        let mut meta = LedgerMeta::decode(segment.ledger, &found.value).unwrap();
+        change(&mut segment, &mut meta);
         all.push(FoldedSegment::new(stored.seq, segment, &meta).unwrap());
         txn = txn.delete(key).delete(keys::segment(of.0, of.1, stored.seq));
     }
@@ -430,6 +444,36 @@ async fn retention_remembers_the_oldest_list() {
     owner.reader.stored_folded().refresh().await.unwrap();
     let (_, told, _, fetched) = held().await;
     assert_eq!((told, fetched), (longer.segments as usize - 32, 1));
+}
+
+/// Where no record says how old it is, each segment is as old as the ledger after it: what is remembered of a list ends no retention.
+#[tokio::test(start_paused = true)]
+async fn retention_by_time_goes_through_a_list_without_dates() {
+    let (cluster, faulty, owner, parts, topic) = folding(800).await;
+    let store = faulty.store();
+    offload(&cluster, &store, usize::MAX).await;
+    let at_ms = |base: Offset| 1_000 * base.0;
+    let part = fold_as(&cluster, &store, &topic, 48, |segment, meta| {
+        segment.max_timestamp = Some(-1);
+        meta.created_ms = at_ms(segment.base_offset);
+    })
+    .await;
+    drop(owner);
+    cluster.assign(topic.id, 0, 1, 2).await;
+    let owner = Owner::open_with(&parts, spec(&topic, 2)).await;
+    let held = owner.reader.folded_held().await.unwrap().oldest;
+    assert_eq!((held.len(), held[47].end), (48, part.end_offset));
+    let limits = Limits { ms: Some(1), bytes: None };
+    let start_at = async |now_ms| {
+        raise_start(&owner.reader, &owner.head, limits, now_ms).await.unwrap();
+        owner.reader.ends().log_start
+    };
+    assert_eq!(start_at(at_ms(held[4].base) + 2).await, held[3].end);
+    let mut start = Offset(0);
+    for _ in 0..4 {
+        start = start_at(at_ms(held[47].base) + 1).await;
+    }
+    assert_eq!(start, held[45].end, "all but the last two");
 }
 
 /// A list is fetched when there is room for it, as a block is.

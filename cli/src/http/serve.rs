@@ -43,7 +43,7 @@ async fn answer(connection: Connection, app: Router, stop: impl Future<Output = 
     let who = ConnectInfo(Who(connection.peer()));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(who.clone());
+        request.extensions_mut().insert(who);
         app.clone().oneshot(request)
     });
     let mut http = http1::Builder::new();

@@ -33,6 +33,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Most connections of a listener that have only begun, where it has more places than that.
 const MAX_BEGUN: usize = 512;
 
+/// A client that got no connection, of which it and the log know why.
+struct SentAway;
+
 /// An endless stream of connections. Dropping it gives up those that have only begun.
 pub struct Incoming {
     listener: TcpListener,
@@ -40,7 +43,7 @@ pub struct Incoming {
     places: Arc<Semaphore>,
     most: usize,
     tasks: Tasks,
-    begun: FuturesUnordered<JoinHandle<Option<Option<Socket>>>>,
+    begun: FuturesUnordered<JoinHandle<Option<Result<Socket, SentAway>>>>,
     /// The same, oldest first; some may be done.
     by_age: VecDeque<(AbortHandle, SocketAddr)>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -86,11 +89,15 @@ impl Incoming {
             let accept = AssertUnwindSafe(security.accept(stream)).catch_unwind();
             tokio::select! {
                 biased;
-                () = cancelled => None,
-                taken = accept => taken.unwrap_or_else(|_| {
-                    security.refuse(Some(client), &Trouble::Other("the handshake panicked".to_owned()));
-                    None
-                }),
+                () = cancelled => Err(SentAway),
+                taken = accept => {
+                    let taken = taken.unwrap_or_else(|_| {
+                        let why = Trouble::Other("the handshake panicked".to_owned());
+                        security.refuse(Some(client), &why);
+                        None
+                    });
+                    taken.ok_or(SentAway)
+                }
             }
         });
         self.by_age.push_back((task.abort_handle(), client));
@@ -137,7 +144,7 @@ impl Stream for Incoming {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             while let Poll::Ready(Some(done)) = self.begun.poll_next_unpin(cx) {
-                if let Ok(Some(Some(socket))) = done
+                if let Ok(Some(Ok(socket))) = done
                     && let Some(connection) = self.admit(socket)
                 {
                     return Poll::Ready(Some(Ok(connection)));

@@ -1,7 +1,6 @@
 //! What is known of a cluster: its metadata, and what each of its processes says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::stream::{self, StreamExt};
 use geminga_metastore::record::{
@@ -10,6 +9,7 @@ use geminga_metastore::record::{
 };
 use geminga_metastore::{Range, keys};
 use geminga_proto::ids::{BookieId, BrokerId};
+use geminga_runtime::{SystemClock, WallClock};
 use geminga_tls::Dial;
 
 use super::page::{self, Page};
@@ -72,9 +72,7 @@ pub(super) async fn gather(
     tls: &TlsArgs,
     metadata_only: bool,
 ) -> Result<Facts, Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let mut facts = Facts { now_ms, ..Facts::default() };
+    let mut facts = Facts { now_ms: SystemClock.now_ms(), ..Facts::default() };
     let credentials = tls.load()?;
     let store = metadata::connect(metastore, credentials.as_ref()).await?;
     let read = |prefix: &'static str| store.range(prefix, None, usize::MAX);

@@ -39,9 +39,18 @@ pub(crate) async fn list(
     tls: &TlsArgs,
     prefix: &str,
 ) -> Result<Range, Failure> {
+    list_by(url, tls.load()?.as_ref(), prefix).await
+}
+
+/// The same, by what was read of files already.
+pub(crate) async fn list_by(
+    url: &MetastoreUrl,
+    tls: Option<&Credentials>,
+    prefix: &str,
+) -> Result<Range, Failure> {
     match url {
         MetastoreUrl::Etcd { .. } => {
-            Ok(connect(url, tls.load()?.as_ref()).await?.range(prefix, None, usize::MAX).await?)
+            Ok(connect(url, tls).await?.range(prefix, None, usize::MAX).await?)
         }
         MetastoreUrl::File(path) => {
             let mut range = EmbeddedStore::read_file(path)?;

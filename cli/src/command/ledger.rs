@@ -12,9 +12,10 @@ use geminga_metastore::record::{LedgerMeta, LedgerState};
 use geminga_metastore::{KeyValue, LedgerIds, cluster, keys};
 use geminga_proto::ids::LedgerId;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
+use geminga_tls::Credentials;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsOptions, MetastoreUrl, TlsArgs};
 use crate::exit::{Exit, Failure};
 use crate::view::{Ledger, Ledgers, View};
 use crate::{metadata, server};
@@ -109,6 +110,16 @@ pub(crate) struct Place {
     pub(crate) metastore: MetastoreUrl,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    etcd: EtcdTlsOptions,
+}
+
+impl Place {
+    /// What etcd is shown and believed.
+    pub(crate) fn of_etcd(&self) -> Result<Option<Credentials>, Failure> {
+        self.etcd.check(self.metastore.is_tls())?;
+        self.etcd.or(&self.tls)
+    }
 }
 
 /// A state to choose ledgers by.
@@ -171,7 +182,8 @@ async fn list(
     topic: Option<String>,
     print: PrintArgs,
 ) -> Result<(), Failure> {
-    let range = metadata::list(&place.metastore, &place.tls, keys::LEDGERS).await?;
+    let range =
+        metadata::list_by(&place.metastore, place.of_etcd()?.as_ref(), keys::LEDGERS).await?;
     let state = state.map(LedgerState::from);
     let wanted = |meta: &LedgerMeta| {
         state.is_none_or(|state| meta.state == state)
@@ -189,7 +201,7 @@ async fn list(
 
 async fn describe(ledger: LedgerId, place: Place, print: PrintArgs) -> Result<(), Failure> {
     let key = keys::ledger(ledger);
-    let range = metadata::list(&place.metastore, &place.tls, &key).await?;
+    let range = metadata::list_by(&place.metastore, place.of_etcd()?.as_ref(), &key).await?;
     match range.items.iter().find(|item| item.key == key) {
         Some(item) => Ledger::from(&decode(item)?).print(print),
         None => Err(unknown(ledger)),
@@ -274,7 +286,7 @@ pub(crate) async fn connect(
     tasks: &Tasks,
     config: Config,
 ) -> Result<LedgerClient, Failure> {
-    let store = metadata::connect(&place.metastore, place.tls.load()?.as_ref()).await?;
+    let store = metadata::connect(&place.metastore, place.of_etcd()?.as_ref()).await?;
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(Failure::new(format!(
             "there is no cluster in {}: correct the name of the cluster",

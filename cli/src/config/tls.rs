@@ -107,6 +107,14 @@ impl EtcdTlsOptions {
         }
     }
 
+    /// What a command shows etcd, and believes: these files, or those that are for all.
+    pub(crate) fn or(&self, tls: &TlsArgs) -> Result<Option<Credentials>, Failure> {
+        match self.load()? {
+            Some(own) => Ok(Some(own)),
+            None => tls.load(),
+        }
+    }
+
     /// Reads the files; `None` when none is named.
     fn load(&self) -> Result<Option<Credentials>, Failure> {
         let files = Files { cert: self.cert.clone(), key: self.key.clone(), ca: self.ca.clone() };

@@ -1,13 +1,14 @@
 //! Serves HTTP/1.1 on the connections of a door. Who begins a request ends its head in time, or the connection ends: places are
 //! few, and held by nobody who has nothing to ask.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use geminga_runtime::Tasks;
 use geminga_tls::{Connection, Incoming};
 use hyper::server::conn::http1;
@@ -32,8 +33,13 @@ pub(super) fn serve(mut incoming: Incoming, app: Router, tasks: &Tasks) {
                 next = incoming.next() => next,
             };
             if let Some(Ok(connection)) = next {
-                let stop = connections.cancelled();
-                connections.spawn("http connection", answer(connection, app.clone(), stop));
+                let answered = answer(connection, app.clone(), connections.cancelled());
+                connections.spawn("http connection", async move {
+                    // What one request comes upon ends its connection, and nobody else's.
+                    if AssertUnwindSafe(answered).catch_unwind().await.is_err() {
+                        tracing::error!("an HTTP request panicked");
+                    }
+                });
             }
         }
     });

@@ -87,6 +87,8 @@ impl Security {
         };
         match taken {
             Ok(socket) => Some(socket),
+            // Whoever only looks whether the port is open.
+            Err((Trouble::Ended, _)) if !self.is_tls() => None,
             Err((trouble, stream)) => {
                 self.refuse(address, &trouble);
                 // It was sent away already; this only lets it read why.

@@ -234,7 +234,9 @@ impl Loaded {
     /// nobody could talk to this process any more.
     pub(crate) fn after(self, former: &Self, files: &Files) -> Result<Self, LoadError> {
         let known = !self.names.is_empty() && !former.names.is_empty();
-        if known && !self.names.iter().any(|name| former.names.contains(name)) {
+        // With one that has expired nobody could talk either.
+        let expired = former.expires.is_some_and(|at| at <= UnixTime::now().as_secs());
+        if known && !expired && !self.names.iter().any(|name| former.names.contains(name)) {
             let path = files.cert.clone().unwrap_or_default();
             return Err(LoadError::OtherNames { path, is: self.names, was: former.names.clone() });
         }

@@ -1,7 +1,7 @@
 //! The connections of a listener, as servers take them: so many at a time, without Nagle's delay, each after its handshake, or
 //! its first bytes where nothing is encrypted. These beginnings go on beside each other and beside the listener. They take no
-//! connection's place, and have a bound of their own: when it is reached the oldest is given up for the newest, so that
-//! clients which say nothing keep out nobody who does.
+//! connection's place, and have a bound of their own: when it is reached the oldest is given up for the newest once it had its turn,
+//! so that clients which say nothing keep out nobody who does.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,7 +19,7 @@ use geminga_runtime::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::accept::Security;
@@ -32,6 +32,15 @@ use crate::trouble::Trouble;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Most connections of a listener that have only begun, where it has more places than that.
 const MAX_BEGUN: usize = 512;
+/// How long a beginning is left alone however many there are: when very many clients come back at once, each has time for its handshake.
+const ITS_TURN: Duration = Duration::from_secs(1);
+
+/// A connection that has begun.
+struct Begun {
+    task: AbortHandle,
+    client: SocketAddr,
+    since: Instant,
+}
 
 /// A client that got no connection, of which it and the log know why.
 struct SentAway;
@@ -45,7 +54,9 @@ pub struct Incoming {
     tasks: Tasks,
     begun: FuturesUnordered<JoinHandle<Option<Result<Socket, SentAway>>>>,
     /// The same, oldest first; some may be done.
-    by_age: VecDeque<(AbortHandle, SocketAddr)>,
+    by_age: VecDeque<Begun>,
+    /// One that was accepted and has no room to begin yet.
+    waits: Option<(TcpStream, SocketAddr)>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -66,6 +77,7 @@ impl Incoming {
             tasks: tasks.clone(),
             begun: FuturesUnordered::new(),
             by_age: VecDeque::new(),
+            waits: None,
             pause: None,
         }
     }
@@ -80,7 +92,6 @@ impl Incoming {
 
     /// A connection came.
     fn begin(&mut self, stream: TcpStream, client: SocketAddr) {
-        self.make_room();
         // Without it an answer may wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let (security, cancelled) = (self.security.clone(), self.tasks.cancelled());
@@ -100,24 +111,27 @@ impl Incoming {
                 }
             }
         });
-        self.by_age.push_back((task.abort_handle(), client));
+        self.by_age.push_back(Begun { task: task.abort_handle(), client, since: Instant::now() });
         self.begun.push(task);
     }
 
-    /// Gives up the oldest beginning if there are as many as there may be.
-    fn make_room(&mut self) {
+    /// Whether one more may begin; gives up the oldest for it if it had its turn.
+    fn make_room(&mut self) -> bool {
         let most = self.most.min(MAX_BEGUN);
         if self.by_age.len() < most {
-            return;
+            return true;
         }
-        self.by_age.retain(|(task, _)| !task.is_finished());
+        self.by_age.retain(|begun| !begun.task.is_finished());
         if self.by_age.len() < most {
-            return;
+            return true;
         }
-        if let Some((oldest, client)) = self.by_age.pop_front() {
-            oldest.abort();
-            self.security.refuse(Some(client), &Trouble::Slow);
-        }
+        let Some(oldest) = self.by_age.pop_front_if(|oldest| oldest.since.elapsed() >= ITS_TURN)
+        else {
+            return false;
+        };
+        oldest.task.abort();
+        self.security.refuse(Some(oldest.client), &Trouble::Crowded);
+        true
     }
 
     /// A place for a connection that is more than begun.
@@ -132,8 +146,8 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        for (task, _) in &self.by_age {
-            task.abort();
+        for begun in &self.by_age {
+            begun.task.abort();
         }
     }
 }
@@ -154,8 +168,16 @@ impl Stream for Incoming {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, client)) => self.begin(stream, client),
+            let came = match self.waits.take() {
+                Some(came) => Ok(came),
+                None => std::task::ready!(self.listener.poll_accept(cx)),
+            };
+            match came {
+                Ok((stream, client)) if self.make_room() => self.begin(stream, client),
+                Ok(came) => {
+                    self.waits = Some(came);
+                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     self.pause = Some(Box::pin(sleep(PAUSE)));

@@ -195,8 +195,14 @@ async fn silent_clients_keep_nobody_out_and_are_bounded() {
             silent.push(TcpStream::connect(&server.address).await.unwrap());
         }
         server.ask(&dial).await.unwrap();
-        let ended = silent[0].read(&mut [0]).await;
+        // Long before the time that each has for itself.
+        let limit = Duration::from_secs(7);
+        let ended = tokio::time::timeout(limit, silent[0].read(&mut [0])).await.expect("closed");
         assert!(matches!(ended, Ok(0) | Err(_)), "the oldest is closed: {ended:?}");
+        let mut byte = [0];
+        let newest = silent[19].read(&mut byte);
+        let open = tokio::time::timeout(Duration::from_millis(50), newest).await;
+        assert!(open.is_err(), "the newest is not");
     }
 }
 

@@ -37,8 +37,10 @@ pub enum Trouble {
     TlsOnPlain,
     /// The other end refused this one's certificate, or the lack of one.
     Refused(AlertDescription),
-    /// The handshake took too long.
+    /// The handshake took too long, or the first words.
     Slow,
+    /// Others began to connect, more than can at once, before it was done.
+    Crowded,
     /// The connection ended before the handshake did.
     Ended,
     /// Anything else, in the words of the library.
@@ -106,6 +108,7 @@ impl Trouble {
             Self::TlsOnPlain => "tls-on-plain",
             Self::Refused(_) => "refused-by-peer",
             Self::Slow => "slow",
+            Self::Crowded => "crowded",
             Self::Ended => "ended",
             Self::Other(_) => "other",
         }
@@ -175,7 +178,13 @@ impl fmt::Display for Told<'_> {
                  with --tls-cert"
             ),
             Trouble::Refused(alert) => self.refused(f, *alert),
-            Trouble::Slow => write!(f, "the {other} did not finish the TLS handshake in time"),
+            Trouble::Slow => {
+                write!(f, "the {other} said nothing in time, or did not finish the TLS handshake")
+            }
+            Trouble::Crowded => write!(
+                f,
+                "the {other} was not done connecting when more came than can begin at once: see who connects and says nothing"
+            ),
             Trouble::Ended => write!(
                 f,
                 "the {other} ended the connection in the TLS handshake: see its log, and whether \

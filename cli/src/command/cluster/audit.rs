@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let tasks = Tasks::new("audit");
     let config = Config { recovery_deadline: args.wait, ..Config::default() };
     let client = ledger::connect(&args.place, &tasks, config).await?;
-    let store = metadata::connect(&args.place.metastore, args.place.tls.load()?.as_ref()).await?;
+    let store = metadata::connect(&args.place.metastore, args.place.of_etcd()?.as_ref()).await?;
     let Some((cluster, _)) = cluster::read(&*store).await? else {
         return Err(cluster::ClusterError::Missing.into());
     };

@@ -10,7 +10,7 @@ mod rules;
 use serde::Serialize;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::command::ledger::Place;
 use crate::exit::{Exit, Failure};
 use crate::view::View;
 use rules::{Finding, Level};
@@ -18,11 +18,8 @@ use rules::{Finding, Level};
 /// Arguments of `geminga cluster doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where: etcd://HOST:PORT[,HOST:PORT...][/CLUSTER].
-    #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
-    metastore: MetastoreUrl,
     #[command(flatten)]
-    tls: TlsArgs,
+    place: Place,
     /// Look at the metadata only: where the HTTP ports of brokers and bookies are not reached from here.
     #[arg(long)]
     metadata_only: bool,
@@ -63,7 +60,7 @@ impl View for Diagnosis {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let facts = facts::gather(&args.metastore, &args.tls, args.metadata_only).await?;
+    let facts = facts::gather(&args.place, args.metadata_only).await?;
     let mut findings = rules::judge(&facts);
     findings.sort_by_key(|finding| finding.level);
     let (brokers, bookies) = (facts.brokers.len(), facts.bookies.len());

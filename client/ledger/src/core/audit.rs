@@ -273,6 +273,9 @@ fn look_at_dropped(view: &View, meta: &LedgerMeta, attempts: BTreeSet<u128>, rep
         report.dropped.push(dropped(view, ledger, listed));
     } else if let Some(attempts) = view.uploads_of(ledger) {
         report.dropped.push(dropped(view, ledger, attempts));
+    } else if meta.state != LedgerState::Closed && is_held(view, ledger) {
+        // Some have dropped it, others not yet: what they hold is what there is, and decides.
+        look_at_copies(view, meta, report);
     } else if meta.state != LedgerState::Closed {
         let list = if view.all_listed { &mut report.ended } else { &mut report.unseen };
         list.push(ledger);
@@ -286,26 +289,36 @@ fn look_at_dropped(view: &View, meta: &LedgerMeta, attempts: BTreeSet<u128>, rep
     }
 }
 
+fn is_held(view: &View, ledger: LedgerId) -> bool {
+    view.holders(ledger).iter().any(|holder| !holder.local.runs.is_empty())
+}
+
 /// What becomes of a ledger that has no end and no writer. One that has a tombstone was closed and deleted, or folded, since.
 fn look_at_open(view: &View, meta: &LedgerMeta, report: &mut Report) {
-    let (ledger, holders) = (meta.id, view.holders(meta.id));
+    let ledger = meta.id;
     let deleted = view.tombstones.contains_key(&ledger);
-    let held = holders.iter().any(|holder| !holder.local.runs.is_empty());
     if deleted && let Some(attempts) = view.uploads_of(ledger) {
         report.dropped.push(dropped(view, ledger, attempts));
     } else if deleted && !view.all_listed {
         report.unseen.push(ledger);
-    } else if deleted && !held {
+    } else if deleted && !is_held(view, ledger) {
         report.ended.push(ledger);
     } else {
-        let Reach { missing, beyond, .. } = reach(meta, holders);
-        let elsewhere = copies::elsewhere(&meta.last_fragment().ensemble, holders);
-        let at = |entry| Incomplete { ledger, entry, elsewhere, deleted };
-        match (missing, beyond) {
-            (Some(entry), _) => report.torn.push(at(entry)),
-            (None, Some(entry)) => report.disputed.push(at(entry)),
-            (None, None) => report.unclosed.push(ledger),
-        }
+        look_at_copies(view, meta, report);
+    }
+}
+
+/// What becomes of an open ledger by what bookies hold of it.
+fn look_at_copies(view: &View, meta: &LedgerMeta, report: &mut Report) {
+    let (ledger, holders) = (meta.id, view.holders(meta.id));
+    let deleted = view.tombstones.contains_key(&ledger);
+    let Reach { missing, beyond, .. } = reach(meta, holders);
+    let elsewhere = copies::elsewhere(&meta.last_fragment().ensemble, holders);
+    let at = |entry| Incomplete { ledger, entry, elsewhere, deleted };
+    match (missing, beyond) {
+        (Some(entry), _) => report.torn.push(at(entry)),
+        (None, Some(entry)) => report.disputed.push(at(entry)),
+        (None, None) => report.unclosed.push(ledger),
     }
 }
 

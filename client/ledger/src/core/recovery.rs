@@ -171,6 +171,13 @@ impl Recovery {
                 Phase::ReadingLength => self.end_below(end, length),
                 _ => Vec::new(),
             },
+            Event::EndUnknown => match self.phase {
+                Phase::ReadingLength => {
+                    let end = self.end;
+                    self.finish(Finish::Stopped(Stop::Unreadable(end)))
+                }
+                _ => Vec::new(),
+            },
         }
     }
 

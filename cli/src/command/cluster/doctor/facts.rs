@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{self, StreamExt};
 use geminga_metastore::record::{
     AbsentBookie, Assign, Broker, Cluster, Cookie, Drain, DrainingBookie, LedgerMeta, LedgerState,
-    LiveBookie, Topic, Under,
+    LiveBookie, Tier, Topic, Under,
 };
 use geminga_metastore::{Range, keys};
 use geminga_proto::ids::{BookieId, BrokerId};
@@ -14,7 +14,7 @@ use geminga_tls::Dial;
 
 use super::page::{self, Page};
 use crate::command::bookie;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::command::ledger::Place;
 use crate::exit::Failure;
 use crate::metadata;
 
@@ -67,14 +67,9 @@ pub(super) struct Known {
 ///
 /// # Errors
 /// When the metadata cannot be read.
-pub(super) async fn gather(
-    metastore: &MetastoreUrl,
-    tls: &TlsArgs,
-    metadata_only: bool,
-) -> Result<Facts, Failure> {
+pub(super) async fn gather(place: &Place, metadata_only: bool) -> Result<Facts, Failure> {
     let mut facts = Facts { now_ms: SystemClock.now_ms(), ..Facts::default() };
-    let credentials = tls.load()?;
-    let store = metadata::connect(metastore, credentials.as_ref()).await?;
+    let store = metadata::connect(&place.metastore, place.of_etcd()?.as_ref()).await?;
     let read = |prefix: &'static str| store.range(prefix, None, usize::MAX);
     facts.cluster(&read(keys::CLUSTER).await?);
     facts.coordinated = !read(keys::COORDINATOR).await?.items.is_empty();
@@ -85,7 +80,8 @@ pub(super) async fn gather(
     facts.topics(&read(keys::TOPICS).await?, &read(keys::ASSIGN).await?);
     facts.marks(&read(keys::UNDER).await?);
     if !metadata_only {
-        facts.pages = pages(&facts, credentials.map_or(Dial::Plain, Dial::Tls)).await;
+        let dial = place.tls.load()?.map_or(Dial::Plain, Dial::Tls);
+        facts.pages = pages(&facts, dial).await;
     }
     Ok(facts)
 }
@@ -154,9 +150,11 @@ impl Facts {
         for item in &range.items {
             let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
             let meta = self.readable(&item.key, LedgerMeta::decode(ledger, &item.value.value));
-            let Some(meta) = meta.filter(|meta| meta.state != LedgerState::Deleting) else {
-                continue;
+            // Of trimmed ones nobody holds anything.
+            let copied = |meta: &LedgerMeta| {
+                meta.state != LedgerState::Deleting && !matches!(meta.tier, Tier::Trimmed(_))
             };
+            let Some(meta) = meta.filter(copied) else { continue };
             for bookie in bookie::named(&meta) {
                 if let Some(known) = self.bookies.get_mut(&bookie) {
                     known.ledgers += 1;
@@ -172,7 +170,10 @@ impl Facts {
             let Some(part) = self.readable(&item.key, Assign::decode(&item.value.value)) else {
                 continue;
             };
-            let first = chunk * geminga_proto::caps::ASSIGN_CHUNK;
+            let Some(first) = chunk.checked_mul(geminga_proto::caps::ASSIGN_CHUNK) else {
+                self.unreadable.push(item.key.clone());
+                continue;
+            };
             let with_owner = part.partitions.iter().zip(first..);
             let with_owner = with_owner.filter(|(one, _)| one.broker.is_some());
             owned.entry(topic).or_default().extend(with_owner.map(|(_, partition)| partition));

@@ -32,7 +32,7 @@ pub(super) async fn read(dial: &Dial, address: &str) -> Result<Page, String> {
         let why = text.trim().trim_start_matches("not ready: ");
         let unready = (status != StatusCode::OK).then(|| why.to_owned());
         let (status, text) = get(dial, address, "/metrics").await?;
-        if status != StatusCode::OK {
+        if status != StatusCode::OK && unready.is_none() {
             return Err(format!("/metrics answers {status}: {}", text.trim()));
         }
         Ok(Page { unready, samples: metrics::parse(&text) })

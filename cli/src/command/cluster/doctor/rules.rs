@@ -5,7 +5,7 @@ mod processes;
 #[cfg(test)]
 mod tests;
 
-use geminga_metastore::record::LiveBookie;
+use geminga_metastore::record::{LiveBookie, Under, UnderReason};
 use geminga_proto::ids::BookieId;
 use serde::Serialize;
 
@@ -15,6 +15,8 @@ use super::facts::{Facts, Known};
 const OLD_MARK_MS: i64 = 3_600_000;
 /// A broker that is drained for longer was forgotten.
 const OLD_DRAIN_MS: i64 = 3_600_000;
+/// A bookie that is away for longer is not being restarted.
+const RESTART_MS: i64 = 600_000;
 
 /// How bad something is; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -89,9 +91,10 @@ fn brokers(facts: &Facts, found: &mut Vec<Finding>) {
     }
     for (broker, since) in &facts.drains {
         let registered = facts.brokers.iter().any(|one| one.id == *broker);
-        if registered && facts.now_ms - since > OLD_DRAIN_MS {
+        let age = facts.now_ms.saturating_sub(*since);
+        if registered && age > OLD_DRAIN_MS {
             found.push(Finding::watch(
-                format!("broker {broker} is drained for {}", ago(facts.now_ms - since)),
+                format!("broker {broker} is drained for {}", ago(age)),
                 format!(
                     "it serves nothing; `geminga broker undrain {broker}` gives it partitions again"
                 ),
@@ -105,7 +108,7 @@ fn absent_bookies(facts: &Facts, found: &mut Vec<Finding>) {
     let gone: Vec<_> = facts.bookies.iter().filter(|(_, known)| known.live.is_none()).collect();
     for (id, known) in &gone {
         let since = match known.absent_ms {
-            Some(since) => format!(", for {}", ago(facts.now_ms - since)),
+            Some(since) => format!(", for {}", ago(facts.now_ms.saturating_sub(since))),
             None => String::new(),
         };
         let ledgers = known.ledgers;
@@ -124,12 +127,13 @@ fn absent_bookies(facts: &Facts, found: &mut Vec<Finding>) {
             ),
         });
     }
-    let names: Vec<&BookieId> = gone
-        .iter()
-        .map(|(id, known)| (*id, known))
-        .filter(|(_, known)| known.draining_ms.is_none())
-        .map(|(id, _)| id)
-        .collect();
+    // A set that is restarted begins with its last ones, too.
+    let for_long = |known: &Known| {
+        let age = known.absent_ms.map(|since| facts.now_ms.saturating_sub(since));
+        known.draining_ms.is_none() && age.is_some_and(|age| age > RESTART_MS)
+    };
+    let names: Vec<&BookieId> =
+        gone.iter().filter(|(_, known)| for_long(known)).map(|(id, _)| *id).collect();
     if let Some(set) = scaled_in(facts, &names) {
         found.push(Finding::wrong(
             format!("the bookies that are gone are the last ones of the set {set}: it looks as if it was made smaller by hand"),
@@ -183,6 +187,10 @@ fn room(facts: &Facts, found: &mut Vec<Finding>) {
         ));
     }
     for (id, known) in &facts.bookies {
+        if known.draining_ms.is_some() {
+            // It takes nothing on purpose.
+            continue;
+        }
         let full = known.live.iter().flat_map(|live| &live.disks).filter(|disk| !disk.writable);
         for disk in full {
             let percent = disk.free_bytes.saturating_mul(100).checked_div(disk.total_bytes);
@@ -217,10 +225,12 @@ fn copies(facts: &Facts, found: &mut Vec<Finding>) {
             "bring back a bookie that has them; `geminga cluster status` names ledgers and topics",
         ));
     }
-    let Some(oldest) = facts.marks.iter().map(|mark| mark.created_ms).min() else { return };
-    let age = facts.now_ms - oldest;
-    let what =
-        format!("{} ledgers are short of copies, the oldest for {}", facts.marks.len(), ago(age));
+    // Copies that are all there, and only move, are no trouble; those of a bookie that leaves are what it is waited for.
+    let short = |mark: &&Under| !mark.only_moves() && mark.reason != UnderReason::Draining;
+    let short: Vec<&Under> = facts.marks.iter().filter(short).collect();
+    let Some(oldest) = short.iter().map(|mark| mark.created_ms).min() else { return };
+    let age = facts.now_ms.saturating_sub(oldest);
+    let what = format!("{} ledgers are short of copies, the oldest for {}", short.len(), ago(age));
     if !facts.auditing {
         found.push(Finding::wrong(
             format!("{what}, and no bookie is the auditor: nobody looks for what is missing"),

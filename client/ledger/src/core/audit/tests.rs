@@ -311,6 +311,13 @@ fn what_was_dropped_for_an_object_that_is_gone_was_deleted() {
     for view in [&held, &empty] {
         assert_eq!(compare(view), nothing());
     }
+    // Where others hold an open one still, nothing is given up.
+    let (mut shared, _) = audit(Some(meta(1, None)), &whole);
+    shared.uploads = Some(Uploads::default());
+    shared.all_listed = true;
+    let report = compare(&shared);
+    assert_eq!((&report.ended, &report.gone), (&vec![], &vec![]));
+    assert_ne!(report, nothing(), "it is told");
     // Another upload is as good: its name says which ledger it is of.
     for view in [&mut open, &mut closed] {
         view.uploads = Some(uploads(&[5]));

@@ -74,6 +74,8 @@ pub enum Event {
         /// The payload length up to it, if somebody delivers it.
         length: u64,
     },
+    /// Nobody delivers the last entry, and a bookie that may have it is only away.
+    EndUnknown,
 }
 
 impl Event {

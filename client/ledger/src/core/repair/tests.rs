@@ -507,6 +507,8 @@ fn a_copy_that_cannot_move_stays_and_is_no_loss() {
 fn the_only_copy_does_not_move() {
     let mut meta = closed();
     (meta.qw, meta.qa) = (1, 1);
+    // It has no entries, and so moves without a copy.
+    meta.fragments.pop();
     for fragment in &mut meta.fragments {
         fragment.ensemble = vec![member(1)];
     }

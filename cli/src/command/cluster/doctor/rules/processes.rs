@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Level, ago};
 use crate::command::cluster::doctor::facts::Facts;
+use crate::command::cluster::doctor::metrics::Sample;
 use crate::command::cluster::doctor::page::Page;
 
 /// A certificate that ends sooner is to be renewed.
@@ -35,8 +36,8 @@ const SIGNS: &[Sign] = &[
         metric: "geminga_tier_objects_missing_total",
         label: "",
         above: 0.0,
-        level: Level::Wrong,
-        what: "found objects missing whose ledgers were trimmed: their records cannot be read",
+        level: Level::Watch,
+        what: "found objects missing, since its start, whose ledgers were trimmed: their records cannot be read until these are back",
         act: "bring the objects back from the bucket's versions, and see who removes them: only Geminga may",
     },
     Sign {
@@ -67,16 +68,16 @@ const SIGNS: &[Sign] = &[
         metric: "geminga_bookie_damaged_entries_total",
         label: "",
         above: 0.0,
-        level: Level::Wrong,
-        what: "read entries that are damaged on its disk",
+        level: Level::Watch,
+        what: "read entries, since its start, that are damaged on its disk",
         act: "they are copied from others by themselves; a disk that does so again is to be replaced",
     },
     Sign {
         metric: "geminga_bookie_damaged_segments_total",
         label: "",
         above: 0.0,
-        level: Level::Wrong,
-        what: "found damaged files of its log",
+        level: Level::Watch,
+        what: "found damaged files of its log, since its start",
         act: "they are copied from others by themselves; a disk that does so again is to be replaced",
     },
     Sign {
@@ -100,7 +101,7 @@ const SIGNS: &[Sign] = &[
         label: "outcome=\"failed\"",
         above: 0.0,
         level: Level::Watch,
-        what: "could not use certificates that were renewed",
+        what: "could not use certificates that were renewed, once since its start",
         act: "its log says why; the former ones stay in force until they expire",
     },
     Sign {
@@ -124,7 +125,7 @@ const SIGNS: &[Sign] = &[
         label: "",
         above: 0.0,
         level: Level::Watch,
-        what: "could not read objects for consumers of old records",
+        what: "could not read objects for consumers of old records, since its start",
         act: "see its log: the object store may be slow, away, or refuse",
     },
 ];
@@ -166,6 +167,11 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
 
 impl Sign {
     fn shown_by(&self, page: &Page) -> bool {
+        // What an auditor saw says nothing once another bookie is it.
+        let is_auditor = |s: &Sample| s.name == "geminga_repair_auditor" && s.value > 0.0;
+        if self.metric.starts_with("geminga_repair_") && !page.samples.iter().any(is_auditor) {
+            return false;
+        }
         let of_it = |name: &str, labels: &str| name == self.metric && labels.contains(self.label);
         page.samples.iter().any(|s| of_it(&s.name, &s.labels) && s.value > self.above)
     }

@@ -4,7 +4,7 @@ use geminga_metastore::LeaseId;
 use geminga_metastore::record::{
     Broker, Cluster, LiveBookie, LiveDisk, Restored, Under, UnderReason,
 };
-use geminga_proto::ids::{BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, TopicId};
+use geminga_proto::ids::{BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, TopicId};
 
 use super::*;
 use crate::command::cluster::doctor::metrics;
@@ -115,6 +115,12 @@ fn each_thing_that_is_wrong_is_said() {
         let live = facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap();
         live.disks[0].writable = false;
     });
+    let leaving = after(|facts| {
+        let known = facts.bookies.get_mut(&name(2)).unwrap();
+        known.draining_ms = Some(NOW);
+        known.live.as_mut().unwrap().disks[0].writable = false;
+    });
+    assert_eq!(leaving, Vec::new(), "who leaves takes nothing");
     finds(Watch, &["without a zone among others that have one: bookie-1"], |facts| {
         for (id, known) in &mut facts.bookies {
             if *id != name(1) {
@@ -127,23 +133,26 @@ fn each_thing_that_is_wrong_is_said() {
 #[test]
 fn bookies_that_are_gone_are_told_from_a_set_that_was_made_smaller() {
     use Level::{Watch, Wrong};
-    let gone = |facts: &mut Facts, number, ledgers| {
-        let known = Known { absent_ms: Some(NOW - 60_000), ledgers, ..Known::default() };
+    let gone_for = |facts: &mut Facts, number, ledgers, ms| {
+        let known = Known { absent_ms: Some(NOW - ms), ledgers, ..Known::default() };
         facts.bookies.insert(name(number), known);
     };
+    let gone = |facts: &mut Facts, number, ledgers| gone_for(facts, number, ledgers, 60_000);
     let by_hand = "made smaller by hand";
     finds(Wrong, &["bookie-1 is gone, for 1m, and holds copies of 5 ledgers"], |facts| {
         gone(facts, 1, 5);
     });
     assert!(!after(|facts| gone(facts, 1, 5)).iter().any(|one| one.what.contains(by_hand)));
     finds(Wrong, &["bookie-3 is gone", "of the set bookie: it looks as if", by_hand], |facts| {
-        gone(facts, 3, 5);
+        gone_for(facts, 3, 5, 3_600_000);
     });
+    let restarts = after(|facts| gone(facts, 3, 5));
+    assert!(!restarts.iter().any(|one| one.what.contains(by_hand)), "a set restarts so");
     finds(Watch, &["bookie-3 is gone, for 1m, and nothing is kept there"], |facts| {
         gone(facts, 3, 0);
     });
     let draining = |facts: &mut Facts| {
-        gone(facts, 3, 5);
+        gone_for(facts, 3, 5, 3_600_000);
         facts.bookies.get_mut(&name(3)).unwrap().draining_ms = Some(NOW);
     };
     finds(Wrong, &["while it was decommissioned"], draining);
@@ -160,7 +169,12 @@ fn bookies_that_are_gone_are_told_from_a_set_that_was_made_smaller() {
 #[test]
 fn copies_that_are_missing_are_said_with_their_age() {
     use Level::{Watch, Wrong};
-    let mark = |age_ms| Under::new(LedgerId(7), UnderReason::Gone, NOW - age_ms);
+    let bookie = Member { bookie: name(1), incarnation: Incarnation(1) };
+    let mark = |age_ms| {
+        let mut mark = Under::new(LedgerId(7), UnderReason::Gone, NOW - age_ms);
+        mark.add(&bookie, UnderReason::Gone);
+        mark
+    };
     finds(Watch, &["1 ledgers are short of copies, the oldest for 1m"], |facts| {
         facts.marks.push(mark(60_000));
     });
@@ -171,6 +185,14 @@ fn copies_that_are_missing_are_said_with_their_age() {
         facts.auditing = false;
         facts.marks.push(mark(0));
     });
+    for reason in [UnderReason::Draining, UnderReason::Misplaced] {
+        let moves = after(|facts| {
+            let mut mark = Under::new(LedgerId(7), reason, NOW - 3 * 3_600_000);
+            mark.add(&bookie, reason);
+            facts.marks.push(mark);
+        });
+        assert_eq!(moves, Vec::new(), "{reason:?}");
+    }
     finds(Wrong, &["of entries of 1 ledgers no copy is known"], |facts| {
         facts.marks.push(Under { lost_entry: Some(EntryId(4)), ..mark(0) });
     });
@@ -210,7 +232,8 @@ fn what_processes_say_is_passed_on() {
 fn several_processes_that_say_the_same_are_one_finding() {
     let found = after(|facts| {
         for number in 1..3 {
-            let samples = metrics::parse("geminga_repair_storm_brake 1\n");
+            let samples =
+                metrics::parse("geminga_repair_auditor 1\ngeminga_repair_storm_brake 1\n");
             facts.pages.push((format!("bookie-{number}"), Ok(Page { unready: None, samples })));
         }
     });

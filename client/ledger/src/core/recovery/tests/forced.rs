@@ -69,12 +69,18 @@ fn a_ledger_ends_at_the_last_entry_that_somebody_delivers() {
         assert_eq!(recovery.step(Event::LengthRead(80)), []);
     }
 
+    // What a bookie may have that is only away is not cut off.
+    let unreadable = Finish::Stopped(Stop::Unreadable(EntryId(3)));
+    let mut recovery = forced(4);
+    recovery.step(Event::DeadlineOver);
+    recovery.step(Event::DeadlineOver);
+    assert_eq!(recovery.step(Event::EndUnknown), [Effect::Finish(unreadable.clone())]);
+
     // Without the word it stops.
     let mut recovery = sealing(4);
     for index in 0..3 {
         seal(&mut recovery, index, 3, 3);
     }
-    let unreadable = Finish::Stopped(Stop::Unreadable(EntryId(3)));
     assert_eq!(recovery.step(Event::DeadlineOver), [Effect::Finish(unreadable)]);
 }
 

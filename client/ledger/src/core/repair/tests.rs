@@ -271,7 +271,8 @@ impl World {
                     let closed = meta.state == LedgerState::Closed;
                     let immutable = meta.fragments.len() - usize::from(!closed);
                     let of = |index| self.good(meta, index);
-                    let clean = (0..immutable).all(|index| of(index) == 3);
+                    let all = |index: usize| meta.fragments[index].ensemble.len();
+                    let clean = (0..immutable).all(|index| of(index) == all(index));
                     let trimmed = matches!(meta.tier, Tier::Trimmed(_));
                     assert!(clean || trimmed, "marked clean, and is not");
                 }

@@ -93,6 +93,8 @@ def run(bench):
     bench.geminga("topic", "create", "fast", "--partitions", str(PARTITIONS))
     records = options.catch_up_bytes // options.size
     bench.geminga("perf", "produce", "old", "--records", str(records), "--size", str(options.size))
+    if options.reader_rate:
+        bench.geminga("quota", "set", "geminga-cli", "--consumer-byte-rate", str(options.reader_rate))
 
     def tail(number, behind):
         load = [bench.load, "tail", "live", "--server", "127.0.0.1:17070", "--rate", str(options.tail_rate), "--size",

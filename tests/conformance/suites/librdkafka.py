@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from . import CACHE, Results, crate, java
 
 QUICK = False
-# Its compilation and its tests take too long for every change.
-CI = False
 # It runs only some of its tests when it is asked to.
 CHOOSES = True
 VERSION = "4.10.0+2.12.1"

@@ -40,6 +40,7 @@ const GC_INTERVAL: Duration = Duration::from_secs(300);
 
 /// As the broker's own default.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+const CATCH_UP_FLOOR: usize = 32 * 1024 * 1024;
 
 /// As the broker's own default.
 const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3_600);

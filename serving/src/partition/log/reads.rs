@@ -13,20 +13,28 @@
 //! * Those who ask the object store are few, apart from the others, and take room only then: a store that does not answer holds up
 //!   nobody who reads from bookies.
 //! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
+//! * They give way to producers, and so to those who keep up ([`pace`]): while there are any, a task looks how long commits take.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use geminga_proto::entry::Entry;
 use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_runtime::Tasks;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::reader::ReadError;
 use crate::partition::metrics;
+use commits::Commits;
+use pace::{Pace, Seen};
+
+mod commits;
+mod pace;
 
 /// Most bytes of one read, but for a single larger entry.
 pub(super) const MAX_PIECE_BYTES: usize = 1024 * 1024;
@@ -38,6 +46,8 @@ const ASKING: usize = 24;
 const ASKING_COLD: usize = 8;
 /// How long what was read is kept for whoever reads on.
 const KEPT: Duration = Duration::from_secs(10);
+/// So many windows without a read end the looking.
+const IDLE_WINDOWS: u32 = 20;
 
 /// The room; cloning shares it.
 #[derive(Clone)]
@@ -57,6 +67,14 @@ struct Shared {
     asking_cold: Semaphore,
     /// How many wait for room.
     short: watch::Sender<usize>,
+    pace: Mutex<Pace>,
+    /// Reads so far.
+    read: AtomicUsize,
+    /// A task looks how long commits take.
+    looking: AtomicBool,
+    commits: Commits,
+    /// What times of the pace are counted from.
+    began: Instant,
     tasks: Tasks,
 }
 
@@ -93,8 +111,9 @@ enum State {
 }
 
 impl Reads {
-    /// Room for `max_bytes` of what is read; its reads end with `tasks`.
-    pub fn new(max_bytes: usize, tasks: Tasks) -> Self {
+    /// Room for `max_bytes` of what is read, at `floor` bytes a second at least where commits take longer for it; its reads end
+    /// with `tasks`.
+    pub fn new(max_bytes: usize, floor: u64, tasks: Tasks) -> Self {
         let max_bytes = max_bytes.clamp(MIN_PIECE_BYTES, Semaphore::MAX_PERMITS);
         let cold = (max_bytes / 2 / MAX_PIECE_BYTES).clamp(1, ASKING_COLD);
         let shared = Shared {
@@ -103,6 +122,11 @@ impl Reads {
             asking: Semaphore::new(ASKING),
             asking_cold: Semaphore::new(cold),
             short: watch::Sender::new(0),
+            pace: Mutex::new(Pace::new(floor)),
+            read: AtomicUsize::new(0),
+            looking: AtomicBool::new(false),
+            commits: Commits::new(),
+            began: Instant::now(),
             tasks,
         };
         Self(Arc::new(shared), Whom::Bookies)
@@ -166,6 +190,7 @@ impl Reads {
         let wanted = Arc::new(AtomicUsize::new(0));
         let piece = Piece { ledger, first, state, wanted: Arc::clone(&wanted) };
         let (shared, whom, stop) = (Arc::clone(&self.0), self.1, self.0.tasks.cancelled());
+        self.look();
         self.0.tasks.spawn("read", async move {
             tokio::select! {
                 biased;
@@ -176,9 +201,62 @@ impl Reads {
         });
         piece
     }
+
+    /// A log committed something, `took` after it was appended.
+    pub(super) fn committed(&self, took: Duration) {
+        self.0.commits.count(took);
+    }
+
+    /// Has a task look how long commits take, if none does.
+    fn look(&self) {
+        if self.0.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (shared, stop) = (Arc::clone(&self.0), self.0.tasks.cancelled());
+        self.0.tasks.spawn("pace of reads", async move {
+            tokio::select! {
+                biased;
+                () = stop => {}
+                () = shared.keep_pace() => {}
+            }
+        });
+    }
 }
 
 impl Shared {
+    /// Looks how long commits take until nothing was read for a while.
+    async fn keep_pace(&self) {
+        let (mut idle, mut before) = (0, self.commits.counted());
+        while idle < IDLE_WINDOWS {
+            let read = self.read.load(Ordering::Relaxed);
+            tokio::time::sleep(pace::WINDOW).await;
+            let counted = self.commits.counted();
+            let (commits, most) = counted.since(&before);
+            let (judged, rate) = {
+                let mut pace = self.pace.lock();
+                (pace.window(Seen { commits, most }), pace.rate())
+            };
+            if judged {
+                before = counted;
+            }
+            metrics::observe_pace(rate);
+            idle = if self.read.load(Ordering::Relaxed) == read { idle + 1 } else { 0 };
+        }
+        self.pace.lock().rest();
+        metrics::observe_pace(None);
+        self.looking.store(false, Ordering::Release);
+    }
+
+    /// Waits until so many bytes may be read.
+    async fn keep_to_pace(&self, bytes: usize) {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        let wait = self.pace.lock().take(bytes, self.began.elapsed());
+        if !wait.is_zero() {
+            metrics::count_paced();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     fn cost(&self, bytes: usize) -> u32 {
         let cost = bytes.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES).min(self.max_bytes);
         u32::try_from(cost).expect("a piece is far below 4 GiB")
@@ -202,6 +280,7 @@ impl Shared {
             Some(room) => room,
             None => self.wait_for_room(self.cost(bytes)).await,
         };
+        self.keep_to_pace(room.num_permits()).await;
         let asking = match whom {
             Whom::Bookies => Some(self.asking.acquire().await.expect(never)),
             Whom::Objects => None,

@@ -75,6 +75,8 @@ struct Unacked {
     first_offset: Offset,
     /// In one buffer of its own between calls.
     payload: Payload,
+    /// When it was appended.
+    at: Instant,
     /// A ledger has taken it, and may have ended without it.
     taken: bool,
 }
@@ -198,9 +200,9 @@ impl LogWriter {
             return Err(AppendError::TooLarge);
         }
         let (appended, effects) = self.core.append(what, payload.len());
-        let Appended { number, first_offset } = appended;
-        self.payloads.push_back(Unacked { number, what, first_offset, payload, taken: false });
-        self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
+        let (Appended { number, first_offset }, at) = (appended, Instant::now());
+        self.payloads.push_back(Unacked { number, what, first_offset, payload, at, taken: false });
+        self.idle_at = at + self.opening.parts.config.idle_close;
         self.carry_out(effects);
         self.submit();
         self.detach(number);

@@ -8,9 +8,10 @@ use super::*;
 
 const LEDGER: LedgerId = LedgerId(1);
 const PIECE: usize = MIN_PIECE_BYTES;
+const FLOOR: u64 = 1024 * 1024;
 
 fn reads(pieces: usize) -> Reads {
-    Reads::new(pieces * PIECE, Tasks::new("test"))
+    Reads::new(pieces * PIECE, FLOOR, Tasks::new("test"))
 }
 
 fn entry(id: i64, bytes: usize) -> Entry {
@@ -154,7 +155,7 @@ async fn a_read_that_fails_says_why_and_holds_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_stops_keeps_nobody_waiting() {
     let tasks = Tasks::new("test");
-    let (reads, asked) = (Reads::new(PIECE, tasks.clone()), Arc::default());
+    let (reads, asked) = (Reads::new(PIECE, FLOOR, tasks.clone()), Arc::default());
     let piece = reads.begin(LEDGER, EntryId(0), PIECE, hangs(&asked));
     settle().await;
     assert!(tasks.finish(Duration::from_secs(1)).await);
@@ -174,4 +175,37 @@ async fn an_object_store_that_hangs_takes_no_place_of_bookies() {
     let warm = reads.begin(LEDGER, EntryId(500), PIECE, delivers(&asked, 500, 10));
     assert!(warm.wait().await.unwrap().is_some());
     drop(cold);
+}
+
+/// Producers are there: something is committed every millisecond.
+async fn produce(reads: &Reads) -> std::convert::Infallible {
+    loop {
+        reads.committed(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Reads four pieces of which each takes a second at the floor; how long that took.
+async fn read_four(reads: &Reads) -> Duration {
+    let (asked, began) = (Arc::default(), Instant::now());
+    for id in 0..4 {
+        let bytes = usize::try_from(FLOOR).unwrap();
+        let piece = reads.begin(LEDGER, EntryId(id), bytes, delivers(&asked, id, 1));
+        assert!(piece.wait().await.unwrap().is_some());
+    }
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_entries_wait_for_producers_and_for_nobody_else() {
+    let reads = Reads::new(4 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let took = tokio::select! {
+        took = read_four(&reads) => took,
+        never = produce(&reads) => match never {},
+    };
+    assert!((2_900..=3_100).contains(&took.as_millis()), "{took:?}");
+    // Whoever begins to read is held to the floor until it is known that nobody else is there.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let took = read_four(&reads).await;
+    assert!(took < Duration::from_millis(1_100), "{took:?}");
 }

@@ -31,7 +31,7 @@ pub(crate) use listen::{Listen, advertised, check_exposure};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};
-pub(crate) use size::{Size, memory, settle_memory};
+pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
 pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
 
@@ -40,7 +40,6 @@ const GC_INTERVAL: Duration = Duration::from_secs(300);
 
 /// As the broker's own default.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
-const CATCH_UP_FLOOR: usize = 32 * 1024 * 1024;
 
 /// As the broker's own default.
 const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3_600);

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    CATCH_UP_FLOOR, EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
-    MAX_PRODUCERS, MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size,
-    TlsOptions, check_exposure, memory, required, settle_memory,
+    EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
+    MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions,
+    catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -53,7 +53,7 @@ pub(crate) struct ServingOptions {
     memory: Option<Size>,
     /// Bytes a second that readers of what is not in memory any more get from the broker together, however much longer commits
     /// take for it; beyond that they give way to producers [default: 32MiB].
-    #[arg(long, value_name = "SIZE", env = "GEMINGA_CATCH_UP_FLOOR")]
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_CATCH_UP_FLOOR", value_parser = catch_up_floor)]
     catch_up_floor: Option<Size>,
     /// An idempotent producer that writes nothing to a partition for so long is forgotten there [default: 1day].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_PRODUCER_EXPIRY")]
@@ -116,10 +116,7 @@ impl ServingOptions {
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
             memory: settle_memory(self.memory.or(file.memory))?,
-            catch_up_floor: self
-                .catch_up_floor
-                .or(file.catch_up_floor)
-                .unwrap_or(Size(CATCH_UP_FLOOR)),
+            catch_up_floor: settle_floor(self.catch_up_floor.or(file.catch_up_floor))?,
             producer_expiry: self
                 .producer_expiry
                 .or(file.producer_expiry)

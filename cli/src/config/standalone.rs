@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    CATCH_UP_FLOOR, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
-    MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions,
-    TlsOptions, check_exposure, memory, required, settle_memory,
+    GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
+    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
+    catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -60,7 +60,7 @@ pub(crate) struct StandaloneOptions {
     memory: Option<Size>,
     /// Bytes a second that readers of what is not in memory any more get from the broker together, however much longer commits
     /// take for it; beyond that they give way to producers [default: 32MiB].
-    #[arg(long, value_name = "SIZE", env = "GEMINGA_CATCH_UP_FLOOR")]
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_CATCH_UP_FLOOR", value_parser = catch_up_floor)]
     catch_up_floor: Option<Size>,
     /// An idempotent producer that writes nothing to a partition for so long is forgotten there [default: 1day].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_PRODUCER_EXPIRY")]
@@ -119,10 +119,7 @@ impl StandaloneOptions {
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
             memory: settle_memory(self.memory.or(file.memory))?,
-            catch_up_floor: self
-                .catch_up_floor
-                .or(file.catch_up_floor)
-                .unwrap_or(Size(CATCH_UP_FLOOR)),
+            catch_up_floor: settle_floor(self.catch_up_floor.or(file.catch_up_floor))?,
             producer_expiry: self
                 .producer_expiry
                 .or(file.producer_expiry)

@@ -3,8 +3,8 @@
 //! that nobody polls, hold up no other's. Recent entries are read without any of this.
 //!
 //! ```text
-//!   room for its bytes ──► one of the few that ask ──► bookies ──► kept: while it is used, for [`KEPT`] at most
-//!   one of the few that ask objects ──► room for its bytes ──► object store ──► kept
+//!   its turn ──► one of the few that ask ──► room for its bytes ──► the pace ──► bookies ──► kept: while it is used, for [`KEPT`] at most
+//!   its turn ──► one of the few that ask objects ──► room ──► the pace ──► object store ──► kept
 //! ```
 //!
 //! * What is on its way and what is kept stay within the room, but for one entry each that is larger than was asked for.
@@ -13,7 +13,8 @@
 //! * Those who ask the object store are few, apart from the others, and take room only then: a store that does not answer holds up
 //!   nobody who reads from bookies.
 //! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
-//! * They give way to producers, and so to those who keep up ([`pace`]): while there are any, a task looks how long commits take.
+//! * They give way to producers ([`pace`]): while there are any, a task looks how long commits take. One at a time waits for
+//!   room and for the pace; those behind it have taken nothing, so whoever goes away leaves nothing to pay.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 use super::reader::ReadError;
 use crate::partition::metrics;
+pub(super) use commits::Append;
 use commits::Commits;
 use pace::{Pace, Seen};
 
@@ -48,6 +50,8 @@ const ASKING_COLD: usize = 8;
 const KEPT: Duration = Duration::from_secs(10);
 /// So many windows without a read end the looking.
 const IDLE_WINDOWS: u32 = 20;
+/// Whoever is held back asks again after so long at most.
+const HELD: Duration = Duration::from_millis(5);
 
 /// The room; cloning shares it.
 #[derive(Clone)]
@@ -63,19 +67,33 @@ enum Whom {
 struct Shared {
     max_bytes: usize,
     room: Arc<Semaphore>,
-    asking: Semaphore,
-    asking_cold: Semaphore,
+    bookies: Door,
+    objects: Door,
     /// How many wait for room.
     short: watch::Sender<usize>,
     pace: Mutex<Pace>,
-    /// Reads so far.
-    read: AtomicUsize,
+    /// Reads that are not done yet.
+    reading: AtomicUsize,
     /// A task looks how long commits take.
     looking: AtomicBool,
     commits: Commits,
     /// What times of the pace are counted from.
     began: Instant,
     tasks: Tasks,
+}
+
+/// Where those who ask the same wait for their turn.
+struct Door {
+    /// The next one waits for the rest here, and those behind it for this.
+    turn: Semaphore,
+    /// Those who ask.
+    asking: Semaphore,
+}
+
+impl Door {
+    fn new(asking: usize) -> Self {
+        Self { turn: Semaphore::new(1), asking: Semaphore::new(asking) }
+    }
 }
 
 impl fmt::Debug for Reads {
@@ -119,11 +137,11 @@ impl Reads {
         let shared = Shared {
             max_bytes,
             room: Arc::new(Semaphore::new(max_bytes)),
-            asking: Semaphore::new(ASKING),
-            asking_cold: Semaphore::new(cold),
+            bookies: Door::new(ASKING),
+            objects: Door::new(cold),
             short: watch::Sender::new(0),
             pace: Mutex::new(Pace::new(floor)),
-            read: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
             looking: AtomicBool::new(false),
             commits: Commits::new(),
             began: Instant::now(),
@@ -202,9 +220,9 @@ impl Reads {
         piece
     }
 
-    /// A log committed something, `took` after it was appended.
-    pub(super) fn committed(&self, took: Duration) {
-        self.0.commits.count(took);
+    /// A log appends something.
+    pub(super) fn append(&self) -> Append {
+        self.0.commits.append()
     }
 
     /// Has a task look how long commits take, if none does.
@@ -228,32 +246,37 @@ impl Shared {
     async fn keep_pace(&self) {
         let (mut idle, mut before) = (0, self.commits.counted());
         while idle < IDLE_WINDOWS {
-            let read = self.read.load(Ordering::Relaxed);
+            let read = self.reading.load(Ordering::Relaxed) > 0;
             tokio::time::sleep(pace::WINDOW).await;
             let counted = self.commits.counted();
             let (commits, most) = counted.since(&before);
+            let seen = Seen { commits, most, waiting: self.commits.waiting() > 0 };
             let (judged, rate) = {
                 let mut pace = self.pace.lock();
-                (pace.window(Seen { commits, most }), pace.rate())
+                (pace.window(seen), pace.rate())
             };
             if judged {
                 before = counted;
             }
             metrics::observe_pace(rate);
-            idle = if self.read.load(Ordering::Relaxed) == read { idle + 1 } else { 0 };
+            let reads = read || self.reading.load(Ordering::Relaxed) > 0;
+            idle = if reads { 0 } else { idle + 1 };
         }
         self.pace.lock().rest();
         metrics::observe_pace(None);
         self.looking.store(false, Ordering::Release);
     }
 
-    /// Waits until so many bytes may be read.
-    async fn keep_to_pace(&self, bytes: usize) {
-        self.read.fetch_add(1, Ordering::Relaxed);
-        let wait = self.pace.lock().take(bytes, self.began.elapsed());
-        if !wait.is_zero() {
-            metrics::count_paced();
-            tokio::time::sleep(wait).await;
+    /// Waits until so many bytes may be read. Takes nothing when it is cancelled.
+    async fn keep_to_pace(&self, bytes: u64) {
+        let mut held = false;
+        loop {
+            let Err(wait) = self.pace.lock().take(bytes, self.began.elapsed()) else { return };
+            if !std::mem::replace(&mut held, true) {
+                metrics::count_paced();
+            }
+            // What others give back, and a pace that changes, shorten it.
+            tokio::time::sleep(wait.min(HELD)).await;
         }
     }
 
@@ -272,24 +295,28 @@ impl Shared {
         call: Call,
     ) {
         let never = "the semaphore is never closed";
-        let cold = match whom {
-            Whom::Bookies => None,
-            Whom::Objects => Some(self.asking_cold.acquire().await.expect(never)),
+        let reading = Counted::new(&self.reading);
+        let door = match whom {
+            Whom::Bookies => &self.bookies,
+            Whom::Objects => &self.objects,
         };
+        let turn = door.turn.acquire().await.expect(never);
+        let asking = door.asking.acquire().await.expect(never);
         let mut room = match room {
             Some(room) => room,
             None => self.wait_for_room(self.cost(bytes)).await,
         };
-        self.keep_to_pace(room.num_permits()).await;
-        let asking = match whom {
-            Whom::Bookies => Some(self.asking.acquire().await.expect(never)),
-            Whom::Objects => None,
-        };
+        let taken = room.num_permits() as u64;
+        self.keep_to_pace(taken).await;
+        drop(turn);
         let read = call.await;
-        drop((asking, cold));
+        drop((asking, reading));
+        let size = |entries: &Vec<Entry>| entries.iter().map(|entry| entry.payload.len()).sum();
+        let bytes: usize = read.as_ref().map_or(0, size);
+        self.pace.lock().done(taken, bytes as u64);
         match read {
             Ok(entries) => {
-                self.settle(&mut room, entries.iter().map(|entry| entry.payload.len()).sum());
+                self.settle(&mut room, bytes);
                 tell.send_replace(State::Here(Arc::new(entries)));
             }
             Err(error) => {
@@ -373,8 +400,7 @@ impl Piece {
     /// # Errors
     /// What kept them from being read.
     pub(super) async fn wait(&self) -> Result<Option<Arc<Vec<Entry>>>, ReadError> {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-        let _wanting = Wanting(&self.wanted);
+        let _wanting = Counted::new(&self.wanted);
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Asked)).await;
         match settled.as_deref() {
@@ -386,10 +412,17 @@ impl Piece {
     }
 }
 
-/// One that waits for a piece.
-struct Wanting<'a>(&'a AtomicUsize);
+/// One more, until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Wanting<'_> {
+impl<'a> Counted<'a> {
+    fn new(of: &'a AtomicUsize) -> Self {
+        of.fetch_add(1, Ordering::Relaxed);
+        Self(of)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -24,6 +24,7 @@ use super::core::{Core, Input, Policy, Start};
 use super::head::{HeadError, LogHead};
 use super::ledgers::{self, Done, Leaving};
 use super::opening::Opening;
+use super::reads::Append;
 use super::segments::Segments;
 use super::{AppendError, Appended, Event, Roll, What};
 
@@ -75,8 +76,8 @@ struct Unacked {
     first_offset: Offset,
     /// In one buffer of its own between calls.
     payload: Payload,
-    /// When it was appended.
-    at: Instant,
+    /// It waits to be committed.
+    append: Append,
     /// A ledger has taken it, and may have ended without it.
     taken: bool,
 }
@@ -200,9 +201,17 @@ impl LogWriter {
             return Err(AppendError::TooLarge);
         }
         let (appended, effects) = self.core.append(what, payload.len());
-        let (Appended { number, first_offset }, at) = (appended, Instant::now());
-        self.payloads.push_back(Unacked { number, what, first_offset, payload, at, taken: false });
-        self.idle_at = at + self.opening.parts.config.idle_close;
+        let Appended { number, first_offset } = appended;
+        let append = self.opening.parts.reads.append();
+        self.idle_at = append.at() + self.opening.parts.config.idle_close;
+        self.payloads.push_back(Unacked {
+            number,
+            what,
+            first_offset,
+            payload,
+            append,
+            taken: false,
+        });
         self.carry_out(effects);
         self.submit();
         self.detach(number);

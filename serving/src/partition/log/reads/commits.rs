@@ -1,16 +1,56 @@
-//! How long commits take lately: a count for each length of time, written by every log of a broker and read by one task. Sixteen
-//! lengths to an octave, so that what it says is within 5 %.
+//! How long commits take lately, and what waits to be committed: a count for each length of time, written by every log of a broker
+//! and read by one task. Sixteen lengths to an octave, so that what it says is within a sixteenth.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 const PER_OCTAVE: usize = 16;
 /// Up to 2^31 µs, more than half an hour: longer ones count as that.
 const BUCKETS: usize = 32 * PER_OCTAVE;
 
-/// See the module. What is counted wraps, which its reader does not mind.
+/// See the module. What is counted wraps, which its reader does not mind. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Commits(Arc<Counts>);
+
+struct Counts {
+    took: [AtomicU32; BUCKETS],
+    waiting: AtomicUsize,
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commits").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+/// Something that was appended and waits to be committed, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Commits([AtomicU32; BUCKETS]);
+pub(in crate::partition::log) struct Append {
+    commits: Commits,
+    at: Instant,
+}
+
+impl Append {
+    /// When it was appended.
+    pub(in crate::partition::log) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// It is committed.
+    pub(in crate::partition::log) fn committed(self) {
+        self.commits.count(self.at.elapsed());
+    }
+}
+
+impl Drop for Append {
+    fn drop(&mut self) {
+        self.commits.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What was counted up to a moment.
 #[derive(Debug, Clone)]
@@ -18,16 +58,27 @@ pub(super) struct Counted(Box<[u32; BUCKETS]>);
 
 impl Commits {
     pub(super) fn new() -> Self {
-        Self([const { AtomicU32::new(0) }; BUCKETS])
+        let took = [const { AtomicU32::new(0) }; BUCKETS];
+        Self(Arc::new(Counts { took, waiting: AtomicUsize::new(0) }))
     }
 
-    /// Something was committed, `took` after it was appended.
-    pub(super) fn count(&self, took: Duration) {
-        self.0[bucket(took)].fetch_add(1, Ordering::Relaxed);
+    /// Something is appended now.
+    pub(super) fn append(&self) -> Append {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        Append { commits: self.clone(), at: Instant::now() }
+    }
+
+    fn count(&self, took: Duration) {
+        self.0.took[bucket(took)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How much waits.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn counted(&self) -> Counted {
-        Counted(Box::new(std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed))))
+        Counted(Box::new(std::array::from_fn(|at| self.0.took[at].load(Ordering::Relaxed))))
     }
 }
 
@@ -72,6 +123,19 @@ mod tests {
             let told = length(bucket(took));
             prop_assert!(told <= took && told * 17 / 16 + Duration::from_micros(1) >= took, "{told:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_appended_waits_until_it_is_committed_or_given_up() {
+        let commits = Commits::new();
+        let (before, first, second) = (commits.counted(), commits.append(), commits.append());
+        tokio::time::sleep(Duration::from_millis(64)).await;
+        assert_eq!(commits.waiting(), 2);
+        first.committed();
+        assert_eq!(commits.waiting(), 1);
+        drop(second);
+        assert_eq!(commits.waiting(), 0);
+        assert_eq!(commits.counted().since(&before).0, 1);
     }
 
     #[test]

@@ -225,6 +225,13 @@ impl Reads {
         self.0.commits.append()
     }
 
+    /// How many commits were seen, and what waits to be one.
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> (u32, usize) {
+        let none = Commits::new().counted();
+        (self.0.commits.counted().since(&none).0, self.0.commits.waiting())
+    }
+
     /// Has a task look how long commits take, if none does.
     fn look(&self) {
         if self.0.looking.swap(true, Ordering::AcqRel) {

@@ -164,6 +164,26 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     }
 }
 
+/// By that readers of old entries know that they have to give way.
+#[tokio::test(start_paused = true)]
+async fn what_is_appended_and_committed_is_seen_where_old_entries_are_read() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let parts = cluster.log_parts(1);
+    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
+    owner.append(3);
+    owner.all_acked().await;
+    let (commits, waiting) = parts.reads.seen();
+    assert!(commits > 0);
+    assert_eq!(waiting, 0);
+    cluster.bookies.set_all(Mode::Held);
+    owner.append(3);
+    assert_eq!(parts.reads.seen(), (commits, 1));
+    drop(owner);
+    assert_eq!(parts.reads.seen(), (commits, 0));
+}
+
 /// Whoever gives up waiting and asks again finds its read where it was: slow storage is asked once.
 #[tokio::test(start_paused = true)]
 async fn who_asks_again_joins_what_is_on_its_way() {
@@ -173,13 +193,13 @@ async fn who_asks_again_joins_what_is_on_its_way() {
     cluster.bookies.set_all(Mode::Held);
     let before = cluster.bookies.reads();
     let asked =
-        |wait| tokio::time::timeout(Duration::from_millis(wait), owner.reader.read(Offset(30), 1));
+        |wait| tokio::time::timeout(Duration::from_millis(wait), owner.reader.read(Offset(3), 1));
     for _ in 0..10 {
         assert!(asked(100).await.is_err());
     }
     cluster.bookies.set_all(Mode::Up);
     let read = asked(60_000).await.unwrap().unwrap();
-    assert_eq!(read[0].first_offset, Offset(30));
+    assert_eq!(read[0].first_offset, Offset(3));
     assert!(cluster.bookies.reads() - before <= 3, "{}", cluster.bookies.reads() - before);
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Setting {
     pub(crate) retention_interval: Duration,
     /// Bytes of memory that it is to stay within.
     pub(crate) memory: usize,
+    /// Bytes a second that readers of old records get at least.
+    pub(crate) catch_up_floor: u64,
     /// After how long a silent idempotent producer is forgotten.
     pub(crate) producer_expiry: Duration,
     /// Most idempotent producers that are remembered.
@@ -68,6 +70,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         hand_over,
         retention_interval,
         memory,
+        catch_up_floor,
         producer_expiry,
         max_producers,
         objects,
@@ -119,6 +122,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         old = Some(cold.clone());
         ledgers = ledgers.with_cold(Arc::new(cold));
     }
+    config.log.reads_floor = catch_up_floor;
     config.partitions.retention_interval = retention_interval;
     config.partitions.producer_expiry = producer_expiry;
     config.partitions.max_producers = max_producers;

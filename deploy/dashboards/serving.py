@@ -57,6 +57,8 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
     ("Where reads come from", [
         graph("Bytes, by source", "Memory, or ledgers.", rate("geminga_fetch_source_bytes_total", by="source"), unit="Bps"),
         graph("Reads of ledgers", "Asked for then, or there already.", rate("geminga_fetch_ledger_reads_total", by="how"), unit="cps"),
+        graph("Held back for producers", "Bytes a second that readers of old records get at most; 0: nobody is held back.",
+              "geminga_fetch_pace_bytes_per_second{HERE}", unit="Bps"),
         graph("Object store", "Bytes read of it, by broker.", rate("geminga_cold_read_bytes_total"), unit="Bps"),
     ]),
     ("Trouble with clients and peers", [

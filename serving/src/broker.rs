@@ -196,7 +196,8 @@ impl Broker {
         removal::start(removal, tasks).await?;
         let router = Router::start(topology.clone(), registration.clone(), dial, tasks);
         let tails = Tails::new(config.log.all_tails_bytes);
-        let reads = Reads::new(config.log.reads_bytes, tasks.clone());
+        let (bytes, floor) = (config.log.reads_bytes, config.log.reads_floor);
+        let reads = Reads::new(bytes, floor, tasks.clone());
         let log = LogParts {
             store: Arc::clone(store),
             ledgers: parts.ledgers.clone(),

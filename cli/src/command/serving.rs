@@ -57,6 +57,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         hand_over,
         retention_interval: settings.retention_interval.0,
         memory: settings.memory.0,
+        catch_up_floor: settings.catch_up_floor.0 as u64,
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
         objects,

@@ -31,7 +31,7 @@ pub(crate) use listen::{Listen, advertised, check_exposure};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};
-pub(crate) use size::{Size, memory, settle_memory};
+pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
 pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
 

@@ -75,6 +75,32 @@ pub(crate) fn memory(text: &str) -> Result<Size, String> {
     check_memory(size).map(|()| size)
 }
 
+/// What readers of old records get a second by default, and at least: as much as is read at once.
+const CATCH_UP_FLOOR: usize = 32 * 1024 * 1024;
+const LEAST_FLOOR: Size = Size(1024 * 1024);
+
+/// What readers of old records get a second, as an argument.
+pub(crate) fn catch_up_floor(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    check_floor(size).map(|()| size)
+}
+
+/// What was asked for, or the default.
+pub(crate) fn settle_floor(asked: Option<Size>) -> Result<Size, Failure> {
+    let size = asked.unwrap_or(Size(CATCH_UP_FLOOR));
+    check_floor(size).map_err(|why| Failure::usage(format!("catch-up-floor: {why}")))?;
+    Ok(size)
+}
+
+fn check_floor(size: Size) -> Result<(), String> {
+    if size.0 < LEAST_FLOOR.0 {
+        return Err(format!(
+            "readers that are behind need {LEAST_FLOOR} a second at least, not {size}"
+        ));
+    }
+    Ok(())
+}
+
 /// The memory that was asked for, or the default.
 pub(crate) fn settle_memory(asked: Option<Size>) -> Result<Size, Failure> {
     let size = asked.unwrap_or(Size(memory::DEFAULT_BYTES));
@@ -105,6 +131,15 @@ mod tests {
         assert_eq!("1024MiB".parse::<Size>().unwrap().to_string(), "1GiB");
         for wrong in ["", "GiB", "-1", "1.5GiB", "1GB", "99999999999GiB", "8589934592GiB"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_behind_has_a_mebibyte_a_second() {
+        assert_eq!(settle_floor(None).unwrap(), Size(CATCH_UP_FLOOR));
+        assert_eq!(catch_up_floor("1MiB"), Ok(LEAST_FLOOR));
+        for wrong in ["0", "32", "1023KiB"] {
+            assert!(catch_up_floor(wrong).unwrap_err().contains("1MiB"), "{wrong}");
         }
     }
 }

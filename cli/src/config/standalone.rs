@@ -9,7 +9,7 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
     ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
-    check_exposure, memory, required, settle_memory,
+    catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -58,6 +58,10 @@ pub(crate) struct StandaloneOptions {
     /// Memory that the broker is to stay within, 256MiB at least: slow storage then ends at the clients [default: 2GiB].
     #[arg(long, value_name = "SIZE", env = "GEMINGA_MEMORY", value_parser = memory)]
     memory: Option<Size>,
+    /// Bytes a second that readers of what is not in memory any more get from the broker together, however much longer commits
+    /// take for it; beyond that they give way to producers [default: 32MiB].
+    #[arg(long, value_name = "SIZE", env = "GEMINGA_CATCH_UP_FLOOR", value_parser = catch_up_floor)]
+    catch_up_floor: Option<Size>,
     /// An idempotent producer that writes nothing to a partition for so long is forgotten there [default: 1day].
     #[arg(long, value_name = "DURATION", env = "GEMINGA_PRODUCER_EXPIRY")]
     producer_expiry: Option<Interval>,
@@ -88,6 +92,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) gc_interval: Interval,
     pub(crate) retention_interval: Interval,
     pub(crate) memory: Size,
+    pub(crate) catch_up_floor: Size,
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
@@ -114,6 +119,7 @@ impl StandaloneOptions {
                 .or(file.retention_interval)
                 .unwrap_or(Interval(RETENTION_INTERVAL)),
             memory: settle_memory(self.memory.or(file.memory))?,
+            catch_up_floor: settle_floor(self.catch_up_floor.or(file.catch_up_floor))?,
             producer_expiry: self
                 .producer_expiry
                 .or(file.producer_expiry)

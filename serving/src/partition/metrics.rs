@@ -71,6 +71,16 @@ pub(super) fn count_piece(how: &'static str) {
     counter!("geminga_fetch_ledger_reads_total", "how" => how).increment(1);
 }
 
+/// Bytes a second that old entries are read with at most, while they are held back.
+pub(super) fn observe_pace(rate: Option<u64>) {
+    gauge!("geminga_fetch_pace_bytes_per_second").set(rate.unwrap_or(0) as f64);
+}
+
+/// A read of old entries had to wait for that.
+pub(super) fn count_paced() {
+    counter!("geminga_fetch_paced_reads_total").increment(1);
+}
+
 /// What had been read of a log was given up, since nobody came for it or its room was needed.
 pub(super) fn count_dropped_read() {
     counter!("geminga_fetch_dropped_reads_total").increment(1);

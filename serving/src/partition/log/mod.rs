@@ -90,6 +90,8 @@ pub struct LogConfig {
     pub all_tails_bytes: usize,
     /// Most payload bytes of old entries that are being read, or read ahead, for all partitions together. Default 256 MiB.
     pub reads_bytes: usize,
+    /// Bytes a second that readers of old entries get together, however busy this broker is with others. Default 32 MiB.
+    pub reads_floor: u64,
     /// Most payload bytes appended and not acknowledged, for each partition. Default 32 MiB, minimum one entry.
     pub outstanding_bytes: usize,
     /// A snapshot is due after this many payload bytes (P4). Default 32 MiB.
@@ -116,6 +118,7 @@ impl Default for LogConfig {
             tail_bytes: 8 * 1024 * 1024,
             all_tails_bytes: 384 * 1024 * 1024,
             reads_bytes: 256 * 1024 * 1024,
+            reads_floor: 32 * 1024 * 1024,
             outstanding_bytes: 32 * 1024 * 1024,
             snapshot_bytes: 32 * 1024 * 1024,
             snapshot_entries: 65_536,

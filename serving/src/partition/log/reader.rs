@@ -349,22 +349,26 @@ impl LogReader {
             let known = self.pieces.find(ledger, entry);
             let ahead = known.is_some();
             let piece = known.unwrap_or_else(|| {
-                self.reads_of(source).begin(ledger, entry, bytes, self.call(source, entry, bytes))
+                let call = self.call(source, entry, bytes);
+                let piece = self.reads_of(source).begin(ledger, entry, bytes, call);
+                // Whoever gives up waiting for it, and asks again, finds it where it was.
+                self.pieces.keep(&piece);
+                piece
             });
             match piece.wait().await {
                 Ok(Some(entries)) => {
                     metrics::count_piece(if ahead { "kept" } else { "asked" });
-                    if self.reads.is_short() {
+                    if self.reads.is_short() || !(on || ahead) {
                         self.pieces.forget(ledger, piece.first);
                     } else if on {
-                        if !ahead {
-                            self.pieces.keep(&piece);
-                        }
                         self.read_ahead(source, &entries, bytes);
                     }
                     return Ok(entries);
                 }
-                Err(error) if !ahead => return Err(error),
+                Err(error) if !ahead => {
+                    self.pieces.forget(ledger, piece.first);
+                    return Err(error);
+                }
                 // What was tried before it was wanted, or given up, says nothing now.
                 Ok(None) | Err(_) => self.pieces.forget(ledger, piece.first),
             }

@@ -3,8 +3,8 @@
 //! that nobody polls, hold up no other's. Recent entries are read without any of this.
 //!
 //! ```text
-//!   room for its bytes ──► one of the few that ask ──► bookies ──► kept: while it is used, for [`KEPT`] at most
-//!   one of the few that ask objects ──► room for its bytes ──► object store ──► kept
+//!   its turn ──► one of the few that ask ──► room for its bytes ──► the pace ──► bookies ──► kept: while it is used, for [`KEPT`] at most
+//!   its turn ──► one of the few that ask objects ──► room ──► the pace ──► object store ──► kept
 //! ```
 //!
 //! * What is on its way and what is kept stay within the room, but for one entry each that is larger than was asked for.
@@ -13,20 +13,30 @@
 //! * Those who ask the object store are few, apart from the others, and take room only then: a store that does not answer holds up
 //!   nobody who reads from bookies.
 //! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
+//! * They give way to producers ([`pace`]): while there are any, a task looks how long commits take. One at a time waits for
+//!   room and for the pace; those behind it have taken nothing, so whoever goes away leaves nothing to pay.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use geminga_proto::entry::Entry;
 use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_runtime::Tasks;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::reader::ReadError;
 use crate::partition::metrics;
+pub(super) use commits::Append;
+use commits::Commits;
+use pace::{Pace, Seen};
+
+mod commits;
+mod pace;
 
 /// Most bytes of one read, but for a single larger entry.
 pub(super) const MAX_PIECE_BYTES: usize = 1024 * 1024;
@@ -38,6 +48,10 @@ const ASKING: usize = 24;
 const ASKING_COLD: usize = 8;
 /// How long what was read is kept for whoever reads on.
 const KEPT: Duration = Duration::from_secs(10);
+/// So many windows without a read end the looking.
+const IDLE_WINDOWS: u32 = 20;
+/// Whoever is held back asks again after so long at most.
+const HELD: Duration = Duration::from_millis(5);
 
 /// The room; cloning shares it.
 #[derive(Clone)]
@@ -53,11 +67,33 @@ enum Whom {
 struct Shared {
     max_bytes: usize,
     room: Arc<Semaphore>,
-    asking: Semaphore,
-    asking_cold: Semaphore,
+    bookies: Door,
+    objects: Door,
     /// How many wait for room.
     short: watch::Sender<usize>,
+    pace: Mutex<Pace>,
+    /// Reads that are not done yet.
+    reading: AtomicUsize,
+    /// A task looks how long commits take.
+    looking: AtomicBool,
+    commits: Commits,
+    /// What times of the pace are counted from.
+    began: Instant,
     tasks: Tasks,
+}
+
+/// Where those who ask the same wait for their turn.
+struct Door {
+    /// The next one waits for the rest here, and those behind it for this.
+    turn: Semaphore,
+    /// Those who ask.
+    asking: Semaphore,
+}
+
+impl Door {
+    fn new(asking: usize) -> Self {
+        Self { turn: Semaphore::new(1), asking: Semaphore::new(asking) }
+    }
 }
 
 impl fmt::Debug for Reads {
@@ -93,16 +129,22 @@ enum State {
 }
 
 impl Reads {
-    /// Room for `max_bytes` of what is read; its reads end with `tasks`.
-    pub fn new(max_bytes: usize, tasks: Tasks) -> Self {
+    /// Room for `max_bytes` of what is read, at `floor` bytes a second at least where commits take longer for it; its reads end
+    /// with `tasks`.
+    pub fn new(max_bytes: usize, floor: u64, tasks: Tasks) -> Self {
         let max_bytes = max_bytes.clamp(MIN_PIECE_BYTES, Semaphore::MAX_PERMITS);
         let cold = (max_bytes / 2 / MAX_PIECE_BYTES).clamp(1, ASKING_COLD);
         let shared = Shared {
             max_bytes,
             room: Arc::new(Semaphore::new(max_bytes)),
-            asking: Semaphore::new(ASKING),
-            asking_cold: Semaphore::new(cold),
+            bookies: Door::new(ASKING),
+            objects: Door::new(cold),
             short: watch::Sender::new(0),
+            pace: Mutex::new(Pace::new(floor)),
+            reading: AtomicUsize::new(0),
+            looking: AtomicBool::new(false),
+            commits: Commits::new(),
+            began: Instant::now(),
             tasks,
         };
         Self(Arc::new(shared), Whom::Bookies)
@@ -166,6 +208,7 @@ impl Reads {
         let wanted = Arc::new(AtomicUsize::new(0));
         let piece = Piece { ledger, first, state, wanted: Arc::clone(&wanted) };
         let (shared, whom, stop) = (Arc::clone(&self.0), self.1, self.0.tasks.cancelled());
+        self.look();
         self.0.tasks.spawn("read", async move {
             tokio::select! {
                 biased;
@@ -176,9 +219,74 @@ impl Reads {
         });
         piece
     }
+
+    /// A log appends something.
+    pub(super) fn append(&self) -> Append {
+        self.0.commits.append()
+    }
+
+    /// How many commits were seen, and what waits to be one.
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> (u32, usize) {
+        let none = Commits::new().counted();
+        (self.0.commits.counted().since(&none).0, self.0.commits.waiting())
+    }
+
+    /// Has a task look how long commits take, if none does.
+    fn look(&self) {
+        if self.0.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (shared, stop) = (Arc::clone(&self.0), self.0.tasks.cancelled());
+        self.0.tasks.spawn("pace of reads", async move {
+            tokio::select! {
+                biased;
+                () = stop => {}
+                () = shared.keep_pace() => {}
+            }
+        });
+    }
 }
 
 impl Shared {
+    /// Looks how long commits take until nothing was read for a while.
+    async fn keep_pace(&self) {
+        let (mut idle, mut before) = (0, self.commits.counted());
+        while idle < IDLE_WINDOWS {
+            let read = self.reading.load(Ordering::Relaxed) > 0;
+            tokio::time::sleep(pace::WINDOW).await;
+            let counted = self.commits.counted();
+            let (commits, most) = counted.since(&before);
+            let seen = Seen { commits, most, waiting: self.commits.waiting() > 0 };
+            let (judged, rate) = {
+                let mut pace = self.pace.lock();
+                (pace.window(seen), pace.rate())
+            };
+            if judged {
+                before = counted;
+            }
+            metrics::observe_pace(rate);
+            let reads = read || self.reading.load(Ordering::Relaxed) > 0;
+            idle = if reads { 0 } else { idle + 1 };
+        }
+        self.pace.lock().rest();
+        metrics::observe_pace(None);
+        self.looking.store(false, Ordering::Release);
+    }
+
+    /// Waits until so many bytes may be read. Takes nothing when it is cancelled.
+    async fn keep_to_pace(&self, bytes: u64) {
+        let mut held = false;
+        loop {
+            let Err(wait) = self.pace.lock().take(bytes, self.began.elapsed()) else { return };
+            if !std::mem::replace(&mut held, true) {
+                metrics::count_paced();
+            }
+            // What others give back, and a pace that changes, shorten it.
+            tokio::time::sleep(wait.min(HELD)).await;
+        }
+    }
+
     fn cost(&self, bytes: usize) -> u32 {
         let cost = bytes.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES).min(self.max_bytes);
         u32::try_from(cost).expect("a piece is far below 4 GiB")
@@ -194,23 +302,28 @@ impl Shared {
         call: Call,
     ) {
         let never = "the semaphore is never closed";
-        let cold = match whom {
-            Whom::Bookies => None,
-            Whom::Objects => Some(self.asking_cold.acquire().await.expect(never)),
+        let reading = Counted::new(&self.reading);
+        let door = match whom {
+            Whom::Bookies => &self.bookies,
+            Whom::Objects => &self.objects,
         };
+        let turn = door.turn.acquire().await.expect(never);
+        let asking = door.asking.acquire().await.expect(never);
         let mut room = match room {
             Some(room) => room,
             None => self.wait_for_room(self.cost(bytes)).await,
         };
-        let asking = match whom {
-            Whom::Bookies => Some(self.asking.acquire().await.expect(never)),
-            Whom::Objects => None,
-        };
+        let taken = room.num_permits() as u64;
+        self.keep_to_pace(taken).await;
+        drop(turn);
         let read = call.await;
-        drop((asking, cold));
+        drop((asking, reading));
+        let size = |entries: &Vec<Entry>| entries.iter().map(|entry| entry.payload.len()).sum();
+        let bytes: usize = read.as_ref().map_or(0, size);
+        self.pace.lock().done(taken, bytes as u64);
         match read {
             Ok(entries) => {
-                self.settle(&mut room, entries.iter().map(|entry| entry.payload.len()).sum());
+                self.settle(&mut room, bytes);
                 tell.send_replace(State::Here(Arc::new(entries)));
             }
             Err(error) => {
@@ -294,8 +407,7 @@ impl Piece {
     /// # Errors
     /// What kept them from being read.
     pub(super) async fn wait(&self) -> Result<Option<Arc<Vec<Entry>>>, ReadError> {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-        let _wanting = Wanting(&self.wanted);
+        let _wanting = Counted::new(&self.wanted);
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Asked)).await;
         match settled.as_deref() {
@@ -307,10 +419,17 @@ impl Piece {
     }
 }
 
-/// One that waits for a piece.
-struct Wanting<'a>(&'a AtomicUsize);
+/// One more, until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Wanting<'_> {
+impl<'a> Counted<'a> {
+    fn new(of: &'a AtomicUsize) -> Self {
+        of.fetch_add(1, Ordering::Relaxed);
+        Self(of)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

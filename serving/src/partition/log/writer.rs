@@ -24,6 +24,7 @@ use super::core::{Core, Input, Policy, Start};
 use super::head::{HeadError, LogHead};
 use super::ledgers::{self, Done, Leaving};
 use super::opening::Opening;
+use super::reads::Append;
 use super::segments::Segments;
 use super::{AppendError, Appended, Event, Roll, What};
 
@@ -75,6 +76,8 @@ struct Unacked {
     first_offset: Offset,
     /// In one buffer of its own between calls.
     payload: Payload,
+    /// It waits to be committed.
+    append: Append,
     /// A ledger has taken it, and may have ended without it.
     taken: bool,
 }
@@ -199,8 +202,16 @@ impl LogWriter {
         }
         let (appended, effects) = self.core.append(what, payload.len());
         let Appended { number, first_offset } = appended;
-        self.payloads.push_back(Unacked { number, what, first_offset, payload, taken: false });
-        self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
+        let append = self.opening.parts.reads.append();
+        self.idle_at = append.at() + self.opening.parts.config.idle_close;
+        self.payloads.push_back(Unacked {
+            number,
+            what,
+            first_offset,
+            payload,
+            append,
+            taken: false,
+        });
         self.carry_out(effects);
         self.submit();
         self.detach(number);

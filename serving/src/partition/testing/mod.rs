@@ -132,7 +132,7 @@ impl TestCluster {
             tasks: self.tasks.child("logs"),
             silence: self.silence.subscribe(),
             tails: Tails::new(usize::MAX),
-            reads: Reads::new(usize::MAX, self.tasks.child("reads")),
+            reads: Reads::new(usize::MAX, u64::MAX, self.tasks.child("reads")),
             cold: None,
             config: LogConfig::default(),
         }

@@ -8,9 +8,12 @@ use super::*;
 
 const LEDGER: LedgerId = LedgerId(1);
 const PIECE: usize = MIN_PIECE_BYTES;
+/// Bytes a second, where readers are held back.
+const FLOOR: u64 = 1024 * 1024;
 
+/// Room for so many pieces; nobody is held back.
 fn reads(pieces: usize) -> Reads {
-    Reads::new(pieces * PIECE, Tasks::new("test"))
+    Reads::new(pieces * PIECE, u64::MAX, Tasks::new("test"))
 }
 
 fn entry(id: i64, bytes: usize) -> Entry {
@@ -154,7 +157,7 @@ async fn a_read_that_fails_says_why_and_holds_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_stops_keeps_nobody_waiting() {
     let tasks = Tasks::new("test");
-    let (reads, asked) = (Reads::new(PIECE, tasks.clone()), Arc::default());
+    let (reads, asked) = (Reads::new(PIECE, FLOOR, tasks.clone()), Arc::default());
     let piece = reads.begin(LEDGER, EntryId(0), PIECE, hangs(&asked));
     settle().await;
     assert!(tasks.finish(Duration::from_secs(1)).await);
@@ -174,4 +177,83 @@ async fn an_object_store_that_hangs_takes_no_place_of_bookies() {
     let warm = reads.begin(LEDGER, EntryId(500), PIECE, delivers(&asked, 500, 10));
     assert!(warm.wait().await.unwrap().is_some());
     drop(cold);
+}
+
+/// Producers are there: something is committed all the time.
+async fn produce(reads: &Reads) -> std::convert::Infallible {
+    loop {
+        let append = reads.append();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        append.committed();
+    }
+}
+
+/// A mebibyte, of which each takes a second at the floor.
+fn large() -> usize {
+    usize::try_from(FLOOR).unwrap()
+}
+
+/// Reads so many pieces of a mebibyte, all at once; how long that took.
+async fn read_large(reads: &Reads, pieces: i64) -> Duration {
+    let (asked, began) = (Arc::default(), Instant::now());
+    let each = |id| reads.begin(LEDGER, EntryId(id), large(), delivers(&asked, id, large()));
+    let pieces: Vec<Piece> = (0..pieces).map(each).collect();
+    for piece in pieces {
+        assert!(piece.wait().await.unwrap().is_some());
+    }
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_entries_wait_for_producers_and_for_nobody_else() {
+    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let took = tokio::select! {
+        took = read_large(&reads, 4) => took,
+        never = produce(&reads) => match never {},
+    };
+    // Commits take no longer for it, so they go a little faster at the end.
+    assert!((2_000..=3_000).contains(&took.as_millis()), "{took:?}");
+    // Whoever begins to read is held to the floor until it is known that nobody else is there.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let took = read_large(&reads, 40).await;
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// Whoever goes away while it waits leaves nothing to pay.
+#[tokio::test(start_paused = true)]
+async fn those_who_gave_up_hold_nobody_back() {
+    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let asked = Arc::default();
+    let work = async {
+        assert!(read_large(&reads, 1).await < Duration::from_millis(100));
+        let gone = |id| reads.begin(LEDGER, EntryId(id), large(), delivers(&asked, id, large()));
+        let gone: Vec<Piece> = (0..40).map(gone).collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(gone);
+        read_large(&reads, 1).await
+    };
+    let took = tokio::select! {
+        took = work => took,
+        never = produce(&reads) => match never {},
+    };
+    assert!(took <= Duration::from_millis(900), "{took:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+/// What is asked for counts only as far as it is there: many partitions of which a little is wanted cost little.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_is_paid_for_and_not_what_was_asked_for() {
+    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let (asked, began) = (Arc::default(), Instant::now());
+    let work = async {
+        for id in 0..200 {
+            let piece = reads.begin(LEDGER, EntryId(id), large(), delivers(&asked, id, 1_000));
+            assert!(piece.wait().await.unwrap().is_some());
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        never = produce(&reads) => match never {},
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }

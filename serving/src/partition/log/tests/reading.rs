@@ -142,7 +142,7 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     let mut parts = cluster.log_parts(1);
     parts.config.tail_bytes = 100;
     // Room for a single read.
-    parts.reads = Reads::new(0, cluster.tasks.child("reads"));
+    parts.reads = Reads::new(0, u64::MAX, cluster.tasks.child("reads"));
     let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
     for _ in 0..50 {
         owner.append(3);
@@ -150,7 +150,7 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     owner.all_acked().await;
     owner.reader.read(Offset(0), 1).await.unwrap();
     cluster.bookies.set_all(Mode::Held);
-    let old = (0..10).map(|_| Box::pin(owner.reader.read(Offset(0), 1))).collect::<Vec<_>>();
+    let old = (0..10).map(|n| Box::pin(owner.reader.read(Offset(3 * n), 1))).collect::<Vec<_>>();
     let mut old = futures::future::join_all(old);
     assert!(futures::poll!(&mut old).is_pending());
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -159,7 +159,48 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     let recent = futures::FutureExt::now_or_never(recent).expect("it waits for nothing").unwrap();
     assert_eq!(recent[0].first_offset, Offset(147));
     cluster.bookies.set_all(Mode::Up);
-    assert!(old.await.into_iter().all(|read| read.unwrap()[0].first_offset == Offset(0)));
+    for (n, read) in old.await.into_iter().enumerate() {
+        assert_eq!(read.unwrap()[0].first_offset, Offset(3 * n as i64));
+    }
+}
+
+/// By that readers of old entries know that they have to give way.
+#[tokio::test(start_paused = true)]
+async fn what_is_appended_and_committed_is_seen_where_old_entries_are_read() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let parts = cluster.log_parts(1);
+    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
+    owner.append(3);
+    owner.all_acked().await;
+    let (commits, waiting) = parts.reads.seen();
+    assert!(commits > 0);
+    assert_eq!(waiting, 0);
+    cluster.bookies.set_all(Mode::Held);
+    owner.append(3);
+    assert_eq!(parts.reads.seen(), (commits, 1));
+    drop(owner);
+    assert_eq!(parts.reads.seen(), (commits, 0));
+}
+
+/// Whoever gives up waiting and asks again finds its read where it was: slow storage is asked once.
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_joins_what_is_on_its_way() {
+    let cluster = TestCluster::new(3);
+    let owner = long_log(&cluster, 200).await;
+    owner.reader.read(Offset(0), 1).await.unwrap();
+    cluster.bookies.set_all(Mode::Held);
+    let before = cluster.bookies.reads();
+    let asked =
+        |wait| tokio::time::timeout(Duration::from_millis(wait), owner.reader.read(Offset(3), 1));
+    for _ in 0..10 {
+        assert!(asked(100).await.is_err());
+    }
+    cluster.bookies.set_all(Mode::Up);
+    let read = asked(60_000).await.unwrap().unwrap();
+    assert_eq!(read[0].first_offset, Offset(3));
+    assert!(cluster.bookies.reads() - before <= 3, "{}", cluster.bookies.reads() - before);
 }
 
 /// What readers that are behind are given never stands where recent entries are kept.

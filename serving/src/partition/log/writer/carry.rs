@@ -271,6 +271,7 @@ impl LogWriter {
     fn acked(&mut self, through: u64) {
         let mut entries = Vec::new();
         while let Some(acked) = self.payloads.pop_front_if(|p| p.number <= through) {
+            acked.append.committed();
             let What::Batches { offset_count, max_timestamp } = acked.what else { continue };
             if let Some(current) = &mut self.current {
                 current.max_timestamp = current.max_timestamp.max(max_timestamp);

@@ -1,0 +1,391 @@
+//! How fast those who are behind may read while others produce. They would take every processor and disk there is, and whoever
+//! waits for a millisecond's work would wait for theirs. So it is seen how long commits take while readers are at the floor; from
+//! there they go faster bit by bit, and give way once commits take longer. Pure: the time and what was seen are passed in.
+//!
+//! ```text
+//!   ──► Settling ──► Learning ──what commits take──► Giving way: faster ◄──► slower      at the floor: Settling, Learning
+//!        ▲  ▲                                          │
+//!        │  └───────────── every minute ───────────────┘      no commits for a while: ──► Alone ──others commit──► Settling
+//! ```
+//!
+//! * Alone they read as fast as they can: nobody waits for them.
+//! * Never slower than the floor, all of them together: whoever is behind gets on, however busy the broker is.
+//! * What counts is what was read: what was asked for more is given back.
+//! * What commits take by themselves changes with what is produced: it is learned anew, and at the floor it is what is seen.
+
+use std::time::Duration;
+
+/// How often it is looked at.
+pub(super) const WINDOW: Duration = Duration::from_millis(100);
+/// Commits that say something together, or those of so many windows if they are fewer.
+const ENOUGH: u32 = 30;
+const LONGEST: u32 = 10;
+/// Windows without a commit that show whoever begins to read that nobody else is there; and judgements without one later.
+const NOBODY: u32 = 2;
+const NOBODY_ANY_MORE: u32 = 5;
+/// Judgements at the floor whose mean is what commits take alone.
+const LEARN: u32 = 3;
+/// Windows until that is learned anew: a minute.
+const LEARNED: u32 = 600;
+/// What the slower of commits may take longer beside readers: a tenth, and what is no matter. So often in a row: once is chance.
+const SLOWER: u32 = 10;
+const NO_MATTER: Duration = Duration::from_micros(100);
+const IN_A_ROW: u32 = 2;
+/// What was not used may be taken at once later, up to what takes so long.
+const SLACK: Duration = Duration::from_millis(10);
+
+/// See the module. Times are since any one moment.
+#[derive(Debug)]
+pub(super) struct Pace {
+    phase: Phase,
+    /// Bytes a second, all together; without effect alone.
+    rate: u64,
+    floor: u64,
+    /// When everything that was taken is paid for.
+    paid: Duration,
+    /// Windows since commits were judged, bytes read in these, and whether anybody had to wait.
+    windows: u32,
+    read: u64,
+    held: bool,
+    /// Judgements without a commit.
+    quiet: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nobody else is there, so nobody waits.
+    Alone,
+    /// It is not known what commits take, and reads that were under way end.
+    Settling,
+    Learning {
+        times: u32,
+        sum: Duration,
+    },
+    GivingWay {
+        /// What commits take with readers at the floor.
+        alone: Duration,
+        /// Windows since that was learned.
+        age: u32,
+        /// Judgements in a row that commits took longer.
+        late: u32,
+    },
+}
+
+/// What others did since commits were last judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) commits: u32,
+    /// How long nine of ten took at most.
+    pub(super) most: Duration,
+    /// Something waits to be committed.
+    pub(super) waiting: bool,
+}
+
+impl Pace {
+    /// One that nobody has read by. `floor`: bytes a second, more than none.
+    pub(super) fn new(floor: u64) -> Self {
+        let floor = floor.max(1);
+        Self {
+            phase: Phase::Settling,
+            rate: floor,
+            floor,
+            paid: Duration::ZERO,
+            windows: 0,
+            read: 0,
+            held: false,
+            quiet: 0,
+        }
+    }
+
+    /// Bytes a second that it lets through, if it holds anybody back.
+    pub(super) fn rate(&self) -> Option<u64> {
+        (self.phase != Phase::Alone).then_some(self.rate)
+    }
+
+    /// Nobody reads any more: what was seen until then says nothing of later.
+    pub(super) fn rest(&mut self) {
+        *self = Self::new(self.floor);
+    }
+
+    /// Takes `bytes` that are to be read now; [`Pace::done`] is to follow.
+    ///
+    /// # Errors
+    /// For how long nothing may be taken yet.
+    pub(super) fn take(&mut self, bytes: u64, now: Duration) -> Result<(), Duration> {
+        let Some(rate) = self.rate() else { return Ok(()) };
+        let start = self.paid.max(now.saturating_sub(SLACK));
+        if let Some(wait) = start.checked_sub(now).filter(|wait| !wait.is_zero()) {
+            self.held = true;
+            return Err(wait);
+        }
+        self.paid = start.saturating_add(cost(bytes, rate));
+        Ok(())
+    }
+
+    /// Of what was taken so much was read.
+    pub(super) fn done(&mut self, taken: u64, read: u64) {
+        self.read = self.read.saturating_add(read);
+        if let Some(rate) = self.rate() {
+            let (less, more) = (taken.saturating_sub(read), read.saturating_sub(taken));
+            self.paid = self.paid.saturating_add(cost(more, rate)).saturating_sub(cost(less, rate));
+        }
+    }
+
+    /// A window is over. Whether commits were judged, so that others are counted from here on.
+    pub(super) fn window(&mut self, seen: Seen) -> bool {
+        self.windows += 1;
+        let nobody = seen.commits == 0 && !seen.waiting;
+        let enough = seen.commits >= ENOUGH
+            || self.windows >= LONGEST
+            || (nobody && self.phase == Phase::Settling && self.windows >= NOBODY);
+        if enough {
+            self.quiet = if nobody { self.quiet + 1 } else { 0 };
+            self.phase = self.judge(seen, nobody);
+            (self.windows, self.read, self.held) = (0, 0, false);
+        }
+        enough
+    }
+
+    fn judge(&mut self, seen: Seen, nobody: bool) -> Phase {
+        match self.phase {
+            Phase::Alone if nobody => Phase::Alone,
+            Phase::Alone => self.settle(),
+            Phase::Settling if nobody => Phase::Alone,
+            _ if self.quiet >= NOBODY_ANY_MORE => Phase::Alone,
+            _ if nobody => self.phase,
+            Phase::Settling | Phase::Learning { .. } if seen.commits == 0 => self.phase,
+            Phase::Settling => Phase::Learning { times: 0, sum: Duration::ZERO },
+            Phase::Learning { times, sum } => {
+                let (times, sum) = (times + 1, sum.saturating_add(seen.most));
+                if times < LEARN {
+                    Phase::Learning { times, sum }
+                } else {
+                    Phase::GivingWay { alone: sum / times, age: 0, late: 0 }
+                }
+            }
+            Phase::GivingWay { age, .. } if age >= LEARNED && self.rate > self.floor => {
+                self.settle()
+            }
+            Phase::GivingWay { alone, age, late } => {
+                let age = age.saturating_add(self.windows);
+                self.give_way(seen, alone, age, late)
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Phase {
+        self.rate = self.floor;
+        Phase::Settling
+    }
+
+    /// The next rate, and what is known of commits from then on.
+    fn give_way(&mut self, seen: Seen, mut alone: Duration, age: u32, late: u32) -> Phase {
+        if seen.commits == 0 {
+            // What was appended is stuck: whatever it is, nobody is to make it longer.
+            self.rate = self.floor;
+            return Phase::GivingWay { alone, age, late };
+        }
+        let most = alone.saturating_add(alone / SLOWER).saturating_add(NO_MATTER);
+        let late = if seen.most > most { late.saturating_add(1) } else { 0 };
+        if late == 0 && self.held {
+            let more = (self.rate / 32).saturating_mul(u64::from(self.windows)).max(1);
+            self.rate = self.rate.saturating_add(more);
+        }
+        if late >= IN_A_ROW {
+            if self.rate == self.floor {
+                // It is not for readers.
+                alone += seen.most.saturating_sub(alone) / 8;
+            }
+            let from = if self.held { self.rate } else { self.rate.min(self.reached()) };
+            self.rate = (from - from / 4).max(self.floor);
+        }
+        Phase::GivingWay { alone, age, late }
+    }
+
+    /// Bytes a second that were read since commits were judged.
+    fn reached(&self) -> u64 {
+        let took = WINDOW * self.windows.max(1);
+        u64::try_from(u128::from(self.read) * 1_000 / took.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How long so many bytes take at a rate.
+fn cost(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_runtime::{Random, SeededRandom};
+
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+    const FLOOR: u64 = 32 * MIB;
+    /// What readers could read.
+    const MOST: u64 = 400 * MIB;
+
+    /// Readers that read a MiB whenever they may, and producers whose commits take `commit(speed)`; `None`: there are none.
+    struct World {
+        pace: Pace,
+        now: Duration,
+        speed: u64,
+        random: SeededRandom,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let random = SeededRandom::new(7);
+            Self { pace: Pace::new(FLOOR), now: Duration::from_secs(1), speed: 0, random }
+        }
+
+        /// Bytes a second over so many windows.
+        fn run(&mut self, windows: u32, commit: impl Fn(u64) -> Option<Duration>) -> u64 {
+            let (began, mut all) = (self.now, 0);
+            for _ in 0..windows {
+                let (start, end, mut bytes) = (self.now, self.now + WINDOW, 0);
+                while self.now < end {
+                    match self.pace.take(MIB, self.now) {
+                        Err(wait) => self.now += wait.min(end - self.now),
+                        Ok(()) => {
+                            self.now += Duration::from_secs_f64(MIB as f64 / MOST as f64);
+                            self.pace.done(MIB, MIB);
+                            bytes += MIB;
+                        }
+                    }
+                }
+                all += bytes;
+                self.speed = (bytes as f64 / (self.now - start).as_secs_f64()) as u64;
+                let most = commit(self.speed);
+                let (commits, waiting) = (most.map_or(0, |_| ENOUGH), most.is_some());
+                let most = most.unwrap_or_default();
+                self.pace.window(Seen { commits, most, waiting });
+            }
+            (all as f64 / (self.now - began).as_secs_f64()) as u64
+        }
+
+        /// The same with commits that are `most` times a chance, of about `sigma`.
+        fn run_noisy(&mut self, windows: u32, sigma: f64, most: impl Fn(u64) -> Duration) -> u64 {
+            let began = self.now;
+            let mut all = 0.0;
+            for _ in 0..windows {
+                // The sum of twelve even chances is about normal.
+                let even = |random: &SeededRandom| random.next_u128() as f64 / u128::MAX as f64;
+                let normal: f64 = (0..12).map(|_| even(&self.random)).sum::<f64>() - 6.0;
+                let start = self.now;
+                let speed = self.run(1, |speed| Some(most(speed).mul_f64((sigma * normal).exp())));
+                all += speed as f64 * (self.now - start).as_secs_f64();
+            }
+            (all / (self.now - began).as_secs_f64()) as u64
+        }
+    }
+
+    fn windows(pace: &mut Pace, times: u32, seen: Seen) {
+        for _ in 0..times {
+            pace.window(seen);
+        }
+    }
+
+    /// Commits that readers make slower beyond 100 MiB a second.
+    fn suffers(speed: u64) -> Option<Duration> {
+        let over = speed.saturating_sub(100 * MIB) / MIB;
+        Some(Duration::from_micros(5_000 + over * 100))
+    }
+
+    #[test]
+    fn alone_they_read_as_fast_as_they_can() {
+        let mut world = World::new();
+        world.run(NOBODY, |_| None);
+        assert_eq!(world.pace.rate(), None);
+        assert!(world.run(50, |_| None) > MOST * 9 / 10);
+        world.run(50, suffers);
+        assert!(world.pace.rate().is_some());
+        world.run(NOBODY_ANY_MORE * LONGEST, |_| None);
+        assert_eq!(world.pace.rate(), None);
+    }
+
+    #[test]
+    fn they_go_as_fast_as_commits_do_not_suffer() {
+        let mut world = World::new();
+        world.run(300, suffers);
+        let speed = world.run(2 * LEARNED, suffers);
+        assert!((80 * MIB..120 * MIB).contains(&speed), "{}", speed / MIB);
+        // Also where they did before.
+        let mut world = World::new();
+        world.run(500, |_| Some(Duration::from_millis(5)));
+        world.run(100, suffers);
+        assert!(world.speed < 150 * MIB, "{}", world.speed / MIB);
+    }
+
+    #[test]
+    fn nobody_is_held_back_for_long_where_nobody_suffers() {
+        let fine = |_| Duration::from_millis(5);
+        for (sigma, least) in [(0.0, 75), (0.1, 60), (0.15, 25)] {
+            let mut world = World::new();
+            let speed = world.run_noisy(3 * LEARNED, sigma, fine);
+            assert!(speed > MOST * least / 100, "{sigma}: {}", speed / MIB);
+        }
+    }
+
+    #[test]
+    fn the_floor_is_kept_and_what_is_slow_for_another_reason_is_told_apart() {
+        let mut world = World::new();
+        world.run(20, |_| Some(Duration::from_millis(5)));
+        // More is produced, and commits take longer whatever readers do.
+        let slower = |_| Some(Duration::from_millis(50));
+        world.run(10, slower);
+        assert_eq!(world.pace.rate(), Some(FLOOR));
+        let slowest = world.run(10, slower);
+        assert!((30 * MIB..36 * MIB).contains(&slowest), "{}", slowest / MIB);
+        world.run(500, slower);
+        assert!(world.speed > MOST / 2, "{}", world.speed / MIB);
+    }
+
+    #[test]
+    fn producers_that_are_stuck_are_there() {
+        let mut world = World::new();
+        world.run(200, |_| Some(Duration::from_millis(5)));
+        assert!(world.speed > MOST / 2);
+        let stuck = Seen { commits: 0, most: Duration::ZERO, waiting: true };
+        windows(&mut world.pace, 10 * LONGEST, stuck);
+        assert_eq!(world.pace.rate(), Some(FLOOR));
+        // Also where they were stuck when reading began.
+        let mut pace = Pace::new(FLOOR);
+        windows(&mut pace, 10 * LONGEST, stuck);
+        assert_eq!(pace.rate(), Some(FLOOR));
+    }
+
+    #[test]
+    fn few_commits_are_judged_together() {
+        let mut pace = Pace::new(FLOOR);
+        let few = |commits| Seen { commits, most: Duration::from_millis(5), waiting: false };
+        assert!((1..LONGEST).all(|n| !pace.window(few(n.min(ENOUGH - 1)))));
+        assert!(pace.window(few(3)));
+        assert!(pace.window(few(ENOUGH)));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_not_read_is_given_back() {
+        let (mut pace, now) = (Pace::new(MIB), Duration::from_secs(10));
+        assert_eq!(pace.take(MIB, now), Ok(()));
+        assert_eq!(pace.take(MIB, now), Err(Duration::from_millis(990)));
+        pace.done(MIB, 0);
+        assert_eq!(pace.take(MIB, now), Ok(()));
+        pace.done(MIB, 2 * MIB);
+        assert_eq!(pace.take(1, now), Err(Duration::from_millis(1_990)));
+    }
+
+    #[test]
+    fn the_largest_numbers_at_the_lowest_rate() {
+        let mut pace = Pace::new(0);
+        let seen = Seen { commits: u32::MAX, most: Duration::MAX, waiting: true };
+        windows(&mut pace, 20, seen);
+        assert_eq!(pace.take(u64::MAX, Duration::from_secs(1)), Ok(()));
+        assert!(pace.take(1, Duration::from_secs(1)).is_err());
+        pace.done(0, u64::MAX);
+        pace.done(u64::MAX, 0);
+        windows(&mut pace, 2 * LEARNED, seen);
+        pace.window(Seen { commits: 1, most: Duration::ZERO, waiting: false });
+    }
+}

@@ -5,6 +5,7 @@ mod cut;
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ pub(super) async fn read(handle: &Handle, spec: ReadSpec) -> Result<Read, ApiErr
     check_range(spec.offset, handle.reader.ends())?;
     loop {
         high_watermark.mark_unchanged();
-        match fill(&handle.reader, &mut cut).await {
+        match fill(&handle.reader, &mut cut, spec.min_bytes.max(1)).await {
             Ok(()) => {}
             // What was read is good; the error comes again with the next read.
             Err(_) if cut.bytes() > 0 => break,
@@ -56,10 +57,19 @@ pub(super) async fn read(handle: &Handle, spec: ReadSpec) -> Result<Read, ApiErr
     Ok(Read { batches: cut.into_batches(), next_offset, high_watermark, log_start })
 }
 
-/// Reads on until nothing more fits or is there.
-async fn fill(reader: &LogReader, cut: &mut Cut) -> Result<(), ApiError> {
+/// Reads on until nothing more fits or is there. What there is `enough` of waits for nothing more: who is answered later may give up,
+/// and what was read would be read again; what follows is on its way then.
+async fn fill(reader: &LogReader, cut: &mut Cut, enough: usize) -> Result<(), ApiError> {
     while !cut.is_full() && cut.next() < reader.ends().high_watermark {
-        let entries = reader.read(cut.next(), cut.room()).await.map_err(|e| read_error(&e))?;
+        let read = reader.read(cut.next(), cut.room());
+        let entries = if cut.bytes() < enough {
+            read.await
+        } else if let Some(read) = read.now_or_never() {
+            read
+        } else {
+            break;
+        };
+        let entries = entries.map_err(|e| read_error(&e))?;
         if entries.is_empty() {
             break;
         }

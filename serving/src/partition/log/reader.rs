@@ -359,18 +359,18 @@ impl LogReader {
                 Ok(Some(entries)) => {
                     metrics::count_piece(if ahead { "kept" } else { "asked" });
                     if self.reads.is_short() || !(on || ahead) {
-                        self.pieces.forget(ledger, piece.first);
+                        self.pieces.forget(&piece);
                     } else if on {
                         self.read_ahead(source, &entries, bytes);
                     }
                     return Ok(entries);
                 }
                 Err(error) if !ahead => {
-                    self.pieces.forget(ledger, piece.first);
+                    self.pieces.forget(&piece);
                     return Err(error);
                 }
                 // What was tried before it was wanted, or given up, says nothing now.
-                Ok(None) | Err(_) => self.pieces.forget(ledger, piece.first),
+                Ok(None) | Err(_) => self.pieces.forget(&piece),
             }
         }
     }

@@ -14,11 +14,11 @@
 //!   nobody who reads from bookies.
 //! * Few ask at a time, so that a bookie's stream has room for those who look for the end of a log meanwhile.
 //! * They give way to producers ([`pace`]): while there are any, a task looks how long commits take. One at a time waits for
-//!   room and for the pace; those behind it have taken nothing, so whoever goes away leaves nothing to pay.
+//!   room and for the pace; what those behind it wait for is not charged yet, and not read when nobody wants it any more.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -33,7 +33,7 @@ use super::reader::ReadError;
 use crate::partition::metrics;
 pub(super) use commits::Append;
 use commits::Commits;
-use pace::{Pace, Seen};
+use pace::{Pace, Seen, Taken};
 
 mod commits;
 mod pace;
@@ -50,6 +50,9 @@ const ASKING_COLD: usize = 8;
 const KEPT: Duration = Duration::from_secs(10);
 /// So many windows without a read end the looking.
 const IDLE_WINDOWS: u32 = 20;
+/// What nobody waits for any more is not read after so long, and what was read makes room for others after this.
+const ABANDONED: Duration = Duration::from_secs(2);
+const SPARED: Duration = Duration::from_millis(100);
 /// Whoever is held back asks again after so long at most.
 const HELD: Duration = Duration::from_millis(5);
 
@@ -115,8 +118,46 @@ pub(super) struct Piece {
     /// The first entry.
     pub(super) first: EntryId,
     state: watch::Receiver<State>,
-    /// Who waits for it.
-    wanted: Arc<AtomicUsize>,
+    wanted: Arc<Wanted>,
+}
+
+/// Who waits for a piece, and when somebody last did.
+#[derive(Debug)]
+struct Wanted {
+    now: AtomicUsize,
+    began: Instant,
+    /// Milliseconds since then.
+    last: AtomicU64,
+}
+
+impl Wanted {
+    fn new() -> Self {
+        Self { now: AtomicUsize::new(0), began: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    /// Nobody has waited for so long.
+    fn is_abandoned(&self, long: Duration) -> bool {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.now.load(Ordering::Relaxed) == 0 && self.began.elapsed().saturating_sub(last) >= long
+    }
+}
+
+/// One that waits for a piece.
+struct Wanting<'a>(&'a Wanted);
+
+impl<'a> Wanting<'a> {
+    fn new(wanted: &'a Wanted) -> Self {
+        wanted.now.fetch_add(1, Ordering::Relaxed);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(now, Ordering::Relaxed);
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -205,7 +246,7 @@ impl Reads {
         call: Call,
     ) -> Piece {
         let (tell, state) = watch::channel(State::Asked);
-        let wanted = Arc::new(AtomicUsize::new(0));
+        let wanted = Arc::new(Wanted::new());
         let piece = Piece { ledger, first, state, wanted: Arc::clone(&wanted) };
         let (shared, whom, stop) = (Arc::clone(&self.0), self.1, self.0.tasks.cancelled());
         self.look();
@@ -251,6 +292,19 @@ impl Reads {
 impl Shared {
     /// Looks how long commits take until nothing was read for a while.
     async fn keep_pace(&self) {
+        loop {
+            self.keep_pace_of_reads().await;
+            self.looking.store(false, Ordering::Release);
+            // One that began meanwhile found that somebody looked.
+            if self.reading.load(Ordering::Acquire) == 0
+                || self.looking.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
+        }
+    }
+
+    async fn keep_pace_of_reads(&self) {
         let (mut idle, mut before) = (0, self.commits.counted());
         while idle < IDLE_WINDOWS {
             let read = self.reading.load(Ordering::Relaxed) > 0;
@@ -271,14 +325,16 @@ impl Shared {
         }
         self.pace.lock().rest();
         metrics::observe_pace(None);
-        self.looking.store(false, Ordering::Release);
     }
 
     /// Waits until so many bytes may be read. Takes nothing when it is cancelled.
-    async fn keep_to_pace(&self, bytes: u64) {
+    async fn keep_to_pace(&self, bytes: u64) -> Paced<'_> {
         let mut held = false;
         loop {
-            let Err(wait) = self.pace.lock().take(bytes, self.began.elapsed()) else { return };
+            let wait = match self.pace.lock().take(bytes, self.began.elapsed()) {
+                Ok(taken) => return Paced { pace: &self.pace, taken, read: 0 },
+                Err(wait) => wait,
+            };
             if !std::mem::replace(&mut held, true) {
                 metrics::count_paced();
             }
@@ -296,7 +352,7 @@ impl Shared {
     async fn read(
         &self,
         tell: &watch::Sender<State>,
-        wanted: &AtomicUsize,
+        wanted: &Wanted,
         bytes: usize,
         (whom, room): (Whom, Option<OwnedSemaphorePermit>),
         call: Call,
@@ -313,14 +369,19 @@ impl Shared {
             Some(room) => room,
             None => self.wait_for_room(self.cost(bytes)).await,
         };
-        let taken = room.num_permits() as u64;
-        self.keep_to_pace(taken).await;
+        if wanted.is_abandoned(ABANDONED) {
+            // Whoever asked went away while it waited for its turn.
+            metrics::count_dropped_read();
+            tell.send_replace(State::Dropped);
+            return;
+        }
+        let mut paced = self.keep_to_pace(room.num_permits() as u64).await;
         drop(turn);
         let read = call.await;
-        drop((asking, reading));
         let size = |entries: &Vec<Entry>| entries.iter().map(|entry| entry.payload.len()).sum();
         let bytes: usize = read.as_ref().map_or(0, size);
-        self.pace.lock().done(taken, bytes as u64);
+        paced.read = bytes as u64;
+        drop((asking, reading, paced));
         match read {
             Ok(entries) => {
                 self.settle(&mut room, bytes);
@@ -331,19 +392,29 @@ impl Shared {
                 return;
             }
         }
-        let mut short = self.short.subscribe();
-        tokio::select! {
-            () = tokio::time::sleep(KEPT) => {}
-            () = async {
-                let is_short = short.wait_for(|waiting| *waiting > 0).await.is_ok();
-                if !is_short || wanted.load(Ordering::Relaxed) > 0 {
-                    // Whoever waits for it keeps it no longer than needed.
-                    std::future::pending::<()>().await;
-                }
-            } => {}
-        }
+        self.keep(wanted).await;
         metrics::count_dropped_read();
         tell.send_replace(State::Dropped);
+    }
+
+    /// Until it is to go: after a while, or when somebody needs its room and nobody wants it, or did just now.
+    async fn keep(&self, wanted: &Wanted) {
+        let until = Instant::now() + KEPT;
+        let mut short = self.short.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(_) = short.wait_for(|waiting| *waiting > 0) => {}
+            }
+            if wanted.is_abandoned(SPARED) {
+                return;
+            }
+            // Whoever waits for it keeps it no longer than needed, and then asks for the next.
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = tokio::time::sleep(SPARED / 4) => {}
+            }
+        }
     }
 
     async fn wait_for_room(&self, cost: u32) -> OwnedSemaphorePermit {
@@ -390,6 +461,16 @@ impl Piece {
         }
     }
 
+    /// Whether somebody waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.now.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether this is the same read.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.wanted, &other.wanted)
+    }
+
     /// Whether something may still come of it.
     pub(super) fn is_good(&self) -> bool {
         let dropped = matches!(&*self.state.borrow(), State::Failed(_) | State::Dropped);
@@ -407,7 +488,7 @@ impl Piece {
     /// # Errors
     /// What kept them from being read.
     pub(super) async fn wait(&self) -> Result<Option<Arc<Vec<Entry>>>, ReadError> {
-        let _wanting = Counted::new(&self.wanted);
+        let _wanting = Wanting::new(&self.wanted);
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Asked)).await;
         match settled.as_deref() {
@@ -416,6 +497,19 @@ impl Piece {
             Ok(State::Asked | State::Dropped) => Ok(None),
             Err(_) => Err(ReadError::Unavailable("the broker is stopping".to_owned())),
         }
+    }
+}
+
+/// A read that is under way. One that brings nothing is not paid for.
+struct Paced<'a> {
+    pace: &'a Mutex<Pace>,
+    taken: Taken,
+    read: u64,
+}
+
+impl Drop for Paced<'_> {
+    fn drop(&mut self) {
+        self.pace.lock().done(self.taken, self.read);
     }
 }
 

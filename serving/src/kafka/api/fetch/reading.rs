@@ -25,7 +25,7 @@ use crate::router::{Read, ReadSpec};
 
 /// How long the first data of an answer may take to be read, and what follows it: what is not there then is there for the next request.
 const FIRST_READ: Duration = Duration::from_secs(10);
-const FURTHER_READ: Duration = Duration::from_millis(100);
+const FURTHER_READ: Duration = Duration::from_millis(500);
 /// Most bytes that are read of one partition from bookies for one answer; one batch more where the first is larger.
 const OLDER_BYTES: usize = 1024 * 1024;
 /// Before this version a client cannot read zstd.

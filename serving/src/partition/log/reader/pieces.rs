@@ -30,10 +30,15 @@ impl Pieces {
             .any(|piece| piece.ledger == ledger && piece.first == first && piece.is_good())
     }
 
-    /// Keeps a piece, if there is a place.
+    /// Keeps a piece, if need be in the place of one that nobody waits for.
     pub(super) fn keep(&self, piece: &Piece) {
         let mut pieces = self.0.lock();
         pieces.retain(Piece::is_good);
+        if pieces.len() >= MAX_PIECES
+            && let Some(oldest) = pieces.iter().position(|piece| !piece.is_wanted())
+        {
+            pieces.remove(oldest);
+        }
         if pieces.len() < MAX_PIECES {
             pieces.push(piece.clone());
         }
@@ -47,7 +52,7 @@ impl Pieces {
     }
 
     /// Lets a piece go.
-    pub(super) fn forget(&self, ledger: LedgerId, first: EntryId) {
-        self.0.lock().retain(|piece| piece.ledger != ledger || piece.first != first);
+    pub(super) fn forget(&self, piece: &Piece) {
+        self.0.lock().retain(|other| !other.is(piece));
     }
 }

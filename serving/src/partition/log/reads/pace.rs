@@ -31,6 +31,8 @@ const LEARNED: u32 = 600;
 const SLOWER: u32 = 10;
 const NO_MATTER: Duration = Duration::from_micros(100);
 const IN_A_ROW: u32 = 2;
+/// What a read is taken for at least, before it is known what it brings.
+const LEAST: u64 = 64 * 1024;
 /// What was not used may be taken at once later, up to what takes so long.
 const SLACK: Duration = Duration::from_millis(10);
 
@@ -43,6 +45,8 @@ pub(super) struct Pace {
     floor: u64,
     /// When everything that was taken is paid for.
     paid: Duration,
+    /// What reads bring, about: of what they ask for that counts until they are done.
+    usual: u64,
     /// Windows since commits were judged, bytes read in these, and whether anybody had to wait.
     windows: u32,
     read: u64,
@@ -81,6 +85,14 @@ pub(super) struct Seen {
     pub(super) waiting: bool,
 }
 
+/// What a read costs until it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    cost: Duration,
+    /// Of that time; none where nobody was held back.
+    rate: Option<u64>,
+}
+
 impl Pace {
     /// One that nobody has read by. `floor`: bytes a second, more than none.
     pub(super) fn new(floor: u64) -> Self {
@@ -90,6 +102,7 @@ impl Pace {
             rate: floor,
             floor,
             paid: Duration::ZERO,
+            usual: LEAST,
             windows: 0,
             read: 0,
             held: false,
@@ -107,27 +120,28 @@ impl Pace {
         *self = Self::new(self.floor);
     }
 
-    /// Takes `bytes` that are to be read now; [`Pace::done`] is to follow.
+    /// A read begins that asks for `bytes`; [`Pace::done`] is to follow.
     ///
     /// # Errors
-    /// For how long nothing may be taken yet.
-    pub(super) fn take(&mut self, bytes: u64, now: Duration) -> Result<(), Duration> {
-        let Some(rate) = self.rate() else { return Ok(()) };
+    /// For how long none may begin yet.
+    pub(super) fn take(&mut self, bytes: u64, now: Duration) -> Result<Taken, Duration> {
+        let Some(rate) = self.rate() else { return Ok(Taken { cost: Duration::ZERO, rate: None }) };
         let start = self.paid.max(now.saturating_sub(SLACK));
         if let Some(wait) = start.checked_sub(now).filter(|wait| !wait.is_zero()) {
             self.held = true;
             return Err(wait);
         }
-        self.paid = start.saturating_add(cost(bytes, rate));
-        Ok(())
+        let cost = cost(bytes.min(self.usual), rate);
+        self.paid = start.saturating_add(cost);
+        Ok(Taken { cost, rate: Some(rate) })
     }
 
-    /// Of what was taken so much was read.
-    pub(super) fn done(&mut self, taken: u64, read: u64) {
+    /// It brought so much.
+    pub(super) fn done(&mut self, taken: Taken, read: u64) {
         self.read = self.read.saturating_add(read);
-        if let Some(rate) = self.rate() {
-            let (less, more) = (taken.saturating_sub(read), read.saturating_sub(taken));
-            self.paid = self.paid.saturating_add(cost(more, rate)).saturating_sub(cost(less, rate));
+        self.usual = (self.usual - self.usual / 8).saturating_add(read / 8).max(LEAST);
+        if let Some(rate) = taken.rate {
+            self.paid = self.paid.saturating_sub(taken.cost).saturating_add(cost(read, rate));
         }
     }
 
@@ -248,9 +262,9 @@ mod tests {
                 while self.now < end {
                     match self.pace.take(MIB, self.now) {
                         Err(wait) => self.now += wait.min(end - self.now),
-                        Ok(()) => {
+                        Ok(taken) => {
                             self.now += Duration::from_secs_f64(MIB as f64 / MOST as f64);
-                            self.pace.done(MIB, MIB);
+                            self.pace.done(taken, MIB);
                             bytes += MIB;
                         }
                     }
@@ -368,12 +382,30 @@ mod tests {
     #[test]
     fn what_was_asked_for_and_not_read_is_given_back() {
         let (mut pace, now) = (Pace::new(MIB), Duration::from_secs(10));
-        assert_eq!(pace.take(MIB, now), Ok(()));
-        assert_eq!(pace.take(MIB, now), Err(Duration::from_millis(990)));
-        pace.done(MIB, 0);
-        assert_eq!(pace.take(MIB, now), Ok(()));
-        pace.done(MIB, 2 * MIB);
+        // Reads that bring what they ask for are taken for that.
+        for n in 0..100 {
+            let taken = pace.take(MIB, now + Duration::from_secs(n)).unwrap();
+            pace.done(taken, MIB);
+        }
+        let now = now + Duration::from_secs(100);
+        let taken = pace.take(MIB, now).unwrap();
+        let wait = pace.take(MIB, now).unwrap_err();
+        assert!(
+            wait > Duration::from_millis(980) && wait <= Duration::from_millis(990),
+            "{wait:?}"
+        );
+        pace.done(taken, 0);
+        let taken = pace.take(MIB, now).expect("it brought nothing");
+        pace.done(taken, 2 * MIB);
         assert_eq!(pace.take(1, now), Err(Duration::from_millis(1_990)));
+    }
+
+    /// Of small ones many may be under way, as far as they have been small lately.
+    #[test]
+    fn small_reads_do_not_wait_as_if_they_were_large() {
+        let (mut pace, now) = (Pace::new(32 * MIB), Duration::from_secs(10));
+        let under_way = (0..24).map_while(|_| pace.take(MIB, now).ok()).count();
+        assert!(under_way > 4, "{under_way}");
     }
 
     #[test]
@@ -381,10 +413,10 @@ mod tests {
         let mut pace = Pace::new(0);
         let seen = Seen { commits: u32::MAX, most: Duration::MAX, waiting: true };
         windows(&mut pace, 20, seen);
-        assert_eq!(pace.take(u64::MAX, Duration::from_secs(1)), Ok(()));
+        let taken = pace.take(u64::MAX, Duration::from_secs(1)).unwrap();
         assert!(pace.take(1, Duration::from_secs(1)).is_err());
-        pace.done(0, u64::MAX);
-        pace.done(u64::MAX, 0);
+        pace.done(taken, u64::MAX);
+        pace.done(taken, 0);
         windows(&mut pace, 2 * LEARNED, seen);
         pace.window(Seen { commits: 1, most: Duration::ZERO, waiting: false });
     }

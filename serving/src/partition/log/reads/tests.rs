@@ -120,6 +120,8 @@ async fn whoever_waits_for_room_gets_that_of_what_is_kept() {
         .collect();
     settle().await;
     assert_eq!(reads.bytes(), 4 * PIECE);
+    // Who was given something just now may come back for it.
+    tokio::time::sleep(SPARED).await;
     let begun = tokio::time::Instant::now();
     let more = reads.begin(LEDGER, EntryId(9), PIECE, delivers(&asked, 9, PIECE));
     assert!(more.wait().await.unwrap().is_some());
@@ -141,6 +143,23 @@ async fn what_nobody_comes_for_is_given_up() {
     assert!(other.wait().await.unwrap().is_some());
     assert_eq!(begun.elapsed(), KEPT);
     assert_eq!(never_polled_again.await, Ok(None), "it asks again");
+}
+
+/// What nobody wants any more when its turn comes is not read; what somebody comes back for in time is.
+#[tokio::test(start_paused = true)]
+async fn what_was_abandoned_is_not_read() {
+    for (away, read) in [(ABANDONED, false), (ABANDONED / 2, true)] {
+        let (reads, asked) = (reads(1), Arc::default());
+        let first = reads.begin(LEDGER, EntryId(0), PIECE, hangs(&asked));
+        let later = reads.begin(LEDGER, EntryId(1), PIECE, delivers(&asked, 1, PIECE));
+        let left = tokio::time::timeout(Duration::from_millis(100), later.wait()).await;
+        assert!(left.is_err(), "there is no room yet");
+        tokio::time::sleep(away).await;
+        drop(first);
+        settle().await;
+        assert_eq!(later.covers(EntryId(1)), read);
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + usize::from(read));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,12 @@
 //! The load of `tests/bench/run` where `geminga perf` is not enough. Prints one line of JSON.
 //!
+//! * [`plain`]: objects written to, and read from, a store in the plainest way, beside which uploads and cold reads are held.
 //! * [`tail`]: records at a steady rate, and a group that keeps up: from when each was due to its arrival.
 //! * [`window`]: so many records unacknowledged on each of so many streams, on [`geminga`] or on [`nats`].
 
 mod geminga;
 mod nats;
+mod plain;
 mod report;
 mod tail;
 mod window;
@@ -20,6 +22,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Load {
+    /// Objects in parts, to a store.
+    Put(plain::PutArgs),
+    /// Ranges of objects, from a store.
+    Get(plain::GetArgs),
     /// A steady rate and a group that keeps up.
     Tail(tail::Args),
     /// A fixed number of records unacknowledged on each stream.
@@ -41,6 +47,8 @@ enum System {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().load {
+        Load::Put(args) => plain::put(args).await?.print(),
+        Load::Get(args) => plain::get(args).await?.print(),
         Load::Tail(args) => tail::run(args).await?.print(),
         Load::Window { system: System::Geminga, args } => geminga::run(args).await?.print(),
         Load::Window { system: System::Nats, args } => nats::run(args).await?.print(),

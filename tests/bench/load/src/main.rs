@@ -1,10 +1,12 @@
 //! The load of `tests/bench/run` where `geminga perf` is not enough. Prints one line of JSON.
 //!
 //! * [`tail`]: records at a steady rate, and a group that keeps up: from when each was due to its arrival.
+//! * [`phases`]: the same through phases that the caller names, with every error that a client is told.
 //! * [`window`]: so many records unacknowledged on each of so many streams, on [`geminga`] or on [`nats`].
 
 mod geminga;
 mod nats;
+mod phases;
 mod report;
 mod tail;
 mod window;
@@ -22,6 +24,8 @@ struct Cli {
 enum Load {
     /// A steady rate and a group that keeps up.
     Tail(tail::Args),
+    /// The same, through phases whose names come by standard input; every error counts.
+    Phases(phases::Args),
     /// A fixed number of records unacknowledged on each stream.
     Window {
         /// Which system.
@@ -42,6 +46,7 @@ enum System {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().load {
         Load::Tail(args) => tail::run(args).await?.print(),
+        Load::Phases(args) => phases::run(args).await?.print(),
         Load::Window { system: System::Geminga, args } => geminga::run(args).await?.print(),
         Load::Window { system: System::Nats, args } => nats::run(args).await?.print(),
     }

@@ -38,8 +38,8 @@ class Load:
         self.process.stdin.write(f"{word}\n".encode())
         self.process.stdin.flush()
 
-    def end(self):
-        self.say("end")
+    def report(self):
+        """After its end: what was acknowledged has to arrive."""
         output, _ = self.process.communicate(timeout=4 * PATIENCE)
         if self.process.returncode:
             self.complaints.seek(0)
@@ -146,7 +146,8 @@ def run(bench):
         stopped, ready, whole = cluster.restart(name)
         print(f"| {name} | {stopped:.1f} | {ready:.1f} | {whole:.1f} |", flush=True)
     time.sleep(1)
-    reports = {client.name: client.end() for client in clients}
+    phase(clients, "end")
+    reports = {client.name: client.report() for client in clients}
     print("\n| load | while | acknowledged | failed | ack p50 ms | p99 | max | arrival p50 ms | p99 | max |\n|" + "---|" * 10)
     for name, report in reports.items():
         for part in report["phases"][1:]:

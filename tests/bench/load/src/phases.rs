@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// Most errors that are told, and most of one member before it gives up.
 const MOST_ERRORS: usize = 20;
+/// Most events that are committed together.
+const MOST_EVENTS: usize = 64;
 /// Number, time due and phase of a record are before its padding.
 const HEAD: usize = 8 + 8 + 4;
 
@@ -321,20 +323,7 @@ async fn follow(mut consumer: Consumer, number: usize, tally: &Mutex<Tally>) {
         }
         let end = match timeout(LOOK, consumer.next()).await {
             Err(_) => continue,
-            Ok(Ok(Event::Records(records))) => {
-                let mut tally = tally.lock();
-                for record in &records.records {
-                    tally.arrived(records.from.partition, record.offset, record.value.as_deref());
-                }
-                drop(tally);
-                consumer.commit().await
-            }
-            Ok(Ok(Event::Assigned(_))) => {
-                tally.lock().assignments += 1;
-                Ok(())
-            }
-            Ok(Ok(Event::Revoked | Event::Lost)) => consumer.commit().await,
-            Ok(Err(error)) => Err(error),
+            Ok(first) => take(first, &mut consumer, tally).await,
         };
         if let Err(error) = end {
             errors += 1;
@@ -342,4 +331,27 @@ async fn follow(mut consumer: Consumer, number: usize, tally: &Mutex<Tally>) {
         }
     }
     consumer.leave().await;
+}
+
+/// Takes an event and what is there beside it, and commits.
+async fn take(
+    first: Result<Event, Error>,
+    consumer: &mut Consumer,
+    tally: &Mutex<Tally>,
+) -> Result<(), Error> {
+    let mut next = Some(first?);
+    for left in (0..MOST_EVENTS).rev() {
+        match next {
+            Some(Event::Records(records)) => {
+                let mut tally = tally.lock();
+                for record in &records.records {
+                    tally.arrived(records.from.partition, record.offset, record.value.as_deref());
+                }
+            }
+            Some(Event::Assigned(_)) => tally.lock().assignments += 1,
+            Some(Event::Revoked | Event::Lost) | None => break,
+        }
+        next = if left > 0 { consumer.try_next()? } else { None };
+    }
+    consumer.commit().await
 }

@@ -18,7 +18,7 @@ SEED ?=
 # Suites of Kafka clients that `make conformance` runs: short, quick, all, or their names.
 SUITES ?= quick
 
-.PHONY: help run test long lint fmt model sim e2e chaos conformance bench chart-test image
+.PHONY: help run test long lint fmt model sim e2e skew chaos conformance bench chart-test image
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ test: ## Everything that must pass: format, clippy, all tests of all packages, o
 
 long: ## Tests that take too long for every change (marked #[ignore])
 	@.ci/install test
-	$(CARGO) test --workspace --locked --no-fail-fast --profile $(TEST_PROFILE) -- --ignored
+	$(CARGO) test --workspace --locked --no-fail-fast --profile $(TEST_PROFILE) -- --ignored --skip skew::
 
 lint: ## Format check, dependency direction, clippy, cargo-deny when installed
 	@.ci/install build
@@ -57,6 +57,10 @@ e2e: ## Only the end-to-end tests, on real processes
 	@.ci/install test
 	$(CARGO) build --locked --profile $(TEST_PROFILE) --bin geminga
 	$(CARGO) test --locked --profile $(TEST_PROFILE) -p geminga-e2e
+
+skew: ## An earlier build beside today's: upgrades and ways back, under load (builds the earlier one first)
+	@.ci/install test
+	TEST_PROFILE=$(TEST_PROFILE) tests/skew/run
 
 chaos: ## Break a cluster for SECONDS (default: 600) as SEED says, and judge what its clients saw
 	@.ci/install test

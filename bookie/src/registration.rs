@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use geminga_metastore::record::{LiveBookie, LiveDisk};
+use geminga_metastore::record::{Features, LiveBookie, LiveDisk};
 use geminga_metastore::{
     Error as MetaError, Guard, LeaseId, MetaStore, Txn, TxnOutcome, Version, WatchStream, keys,
 };
@@ -386,6 +386,7 @@ impl Registration {
             lease,
             started_ms: *started_ms,
             repair_rate: self.0.identity.repair_rate,
+            features: Features::ALL,
         }
     }
 

@@ -4,7 +4,7 @@
 use geminga_proto::ids::{BrokerId, ClusterUuid, TopicId};
 use geminga_runtime::{Random, WallClock};
 
-use crate::record::Cluster;
+use crate::record::{Cluster, Features};
 use crate::{Error, MetaStore, Version, keys};
 
 /// Partitions of the internal topic that holds the consumer groups, when a cluster is made.
@@ -82,7 +82,7 @@ pub async fn init(
         groups_topic: TopicId::from_random(random.next_u128()),
         created_ms: clock.now_ms(),
         restored: None,
-        folds: false,
+        features: Features::NONE,
     };
     let put = store.put_if(keys::CLUSTER, None, cluster.encode()).await;
     // Lost to another process, or unknown: what is there now tells (M9).

@@ -135,7 +135,7 @@ fn cluster(record: Cluster) -> Value {
         ("created_ms", number(record.created_ms)),
         ("restored_ms", optional(record.restored, |restored| number(restored.at_ms))),
         ("audited", optional(record.restored, |restored| Value::Flag(restored.audited))),
-        ("folds", Value::Flag(record.folds)),
+        ("features", list(record.features.iter(), text)),
     ])
 }
 
@@ -243,6 +243,7 @@ fn broker(record: Broker) -> Value {
         ("lease", text(format!("{:x}", record.lease.0))),
         ("started_ms", number(record.started_ms)),
         ("load", optional(record.load, load)),
+        ("features", list(record.features.iter(), text)),
     ])
 }
 
@@ -306,6 +307,7 @@ fn live(record: LiveBookie) -> Value {
         ("lease", text(format!("{:x}", record.lease.0))),
         ("started_ms", number(record.started_ms)),
         ("repair_rate", number(record.repair_rate)),
+        ("features", list(record.features.iter(), text)),
     ])
 }
 

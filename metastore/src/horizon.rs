@@ -46,6 +46,7 @@ mod tests {
     use geminga_runtime::{ManualClock, SeededRandom};
 
     use super::*;
+    use crate::record::Features;
     use crate::{LedgerIds, MemoryStore};
 
     #[tokio::test]
@@ -74,7 +75,7 @@ mod tests {
             groups_topic: geminga_proto::ids::TopicId::from_random(2),
             created_ms: 0,
             restored: None,
-            folds: false,
+            features: Features::NONE,
         };
         let horizon = Horizon::new(cluster, 7);
         let id = |epoch, number| LedgerId::from_parts(epoch, number).unwrap();

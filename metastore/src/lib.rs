@@ -4,6 +4,7 @@
 //! * [`MetaStore`]: the trait and its contract.
 //! * [`keys`]: every key.
 //! * [`record`]: one validated type per kind of key. [`dump`] shows them to people, [`backup`] saves them.
+//! * [`gate`]: what may be written that not every version reads.
 //! * [`restored`]: what keeps a cluster whole whose metadata went back in time.
 
 pub mod backup;
@@ -13,6 +14,7 @@ mod conformance;
 pub mod dump;
 mod embedded;
 mod etcd;
+pub mod gate;
 mod horizon;
 mod id_blocks;
 pub mod keys;

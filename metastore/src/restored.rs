@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::MemoryStore;
-    use crate::record::AbsentBookie;
+    use crate::record::{AbsentBookie, Features};
 
     async fn cluster_with_a_topic(store: &MemoryStore) -> (Cluster, TopicId) {
         let clock = ManualClock::at(1_000);
@@ -278,7 +278,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: None,
-            folds: false,
+            features: Features::NONE,
         };
         let last = raised(&cluster, 0, 0).unwrap();
         assert_eq!(last.epoch, MAX_EPOCH);

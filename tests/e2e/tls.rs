@@ -192,6 +192,26 @@ fn a_server_does_not_start_with_certificates_that_nobody_takes() {
         assert!(said.contains(expected), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+    // What etcd is shown: no connection is tried with it.
+    let absent = Pair { cert: dir.path().join("absent.pem"), ..authority.issue() };
+    for (pair, expected) in [
+        (authority.issue_valid(Valid::Before), "has expired: renew it (TLS_FILES)"),
+        (other.issue_valid(Valid::Before), "has expired: renew it (TLS_FILES)"),
+        (authority.issue_valid(Valid::Later), "is not valid yet"),
+        (absent, "absent.pem cannot be read"),
+    ] {
+        let mut command = Command::new(binary::geminga());
+        command.args(["serving", "--metastore=https://127.0.0.1:1/test", "--kafka=none"]);
+        command.args(["--grpc=127.0.0.1:0", "--http=127.0.0.1:0"]);
+        let path = |flag: &str, path: &Path| format!("--etcd-{flag}={}", path.display());
+        command.arg(path("ca", &authority.ca()));
+        command.args([path("cert", &pair.cert), path("key", &pair.key)]);
+        let output = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 /// Whoever is not on this machine, and shows no certificate, changes nothing by HTTP.

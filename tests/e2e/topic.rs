@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Finished, Running, wait};
@@ -9,6 +10,15 @@ use serde_json::Value;
 
 /// Partitions of the topics of these tests.
 pub(crate) const PARTITIONS: u32 = 12;
+
+/// Says that a load is to end when it goes away, also by a panic: whoever waits for the thread that feeds would wait for ever.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Creates a topic of [`PARTITIONS`] partitions.
 #[track_caller]

@@ -23,7 +23,7 @@ use std::time::Duration;
 use geminga_ledger::LedgerClient;
 use geminga_metastore::record::{AbsentBookie, Cookie, LiveBookie};
 use geminga_metastore::{Error, KeyValue, LeaseId, MetaStore, Version, keys};
-use geminga_proto::ids::{BookieId, LedgerId};
+use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -48,6 +48,7 @@ const FIRST_TAILS: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Auditor {
     store: Arc<dyn MetaStore>,
+    cluster: ClusterUuid,
     client: LedgerClient,
     bookie: BookieId,
     clock: Arc<dyn WallClock>,
@@ -97,12 +98,13 @@ impl Auditor {
     /// An auditor that has not begun.
     pub(super) fn new(
         store: Arc<dyn MetaStore>,
+        cluster: ClusterUuid,
         client: LedgerClient,
         bookie: BookieId,
         clock: Arc<dyn WallClock>,
         config: RepairConfig,
     ) -> Self {
-        Self { store, client, bookie, clock, config }
+        Self { store, cluster, client, bookie, clock, config }
     }
 
     /// Runs until `tasks` stops.

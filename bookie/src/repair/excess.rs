@@ -14,14 +14,17 @@
 //! * Everything is read after the announcement, the lock included. Whoever had taken it before the announcement is seen.
 //!
 //! A bookie that still has places in other fragments of the ledger keeps all that it has of it.
+//!
+//! That a copy was given up is a record in the log that not every version opens: none is written before all versions read it
+//! ([`Feature::GivenUp`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_ledger::LedgerClient;
-use geminga_metastore::record::{CloseKind, Cluster, LedgerMeta, LedgerState, Tier};
-use geminga_metastore::{Error, LeaseId, MetaStore, Version, cluster, keys};
+use geminga_metastore::record::{CloseKind, Cluster, Feature, LedgerMeta, LedgerState, Tier};
+use geminga_metastore::{Error, LeaseId, MetaStore, Version, cluster, gate, keys};
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member};
 use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -119,11 +122,18 @@ impl Excess {
         let candidates = self.candidates(&held, disk.member()).await?;
         let life = disk.member().incarnation;
         unnamed.retain(|(of, ledger), _| *of != life || candidates.contains(ledger));
+        let mut due = Vec::new();
         for ledger in candidates {
             let since = *unnamed.entry((life, ledger)).or_insert_with(Instant::now);
-            if since.elapsed() < self.grace {
-                continue;
+            if since.elapsed() >= self.grace {
+                due.push(ledger);
             }
+        }
+        // Asked when there is something to give up, so that a cluster that has not is not marked.
+        if due.is_empty() || !gate::is_open(&*self.store, self.cluster, Feature::GivenUp).await? {
+            return Ok(());
+        }
+        for ledger in due {
             let key = keys::under_lock(ledger);
             let bookie = &disk.member().bookie;
             let Some(lock) = office::try_take(&*self.store, &key, bookie, lease).await? else {

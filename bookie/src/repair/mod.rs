@@ -129,7 +129,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         grace: config.excess_grace,
     };
     tasks.spawn("excess copies", excess.run(lease_ttl, tasks.clone()));
-    let auditor = Auditor::new(store, client, id, clock, config);
+    let auditor = Auditor::new(store, cluster, client, id, clock, config);
     tasks.spawn("auditor", auditor.run(lease_ttl, tasks.clone()));
     Ok(())
 }

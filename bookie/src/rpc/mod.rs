@@ -41,7 +41,7 @@ pub(crate) async fn serve(
     tasks: Tasks,
 ) -> Result<(), tonic::transport::Error> {
     let cancelled = tasks.cancelled();
-    let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &tasks);
+    let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &tasks).of_http2();
     let service = BookieServer::new(Service { handle, tasks })
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);

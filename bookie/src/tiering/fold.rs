@@ -1,7 +1,7 @@
 //! Metadata folding (protocol 7.9): ten thousand tiered segments of a partition are a few objects, not ten thousand keys.
 //!
 //! * [`core`]: moves the oldest run of a partition's segments from their keys to a manifest; pure. [`gather`]: finds partitions to fold.
-//!   [`gate`]: whether that may be done, for all versions that run.
+//!   Not every version reads a manifest: none is written before all do ([`Feature::Manifests`]).
 //! * [`shrink`]: takes out of manifests what retention or the deletion of a topic gave up; pure. [`retire`]: carries that out. [`wanted`]:
 //!   what that is. [`pass`]: how far it has come.
 //!
@@ -9,7 +9,6 @@
 //! work and decides nothing: two at once are told apart by the versions that guard every transaction.
 
 mod core;
-mod gate;
 mod gather;
 mod pass;
 mod retire;
@@ -18,8 +17,8 @@ mod wanted;
 
 use std::sync::Arc;
 
-use geminga_metastore::record::{LedgerMeta, Manifest, ManifestPart};
-use geminga_metastore::{Error, MetaStore, Txn, TxnOutcome, Version, keys};
+use geminga_metastore::record::{Feature, LedgerMeta, Manifest, ManifestPart};
+use geminga_metastore::{Error, MetaStore, Txn, TxnOutcome, Version, gate, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
 use geminga_runtime::{Random, WallClock};
 use geminga_tier::{FormatError, ObjectError, SegmentList, Store};
@@ -105,7 +104,7 @@ impl Folder {
                 }
                 // Asked when there is something to fold, so that a cluster that has not is not marked; and of each partition anew, since
                 // a round takes its time.
-                if !self.may_fold().await? {
+                if !gate::is_open(&*self.store, self.cluster, Feature::Manifests).await? {
                     cursor.after = before;
                     return Ok(folded);
                 }

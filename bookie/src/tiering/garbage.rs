@@ -76,7 +76,7 @@ pub fn of_deleted(meta: &LedgerMeta) -> Option<&TierObject> {
 
 #[cfg(test)]
 mod tests {
-    use geminga_metastore::record::{Cluster, QUARANTINE_MS, Restored};
+    use geminga_metastore::record::{Cluster, Features, QUARANTINE_MS, Restored};
     use geminga_proto::ids::{BrokerId, ClusterUuid, TopicId};
     use geminga_runtime::holds_only_with;
 
@@ -98,7 +98,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: restored.then_some(Restored { at_ms: RESTORED_MS, audited: true }),
-            folds: false,
+            features: Features::NONE,
         };
         Horizon::new(cluster, 11)
     }

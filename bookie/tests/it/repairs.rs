@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use geminga_bookie::{Config, RepairConfig, TieringConfig};
-use geminga_metastore::record::{LedgerMeta, Tier};
+use geminga_metastore::record::{Broker, Feature, Features, LedgerMeta, Tier};
+use geminga_metastore::{LeaseId, Txn, cluster, keys};
 use geminga_proto::bookie::{Code, QueryOp, QueryRequest, Scope};
 use geminga_proto::entry;
-use geminga_proto::ids::{EntryId, SealEpoch};
+use geminga_proto::ids::{BrokerId, EntryId, SealEpoch};
 use geminga_tier::Store;
 
 use crate::quorum::Cluster;
-use crate::support::{Node, config};
+use crate::support::{LONG, Node, config};
 use crate::tiering::{SOON, closed, tier, topic, until};
 
 /// Delays of moments in the place of minutes.
@@ -25,6 +26,20 @@ fn healing() -> Config {
         ..RepairConfig::default()
     };
     Config { auto_heal: true, repair: Some(repair), ..config() }
+}
+
+/// Whether a bookie has the first entry of a ledger.
+async fn has(node: &Node, meta: &LedgerMeta) -> bool {
+    let scope = Scope {
+        cluster: node.bookie.cluster(),
+        ledger: meta.id,
+        fragment_first: EntryId(0),
+        epoch: SealEpoch(0),
+        incarnation: node.bookie.incarnations()[0],
+    };
+    let (from, to) = (EntryId(0), EntryId(0));
+    let op = QueryOp::Read { from, to, max_bytes: 1 << 20, prefix_bytes: None };
+    node.bookie.handle().query(QueryRequest { scope, op }).await.code == Code::Ok
 }
 
 /// All entries of a ledger of one fragment, as one bookie has them, verified (D1).
@@ -84,5 +99,53 @@ async fn scenario_67_what_only_an_object_has_is_copied_from_there() {
         assert!(payloads(node, &meta).await == written, "{}", node.bookie.id());
     }
     drop(Arc::clone(&store));
+    cluster.end().await;
+}
+
+/// That a copy was given up is written into the log, and versions before open no such log: no copy is given up before the cluster's record
+/// keeps these away, and it does not while one is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_copy_is_given_up_before_all_versions_read_such_logs() {
+    let cluster = Cluster::start_with(healing()).await;
+    let store = cluster.store();
+    let old = Broker {
+        id: BrokerId(7),
+        grpc_address: "127.0.0.1:1".to_owned(),
+        http_address: String::new(),
+        zone: String::new(),
+        lease: LeaseId(0),
+        started_ms: 0,
+        load: None,
+        kafka: Vec::new(),
+        features: Features::ALL.without(Feature::GivenUp),
+    };
+    let old_key = keys::broker(old.id);
+    store.txn(Txn::new().put(old_key.clone(), old.encode())).await.unwrap();
+    let (ledger, _) = closed(&cluster, topic(&*store).await, 3).await;
+    // As if its place had been given to somebody who needs no copy: the other two have everything.
+    let found = store.get(&keys::ledger(ledger)).await.unwrap().unwrap();
+    let mut meta = LedgerMeta::decode(ledger, &found.value).unwrap();
+    meta.qw = 2;
+    let without = meta.fragments[0].ensemble.pop().unwrap();
+    let txn = Txn::new().put(keys::ledger(ledger), meta.encode());
+    store.txn(txn).await.unwrap();
+    let node = cluster.nodes().find(|node| node.member() == without).unwrap();
+    let used = async || {
+        let (found, _) = cluster::read(&*store).await.unwrap().unwrap();
+        found.features.contains(Feature::GivenUp)
+    };
+    assert!(has(node, &meta).await && !used().await);
+    store.txn(Txn::new().delete(old_key)).await.unwrap();
+    let gone = async {
+        while has(node, &meta).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("it is given up");
+    assert!(used().await, "a copy was given up, and versions before may start");
+    for other in cluster.nodes().filter(|node| node.member() != without) {
+        assert!(has(other, &meta).await, "{}", other.bookie.id());
+    }
+    drop(store);
     cluster.end().await;
 }

@@ -87,6 +87,8 @@ impl Quarantine {
 
 #[cfg(test)]
 mod tests {
+    use geminga_metastore::record::Features;
+
     use super::*;
 
     fn live(lease: i64) -> LiveBookie {
@@ -100,6 +102,7 @@ mod tests {
             lease: LeaseId(lease),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         }
     }
 

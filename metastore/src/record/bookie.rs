@@ -5,7 +5,7 @@ use geminga_proto::ids::{BookieId, Incarnation};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Feature, Features, Invalid, announced, check_format};
 use crate::store::LeaseId;
 
 /// One disk of a live bookie.
@@ -42,6 +42,8 @@ pub struct LiveBookie {
     pub started_ms: i64,
     /// Bytes a second that its repairs may copy; 0 = as many as there are.
     pub repair_rate: u64,
+    /// What its version reads.
+    pub features: Features,
 }
 
 impl LiveBookie {
@@ -64,14 +66,10 @@ impl LiveBookie {
             lease_id: self.lease.0,
             started_ms: self.started_ms,
             repair_rate: self.repair_rate,
-            reads_manifests: true,
+            reads_manifests: self.features.contains(Feature::Manifests),
+            features: self.features.numbers(),
         };
         record.encode_to_vec().into()
-    }
-
-    /// Whether the version that wrote a registration reads manifests (protocol 7.9); false of what cannot be read.
-    pub fn reads_manifests(value: &[u8]) -> bool {
-        wire::LiveBookieRecord::decode(value).is_ok_and(|record| record.reads_manifests)
     }
 
     /// Reads a stored value.
@@ -101,6 +99,7 @@ impl LiveBookie {
             lease: LeaseId(record.lease_id),
             started_ms: record.started_ms,
             repair_rate: record.repair_rate,
+            features: announced(record.reads_manifests, &record.features),
         })
     }
 }

@@ -6,7 +6,7 @@ use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format, topic_id};
+use super::{FORMAT, Feature, Features, Invalid, announced, check_format, topic_id};
 use crate::store::LeaseId;
 
 /// A registered broker, under its lease.
@@ -28,6 +28,8 @@ pub struct Broker {
     pub load: Option<BrokerLoad>,
     /// Where it serves Kafka clients; none when it does not.
     pub kafka: Vec<KafkaListener>,
+    /// What its version reads.
+    pub features: Features,
 }
 
 /// One address under which a broker serves Kafka clients. They are told those of the listener that they came by.
@@ -96,14 +98,10 @@ impl Broker {
             started_ms: self.started_ms,
             load: self.load.as_ref().map(BrokerLoad::to_wire),
             kafka: self.kafka.iter().map(KafkaListener::to_wire).collect(),
-            reads_manifests: true,
+            reads_manifests: self.features.contains(Feature::Manifests),
+            features: self.features.numbers(),
         };
         record.encode_to_vec().into()
-    }
-
-    /// Whether the version that wrote a registration reads manifests (protocol 7.9); false of what cannot be read.
-    pub fn reads_manifests(value: &[u8]) -> bool {
-        wire::BrokerRecord::decode(value).is_ok_and(|record| record.reads_manifests)
     }
 
     /// Reads a stored value.
@@ -130,6 +128,7 @@ impl Broker {
                 .into_iter()
                 .map(KafkaListener::from_wire)
                 .collect::<Result<_, Invalid>>()?,
+            features: announced(record.reads_manifests, &record.features),
         })
     }
 }

@@ -6,7 +6,7 @@ use geminga_proto::ids::{BrokerId, ClusterUuid, LedgerId, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Feature, Features, Invalid};
 
 /// The format of a record that says when metadata was restored: who does not know that would write it back without, and ledgers
 /// that only bookies know would go.
@@ -14,6 +14,9 @@ const RESTORED_FORMAT: u32 = FORMAT + 1;
 /// The format of a record of a cluster that folds: who does not know that would take folded segments, and their objects, for lost or
 /// left over.
 const FOLDS_FORMAT: u32 = FORMAT + 2;
+/// The format of a record that lists features that are in use: who does not know one of them refuses it, and who knows no list refuses the
+/// format.
+const FEATURES_FORMAT: u32 = FORMAT + 3;
 /// How long after a restore what only bookies or the object store know is kept (protocol 6.8).
 pub const QUARANTINE_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
@@ -43,8 +46,8 @@ pub struct Cluster {
     pub created_ms: i64,
     /// The last restore, if there was one.
     pub restored: Option<Restored>,
-    /// Whether segments may be in manifests only (protocol 7.9). Never taken back.
-    pub folds: bool,
+    /// What is in use that not every version reads ([`crate::gate`]). Never taken back.
+    pub features: Features,
 }
 
 impl Cluster {
@@ -70,11 +73,15 @@ impl Cluster {
 
     /// The value to store.
     pub fn encode(&self) -> Bytes {
+        // It had a field of its own before there were numbers, and a record that has nothing else keeps the bytes that it had.
+        let folds = self.features.contains(Feature::Manifests);
+        let others = self.features.without(Feature::Manifests);
         let record = wire::ClusterRecord {
-            format: match (self.folds, self.restored) {
-                (true, _) => FOLDS_FORMAT,
-                (false, Some(_)) => RESTORED_FORMAT,
-                (false, None) => FORMAT,
+            format: match () {
+                () if !others.is_empty() => FEATURES_FORMAT,
+                () if folds => FOLDS_FORMAT,
+                () if self.restored.is_some() => RESTORED_FORMAT,
+                () => FORMAT,
             },
             cluster_uuid: Bytes::copy_from_slice(self.uuid.as_bytes()),
             cluster_epoch: u32::from(self.epoch),
@@ -84,7 +91,8 @@ impl Cluster {
             created_ms: self.created_ms,
             restored_ms: self.restored.map(|restored| restored.at_ms),
             audited: self.restored.is_some_and(|restored| restored.audited),
-            folds: self.folds,
+            folds,
+            features: others.numbers(),
         };
         record.encode_to_vec().into()
     }
@@ -96,9 +104,10 @@ impl Cluster {
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ClusterRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
-        if !matches!(record.format, RESTORED_FORMAT | FOLDS_FORMAT) {
-            check_format(record.format)?;
+        if !(FORMAT..=FEATURES_FORMAT).contains(&record.format) {
+            return Err(Invalid::Format(record.format));
         }
+        let others = Features::all_of(&record.features).map_err(Invalid::Feature)?;
         let epoch = u16::try_from(record.cluster_epoch).ok().filter(|epoch| *epoch < 1 << 12);
         let shards = record.group_shards;
         if shards == 0 || shards > caps::MAX_PARTITIONS_PER_TOPIC {
@@ -118,7 +127,7 @@ impl Cluster {
             groups_topic: super::topic_id("groups_topic_id", &record.groups_topic_id)?,
             created_ms: record.created_ms,
             restored: record.restored_ms.map(|at_ms| Restored { at_ms, audited: record.audited }),
-            folds: record.folds,
+            features: if record.folds { others.with(Feature::Manifests) } else { others },
         })
     }
 }
@@ -138,7 +147,7 @@ mod tests {
             groups_topic: TopicId::from_random(2),
             created_ms: 0,
             restored: None,
-            folds: false,
+            features: Features::NONE,
         };
         let [old, new] = [2, 3].map(|epoch| LedgerId::from_parts(epoch, 7).unwrap());
         assert!(!cluster.quarantines(old, 10) && !cluster.is_in_quarantine(10), "never restored");

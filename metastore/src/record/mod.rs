@@ -7,6 +7,7 @@ mod broker;
 mod cluster;
 mod cookie;
 mod deleting;
+mod feature;
 mod ledger;
 mod manifest;
 mod partition;
@@ -22,6 +23,7 @@ pub use broker::{Broker, BrokerLoad, Coordinator, Drain, KafkaListener, Revoking
 pub use cluster::{Cluster, QUARANTINE_MS, Restored};
 pub use cookie::{Cookie, CookieDisk};
 pub use deleting::Deleting;
+pub use feature::{Feature, Features};
 use geminga_proto::ids::TopicId;
 pub use ledger::{CloseKind, Custom, Digest, Fragment, LedgerMeta, LedgerState, Tier, TierObject};
 pub use manifest::{FormerManifest, MAX_FORMER, MAX_PARTS, Manifest, ManifestPart};
@@ -44,6 +46,9 @@ pub enum Invalid {
     /// Written by a newer version.
     #[error("format {0}, newer than this version reads: upgrade this process")]
     Format(u32),
+    /// Of a cluster that uses what only newer versions know.
+    #[error("feature {0} is in use, which this version does not know: upgrade this process")]
+    Feature(u32),
     /// A field that breaks a rule.
     #[error("an invalid {field}: {why}")]
     Field {
@@ -64,6 +69,12 @@ impl Invalid {
 /// Refuses formats from the future.
 pub(crate) fn check_format(format: u32) -> Result<(), Invalid> {
     if format == FORMAT { Ok(()) } else { Err(Invalid::Format(format)) }
+}
+
+/// What a registration says that its version reads. Manifests had a field of their own before there were numbers.
+fn announced(reads_manifests: bool, numbers: &[u32]) -> Features {
+    let features = Features::known(numbers);
+    if reads_manifests { features.with(Feature::Manifests) } else { features }
 }
 
 /// A topic id of sixteen bytes.

@@ -251,9 +251,10 @@ fn of_servers() -> Vec<Sample> {
         groups_topic: topic_id(),
         created_ms: 1_700_000_000_000,
         restored: None,
-        folds: false,
+        features: Features::NONE,
     };
-    let folds = Cluster { folds: true, ..cluster.clone() };
+    let folds = Cluster { features: Features::NONE.with(Feature::Manifests), ..cluster.clone() };
+    let features = Cluster { features: Features::ALL, ..cluster.clone() };
     let restored = Cluster {
         restored: Some(Restored { at_ms: 1_700_000_000_000, audited: true }),
         ..cluster.clone()
@@ -267,6 +268,7 @@ fn of_servers() -> Vec<Sample> {
         started_ms: 1_700_000_000_000,
         load: None,
         kafka: Vec::new(),
+        features: Features::ALL,
     };
     let listener = |name: &str, port| KafkaListener {
         name: name.to_owned(),
@@ -304,6 +306,7 @@ fn of_servers() -> Vec<Sample> {
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
         repair_rate: 0,
+        features: Features::ALL,
     };
     let under = Under {
         ledger: LedgerId(42),
@@ -337,6 +340,14 @@ fn of_servers() -> Vec<Sample> {
         Sample {
             kind: "cluster",
             key: keys::CLUSTER.to_owned(),
+            value: features.encode(),
+            golden: "0804121000000000000040008000000000000002180120082804321000000000000040008000\
+                     0000000000013880d095ffbc31a00101aa01020203",
+            again: |value| Cluster::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "cluster",
+            key: keys::CLUSTER.to_owned(),
             value: restored.encode(),
             golden: "0802121000000000000040008000000000000002180120082804321000000000000040008000\
                      0000000000013880d095ffbc314080d095ffbc314801",
@@ -347,7 +358,7 @@ fn of_servers() -> Vec<Sample> {
             key: keys::broker(BrokerId(4)),
             value: broker.encode(),
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
-                     6130773880d095ffbc31a00101",
+                     6130773880d095ffbc31a00101aa0103010203",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -356,7 +367,7 @@ fn of_servers() -> Vec<Sample> {
             value: loaded.encode(),
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31421c08dc0b12170a1000000000000040008000000000\
-                     000001100318e807a00101",
+                     000001100318e807a00101aa0103010203",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -366,7 +377,7 @@ fn of_servers() -> Vec<Sample> {
             golden: "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                      6130773880d095ffbc31\
                      4a1e0a0764656661756c74121062726f6b65722d342e6578616d706c651884474a1f0a076f75\
-                     7473696465121062726f6b65722d342e6578616d706c6518949501a00101",
+                     7473696465121062726f6b65722d342e6578616d706c6518949501a00101aa0103010203",
             again: |value| Broker::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -422,7 +433,7 @@ fn of_servers() -> Vec<Sample> {
             key: keys::bookie_live(&bookie()),
             value: live.encode(),
             golden: "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
-                     1001180a201440784880d095ffbc31a00101",
+                     1001180a201440784880d095ffbc31a00101aa0103010203",
             again: |value| LiveBookie::decode(value).map(|record| record.encode()),
         },
         Sample {
@@ -508,9 +519,9 @@ fn a_record_of_the_future_is_refused_with_what_to_do() {
     for Sample { kind, value, again, .. } in samples() {
         // Field 1 of every record is its format: a later one of the same number wins.
         let mut future = value.to_vec();
-        future.extend([0x08, 0x04]);
+        future.extend([0x08, 0x05]);
         let error = again(&future).unwrap_err();
-        assert_eq!(error, Invalid::Format(4), "{kind}");
+        assert_eq!(error, Invalid::Format(5), "{kind}");
         assert!(error.to_string().contains("upgrade"), "{error}");
     }
 }
@@ -537,16 +548,32 @@ fn noise_is_refused_or_valid_and_never_a_panic() {
     }
 }
 
-/// Registrations of versions before that are read, and say nothing of manifests.
+/// Registrations of earlier versions are read, and say what these versions read.
 #[test]
-fn earlier_registrations_do_not_read_manifests() {
+fn earlier_registrations_say_what_they_read() {
     let broker = "080110041a0e3132372e302e302e313a37303730220e3132372e302e302e313a373038302a01\
                   6130773880d095ffbc31";
     let bookie = "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
                   1001180a201440784880d095ffbc31";
-    let (broker, bookie) = (unhex(broker), unhex(bookie));
-    let (now, live) = (Broker::decode(&broker).unwrap(), LiveBookie::decode(&bookie).unwrap());
-    assert!(!Broker::reads_manifests(&broker) && !LiveBookie::reads_manifests(&bookie));
-    assert!(Broker::reads_manifests(&now.encode()) && LiveBookie::reads_manifests(&live.encode()));
-    assert!(!Broker::reads_manifests(b"?") && !LiveBookie::reads_manifests(b"?"));
+    let manifests = Features::NONE.with(Feature::Manifests);
+    for (field, features) in [
+        ("", Features::NONE),
+        ("a00101", manifests),
+        // A later version, which reads more than this one knows.
+        ("a00101aa01020163", manifests),
+    ] {
+        let [broker, bookie] = [broker, bookie].map(|value| unhex(&format!("{value}{field}")));
+        assert_eq!(Broker::decode(&broker).unwrap().features, features, "{field}");
+        assert_eq!(LiveBookie::decode(&bookie).unwrap().features, features, "{field}");
+    }
+}
+
+/// A cluster that uses what this version does not know is none of its.
+#[test]
+fn a_cluster_with_an_unknown_feature_is_refused_with_what_to_do() {
+    let mut value = of_servers()[0].value.to_vec();
+    value.extend(unhex("0804aa01020263"));
+    let error = Cluster::decode(&value).unwrap_err();
+    assert_eq!(error, Invalid::Feature(0x63));
+    assert!(error.to_string().contains("upgrade"), "{error}");
 }

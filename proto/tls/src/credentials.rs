@@ -11,7 +11,7 @@ use geminga_runtime::Tasks;
 use parking_lot::RwLock;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::files::{Contents, Files, LoadError, Loaded};
+use crate::files::{Check, Contents, Files, LoadError, Loaded};
 use crate::metrics;
 
 /// How often the files are looked at.
@@ -24,8 +24,7 @@ pub struct Credentials(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     files: Files,
-    /// Whether the others of its authority have to take the certificate.
-    component: bool,
+    check: Check,
     /// What was last tried, good or not, and what is in force.
     state: RwLock<State>,
 }
@@ -44,22 +43,28 @@ impl Credentials {
     /// # Errors
     /// What is wrong with them.
     pub fn load(files: Files) -> Result<Self, LoadError> {
-        Self::read(files, true)
+        Self::read(files, Check::Component)
     }
 
-    /// Reads the files of a client; blocks. Whose certificate it shows is the server's to judge.
+    /// Reads the files of a client; blocks. Its certificate has to be valid now; whose it is, is the server's to judge.
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn of_client(files: Files) -> Result<Self, LoadError> {
-        Self::read(files, false)
+        Self::read(files, Check::Time)
     }
 
-    fn read(files: Files, component: bool) -> Result<Self, LoadError> {
+    /// With whatever certificate.
+    #[cfg(test)]
+    pub(crate) fn unchecked(files: Files) -> Result<Self, LoadError> {
+        Self::read(files, Check::Nothing)
+    }
+
+    fn read(files: Files, check: Check) -> Result<Self, LoadError> {
         let tried = Contents::read(&files)?;
-        let loaded = Arc::new(Loaded::new(&files, &tried, component)?);
+        let loaded = Arc::new(Loaded::new(&files, &tried, check)?);
         let state = RwLock::new(State { tried, early: false, loaded });
-        Ok(Self(Arc::new(Inner { files, component, state })))
+        Ok(Self(Arc::new(Inner { files, check, state })))
     }
 
     /// Whether there is a certificate to show.
@@ -112,7 +117,7 @@ impl Credentials {
         if known && !early {
             return;
         }
-        let loaded = Loaded::new(&self.0.files, &found, self.0.component)
+        let loaded = Loaded::new(&self.0.files, &found, self.0.check)
             .and_then(|new| new.after(&self.now(), &self.0.files));
         match loaded {
             Ok(loaded) => {

@@ -157,6 +157,18 @@ impl ClientAuth {
     const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
 }
 
+/// What a certificate has to be to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// One that all others of its authority take, as a client and as a server.
+    Component,
+    /// Of its time: whose it is and what for is the server's to judge.
+    Time,
+    /// A test shows whatever it likes.
+    #[cfg(test)]
+    Nothing,
+}
+
 /// The bytes of the files.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
@@ -211,17 +223,21 @@ struct Identity {
 }
 
 impl Loaded {
-    /// `check`: whether its own authority has to take the certificate.
-    pub(crate) fn new(files: &Files, contents: &Contents, check: bool) -> Result<Self, LoadError> {
+    pub(crate) fn new(files: &Files, contents: &Contents, check: Check) -> Result<Self, LoadError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = Arc::new(roots(files, contents)?);
         let identity = identity(files, contents)?;
         let own = files.ca.is_some();
         let authority = own.then(|| Authority::new(&roots, &provider)).transpose()?;
         let found = match (&identity, &authority) {
-            (Some(identity), Some(authority)) if check => authority.check(files, identity)?,
+            (Some(identity), Some(authority)) if check == Check::Component => {
+                authority.check(files, identity)?
+            }
             _ => Found::default(),
         };
+        if let (Some(identity), Check::Time) = (&identity, check) {
+            check_time(files, identity, &provider)?;
+        }
         let servers = match &identity {
             Some(identity) => servers(files, identity, authority.as_ref(), &provider)?,
             None => Vec::new(),
@@ -361,6 +377,33 @@ impl Authority {
             ClientAuth::Optional => Some(Arc::clone(&self.optional)),
             ClientAuth::Required => Some(Arc::clone(&self.clients)),
         }
+    }
+}
+
+/// Whether a certificate is of its time, whoever signed it: that is looked at before the signature.
+fn check_time(
+    files: &Files,
+    identity: &Identity,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(), LoadError> {
+    let mut roots = RootCertStore::empty();
+    for cert in &identity.chain {
+        // One that cannot be an authority leaves nothing to check by: the server judges.
+        if roots.add(cert.clone()).is_err() {
+            return Ok(());
+        }
+    }
+    let authority = Authority::new(&Arc::new(roots), provider)?;
+    let Some((cert, between)) = identity.chain.split_first() else { return Ok(()) };
+    match authority.clients.verify_client_cert(cert, between, UnixTime::now()) {
+        Ok(_) => Ok(()),
+        Err(error) => match Trouble::of_tls(&error) {
+            why @ (Trouble::Expired | Trouble::NotYetValid) => {
+                let path = files.cert.clone().unwrap_or_default();
+                Err(LoadError::Unacceptable { path, why })
+            }
+            _ => Ok(()),
+        },
     }
 }
 

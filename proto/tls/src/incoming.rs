@@ -1,7 +1,8 @@
 //! The connections of a listener, as servers take them: so many at a time, without Nagle's delay, each after its handshake, or
 //! its first bytes where nothing is encrypted. These beginnings go on beside each other and beside the listener. They take no
 //! connection's place, and have a bound of their own: when it is reached the oldest is given up for the newest once it had its turn,
-//! so that clients which say nothing keep out nobody who does.
+//! so that clients which say nothing keep out nobody who does. Where HTTP/2 is spoken, a connection that has a place loses it unless the
+//! client's preface comes in time, too: until then nothing else looks after it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use geminga_runtime::Tasks;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -23,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::accept::Security;
-use crate::delegate::{Bytes, delegate_reads, delegate_writes};
+use crate::delegate::{Bytes, delegate_writes};
 use crate::peer::Peer;
 use crate::socket::Socket;
 use crate::trouble::Trouble;
@@ -34,6 +36,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 const MAX_BEGUN: usize = 512;
 /// How long a beginning is left alone however many there are: when very many clients come back at once, each has time for its handshake.
 const ITS_TURN: Duration = Duration::from_secs(1);
+
+/// What a client of HTTP/2 says first, before any frame.
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// How long it may take, from the end of the handshake on.
+const PREFACE_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that has begun.
 struct Begun {
@@ -51,6 +58,8 @@ pub struct Incoming {
     security: Security,
     places: Arc<Semaphore>,
     most: usize,
+    /// Whether clients are to begin with the preface of HTTP/2.
+    http2: bool,
     tasks: Tasks,
     begun: FuturesUnordered<JoinHandle<Option<Result<Socket, SentAway>>>>,
     /// The same, oldest first; some may be done.
@@ -74,12 +83,20 @@ impl Incoming {
             security,
             places: Arc::new(Semaphore::new(most)),
             most,
+            http2: false,
             tasks: tasks.clone(),
             begun: FuturesUnordered::new(),
             by_age: VecDeque::new(),
             waits: None,
             pause: None,
         }
+    }
+
+    /// The same, of a listener that speaks HTTP/2 and nothing else.
+    #[must_use]
+    pub fn of_http2(mut self) -> Self {
+        self.http2 = true;
+        self
     }
 
     /// Where it listens.
@@ -140,7 +157,9 @@ impl Incoming {
             tracing::warn!(limit = self.most, "too many connections; one is refused");
             return None;
         };
-        Some(Connection { peer: socket.peer(), socket, _place: place })
+        let preface =
+            self.http2.then(|| Preface { left: PREFACE, time: Box::pin(sleep(PREFACE_TIME)) });
+        Some(Connection { peer: socket.peer(), socket, preface, _place: place })
     }
 }
 
@@ -187,11 +206,20 @@ impl Stream for Incoming {
     }
 }
 
+/// What is still to come of a preface.
+#[derive(Debug)]
+struct Preface {
+    /// Bytes.
+    left: usize,
+    time: Pin<Box<Sleep>>,
+}
+
 /// A connection that takes one of the places.
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
     peer: Peer,
+    preface: Option<Preface>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -214,5 +242,27 @@ impl Connected for Connection {
     }
 }
 
-delegate_reads!(Connection);
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        let Some(preface) = &mut connection.preface else {
+            return Pin::new(&mut connection.socket).poll_read(cx, buffer);
+        };
+        if preface.time.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        let before = buffer.filled().len();
+        let read = std::task::ready!(Pin::new(&mut connection.socket).poll_read(cx, buffer));
+        preface.left = preface.left.saturating_sub(buffer.filled().len() - before);
+        if preface.left == 0 {
+            connection.preface = None;
+        }
+        Poll::Ready(read)
+    }
+}
+
 delegate_writes!(Connection);

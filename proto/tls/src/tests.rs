@@ -26,7 +26,7 @@ fn load(authority: &Authority, pair: Option<&Pair>) -> Credentials {
 
 /// As a test of a stranger needs it: a certificate that its own authority would not take.
 fn load_unchecked(authority: &Authority, pair: &Pair) -> Credentials {
-    Credentials::of_client(files(Some(authority), Some(pair))).expect("good files")
+    Credentials::unchecked(files(Some(authority), Some(pair))).expect("good files")
 }
 
 /// A health service behind a listener.
@@ -40,7 +40,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let tasks = Tasks::new("test");
-        let incoming = Incoming::new(listener, security, 8, &tasks);
+        let incoming = Incoming::new(listener, security, 8, &tasks).of_http2();
         let (_, health) = tonic_health::server::health_reporter();
         let stop = tasks.cancelled();
         tasks.spawn("server", async move {
@@ -231,6 +231,47 @@ async fn the_first_bytes_have_their_time() {
     drop(client);
 }
 
+/// A client that has its place and does not go on loses it, whether or not anything is encrypted; one that has said its preface keeps it.
+#[tokio::test]
+async fn a_preface_of_http2_has_its_time() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Settings without any.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// A ping with eight bytes.
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let server = Server::start(Security::plain("test")).await;
+    let begin = async |said: &[u8]| {
+        let mut client = TcpStream::connect(&server.address).await.unwrap();
+        client.write_all(said).await.unwrap();
+        client
+    };
+    let mut short = begin(&PREFACE[..PREFACE.len() - 1]).await;
+    let mut whole = begin(&[PREFACE, &SETTINGS].concat()).await;
+    // The server has taken both: it answers who said all.
+    let mut settings = [0; 9];
+    whole.read_exact(&mut settings).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    let mut rest = Vec::new();
+    // Closed, or reset.
+    let ended = tokio::time::timeout(Duration::from_secs(5), short.read_to_end(&mut rest));
+    let _ = ended.await.expect("it is closed");
+    whole.write_all(&PING).await.unwrap();
+    let answered = async {
+        let mut frame = [0; 9];
+        loop {
+            whole.read_exact(&mut frame).await.unwrap();
+            let mut body = vec![0; usize::from(frame[2])];
+            whole.read_exact(&mut body).await.unwrap();
+            if frame[3] == PING[3] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), answered).await.expect("it is served");
+}
+
 #[test]
 fn files_are_refused_in_a_sentence() {
     let (authority, stranger) = (Authority::new(), Authority::new());
@@ -238,6 +279,7 @@ fn files_are_refused_in_a_sentence() {
     let mixed = Pair { cert: one.cert.clone(), key: two.key.clone() };
     let swapped = Pair { cert: one.key.clone(), key: one.cert.clone() };
     let absent = Pair { cert: Path::new("no/such.pem").to_owned(), key: one.key.clone() };
+    let absent_too = absent.clone();
     for (pair, expected) in [
         (mixed, "cannot be used together"),
         (swapped, "holds no certificate in PEM"),
@@ -250,6 +292,19 @@ fn files_are_refused_in_a_sentence() {
         let error = Credentials::load(files(Some(&authority), Some(&pair))).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
     }
+    // Of a client only what is wrong whoever judges it.
+    let client = |pair: &Pair| Credentials::of_client(files(Some(&authority), Some(pair)));
+    for (pair, expected) in [
+        (absent_too, "no/such.pem cannot be read"),
+        (authority.issue_valid(Valid::Before), "has expired: renew it"),
+        (authority.issue_valid(Valid::Later), "is not valid yet"),
+        (stranger.issue_valid(Valid::Before), "has expired: renew it"),
+    ] {
+        let error = client(&pair).expect_err(expected);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    client(&authority.issue_to_server()).unwrap();
+    client(&stranger.issue()).unwrap();
     let half = Files { cert: Some(one.cert), ..Files::default() };
     assert!(matches!(Credentials::load(half), Err(LoadError::Half)));
 }

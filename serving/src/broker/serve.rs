@@ -93,7 +93,7 @@ impl Services {
             set_not_serving(&health).await;
             std::future::pending::<()>().await;
         };
-        let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &stop);
+        let incoming = Incoming::new(listener, security, caps::MAX_CONNECTIONS, &stop).of_http2();
         let serve = router.serve_with_incoming_shutdown(incoming, stop.cancelled());
         let ended = async {
             stop.cancelled().await;

@@ -341,6 +341,7 @@ impl Registration {
             started_ms: identity.started_ms,
             load: None,
             kafka: identity.kafka.clone(),
+            features: record::Features::ALL,
         };
         loop {
             let cluster = self.same_cluster().await?;

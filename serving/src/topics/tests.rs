@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use geminga_metastore::record::{Cookie, LiveBookie, LiveDisk, Topic as Record};
+use geminga_metastore::record::{Cookie, Features, LiveBookie, LiveDisk, Topic as Record};
 use geminga_metastore::{
     Error, LeaseId, MemoryStore, MetaStore, Range, Revision, Txn, TxnOutcome, Versioned,
     WatchStream, keys,
@@ -105,6 +105,7 @@ impl World {
                     lease: LeaseId(1),
                     started_ms: 0,
                     repair_rate: 0,
+                    features: Features::ALL,
                 };
                 store.put_if(&keys::bookie_live(&id), None, record.encode()).await.unwrap();
             }

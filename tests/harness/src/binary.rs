@@ -23,6 +23,11 @@ pub fn geminga() -> PathBuf {
     binary
 }
 
+/// The binary of an earlier version, `GEMINGA_OLD_BIN`, which `tests/skew/run` builds.
+pub fn old_geminga() -> Option<PathBuf> {
+    std::env::var_os("GEMINGA_OLD_BIN").map(PathBuf::from)
+}
+
 /// The root of the repository.
 ///
 /// # Panics

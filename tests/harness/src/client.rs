@@ -1,5 +1,5 @@
-//! Client commands of the binary, as a user runs them. Their output goes to files, so that no pipe can fill up
-//! while the test looks elsewhere.
+//! Client commands of the binary, and other people's programs, as a user runs them. Their output goes to files, so that no pipe can fill
+//! up while the test looks elsewhere.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,6 +13,7 @@ use crate::{Tls, binary, wait};
 /// Runs commands against one server.
 #[derive(Debug, Clone)]
 pub struct Client {
+    program: PathBuf,
     server: String,
     dir: PathBuf,
     variables: Vec<(String, String)>,
@@ -62,7 +63,19 @@ impl Finished {
 impl Client {
     /// Commands against `server`, with their files in `dir`.
     pub fn new(server: &str, dir: &Path) -> Self {
-        Self { server: server.to_owned(), dir: dir.to_owned(), variables: Vec::new() }
+        Self {
+            program: binary::geminga(),
+            server: server.to_owned(),
+            dir: dir.to_owned(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// The same commands of another build.
+    #[must_use]
+    pub fn of(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
     }
 
     /// The same, by TLS.
@@ -112,24 +125,11 @@ impl Client {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self, args: &[&str]) -> Running {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", args.first().copied().unwrap_or("geminga"));
-        let [stdout, stderr] = ["out", "err"].map(|end| self.dir.join(format!("{name}.{end}")));
-        let create =
-            |path: &Path| File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let mut child = Command::new(binary::geminga())
-            .args(args)
-            .env("GEMINGA_SERVER", &self.server)
-            .envs(self.variables.iter().cloned())
-            .stdin(Stdio::piped())
-            .stdout(create(&stdout))
-            .stderr(create(&stderr))
-            .spawn()
-            .unwrap_or_else(|e| panic!("geminga {args:?}: {e}"));
-        let stdin = child.stdin.take();
+        let mut command = Command::new(&self.program);
+        command.args(args).env("GEMINGA_SERVER", &self.server);
+        command.envs(self.variables.iter().cloned());
         let what = format!("geminga {}", args.join(" "));
-        Running { what, child, stdin, stdout, stderr }
+        Running::start(command, args.first().copied().unwrap_or("geminga"), what, &self.dir)
     }
 }
 
@@ -144,6 +144,28 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a program that is not ours, with its output in `dir`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn program(name: &str, args: &[&str], dir: &Path) -> Self {
+        let mut command = Command::new(name);
+        command.args(args);
+        Self::start(command, name, format!("{name} {}", args.join(" ")), dir)
+    }
+
+    fn start(mut command: Command, name: &str, what: String, dir: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let [stdout, stderr] = ["out", "err"].map(|end| dir.join(format!("{name}-{number}.{end}")));
+        let create =
+            |path: &Path| File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        command.stdin(Stdio::piped()).stdout(create(&stdout)).stderr(create(&stderr));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let stdin = child.stdin.take();
+        Self { what, child, stdin, stdout, stderr }
+    }
+
     /// Writes to its standard input. Blocks while the command does not read. A command that has ended loses it.
     ///
     /// # Panics
@@ -163,6 +185,11 @@ impl Running {
     /// What it has printed so far.
     pub fn stdout(&self) -> Vec<u8> {
         std::fs::read(&self.stdout).unwrap_or_default()
+    }
+
+    /// What it has complained about so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
     /// Whether it has not ended.

@@ -24,6 +24,7 @@ pub struct Cluster {
     dir: TempDir,
     bookie_args: Vec<String>,
     broker_args: Vec<String>,
+    program: PathBuf,
     tls: Option<Tls>,
 }
 
@@ -57,6 +58,18 @@ impl Node {
         dir: &Path,
         more: &[String],
     ) -> Self {
+        Self::bookie_of(&binary::geminga(), host, name, address, metastore, dir, more)
+    }
+
+    fn bookie_of(
+        program: &Path,
+        host: &Host,
+        name: &str,
+        address: &str,
+        metastore: &str,
+        dir: &Path,
+        more: &[String],
+    ) -> Self {
         let data_dir = dir.join(name);
         let http = host.address();
         let args = [
@@ -67,7 +80,8 @@ impl Node {
             format!("--http={http}"),
             format!("--id={name}"),
         ];
-        let process = start(host, name, args.into_iter().chain(more.iter().cloned()), dir);
+        let args = args.into_iter().chain(more.iter().cloned());
+        let process = start(program, host, name, args, dir);
         Self {
             process,
             address: address.to_owned(),
@@ -90,6 +104,18 @@ impl Node {
         dir: &Path,
         more: &[String],
     ) -> Self {
+        Self::broker_of(&binary::geminga(), host, name, address, metastore, dir, more)
+    }
+
+    fn broker_of(
+        program: &Path,
+        host: &Host,
+        name: &str,
+        address: &str,
+        metastore: &str,
+        dir: &Path,
+        more: &[String],
+    ) -> Self {
         let (http, kafka) = (host.address(), host.address());
         let args = [
             "serving".to_owned(),
@@ -98,7 +124,8 @@ impl Node {
             format!("--http={http}"),
             format!("--kafka={kafka}"),
         ];
-        let process = start(host, name, args.into_iter().chain(more.iter().cloned()), dir);
+        let args = args.into_iter().chain(more.iter().cloned());
+        let process = start(program, host, name, args, dir);
         Self {
             process,
             address: address.to_owned(),
@@ -138,8 +165,14 @@ impl Node {
     }
 }
 
-fn start(host: &Host, name: &str, args: impl Iterator<Item = String>, dir: &Path) -> Process {
-    let (program, before) = host.command(&binary::geminga());
+fn start(
+    program: &Path,
+    host: &Host,
+    name: &str,
+    args: impl Iterator<Item = String>,
+    dir: &Path,
+) -> Process {
+    let (program, before) = host.command(program);
     let args = args.chain(host.exposure()).map(Into::into);
     Process::start(name, &program, before.into_iter().chain(args), dir)
 }
@@ -208,6 +241,7 @@ impl Cluster {
             dir,
             bookie_args,
             broker_args,
+            program: binary::geminga(),
             tls,
         };
         for _ in 0..bookies {
@@ -226,6 +260,11 @@ impl Cluster {
     /// When etcd does not start.
     pub fn unborn(bookie_args: &[&str], broker_args: &[&str]) -> Self {
         Self::launch(Etcd::start(), 0, 0, bookie_args, broker_args, None)
+    }
+
+    /// Which build of the binary the servers are that are added from now on.
+    pub fn add_of(&mut self, program: &Path) {
+        self.program = program.to_owned();
     }
 
     /// Kills all bookies and brokers with -9; etcd stays.
@@ -285,7 +324,8 @@ impl Cluster {
         let name = format!("bookie-{}", self.bookies.len() + 1);
         let own = more.iter().map(|arg| (*arg).to_owned());
         let args: Vec<String> = self.bookie_args.iter().cloned().chain(own).collect();
-        let bookie = Node::bookie(
+        let bookie = Node::bookie_of(
+            &self.program,
             &Host::here(),
             &name,
             &port::free_address(),
@@ -303,7 +343,8 @@ impl Cluster {
     /// When it cannot be started.
     pub fn add_broker(&mut self) -> &mut Node {
         let name = format!("broker-{}", self.brokers.len() + 1);
-        let broker = Node::broker(
+        let broker = Node::broker_of(
+            &self.program,
             &Host::here(),
             &name,
             &port::free_address(),

@@ -49,14 +49,7 @@ impl Etcd {
     /// # Panics
     /// When it cannot be started.
     pub fn start_tls(ca: &Path, pair: &Pair) -> Self {
-        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
-        let flags = [
-            flag("cert-file", &pair.cert),
-            flag("key-file", &pair.key),
-            flag("trusted-ca-file", ca),
-            "--client-cert-auth=true".to_owned(),
-        ];
-        Self::launch("https", &flags.each_ref().map(String::as_str))
+        Self::launch("https", &tls_flags("", ca, pair).each_ref().map(String::as_str))
     }
 
     fn launch(scheme: &'static str, flags: &[&str]) -> Self {
@@ -65,7 +58,8 @@ impl Etcd {
         let health = if scheme == "http" { endpoint.clone() } else { port::free_address() };
         let data = dir.path().join("data");
         let members = [("one", peer.as_str())];
-        let mut args = args("one", &data, &format!("{scheme}://{endpoint}"), &peer, &members);
+        let urls = (&*format!("{scheme}://{endpoint}"), "http");
+        let mut args = args("one", &data, urls, &peer, &members);
         if health != endpoint {
             args.push(format!("--listen-metrics-urls=http://{health}"));
         }
@@ -210,23 +204,37 @@ impl Etcd {
     }
 }
 
-/// The arguments of the member `name` among `members`, which are named with the addresses of their peers' listeners.
+/// Flags with which listeners show that certificate, and take no connection without one of that authority. `of`: `peer-` for those of
+/// members, nothing for those of clients.
+pub(crate) fn tls_flags(of: &str, ca: &Path, pair: &Pair) -> [String; 4] {
+    let flag = |name: &str, path: &Path| format!("--{of}{name}={}", path.display());
+    [
+        flag("cert-file", &pair.cert),
+        flag("key-file", &pair.key),
+        flag("trusted-ca-file", ca),
+        format!("--{of}client-cert-auth=true"),
+    ]
+}
+
+/// The arguments of the member `name` among `members`, which are named with the addresses of their peers' listeners. `urls`: where clients
+/// connect, and how members do.
 pub(crate) fn args(
     name: &str,
     data: &Path,
-    client_url: &str,
+    urls: (&str, &str),
     peer: &str,
     members: &[(&str, &str)],
 ) -> Vec<String> {
+    let (client_url, scheme) = urls;
     let members: Vec<String> =
-        members.iter().map(|(name, peer)| format!("{name}=http://{peer}")).collect();
+        members.iter().map(|(name, peer)| format!("{name}={scheme}://{peer}")).collect();
     vec![
         format!("--name={name}"),
         format!("--data-dir={}", data.display()),
         format!("--listen-client-urls={client_url}"),
         format!("--advertise-client-urls={client_url}"),
-        format!("--listen-peer-urls=http://{peer}"),
-        format!("--initial-advertise-peer-urls=http://{peer}"),
+        format!("--listen-peer-urls={scheme}://{peer}"),
+        format!("--initial-advertise-peer-urls={scheme}://{peer}"),
         format!("--initial-cluster={}", members.join(",")),
         "--logger=zap".to_owned(),
         "--log-level=warn".to_owned(),

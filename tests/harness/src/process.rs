@@ -74,6 +74,16 @@ impl Process {
         self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));
     }
 
+    /// Which program it is from its next start on, with the same arguments.
+    pub fn replace_by(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
+    /// Leaves out arguments that begin so, from its next start on.
+    pub fn forget_args(&mut self, beginning: &str) {
+        self.args.retain(|arg| !arg.to_string_lossy().starts_with(beginning));
+    }
+
     /// Its name in this test.
     pub fn name(&self) -> &str {
         &self.name

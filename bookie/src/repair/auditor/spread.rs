@@ -6,13 +6,14 @@
 //! * At most so many ledgers are marked at a time. What is beyond waits for a later pass.
 //! * A mark asks; whoever moves decides again ([`geminga_ledger::misplaced`]). Each move leaves an ensemble spread better than before, so that
 //!   copies never go back and forth between passes.
+//! * Not every version reads such a mark: none is made before all do ([`Feature::Moves`]).
 
 use std::collections::BTreeMap;
 
 use geminga_ledger::{mark_all, misplaced};
-use geminga_metastore::record::{LedgerMeta, LedgerState, LiveBookie, Tier, UnderReason};
-use geminga_metastore::{Error, KeyValue, keys};
-use geminga_proto::ids::{BookieId, Member};
+use geminga_metastore::record::{Feature, LedgerMeta, LedgerState, LiveBookie, Tier, UnderReason};
+use geminga_metastore::{Error, KeyValue, gate, keys};
+use geminga_proto::ids::{BookieId, LedgerId, Member};
 use tokio::time::Instant;
 
 use super::judge::Judgement;
@@ -42,6 +43,9 @@ impl Topology {
         }
     }
 }
+
+/// A ledger that is to be marked, and the members whose places may go to others.
+type Unspread = (LedgerId, LedgerMeta, Vec<(Member, UnderReason)>);
 
 /// Members of a closed ledger whose copies are all there, and could be spread better.
 fn movable(meta: &LedgerMeta, judgement: &Judgement, live: &[LiveBookie]) -> Vec<Member> {
@@ -83,11 +87,24 @@ impl Auditor {
         let mut after: Option<String> = None;
         loop {
             let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
+            // Asked when there is something to mark, so that a cluster that has not is not marked; and for each page anew, since a pass
+            // takes its time.
+            let mut open = false;
             for item in &page.items {
                 if term.moves >= MAX_MOVES {
                     return Ok(());
                 }
-                term.moves += usize::from(self.mark_misplaced(item, judgement, live).await?);
+                let Some((ledger, meta, members)) = self.unspread(item, judgement, live).await?
+                else {
+                    continue;
+                };
+                open = open || gate::is_open(&*self.store, self.cluster, Feature::Moves).await?;
+                if !open {
+                    return Ok(());
+                }
+                tracing::info!(%ledger, topic = meta.custom.name, "the copies of a ledger are to be spread over more zones");
+                mark_all(&*self.store, ledger, &members, None, self.clock.now_ms()).await?;
+                term.moves += 1;
             }
             after = page.items.last().map(|item| item.key.clone());
             if !page.more || after.is_none() {
@@ -96,24 +113,23 @@ impl Auditor {
         }
     }
 
-    async fn mark_misplaced(
+    /// What the value of a ledger's key asks for, if it asks for anything.
+    async fn unspread(
         &self,
         item: &KeyValue,
         judgement: &Judgement,
         live: &[LiveBookie],
-    ) -> Result<bool, Error> {
-        let Some(ledger) = keys::parse_ledger(&item.key) else { return Ok(false) };
-        let Ok(meta) = LedgerMeta::decode(ledger, &item.value.value) else { return Ok(false) };
+    ) -> Result<Option<Unspread>, Error> {
+        let Some(ledger) = keys::parse_ledger(&item.key) else { return Ok(None) };
+        let Ok(meta) = LedgerMeta::decode(ledger, &item.value.value) else { return Ok(None) };
         let members: Vec<_> = movable(&meta, judgement, live)
             .into_iter()
             .map(|member| (member, UnderReason::Misplaced))
             .collect();
         // What is marked already is repaired first, and is looked at again by the next pass.
         if members.is_empty() || self.store.get(&keys::under(ledger)).await?.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
-        tracing::info!(%ledger, topic = meta.custom.name, "the copies of a ledger are to be spread over more zones");
-        mark_all(&*self.store, ledger, &members, None, self.clock.now_ms()).await?;
-        Ok(true)
+        Ok(Some((ledger, meta, members)))
     }
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
 use geminga_metastore::record::{
-    CloseKind, CookieDisk, Custom, Digest, DrainingBookie, Fragment, LedgerMeta, LedgerState,
-    LiveDisk, Under,
+    CloseKind, Cluster, CookieDisk, Custom, Digest, DrainingBookie, Feature, Features, Fragment,
+    LedgerMeta, LedgerState, LiveDisk, Under,
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
-use geminga_proto::ids::{ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch};
+use geminga_proto::ids::{
+    BrokerId, ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch, TopicId,
+};
 use geminga_runtime::{SeededRandom, SystemClock};
 
 use super::*;
@@ -77,8 +79,9 @@ impl World {
         let config = RepairConfig { open_grace: GRACE, ..RepairConfig::default() };
         let term = Term::new(Instant::now(), &config);
         let id = member(1).bookie;
-        let auditor = Auditor::new(shared, client, id, Arc::new(SystemClock), config);
+        let auditor = Auditor::new(shared, cluster, client, id, Arc::new(SystemClock), config);
         let world = Self { store, auditor, term };
+        world.uses(Features::ALL).await;
         for number in 1..=3 {
             world.join(number, "").await;
         }
@@ -100,6 +103,21 @@ impl World {
         self.live_in(number, zone, true).await;
     }
 
+    /// The cluster, which uses these features.
+    async fn uses(&self, features: Features) {
+        let record = Cluster {
+            uuid: ClusterUuid::from_random(1),
+            epoch: 0,
+            group_shards: 8,
+            next_broker: BrokerId(1),
+            groups_topic: TopicId::from_random(2),
+            created_ms: 0,
+            restored: None,
+            features,
+        };
+        self.put(keys::CLUSTER.to_owned(), record.encode()).await;
+    }
+
     async fn put(&self, key: String, value: bytes::Bytes) {
         let version = self.store.get(&key).await.unwrap().map(|found| found.version);
         self.store.put_if(&key, version, value).await.unwrap().unwrap();
@@ -110,6 +128,10 @@ impl World {
     }
 
     async fn live_in(&self, number: u64, zone: &str, writable: bool) {
+        self.live_as(number, zone, writable, Features::ALL).await;
+    }
+
+    async fn live_as(&self, number: u64, zone: &str, writable: bool, features: Features) {
         let Member { bookie, incarnation } = member(number);
         let live = LiveBookie {
             id: bookie.clone(),
@@ -121,6 +143,7 @@ impl World {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            features,
         };
         self.put(keys::bookie_live(&bookie), live.encode()).await;
     }
@@ -328,4 +351,33 @@ async fn only_so_many_moves_wait_at_a_time() {
     world.term.next_spread = Instant::now();
     world.looks().await;
     assert_eq!(world.marks().await.len(), spread::MAX_MOVES);
+}
+
+/// Versions that do not read such marks would take them for damage, and repair nothing of what they mark: none is made while one is
+/// registered.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_to_be_moved_before_all_versions_read_such_marks() {
+    let mut world = World::new().await;
+    world.uses(Features::NONE).await;
+    for (number, zone) in [(1, "a"), (2, "a"), (3, "b")] {
+        world.join(number, zone).await;
+    }
+    let old = Features::ALL.without(Feature::Moves);
+    world.live_as(2, "a", true, old).await;
+    world.ledger(closed(5, [1, 2])).await;
+    let used = async |world: &World| {
+        let record = world.store.get(keys::CLUSTER).await.unwrap().unwrap();
+        Cluster::decode(&record.value).unwrap().features
+    };
+    world.looks().await;
+    tokio::time::advance(world.auditor.config.lost_bookie_delay).await;
+    world.looks().await;
+    assert_eq!((world.marks().await, used(&world).await), (vec![], Features::NONE));
+    world.live_as(2, "a", true, Features::ALL).await;
+    for _ in 0..2 {
+        world.term.next_spread = Instant::now();
+        world.looks().await;
+    }
+    assert_eq!(used(&world).await, Features::NONE.with(Feature::Moves));
+    assert_eq!(world.marks().await.len(), 1);
 }

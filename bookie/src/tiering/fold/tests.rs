@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use geminga_metastore::record::{
-    Broker, CloseKind, Cluster, Custom, DeletedTopic, Digest, Fragment, LedgerState, LogStart,
-    MAX_PARTS, Segment, Tier, TierObject,
+    Broker, CloseKind, Cluster, Custom, DeletedTopic, Digest, Features, Fragment, LedgerState,
+    LogStart, MAX_PARTS, Segment, Tier, TierObject,
 };
 use geminga_metastore::{Guard, LeaseId, MemoryStore, Range, Revision, Versioned, WatchStream};
 use geminga_proto::ids::{BrokerId, EntryId, Incarnation, Member, Offset, SealEpoch, Term};
@@ -163,6 +163,7 @@ impl World {
 
     /// A cluster that has folded, or not yet.
     async fn found(&self, folds: bool) {
+        let none = Features::NONE;
         let record = Cluster {
             uuid: cluster(),
             epoch: 0,
@@ -171,7 +172,7 @@ impl World {
             groups_topic: TopicId::from_random(1),
             created_ms: 0,
             restored: None,
-            folds,
+            features: if folds { none.with(Feature::Manifests) } else { none },
         };
         let txn = Txn::new().put(keys::CLUSTER, record.encode());
         self.store.memory.txn(txn).await.unwrap();

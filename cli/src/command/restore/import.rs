@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use geminga_metastore::cluster::{self, DEFAULT_GROUP_SHARDS};
 use geminga_metastore::record::{
-    Assign, Assignment, CloseKind, Cluster, Digest, Fragment, LedgerMeta, LedgerState, LogStart,
-    Restored, Segment, Tier, Topic,
+    Assign, Assignment, CloseKind, Cluster, Digest, Features, Fragment, LedgerMeta, LedgerState,
+    LogStart, Restored, Segment, Tier, Topic,
 };
 use geminga_metastore::{
     Error as MetaError, Guard, Horizon, MetaStore, Txn, TxnOutcome, keys, restored,
@@ -182,7 +182,7 @@ async fn cluster_for(
         groups_topic: TopicId::from_random(SystemRandom.next_u128()),
         created_ms: SystemClock.now_ms(),
         restored: None,
-        folds: false,
+        features: Features::NONE,
     };
     let epoch = highest.map_or(0, LedgerId::cluster_epoch);
     let raised = restored::raised(&first, SystemClock.now_ms(), epoch)?;

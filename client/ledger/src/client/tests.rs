@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use geminga_metastore::record::{LiveBookie, LiveDisk};
+use geminga_metastore::record::{Features, LiveBookie, LiveDisk};
 use geminga_metastore::{ErrorKind, LeaseId, MemoryStore, Range, Revision, Versioned, WatchStream};
 use geminga_proto::bookie::{QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::ids::{BookieId, Incarnation};
@@ -168,6 +168,7 @@ impl Bookies for Silent {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         };
         (1..=3).map(live).collect()
     }

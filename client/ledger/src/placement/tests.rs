@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use geminga_metastore::LeaseId;
-use geminga_metastore::record::LiveDisk;
+use geminga_metastore::record::{Features, LiveDisk};
 use geminga_proto::ids::Incarnation;
 use geminga_runtime::SeededRandom;
 
@@ -27,6 +27,7 @@ fn live(number: u64, zone: &str) -> LiveBookie {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
+        features: Features::ALL,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A whole attempt over bookies that are made up.
 
 use bytes::Bytes;
-use geminga_metastore::record::{Custom, Digest, Fragment, LiveBookie, LiveDisk, Tier};
+use geminga_metastore::record::{Custom, Digest, Features, Fragment, LiveBookie, LiveDisk, Tier};
 use geminga_metastore::{LeaseId, LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteReply};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
@@ -111,6 +111,7 @@ impl Bookies for Cluster {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         };
         vec![bookie(1), bookie(3)]
     }

@@ -3,8 +3,8 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_metastore::record::{
-    CloseKind, Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Tier, TierObject,
-    UnderReason,
+    CloseKind, Custom, Digest, Features, Fragment, LedgerState, LiveBookie, LiveDisk, Tier,
+    TierObject, UnderReason,
 };
 use geminga_metastore::{LeaseId, LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{QueryReply, QueryRequest};
@@ -107,6 +107,7 @@ impl Bookies for Cluster {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         };
         vec![bookie(1), bookie(3)]
     }

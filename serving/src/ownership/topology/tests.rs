@@ -43,6 +43,7 @@ fn broker(n: i32) -> Bytes {
         lease: geminga_metastore::LeaseId(i64::from(n)),
         started_ms: 0,
         load: None,
+        features: geminga_metastore::record::Features::ALL,
     };
     record.encode()
 }

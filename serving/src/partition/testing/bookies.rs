@@ -11,7 +11,7 @@ use geminga_bookie::ledger::{
     Effect, Event, Finding, Identity, LedgerState, Mutations, Record, judge,
 };
 use geminga_ledger::{BookieConnection, Bookies, ConnectionLost};
-use geminga_metastore::record::{LedgerMeta, LiveBookie, LiveDisk};
+use geminga_metastore::record::{Features, LedgerMeta, LiveBookie, LiveDisk};
 use geminga_metastore::{LeaseId, MetaStore, keys};
 use geminga_proto::bookie::{
     Code, QueryOp, QueryReply, QueryRequest, WriteOp, WriteReply, WriteRequest,
@@ -307,6 +307,7 @@ impl Bookie {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn number_brokers(store: &MemoryStore) {
                 groups_topic: TopicId::from_random(78),
                 created_ms: CREATED_MS,
                 restored: None,
-                folds: false,
+                features: record::Features::NONE,
             };
             (made, None)
         }
@@ -101,6 +101,7 @@ impl TestCluster {
                 lease: LeaseId(1),
                 started_ms: 0,
                 repair_rate: 0,
+                features: record::Features::ALL,
             };
             self.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
             self.store.put_if(&keys::bookie_live(&id), None, live.encode()).await.unwrap();

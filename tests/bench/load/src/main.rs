@@ -2,10 +2,12 @@
 //!
 //! * [`plain`]: objects written to, and read from, a store in the plainest way, beside which uploads and cold reads are held.
 //! * [`tail`]: records at a steady rate, and a group that keeps up: from when each was due to its arrival.
+//! * [`phases`]: the same through phases that the caller names, with every error that a client is told.
 //! * [`window`]: so many records unacknowledged on each of so many streams, on [`geminga`] or on [`nats`].
 
 mod geminga;
 mod nats;
+mod phases;
 mod plain;
 mod report;
 mod tail;
@@ -28,6 +30,8 @@ enum Load {
     Get(plain::GetArgs),
     /// A steady rate and a group that keeps up.
     Tail(tail::Args),
+    /// The same, through phases whose names come by standard input; every error counts.
+    Phases(phases::Args),
     /// A fixed number of records unacknowledged on each stream.
     Window {
         /// Which system.
@@ -50,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         Load::Put(args) => plain::put(args).await?.print(),
         Load::Get(args) => plain::get(args).await?.print(),
         Load::Tail(args) => tail::run(args).await?.print(),
+        Load::Phases(args) => phases::run(args).await?.print(),
         Load::Window { system: System::Geminga, args } => geminga::run(args).await?.print(),
         Load::Window { system: System::Nats, args } => nats::run(args).await?.print(),
     }

@@ -53,22 +53,22 @@ async fn nothing_is_folded_before_all_versions_read_manifests() {
         started_ms: 0,
         load: None,
         kafka: Vec::new(),
+        features: Features::NONE,
     };
-    // As it was written before: without its last field.
-    let value = old.encode();
-    let older = Txn::new().put(keys::broker(old.id), value.slice(..value.len() - 3));
+    let upgraded = Broker { features: Features::ALL, ..old.clone() };
+    let older = Txn::new().put(keys::broker(old.id), old.encode());
     world.store.memory.txn(older).await.unwrap();
     let marked = async || {
         let (found, _) = geminga_metastore::cluster::read(&*world.store).await.unwrap().unwrap();
-        found.folds
+        found.features.contains(Feature::Manifests)
     };
     assert_eq!(world.round(1).await.0, 0);
     assert!(!marked().await);
-    let upgraded = Txn::new().put(keys::broker(old.id), value.clone());
+    let upgraded = Txn::new().put(keys::broker(old.id), upgraded.encode());
     world.store.memory.txn(upgraded).await.unwrap();
     assert_eq!(world.round(2).await.0, 0, "who is about to register is waited for");
     assert!(marked().await);
-    let late = Txn::new().put(keys::broker(BrokerId(5)), value.slice(..value.len() - 3));
+    let late = Txn::new().put(keys::broker(BrokerId(5)), old.encode());
     world.store.memory.txn(late).await.unwrap();
     assert_eq!(world.round(3).await.0, 0);
     world.store.memory.txn(Txn::new().delete(keys::broker(BrokerId(5)))).await.unwrap();
@@ -83,5 +83,5 @@ async fn a_cluster_that_has_nothing_to_fold_is_not_marked() {
     world.found(false).await;
     world.round(1).await;
     let (found, _) = geminga_metastore::cluster::read(&*world.store).await.unwrap().unwrap();
-    assert!(!found.folds);
+    assert!(found.features.is_empty());
 }

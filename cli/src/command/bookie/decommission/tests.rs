@@ -1,5 +1,5 @@
 use geminga_metastore::LeaseId;
-use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState, LiveDisk, Tier};
+use geminga_metastore::record::{Custom, Digest, Features, Fragment, LedgerState, LiveDisk, Tier};
 use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member, SealEpoch, TopicId};
 
 use super::*;
@@ -21,6 +21,7 @@ fn live(number: u64, free_bytes: u64) -> LiveBookie {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
+        features: Features::ALL,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use geminga_metastore::record::{
-    Custom, Digest, Fragment, LedgerState, LiveBookie, LiveDisk, Tier, Under, UnderReason,
+    Custom, Digest, Features, Fragment, LedgerState, LiveBookie, LiveDisk, Tier, Under, UnderReason,
 };
 use geminga_metastore::{
     Error, LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream, keys,
@@ -124,6 +124,7 @@ impl Five {
             lease: LeaseId(lease),
             started_ms: 0,
             repair_rate: 0,
+            features: Features::ALL,
         };
         let mut live = self.live.lock();
         live.retain(|other| other.id != bookie.id);

@@ -1,6 +1,6 @@
 //! What an audit finds, by kind of difference.
 
-use geminga_metastore::record::{Cluster, Custom, Digest, Fragment, TierObject};
+use geminga_metastore::record::{Cluster, Custom, Digest, Features, Fragment, TierObject};
 use geminga_proto::ids::{BrokerId, ClusterUuid, Incarnation, TopicId};
 
 use super::*;
@@ -61,7 +61,7 @@ fn empty() -> View {
         groups_topic: TopicId::from_random(2),
         created_ms: 0,
         restored: None,
-        folds: false,
+        features: Features::NONE,
     };
     View::new(Horizon::new(cluster, 11))
 }

@@ -99,6 +99,7 @@ async fn register(store: &MemoryStore, id: BrokerId) -> LeaseId {
         started_ms: 0,
         load: None,
         kafka: Vec::new(),
+        features: record::Features::ALL,
     };
     store.txn(Txn::new().put_leased(keys::broker(id), record.encode(), lease)).await.unwrap();
     lease

@@ -2,7 +2,7 @@
 
 use geminga_metastore::LeaseId;
 use geminga_metastore::record::{
-    Broker, Cluster, LiveBookie, LiveDisk, Restored, Under, UnderReason,
+    Broker, Cluster, Features, LiveBookie, LiveDisk, Restored, Under, UnderReason,
 };
 use geminga_proto::ids::{BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, TopicId};
 
@@ -25,6 +25,7 @@ fn bookie(id: &BookieId) -> Known {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
+        features: Features::ALL,
     };
     Known { live: Some(live), ledgers: 5, ..Known::default() }
 }
@@ -43,6 +44,7 @@ fn well() -> Facts {
         started_ms: 0,
         load: None,
         kafka: Vec::new(),
+        features: Features::ALL,
     };
     let cluster = Cluster {
         uuid: ClusterUuid::from_random(1),
@@ -52,7 +54,7 @@ fn well() -> Facts {
         groups_topic: TopicId::from_random(2),
         created_ms: 0,
         restored: None,
-        folds: false,
+        features: Features::NONE,
     };
     let page = Page { unready: None, samples: metrics::parse("geminga_bookie_gc_stopped 0\n") };
     Facts {

@@ -1,0 +1,120 @@
+//! Servers restarted one after the other under load, as an upgrade does it: no client of either protocol is told of an error, and no
+//! record is lost or repeated. `tests/bench/run rolling` restarts all of a larger cluster, and says what it costs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use geminga_harness::flights::{Flights, Record};
+use geminga_harness::{Cluster, Node, Running, wait};
+
+use crate::topic;
+
+/// Rows fed at a time.
+const ROWS: usize = 50;
+/// Between them.
+const PACE: Duration = Duration::from_millis(50);
+
+/// A client of librdkafka's that is told the addresses of all brokers.
+fn kcat(cluster: &Cluster, args: &[&str]) -> Running {
+    let brokers: Vec<&str> = cluster.brokers.iter().filter_map(|b| b.kafka.as_deref()).collect();
+    let brokers = brokers.join(",");
+    let all: Vec<&str> = ["-b", &brokers, "-q"].iter().chain(args).copied().collect();
+    Running::program("kcat", &all, cluster.dir())
+}
+
+fn lines(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Whole lines of `kcat -f '%p|%o|%k|%s\n'`.
+fn parse(text: &[u8]) -> Vec<Record> {
+    let text = String::from_utf8_lossy(text);
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let record = |line: &str| {
+        let mut fields = line.splitn(4, '|').map(str::to_owned);
+        let mut next = || fields.next().unwrap_or_else(|| panic!("{line}"));
+        let partition = next().parse().unwrap_or_else(|e| panic!("{e}: {line}"));
+        let offset = next().parse().unwrap_or_else(|e| panic!("{e}: {line}"));
+        Record { partition, offset, key: Some(next()), value: next() }
+    };
+    whole.lines().map(record).collect()
+}
+
+/// Stops a server in good order, starts it again and waits until the cluster is well, as the operations page asks for.
+fn restart(node: &mut Node, is_well: impl Fn() -> bool) {
+    let status = node.process.terminate();
+    assert_eq!(status.code(), Some(0), "{}", node.process.log());
+    node.process.restart();
+    node.wait_ready();
+    wait::until("all servers and copies", || is_well().then_some(()));
+}
+
+#[test]
+fn clients_of_both_protocols_notice_no_restart_of_a_bookie_or_a_broker() {
+    let flights = Flights::load();
+    let mut cluster = Cluster::start(3, 2);
+    let client = cluster.client(1);
+    topic::create(&client, "grpc");
+    topic::create(&client, "kafka");
+    // Each is connected to the broker that is restarted, or owns partitions with it.
+    let (mut grpc, report) = topic::produce(&cluster.client(0), "grpc", cluster.dir());
+    let idempotent = ["-X", "enable.idempotence=true", "-X", "linger.ms=5"];
+    let mut kafka = kcat(&cluster, &[&["-P", "-t", "kafka", "-K", "|"], &idempotent[..]].concat());
+    let follow = ["consume", "grpc", "--group", "g", "--from-beginning", "--format", "json"];
+    let mut reads_grpc = cluster.client(0).spawn(&follow);
+    let earliest = "auto.offset.reset=earliest";
+    let mut reads_kafka =
+        kcat(&cluster, &["-G", "k", "-X", earliest, "-u", "-f", "%p|%o|%k|%s\n", "kafka"]);
+
+    let done = AtomicBool::new(false);
+    let fed = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| {
+            let mut fed = 0;
+            while !done.load(Ordering::Relaxed) {
+                let rows = Flights::lines(&flights.rows()[fed..fed + ROWS]);
+                grpc.feed(&rows);
+                kafka.feed(&rows);
+                fed += ROWS;
+                std::thread::sleep(PACE);
+            }
+            fed
+        });
+        let ends = topic::Ends(&done);
+        topic::wait_acknowledged(&report, 10 * ROWS);
+        wait::until("both groups to read", || {
+            let both = [&reads_grpc, &reads_kafka].map(|reader| reader.stdout().is_empty());
+            (both == [false; 2]).then_some(())
+        });
+        let is_well = || {
+            let status = client.json(&["cluster", "status"]);
+            let live = status["bookies"].as_array().expect("bookies").iter();
+            let all = live.filter(|bookie| bookie["live"] == true).count() == 3
+                && status["brokers"].as_array().map(Vec::len) == Some(2);
+            all && status["repair"]["ledgers"] == 0
+        };
+        restart(&mut cluster.bookies[0], is_well);
+        restart(&mut cluster.brokers[0], is_well);
+        drop(ends);
+        feeder.join().expect("it feeds")
+    });
+
+    // All that was fed is acknowledged, and no producer was told of an error.
+    grpc.finish().ok();
+    let ended = kafka.finish();
+    assert!(ended.code == Some(0) && !ended.stderr.contains("failed"), "{}", ended.stderr);
+    let flights = flights.first(fed);
+    wait::until("both groups to have read all", || {
+        (lines(&reads_grpc.stdout()) >= fed && lines(&reads_kafka.stdout()) >= fed).then_some(())
+    });
+    // A member that was told of an error has ended.
+    assert!(reads_grpc.is_running(), "{}", reads_grpc.stderr());
+    assert!(reads_kafka.is_running(), "{}", reads_kafka.stderr());
+    reads_grpc.kill();
+    reads_kafka.kill();
+    let read = Record::parse_all(&reads_grpc.stdout());
+    let log = topic::in_log_order(&[read]);
+    flights.judge(&log).exactly_once();
+    topic::check_report(&topic::read_report(&report), &log);
+    let log = topic::in_log_order(&[parse(&reads_kafka.stdout())]);
+    flights.judge(&log).exactly_once();
+}

@@ -8,6 +8,7 @@ use geminga_ledger::{BookieConnection, BookieDirectory, LedgerClient, Parts};
 use geminga_metastore::record::Cluster;
 use geminga_metastore::{LedgerIds, MetaStore, cluster};
 use geminga_proto::ids::BookieId;
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
 use geminga_serving::cold::Cold;
@@ -45,6 +46,8 @@ pub(crate) struct Setting {
     pub(crate) kind: Kind,
     /// How other brokers and bookies are reached.
     pub(crate) dial: Dial,
+    /// What requests are called, and which are logged and traced.
+    pub(crate) requests: Requests,
 }
 
 /// The two kinds of cluster.
@@ -73,6 +76,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         objects,
         kind,
         dial,
+        requests,
     } = setting;
     let (sole, default_quorum, local) = match kind {
         Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
@@ -135,6 +139,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         dial,
         random,
         clock,
+        requests,
         tasks: tasks.clone(),
         config,
     };

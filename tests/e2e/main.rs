@@ -18,6 +18,7 @@ mod kafka_admin;
 mod ledgers;
 mod metastore;
 mod moves;
+mod observed;
 mod outage;
 mod quotas;
 mod reads;

@@ -8,7 +8,7 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
     MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions,
-    check_exposure, memory, required, settle_memory,
+    TraceOptions, check_exposure, memory, required, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -67,6 +67,8 @@ pub(crate) struct ServingOptions {
     etcd: EtcdTlsOptions,
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 /// What the server is built from.
@@ -89,6 +91,7 @@ pub(crate) struct ServingSettings {
     pub(crate) tls: TlsOptions,
     pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
+    pub(crate) trace: TraceOptions,
 }
 
 impl ServingOptions {
@@ -128,6 +131,7 @@ impl ServingOptions {
             tls,
             etcd,
             log: self.log.over(file.log),
+            trace: self.trace.over(file.trace)?,
         };
         settings.metastore.require_etcd()?;
         settings.tls.check(false)?;

@@ -9,7 +9,7 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
     ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
-    check_exposure, memory, required, settle_memory,
+    TraceOptions, check_exposure, memory, required, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -74,6 +74,8 @@ pub(crate) struct StandaloneOptions {
     tls: TlsOptions,
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 /// What the server is built from.
@@ -95,6 +97,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
+    pub(crate) trace: TraceOptions,
 }
 
 impl StandaloneOptions {
@@ -131,6 +134,7 @@ impl StandaloneOptions {
             tier: self.tier.over(file.tier),
             tls,
             log: self.log.over(file.log),
+            trace: self.trace.over(file.trace)?,
         };
         settings.tls.check(true)?;
         check_exposure(

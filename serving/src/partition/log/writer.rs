@@ -17,6 +17,7 @@ use geminga_metastore::record::LedgerMeta;
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
 use geminga_proto::payload::Payload;
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -77,6 +78,8 @@ struct Unacked {
     payload: Payload,
     /// A ledger has taken it, and may have ended without it.
     taken: bool,
+    /// The request that it was made for, where that is known: of its first batch.
+    cause: Option<RequestId>,
 }
 
 /// The ledger that is written to.
@@ -199,7 +202,15 @@ impl LogWriter {
         }
         let (appended, effects) = self.core.append(what, payload.len());
         let Appended { number, first_offset } = appended;
-        self.payloads.push_back(Unacked { number, what, first_offset, payload, taken: false });
+        let cause = requests::current();
+        self.payloads.push_back(Unacked {
+            number,
+            what,
+            first_offset,
+            payload,
+            taken: false,
+            cause,
+        });
         self.idle_at = Instant::now() + self.opening.parts.config.idle_close;
         self.carry_out(effects);
         self.submit();

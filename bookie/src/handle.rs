@@ -6,15 +6,18 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{BookieConnection, ConnectionLost};
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, Scope, WriteReply, WriteRequest};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
+use geminga_runtime::requests::{self, Requests};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo, Salvaged};
 use crate::metrics;
+use crate::watched::Watched;
 
 /// Bytes that callers in this process may have outstanding.
 const LOCAL_BUDGET: usize = 256 * 1024 * 1024;
@@ -30,6 +33,7 @@ struct Shared {
     /// What is left of lost lives.
     salvaged: Vec<Salvaged>,
     local: Arc<Semaphore>,
+    requests: Requests,
 }
 
 /// Who answers a request.
@@ -52,9 +56,15 @@ impl BookieHandle {
         bookie: BookieId,
         disks: Vec<DiskLedgers>,
         salvaged: Vec<Salvaged>,
+        requests: Requests,
     ) -> Self {
         let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
-        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local }))
+        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local, requests }))
+    }
+
+    /// What requests are called, and which are slow.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.0.requests
     }
 
     /// The bookie's name.
@@ -75,7 +85,8 @@ impl BookieHandle {
             .try_acquire_many_owned(room(request.payload_bytes(), LOCAL_BUDGET))
         {
             Ok(room) => {
-                let to = ReplyTo::Caller { reply, room };
+                let watched = Watched::write(&self.0.requests, &request, requests::current());
+                let to = ReplyTo::Caller { watched, reply, room };
                 match self.admit(&request) {
                     Ok(disk) => disk.try_write(request, to),
                     Err(refusal) => to.send(refusal),
@@ -96,12 +107,13 @@ impl BookieHandle {
     /// Answers a request that changes nothing. Cancel-safe.
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
         metrics::query_asked(&request.op);
+        let watched = Watched::query(&self.0.requests, &request, requests::current());
         let reply = match self.route(&request.scope) {
             Ok(Route::Lives(disk)) => disk.query(request).await,
             Ok(Route::Lost(salvaged)) => salvaged.query(request).await,
             Err((code, detail)) => QueryReply::refusal(code, detail),
         };
-        metrics::answered(reply.code);
+        watched.answered(reply.code, reply.entries.iter().map(Bytes::len).sum());
         reply
     }
 

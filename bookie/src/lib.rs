@@ -22,6 +22,7 @@ mod service;
 #[cfg(test)]
 mod testing;
 pub mod tiering;
+mod watched;
 mod watermark;
 
 pub use handle::BookieHandle;

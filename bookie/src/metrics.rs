@@ -1,12 +1,13 @@
 //! Metrics of the bookie's service. Sizes in bytes, times in seconds.
 //!
 //! Labels: `op` is one of hello, add, recovery_add, seal, advance_lac, closed, repair_add, tail,
-//! read, wait_lac; `code` is a reply code in lower case;
+//! read, wait_lac, inventory; `code` is a reply code in lower case;
 //! `stream` is one of write, query.
 
 use geminga_proto::bookie::{Code, QueryOp, WriteOp};
 
-fn write_op(op: &WriteOp) -> &'static str {
+/// The name of a write's operation.
+pub(crate) fn write_op(op: &WriteOp) -> &'static str {
     match op {
         WriteOp::Hello => "hello",
         WriteOp::Add { .. } => "add",
@@ -19,7 +20,8 @@ fn write_op(op: &WriteOp) -> &'static str {
     }
 }
 
-fn query_op(op: &QueryOp) -> &'static str {
+/// The name of a query's operation.
+pub(crate) fn query_op(op: &QueryOp) -> &'static str {
     match op {
         QueryOp::Read { .. } => "read",
         QueryOp::WaitLac { .. } => "wait_lac",
@@ -73,6 +75,11 @@ pub(crate) fn query_asked(op: &QueryOp) {
 /// A request was answered.
 pub(crate) fn answered(code: Code) {
     metrics::counter!("geminga_bookie_replies_total", "code" => code_name(code)).increment(1);
+}
+
+/// A request was answered that waits for nobody, so long after it came.
+pub(crate) fn observe_request(op: &'static str, took: std::time::Duration) {
+    metrics::histogram!("geminga_bookie_request_seconds", "op" => op).record(took.as_secs_f64());
 }
 
 /// Entry bytes went to a reader.
@@ -183,6 +190,17 @@ pub(crate) fn waiting(ledgers: usize, bytes: u64, oldest: std::time::Duration) {
     metrics::gauge!("geminga_tier_waiting_ledgers").set(ledgers as f64);
     metrics::gauge!("geminga_tier_waiting_bytes").set(bytes as f64);
     metrics::gauge!("geminga_tier_oldest_due_seconds").set(oldest.as_secs_f64());
+}
+
+/// The office of the janitor. What its gauges say is true of whoever has it: with it goes what they said, however that ends.
+#[derive(Debug)]
+pub(crate) struct Janitor;
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        sweep_stopped(false);
+        folded_now(0, 0);
+    }
 }
 
 /// Whether a breaker keeps objects from being removed.

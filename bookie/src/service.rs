@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tls::{Dial, Security};
 use parking_lot::Mutex;
@@ -86,6 +87,8 @@ pub struct BookieParts {
     pub random: Arc<dyn Random>,
     /// Dates its registration.
     pub clock: Arc<dyn WallClock>,
+    /// What requests are called, and which are logged and traced.
+    pub requests: Requests,
     /// Owns its tasks. Stopped by the bookie when it cannot go on: the process must restart through the boot checks.
     pub tasks: Tasks,
     /// Limits and timeouts.
@@ -190,7 +193,9 @@ impl Bookie {
                 salvaged.push(Salvaged::new(booted.cluster, member, opened, waiting));
             }
         }
-        let handle = BookieHandle::new(booted.cluster, booted.bookie.clone(), ledgers, salvaged);
+        let bookie = booted.bookie.clone();
+        let handle =
+            BookieHandle::new(booted.cluster, bookie, ledgers, salvaged, parts.requests.clone());
         let identity = registration::Identity {
             bookie: booted.bookie,
             cookie: booted.cookie,

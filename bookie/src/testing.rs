@@ -17,6 +17,7 @@ use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
 use geminga_proto::ids::{
     ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId, Member, Offset, SealEpoch, Term, TopicId,
 };
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{ManualClock, Tasks};
 use geminga_tier::Store;
 use parking_lot::Mutex;
@@ -69,7 +70,7 @@ pub(crate) fn bookie(
         mutations,
     };
     let ledgers = DiskLedgers::start(parts, tasks);
-    BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![])
+    BookieHandle::new(cluster, member().bookie, vec![ledgers], vec![], Requests::default())
 }
 
 /// Adds the first entry of a ledger that the metadata knows as open.

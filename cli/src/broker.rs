@@ -8,6 +8,7 @@ use geminga_ledger::{BookieConnection, BookieDirectory, LedgerClient, Parts};
 use geminga_metastore::record::Cluster;
 use geminga_metastore::{LedgerIds, MetaStore, cluster};
 use geminga_proto::ids::BookieId;
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
 use geminga_serving::cold::Cold;
@@ -47,6 +48,8 @@ pub(crate) struct Setting {
     pub(crate) kind: Kind,
     /// How other brokers and bookies are reached.
     pub(crate) dial: Dial,
+    /// What requests are called, and which are logged and traced.
+    pub(crate) requests: Requests,
 }
 
 /// The two kinds of cluster.
@@ -76,6 +79,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         objects,
         kind,
         dial,
+        requests,
     } = setting;
     let (sole, default_quorum, local) = match kind {
         Kind::Distributed => (false, Quorum::CLUSTER, HashMap::new()),
@@ -139,6 +143,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         dial,
         random,
         clock,
+        requests,
         tasks: tasks.clone(),
         config,
     };

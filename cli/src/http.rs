@@ -104,7 +104,7 @@ pub(crate) fn serve(
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness.clone()))
-        .route("/metrics", get(render).with_state((readiness, metrics)))
+        .route("/metrics", get(render).with_state((readiness, metrics, admin.clone())))
         .merge(admin::routes(admin))
         .layer(axum::middleware::from_fn_with_state(door.certified_only, guard));
     let incoming = Incoming::new(door.listener, door.security, MAX_CONNECTIONS, tasks);
@@ -134,10 +134,12 @@ async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
 }
 
 async fn render(
-    State((readiness, metrics)): State<(Readiness, PrometheusHandle)>,
+    State((readiness, metrics, admin)): State<(Readiness, PrometheusHandle, Admin)>,
 ) -> impl IntoResponse {
     process::observe_ready(readiness.check().is_ok());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+    let mut page = metrics.render();
+    page.push_str(&admin.metrics());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
 }
 
 #[cfg(test)]

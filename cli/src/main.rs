@@ -19,6 +19,7 @@ mod metadata;
 mod progress;
 mod record;
 mod server;
+mod traces;
 mod view;
 
 use std::io::Write;

@@ -21,6 +21,7 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
         graph("Bytes to groups", "Sent to members of groups by gRPC.", rate("geminga_consumed_bytes_total"), unit="Bps"),
         graph("Partitions open", "Open, opening or closing.", "geminga_partitions_open{HERE}"),
         graph("Kafka requests", "By API.", rate("geminga_kafka_requests_total", by="api"), unit="reqps"),
+        graph("Calls of gRPC", "That ended, by method.", rate("geminga_grpc_requests_total", by="method"), unit="reqps"),
         graph("Reads", "Answered, by broker.", rate("geminga_fetch_reads_total"), unit="reqps"),
         graph("Batches in an entry", "Batching of what is written: more is cheaper.",
               ("sum by (instance) (rate(geminga_produce_entry_batches_total{HERE}[$__rate_interval]))"
@@ -38,6 +39,9 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
               *quantiles("geminga_partition_opening_seconds"), unit="s"),
         graph("Takeovers, by outcome", "Those that failed are tried again.", rate("geminga_partition_openings_total", by="outcome"), unit="cps"),
         graph("Recoveries of ledgers", "Part of a takeover where the former owner did not close.", *quantiles("geminga_ledger_recovery_seconds"), unit="s"),
+        graph("Calls of gRPC, p99 by method", "Peer/JoinGroup and Peer/LetGo wait by design; streams are not timed.",
+              *quantiles("geminga_grpc_request_seconds", by="method", at=(0.99,)), unit="s"),
+        graph("etcd, p99 by operation", "As this server sees it.", *quantiles("geminga_metadata_request_seconds", by="op", at=(0.99,)), unit="s"),
         graph("Rebalances and commits", "Of all groups.", ("sum(rate(geminga_group_rebalances_total{HERE}[$__rate_interval]))", "rebalances"),
               ("sum(rate(geminga_group_commits_total{HERE}[$__rate_interval]))", "commits"), unit="cps"),
     ]),
@@ -54,6 +58,12 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
               ("sum by (quota) (rate(geminga_quota_throttled_milliseconds_total{HERE}[$__rate_interval])) / 1000", "{{quota}}"), unit="s"),
         graph("Readers that went away", "Read-ahead that was given up for want of a reader or of room.", rate("geminga_fetch_dropped_reads_total"), unit="cps"),
     ]),
+    ("How far groups are behind", [
+        graph("Lag, the ten largest", "Records behind the end, by group and topic.",
+              ("topk(10, sum by (group, topic) (geminga_group_lag_records{HERE}))", "{{group}} {{topic}}"), width=12),
+        graph("Lag, all together", "Of all groups.", ("sum(geminga_group_lag_records{HERE})", "records"), width=6),
+        graph("Partitions left out", "They are open nowhere, so where they end is not known.", ("sum(geminga_group_lag_unknown_partitions{HERE})", "partitions"), width=6),
+    ]),
     ("Where reads come from", [
         graph("Bytes, by source", "Memory, or ledgers.", rate("geminga_fetch_source_bytes_total", by="source"), unit="Bps"),
         graph("Reads of ledgers", "Asked for then, or there already.", rate("geminga_fetch_ledger_reads_total", by="how"), unit="cps"),
@@ -62,6 +72,12 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
         graph("Object store", "Bytes read of it, by broker.", rate("geminga_cold_read_bytes_total"), unit="Bps"),
     ]),
     ("Trouble with clients and peers", [
+        graph("Errors that Kafka clients are told", "By API and error.",
+              ('sum by (api, error) (rate(geminga_kafka_replies_total{error!="NONE",HERE}[$__rate_interval]))', "{{api}} {{error}}"), unit="cps"),
+        graph("Calls of gRPC that failed", "By method and status.",
+              ('sum by (method, status) (rate(geminga_grpc_requests_total{status!="ok",HERE}[$__rate_interval]))', "{{method}} {{status}}"), unit="cps"),
+        graph("Reads that failed", "By the reason.", rate("geminga_fetch_failures_total", by="reason"), unit="cps"),
+        graph("Requests that etcd did not answer", "By operation.", rate("geminga_metadata_requests_total", by="op", more=',outcome="failed"'), unit="cps"),
         graph("Connections that brokers closed", "By the reason.", rate("geminga_kafka_hangups_total", by="why"), unit="cps"),
         graph("Handshakes refused", "By the reason.", rate("geminga_tls_refused_total", by="why"), unit="cps"),
         graph("Connections refused", "Above the most.", rate("geminga_kafka_connections_refused_total"), unit="cps"),

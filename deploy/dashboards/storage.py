@@ -33,6 +33,7 @@ STORAGE = dashboard("geminga-storage", "Geminga / Storage", "Bookies: whether re
         graph("Sync", "Until the disk says durable.", *quantiles("geminga_bookie_sync_seconds"), unit="s", limit=0.1),
         graph("Group commit", "Write and sync together.", *quantiles("geminga_bookie_flush_seconds"), unit="s"),
         graph("Bytes in a group commit", "Batching grows with load.", *quantiles("geminga_bookie_flush_bytes", at=(0.5,)), unit="bytes"),
+        graph("Requests, p99 by kind", "From when they came to their answers.", *quantiles("geminga_bookie_request_seconds", by="op", at=(0.99,)), unit="s"),
         graph("Reads", "By where the entries were.", rate("geminga_bookie_log_reads_total", by="source"), unit="reqps"),
         graph("Reads that wait for a disk", "In line.", "geminga_bookie_log_reads_waiting{HERE}"),
         graph("Index read back from disk", "Parts of it.", rate("geminga_bookie_index_loads_total"), unit="cps"),

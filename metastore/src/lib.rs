@@ -27,6 +27,7 @@ pub mod record;
 pub mod restored;
 mod store;
 mod tree;
+mod watched;
 
 pub use embedded::{EmbeddedStore, OpenError};
 pub use etcd::{EtcdStore, EtcdUrl, InvalidUrl};
@@ -39,3 +40,4 @@ pub use store::{
     Change, Error, ErrorKind, Guard, KeyValue, LeaseId, MetaStore, Op, Range, Revision, Txn,
     TxnOutcome, Version, Versioned, WatchEvent, WatchStream,
 };
+pub use watched::WatchedStore;

@@ -373,7 +373,8 @@ impl WriteRequest {
             WriteOp::AdvanceLac(lac) => Op::AdvanceLac(wire::AdvanceLac { lac: lac.0 }),
             WriteOp::Closed(last) => Op::Closed(wire::Closed { last_entry: last.0 }),
         };
-        wire::WriteRequest { request_id, scope: Some(self.scope.to_wire()), op: Some(op) }
+        let (scope, cause) = (Some(self.scope.to_wire()), String::new());
+        wire::WriteRequest { request_id, scope, op: Some(op), cause }
     }
 
     /// From a message, with its request id.
@@ -437,7 +438,8 @@ impl QueryRequest {
                 Op::Inventory(wire::Inventory { after, max_ledgers })
             }
         };
-        wire::QueryRequest { request_id, scope: Some(self.scope.to_wire()), op: Some(op) }
+        let (scope, cause) = (Some(self.scope.to_wire()), String::new());
+        wire::QueryRequest { request_id, scope, op: Some(op), cause }
     }
 
     /// From a message, with its request id.

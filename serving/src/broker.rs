@@ -22,6 +22,7 @@ use std::time::Duration;
 use geminga_ledger::LedgerClient;
 use geminga_metastore::{Error, MetaStore, ProducerIds, record};
 use geminga_proto::ids::BrokerId;
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, Tasks, WallClock};
 use geminga_tls::{Dial, Security};
 use tokio::net::TcpListener;
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use crate::cold::Cold;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::{self as group_shards, Shards};
+use crate::groups::lag::{self, Lag};
 use crate::groups::local::LocalGroups;
 use crate::groups::view::{LiveTopics, ShardPlacement};
 use crate::kafka::{self, Kafka};
@@ -126,6 +128,8 @@ pub struct BrokerParts {
     pub random: Arc<dyn Random>,
     /// Dates topics and records.
     pub clock: Arc<dyn WallClock>,
+    /// What requests are called, and which are logged and traced.
+    pub requests: Requests,
     /// Everything runs here; when it is cancelled without [`Broker::shutdown`] before, nothing is drained.
     pub tasks: Tasks,
     /// Limits.
@@ -145,6 +149,7 @@ struct Inner {
     registration: Registration,
     probes: Probes,
     topology: Topology,
+    lag: Lag,
     config: Config,
     /// Cancelled first: no new work.
     intake: Tasks,
@@ -216,6 +221,7 @@ impl Broker {
             router: Some(router.clone()),
             default_quorum: parts.default_quorum,
             clock: Arc::clone(&parts.clock),
+            requests: parts.requests.clone(),
             tasks: tasks.clone(),
             config: config.partitions.clone(),
         });
@@ -239,6 +245,12 @@ impl Broker {
             topology: topology.clone(),
             clock: Arc::clone(&parts.clock),
         };
+        let measured = lag::Parts {
+            shards: shards.clone(),
+            topology: topology.clone(),
+            source: Arc::clone(&source),
+        };
+        let lag = Lag::start(measured, tasks);
         let quotas = Quotas::start(&**store, tasks).await?;
         let produce_room = ProduceRoom::new(parts.config.produce_bytes);
         let ctx = Arc::new(Context {
@@ -255,6 +267,7 @@ impl Broker {
             operator,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
+            requests: parts.requests.clone(),
             intake: intake.clone(),
             tasks: tasks.clone(),
         });
@@ -277,6 +290,7 @@ impl Broker {
             registration,
             probes,
             topology,
+            lag,
             config,
             kafka_connections: intake.child("kafka connections"),
             intake,
@@ -321,6 +335,12 @@ impl Broker {
         let listener = kafka::Listener::new(name, listener, security, self.0.kafka.clone());
         let (tasks, cut) = (self.0.kafka_connections.clone(), self.0.server.clone());
         self.0.server.spawn("kafka listener", Box::pin(listener.serve(tasks, cut)));
+    }
+
+    /// Tells the recorder of metrics that is asked now what has as many series as users make it: how far groups are behind, as far
+    /// as this broker coordinates them.
+    pub fn observe(&self) {
+        self.0.lag.observe();
     }
 
     /// Whether clients can be sent here.

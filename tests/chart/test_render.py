@@ -109,7 +109,7 @@ OTHER = {
     "bookie.repairRate": "1MiB", "bookie.lostBookieDelay": "1h", "etcd.replicas": 5, 
     "externalEtcd.endpoints": ["e:1"], "objectStore.url": "gs://b", "objectStore.endpoint": "http://h:1", "objectStore.uploadRate": "1MiB",
     "objectStore.interval": "1m", "objectStore.localRetention": "2h", "objectStore.env": {"AWS_REGION": "r"}, "spread.hosts": "DoNotSchedule",
-    "spread.zones": "ScheduleAnyway", "zones.podLabel": "example.com/zone", "logging.format": "text", "logging.filter": "warn",
+    "spread.zones": "ScheduleAnyway", "zones.podLabel": "example.com/zone", "logging.format": "text", "logging.filter": "warn", "tracing.endpoint": "http://other:4317", "tracing.sampling": 0.5,
     "networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"podSelector": {}}], "serviceMonitor.interval": "1m",
     "serving.autoscaling.enabled": False, "serviceMonitor.enabled": False, "prometheusRule.enabled": False, "dashboards.enabled": False, "serving.replicas": 9,
     "serving.autoscaling.minReplicas": 1, "serving.kafka.external.host": "other-{ordinal}",
@@ -225,6 +225,7 @@ class Render(unittest.TestCase):
             "serviceMonitor.": {"serviceMonitor.enabled": True},
             "prometheusRule.": {"prometheusRule.enabled": True},
             "dashboards.": {"dashboards.enabled": True},
+            "tracing.": {"tracing.endpoint": "http://c:4317"},
         }
         for path, value in pending.items():
             with self.subTest(path):

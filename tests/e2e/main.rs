@@ -19,6 +19,7 @@ mod kafka_admin;
 mod ledgers;
 mod metastore;
 mod moves;
+mod observed;
 mod outage;
 mod quotas;
 mod reads;

@@ -391,7 +391,8 @@ impl Owner {
         }
     }
 
-    fn reply_when_durable(&mut self, lsn: Lsn, to: ReplyTo, reply: WriteReply) {
+    fn reply_when_durable(&mut self, lsn: Lsn, mut to: ReplyTo, reply: WriteReply) {
+        to.placed();
         if self.durable.borrow().lsn >= lsn {
             to.send(reply);
         } else {

@@ -4,7 +4,7 @@
 use geminga_proto::bookie::WriteReply;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::metrics;
+use crate::watched::Watched;
 
 /// Least bytes that a request counts for, so that small ones are bounded in number.
 pub(crate) const MIN_ROOM: usize = 1024;
@@ -27,6 +27,8 @@ pub(crate) enum ReplyTo {
     Stream {
         /// The request.
         request_id: u64,
+        /// What is told of it.
+        watched: Watched,
         /// The stream's replies.
         replies: mpsc::Sender<Result<Outgoing<WriteReply>, tonic::Status>>,
         /// What the request took.
@@ -34,6 +36,8 @@ pub(crate) enum ReplyTo {
     },
     /// A caller in this process.
     Caller {
+        /// What is told of it.
+        watched: Watched,
         /// Who waits.
         reply: oneshot::Sender<WriteReply>,
         /// What the request took.
@@ -42,17 +46,24 @@ pub(crate) enum ReplyTo {
 }
 
 impl ReplyTo {
+    /// The request is in the log's queue.
+    pub(crate) fn placed(&mut self) {
+        let (Self::Stream { watched, .. } | Self::Caller { watched, .. }) = self;
+        watched.placed();
+    }
+
     /// Answers. Never waits: whoever asked and went away does not want it any more.
     pub(crate) fn send(self, reply: WriteReply) {
-        metrics::answered(reply.code);
         match self {
-            Self::Stream { request_id, replies, room } => {
+            Self::Stream { request_id, watched, replies, room } => {
+                watched.answered(reply.code, 0);
                 let outgoing = Outgoing { request_id, reply, room };
                 if replies.try_send(Ok(outgoing)).is_err() {
                     tracing::debug!(request_id, "the stream of a reply is gone");
                 }
             }
-            Self::Caller { reply: caller, room } => {
+            Self::Caller { watched, reply: caller, room } => {
+                watched.answered(reply.code, 0);
                 drop(room);
                 if caller.send(reply).is_err() {
                     tracing::debug!("the caller of a write is gone");

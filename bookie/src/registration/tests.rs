@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use geminga_metastore::record::{Cookie, DrainingBookie};
 use geminga_metastore::{MemoryStore, Range, Revision, Versioned};
 use geminga_proto::ids::{ClusterUuid, Incarnation};
+use geminga_runtime::requests::Requests;
 
 use super::*;
 
@@ -27,7 +28,13 @@ fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Regist
         repair_rate: 0,
         started_ms,
     };
-    let handle = BookieHandle::new(ClusterUuid::from_random(1), bookie(), vec![], vec![]);
+    let handle = BookieHandle::new(
+        ClusterUuid::from_random(1),
+        bookie(),
+        vec![],
+        vec![],
+        Requests::default(),
+    );
     Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, Limits::default())
 }
 

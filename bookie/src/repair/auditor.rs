@@ -110,6 +110,7 @@ impl Auditor {
     /// Runs until `tasks` stops.
     pub(super) async fn run(self, ttl: Duration, tasks: Tasks) {
         let store = Arc::clone(&self.store);
+        metrics::Office::without();
         office::hold(&store, ttl, &tasks, |lease| self.campaign(lease)).await;
     }
 
@@ -118,7 +119,6 @@ impl Auditor {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            metrics::elected(false);
             let office = loop {
                 look.tick().await;
                 match office::take(&*self.store, keys::AUDITOR, &self.bookie, lease).await {
@@ -128,8 +128,9 @@ impl Auditor {
                 }
             };
             tracing::info!(bookie = %self.bookie, "elected as auditor");
-            metrics::elected(true);
+            let told = metrics::Office::taken();
             self.audit(office, &mut look).await;
+            drop(told);
             tracing::warn!(bookie = %self.bookie, "not the auditor any more");
         }
     }

@@ -47,11 +47,66 @@ pub(super) fn unread(count: u64) {
 }
 
 /// Whether this bookie is the auditor.
-pub(super) fn elected(yes: bool) {
+fn elected(yes: bool) {
     metrics::gauge!("geminga_repair_auditor").set(if yes { 1.0 } else { 0.0 });
 }
 
 /// Whether so many bookies vanished together that nothing is repaired for it (A1).
 pub(super) fn braked(yes: bool) {
     metrics::gauge!("geminga_repair_storm_brake").set(if yes { 1.0 } else { 0.0 });
+}
+
+/// The office of the auditor. What its gauges say is true of whoever has it: with it goes what they said, however that ends.
+#[derive(Debug)]
+pub(super) struct Office;
+
+impl Office {
+    /// This bookie does not have it.
+    pub(super) fn without() {
+        elected(false);
+        marks(0, 0, 0.0);
+        moves(0);
+        unread(0);
+        braked(false);
+    }
+
+    /// This bookie has it, until this is dropped.
+    pub(super) fn taken() -> Self {
+        elected(true);
+        Self
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        Self::without();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    /// Else an alert would stand, and a graph add up, for what another bookie looks after now.
+    #[test]
+    fn nothing_is_said_any_more_by_who_lost_the_office() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let said = || {
+            let page = recorder.handle().render();
+            let values = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            values.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let office = Office::taken();
+            marks(3, 1, 60.0);
+            moves(2);
+            unread(4);
+            braked(true);
+            assert!(said().iter().all(|value| value != "0"), "{:?}", said());
+            drop(office);
+        });
+        assert_eq!(said(), ["0"; 7]);
+    }
 }

@@ -13,6 +13,7 @@ use geminga_proto::bookie::{
 };
 use geminga_proto::internal as wire;
 use geminga_proto::messages::{Messages, is_unreadable};
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
@@ -20,6 +21,7 @@ use super::gather::Item;
 use crate::handle::{BookieHandle, room};
 use crate::ledger::{MAX_READ_BYTES, MIN_ROOM, Outgoing, ReplyTo};
 use crate::metrics;
+use crate::watched::Watched;
 
 /// Bytes that one stream may have outstanding.
 pub(super) const BUDGET: usize = 32 * 1024 * 1024;
@@ -60,17 +62,19 @@ pub(super) async fn writes(
         };
         let Some(message) = message else { return };
         for request in message.requests {
+            let cause = RequestId::parse(&request.cause);
             let (request_id, request) = match WriteRequest::from_wire(request) {
                 Ok(valid) => valid,
                 Err(invalid) => return refuse(&replies, "write", &invalid),
             };
+            let watched = Watched::write(handle.requests(), &request, cause);
             let room = tokio::select! {
                 biased;
                 () = &mut cancelled => return,
                 () = replies.closed() => return,
                 room = take(&budget, request.payload_bytes()) => room,
             };
-            let to = ReplyTo::Stream { request_id, replies: replies.clone(), room };
+            let to = ReplyTo::Stream { request_id, watched, replies: replies.clone(), room };
             match handle.admit(&request) {
                 Ok(disk) => disk.write(request, to).await,
                 Err(refusal) => to.send(refusal),
@@ -81,7 +85,7 @@ pub(super) async fn writes(
 
 /// Answers queries, many at a time, until the stream ends, the bookie stops, or a message is invalid.
 pub(super) async fn queries(
-    mut requests: Streaming<wire::QueryRequests>,
+    mut incoming: Streaming<wire::QueryRequests>,
     handle: BookieHandle,
     replies: mpsc::Sender<Item<QueryReply>>,
     cancelled: impl Future<Output = ()> + Send,
@@ -98,7 +102,7 @@ pub(super) async fn queries(
                 () = &mut cancelled => return,
                 () = replies.closed() => return,
                 Some(()) = answers.next() => {}
-                message = next(&replies, "query", requests.message()) => match message {
+                message = next(&replies, "query", incoming.message()) => match message {
                     Some(wire::QueryRequests { requests }) => asked = requests.into_iter(),
                     // Nothing more is asked; what was is still answered.
                     None => break,
@@ -106,6 +110,7 @@ pub(super) async fn queries(
             }
             continue;
         };
+        let cause = RequestId::parse(&request.cause);
         let (request_id, request) = match QueryRequest::from_wire(request) {
             Ok(valid) => valid,
             Err(invalid) => return refuse(&replies, "query", &invalid),
@@ -121,7 +126,8 @@ pub(super) async fn queries(
                 room = &mut wanted => break room,
             }
         };
-        answers.push(answer(handle.clone(), replies.clone(), request_id, request, room).boxed());
+        let answer = answer(handle.clone(), replies.clone(), request_id, request, room);
+        answers.push(requests::scope(cause, answer).boxed());
     }
     while answers.next().await.is_some() {}
 }

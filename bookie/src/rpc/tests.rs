@@ -13,6 +13,7 @@ use geminga_proto::ids::{
     ClusterUuid, DiskUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch,
 };
 use geminga_proto::internal::bookie_client::BookieClient;
+use geminga_runtime::requests::Requests;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -57,7 +58,13 @@ fn bookie(disk: &FaultyDisk, tasks: &Tasks) -> BookieHandle {
         waiting: Arc::new(Semaphore::new(1)),
         mutations: Mutations::default(),
     };
-    BookieHandle::new(cluster(), member.bookie, vec![DiskLedgers::start(parts, tasks)], vec![])
+    BookieHandle::new(
+        cluster(),
+        member.bookie,
+        vec![DiskLedgers::start(parts, tasks)],
+        vec![],
+        Requests::default(),
+    )
 }
 
 /// One request of a megabyte.

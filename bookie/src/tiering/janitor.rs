@@ -120,6 +120,7 @@ impl Janitor {
                 Err(error) => tracing::debug!(%error, "the election of a janitor failed"),
             }
         }
+        let _told = metrics::Janitor;
         // Not at once: whoever restarts bookies one after the other is not to pay for a listing each time.
         let mut sweep_at = Instant::now() + self.config.sweep_interval.min(FIRST_SWEEP);
         let (mut retire_at, mut memory) = (Instant::now(), Memory::default());

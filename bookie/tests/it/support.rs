@@ -15,6 +15,7 @@ use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
 use geminga_proto::ids::{
     BookieId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch,
 };
+use geminga_runtime::requests::{Requests, RequestsConfig};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 use geminga_tls::{Dial, Security};
 use tokio::net::TcpListener;
@@ -90,6 +91,7 @@ impl Node {
             dial: Dial::Plain,
             random: Arc::new(SystemRandom),
             clock: Arc::new(SystemClock),
+            requests: Requests::new(EVERY, &SystemRandom),
             tasks: tasks.clone(),
             config,
         })
@@ -155,6 +157,9 @@ pub(crate) struct Single {
 }
 
 pub(crate) const LEDGER: LedgerId = LedgerId(5);
+/// Every request is slow.
+const EVERY: RequestsConfig =
+    RequestsConfig { slow: Duration::from_nanos(1), traced: 0.0, adopt: None };
 
 impl Single {
     pub(crate) async fn start() -> Self {

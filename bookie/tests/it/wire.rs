@@ -7,6 +7,8 @@ use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, Incarnation, SealEpoch};
 use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
+use geminga_runtime::lines::{Lines, field};
+use geminga_runtime::requests::{self, RequestId};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -89,6 +91,25 @@ async fn what_is_not_for_this_life_is_refused() {
         entries[0] = other.into();
     }
     assert_eq!(single.ask(0, conflicting).await.code, Code::Corrupt);
+}
+
+/// Whoever looks for why a client's request was slow finds the bookie's part of it by the same id.
+#[tokio::test]
+async fn a_bookie_knows_which_request_an_entry_is_of() {
+    let single = Single::start().await;
+    let lines = Lines::capture();
+    let id = RequestId::parse("order-17");
+    requests::caused_by(id.clone(), || single.ask(0, single.add(0, 2))).await;
+    let read = single.read(0, 1);
+    requests::scope(id, read).await;
+    single.ask(0, single.add(2, 1)).await;
+    let told = |words: &[&str]| lines.with(&[&["slow request of a bookie"], words].concat());
+    let [add] = &told(&["op=\"add\"", "request=order-17"])[..] else { panic!("{lines:?}") };
+    assert_eq!((field(add, "ledger"), field(add, "entry")), (Some("5"), Some("0")), "{add}");
+    assert!(field(add, "disk_ms").is_some(), "{add}");
+    assert_eq!(told(&["op=\"read\"", "request=order-17"]).len(), 1, "{lines:?}");
+    let all = told(&["op=\"add\""]);
+    assert_eq!((all.len(), field(&all[1], "request")), (2, None), "nobody said of which");
 }
 
 /// K2 over the wire: a closed ledger that the bookie never saw is not opened again by its stale writer (H12).

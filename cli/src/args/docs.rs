@@ -82,6 +82,10 @@ fn docs_configuration() {
                 "config" => "–".to_owned(),
                 "log-filter" => "`filter` in `[log]`".to_owned(),
                 "log-format" => "`format` in `[log]`".to_owned(),
+                "slow-request-log" => "`slow-requests` in `[log]`".to_owned(),
+                other if other.starts_with("otlp-") => {
+                    format!("`{}` in `[trace]`", other.trim_start_matches("otlp-"))
+                }
                 "object-store" => "`url` in `[object-store]`".to_owned(),
                 "kafka" => "`listen` in `[kafka]`".to_owned(),
                 "kafka-advertise" => "`advertise` in `[kafka]`".to_owned(),

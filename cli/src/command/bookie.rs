@@ -12,7 +12,7 @@ use geminga_bookie::{
     Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
     TieringParts,
 };
-use geminga_metastore::MetaStore;
+use geminga_metastore::{MetaStore, WatchedStore};
 use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tier::Store;
@@ -22,6 +22,7 @@ pub(crate) use list::named;
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
+use crate::traces::Service;
 use crate::{logging, metadata, server};
 
 /// Arguments of `geminga bookie`.
@@ -70,11 +71,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if args.source.print_config {
         return config::show(&settings);
     }
-    logging::start(&settings.log)?;
     server::block_on_beside_log(Box::pin(serve(settings)))
 }
 
 async fn serve(settings: BookieSettings) -> Result<(), Failure> {
+    let instance = settings.advertise.clone().unwrap_or_else(|| settings.listen.to_string());
+    let service = Service { name: "geminga-bookie", instance: &instance };
+    let traces = logging::start(&settings.log, &settings.trace, &service)?;
+    let ended = Box::pin(serve_traced(settings)).await;
+    traces.end().await;
+    ended
+}
+
+async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
+    let requests = settings.trace.requests(&settings.log);
     let id = settings.id.as_deref().map(str::parse::<BookieId>).transpose();
     let id = id.map_err(|error: InvalidBookieId| Failure::usage(format!("--id: {error}")))?;
     let tls = settings.tls.load(&settings.etcd)?;
@@ -93,6 +103,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
     let mut server = Server::start(http, &tls)?;
     let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
+    let store = WatchedStore::around(store, requests.clone());
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {
         store: Arc::clone(&store),
@@ -104,6 +115,7 @@ async fn serve(settings: BookieSettings) -> Result<(), Failure> {
         dial: tls.dial(),
         random: Arc::new(SystemRandom),
         clock: Arc::new(SystemClock),
+        requests,
         tasks: server.parts.clone(),
         config: Config {
             auto_heal: settings.auto_heal,

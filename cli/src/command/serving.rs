@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use geminga_metastore::WatchedStore;
+
 use crate::broker::{self, Kind, Setting};
 use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
 use crate::server::{Server, bind, door, http_address};
+use crate::traces::Service;
 use crate::{logging, metadata, server};
 
 /// Arguments of `geminga serving`.
@@ -25,11 +28,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if args.source.print_config {
         return config::show(&settings);
     }
-    logging::start(&settings.log)?;
     server::block_on(Box::pin(serve(settings)))
 }
 
 async fn serve(settings: ServingSettings) -> Result<(), Failure> {
+    let instance = settings.advertise.clone().unwrap_or_else(|| settings.grpc.to_string());
+    let service = Service { name: "geminga-serving", instance: &instance };
+    let traces = logging::start(&settings.log, &settings.trace, &service)?;
+    let ended = Box::pin(serve_traced(settings)).await;
+    traces.end().await;
+    ended
+}
+
+async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
+    let requests = settings.trace.requests(&settings.log);
     let tls = settings.tls.load(&settings.etcd)?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
@@ -42,6 +54,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
     let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
+    let store = WatchedStore::around(store, requests.clone());
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;
@@ -63,6 +76,7 @@ async fn serve(settings: ServingSettings) -> Result<(), Failure> {
         objects,
         kind,
         dial: tls.dial(),
+        requests,
     };
     let tasks = server.parts.clone();
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;

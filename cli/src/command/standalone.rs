@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use geminga_bookie::{Bookie, BookieParts};
 use geminga_ledger::BookieConnection;
-use geminga_metastore::{EmbeddedStore, MetaStore};
+use geminga_metastore::{EmbeddedStore, MetaStore, WatchedStore};
 use geminga_proto::ids::BookieId;
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 use geminga_tls::Dial;
 
@@ -22,6 +23,7 @@ use crate::config::{
 };
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
+use crate::traces::Service;
 use crate::{logging, metadata, server};
 
 /// The program's.
@@ -48,11 +50,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if args.source.print_config {
         return config::show(&settings);
     }
-    logging::start(&settings.log)?;
     server::block_on_beside_log(Box::pin(serve(settings)))
 }
 
 async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
+    let instance = settings.grpc.to_string();
+    let service = Service { name: "geminga-standalone", instance: &instance };
+    let traces = logging::start(&settings.log, &settings.trace, &service)?;
+    let ended = Box::pin(serve_traced(settings)).await;
+    traces.end().await;
+    ended
+}
+
+async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
+    let requests = settings.trace.requests(&settings.log);
     let tls = settings.tls.load(&EtcdTlsOptions::default())?;
     let listener = bind("--grpc", settings.grpc).await?;
     let http = bind("--http", settings.http).await?;
@@ -67,8 +78,8 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
     let tasks = server.parts.clone();
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
     end_with(&store, &tasks);
-    let shared: Arc<dyn MetaStore> = Arc::new(store.clone());
-    let bookie = server.starting(start_bookie(&settings, &shared, &tasks)).await?;
+    let shared = WatchedStore::around(Arc::new(store.clone()), requests.clone());
+    let bookie = server.starting(start_bookie(&settings, &shared, &requests, &tasks)).await?;
     let bookie = Arc::new(bookie);
     if let Some(objects) = &objects {
         let parts = tiering(Arc::clone(&shared), objects.clone(), &settings.tier);
@@ -95,6 +106,7 @@ async fn serve(settings: StandaloneSettings) -> Result<(), Failure> {
         objects,
         kind,
         dial: tls.dial(),
+        requests,
     };
     let broker = server.starting(Box::pin(broker::start(setting, &tasks))).await?;
     broker.serve(listener, tls.grpc());
@@ -160,6 +172,7 @@ fn end_with(store: &EmbeddedStore, tasks: &Tasks) {
 async fn start_bookie(
     settings: &StandaloneSettings,
     store: &Arc<dyn MetaStore>,
+    requests: &Requests,
     tasks: &Tasks,
 ) -> Result<Bookie, Failure> {
     let id: BookieId = BOOKIE.parse().expect("a plain name");
@@ -177,6 +190,7 @@ async fn start_bookie(
         dial: Dial::Plain,
         random: Arc::new(SystemRandom),
         clock: Arc::new(SystemClock),
+        requests: requests.clone(),
         tasks: tasks.clone(),
         config,
     };

@@ -8,7 +8,7 @@ use geminga_bookie::RepairConfig;
 
 use super::{
     EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions,
-    Size, TierOptions, TlsOptions, check_exposure, required,
+    Size, TierOptions, TlsOptions, TraceOptions, check_exposure, required,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -90,6 +90,8 @@ pub(crate) struct BookieOptions {
     etcd: EtcdTlsOptions,
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 /// What the server is built from.
@@ -117,6 +119,7 @@ pub(crate) struct BookieSettings {
     pub(crate) tls: TlsOptions,
     pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
+    pub(crate) trace: TraceOptions,
 }
 
 impl BookieSettings {
@@ -174,6 +177,7 @@ impl BookieOptions {
             tls,
             etcd,
             log: self.log.over(file.log),
+            trace: self.trace.over(file.trace)?,
         };
         settings.metastore.require_etcd()?;
         settings.tls.check(false)?;

@@ -11,8 +11,10 @@ mod metastore;
 mod object_store;
 mod serving;
 mod size;
+mod slow;
 mod standalone;
 mod tls;
+mod trace;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -32,8 +34,10 @@ pub(crate) use metastore::MetastoreUrl;
 pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};
+pub(crate) use slow::Slow;
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
 pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
+pub(crate) use trace::TraceOptions;
 
 /// As the bookie's own default.
 const GC_INTERVAL: Duration = Duration::from_secs(300);
@@ -81,6 +85,15 @@ pub(crate) struct LogOptions {
         help_heading = "Logging"
     )]
     pub(crate) format: Option<LogFormat>,
+    /// Requests that take longer are logged, ten a second at most; `0`: none is [default: 1s].
+    #[arg(
+        id = "slow_request_log",
+        long = "slow-request-log",
+        value_name = "DURATION",
+        env = "GEMINGA_SLOW_REQUEST_LOG",
+        help_heading = "Logging"
+    )]
+    pub(crate) slow_requests: Option<Slow>,
 }
 
 impl LogOptions {
@@ -89,6 +102,7 @@ impl LogOptions {
         Self {
             filter: Some(self.filter.or(file.filter).unwrap_or_else(|| "info".to_owned())),
             format: Some(self.format.or(file.format).unwrap_or(LogFormat::Text)),
+            slow_requests: Some(self.slow_requests.or(file.slow_requests).unwrap_or_default()),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
     MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions,
-    catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
+    TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -71,6 +71,8 @@ pub(crate) struct ServingOptions {
     etcd: EtcdTlsOptions,
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 /// What the server is built from.
@@ -94,6 +96,7 @@ pub(crate) struct ServingSettings {
     pub(crate) tls: TlsOptions,
     pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
+    pub(crate) trace: TraceOptions,
 }
 
 impl ServingOptions {
@@ -134,6 +137,7 @@ impl ServingOptions {
             tls,
             etcd,
             log: self.log.over(file.log),
+            trace: self.trace.over(file.trace)?,
         };
         settings.metastore.require_etcd()?;
         settings.tls.check(false)?;

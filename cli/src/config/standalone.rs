@@ -9,7 +9,7 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
     ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
-    catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
+    TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -78,6 +78,8 @@ pub(crate) struct StandaloneOptions {
     tls: TlsOptions,
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 /// What the server is built from.
@@ -100,6 +102,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
+    pub(crate) trace: TraceOptions,
 }
 
 impl StandaloneOptions {
@@ -137,6 +140,7 @@ impl StandaloneOptions {
             tier: self.tier.over(file.tier),
             tls,
             log: self.log.over(file.log),
+            trace: self.trace.over(file.trace)?,
         };
         settings.tls.check(true)?;
         check_exposure(

@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_serving::broker::Broker;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Serialize;
 
 use crate::view::{Description, Group, Groups, Topics};
@@ -22,6 +23,15 @@ impl Admin {
     /// From now on answered by this broker; the first one stays.
     pub(crate) fn of(&self, broker: Broker) {
         self.0.get_or_init(|| broker);
+    }
+
+    /// The metrics whose series come and go: a recorder of its own has them, for this page only, since the process's one forgets
+    /// none.
+    pub(super) fn metrics(&self) -> String {
+        let Some(broker) = self.0.get() else { return String::new() };
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || broker.observe());
+        recorder.handle().render()
     }
 
     fn broker(&self) -> Result<&Broker, Refused> {

@@ -1,10 +1,14 @@
 //! The seams that every process shares and that tests replace: named tasks with an ordered shutdown, the wall
-//! clock, randomness, rules to break, and places to die at. Nothing here knows about topics or ledgers.
+//! clock, randomness, rules to break, places to die at, and what requests are called in logs. Nothing here knows about topics or
+//! ledgers.
 
 mod clock;
 mod fail_point;
+#[cfg(feature = "mutations")]
+pub mod lines;
 mod mutations;
 mod random;
+pub mod requests;
 mod tasks;
 
 pub use clock::{ManualClock, SystemClock, WallClock};

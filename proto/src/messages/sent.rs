@@ -297,8 +297,12 @@ mod tests {
             Op::RecoveryAdd(add(&[])),
             Op::RecoveryAdd(add(&[5_000])),
         ];
-        let requests =
-            ops.map(|op| WriteRequest { request_id: 8, scope: scope.clone(), op: Some(op) });
+        let requests = ops.map(|op| WriteRequest {
+            request_id: 8,
+            scope: scope.clone(),
+            op: Some(op),
+            cause: "order-17".into(),
+        });
         let message = WriteRequests { requests: requests.into() };
         assert_eq!(sent(message.clone()), (message, 3));
     }

@@ -22,6 +22,7 @@ use crate::partition::Partitions;
 use crate::rpc::cluster::ClusterService;
 use crate::rpc::context::Context;
 use crate::rpc::groups::GroupsService;
+use crate::rpc::measured::Measure;
 use crate::rpc::peer::PeerService;
 use crate::rpc::probe::ProbeService;
 use crate::rpc::stream::StreamService;
@@ -63,7 +64,9 @@ impl Services {
         };
         let topology = ctx.router.topology().clone();
         let source = Arc::clone(&ctx.source);
+        let measure = Measure(ctx.requests.clone());
         let router = Server::builder()
+            .layer(measure)
             .max_frame_size(caps::H2_MAX_FRAME_BYTES)
             .initial_stream_window_size(caps::H2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(caps::H2_CONNECTION_WINDOW_BYTES)

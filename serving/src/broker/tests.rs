@@ -14,6 +14,7 @@ use geminga_proto::v1::cluster_client::ClusterClient;
 use geminga_proto::v1::stream_client::StreamClient;
 use geminga_proto::v1::topics_client::TopicsClient;
 use geminga_proto::{caps, v1};
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ mod dating;
 mod kafka;
 mod probes;
 mod quotas;
+mod requests;
 mod room;
 
 struct Node {
@@ -50,6 +52,10 @@ impl Node {
     }
 
     async fn start_with(cluster: &TestCluster, config: Config) -> Self {
+        Self::start_as(cluster, config, Requests::default()).await
+    }
+
+    async fn start_as(cluster: &TestCluster, config: Config, requests: Requests) -> Self {
         let store: Arc<dyn MetaStore> = Arc::new(cluster.store.clone());
         let record = cluster::open_or_init(&*store, &SystemRandom, &SystemClock).await.unwrap();
         let id = cluster::next_broker_id(&*store).await.unwrap();
@@ -81,6 +87,7 @@ impl Node {
             sole: false,
             dial: geminga_tls::Dial::Plain,
             random: Arc::new(SystemRandom),
+            requests,
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,

@@ -23,7 +23,7 @@ use super::request::{JoinAnswer, Request};
 use super::types::{Caller, Commit, Committed, Join, TopicPartition};
 use super::view::Owner;
 use super::wire;
-use crate::router::Router;
+use crate::router::{Router, hop};
 
 /// One attempt of anything but a join; a join adds the time that it may be parked.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -328,7 +328,7 @@ async fn once_there(
     let group = group.as_ref();
     match ask {
         Ask::Join(join) => {
-            let answer = peer.join_group(wire::join_to_wire(group, join)).await?;
+            let answer = peer.join_group(hop(wire::join_to_wire(group, join))).await?;
             return Ok(Answer::Join(wire::answer_from_wire(answer.into_inner())));
         }
         Ask::Heartbeat(caller, generation) => {
@@ -338,7 +338,7 @@ async fn once_there(
                 generation: *generation,
                 session: caller.session,
             };
-            peer.heartbeat(request).await?;
+            peer.heartbeat(hop(request)).await?;
         }
         Ask::Leave(caller) => {
             let request = LeaveGroupRequest {
@@ -346,20 +346,21 @@ async fn once_there(
                 member_id: caller.member.to_string(),
                 session: caller.session,
             };
-            peer.leave_group(request).await?;
+            peer.leave_group(hop(request)).await?;
         }
         Ask::Commit(commit) => {
-            peer.commit_offsets(wire::commit_to_wire(group, commit)).await?;
+            peer.commit_offsets(hop(wire::commit_to_wire(group, commit))).await?;
         }
         Ask::Describe => {
             let request = v1::DescribeGroupRequest { group: group.to_owned() };
-            return Ok(Answer::Described(peer.describe_group(request).await?.into_inner()));
+            return Ok(Answer::Described(peer.describe_group(hop(request)).await?.into_inner()));
         }
         Ask::Delete => {
-            peer.delete_group(v1::DeleteGroupRequest { group: group.to_owned() }).await?;
+            let request = v1::DeleteGroupRequest { group: group.to_owned() };
+            peer.delete_group(hop(request)).await?;
         }
         Ask::List => {
-            let list = peer.list_groups(ListShardRequest { shard }).await?;
+            let list = peer.list_groups(hop(ListShardRequest { shard })).await?;
             return Ok(Answer::Listed(list.into_inner().groups));
         }
     }

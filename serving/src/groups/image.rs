@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,6 +79,15 @@ impl Image {
     /// All groups, by name.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&Arc<str>, &GroupImage)> {
         self.groups.iter()
+    }
+
+    /// Those behind a name.
+    pub(crate) fn groups_after(
+        &self,
+        name: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = (&Arc<str>, &GroupImage)> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.groups.range::<Arc<str>, _>((from, Bound::Unbounded))
     }
 
     /// How many offsets all groups hold.

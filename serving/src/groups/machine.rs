@@ -352,6 +352,10 @@ impl Machine for Groups {
             Request::FetchOffsets(name, wanted, most, respond) => {
                 out.held.push(Held::Offsets(name, wanted, most, respond));
             }
+            Request::Positions(after, most, respond) => {
+                // Not proved by the log, which would be written to for it: whoever measures needs no more.
+                let _ = respond.send(Ok(self.positions(after.as_ref(), most)));
+            }
             Request::DeleteOffsets(name, offsets, respond) => {
                 self.on_delete_offsets(now_ms, &name, offsets, respond, out);
             }

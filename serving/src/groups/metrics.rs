@@ -1,4 +1,5 @@
-//! Metrics of consumer groups. `shard` has as many values as the cluster has group shards.
+//! Metrics of consumer groups. `shard` has as many values as the cluster has group shards; `group` and `topic` are names of
+//! users, in as many series as [`lag`](super::lag) allows.
 
 use metrics::{counter, gauge};
 
@@ -18,6 +19,17 @@ pub(crate) fn held(shard: u32, (said, assigned): (usize, usize), offsets: usize)
         gauge!("geminga_group_bytes", "shard" => shard.to_string(), "part" => part)
             .set(bytes as f64);
     }
+}
+
+/// Records that a group is behind in a topic. Told anew whenever metrics are asked for, so that nothing is left of who is gone.
+pub(super) fn lag(group: &str, topic: &str, records: u64) {
+    let (group, topic) = (group.to_owned(), topic.to_owned());
+    gauge!("geminga_group_lag_records", "group" => group, "topic" => topic).set(records as f64);
+}
+
+/// Partitions with committed offsets whose ends are not known.
+pub(super) fn lag_unknown(partitions: u64) {
+    gauge!("geminga_group_lag_unknown_partitions").set(partitions as f64);
 }
 
 /// A generation was made.

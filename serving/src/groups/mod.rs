@@ -5,6 +5,7 @@
 //! * [`record`]: what groups write to their shard's log; [`image`]: what is durable of it.
 //! * [`machine`]: the groups of one shard; [`request`]: what it is asked.
 //! * [`view`]: what groups ask of the broker around them.
+//! * [`lag`]: how far groups are behind, for metrics.
 //! * [`coordinator`]: the shards that this broker serves; [`client`]: any group, wherever its shard is; [`local`]: groups
 //!   for those who must come to their coordinator.
 
@@ -17,6 +18,7 @@ pub mod core;
 #[cfg(test)]
 pub(crate) mod fakes;
 mod image;
+pub(crate) mod lag;
 pub mod limits;
 pub mod local;
 pub mod machine;

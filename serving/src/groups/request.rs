@@ -47,6 +47,9 @@ pub enum Request {
     CommitClassic(Arc<str>, CommitClassic, Respond<Each>),
     /// Committed offsets of these partitions; of all that have any when none are named. Not more than so many bytes.
     FetchOffsets(Arc<str>, Option<Vec<TopicPartition>>, usize, Respond<Fetched>),
+    /// How far groups have come, of those whose names are behind this one, until there are so many offsets. Answered at once, from
+    /// what is durable, by whoever takes itself for the coordinator.
+    Positions(Option<Arc<str>>, usize, Respond<Positions>),
     /// Offsets are to be forgotten.
     DeleteOffsets(Arc<str>, Vec<TopicPartition>, Respond<Each>),
     /// Somebody who waited for this group has gone away: their request is over.
@@ -60,6 +63,15 @@ pub enum Fetched {
     These(Vec<(TopicPartition, Committed)>, usize),
     /// So many bytes, which is more than was asked for.
     Larger(usize),
+}
+
+/// How far some groups have come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// Of each group, by name, its committed offsets.
+    pub groups: Vec<(Arc<str>, Vec<(TopicPartition, i64)>)>,
+    /// Whether groups are behind them.
+    pub more: bool,
 }
 
 /// The answer to a join.

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::Kafka;
 use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
+use super::journey::Notes;
 use super::lanes::{Key, Lanes};
 use super::room::Held;
+use super::said::{self, Says};
 use super::throttle;
 use crate::quotas::Kind;
 
@@ -42,6 +45,8 @@ pub(super) struct Call {
     pub(super) place: u64,
     /// How long the client is not served for how often it asks.
     pub(super) owed: Duration,
+    /// What is told of it where it is slow.
+    pub(super) notes: Arc<Notes>,
     /// Names of topics that this broker does not know and was asked to look up.
     pub(super) lookups: Arc<AtomicUsize>,
 }
@@ -53,7 +58,8 @@ impl Call {
         header: Header,
         (place, owed): (u64, Duration),
     ) -> Self {
-        Self { kafka, peer, header, place, owed, lookups: Arc::default() }
+        let (notes, lookups) = (Arc::default(), Arc::default());
+        Self { kafka, peer, header, place, owed, notes, lookups }
     }
 
     /// The request's body.
@@ -68,7 +74,7 @@ impl Call {
     ///
     /// # Errors
     /// [`Hangup::Unsayable`], which a test of each API excludes.
-    pub(super) fn answer<M: KafkaResponse>(&self, message: &M) -> Served {
+    pub(super) fn answer<M: KafkaResponse + Says>(&self, message: &M) -> Served {
         Ok(Answer::Ready(self.reply(message)?))
     }
 
@@ -76,7 +82,7 @@ impl Call {
     ///
     /// # Errors
     /// As [`Call::answer`].
-    pub(super) fn answer_in<M: KafkaResponse>(&self, room: Held, message: &M) -> Served {
+    pub(super) fn answer_in<M: KafkaResponse + Says>(&self, room: Held, message: &M) -> Served {
         let mut reply = self.reply(message)?;
         reply.rooms = vec![room];
         Ok(Answer::Ready(reply))
@@ -86,8 +92,9 @@ impl Call {
     ///
     /// # Errors
     /// As [`Call::answer`].
-    pub(super) fn reply<M: KafkaResponse>(&self, message: &M) -> Result<Reply, Hangup> {
+    pub(super) fn reply<M: KafkaResponse + Says>(&self, message: &M) -> Result<Reply, Hangup> {
         let Header { key, correlation, version, .. } = self.header;
+        said::count(key, message);
         let mut bytes = codec::encode(correlation, version, message).map_err(|error| {
             tracing::error!(key, version, %error, "an answer cannot be said in the version asked for");
             Hangup::Unsayable
@@ -123,6 +130,8 @@ pub(super) struct Reply {
     pub(super) rooms: Vec<Held>,
     /// Partitions whose failure it tells.
     pub(super) failed: Vec<Key>,
+    /// When it was made, where that was after its request had its place.
+    pub(super) made: Option<Instant>,
     /// Resolves when nothing of what was sent is needed any more, where that is later than the answer.
     pub(super) settled: Option<BoxFuture<'static, ()>>,
 }

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::IoSlice;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,14 +25,18 @@ use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, Shared, pending};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use geminga_runtime::requests;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::api::{self, Api};
 use super::call::{Answer, Call, Hangup, LONGEST_WAIT, Peer, Reply, WAIT_OF_REQUESTS};
 use super::codec::Header;
 use super::frame::{Frame, Frames, Head};
+use super::journey::Journey;
 use super::lanes::Key;
 use super::pace::Pace;
 use super::room::Held;
@@ -55,7 +60,7 @@ const STEP_BYTES: usize = 64 * 1024;
 
 /// An answer that is due, or that there is none any more.
 enum Due {
-    Answer { api: &'static str, since: Instant, answer: Waiting },
+    Answer { journey: Box<Journey>, answer: Waiting },
     End(Hangup),
 }
 
@@ -86,7 +91,8 @@ where
     let pace = Pace::default();
     let out = Outgoing::new(writer, Arc::clone(&peer), pace.clone());
     let frames = Frames::new(reader, pace.clone());
-    let intake = Intake { kafka, peer, pace, to, behind, stop: stop.shared() };
+    let client = Mutex::new(Arc::from(""));
+    let intake = Intake { kafka, peer, pace, to, behind, client, stop: stop.shared() };
     let answering = async {
         let taking = async {
             intake.run(frames).await;
@@ -109,6 +115,8 @@ struct Intake<S: Future<Output = ()>> {
     pace: Pace,
     to: mpsc::Sender<Due>,
     behind: mpsc::Sender<Work>,
+    /// What the client called itself last.
+    client: Mutex<Arc<str>>,
     stop: Shared<S>,
 }
 
@@ -174,19 +182,26 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         frame: Frame,
     ) -> Result<Option<Due>, Hangup> {
         let Frame { mut bytes, room } = frame;
-        let since = Instant::now();
+        let frame_bytes = bytes.len();
         let mut header = Header::fixed(&mut bytes)?;
         let api = api::find(header.key).ok_or(Hangup::Unsupported)?;
         api.read_header(&mut header, &mut bytes)?;
         let (kafka, peer) = (self.kafka.clone(), Arc::clone(&self.peer));
         let owed = kafka.ctx.quotas.charge(Kind::Request, &head.client_id, 1);
-        let call = Call::new(kafka, peer, header, (head.begins, owed));
+        let client = self.client(&head.client_id);
+        let requests = &self.kafka.ctx.requests;
+        let mut journey = Box::new(Journey::begin(requests, api.name(), client, frame_bytes));
+        let mut call = Call::new(kafka, peer, header, (head.begins, owed));
+        call.notes = Arc::clone(&journey.notes);
+        let serving = requests::scope(journey.id.clone(), api.serve(call, bytes));
+        let serving = serving.instrument(journey.span.clone());
         let (answer, room) = if api.keeps_room() {
-            (Some(api.serve(call, bytes).await?), room)
+            (Some(serving.await?), room)
         } else {
-            let answer = self.answer(frames, api, api.serve(call, bytes), room).await?;
-            (answer, Taken::default())
+            (self.answer(frames, api, serving, room).await?, Taken::default())
         };
+        // A long poll says itself for how long it waited.
+        journey.placed(api.waits() && api.quota() == Kind::Request);
         let answer = match answer {
             Some(Answer::Ready(reply)) => {
                 self.pace.queued(reply.bytes());
@@ -194,13 +209,23 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
             }
             Some(Answer::Later(reply)) => Waiting::Later(self.later(reply, room).await),
             Some(Answer::Quiet { settled, end }) => {
-                metrics::observe_request(api.name(), since.elapsed());
+                metrics::observe_request(api.name(), journey.since.elapsed());
+                journey.end(&self.peer, 0, Instant::now());
                 self.finish(settled.map(|()| drop(room)).boxed()).await;
                 return end.map_or(Ok(None), Err);
             }
             None => return Ok(None),
         };
-        Ok(Some(Due::Answer { api: api.name(), since, answer }))
+        Ok(Some(Due::Answer { journey, answer }))
+    }
+
+    /// What the client calls itself, which hardly ever changes within a connection.
+    fn client(&self, id: &str) -> Arc<str> {
+        let mut last = self.client.lock();
+        if **last != *id {
+            *last = id.into();
+        }
+        Arc::clone(&last)
     }
 
     /// An answer is made as soon as it can be, also while those before it are not read: then the request has no more need of its
@@ -216,6 +241,7 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
             let mut reply = reply.await;
             let mut settled = None;
             if let Ok(reply) = &mut reply {
+                reply.made = Some(Instant::now());
                 settled = reply.settled.take();
                 pace.queued(reply.bytes());
             }
@@ -240,16 +266,17 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         &self,
         frames: &mut Frames<R>,
         api: &Api,
-        mut serving: BoxFuture<'static, Result<Answer, Hangup>>,
+        serving: impl Future<Output = Result<Answer, Hangup>> + Send,
         room: Taken,
     ) -> Result<Option<Answer>, Hangup> {
+        let mut serving = pin!(serving);
         if !api.waits() {
             let answer = serving.await;
             drop(room);
             return answer.map(Some);
         }
         // Decodes the request, if no more.
-        if let Some(answer) = (&mut serving).now_or_never() {
+        if let Some(answer) = serving.as_mut().now_or_never() {
             return answer.map(Some);
         }
         drop(room);
@@ -282,8 +309,8 @@ async fn write<W: AsyncWrite + Unpin>(
 ) -> Result<(), Hangup> {
     let mut next = due.recv().await;
     while let Some(item) = next {
-        let (api, since, answer) = match item {
-            Due::Answer { api, since, answer } => (api, since, answer),
+        let (mut journey, answer) = match item {
+            Due::Answer { journey, answer } => (journey, answer),
             Due::End(hangup) => {
                 out.flush().await?;
                 return Err(hangup);
@@ -310,9 +337,10 @@ async fn write<W: AsyncWrite + Unpin>(
                 return Err(hangup);
             }
         };
-        metrics::observe_request(api, since.elapsed());
+        metrics::observe_request(journey.api, journey.since.elapsed());
         out.pace.answered();
-        out.add(reply);
+        journey.made(reply.made);
+        out.add(reply, journey);
         if out.is_full() {
             out.flush().await?;
         }
@@ -338,15 +366,18 @@ struct Outgoing<W> {
     rooms: Vec<Held>,
     /// Failures that they tell.
     failed: Vec<Key>,
+    /// The requests that they answer, and the bytes of each answer.
+    journeys: Vec<(Box<Journey>, usize)>,
 }
 
 impl<W: AsyncWrite + Unpin> Outgoing<W> {
     fn new(to: W, peer: Arc<Peer>, pace: Pace) -> Self {
         let (pieces, rooms, failed) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { to, peer, pace, pieces, bytes: 0, rooms, failed }
+        Self { to, peer, pace, pieces, bytes: 0, rooms, failed, journeys: Vec::new() }
     }
 
-    fn add(&mut self, reply: Reply) {
+    fn add(&mut self, reply: Reply, journey: Box<Journey>) {
+        self.journeys.push((journey, reply.bytes()));
         self.bytes += reply.bytes();
         self.pieces.extend(reply.pieces);
         self.rooms.extend(reply.rooms);
@@ -364,6 +395,10 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         }
         self.settle().await?;
         self.rooms.clear();
+        let now = Instant::now();
+        for (journey, bytes) in self.journeys.drain(..) {
+            journey.end(&self.peer, bytes, now);
+        }
         if !self.failed.is_empty() {
             self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.sent());
         }

@@ -14,6 +14,14 @@ macro_rules! codes {
     ($($name:ident = $code:literal;)*) => {
         impl Code {
             $(pub(crate) const $name: Self = Self($code);)*
+
+            /// As Kafka names it; `OTHER` for one that this broker never says.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                    _ => "OTHER",
+                }
+            }
         }
     };
 }

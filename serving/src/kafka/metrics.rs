@@ -1,4 +1,5 @@
-//! Metrics of the Kafka face. `api` has one value per row of the table of APIs, `why` those of [`Hangup`](super::call::Hangup).
+//! Metrics of the Kafka face. `api` has one value per row of the table of APIs, `error` one per code of [`Code`](super::error::Code),
+//! `why` those of [`Hangup`](super::call::Hangup).
 
 use std::time::Duration;
 
@@ -32,6 +33,11 @@ pub(super) fn count_refused() {
 pub(super) fn observe_request(api: &'static str, took: Duration) {
     counter!("geminga_kafka_requests_total", "api" => api).increment(1);
     histogram!("geminga_kafka_request_seconds", "api" => api).record(took.as_secs_f64());
+}
+
+/// An answer was made that says this error, or `NONE`.
+pub(super) fn count_reply(api: &'static str, error: &'static str) {
+    counter!("geminga_kafka_replies_total", "api" => api, "error" => error).increment(1);
 }
 
 /// A connection was closed by this broker.

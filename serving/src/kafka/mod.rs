@@ -18,6 +18,7 @@ mod connection;
 mod error;
 mod frame;
 mod group;
+mod journey;
 mod lanes;
 mod listener;
 mod metrics;
@@ -26,6 +27,7 @@ mod pace;
 mod patience;
 mod place;
 mod room;
+mod said;
 #[cfg(test)]
 mod testing;
 mod throttle;

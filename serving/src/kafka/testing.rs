@@ -11,6 +11,7 @@ use geminga_metastore::record::KafkaListener;
 use geminga_metastore::{MetaStore, cluster};
 use geminga_proto::ids::BrokerId;
 use geminga_records::{Batch, Compression, Record, encode};
+use geminga_runtime::requests::{Requests, RequestsConfig};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
 use tokio::net::TcpListener;
 
@@ -32,6 +33,9 @@ use crate::topics::quorum::Quorum;
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Name of the listener that all clients of the rig come by.
 pub(super) const LISTENER: &str = "PLAINTEXT";
+/// As servers have it.
+const SLOW: RequestsConfig =
+    RequestsConfig { slow: Duration::from_secs(1), traced: 0.0, adopt: None };
 const CORRELATION: i32 = 0x0a0b_0c0d;
 
 /// A cluster of brokers with three bookies.
@@ -298,6 +302,7 @@ impl Node {
             sole: false,
             dial: geminga_tls::Dial::Plain,
             random: Arc::new(SystemRandom),
+            requests: Requests::new(SLOW, &SystemRandom),
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             config,

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use geminga_metastore::{LeaseId, MetaStore};
 use geminga_proto::ids::{Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Tasks, WallClock};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -117,6 +118,8 @@ pub struct PartitionsParts {
     pub default_quorum: Quorum,
     /// Dates records and what idempotent producers append, and says how old they are.
     pub clock: Arc<dyn WallClock>,
+    /// Says which appends are slow.
+    pub requests: Requests,
     /// Where their tasks run. Cancelling ends all at once; [`Partitions::shutdown`] before lets them drain.
     pub tasks: Tasks,
     /// Limits.
@@ -136,6 +139,7 @@ struct Shared {
     router: Option<Router>,
     default_quorum: Quorum,
     clock: Arc<dyn WallClock>,
+    requests: Requests,
     tasks: Tasks,
     config: Config,
     /// Bytes accepted and not answered, of all partitions.
@@ -220,6 +224,7 @@ impl Partitions {
             router,
             default_quorum,
             clock,
+            requests,
             tasks,
             mut config,
         } = parts;
@@ -236,6 +241,7 @@ impl Partitions {
             router,
             default_quorum,
             clock,
+            requests,
             tasks,
             config,
             room,
@@ -552,8 +558,13 @@ impl LocalPartitions for Partitions {
         partition: PartitionIndex,
         spec: ReadSpec,
     ) -> Result<Read, ApiError> {
-        let handle = self.open(&topic, partition).await?;
-        let read = fetch::read(&handle, spec).await?;
+        let reading = async {
+            let handle = self.open(&topic, partition).await?;
+            let read = fetch::read(&handle, spec).await?;
+            Ok((handle, read))
+        };
+        let read: Result<_, ApiError> = reading.await;
+        let (handle, read) = read.inspect_err(|error| metrics::count_failed_fetch(error.reason))?;
         handle.carry(read.batches.iter().map(Bytes::len).sum());
         Ok(read)
     }

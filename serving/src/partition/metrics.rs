@@ -1,9 +1,11 @@
 //! Every metric of topic partitions. Label values: `outcome` of an opening is `opened` or `failed`; `outcome` of a produced
 //! batch is `acked`, `duplicate`, `unknown` or `refused`; `source` of bytes that
-//! readers got is `memory` or `ledgers`, `how` a read of ledgers was met `asked` or `kept`. Sizes are bytes as stored, times are seconds.
+//! readers got is `memory` or `ledgers`, `how` a read of ledgers was met `asked` or `kept`; `reason` of a
+//! read that failed is a [`Reason`]. Sizes are bytes as stored, times are seconds.
 
 use std::time::Duration;
 
+use geminga_proto::reason::Reason;
 use metrics::{counter, gauge, histogram};
 
 /// Topic partitions that are open, opening or closing here.
@@ -59,6 +61,11 @@ pub(super) fn count_fetched(batches: usize, bytes: usize) {
     counter!("geminga_fetch_reads_total").increment(1);
     counter!("geminga_fetch_batches_total").increment(batches as u64);
     counter!("geminga_fetch_bytes_total").increment(bytes as u64);
+}
+
+/// A read was not answered: long polls that came to an end without records were.
+pub(super) fn count_failed_fetch(reason: Reason) {
+    counter!("geminga_fetch_failures_total", "reason" => reason.as_str()).increment(1);
 }
 
 /// A reader got so many bytes of entries from there.

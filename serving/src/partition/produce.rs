@@ -14,6 +14,7 @@ use geminga_proto::caps;
 use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -62,6 +63,8 @@ pub(super) struct Reply {
     since: Instant,
     bytes: usize,
     records: u32,
+    /// What it was asked for by, where that is known.
+    request: Option<RequestId>,
     _room: [OwnedSemaphorePermit; 2],
 }
 
@@ -74,9 +77,25 @@ impl Reply {
             since: Instant::now(),
             bytes: batch.len(),
             records: u32::try_from(batch.header().record_count).unwrap_or(0),
+            request: requests::current(),
             _room: room,
         };
         (reply, Answer(pending))
+    }
+
+    /// When the batch was accepted.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Of the batch.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The request that brought the batch, where that is known.
+    pub(super) fn request(&self) -> Option<&RequestId> {
+        self.request.as_ref()
     }
 
     /// The batch is acknowledged at `base_offset`; `dated`: when the owner dated it, if it did.

@@ -14,10 +14,11 @@ mod proofs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geminga_proto::ids::Term;
+use geminga_proto::ids::{Offset, PartitionIndex, Term};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use geminga_runtime::WallClock;
+use geminga_runtime::requests::{self, Requests};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -104,6 +105,14 @@ pub(super) struct Owner {
     /// When silent producers are forgotten next.
     sweep: Instant,
     times: Times,
+    watched: Watched,
+}
+
+/// What is told where appending is slow.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) requests: Requests,
+    pub(super) partition: PartitionIndex,
 }
 
 /// How long an owner waits.
@@ -135,7 +144,7 @@ impl Owner {
         (close, orders): (watch::Receiver<Option<Closing>>, Orders),
         producers: Producers,
         clock: Arc<dyn WallClock>,
-        times: Times,
+        (times, watched): (Times, Watched),
     ) -> Self {
         let (queue, inbox) = (Queue::default(), Vec::new());
         let (proofs, opened) = (Proofs::default(), Instant::now());
@@ -153,6 +162,7 @@ impl Owner {
             opened,
             sweep: opened + SWEEP,
             times,
+            watched,
         }
     }
 
@@ -239,6 +249,26 @@ impl Owner {
         }
     }
 
+    /// A batch is acknowledged. `sent`: when the log was given it.
+    fn tell_slow(&self, reply: &Reply, base: Offset, sent: Instant) {
+        let took = reply.since().elapsed();
+        let Some(left_out) = self.watched.requests.slow(took) else { return };
+        let queued = sent.saturating_duration_since(reply.since());
+        let topic = Arc::clone(&self.orders.topic.borrow());
+        tracing::warn!(
+            request = reply.request().map(tracing::field::display),
+            topic = topic.name,
+            partition = %self.watched.partition,
+            offset = base.0,
+            bytes = reply.bytes(),
+            took_ms = took.as_millis(),
+            queue_ms = queued.as_millis(),
+            storage_ms = took.saturating_sub(queued).as_millis(),
+            left_out,
+            "slow append"
+        );
+    }
+
     /// Milliseconds since the opening.
     fn now_ms(&self) -> i64 {
         i64::try_from(self.opened.elapsed().as_millis()).unwrap_or(i64::MAX)
@@ -248,11 +278,14 @@ impl Owner {
         match event {
             Event::Acked { through, .. } => {
                 let now_ms = self.now_ms();
-                for Durable { base, stamp, dated, answers } in self.queue.acked(through) {
+                for Durable { base, stamp, dated, sent, answers } in self.queue.acked(through) {
                     if let Some(stamp) = stamp {
                         self.producers.commit(&stamp, base, now_ms);
                     }
-                    answers.into_iter().for_each(|reply| reply.acked(base, dated));
+                    for reply in answers {
+                        self.tell_slow(&reply, base, sent);
+                        reply.acked(base, dated);
+                    }
                 }
                 self.proofs.acked(through);
                 Ok(())
@@ -303,7 +336,9 @@ impl Owner {
                 max_timestamp: entry.max_timestamp,
             };
             metrics::count_entry(entry.slots.len(), entry.slots.bytes);
-            match self.writer.append(what, entry.payload) {
+            let cause = entry.slots.first_answer().and_then(Reply::request).cloned();
+            let (writer, payload) = (&mut self.writer, entry.payload);
+            match requests::caused_by(cause, || writer.append(what, payload)) {
                 Ok(appended) => {
                     let now = Instant::now();
                     self.queue.sent(appended.number, now, entry.slots);

@@ -2,6 +2,7 @@
 //! most: the forwarded call carries `direct`, and a broker that is asked directly for what it does not own answers
 //! NOT_OWNER with the owner's address (DESIGN 6).
 
+mod hop;
 mod local;
 mod peers;
 pub mod source;
@@ -14,6 +15,7 @@ use geminga_runtime::Tasks;
 use geminga_tls::Dial;
 use tonic::transport::Channel;
 
+pub(crate) use hop::hop;
 pub use local::{
     ActiveProducer, Appended, Appender, FoundOffset, LocalPartitions, OffsetAt, OpenOffsets,
     Pending, Read, ReadSpec,

@@ -1,6 +1,7 @@
 //! Reading a partition wherever it is served: here, or one hop away over the public API with `direct` set. Reading
 //! changes nothing, so whatever goes wrong on the way is retriable: NOT_READY.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::join_all;
 use geminga_proto::caps;
 use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term};
-use geminga_proto::internal::PartitionSizeRequest;
 use geminga_proto::internal::peer_client::PeerClient;
+use geminga_proto::internal::{PartitionEnd, PartitionEndsRequest, PartitionSizeRequest};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
@@ -19,7 +21,7 @@ use geminga_proto::v1::topics_client::TopicsClient;
 use tonic::Status;
 
 use super::local::{FoundOffset, LocalPartitions, OffsetAt, Read, ReadSpec};
-use super::{Route, Router, check_partition, no_owner};
+use super::{Route, Router, check_partition, hop, no_owner};
 use crate::ownership::topology::Topic;
 
 /// What the owner may need on top of the wait that was asked for: it may have to open the partition first.
@@ -53,6 +55,14 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<FoundOffset, ApiError>;
+
+    /// Where what is committed ends (P1), of those of these partitions that are open, wherever they are; opens none, and says nothing
+    /// of what cannot be asked. Cancel-safe.
+    async fn ends(
+        &self,
+        topic: &Arc<Topic>,
+        partitions: &[PartitionIndex],
+    ) -> Vec<(PartitionIndex, Offset)>;
 
     /// [`LocalPartitions::delete_records`], wherever the partition is. Cancel-safe, and may be repeated.
     ///
@@ -137,7 +147,7 @@ impl RoutedSource {
             forwarded: true,
         };
         let call = async {
-            let mut stream = client.fetch(request).await?.into_inner();
+            let mut stream = client.fetch(hop(request)).await?.into_inner();
             stream.message().await
         };
         let answer = self.within(spec.max_wait.saturating_add(GRACE), broker, call).await?;
@@ -169,7 +179,7 @@ impl RoutedSource {
             }),
             direct: true,
         };
-        let answer = self.within(GRACE, broker, client.list_offsets(request)).await?;
+        let answer = self.within(GRACE, broker, client.list_offsets(hop(request))).await?;
         let found = answer
             .into_inner()
             .offsets
@@ -203,7 +213,7 @@ impl RoutedSource {
             partitions: vec![v1::DeletePartitionRecords { partition: partition.0, before }],
             direct: true,
         };
-        let answer = self.within(GRACE, broker, client.delete_records(request)).await?;
+        let answer = self.within(GRACE, broker, client.delete_records(hop(request))).await?;
         let done = answer.into_inner().partitions.into_iter().find(|p| p.partition == partition.0);
         let done = done.ok_or_else(|| left_out(broker))?;
         match &done.error {
@@ -225,7 +235,7 @@ impl RoutedSource {
             partitions: vec![v1::PartitionTerm { partition: partition.0, term: term.0 }],
             direct: true,
         };
-        let answer = self.within(GRACE, broker, client.offset_for_term(request)).await?;
+        let answer = self.within(GRACE, broker, client.offset_for_term(hop(request))).await?;
         let end = answer.into_inner().ends.into_iter().find(|end| end.partition == partition.0);
         let end = end.ok_or_else(|| left_out(broker))?;
         match &end.error {
@@ -245,8 +255,27 @@ impl RoutedSource {
         let mut client = PeerClient::new(self.router.channel(broker)?);
         let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
         let request = PartitionSizeRequest { topic_id, partition: partition.0 };
-        let answer = self.within(GRACE, broker, client.partition_size(request)).await?;
+        let answer = self.within(GRACE, broker, client.partition_size(hop(request))).await?;
         Ok(answer.into_inner().bytes)
+    }
+}
+
+impl RoutedSource {
+    /// A broker that cannot be asked, or of a version that does not know the question, says nothing.
+    async fn ends_remote(
+        &self,
+        broker: BrokerId,
+        topic: &Topic,
+        partitions: Vec<u32>,
+    ) -> Vec<(PartitionIndex, Offset)> {
+        let Ok(channel) = self.router.channel(broker) else { return Vec::new() };
+        let mut client = PeerClient::new(channel);
+        let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
+        let request = PartitionEndsRequest { topic_id, partitions };
+        let answer = self.within(GRACE, broker, client.partition_ends(hop(request))).await;
+        let ends = answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().ends);
+        let end = |end: PartitionEnd| (PartitionIndex(end.partition), Offset(end.high_watermark));
+        ends.into_iter().map(end).collect()
     }
 }
 
@@ -282,6 +311,28 @@ impl Source for RoutedSource {
             Route::Remote { broker, .. } => self.find_remote(broker, topic, partition, at).await,
             Route::NoOwner => Err(no_owner(&topic.name, partition)),
         }
+    }
+
+    async fn ends(
+        &self,
+        topic: &Arc<Topic>,
+        partitions: &[PartitionIndex],
+    ) -> Vec<(PartitionIndex, Offset)> {
+        let (mut ends, mut remote) = (Vec::new(), BTreeMap::<BrokerId, Vec<u32>>::new());
+        for &partition in partitions {
+            match self.router.owner_of(topic, partition) {
+                Route::Local { .. } => {
+                    let open = self.local.open_offsets(topic.id, partition);
+                    ends.extend(open.map(|open| (partition, open.high_watermark)));
+                }
+                Route::Remote { broker, .. } => remote.entry(broker).or_default().push(partition.0),
+                Route::NoOwner => {}
+            }
+        }
+        let remote =
+            remote.into_iter().map(|(broker, asked)| self.ends_remote(broker, topic, asked));
+        ends.extend(join_all(remote).await.into_iter().flatten());
+        ends
     }
 
     async fn delete_records(

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use futures::Stream;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
-use geminga_runtime::{Random, Tasks};
+use geminga_runtime::{Random, Tasks, requests};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
@@ -59,15 +59,16 @@ pub(crate) struct ConsumeContext {
 /// What the client of a stream gets.
 pub(crate) type ConsumeEvents = ReceiverStream<Result<v1::ConsumeResponse, Status>>;
 
-/// Serves one member. `requests`: what the client sends, the join first. The stream is open at once; what is wrong
+/// Serves one member. `input`: what the client sends, the join first. The stream is open at once; what is wrong
 /// with its requests is said on it.
-pub(crate) fn consume<S>(context: ConsumeContext, requests: S) -> Response<ConsumeEvents>
+pub(crate) fn consume<S>(context: ConsumeContext, input: S) -> Response<ConsumeEvents>
 where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
     let (events, stream) = mpsc::channel(EVENTS);
     let tasks = context.tasks.clone();
-    tasks.spawn("consumer", Box::pin(task::serve(context, requests, events)));
+    let serve = requests::scope(requests::current(), task::serve(context, input, events));
+    tasks.spawn("consumer", Box::pin(serve));
     Response::new(ReceiverStream::new(stream))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use geminga_metastore::{MetaStore, ProducerIds, record};
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, Tasks, WallClock};
 
 use super::produce::ProduceRoom;
@@ -41,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn WallClock>,
     /// Spreads keyless records.
     pub(crate) random: Arc<dyn Random>,
+    /// What requests are called in logs and traces, and which are slow.
+    pub(crate) requests: Requests,
     /// Cancelled when no new work is taken; streams then finish what they took and end.
     pub(crate) intake: Tasks,
     /// Runs what a stream needs beside itself.

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::consume::ConsumeContext;
 use crate::groups::client::GroupClient;
+use crate::groups::coordinator::Shards;
 use crate::groups::fakes::{FakeBroker, FakeDial, FakeTopics, MemoryLogs};
 use crate::groups::view::Owner;
 use crate::ownership::topology::{Topic, Topology};
@@ -122,6 +123,17 @@ impl Source for FakeSource {
         Ok(FoundOffset { offset, timestamp_ms: None, term, epoch: term })
     }
 
+    async fn ends(
+        &self,
+        _: &Arc<Topic>,
+        partitions: &[PartitionIndex],
+    ) -> Vec<(PartitionIndex, Offset)> {
+        let end = |&partition: &PartitionIndex| {
+            self.ends(partition.0).ok().map(|(_, end)| (partition, Offset(end)))
+        };
+        partitions.iter().filter_map(end).collect()
+    }
+
     async fn delete_records(
         &self,
         _: &Arc<Topic>,
@@ -154,7 +166,7 @@ pub(crate) struct FakeCluster {
     pub(crate) tasks: Tasks,
     pub(crate) quotas: Quotas,
     random: Arc<SeededRandom>,
-    _broker: FakeBroker,
+    broker: FakeBroker,
 }
 
 impl FakeCluster {
@@ -179,7 +191,11 @@ impl FakeCluster {
         let groups = broker.client(FakeDial::default());
         let (source, random) = (Arc::default(), Arc::new(SeededRandom::new(1)));
         let quotas = Quotas::new();
-        Self { source, logs, groups, topology, tasks, quotas, random, _broker: broker }
+        Self { source, logs, groups, topology, tasks, quotas, random, broker }
+    }
+
+    pub(crate) fn shards(&self) -> &Shards {
+        &self.broker.shards
     }
 
     pub(crate) fn context(&self) -> ConsumeContext {

@@ -14,6 +14,7 @@ use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::BatchError;
+use geminga_runtime::requests;
 use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Status;
@@ -56,9 +57,12 @@ pub(super) async fn fetch(
 ) -> Result<Answers, ApiError> {
     let stopping = ctx.intake.cancelled().boxed();
     let fetch = Box::new(Fetch::new(ctx, request).await?);
-    let answers = futures::stream::unfold((fetch, stopping), |(mut fetch, mut stopping)| async {
-        let answer = fetch.next(&mut stopping).await?;
-        Some((answer, (fetch, stopping)))
+    let id = requests::current();
+    let answers = futures::stream::unfold((fetch, stopping), move |(mut fetch, mut stopping)| {
+        requests::scope(id.clone(), async {
+            let answer = fetch.next(&mut stopping).await?;
+            Some((answer, (fetch, stopping)))
+        })
     });
     Ok(answers.boxed())
 }

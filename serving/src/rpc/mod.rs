@@ -9,6 +9,7 @@ pub(crate) mod fakes;
 mod fetch;
 pub(crate) mod groups;
 pub(crate) mod init_producer;
+pub(crate) mod measured;
 pub(crate) mod metadata;
 pub(crate) mod peer;
 pub(crate) mod probe;

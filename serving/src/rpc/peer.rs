@@ -9,7 +9,8 @@ use geminga_proto::internal::peer_server::{Peer, PeerServer};
 use geminga_proto::internal::{
     GroupCommitRequest, GroupCommitResponse, GroupHeartbeatRequest, GroupHeartbeatResponse,
     JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, LetGoRequest,
-    LetGoResponse, ListShardRequest, PartitionSizeRequest, PartitionSizeResponse,
+    LetGoResponse, ListShardRequest, PartitionEnd, PartitionEndsRequest, PartitionEndsResponse,
+    PartitionSizeRequest, PartitionSizeResponse,
 };
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
@@ -142,6 +143,20 @@ impl Peer for PeerService {
         };
         let bytes = partitions.size(topic, PartitionIndex(partition)).await?;
         Ok(Response::new(PartitionSizeResponse { bytes }))
+    }
+
+    async fn partition_ends(
+        &self,
+        request: Request<PartitionEndsRequest>,
+    ) -> Result<Response<PartitionEndsResponse>, Status> {
+        let PartitionEndsRequest { topic_id, partitions } = request.into_inner();
+        let topic = topic_id_of(&topic_id)?;
+        let end = |partition: u32| {
+            let open = self.partitions.as_ref()?.open_offsets(topic, PartitionIndex(partition))?;
+            Some(PartitionEnd { partition, high_watermark: open.high_watermark.0 })
+        };
+        let ends = partitions.into_iter().filter_map(end).collect();
+        Ok(Response::new(PartitionEndsResponse { ends }))
     }
 }
 

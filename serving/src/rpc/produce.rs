@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use geminga_proto::messages::Messages;
 use geminga_proto::v1;
+use geminga_runtime::requests;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -38,6 +39,7 @@ pub(super) type Answers = ReceiverStream<Result<v1::ProduceResponse, Status>>;
 pub(super) fn produce(ctx: Arc<Context>, input: Messages<v1::ProduceRequest>) -> Answers {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let tasks = ctx.intake.clone();
-    tasks.spawn("produce stream", Box::pin(Session::new(ctx, input).run(answers)));
+    let run = requests::scope(requests::current(), Session::new(ctx, input).run(answers));
+    tasks.spawn("produce stream", Box::pin(run));
     ReceiverStream::new(stream)
 }

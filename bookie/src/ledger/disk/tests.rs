@@ -16,6 +16,7 @@ use geminga_metastore::{
 use geminga_proto::bookie::{Class, QueryOp, Scope, WriteOp};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
 use geminga_proto::ids::{DiskUuid, EntryId, Incarnation, SealEpoch};
+use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SeededRandom, SystemRandom};
 use tokio::sync::watch;
 
@@ -191,7 +192,13 @@ impl Bench {
             mutations,
         };
         let ledgers = DiskLedgers::start(parts, &tasks);
-        let handle = BookieHandle::new(cluster(), member().bookie, vec![ledgers], vec![]);
+        let handle = BookieHandle::new(
+            cluster(),
+            member().bookie,
+            vec![ledgers],
+            vec![],
+            Requests::default(),
+        );
         Self { memory, disk, store, tasks, handle, mutations }
     }
 

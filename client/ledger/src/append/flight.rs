@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use geminga_proto::entry;
 use geminga_proto::ids::EntryId;
+use geminga_runtime::requests::RequestId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +21,7 @@ struct Entry {
     entries_crc: u64,
     /// Gives the bytes back to the budgets when dropped.
     _permit: Permit,
+    cause: Option<RequestId>,
     /// When the LAC passed it.
     confirmed_at: Option<Instant>,
     done: Option<oneshot::Sender<Outcome>>,
@@ -57,7 +59,7 @@ impl Flight {
         &mut self,
         bytes: Bytes,
         cumulative_length: u64,
-        permit: Permit,
+        (permit, cause): (Permit, Option<RequestId>),
         done: oneshot::Sender<Outcome>,
     ) {
         let digest = entry::stored_digest(&bytes).expect("made by entry::encode");
@@ -68,6 +70,7 @@ impl Flight {
             cumulative_length,
             entries_crc,
             _permit: permit,
+            cause,
             confirmed_at: None,
             done: Some(done),
         });
@@ -75,6 +78,11 @@ impl Flight {
 
     fn index(&self, entry: EntryId) -> usize {
         usize::try_from(entry.0 - self.first.0).expect("within the window")
+    }
+
+    /// The request that an entry was made for, where that is known.
+    pub(super) fn cause(&self, entry: EntryId) -> Option<RequestId> {
+        self.entries.get(self.index(entry))?.cause.clone()
     }
 
     /// Encoded entries `first..=last` cut into requests of about `max_bytes`.

@@ -19,6 +19,7 @@ use geminga_proto::caps;
 use geminga_proto::entry::{self, Attributes, Position};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId};
 use geminga_proto::payload::Payload;
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
 
 pub use close::CloseError;
@@ -77,6 +78,8 @@ pub(crate) struct Append {
     /// The encoded entry.
     pub(crate) bytes: Bytes,
     pub(crate) permit: Permit,
+    /// The request that it is made for, where that is known.
+    pub(crate) cause: Option<RequestId>,
     pub(crate) done: oneshot::Sender<Outcome>,
 }
 
@@ -218,7 +221,9 @@ impl Writer {
         let bytes = entry::encode(self.cluster, position, attributes, payload)
             .map_err(|_| AppendRefused::TooLarge)?;
         let (done, outcome) = oneshot::channel();
-        slot.send(Command::Append(Append { position, bytes: bytes.clone(), permit, done }));
+        let cause = requests::current();
+        let append = Append { position, bytes: bytes.clone(), permit, cause, done };
+        slot.send(Command::Append(append));
         self.next = position.entry.next();
         self.payload_bytes = position.cumulative_length;
         // A task that went away says nothing about what it had sent.

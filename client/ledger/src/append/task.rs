@@ -19,7 +19,7 @@ use geminga_metastore::record::LedgerMeta;
 use geminga_metastore::{MetaStore, Version};
 use geminga_proto::bookie::{Class, Code, Scope, WriteOp, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, Member, SealEpoch};
-use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_runtime::{Random, Tasks, WallClock, requests};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -231,10 +231,10 @@ impl Task {
             refuse(Command::Append(append));
             return;
         };
-        let Append { position, bytes, permit, done } = append;
+        let Append { position, bytes, permit, cause, done } = append;
         debug_assert_eq!(position.entry, entry, "the handle hands out the ids that are due");
         metrics::appended(bytes.len());
-        self.flight.push(bytes, position.cumulative_length, permit, done);
+        self.flight.push(bytes, position.cumulative_length, (permit, cause), done);
         self.carry_out(effects);
     }
 
@@ -374,7 +374,8 @@ impl Task {
             for (first, entries) in self.flight.chunks(first, last, self.setup.config.add_bytes) {
                 let count = i64::try_from(entries.len()).expect("fewer than 2^63 fit in memory");
                 self.watchdogs[index].sent(EntryId(first.0 + count - 1));
-                self.send(index, Ask::Add, WriteOp::Add { first, entries, lac });
+                let add = WriteOp::Add { first, entries, lac };
+                requests::caused_by(self.flight.cause(first), || self.send(index, Ask::Add, add));
             }
             self.sent_at = Instant::now();
             self.told_lac = lac;

@@ -12,6 +12,7 @@ use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
 use geminga_proto::messages::sent::{self, Sent};
 use geminga_runtime::Tasks;
+use geminga_runtime::requests::{self, RequestId};
 use geminga_tls::Dial;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -24,21 +25,38 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Most bytes of entries in one message; a single larger entry goes alone.
 const MESSAGE_BYTES: usize = 1024 * 1024;
 
+/// A request, and what a client asked that it is made for.
+struct Caused<R> {
+    request: R,
+    cause: Option<RequestId>,
+}
+
+impl<R> Caused<R> {
+    /// For the request that is served now.
+    fn now(request: R) -> Self {
+        Self { request, cause: requests::current() }
+    }
+}
+
 struct Writes;
 
 impl Wire for Writes {
-    type Request = WriteRequest;
+    type Request = Caused<WriteRequest>;
     type Reply = WriteReply;
     type Outgoing = wire::WriteRequests;
     type Incoming = wire::WriteReplies;
 
-    fn size(request: &WriteRequest) -> usize {
-        request.payload_bytes()
+    fn size(request: &Caused<WriteRequest>) -> usize {
+        request.request.payload_bytes()
     }
 
-    fn pack(requests: Vec<(u64, WriteRequest)>) -> wire::WriteRequests {
-        let requests = requests.into_iter().map(|(id, request)| request.to_wire(id)).collect();
-        wire::WriteRequests { requests }
+    fn pack(requests: Vec<(u64, Caused<WriteRequest>)>) -> wire::WriteRequests {
+        let wired = |(id, Caused { request, cause }): (u64, Caused<WriteRequest>)| {
+            let mut request = request.to_wire(id);
+            request.cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
+            request
+        };
+        wire::WriteRequests { requests: requests.into_iter().map(wired).collect() }
     }
 
     fn unpack(message: wire::WriteReplies) -> Vec<(u64, WriteReply)> {
@@ -49,18 +67,22 @@ impl Wire for Writes {
 struct Queries;
 
 impl Wire for Queries {
-    type Request = QueryRequest;
+    type Request = Caused<QueryRequest>;
     type Reply = QueryReply;
     type Outgoing = wire::QueryRequests;
     type Incoming = wire::QueryReplies;
 
-    fn size(_: &QueryRequest) -> usize {
+    fn size(_: &Caused<QueryRequest>) -> usize {
         0
     }
 
-    fn pack(requests: Vec<(u64, QueryRequest)>) -> wire::QueryRequests {
-        let requests = requests.into_iter().map(|(id, request)| request.to_wire(id)).collect();
-        wire::QueryRequests { requests }
+    fn pack(requests: Vec<(u64, Caused<QueryRequest>)>) -> wire::QueryRequests {
+        let wired = |(id, Caused { request, cause }): (u64, Caused<QueryRequest>)| {
+            let mut request = request.to_wire(id);
+            request.cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
+            request
+        };
+        wire::QueryRequests { requests: requests.into_iter().map(wired).collect() }
     }
 
     fn unpack(message: wire::QueryReplies) -> Vec<(u64, QueryReply)> {
@@ -150,7 +172,7 @@ impl BookieConnection for GrpcConnection {
     ) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
         let (bookie, address) = (self.bookie.clone(), self.address.clone());
         self.writes
-            .call(request)
+            .call(Caused::now(request))
             .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
             .boxed()
     }
@@ -161,7 +183,7 @@ impl BookieConnection for GrpcConnection {
     ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
         let (bookie, address) = (self.bookie.clone(), self.address.clone());
         self.queries
-            .call(request)
+            .call(Caused::now(request))
             .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
             .boxed()
     }

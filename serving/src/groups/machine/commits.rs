@@ -10,7 +10,7 @@ use crate::groups::classic::{CommitClassic, Each};
 use crate::groups::core::Event;
 use crate::groups::image::{GroupImage, offset_bytes};
 use crate::groups::limits;
-use crate::groups::request::{Fetched, Respond};
+use crate::groups::request::{Fetched, Positions, Respond};
 use crate::groups::types::{Assignment, Commit, Committed, Error, TopicPartition};
 use crate::statelog::machine::Output;
 
@@ -183,6 +183,22 @@ impl Groups {
         }
         let found = found.into_iter().map(|(tp, committed)| (tp.clone(), committed.clone()));
         Fetched::These(found.collect(), bytes)
+    }
+
+    /// How far the groups behind a name have come; no group is begun when there are `most` offsets.
+    pub(super) fn positions(&self, after: Option<&Arc<str>>, most: usize) -> Positions {
+        let (mut found, mut offsets) = (Positions::default(), 0);
+        for (name, group) in self.image.groups_after(after) {
+            if offsets >= most {
+                found.more = true;
+                return found;
+            }
+            let current = group.offsets().iter().filter(|(tp, c)| self.current(tp, c).is_some());
+            let positions: Vec<_> = current.map(|(tp, c)| (tp.clone(), c.offset)).collect();
+            offsets += positions.len().max(1);
+            found.groups.push((name.clone(), positions));
+        }
+        found
     }
 }
 

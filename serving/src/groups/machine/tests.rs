@@ -222,6 +222,33 @@ fn committed_offsets_come_with_the_assignment() {
     assert_eq!(committed.committed_ms, 1_000);
 }
 
+/// For metrics: no more than is durable, and without a write to the log of a shard at rest.
+#[test]
+fn how_far_groups_have_come_is_told_at_once_page_by_page() {
+    let mut bench = Bench::new();
+    let positions = |bench: &mut Bench, after: Option<&str>, most| {
+        let mut answer = ask(bench, |r| Request::Positions(after.map(Arc::from), most, r));
+        let found = answer.try_recv().expect("at once").unwrap();
+        assert!(bench.flying.is_empty(), "the log is written to");
+        let groups = found.groups.iter().map(|(name, offsets)| (name.to_string(), offsets.len()));
+        (groups.collect::<Vec<_>>(), found.more)
+    };
+    for group in ["a", "b", "c"] {
+        let _done = ask(&mut bench, |r| Request::Commit(group.into(), commit(None, 42), r));
+    }
+    let flying = std::mem::take(&mut bench.flying);
+    assert_eq!(positions(&mut bench, None, 10), (vec![], false), "nothing is durable");
+    bench.flying = flying;
+    bench.ack_all();
+    let named = |names: &[&str]| -> Vec<_> { names.iter().map(|n| ((*n).to_owned(), 1)).collect() };
+    assert_eq!(positions(&mut bench, None, 10), (named(&["a", "b", "c"]), false));
+    assert_eq!(positions(&mut bench, None, 2), (named(&["a", "b"]), true));
+    assert_eq!(positions(&mut bench, Some("b"), 2), (named(&["c"]), false));
+    // Offsets of a topic that is another one now are none.
+    bench.topics.set("t", 99, 5);
+    assert_eq!(positions(&mut bench, Some("b"), 2).0, [("c".to_owned(), 0)]);
+}
+
 #[test]
 fn offsets_do_not_outlive_their_topic() {
     let mut bench = Bench::new();

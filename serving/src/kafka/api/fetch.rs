@@ -24,6 +24,7 @@ use crate::kafka::call::{self, Answer, Call, Served};
 use crate::kafka::codec::messages::FetchRequest;
 use crate::kafka::error::{Code, Fault};
 use crate::kafka::room::Held;
+use crate::kafka::said;
 use crate::quotas::Kind;
 use crate::router::OffsetAt;
 
@@ -51,6 +52,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
         let reply = Reply::refused(Code::FETCH_SESSION_ID_NOT_FOUND);
         return Ok(Answer::Ready(encode(&call, reply)));
     }
+    call.notes.about(request.topics.iter().map(|topic| topic.partitions.len()).sum());
     let asked = request::asked(&call, &request).await;
     let max_wait = u64::try_from(request.max_wait_ms).map_or(Duration::ZERO, Duration::from_millis);
     let bytes = |said: i32| usize::try_from(said).unwrap_or(0).min(MAX_BYTES);
@@ -69,6 +71,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
 }
 
 fn encode(call: &Call, reply: Reply) -> call::Reply {
+    said::count(call.header.key, &reply);
     let endpoint = |broker| Some(call.node(broker)?.at);
     reply.encode(call.header.correlation, call.version(), endpoint)
 }
@@ -97,8 +100,9 @@ impl Fetch<'_> {
             let missing = (self.min_bytes - found.bytes) as u64;
             // Who only waits takes no room.
             drop(found);
-            let more = self.more(ends, before, missing);
+            let (more, since) = (self.more(ends, before, missing), Instant::now());
             let _late = tokio::time::timeout_at(self.deadline, more).await.is_err();
+            self.call.notes.waited(since.elapsed());
         }
     }
 

@@ -74,6 +74,7 @@ async fn serve(call: Call, body: Bytes) -> Served {
     codec::check_produce(body.clone(), call.version())?;
     let body_bytes = body.len();
     let request: ProduceRequest = call.decode(body)?;
+    call.notes.about(request.topic_data.iter().map(|topic| topic.partition_data.len()).sum());
     let acks = request.acks;
     // As Kafka has it, only who waits for all copies waits that long at most.
     let timeout = match (acks, u64::try_from(request.timeout_ms)) {

@@ -4,6 +4,7 @@
 use super::super::call::{Call, Served};
 use super::super::codec::messages::KafkaResponse;
 use super::super::room::{Held, Room};
+use super::super::said::Says;
 
 /// Answers up to here are a connection's own, as its small requests are.
 const FREE_BYTES: usize = 4 * 1024;
@@ -72,7 +73,7 @@ impl Size {
     ///
     /// # Errors
     /// As [`Call::answer`].
-    pub(super) fn answer<M: KafkaResponse>(self, call: &Call, message: &M) -> Served {
+    pub(super) fn answer<M: KafkaResponse + Says>(self, call: &Call, message: &M) -> Served {
         match self.room {
             Some(room) => call.answer_in(room, message),
             None => call.answer(message),

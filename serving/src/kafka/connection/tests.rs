@@ -1,6 +1,7 @@
 //! One connection over a wire in memory, on a broker whose time stands still but where everybody waits: what it holds in each
 //! state, how it ends, and what others notice.
 
+mod journeys;
 mod quotas;
 
 use bytes::BytesMut;

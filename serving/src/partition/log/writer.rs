@@ -17,6 +17,7 @@ use geminga_metastore::record::LedgerMeta;
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
 use geminga_proto::payload::Payload;
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -80,6 +81,8 @@ struct Unacked {
     append: Append,
     /// A ledger has taken it, and may have ended without it.
     taken: bool,
+    /// The request that it was made for, where that is known: of its first batch.
+    cause: Option<RequestId>,
 }
 
 /// The ledger that is written to.
@@ -204,6 +207,7 @@ impl LogWriter {
         let Appended { number, first_offset } = appended;
         let append = self.opening.parts.reads.append();
         self.idle_at = append.at() + self.opening.parts.config.idle_close;
+        let cause = requests::current();
         self.payloads.push_back(Unacked {
             number,
             what,
@@ -211,6 +215,7 @@ impl LogWriter {
             payload,
             append,
             taken: false,
+            cause,
         });
         self.carry_out(effects);
         self.submit();

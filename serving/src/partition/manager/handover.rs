@@ -12,7 +12,7 @@ use geminga_proto::internal::peer_client::PeerClient;
 use tokio::time::Instant;
 
 use super::{END_SLACK, Key, MOVE_GRACE, Partitions, ended, moved, no_owner, not_owner};
-use crate::router::Router;
+use crate::router::{Router, hop};
 
 /// How long the former owner is waited for: a little longer than it waits for what is on its way.
 const LET_GO_WAIT: Duration = MOVE_GRACE.saturating_add(Duration::from_millis(200));
@@ -76,6 +76,6 @@ async fn ask(
         term: term.0,
         to_broker: router.me().0,
     };
-    let answer = PeerClient::new(channel).let_go(request).await;
+    let answer = PeerClient::new(channel).let_go(hop(request)).await;
     answer.map(|_| ()).map_err(|status| status.message().to_owned())
 }

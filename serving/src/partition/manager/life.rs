@@ -21,7 +21,7 @@ use crate::partition::log::{self, OpenError, OpenSpec, Opened, Replay};
 use crate::partition::mutation::Mutation;
 use crate::partition::produce::Opening;
 use crate::partition::producers::Producers;
-use crate::partition::task::{Closing, End, Orders, Owner, Times, closing, roll_of};
+use crate::partition::task::{Closing, End, Orders, Owner, Times, Watched, closing, roll_of};
 use crate::partition::{index, metrics, snapshot};
 
 /// Batches in the mailbox; their bytes are bounded by rooms.
@@ -173,7 +173,9 @@ impl Life {
         let config = &self.partitions.0.config;
         let times = Times { answer: config.answer_wait, producer_expiry: config.producer_expiry };
         let clock = Arc::clone(&self.partitions.0.clock);
-        let owner = Owner::new(writer, term, submitted, (close, orders), producers, clock, times);
+        let requests = self.partitions.0.requests.clone();
+        let told = (times, Watched { requests, partition: self.key.1 });
+        let owner = Owner::new(writer, term, submitted, (close, orders), producers, clock, told);
         let end = tokio::select! {
             biased;
             end = owner.run() => end,

@@ -7,6 +7,7 @@ use geminga_proto::ids::{BrokerId, Offset, PartitionIndex, Term, TopicId};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::{Compression, Sequence};
 use geminga_runtime::Tasks;
+use geminga_runtime::requests::Requests;
 
 use super::*;
 use crate::ownership::registration::Identity;
@@ -76,6 +77,7 @@ impl Rig {
             router: None,
             default_quorum: Quorum::CLUSTER,
             clock: Arc::new(self.cluster.clock.clone()),
+            requests: Requests::default(),
             tasks,
             config,
         });

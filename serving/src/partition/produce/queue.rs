@@ -63,6 +63,11 @@ impl<R> Slots<R> {
         self.slots.len()
     }
 
+    /// Whom to tell of the first batch.
+    pub(crate) fn first_answer(&self) -> Option<&R> {
+        self.slots.first()?.answer.as_ref()
+    }
+
     /// Whom to tell.
     pub(crate) fn into_answers(self) -> impl Iterator<Item = R> {
         self.slots.into_iter().filter_map(|slot| slot.answer)
@@ -78,6 +83,8 @@ pub(crate) struct Durable<R> {
     pub(crate) stamp: Option<Stamp>,
     /// When the owner dated it, if it did; milliseconds since the Unix epoch.
     pub(crate) dated: Option<i64>,
+    /// When the log was given it.
+    pub(crate) sent: Instant,
     /// Whom to tell: the one who sent it, unless that was given up, and its followers.
     pub(crate) answers: Vec<R>,
 }
@@ -268,7 +275,7 @@ impl<R> Queue<R> {
                 let Slot { base, stamp, dated, answer } = slot;
                 let mut answers: Vec<R> = answer.into_iter().collect();
                 answers.extend(self.followers_of(ticket));
-                durable.push(Durable { base, stamp, dated, answers });
+                durable.push(Durable { base, stamp, dated, sent: entry.since, answers });
             }
         }
         durable

@@ -17,13 +17,13 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
 use geminga_records::Batch;
-use geminga_runtime::Tasks;
+use geminga_runtime::{Tasks, requests};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
 use super::lane::Meta;
-use crate::router::Appended;
+use crate::router::{Appended, hop};
 
 /// Elements handed over and not yet taken by the transport; their bytes are bounded by the client's stream.
 const QUEUE: usize = 256;
@@ -128,7 +128,8 @@ impl Forwarder {
     ) -> Self {
         let (queue, elements) = mpsc::channel(QUEUE);
         let sent = Arc::new(Sent { broker, open: Mutex::new(Some(Waiting::default())) });
-        let run = run(Arc::clone(&sent), channel, elements).boxed();
+        let run = run(Arc::clone(&sent), channel, elements);
+        let run = requests::scope(requests::current(), run).boxed();
         let cancelled = tasks.cancelled();
         let ended = Arc::clone(&sent);
         tasks.spawn("forwarded produce", async move {
@@ -187,7 +188,7 @@ async fn run(sent: Arc<Sent>, channel: Channel, elements: mpsc::Receiver<Forward
         .max_decoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES)
         .max_encoding_message_size(caps::MAX_INTERNAL_MESSAGE_BYTES);
     let requests = Requests { sent: Arc::clone(&sent), elements, left: None, begun: false };
-    let mut answers = match client.produce(requests).await {
+    let mut answers = match client.produce(hop(requests)).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status.message().to_owned(),
     };

@@ -18,6 +18,7 @@ use crate::kafka::codec::messages::fetch_response::{
 use crate::kafka::codec::messages::{FetchResponse, StrBytes, Uuid};
 use crate::kafka::error::Code;
 use crate::kafka::place::{Elsewhere, Leader};
+use crate::kafka::said::Says;
 
 /// Versions from which an answer has an error and a session of its own.
 const SESSIONS_SINCE: i16 = 7;
@@ -64,6 +65,14 @@ pub(super) struct Data {
 impl Data {
     pub(super) fn bytes(&self) -> usize {
         self.batches.iter().map(Bytes::len).sum()
+    }
+}
+
+impl Says for Reply {
+    fn codes(&self, mut each: impl FnMut(i16)) {
+        self.code.into_iter().for_each(|code| each(code.0));
+        let parts = self.topics.iter().flat_map(|topic| &topic.parts);
+        parts.filter_map(|part| part.data.as_ref().err()).for_each(|e| each(e.fault.code.0));
     }
 }
 

@@ -9,6 +9,7 @@ use geminga_ledger::{AppendRefused, Health, Writer};
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::entry;
 use geminga_proto::ids::EntryId;
+use geminga_runtime::requests;
 use tokio::time::Instant;
 
 use super::wake::Woke;
@@ -328,23 +329,24 @@ impl LogWriter {
         while self.blocked.is_none()
             && let Some(submission) = self.core.next()
         {
-            let payload = match submission.what {
+            let (payload, cause) = match submission.what {
                 Submit::Append(number) => {
                     let unacked = self.unacked(number);
                     if unacked.taken && !unacked.payload.is_intact() {
                         return self.lose(Lost::Failed(damaged_here()));
                     }
-                    std::mem::take(&mut unacked.payload)
+                    (std::mem::take(&mut unacked.payload), unacked.cause.clone())
                 }
                 Submit::Part { index, total } => {
-                    vec![part::header(Place { index, total }), self.parts[index as usize].clone()]
-                        .into()
+                    let header = part::header(Place { index, total });
+                    (vec![header, self.parts[index as usize].clone()].into(), None)
                 }
             };
             let writer = self.current.as_mut().and_then(|current| current.writer.as_deref_mut());
             let writer = writer.expect("the core submits only to a ledger that is open");
             // The outcome is known from the LAC, or from the end of the closed ledger.
-            let appended = writer.append(submission.attributes, &payload);
+            let append = || writer.append(submission.attributes, &payload);
+            let appended = requests::caused_by(cause, append);
             let (bytes, appended) =
                 (payload.len(), appended.map(|(entry, bytes, _)| (entry, bytes)));
             if let Submit::Append(number) = submission.what {

@@ -48,7 +48,7 @@ def write(bench, partition, total):
 
 def compare(bench, partition, total):
     """Reads them; the first byte that differs, or None, and the bytes that were read."""
-    command = ["kcat", "-C", "-q", "-e", "-u", "-b", ADDRESS, "-t", "flights", "-p", str(partition), "-o", "beginning"]
+    command = ["kcat", "-C", "-q", "-e", "-b", ADDRESS, "-t", "flights", "-p", str(partition), "-o", "beginning"]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     at = 0
     try:

@@ -59,8 +59,10 @@ class Victim:
 
 
 def run(bench):
-    unlimited(bench)
-    beside(bench)
+    if bench.options.rounds_of != "beside":
+        unlimited(bench)
+    if bench.options.rounds_of != "alone":
+        beside(bench)
 
 
 def start(bench, name, flags):

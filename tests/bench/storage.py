@@ -3,7 +3,7 @@
 Three bookies, one broker and etcd on one disk. In each round a topic is filled and its segments are closed, and then, in turn and each with
 a cold page cache,
 
-* upload: fio reads the disk, the plain client (`bench-load put`) writes as many objects of that size, as many at a time as there are
+* upload, without a limit to its pace (`--tier-upload-rate=0`): fio reads the disk, the plain client (`bench-load put`) writes as many objects of that size, as many at a time as there are
   bookies, and Geminga uploads the topic, from `remote.storage.enable=true` until metadata names every object;
 * read: the plain client (`bench-load get`) reads its objects from the first byte to the last in ranges of a MiB, which is what a block of
   Geminga's objects has, one at a time and then four, which is what a broker reads ahead; Geminga's topic is read from the start after
@@ -70,15 +70,20 @@ class Topic:
 
 
 def run(bench):
-    for name in bench.options.objects or ["file", "s3"]:
-        rounds(bench, name)
+    for kind in bench.options.objects or ["file", "s3"]:
+        objects_in = objects.named(bench, kind)
+        if bench.options.rounds_of != "beside":
+            rounds(bench, kind, objects_in)
+        if bench.options.rounds_of != "alone":
+            beside_an_upload(bench, kind, objects_in)
+        objects_in.stop()
 
 
-def rounds(bench, kind):
+def rounds(bench, kind, objects_in):
     options = bench.options
-    objects_in = objects.named(bench, kind)
     flags = objects_in.flags()
-    store, broker, bookies, servers = objects.start_cluster(bench, f"storage-{kind}", [*flags, *TIER], flags)
+    unlimited = [*flags, *TIER, "--tier-upload-rate=0"]
+    store, broker, bookies, servers = objects.start_cluster(bench, f"storage-{kind}", unlimited, flags)
     print(f"\n## Closed segments to {objects_in.name} and back: {options.tier_bytes / 1e9:.1f} GB in segments of "
           f"{options.segment_bytes / 1e6:.0f} MB, {options.tier_partitions} partition(s)\n")
     print("| round | fio reads MB/s | plain upload MB/s | upload MB/s | of the slower | plain read, one range at a time, MB/s "
@@ -116,10 +121,8 @@ def rounds(bench, kind):
         print(f"| {number} {line(rows[-1])}", flush=True)
     print(f"| median {line([statistics.median(column) for column in zip(*rows)])}")
     print("\nThe aims: 0.60 of the slower, 0.70 of a plain reader.")
-    beside_an_upload(bench, store, servers)
     for server in servers:
         server.stop()
-    objects_in.stop()
 
 
 def line(row):
@@ -128,9 +131,12 @@ def line(row):
             f"| {of_four:.2f} | {cold:.2f} | {upload_cpu:.1f} | {read_cpu:.1f} |")
 
 
-def beside_an_upload(bench, store, servers):
+def beside_an_upload(bench, kind, objects_in):
+    flags, rate = objects_in.flags(), bench.options.upload_rate
+    paced = [f"--tier-upload-rate={rate}"] if rate else []
+    store, _, _, servers = objects.start_cluster(bench, f"beside-{kind}", [*flags, *TIER, *paced], flags)
     bench.geminga("topic", "create", "live", "--partitions", "4")
-    table = objects.Tails(bench, servers, "an upload at its default pace")
+    table = objects.Tails(bench, servers, f"an upload to {objects_in.name} at {rate or 'its default pace'}")
     for number in range(bench.options.rounds + 1):
         topic = Topic(bench, store, f"beside-{number}", bench.options.beside_bytes)
         bench.drop_caches()
@@ -142,3 +148,5 @@ def beside_an_upload(bench, store, servers):
         topic.wait("objects", lambda ledgers: ledgers.all_are("OFFLOADED"))
         topic.delete()
     table.close()
+    for server in servers:
+        server.stop()

@@ -46,7 +46,8 @@ pub struct Config {
     pub interval: Duration,
     /// How long copies stay at bookies after the upload, where the topic does not say. Default 1 h.
     pub local_retention: Duration,
-    /// Bytes a second that this bookie uploads at most; `None` = as fast as it goes.
+    /// Bytes a second that this bookie uploads at most, but for one whose disk fills up; `None` = as fast as it goes. Default 50 MiB, as
+    /// repairs have: beside more, those who keep up wait for disks and processors.
     pub upload_rate: Option<u64>,
     /// After how long an upload may be taken over by another bookie, beside the time that its bytes take. Default 5 min.
     pub take_over: Duration,
@@ -68,7 +69,7 @@ impl Default for Config {
         Self {
             interval: Duration::from_secs(30),
             local_retention: Duration::from_secs(3_600),
-            upload_rate: None,
+            upload_rate: Some(50 << 20),
             take_over: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(DAY),
             sweep_age: Duration::from_secs(7 * DAY),

@@ -23,6 +23,7 @@ use super::upload::{self, Sent};
 use super::wanted;
 use crate::folded::{Folded, Listing};
 use crate::handle::BookieHandle;
+use crate::ledger::Fullness;
 use crate::metrics;
 
 /// What uploads make at least, bytes a second; slower ones may be taken over.
@@ -319,7 +320,8 @@ impl Worker {
     async fn stream(&self, attempt: u128, meta: LedgerMeta, hand: &mut Hand) -> Event {
         let ledger = meta.id;
         let bookies: Arc<dyn Bookies> = Arc::<BookieDirectory>::clone(&self.bookies);
-        let rate = self.config.upload_rate;
+        let fullest = self.handle.disks().iter().map(|disk| disk.fullness()).max().unwrap_or_default();
+        let rate = rate(self.config.upload_rate, fullest);
         let cluster = self.handle.cluster();
         let sent = upload::send(cluster, &bookies, &self.objects, attempt, &meta, rate).await;
         hand.meta = Some(meta);
@@ -336,6 +338,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// The pace of an upload. A disk that fills up is what uploads are to prevent, and what it costs others is the lesser evil.
+fn rate(wanted: Option<u64>, fullest: Fullness) -> Option<u64> {
+    wanted.filter(|_| fullest < Fullness::Warn)
 }
 
 /// The step of 7.4 that an effect is, as tests name it that kill an uploader behind it.

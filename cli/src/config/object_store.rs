@@ -110,7 +110,7 @@ pub(crate) struct TierOptions {
         help_heading = "Object store"
     )]
     pub(crate) local_retention: Option<Interval>,
-    /// Most bytes a second that this bookie uploads, such as 100MiB [default: as fast as it goes].
+    /// Most bytes a second that this bookie uploads while its disks have room; 0 = as fast as it goes [default: 50MiB].
     #[arg(
         id = "tier_upload_rate",
         long = "tier-upload-rate",
@@ -172,13 +172,14 @@ impl TierOptions {
     /// These options where they are set, those of `file` elsewhere, the bookie's own defaults last.
     pub(crate) fn over(self, file: Self) -> Self {
         let own = TieringConfig::default();
+        let rate = own.upload_rate.map(|rate| Size(usize::try_from(rate).unwrap_or(usize::MAX)));
         let or = |given: Option<Interval>, file: Option<Interval>, own: Duration| {
             Some(given.or(file).unwrap_or(Interval(own)))
         };
         Self {
             interval: or(self.interval, file.interval, own.interval),
             local_retention: or(self.local_retention, file.local_retention, own.local_retention),
-            upload_rate: self.upload_rate.or(file.upload_rate),
+            upload_rate: self.upload_rate.or(file.upload_rate).or(rate),
             take_over: or(self.take_over, file.take_over, own.take_over),
             fold_interval: or(self.fold_interval, file.fold_interval, own.fold_interval),
             fold_keep: Some(self.fold_keep.or(file.fold_keep).unwrap_or(own.fold_keep)),
@@ -195,7 +196,10 @@ impl TierOptions {
         TieringConfig {
             interval: time(self.interval, own.interval),
             local_retention: time(self.local_retention, own.local_retention),
-            upload_rate: self.upload_rate.map(|size| size.0 as u64),
+            upload_rate: match self.upload_rate.map(|size| size.0 as u64) {
+                Some(0) => None,
+                rate => rate.or(own.upload_rate),
+            },
             take_over: time(self.take_over, own.take_over),
             fold_interval: time(self.fold_interval, own.fold_interval),
             fold_keep: self.fold_keep.unwrap_or(own.fold_keep).max(1),

@@ -99,3 +99,11 @@ async fn what_an_unreadable_list_may_name_stays() {
     away.worker.cycle().await;
     assert_eq!(away.held(), 0);
 }
+
+/// The pace is for those who read and write meanwhile, and a full disk serves nobody.
+#[test]
+fn a_disk_that_fills_up_is_uploaded_as_fast_as_it_goes() {
+    let paced = [Fullness::Normal, Fullness::Warn, Fullness::High, Fullness::Hard];
+    assert_eq!(paced.map(|fullest| rate(Some(7), fullest)), [Some(7), None, None, None]);
+    assert_eq!(rate(None, Fullness::Normal), None);
+}

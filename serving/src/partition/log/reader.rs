@@ -349,7 +349,13 @@ impl LogReader {
             let known = self.pieces.find(ledger, entry);
             let ahead = known.is_some();
             let piece = known.unwrap_or_else(|| {
-                self.reads_of(source).begin(ledger, entry, bytes, self.call(source, entry, bytes))
+                let call = self.call(source, entry, bytes);
+                let piece = self.reads_of(source).begin(ledger, entry, bytes, call);
+                // Already now: a fetch looks first for what waits for nothing, and comes back for what this look has begun.
+                if on && !self.reads.is_short() {
+                    self.pieces.keep(&piece);
+                }
+                piece
             });
             match piece.wait().await {
                 Ok(Some(entries)) => {
@@ -357,9 +363,6 @@ impl LogReader {
                     if self.reads.is_short() {
                         self.pieces.forget(ledger, piece.first);
                     } else if on {
-                        if !ahead {
-                            self.pieces.keep(&piece);
-                        }
                         self.read_ahead(source, &entries, bytes);
                     }
                     return Ok(entries);

@@ -148,9 +148,14 @@ async fn recent_entries_are_read_while_old_ones_wait() {
         owner.append(3);
     }
     owner.all_acked().await;
-    owner.reader.read(Offset(0), 1).await.unwrap();
+    for place in 0..10 {
+        owner.reader.read(Offset(3 * place), 1).await.unwrap();
+    }
+    // What was read is kept for so long.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     cluster.bookies.set_all(Mode::Held);
-    let old = (0..10).map(|_| Box::pin(owner.reader.read(Offset(0), 1))).collect::<Vec<_>>();
+    let old = (0..10).map(|place| Box::pin(owner.reader.read(Offset(3 * place), 1)));
+    let old = old.collect::<Vec<_>>();
     let mut old = futures::future::join_all(old);
     assert!(futures::poll!(&mut old).is_pending());
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -159,7 +164,34 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     let recent = futures::FutureExt::now_or_never(recent).expect("it waits for nothing").unwrap();
     assert_eq!(recent[0].first_offset, Offset(147));
     cluster.bookies.set_all(Mode::Up);
-    assert!(old.await.into_iter().all(|read| read.unwrap()[0].first_offset == Offset(0)));
+    let first = old.await.into_iter().map(|read| read.unwrap()[0].first_offset);
+    assert!(first.eq((0..10).map(|place| Offset(3 * place))));
+}
+
+/// A fetch looks for what waits for nothing before it waits: what it has begun then is what it waits for, and is not asked for again.
+#[tokio::test(start_paused = true)]
+async fn what_a_look_begins_is_waited_for() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    cluster.assign(topic.id, 0, 1, 1).await;
+    let mut parts = cluster.log_parts(1);
+    parts.config.tail_bytes = 100;
+    // Nothing is read ahead where there is room for a single read.
+    parts.reads = Reads::new(0, cluster.tasks.child("reads"));
+    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
+    for _ in 0..50 {
+        owner.append(3);
+    }
+    owner.all_acked().await;
+    owner.reader.read(Offset(0), 1).await.unwrap();
+    let before = cluster.bookies.reads();
+    let look = owner.reader.read(Offset(3), 1);
+    assert!(futures::FutureExt::now_or_never(look).is_none(), "bookies are asked");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let read = owner.reader.read(Offset(3), 1);
+    let read = futures::FutureExt::now_or_never(read).expect("it has come meanwhile").unwrap();
+    assert_eq!(read[0].first_offset, Offset(3));
+    assert_eq!(cluster.bookies.reads() - before, 1);
 }
 
 /// What readers that are behind are given never stands where recent entries are kept.

@@ -320,7 +320,8 @@ impl Worker {
     async fn stream(&self, attempt: u128, meta: LedgerMeta, hand: &mut Hand) -> Event {
         let ledger = meta.id;
         let bookies: Arc<dyn Bookies> = Arc::<BookieDirectory>::clone(&self.bookies);
-        let fullest = self.handle.disks().iter().map(|disk| disk.fullness()).max().unwrap_or_default();
+        let fullest =
+            self.handle.disks().iter().map(|disk| disk.fullness()).max().unwrap_or_default();
         let rate = rate(self.config.upload_rate, fullest);
         let cluster = self.handle.cluster();
         let sent = upload::send(cluster, &bookies, &self.objects, attempt, &meta, rate).await;

@@ -20,7 +20,7 @@ use geminga_proto::bookie::LocalLedger;
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
 pub use self::copies::{Reach, lacking, moved, reach};
-pub use self::listing::{Doubt, Uploads};
+pub use self::listing::{Doubt, Log, Uploads, doubt, unplaced};
 
 /// A ledger as one disk has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

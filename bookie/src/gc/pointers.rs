@@ -4,8 +4,8 @@
 //! was made before the upload: then these records alone say which object to read (6.8). So they stay for as long as such a backup may
 //! be used, a week from the upload; where it is not known when that was, a week from when the key was seen to be gone.
 //!
-//! After that the record of one that a manifest listed is spent. One that no manifest lists is as absent as any other: whether its key was
-//! removed or lost is for the breakers to judge (G2).
+//! After that the record of one that a manifest listed is spent. One that no manifest lists is absent: whether its key was removed or lost is
+//! for a breaker to judge, which counts these alone (G2).
 //!
 //! Only in memory: what is forgotten by a restart is found again in manifests, or is kept longer.
 

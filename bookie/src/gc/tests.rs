@@ -322,4 +322,8 @@ async fn what_no_manifest_lists_counts_as_absent_after_a_week() {
         assert_eq!(left, [104, 105, 106], "three of 23 are too many");
         assert_eq!(local.len(), 23);
     }
+    // They hold up no other.
+    bench.remove(4).await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 1);
+    assert!(bench.is_deleted(4).await);
 }

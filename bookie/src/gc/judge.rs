@@ -47,7 +47,7 @@ pub struct Read {
     pub fate: Fate,
     /// What its entries take on the disk.
     pub bytes: u64,
-    /// Whether none of them is here: only for which object they were dropped.
+    /// Whether none of them is here: only for which object they were dropped, or that they were given up.
     pub is_pointer: bool,
 }
 
@@ -94,7 +94,7 @@ pub enum Breaker {
     /// Too many are not there of those without entries. A week after a start all come at once that were deleted or given up before it,
     /// so that this says nothing of others.
     #[error(
-        "of {local} ledgers of this bookie {absent}, of which only the object that has their entries is remembered, have no metadata, and no list names them"
+        "of {local} ledgers of this bookie {absent}, whose entries it has dropped, have no metadata, and no list names them"
     )]
     TooManyPointers {
         /// How many.

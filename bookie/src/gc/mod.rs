@@ -3,7 +3,7 @@
 //! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
 //! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
 //! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it. Of one whose entries were
-//!   dropped, folded or not, only [`pointers`] are here, which stay for a week; then one that no manifest lists counts as absent (G2), among
+//!   dropped or given up, folded or not, only [`pointers`] are here, which stay for a week; then one that no manifest lists counts as absent (G2), among
 //!   its like: after a restart the week begins anew, so that many come at once.
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
@@ -142,7 +142,7 @@ impl Gc {
                 (Fate::Absent, Some(horizon)) => self.of_absent(*ledger, horizon),
                 (fate, _) => fate,
             };
-            let is_pointer = self.handle.is_trimmed(*ledger);
+            let is_pointer = self.handle.is_pointer(*ledger);
             read.push(Read { ledger: *ledger, fate, bytes: *bytes, is_pointer });
         }
         self.tell_folded(&mut read, now_ms).await?;

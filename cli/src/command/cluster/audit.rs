@@ -23,7 +23,7 @@ use self::told::{Told, done};
 use crate::args::PrintArgs;
 use crate::command::ledger::{self, Place};
 use crate::config::ObjectStoreOptions;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::metadata;
 
 mod objects;
@@ -71,7 +71,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         return Err(cluster::ClusterError::Missing.into());
     };
     let (objects, uploads) = match args.objects.open(false)? {
-        Some(objects) => Some(Objects::list(objects, cluster.uuid).await?).unzip(),
+        Some(objects) => {
+            if !args.trust_object_store {
+                is_marked(&*store, &objects, &cluster).await?;
+            }
+            Some(Objects::list(objects, cluster.uuid).await?).unzip()
+        }
         None => (None, None),
     };
     let cookies = cookies(&*store).await?;
@@ -108,6 +113,20 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         told.follow = places.follow(&*store).await?;
     }
     told.finish(args.print)
+}
+
+/// Refuses a store whose marker says that it is not the cluster's.
+async fn is_marked(
+    metadata: &dyn MetaStore,
+    objects: &geminga_tier::Store,
+    cluster: &Cluster,
+) -> Result<(), Failure> {
+    geminga_tier::check(metadata, objects, cluster.uuid).await.map_err(|error| {
+        match error.is_refusal() {
+            true => Failure::new(error).because("OTHER_OBJECT_STORE"),
+            false => Failure::with(Exit::Unreachable, error).because("OBJECT_STORE_UNAVAILABLE"),
+        }
+    })
 }
 
 /// Refuses the listing of what is not the cluster's object store.

@@ -2,8 +2,9 @@
 //! others had all of them.
 //!
 //! A ledger that was folded (protocol 7.9) is in a manifest, and its record here is of no use, until the metadata comes from a backup that
-//! was made before the upload: then these records alone say which object to read, or that this bookie is no witness (6.8). So they stay for as long as such a backup may
-//! be used, a week from the upload; where it is not known when that was, a week from when the key was seen to be gone.
+//! was made before the upload: then these records alone say which object to read, or that this bookie is no witness (6.8). So they stay
+//! for as long as such a backup may be used, a week from the upload; where it is not known when that was, a week from when the key was seen
+//! to be gone.
 //!
 //! After that the record of one that a manifest listed is spent. One that no manifest lists is absent: whether its key was removed or lost is
 //! for a breaker to judge, which counts these alone (G2).

@@ -3,7 +3,7 @@
 use geminga_ledger::RecoverError;
 use geminga_metastore::keys;
 use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
-use geminga_proto::ids::EntryId;
+use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_proto::payload::Payload;
 
 use super::*;

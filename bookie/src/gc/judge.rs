@@ -196,7 +196,8 @@ mod tests {
         let back = Survey { went_back: true, ..survey(read.clone()) };
         assert_eq!(judged(&back), (vec![LedgerId(2)], Some(Breaker::WentBack)));
         let mut beyond = survey(read);
-        beyond.read.push(read(70, Fate::Beyond));
+        let ledger = LedgerId(70);
+        beyond.read.push(Read { ledger, fate: Fate::Beyond, bytes: 0, is_pointer: false });
         assert_eq!(judged(&beyond), (vec![LedgerId(2)], Some(Breaker::WentBack)));
     }
 

@@ -42,8 +42,9 @@ pub(crate) async fn hold<W: Future<Output = ()>>(
                     return;
                 }
                 () = keep(&**store, lease, ttl) => {}
-                // What fails ends by itself.
-                () = work(lease) => _ = tokio::time::timeout(RETRY, store.revoke_lease(lease)).await,
+                () = work(lease) => {
+                    let _ends_anyway = tokio::time::timeout(RETRY, store.revoke_lease(lease)).await;
+                }
             }
         }
         tokio::select! {

@@ -150,9 +150,10 @@ impl BookieHandle {
         self.0.disks.iter().any(|disk| disk.log().bytes_of(ledger) > 0)
     }
 
-    /// Whether all that its disks have of a ledger is that its entries were dropped for an object (T4).
-    pub(crate) fn is_trimmed(&self, ledger: LedgerId) -> bool {
-        !self.holds_bytes(ledger) && self.0.disks.iter().any(|disk| disk.is_trimmed(ledger))
+    /// Whether all that its disks have of a ledger is that its entries were dropped, for an object (T4) or since others had all of
+    /// them (5.6).
+    pub(crate) fn is_pointer(&self, ledger: LedgerId) -> bool {
+        !self.holds_bytes(ledger) && self.0.disks.iter().any(|disk| disk.is_let_go(ledger))
     }
 
     /// The ledgers that its disks have records of, deleted ones aside, and the bytes of their entries.

@@ -2,7 +2,8 @@
 //!
 //! * [`Bookie`]: builds the parts and stops them in order.
 //! * [`ledger`]: one owner per ledger, around a pure core.
-//! * [`tiering`]: closed ledgers to the object store. [`gc`]: deleted ones, dropped.
+//! * [`tiering`]: closed ledgers to the object store. [`gc`]: deleted ones, dropped. [`repair`]: copies that are short, and those that are too
+//!   many.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
 mod folded;
@@ -14,7 +15,7 @@ pub mod ledger;
 pub mod log;
 mod metrics;
 mod registration;
-mod repair;
+pub mod repair;
 mod rpc;
 #[cfg(test)]
 mod scenario;

@@ -11,6 +11,7 @@ use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
 use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, Tasks, WallClock};
+use geminga_tier::ClaimError;
 use geminga_tls::{Dial, Security};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -26,7 +27,7 @@ use crate::log::{self, Log, OpenError, Opened};
 use crate::registration::{self, RegisterError, Registration};
 use crate::repair::{self, RepairConfig, RepairParts};
 use crate::rpc;
-use crate::tiering::{self, TieringParts};
+use crate::tiering::{self, TieringError, TieringParts};
 use crate::watermark;
 
 /// Readers that may wait for a LAC, over all disks.
@@ -120,6 +121,9 @@ pub enum StartError {
     /// It could not tell the cluster that it is there.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The object store is not the cluster's.
+    #[error(transparent)]
+    ObjectStore(ClaimError),
 }
 
 /// A running bookie. Dropping it leaves its tasks running until their group stops; [`Bookie::shutdown`] stops it in
@@ -304,12 +308,17 @@ impl Bookie {
     /// once, after it was registered.
     ///
     /// # Errors
-    /// [`StartError::Register`] when the metadata store cannot be read.
+    /// [`StartError::ObjectStore`] when the store is not the cluster's, [`StartError::Register`] when the metadata store cannot be read.
     pub async fn tier(&self, parts: TieringParts) -> Result<(), StartError> {
-        self.folded.objects_are_in(&parts.objects);
-        let (dial, folded) = (self.dial.clone(), self.folded.clone());
+        let (objects, dial, folded) =
+            (parts.objects.clone(), self.dial.clone(), self.folded.clone());
         let started = tiering::start(parts, self.handle.clone(), folded, dial, &self.tasks).await;
-        Ok(started.map_err(RegisterError::Metadata)?)
+        started.map_err(|error| match error {
+            TieringError::Claim(error) => StartError::ObjectStore(error),
+            TieringError::Metadata(error) => RegisterError::Metadata(error).into(),
+        })?;
+        self.folded.objects_are_in(&objects);
+        Ok(())
     }
 
     /// Stops in order: no new writers, no new requests, answers for what was accepted, the logs' final marks. Waits up to

@@ -7,7 +7,7 @@ use std::time::Duration;
 use geminga_ledger::{BookieConnection, BookieDirectory, LedgerClient, Parts};
 use geminga_metastore::record::Cluster;
 use geminga_metastore::{LedgerIds, MetaStore, cluster};
-use geminga_proto::ids::BookieId;
+use geminga_proto::ids::{BookieId, ClusterUuid};
 use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
@@ -58,6 +58,32 @@ pub(crate) enum Kind {
     Distributed,
     /// This process is all of it; its bookies are reached without a network.
     Standalone(HashMap<BookieId, Arc<dyn BookieConnection>>),
+}
+
+/// How long a start waits for an object store that does not answer. Brokers serve what bookies have without it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Refuses a store that is not the cluster's: what is missing there is not lost.
+async fn believe(
+    metadata: &dyn MetaStore,
+    objects: &Store,
+    cluster: ClusterUuid,
+) -> Result<(), Failure> {
+    let checked = geminga_tier::check(metadata, objects, cluster);
+    match tokio::time::timeout(PATIENCE, checked).await {
+        Ok(Err(error)) if error.is_refusal() => {
+            Err(Failure::new(error).because("OTHER_OBJECT_STORE"))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "whose the object store is cannot be asked");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(place = objects.place(), "the object store does not answer");
+            Ok(())
+        }
+        Ok(Ok(())) => Ok(()),
+    }
 }
 
 /// Takes a number and starts, and serves Kafka clients; [`Broker::serve`] is to follow at once. Everything runs in `tasks`.
@@ -120,6 +146,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
     let mut old = None;
     if let Some(objects) = objects {
+        believe(&*store, &objects, cluster.uuid).await?;
         let bytes = memory::cold(memory);
         config = config.beside_cold(memory);
         let cold = Cold::new(cluster.uuid, objects, bytes, tasks.child("cold reads"));

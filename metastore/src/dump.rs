@@ -10,7 +10,7 @@ use crate::record::{
     AbsentBookie, Assign, Assignment, Broker, BrokerLoad, Cluster, Cookie, CookieDisk, Coordinator,
     DeletedTopic, Deleting, DiskWatermark, Drain, DrainingBookie, Fragment, Holder, Invalid,
     LedgerMeta, LiveBookie, LiveDisk, LogStart, Manifest, ManifestPart, Move, PartitionTerm, Quota,
-    Revoking, Segment, Tier, TierObject, Topic, Under, Watermark,
+    Revoking, Segment, Tier, TierObject, Topic, Under, UsedStore, Watermark,
 };
 
 /// A value as a tree that any notation can hold.
@@ -76,6 +76,9 @@ fn decode(key: &str, value: &[u8]) -> (&'static str, Result<Value, Option<Invali
         "quotas" => ("quota", Quota::decode(value).map(quota)),
         "alloc" => ("ledger ids", alloc(value)),
         keys::PRODUCER_IDS => ("producer ids", alloc(value)),
+        _ if key.starts_with(keys::OBJECT_STORES) => {
+            ("object store", UsedStore::decode(value).map(used_store))
+        }
         _ if key.starts_with(keys::BOOKIE_COOKIES) => ("cookie", Cookie::decode(value).map(cookie)),
         _ if key.starts_with(keys::BOOKIE_WATERMARKS) => {
             ("watermark", Watermark::decode(value).map(watermark))
@@ -379,6 +382,10 @@ fn watermark(record: Watermark) -> Value {
         fields([("incarnation", text(disk.incarnation)), ("frame", number(disk.frame))])
     };
     fields([("disks", list(record.disks, disk))])
+}
+
+fn used_store(record: UsedStore) -> Value {
+    fields([("store_id", text(format_args!("{:032x}", record.id)))])
 }
 
 fn draining(record: DrainingBookie) -> Value {

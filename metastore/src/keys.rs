@@ -45,6 +45,8 @@ pub const BOOKIE_COOKIES: &str = "bookies/cookie/";
 pub const BOOKIES_LIVE: &str = "bookies/live/";
 /// Prefix of all ledgers whose deletion is in progress.
 pub const DELETING: &str = "deleting/";
+/// Prefix of all object stores that the cluster uses.
+pub const OBJECT_STORES: &str = "object-stores/";
 /// Watermarks of bookies.
 pub const BOOKIE_WATERMARKS: &str = "bookies/watermark/";
 
@@ -226,6 +228,11 @@ pub fn alloc(shard: u32) -> String {
 /// A bookie's identity.
 pub fn bookie_cookie(bookie: &BookieId) -> String {
     format!("{BOOKIE_COOKIES}{bookie}")
+}
+
+/// An object store by its bucket and prefix.
+pub fn object_store(place: &str) -> String {
+    format!("{OBJECT_STORES}{place}")
 }
 
 /// How far the logs of a bookie's disks have come.

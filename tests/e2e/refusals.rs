@@ -251,3 +251,37 @@ fn standalone_refuses_a_directory_in_use() {
         assert_eq!(client.run(&args).ok(), b"one\ntwo\n");
     }
 }
+
+/// Whose an object store is, its marker says: nobody of another cluster begins with it, and nobody at all with another store of its name.
+#[test]
+fn an_object_store_that_is_not_the_clusters() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (at, away) = (dir.path().join("objects"), dir.path().join("unmounted"));
+    let store = format!("--object-store=file://{}", at.display());
+    let mut cluster = Cluster::start_with(1, 1, &[&store], &[&store]);
+    assert!(at.join("geminga.store").is_file(), "marked by whoever used it first");
+    let client = cluster.client(0);
+    let refused = |args: &[&str]| {
+        let ended = client.run(&[args, &["--http=127.0.0.1:0", &store]].concat());
+        let told = ended.stderr.contains("OTHER_OBJECT_STORE");
+        assert!(ended.code != Some(0) && told, "{args:?}: {}", ended.stderr);
+    };
+    // Another cluster in the same etcd.
+    let other = format!("--metastore=etcd://{}/another", cluster.etcd.endpoint());
+    let data = format!("--data-dir={}", dir.path().join("bookie").display());
+    refused(&["bookie", &other, &data, "--listen=127.0.0.1:0"]);
+    refused(&["serving", &other, "--grpc=127.0.0.1:0", "--kafka=127.0.0.1:0"]);
+
+    // A directory that is not mounted.
+    std::fs::rename(&at, &away).expect("a directory");
+    cluster.kill_servers();
+    let own = format!("--metastore={}", cluster.metastore());
+    refused(&["serving", &own, "--grpc=127.0.0.1:0", "--kafka=127.0.0.1:0"]);
+    let bookie = &mut cluster.bookies[0].process;
+    bookie.restart();
+    assert!(!bookie.wait().success());
+    assert!(bookie.log().contains("holds nothing of this cluster"), "{}", bookie.log());
+    std::fs::rename(&away, &at).expect("a directory");
+    bookie.restart();
+    cluster.bookies[0].wait_ready();
+}

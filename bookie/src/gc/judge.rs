@@ -47,6 +47,8 @@ pub struct Read {
     pub fate: Fate,
     /// What its entries take on the disk.
     pub bytes: u64,
+    /// Whether none of them is here: only for which object they were dropped, or that they were given up.
+    pub is_pointer: bool,
 }
 
 /// What one cycle found.
@@ -89,6 +91,17 @@ pub enum Breaker {
         /// Of how many.
         local: u64,
     },
+    /// Too many are not there of those without entries. A week after a start all come at once that were deleted or given up before it,
+    /// so that this says nothing of others.
+    #[error(
+        "of {local} ledgers of this bookie {absent}, whose entries it has dropped, have no metadata, and no list names them"
+    )]
+    TooManyPointers {
+        /// How many.
+        absent: u64,
+        /// Of how many.
+        local: u64,
+    },
 }
 
 /// What to drop, and which breaker tripped. Ledgers that are *read* as being deleted are dropped even when too many others are
@@ -108,23 +121,32 @@ pub fn judge(survey: &Survey, mutations: Mutations) -> (Vec<LedgerId>, Option<Br
         return (Vec::new(), Some(Breaker::EmptyListing));
     }
     let went_back = survey.went_back || survey.read.iter().any(|read| read.fate == Fate::Beyond);
-    let absent = || survey.read.iter().filter(|read| read.fate == Fate::Absent);
-    let count = absent().count() as u64;
-    let bytes: u64 = absent().map(|read| read.bytes).sum();
-    let too_many = count * 100 > survey.local * MAX_ABSENT_PERCENT
-        || u128::from(bytes) * 100
-            > u128::from(survey.local_bytes) * u128::from(MAX_ABSENT_PERCENT);
+    let absent = |is_pointer| {
+        let of = move |read: &&Read| read.fate == Fate::Absent && read.is_pointer == is_pointer;
+        survey.read.iter().filter(of)
+    };
+    let (count, pointers) = (absent(false).count() as u64, absent(true).count() as u64);
+    let bytes: u64 = absent(false).map(|read| read.bytes).sum();
+    let too_many = is_too_many(count, survey.local) || is_too_many(bytes, survey.local_bytes);
+    let too_many_pointers = is_too_many(pointers, survey.local);
     let drops = |read: &&Read| match read.fate {
         Fate::Kept | Fate::Quarantined | Fate::Beyond => false,
         Fate::Deleting | Fate::Spent => true,
-        Fate::Absent => !too_many && !went_back,
+        Fate::Absent => !(went_back || too_many || read.is_pointer && too_many_pointers),
     };
     let dropped = survey.read.iter().filter(drops).map(|read| read.ledger).collect();
-    let breaker = match went_back {
-        true => Some(Breaker::WentBack),
-        false => too_many.then_some(Breaker::TooManyAbsent { absent: count, local: survey.local }),
+    let local = survey.local;
+    let breaker = match (went_back, too_many, too_many_pointers) {
+        (true, ..) => Some(Breaker::WentBack),
+        (false, true, _) => Some(Breaker::TooManyAbsent { absent: count, local }),
+        (false, false, true) => Some(Breaker::TooManyPointers { absent: pointers, local }),
+        (false, false, false) => None,
     };
     (dropped, breaker)
+}
+
+fn is_too_many(absent: u64, of: u64) -> bool {
+    u128::from(absent) * 100 > u128::from(of) * u128::from(MAX_ABSENT_PERCENT)
 }
 
 #[cfg(test)]
@@ -137,7 +159,7 @@ mod tests {
     }
 
     fn read(ledger: u64, fate: Fate) -> Read {
-        Read { ledger: LedgerId(ledger), fate, bytes: 10 }
+        Read { ledger: LedgerId(ledger), fate, bytes: 10, is_pointer: false }
     }
 
     fn survey(read: Vec<Read>) -> Survey {
@@ -174,8 +196,25 @@ mod tests {
         let back = Survey { went_back: true, ..survey(read.clone()) };
         assert_eq!(judged(&back), (vec![LedgerId(2)], Some(Breaker::WentBack)));
         let mut beyond = survey(read);
-        beyond.read.push(Read { ledger: LedgerId(70), fate: Fate::Beyond, bytes: 0 });
+        let ledger = LedgerId(70);
+        beyond.read.push(Read { ledger, fate: Fate::Beyond, bytes: 0, is_pointer: false });
         assert_eq!(judged(&beyond), (vec![LedgerId(2)], Some(Breaker::WentBack)));
+    }
+
+    /// A topic that was deleted a week ago is no reason to keep what was deleted today; what looks lost is one to keep everything.
+    #[test]
+    fn pointers_are_judged_by_their_own_tenth() {
+        let pointer = |ledger| Read { is_pointer: true, bytes: 0, ..read(ledger, Fate::Absent) };
+        let mut many = survey((20..31).map(pointer).collect());
+        many.read.extend((0..10).map(|ledger| read(ledger, Fate::Absent)));
+        let (dropped, breaker) = judged(&many);
+        assert_eq!(dropped, (0..10).map(LedgerId).collect::<Vec<_>>());
+        assert_eq!(breaker, Some(Breaker::TooManyPointers { absent: 11, local: 100 }));
+        many.read.remove(0);
+        assert_eq!((judged(&many).0.len(), judged(&many).1), (20, None), "ten of each");
+        many.read.push(read(40, Fate::Absent));
+        let lost = Breaker::TooManyAbsent { absent: 11, local: 100 };
+        assert_eq!(judged(&many), (vec![], Some(lost)));
     }
 
     /// G2, scenario 44.

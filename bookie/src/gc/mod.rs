@@ -3,7 +3,8 @@
 //! * The local ledgers are taken *before* the metadata is listed, so that one created later is no candidate.
 //! * A listing only finds candidates. What counts is a linearizable read of each ledger's own key (G1, M8).
 //! * A ledger that was folded has no key, and is neither lost nor deleted (protocol 7.9): a manifest lists it. Of one whose entries were
-//!   dropped, folded or not, only [`pointers`] are here, which stay for a week; then one that no manifest lists counts as absent (G2).
+//!   dropped or given up, folded or not, only [`pointers`] are here, which stay for a week; then one that no manifest lists counts as absent (G2), among
+//!   its like: after a restart the week begins anew, so that many come at once.
 //! * Breakers stop it when metadata looks lost rather than deleted (G2): that is for a human.
 //! * What is dropped leaves a tombstone, durable before its space is given back (F4, G3).
 //!
@@ -141,7 +142,8 @@ impl Gc {
                 (Fate::Absent, Some(horizon)) => self.of_absent(*ledger, horizon),
                 (fate, _) => fate,
             };
-            read.push(Read { ledger: *ledger, fate, bytes: *bytes });
+            let is_pointer = self.handle.is_pointer(*ledger);
+            read.push(Read { ledger: *ledger, fate, bytes: *bytes, is_pointer });
         }
         self.tell_folded(&mut read, now_ms).await?;
         let (count, local_bytes) = (local.len() as u64, local.values().sum());
@@ -208,7 +210,7 @@ impl Gc {
         let found = self.folded.find(&absent.map(|read| read.ledger).collect()).await?;
         for read in read.iter_mut().filter(|read| read.fate == Fate::Absent) {
             let listing = found.get(&read.ledger);
-            read.fate = match (listing, self.handle.is_trimmed(read.ledger)) {
+            read.fate = match (listing, read.is_pointer) {
                 (Some(Listing::Unknown), _) => Fate::Kept,
                 (Some(Listing::Folded(meta)), true) => {
                     self.pointers.found(read.ledger, Some(meta), now_ms)

@@ -1,11 +1,13 @@
-//! What is left here of ledgers whose entries were dropped for an object, once they have no key: which object that was.
+//! What is left here of ledgers whose entries were dropped, once they have no key: for which object, or that this bookie gave them up since
+//! others had all of them.
 //!
 //! A ledger that was folded (protocol 7.9) is in a manifest, and its record here is of no use, until the metadata comes from a backup that
-//! was made before the upload: then these records alone say which object to read (6.8). So they stay for as long as such a backup may
-//! be used, a week from the upload; where it is not known when that was, a week from when the key was seen to be gone.
+//! was made before the upload: then these records alone say which object to read, or that this bookie is no witness (6.8). So they stay
+//! for as long as such a backup may be used, a week from the upload; where it is not known when that was, a week from when the key was seen
+//! to be gone.
 //!
-//! After that the record of one that a manifest listed is spent. One that no manifest lists is as absent as any other: whether its key was
-//! removed or lost is for the breakers to judge (G2).
+//! After that the record of one that a manifest listed is spent. One that no manifest lists is absent: whether its key was removed or lost is
+//! for a breaker to judge, which counts these alone (G2).
 //!
 //! Only in memory: what is forgotten by a restart is found again in manifests, or is kept longer.
 

@@ -251,8 +251,8 @@ fn scenario_45_a_listing_decides_nothing() {
 const UPLOADED_MS: i64 = 1_000;
 const NOW_MS: i64 = 5_000;
 
-/// A bookie with twenty ledgers, and six more whose entries were dropped for an object and that have no key: half of them were folded.
-/// At [`NOW_MS`].
+/// A bookie with twenty ledgers, and six more whose entries were dropped for an object, or given up, and that have no key: half of them were
+/// folded. At [`NOW_MS`].
 async fn with_pointers() -> (Bench, ManualClock, Faulty) {
     let mut bench = Bench::new(20).await;
     let clock = ManualClock::at(NOW_MS);
@@ -268,7 +268,13 @@ async fn with_pointers() -> (Bench, ManualClock, Faulty) {
         let meta = testing::trimmed_ledger(&objects, cluster, ledger, UPLOADED_MS).await;
         let Tier::Trimmed(object) = &meta.tier else { panic!("it is trimmed") };
         let disk = &bench.handle.disks()[0];
-        assert!(disk.trim_ledger(ledger, EntryId(0), object.attempt).await.unwrap());
+        // One of each half was somebody else's by then.
+        if seq % 3 == 0 {
+            assert!(disk.begin_to_give_up(ledger).await.unwrap());
+            assert!(disk.give_up(ledger).await.unwrap());
+        } else {
+            assert!(disk.trim_ledger(ledger, EntryId(0), object.attempt).await.unwrap());
+        }
         // Half of them were folded, the others were and are given up, or were deleted.
         if seq <= 3 {
             let segment = testing::segment(seq, ledger);
@@ -322,4 +328,8 @@ async fn what_no_manifest_lists_counts_as_absent_after_a_week() {
         assert_eq!(left, [104, 105, 106], "three of 23 are too many");
         assert_eq!(local.len(), 23);
     }
+    // They hold up no other.
+    bench.remove(4).await;
+    assert_eq!(bench.gc.cycle().await.unwrap(), 1);
+    assert!(bench.is_deleted(4).await);
 }

@@ -148,6 +148,8 @@ pub enum Refusal {
         dir: PathBuf,
         /// Who this should be.
         bookie: BookieId,
+        /// Whether the metadata store itself calls this life lost. Else it may be a later one than a restored store knows.
+        lost: bool,
     },
     /// One disk in two directories.
     #[error("{} and {} hold the same disk: one is a copy; remove it from --data-dir", .0.display(), .1.display())]
@@ -293,7 +295,7 @@ fn known_to_the_store(
         };
         let now = known.disks.iter().find(|one| one.disk == cookie.disk);
         let Some(now) = now.filter(|now| now.incarnation == cookie.incarnation()) else {
-            return Err(Refusal::Replaced { dir, bookie: bookie.clone() });
+            return Err(replaced(&disk.dir, bookie, cookie, now));
         };
         if !mutations.is(Mutation::IgnoreBootCounter) {
             let standing = standing(cookie, now, cluster_epoch);
@@ -308,6 +310,17 @@ fn known_to_the_store(
         return Err(Refusal::DiskCount { bookie: bookie.clone(), known, given });
     }
     Ok(Boot::Normal)
+}
+
+/// The refusal of a disk, or a life of it, that is not the one that the store names.
+pub(super) fn replaced(
+    dir: &Path,
+    bookie: &BookieId,
+    cookie: &DiskCookie,
+    now: Option<&CookieDisk>,
+) -> Refusal {
+    let lost = now.is_some_and(|now| now.lost.contains(&cookie.incarnation()));
+    Refusal::Replaced { dir: dir.to_owned(), bookie: bookie.clone(), lost }
 }
 
 /// Whoever is not the disk that the store knows.

@@ -3,7 +3,8 @@
 //! before anything is served, so that it neither acknowledges for, nor votes in, what it does not have any more.
 //!
 //! Metadata that was restored says less than the disks know, and that is no loss of theirs: a disk that is ahead of the store keeps its
-//! life, and until bookies were compared with the store no disk is taken for a copy that is older, or for one that was replaced.
+//! life, and until bookies were compared with the store no disk is taken for a copy that is older, or for one that was replaced. One whose
+//! life the store itself calls lost was: a start that did so ended before it came to the disk, and is repeated.
 
 use geminga_metastore::record::{Cookie, CookieDisk};
 use geminga_proto::ids::{BookieId, DiskUuid, Incarnation};
@@ -24,8 +25,9 @@ pub(super) struct Plan {
 pub(super) fn is_loss(refusal: &Refusal, store: Store) -> bool {
     match refusal {
         Refusal::DiskMissing { .. } | Refusal::LogMissing(_) => true,
-        // Another life than the store knows may be a later one.
-        Refusal::Replaced { .. } | Refusal::OlderCopy { .. } => store.audited,
+        // Another life than the store knows may be a later one, unless the store has ended it.
+        Refusal::Replaced { lost, .. } => store.audited || *lost,
+        Refusal::OlderCopy { .. } => store.audited,
         Refusal::OtherCluster { .. }
         | Refusal::OtherBookie { .. }
         | Refusal::Decommissioned { .. }
@@ -65,21 +67,24 @@ pub(super) fn plan(
             None => Err(Refusal::NoCookie(found.dir.clone())),
         },
         Some(cookie) => match of(cookie.disk) {
-            Some(now) if !store.audited && cookie.incarnation() != now.incarnation => {
-                Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() })
+            Some(now) if cookie.incarnation() != now.incarnation => {
+                let refusal = decide::replaced(&found.dir, bookie, cookie, Some(now));
+                match is_loss(&refusal, store) {
+                    true => Ok(Plan { disk: now.disk, lost: true }),
+                    false => Err(refusal),
+                }
             }
             Some(now) => Ok(Plan { disk: now.disk, lost: lost(found, now, store)? }),
-            None => Err(Refusal::Replaced { dir: found.dir.clone(), bookie: bookie.clone() }),
+            None => Err(decide::replaced(&found.dir, bookie, cookie, None)),
         },
     };
     disks.iter().map(plan).collect()
 }
 
-/// Whether a disk is not the one, or not in the state, that the store knows.
+/// Whether a disk in the life that the store names is not in the state that it knows.
 fn lost(found: &Found, now: &CookieDisk, store: Store) -> Result<bool, Refusal> {
     let Some(cookie) = &found.cookie else { return Ok(true) };
-    let log_gone = cookie.stage == Stage::InService && !found.data;
-    if cookie.incarnation() != now.incarnation || log_gone {
+    if cookie.stage == Stage::InService && !found.data {
         return Ok(true);
     }
     match decide::standing(cookie, now, store.epoch) {
@@ -202,7 +207,17 @@ mod tests {
         let refused = planned(store(false), &[empty.clone(), later.clone()]).unwrap_err();
         assert!(matches!(refused, Refusal::Replaced { .. }), "{refused:?}");
         assert!(!is_loss(&refused, store(false)) && is_loss(&refused, store(true)));
-        assert!(planned(store(true), &[empty, later]).is_ok());
+        assert!(planned(store(true), &[empty, later.clone()]).is_ok());
+        // This store has ended that life itself.
+        let mut ended = known();
+        ended.disks[1].lost.push(Incarnation(7));
+        let plan = plan(&bookie(), store(false), &ended, &[found(1, |_| {}), later.clone()]);
+        let lost: Vec<bool> = plan.unwrap().iter().map(|plan| plan.lost).collect();
+        assert_eq!(lost, [false, true]);
+        let disks = [found(1, |_| {}), later];
+        let none = crate::ledger::Mutations::default();
+        let refused = decide::decide(store(false), &bookie(), Some(&ended), &disks, none);
+        assert!(is_loss(&refused.unwrap_err(), store(false)));
     }
 
     /// The same where no disk is missing.

@@ -162,13 +162,14 @@ impl DiskLedgers {
         self.local().into_iter().filter(|(_, bytes)| *bytes > 0).collect()
     }
 
-    /// Whether a ledger's entries were dropped here for an object.
-    pub(crate) fn is_trimmed(&self, ledger: LedgerId) -> bool {
-        let mut trimmed = self.shards.iter().map(|shard| {
+    /// Whether a ledger's entries were dropped here, for an object or since others had all of them.
+    pub(crate) fn is_let_go(&self, ledger: LedgerId) -> bool {
+        let mut let_go = self.shards.iter().map(|shard| {
             let mut slots = shard.table.lock();
-            slots.get(ledger).is_some_and(|slot| slot.state.trimmed().is_some())
+            let state = slots.get(ledger).map(|slot| &slot.state);
+            state.is_some_and(|state| state.trimmed().is_some() || state.is_given_up())
         });
-        trimmed.any(|trimmed| trimmed)
+        let_go.any(|let_go| let_go)
     }
 
     /// Drops a ledger's data, which its metadata says was deleted: its tombstone is durable on return. False when there is

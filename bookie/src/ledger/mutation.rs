@@ -44,6 +44,8 @@ pub enum Mutation {
     VouchAfterGivingUp,
     /// 5.6: give a copy up while others lack some of it.
     GiveUpNeeded,
+    /// 5.6: announce that a copy may go only when all is read and asked.
+    AnnounceLate,
     /// 6.2: give a bookie up as soon as it is away.
     IgnoreDelay,
     /// A1: give up however many vanish together.

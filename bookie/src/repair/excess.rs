@@ -4,7 +4,7 @@
 //! A ledger's copy goes when its metadata, read linearizably, is `CLOSED` and names this disk's life nowhere, nobody marked it, and every
 //! member of every fragment said just now that it holds all of it. It stays where metadata may end too early: this disk knows of entries
 //! behind that end, the end was forced, or the metadata was restored from a backup and nobody may yet take its word (6.8). And it stays for
-//! a while after it was seen to be unnamed, so that a backup of before finds it.
+//! a while after it was seen to be unnamed, so that a backup of before finds it. [`give_up`] decides.
 //!
 //! That nobody was promised the copy meanwhile rests on three things:
 //!
@@ -12,6 +12,8 @@
 //!   nobody any more.
 //! * The copy is announced to the ledger's owner *then*. Whoever sends entries of it afterwards, under whatever lock, ends that.
 //! * Everything is read after the announcement, the lock included. Whoever had taken it before the announcement is seen.
+//!
+//! Where nobody knows whether a lock was taken, or given back, it goes with the lease: others wait no longer than that lives.
 //!
 //! A bookie that still has places in other fragments of the ledger keeps all that it has of it.
 //!
@@ -23,15 +25,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_ledger::LedgerClient;
-use geminga_metastore::record::{CloseKind, Cluster, Feature, LedgerMeta, LedgerState, Tier};
+use geminga_metastore::record::{Cluster, Feature, LedgerMeta};
 use geminga_metastore::{Error, LeaseId, MetaStore, Version, cluster, gate, keys};
-use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member};
+use geminga_proto::ids::{ClusterUuid, Incarnation, LedgerId, Member};
 use geminga_runtime::{Tasks, WallClock};
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::give_up::{Effect, Event, GiveUp, is_unnamed};
 use super::{metrics, office};
 use crate::handle::BookieHandle;
-use crate::ledger::{DiskLedgers, Mutation, Mutations};
+use crate::ledger::{DiskLedgers, Mutations};
 
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
@@ -47,40 +51,30 @@ pub(super) struct Excess {
     pub(super) interval: Duration,
     /// How long a copy stays after it was first seen that nobody names it, by this process.
     pub(super) grace: Duration,
+    pub(super) unnamed: Unnamed,
 }
 
 /// Since when copies of a disk's life are seen to be unnamed.
-type Unnamed = BTreeMap<(Incarnation, LedgerId), Instant>;
+#[derive(Debug, Default)]
+pub(super) struct Unnamed(Mutex<BTreeMap<(Incarnation, LedgerId), Instant>>);
 
-/// Whether metadata may name `member` nowhere and need nothing of it.
-fn is_unnamed(meta: &LedgerMeta, member: &Member) -> bool {
-    // Of trimmed ones whoever tiers drops the entries, after a look at the object.
-    meta.state == LedgerState::Closed
-        && !matches!(meta.tier, Tier::Trimmed(_))
-        && meta.fragments.iter().all(|fragment| !fragment.ensemble.contains(member))
+impl Unnamed {
+    /// Forgets those of a life that are none any more.
+    fn keep(&self, life: Incarnation, candidates: &BTreeSet<LedgerId>) {
+        self.0.lock().retain(|(of, ledger), _| *of != life || candidates.contains(ledger));
+    }
+
+    fn since(&self, life: Incarnation, ledger: LedgerId) -> Instant {
+        *self.0.lock().entry((life, ledger)).or_insert_with(Instant::now)
+    }
 }
 
-/// How far a member of a fragment that ends at the second said that it holds it.
-type Held = (Option<EntryId>, EntryId);
-
-/// Whether a member has its part.
-fn is_whole((tail, end): &Held) -> bool {
-    tail.is_some_and(|tail| tail >= *end)
-}
-
-/// Whether others have everything, and that is all there is. `reach`: the last entry that is known of here.
-fn is_excess(
-    meta: &LedgerMeta,
-    member: &Member,
-    reach: EntryId,
-    marked: bool,
-    held: &[Held],
-    mutations: Mutations,
-) -> bool {
-    let whole = held.iter().all(is_whole);
-    let ends = meta.last_entry.is_some_and(|last| reach <= last)
-        && !matches!(meta.close_kind, Some(CloseKind::ForcedWithRisk { .. }));
-    is_unnamed(meta, member) && ends && (!marked && whole || mutations.is(Mutation::GiveUpNeeded))
+/// What became of the lease under which locks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    Clean,
+    /// A lock may stand under it that nobody gives back.
+    Stranded,
 }
 
 impl Excess {
@@ -93,59 +87,63 @@ impl Excess {
     async fn rounds(&self, lease: LeaseId) {
         let mut round = interval_at(Instant::now() + self.interval, self.interval);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut unnamed = Unnamed::new();
         loop {
             round.tick().await;
             for disk in self.handle.disks() {
-                if let Err(error) = self.round(disk, lease, &mut unnamed).await {
-                    tracing::debug!(%error, "copies that nobody names are looked for later");
+                match self.round(disk, lease).await {
+                    Ok(Lease::Clean) => {}
+                    Ok(Lease::Stranded) => return,
+                    Err(error) => {
+                        tracing::debug!(%error, "copies that nobody names are looked for later");
+                    }
                 }
             }
         }
     }
 
-    async fn round(
-        &self,
-        disk: &DiskLedgers,
-        lease: LeaseId,
-        unnamed: &mut Unnamed,
-    ) -> Result<(), Error> {
+    async fn round(&self, disk: &DiskLedgers, lease: LeaseId) -> Result<Lease, Error> {
         let found = cluster::read(&*self.store).await?.map(|(cluster, _)| cluster);
         let trusted = |found: &Cluster| {
             found.uuid == self.cluster && !found.is_in_quarantine(self.clock.now_ms())
         };
         if !found.as_ref().is_some_and(trusted) {
-            return Ok(());
+            return Ok(Lease::Clean);
         }
         // Before the listing: what comes later is no candidate (G1).
         let held = disk.held();
         let candidates = self.candidates(&held, disk.member()).await?;
         let life = disk.member().incarnation;
-        unnamed.retain(|(of, ledger), _| *of != life || candidates.contains(ledger));
+        self.unnamed.keep(life, &candidates);
         let mut due = Vec::new();
         for ledger in candidates {
-            let since = *unnamed.entry((life, ledger)).or_insert_with(Instant::now);
-            if since.elapsed() >= self.grace {
+            if self.unnamed.since(life, ledger).elapsed() >= self.grace {
                 due.push(ledger);
             }
         }
         // Asked when there is something to give up, so that a cluster that has not is not marked.
         if due.is_empty() || !gate::is_open(&*self.store, self.cluster, Feature::GivenUp).await? {
-            return Ok(());
+            return Ok(Lease::Clean);
         }
         for ledger in due {
             let key = keys::under_lock(ledger);
             let bookie = &disk.member().bookie;
-            let Some(lock) = office::try_take(&*self.store, &key, bookie, lease).await? else {
-                continue;
+            let lock = match office::try_take(&*self.store, &key, bookie, lease).await {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(Error::Unknown(_)) => return Ok(Lease::Stranded),
+                Err(error) => return Err(error),
             };
             let given_up = self.give_up(disk, ledger, &key, lock).await;
-            office::give_back(&*self.store, &key, lock).await;
-            if given_up? {
+            let given_back = office::give_back(&*self.store, &key, lock).await;
+            if given_up.as_ref().is_ok_and(|given_up| *given_up) {
                 metrics::given_up(held.get(&ledger).copied().unwrap_or(0));
             }
+            if !given_back {
+                return Ok(Lease::Stranded);
+            }
+            given_up?;
         }
-        Ok(())
+        Ok(Lease::Clean)
     }
 
     /// Those that a listing shows as somebody else's.
@@ -179,37 +177,27 @@ impl Excess {
         lock: Version,
     ) -> Result<bool, Error> {
         let failed = |failed: crate::log::LogFailed| Error::Unavailable(failed.to_string());
-        if !disk.begin_to_give_up(ledger).await.map_err(failed)? {
-            return Ok(false);
-        }
-        if !office::holds(&*self.store, key, lock).await? {
-            return Ok(false);
-        }
-        let marked = self.store.get(&keys::under(ledger)).await?.is_some();
-        let Some((meta, _)) = self.client.metadata(ledger).await? else { return Ok(false) };
-        let held = self.ask(&meta).await;
-        let reach = disk.reach(ledger);
-        match is_excess(&meta, disk.member(), reach, marked, &held, Mutations::default()) {
-            true => disk.give_up(ledger).await.map_err(failed),
-            false => Ok(false),
-        }
-    }
-
-    /// What each member of each fragment says, up to the first who has not everything: others wait for the lock.
-    async fn ask(&self, meta: &LedgerMeta) -> Vec<Held> {
-        let mut held = Vec::new();
-        for (index, fragment) in meta.fragments.iter().enumerate() {
-            let first = fragment.first_entry;
-            let Some(end) = meta.fragment_end(index).filter(|end| *end >= first) else { continue };
-            for member in &fragment.ensemble {
-                let said = (self.client.durable_tail(meta.id, member, first).await, end);
-                held.push(said);
-                if !is_whole(&said) {
-                    return held;
+        let (mut core, mut effect) = GiveUp::new(disk.member().clone(), Mutations::default());
+        loop {
+            let event = match effect {
+                Effect::Announce => {
+                    Event::Announced(disk.begin_to_give_up(ledger).await.map_err(failed)?)
                 }
-            }
+                Effect::Read => {
+                    let locked = office::holds(&*self.store, key, lock).await?;
+                    let marked = self.store.get(&keys::under(ledger)).await?.is_some();
+                    let meta = self.client.metadata(ledger).await?.map(|(meta, _)| meta);
+                    Event::Read { locked, marked, meta }
+                }
+                Effect::Ask { member, first } => {
+                    Event::Tail(self.client.durable_tail(ledger, &member, first).await)
+                }
+                Effect::Reach => Event::Reach(disk.reach(ledger)),
+                Effect::Drop => Event::Dropped(disk.give_up(ledger).await.map_err(failed)?),
+                Effect::Finish(given_up) => return Ok(given_up),
+            };
+            effect = core.step(event);
         }
-        held
     }
 }
 

@@ -10,10 +10,12 @@
 //! * [`office`]: what is held under a lease. Decides who tries, never who may: what is safe rests on swaps (H22).
 //! * [`worker`], [`queue`]: repairs, a few at a time, the most urgent first, at a bounded pace.
 //! * [`auditor`]: finds work, moves no data.
-//! * [`object`]: where a copy comes from when no peer has it (T6). [`excess`]: copies that nobody names any more go.
+//! * [`object`]: where a copy comes from when no peer has it (T6). [`excess`]: copies that nobody names any more go; [`give_up`]: which of
+//!   them, pure.
 
 mod auditor;
 mod excess;
+pub mod give_up;
 mod metrics;
 mod object;
 pub(crate) mod office;
@@ -35,7 +37,7 @@ use geminga_tls::Dial;
 use crate::folded::Folded;
 use crate::handle::BookieHandle;
 use auditor::Auditor;
-use excess::Excess;
+use excess::{Excess, Unnamed};
 use object::Objects;
 use worker::Worker;
 
@@ -127,6 +129,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         clock: Arc::clone(&clock),
         interval: config.audit_interval,
         grace: config.excess_grace,
+        unnamed: Unnamed::default(),
     };
     tasks.spawn("excess copies", excess.run(lease_ttl, tasks.clone()));
     let auditor = Auditor::new(store, cluster, client, id, clock, config);

@@ -18,7 +18,7 @@ const KEEP_ALIVES_PER_TTL: u32 = 3;
 /// Pause before another lease is asked for.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Runs `work` with a lease, again and again, until `tasks` stops; `work` never ends by itself.
+/// Runs `work` with a lease, again and again, until `tasks` stops. `work` ends by itself only to let go of all that stands under its lease.
 pub(crate) async fn hold<W: Future<Output = ()>>(
     store: &Arc<dyn MetaStore>,
     ttl: Duration,
@@ -42,7 +42,9 @@ pub(crate) async fn hold<W: Future<Output = ()>>(
                     return;
                 }
                 () = keep(&**store, lease, ttl) => {}
-                () = work(lease) => {}
+                () = work(lease) => {
+                    let _ends_anyway = tokio::time::timeout(RETRY, store.revoke_lease(lease)).await;
+                }
             }
         }
         tokio::select! {
@@ -68,7 +70,8 @@ async fn keep(store: &dyn MetaStore, lease: LeaseId, ttl: Duration) {
     }
 }
 
-/// Puts `key` under the lease where it is absent; the version when it was put.
+/// Puts `key` under the lease where it is absent; the version when it was put. Of an unknown outcome it may stand: whoever does not look for
+/// what it left there has to let the lease go.
 pub(super) async fn try_take(
     store: &dyn MetaStore,
     key: &str,
@@ -79,7 +82,7 @@ pub(super) async fn try_take(
     let txn = Txn::new().guard(Guard::Absent(key.to_owned())).put_leased(key, value, lease);
     match store.txn(txn).await {
         Ok(TxnOutcome::Committed(Revision(at))) => Ok(Some(Version(at))),
-        Ok(TxnOutcome::GuardFailed) | Err(Error::Unknown(_)) => Ok(None),
+        Ok(TxnOutcome::GuardFailed) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -92,8 +95,9 @@ pub(crate) async fn take(
     bookie: &BookieId,
     lease: LeaseId,
 ) -> Result<Option<Version>, Error> {
-    if let Some(taken) = try_take(store, key, bookie, lease).await? {
-        return Ok(Some(taken));
+    match try_take(store, key, bookie, lease).await {
+        Ok(None) | Err(Error::Unknown(_)) => {}
+        taken => return taken,
     }
     let own = |found: &Versioned| Holder::decode(&found.value).is_ok_and(|h| h.bookie == *bookie);
     if let Some(found) = store.get(key).await?.filter(own) {
@@ -111,12 +115,14 @@ pub(super) async fn holds(
     Ok(store.get(key).await?.is_some_and(|found| found.version == version))
 }
 
-/// Gives it back. What fails goes with the lease.
-pub(crate) async fn give_back(store: &dyn MetaStore, key: &str, version: Version) {
+/// Gives it back; false where that failed: it ends with the lease, or when its bookie takes it anew.
+pub(crate) async fn give_back(store: &dyn MetaStore, key: &str, version: Version) -> bool {
     let txn = Txn::new().guard(Guard::Version(key.to_owned(), version)).delete(key);
-    if let Err(error) = store.txn(txn).await {
+    let given = store.txn(txn).await;
+    if let Err(error) = &given {
         tracing::debug!(key, %error, "a lock was not given back; it ends with its lease");
     }
+    given.is_ok()
 }
 
 #[cfg(test)]

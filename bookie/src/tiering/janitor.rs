@@ -5,6 +5,7 @@
 //! * Breakers stop it when metadata looks lost rather than objects left over (G2): that is for a human.
 //! * After a restore of the metadata nothing of the time before goes for a week (6.8), lists of folded segments included: what a backup names
 //!   is older than what was there.
+//! * Before each round the store must carry the cluster's marker: of another one nothing is removed.
 //!
 //! Every step can be repeated, by anybody at once: what is removed is referred to by nothing, or by a ledger that never comes back
 //! (M6). So the election saves work and decides nothing. Only bookies that have an object store stand in it.
@@ -22,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fold::{Cursor, Folder, Memory};
 use super::garbage::{self, Fate, Garbage};
+use super::mark::Mark;
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
 use crate::metrics;
@@ -98,6 +100,7 @@ pub(super) struct Janitor {
     /// Folds as well, while this bookie is elected.
     pub(super) folder: Folder,
     pub(super) folded: Folded,
+    pub(super) mark: Mark,
     pub(super) mutations: Mutations,
 }
 
@@ -128,6 +131,10 @@ impl Janitor {
         let mut fold_at = Instant::now() + self.config.fold_interval;
         let mut cursor = Cursor::default();
         loop {
+            if !self.mark.holds().await {
+                look.tick().await;
+                continue;
+            }
             if let Err(error) = self.delete().await {
                 tell(&error);
             }

@@ -4,7 +4,7 @@
 //!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
 //! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
 //! * [`garbage`]: which objects may go; pure. [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
-//!   twice does no harm.
+//!   twice does no harm. [`mark`]: whether the store is the cluster's, before either.
 //!
 //! One task owns all of it but the janitor. Nothing that it does has to succeed: an object store that is down makes local disks fill,
 //! and everything else goes on (7.7).
@@ -17,13 +17,14 @@ use geminga_ledger::BookieDirectory;
 use geminga_metastore::{Error, MetaStore};
 use geminga_proto::ids::LedgerId;
 use geminga_runtime::{Random, Tasks, WallClock};
-use geminga_tier::Store;
+use geminga_tier::{ClaimError, Store};
 use geminga_tls::Dial;
 
 use crate::folded::Folded;
 use crate::handle::BookieHandle;
 use fold::Folder;
 use janitor::Janitor;
+use mark::Mark;
 pub use mutation::{Mutation, Mutations};
 use work::Worker;
 
@@ -31,6 +32,7 @@ pub mod core;
 mod fold;
 pub mod garbage;
 mod janitor;
+mod mark;
 mod mutation;
 mod upload;
 mod wanted;
@@ -95,18 +97,36 @@ pub struct TieringParts {
     pub config: Config,
 }
 
-/// Starts it at a running bookie; it ends with `tasks`.
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TieringError {
+    /// The object store is not the cluster's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The metadata store cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] Error),
+}
+
+/// Starts it at a running bookie; it ends with `tasks`. Where the object store does not answer it begins when that does.
 ///
 /// # Errors
-/// When the metadata store cannot be read.
+/// [`TieringError`].
 pub(crate) async fn start(
     parts: TieringParts,
     handle: BookieHandle,
     folded: Folded,
     dial: Dial,
     tasks: &Tasks,
-) -> Result<(), Error> {
+) -> Result<(), TieringError> {
     let TieringParts { store, objects, random, clock, config } = parts;
+    let mark = Mark {
+        cluster: handle.cluster(),
+        store: Arc::clone(&store),
+        objects: objects.clone(),
+        random: Arc::clone(&random),
+    };
+    mark.begin().await?;
     let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
     let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
     let bookies =
@@ -130,6 +150,7 @@ pub(crate) async fn start(
         config,
         folder,
         folded: folded.clone(),
+        mark: mark.clone(),
         mutations: Mutations::default(),
     };
     tasks.spawn("tier janitor", janitor.run(tasks.clone()));
@@ -145,6 +166,11 @@ pub(crate) async fn start(
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
     };
-    tasks.spawn("tiering", worker.run(tasks.clone()));
+    let group = tasks.clone();
+    tasks.spawn("tiering", async move {
+        if mark.made(config.interval, &group).await {
+            worker.run(group).await;
+        }
+    });
     Ok(())
 }

@@ -72,7 +72,7 @@ fn the_contract_holds() {
         "geminga meta backup --to f --metastore etcd://h:1",
         "geminga meta restore --from f --metastore etcd://h:1 --above 3",
         "geminga cluster epoch-bump --metastore etcd://h:1 --above 3",
-        "geminga cluster audit --metastore etcd://h:1 --without a,b --dry-run --object-store file:///d --wait 5s",
+        "geminga cluster audit --metastore etcd://h:1 --without a,b --dry-run --object-store file:///d --trust-object-store --wait 5s",
         "geminga restore scan --object-store file:///d --verify",
         "geminga restore import --object-store file:///d --topic a,b --after-gaps --metastore etcd://h:1",
         "geminga ledger list --metastore etcd://h:1 --state in-recovery --topic t",

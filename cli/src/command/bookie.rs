@@ -156,6 +156,7 @@ impl From<StartError> for Failure {
             StartError::Register(RegisterError::Replaced(_)) => {
                 Self::new(error).because("BOOKIE_REPLACED")
             }
+            StartError::ObjectStore(error) => Self::new(error).because("OTHER_OBJECT_STORE"),
             StartError::Log { source: OpenError::Corrupt { .. }, .. } => {
                 Self::new(error).because("DATA_DIR_CORRUPT")
             }

@@ -1,6 +1,8 @@
 //! The calls around the audit core ([`crate::core::audit`]): asks every disk that the metadata knows what it holds, page by page, and
-//! asks for the tombstones of what is missing, and once more for what seems to be lost. [`apply`] carries out what is found.
+//! asks for the tombstones of what is missing, and once more for what seems to be lost. [`apply`] carries out what is found, [`adopt`] names
+//! those who hold what was moved.
 
+mod adopt;
 mod apply;
 
 use std::collections::BTreeSet;
@@ -12,6 +14,7 @@ use geminga_metastore::record::Cookie;
 use geminga_proto::bookie::{Code, LocalLedger, MAX_INVENTORY, QueryOp, QueryRequest, Scope};
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
+pub use self::adopt::AdoptError;
 use crate::client::LedgerClient;
 use crate::core::audit::{self, Holder, View};
 

@@ -28,7 +28,7 @@ mod transport;
 mod under;
 
 pub use append::{AppendRefused, CloseError, Health, Outcome, Writer};
-pub use audit::{ask_again, ask_for_tombstones, take_inventory};
+pub use audit::{AdoptError, ask_again, ask_for_tombstones, take_inventory};
 pub use client::{CreateError, CreateSpec, LedgerClient, Parts, RollError};
 pub use cold::{ColdLedgers, Search, StoredObjects, Wanted};
 pub use config::{Config, InvalidConfig};

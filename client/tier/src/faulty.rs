@@ -44,6 +44,8 @@ pub enum Fault {
     Pretend,
     /// The body ends too early.
     Truncate,
+    /// The body arrives, and is not what was sent. Of reads; others are done.
+    Garble,
     /// No answer, ever.
     Hang,
 }
@@ -107,7 +109,7 @@ impl Faulty {
 
     async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.next(call) {
-            None | Some(Fault::Truncate) => work.await,
+            None | Some(Fault::Truncate | Fault::Garble) => work.await,
             Some(Fault::Refuse | Fault::Pretend) => Err(refused()),
             Some(Fault::LoseReply) => {
                 work.await?;
@@ -151,13 +153,18 @@ impl ObjectStore for Faulty {
         match fault {
             Some(Fault::Refuse | Fault::LoseReply | Fault::Pretend) => return Err(refused()),
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Truncate) | None => {}
+            Some(Fault::Truncate | Fault::Garble) | None => {}
         }
         let mut found = self.inner.get_opts(at, options).await?;
         if fault == Some(Fault::Truncate) && found.range.end > found.range.start {
             let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
             let cut = body.map(|part| part.map(|bytes| bytes.slice(..bytes.len() / 2)));
             found.payload = GetResultPayload::Stream(cut.boxed());
+        }
+        if fault == Some(Fault::Garble) {
+            let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
+            let flip = |bytes: bytes::Bytes| bytes.iter().map(|byte| byte ^ 0x55).collect();
+            found.payload = GetResultPayload::Stream(body.map(move |part| part.map(flip)).boxed());
         }
         Ok(found)
     }

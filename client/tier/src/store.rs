@@ -40,6 +40,8 @@ const SUFFIX: &str = ".seg";
 /// Ends the key of every object that lists segments, and where it has the ledger's id those have this.
 const MANIFEST_SUFFIX: &str = ".man";
 const MANIFEST: &str = "manifest";
+/// The key below the prefix of the object that says whose the store is.
+const MARKER: &str = "geminga.store";
 
 /// What an operator may say beside the URL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -177,6 +179,21 @@ impl Store {
         &self.names.bucket
     }
 
+    /// Bucket and prefix: what tells it from others, but for those of the same name elsewhere.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.names.bucket, self.names.prefix)
+    }
+
+    /// The key of the object that says whose it is.
+    pub fn marker_key(&self) -> String {
+        self.names.prefix.clone().join(MARKER).to_string()
+    }
+
+    /// Whether this is the key of that object.
+    pub fn is_marker(&self, key: &str) -> bool {
+        key == self.marker_key()
+    }
+
     /// Whether it is gone with this process.
     pub fn is_memory(&self) -> bool {
         self.names.bucket == "memory://"
@@ -294,6 +311,21 @@ impl Store {
             return Err(ObjectError::Store(format!("{have} bytes came of {want} asked for")));
         }
         Ok(bytes)
+    }
+
+    /// Writes an object where there is none; no error when there is one. An error says nothing about what is there.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub(crate) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        let path = Path::from(key);
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match tokio::time::timeout(TIMEOUT, self.inner.put_opts(&path, bytes.into(), create)).await
+        {
+            Ok(Ok(_) | Err(Error::AlreadyExists { .. })) => Ok(()),
+            Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),
+            Err(_) => Err(ObjectError::Store(format!("no answer within {TIMEOUT:?}"))),
+        }
     }
 
     /// Removes an object; no error when there is none.
@@ -519,16 +551,8 @@ impl Upload {
             let Some(multipart) = &mut self.multipart else { return Ok(()) };
             return self.store.timed(&self.key, multipart.complete()).await.map(|_| ());
         }
-        let path = Path::from(self.key.as_str());
-        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let put = self.store.inner.put_opts(&path, rest.into(), create);
-        match tokio::time::timeout(TIMEOUT, put).await {
-            Ok(Ok(_)) => Ok(()),
-            // The key is this attempt's alone: an earlier try arrived, and its answer was lost. What is there is read back.
-            Ok(Err(Error::AlreadyExists { .. })) => Ok(()),
-            Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),
-            Err(_) => Err(ObjectError::Store(format!("no answer within {TIMEOUT:?}"))),
-        }
+        // The key is this attempt's alone: where it is taken, an earlier try arrived, and its answer was lost. What is there is read back.
+        self.store.put_new(&self.key, rest).await
     }
 
     /// Gives up; best effort.

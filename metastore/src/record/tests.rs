@@ -447,6 +447,13 @@ fn of_servers() -> Vec<Sample> {
             again: |value| Watermark::decode(value).map(|record| record.encode()),
         },
         Sample {
+            kind: "object store",
+            key: keys::object_store("s3://bucket/prefix"),
+            value: UsedStore { id: 0x0102_0304 }.encode(),
+            golden: "0801121000000000000000000000000001020304",
+            again: |value| UsedStore::decode(value).map(UsedStore::encode),
+        },
+        Sample {
             kind: "under-replication mark",
             key: keys::under(LedgerId(42)),
             value: under.encode(),

@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     storage::FOOTER,
     storage::SNAPSHOT,
     tiering::MANIFEST,
+    tiering::MARKER,
 ];
 
 /// The target of this name.

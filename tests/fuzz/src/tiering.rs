@@ -1,4 +1,4 @@
-//! Objects that list folded segments: whoever may write to the object store can put anything there.
+//! Objects that list folded segments, and the one that says whose a store is: whoever may write to the object store can put anything there.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use geminga_metastore::record::{
@@ -8,14 +8,29 @@ use geminga_proto::ids::{
     ClusterUuid, EntryId, Incarnation, LedgerId, Member, Offset, PartitionIndex, SealEpoch, Term,
     TopicId,
 };
-use geminga_tier::{FoldedSegment, SegmentList};
+use geminga_tier::{FoldedSegment, Marker, SegmentList};
 
 use crate::Target;
 
 /// A list, without its checksum: that is made to fit, or nothing behind it would be reached.
 pub(crate) const MANIFEST: Target = Target { name: "manifest", run, seeds };
 
+/// A marker, without its checksum.
+pub(crate) const MARKER: Target = Target { name: "marker", run: run_marker, seeds: markers };
+
 const CRC_BYTES: usize = 4;
+
+fn run_marker(data: &[u8]) {
+    let mut bytes = BytesMut::from(data);
+    bytes.put_u32(crc32c::crc32c(data));
+    let Ok(marker) = Marker::decode(&bytes) else { return };
+    assert_eq!(Marker::decode(&marker.encode()), Ok(marker));
+}
+
+fn markers() -> Vec<Bytes> {
+    let bytes = Marker { cluster: ClusterUuid::from_random(2), store: 7 }.encode();
+    vec![bytes.slice(..bytes.len() - CRC_BYTES)]
+}
 
 fn run(data: &[u8]) {
     let mut bytes = BytesMut::from(data);

@@ -53,6 +53,8 @@ pub(crate) enum Client {
     Uploader(usize),
     /// One of those who repair.
     Repairer(usize),
+    /// Whoever gives copies up at a bookie.
+    Giver(usize),
 }
 
 /// Who gets a reply.
@@ -214,6 +216,11 @@ pub(crate) enum Event {
         index: usize,
         turn: u64,
     },
+    /// The wait of whoever gives copies up is over.
+    Giver {
+        bookie: usize,
+        turn: u64,
+    },
     /// The auditor looks for members whose lives are lost.
     Audit,
     Read,
@@ -228,9 +235,9 @@ impl Event {
             Self::Request { bookie, .. } | Self::Query { bookie, .. } => {
                 Some(Host::Bookie(*bookie))
             }
-            Self::Bookie { bookie, .. } | Self::Uploader { bookie, .. } => {
-                Some(Host::Bookie(*bookie))
-            }
+            Self::Bookie { bookie, .. }
+            | Self::Uploader { bookie, .. }
+            | Self::Giver { bookie, .. } => Some(Host::Bookie(*bookie)),
             Self::Repairer { .. } => Some(Host::Auditor),
             Self::Reply { caller, .. }
             | Self::QueryReply { caller, .. }

@@ -153,7 +153,7 @@ impl World {
             }
         }
         bookie.start_after(away, context);
-        self.stop_uploader(index);
+        self.stop_keepers(index);
         Some(if fault == Fault::Kill { "fault: bookie killed" } else { "fault: bookie lost power" })
     }
 
@@ -206,14 +206,17 @@ impl World {
         }
         bookie.wipe(context);
         bookie.start_after(away, context);
-        self.stop_uploader(index);
+        self.stop_keepers(index);
         Some("fault: disk wiped")
     }
 
-    /// Dies with its bookie.
-    fn stop_uploader(&mut self, index: usize) {
+    /// Those die with their bookie who keep its ledgers.
+    fn stop_keepers(&mut self, index: usize) {
         if let Some(uploader) = self.uploaders.get_mut(index) {
             uploader.stop(&mut self.context);
+        }
+        if let Some(giver) = self.givers.get_mut(index) {
+            giver.stop(&mut self.context);
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! * [`run()`]: one seed. [`batch()`]: many.
 //! * `world`: the loop. `schedule`, `dice`, `network`, `disk`, `store`: time, chance, and what can fail.
-//! * `bookie`, `broker`, `writer`, `recoverer`, `reader`: the parts. `keeper`, `objects`: uploads, trims and repairs, in some runs.
+//! * `bookie`, `broker`, `writer`, `recoverer`, `reader`: the parts. `keeper`, `objects`: uploads, trims, repairs, moves and copies
+//!   that are given up, in some runs.
 //! * `faults`: what goes wrong. `truth`: what must hold. `finale`: what must come true in the end.
 
 mod batch;

@@ -84,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) client_mutations: client::Mutations,
     /// Whether closed ledgers are uploaded, trimmed and repaired. Every fourth seed, whatever else is drawn.
     pub(crate) keepers: bool,
+    /// Whether their copies move besides, under locks, and are given up where no place names them. Every sixteenth seed.
+    pub(crate) movers: bool,
     pub(crate) tier_mutations: tier::Mutations,
 }
 
@@ -110,12 +112,17 @@ impl Settings {
             bookie_mutations: bookie::Mutations::default(),
             client_mutations: client::Mutations::default(),
             keepers: seed % 4 == 3,
+            movers: seed % 16 == 7,
             tier_mutations: tier::Mutations::default(),
         };
         if settings.keepers {
             // Closed ledgers are what it is about.
             settings.keep_ledgers += 6;
             settings.ledger_entries = settings.ledger_entries.min(60);
+        }
+        if settings.movers {
+            // Somebody must be there to move to.
+            settings.bookies = settings.bookies.max(usize::from(qw) + 2);
         }
         match broken {
             Some(Broken::Log(rule)) => settings.log_mutations = log::Mutations::only(rule),

@@ -13,6 +13,8 @@ pub(crate) enum Key {
     Chain,
     Ledger(LedgerId),
     Under(LedgerId),
+    /// Whoever repairs a ledger, or gives it up, has this; its lease may end at any time.
+    Lock(LedgerId),
 }
 
 /// The log of one partition: a list of ledgers and who may add to it.
@@ -34,6 +36,7 @@ pub(crate) enum Value {
     Chain(Chain),
     Ledger(LedgerMeta),
     Under(Under),
+    Lock(LedgerId),
 }
 
 /// What a key must be for a transaction to take place: `None` = absent.
@@ -80,6 +83,7 @@ impl Value {
             Self::Chain(_) => Key::Chain,
             Self::Ledger(meta) => Key::Ledger(meta.id),
             Self::Under(mark) => Key::Under(mark.ledger),
+            Self::Lock(ledger) => Key::Lock(*ledger),
         }
     }
 }
@@ -98,6 +102,26 @@ pub(crate) fn under(read: Option<&Read>) -> Option<(Under, Version)> {
         Some(Some((Value::Under(mark), version))) => Some((mark.clone(), *version)),
         _ => None,
     }
+}
+
+/// The version of a lock in a read, if somebody has it.
+pub(crate) fn lock(read: Option<&Read>) -> Option<Version> {
+    match read {
+        Some(Some((Value::Lock(_), version))) => Some(*version),
+        _ => None,
+    }
+}
+
+/// Takes a lock that nobody has.
+pub(crate) fn take(ledger: LedgerId) -> Request {
+    let (guards, puts) = (vec![(Key::Lock(ledger), None)], vec![Value::Lock(ledger)]);
+    Request::Txn { guards, puts, deletes: Vec::new() }
+}
+
+/// Gives it back.
+pub(crate) fn give_back(ledger: LedgerId, lock: Version) -> Request {
+    let key = Key::Lock(ledger);
+    Request::Txn { guards: vec![(key, Some(lock))], puts: Vec::new(), deletes: vec![key] }
 }
 
 /// The chain in a read, if there is one.
@@ -123,9 +147,18 @@ impl Store {
     pub(crate) fn marked(&self) -> Vec<LedgerId> {
         let marked = |key: &Key| match key {
             Key::Under(ledger) => Some(*ledger),
-            Key::Chain | Key::Ledger(_) => None,
+            Key::Chain | Key::Ledger(_) | Key::Lock(_) => None,
         };
         self.values.keys().filter_map(marked).collect()
+    }
+
+    /// Ledgers whose lock somebody has.
+    pub(crate) fn locked(&self) -> Vec<LedgerId> {
+        let locked = |key: &Key| match key {
+            Key::Lock(ledger) => Some(*ledger),
+            Key::Chain | Key::Ledger(_) | Key::Under(_) => None,
+        };
+        self.values.keys().filter_map(locked).collect()
     }
 
     pub(crate) fn version(&self, key: Key) -> Option<Version> {

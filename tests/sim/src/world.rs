@@ -12,7 +12,7 @@ use crate::context::{Context, note};
 use crate::dice::Dice;
 use crate::event::{Caller, Client, Event, Host};
 use crate::faults::{BROKERS, Heal};
-use crate::keeper::{self, Repairer, Uploader};
+use crate::keeper::{self, Giver, Repairer, Uploader};
 use crate::network::STORE_TIMEOUT;
 use crate::recoverer::Recoverer;
 use crate::schedule::{MS, Time};
@@ -34,6 +34,8 @@ pub(crate) struct World {
     /// One at each bookie, or none at all.
     pub(crate) uploaders: Vec<Uploader>,
     pub(crate) repairers: Vec<Repairer>,
+    /// One at each bookie, or none at all.
+    pub(crate) givers: Vec<Giver>,
     /// Hosts that do nothing until then.
     pub(crate) paused: BTreeMap<Host, Time>,
     pub(crate) events: u64,
@@ -58,6 +60,8 @@ impl World {
             repairers.extend((0..REPAIRERS).map(|index| Repairer::new(index, &mut context)));
             context.schedule.after(250 * MS, Event::Audit);
         }
+        let givers = if context.settings.movers { context.settings.bookies } else { 0 };
+        let givers = (0..givers).map(|bookie| Giver::new(bookie, &mut context)).collect();
         Self {
             context,
             store: Store::new(),
@@ -66,6 +70,7 @@ impl World {
             recoverers: BTreeMap::new(),
             uploaders,
             repairers,
+            givers,
             paused: BTreeMap::new(),
             events: 0,
             faults: 0,
@@ -109,6 +114,10 @@ impl World {
                 Client::Repairer(index) => {
                     self.repairers[index].on_reply(caller.call, Some(&reply), self.faults, context);
                 }
+                Client::Giver(bookie) => {
+                    let (giver, own) = (&mut self.givers[bookie], &mut self.bookies[bookie]);
+                    giver.on_reply(caller.call, Some(&reply), own, context);
+                }
                 Client::Broker(_) | Client::Reader | Client::Bookie(_) | Client::Uploader(_) => {}
             },
             Event::QueryReply { caller, reply } => self.on_query_reply(caller, reply),
@@ -142,7 +151,11 @@ impl World {
                 let marked = self.store.marked();
                 self.repairers[index].on_turn(turn, &marked, self.faults, context);
             }
+            Event::Giver { bookie, turn } => {
+                self.givers[bookie].on_turn(turn, &self.bookies[bookie], context);
+            }
             Event::Audit => {
+                keeper::end_leases(&mut self.store, context);
                 keeper::audit(&mut self.store, &self.bookies, context);
                 keeper::read_object(context);
                 context.schedule.after(200 * MS, Event::Audit);
@@ -170,7 +183,11 @@ impl World {
                 let repairer = &mut self.repairers[index];
                 repairer.on_query_reply(caller.call, Some(reply), self.faults, context);
             }
-            Client::Broker(_) | Client::Writer { .. } | Client::Reader | Client::Bookie(_) => {}
+            Client::Broker(_)
+            | Client::Writer { .. }
+            | Client::Reader
+            | Client::Bookie(_)
+            | Client::Giver(_) => {}
         }
     }
 
@@ -239,6 +256,10 @@ impl World {
                 let repairer = &mut self.repairers[index];
                 repairer.on_store(caller.call, reply.as_ref(), self.faults, context);
             }
+            Client::Giver(bookie) => {
+                let (giver, own) = (&mut self.givers[bookie], &mut self.bookies[bookie]);
+                giver.on_store(caller.call, reply.as_ref(), own, context);
+            }
         }
     }
 
@@ -257,6 +278,10 @@ impl World {
             Client::Repairer(index) => {
                 let repairer = &mut self.repairers[index];
                 repairer.on_timeout(caller.call, self.faults, &mut self.context);
+            }
+            Client::Giver(bookie) => {
+                let (giver, own) = (&mut self.givers[bookie], &mut self.bookies[bookie]);
+                giver.on_timeout(caller.call, own, &mut self.context);
             }
             _ => self.on_store_reply(caller, None),
         }

@@ -121,6 +121,46 @@ async fn metadata_that_went_back_ends_no_life() {
     }
 }
 
+/// 5.7, 6.8: the log of one disk is gone, and a start that ends its life ends itself behind the metadata store, before it comes to the disk.
+/// Until the audit no other life than the store's goes on, but this one the store calls lost: the start is repeated.
+#[tokio::test]
+async fn a_loss_boot_before_the_audit_is_repeated() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 2);
+    let cookie = ahead(&store, &dirs).await;
+    go_back(&store, &cookie, 1, false).await;
+    fs::remove_dir_all(dirs[0].join("log")).unwrap();
+    let former: Vec<_> = cookie.disks.iter().map(|disk| disk.incarnation).collect();
+    for seed in 4..6 {
+        assert!(start_healing(&Cut(store.clone()), &dirs, seed).await.is_err());
+    }
+    assert!(start(&store, &dirs, None, 6).await.is_err(), "without leave");
+    let booted = start_healing(&store, &dirs, 7).await.unwrap();
+    assert_eq!(booted.disks[1].incarnation(), former[1], "the other disk keeps its life");
+    assert_ne!(booted.disks[0].incarnation(), former[0]);
+    let (stored, _) = read_cookie(&store, &booted.bookie).await.unwrap().unwrap();
+    assert!(stored.disks[0].lost.contains(&former[0]), "{stored:?}");
+    assert_eq!(stored.disks[0].incarnation, booted.disks[0].incarnation());
+}
+
+/// The same for a disk that is found damaged when it is opened (K8): what is left of it is set aside by the next start.
+#[tokio::test]
+async fn the_end_of_a_damaged_disks_life_is_repeated() {
+    let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let dirs = dirs(root.path(), 2);
+    let cookie = ahead(&store, &dirs).await;
+    go_back(&store, &cookie, 1, false).await;
+    let mut booted = start_healing(&store, &dirs, 4).await.unwrap();
+    let former = booted.disks[0].incarnation();
+    assert!(booted.lose(&Cut(store.clone()), 0, &SeededRandom::new(5)).await.is_err());
+    drop(booted);
+    let booted = start_healing(&store, &dirs, 6).await.unwrap();
+    assert_ne!(booted.disks[0].incarnation(), former);
+    let lost = booted.disks[0].lost_lives().unwrap();
+    assert_eq!(lost.iter().map(|(life, _)| *life).collect::<Vec<_>>(), [former]);
+    assert_eq!(booted.disks[1].lost_lives().unwrap(), []);
+}
+
 #[tokio::test]
 async fn an_identity_is_made_once_and_kept() {
     let (root, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
@@ -315,6 +355,10 @@ struct Unreachable(MemoryStore);
 #[derive(Debug)]
 struct Mute(MemoryStore);
 
+/// A store behind whose writes of cookies whoever makes them ends.
+#[derive(Debug)]
+struct Cut(MemoryStore);
+
 /// A store in which a clone boots before the first write of a cookie.
 #[derive(Debug)]
 struct Overtaken {
@@ -377,6 +421,12 @@ store_with_txn!(Mute, 0, |this, txn| {
     let cookie = of_cookie(&txn);
     let outcome = this.0.txn(txn).await;
     if cookie { Err(MetaError::Unknown("on purpose".to_owned())) } else { outcome }
+});
+
+store_with_txn!(Cut, 0, |this, txn| {
+    let cookie = of_cookie(&txn);
+    let outcome = this.0.txn(txn).await;
+    if cookie { Err(MetaError::Unavailable("on purpose".to_owned())) } else { outcome }
 });
 
 store_with_txn!(Overtaken, store, |this, txn| {

@@ -1,102 +1,177 @@
-use geminga_metastore::record::{Custom, Digest, Fragment, TierObject};
-use geminga_proto::ids::SealEpoch;
-use geminga_runtime::holds_only_with;
+//! Locks whose taking, or giving back, nobody hears of.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use geminga_ledger::{BookieConnection, Bookies, Config, ConnectionLost, Parts};
+use geminga_metastore::record::{CloseKind, Fragment, LedgerState, LiveBookie};
+use geminga_metastore::{
+    LedgerIds, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
+};
+use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::ids::{BookieId, EntryId};
+use geminga_runtime::{ManualClock, SeededRandom};
+use tokio::sync::watch;
 
 use super::*;
+use crate::io::MemoryDisk;
+use crate::testing;
 
-fn member(number: u64) -> Member {
-    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
+const LEDGER: LedgerId = LedgerId(5);
+const TTL: Duration = Duration::from_secs(10);
+
+/// A store that does not say what became of some changes of the ledger's lock.
+#[derive(Debug, Default)]
+struct Mute {
+    memory: MemoryStore,
+    /// Of those that are to come: which, and whether they take place.
+    unanswered: Mutex<Vec<(usize, bool)>>,
+    changes: AtomicUsize,
 }
 
-/// Entries 0 to 8, whose places are given to others than b1.
-fn closed() -> LedgerMeta {
-    let fragment = |first, ensemble: [u64; 3]| Fragment {
-        first_entry: EntryId(first),
-        ensemble: ensemble.map(member).to_vec(),
-    };
-    LedgerMeta {
-        id: LedgerId(7),
-        state: LedgerState::Closed,
-        seal_epoch: SealEpoch(0),
-        qw: 3,
-        qa: 2,
-        digest: Digest::Crc32c,
-        fragments: vec![fragment(0, [2, 3, 4]), fragment(5, [2, 3, 5])],
-        last_entry: Some(EntryId(8)),
-        length: 0,
-        entries_crc: None,
-        close_kind: Some(CloseKind::Writer),
-        recoverer: String::new(),
-        last_op: 1,
-        custom: Custom::default(),
-        created_ms: 0,
-        owner: String::new(),
-        degraded: false,
-        tier: Tier::Local,
+#[async_trait]
+impl MetaStore for Mute {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.memory.get(key).await
     }
-}
-
-fn whole() -> Vec<Held> {
-    [4, 4, 4, 8, 8, 8].map(|end| (Some(EntryId(end)), EntryId(end))).to_vec()
-}
-
-/// I15: a copy more than others should have is one that they need while they lack something.
-#[test]
-fn scenario_51_a_copy_that_others_need_stays() {
-    holds_only_with(Mutation::GiveUpNeeded, |mutations| {
-        let excess = |meta: &LedgerMeta, marked, held: &[Held]| {
-            is_excess(meta, &member(1), EntryId(8), marked, held, mutations)
-        };
-        assert!(excess(&closed(), false, &whole()));
-        assert!(!excess(&closed(), true, &whole()), "somebody lacks something");
-        for short in 0..whole().len() {
-            for tail in [None, Some(EntryId(3))] {
-                let mut held = whole();
-                held[short].0 = tail;
-                assert!(!excess(&closed(), false, &held), "{held:?}");
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.memory.range(prefix, after, limit).await
+    }
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        if !format!("{txn:?}").contains(&keys::under_lock(LEDGER)) {
+            return self.memory.txn(txn).await;
+        }
+        let number = self.changes.fetch_add(1, Ordering::SeqCst);
+        let unanswered = self.unanswered.lock().iter().find(|(of, _)| *of == number).copied();
+        if unanswered.is_none_or(|(_, takes_place)| takes_place) {
+            let outcome = self.memory.txn(txn).await;
+            if unanswered.is_none() {
+                return outcome;
             }
         }
-    });
-}
-
-#[test]
-fn a_copy_that_a_place_names_stays() {
-    let excess = |meta: &LedgerMeta| {
-        is_excess(meta, &member(1), EntryId(8), false, &whole(), Mutations::default())
-    };
-    assert!(excess(&closed()));
-    let mut named = closed();
-    named.fragments[0].ensemble[2] = member(1);
-    assert!(!excess(&named), "it has a place in one fragment yet");
-    named.fragments[0].ensemble[2] = Member { incarnation: Incarnation(9), ..member(1) };
-    assert!(excess(&named), "another disk, or life, has it");
-    for state in [LedgerState::Open, LedgerState::InRecovery, LedgerState::Deleting] {
-        assert!(!excess(&LedgerMeta { state, ..closed() }));
+        Err(Error::Unknown("on purpose".to_owned()))
     }
-    let object = TierObject {
-        attempt: 1,
-        bucket: String::new(),
-        key: String::new(),
-        size: 1,
-        entries: 1,
-        object_crc: 0,
-        etag: String::new(),
-        index_place: 0,
-        at_ms: 0,
-    };
-    assert!(!excess(&LedgerMeta { tier: Tier::Trimmed(object), ..closed() }), "by its object");
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.memory.watch(prefix, from).await
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.memory.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.memory.keep_alive(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.memory.revoke_lease(lease).await
+    }
 }
 
-/// What was acknowledged behind an end that was forced, or came from a backup, may be here only.
-#[test]
-fn a_copy_that_goes_on_behind_the_end_stays() {
-    let excess = |meta: &LedgerMeta, reach| {
-        is_excess(meta, &member(1), EntryId(reach), false, &whole(), Mutations::default())
+/// All others, who have everything.
+#[derive(Debug, Clone)]
+struct Whole;
+
+impl BookieConnection for Whole {
+    fn write(&self, _: WriteRequest) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
+        let (durable_tail, staged_tail) = (EntryId(0), EntryId(0));
+        let ok = WriteReply::refusal(Code::Ok, "");
+        let reply = WriteReply { durable_tail, staged_tail, authoritative: true, ..ok };
+        std::future::ready(Ok(reply)).boxed()
+    }
+
+    fn query(&self, _: QueryRequest) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
+        panic!("nobody reads");
+    }
+}
+
+impl Bookies for Whole {
+    fn connection(&self, _: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn live(&self) -> Vec<LiveBookie> {
+        Vec::new()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+}
+
+/// Gives the copy of a ledger up that others have, while the store does not say what became of these changes of its lock; until its
+/// copy is gone, and its lock is.
+async fn given_up_without_answers(unanswered: &[(usize, bool)]) {
+    let store = Arc::new(Mute::default());
+    let (random, clock) = (SeededRandom::new(1), ManualClock::at(0));
+    let cluster = cluster::open_or_init(&*store, &random, &clock).await.unwrap().uuid;
+    let (tasks, shared) = (Tasks::new("test"), Arc::clone(&store) as Arc<dyn MetaStore>);
+    let disk = MemoryDisk::new();
+    let handle = testing::bookie(&disk, &shared, cluster, Mutations::default(), &tasks);
+    let open = testing::open_ledger(LEDGER);
+    store.put_if(&keys::ledger(LEDGER), None, open.encode()).await.unwrap().unwrap();
+    testing::add_entry(&handle, LEDGER).await;
+    let other = Member { bookie: "b-2".parse().unwrap(), incarnation: Incarnation(8) };
+    let closed = LedgerMeta {
+        state: LedgerState::Closed,
+        last_entry: Some(EntryId(0)),
+        close_kind: Some(CloseKind::Writer),
+        fragments: vec![Fragment { first_entry: EntryId(0), ensemble: vec![other] }],
+        ..open
     };
-    assert!(excess(&closed(), 8) && excess(&closed(), -1));
-    assert!(!excess(&closed(), 9), "this disk knows of more");
-    let risk = CloseKind::ForcedWithRisk { missing: vec![member(9)] };
-    let forced = LedgerMeta { close_kind: Some(risk), ..closed() };
-    assert!(!excess(&forced, 8), "its end is a human's guess");
-    assert!(!excess(&LedgerMeta { last_entry: None, ..closed() }, 0));
+    let put = Txn::new().put(keys::ledger(LEDGER), closed.encode());
+    store.txn(put).await.unwrap();
+    let client = LedgerClient::new(Parts {
+        cluster,
+        ids: Arc::new(LedgerIds::new(Arc::clone(&shared), 0)),
+        store: Arc::clone(&shared),
+        bookies: Arc::new(Whole),
+        clock: Arc::new(clock.clone()),
+        random: Arc::new(random),
+        tasks: tasks.clone(),
+        config: Config::default(),
+        owner: "test".to_owned(),
+    });
+    store.unanswered.lock().extend(unanswered);
+    let excess = Excess {
+        store: shared,
+        client,
+        handle: handle.clone(),
+        cluster,
+        clock: Arc::new(clock),
+        interval: Duration::from_secs(1),
+        grace: Duration::from_secs(1),
+        unnamed: Unnamed::default(),
+    };
+    tasks.spawn("excess", excess.run(TTL, tasks.clone()));
+    let over = async {
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            look.tick().await;
+            let lock = store.memory.get(&keys::under_lock(LEDGER)).await.unwrap();
+            let last = unanswered.iter().map(|(number, _)| *number).max().unwrap_or(0);
+            let tried = store.changes.load(Ordering::SeqCst) > last;
+            if handle.disks()[0].held().is_empty() && lock.is_none() && tried {
+                return;
+            }
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(600), over).await;
+    assert!(done.is_ok(), "{unanswered:?}: the lock stands for good");
+    assert!(tasks.finish(Duration::from_secs(30)).await);
+}
+
+/// The lock may be taken although nobody says so, or stay although it was given back: whoever comes later gets it all the same.
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_which_nobody_heard_is_let_go() {
+    let (done, not_done) = (true, false);
+    for unanswered in [
+        &[][..],
+        &[(0, done)],
+        &[(0, not_done)],
+        &[(1, done)],
+        &[(1, not_done)],
+        &[(0, done), (1, done), (3, not_done)],
+    ] {
+        given_up_without_answers(unanswered).await;
+    }
 }

@@ -23,7 +23,7 @@ use self::told::{Told, done};
 use crate::args::PrintArgs;
 use crate::command::ledger::{self, Place};
 use crate::config::ObjectStoreOptions;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::metadata;
 
 mod objects;
@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// deleted.
     #[arg(long)]
     no_other_object_store: bool,
+    /// The object store that is given is the cluster's, however much of what the metadata names is not in it: that was deleted.
+    #[arg(long, requires = "object_store")]
+    trust_object_store: bool,
     /// Compare and tell, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -68,7 +71,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         return Err(cluster::ClusterError::Missing.into());
     };
     let (objects, uploads) = match args.objects.open(false)? {
-        Some(objects) => Some(Objects::list(objects, cluster.uuid).await?).unzip(),
+        Some(objects) => {
+            if !args.trust_object_store {
+                is_marked(&*store, &objects, &cluster).await?;
+            }
+            Some(Objects::list(objects, cluster.uuid).await?).unzip()
+        }
         None => (None, None),
     };
     let cookies = cookies(&*store).await?;
@@ -77,8 +85,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     view.uploads = uploads;
     view.all_listed = args.no_other_object_store;
     if let Some(objects) = &objects {
+        if !args.trust_object_store {
+            believe(objects, &mut view).await?;
+        }
         if !view.all_listed {
-            believe(&view)?;
             view.all_listed = !objects.are_some_elsewhere(&*store, &view).await?;
         }
         objects.find_unlisted(&mut view).await?;
@@ -105,15 +115,28 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     told.finish(args.print)
 }
 
+/// Refuses a store whose marker says that it is not the cluster's.
+async fn is_marked(
+    metadata: &dyn MetaStore,
+    objects: &geminga_tier::Store,
+    cluster: &Cluster,
+) -> Result<(), Failure> {
+    geminga_tier::check(metadata, objects, cluster.uuid).await.map_err(|error| {
+        match error.is_refusal() {
+            true => Failure::new(error).because("OTHER_OBJECT_STORE"),
+            false => Failure::with(Exit::Unreachable, error).because("OBJECT_STORE_UNAVAILABLE"),
+        }
+    })
+}
+
 /// Refuses the listing of what is not the cluster's object store.
-fn believe(view: &audit::View) -> Result<(), Failure> {
-    let Some(doubt) =
-        view.uploads.as_ref().and_then(|uploads| uploads.doubt(view.ledgers.values()))
-    else {
-        return Ok(());
-    };
+async fn believe(objects: &Objects, view: &mut audit::View) -> Result<(), Failure> {
+    if matches!(audit::doubt(view), Some(audit::Doubt::Lacks { .. })) {
+        objects.find_begins(view).await?;
+    }
+    let Some(doubt) = audit::doubt(view) else { return Ok(()) };
     Err(Failure::new(format!(
-        "{doubt}: it may be another object store than the cluster's, and nothing was changed: correct --object-store, or say with --no-other-object-store that there never was another"
+        "{doubt}: it may be another object store than the cluster's, and nothing was changed: correct --object-store, or, when bucket and prefix are right, say so with --trust-object-store: what is not there is given up then"
     ))
     .because("OTHER_OBJECT_STORE"))
 }

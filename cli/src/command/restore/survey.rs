@@ -50,6 +50,7 @@ pub(super) async fn survey(
     let mut listing = store.list_all();
     while let Some(listed) = listing.try_next().await.map_err(unreachable)? {
         match store.parse_any_key(&listed.key) {
+            None if store.is_marker(&listed.key) => {}
             None => survey.others += 1,
             Some((cluster, _)) if only.is_some_and(|only| only != cluster) => {}
             Some((cluster, name)) => found.push((cluster, name, listed)),

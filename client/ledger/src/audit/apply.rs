@@ -1,13 +1,12 @@
 //! Carries out what an audit found (protocol 6.8), one ledger at a time, each by compare-and-swap from what stands then: what it says by
 //! then is compared once more, so that each can be repeated.
 
-use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState, Tier, UnderReason};
+use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState, Tier};
 use geminga_metastore::{Error as MetaError, keys};
 use geminga_proto::ids::{EntryId, LedgerId, SealEpoch};
 
 use crate::client::LedgerClient;
 use crate::core::audit::{self, Holder};
-use crate::under::mark_under;
 
 impl LedgerClient {
     /// Makes the next recovery of a ledger hear all who hold something of it: it begins above an epoch that bookies were sealed with by
@@ -65,29 +64,6 @@ impl LedgerClient {
         self.change(ledger, change).await
     }
 
-    /// Makes those who hold the entries of a closed ledger its members, in the places of some that hold nothing (M5): repair had moved them
-    /// in a life that the metadata has lost. Marks it for repair. `None`: it is gone. Cancel-safe, but for the mark.
-    ///
-    /// # Errors
-    /// [`MetaError`].
-    pub async fn adopt_moved(
-        &self,
-        ledger: LedgerId,
-        holders: &[Holder],
-    ) -> Result<Option<LedgerMeta>, MetaError> {
-        let change = |meta: &LedgerMeta| {
-            let fragments = audit::moved(meta, holders)?;
-            Some(LedgerMeta { fragments, ..meta.clone() })
-        };
-        let Some(meta) = self.change(ledger, change).await? else { return Ok(None) };
-        let lacking = audit::lacking(&meta, holders);
-        if !lacking.is_empty() {
-            let (store, now_ms) = (&*self.parts.store, self.parts.clock.now_ms());
-            mark_under(store, ledger, &lacking, UnderReason::Behind, now_ms).await?;
-        }
-        Ok(Some(meta))
-    }
-
     /// Notes that neither the object of a closed ledger nor any copy is there, so that whoever reads it is told of the loss at once, and does
     /// not wait for bookies. Cancel-safe.
     ///
@@ -125,4 +101,4 @@ impl LedgerClient {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -19,8 +19,8 @@ use geminga_metastore::record::{LedgerMeta, LedgerState, Tier};
 use geminga_proto::bookie::LocalLedger;
 use geminga_proto::ids::{EntryId, LedgerId, Member, SealEpoch};
 
-pub use self::copies::{Reach, lacking, moved, reach};
-pub use self::listing::{Doubt, Uploads};
+pub use self::copies::{Reach, is_whole, lacking, moved, reach};
+pub use self::listing::{Doubt, Log, Uploads, doubt, unplaced};
 
 /// A ledger as one disk has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

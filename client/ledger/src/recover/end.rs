@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use geminga_metastore::keys;
 use geminga_metastore::record::{Cookie, LedgerMeta};
+use geminga_proto::bookie::QueryOp;
 use geminga_proto::ids::{EntryId, Member};
 
 use crate::attempts::Attempts;
 use crate::client::LedgerClient;
 use crate::core::recovery::Event;
-use crate::read::{ReadError, Reader};
+use crate::read::{Answer, ReadError, Reader};
 
 /// How often an entry is asked for before it counts as one that nobody delivers.
 const TRIES: u32 = 3;
@@ -72,24 +73,40 @@ async fn ask(client: &LedgerClient, reader: &Reader, entry: EntryId) -> Asked {
             Ok(_) | Err(ReadError::Unavailable { .. }) => {}
         }
         if !attempts.again().await {
-            let ensemble = &reader.meta().fragment_of(entry).ensemble;
-            return if are_gone(client, ensemble).await { Asked::Gone } else { Asked::Unknown };
+            return if nobody_has(client, reader, entry).await {
+                Asked::Gone
+            } else {
+                Asked::Unknown
+            };
         }
     }
 }
 
-/// Whether none of these comes back: decommissioned, or another life took its disk.
-async fn are_gone(client: &LedgerClient, members: &[Member]) -> bool {
-    for member in members {
-        let key = keys::bookie_cookie(&member.bookie);
-        let Ok(found) = client.parts.store.get(&key).await else { return false };
-        let cookie = found.map(|found| Cookie::decode(&found.value));
-        let lives =
-            |cookie: Cookie| cookie.disks.iter().any(|disk| disk.incarnation == member.incarnation);
-        // What cannot be read may name it.
-        if cookie.is_some_and(|cookie| cookie.map_or(true, lives)) {
+/// Whether each member says that it has not the entry, or does not come back.
+async fn nobody_has(client: &LedgerClient, reader: &Reader, entry: EntryId) -> bool {
+    let fragment = reader.meta().fragment_of(entry);
+    for member in &fragment.ensemble {
+        let op = QueryOp::Read { from: entry, to: entry, max_bytes: 0, prefix_bytes: Some(0) };
+        let has_not = is_gone(client, member).await
+            || matches!(reader.ask(member, fragment.first_entry, op).await, Answer::Absent);
+        if !has_not {
             return false;
         }
     }
     true
 }
+
+/// Whether a member does not come back: it was decommissioned, or another life took its disk.
+async fn is_gone(client: &LedgerClient, member: &Member) -> bool {
+    let key = keys::bookie_cookie(&member.bookie);
+    let Ok(found) = client.parts.store.get(&key).await else { return false };
+    match found.map(|found| Cookie::decode(&found.value)) {
+        None => true,
+        Some(Ok(cookie)) => !cookie.disks.iter().any(|disk| disk.incarnation == member.incarnation),
+        // What cannot be read may name it.
+        Some(Err(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

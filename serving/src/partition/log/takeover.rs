@@ -95,12 +95,12 @@ struct End {
     next_offset: Offset,
     running_max_timestamp: i64,
     replay: Option<From>,
-    /// Whether the ledger that held the end was deleted in a life that the metadata has lost.
+    /// Whether a ledger that may have held the end was deleted in a life that the metadata has lost, or given up.
     deleted: bool,
 }
 
 impl End {
-    /// Behind everything that is known, without a state: the ledgers that held it are deleted.
+    /// Behind everything that is known, without a state: the ledgers that held it are deleted, or none ever did.
     fn without_state(stored: &[Stored], behind: Offset) -> Self {
         let newest = stored.iter().filter_map(|s| s.segment.max_timestamp).max();
         Self {
@@ -219,8 +219,8 @@ fn view(stored: &Stored, closed: &Closed) -> Segment {
     }
 }
 
-/// From the newest ledger that holds a complete snapshot: those after it hold no records (P4). Where one of those was deleted since a
-/// backup, it held some: the log goes on `behind` what is known, so that none of their offsets that is known is given again.
+/// From the newest ledger that holds a complete snapshot: those after it hold no records (P4), unless they did and were deleted since a
+/// backup, or given up. So the log never goes on before what is known, `behind`: no offset that is known is given again.
 async fn find_end(
     opening: &Opening,
     stored: &[Stored],
@@ -235,7 +235,7 @@ async fn find_end(
         };
         let last = meta.last_entry.unwrap_or(EntryId::NONE);
         if last == EntryId::NONE {
-            deleted = deleted || ended_deleted(opening, &meta).await;
+            deleted = deleted || ended_deleted(&meta);
             continue;
         }
         let entry = match read_last(opening, &meta, last).await {
@@ -250,25 +250,21 @@ async fn find_end(
         let attributes = entry.attributes;
         let next_offset = Offset(attributes.first_offset + i64::from(attributes.offset_count));
         return Ok(End {
-            next_offset: if deleted { next_offset.max(behind) } else { next_offset },
+            next_offset: next_offset.max(behind),
             running_max_timestamp: attributes.running_max_timestamp,
             replay: Some(From { meta, snapshot, last }),
             deleted,
         });
     }
-    if deleted {
-        return Ok(End::without_state(stored, behind));
-    }
-    // Nothing was ever written, or no owner lived long enough to write its first record.
-    let next_offset = stored.last().map_or(Offset(0), |s| s.segment.base_offset);
-    Ok(End { next_offset, running_max_timestamp: -1, replay: None, deleted: false })
+    // Nothing was ever written, or no owner lived long enough to write its first record; or what was written is deleted.
+    Ok(End { deleted, ..End::without_state(stored, behind) })
 }
 
-/// Whether a ledger was closed as an empty one because it was deleted since a backup: who closed it had lost its members, and one of them
-/// has its tombstone.
-async fn ended_deleted(opening: &Opening, meta: &LedgerMeta) -> bool {
-    matches!(meta.close_kind, Some(CloseKind::ForcedWithRisk { .. }))
-        && !opening.parts.ledgers.tombstones(meta, EntryId(0)).await.is_empty()
+/// Whether a ledger was closed as an empty one by force: it was deleted since a backup, or whatever it held was given up (4.8). Its bookies
+/// need not say so: one that dropped it for an object has no tombstone, and others may be gone.
+fn ended_deleted(meta: &LedgerMeta) -> bool {
+    meta.last_entry == Some(EntryId::NONE)
+        && matches!(meta.close_kind, Some(CloseKind::ForcedWithRisk { .. }))
 }
 
 /// Whether a ledger whose last entry could not be read was deleted: a bookie has its tombstone, which no ledger has that this metadata

@@ -102,7 +102,7 @@ impl World {
             listed: 99,
             local: 100,
             local_bytes: 1000,
-            read: vec![Read { ledger: LEDGER, fate, bytes: 10 }],
+            read: vec![Read { ledger: LEDGER, fate, bytes: 10, is_pointer: false }],
         };
         let (dropped, _) = judge(&survey, size.bookie_mutations);
         let drops = dropped.contains(&LEDGER);

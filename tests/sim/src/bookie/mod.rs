@@ -401,6 +401,23 @@ impl Bookie {
         }
     }
 
+    /// Announces that its copy of a ledger may go; false where there is none.
+    pub(crate) fn begin_to_give_up(&mut self, ledger: LedgerId) -> bool {
+        self.process.as_mut().is_some_and(|process| process.begin_to_give_up(ledger))
+    }
+
+    /// The last entry of a ledger that it knows of.
+    pub(crate) fn reach(&self, ledger: LedgerId) -> EntryId {
+        self.process.as_ref().map_or(EntryId::NONE, |process| process.reach(ledger))
+    }
+
+    /// Gives its copy of a ledger up, unless somebody sent entries since that was announced.
+    pub(crate) fn give_up(&mut self, ledger: LedgerId, context: &mut Context) -> bool {
+        let given_up = self.process.as_mut().is_some_and(|process| process.give_up(ledger));
+        self.flush_soon(context);
+        given_up
+    }
+
     /// What it can deliver of a closed ledger's entries, for the last check.
     pub(crate) fn read_all(&self, ledger: LedgerId) -> Vec<(i64, bytes::Bytes)> {
         self.process.as_ref().map(|process| process.read_all(ledger)).unwrap_or_default()

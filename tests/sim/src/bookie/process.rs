@@ -200,7 +200,8 @@ impl Process {
             Record::Seal { epoch } => Staged::Seal(*epoch),
             Record::Tombstone => Staged::Tombstone,
             Record::Trimmed { .. } => Staged::Trimmed,
-            Record::RunStart { .. } | Record::Closed { .. } | Record::GivenUp => Staged::Other,
+            Record::GivenUp => Staged::GivenUp,
+            Record::RunStart { .. } | Record::Closed { .. } => Staged::Other,
         };
         // A log that failed takes nothing; its process is stopped with the flush that failed.
         if let Ok(lsn) = self.log.append_unreserved(to.ledger, record) {
@@ -312,6 +313,29 @@ impl Process {
         }
     }
 
+    /// Its copy of a ledger may go (5.6).
+    pub(super) fn begin_to_give_up(&mut self, ledger: LedgerId) -> bool {
+        self.ledgers.get_mut(&ledger).is_some_and(|slot| slot.state.begin_to_give_up())
+    }
+
+    /// The last entry of a ledger that is known of here: held, confirmed or told as its end.
+    pub(super) fn reach(&self, ledger: LedgerId) -> EntryId {
+        let Some(Slot { state, .. }) = self.ledgers.get(&ledger) else { return EntryId::NONE };
+        let held = state.held().runs().last().map_or(EntryId::NONE, |(_, last)| *last);
+        held.max(state.max_lac()).max(state.closed().unwrap_or(EntryId::NONE))
+    }
+
+    /// Its copy goes, since others have all of it.
+    pub(super) fn give_up(&mut self, ledger: LedgerId) -> bool {
+        let Some(slot) = self.ledgers.get_mut(&ledger) else { return false };
+        let Some(record) = slot.state.give_up(self.me.mutations) else { return false };
+        if let Ok(lsn) = self.log.append_unreserved(ledger, record) {
+            slot.lsn = lsn;
+            self.staged.push_back((lsn, ledger, Staged::GivenUp));
+        }
+        true
+    }
+
     /// One flush; whether more is queued. An error is final (K6).
     pub(super) fn flush(&mut self, context: &mut Context) -> io::Result<bool> {
         self.driver.flush()?;
@@ -325,7 +349,7 @@ impl Process {
         while let Some((lsn, ledger, staged)) = self.staged.pop_front_if(|first| first.0 <= durable)
         {
             // What was promised before entries went is judged by what there was then, in the order of the log.
-            if matches!(staged, Staged::Tombstone | Staged::Trimmed) {
+            if matches!(staged, Staged::Tombstone | Staged::Trimmed | Staged::GivenUp) {
                 self.release(|waits| waits < lsn, context);
             }
             context.truth.durable(&self.me.member, ledger, staged);

@@ -1,6 +1,7 @@
 //! Reads at a bookie, by the rules of the production service: absence only where the ledger's own state says so (K1).
 
 use bytes::Bytes;
+use geminga_bookie::ledger::Mutation;
 use geminga_bookie::log::ReadError;
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest};
 use geminga_proto::entry;
@@ -50,7 +51,11 @@ impl Process {
         let reply = |code| QueryReply { lac, ..QueryReply::refusal(code, "") };
         let tail = slot.state.held().tail(from);
         if tail < from {
-            return reply(Code::NoSuchEntry);
+            let vouches = self.me.mutations.is(Mutation::VouchAfterGivingUp);
+            return match slot.state.is_given_up() && !vouches {
+                true => reply(Code::Limbo),
+                false => reply(Code::NoSuchEntry),
+            };
         }
         if slot.lsn > self.log.durable().borrow().lsn {
             // In production such a read waits; here its caller asks again.

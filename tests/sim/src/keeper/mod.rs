@@ -1,17 +1,20 @@
 //! Who keeps closed ledgers: bookies that upload and trim them, and repairs. Only some runs have them ([`crate::settings`]), so that the others
 //! are about writing and recovering all the time.
 //!
-//! * [`uploader`]: one at each bookie. [`repairer`]: a few, wherever. Each carries out one effect of its production core at a time.
+//! * [`uploader`]: one at each bookie. [`repairer`]: a few, wherever. [`giver`]: one at each bookie, in runs in which copies move. Each carries
+//!   out one effect of its production core at a time.
 
+mod giver;
 mod repairer;
 mod uploader;
 
-use geminga_metastore::record::{LedgerState, Tier, Under, UnderReason};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under, UnderReason};
 use geminga_proto::ids::{LedgerId, Member};
 
 use crate::bookie::Bookie;
 use crate::context::{Context, number};
 use crate::store::{Change, Guard, Key, Request, Store, Value};
+pub(crate) use giver::Giver;
 pub(crate) use repairer::Repairer;
 pub(crate) use uploader::Uploader;
 
@@ -35,11 +38,36 @@ pub(crate) fn audit(store: &mut Store, bookies: &[Bookie], context: &mut Context
         for member in &lost {
             changed |= mark.add(member, UnderReason::Lost);
         }
+        if context.settings.movers && context.dice.chance(200) {
+            changed |= mark_move(&mut mark, meta, context);
+        }
         if changed {
             let guards: Vec<Guard> = vec![(key, store.version(key))];
             let puts = vec![Value::Under(mark)];
             store.carry_out(Request::Txn { guards, puts, deletes: Vec::new() });
             context.coverage.hit("repair: ledger marked");
+        }
+    }
+}
+
+/// Marks one copy as one that could be elsewhere, as the auditor does where zones come and go. Whether that changed the mark.
+fn mark_move(mark: &mut Under, meta: &LedgerMeta, context: &mut Context) -> bool {
+    let members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
+    let unmarked = members.filter(|member| !mark.members.contains(member));
+    let Some(member) = context.dice.pick_any(unmarked.cloned()) else { return false };
+    if mark.only_moves() {
+        mark.reason = UnderReason::Misplaced;
+    }
+    context.coverage.hit("repair: copy to be moved");
+    mark.add(&member, UnderReason::Misplaced)
+}
+
+/// The leases of some of those who have locks end, and of all who are gone by and by.
+pub(crate) fn end_leases(store: &mut Store, context: &mut Context) {
+    for ledger in store.locked() {
+        if context.dice.chance(200) {
+            let deletes = vec![Key::Lock(ledger)];
+            store.carry_out(Request::Txn { guards: Vec::new(), puts: Vec::new(), deletes });
         }
     }
 }

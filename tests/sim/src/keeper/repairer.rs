@@ -1,11 +1,12 @@
-//! The environment of the production repair core: asks members, copies verbatim, swaps. One repair at a time, and without a lock, so that
-//! several may repair one ledger.
+//! The environment of the production repair core: asks members, copies verbatim, swaps. One repair at a time, and mostly without a lock, so
+//! that several may repair one ledger. Where copies are given up, swaps are guarded by it, as in production (5.6).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use geminga_ledger::core::commit::CasResult;
 use geminga_ledger::core::repair::{Copy, Effect, Event, Finish, Repair, Tail};
+use geminga_metastore::Version;
 use geminga_proto::bookie::{
     Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
 };
@@ -30,10 +31,21 @@ struct Copying {
     tail: EntryId,
 }
 
+/// The lock of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// None is needed.
+    None,
+    /// It is being taken; the repair has not begun.
+    Wanted,
+    Held(Version),
+}
+
 /// One repair.
 #[derive(Debug)]
 struct Work {
     ledger: LedgerId,
+    lock: Lock,
     core: Repair,
     effect: Effect,
     /// Calls that are waited for, with the place of who was asked.
@@ -95,10 +107,16 @@ impl Repairer {
         let op = context.dice.next_u128();
         let (core, mut effects) = Repair::new(op, context.settings.client_mutations);
         let Some(effect) = effects.pop() else { return self.rest(context) };
-        let (calls, tails, copying) = (BTreeMap::new(), Vec::new(), None);
-        self.work = Some(Work { ledger, core, effect, calls, tails, copying, faults });
-        note!(context, "repair of {ledger} begins");
-        self.carry_out(faults, context);
+        let (mut calls, tails, copying) = (BTreeMap::new(), Vec::new(), None);
+        let lock = if context.settings.movers { Lock::Wanted } else { Lock::None };
+        if lock == Lock::Wanted {
+            calls.insert(context.ask_store(Host::Auditor, self.client(), store::take(ledger)), 0);
+        }
+        self.work = Some(Work { ledger, lock, core, effect, calls, tails, copying, faults });
+        if lock == Lock::None {
+            note!(context, "repair of {ledger} begins");
+            self.carry_out(faults, context);
+        }
     }
 
     fn tell(&mut self, event: Event, faults: u64, context: &mut Context) {
@@ -159,8 +177,12 @@ impl Repairer {
                 self.copy(context);
             }
             Effect::Swap { expected, meta } => {
+                let mut guards = vec![(Key::Ledger(ledger), Some(expected))];
+                if let Lock::Held(lock) = work.lock {
+                    guards.push((Key::Lock(ledger), Some(lock)));
+                }
                 let request = store::Request::Txn {
-                    guards: vec![(Key::Ledger(ledger), Some(expected))],
+                    guards,
                     puts: vec![Value::Ledger(*meta)],
                     deletes: Vec::new(),
                 };
@@ -187,6 +209,10 @@ impl Repairer {
             Finish::Lost { .. } => context.coverage.hit("repair: an entry is lost"),
             Finish::Waits(_) => context.coverage.hit("repair: waits"),
             Finish::Gone | Finish::Unmarked => {}
+        }
+        if let Lock::Held(lock) = work.lock {
+            let give_back = store::give_back(work.ledger, lock);
+            context.ask_store(Host::Auditor, self.client(), give_back);
         }
         self.rest(context);
     }
@@ -319,7 +345,15 @@ impl Repairer {
         if self.is_waiting(call).is_none() {
             return;
         }
-        let Some(work) = &self.work else { return };
+        let Some(work) = &mut self.work else { return };
+        if work.lock == Lock::Wanted {
+            // Where somebody else has it, or nobody knows, there is another turn.
+            let Some(Reply::Committed(lock)) = reply else { return self.rest(context) };
+            work.lock = Lock::Held(*lock);
+            note!(context, "repair of {} begins", work.ledger);
+            return self.carry_out(faults, context);
+        }
+        let is_locked = matches!(work.lock, Lock::Held(_));
         let event = match (&work.effect, reply) {
             (Effect::Read, Some(Reply::Read(values))) => Event::Read {
                 mark: store::under(values.first()),
@@ -330,6 +364,13 @@ impl Repairer {
             (Effect::Swap { .. }, Some(Reply::Committed(version))) => {
                 context.coverage.hit("repair: a place went to somebody else");
                 Event::Swapped(CasResult::Applied(*version))
+            }
+            // In production it looks whether it has the lock still, and ends with an error where it has not.
+            (Effect::Swap { .. }, Some(Reply::GuardFailed))
+                if is_locked && context.dice.chance(500) =>
+            {
+                context.coverage.hit("repair: the lock was lost");
+                return self.rest(context);
             }
             (Effect::Swap { .. }, Some(Reply::GuardFailed)) => {
                 context.coverage.hit("repair: swap lost");

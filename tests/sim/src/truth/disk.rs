@@ -21,6 +21,8 @@ pub(crate) enum Staged {
     Tombstone,
     /// An object has the entries instead.
     Trimmed,
+    /// Others have all of them.
+    GivenUp,
     Other,
 }
 
@@ -29,6 +31,8 @@ struct Held {
     durable: Ranges,
     sealed: SealEpoch,
     deleted: bool,
+    /// It vouches for nothing any more.
+    given_up: bool,
 }
 
 /// What a disk-life promised.
@@ -105,6 +109,10 @@ impl Truth {
                 held.durable = Ranges::default();
             }
             Staged::Trimmed => held.durable = Ranges::default(),
+            Staged::GivenUp => {
+                held.given_up = true;
+                held.durable = Ranges::default();
+            }
             Staged::Other => {}
         }
     }
@@ -188,6 +196,9 @@ impl Truth {
             // What was trimmed is in its object, and promised by nobody here.
             let deleted = tombstones.contains(*ledger);
             let trimmed = state.is_some_and(|state| state.trimmed().is_some());
+            let given_up = state.is_some_and(LedgerState::is_given_up);
+            // What was about to go may have gone.
+            let goes = given_up && staged.contains(&(*ledger, Staged::GivenUp));
             let sealed = state.map_or(SealEpoch(0), LedgerState::sealed_epoch);
             let whole = |(first, last): &(EntryId, EntryId)| {
                 state.is_some_and(|state| state.held().tail(*first) >= *last)
@@ -198,7 +209,9 @@ impl Truth {
                 let detail =
                     format!("{member}, ledger {ledger}: {sealed}, answered {}", held.sealed);
                 broken = Some(("I11: a seal that was answered holds", detail));
-            } else if !deleted && !trimmed && !held.durable.runs().iter().all(whole) {
+            } else if held.given_up && !given_up && !deleted {
+                broken = Some(("K1: what was given up stays so", format!("{member}, {ledger}")));
+            } else if !deleted && !trimmed && !goes && !held.durable.runs().iter().all(whole) {
                 let now = state.map(|state| state.held().runs());
                 let detail = format!(
                     "{member}, ledger {ledger}: {now:?}, promised {:?}",
@@ -221,7 +234,8 @@ impl Truth {
         }
         for (ledger, state) in found {
             let held = self.held(member, *ledger);
-            if state.trimmed().is_some() {
+            held.given_up |= state.is_given_up();
+            if state.trimmed().is_some() || state.is_given_up() {
                 held.durable = Ranges::default();
             }
             for (first, last) in state.held().runs() {

@@ -55,6 +55,28 @@ async fn a_list_that_cannot_be_read_is_given_up_later() {
     world.judge(10).await;
 }
 
+/// A list that was garbled on its way is no lost one, whose segments nobody finds again: it is read a second time first.
+#[tokio::test]
+async fn a_list_is_lost_only_when_it_is_read_twice() {
+    let world = World::new(50).await;
+    world.round(1).await;
+    world.raise(9 * EACH).await;
+    world.faulty.fail(Call::Get, Fault::Garble, 1);
+    let (folder, mut memory) = (world.folder(2), Memory::default());
+    assert_eq!(folder.retire(&mut memory).await.unwrap(), 9);
+    world.judge(10).await;
+
+    // Of a fold: what is lost is left alone, and what is not goes on in the list that is there.
+    for (garbled, lists) in [(1, 1), (2, 2)] {
+        let mut world = World::new(50).await;
+        world.round(1).await;
+        world.grow(20).await;
+        world.faulty.fail(Call::Get, Fault::Garble, garbled);
+        assert_eq!(world.folder(2).fold(&mut Cursor::default()).await.unwrap(), 20);
+        assert_eq!(world.manifest().await.parts.len(), lists, "{garbled} times");
+    }
+}
+
 /// The deletion of a topic: no object of what was folded is left, nor of the lists, nor a key.
 #[tokio::test]
 async fn a_deleted_topic_leaves_nothing() {

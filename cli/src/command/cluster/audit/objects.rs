@@ -1,22 +1,29 @@
 //! What is in the object store, by its listing: one that was deleted since the backup is not in it. What is named and not listed is asked
-//! for before it counts as gone. Of segments that were folded, the
-//! lists that manifests name say where they are.
+//! for before it counts as gone. Of segments that were folded, the lists that manifests name say where they are. Where logs begin that the
+//! listing lacks something of, a few objects say that were uploaded first of what is left of them.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use geminga_ledger::core::audit::{self, Uploads, View};
+use geminga_ledger::core::audit::{self, Log, Uploads, View};
 use geminga_metastore::record::{Manifest, ManifestPart};
 use geminga_metastore::{MetaStore, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
-use geminga_tier::{FoldedSegment, ObjectError, SegmentList, Store};
+use geminga_tier::{FoldedSegment, Listed, ObjectError, ObjectName, SegmentList, Store, Surveyed};
 
 use super::AT_ONCE;
 use super::places::{Places, Stretch};
 use crate::exit::{Exit, Failure};
 
+/// Objects of a log that are looked at to find where it begins: the first one uploaded is the oldest, but for some that were repeated.
+const FIRST_OF_LOG: usize = 4;
+
 /// A store that was listed.
 pub(super) struct Objects {
     store: Store,
     cluster: ClusterUuid,
+    /// The [`FIRST_OF_LOG`] objects of each log that were written first.
+    first: BTreeMap<Log, BTreeMap<(i64, String), (ObjectName, Listed)>>,
 }
 
 /// What manifests list.
@@ -36,13 +43,47 @@ impl Objects {
     ) -> Result<(Self, Uploads), Failure> {
         let bucket = store.bucket().to_owned();
         let mut uploads = Uploads { bucket, ..Uploads::default() };
+        let mut first: BTreeMap<Log, BTreeMap<_, _>> = BTreeMap::new();
         let mut listing = store.list(cluster);
         while let Some(listed) = listing.try_next().await.map_err(unreachable)? {
-            if let Some(name) = store.parse_key(cluster, &listed.key) {
-                uploads.add(name.ledger, name.attempt);
+            let Some(name) = store.parse_key(cluster, &listed.key) else { continue };
+            uploads.add(name.ledger, name.attempt);
+            let of = first.entry((name.topic, name.partition)).or_default();
+            of.insert((listed.modified_ms, listed.key.clone()), (name, listed));
+            if of.len() > FIRST_OF_LOG {
+                of.pop_last();
             }
         }
-        Ok((Self { store, cluster }, uploads))
+        Ok((Self { store, cluster, first }, uploads))
+    }
+
+    /// Finds where logs begin of which something is not listed, by objects of ledgers that the metadata does not know. One that cannot be
+    /// read says nothing.
+    pub(super) async fn find_begins(&self, view: &mut View) -> Result<(), Failure> {
+        let logs: BTreeSet<Log> = audit::unplaced(view);
+        let first = logs.iter().filter_map(|log| self.first.get(log)).flat_map(BTreeMap::values);
+        let unknown = first.filter(|(name, _)| !view.ledgers.contains_key(&name.ledger));
+        let read: Vec<Option<(Log, i64)>> = stream::iter(unknown)
+            .map(|(name, listed)| async move {
+                match Surveyed::read(&self.store, self.cluster, name, listed).await {
+                    Ok(object) => {
+                        let log = (name.topic, name.partition);
+                        Ok(Some((log, object.header.custom.first_offset)))
+                    }
+                    Err(error) if error.is_permanent() => Ok(None),
+                    Err(error) => Err(unreachable(error)),
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        if let Some(uploads) = &mut view.uploads {
+            for (log, offset) in read.into_iter().flatten() {
+                let begin = uploads.begins.entry(log).or_insert(offset);
+                *begin = (*begin).min(offset);
+            }
+        }
+        Ok(())
     }
 
     /// Asks for each upload that is named and was not listed: the metadata was read later, and nothing is gone that only came late.
@@ -166,3 +207,6 @@ pub(super) async fn folded(
 fn unreachable(error: ObjectError) -> Failure {
     Failure::with(Exit::Unreachable, error).because("OBJECT_STORE_UNAVAILABLE")
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use geminga_metastore::record::{Custom, Digest, Fragment, LiveBookie, TierObject, Under};
+use geminga_metastore::record::{Custom, Digest, Fragment, LiveBookie, TierObject};
 use geminga_metastore::{LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::LocalLedger;
 use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, Member};
@@ -14,7 +14,7 @@ use crate::client::Parts;
 use crate::config::Config;
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
 
-const LEDGER: LedgerId = LedgerId(7);
+pub(in crate::audit) const LEDGER: LedgerId = LedgerId(7);
 
 #[derive(Debug)]
 struct Nobody;
@@ -33,11 +33,11 @@ impl Bookies for Nobody {
     }
 }
 
-fn member(number: u64) -> Member {
+pub(in crate::audit) fn member(number: u64) -> Member {
     Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
 }
 
-fn open() -> LedgerMeta {
+pub(in crate::audit) fn open() -> LedgerMeta {
     LedgerMeta {
         id: LEDGER,
         state: LedgerState::Open,
@@ -63,7 +63,7 @@ fn open() -> LedgerMeta {
     }
 }
 
-fn holder(number: u64, sealed: u32, first: i64, last: i64) -> Holder {
+pub(in crate::audit) fn holder(number: u64, sealed: u32, first: i64, last: i64) -> Holder {
     let local = LocalLedger {
         ledger: LEDGER,
         sealed_epoch: SealEpoch(sealed),
@@ -77,13 +77,21 @@ fn holder(number: u64, sealed: u32, first: i64, last: i64) -> Holder {
 }
 
 async fn client(meta: &LedgerMeta) -> LedgerClient {
-    let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+    with(meta, Arc::new(MemoryStore::new()), Arc::new(Nobody)).await
+}
+
+/// A client of a store that holds a ledger, and of these bookies.
+pub(in crate::audit) async fn with(
+    meta: &LedgerMeta,
+    store: Arc<dyn MetaStore>,
+    bookies: Arc<dyn Bookies>,
+) -> LedgerClient {
     store.put_if(&keys::ledger(LEDGER), None, meta.encode()).await.unwrap().unwrap();
     LedgerClient::new(Parts {
         cluster: ClusterUuid::from_random(1),
         ids: Arc::new(LedgerIds::new(Arc::clone(&store), 0)),
         store,
-        bookies: Arc::new(Nobody),
+        bookies,
         clock: Arc::new(ManualClock::at(5)),
         random: Arc::new(SeededRandom::new(1)),
         tasks: Tasks::new("test"),
@@ -136,19 +144,6 @@ async fn what_was_deleted_is_closed_once() {
     let client = self::client(&ended).await;
     client.close_deleted(LEDGER).await.unwrap();
     assert_eq!(stands(&client).await, ended);
-}
-
-#[tokio::test]
-async fn whoever_holds_what_moved_is_named_and_the_rest_is_repaired() {
-    let mut meta = open();
-    (meta.state, meta.last_entry) = (LedgerState::Closed, Some(EntryId(9)));
-    let client = client(&meta).await;
-    let held = [holder(2, 0, 0, 3), holder(7, 0, 0, 9)];
-    let moved = client.adopt_moved(LEDGER, &held).await.unwrap().unwrap();
-    assert_eq!(moved.fragments[0].ensemble, [member(7), member(2), member(3)]);
-    let mark = client.parts.store.get(&keys::under(LEDGER)).await.unwrap().unwrap();
-    let mark = Under::decode(LEDGER, &mark.value).unwrap();
-    assert_eq!(mark.members, [member(2), member(3)]);
 }
 
 #[tokio::test]

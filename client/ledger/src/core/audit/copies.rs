@@ -106,6 +106,11 @@ pub(super) fn first_missing(meta: &LedgerMeta, holders: &[Holder]) -> Option<(us
     })
 }
 
+/// Whether the members of a closed ledger hold all of it between them.
+pub fn is_whole(meta: &LedgerMeta, holders: &[Holder]) -> bool {
+    first_missing(meta, holders).is_none()
+}
+
 /// The fragments of a closed ledger with others, who hold what its members lack, in the places of members that hold nothing of it. `None`
 /// when its members lack nothing, or nobody has what they lack.
 pub fn moved(meta: &LedgerMeta, holders: &[Holder]) -> Option<Vec<Fragment>> {

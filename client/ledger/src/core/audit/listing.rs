@@ -1,10 +1,18 @@
 //! What a listing of the object store says, and whether to believe it: what is missing from it is given up, so that the listing of a wrong
 //! bucket would close ledgers as empty that are in another.
+//!
+//! An old backup names much that retention has deleted since. Retention deletes a log from its beginning: what is missing before the oldest
+//! segment of its log that is listed says nothing about the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use geminga_metastore::record::{LedgerMeta, TierObject};
-use geminga_proto::ids::LedgerId;
+use geminga_metastore::record::{LedgerMeta, LedgerState, TierObject};
+use geminga_proto::ids::{LedgerId, PartitionIndex, TopicId};
+
+use super::View;
+
+/// A partition's log.
+pub type Log = (TopicId, PartitionIndex);
 
 /// What is in the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,6 +21,8 @@ pub struct Uploads {
     pub bucket: String,
     /// The uploads of each ledger.
     pub of: BTreeMap<LedgerId, BTreeSet<u128>>,
+    /// The first offset of logs by what is listed of ledgers that the metadata does not know, as far as somebody looked ([`unplaced`]).
+    pub begins: BTreeMap<Log, i64>,
 }
 
 /// Why a listing is not that of the cluster's store.
@@ -21,10 +31,12 @@ pub enum Doubt {
     /// Nothing of this cluster is there.
     #[error("it holds no object of this cluster")]
     Empty,
-    /// More than a tenth of what the metadata names in it is not there (as G2).
-    #[error("of {named} objects that the metadata names in it, {lacking} are not there")]
+    /// More than a tenth of what should be in it is not there (as G2).
+    #[error(
+        "of {named} segments that the metadata or bookies name in it, and that retention cannot have deleted, {lacking} are not there"
+    )]
     Lacks {
-        /// What the metadata names.
+        /// What is named.
         named: usize,
         /// What of that is not there.
         lacking: usize,
@@ -46,15 +58,57 @@ impl Uploads {
     pub fn add(&mut self, ledger: LedgerId, attempt: u128) {
         self.of.entry(ledger).or_default().insert(attempt);
     }
+}
 
-    /// Why nobody should go by what is missing here.
-    pub fn doubt<'a>(&self, ledgers: impl Iterator<Item = &'a LedgerMeta>) -> Option<Doubt> {
-        if self.of.is_empty() {
-            return Some(Doubt::Empty);
+/// A ledger that should be in the store.
+struct Named {
+    log: Log,
+    first_offset: i64,
+    is_there: bool,
+}
+
+/// Ledgers that the metadata names in the store, or that bookies dropped for an upload: of one that the metadata names elsewhere, that
+/// upload may be elsewhere, too. Not those that were being deleted.
+fn named(view: &View, uploads: &Uploads) -> Vec<Named> {
+    let of = |meta: &LedgerMeta| {
+        let known = meta.tier.object();
+        let is_elsewhere = known.is_some_and(|object| object.bucket != uploads.bucket);
+        if is_elsewhere || meta.state == LedgerState::Deleting {
+            return None;
         }
-        let objects = ledgers.filter_map(|meta| self.has(meta.id, meta.tier.object()?));
-        let there: Vec<bool> = objects.collect();
-        let (named, lacking) = (there.len(), there.iter().filter(|there| !**there).count());
-        (lacking * 10 > named).then_some(Doubt::Lacks { named, lacking })
+        let dropped = view.holders(meta.id).iter().filter_map(|holder| holder.local.trimmed);
+        let mut attempts = dropped.chain(known.map(|object| object.attempt)).peekable();
+        attempts.peek()?;
+        Some(Named {
+            log: (meta.custom.topic, PartitionIndex(meta.custom.partition)),
+            first_offset: meta.custom.first_offset,
+            is_there: attempts.any(|attempt| uploads.lists(meta.id, attempt)),
+        })
+    };
+    view.ledgers.values().filter_map(of).collect()
+}
+
+/// Logs of which something is missing: where they begin in the store is to be found out, for what is missing before that may have been deleted.
+pub fn unplaced(view: &View) -> BTreeSet<Log> {
+    let Some(uploads) = &view.uploads else { return BTreeSet::new() };
+    named(view, uploads).iter().filter(|named| !named.is_there).map(|named| named.log).collect()
+}
+
+/// Why nobody should go by what is missing in the listing, if somebody listed.
+pub fn doubt(view: &View) -> Option<Doubt> {
+    let uploads = view.uploads.as_ref()?;
+    if uploads.of.is_empty() {
+        return Some(Doubt::Empty);
     }
+    let all = named(view, uploads);
+    let mut begins = uploads.begins.clone();
+    for Named { log, first_offset, .. } in all.iter().filter(|named| named.is_there) {
+        let begin = begins.entry(*log).or_insert(*first_offset);
+        *begin = (*begin).min(*first_offset);
+    }
+    let may_be_deleted =
+        |named: &Named| begins.get(&named.log).is_some_and(|begin| named.first_offset < *begin);
+    let counted = || all.iter().filter(|named| named.is_there || !may_be_deleted(named));
+    let (named, lacking) = (counted().count(), counted().filter(|named| !named.is_there).count());
+    (lacking * 10 > named).then_some(Doubt::Lacks { named, lacking })
 }

@@ -1,7 +1,7 @@
 //! What an audit finds, by kind of difference.
 
 use geminga_metastore::record::{Cluster, Custom, Digest, Features, Fragment, TierObject};
-use geminga_proto::ids::{BrokerId, ClusterUuid, Incarnation, TopicId};
+use geminga_proto::ids::{BrokerId, ClusterUuid, Incarnation, PartitionIndex, TopicId};
 
 use super::*;
 
@@ -341,21 +341,71 @@ fn what_was_dropped_for_an_object_that_is_gone_was_deleted() {
 /// What is not in a listing is given up, so that it must be that of the cluster's store.
 #[test]
 fn a_listing_of_another_store_is_doubted() {
-    let named = |count: u64| -> Vec<LedgerMeta> {
-        let tier = || Tier::Trimmed(object(5));
-        (1..=count).map(|number| LedgerMeta { tier: tier(), ..meta(number, Some(9)) }).collect()
+    // So many ledgers of one log, each of ten offsets, all in objects.
+    let named = |count: u64| -> View {
+        let mut view = empty();
+        for number in 1..=count {
+            let mut one = LedgerMeta { tier: Tier::Trimmed(object(5)), ..meta(number, Some(9)) };
+            one.custom.first_offset = number as i64 * 10;
+            view.ledgers.insert(one.id, one);
+        }
+        view
     };
-    let listed = |count: u64| Uploads {
-        of: (1..=count).map(|number| (id(number), [5].into())).collect(),
+    let listed = |numbers: std::ops::RangeInclusive<u64>| Uploads {
+        of: numbers.map(|number| (id(number), [5].into())).collect(),
         ..Uploads::default()
     };
-    assert_eq!(listed(0).doubt(named(0).iter()), Some(Doubt::Empty));
-    assert_eq!(listed(1).doubt(named(0).iter()), None);
-    assert_eq!(listed(18).doubt(named(20).iter()), None);
-    let lacks = Doubt::Lacks { named: 20, lacking: 3 };
-    assert_eq!(listed(17).doubt(named(20).iter()), Some(lacks));
-    let other = Uploads { bucket: "other://".to_owned(), ..listed(1) };
-    assert_eq!(other.doubt(named(20).iter()), None, "they are not named in it");
+    let judge = |view: &View, uploads: &Uploads| {
+        doubt(&View { uploads: Some(uploads.clone()), ..view.clone() })
+    };
+    let view = named(20);
+    assert_eq!(doubt(&view), None, "nobody looked");
+    assert_eq!(judge(&named(0), &Uploads::default()), Some(Doubt::Empty));
+    assert_eq!(judge(&named(0), &listed(1..=1)), None);
+    assert_eq!(judge(&view, &listed(1..=18)), None);
+    let lacks = |named, lacking| Some(Doubt::Lacks { named, lacking });
+    assert_eq!(judge(&view, &listed(1..=17)), lacks(20, 3));
+    let other = Uploads { bucket: "other://".to_owned(), ..listed(1..=1) };
+    assert_eq!(judge(&view, &other), None, "they are not named in it");
+    let mut deleting = named(20);
+    for number in 18..=20 {
+        deleting.ledgers.get_mut(&id(number)).unwrap().state = LedgerState::Deleting;
+    }
+    assert_eq!(judge(&deleting, &listed(1..=17)), None, "they were being deleted");
+
+    // Retention deleted the beginning of the log; a log of which nothing is left may be in another store.
+    assert_eq!(judge(&view, &listed(15..=20)), None);
+    let mut holed = listed(15..=20);
+    holed.of.remove(&id(18));
+    assert_eq!(judge(&view, &holed), lacks(6, 1), "retention makes no holes");
+    let later = listed(30..=30);
+    assert_eq!(judge(&view, &later), lacks(20, 20));
+    assert_eq!(unplaced(&View { uploads: Some(later.clone()), ..view.clone() }).len(), 1);
+    let log = (Custom::default().topic, PartitionIndex(0));
+    let begins = |offset: i64| Uploads { begins: [(log, offset)].into(), ..later.clone() };
+    assert_eq!(judge(&view, &begins(300)), None, "all of the backup is before it");
+    assert_eq!(judge(&view, &begins(160)), lacks(5, 5));
+    let another = (TopicId::from_random(8), PartitionIndex(0));
+    let uploads = Uploads { begins: [(another, 300)].into(), ..later };
+    assert_eq!(judge(&view, &uploads), lacks(20, 20));
+}
+
+/// The backup is of before the uploads: only bookies know of them.
+#[test]
+fn a_listing_without_what_bookies_dropped_their_copies_for_is_doubted() {
+    let trimmed = LocalLedger { trimmed: Some(77), ..local(1, &[]) };
+    let (mut view, _) = audit(Some(meta(1, None)), &[(1, trimmed.clone()), (2, trimmed)]);
+    let listing =
+        |attempt: u128| Uploads { of: [(id(2), [attempt].into())].into(), ..uploads(&[]) };
+    view.uploads = Some(listing(77));
+    assert_eq!(doubt(&view), Some(Doubt::Lacks { named: 1, lacking: 1 }));
+    view.uploads.as_mut().unwrap().add(id(1), 77);
+    assert_eq!(doubt(&view), None);
+    // Another store is named for it: the upload may be there, too.
+    let elsewhere = TierObject { bucket: "other://".to_owned(), ..object(5) };
+    view.ledgers.insert(id(1), LedgerMeta { tier: Tier::Trimmed(elsewhere), ..meta(1, Some(9)) });
+    view.uploads = Some(listing(77));
+    assert_eq!(doubt(&view), None);
 }
 
 /// A ledger that was open in the backup, and is closed and deleted by now: nobody has an entry, and members have its tombstone.

@@ -3,7 +3,7 @@
 use geminga_ledger::RecoverError;
 use geminga_metastore::keys;
 use geminga_metastore::record::{CloseKind, LedgerMeta, LedgerState};
-use geminga_proto::ids::EntryId;
+use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_proto::payload::Payload;
 
 use super::*;
@@ -338,37 +338,82 @@ async fn a_log_whose_ledgers_were_deleted_since_the_backup_opens() {
     owner.all_acked().await;
 }
 
-/// The same where the end is there, and what was begun behind it is not: no offset that is known is given again.
+/// The same where the end is there, and what was begun behind it is not: no offset that is known is given again, whatever bookies say of
+/// it. One that had dropped it for an object has no tombstone.
 #[tokio::test(start_paused = true)]
 async fn no_offset_of_a_deleted_ledger_that_is_known_is_given_again() {
-    let cluster = TestCluster::new(3);
-    let topic = cluster.create_topic("flights", 1).await;
-    for term in 1..=3 {
-        let mut owner = Owner::open(&cluster, &topic, term, term).await;
-        owner.append(5);
-        owner.all_acked().await;
+    for is_trimmed in [false, true] {
+        let cluster = TestCluster::new(3);
+        let topic = cluster.create_topic("flights", 1).await;
+        for term in 1..=3 {
+            let mut owner = Owner::open(&cluster, &topic, term, term).await;
+            owner.append(5);
+            owner.all_acked().await;
+        }
+        let stored = cluster.stored_segments(topic.id, 0).await;
+        let client = cluster.log_parts(9).ledgers;
+        for segment in &stored[1..] {
+            match is_trimmed {
+                true => cluster.bookies.trim(segment.ledger, EntryId(9), 7),
+                false => {
+                    (1..=3).for_each(|number| cluster.bookies.delete(number, segment.ledger));
+                }
+            }
+        }
+        // Both were open in the backup.
+        reopen(&cluster, stored[1].ledger).await;
+        for segment in &stored[1..] {
+            let closed = client.close_deleted(segment.ledger).await.unwrap().unwrap();
+            assert_eq!(closed.last_entry, Some(EntryId::NONE));
+        }
+        let owner = Owner::open(&cluster, &topic, 4, 4).await;
+        assert_eq!((owner.high_watermark, owner.before), (Offset(10), 1), "{is_trimmed}");
     }
-    let stored = cluster.stored_segments(topic.id, 0).await;
+}
+
+/// Makes a ledger that was closed since the backup an open one.
+async fn reopen(cluster: &TestCluster, ledger: LedgerId) {
     let client = cluster.log_parts(9).ledgers;
-    for segment in &stored[1..] {
-        (1..=3).for_each(|number| cluster.bookies.delete(number, segment.ledger));
-    }
-    // Both were open in the backup.
-    let (second, version) = client.metadata(stored[1].ledger).await.unwrap().unwrap();
+    let (meta, version) = client.metadata(ledger).await.unwrap().unwrap();
     let open = LedgerMeta {
         state: LedgerState::Open,
         last_entry: None,
         length: 0,
         close_kind: None,
-        ..second
+        ..meta
     };
-    cluster.store.put_if(&keys::ledger(open.id), Some(version), open.encode()).await.unwrap();
-    for segment in &stored[1..] {
-        let closed = client.close_deleted(segment.ledger).await.unwrap().unwrap();
-        assert_eq!(closed.last_entry, Some(EntryId::NONE));
+    cluster.store.put_if(&keys::ledger(ledger), Some(version), open.encode()).await.unwrap();
+}
+
+/// What was given up lay before a segment that holds nothing: the log goes on where that one begins, not before it.
+#[tokio::test(start_paused = true)]
+async fn a_log_goes_on_where_its_newest_segment_begins() {
+    let cluster = TestCluster::new(3);
+    let topic = cluster.create_topic("flights", 1).await;
+    for term in 1..=2 {
+        let mut owner = Owner::open(&cluster, &topic, term, term).await;
+        for _ in 0..6 {
+            owner.append(5);
+            owner.all_acked().await;
+        }
     }
-    let owner = Owner::open(&cluster, &topic, 4, 4).await;
-    assert_eq!((owner.high_watermark, owner.before), (Offset(10), 1));
+    let stored = cluster.stored_segments(topic.id, 0).await;
+    let client = cluster.log_parts(9).ledgers;
+    reopen(&cluster, stored[0].ledger).await;
+    cluster.bookies.lose_last(stored[0].ledger, 3);
+    let closed = client.force_close(stored[0].ledger).await.unwrap();
+    assert!(closed.last_entry > Some(EntryId::NONE), "{closed:?}");
+    let (newest, version) = client.metadata(stored[1].ledger).await.unwrap().unwrap();
+    let empty = LedgerMeta {
+        state: LedgerState::Closed,
+        last_entry: Some(EntryId::NONE),
+        length: 0,
+        close_kind: Some(CloseKind::Recovered),
+        ..newest
+    };
+    cluster.store.put_if(&keys::ledger(empty.id), Some(version), empty.encode()).await.unwrap();
+    let owner = Owner::open(&cluster, &topic, 3, 3).await;
+    assert_eq!(owner.high_watermark, Offset(30));
 }
 
 /// An operator gave up what nobody delivers (4.8): the log opens, and goes on behind what is left.

@@ -17,6 +17,7 @@ mod growth;
 mod kafka_admin;
 mod ledgers;
 mod metastore;
+mod migrate;
 mod moves;
 mod outage;
 mod quotas;

@@ -128,6 +128,8 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
+mod book;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod tests;

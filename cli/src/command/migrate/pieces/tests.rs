@@ -48,31 +48,34 @@ fn marker(base: i64, producer: i64, commits: bool) -> Vec<u8> {
 
 /// A batch of which compaction has left some records: the offsets that are left, from the first on.
 fn compacted(base: i64, span: i32, left: &[i32], codec: Compression) -> Vec<u8> {
-    let records: Vec<_> =
-        left.iter().map(|delta| record(&(base + i64::from(*delta)).to_string())).collect();
-    let plain = encode(&records, Compression::None).unwrap().into_bytes();
-    let mut bytes = plain[..61].to_vec();
-    // Records of one shape: length, attributes, time, and then the delta, a byte each.
-    let mut rest = &plain[61..];
+    let value = |delta: &i32| (*delta, (base + i64::from(*delta)).to_string());
+    sparse(base, span, &left.iter().map(value).collect::<Vec<_>>(), codec)
+}
+
+/// A batch of records at these places in it, each laid by hand.
+fn sparse(base: i64, span: i32, records: &[(i32, String)], codec: Compression) -> Vec<u8> {
     let mut laid = Vec::new();
-    for delta in left {
-        let length = usize::from(rest[0] >> 1);
-        let mut one = rest[..=length].to_vec();
-        one[3] = u8::try_from(delta << 1).unwrap();
-        laid.extend(one);
-        rest = &rest[length + 1..];
+    let mut bytes = Vec::new();
+    for (delta, value) in records {
+        let one = encode(&[record(value)], Compression::None).unwrap().into_bytes();
+        bytes = one[..61].to_vec();
+        // Length, attributes, time, and then the place, a byte each but for the first.
+        let length = one[61..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+        let at = laid.len() + length + 2;
+        laid.extend_from_slice(&one[61..]);
+        laid[at] = u8::try_from(delta << 1).unwrap();
     }
-    let dense = encode(&records, codec).unwrap().into_bytes();
-    bytes.extend(match codec {
-        Compression::None => laid,
-        // Compressed by the same code: only its records differ from the dense batch.
-        _ => recompress(&laid, codec),
-    });
-    bytes[22] = dense[22];
+    match codec {
+        Compression::None => bytes.extend(laid),
+        _ => bytes.extend(recompress(&laid, codec)),
+    }
+    bytes[22] = codec.id();
     let length = i32::try_from(bytes.len() - 12).unwrap();
+    let count = i32::try_from(records.len()).unwrap();
     bytes[..8].copy_from_slice(&base.to_be_bytes());
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
     bytes[23..27].copy_from_slice(&(span - 1).to_be_bytes());
+    bytes[57..61].copy_from_slice(&count.to_be_bytes());
     sealed(bytes, 0)
 }
 
@@ -182,7 +185,9 @@ fn what_is_damaged_is_not_copied_and_what_is_cut_off_waits() {
 #[test]
 fn what_takes_too_much_room_when_taken_apart_becomes_several() {
     let big = "x".repeat(6 << 20);
-    let bytes = stored(0, &["skip", &big, &big, &big], Compression::Zstd, -1, 0);
+    let records = ["skip", &big, &big, &big].map(str::to_owned);
+    let records: Vec<_> = (0..).zip(records).collect();
+    let bytes = sparse(0, 4, &records, Compression::Gzip);
     let found = good(vec![bytes], 1, &[]);
     let counts: Vec<_> = found.pieces.iter().map(Piece::count).collect();
     assert_eq!(counts, [2, 1]);

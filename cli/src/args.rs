@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    bookie, broker, cluster, consume, group, ledger, meta, partition, perf, produce, quota,
-    restore, serving, standalone, topic,
+    bookie, broker, cluster, consume, group, ledger, meta, migrate, partition, perf, produce,
+    quota, restore, serving, standalone, topic,
 };
 use crate::config::TlsArgs;
 use crate::exit::EXIT_CODES;
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Meta(meta::Args),
     /// Find out what an object store alone holds, and bring its topics back.
     Restore(restore::Args),
+    /// Copy topics and groups of another cluster that speaks Kafka's protocol.
+    Migrate(migrate::Args),
     /// Measure throughput and latency.
     Perf(perf::Args),
 }
@@ -125,6 +127,8 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+#[cfg(test)]
+mod book;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]

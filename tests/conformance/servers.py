@@ -43,9 +43,8 @@ class Servers:
         if cluster:
             self._cluster()
         else:
-            kafka = port()
-            self.bootstrap = f"127.0.0.1:{kafka}"
-            self._start("standalone", ["standalone", "--data-dir", self.dir / "data", "--grpc", f"127.0.0.1:{port()}",
+            self.bootstrap, self.grpc = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
+            self._start("standalone", ["standalone", "--data-dir", self.dir / "data", "--grpc", self.grpc,
                                        "--kafka", self.bootstrap, *self.settings])
 
     def _cluster(self):

@@ -18,6 +18,7 @@ mod growth;
 mod kafka_admin;
 mod ledgers;
 mod metastore;
+mod migrate;
 mod moves;
 mod observed;
 mod outage;

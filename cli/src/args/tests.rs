@@ -34,7 +34,7 @@ fn the_definition_is_consistent() {
 fn every_command_has_an_example_that_parses() {
     let mut commands = Vec::new();
     leaves(&Cli::command(), "geminga", &mut commands);
-    assert_eq!(commands.len(), 42, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
+    assert_eq!(commands.len(), 45, "{:?}", commands.iter().map(|c| &c.0).collect::<Vec<_>>());
     for (path, command) in commands {
         let help = command.get_after_help().expect(&path).to_string();
         let examples: Vec<_> = help.lines().filter_map(|line| line.split_once(&path)).collect();
@@ -79,6 +79,9 @@ fn the_contract_holds() {
         "geminga ledger describe 0000000000000002 --metastore etcd://h:1",
         "geminga ledger recover 0000000000000002 --metastore etcd://h:1 --wait 5s",
         "geminga ledger force-close 0000000000000002 --confirm 0000000000000002 --metastore etcd://h:1 --wait 5s",
+        "geminga migrate plan --from h:1,h:2 --topic a,b --exclude c --name n",
+        "geminga migrate run --from h:1 --from-tls-ca f --until-caught-up --rate 20MiB --accept-repeats",
+        "geminga migrate offsets --from h:1 --from-tls --group g,h --dry-run --overwrite",
         "geminga perf produce t --records 10 --size 100 --rate 5",
         "geminga perf consume t --records 10 --size 100",
         "geminga perf ledger --metastore etcd://h:1 --entries 1 --size 1 --ledgers 2 --write-quorum 1 --ack-quorum 1 \

@@ -8,6 +8,7 @@ pub(crate) mod consume;
 pub(crate) mod group;
 pub(crate) mod ledger;
 pub(crate) mod meta;
+pub(crate) mod migrate;
 pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Quota(args) => quota::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Ledger(args) => ledger::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Perf(args) => perf::run(args),
     }
 }

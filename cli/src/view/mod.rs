@@ -42,7 +42,10 @@ pub(crate) trait View: Serialize {
 }
 
 /// A table without lines, as other tools read it: `awk`, `cut`, eyes.
-fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
@@ -77,7 +80,7 @@ fn optional(number: Option<i64>) -> String {
 }
 
 /// A size for people.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count;
     let mut tenths = 0;

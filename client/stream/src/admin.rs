@@ -493,6 +493,14 @@ impl Admin {
         Ok((answer.producer_id, i16::try_from(answer.epoch).unwrap_or(0)))
     }
 
+    /// An id for an idempotent producer whose batches the caller numbers: see `docs/api.md`. Its epoch is 0.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn new_producer_id(&self) -> Result<i64, Error> {
+        Ok(self.init_producer().await?.0)
+    }
+
     /// Calls until it succeeds, is refused for good, or the time is over. Whoever does not answer, or cannot help, is
     /// followed by the next broker at once; the time for that begins to count when all were asked.
     async fn call<T, F>(&self, repeat: Repeat, ask: impl Fn(Channel) -> F) -> Result<T, Error>

@@ -13,6 +13,7 @@ use crate::consumer::{Consumer, ConsumerConfig, Reader, ReaderConfig};
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::producer::{Producer, ProducerConfig};
+use crate::writer::BatchWriter;
 
 /// How long [`Client::close`] waits for what was accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,6 +96,11 @@ impl Client {
     /// A producer; it stops when it is closed or dropped.
     pub fn producer(&self, config: ProducerConfig) -> Producer {
         Producer::start(self, config)
+    }
+
+    /// Writes batches that are ready. `patience`: how long they are tried while nothing goes forward.
+    pub fn batch_writer(&self, patience: Duration) -> BatchWriter {
+        BatchWriter::new(self, patience)
     }
 
     /// A new member of a consumer group; it joins with its first [`Consumer::next`].

@@ -4,6 +4,7 @@
 //! * [`Admin`]: topics, groups, the cluster.
 //! * [`Producer`]: batches records, sends them to their partitions, repeats what failed in order. At least once: a
 //!   record whose outcome is unknown is sent again, so after faults it may be there twice.
+//! * [`BatchWriter`]: record batches that are ready, as they are, once each.
 //! * [`Consumer`]: one member of a consumer group. [`Reader`]: partitions that you choose, without a group.
 //!
 //! All of them go on with another broker when theirs is gone. Nothing here blocks a thread, and everything that is spawned stops with
@@ -29,6 +30,7 @@ mod consumer;
 mod directory;
 mod error;
 mod producer;
+mod writer;
 
 pub use admin::{Admin, NewTopic, OffsetAt, TopicChanges};
 pub use client::{Client, ClientConfig};
@@ -43,6 +45,7 @@ pub use producer::{
     Ack, Acks, Delivery, HashPartitioner, Message, Partitioner, Producer, ProducerConfig,
     RoundRobinPartitioner,
 };
+pub use writer::{BatchWriter, ReadyBatch, Written};
 
 #[cfg(test)]
 mod fake;

@@ -136,6 +136,34 @@ impl Batch {
         checksum::join(checksum::append(0, own), self.header.crc, covered.len())
     }
 
+    /// Whether its records are what its checksum says.
+    ///
+    /// # Errors
+    /// `Checksum`.
+    pub fn check_sum(&self) -> Result<(), BatchError> {
+        match crc32c::crc32c(&self.bytes[CRC_FROM..]) == self.header.crc {
+            true => Ok(()),
+            false => Err(BatchError::Checksum),
+        }
+    }
+
+    /// The same records in a buffer of their own, as a producer sends them that is in no transaction and has no numbers: at base
+    /// offset 0, written by no owner yet. The new checksum follows from the old one, so that records are not read.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let mut header = self.header.anew();
+        let covered = self.bytes.len() - CRC_FROM;
+        let rest = covered - (HEADER_BYTES - CRC_FROM);
+        let head = |bytes: &[u8]| checksum::append(0, &bytes[CRC_FROM..HEADER_BYTES]);
+        let records = checksum::join(head(&self.bytes), self.header.crc, rest);
+        let mut bytes = BytesMut::with_capacity(self.bytes.len());
+        header.write(&mut bytes);
+        header.crc = checksum::join(head(&bytes), records, rest);
+        bytes[CRC_AT..CRC_FROM].copy_from_slice(&header.crc.to_be_bytes());
+        bytes.extend_from_slice(&self.bytes[HEADER_BYTES..]);
+        Self { header, bytes: bytes.freeze() }
+    }
+
     /// Makes it one of an idempotent producer. Changes the bytes where they are when nobody else holds them, else a copy; the
     /// new checksum follows from the old one, so that records are not read.
     pub fn set_sequence(&mut self, sequence: Sequence) {

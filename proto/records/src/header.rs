@@ -202,6 +202,15 @@ impl Header {
         self.attributes & CONTROL != 0
     }
 
+    /// The same header as of a producer that is in no transaction and has no numbers, with a checksum that no longer fits.
+    pub(crate) fn anew(mut self) -> Self {
+        self.base_offset = 0;
+        self.leader_epoch = -1;
+        self.attributes &= !TRANSACTIONAL;
+        (self.producer_id, self.producer_epoch, self.base_sequence) = (-1, -1, -1);
+        self
+    }
+
     /// The same header for records dated by the broker, with a checksum that no longer fits.
     pub(crate) fn dated(mut self, now_ms: i64) -> Self {
         self.attributes |= LOG_APPEND_TIME;

@@ -74,6 +74,24 @@ proptest! {
         }
     }
 
+    /// What a log holds, and a transaction wrote, becomes what a plain producer would have sent.
+    #[test]
+    fn a_stored_batch_is_sent_anew(records in records(), codec in codec(), base in 0..i64::MAX / 2, transactional: bool) {
+        let batch = encode(&records, codec).unwrap();
+        let mut stored = batch.clone();
+        stored.set_sequence(Sequence { producer_id: 5, epoch: 1, first: 9 });
+        let stored = stored.stamp(base, 7).concat();
+        let mut stored = BytesMut::from(&stored[..]);
+        if transactional {
+            stored[header::CRC_FROM + 1] |= 1 << 4;
+            batch::seal(&mut stored);
+        }
+        let stored = Batch::parse(stored.freeze()).unwrap();
+        prop_assert_eq!(stored.header().is_transactional(), transactional);
+        prop_assert_eq!(stored.check_sum(), Ok(()));
+        prop_assert_eq!(stored.anew(), batch);
+    }
+
     #[test]
     fn what_was_encoded_is_decoded(records in records(), codec in codec(), base in 0..i64::MAX / 2) {
         let batch = encode(&records, codec).unwrap();

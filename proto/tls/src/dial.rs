@@ -65,16 +65,18 @@ impl Dial {
 }
 
 impl Dial {
-    /// A connection to `HOST:PORT` for HTTP/1.1. How long it may take is the caller's to bound. Cancel-safe.
+    /// A connection to `HOST:PORT` for a protocol. How long it may take is the caller's to bound. Cancel-safe.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, address: &str) -> io::Result<Box<dyn Stream>> {
+    pub async fn open(&self, address: &str, protocol: Protocol) -> io::Result<Box<dyn Stream>> {
         let tcp = TcpStream::connect(address).await?;
+        // What is asked goes at once.
+        tcp.set_nodelay(true)?;
         let Self::Tls(credentials) = self else { return Ok(Box::new(tcp)) };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let mut config = ClientConfig::clone(&credentials.now().client);
-        config.alpn_protocols = Protocol::Http.alpn();
+        config.alpn_protocols = protocol.alpn();
         Ok(Box::new(shake(Arc::new(config), server_name(host)?, tcp).await?))
     }
 }

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{Tls, binary, wait};
 
 /// Runs commands against one server.
@@ -205,6 +207,18 @@ impl Running {
         // Fails only when it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Tells it to stop in good order, and waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn interrupt(self) -> Finished {
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        // Fails only when it has ended by itself.
+        let _ = kill_process(pid, Signal::TERM);
+        self.finish()
     }
 
     /// Ends its input and waits for its end.

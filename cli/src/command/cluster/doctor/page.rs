@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{self, Body};
 use axum::http::{Request, StatusCode, header};
-use geminga_tls::Dial;
+use geminga_tls::{Dial, Protocol};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -42,7 +42,7 @@ pub(super) async fn read(dial: &Dial, address: &str) -> Result<Page, String> {
 
 async fn get(dial: &Dial, address: &str, path: &str) -> Result<(StatusCode, String), String> {
     let said = |error: &dyn std::error::Error| error.to_string();
-    let stream = dial.open(address).await.map_err(|error| said(&error))?;
+    let stream = dial.open(address, Protocol::Http).await.map_err(|error| said(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
     let request = Request::get(path).header(header::HOST, address).body(Body::empty());

@@ -82,8 +82,6 @@ pub const REQUIRED: &[&str] = &[
     "tier: uploader died",
     "give up: a copy went",
     "give up: a copy stayed",
-    "give up: somebody sent entries meanwhile",
-    "give up: the lock was lost",
     "repair: a place went to somebody else",
     "repair: copy to be moved",
     "repair: completed under faults",

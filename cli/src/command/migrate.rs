@@ -4,6 +4,7 @@
 //! ([`keeper`]), so it can be killed at any moment and started again anywhere: each record is written once
 //! ([`checkpoint`], [`lane`]).
 
+mod back;
 mod checkpoint;
 mod copying;
 mod keeper;

@@ -48,6 +48,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// How many partitions are not where they are to stop, though nothing is in their way.
+    pub(super) fn unfinished(&self) -> usize {
+        self.partitions.iter().filter(|copying| !copying.is_over()).count()
+    }
+
     /// How many partitions go no further.
     pub(super) fn failed(&self) -> usize {
         self.partitions.iter().filter(|copying| copying.failed().is_some()).count()
@@ -146,6 +151,12 @@ async fn begin(
                 copying.fail("it has records here that this migration did not copy");
             }
             if let Some(bounds) = bounds {
+                if bounds.end < copying.checkpoint.source {
+                    copying.fail(format!(
+                        "the source ends at {}, before what was copied: the topic was made anew, or lost records",
+                        bounds.end
+                    ));
+                }
                 copying.end = bounds.end;
                 copying.goal = how.until_caught_up.then_some(bounds.end);
             }

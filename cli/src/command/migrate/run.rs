@@ -249,6 +249,12 @@ impl Run<'_> {
                 }
                 Some(partitions) = lanes.next() => {
                     let (done, more): (Vec<_>, Vec<_>) = partitions.into_iter().partition(Copying::is_over);
+                    for copying in &done {
+                        if let Some(why) = copying.failed() {
+                            let what = format!("{}/{} goes no further: {why}", copying.topic, copying.partition);
+                            self.shared.meter.say(&what);
+                        }
+                    }
                     over.extend(done);
                     idle.extend(more);
                 }
@@ -396,7 +402,7 @@ impl Run<'_> {
         for (name, (origin, known)) in origins {
             let Some(topic) = metadata.topics.get(name) else { continue };
             let now = plan::count(topic);
-            if now <= *known {
+            if now <= *known || topic.id != origin.topic {
                 continue;
             }
             let names = [name.clone()];

@@ -4,6 +4,7 @@
 //! ([`keeper`]), so it can be killed at any moment and started again anywhere: each record is written once
 //! ([`checkpoint`], [`lane`]).
 
+mod back;
 mod checkpoint;
 mod copying;
 mod keeper;
@@ -199,7 +200,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 let how = run::How { until_caught_up, rate, accept_repeats };
                 let outcome = run::run(&source, &here, keeper, plan, how).await?;
                 shown::Run::from(&outcome).print(client.print)?;
-                incomplete(outcome.failed(), "partitions were not copied to their end")
+                let unfinished = if until_caught_up { outcome.unfinished() } else { 0 };
+                incomplete(outcome.failed() + unfinished, "partitions were not copied to their end")
             }
             Action::Offsets { from, group, dry_run, overwrite, client } => {
                 let (source, here, keeper) = open(&from, &client)?;

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use geminga_client::ReadyBatch;
-use geminga_records::{Sequence, sequence_after};
+use geminga_records::{Batch, Sequence, sequence_after};
 
+use super::back::{Back, IN_DOUBT, is_same};
 use super::checkpoint::Checkpoint;
 use super::map::Place;
 use super::pieces::{Piece, Pieces};
@@ -40,6 +41,12 @@ pub(super) struct Copying {
     pub(super) bytes: u64,
     /// Source offsets that were gone before they could be copied.
     pub(super) lost: i64,
+    /// Behind the checkpoint there may be what an earlier try wrote: that is read back before anything is written.
+    pub(super) unproven: bool,
+    /// What was read back and not met again yet.
+    back: Back,
+    /// The target said that it has the next batch already, and the checkpoint did not go on since.
+    doubted: bool,
     /// Target less source, from the last place on.
     difference: Option<i64>,
     /// Places that are not kept yet.
@@ -61,6 +68,9 @@ impl Copying {
             records: 0,
             bytes: 0,
             lost: 0,
+            unproven: false,
+            back: Back::default(),
+            doubted: false,
             difference: None,
             places: Vec::new(),
             kept: Some(checkpoint.clone()),
@@ -80,7 +90,7 @@ impl Copying {
 
     /// Whether there is more to fetch.
     pub(super) fn wants(&self) -> bool {
-        self.trouble.is_none() && self.goal.is_none_or(|goal| self.next < goal)
+        self.trouble.is_none() && !self.unproven && self.goal.is_none_or(|goal| self.next < goal)
     }
 
     /// How many source offsets it is behind.
@@ -99,8 +109,7 @@ impl Copying {
     pub(super) fn batches(&self, pieces: &[Piece]) -> Vec<ReadyBatch> {
         let mut first = self.checkpoint.sequence;
         let ready = |piece: &Piece| {
-            let mut batch = piece.batch.clone();
-            batch.set_sequence(Sequence { producer_id: self.checkpoint.producer, epoch: 0, first });
+            let batch = self.numbered(piece, first);
             first = sequence_after(first, piece.count());
             let topic = Arc::clone(&self.topic);
             ReadyBatch { topic, partition: self.partition, batch: batch.into_bytes() }
@@ -108,9 +117,58 @@ impl Copying {
         pieces.iter().map(ready).collect()
     }
 
-    /// A piece is written: at this target offset, or where it follows from what was before it, when the target does not remember.
-    pub(super) fn written(&mut self, piece: &Piece, at: Option<i64>) {
-        let at = at.unwrap_or(self.checkpoint.target);
+    fn numbered(&self, piece: &Piece, first: i32) -> Batch {
+        let mut batch = piece.batch.clone();
+        batch.set_sequence(Sequence { producer_id: self.checkpoint.producer, epoch: 0, first });
+        batch
+    }
+
+    /// This is what there is behind the checkpoint.
+    pub(super) fn proven(&mut self, back: Back) {
+        (self.back, self.unproven) = (back, false);
+    }
+
+    /// Whether something of ours is behind the checkpoint that the source has not shown again.
+    pub(super) fn is_behind(&self) -> bool {
+        self.unproven || !self.back.batches.is_empty()
+    }
+
+    /// Takes those pieces away that were read back, which are written. False: the source has others now than were written.
+    pub(super) fn recognise(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        let mut met = 0;
+        let mut same = true;
+        while let (Some(stored), Some(piece)) =
+            (self.back.batches.front().copied(), pieces.get(met))
+        {
+            same = is_same(&stored, &self.numbered(piece, self.checkpoint.sequence));
+            if !same {
+                break;
+            }
+            self.back.batches.pop_front();
+            self.written(piece, stored.base_offset);
+            met += 1;
+        }
+        pieces.drain(..met);
+        same
+    }
+
+    /// The target says that it has a batch, at this offset or where it does not remember. False: it has something else of these
+    /// numbers, or nobody knows. Then it is to be read back, once.
+    pub(super) fn acknowledged(&mut self, piece: &Piece, at: Option<i64>) -> bool {
+        match at.filter(|at| *at >= self.back.end) {
+            Some(at) => self.written(piece, at),
+            None if self.doubted => self.fail(IN_DOUBT),
+            None => {
+                self.again();
+                (self.unproven, self.doubted) = (true, true);
+            }
+        }
+        self.trouble.is_none() && !self.unproven
+    }
+
+    /// A piece is written, at this target offset.
+    fn written(&mut self, piece: &Piece, at: i64) {
+        self.doubted = false;
         for (before, source) in &piece.runs {
             let target = at + i64::from(*before);
             if self.difference != Some(target - source) {
@@ -158,6 +216,7 @@ impl Copying {
     /// Numbers begin anew.
     pub(super) fn renumber(&mut self, producer: i64) {
         (self.checkpoint.producer, self.checkpoint.sequence) = (producer, 0);
+        (self.back, self.unproven, self.doubted) = (Back::default(), false, false);
     }
 
     /// Places that are not kept yet.
@@ -221,8 +280,8 @@ mod tests {
             .collect();
         assert_eq!(numbers, [(5, i32::MAX - 1), (5, 0), (5, 2)]);
         assert_eq!((copying.next, copying.lag(), copying.is_dirty()), (35, 40, false));
-        // The second was written before, and where is forgotten; before the third somebody else wrote.
-        for (piece, at) in pieces.iter().zip([Some(0), None, Some(7)]) {
+        // Before the third somebody else wrote.
+        for (piece, at) in pieces.iter().zip([0, 2, 7]) {
             copying.written(piece, at);
         }
         let places: Vec<_> = copying.places().iter().map(|p| (p.source, p.target)).collect();
@@ -236,6 +295,80 @@ mod tests {
         assert!(!copying.is_dirty() && copying.places().is_empty());
     }
 
+    /// Pieces of these counts, as a run writes them behind a checkpoint from offset 0 on; and what is read back then.
+    fn killed(counts: &[usize]) -> (Copying, Vec<Piece>, Back) {
+        let mut copying = copying();
+        copying.unproven = true;
+        let mut next = 10;
+        let pieces: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let first = next;
+                next += i64::try_from(*count).unwrap();
+                piece(*count, &[(0, first)], next)
+            })
+            .collect();
+        let mut back = Back { end: 100, ..Back::default() };
+        let mut at = 3;
+        for ready in copying.batches(&pieces) {
+            let [head, rest] = Batch::parse(ready.batch).unwrap().stamp(at, 7);
+            let stored = Batch::parse_stored([head, rest].concat().into()).unwrap();
+            // It comes again, and is one all the same.
+            back.take(stored.header(), &copying.checkpoint);
+            back.take(stored.header(), &copying.checkpoint);
+            at += 10;
+        }
+        assert_eq!(back.batches.len(), counts.len());
+        (copying, pieces, back)
+    }
+
+    #[test]
+    fn what_is_read_back_is_not_written_again() {
+        let (mut copying, mut pieces, back) = killed(&[2, 3]);
+        assert!(copying.is_behind() && !copying.wants());
+        copying.proven(back);
+        assert!(copying.is_behind() && copying.wants());
+        pieces.push(piece(1, &[(0, 15)], 16));
+        assert!(copying.recognise(&mut pieces));
+        assert_eq!((pieces.len(), copying.is_behind()), (1, false));
+        let Checkpoint { source, target, sequence, .. } = copying.checkpoint;
+        assert_eq!((source, target, sequence), (15, 16, 3));
+    }
+
+    #[test]
+    fn a_number_alone_does_not_show_that_a_record_is_there() {
+        // Compaction took a record of the second: the numbers go on, the records are others.
+        for others in [piece(2, &[(0, 12)], 15), piece(3, &[(0, 12)], 15)] {
+            let (mut copying, mut pieces, back) = killed(&[2, 3]);
+            copying.proven(back);
+            let mut batch = others;
+            if batch.count() == 3 {
+                let record =
+                    Record { value: Some(Bytes::from_static(b"new")), ..Record::default() };
+                batch.batch = encode(&vec![record; 3], Compression::None).unwrap();
+            }
+            pieces[1] = batch;
+            assert!(!copying.recognise(&mut pieces));
+            assert_eq!(
+                (pieces.len(), copying.checkpoint.source, copying.is_behind()),
+                (1, 12, true)
+            );
+        }
+        // The target says that it has one which was not read back: it is read back once more, and then nobody knows.
+        let mut copying = copying();
+        copying.proven(Back { end: 50, ..Back::default() });
+        let one = piece(1, &[(0, 10)], 11);
+        for at in [None, Some(49)] {
+            assert!(!copying.acknowledged(&one, at));
+            assert_eq!(copying.checkpoint.source, 10);
+        }
+        assert_eq!(copying.failed(), Some(IN_DOUBT));
+        let mut copying = super::tests::copying();
+        copying.proven(Back { end: 50, ..Back::default() });
+        assert!(copying.acknowledged(&one, Some(50)));
+        assert_eq!((copying.checkpoint.source, copying.checkpoint.target), (11, 51));
+    }
+
     #[test]
     fn a_goal_is_reached_by_what_is_acknowledged() {
         let mut copying = copying();
@@ -245,7 +378,7 @@ mod tests {
         assert!(!copying.wants() && !copying.is_over());
         copying.again();
         assert!(copying.wants());
-        copying.written(&pieces[0], Some(0));
+        copying.written(&pieces[0], 0);
         assert!(copying.is_over());
     }
 

@@ -11,6 +11,7 @@ use geminga_client::{BatchWriter, Client, Error, Reason};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::back::IN_DOUBT;
 use super::copying::{Copying, Trouble};
 use super::keeper::Keeper;
 use super::meter::{Meter, Pace};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     pub(super) meter: Meter,
     pub(super) pace: Pace,
+    /// Go on where nobody knows whether the last records are there.
+    pub(super) accept_repeats: bool,
     /// True: come to an end.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -89,7 +92,9 @@ impl<'a> Lane<'a> {
                     break;
                 }
                 for (index, _) in &load {
+                    // Some of it may be written.
                     self.partitions[*index].again();
+                    self.partitions[*index].unproven = true;
                 }
                 load.clear();
             }
@@ -107,7 +112,7 @@ impl<'a> Lane<'a> {
     }
 
     fn has_trouble(&self) -> bool {
-        self.partitions.iter().any(|copying| copying.trouble.is_some())
+        self.partitions.iter().any(|copying| copying.trouble.is_some() || copying.unproven)
     }
 
     /// What to ask for next.
@@ -131,7 +136,7 @@ impl<'a> Lane<'a> {
             let Some(&index) = self.index.get(&(topic, partition)) else { continue };
             let copying = &mut self.partitions[index];
             // What was written meanwhile was refused, or has to be written again.
-            if from != Some(copying.next) || copying.trouble.is_some() {
+            if from != Some(copying.next) || copying.trouble.is_some() || copying.unproven {
                 continue;
             }
             match answer {
@@ -185,6 +190,7 @@ async fn write(
     partitions: &mut [Copying],
     mut load: Load,
 ) -> Load {
+    load = met(shared, partitions, load).await;
     while !load.is_empty() {
         let batches: Vec<_> =
             load.iter().flat_map(|(index, pieces)| partitions[*index].batches(pieces)).collect();
@@ -198,7 +204,8 @@ async fn write(
             let mut failed = None;
             for (piece, end) in pieces.iter().zip(ends) {
                 match end {
-                    Ok(at) => copying.written(piece, at),
+                    Ok(at) if copying.acknowledged(piece, at) => {}
+                    Ok(_) => break,
                     Err(error) => {
                         failed = Some(error);
                         break;
@@ -208,6 +215,7 @@ async fn write(
             }
             pieces.drain(..written);
             match failed {
+                None if copying.trouble.is_some() || copying.unproven => {}
                 None => copying.settled(),
                 Some(error) if error.reason() == Reason::UnknownProducerId => {
                     forgotten.push((index, pieces));
@@ -217,6 +225,11 @@ async fn write(
                     later.push((index, pieces));
                 }
                 Some(Error::Closed) => later.push((index, pieces)),
+                Some(error)
+                    if shared.accept_repeats && error.reason() == Reason::OutOfOrderSequence =>
+                {
+                    forgotten.push((index, pieces));
+                }
                 Some(error) => copying.fail(refused(&error, copying)),
             }
         }
@@ -229,8 +242,24 @@ async fn write(
     load
 }
 
-/// The target forgot the producer of these, which was silent for long, and has taken nothing of them: their numbers begin anew. That
-/// is kept before any of them is used.
+/// What of a load was not written by an earlier try. Where the source has others now than were written, nobody knows what is there.
+async fn met(shared: &Shared, partitions: &mut [Copying], load: Load) -> Load {
+    let (mut left, mut others) = (Load::new(), Load::new());
+    for (index, mut pieces) in load {
+        let copying = &mut partitions[index];
+        match copying.recognise(&mut pieces) {
+            true if pieces.is_empty() => copying.settled(),
+            true => left.push((index, pieces)),
+            false if shared.accept_repeats => others.push((index, pieces)),
+            false => copying.fail(IN_DOUBT),
+        }
+    }
+    left.append(&mut renumber(shared, partitions, others).await);
+    left
+}
+
+/// The target forgot the producer of these, which was silent for long, and has taken nothing of them, or repeats are accepted: their
+/// numbers begin anew. That is kept before any of them is used.
 async fn renumber(shared: &Shared, partitions: &mut [Copying], load: Load) -> Load {
     if load.is_empty() {
         return load;

@@ -171,6 +171,12 @@ impl Aborted {
     /// Whether nobody is to see the records of the next batch.
     fn hide(&mut self, batch: &Batch) -> Result<bool, BatchError> {
         let header = batch.header();
+        // Before markers too: an answer may begin behind the records of a transaction, whose marker then ends it all the same.
+        while let Some((_, producer)) =
+            self.ahead.pop_if(|(first, _)| *first < header.next_offset())
+        {
+            self.now.insert(producer);
+        }
         if header.is_control() {
             if let Some(Record { key: Some(key), .. }) = decode(batch, MOST_BYTES)?.first()
                 && key.get(2..4) == Some(&[0, 0])
@@ -181,11 +187,6 @@ impl Aborted {
         }
         if !header.is_transactional() {
             return Ok(false);
-        }
-        while let Some((_, producer)) =
-            self.ahead.pop_if(|(first, _)| *first < header.next_offset())
-        {
-            self.now.insert(producer);
         }
         Ok(self.now.contains(&header.producer_id))
     }

@@ -11,6 +11,7 @@ use geminga_client::{Client, NewTopic, OffsetAt, TopicChanges};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::back::{IN_DOUBT, read_back};
 use super::checkpoint::{Checkpoint, Origin, Resume, resume};
 use super::copying::{Copying, Trouble};
 use super::keeper::Keeper;
@@ -47,6 +48,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// How many partitions are not where they are to stop, though nothing is in their way.
+    pub(super) fn unfinished(&self) -> usize {
+        self.partitions.iter().filter(|copying| !copying.is_over()).count()
+    }
+
     /// How many partitions go no further.
     pub(super) fn failed(&self) -> usize {
         self.partitions.iter().filter(|copying| copying.failed().is_some()).count()
@@ -79,6 +85,7 @@ pub(super) async fn run(
         keeper,
         meter: Meter::default(),
         pace: Pace::new(how.rate),
+        accept_repeats: how.accept_repeats,
         stop: stopping,
     };
     shared.meter.note(&partitions);
@@ -144,6 +151,12 @@ async fn begin(
                 copying.fail("it has records here that this migration did not copy");
             }
             if let Some(bounds) = bounds {
+                if bounds.end < copying.checkpoint.source {
+                    copying.fail(format!(
+                        "the source ends at {}, before what was copied: the topic was made anew, or lost records",
+                        bounds.end
+                    ));
+                }
                 copying.end = bounds.end;
                 copying.goal = how.until_caught_up.then_some(bounds.end);
             }
@@ -174,11 +187,11 @@ fn fresh(
 fn go_on(copying: &mut Copying, resume: Resume, producer: i64, end: i64, how: How, group: &str) {
     match resume {
         // Whatever is there is not recognised then: so it is copied behind what is there.
-        Resume::SameNumbers | Resume::InDoubt(_) if how.accept_repeats && end > copying.checkpoint.target => {
+        Resume::InDoubt(_) if how.accept_repeats => {
             copying.renumber(producer);
             copying.checkpoint.target = end;
         }
-        Resume::SameNumbers => {}
+        Resume::SameNumbers => copying.unproven = end > copying.checkpoint.target,
         Resume::NewProducer => copying.renumber(producer),
         Resume::InDoubt(records) => copying.fail(format!(
             "{records} records were written here after the last checkpoint, so long ago that those of the migration are not recognised \
@@ -236,6 +249,12 @@ impl Run<'_> {
                 }
                 Some(partitions) = lanes.next() => {
                     let (done, more): (Vec<_>, Vec<_>) = partitions.into_iter().partition(Copying::is_over);
+                    for copying in &done {
+                        if let Some(why) = copying.failed() {
+                            let what = format!("{}/{} goes no further: {why}", copying.topic, copying.partition);
+                            self.shared.meter.say(&what);
+                        }
+                    }
                     over.extend(done);
                     idle.extend(more);
                 }
@@ -284,6 +303,11 @@ impl Run<'_> {
 
     /// One lane from its begin to its end. Partitions come back as they may go on.
     async fn lane(&self, address: String, mut partitions: Vec<Copying>) -> Vec<Copying> {
+        if let Err(failure) = self.prove(&mut partitions).await {
+            self.shared.meter.say(&failure.line().unwrap_or_default());
+            sleep(PAUSE).await;
+            return partitions;
+        }
         match self.source.leader(&address).await {
             Err(error) => {
                 self.shared.meter.say(&error.to_string());
@@ -311,6 +335,27 @@ impl Run<'_> {
         partitions
     }
 
+    /// Reads back what earlier tries may have written, unless the run is to stop.
+    async fn prove(&self, partitions: &mut [Copying]) -> Result<(), Failure> {
+        let mut stop = self.shared.stop.clone();
+        for copying in partitions.iter_mut().filter(|copying| copying.unproven) {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                back = read_back(&self.shared.client, copying) => copying.proven(back?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers begin anew, which is kept.
+    async fn renumber(&self, copying: &mut Copying) -> Result<(), Failure> {
+        let producer = self.shared.client.admin().new_producer_id().await?;
+        copying.renumber(producer);
+        self.shared.keeper.save(std::slice::from_mut(copying)).await?;
+        Ok(())
+    }
+
     /// The source has nothing at the offset that comes next: finds out why.
     async fn find(&self, copying: &mut Copying) {
         let names = [copying.topic.to_string()];
@@ -320,6 +365,16 @@ impl Run<'_> {
         };
         let bounds = bounds.map(|all| all.get(&(names[0].clone(), copying.partition)).copied());
         match bounds {
+            // What was written and not noted has numbers that what comes next must not have.
+            Ok(Some(Bounds { start, .. })) if start > copying.next && copying.is_behind() => {
+                copying.trouble = None;
+                if !self.how.accept_repeats {
+                    copying.fail(IN_DOUBT);
+                } else if let Err(failure) = self.renumber(copying).await {
+                    self.shared.meter.say(&failure.line().unwrap_or_default());
+                    sleep(PAUSE).await;
+                }
+            }
             Ok(Some(Bounds { start, .. })) if start > copying.next => {
                 let gone = start - copying.next;
                 copying.skip_to(start);
@@ -347,7 +402,7 @@ impl Run<'_> {
         for (name, (origin, known)) in origins {
             let Some(topic) = metadata.topics.get(name) else { continue };
             let now = plan::count(topic);
-            if now <= *known {
+            if now <= *known || topic.id != origin.topic {
                 continue;
             }
             let names = [name.clone()];

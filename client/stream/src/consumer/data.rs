@@ -6,7 +6,7 @@ use bytes::Bytes;
 use geminga_proto::reason::ApiError;
 use geminga_proto::v1;
 use geminga_proto::v1::partition_data::Data;
-use geminga_records::{Record, decode, split};
+use geminga_records::{Header, Record, decode, split};
 
 use super::TopicPartition;
 use crate::error::Error;
@@ -19,6 +19,7 @@ const INFLATED_BYTES: usize = 256 * 1024 * 1024;
 pub(crate) struct Arrived {
     pub(crate) from: TopicPartition,
     pub(crate) records: Vec<Record>,
+    pub(crate) batches: Vec<Header>,
     pub(crate) next_offset: i64,
     pub(crate) high_watermark: i64,
     /// What it counts for against the credit.
@@ -32,15 +33,15 @@ pub(crate) struct Arrived {
 /// `Record` when stored bytes cannot be read: damage, or a codec of the future.
 pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
     let from = TopicPartition { topic: Arc::from(data.topic), partition: data.partition };
-    let (mut records, bytes) = match data.data {
-        None => (Vec::new(), 0),
+    let ((mut records, stored), bytes) = match data.data {
+        None => ((Vec::new(), Vec::new()), 0),
         Some(Data::Batches(batches)) => {
             let bytes = batches.len();
             (unpack(batches)?, bytes)
         }
         Some(Data::Records(records)) => {
             let bytes = prost_len(&records);
-            (records.records.into_iter().map(Record::from).collect(), bytes)
+            ((records.records.into_iter().map(Record::from).collect(), Vec::new()), bytes)
         }
     };
     // A stored batch comes whole, also the one that the log begins within since records were deleted.
@@ -48,6 +49,7 @@ pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
     Ok(Arrived {
         from,
         records,
+        batches: stored,
         next_offset: data.next_offset,
         high_watermark: data.high_watermark,
         bytes: bytes as u64,
@@ -55,16 +57,17 @@ pub(crate) fn take(data: v1::PartitionData) -> Result<Arrived, Error> {
     })
 }
 
-fn unpack(batches: Bytes) -> Result<Vec<Record>, Error> {
-    let mut all = Vec::new();
+fn unpack(batches: Bytes) -> Result<(Vec<Record>, Vec<Header>), Error> {
+    let (mut all, mut headers) = (Vec::new(), Vec::new());
     for batch in split(batches) {
         let batch = batch?;
+        headers.push(*batch.header());
         // Markers take an offset and say nothing to readers.
         if !batch.header().is_control() {
             all.append(&mut decode(&batch, INFLATED_BYTES)?);
         }
     }
-    Ok(all)
+    Ok((all, headers))
 }
 
 fn prost_len(records: &v1::Records) -> usize {
@@ -92,5 +95,9 @@ mod tests {
         let arrived = take(data).unwrap();
         assert_eq!(arrived.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [3]);
         assert_eq!(arrived.next_offset, 4);
+        assert_eq!(
+            arrived.batches.iter().map(|header| header.record_count).collect::<Vec<_>>(),
+            [4]
+        );
     }
 }

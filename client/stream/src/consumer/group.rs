@@ -527,7 +527,7 @@ impl Consumer {
     }
 
     fn on_data(&mut self, data: v1::PartitionData) -> Result<(), Error> {
-        let Arrived { from, records, next_offset, high_watermark, bytes, error } =
+        let Arrived { from, records, batches, next_offset, high_watermark, bytes, error } =
             data::take(data)?;
         if let Some(error) = error {
             return if error.reason.retriable() {
@@ -548,7 +548,7 @@ impl Consumer {
         };
         match accepted {
             Some(records) => {
-                let records = Records { from, records, next_offset, high_watermark };
+                let records = Records { from, records, batches, next_offset, high_watermark };
                 self.queue.push_back(Queued { event: Event::Records(records), bytes });
             }
             None => self.give_back(bytes),

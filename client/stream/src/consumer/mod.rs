@@ -12,7 +12,7 @@ mod reader;
 use std::fmt;
 use std::sync::Arc;
 
-use geminga_records::Record;
+use geminga_records::{Header, Record};
 
 pub use group::{Consumer, ConsumerConfig, Event, OffsetReset};
 pub use reader::{Reader, ReaderConfig};
@@ -39,6 +39,8 @@ pub struct Records {
     pub from: TopicPartition,
     /// The records.
     pub records: Vec<Record>,
+    /// Headers of the batches that were read for them, as they are stored. What is read again after a failure is here again.
+    pub batches: Vec<Header>,
     /// The offset after them: what to commit when they are done.
     pub next_offset: i64,
     /// The end of what is committed, as of this answer.

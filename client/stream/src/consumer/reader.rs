@@ -217,7 +217,8 @@ impl Reader {
 
     fn take(&mut self, way: Way, data: v1::PartitionData) -> Result<Option<Records>, Error> {
         let partition = data.partition;
-        let Arrived { records, next_offset, high_watermark, error, .. } = data::take(data)?;
+        let Arrived { records, batches, next_offset, high_watermark, error, .. } =
+            data::take(data)?;
         if let Some(error) = error {
             if let (Reason::NotOwner, Some(owner)) = (error.reason, &error.owner_address) {
                 self.client.directory().moved(&self.topic, partition, owner);
@@ -229,7 +230,7 @@ impl Reader {
         let Some(position) = self.positions.get_mut(&partition) else { return Ok(None) };
         let Some(records) = position.accept(records, next_offset) else { return Ok(None) };
         let from = TopicPartition { topic: Arc::clone(&self.topic), partition };
-        Ok(Some(Records { from, records, next_offset: position.next(), high_watermark }))
+        Ok(Some(Records { from, records, batches, next_offset: position.next(), high_watermark }))
     }
 
     /// Gives a stream up, to open another from the next offsets.

@@ -156,6 +156,19 @@ fn only_what_was_committed_is_copied() {
 }
 
 #[test]
+fn a_marker_ends_a_transaction_whose_records_came_before() {
+    let kept = || stored(3, &["kept"], Compression::None, 7, TRANSACTIONAL);
+    let plain = stored(1, &["plain"], Compression::None, -1, 0);
+    let (aborted, committed) = (marker(2, 7, false), marker(4, 7, true));
+    for (before, from) in [(vec![], 2), (vec![plain], 1)] {
+        let behind = vec![aborted.clone(), kept(), committed.clone()];
+        let found = good([before, behind].concat(), from, &[(7, 0)]);
+        assert_eq!(values(&found).last().map(String::as_str), Some("kept"));
+        assert_eq!(found.next, 5);
+    }
+}
+
+#[test]
 fn dates_of_the_broker_are_those_of_the_records() {
     let mut bytes = stored(0, &["a", "b"], Compression::Lz4, -1, 0);
     bytes[35..43].copy_from_slice(&77_i64.to_be_bytes());

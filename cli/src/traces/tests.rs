@@ -135,5 +135,5 @@ async fn a_collector_that_is_away_or_hangs_holds_nobody_up() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused_at_the_start() {
-    assert!(Traces::to("http://a b", &SERVICE).is_err());
+    assert!(Traces::to::<tracing_subscriber::Registry>("http://a b", &SERVICE).is_err());
 }

@@ -60,6 +60,17 @@ impl RequestId {
         Some(Self(Id::Given(text.into())))
     }
 
+    /// The id of one of the things that this request, a stream, brings about for as long as it lives: whoever looks for this id
+    /// finds that one, too, and whether it is traced is decided for it alone.
+    #[must_use]
+    pub fn part(&self, number: u64) -> Self {
+        let (mut text, end) = (self.to_string(), format!(".{number}"));
+        // There are no other characters than those of one byte.
+        text.truncate(Self::MAX_BYTES - end.len());
+        text.push_str(&end);
+        Self(Id::Given(text.into()))
+    }
+
     /// The number of its trace, which every process makes of it alike.
     fn trace(&self) -> u128 {
         let spread = self.spread();
@@ -189,6 +200,11 @@ impl Requests {
         span
     }
 
+    /// Whether anybody is told of requests, so that their ids are worth something.
+    pub fn are_told(&self) -> bool {
+        self.logs_slow() || self.0.sampled_below > 0
+    }
+
     /// Whether requests that are slow are logged at all.
     pub fn logs_slow(&self) -> bool {
         !self.0.slow.is_zero()
@@ -259,6 +275,23 @@ mod tests {
             (0..10_000).filter_map(|n| RequestId::parse(&format!("order-{n}"))).collect();
         let traced = given.iter().filter(|id| here.traces(id)).count();
         assert!((800..1_200).contains(&traced), "{traced} of 10,000 that were given");
+    }
+
+    #[test]
+    fn parts_of_a_stream_are_found_by_its_id_and_traced_each_for_itself() {
+        let requests = requests(0, 0.1);
+        let longest = RequestId::parse(&"x".repeat(64)).unwrap();
+        for stream in [requests.make(), longest] {
+            let parts: Vec<_> = (0..10_000).map(|n| stream.part(n)).collect();
+            let traced = parts.iter().filter(|part| requests.traces(part)).count();
+            assert!((800..1_200).contains(&traced), "{traced} of 10,000");
+            for part in parts {
+                // On the way to a bookie.
+                let text = part.to_string();
+                assert_eq!(RequestId::parse(&text).as_ref(), Some(&part));
+                assert!(text.starts_with(&stream.to_string()[..16]), "{text}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

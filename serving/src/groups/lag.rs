@@ -2,20 +2,22 @@
 //! topic. One task looks now and then at the shards that are served here; whoever is asked for metrics reads what it saw last.
 //!
 //! * It measures and changes nothing: no partition is opened for it, no log written to. Of a partition that is open nowhere the end
-//!   that was seen last counts, since nothing is appended to it meanwhile; one whose end was never seen is told as unknown.
+//!   that was seen last counts, which lacks at most what was appended between that look and its closing; one whose end was never seen is
+//!   told as unknown, and so is one whose end was seen before the group committed behind it.
 //! * Series are bounded: the largest lags have names, the rest is summed up. A group that is gone, or coordinated elsewhere, is
-//!   not in the next look.
+//!   not in the next look. What was seen is not told for longer than [`STALE`].
 
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_proto::ids::{PartitionIndex, TopicId};
 use geminga_runtime::Tasks;
 use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use self::table::Table;
 use super::coordinator::Shards;
@@ -28,7 +30,9 @@ use crate::router::Source;
 const EVERY: Duration = Duration::from_secs(15);
 /// Offsets that a shard is asked for at one time, and one group more.
 const PAGE: usize = 10_000;
-/// How long a shard may take to answer, and the brokers that own partitions of a topic to say where these end.
+/// For how long a look may take before what the last one saw is told no more.
+const STALE: Duration = Duration::from_mins(1);
+/// How long a shard may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was seen last. Cheap to clone.
@@ -58,7 +62,14 @@ impl Lag {
             let looking = async {
                 loop {
                     tick.tick().await;
-                    let seen = looker.look().await;
+                    let mut look = pin!(looker.look());
+                    let seen = match timeout(STALE, &mut look).await {
+                        Ok(seen) => seen,
+                        Err(_) => {
+                            *told.0.lock() = Arc::default();
+                            look.await
+                        }
+                    };
                     *told.0.lock() = Arc::new(seen);
                 }
             };
@@ -92,8 +103,14 @@ struct Ends(HashMap<Key, Seen>);
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     end: Option<i64>,
+    /// In this look it was asked for, and said.
     now: bool,
+    said: bool,
 }
+
+/// A shard did not answer in time.
+#[derive(Debug)]
+struct Late;
 
 struct Looker {
     parts: Parts,
@@ -102,11 +119,14 @@ struct Looker {
 
 impl Looker {
     async fn look(&mut self) -> Table {
-        let mut table = Table::default();
+        let (mut table, mut whole) = (Table::default(), true);
         for shard in 0..self.parts.shards.placement().shards() {
             let mut after = None;
             // A shard that is not served here has nothing to say, and one that moves meanwhile no more than it said.
-            while let Ok(page) = self.page(shard, after.take()).await {
+            while let Some(page) = self.page(shard, after.take()).await.unwrap_or_else(|Late| {
+                whole = false;
+                None
+            }) {
                 self.find_ends(&page).await;
                 self.count(&page, &mut table);
                 after = page.groups.last().map(|(name, _)| name.clone()).filter(|_| page.more);
@@ -115,17 +135,21 @@ impl Looker {
                 }
             }
         }
-        self.ends.0.retain(|_, seen| std::mem::take(&mut seen.now));
+        self.ends.0.retain(|_, seen| {
+            seen.said = false;
+            std::mem::take(&mut seen.now) || !whole
+        });
         table
     }
 
-    async fn page(&self, shard: u32, after: Option<Arc<str>>) -> Result<Positions, ()> {
+    /// `None`: it is not served here.
+    async fn page(&self, shard: u32, after: Option<Arc<str>>) -> Result<Option<Positions>, Late> {
         let asked = async {
             let shards = &self.parts.shards;
             let answer = shards.send(shard, |to| Request::Positions(after, PAGE, to)).await;
-            answer.map_err(drop)?.await.map_err(drop)?.map_err(drop)
+            answer.ok()?.await.ok()?.ok()
         };
-        tokio::time::timeout(PATIENCE, asked).await.map_err(drop)?
+        timeout(PATIENCE, asked).await.map_err(|_| Late)
     }
 
     /// Asks for each partition once a look.
@@ -135,17 +159,16 @@ impl Looker {
             let Some(topic) = self.parts.topology.topic(&tp.topic) else { continue };
             let partition = PartitionIndex(tp.partition);
             let seen = self.ends.0.entry((topic.id, partition));
-            let seen = seen.or_insert(Seen { end: None, now: false });
+            let seen = seen.or_insert(Seen { end: None, now: false, said: false });
             if !std::mem::replace(&mut seen.now, true) {
                 wanted.entry(topic.id).or_insert_with(|| (topic, Vec::new())).1.push(partition);
             }
         }
         for (topic, partitions) in wanted.values() {
-            let found = self.parts.source.ends(topic, partitions);
-            let found = tokio::time::timeout(PATIENCE, found).await.unwrap_or_default();
-            for (partition, end) in found {
+            // In time, with those that said nothing left out.
+            for (partition, end) in self.parts.source.ends(topic, partitions).await {
                 if let Some(seen) = self.ends.0.get_mut(&(topic.id, partition)) {
-                    seen.end = Some(end.0);
+                    (seen.end, seen.said) = (Some(end.0), true);
                 }
             }
         }
@@ -157,9 +180,11 @@ impl Looker {
             for (tp, committed) in offsets {
                 let Some(topic) = self.parts.topology.topic(&tp.topic) else { continue };
                 let seen = self.ends.0.get(&(topic.id, PartitionIndex(tp.partition)));
-                match seen.and_then(|seen| seen.end) {
+                // An end of before the commit says nothing of what is behind it.
+                let fits =
+                    |seen: &&Seen| seen.said || seen.end.is_some_and(|end| end >= *committed);
+                match seen.filter(fits).and_then(|seen| seen.end) {
                     Some(end) => {
-                        // What is known of the end may be older than the commit.
                         let behind = u64::try_from(end.saturating_sub(*committed)).unwrap_or(0);
                         *topics.entry(&tp.topic).or_default() += behind;
                     }

@@ -73,6 +73,7 @@ pub(super) struct Api {
     serve: Serve,
     keeps_room: bool,
     waits: bool,
+    waits_for_others: bool,
     /// What there is to know, for people.
     note: &'static str,
 }
@@ -97,6 +98,7 @@ impl Api {
             serve,
             keeps_room: false,
             waits: false,
+            waits_for_others: false,
             note,
         }
     }
@@ -114,6 +116,11 @@ impl Api {
     /// It may wait for something to happen, which is of no use to a client that has gone.
     const fn waiting(self) -> Self {
         Self { waits: true, ..self }
+    }
+
+    /// And what it waits for are other clients, which is no slowness of ours.
+    const fn waiting_for_others(self) -> Self {
+        Self { waits: true, waits_for_others: true, ..self }
     }
 
     /// As `ApiVersions` names it.
@@ -141,6 +148,16 @@ impl Api {
     /// Whether it may wait for something to happen.
     pub(super) fn waits(&self) -> bool {
         self.waits
+    }
+
+    /// Whether all of its time is for other clients to do something.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.waits_for_others
+    }
+
+    /// Whether its client wants it to wait: for records, or for others.
+    pub(super) fn is_patient(&self) -> bool {
+        self.waits_for_others || self.key == fetch::API.key
     }
 
     /// Which quota of bytes its client must have paid before it is served.

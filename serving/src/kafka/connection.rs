@@ -190,10 +190,13 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         let owed = kafka.ctx.quotas.charge(Kind::Request, &head.client_id, 1);
         let client = self.client(&head.client_id);
         let requests = &self.kafka.ctx.requests;
-        let mut journey = Box::new(Journey::begin(requests, api.name(), client, frame_bytes));
+        let (what, who) = ((api.name(), api.is_patient()), (Arc::clone(&peer), client));
+        let mut journey = Box::new(Journey::begin(requests, what, who, frame_bytes));
         let mut call = Call::new(kafka, peer, header, (head.begins, owed));
         call.notes = Arc::clone(&journey.notes);
-        let serving = requests::scope(journey.id.clone(), api.serve(call, bytes));
+        // To nobody else does it say anything.
+        let id = requests.are_told().then(|| journey.id.clone());
+        let serving = requests::scope(id, api.serve(call, bytes));
         let serving = serving.instrument(journey.span.clone());
         let (answer, room) = if api.keeps_room() {
             (Some(serving.await?), room)
@@ -201,16 +204,19 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
             (self.answer(frames, api, serving, room).await?, Taken::default())
         };
         // A long poll says itself for how long it waited.
-        journey.placed(api.waits() && api.quota() == Kind::Request);
+        journey.placed(api.waits_for_others());
         let answer = match answer {
             Some(Answer::Ready(reply)) => {
                 self.pace.queued(reply.bytes());
                 Waiting::Ready(reply)
             }
-            Some(Answer::Later(reply)) => Waiting::Later(self.later(reply, room).await),
+            Some(Answer::Later(reply)) => {
+                journey.stores();
+                Waiting::Later(self.later(reply, room).await)
+            }
             Some(Answer::Quiet { settled, end }) => {
                 metrics::observe_request(api.name(), journey.since.elapsed());
-                journey.end(&self.peer, 0, Instant::now());
+                journey.end(0, Instant::now());
                 self.finish(settled.map(|()| drop(room)).boxed()).await;
                 return end.map_or(Ok(None), Err);
             }
@@ -397,7 +403,7 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         self.rooms.clear();
         let now = Instant::now();
         for (journey, bytes) in self.journeys.drain(..) {
-            journey.end(&self.peer, bytes, now);
+            journey.end(bytes, now);
         }
         if !self.failed.is_empty() {
             self.peer.lanes.told(&std::mem::take(&mut self.failed), self.pace.sent());

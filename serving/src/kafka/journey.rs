@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Of most requests nothing is left between *placed* and *made*: only records are waited for behind their place. What a long poll
-//! waits for records, or a member for others, is not slow.
+//! waits for records, or a member for others, is not slow. A request whose answer was never written is told like others: until it was given
+//! up, its time is that of the step that it was in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -52,6 +53,13 @@ pub(super) struct Journey {
     pub(super) since: Instant,
     placed: Option<Instant>,
     made: Option<Instant>,
+    /// Its answer comes later than its place.
+    stores: bool,
+    /// When its answer was written, and the bytes of it.
+    written: Option<(Instant, usize)>,
+    peer: Arc<Peer>,
+    /// Most of its time until it has its place may be for others to do something.
+    waits: bool,
     pub(super) span: Span,
 }
 
@@ -59,8 +67,8 @@ impl Journey {
     /// A frame is there.
     pub(super) fn begin(
         requests: &Requests,
-        api: &'static str,
-        client_id: Arc<str>,
+        (api, waits): (&'static str, bool),
+        (peer, client_id): (Arc<Peer>, Arc<str>),
         bytes: usize,
     ) -> Self {
         let id = requests.make();
@@ -89,6 +97,10 @@ impl Journey {
             since: Instant::now(),
             placed: None,
             made: None,
+            stores: false,
+            written: None,
+            peer,
+            waits,
             span,
         }
     }
@@ -102,18 +114,35 @@ impl Journey {
         self.placed = Some(now);
     }
 
+    /// Its answer is made later.
+    pub(super) fn stores(&mut self) {
+        self.stores = true;
+    }
+
     /// Its answer was made then; `None`: when it had its place.
     pub(super) fn made(&mut self, at: Option<Instant>) {
         self.made = at;
     }
 
     /// Its answer, of so many bytes, was written, or it has none.
-    pub(super) fn end(self, peer: &Peer, reply_bytes: usize, now: Instant) {
+    pub(super) fn end(mut self, reply_bytes: usize, now: Instant) {
+        self.written = Some((now, reply_bytes));
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
         if self.span.is_none() && !self.requests.logs_slow() {
             return;
         }
+        // Given up while it waited: for how long, nobody says.
+        if self.placed.is_none() && self.waits {
+            return;
+        }
+        let answered = self.written.is_some();
+        let (now, reply_bytes) = self.written.unwrap_or_else(|| (Instant::now(), 0));
         let placed = self.placed.unwrap_or(now);
-        let made = self.made.unwrap_or(placed);
+        let made = self.made.unwrap_or(if self.stores { now } else { placed });
         let waited = Duration::from_micros(self.notes.waited_us.load(Ordering::Relaxed));
         let partitions = self.notes.partitions.load(Ordering::Relaxed);
         let took = now.saturating_duration_since(self.since).saturating_sub(waited);
@@ -132,9 +161,10 @@ impl Journey {
                 request = %self.id,
                 api = self.api,
                 client = &*self.client_id,
-                peer = %peer.address,
+                peer = %self.peer.address,
                 partitions,
                 bytes = self.bytes,
+                answered,
                 reply_bytes,
                 took_ms = millis(took),
                 place_ms = millis(place),

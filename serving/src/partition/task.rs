@@ -249,21 +249,26 @@ impl Owner {
         }
     }
 
-    /// A batch is acknowledged. `sent`: when the log was given it.
-    fn tell_slow(&self, reply: &Reply, base: Offset, sent: Instant) {
+    /// A batch is answered: acknowledged at an offset, where the log was given it at a time, or not any more.
+    fn tell_slow(&self, reply: &Reply, acked: Option<(Offset, Instant)>) {
+        if !self.watched.requests.logs_slow() {
+            return;
+        }
         let took = reply.since().elapsed();
         let Some(left_out) = self.watched.requests.slow(took) else { return };
-        let queued = sent.saturating_duration_since(reply.since());
+        let queued = acked.map(|(_, sent)| sent.saturating_duration_since(reply.since()));
+        let stored = queued.map(|queued| took.saturating_sub(queued));
         let topic = Arc::clone(&self.orders.topic.borrow());
         tracing::warn!(
             request = reply.request().map(tracing::field::display),
             topic = topic.name,
             partition = %self.watched.partition,
-            offset = base.0,
+            acknowledged = acked.is_some(),
+            offset = acked.map(|(base, _)| base.0),
             bytes = reply.bytes(),
             took_ms = took.as_millis(),
-            queue_ms = queued.as_millis(),
-            storage_ms = took.saturating_sub(queued).as_millis(),
+            queue_ms = queued.map(millis),
+            storage_ms = stored.map(millis),
             left_out,
             "slow append"
         );
@@ -283,7 +288,7 @@ impl Owner {
                         self.producers.commit(&stamp, base, now_ms);
                     }
                     for reply in answers {
-                        self.tell_slow(&reply, base, sent);
+                        self.tell_slow(&reply, Some((base, sent)));
                         reply.acked(base, dated);
                     }
                 }
@@ -316,6 +321,7 @@ impl Owner {
             let overdue = self.queue.abandon();
             tracing::warn!(term = %self.term, batches = overdue.len(), "storage does not acknowledge batches");
             for reply in overdue {
+                self.tell_slow(&reply, None);
                 reply.failed(unknown("storage stood still for too long"));
             }
             self.refuse_queued(&still);
@@ -420,6 +426,7 @@ impl Owner {
     /// Answers all that is left: what the log has may be written (P3), what waited is not.
     fn give_up(&mut self, late: &ApiError, why: &str) {
         for reply in self.queue.take_in_flight() {
+            self.tell_slow(&reply, None);
             reply.failed(unknown(why));
         }
         self.refuse_waiting(late);
@@ -438,9 +445,14 @@ impl Owner {
             self.producers.take_back(stamp);
         }
         for reply in refused.into_iter().flat_map(|(_, replies)| replies) {
+            self.tell_slow(&reply, None);
             reply.failed(error.clone());
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Resolves once the partition is told to close. Cancel-safe.

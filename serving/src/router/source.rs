@@ -18,6 +18,8 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
 use geminga_proto::v1::topics_client::TopicsClient;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::local::{FoundOffset, LocalPartitions, OffsetAt, Read, ReadSpec};
@@ -26,6 +28,10 @@ use crate::ownership::topology::Topic;
 
 /// What the owner may need on top of the wait that was asked for: it may have to open the partition first.
 const GRACE: Duration = Duration::from_secs(15);
+/// What one may need to say where its partitions end, which it knows.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// For so long one that did not say it is not asked for it again: there may be many topics to ask for.
+const MUTE_FOR: Duration = Duration::from_secs(10);
 /// Before the length field of a record batch come its base offset (8 bytes); the length counts what follows it.
 const BATCH_LENGTH_AT: usize = 8;
 const BATCH_PREFIX: usize = 12;
@@ -98,12 +104,14 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
 pub struct RoutedSource {
     router: Router,
     local: Arc<dyn LocalPartitions>,
+    /// Brokers that did not say where their partitions end, and since when.
+    mute: Arc<Mutex<BTreeMap<BrokerId, Instant>>>,
 }
 
 impl RoutedSource {
     /// A source over the partitions of this broker and, by `router`, those of others.
     pub fn new(router: Router, local: Arc<dyn LocalPartitions>) -> Self {
-        Self { router, local }
+        Self { router, local, mute: Arc::default() }
     }
 
     /// One call of another broker, for as long as it is registered, under a deadline.
@@ -268,12 +276,20 @@ impl RoutedSource {
         topic: &Topic,
         partitions: Vec<u32>,
     ) -> Vec<(PartitionIndex, Offset)> {
+        self.mute.lock().retain(|_, since| since.elapsed() < MUTE_FOR);
+        if self.mute.lock().contains_key(&broker) {
+            return Vec::new();
+        }
         let Ok(channel) = self.router.channel(broker) else { return Vec::new() };
         let mut client = PeerClient::new(channel);
         let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
         let request = PartitionEndsRequest { topic_id, partitions };
-        let answer = self.within(GRACE, broker, client.partition_ends(hop(request))).await;
-        let ends = answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().ends);
+        let answer = self.within(ENDS_WITHIN, broker, client.partition_ends(hop(request))).await;
+        let Ok(answer) = answer else {
+            self.mute.lock().insert(broker, Instant::now());
+            return Vec::new();
+        };
+        let ends = answer.into_inner().ends;
         let end = |end: PartitionEnd| (PartitionIndex(end.partition), Offset(end.high_watermark));
         ends.into_iter().map(end).collect()
     }

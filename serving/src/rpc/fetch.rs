@@ -57,9 +57,13 @@ pub(super) async fn fetch(
 ) -> Result<Answers, ApiError> {
     let stopping = ctx.intake.cancelled().boxed();
     let fetch = Box::new(Fetch::new(ctx, request).await?);
-    let id = requests::current();
+    let (id, told) = (requests::current(), fetch.ctx.requests.are_told());
+    let mut answered = 0;
     let answers = futures::stream::unfold((fetch, stopping), move |(mut fetch, mut stopping)| {
-        requests::scope(id.clone(), async {
+        // It lasts for as long as its client wants, and is not traced as one.
+        answered += 1;
+        let id = id.as_ref().map(|id| if told { id.part(answered) } else { id.clone() });
+        requests::scope(id, async {
             let answer = fetch.next(&mut stopping).await?;
             Some((answer, (fetch, stopping)))
         })

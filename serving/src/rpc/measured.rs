@@ -59,28 +59,33 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        // Goes with this future where whoever asked gives up before there is an answer.
         let mut call = Call::begin(&self.requests, &request);
-        let (id, span) = (call.id.clone(), call.span.clone());
+        // One that was made here says nothing to anybody else where nobody is told of requests.
+        let id = (call.given || self.requests.are_told()).then(|| call.id.clone());
+        let span = call.span.clone();
         let serving = requests::scope(id, self.service.call(request)).instrument(span);
         async move {
             let mut response = serving.await?;
             call.answered(response.headers_mut());
-            Ok(response.map(|body| Counted { body, call: Some(call) }))
+            Ok(response.map(|body| Counted { body, call }))
         }
         .boxed()
     }
 }
 
-/// A call under way.
+/// A call under way, which ends where this is dropped.
 #[derive(Debug)]
 struct Call {
     requests: Requests,
     id: RequestId,
+    /// By whoever asked.
+    given: bool,
     method: &'static Method,
     peer: Option<Peer>,
     begun: Instant,
-    /// How long until its answer began.
-    served: Duration,
+    /// How long until its answer began, if it did.
+    served: Option<Duration>,
     /// Bytes of the answer.
     bytes: usize,
     /// What it ended with, where that is known by now.
@@ -92,7 +97,8 @@ struct Call {
 impl Call {
     fn begin<B>(requests: &Requests, request: &Request<B>) -> Self {
         let given = request.headers().get(requests::HEADER).and_then(|id| id.to_str().ok());
-        let id = given.and_then(RequestId::parse).unwrap_or_else(|| requests.make());
+        let given = given.and_then(RequestId::parse);
+        let (is_given, id) = (given.is_some(), given.unwrap_or_else(|| requests.make()));
         let method = methods::find(request.uri().path());
         let span = requests.span(&id, || {
             tracing::info_span!(
@@ -107,10 +113,11 @@ impl Call {
         Self {
             requests: requests.clone(),
             id,
+            given: is_given,
             method,
             peer: request.extensions().get::<Peer>().copied(),
             begun: Instant::now(),
-            served: Duration::ZERO,
+            served: None,
             bytes: 0,
             status: None,
             span,
@@ -118,14 +125,16 @@ impl Call {
     }
 
     fn answered(&mut self, headers: &mut HeaderMap) {
-        self.served = self.begun.elapsed();
+        self.served = Some(self.begun.elapsed());
         self.status = status_in(headers);
         if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
             headers.insert(requests::HEADER, id);
         }
     }
+}
 
-    fn end(self) {
+impl Drop for Call {
+    fn drop(&mut self) {
         let (method, took) = (self.method, self.begun.elapsed());
         let status = self.status.unwrap_or("cancelled");
         self.span.record("status", status);
@@ -140,6 +149,7 @@ impl Call {
             && let Some(left_out) = self.requests.slow(took)
         {
             let peer = self.peer.and_then(|peer| peer.address);
+            let served = self.served.unwrap_or(took);
             tracing::warn!(
                 request = %self.id,
                 method = method.name,
@@ -147,8 +157,8 @@ impl Call {
                 status,
                 reply_bytes = self.bytes,
                 took_ms = took.as_millis(),
-                serve_ms = self.served.as_millis(),
-                send_ms = took.saturating_sub(self.served).as_millis(),
+                serve_ms = served.as_millis(),
+                send_ms = took.saturating_sub(served).as_millis(),
                 left_out,
                 "slow request"
             );
@@ -164,7 +174,7 @@ fn status_in(headers: &HeaderMap) -> Option<&'static str> {
 #[derive(Debug)]
 pub(crate) struct Counted<R> {
     body: R,
-    call: Option<Call>,
+    call: Call,
 }
 
 impl<R: Body + Unpin> Body for Counted<R> {
@@ -176,7 +186,8 @@ impl<R: Body + Unpin> Body for Counted<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(Ok(frame)), Some(call)) = (&frame, &mut self.call) {
+        if let Some(Ok(frame)) = &frame {
+            let call = &mut self.call;
             call.bytes += frame.data_ref().map_or(0, Buf::remaining);
             call.status = call.status.or_else(|| status_in(frame.trailers_ref()?));
         }
@@ -192,10 +203,54 @@ impl<R: Body + Unpin> Body for Counted<R> {
     }
 }
 
-impl<R> Drop for Counted<R> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call.end();
+#[cfg(test)]
+mod tests {
+    use geminga_runtime::SeededRandom;
+    use geminga_runtime::lines::{Lines, field};
+    use geminga_runtime::requests::RequestsConfig;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    /// What never answers.
+    #[derive(Debug, Clone)]
+    struct Hangs;
+
+    impl Service<Request<()>> for Hangs {
+        type Response = Response<String>;
+        type Error = ();
+        type Future = futures::future::Pending<Result<Response<String>, ()>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
         }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            futures::future::pending()
+        }
+    }
+
+    fn request() -> Request<()> {
+        Request::builder().uri("/geminga.v1.Topics/ListTopics").body(()).unwrap()
+    }
+
+    /// Its deadline has passed, or its client took it back: of all calls these are the slowest.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_given_up_before_its_answer_is_counted_timed_and_told() {
+        let metrics = PrometheusBuilder::new().build_recorder();
+        let _counting = ::metrics::set_default_local_recorder(&metrics);
+        let slow = Duration::from_secs(1);
+        let config = RequestsConfig { slow, ..RequestsConfig::default() };
+        let measure = Measure(Requests::new(config, &SeededRandom::new(1)));
+        let lines = Lines::capture();
+        let serving = measure.layer(Hangs).call(request());
+        assert!(tokio::time::timeout(2 * slow, serving).await.is_err());
+        let page = metrics.handle().render();
+        let of = "{method=\"Topics/ListTopics\",status=\"cancelled\"} 1";
+        assert!(page.contains(&format!("geminga_grpc_requests_total{of}")), "{page}");
+        let of = "{method=\"Topics/ListTopics\"} 1";
+        assert!(page.contains(&format!("geminga_grpc_request_seconds_count{of}")), "{page}");
+        let [line] = &lines.with(&["slow request"])[..] else { panic!("{lines:?}") };
+        assert_eq!((field(line, "serve_ms"), field(line, "send_ms")), (Some("2000"), Some("0")));
     }
 }

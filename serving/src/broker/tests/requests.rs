@@ -78,6 +78,28 @@ async fn a_request_has_its_id_at_the_broker_that_it_is_forwarded_to() {
     }
 }
 
+/// Whoever looks for the stream's id finds all of them, and each is traced or not for itself.
+#[tokio::test]
+async fn batches_of_a_stream_have_its_id_and_a_number() {
+    let cluster = TestCluster::new(3);
+    cluster.show_bookies(3).await;
+    let node = Node::start_as(&cluster, Config::default(), all_slow()).await;
+    create(&node, "t", 1).await;
+    let lines = Lines::capture();
+    let (requests, stream) = mpsc::channel(1);
+    let mut client = StreamClient::new(node.channel().await);
+    let stream = with_id("order-17", ReceiverStream::new(stream));
+    let answers = client.produce(stream).await.unwrap().into_inner();
+    let mut producer = Producer { requests, answers, direct: false };
+    for id in 1..=3 {
+        let sent = producer.send(vec![element(id, "t", 0, "a".to_owned())]).await;
+        assert!(sent[&id].error.is_none(), "{sent:?}");
+    }
+    let told = lines.with(&["slow append"]);
+    let ids: Vec<_> = told.iter().map(|line| field(line, "request").unwrap()).collect();
+    assert_eq!(ids, ["order-17.1", "order-17.2", "order-17.3"]);
+}
+
 #[tokio::test]
 async fn owners_say_where_their_partitions_end_and_open_none_for_it() {
     let cluster = TestCluster::new(3);

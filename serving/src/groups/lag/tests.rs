@@ -74,6 +74,24 @@ async fn an_end_that_was_seen_counts_on_and_one_that_never_was_is_unknown() {
     assert!(looker.ends.0.is_empty());
 }
 
+/// Its owner does not answer, and the group goes on: to say that it keeps up would hide all that comes.
+#[tokio::test(start_paused = true)]
+async fn an_end_of_before_the_commit_is_unknown() {
+    let cluster = FakeCluster::start().await;
+    cluster.source.set(0, 0, 10);
+    commit(&cluster, "g", &[(0, 4)]).await;
+    let mut looker = looker(&cluster);
+    assert_eq!(looker.look().await.unknown(), 0);
+    cluster.source.set_broken(0, true);
+    commit(&cluster, "g", &[(0, 11)]).await;
+    let seen = looker.look().await;
+    assert_eq!((rows(&seen), seen.unknown()), (vec![], 1));
+    cluster.source.set_broken(0, false);
+    cluster.source.set(0, 0, 15);
+    let seen = looker.look().await;
+    assert_eq!((rows(&seen)[0].2, seen.unknown()), (4, 0));
+}
+
 #[test]
 fn the_largest_have_names_and_the_rest_is_summed_up() {
     let mut table = Table::default();

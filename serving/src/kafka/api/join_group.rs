@@ -21,7 +21,7 @@ pub(super) const API: Api = Api::new::<JoinGroupRequest>(
     |call, body| serve(call, body).boxed(),
     "Classic groups. A group that has gRPC members is refused with INCONSISTENT_GROUP_PROTOCOL, and the other way round.",
 )
-.waiting();
+.waiting_for_others();
 
 /// The first version that says how long a rebalance may take.
 const REBALANCE_TIMEOUT_SINCE: i16 = 1;

@@ -18,7 +18,7 @@ pub(super) const API: Api = Api::new::<SyncGroupRequest>(
     |call, body| serve(call, body).boxed(),
     "Classic groups.",
 )
-.waiting();
+.waiting_for_others();
 
 /// The first version that names the protocol.
 const PROTOCOL_SINCE: i16 = 5;

@@ -16,6 +16,7 @@ use geminga_ledger::LedgerClient;
 use geminga_metastore::record::Tier;
 use geminga_proto::entry::{Entry, Kind};
 use geminga_proto::ids::{EntryId, LedgerId, Offset, Term};
+use geminga_runtime::requests;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -350,6 +351,8 @@ impl LogReader {
             let ahead = known.is_some();
             let piece = known.unwrap_or_else(|| {
                 let call = self.call(source, entry, bytes);
+                // It is read elsewhere, for whoever asked first.
+                let call: Call = Box::pin(requests::scope(requests::current(), call));
                 let piece = self.reads_of(source).begin(ledger, entry, bytes, call);
                 // Whoever gives up waiting for it, and asks again, finds it where it was.
                 self.pieces.keep(&piece);

@@ -18,6 +18,7 @@ use geminga_proto::bookie::{
 };
 use geminga_proto::entry;
 use geminga_proto::ids::{BookieId, ClusterUuid, EntryId, Incarnation, LedgerId, Member};
+use geminga_runtime::requests;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -57,6 +58,8 @@ pub(crate) struct MemoryBookies {
     store: Arc<dyn MetaStore>,
     bookies: Arc<Mutex<BTreeMap<BookieId, Bookie>>>,
     changed: watch::Sender<u64>,
+    /// Requests that something was read for.
+    read_for: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for MemoryBookies {
@@ -95,7 +98,8 @@ impl MemoryBookies {
             (id(number), bookie)
         };
         let bookies = (1..=count).map(bookie).collect();
-        Self { store, bookies: Arc::new(Mutex::new(bookies)), changed: watch::Sender::new(0) }
+        let (changed, read_for) = (watch::Sender::new(0), Arc::default());
+        Self { store, bookies: Arc::new(Mutex::new(bookies)), changed, read_for }
     }
 
     /// Changes how bookie `number` (from 1) behaves. One that comes up serves what it was holding, in order.
@@ -166,6 +170,11 @@ impl MemoryBookies {
     /// Read requests answered so far, by all bookies.
     pub(crate) fn reads(&self) -> usize {
         self.bookies.lock().values().map(|bookie| bookie.reads).sum()
+    }
+
+    /// The requests that something was read for, by their ids.
+    pub(crate) fn read_for(&self) -> BTreeSet<String> {
+        self.read_for.lock().clone()
     }
 
     /// Bytes of entries given to readers so far, by all bookies.
@@ -365,6 +374,8 @@ impl BookieConnection for Connection {
         &self,
         request: QueryRequest,
     ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
+        let id = requests::current().map(|id| id.to_string());
+        self.bookies.read_for.lock().extend(id);
         self.call(|to| Call::Query(request, to))
     }
 }

@@ -13,6 +13,7 @@ use geminga_proto::messages::Messages;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::Batch;
+use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -139,6 +140,8 @@ pub(super) struct Session {
     forwarders: HashMap<BrokerId, Forwarder>,
     work: FuturesUnordered<BoxFuture<'static, Event>>,
     in_flight: usize,
+    /// Batches that went on their way here.
+    batches: u64,
     /// Whether the last message was direct: the next one is taken for one of the same.
     direct: bool,
     held: Held,
@@ -161,6 +164,7 @@ impl Session {
             forwarders: HashMap::new(),
             work: FuturesUnordered::new(),
             in_flight: 0,
+            batches: 0,
             direct: false,
             muted: None,
             results: Vec::new(),
@@ -443,8 +447,19 @@ impl Session {
         Ok(forwarder)
     }
 
+    /// What logs and traces call the next batch. A stream lasts for as long as its client wants: it is not traced as one.
+    fn next_id(&mut self) -> Option<RequestId> {
+        let stream = requests::current()?;
+        if !self.ctx.requests.are_told() {
+            return Some(stream);
+        }
+        self.batches += 1;
+        Some(stream.part(self.batches))
+    }
+
     /// Sends a submitted element on its way.
     fn send(&mut self, key: Key, submit: Submit<Batch>, way: Way) {
+        let id = self.next_id();
         let Some(tracked) = self.lanes.get_mut(&key) else { return };
         tracked.moved = Instant::now();
         let topic = Arc::clone(&tracked.topic);
@@ -460,7 +475,7 @@ impl Session {
                             Some(opening) => opening,
                             None => partitions.appender(topic, key.1).await?,
                         };
-                        let pending = opening.append(element).await?;
+                        let pending = requests::scope(id, opening.append(element)).await?;
                         Ok((Path::Local(opening), pending))
                     };
                     Event::Submitted(key, ticket, submitted.await)

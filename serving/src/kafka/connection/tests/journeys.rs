@@ -64,6 +64,55 @@ async fn a_client_that_reads_late_is_why_its_requests_are_slow() {
     assert!(millis(line, "place_ms") < 100 && millis(line, "reply_bytes") > 3_600_000, "{line}");
 }
 
+/// Whoever is cut off is one of the slowest there are.
+#[tokio::test]
+async fn an_answer_that_is_never_written_is_told() {
+    let (rig, topic) = rig().await;
+    fill(&rig, &topic).await;
+    let lines = Lines::capture();
+    let mut wire = Wire::new(&rig, 64 * 1024);
+    wire.send(FETCH, &fetch(0, 0, 1)).await;
+    seconds(READ_PATIENCE.as_secs() + 10).await;
+    assert_eq!(wire.end().await.0, Err(Hangup::Slow));
+    let [line] = &lines.with(&["slow request", "api=\"Fetch\""])[..] else { panic!("{lines:?}") };
+    assert_eq!((field(line, "answered"), field(line, "reply_bytes")), (Some("false"), Some("0")));
+    assert!(millis(line, "send_ms") >= 100_000, "{line}");
+}
+
+#[tokio::test]
+async fn a_wait_that_its_client_gives_up_is_not_slow() {
+    let (rig, _topic) = rig().await;
+    let lines = Lines::capture();
+    let mut wire = Wire::new(&rig, 1 << 20);
+    wire.send(FETCH, &fetch(1, 60_000, 1)).await;
+    seconds(5).await;
+    wire.shut();
+    wire.end().await.0.unwrap();
+    assert_eq!(lines.with(&["slow"]), [""; 0]);
+}
+
+/// Storage does not come back: this is what the lines are for.
+#[tokio::test]
+async fn a_batch_that_is_given_up_is_a_slow_append() {
+    let (rig, _topic) = rig().await;
+    let lines = Lines::capture();
+    let mut wire = Wire::new(&rig, 1 << 20);
+    rig.set_bookies(Mode::Held);
+    wire.send(PRODUCE, &produce(-1, 300_000, 100)).await;
+    assert_ne!(wire.produced(1).await.0, 0);
+    let [append] = &lines.with(&["slow append"])[..] else { panic!("{lines:?}") };
+    assert_eq!(field(append, "acknowledged"), Some("false"));
+    let [line] = &lines.with(&["slow request", "api=\"Produce\""])[..] else { panic!("{lines:?}") };
+    assert_eq!(field(append, "request"), field(line, "request"));
+}
+
+#[test]
+fn only_who_waits_for_other_clients_is_never_slow() {
+    let waits = |api: &&Api| api.waits_for_others();
+    let names: Vec<_> = api::TABLE.iter().filter(waits).map(Api::name).collect();
+    assert_eq!(names, ["JoinGroup", "SyncGroup"]);
+}
+
 /// So many answers to requests for an API said this.
 fn told(metrics: &PrometheusRecorder, api: &str, error: &str) -> Option<u64> {
     let page = metrics.handle().render();

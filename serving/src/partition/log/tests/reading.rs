@@ -1,6 +1,7 @@
 //! Reading from ledgers, across segments, by offset and by time.
 
 use geminga_metastore::Txn;
+use geminga_runtime::requests::{self, RequestId};
 
 use super::*;
 use crate::partition::testing::Mode;
@@ -38,6 +39,18 @@ async fn every_offset_is_found() {
         assert_eq!(read.len(), 1);
         assert_eq!(read[0].first_offset, Offset(offset / 3 * 3), "the entry that contains it");
     }
+}
+
+/// It is read by another task than the one that asks; what is read ahead, nobody asked for.
+#[tokio::test(start_paused = true)]
+async fn bookies_know_which_request_reads() {
+    let cluster = TestCluster::new(3);
+    let owner = long_log(&cluster, 200).await;
+    assert_eq!(cluster.bookies.read_for().len(), 0);
+    let id = RequestId::parse("order-17").unwrap();
+    let read = requests::scope(id, owner.reader.read(Offset(0), 1)).await.unwrap();
+    assert_eq!(read.len(), 1);
+    assert_eq!(cluster.bookies.read_for().into_iter().collect::<Vec<_>>(), ["order-17"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 5;
 pub enum ClaimError {
     /// Another cluster was there first.
     #[error(
-        "{place} belongs to cluster {found}, and this is cluster {own}: give each cluster a bucket or a prefix of its own, and correct --object-store"
+        "{place} belongs to cluster {found}, and this is cluster {own}: correct --object-store; a cluster that has uploaded to this one already is not to get another prefix, see docs/tiering.md"
     )]
     OtherCluster {
         /// Bucket and prefix.

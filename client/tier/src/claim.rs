@@ -170,5 +170,28 @@ pub async fn claim(
     Err(ClaimError::Undecided { place: objects.place() })
 }
 
+/// The same for whoever runs already: a marker that was there and is gone is not written again, since a directory that is not mounted any more
+/// looks like that, with what was uploaded there since.
+///
+/// # Errors
+/// [`ClaimError`].
+pub async fn hold(
+    metadata: &dyn MetaStore,
+    objects: &Store,
+    cluster: ClusterUuid,
+    fresh: u128,
+) -> Result<(), ClaimError> {
+    if objects.is_memory() {
+        return Ok(());
+    }
+    match look(metadata, objects, cluster).await? {
+        Found { marker: None, known: Some(_) } => {
+            Err(ClaimError::Nothing { place: objects.place() })
+        }
+        Found { marker: Some(_), known: Some(_) } => Ok(()),
+        Found { known: None, .. } => claim(metadata, objects, cluster, fresh).await,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ pub(crate) enum Kind {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Refuses a store that is not the cluster's: what is missing there is not lost.
-async fn believe(
+pub(crate) async fn believe(
     metadata: &dyn MetaStore,
     objects: &Store,
     cluster: ClusterUuid,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use geminga_metastore::MetaStore;
 use geminga_proto::ids::ClusterUuid;
 use geminga_runtime::{Random, Tasks};
-use geminga_tier::{ClaimError, Store, claim};
+use geminga_tier::{ClaimError, Store, claim, hold};
 
 /// How long a start waits for a store that does not answer. Bookies serve without it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,7 +50,8 @@ impl Mark {
 
     /// Whether the store is the cluster's at this moment; tells why not.
     pub(super) async fn holds(&self) -> bool {
-        let claimed = self.claim().await;
+        let fresh = self.random.next_u128();
+        let claimed = hold(&*self.store, &self.objects, self.cluster, fresh).await;
         match &claimed {
             Ok(()) => {}
             Err(error) if error.is_refusal() => {
@@ -81,6 +82,8 @@ impl Mark {
 #[cfg(test)]
 mod tests {
     use geminga_metastore::MemoryStore;
+    use geminga_metastore::record::Custom;
+    use geminga_proto::ids::LedgerId;
     use geminga_runtime::SeededRandom;
     use geminga_tier::Marker;
 
@@ -109,6 +112,11 @@ mod tests {
         assert!(!other.holds().await);
         // While it runs, a directory that is not mounted any more looks empty.
         std::fs::remove_file(dir.path().join("geminga.store")).unwrap();
+        assert!(!own.holds().await);
+        assert_eq!(Marker::read(&own.objects).await.unwrap(), None);
+        // Nor does it become the cluster's by an upload that was on its way.
+        let key = own.objects.key(own.cluster, &Custom::default(), LedgerId(7), 1);
+        own.objects.upload(&key).complete("entries".into()).await.unwrap();
         assert!(!own.holds().await);
         assert_eq!(Marker::read(&own.objects).await.unwrap(), None);
     }

@@ -19,6 +19,7 @@ use geminga_tier::Store;
 
 pub(crate) use list::named;
 
+use crate::broker::believe;
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
@@ -125,6 +126,10 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
         },
     };
     let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
+    // Whoever is refused has not served before: it would count as a bookie that comes and goes.
+    if let Some(objects) = &objects {
+        server.starting(believe(&*store, objects, bookie.cluster())).await?;
+    }
     server.starting(bookie.serve(listener, tls.internal("bookie"))).await?;
     if let Some(objects) = objects {
         server.starting(bookie.tier(tiering(store, objects, &settings.tier))).await?;

@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 5;
 pub enum ClaimError {
     /// Another cluster was there first.
     #[error(
-        "{place} belongs to cluster {found}, and this is cluster {own}: give each cluster a bucket or a prefix of its own, and correct --object-store"
+        "{place} belongs to cluster {found}, and this is cluster {own}: correct --object-store; a cluster that has uploaded to this one already is not to get another prefix, see docs/tiering.md"
     )]
     OtherCluster {
         /// Bucket and prefix.
@@ -168,6 +168,29 @@ pub async fn claim(
         }
     }
     Err(ClaimError::Undecided { place: objects.place() })
+}
+
+/// The same for whoever runs already: a marker that was there and is gone is not written again, since a directory that is not mounted any more
+/// looks like that, with what was uploaded there since.
+///
+/// # Errors
+/// [`ClaimError`].
+pub async fn hold(
+    metadata: &dyn MetaStore,
+    objects: &Store,
+    cluster: ClusterUuid,
+    fresh: u128,
+) -> Result<(), ClaimError> {
+    if objects.is_memory() {
+        return Ok(());
+    }
+    match look(metadata, objects, cluster).await? {
+        Found { marker: None, known: Some(_) } => {
+            Err(ClaimError::Nothing { place: objects.place() })
+        }
+        Found { marker: Some(_), known: Some(_) } => Ok(()),
+        Found { known: None, .. } => claim(metadata, objects, cluster, fresh).await,
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod survey;
 mod testing;
 mod writer;
 
-pub use claim::{ClaimError, check, claim};
+pub use claim::{ClaimError, check, claim, hold};
 pub use error::{FormatError, ObjectError};
 pub use manifest::{FoldedSegment, MAX_MANIFEST_BYTES, MAX_SEGMENTS, SegmentList};
 pub use marker::Marker;

@@ -262,6 +262,11 @@ impl Store {
         Some((cluster, self.parse_key(cluster, key)?))
     }
 
+    /// What the keys of all objects of a cluster begin with that are written here, up to a `/`.
+    pub fn root_key(&self, cluster: ClusterUuid) -> String {
+        self.root(cluster).to_string()
+    }
+
     fn root(&self, cluster: ClusterUuid) -> Path {
         self.names.prefix.clone().join(cluster.to_string())
     }

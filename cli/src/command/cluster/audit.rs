@@ -48,7 +48,8 @@ pub(crate) struct Args {
     /// deleted.
     #[arg(long)]
     no_other_object_store: bool,
-    /// The object store that is given is the cluster's, however much of what the metadata names is not in it: that was deleted.
+    /// The object store that is given is the cluster's, however much of what the metadata names is not in it: that was deleted. Its marker
+    /// is looked at all the same.
     #[arg(long, requires = "object_store")]
     trust_object_store: bool,
     /// Compare and tell, and change nothing.
@@ -72,9 +73,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let (objects, uploads) = match args.objects.open(false)? {
         Some(objects) => {
-            if !args.trust_object_store {
-                is_marked(&*store, &objects, &cluster).await?;
-            }
+            is_marked(&*store, &objects, &cluster).await?;
             Some(Objects::list(objects, cluster.uuid).await?).unzip()
         }
         None => (None, None),
@@ -85,9 +84,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     view.uploads = uploads;
     view.all_listed = args.no_other_object_store;
     if let Some(objects) = &objects {
-        if !args.trust_object_store {
-            believe(objects, &mut view).await?;
-        }
+        believe(objects, &mut view, args.trust_object_store).await?;
         if !view.all_listed {
             view.all_listed = !objects.are_some_elsewhere(&*store, &view).await?;
         }
@@ -129,12 +126,22 @@ async fn is_marked(
     })
 }
 
-/// Refuses the listing of what is not the cluster's object store.
-async fn believe(objects: &Objects, view: &mut audit::View) -> Result<(), Failure> {
+/// Refuses the listing of what is not the cluster's object store. That it is, is taken on trust where much is missing; where all is, the
+/// marker must say so as well.
+async fn believe(objects: &Objects, view: &mut audit::View, trust: bool) -> Result<(), Failure> {
     if matches!(audit::doubt(view), Some(audit::Doubt::Lacks { .. })) {
         objects.find_begins(view).await?;
     }
     let Some(doubt) = audit::doubt(view) else { return Ok(()) };
+    if trust && (doubt != audit::Doubt::Empty || objects.is_marked().await?) {
+        return Ok(());
+    }
+    if trust {
+        return Err(Failure::new(format!(
+            "{doubt}, and no marker says that it is the cluster's, so that it cannot be trusted, and nothing was changed: correct --object-store, or mount the directory; where segments never were in any object store, say --no-other-object-store and leave --object-store out"
+        ))
+        .because("OTHER_OBJECT_STORE"));
+    }
     Err(Failure::new(format!(
         "{doubt}: it may be another object store than the cluster's, and nothing was changed: correct --object-store, or, when bucket and prefix are right, say so with --trust-object-store: what is not there is given up then"
     ))

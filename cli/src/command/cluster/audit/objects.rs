@@ -9,7 +9,9 @@ use geminga_ledger::core::audit::{self, Log, Uploads, View};
 use geminga_metastore::record::{Manifest, ManifestPart};
 use geminga_metastore::{MetaStore, keys};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
-use geminga_tier::{FoldedSegment, Listed, ObjectError, ObjectName, SegmentList, Store, Surveyed};
+use geminga_tier::{
+    FoldedSegment, Listed, Marker, ObjectError, ObjectName, SegmentList, Store, Surveyed,
+};
 
 use super::AT_ONCE;
 use super::places::{Places, Stretch};
@@ -42,7 +44,8 @@ impl Objects {
         cluster: ClusterUuid,
     ) -> Result<(Self, Uploads), Failure> {
         let bucket = store.bucket().to_owned();
-        let mut uploads = Uploads { bucket, ..Uploads::default() };
+        let root = store.root_key(cluster);
+        let mut uploads = Uploads { bucket, root, ..Uploads::default() };
         let mut first: BTreeMap<Log, BTreeMap<_, _>> = BTreeMap::new();
         let mut listing = store.list(cluster);
         while let Some(listed) = listing.try_next().await.map_err(unreachable)? {
@@ -91,7 +94,12 @@ impl Objects {
         let unlisted = audit::unlisted(view);
         let known = unlisted.iter().filter_map(|(ledger, attempt)| {
             let meta = view.ledgers.get(ledger)?;
-            let key = self.store.key(self.cluster, &meta.custom, *ledger, *attempt);
+            let named = meta.tier.object().filter(|object| object.attempt == *attempt);
+            let key = match named {
+                // Perhaps below another prefix of the bucket.
+                Some(object) => object.key.clone(),
+                None => self.store.key(self.cluster, &meta.custom, *ledger, *attempt),
+            };
             Some((*ledger, *attempt, key))
         });
         let found: Vec<(LedgerId, u128)> = stream::iter(known)
@@ -108,21 +116,33 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the metadata names another store, too.
+    /// Whether the metadata names another store, too, or another prefix or directory of this one.
     pub(super) async fn are_some_elsewhere(
         &self,
         metadata: &dyn MetaStore,
         view: &View,
     ) -> Result<bool, Failure> {
-        let other = |bucket: &str| bucket != self.store.bucket();
+        let Some(uploads) = &view.uploads else { return Ok(true) };
+        let other = |bucket: &str, key: &str| !uploads.covers(bucket, key);
         let mut objects = view.ledgers.values().filter_map(|meta| meta.tier.object());
-        if objects.any(|object| other(&object.bucket)) {
+        if objects.any(|object| other(&object.bucket, &object.key)) {
+            return Ok(true);
+        }
+        // What was uploaded there may be known to bookies only.
+        let used = metadata.range(keys::OBJECT_STORES, None, usize::MAX).await?.items;
+        let own = keys::object_store(&self.store.place());
+        if used.iter().any(|item| item.key != own) {
             return Ok(true);
         }
         let manifests = metadata.range(keys::MANIFESTS, None, usize::MAX).await?.items;
         let mut manifests =
             manifests.iter().filter_map(|item| Manifest::decode(&item.value.value).ok());
-        Ok(manifests.any(|manifest| manifest.live().any(|part| other(&part.bucket))))
+        Ok(manifests.any(|manifest| manifest.live().any(|part| other(&part.bucket, &part.key))))
+    }
+
+    /// Whether the store itself says that it is one of a cluster.
+    pub(super) async fn is_marked(&self) -> Result<bool, Failure> {
+        Ok(Marker::read(&self.store).await.map_err(unreachable)?.is_some())
     }
 
     async fn is_there(&self, key: &str) -> Result<bool, Failure> {
@@ -155,7 +175,10 @@ impl Objects {
         let list = match SegmentList::read(&self.store, self.cluster, of, part).await {
             Ok(list) => list,
             Err(error) if error.is_permanent() => {
-                lost(&part.key);
+                match uploads.covers(&part.bucket, &part.key) {
+                    true => lost(&part.key),
+                    false => found.unlooked += u64::from(part.segments),
+                }
                 return Ok(());
             }
             Err(error) => return Err(unreachable(error)),
@@ -164,8 +187,11 @@ impl Objects {
         for one in list.of(part).iter().filter(|one| !given_up(one)) {
             let object = one.ledger().ok().and_then(|meta| meta.tier.object().cloned());
             let mut there = object.as_ref().and_then(|at| uploads.has(one.segment.ledger, at));
-            if let (Some(false), Some(at)) = (there, &object) {
-                there = Some(self.is_there(&at.key).await?);
+            if there != Some(true)
+                && let Some(at) = object.as_ref().filter(|at| at.bucket == self.store.bucket())
+                && self.is_there(&at.key).await?
+            {
+                there = Some(true);
             }
             match there {
                 None => found.unlooked += 1,

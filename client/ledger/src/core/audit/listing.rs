@@ -19,6 +19,8 @@ pub type Log = (TopicId, PartitionIndex);
 pub struct Uploads {
     /// The store, as metadata calls it. Of what is in others nothing is known.
     pub bucket: String,
+    /// Where in it was listed: keys of what is there begin with this and a `/`. Empty when all of it was.
+    pub root: String,
     /// The uploads of each ledger.
     pub of: BTreeMap<LedgerId, BTreeSet<u128>>,
     /// The first offset of logs by what is listed of ledgers that the metadata does not know, as far as somebody looked ([`unplaced`]).
@@ -44,9 +46,17 @@ pub enum Doubt {
 }
 
 impl Uploads {
-    /// Whether what metadata refers to is there; `None` when it is in another store.
+    /// Whether what metadata refers to is there; `None` when it is in another store, or where nobody listed.
     pub fn has(&self, ledger: LedgerId, object: &TierObject) -> Option<bool> {
-        (object.bucket == self.bucket).then(|| self.lists(ledger, object.attempt))
+        let there = object.bucket == self.bucket && self.lists(ledger, object.attempt);
+        (there || self.covers(&object.bucket, &object.key)).then_some(there)
+    }
+
+    /// Whether an object of this key would have been listed: another prefix of the bucket, or another directory, was not.
+    pub fn covers(&self, bucket: &str, key: &str) -> bool {
+        let below = |rest: &str| rest.starts_with('/');
+        let root = &self.root;
+        bucket == self.bucket && (root.is_empty() || key.strip_prefix(root).is_some_and(below))
     }
 
     /// Whether this upload of a ledger is there.
@@ -72,7 +82,7 @@ struct Named {
 fn named(view: &View, uploads: &Uploads) -> Vec<Named> {
     let of = |meta: &LedgerMeta| {
         let known = meta.tier.object();
-        let is_elsewhere = known.is_some_and(|object| object.bucket != uploads.bucket);
+        let is_elsewhere = known.is_some_and(|object| !uploads.covers(&object.bucket, &object.key));
         if is_elsewhere || meta.state == LedgerState::Deleting {
             return None;
         }

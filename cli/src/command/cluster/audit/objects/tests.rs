@@ -53,11 +53,11 @@ async fn upload(store: &Store, cluster: ClusterUuid, ledger: u64, first_offset: 
 }
 
 /// The metadata of a ledger whose only upload is in this store.
-fn tiered(store: &Store, number: u64) -> LedgerMeta {
+fn tiered(store: &Store, cluster: ClusterUuid, number: u64) -> LedgerMeta {
     let at = TierObject {
         attempt: 1,
         bucket: store.bucket().to_owned(),
-        key: String::new(),
+        key: store.key(cluster, &custom(number as i64 * 10), LedgerId(number), 1),
         size: 1_000,
         entries: 1,
         object_crc: 0,
@@ -91,7 +91,8 @@ fn tiered(store: &Store, number: u64) -> LedgerMeta {
 /// A backup that names ledgers 1 to 20 in this store, the first of them at offset 10.
 fn backup(store: &Store, cluster: Cluster) -> View {
     let mut view = View::new(Horizon::new(cluster, 100));
-    view.ledgers.extend((1..=20).map(|number| (LedgerId(number), tiered(store, number))));
+    let uuid = view.horizon.cluster.uuid;
+    view.ledgers.extend((1..=20).map(|number| (LedgerId(number), tiered(store, uuid, number))));
     view
 }
 
@@ -125,4 +126,63 @@ async fn a_log_that_begins_behind_the_backup_is_no_other_stores() {
     let store = memory();
     upload(&store, uuid, 53, 0).await;
     assert_eq!(looked(store).await, (lacks, lacks));
+}
+
+fn at(dir: &std::path::Path) -> Store {
+    let url = format!("file://{}", dir.display());
+    Store::open(&url, &geminga_tier::Options::default(), []).unwrap()
+}
+
+/// A word of the operator does not make an unmounted directory the cluster's store.
+#[tokio::test]
+async fn an_empty_directory_is_not_trusted() {
+    let metadata = MemoryStore::new();
+    let cluster = cluster::init(&metadata, &SystemRandom, &SystemClock).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = at(dir.path());
+    let believed = |store: Store, trust| {
+        let (mut view, uuid) = (backup(&store, cluster.clone()), cluster.uuid);
+        async move {
+            let (objects, uploads) = Objects::list(store, uuid).await.unwrap();
+            view.uploads = Some(uploads);
+            super::super::believe(&objects, &mut view, trust).await.is_ok()
+        }
+    };
+    assert!(!believed(store.clone(), false).await);
+    assert!(!believed(store.clone(), true).await, "nothing says that it is the cluster's");
+    // One that is the cluster's, and empty.
+    geminga_tier::claim(&metadata, &store, cluster.uuid, 1).await.unwrap();
+    assert!(!believed(store.clone(), false).await);
+    assert!(believed(store.clone(), true).await);
+    // One that lacks most.
+    upload(&store, cluster.uuid, 1, 0).await;
+    assert!(!believed(store.clone(), false).await);
+    assert!(believed(store, true).await);
+}
+
+/// What is below another prefix of the bucket, or in another directory, was not deleted: it is asked for by its own key, or nobody looked.
+#[tokio::test]
+async fn another_prefix_of_the_bucket_is_elsewhere() {
+    let metadata = MemoryStore::new();
+    let cluster = cluster::init(&metadata, &SystemRandom, &SystemClock).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (at(&dir.path().join("old")), at(&dir.path().join("new")));
+    for ledger in 1..=19 {
+        upload(&old, cluster.uuid, ledger, ledger as i64 * 10).await;
+    }
+    upload(&new, cluster.uuid, 30, 300).await;
+    let mut view = backup(&old, cluster.clone());
+    let (objects, uploads) = Objects::list(new.clone(), cluster.uuid).await.unwrap();
+    view.uploads = Some(uploads);
+    assert!(objects.are_some_elsewhere(&metadata, &view).await.unwrap());
+    objects.find_unlisted(&mut view).await.unwrap();
+    let report = audit::compare(&view);
+    assert_eq!((report.gone, report.unlooked), (vec![], 1), "the last was never uploaded");
+    // Known to bookies only: the metadata says where else the cluster had objects.
+    view.ledgers.clear();
+    assert!(!objects.are_some_elsewhere(&metadata, &view).await.unwrap());
+    for store in [&new, &old] {
+        geminga_tier::claim(&metadata, store, cluster.uuid, 1).await.unwrap();
+    }
+    assert!(objects.are_some_elsewhere(&metadata, &view).await.unwrap());
 }

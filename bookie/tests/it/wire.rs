@@ -105,7 +105,11 @@ async fn a_bookie_knows_which_request_an_entry_is_of() {
     single.ask(0, single.add(2, 1)).await;
     let told = |words: &[&str]| lines.with(&[&["slow request of a bookie"], words].concat());
     let [add] = &told(&["op=\"add\"", "request=order-17"])[..] else { panic!("{lines:?}") };
-    assert_eq!((field(add, "ledger"), field(add, "entry")), (Some("5"), Some("0")), "{add}");
+    assert_eq!(
+        (field(add, "ledger"), field(add, "entry")),
+        (Some("0000000000000005"), Some("0")),
+        "{add}"
+    );
     assert!(field(add, "disk_ms").is_some(), "{add}");
     assert_eq!(told(&["op=\"read\"", "request=order-17"]).len(), 1, "{lines:?}");
     let all = told(&["op=\"add\""]);

@@ -65,11 +65,14 @@ pub enum Fetched {
     Larger(usize),
 }
 
+/// A group by name, and its committed offsets.
+pub type Position = (Arc<str>, Vec<(TopicPartition, i64)>);
+
 /// How far some groups have come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Positions {
-    /// Of each group, by name, its committed offsets.
-    pub groups: Vec<(Arc<str>, Vec<(TopicPartition, i64)>)>,
+    /// Each of them.
+    pub groups: Vec<Position>,
     /// Whether groups are behind them.
     pub more: bool,
 }

@@ -20,12 +20,15 @@ use crate::exit::{Exit, Failure};
 /// Objects of a log that are looked at to find where it begins: the first one uploaded is the oldest, but for some that were repeated.
 const FIRST_OF_LOG: usize = 4;
 
+/// Objects of a log, by when they were written, and by their key where they were at once.
+type Written = BTreeMap<(i64, String), (ObjectName, Listed)>;
+
 /// A store that was listed.
 pub(super) struct Objects {
     store: Store,
     cluster: ClusterUuid,
     /// The [`FIRST_OF_LOG`] objects of each log that were written first.
-    first: BTreeMap<Log, BTreeMap<(i64, String), (ObjectName, Listed)>>,
+    first: BTreeMap<Log, Written>,
 }
 
 /// What manifests list.
@@ -46,7 +49,7 @@ impl Objects {
         let bucket = store.bucket().to_owned();
         let root = store.root_key(cluster);
         let mut uploads = Uploads { bucket, root, ..Uploads::default() };
-        let mut first: BTreeMap<Log, BTreeMap<_, _>> = BTreeMap::new();
+        let mut first: BTreeMap<Log, Written> = BTreeMap::new();
         let mut listing = store.list(cluster);
         while let Some(listed) = listing.try_next().await.map_err(unreachable)? {
             let Some(name) = store.parse_key(cluster, &listed.key) else { continue };

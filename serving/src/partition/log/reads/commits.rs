@@ -100,7 +100,7 @@ impl Counted {
 fn bucket(took: Duration) -> usize {
     let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
     let octave = us.ilog2() as usize;
-    let within = (u64::from(us) * PER_OCTAVE as u64 >> octave) as usize - PER_OCTAVE;
+    let within = ((u64::from(us) * PER_OCTAVE as u64) >> octave) as usize - PER_OCTAVE;
     octave * PER_OCTAVE + within
 }
 

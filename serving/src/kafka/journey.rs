@@ -33,10 +33,28 @@ impl Notes {
         self.partitions.store(u32::try_from(partitions).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
+    /// It waits for something to happen, as its client wants it to, until this is dropped: also where the client gives up.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        Waiting { notes: self, since: Instant::now() }
+    }
+
     /// It waited so long for something to happen, as its client wants it to.
-    pub(super) fn waited(&self, time: Duration) {
+    fn waited(&self, time: Duration) {
         let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.waited_us.fetch_add(time_us, Ordering::Relaxed);
+    }
+}
+
+/// What waits as its client wants it to.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    notes: &'a Notes,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.notes.waited(self.since.elapsed());
     }
 }
 

@@ -100,9 +100,9 @@ impl Fetch<'_> {
             let missing = (self.min_bytes - found.bytes) as u64;
             // Who only waits takes no room.
             drop(found);
-            let (more, since) = (self.more(ends, before, missing), Instant::now());
+            let _waiting = self.call.notes.wait();
+            let more = self.more(ends, before, missing);
             let _late = tokio::time::timeout_at(self.deadline, more).await.is_err();
-            self.call.notes.waited(since.elapsed());
         }
     }
 

@@ -199,7 +199,7 @@ impl Bookie {
         }
         let bookie = booted.bookie.clone();
         let handle =
-            BookieHandle::new(booted.cluster, bookie, ledgers, salvaged, parts.requests.clone());
+            BookieHandle::new(booted.cluster, bookie, ledgers, salvaged, parts.requests.apart());
         let identity = registration::Identity {
             bookie: booted.bookie,
             cookie: booted.cookie,

@@ -22,7 +22,7 @@ pub struct WatchedStore {
 impl WatchedStore {
     /// Around another store.
     pub fn around(store: Arc<dyn MetaStore>, requests: Requests) -> Arc<dyn MetaStore> {
-        Arc::new(Self { store, requests })
+        Arc::new(Self { store, requests: requests.apart() })
     }
 
     /// Times a call. `key`: the first that it is about; `bytes`: of what is to be written.

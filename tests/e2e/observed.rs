@@ -81,7 +81,6 @@ impl Collector {
 }
 
 #[test]
-#[ignore = "spans of bookies do not arrive: docs/operations.md says so"]
 fn a_request_is_the_same_one_in_traces_and_logs_of_brokers_and_bookies() {
     let (collector, address) = Collector::start();
     let endpoint = format!("--otlp-endpoint=http://{address}");

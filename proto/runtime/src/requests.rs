@@ -2,7 +2,7 @@
 //!
 //! * The id is made where a request comes in, or taken from who sends it. It travels beside the request: within a task by
 //!   [`scope`], to other processes in the metadata of a call or a field of a message. Nothing is decided by it but what is told.
-//! * What is slow is logged, a few lines a second at most: the next line says how many were left out.
+//! * What is slow is logged, a few lines a second of each kind at most: the next line says how many were left out.
 //! * A share of the ids is *sampled*: the same ones in every process that samples as many, so that a trace is whole. Where none
 //!   is, which is the rule, nothing is made for a trace.
 
@@ -21,7 +21,7 @@ use crate::Random;
 pub const HEADER: &str = "x-request-id";
 /// The target of spans for traces: there are none but of requests that are traced.
 pub const TARGET: &str = "geminga::request";
-/// Lines about slow requests in a second, of the whole process.
+/// Lines about slow requests of a kind in a second.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,10 @@ pub struct RequestsConfig {
 
 /// The requests of a process; cheap to clone. The default makes ids, logs nothing and traces nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Requests(Arc<Inner>);
+pub struct Requests {
+    inner: Arc<Inner>,
+    window: Arc<Mutex<Window>>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -152,7 +155,6 @@ struct Inner {
     /// Ids that spread below it are sampled.
     sampled_below: u64,
     adopt: Option<fn(&Span, u128)>,
-    window: Mutex<Window>,
 }
 
 /// The lines of a second.
@@ -167,25 +169,33 @@ impl Requests {
     /// As configured.
     pub fn new(config: RequestsConfig, random: &dyn Random) -> Self {
         let traced = if config.traced.is_nan() { 0.0 } else { config.traced.clamp(0.0, 1.0) };
-        Self(Arc::new(Inner {
+        let inner = Inner {
             base: random.next_u64(),
             slow: config.slow,
             // A share of all numbers; 1 is all but one of them.
             sampled_below: (traced * u64::MAX as f64) as u64,
             adopt: config.adopt,
             ..Inner::default()
-        }))
+        };
+        Self { inner: Arc::new(inner), window: Arc::default() }
+    }
+
+    /// The same requests, for another kind of what is slow, whose lines have a bound of their own: many of one kind leave out none of
+    /// another.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), window: Arc::default() }
     }
 
     /// A new id.
     pub fn make(&self) -> RequestId {
-        let number = self.0.made.fetch_add(1, Ordering::Relaxed);
-        RequestId(Id::Made(mix(self.0.base.wrapping_add(number))))
+        let number = self.inner.made.fetch_add(1, Ordering::Relaxed);
+        RequestId(Id::Made(mix(self.inner.base.wrapping_add(number))))
     }
 
     /// Whether a request is traced.
     pub fn traces(&self, id: &RequestId) -> bool {
-        self.0.sampled_below > 0 && id.spread() < self.0.sampled_below
+        self.inner.sampled_below > 0 && id.spread() < self.inner.sampled_below
     }
 
     /// The span of a request if it is traced; else none, and `span` is not made.
@@ -194,7 +204,7 @@ impl Requests {
             return Span::none();
         }
         let span = span();
-        if let Some(adopt) = self.0.adopt {
+        if let Some(adopt) = self.inner.adopt {
             adopt(&span, id.trace());
         }
         span
@@ -202,20 +212,20 @@ impl Requests {
 
     /// Whether anybody is told of requests, so that their ids are worth something.
     pub fn are_told(&self) -> bool {
-        self.logs_slow() || self.0.sampled_below > 0
+        self.logs_slow() || self.inner.sampled_below > 0
     }
 
     /// Whether requests that are slow are logged at all.
     pub fn logs_slow(&self) -> bool {
-        !self.0.slow.is_zero()
+        !self.inner.slow.is_zero()
     }
 
     /// Whether a request that took so long is to be logged: how many others were left out since the last line.
     pub fn slow(&self, took: Duration) -> Option<u64> {
-        if self.0.slow.is_zero() || took < self.0.slow {
+        if self.inner.slow.is_zero() || took < self.inner.slow {
             return None;
         }
-        let mut window = self.0.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if window.began.is_none_or(|began| now.saturating_duration_since(began) >= SECOND) {
             (window.began, window.lines) = (Some(now), 0);
@@ -302,6 +312,7 @@ mod tests {
         let logged = (0..50).filter_map(|_| requests.slow(slow)).collect::<Vec<_>>();
         assert_eq!(logged, [0; LINES as usize]);
         tokio::time::advance(SECOND).await;
+        assert_eq!(requests.apart().slow(slow), Some(0), "of another kind none was left out");
         assert_eq!(requests.slow(fast), None);
         assert_eq!(requests.slow(slow), Some(40), "those that were left out");
         assert_eq!(requests.slow(slow), Some(0));

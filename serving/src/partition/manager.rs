@@ -241,7 +241,7 @@ impl Partitions {
             router,
             default_quorum,
             clock,
-            requests,
+            requests: requests.apart(),
             tasks,
             config,
             room,

@@ -80,9 +80,14 @@ impl Flight {
         usize::try_from(entry.0 - self.first.0).expect("within the window")
     }
 
-    /// The request that an entry was made for, where that is known.
-    pub(super) fn cause(&self, entry: EntryId) -> Option<RequestId> {
-        self.entries.get(self.index(entry))?.cause.clone()
+    /// The request that so many entries were made for, where that is known of any: of the first such, since what a log writes of
+    /// itself goes before the records in one message with them.
+    pub(super) fn cause(&self, first: EntryId, count: usize) -> Option<RequestId> {
+        self.entries
+            .iter()
+            .skip(self.index(first))
+            .take(count)
+            .find_map(|entry| entry.cause.clone())
     }
 
     /// Encoded entries `first..=last` cut into requests of about `max_bytes`.

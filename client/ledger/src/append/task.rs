@@ -372,10 +372,11 @@ impl Task {
             let Some((first, last)) = self.unsent[index].take() else { continue };
             let lac = self.core.lac();
             for (first, entries) in self.flight.chunks(first, last, self.setup.config.add_bytes) {
+                let cause = self.flight.cause(first, entries.len());
                 let count = i64::try_from(entries.len()).expect("fewer than 2^63 fit in memory");
                 self.watchdogs[index].sent(EntryId(first.0 + count - 1));
                 let add = WriteOp::Add { first, entries, lac };
-                requests::caused_by(self.flight.cause(first), || self.send(index, Ask::Add, add));
+                requests::caused_by(cause, || self.send(index, Ask::Add, add));
             }
             self.sent_at = Instant::now();
             self.told_lac = lac;

@@ -15,7 +15,7 @@ use crate::client::Parts;
 use crate::config::Config;
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
 
-const LEDGER: LedgerId = LedgerId(7);
+pub(super) const LEDGER: LedgerId = LedgerId(7);
 /// What the only entry says of the ledger's length.
 const LENGTH: u64 = 99;
 
@@ -41,7 +41,7 @@ fn stored() -> Bytes {
     entry::encode(cluster(), position, attributes, &Payload::default()).unwrap()
 }
 
-fn member(number: u64) -> Member {
+pub(super) fn member(number: u64) -> Member {
     Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
 }
 
@@ -121,7 +121,8 @@ impl Bookies for Cluster {
     }
 }
 
-fn open() -> LedgerMeta {
+/// One of two members and no end.
+pub(super) fn open() -> LedgerMeta {
     LedgerMeta {
         id: LEDGER,
         state: LedgerState::Open,

@@ -2,13 +2,11 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use geminga_metastore::record::{
-    Custom, Digest, Fragment, LedgerMeta, LedgerState, LiveBookie, Tier,
-};
+use geminga_metastore::record::{LedgerMeta, LedgerState, LiveBookie};
 use geminga_metastore::{LedgerIds, MemoryStore, MetaStore};
 use geminga_proto::bookie::{QueryReply, QueryRequest};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
-use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, LedgerId, SealEpoch};
+use geminga_proto::ids::{BookieId, ClusterUuid, Incarnation, SealEpoch};
 use geminga_proto::payload::Payload;
 use geminga_runtime::{SeededRandom, SystemClock, Tasks};
 use parking_lot::Mutex;
@@ -18,8 +16,7 @@ use super::*;
 use crate::client::Parts;
 use crate::config::Config;
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
-
-const LEDGER: LedgerId = LedgerId(7);
+use crate::recover::tests::{LEDGER, member, open};
 
 fn cluster() -> ClusterUuid {
     ClusterUuid::from_random(1)
@@ -91,31 +88,8 @@ impl Bookies for Both {
     }
 }
 
-fn member(number: u64) -> Member {
-    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
-}
-
 fn meta() -> LedgerMeta {
-    LedgerMeta {
-        id: LEDGER,
-        state: LedgerState::InRecovery,
-        seal_epoch: SealEpoch(1),
-        qw: 2,
-        qa: 2,
-        digest: Digest::Crc32c,
-        fragments: vec![Fragment { first_entry: EntryId(0), ensemble: vec![member(1), member(2)] }],
-        last_entry: None,
-        length: 0,
-        entries_crc: None,
-        tier: Tier::Local,
-        close_kind: None,
-        recoverer: String::new(),
-        last_op: 1,
-        custom: Custom::default(),
-        created_ms: 0,
-        owner: String::new(),
-        degraded: false,
-    }
+    LedgerMeta { state: LedgerState::InRecovery, seal_epoch: SealEpoch(1), ..open() }
 }
 
 /// Copies 13 to 20 to a target that has everything up to `tail`; returns the event and the adds.

@@ -4,16 +4,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use geminga_metastore::record::{
-    CookieDisk, Custom, Digest, Fragment, LedgerState, LiveBookie, Tier,
-};
+use geminga_metastore::record::{CookieDisk, LedgerState, LiveBookie};
 use geminga_metastore::{
     Error as MetaError, LeaseId, LedgerIds, MemoryStore, MetaStore, Range, Revision, Txn,
     TxnOutcome, Versioned, WatchStream,
 };
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::entry::{self, Attributes, Kind, NO_SNAPSHOT, Position};
-use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, Incarnation, LedgerId, SealEpoch};
+use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, Incarnation, SealEpoch};
 use geminga_proto::payload::Payload;
 use geminga_runtime::{SeededRandom, SystemClock, Tasks};
 use tokio::sync::watch;
@@ -22,8 +20,8 @@ use super::*;
 use crate::client::Parts;
 use crate::config::Config;
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
+use crate::recover::tests::{LEDGER, member, open};
 
-const LEDGER: LedgerId = LedgerId(7);
 /// The last entry that somebody delivers, and the one that was the ledger's last.
 const DELIVERED: i64 = 2;
 const LAST: EntryId = EntryId(9);
@@ -123,10 +121,6 @@ impl MetaStore for Silent {
     }
 }
 
-fn member(number: u64) -> Member {
-    Member { bookie: format!("b{number}").parse().unwrap(), incarnation: Incarnation(number) }
-}
-
 /// What the metadata store says of a bookie whose disk lives this life.
 fn cookie(number: u64, life: u64) -> Bytes {
     let disk = CookieDisk {
@@ -139,26 +133,7 @@ fn cookie(number: u64, life: u64) -> Bytes {
 }
 
 fn meta() -> LedgerMeta {
-    LedgerMeta {
-        id: LEDGER,
-        state: LedgerState::InRecovery,
-        seal_epoch: SealEpoch(1),
-        qw: 2,
-        qa: 2,
-        digest: Digest::Crc32c,
-        fragments: vec![Fragment { first_entry: EntryId(0), ensemble: vec![member(1), member(2)] }],
-        last_entry: None,
-        length: 0,
-        entries_crc: None,
-        tier: Tier::Local,
-        close_kind: None,
-        recoverer: String::new(),
-        last_op: 1,
-        custom: Custom::default(),
-        created_ms: 0,
-        owner: String::new(),
-        degraded: false,
-    }
+    LedgerMeta { state: LedgerState::InRecovery, seal_epoch: SealEpoch(1), ..open() }
 }
 
 /// Where it ends when bookie 1 says this of the last entries, and the store says that of bookie 2.

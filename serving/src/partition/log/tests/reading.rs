@@ -216,32 +216,6 @@ async fn who_asks_again_joins_what_is_on_its_way() {
     assert!(cluster.bookies.reads() - before <= 3, "{}", cluster.bookies.reads() - before);
 }
 
-/// A fetch looks for what waits for nothing before it waits: what it has begun then is what it waits for, and is not asked for again.
-#[tokio::test(start_paused = true)]
-async fn what_a_look_begins_is_waited_for() {
-    let cluster = TestCluster::new(3);
-    let topic = cluster.create_topic("flights", 1).await;
-    cluster.assign(topic.id, 0, 1, 1).await;
-    let mut parts = cluster.log_parts(1);
-    parts.config.tail_bytes = 100;
-    // Nothing is read ahead where there is room for a single read.
-    parts.reads = Reads::new(0, u64::MAX, cluster.tasks.child("reads"));
-    let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
-    for _ in 0..50 {
-        owner.append(3);
-    }
-    owner.all_acked().await;
-    owner.reader.read(Offset(0), 1).await.unwrap();
-    let before = cluster.bookies.reads();
-    let look = owner.reader.read(Offset(3), 1);
-    assert!(futures::FutureExt::now_or_never(look).is_none(), "bookies are asked");
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    let read = owner.reader.read(Offset(3), 1);
-    let read = futures::FutureExt::now_or_never(read).expect("it has come meanwhile").unwrap();
-    assert_eq!(read[0].first_offset, Offset(3));
-    assert_eq!(cluster.bookies.reads() - before, 1);
-}
-
 /// What readers that are behind are given never stands where recent entries are kept.
 #[tokio::test(start_paused = true)]
 async fn old_reads_put_nothing_into_memory_and_push_nothing_out() {

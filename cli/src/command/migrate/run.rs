@@ -322,15 +322,17 @@ impl Run<'_> {
                 }
             }
         }
+        let mut moved = false;
         for copying in &mut partitions {
             match copying.trouble {
-                Some(Trouble::Moved) => {
-                    copying.trouble = None;
-                    sleep(PAUSE).await;
-                }
+                Some(Trouble::Moved) => (copying.trouble, moved) = (None, true),
                 Some(Trouble::OutOfRange) => self.find(copying).await,
                 Some(Trouble::Failed(_)) | None => {}
             }
+        }
+        if moved {
+            // Their leaders are being elected, of all at once.
+            sleep(PAUSE).await;
         }
         partitions
     }
@@ -386,7 +388,11 @@ impl Run<'_> {
             Ok(Some(Bounds { end, .. })) if end < copying.next => copying.fail(format!(
                 "the source ends at {end}, before what was copied: the topic was made anew, or lost records"
             )),
-            Ok(_) => copying.trouble = None,
+            // It is there after all, or its leader is being elected.
+            Ok(_) => {
+                copying.trouble = None;
+                sleep(PAUSE).await;
+            }
             Err(error) => {
                 self.shared.meter.say(&error.to_string());
                 copying.trouble = None;

@@ -33,6 +33,10 @@ def port(given=set()):
             return found
 
 
+# A suite is not about how full the developer's disk is.
+ENVIRONMENT = os.environ | {"GEMINGA_DISK_WARN": "97", "GEMINGA_DISK_READ_ONLY": "98", "GEMINGA_DISK_HARD": "99"}
+
+
 class Servers:
     def __init__(self, cluster, auto_create=True, partitions=4):
         # As suites expect it of a Kafka that is set up for tests.
@@ -67,7 +71,7 @@ class Servers:
 
     def _spawn(self, name, command):
         log = open(self.dir / f"{name}.log", "w")
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([str(part) for part in command], env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append((name, process))
         return process
 

@@ -121,6 +121,7 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
         config: Config {
             auto_heal: settings.auto_heal,
             gc_interval: settings.gc_interval.0,
+            limits: settings.disk.limits(),
             repair: Some(repair),
             ..Config::default()
         },

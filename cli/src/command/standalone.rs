@@ -180,6 +180,7 @@ async fn start_bookie(
     config.log.prefill_bytes = PREFILL_BYTES;
     config.auto_heal = settings.auto_heal;
     config.gc_interval = settings.gc_interval.0;
+    config.limits = settings.disk.limits();
     let parts = BookieParts {
         store: Arc::clone(store),
         dirs: vec![settings.data_dir.join("bookie")],

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use geminga_bookie::RepairConfig;
 
 use super::{
-    EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, ObjectStoreOptions,
-    Size, TierOptions, TlsOptions, TraceOptions, check_exposure, required,
+    DiskOptions, EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl,
+    ObjectStoreOptions, Size, TierOptions, TlsOptions, TraceOptions, check_exposure, required,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -81,6 +81,8 @@ pub(crate) struct BookieOptions {
     #[arg(long, value_name = "DURATION", env = "GEMINGA_EXCESS_GRACE")]
     excess_grace: Option<Interval>,
     #[command(flatten)]
+    disk: DiskOptions,
+    #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
     tier: TierOptions,
@@ -114,6 +116,7 @@ pub(crate) struct BookieSettings {
     pub(crate) audit_interval: Interval,
     pub(crate) tail_interval: Interval,
     pub(crate) excess_grace: Interval,
+    pub(crate) disk: DiskOptions,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
@@ -172,6 +175,7 @@ impl BookieOptions {
                 repair.tail_interval,
             ),
             excess_grace: interval(self.excess_grace.or(file.excess_grace), repair.excess_grace),
+            disk: self.disk.over(file.disk)?,
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
             tls,

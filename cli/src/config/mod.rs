@@ -4,6 +4,7 @@
 //! settings are a valid file.
 
 mod bookie;
+mod disk;
 mod interval;
 mod kafka;
 mod listen;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 
 pub(crate) use bookie::{BookieOptions, BookieSettings};
+pub(crate) use disk::DiskOptions;
 pub(crate) use interval::Interval;
 pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};
 pub(crate) use listen::{Listen, advertised, check_exposure};

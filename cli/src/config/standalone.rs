@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
-    ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions, TlsOptions,
-    TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
+    DiskOptions, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
+    MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions,
+    TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
+    settle_memory,
 };
 use crate::exit::Failure;
 
@@ -71,6 +72,8 @@ pub(crate) struct StandaloneOptions {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
+    disk: DiskOptions,
+    #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
     tier: TierOptions,
@@ -98,6 +101,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
+    pub(crate) disk: DiskOptions,
     pub(crate) object_store: ObjectStoreOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
@@ -136,6 +140,7 @@ impl StandaloneOptions {
                 Exposure { insecure, tls: tls.is_on() },
                 Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
             )?,
+            disk: self.disk.over(file.disk)?,
             object_store: self.object_store.over(file.object_store),
             tier: self.tier.over(file.tier),
             tls,

@@ -57,6 +57,28 @@ fn printed_settings_are_a_valid_file_that_says_the_same() {
 }
 
 #[test]
+fn limits_of_disks_rise_and_leave_room_to_empty_a_full_one() {
+    let settle = |flags: &[&str], text: &str| {
+        let file = file(&format!("{MINIMAL}{text}"));
+        bookie(flags).settle(read_file(Some(file.path())).expect("valid file"))
+    };
+    let limits = settle(&["--disk-hard=99"], "[disk]\nread-only = 95\nhard = 98").expect("valid");
+    let limits = limits.disk.limits();
+    let percents = [limits.warn_percent, limits.read_only_percent, limits.hard_percent];
+    assert_eq!(percents, [85, 95, 99]);
+    for (flags, refused) in [
+        (&["--disk-warn=91"][..], "--disk-warn 91"),
+        (&["--disk-read-only=96"], "--disk-read-only 96"),
+        (&["--disk-hard=100"], "--disk-hard 100"),
+    ] {
+        let failure = settle(flags, "").expect_err(refused);
+        assert_eq!(failure.exit, Exit::Usage);
+        let line = failure.line().expect("a message");
+        assert!(line.contains(refused), "{line}");
+    }
+}
+
+#[test]
 fn a_false_flag_wins_over_a_true_file() {
     let file = file(&format!("{MINIMAL}insecure = true\nlisten = '0.0.0.0:3181'"));
     let read = || read_file(Some(file.path())).expect("valid file");

@@ -98,7 +98,7 @@ pub fn check_bookies(quorum: Quorum, bookies: Bookies) -> Result<(), ApiError> {
         return Err(ApiError::new(
             Reason::NotEnoughLiveBookies,
             format!(
-                "ack quorum {ack} needs {ack} live writable bookies and {live} of {registered} are: start the missing ones, then try again"
+                "ack quorum {ack} needs {ack} live writable bookies and {live} of {registered} are (`geminga bookie list` tells which): start those that are down, make room where disks are full, then try again"
             ),
         ));
     }

@@ -305,7 +305,7 @@ impl Cluster {
     pub fn add_bookie_on_a_small_disk(&mut self, bytes: u64) -> &mut Node {
         let name = format!("bookie-{}", self.bookies.len() + 1);
         self.volumes.push(Volume::mount(&self.dir().join(name), bytes));
-        self.add_bookie()
+        self.add_bookie_with(&["--disk-warn=85", "--disk-read-only=90", "--disk-hard=96"])
     }
 
     /// Starts one more bookie; does not wait for it.

@@ -69,6 +69,10 @@ impl Process {
                 command.env_remove(variable);
             }
         }
+        // A test is not about how full the developer's disk is.
+        for (name, percent) in [("WARN", "97"), ("READ_ONLY", "98"), ("HARD", "99")] {
+            command.env(format!("GEMINGA_DISK_{name}"), percent);
+        }
         command.env("GEMINGA_FAIL_POINTS", fail_points(self.log.parent().expect("a file's")));
         let child = command.spawn();
         self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));

@@ -11,7 +11,7 @@ use geminga_proto::ids::{BookieId, ClusterUuid};
 use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
-use geminga_serving::cold::Cold;
+use geminga_serving::cold::{Cold, DiskCache};
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
 use geminga_tier::Store;
@@ -45,6 +45,8 @@ pub(crate) struct Setting {
     pub(crate) max_producers: usize,
     /// Where ledgers are read that bookies have dropped.
     pub(crate) objects: Option<Store>,
+    /// What of them is kept on a disk here.
+    pub(crate) cold_cache: Option<DiskCache>,
     pub(crate) kind: Kind,
     /// How other brokers and bookies are reached.
     pub(crate) dial: Dial,
@@ -103,6 +105,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         producer_expiry,
         max_producers,
         objects,
+        cold_cache,
         kind,
         dial,
         requests,
@@ -149,7 +152,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         believe(&*store, &objects, cluster.uuid).await?;
         let bytes = memory::cold(memory);
         config = config.beside_cold(memory);
-        let cold = Cold::new(cluster.uuid, objects, bytes, tasks.child("cold reads"));
+        let cold = Cold::new(cluster.uuid, objects, cold_cache, bytes, tasks.child("cold reads"));
         old = Some(cold.clone());
         ledgers = ledgers.with_cold(Arc::new(cold));
     }

@@ -51,6 +51,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(false)?;
+    let cold_cache = settings.cold_cache.open()?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
     let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
@@ -74,6 +75,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
         objects,
+        cold_cache,
         kind,
         dial: tls.dial(),
         requests,

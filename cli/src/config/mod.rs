@@ -4,6 +4,7 @@
 //! settings are a valid file.
 
 mod bookie;
+mod cold_cache;
 mod disk;
 mod interval;
 mod kafka;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 
 pub(crate) use bookie::{BookieOptions, BookieSettings};
+pub(crate) use cold_cache::ColdCacheOptions;
 pub(crate) use disk::DiskOptions;
 pub(crate) use interval::Interval;
 pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    DiskOptions, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
-    MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions,
-    TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
-    settle_memory,
+    ColdCacheOptions, DiskOptions, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen,
+    LogOptions, MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size,
+    TierOptions, TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required,
+    settle_floor, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -76,6 +76,8 @@ pub(crate) struct StandaloneOptions {
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
+    cold_cache: ColdCacheOptions,
+    #[command(flatten)]
     tier: TierOptions,
     #[command(flatten)]
     tls: TlsOptions,
@@ -103,6 +105,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) kafka: KafkaSettings,
     pub(crate) disk: DiskOptions,
     pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) cold_cache: ColdCacheOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
@@ -142,6 +145,7 @@ impl StandaloneOptions {
             )?,
             disk: self.disk.over(file.disk)?,
             object_store: self.object_store.over(file.object_store),
+            cold_cache: self.cold_cache.over(file.cold_cache)?,
             tier: self.tier.over(file.tier),
             tls,
             log: self.log.over(file.log),

@@ -11,13 +11,13 @@ use geminga_proto::ids::{BookieId, ClusterUuid};
 use geminga_runtime::requests::Requests;
 use geminga_runtime::{Random, SystemClock, SystemRandom, Tasks, WallClock};
 use geminga_serving::broker::{Broker, BrokerParts, Config, memory};
-use geminga_serving::cold::{Cold, DiskCache};
+use geminga_serving::cold::Cold;
 use geminga_serving::ownership::registration::Identity;
 use geminga_serving::topics::quorum::Quorum;
 use geminga_tier::Store;
 use geminga_tls::Dial;
 
-use crate::config::BoundKafka;
+use crate::config::{BoundKafka, ColdCacheOptions};
 use crate::exit::Failure;
 
 /// What distinguishes a broker.
@@ -46,7 +46,7 @@ pub(crate) struct Setting {
     /// Where ledgers are read that bookies have dropped.
     pub(crate) objects: Option<Store>,
     /// What of them is kept on a disk here.
-    pub(crate) cold_cache: Option<DiskCache>,
+    pub(crate) cold_cache: ColdCacheOptions,
     pub(crate) kind: Kind,
     /// How other brokers and bookies are reached.
     pub(crate) dial: Dial,
@@ -150,9 +150,11 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let mut old = None;
     if let Some(objects) = objects {
         believe(&*store, &objects, cluster.uuid).await?;
+        let opened = tokio::task::spawn_blocking(move || cold_cache.open()).await;
+        let disk = opened.map_err(|error| Failure::new(format!("--cold-cache-dir: {error}")))??;
         let bytes = memory::cold(memory);
         config = config.beside_cold(memory);
-        let cold = Cold::new(cluster.uuid, objects, cold_cache, bytes, tasks.child("cold reads"));
+        let cold = Cold::new(cluster.uuid, objects, disk, bytes, tasks.child("cold reads"));
         old = Some(cold.clone());
         ledgers = ledgers.with_cold(Arc::new(cold));
     }

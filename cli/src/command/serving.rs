@@ -51,7 +51,6 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(false)?;
-    let cold_cache = settings.cold_cache.open()?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
     let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
     let store = server.starting(connecting).await?;
@@ -75,7 +74,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
         objects,
-        cold_cache,
+        cold_cache: settings.cold_cache.clone(),
         kind,
         dial: tls.dial(),
         requests,

@@ -74,7 +74,6 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(true)?;
-    let cold_cache = settings.cold_cache.open()?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
     let tasks = server.parts.clone();
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
@@ -105,7 +104,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
         objects,
-        cold_cache,
+        cold_cache: settings.cold_cache.clone(),
         kind,
         dial: tls.dial(),
         requests,

@@ -37,12 +37,15 @@ pub(crate) struct ColdCacheOptions {
 }
 
 impl ColdCacheOptions {
-    /// These options where they are set, those of `file` elsewhere; checked.
-    pub(crate) fn over(self, file: Self) -> Result<Self, Failure> {
+    /// These options where they are set, those of `file` elsewhere; checked. `objects`: there is an object store.
+    pub(crate) fn over(self, file: Self, objects: bool) -> Result<Self, Failure> {
         let (dir, bytes) = (self.dir.or(file.dir), self.bytes.or(file.bytes));
         match (&dir, bytes) {
             (None, Some(_)) => Err(Failure::usage(
                 "--cold-cache-bytes is what --cold-cache-dir takes: give that, too",
+            )),
+            (Some(_), _) if !objects => Err(Failure::usage(
+                "--cold-cache-dir keeps what was read from --object-store: give that, too",
             )),
             (None, None) => Ok(Self::default()),
             (Some(_), bytes) => Ok(Self { dir, bytes: Some(bytes.unwrap_or(DEFAULT_BYTES)) }),

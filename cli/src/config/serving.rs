@@ -110,6 +110,7 @@ impl ServingOptions {
         let tls = self.tls.over(file.tls);
         let etcd = self.etcd.over(file.etcd);
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
+        let object_store = self.object_store.over(file.object_store);
         let settings = ServingSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -137,8 +138,8 @@ impl ServingOptions {
                 Exposure { insecure, tls: tls.is_on() },
                 Defaults { port: None, auto_create_topics: false },
             )?,
-            object_store: self.object_store.over(file.object_store),
-            cold_cache: self.cold_cache.over(file.cold_cache)?,
+            cold_cache: self.cold_cache.over(file.cold_cache, object_store.is_some())?,
+            object_store,
             tls,
             etcd,
             log: self.log.over(file.log),

@@ -117,6 +117,7 @@ impl StandaloneOptions {
     pub(crate) fn settle(self, file: Self) -> Result<StandaloneSettings, Failure> {
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let tls = self.tls.over(file.tls);
+        let object_store = self.object_store.over(file.object_store);
         let settings = StandaloneSettings {
             data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -144,8 +145,8 @@ impl StandaloneOptions {
                 Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
             )?,
             disk: self.disk.over(file.disk)?,
-            object_store: self.object_store.over(file.object_store),
-            cold_cache: self.cold_cache.over(file.cold_cache)?,
+            cold_cache: self.cold_cache.over(file.cold_cache, object_store.is_some())?,
+            object_store,
             tier: self.tier.over(file.tier),
             tls,
             log: self.log.over(file.log),

@@ -39,8 +39,8 @@ impl Candidate<'_> {
     /// half; the lot.
     fn rank(&self, used: &[&str], median: u64) -> (bool, bool, usize, bool, u64) {
         let same_zone = used.iter().filter(|zone| **zone == self.zone).count();
-        let distinct: BTreeSet<&str> = used.iter().copied().collect();
-        let too_few = same_zone > 0 && distinct.len() < MIN_ZONES;
+        let named: BTreeSet<&str> = used.iter().copied().filter(|zone| !zone.is_empty()).collect();
+        let too_few = same_zone > 0 && named.len() < MIN_ZONES;
         (too_few, self.avoid, same_zone, self.free_bytes < median, self.lot)
     }
 }

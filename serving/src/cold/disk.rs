@@ -2,16 +2,19 @@
 //! Owned by [`super::Cold`], which asks it before the store and gives it what the store said.
 //!
 //! * A cache and nothing else: no file is synced, and one that is not the block its object's index tells of is removed and
-//!   fetched anew. A disk that fails costs requests to the store; no reader hears of it.
+//!   fetched anew. A disk that fails costs requests to the store, and one that does not answer a moment more: it is left alone then.
 //! * Its files take the bytes it was given at most, but for those that are being written; the one that was used least lately goes.
+//!   A file system that has less room holds what fits.
 //! * A directory is one process's at a time. What an earlier one left is used again: an upload never changes.
-//! * Everything that touches the disk runs where it may block; few blocks are written at a time, and the others are not kept.
+//! * Everything that touches the disk runs where it may block; few blocks are read and written at a time. Who comes then asks the store,
+//!   and its block is not kept.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use geminga_runtime::Tasks;
@@ -20,12 +23,20 @@ use geminga_tier::format::Block;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::{BlockId, metrics};
 
-/// Blocks that are written at a time.
+/// Blocks that are read at a time, and written.
+const READING: usize = 32;
 const WRITING: usize = 8;
+/// A read that takes longer is none: the store is asked, and the disk left alone for so long.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+/// How often it is told at most that the disk fails.
+const TOLD: Duration = Duration::from_secs(60);
 /// What a file takes is a multiple of this.
 const UNIT_BYTES: u32 = 4096;
 /// Of the file that is locked while a process uses the directory.
@@ -42,10 +53,20 @@ struct Shared {
     directory: PathBuf,
     /// How long each file is. Changed where it may block, since the file of one that goes is removed then and there.
     files: Cache<BlockId, u32>,
+    reading: Arc<Semaphore>,
     writing: Arc<Semaphore>,
-    /// It was told that the disk fails.
-    told: AtomicBool,
+    /// Numbers files that are being written.
+    parts: AtomicU64,
+    trouble: Mutex<Trouble>,
     _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    /// When it was told last that the disk fails.
+    told: Option<Instant>,
+    /// When the disk last did not answer.
+    hung: Option<Instant>,
 }
 
 impl DiskCache {
@@ -78,12 +99,18 @@ impl DiskCache {
             files.insert(id, length);
         }
         files.run_pending_tasks();
+        // It removes as many files as it can in a moment.
+        while files.weighted_size() > bytes {
+            files.run_pending_tasks();
+        }
         metrics::disk(files.weighted_size());
         Ok(Self(Arc::new(Shared {
             directory: directory.to_owned(),
             files,
+            reading: Arc::new(Semaphore::new(READING)),
             writing: Arc::new(Semaphore::new(WRITING)),
-            told: AtomicBool::new(false),
+            parts: AtomicU64::new(0),
+            trouble: Mutex::default(),
             _lock: lock,
         })))
     }
@@ -91,32 +118,52 @@ impl DiskCache {
     /// A block that is here, whole. Cancel-safe.
     pub(super) async fn block(&self, object: &Object, number: usize) -> Option<Block> {
         let id = (object.attempt(), number);
-        if !self.0.files.contains_key(&id) {
-            return None;
-        }
-        let length = object.index().blocks().get(number)?.length;
-        let shared = Arc::clone(&self.0);
-        let bytes = tokio::task::spawn_blocking(move || shared.read(id, length)).await.ok()??;
+        let bytes = self.bytes(id, object.index().blocks().get(number)?.length).await?;
         match object.decode(number, &bytes) {
             Ok(block) => Some(block),
             Err(error) => {
                 self.0.failed(&error);
                 let shared = Arc::clone(&self.0);
-                // The store is asked meanwhile; what it says is kept after this.
-                tokio::task::spawn_blocking(move || shared.forget(id)).await.ok();
+                // What the store says is kept in its place.
+                drop(tokio::task::spawn_blocking(move || shared.forget(id)));
                 None
             }
         }
     }
 
+    /// What a file has, in time.
+    async fn bytes(&self, id: BlockId, length: u32) -> Option<Bytes> {
+        if !self.0.files.contains_key(&id) || self.0.is_left_alone() {
+            return None;
+        }
+        // Its thread has it, however long that takes.
+        let reading = Arc::clone(&self.0.reading).try_acquire_owned().ok()?;
+        let shared = Arc::clone(&self.0);
+        let read = tokio::task::spawn_blocking(move || {
+            let read = shared.read(id, length);
+            drop(reading);
+            read
+        });
+        let Ok(read) = tokio::time::timeout(PATIENCE, read).await else {
+            self.0.hangs();
+            return None;
+        };
+        read.ok()?
+    }
+
     /// Keeps a block, unless many are being kept; `tasks` wait for it.
     pub(super) fn keep(&self, id: BlockId, bytes: Bytes, tasks: &Tasks) {
         let Ok(writing) = Arc::clone(&self.0.writing).try_acquire_owned() else { return };
+        if self.0.is_left_alone() {
+            return;
+        }
         let shared = Arc::clone(&self.0);
         tasks.spawn("cold block to disk", async move {
-            let written = tokio::task::spawn_blocking(move || shared.write(id, &bytes));
+            let written = tokio::task::spawn_blocking(move || {
+                shared.write(id, &bytes);
+                drop(writing);
+            });
             written.await.ok();
-            drop(writing);
         });
     }
 
@@ -128,9 +175,9 @@ impl DiskCache {
         self.0.files.iter().count()
     }
 
-    /// Bytes of all files.
+    /// What all files take.
     #[cfg(test)]
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.0.files.run_pending_tasks();
         self.0.files.weighted_size()
     }
@@ -148,12 +195,12 @@ impl Shared {
             Ok(bytes)
         });
         match read {
-            Ok(bytes) => {
-                self.told.store(false, Ordering::Relaxed);
-                Some(Bytes::from(bytes))
-            }
+            Ok(bytes) => Some(Bytes::from(bytes)),
             Err(error) => {
-                self.failed(&error);
+                // One that is gone was let go of in this moment.
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.failed(&error);
+                }
                 self.forget(id);
                 None
             }
@@ -163,7 +210,8 @@ impl Shared {
     fn write(&self, id: BlockId, bytes: &[u8]) {
         let Ok(length) = u32::try_from(bytes.len()) else { return };
         let (name, file) = (name(id), |name: &str| self.directory.join(name));
-        let part = file(&format!("{name}{PART}"));
+        let part = self.parts.fetch_add(1, Ordering::Relaxed);
+        let part = file(&format!("{name}.{part}{PART}"));
         let written = File::create(&part)
             .and_then(|mut file| file.write_all(bytes))
             .and_then(|()| fs::rename(&part, file(&name)));
@@ -172,9 +220,22 @@ impl Shared {
             Err(error) => {
                 remove(&part);
                 self.failed(&error);
+                if error.kind() == io::ErrorKind::StorageFull {
+                    self.make_room();
+                }
             }
         }
+        // What is too much now goes here, and not while somebody reads.
+        self.files.run_pending_tasks();
         metrics::disk(self.files.weighted_size());
+    }
+
+    /// The file system is full before the cache is: some blocks go, so that the next find room.
+    fn make_room(&self) {
+        let some: Vec<BlockId> = self.files.iter().take(WRITING).map(|(id, _)| *id).collect();
+        for id in some {
+            self.forget(id);
+        }
     }
 
     fn forget(&self, id: BlockId) {
@@ -183,10 +244,21 @@ impl Shared {
 
     fn failed(&self, error: &dyn std::fmt::Display) {
         metrics::disk_failed();
-        if !self.told.swap(true, Ordering::Relaxed) {
+        let mut trouble = self.trouble.lock();
+        if trouble.told.is_none_or(|told| told.elapsed() >= TOLD) {
+            trouble.told = Some(Instant::now());
             let directory = self.directory.display();
             tracing::warn!(%directory, %error, "the cache of cold blocks fails; the object store is asked instead");
         }
+    }
+
+    fn hangs(&self) {
+        self.trouble.lock().hung = Some(Instant::now());
+        self.failed(&format!("no answer within {PATIENCE:?}; it is left alone for {LEFT_ALONE:?}"));
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.trouble.lock().hung.is_some_and(|hung| hung.elapsed() < LEFT_ALONE)
     }
 }
 
@@ -200,13 +272,14 @@ fn id(name: &str) -> Option<BlockId> {
     (self::name(id) == name).then_some(id)
 }
 
-/// What an earlier process left, longest unused first. What is none of ours stays, and is not counted.
+/// What an earlier process left, what was written first at the front. What is none of ours stays, and is not counted.
 fn found(directory: &Path) -> io::Result<Vec<(BlockId, u32)>> {
     let mut found = Vec::new();
     for entry in directory.read_dir()? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.strip_suffix(PART).and_then(id).is_some() {
+        let part = name.strip_suffix(PART).and_then(|rest| rest.rsplit_once('.'));
+        if part.and_then(|(name, _)| id(name)).is_some() {
             remove(&entry.path());
         }
         let Some(id) = id(&name) else { continue };
@@ -253,10 +326,10 @@ mod tests {
         for number in 0..3 {
             write(&cache, number, 5000);
         }
-        assert_eq!(cache.bytes(), 3 * 8192);
+        assert_eq!(cache.size(), 3 * 8192);
         assert!(read(&cache, 0, 5000).is_some());
         write(&cache, 3, 5000);
-        assert_eq!(cache.bytes(), 3 * 8192);
+        assert_eq!(cache.size(), 3 * 8192);
         let kept: Vec<usize> = (0..4).filter(|n| read(&cache, *n, 5000).is_some()).collect();
         assert_eq!(kept, [0, 2, 3]);
         assert_eq!(names(dir.path()).len(), 4, "three blocks and the lock");
@@ -271,19 +344,19 @@ mod tests {
         let busy = DiskCache::open(dir.path(), 1 << 20).unwrap_err();
         assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
         drop(cache);
-        let part = format!("{}{PART}", name((7, 3)));
+        let part = format!("{}.0{PART}", name((7, 3)));
         for foreign in ["notes.txt", "7-1", &part] {
             fs::write(dir.path().join(foreign), "x").unwrap();
         }
         let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
         assert_eq!(read(&cache, 1, 10).unwrap(), vec![1; 10]);
         assert_eq!(read(&cache, 2, 20).unwrap(), vec![2; 20]);
-        assert_eq!(cache.bytes(), 8192);
+        assert_eq!(cache.size(), 8192);
         assert_eq!(names(dir.path()), [&name((7, 1)), &name((7, 2)), "7-1", "lock", "notes.txt"]);
         drop(cache);
         // With less room than there was.
         let cache = DiskCache::open(dir.path(), 4096).unwrap();
-        assert_eq!(cache.bytes(), 4096);
+        assert_eq!(cache.size(), 4096);
         assert_eq!(names(dir.path()).len(), 4);
     }
 
@@ -299,8 +372,39 @@ mod tests {
         assert_eq!(read(&cache, 0, 100), None);
         assert_eq!(read(&cache, 1, 100), None);
         assert_eq!(read(&cache, 2, 101), None, "it is of another length than the index says");
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!(cache.size(), 0);
         assert_eq!(names(dir.path()), ["lock"]);
+    }
+
+    /// A file system that has less room than the cache may take: what is new is kept in the place of what is old.
+    #[test]
+    fn a_full_disk_lets_old_blocks_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
+        for number in 0..2 * WRITING {
+            write(&cache, number, 100);
+        }
+        cache.0.make_room();
+        assert_eq!(cache.size(), WRITING as u64 * 4096);
+        assert_eq!(names(dir.path()).len(), WRITING + 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
+        // A pipe that nobody writes to: whoever opens it waits.
+        let pipe = dir.path().join(name((7, 1)));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        cache.0.files.insert((7, 1), 100);
+        write(&cache, 2, 100);
+        assert_eq!(cache.bytes((7, 1), 100).await, None, "in time");
+        assert_eq!(cache.bytes((7, 2), 100).await, None, "it is left alone");
+        drop(File::options().write(true).open(&pipe).unwrap());
+        tokio::time::pause();
+        tokio::time::advance(LEFT_ALONE).await;
+        tokio::time::resume();
+        assert_eq!(cache.bytes((7, 2), 100).await.unwrap(), vec![2; 100]);
     }
 
     #[test]
@@ -311,6 +415,6 @@ mod tests {
         fs::remove_dir_all(&at).unwrap();
         write(&cache, 1, 100);
         assert_eq!(read(&cache, 1, 100), None);
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!(cache.size(), 0);
     }
 }

@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+import sealed
 from helm import CHART, EXAMPLES, NEWEST, OLDEST, ROOT, ZONES, Refused, docs, helm, of_kind, parse, text
 from policy import problems
 
@@ -261,8 +262,9 @@ class Render(unittest.TestCase):
         manifests = docs(values={**TLS, "serviceMonitor.enabled": True})
         (pod,) = of_kind(manifests, "Pod")
         self.assertEqual(pod["spec"]["volumes"][0]["secret"]["items"], [{"key": "ca.crt", "path": "ca.crt"}])
-        for monitor in of_kind(manifests, "ServiceMonitor"):
-            self.assertEqual(set(monitor["spec"]["endpoints"][0]["tlsConfig"]), {"ca", "serverName"})
+        shown = {monitor["metadata"]["name"]: set(endpoint["tlsConfig"])
+                 for monitor in of_kind(manifests, "ServiceMonitor") for endpoint in sealed.scraped(monitor)}
+        self.assertEqual(shown, {"g-geminga-serving": {"ca", "serverName"}, "g-geminga-bookie": {"ca", "serverName"}})
 
     def test_brokers_have_a_certificate_for_each_name_outside(self):
         def names(**external):

@@ -13,7 +13,7 @@ use geminga_runtime::{SystemClock, WallClock};
 use super::list::{ledgers, named};
 use crate::args::PrintArgs;
 use crate::command::topic::done;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::metadata;
 
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
     metastore: MetastoreUrl,
     #[command(flatten)]
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     #[command(flatten)]
     print: PrintArgs,
 }
@@ -55,7 +55,8 @@ fn bookie_id(text: &str) -> Result<BookieId, String> {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let store = metadata::connect(&args.metastore, args.tls.load()?.as_ref()).await?;
+    let store =
+        metadata::connect(&args.metastore, args.tls.load(&args.metastore)?.as_ref()).await?;
     let cluster = Cluster::read(&*store, &args.metastore, &args.tls).await?;
     let asked = cluster.choose(args.bookie.as_ref(), args.ordinal_from, args.set.as_deref())?;
     let names = asked.iter().map(BookieId::as_str).collect::<Vec<_>>().join(", ");
@@ -103,7 +104,7 @@ async fn begin(store: &Arc<dyn MetaStore>, bookie: &BookieId) -> Result<(), Fail
 async fn wait(
     store: &dyn MetaStore,
     metastore: &MetastoreUrl,
-    tls: &TlsArgs,
+    tls: &EtcdTlsArgs,
     mut left: Vec<BookieId>,
 ) -> Result<(), Failure> {
     let mut said = BTreeMap::new();
@@ -149,7 +150,7 @@ impl Cluster {
     async fn read(
         store: &dyn MetaStore,
         metastore: &MetastoreUrl,
-        tls: &TlsArgs,
+        tls: &EtcdTlsArgs,
     ) -> Result<Self, Failure> {
         let bookies = store.range(keys::BOOKIES, None, usize::MAX).await?.items;
         let of = |prefix: &'static str| {

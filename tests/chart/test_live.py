@@ -88,10 +88,11 @@ class Prometheus:
             raise AssertionError(f"{expression}: {answer}")
         return answer["data"]["result"]
 
-    def wait(self, expression, timeout=90):
+    def wait(self, expression, timeout=90, meanwhile=lambda: None):
         """Until it has a result."""
         deadline = time.monotonic() + timeout
         while True:
+            meanwhile()
             try:
                 if found := self.value(expression):
                     return found
@@ -241,22 +242,28 @@ class Live(unittest.TestCase):
         (one, *_) = self.cluster.component("bookie")
         metastore = "--metastore=" + one.command(one.spec["containers"][0])[1]["GEMINGA_METASTORE"]
         with tempfile.TemporaryDirectory() as data:
-            process = subprocess.Popen([pods.BINARY, "bookie", "--id=extra", metastore, f"--data-dir={data}", "--listen=127.0.0.1:3999",
-                                        f"--http={http}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            words = [pods.BINARY, "bookie", "--id=extra", metastore, f"--data-dir={data}", "--listen=127.0.0.1:3999", f"--http={http}"]
+            running = []
+
+            def keep():
+                """It ends when etcd has not answered for a while, and is started again, as a kubelet would."""
+                if not running or running[-1].poll() is not None:
+                    running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
             try:
-                yield
+                yield keep
             finally:
-                process.kill()
-                process.wait()
+                running[-1].kill()
+                running[-1].wait()
 
     def test_when_etcd_stands_still_it_is_told(self):
         (etcd,) = self.cluster.component("etcd")
         etcd.process.send_signal(signal.SIGSTOP)
         try:
             # One that starts now is up, and is not ready.
-            with self.bookie("127.0.0.1:7999"):
+            with self.bookie("127.0.0.1:7999") as keep:
                 self.prometheus.add("g-geminga-bookie", "streams", "127.0.0.1:7999")
-                self.prometheus.wait('geminga_ready{instance="127.0.0.1:7999"} == 0')
+                self.prometheus.wait('geminga_ready{instance="127.0.0.1:7999"} == 0', meanwhile=keep)
             self.prometheus.wait('rate(geminga_metadata_keep_alives_total{namespace="streams",job="g-geminga-serving",outcome="unanswered"}[5m]) > 0')
             self.prometheus.wait('rate(geminga_metadata_keep_alives_total{namespace="streams",job="g-geminga-bookie",outcome="unanswered"}[5m]) > 0')
             self.prometheus.wait('ALERTS{alertname="GemingaMetadataUnreachable",namespace="streams"}', timeout=240)

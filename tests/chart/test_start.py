@@ -112,7 +112,8 @@ class Start(Release):
         lost.lose("data")
 
         def etcdctl(*words, at=(first, last)):
-            return first.execute("etcdctl", endpoints(at), *words)
+            # Was the lost one the leader, another is elected first.
+            return first.execute("etcdctl", endpoints(at), "--command-timeout=60s", *words)
 
         (member,) = (line.split(", ") for line in etcdctl("member", "list").splitlines() if f", {lost.name}, " in line)
         etcdctl("member", "remove", member[0])

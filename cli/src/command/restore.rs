@@ -58,7 +58,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: EtcdTlsArgs,
+        tls: Box<EtcdTlsArgs>,
         #[command(flatten)]
         print: PrintArgs,
     },

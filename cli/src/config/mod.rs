@@ -40,7 +40,7 @@ pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};
 pub(crate) use slow::Slow;
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
-pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
+pub(crate) use tls::{EtcdTlsArgs, EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
 pub(crate) use trace::TraceOptions;
 
 /// As the bookie's own default.

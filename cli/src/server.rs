@@ -38,8 +38,8 @@ impl Server {
         let (readiness, admin) = (Readiness::default(), Admin::default());
         let metrics: PrometheusHandle = http::install_metrics()?;
         http::keep_up(metrics.clone(), &frame);
-        for credentials in tls.credentials() {
-            credentials.keep_up(&frame);
+        for (certificate, credentials) in tls.credentials() {
+            credentials.keep_up(certificate, &frame);
         }
         if let Some(door) = http {
             http::serve(door, readiness.clone(), metrics, admin.clone(), &frame);

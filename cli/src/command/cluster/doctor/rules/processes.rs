@@ -179,21 +179,24 @@ impl Sign {
 
 fn expiry(facts: &Facts, name: &str, page: &Page, found: &mut Vec<Finding>) {
     let metric = "geminga_tls_certificate_expires_timestamp_seconds";
-    let Some(expires) = page.samples.iter().find(|sample| sample.name == metric) else { return };
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of our days are far below 2^52")]
-    let left = expires.value - facts.now_ms as f64 / 1_000.0;
-    if left <= 0.0 {
-        found.push(Finding::wrong(
-            format!("the certificate of {name} has expired: nobody new can talk to it"),
-            "renew it: it is read again within seconds",
-        ));
-    } else if left < RENEW_SECONDS {
-        #[allow(clippy::cast_possible_truncation, reason = "less than fourteen days")]
-        let left = ago((left * 1_000.0) as i64);
-        found.push(Finding::watch(
-            format!("the certificate of {name} expires in {left}"),
-            "renew it: it is read again within seconds",
-        ));
+    for expires in page.samples.iter().filter(|sample| sample.name == metric) {
+        let (which, whom) = match expires.labels.contains("certificate=\"etcd\"") {
+            true => ("the certificate that etcd is shown by", "etcd does not take it any more"),
+            false => ("the certificate of", "nobody new can talk to it"),
+        };
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "milliseconds of our days are far below 2^52"
+        )]
+        let left = expires.value - facts.now_ms as f64 / 1_000.0;
+        let act = "renew it: it is read again within seconds";
+        if left <= 0.0 {
+            found.push(Finding::wrong(format!("{which} {name} has expired: {whom}"), act));
+        } else if left < RENEW_SECONDS {
+            #[allow(clippy::cast_possible_truncation, reason = "less than fourteen days")]
+            let left = ago((left * 1_000.0) as i64);
+            found.push(Finding::watch(format!("{which} {name} expires in {left}"), act));
+        }
     }
 }
 

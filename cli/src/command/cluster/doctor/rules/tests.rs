@@ -222,8 +222,9 @@ fn what_processes_say_is_passed_on() {
     );
     let found = after(says("geminga_tls_reloads_total{outcome=\"done\"} 1\n"));
     assert_eq!(found, Vec::new(), "that is how it should be");
-    let expires = |seconds: i64| {
-        format!("geminga_tls_certificate_expires_timestamp_seconds {}\n", NOW / 1_000 + seconds)
+    let expires_of = |certificate: &str, seconds: i64| {
+        let metric = "geminga_tls_certificate_expires_timestamp_seconds";
+        format!("{metric}{{certificate=\"{certificate}\"}} {}\n", NOW / 1_000 + seconds)
     };
     finds(Wrong, &["of bookie-1 has expired"], says(&expires(-5)));
     finds(Watch, &["of bookie-1 expires in 2days"], says(&expires(2 * 86_400)));
@@ -237,8 +238,12 @@ fn several_processes_that_say_the_same_are_one_finding() {
             let samples =
                 metrics::parse("geminga_repair_auditor 1\ngeminga_repair_storm_brake 1\n");
             facts.pages.push((format!("bookie-{number}"), Ok(Page { unready: None, samples })));
+    let expires = |seconds| expires_of("own", seconds);
         }
     });
     assert_eq!(found.len(), 1, "{found:#?}");
+    let both = format!("{}{}", expires(60 * 86_400), expires_of("etcd", 86_400));
+    finds(Watch, &["that etcd is shown by bookie-1 expires in 1day"], says(&both));
+    finds(Wrong, &["that etcd is shown by bookie-1 has expired"], says(&expires_of("etcd", -1)));
     assert!(found[0].what.starts_with("bookie-1, bookie-2 "));
 }

@@ -12,20 +12,39 @@ use geminga_tls::{Credentials, Dial, Files};
 use crate::config::{MetastoreUrl, TlsArgs};
 use crate::exit::{Exit, Failure};
 
-/// Connects to the etcd of a cluster, and reads once to see that it answers. `tls`: what is shown and believed where that is
-/// reached by TLS; without, what the system believes.
+/// How the etcd of a cluster is reached.
+pub(crate) struct Way {
+    url: EtcdUrl,
+    dial: Dial,
+}
+
+impl Way {
+    /// `tls`: what is shown and believed where it is reached by TLS; without, what the system believes.
+    pub(crate) fn to(url: &MetastoreUrl, tls: Option<&Credentials>) -> Result<Self, Failure> {
+        let dial = match (url.is_tls(), tls) {
+            (false, _) => Dial::Plain,
+            (true, Some(credentials)) => Dial::Tls(credentials.clone()),
+            (true, None) => Dial::Tls(Credentials::load(Files::default()).map_err(Failure::new)?),
+        };
+        let (endpoints, cluster) = url.require_etcd()?;
+        Ok(Self {
+            url: EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() },
+            dial,
+        })
+    }
+
+    /// Connects, and reads once to see that it answers.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn MetaStore>, Error> {
+        Ok(Arc::new(EtcdStore::connect_by(&self.url, &self.dial).await?))
+    }
+}
+
+/// The store of a command, which is not waited for.
 pub(crate) async fn connect(
     url: &MetastoreUrl,
     tls: Option<&Credentials>,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    let dial = match (url.is_tls(), tls) {
-        (false, _) => Dial::Plain,
-        (true, Some(credentials)) => Dial::Tls(credentials.clone()),
-        (true, None) => Dial::Tls(Credentials::load(Files::default()).map_err(Failure::new)?),
-    };
-    let (endpoints, cluster) = url.require_etcd()?;
-    let url = EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() };
-    Ok(Arc::new(EtcdStore::connect_by(&url, &dial).await?))
+    Ok(Way::to(url, tls)?.connect().await?)
 }
 
 /// The cluster of a store; the first server of an empty store makes it.

@@ -30,6 +30,7 @@ mod retention;
 mod rolling;
 mod skew;
 mod standalone;
+mod startup;
 mod stops;
 mod tiering;
 mod tls;

@@ -5,6 +5,7 @@
 //! space. All of it is mended from outside, and files with certificates are read again. What another attempt cannot mend is
 //! returned and ends the process. Once the server is ready errors are its parts' own to handle again.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,35 +24,38 @@ use crate::metadata::Way;
 /// Pause before the next attempt; doubles up to the maximum.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often a reason is logged that stays the same.
+/// How often the same reason is logged, and how many are remembered for that.
 const TELL: Duration = Duration::from_secs(60);
+const REASONS: usize = 8;
 
 /// How attempts go. No clock of its own.
 #[derive(Debug, Default)]
 struct Attempts {
     pause: Duration,
-    /// What was logged last, and when.
-    told: Option<(String, Instant)>,
+    /// What was logged, and when last, the newest first: attempts may fail by turns for one reason and another.
+    told: VecDeque<(String, Instant)>,
 }
 
 impl Attempts {
     /// One failed: how long to wait, and whether to log it.
     fn failed(&mut self, why: &str, now: Instant) -> (Duration, bool) {
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        let tell = match &self.told {
-            Some((told, at)) => told != why || now.duration_since(*at) >= TELL,
-            None => true,
-        };
+        let recent = |(told, at): &(String, Instant)| told == why && now.duration_since(*at) < TELL;
+        let tell = !self.told.iter().any(recent);
         if tell {
-            self.told = Some((why.to_owned(), now));
+            self.told.retain(|(told, _)| told != why);
+            self.told.truncate(REASONS - 1);
+            self.told.push_front((why.to_owned(), now));
         }
         (self.pause, tell)
     }
 
-    /// One was answered: whether to log that, because the opposite was.
+    /// One was answered: whether to log that, because a failure was.
     fn answered(&mut self) -> bool {
         self.pause = Duration::ZERO;
-        self.told.take().is_some()
+        let was_told = !self.told.is_empty();
+        self.told.clear();
+        was_told
     }
 }
 

@@ -121,6 +121,9 @@ async fn pauses_grow_to_a_limit_and_a_reason_is_told_once_a_minute() {
     assert_eq!(waited.iter().max(), Some(&PAUSE_MAX));
     let (_, tell) = attempts.failed("another", now);
     assert!(tell, "what is new is told");
+    let told = |why| attempts.failed(why, now).1;
+    let again: Vec<bool> = ["away", "another", "away", "another"].map(told).to_vec();
+    assert!(!again[2] && !again[1] && !again[3], "not each time that reasons change: {again:?}");
     assert!(attempts.answered());
     assert!(!attempts.answered(), "that all is well is told after trouble only");
     assert_eq!(attempts.failed("another", now), (PAUSE_MIN, true));

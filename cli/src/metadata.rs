@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use geminga_metastore::cluster::{self, ClusterError};
 use geminga_metastore::record::Cluster;
-use geminga_metastore::{EmbeddedStore, Error, EtcdStore, EtcdUrl, MetaStore, OpenError, Range};
+use geminga_metastore::{
+    EmbeddedStore, Error, EtcdHealth, EtcdStore, EtcdUrl, MetaStore, OpenError, Range,
+};
 use geminga_proto::reason::Reason;
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tls::{Credentials, Dial, Files};
@@ -31,6 +33,11 @@ impl Way {
             url: EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() },
             dial,
         })
+    }
+
+    /// How its members are, and by what way they were asked.
+    pub(crate) async fn health(&self) -> (EtcdHealth, &Dial) {
+        (EtcdHealth::of(&self.url, &self.dial).await, &self.dial)
     }
 
     /// Connects, and reads once to see that it answers.

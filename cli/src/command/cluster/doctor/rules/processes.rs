@@ -121,6 +121,14 @@ const SIGNS: &[Sign] = &[
         act: "see geminga_tier_failures_total and its log: the object store may be slow, away, or refuse",
     },
     Sign {
+        metric: "geminga_tier_failures_total",
+        label: "",
+        above: 0.0,
+        level: Level::Watch,
+        what: "met failures of the object store, since its start, and tries again",
+        act: "see its log: the object store may be slow, away, or refuse",
+    },
+    Sign {
         metric: "geminga_cold_failures_total",
         label: "",
         above: 0.0,
@@ -152,6 +160,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
             }
         }
     }
+    builds(facts, found);
     for (number, names) in said {
         let Sign { level, what, act, .. } = SIGNS[number];
         let what = format!("{} {what}", names.join(", "));
@@ -163,6 +172,26 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
             "see whether their --http ports are reached from here (--metadata-only looks without), and by TLS (--tls-ca)",
         ));
     }
+}
+
+/// Whether all are of one version.
+fn builds(facts: &Facts, found: &mut Vec<Finding>) {
+    let mut builds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, page) in &facts.pages {
+        let samples = page.as_ref().map_or(&[][..], |page| &page.samples);
+        for sample in samples.iter().filter(|sample| sample.name == "geminga_build_info") {
+            builds.entry(&sample.labels).or_default().push(name);
+        }
+    }
+    if builds.len() < 2 {
+        return;
+    }
+    let of = |(labels, names): (&&str, &Vec<&str>)| format!("{labels}: {}", names.join(", "));
+    let builds: Vec<String> = builds.iter().map(of).collect();
+    found.push(Finding::watch(
+        format!("servers of {} versions run: {}", builds.len(), builds.join("; ")),
+        "finish the upgrade, or go back (docs/operations.md)",
+    ));
 }
 
 impl Sign {

@@ -34,5 +34,6 @@ mod startup;
 mod stops;
 mod tiering;
 mod tls;
+mod tls_troubles;
 mod topic;
 mod uploads;

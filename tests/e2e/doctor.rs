@@ -57,7 +57,9 @@ fn a_doctor_finds_nothing_and_then_what_was_broken() {
     let endpoint = format!("--object-store-endpoint=http://{}", port::free_address());
     let (code, found) = findings(&cluster, &["--object-store=s3://bucket/prefix", &endpoint]);
     assert!(
-        found.iter().any(|what| what.contains("the object store bucket/prefix does not answer")),
+        found
+            .iter()
+            .any(|what| what.contains("the object store s3://bucket/prefix does not answer")),
         "{found:?}"
     );
     assert_eq!(code, Some(1));

@@ -62,13 +62,18 @@ impl Servers {
         };
         let counted =
             format!("geminga_tls_refused_total{{listener=\"{listener}\",why=\"{why}\"}} 1");
-        wait::until(&counted, || {
-            let metrics = self.get(http, "/metrics")?;
-            metrics.lines().any(|line| line == counted).then_some(())
-        });
+        self.counted(http, &counted);
         let (log, name) = (process.log(), format!("listener=\"{listener}\""));
         let lines = log.lines().filter(|line| line.contains(sentence) && line.contains(&name));
         assert_eq!(lines.count(), 1, "{listener}: {sentence}: {log}");
+    }
+
+    /// Metrics have this line.
+    fn counted(&self, http: &str, counted: &str) {
+        wait::until(counted, || {
+            let metrics = self.get(http, "/metrics")?;
+            metrics.lines().any(|line| line == counted).then_some(())
+        });
     }
 }
 
@@ -134,10 +139,12 @@ fn every_listener_says_what_is_wrong_with_a_handshake() {
     let servers = Servers::start(&etcd, &[], None);
     for (listener, address) in &servers.listeners {
         assert!(good.refused_by(address, "127.0.0.1").is_some(), "{listener}");
-        servers.said(
-            listener,
-            "tls-on-plain",
-            "the client speaks TLS and nothing is encrypted here",
-        );
+        if *listener == "kafka" {
+            // Kafka's own reader finds it, and counts it as it does whatever ends a connection.
+            servers.counted(&servers.http, "geminga_kafka_hangups_total{why=\"tls\"} 1");
+            continue;
+        }
+        let sentence = "the client speaks TLS and nothing is encrypted here";
+        servers.said(listener, "tls-on-plain", sentence);
     }
 }

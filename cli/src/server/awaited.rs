@@ -127,7 +127,13 @@ impl Patience {
             .strip_prefix("etcd://")
             .and_then(|rest| rest.split_once(": "))
             .map_or(why.as_str(), |(_, why)| why);
-        format!("the metadata store at {} does not answer: {why}", self.url)
+        // A listener that speaks TLS ends what is plain without a word.
+        let nobody = why.contains("refused") || why.contains("no answer");
+        let hint = match nobody || self.url.is_tls() {
+            true => "",
+            false => ": if it speaks TLS, --metastore has to begin with https://",
+        };
+        format!("the metadata store at {} does not answer: {why}{hint}", self.url)
     }
 }
 

@@ -99,6 +99,13 @@ async fn it_is_said_why_a_server_waits() {
     assert!(waiting.await.is_err());
     let said = "the metadata store at https://a:1/test does not answer: Connection refused";
     assert_eq!(readiness.check(), Err(said.to_owned()));
+    let plain = "etcd://a:1/test".parse().unwrap();
+    let plain = Patience::new(plain, Readiness::default());
+    assert!(!plain.reason(&away()).contains("https://"), "nobody is there");
+    let ended = plain.reason(&Error::Unavailable("etcd://a:1/test: stream closed".to_owned()));
+    assert!(
+        ended.ends_with("stream closed: if it speaks TLS, --metastore has to begin with https://")
+    );
     assert_eq!(
         store.patience.reason(&Error::NoSpace),
         format!("the metadata store at https://a:1/test: {}", Error::NoSpace)

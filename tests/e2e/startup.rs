@@ -153,7 +153,8 @@ fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
     }
 
     // Records are acknowledged without it.
-    let few = Flights::load().first(40_000);
+    // Several segments of 1 MiB, however large the entries become in which they are written.
+    let few = Flights::load().first(120_000);
     let client = cluster.client(0);
     let small = ["--config", "segment.bytes=1048576", "--config", "remote.storage.enable=true"];
     client.run(&[&["topic", "create", "t", "--partitions", "1"][..], &small].concat()).ok();

@@ -263,10 +263,14 @@ fn several_processes_that_say_the_same_are_one_finding() {
 #[test]
 fn etcd_is_looked_at_member_by_member() {
     use Level::{Watch, Wrong};
-    finds(Wrong, &["1 of 3 members of etcd do not answer: e:3: refused"], |facts| {
-        let gone = Error::Unavailable("refused".to_owned());
-        facts.etcd.members.push(("e:3".to_owned(), Err(gone)));
-    });
+    finds(
+        Wrong,
+        &["1 of 3 members of etcd do not answer: e:3: metadata store is unreachable (refused)"],
+        |facts| {
+            let gone = Error::Unavailable("refused".to_owned());
+            facts.etcd.members.push(("e:3".to_owned(), Err(gone)));
+        },
+    );
     finds(Wrong, &["the member of etcd at e:1 knows no leader"], |facts| {
         facts.etcd.members[0].1.as_mut().unwrap().led = false;
     });

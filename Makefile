@@ -18,7 +18,7 @@ SEED ?=
 # Suites of Kafka clients that `make conformance` runs: short, quick, all, or their names.
 SUITES ?= quick
 
-.PHONY: help run test long lint fmt model sim e2e skew chaos conformance bench chart-test image
+.PHONY: help run test long lint fmt model sim e2e skew chaos conformance bench rolling chart-test image
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ bench: ## Throughput against what the disk can do (see docs/performance.md)
 	@.ci/install test
 	$(CARGO) build --release --locked -p geminga
 	tests/bench/run
+
+rolling: ## Restart every server under load of both protocols: what clients see, and how long it takes
+	@.ci/install test
+	$(CARGO) build --release --locked --bin geminga --bin bench-load
+	tests/bench/run rolling
 
 chart-test: ## Render the Helm chart in all its shapes, check it, and start as processes what it would start
 	@.ci/install chart

@@ -52,15 +52,32 @@ type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 #[derive(Clone, Default)]
 pub(crate) struct Readiness(Arc<Mutex<Phase>>);
 
-#[derive(Default)]
 enum Phase {
-    #[default]
-    Starting,
+    /// And what it waits for, in words.
+    Starting(Option<String>),
     Running(Vec<Check>),
     Stopping,
 }
 
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Starting(None)
+    }
+}
+
 impl Readiness {
+    /// Whether the parts are not all there yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(&*self.0.lock(), Phase::Starting(_))
+    }
+
+    /// Why the start does not get on, from now on; `None` when it does. No effect once it is over.
+    pub(crate) fn waits(&self, why: Option<String>) {
+        if let Phase::Starting(waits) = &mut *self.0.lock() {
+            *waits = why;
+        }
+    }
+
     /// From now on ready whenever every check says so.
     pub(crate) fn running(&self, checks: Vec<Check>) {
         *self.0.lock() = Phase::Running(checks);
@@ -71,9 +88,10 @@ impl Readiness {
         *self.0.lock() = Phase::Stopping;
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         match &*self.0.lock() {
-            Phase::Starting => Err("starting".to_owned()),
+            Phase::Starting(None) => Err("starting".to_owned()),
+            Phase::Starting(Some(why)) => Err(why.clone()),
             Phase::Running(checks) => checks.iter().try_for_each(|check| check()),
             Phase::Stopping => Err("stopping".to_owned()),
         }
@@ -150,10 +168,15 @@ mod tests {
     fn ready_only_while_every_part_is() {
         let readiness = Readiness::default();
         assert_eq!(readiness.check(), Err("starting".to_owned()));
+        assert!(readiness.is_starting());
+        readiness.waits(Some("no store".to_owned()));
+        assert_eq!(readiness.check(), Err("no store".to_owned()));
         readiness.running(vec![Box::new(|| Ok(())), Box::new(|| Err("no lease".to_owned()))]);
         assert_eq!(readiness.check(), Err("no lease".to_owned()));
         readiness.running(vec![Box::new(|| Ok(()))]);
+        readiness.waits(Some("no store".to_owned()));
         assert_eq!(readiness.check(), Ok(()));
+        assert!(!readiness.is_starting());
         readiness.stopping();
         assert_eq!(readiness.check(), Err("stopping".to_owned()));
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use geminga_metastore::cluster::{self, ClusterError};
 use geminga_metastore::record::Cluster;
-use geminga_metastore::{EmbeddedStore, Error, EtcdStore, EtcdUrl, MetaStore, OpenError, Range};
+use geminga_metastore::{
+    EmbeddedStore, Error, EtcdHealth, EtcdStore, EtcdUrl, MetaStore, OpenError, Range,
+};
 use geminga_proto::reason::Reason;
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tls::{Credentials, Dial, Files};
@@ -12,20 +14,44 @@ use geminga_tls::{Credentials, Dial, Files};
 use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::{Exit, Failure};
 
-/// Connects to the etcd of a cluster, and reads once to see that it answers. `tls`: what is shown and believed where that is
-/// reached by TLS; without, what the system believes.
+/// How the etcd of a cluster is reached.
+pub(crate) struct Way {
+    url: EtcdUrl,
+    dial: Dial,
+}
+
+impl Way {
+    /// `tls`: what is shown and believed where it is reached by TLS; without, what the system believes.
+    pub(crate) fn to(url: &MetastoreUrl, tls: Option<&Credentials>) -> Result<Self, Failure> {
+        let dial = match (url.is_tls(), tls) {
+            (false, _) => Dial::Plain,
+            (true, Some(credentials)) => Dial::Tls(credentials.clone()),
+            (true, None) => Dial::Tls(Credentials::load(Files::default()).map_err(Failure::new)?),
+        };
+        let (endpoints, cluster) = url.require_etcd()?;
+        Ok(Self {
+            url: EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() },
+            dial,
+        })
+    }
+
+    /// How its members are, and by what way they were asked.
+    pub(crate) async fn health(&self) -> (EtcdHealth, &Dial) {
+        (EtcdHealth::of(&self.url, &self.dial).await, &self.dial)
+    }
+
+    /// Connects, and reads once to see that it answers.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn MetaStore>, Error> {
+        Ok(Arc::new(EtcdStore::connect_by(&self.url, &self.dial).await?))
+    }
+}
+
+/// The store of a command, which is not waited for.
 pub(crate) async fn connect(
     url: &MetastoreUrl,
     tls: Option<&Credentials>,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    let dial = match (url.is_tls(), tls) {
-        (false, _) => Dial::Plain,
-        (true, Some(credentials)) => Dial::Tls(credentials.clone()),
-        (true, None) => Dial::Tls(Credentials::load(Files::default()).map_err(Failure::new)?),
-    };
-    let (endpoints, cluster) = url.require_etcd()?;
-    let url = EtcdUrl { endpoints: endpoints.to_vec(), cluster: cluster.to_owned() };
-    Ok(Arc::new(EtcdStore::connect_by(&url, &dial).await?))
+    Ok(Way::to(url, tls)?.connect().await?)
 }
 
 /// The cluster of a store; the first server of an empty store makes it.

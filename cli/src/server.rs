@@ -1,19 +1,26 @@
 //! What all servers do alike: settle the configuration, bind ports before anything else happens, serve HTTP, run
 //! until a signal, stop in order under a deadline.
 
+mod awaited;
+
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
+use geminga_metastore::{MetaStore, WatchedStore};
 use geminga_runtime::Tasks;
+use geminga_runtime::requests::Requests;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Listen, ServerTls};
+use crate::config::{Listen, MetastoreUrl, ServerTls};
 use crate::exit::{Exit, Failure};
 use crate::http::{self, Admin, Door, Readiness};
+use crate::metadata::Way;
+use awaited::{Awaited, Patience};
 
 /// How long a server may take to finish what it accepted.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
@@ -38,8 +45,8 @@ impl Server {
         let (readiness, admin) = (Readiness::default(), Admin::default());
         let metrics: PrometheusHandle = http::install_metrics()?;
         http::keep_up(metrics.clone(), &frame);
-        for credentials in tls.credentials() {
-            credentials.keep_up(&frame);
+        for (certificate, credentials) in tls.credentials() {
+            credentials.keep_up(certificate, &frame);
         }
         if let Some(door) = http {
             http::serve(door, readiness.clone(), metrics, admin.clone(), &frame);
@@ -58,6 +65,21 @@ impl Server {
                 Err(Failure::with(Exit::Interrupted, format!("stopped by {name} before it was ready")))
             }
         }
+    }
+
+    /// The metadata store, whose answers are timed. It is waited for: now, and whenever it does not answer before the server is
+    /// ready.
+    pub(crate) async fn reach(
+        &mut self,
+        url: &MetastoreUrl,
+        tls: &ServerTls,
+        requests: &Requests,
+    ) -> Result<Arc<dyn MetaStore>, Failure> {
+        let way = Way::to(url, tls.of_etcd())?;
+        let patience = Patience::new(url.clone(), self.readiness.clone());
+        let store = self.starting(patience.connected(&way)).await?;
+        let store = WatchedStore::around(store, requests.clone());
+        Ok(Arc::new(Awaited { store, patience }))
     }
 
     /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which

@@ -45,7 +45,7 @@ CLUSTER = dashboard("geminga-cluster", "Geminga / Cluster", "Begin here: whether
         graph("Waiting for upload", "Bytes of closed segments that the object store does not have yet.", ("sum(geminga_tier_waiting_bytes{HERE})", "waiting"),
               unit="bytes"),
         graph("Clients slowed down by quotas", "By the quota.", rate("geminga_quota_throttled_total", by="quota"), unit="cps"),
-        graph("Certificates", "Time until each expires.", "geminga_tls_certificate_expires_timestamp_seconds{HERE} - time()", unit="s", limit=604800, least=None),
+        graph("Certificates", "Time until each expires.", ("geminga_tls_certificate_expires_timestamp_seconds{HERE} - time()", "{{instance}} {{certificate}}"), unit="s", limit=604800, least=None),
     ]),
     ("What has changed", [
         table("Versions", "Who runs what.", "geminga_build_info{HERE}"),

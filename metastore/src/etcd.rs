@@ -4,6 +4,7 @@
 //! Watches own their place and reconnect by themselves: from the revision after the last one seen, or with a fresh list when that
 //! history is compacted away.
 
+mod health;
 mod members;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use geminga_tls::Dial;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 
+pub use self::health::{EtcdAlarm, EtcdHealth, EtcdMember};
 use self::members::Members;
 use crate::mutation::{Mutation, Mutations};
 use crate::store::{

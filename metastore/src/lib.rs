@@ -30,7 +30,7 @@ mod tree;
 mod watched;
 
 pub use embedded::{EmbeddedStore, OpenError};
-pub use etcd::{EtcdStore, EtcdUrl, InvalidUrl};
+pub use etcd::{EtcdAlarm, EtcdHealth, EtcdMember, EtcdStore, EtcdUrl, InvalidUrl};
 pub use horizon::Horizon;
 pub use ledger_ids::LedgerIds;
 pub use memory::MemoryStore;

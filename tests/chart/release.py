@@ -1,6 +1,7 @@
 """A release that is started as processes, and what is done with one."""
 import subprocess
 import tempfile
+import time
 import unittest
 
 import pods
@@ -73,4 +74,21 @@ class Release(unittest.TestCase):
         for sentence in sentences:
             self.assertIn(sentence, pod.end_of_log())
         self.assertEqual(len(pod.log.read_text().splitlines()), 1, pod.end_of_log())
+        pod.process = None
+
+    def waits(self, name, probe, log):
+        """A pod stays up and is not ready: its probe says that and why, its log in one line. It is stopped again."""
+        pod = self.cluster.pods[name]
+        pod.log.unlink(missing_ok=True)
+        pod.start()
+        deadline = time.monotonic() + 60
+        while probe not in (said := pod.probe("readinessProbe"))[1]:
+            self.assertIsNone(pod.process.poll(), pod.end_of_log())
+            self.assertLess(time.monotonic(), deadline, f"{said}\n{pod.end_of_log()}")
+            time.sleep(0.2)
+        self.assertFalse(said[0], said)
+        self.assertEqual(pod.probe("livenessProbe")[0], True, pod.end_of_log())
+        self.assertEqual(sum(log in line for line in pod.log.read_text().splitlines()), 1, pod.end_of_log())
+        pod.process.kill()
+        pod.process.wait()
         pod.process = None

@@ -34,8 +34,7 @@ class Start(Release):
     def test_a_release_lives(self):
         cluster = self.cluster
         for name in ("g-geminga-serving-0", "g-geminga-bookie-0"):
-            # 4: what it needs cannot be reached.
-            self.ends(name, 4, "METADATA_UNAVAILABLE")
+            self.waits(name, "the metadata store at ", "does not answer")
         cluster.start(READY_SECONDS)
         for pod in cluster.pods.values():
             self.assertEqual(pod.probe("livenessProbe")[0], True, pod.name)

@@ -179,15 +179,6 @@ fn servers_that_must_not_start() {
         .map(str::to_owned),
         "PORT_IN_USE",
     );
-    // Nobody there.
-    let nowhere = format!("etcd://{unused}");
-    start(
-        &["serving", "--metastore", &nowhere, "--grpc", &listen, "--http", &port::free_address()]
-            .map(str::to_owned),
-        "METADATA_UNAVAILABLE",
-    );
-    start(&bookie(&nowhere, &second, "bookie-2"), "METADATA_UNAVAILABLE");
-
     // Of another bookie, of another cluster.
     cluster.bookies[1].process.kill();
     let refused = |cluster: &Cluster, args: &[String], reason: &str| {

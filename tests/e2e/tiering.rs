@@ -12,7 +12,7 @@ use crate::topic;
 /// Small segments, so that there are many of them.
 const SEGMENT: &str = "segment.bytes=1048576";
 
-fn start(url: &str, more: &[&str]) -> Cluster {
+pub(crate) fn start(url: &str, more: &[&str]) -> Cluster {
     let store = format!("--object-store={url}");
     let brokers = [&[store.as_str()][..], more].concat();
     let tier = [
@@ -178,10 +178,10 @@ fn many_segments_are_folded_and_read_from_the_start() {
 }
 
 /// An S3-compatible server in memory.
-struct Moto(Child);
+pub(crate) struct Moto(Child);
 
 impl Moto {
-    fn start(address: &str) -> Self {
+    pub(crate) fn start(address: &str) -> Self {
         let (host, port) = address.split_once(':').expect("HOST:PORT");
         let mut command = Command::new(binary::repository().join(".venv/bin/moto_server"));
         command.args(["-H", host, "-p", port]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -189,6 +189,18 @@ impl Moto {
         let moto = Self(child);
         wait::until("the S3 server", || http::get(address, "/moto-api/"));
         moto
+    }
+
+    /// A bucket is made by one PUT without a body; the server checks no signature.
+    pub(crate) fn make_bucket(address: &str, bucket: &str) {
+        let made = Command::new(binary::repository().join(".venv/bin/python"))
+            .args([
+                "-c",
+                "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
+            ])
+            .arg(format!("http://{address}/{bucket}"))
+            .status();
+        assert!(made.expect("python runs").success(), "the bucket");
     }
 }
 
@@ -203,15 +215,7 @@ impl Drop for Moto {
 fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
     let address = port::free_address();
     let _moto = Moto::start(&address);
-    // A bucket is made by one PUT without a body; the server checks no signature.
-    let made = Command::new(binary::repository().join(".venv/bin/python"))
-        .args([
-            "-c",
-            "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
-        ])
-        .arg(format!("http://{address}/segments"))
-        .status();
-    assert!(made.expect("python runs").success(), "the bucket");
+    Moto::make_bucket(&address, "segments");
     let endpoint = format!("--object-store-endpoint=http://{address}");
     let mut cluster = start("s3://segments/a/prefix", &[&endpoint]);
     everything_goes_there_and_back(&mut cluster);

@@ -114,6 +114,59 @@ fn docs_every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
 }
 
+/// Sources whose comments cite rules of the protocol.
+const CITING: &[&str] = &["bookie", "client", "metastore", "serving", "tests/model", "tests/sim"];
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The rules that comments name, such as `W6`, and the sections, such as `protocol 7.9`.
+fn cited(code: &str) -> BTreeSet<String> {
+    let comments = code.lines().filter_map(|line| line.split_once("//")).map(|(_, said)| said);
+    let comments: String = comments.flat_map(|said| [said, " "]).collect();
+    let words = comments.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
+    let words: Vec<&str> =
+        words.map(|word| word.trim_matches('.')).filter(|w| !w.is_empty()).collect();
+    let is_rule = |word: &&str| {
+        let number = word.trim_start_matches(|c: char| c.is_ascii_uppercase());
+        let family = &word[..word.len() - number.len()];
+        let known =
+            ["M", "D", "K", "W", "RD", "F", "RC", "A", "G", "T", "H", "I"].contains(&family);
+        known && number.trim_end_matches('b').parse::<u8>().is_ok()
+    };
+    let rules = words.iter().copied().filter(is_rule).map(str::to_owned);
+    let sections = words.windows(2).filter(|two| two[0] == "protocol" && two[1].contains('.'));
+    rules.chain(sections.map(|two| format!("### {} ", two[1]))).collect()
+}
+
+#[test]
+fn docs_protocol_has_every_rule_that_is_cited() {
+    let (root, mut files) = (root(), Vec::new());
+    CITING.iter().for_each(|dir| sources(&root.join(dir), &mut files));
+    let code: String = files.iter().map(|file| read(file)).collect();
+    let page = read(&root.join("docs/protocol.md"));
+    let cited = cited(&code);
+    assert!(cited.contains("W6") && cited.contains("### 7.9 "), "{cited:?}");
+    let missing: Vec<_> = cited
+        .iter()
+        .filter(|rule| match rule.starts_with('#') {
+            true => !page.contains(rule.as_str()),
+            false => {
+                !page.contains(&format!("**{rule}**")) && !page.contains(&format!("| {rule} |"))
+            }
+        })
+        .collect();
+    assert!(missing.is_empty(), "cited in the code and not in docs/protocol.md: {missing:?}");
+}
+
 #[test]
 fn links_and_anchors_are_read() {
     let text = "# A `b`: C & d\n## Same\n## Same\n```\n# not [x](y)\n```\n[a](b.md#c), `[x](y)` ![d](e.png)\n#no\n";

@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
+use serde::de::DeserializeOwned;
 
-use super::Cli;
+use super::{Cli, Command};
 
 const GENERATED: &str = "<!-- Made by `GEMINGA_UPDATE_DOCS=1 cargo test -p geminga docs`. -->";
 
@@ -48,6 +49,89 @@ fn sections(command: &clap::Command, path: &str, depth: usize, out: &mut String)
     }
 }
 
+/// Where the file of `--config` says what a flag says: a key, in a table or at its top. `None`: nowhere.
+fn place(flag: &str) -> Option<(Option<&'static str>, &str)> {
+    /// What flags of a table begin with.
+    const TABLES: &[(&str, &str)] = &[
+        ("cold-cache-", "cold-cache"),
+        ("disk-", "disk"),
+        ("etcd-", "etcd"),
+        ("kafka-", "kafka"),
+        ("log-", "log"),
+        ("object-store-", "object-store"),
+        ("otlp-", "trace"),
+        ("tier-", "tier"),
+        ("tls-", "tls"),
+    ];
+    let in_table = |(beginning, table): &(&str, &'static str)| {
+        flag.strip_prefix(beginning).map(|key| (Some(*table), key))
+    };
+    match flag {
+        "config" => None,
+        "kafka" => Some((Some("kafka"), "listen")),
+        "auto-create-topics" | "default-partitions" => Some((Some("kafka"), flag)),
+        "object-store" => Some((Some("object-store"), "url")),
+        "slow-request-log" => Some((Some("log"), "slow-requests")),
+        _ => Some(TABLES.iter().find_map(in_table).unwrap_or((None, flag))),
+    }
+}
+
+/// Values of flags, of which each flag takes one at least, as the command line and the file write them.
+const SAMPLES: &[(&str, &[&str])] = &[
+    ("7", &["7", "'7'"]),
+    ("true", &["true"]),
+    ("0.5", &["0.5"]),
+    ("17s", &["'17s'"]),
+    ("999MiB", &["'999MiB'"]),
+    ("127.0.0.9:99", &["'127.0.0.9:99'", "['127.0.0.9:99']"]),
+    ("etcd://a:1", &["'etcd://a:1'"]),
+    ("http://a:1", &["'http://a:1'"]),
+    ("json", &["'json'"]),
+    ("required", &["'required'"]),
+    ("x", &["'x'", "['x']"]),
+];
+
+/// Whether a file with this text says what these options say, which is something.
+fn says_the_same<T: DeserializeOwned + Default + PartialEq>(options: &T, text: &str) -> bool {
+    *options != T::default() && toml::from_str::<T>(text).is_ok_and(|file| file == *options)
+}
+
+/// The first way to say in the file what the flag says that is understood so.
+fn understood(server: &str, flag: &str, place: (Option<&str>, &str)) -> Option<String> {
+    let (table, key) = place;
+    let head = table.map_or_else(String::new, |table| format!("[{table}]\n"));
+    for (value, written) in SAMPLES {
+        let line = ["geminga", server, &format!("--{flag}={value}")];
+        let Ok(Cli { command }) = Cli::try_parse_from(line) else { continue };
+        let same = |text: &String| match &command {
+            Command::Standalone(args) => says_the_same(&args.options, text),
+            Command::Bookie(args) => says_the_same(&args.options, text),
+            Command::Serving(args) => says_the_same(&args.options, text),
+            _ => false,
+        };
+        let mut texts = written.iter().map(|written| format!("{head}{key} = {written}\n"));
+        if let Some(text) = texts.find(same) {
+            return Some(text);
+        }
+    }
+    None
+}
+
+/// Whoever follows the page writes a file that is taken, and says what it says there.
+#[test]
+fn docs_configuration_is_right_about_the_file() {
+    let mut command = Cli::command();
+    command.build();
+    for name in ["standalone", "bookie", "serving"] {
+        let server = command.find_subcommand(name).expect("it is a command");
+        for arg in server.get_arguments() {
+            let (Some(flag), Some(_)) = (arg.get_long(), arg.get_env()) else { continue };
+            let Some(place) = place(flag) else { continue };
+            assert!(understood(name, flag, place).is_some(), "geminga {name} --{flag}: {place:?}");
+        }
+    }
+}
+
 #[test]
 fn docs_cli() {
     let mut text = format!(
@@ -78,28 +162,10 @@ fn docs_configuration() {
         .expect("a string takes it");
         for arg in server.get_arguments() {
             let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) else { continue };
-            let key = match flag {
-                "config" => "–".to_owned(),
-                "log-filter" => "`filter` in `[log]`".to_owned(),
-                "log-format" => "`format` in `[log]`".to_owned(),
-                "slow-request-log" => "`slow-requests` in `[log]`".to_owned(),
-                other if other.starts_with("otlp-") => {
-                    format!("`{}` in `[trace]`", other.trim_start_matches("otlp-"))
-                }
-                "object-store" => "`url` in `[object-store]`".to_owned(),
-                "kafka" => "`listen` in `[kafka]`".to_owned(),
-                "kafka-advertise" => "`advertise` in `[kafka]`".to_owned(),
-                "auto-create-topics" | "default-partitions" => format!("`{flag}` in `[kafka]`"),
-                other if other.starts_with("tls-") => {
-                    format!("`{}` in `[tls]`", other.trim_start_matches("tls-"))
-                }
-                other => match other.split_once("object-store-").or(other.split_once("tier-")) {
-                    Some(("", name)) if other.starts_with("tier-") => {
-                        format!("`{name}` in `[tier]`")
-                    }
-                    Some(("", name)) => format!("`{name}` in `[object-store]`"),
-                    _ => format!("`{other}`"),
-                },
+            let key = match place(flag) {
+                None => "–".to_owned(),
+                Some((None, key)) => format!("`{key}`"),
+                Some((Some(table), key)) => format!("`{key}` in `[{table}]`"),
             };
             let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
             let variable = variable.to_string_lossy();

@@ -12,7 +12,7 @@ use geminga_bookie::{
     Bookie, BookieParts, BootError, Config, DirError, Refusal, RegisterError, StartError,
     TieringParts,
 };
-use geminga_metastore::{MetaStore, WatchedStore};
+use geminga_metastore::MetaStore;
 use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tier::Store;
@@ -24,7 +24,7 @@ use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions
 use crate::exit::Failure;
 use crate::server::{DRAIN, Server, bind, door, http_address};
 use crate::traces::Service;
-use crate::{logging, metadata, server};
+use crate::{logging, server};
 
 /// Arguments of `geminga bookie`.
 #[derive(Debug, clap::Args)]
@@ -102,9 +102,7 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
     let repair = settings.repair();
     let http = http.map(|listener| door(listener, &tls));
     let mut server = Server::start(http, &tls)?;
-    let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
-    let store = server.starting(connecting).await?;
-    let store = WatchedStore::around(store, requests.clone());
+    let store = server.reach(&settings.metastore, &tls, &requests).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {
         store: Arc::clone(&store),

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use geminga_metastore::WatchedStore;
-
 use crate::broker::{self, Kind, Setting};
 use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
@@ -52,9 +50,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(false)?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
-    let connecting = metadata::connect(&settings.metastore, tls.of_etcd());
-    let store = server.starting(connecting).await?;
-    let store = WatchedStore::around(store, requests.clone());
+    let store = server.reach(&settings.metastore, &tls, &requests).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;

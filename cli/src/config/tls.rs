@@ -203,9 +203,10 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// All that follows files.
-    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Credentials> {
-        self.own.iter().chain(&self.etcd)
+    /// All that follows files, and what metrics call it.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = (&'static str, &Credentials)> {
+        let named = [("own", &self.own), ("etcd", &self.etcd)];
+        named.into_iter().filter_map(|(name, credentials)| Some((name, credentials.as_ref()?)))
     }
 
     /// What etcd is shown and believed.

@@ -81,7 +81,7 @@ impl Client {
         let (servers, scheme) = without_scheme(servers)?;
         let dial = dial(scheme, config.tls.clone())?;
         if let Dial::Tls(credentials) = &dial {
-            credentials.keep_up(&tasks);
+            credentials.keep_up("own", &tasks);
         }
         let directory = Directory::new(&servers, dial, Arc::clone(&config.random), &tasks)?;
         let server = servers;

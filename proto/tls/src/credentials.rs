@@ -77,19 +77,19 @@ impl Credentials {
         self.0.files.ca.is_some()
     }
 
-    /// Follows the files until `tasks` stops.
-    pub fn keep_up(&self, tasks: &Tasks) {
+    /// Follows the files until `tasks` stops. `certificate`: what metrics call that in them.
+    pub fn keep_up(&self, certificate: &'static str, tasks: &Tasks) {
         let (own, cancelled) = (self.clone(), tasks.cancelled());
-        own.report_expiry();
+        own.report_expiry(certificate);
         tasks.spawn("certificates", async move {
             tokio::select! {
                 () = cancelled => {}
-                () = own.follow() => {}
+                () = own.follow(certificate) => {}
             }
         });
     }
 
-    async fn follow(&self) {
+    async fn follow(&self, certificate: &'static str) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = None;
@@ -101,6 +101,7 @@ impl Credentials {
             let Ok(Some(found)) = read else { continue };
             if seen.as_ref() == Some(&found) {
                 self.take(found);
+                self.report_expiry(certificate);
                 seen = None;
             } else {
                 seen = Some(found);
@@ -125,7 +126,6 @@ impl Credentials {
                 *self.0.state.write() = State { tried: found, early: false, loaded };
                 metrics::count_reload(true);
                 tracing::info!(expires = ?self.now().expires, "new certificates are in force for new connections");
-                self.report_expiry();
             }
             // Told already.
             Err(error) if known && error.is_early() => {}
@@ -139,9 +139,9 @@ impl Credentials {
         }
     }
 
-    fn report_expiry(&self) {
+    fn report_expiry(&self, certificate: &'static str) {
         if let Some(expires) = self.now().expires {
-            metrics::set_expiry(expires);
+            metrics::set_expiry(certificate, expires);
         }
     }
 

@@ -229,15 +229,13 @@ impl Loaded {
         let identity = identity(files, contents)?;
         let own = files.ca.is_some();
         let authority = own.then(|| Authority::new(&roots, &provider)).transpose()?;
-        let found = match (&identity, &authority) {
-            (Some(identity), Some(authority)) if check == Check::Component => {
+        let found = match (&identity, &authority, check) {
+            (Some(identity), Some(authority), Check::Component) => {
                 authority.check(files, identity)?
             }
+            (Some(identity), _, Check::Time) => check_time(files, identity, &provider)?,
             _ => Found::default(),
         };
-        if let (Some(identity), Check::Time) = (&identity, check) {
-            check_time(files, identity, &provider)?;
-        }
         let servers = match &identity {
             Some(identity) => servers(files, identity, authority.as_ref(), &provider)?,
             None => Vec::new(),
@@ -361,14 +359,23 @@ impl Authority {
             })) => presented,
             Err(error) => return Err(unacceptable(error)),
         };
+        Ok(Found { expires: self.expiry(cert, between, now), names })
+    }
+
+    /// When it will not be taken any more, in seconds since the Unix epoch.
+    fn expiry(
+        &self,
+        cert: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Option<u64> {
         let then = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + FAR);
-        let expires = match self.clients.verify_client_cert(cert, between, then) {
+        match self.clients.verify_client_cert(cert, between, then) {
             Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
                 not_after, ..
             })) => Some(not_after.as_secs()),
             _ => None,
-        };
-        Ok(Found { expires, names })
+        }
     }
 
     fn verifier(&self, auth: ClientAuth) -> Option<Arc<dyn ClientCertVerifier>> {
@@ -380,31 +387,31 @@ impl Authority {
     }
 }
 
-/// Whether a certificate is of its time, whoever signed it: that is looked at before the signature.
+/// Whether a certificate is of its time, whoever signed it, and when that ends: it is looked at before the signature.
 fn check_time(
     files: &Files,
     identity: &Identity,
     provider: &Arc<CryptoProvider>,
-) -> Result<(), LoadError> {
+) -> Result<Found, LoadError> {
     let mut roots = RootCertStore::empty();
     for cert in &identity.chain {
         // One that cannot be an authority leaves nothing to check by: the server judges.
         if roots.add(cert.clone()).is_err() {
-            return Ok(());
+            return Ok(Found::default());
         }
     }
     let authority = Authority::new(&Arc::new(roots), provider)?;
-    let Some((cert, between)) = identity.chain.split_first() else { return Ok(()) };
-    match authority.clients.verify_client_cert(cert, between, UnixTime::now()) {
-        Ok(_) => Ok(()),
-        Err(error) => match Trouble::of_tls(&error) {
-            why @ (Trouble::Expired | Trouble::NotYetValid) => {
-                let path = files.cert.clone().unwrap_or_default();
-                Err(LoadError::Unacceptable { path, why })
-            }
-            _ => Ok(()),
-        },
+    let Some((cert, between)) = identity.chain.split_first() else {
+        return Ok(Found::default());
+    };
+    let now = UnixTime::now();
+    if let Err(error) = authority.clients.verify_client_cert(cert, between, now)
+        && let why @ (Trouble::Expired | Trouble::NotYetValid) = Trouble::of_tls(&error)
+    {
+        let path = files.cert.clone().unwrap_or_default();
+        return Err(LoadError::Unacceptable { path, why });
     }
+    Ok(Found { expires: authority.expiry(cert, between, now), names: Vec::new() })
 }
 
 fn servers(

@@ -8,7 +8,8 @@
 //! * One authority signs all components; each shows its certificate as a server and as a client, and checks the other's.
 //! * Every connection is checked in full, with what the files say when it is made: there is no resumption, so that a
 //!   certificate that expired or was replaced opens nothing any more. Connections that stand go on.
-//! * A handshake has ten seconds and takes one of the listener's places, as the connection does that comes of it.
+//! * A handshake has ten seconds. Those that go on have a bound of their own: only the connection that comes of one takes a
+//!   place of the listener.
 //! * What cannot be loaded changes nothing: the former files stay in force, and log and metrics say so.
 
 mod accept;

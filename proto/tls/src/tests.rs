@@ -314,6 +314,10 @@ fn expiry_is_known() {
     let authority = Authority::new();
     // The first of January 2100.
     assert_eq!(load(&authority, Some(&authority.issue())).now().expires, Some(4_102_444_800));
+    // Of a client's, too, whoever signed it.
+    let stranger = Authority::new().issue();
+    let client = Credentials::of_client(files(Some(&authority), Some(&stranger))).unwrap();
+    assert_eq!(client.now().expires, Some(4_102_444_800));
 }
 
 /// New files count once two looks saw the same; bad ones change nothing.
@@ -323,7 +327,7 @@ async fn files_are_followed() {
     let pair = authority.issue();
     let credentials = load(&authority, Some(&pair));
     let tasks = Tasks::new("test");
-    credentials.keep_up(&tasks);
+    credentials.keep_up("own", &tasks);
     let first = credentials.now();
     let settle = || async { tokio::time::sleep(Duration::from_secs(10)).await };
     settle().await;

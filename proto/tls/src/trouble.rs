@@ -154,8 +154,12 @@ impl fmt::Display for Told<'_> {
             ),
             Trouble::UnknownAuthority => write!(
                 f,
-                "the certificate of the {other} is of another authority than those of --tls-ca: \
-                 add its authority here, or give the {other} a certificate of this one"
+                "the certificate of the {other} is of another authority than those of --tls-ca{}: \
+                 add its authority here, or give the {other} a certificate of this one",
+                match self.side {
+                    Side::Client => " (of etcd --etcd-ca)",
+                    Side::Server => "",
+                }
             ),
             Trouble::WrongName(presented) => write!(
                 f,

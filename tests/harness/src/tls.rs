@@ -1,5 +1,6 @@
 //! A client by TLS that a test looks at servers with.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::Pair;
+use crate::{Pair, wait};
 
 /// Whom it believes, and what it shows.
 #[derive(Debug, Clone)]
@@ -41,9 +42,30 @@ impl Tls {
         Some(tls.conn.peer_certificates()?.first()?.clone().into_owned())
     }
 
+    /// Why there is no connection with a server on this machine that is to be `name`: what this end says. `None`: there is one.
+    ///
+    /// # Panics
+    /// When nobody listens there, or nobody says anything.
+    pub fn refused_by(&self, address: &str, name: &str) -> Option<String> {
+        let stream = TcpStream::connect(address).expect("somebody listens");
+        stream.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
+        let mut tls = self.to(name, stream);
+        // A server refuses a client's certificate when that takes the handshake for done.
+        let read = tls.conn.complete_io(&mut tls.sock).and_then(|_| tls.read(&mut [0; 1]));
+        match read {
+            Ok(0) => Some("the connection ended".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     /// # Panics
     /// When a file is none.
     pub(crate) fn over(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+        self.to("127.0.0.1", stream)
+    }
+
+    fn to(&self, name: &str, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(&self.ca).expect("a certificate");
         roots.add(ca).expect("an authority");
@@ -60,7 +82,7 @@ impl Tls {
                 config.with_client_auth_cert(vec![cert], key).expect("a pair")
             }
         };
-        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
         StreamOwned::new(connection, stream)
     }

@@ -1,5 +1,6 @@
 //! `geminga cluster doctor`: looks at everything that can be seen from outside, and says in sentences what is wrong and what to
-//! do. It reads the metadata and asks each registered process over HTTP; it changes nothing. What is judged, and how, is in
+//! do. It reads the metadata, asks each registered process over HTTP, the members of etcd and, where it is named, the object store;
+//! it changes nothing. What is judged, and how, is in
 //! `rules`, which is given facts only.
 
 mod facts;
@@ -7,10 +8,13 @@ mod metrics;
 mod page;
 mod rules;
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::args::PrintArgs;
 use crate::command::ledger::Place;
+use crate::config::ObjectStoreOptions;
 use crate::exit::{Exit, Failure};
 use crate::view::View;
 use rules::{Finding, Level};
@@ -23,6 +27,11 @@ pub(crate) struct Args {
     /// Look at the metadata only: where the HTTP ports of brokers and bookies are not reached from here.
     #[arg(long)]
     metadata_only: bool,
+    /// A bookie that is away for longer is not being restarted: then it is looked whether its set was made smaller by hand.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    gone_after: Duration,
+    #[command(flatten)]
+    objects: ObjectStoreOptions,
     #[command(flatten)]
     print: PrintArgs,
 }
@@ -60,7 +69,7 @@ impl View for Diagnosis {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let facts = facts::gather(&args.place, args.metadata_only).await?;
+    let facts = facts::gather(&args).await?;
     let mut findings = rules::judge(&facts);
     findings.sort_by_key(|finding| finding.level);
     let (brokers, bookies) = (facts.brokers.len(), facts.bookies.len());

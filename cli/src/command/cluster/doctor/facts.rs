@@ -1,25 +1,32 @@
-//! What is known of a cluster: its metadata, and what each of its processes says of itself.
+//! What is known of a cluster: its metadata, and what each of its processes, etcd and the object store say of themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use geminga_metastore::record::{
     AbsentBookie, Assign, Broker, Cluster, Cookie, Drain, DrainingBookie, LedgerMeta, LedgerState,
     LiveBookie, Tier, Topic, Under,
 };
-use geminga_metastore::{Range, keys};
-use geminga_proto::ids::{BookieId, BrokerId};
+use geminga_metastore::{EtcdHealth, MetaStore, Range, keys};
+use geminga_proto::ids::{BookieId, BrokerId, ClusterUuid};
 use geminga_runtime::{SystemClock, WallClock};
+use geminga_tier::Store;
 use geminga_tls::Dial;
+use tokio::time::timeout;
 
+use super::Args;
 use super::page::{self, Page};
 use crate::command::bookie;
-use crate::command::ledger::Place;
 use crate::exit::Failure;
-use crate::metadata;
+use crate::metadata::Way;
 
 /// How many processes are asked at a time.
 const AT_A_TIME: usize = 16;
+/// How long the object store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// By this etcd says what its database may take.
+const QUOTA: &str = "etcd_server_quota_backend_bytes";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -48,6 +55,12 @@ pub(super) struct Facts {
     pub(super) unreadable: Vec<String>,
     /// What processes say: their name, and a page or why there is none.
     pub(super) pages: Vec<(String, Result<Page, String>)>,
+    /// A bookie that is away for longer, in milliseconds, is not being restarted.
+    pub(super) restart_ms: i64,
+    /// What the members of etcd say.
+    pub(super) etcd: EtcdHealth,
+    /// Why the object store cannot be used, if it was asked.
+    pub(super) no_objects: Option<String>,
 }
 
 /// A bookie that the metadata knows.
@@ -63,13 +76,16 @@ pub(super) struct Known {
     pub(super) ledgers: usize,
 }
 
-/// Reads the metadata and, unless `metadata_only`, asks all processes.
+/// Reads the metadata and, unless that is to be all, asks all processes.
 ///
 /// # Errors
 /// When the metadata cannot be read.
-pub(super) async fn gather(place: &Place, metadata_only: bool) -> Result<Facts, Failure> {
-    let mut facts = Facts { now_ms: SystemClock.now_ms(), ..Facts::default() };
-    let store = metadata::connect(&place.metastore, place.of_etcd()?.as_ref()).await?;
+pub(super) async fn gather(args: &Args) -> Result<Facts, Failure> {
+    let restart_ms = i64::try_from(args.gone_after.as_millis()).unwrap_or(i64::MAX);
+    let mut facts = Facts { now_ms: SystemClock.now_ms(), restart_ms, ..Facts::default() };
+    let objects = args.objects.open(false)?;
+    let way = Way::to(&args.place.metastore, args.place.of_etcd()?.as_ref())?;
+    let store = way.connect().await?;
     let read = |prefix: &'static str| store.range(prefix, None, usize::MAX);
     facts.cluster(&read(keys::CLUSTER).await?);
     facts.coordinated = !read(keys::COORDINATOR).await?.items.is_empty();
@@ -79,11 +95,51 @@ pub(super) async fn gather(place: &Place, metadata_only: bool) -> Result<Facts, 
     facts.ledgers(&read(keys::LEDGERS).await?);
     facts.topics(&read(keys::TOPICS).await?, &read(keys::ASSIGN).await?);
     facts.marks(&read(keys::UNDER).await?);
-    if !metadata_only {
-        let dial = place.tls.load()?.map_or(Dial::Plain, Dial::Tls);
+    if let (Some(objects), Some(cluster)) = (objects, &facts.cluster) {
+        facts.no_objects = unusable(&*store, &objects, cluster.uuid).await;
+    }
+    if !args.metadata_only {
+        facts.etcd = etcd(&way).await;
+        let dial = args.place.tls.load()?.map_or(Dial::Plain, Dial::Tls);
         facts.pages = pages(&facts, dial).await;
     }
     Ok(facts)
+}
+
+/// What its members say. Versions that do not say their quota there have it among their metrics.
+async fn etcd(way: &Way) -> EtcdHealth {
+    let (mut health, dial) = way.health().await;
+    for (endpoint, answer) in &mut health.members {
+        let Ok(member) = answer else { continue };
+        if member.quota_bytes.is_none()
+            && let Ok(samples) = page::metrics(dial, endpoint).await
+            && let Some(quota) = samples.iter().find(|sample| sample.name == QUOTA)
+        {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes")]
+            let bytes = quota.value as u64;
+            member.quota_bytes = Some(bytes);
+        }
+    }
+    health
+}
+
+/// Why it does not hold what is the cluster's, or does not say.
+async fn unusable(
+    metadata: &dyn MetaStore,
+    objects: &Store,
+    cluster: ClusterUuid,
+) -> Option<String> {
+    match timeout(PATIENCE, geminga_tier::check(metadata, objects, cluster)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) if error.is_refusal() => Some(error.to_string()),
+        Ok(Err(error)) => {
+            Some(format!("the object store {} does not answer: {error}", objects.place()))
+        }
+        Err(_) => {
+            let place = objects.place();
+            Some(format!("the object store {place} does not answer within {PATIENCE:?}"))
+        }
+    }
 }
 
 /// Asks all that said where they serve HTTP.

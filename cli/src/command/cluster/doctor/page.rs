@@ -40,6 +40,16 @@ pub(super) async fn read(dial: &Dial, address: &str) -> Result<Page, String> {
     timeout(TIMEOUT, both).await.unwrap_or_else(|_| Err(format!("no answer in {TIMEOUT:?}")))
 }
 
+/// The metrics of what serves nothing else for us. In words, why there are none.
+pub(super) async fn metrics(dial: &Dial, address: &str) -> Result<Vec<Sample>, String> {
+    match timeout(TIMEOUT, get(dial, address, "/metrics")).await {
+        Ok(Ok((StatusCode::OK, text))) => Ok(metrics::parse(&text)),
+        Ok(Ok((status, text))) => Err(format!("/metrics answers {status}: {}", text.trim())),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("no answer in {TIMEOUT:?}")),
+    }
+}
+
 async fn get(dial: &Dial, address: &str, path: &str) -> Result<(StatusCode, String), String> {
     let said = |error: &dyn std::error::Error| error.to_string();
     let stream = dial.open(address, Protocol::Http).await.map_err(|error| said(&error))?;

@@ -1,11 +1,12 @@
 //! What is wrong with a cluster, as sentences: each rule looks at the facts and says what it means and what to do. No I/O, no
 //! clock.
 
+mod etcd;
 mod processes;
 #[cfg(test)]
 mod tests;
 
-use geminga_metastore::record::{LiveBookie, Under, UnderReason};
+use geminga_metastore::record::{Feature, Features, LiveBookie, Under, UnderReason};
 use geminga_proto::ids::BookieId;
 use serde::Serialize;
 
@@ -15,8 +16,6 @@ use super::facts::{Facts, Known};
 const OLD_MARK_MS: i64 = 3_600_000;
 /// A broker that is drained for longer was forgotten.
 const OLD_DRAIN_MS: i64 = 3_600_000;
-/// A bookie that is away for longer is not being restarted.
-const RESTART_MS: i64 = 600_000;
 
 /// How bad something is; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,9 +50,12 @@ impl Finding {
 /// All that is wrong, rule by rule.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    for rule in [cluster, brokers, absent_bookies, room, zones, copies, topics, metadata] {
+    for rule in
+        [cluster, brokers, absent_bookies, room, zones, copies, topics, metadata, versions, objects]
+    {
         rule(facts, &mut found);
     }
+    etcd::judge(&facts.etcd, &mut found);
     processes::judge(facts, &mut found);
     found
 }
@@ -130,7 +132,7 @@ fn absent_bookies(facts: &Facts, found: &mut Vec<Finding>) {
     // A set that is restarted begins with its last ones, too.
     let for_long = |known: &Known| {
         let age = known.absent_ms.map(|since| facts.now_ms.saturating_sub(since));
-        known.draining_ms.is_none() && age.is_some_and(|age| age > RESTART_MS)
+        known.draining_ms.is_none() && age.is_some_and(|age| age > facts.restart_ms)
     };
     let names: Vec<&BookieId> =
         gone.iter().filter(|(_, known)| for_long(known)).map(|(id, _)| *id).collect();
@@ -267,6 +269,45 @@ fn metadata(facts: &Facts, found: &mut Vec<Finding>) {
         found.push(Finding::wrong(
             format!("{} values in the metadata cannot be read, such as {first}", facts.unreadable.len()),
             "a newer version may have written them: use its `geminga`; if not, restore them from a backup (docs/disaster.md)",
+        ));
+    }
+}
+
+/// Whether all processes read what others write.
+fn versions(facts: &Facts, found: &mut Vec<Finding>) {
+    let brokers = facts.brokers.iter().map(|one| (format!("broker {}", one.id), one.features));
+    let bookies = facts.bookies.values().filter_map(|known| known.live.as_ref());
+    let bookies = bookies.map(|live| (live.id.to_string(), live.features));
+    let servers: Vec<(String, Features)> = brokers.chain(bookies).collect();
+    let in_use = facts.cluster.as_ref().map_or(Features::NONE, |cluster| cluster.features);
+    for feature in Feature::ALL {
+        let (read, not): (Vec<_>, Vec<_>) =
+            servers.iter().partition(|(_, features)| features.contains(feature));
+        let names: Vec<&str> = not.iter().map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let names = names.join(", ");
+        if in_use.contains(feature) {
+            found.push(Finding::wrong(
+                format!("{names} of a version that does not read `{feature}`, which is in use"),
+                "upgrade them now: they take what they do not know for damaged",
+            ));
+        } else if !read.is_empty() {
+            found.push(Finding::watch(
+                format!("{names} of an earlier version than others: they do not read `{feature}`, so that nothing of it is written"),
+                "finish the upgrade, or go back with the others (docs/operations.md)",
+            ));
+        }
+    }
+}
+
+fn objects(facts: &Facts, found: &mut Vec<Finding>) {
+    if let Some(why) = &facts.no_objects {
+        found.push(Finding::wrong(
+            why,
+            "records are acknowledged without it, and segments wait at the bookies; what is there alone cannot be read: repair the store, the way there, or its \
+             credentials",
         ));
     }
 }

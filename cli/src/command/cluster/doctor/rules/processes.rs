@@ -121,6 +121,14 @@ const SIGNS: &[Sign] = &[
         act: "see geminga_tier_failures_total and its log: the object store may be slow, away, or refuse",
     },
     Sign {
+        metric: "geminga_tier_failures_total",
+        label: "",
+        above: 0.0,
+        level: Level::Watch,
+        what: "met failures of the object store, since its start, and tries again",
+        act: "see its log: the object store may be slow, away, or refuse",
+    },
+    Sign {
         metric: "geminga_cold_failures_total",
         label: "",
         above: 0.0,
@@ -152,6 +160,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
             }
         }
     }
+    builds(facts, found);
     for (number, names) in said {
         let Sign { level, what, act, .. } = SIGNS[number];
         let what = format!("{} {what}", names.join(", "));
@@ -163,6 +172,26 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
             "see whether their --http ports are reached from here (--metadata-only looks without), and by TLS (--tls-ca)",
         ));
     }
+}
+
+/// Whether all are of one version.
+fn builds(facts: &Facts, found: &mut Vec<Finding>) {
+    let mut builds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, page) in &facts.pages {
+        let samples = page.as_ref().map_or(&[][..], |page| &page.samples);
+        for sample in samples.iter().filter(|sample| sample.name == "geminga_build_info") {
+            builds.entry(&sample.labels).or_default().push(name);
+        }
+    }
+    if builds.len() < 2 {
+        return;
+    }
+    let of = |(labels, names): (&&str, &Vec<&str>)| format!("{labels}: {}", names.join(", "));
+    let builds: Vec<String> = builds.iter().map(of).collect();
+    found.push(Finding::watch(
+        format!("servers of {} versions run: {}", builds.len(), builds.join("; ")),
+        "finish the upgrade, or go back (docs/operations.md)",
+    ));
 }
 
 impl Sign {
@@ -179,21 +208,24 @@ impl Sign {
 
 fn expiry(facts: &Facts, name: &str, page: &Page, found: &mut Vec<Finding>) {
     let metric = "geminga_tls_certificate_expires_timestamp_seconds";
-    let Some(expires) = page.samples.iter().find(|sample| sample.name == metric) else { return };
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of our days are far below 2^52")]
-    let left = expires.value - facts.now_ms as f64 / 1_000.0;
-    if left <= 0.0 {
-        found.push(Finding::wrong(
-            format!("the certificate of {name} has expired: nobody new can talk to it"),
-            "renew it: it is read again within seconds",
-        ));
-    } else if left < RENEW_SECONDS {
-        #[allow(clippy::cast_possible_truncation, reason = "less than fourteen days")]
-        let left = ago((left * 1_000.0) as i64);
-        found.push(Finding::watch(
-            format!("the certificate of {name} expires in {left}"),
-            "renew it: it is read again within seconds",
-        ));
+    for expires in page.samples.iter().filter(|sample| sample.name == metric) {
+        let (which, whom) = match expires.labels.contains("certificate=\"etcd\"") {
+            true => ("the certificate that etcd is shown by", "etcd does not take it any more"),
+            false => ("the certificate of", "nobody new can talk to it"),
+        };
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "milliseconds of our days are far below 2^52"
+        )]
+        let left = expires.value - facts.now_ms as f64 / 1_000.0;
+        let act = "renew it: it is read again within seconds";
+        if left <= 0.0 {
+            found.push(Finding::wrong(format!("{which} {name} has expired: {whom}"), act));
+        } else if left < RENEW_SECONDS {
+            #[allow(clippy::cast_possible_truncation, reason = "less than fourteen days")]
+            let left = ago((left * 1_000.0) as i64);
+            found.push(Finding::watch(format!("{which} {name} expires in {left}"), act));
+        }
     }
 }
 

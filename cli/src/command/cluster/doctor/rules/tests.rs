@@ -1,9 +1,9 @@
 //! A cluster in which nothing is wrong, and one change after the other that the doctor has to see.
 
-use geminga_metastore::LeaseId;
 use geminga_metastore::record::{
-    Broker, Cluster, Features, LiveBookie, LiveDisk, Restored, Under, UnderReason,
+    Broker, Cluster, Feature, Features, LiveBookie, LiveDisk, Restored, Under, UnderReason,
 };
+use geminga_metastore::{Error, EtcdAlarm, EtcdHealth, EtcdMember, LeaseId};
 use geminga_proto::ids::{BrokerId, ClusterUuid, EntryId, Incarnation, LedgerId, Member, TopicId};
 
 use super::*;
@@ -28,6 +28,13 @@ fn bookie(id: &BookieId) -> Known {
         features: Features::ALL,
     };
     Known { live: Some(live), ledgers: 5, ..Known::default() }
+}
+
+const GIB: u64 = 1 << 30;
+
+fn member(endpoint: &str, database: u64, quota: u64) -> (String, Result<EtcdMember, Error>) {
+    let member = EtcdMember { led: true, database_bytes: database, quota_bytes: Some(quota) };
+    (endpoint.to_owned(), Ok(member))
 }
 
 fn name(number: u32) -> BookieId {
@@ -65,6 +72,11 @@ fn well() -> Facts {
         brokers: vec![broker],
         bookies: (0..4).map(|n| (name(n), bookie(&name(n)))).collect(),
         quorums: (3, 2),
+        restart_ms: 600_000,
+        etcd: EtcdHealth {
+            members: vec![member("e:1", GIB, GIB * 2), member("e:2", GIB, GIB * 2)],
+            ..EtcdHealth::default()
+        },
         pages: vec![("bookie-0".to_owned(), Ok(page))],
         ..Facts::default()
     }
@@ -222,12 +234,17 @@ fn what_processes_say_is_passed_on() {
     );
     let found = after(says("geminga_tls_reloads_total{outcome=\"done\"} 1\n"));
     assert_eq!(found, Vec::new(), "that is how it should be");
-    let expires = |seconds: i64| {
-        format!("geminga_tls_certificate_expires_timestamp_seconds {}\n", NOW / 1_000 + seconds)
+    let expires_of = |certificate: &str, seconds: i64| {
+        let metric = "geminga_tls_certificate_expires_timestamp_seconds";
+        format!("{metric}{{certificate=\"{certificate}\"}} {}\n", NOW / 1_000 + seconds)
     };
+    let expires = |seconds| expires_of("own", seconds);
     finds(Wrong, &["of bookie-1 has expired"], says(&expires(-5)));
     finds(Watch, &["of bookie-1 expires in 2days"], says(&expires(2 * 86_400)));
     assert_eq!(after(says(&expires(60 * 86_400))), Vec::new());
+    let both = format!("{}{}", expires(60 * 86_400), expires_of("etcd", 86_400));
+    finds(Watch, &["that etcd is shown by bookie-1 expires in 1day"], says(&both));
+    finds(Wrong, &["that etcd is shown by bookie-1 has expired"], says(&expires_of("etcd", -1)));
 }
 
 #[test]
@@ -241,4 +258,75 @@ fn several_processes_that_say_the_same_are_one_finding() {
     });
     assert_eq!(found.len(), 1, "{found:#?}");
     assert!(found[0].what.starts_with("bookie-1, bookie-2 "));
+}
+
+#[test]
+fn etcd_is_looked_at_member_by_member() {
+    use Level::{Watch, Wrong};
+    finds(
+        Wrong,
+        &["1 of 3 members of etcd do not answer: e:3: metadata store is unreachable (refused)"],
+        |facts| {
+            let gone = Error::Unavailable("refused".to_owned());
+            facts.etcd.members.push(("e:3".to_owned(), Err(gone)));
+        },
+    );
+    finds(Wrong, &["the member of etcd at e:1 knows no leader"], |facts| {
+        facts.etcd.members[0].1.as_mut().unwrap().led = false;
+    });
+    finds(Wrong, &["etcd is out of space"], |facts| {
+        facts.etcd.alarms = vec![EtcdAlarm::NoSpace, EtcdAlarm::NoSpace];
+    });
+    finds(Wrong, &["members of etcd hold different data"], |facts| {
+        facts.etcd.alarms.push(EtcdAlarm::Corrupt);
+    });
+    finds(Watch, &["database of the member at e:3 is at 85 % of its quota"], |facts| {
+        facts.etcd.members.push(member("e:3", 85 * GIB, 100 * GIB));
+    });
+    finds(Watch, &["1 members of etcd were added and have never started"], |facts| {
+        facts.etcd.unstarted = 1;
+    });
+    let unknown = after(|facts| {
+        facts.etcd.members[0].1.as_mut().unwrap().quota_bytes = None;
+    });
+    assert_eq!(unknown, Vec::new(), "a quota that is not known is not judged");
+    let twice = after(|facts| facts.etcd.alarms = vec![EtcdAlarm::NoSpace; 3]);
+    assert_eq!(twice.len(), 1, "{twice:#?}");
+}
+
+#[test]
+fn servers_of_several_versions_are_told_apart() {
+    use Level::{Watch, Wrong};
+    let old = |facts: &mut Facts| {
+        let live = facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap();
+        live.features = Features::ALL.without(Feature::GivenUp);
+    };
+    finds(Watch, &["bookie-2 of an earlier version than others: they do not read `given-up`"], old);
+    finds(
+        Wrong,
+        &["bookie-2 of a version that does not read `given-up`, which is in use"],
+        |facts| {
+            old(facts);
+            facts.cluster.as_mut().unwrap().features = Features::NONE.with(Feature::GivenUp);
+        },
+    );
+    let says = |name: &str, version: &str| {
+        let line = format!("geminga_build_info{{version=\"{version}\"}} 1\n");
+        (name.to_owned(), Ok(Page { unready: None, samples: metrics::parse(&line) }))
+    };
+    let one = "servers of 2 versions run: version=\"0.1.0\": broker 1; version=\"0.2.0\": bookie-1";
+    finds(Watch, &[one], |facts| {
+        facts.pages = vec![says("broker 1", "0.1.0"), says("bookie-1", "0.2.0")];
+    });
+    let same = after(|facts| {
+        facts.pages = vec![says("broker 1", "0.1.0"), says("bookie-1", "0.1.0")];
+    });
+    assert_eq!(same, Vec::new());
+}
+
+#[test]
+fn an_object_store_that_is_none_is_said() {
+    finds(Level::Wrong, &["the object store s3://b/p does not answer"], |facts| {
+        facts.no_objects = Some("the object store s3://b/p does not answer: refused".to_owned());
+    });
 }

@@ -143,6 +143,7 @@ impl World {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            objects_missing: 0,
             features,
         };
         self.put(keys::bookie_live(&bookie), live.encode()).await;

@@ -21,6 +21,7 @@ fn live(number: u64, free_bytes: u64) -> LiveBookie {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
+        objects_missing: 0,
         features: Features::ALL,
     }
 }

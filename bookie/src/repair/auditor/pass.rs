@@ -24,19 +24,24 @@ pub(super) struct Found {
     pub(super) unread_others: u64,
 }
 
-/// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
+/// Who of a ledger's members was judged, and how many copies the fragment with fewest has left. Of a fragment that is being written those
+/// that are gone are named as well: nobody repairs it before it ends (H17), but until then it is short of a copy, and that is to be seen. Who
+/// merely leaves is left by its writer.
 fn judged(meta: &LedgerMeta, judgement: &Judgement) -> (Vec<(Member, UnderReason)>, u32) {
     if meta.tier.is_trimmed() {
         // It is in its object, and no bookie is to have it (T6).
         return (Vec::new(), u32::MAX);
     }
     let closed = meta.state == LedgerState::Closed;
-    let immutable = meta.fragments.len() - usize::from(!closed);
     let (mut members, mut copies) = (Vec::new(), u32::MAX);
-    for fragment in &meta.fragments[..immutable] {
+    for (index, fragment) in meta.fragments.iter().enumerate() {
+        let is_written = !closed && index + 1 == meta.fragments.len();
         let left = fragment.ensemble.iter().filter(|m| judgement.counts(m)).count();
         for member in &fragment.ensemble {
             let Some(reason) = judgement.of(member) else { continue };
+            if is_written && reason == UnderReason::Draining {
+                continue;
+            }
             copies = copies.min(u32::try_from(left).unwrap_or(u32::MAX));
             if members.iter().all(|(known, _)| known != member) {
                 members.push((member.clone(), reason));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
 use geminga_metastore::record::{
     CloseKind, Cluster, CookieDisk, Custom, Digest, DrainingBookie, Feature, Features, Fragment,
-    LedgerMeta, LedgerState, LiveDisk, Tier, TierObject, Under,
+    LedgerMeta, LedgerState, LiveDisk, Tier, TierObject, Under, UnderReason,
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
 use geminga_proto::ids::{
@@ -457,4 +457,32 @@ fn nobody_is_asked_how_far_a_trimmed_ledger_goes() {
     let judgement = judge(&view, Duration::ZERO, Mutations::default());
     assert_eq!(tails::questions(&closed(5, [1, 2]), &judgement).len(), 2);
     assert_eq!(tails::questions(&trimmed(5, [1, 2]), &judgement), []);
+}
+
+/// An open ledger that goes on without a member is short of a copy, and that is to be seen before it ends. Who merely leaves has its copy.
+#[tokio::test(start_paused = true)]
+async fn a_fragment_that_is_written_is_marked_while_a_member_is_gone() {
+    let mut world = World::new().await;
+    let open = |ledger, ensemble| LedgerMeta {
+        state: LedgerState::Open,
+        last_entry: None,
+        close_kind: None,
+        ..closed(ledger, ensemble)
+    };
+    world.ledger(open(5, [1, 2])).await;
+    world.ledger(open(6, [1, 3])).await;
+    world.leaves(3).await;
+    let live = keys::bookie_live(&member(2).bookie);
+    world.store.txn(geminga_metastore::Txn::new().delete(live)).await.unwrap();
+    world.pass().await;
+    assert_eq!(world.marks().await, [], "it may come back");
+    // What the auditor wrote of its absence, long ago.
+    let absent = keys::bookie_absent(&member(2).bookie);
+    let since = AbsentBookie { since_ms: 0, zone: String::new() };
+    world.put(absent, since.encode()).await;
+    world.pass().await;
+    let marks = world.marks().await;
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert_eq!((mark.ledger, &mark.replace, mark.copies), (LedgerId(5), &vec![member(2)], Some(1)));
+    assert_eq!(mark.reason, UnderReason::Gone);
 }

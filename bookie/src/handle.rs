@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -34,6 +35,8 @@ struct Shared {
     salvaged: Vec<Salvaged>,
     local: Arc<Semaphore>,
     requests: Requests,
+    /// See [`BookieHandle::objects_missing`].
+    objects_missing: AtomicU32,
 }
 
 /// Who answers a request.
@@ -59,7 +62,16 @@ impl BookieHandle {
         requests: Requests,
     ) -> Self {
         let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
-        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local, requests }))
+        let objects_missing = AtomicU32::new(0);
+        Self(Arc::new(Shared {
+            cluster,
+            bookie,
+            disks,
+            salvaged,
+            local,
+            requests,
+            objects_missing,
+        }))
     }
 
     /// What requests are called, and which are slow.
@@ -163,6 +175,16 @@ impl BookieHandle {
             *local.entry(ledger).or_default() += bytes;
         }
         local
+    }
+
+    /// Trimmed ledgers that are held here and whose objects were not there, as whoever tiers saw last.
+    pub(crate) fn objects_missing(&self) -> u32 {
+        self.0.objects_missing.load(Ordering::Relaxed)
+    }
+
+    /// Tells it.
+    pub(crate) fn set_objects_missing(&self, ledgers: u32) {
+        self.0.objects_missing.store(ledgers, Ordering::Relaxed);
     }
 
     pub(crate) fn disks(&self) -> &[DiskLedgers] {

@@ -64,6 +64,13 @@ pub enum RegisterError {
     Metadata(#[from] MetaError),
 }
 
+/// What changes while it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    disks: Vec<LiveDisk>,
+    objects_missing: u32,
+}
+
 /// A handle on the registration; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration(Arc<Shared>);
@@ -341,7 +348,7 @@ impl Registration {
     }
 
     /// Tells how the disks are now; false when that did not work, and is to be tried again later.
-    async fn update(&self, disks: &[LiveDisk]) -> Result<bool, RegisterError> {
+    async fn update(&self, seen: &Seen) -> Result<bool, RegisterError> {
         let Shared { store, identity, .. } = &*self.0;
         let standing = *self.0.standing.borrow();
         let Some((lease, version)) = standing else { return Ok(false) };
@@ -349,7 +356,7 @@ impl Registration {
         let txn = Txn::new()
             .guard(Guard::Version(keys::bookie_cookie(&identity.bookie), identity.cookie))
             .guard(Guard::Version(key.clone(), version))
-            .put_leased(&key, self.record(lease, disks).encode(), lease);
+            .put_leased(&key, self.record(lease, seen).encode(), lease);
         let (version, told) = match store.txn(txn).await {
             Ok(TxnOutcome::Committed(revision)) => (Version(revision.0), true),
             Ok(TxnOutcome::GuardFailed) => {
@@ -374,7 +381,7 @@ impl Registration {
         Ok(told)
     }
 
-    fn record(&self, lease: LeaseId, disks: &[LiveDisk]) -> LiveBookie {
+    fn record(&self, lease: LeaseId, seen: &Seen) -> LiveBookie {
         let Identity { bookie, address, http_address, zone, started_ms, .. } = &self.0.identity;
         LiveBookie {
             id: bookie.clone(),
@@ -382,16 +389,17 @@ impl Registration {
             http_address: http_address.clone(),
             zone: zone.clone(),
             rack: String::new(),
-            disks: disks.to_vec(),
+            disks: seen.disks.clone(),
             lease,
             started_ms: *started_ms,
             repair_rate: self.0.identity.repair_rate,
+            objects_missing: seen.objects_missing,
             features: Features::ALL,
         }
     }
 
     /// Looks at the disks, and tells each how full it is (5.8).
-    fn look(&self) -> Vec<LiveDisk> {
+    fn look(&self) -> Seen {
         let mut sum = Space { free: 0, total: 0 };
         let mut fullest = Fullness::Normal;
         let draining = self.0.draining.load(Ordering::SeqCst);
@@ -401,9 +409,10 @@ impl Registration {
                 Space { free: 0, total: 0 }
             });
             sum = Space { free: sum.free + space.free, total: sum.total + space.total };
+            let used = ledgers.used().next(space, self.0.limits);
+            ledgers.set_used(used);
             let was = ledgers.fullness();
-            let now = was.next(space, self.0.limits);
-            let now = if draining { now.max(Fullness::High) } else { now };
+            let now = if draining { used.max(Fullness::High) } else { used };
             fullest = fullest.max(now);
             if was != now && draining {
                 ledgers.set_fullness(now);
@@ -422,16 +431,18 @@ impl Registration {
         metrics::space(sum.free, sum.total);
         metrics::fullness(fullest as u8);
         metrics::unwritable(disks.iter().filter(|disk| !disk.writable).count());
-        disks
+        Seen { disks, objects_missing: self.0.handle.objects_missing() }
     }
 }
 
-/// Whether brokers should hear of it: free space moved by more than 1 %, or a disk takes new data now or no more.
-fn differs(told: &[LiveDisk], now: &[LiveDisk]) -> bool {
-    told.iter().zip(now).any(|(told, now)| {
-        told.writable != now.writable
-            || told.free_bytes.abs_diff(now.free_bytes) > now.total_bytes / 100
-    })
+/// Whether others should hear of it: free space moved by more than 1 %, a disk takes new data now or no more, or objects are missing.
+fn differs(told: &Seen, now: &Seen) -> bool {
+    let mut disks = told.disks.iter().zip(&now.disks);
+    told.objects_missing != now.objects_missing
+        || disks.any(|(told, now)| {
+            told.writable != now.writable
+                || told.free_bytes.abs_diff(now.free_bytes) > now.total_bytes / 100
+        })
 }
 
 #[cfg(test)]

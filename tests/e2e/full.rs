@@ -1,5 +1,5 @@
 //! Disks that get full (protocol 5.8): one of three is worked around; all of them hold producers up, refuse nothing that was
-//! acknowledged, and take records again by themselves when a topic is deleted.
+//! acknowledged, and take records again by themselves when a topic is deleted. With an object store no disk is too small for a topic.
 
 use std::time::Duration;
 
@@ -120,4 +120,38 @@ fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
         let dropped = http::metric(&bookie.http, "geminga_bookie_dropped_ledgers_total");
         assert!(dropped.expect("a bookie's metrics") > 0.0);
     }
+}
+
+/// 5.8: what is in the object store is to be kept for an hour beside it, and goes at once where disks fill up.
+#[test]
+fn a_tiered_topic_is_larger_than_the_disks() {
+    const MEBIBYTES: u64 = 2 * (DISK >> 20);
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let objects = format!("--object-store=file://{}", dir.path().display());
+    let bookies = ["--gc-interval=500ms", "--tier-interval=500ms", &objects];
+    let mut cluster = Cluster::start_with(0, 0, &bookies, &[&objects]);
+    for _ in 0..3 {
+        cluster.add_bookie_on_a_small_disk(DISK);
+    }
+    cluster.add_broker();
+    cluster.wait_ready();
+    let client = cluster.client(0);
+    let kept = keep_records(&cluster);
+    let configs = ["segment.bytes=4194304", "remote.storage.enable=true"];
+    let configs = configs.map(|config| ["--config", config]).concat();
+    client.run(&[&["topic", "create", "cold", "--partitions", "4"][..], &configs].concat()).ok();
+    let records = (MEBIBYTES << 20 >> 14).to_string();
+    let produce = ["perf", "produce", "cold", "--records", &records, "--size", "16384"];
+    client.spawn(&produce).finish_within(4 * PATIENCE).ok();
+    for bookie in &cluster.bookies {
+        let trimmed = http::metric(&bookie.http, "geminga_tier_trimmed_total");
+        assert!(trimmed.expect("a bookie's metrics") > 0.0, "{bookie:?} dropped nothing");
+    }
+    wait::within(PATIENCE, "all disks to take records", || {
+        read_only(&cluster).is_empty().then_some(())
+    });
+    // Nothing of it is in a broker's memory.
+    cluster.brokers[0].crash_and_restart();
+    load(&client, "consume", "cold", MEBIBYTES);
+    still_kept(&client, &kept);
 }

@@ -127,6 +127,9 @@ fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
     let mut cluster = Cluster::start_with(3, 1, &BOOKIES, &[]);
     let client = cluster.client(0);
     topic::create(&client, TOPIC);
+    // Nothing is written to this one any more, and its ledger stays open.
+    client.run(&["topic", "create", "idle", "--partitions", "1"]).ok();
+    client.run_with(&["produce", "idle"], b"kept\n").ok();
     let flights = Flights::load().first(3 * ROWS);
     let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
     producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
@@ -135,26 +138,66 @@ fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
     std::fs::remove_dir_all(cluster.bookies[2].data_dir.clone().expect("data")).expect("removed");
     producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
     topic::wait_acknowledged(&report, 2 * ROWS - ROWS / 2);
-    // Nobody can take the places: the ledgers that its broker lets end are short of a copy, and that is shown.
-    let args = ["ledger", "list", "--topic", TOPIC, "--state", "open"];
-    let open = client.json(&[&args[..], &["--metastore", &cluster.metastore()]].concat());
-    let ledger = open[0]["ledger_id"].as_str().expect("an open ledger").to_owned();
-    client.run(&["ledger", "recover", &ledger, "--metastore", &cluster.metastore()]).ok();
-    wait::within(PATIENCE, "the missing copies to be shown", || {
+    // Nobody can take the places. Ledgers that are written end soon; one that is not has two copies for longer, and that is shown as well.
+    wait::within(2 * PATIENCE, "copies that open ledgers lack to be shown", || {
         let under = under(&client);
-        (under["ledgers"].as_u64() > Some(0) && under["oldest_ms"].is_i64()).then_some(())
+        (under["open_fragments"].as_u64() > Some(0) && under["oldest_ms"].is_i64()).then_some(())
     });
     let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
-    assert!(text.contains("under-replicated:"), "{text}");
+    assert!(text.contains("under-replicated:") && text.contains("are being written"), "{text}");
 
     let begun = Instant::now();
     cluster.add_bookie().wait_ready();
+    // By its next record the writer of that one finds out as well.
+    client.run_with(&["produce", "idle"], b"more\n").ok();
     producer.feed(&Flights::lines(&flights.rows()[2 * ROWS..]));
     producer.finish().ok();
     wait_whole(&cluster, begun, "a bookie in the place of another");
     topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
     let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
     assert!(text.contains("all copies are there"), "{text}");
+    assert_eq!(topic::values(&client, "idle"), "kept\nmore\n");
+}
+
+#[test]
+fn one_of_four_is_gone_for_good_while_records_go_in_and_out() {
+    let mut cluster = Cluster::start_with(4, 1, &BOOKIES, &[]);
+    let client = cluster.client(0);
+    topic::create(&client, TOPIC);
+    let flights = Flights::load().first(3 * ROWS);
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    let args = ["consume", TOPIC, "--group", "g", "--from-beginning", "--format", "json"];
+    let mut consumer = client.spawn(&args);
+    producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
+    topic::wait_acknowledged(&report, ROWS / 2);
+    let gone = lives(&cluster).into_iter().find(|(bookie, _)| bookie == "bookie-2");
+    let gone = gone.expect("it is registered");
+    assert!(members(&cluster).contains(&gone), "it has nothing");
+
+    cluster.bookies[1].process.kill();
+    std::fs::remove_dir_all(cluster.bookies[1].data_dir.clone().expect("data")).expect("removed");
+    let begun = Instant::now();
+    for rows in flights.rows()[ROWS..].chunks(ROWS / 5) {
+        producer.feed(&Flights::lines(rows));
+    }
+    topic::wait_acknowledged(&report, 3 * ROWS);
+    wait::within(5 * PATIENCE, "others to take all its places", || {
+        (!members(&cluster).contains(&gone)).then_some(())
+    });
+    wait_whole(&cluster, begun, "one of four gone for good");
+
+    let produced = producer.finish();
+    assert_eq!(produced.stderr, "", "the producer was told of something");
+    produced.ok();
+    wait::until("the consumer to have read all", || {
+        let read = consumer.stdout().iter().filter(|byte| **byte == b'\n').count();
+        (read >= 3 * ROWS).then_some(())
+    });
+    assert!(consumer.is_running(), "{}", consumer.stderr());
+    assert_eq!(consumer.stderr(), "", "the consumer was told of something");
+    consumer.kill();
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+    one_alone_has_everything(&mut cluster, &flights, 0);
 }
 
 #[test]

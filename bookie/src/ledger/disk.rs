@@ -36,6 +36,7 @@ pub(crate) struct DiskLedgers {
     log: Log,
     shards: Box<[Shard]>,
     fullness: Gauge,
+    used: Gauge,
     queries: Queries,
 }
 
@@ -117,7 +118,8 @@ impl DiskLedgers {
             waiting: parts.waiting,
             mutations: parts.mutations,
         };
-        Self { me, log: parts.log, shards: shards.into(), fullness, queries }
+        let used = Gauge::default();
+        Self { me, log: parts.log, shards: shards.into(), fullness, used, queries }
     }
 
     /// The bookie under this disk's incarnation.
@@ -135,14 +137,24 @@ impl DiskLedgers {
         self.fullness.get() < Fullness::High && !self.log.is_scarce()
     }
 
-    /// How full it is, as was told last.
+    /// What it takes, as was told last: as full as it is, or as if it were full, since its bookie leaves.
     pub(crate) fn fullness(&self) -> Fullness {
         self.fullness.get()
     }
 
-    /// Tells how full it is.
+    /// Tells what it takes.
     pub(crate) fn set_fullness(&self, fullness: Fullness) {
         self.fullness.set(fullness);
+    }
+
+    /// How full it is, as was told last.
+    pub(crate) fn used(&self) -> Fullness {
+        self.used.get()
+    }
+
+    /// Tells how full it is.
+    pub(crate) fn set_used(&self, used: Fullness) {
+        self.used.set(used);
     }
 
     /// The ledgers that it has records of, deleted ones aside, and the bytes of their entries.

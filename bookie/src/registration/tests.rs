@@ -100,9 +100,12 @@ fn brokers_hear_of_changes_above_one_percent() {
         free_bytes,
         total_bytes: 1000,
     };
-    assert!(!differs(&[disk(500, true)], &[disk(510, true)]));
-    assert!(differs(&[disk(500, true)], &[disk(489, true)]));
-    assert!(differs(&[disk(500, true)], &[disk(500, false)]));
+    let seen = |disk, objects_missing| Seen { disks: vec![disk], objects_missing };
+    let told = seen(disk(500, true), 0);
+    assert!(!differs(&told, &seen(disk(510, true), 0)));
+    assert!(differs(&told, &seen(disk(489, true), 0)));
+    assert!(differs(&told, &seen(disk(500, false), 0)));
+    assert!(differs(&told, &seen(disk(500, true), 1)), "whoever waits for it to leave is to know");
 }
 
 /// A store that does not read this key for as long as there is one.
@@ -176,7 +179,10 @@ async fn what_is_said_about_a_decommission_is_read_until_it_is_known() {
     memory.txn(Txn::new().delete(&own).delete(&asked)).await.unwrap();
     tokio::time::sleep(LOOK * 3).await;
     assert!(draining(), "it takes data again, without a cookie");
-    assert!(!registration.update(&[]).await.unwrap(), "it tells so");
+    assert!(
+        !registration.update(&Seen { disks: vec![], objects_missing: 0 }).await.unwrap(),
+        "it tells so"
+    );
     assert_eq!(live(&memory).await.unwrap().started_ms, 1);
     *unreadable.lock() = None;
     tasks.cancelled().await;

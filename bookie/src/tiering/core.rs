@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   read ─ LOCAL, wanted, my turn ─► CAS UPLOADING ─► stream ─► complete ─► read back ─► CAS OFFLOADED
-//!   read ─ OFFLOADED, kept for long enough, my turn ─► HEAD ─► CAS TRIMMED, or LOCAL where the object is gone (T7)
+//!   read ─ OFFLOADED, kept for long enough, my turn, or a disk fills up ─► HEAD ─► CAS TRIMMED, or LOCAL where the object is gone (T7)
 //!   read ─ TRIMMED, held here ─► HEAD ─► drop the local copy
 //! ```
 //!
@@ -39,6 +39,20 @@ pub enum KeepLocal {
     Ms(i64),
     /// No longer: newer segments fill what is kept.
     No,
+    /// No longer, whosever turn it is: a disk that holds one fills up (5.8).
+    Hurry,
+}
+
+impl Wanted {
+    /// The same where a disk fills up: of what has an object only those copies stay that somebody wants to stay for ever.
+    #[must_use]
+    pub fn in_a_hurry(self) -> Self {
+        let keep_local = match self.keep_local {
+            KeepLocal::Always => KeepLocal::Always,
+            KeepLocal::Ms(_) | KeepLocal::No | KeepLocal::Hurry => KeepLocal::Hurry,
+        };
+        Self { keep_local, ..self }
+    }
 }
 
 /// Now, as the task says.
@@ -454,13 +468,18 @@ impl Offload {
     ) -> Effect {
         let due = match wanted.keep_local {
             KeepLocal::Always => return self.later(now),
-            KeepLocal::No => now.ms,
+            KeepLocal::No | KeepLocal::Hurry => now.ms,
             KeepLocal::Ms(ms) => object.at_ms.saturating_add(ms),
         };
         if now.ms < due {
             return Effect::LookAt(due);
         }
-        match self.my_turn(now, &meta) {
+        let turn = match wanted.keep_local {
+            // Whoever else comes at the same time loses a swap.
+            KeepLocal::Hurry => Some(now.ms),
+            KeepLocal::Always | KeepLocal::Ms(_) | KeepLocal::No => self.my_turn(now, &meta),
+        };
+        match turn {
             Some(at) if now.ms >= at => {
                 self.phase =
                     Phase::Judging { meta: Box::new(meta), version, object: object.clone() };

@@ -1,7 +1,8 @@
 //! Tiering (protocol 7): closed ledgers of this bookie become objects, and local copies go once metadata says so.
 //!
 //! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
-//!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for.
+//!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for. [`filling`]: disks that
+//!   cannot wait for that.
 //! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
 //! * [`garbage`]: which objects may go; pure. [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
 //!   twice does no harm. [`mark`]: whether the store is the cluster's, before either.
@@ -29,6 +30,7 @@ pub use mutation::{Mutation, Mutations};
 use work::Worker;
 
 pub mod core;
+mod filling;
 mod fold;
 pub mod garbage;
 mod janitor;

@@ -28,7 +28,8 @@ pub(super) struct Sent {
 /// Why an upload, or a look at it, came to nothing; for people.
 pub(super) type Why = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends all entries of a closed ledger; nobody sees them yet. What cannot be read makes an error, never a shorter object (T3).
+/// Sends all entries of a closed ledger; nobody sees them yet. What cannot be read makes an error, never a shorter object (T3). `hurries`:
+/// whether the pace is of no account now; asked all the while, since a disk may fill up meanwhile.
 pub(super) async fn send(
     cluster: ClusterUuid,
     bookies: &Arc<dyn Bookies>,
@@ -36,6 +37,7 @@ pub(super) async fn send(
     attempt: u128,
     meta: &LedgerMeta,
     rate: Option<u64>,
+    hurries: &(dyn Fn() -> bool + Sync),
 ) -> Result<Sent, Why> {
     let header = Header::of(cluster, attempt, meta).ok_or("the ledger is not closed")?;
     let last = header.last_entry;
@@ -52,7 +54,7 @@ pub(super) async fn send(
                 writer.push(entry)?;
             }
             let bytes = entries.iter().map(Bytes::len).sum();
-            beside(&mut upload, pace.spend(bytes)).await?;
+            beside(&mut upload, pace.spend(bytes, hurries())).await?;
             while let Some(part) = writer.take(PART_BYTES) {
                 upload.part(part).await?;
             }
@@ -130,12 +132,31 @@ impl Pace {
         Self { rate, due: Instant::now() }
     }
 
-    /// Waits until so many bytes more may be sent.
-    async fn spend(&mut self, bytes: usize) {
-        let Some(rate) = self.rate else { return };
+    /// Waits until so many bytes more may be sent; not in a hurry.
+    async fn spend(&mut self, bytes: usize, hurries: bool) {
+        let Some(rate) = self.rate.filter(|_| !hurries) else { return };
         let took = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
         // What was not used while something else was slow is not made up for.
         self.due = self.due.max(Instant::now()) + took;
         sleep_until(self.due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pace is for those who read and write meanwhile, and a full disk serves nobody.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_fills_up_meanwhile_ends_the_pace() {
+        let (begun, mut pace) = (Instant::now(), Pace::new(Some(10)));
+        pace.spend(20, false).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        pace.spend(1_000, true).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        pace.spend(10, false).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+        Pace::new(None).spend(1_000, false).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(3));
     }
 }

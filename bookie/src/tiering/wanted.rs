@@ -14,7 +14,10 @@ const PAGE: usize = 500;
 /// What one topic says; numbers below zero as Kafka has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Settings {
+    /// Whether it is tiered at all.
     enabled: bool,
+    /// Whether closed segments are uploaded; what was uploaded before is kept here for as long as ever.
+    copies: bool,
     lag_ms: i64,
     lag_bytes: i64,
     local_ms: i64,
@@ -31,7 +34,8 @@ impl Settings {
             topic.configs.get(name).and_then(|value| value.parse().ok()).unwrap_or(unset)
         };
         Self {
-            enabled: is("remote.storage.enable") && !is("remote.log.copy.disable"),
+            enabled: is("remote.storage.enable"),
+            copies: is("remote.storage.enable") && !is("remote.log.copy.disable"),
             lag_ms: number("remote.copy.lag.ms", 0),
             lag_bytes: number("remote.copy.lag.bytes", 0),
             local_ms: number("local.retention.ms", UNSET),
@@ -48,7 +52,7 @@ impl Settings {
         let at_least = |bytes: i64| u64::try_from(bytes).is_ok_and(|bytes| newer >= bytes);
         let is_time = self.lag_bytes <= 0 || at_least(self.lag_bytes);
         let upload_from_ms =
-            (self.enabled && is_time).then(|| created_ms.saturating_add(self.lag_ms.max(0)));
+            (self.copies && is_time).then(|| created_ms.saturating_add(self.lag_ms.max(0)));
         let keep_local = match self.local_ms {
             _ if !self.enabled => KeepLocal::Always,
             _ if self.local_bytes >= 0 && at_least(self.local_bytes) => KeepLocal::No,
@@ -66,7 +70,7 @@ pub(super) async fn tiered(store: &dyn MetaStore) -> Result<BTreeSet<TopicId>, E
     loop {
         let page = store.range(keys::TOPICS, after.as_deref(), PAGE).await?;
         let topics = page.items.iter().filter_map(|item| Topic::decode(&item.value.value).ok());
-        found.extend(topics.filter(|topic| Settings::of(topic).enabled).map(|topic| topic.id));
+        found.extend(topics.filter(|topic| Settings::of(topic).copies).map(|topic| topic.id));
         after = page.items.last().map(|item| item.key.clone()).or(after);
         if !page.more {
             return Ok(found);
@@ -116,13 +120,20 @@ async fn newer_bytes(store: &dyn MetaStore, meta: &LedgerMeta) -> Result<u64, Er
 mod tests {
     use super::*;
 
-    const ON: Settings =
-        Settings { enabled: true, lag_ms: 0, lag_bytes: 0, local_ms: UNSET, local_bytes: UNSET };
+    const ON: Settings = Settings {
+        enabled: true,
+        copies: true,
+        lag_ms: 0,
+        lag_bytes: 0,
+        local_ms: UNSET,
+        local_bytes: UNSET,
+    };
 
     #[test]
     fn policies_are_what_kafka_calls_them() {
         let wanted = |settings: Settings, newer| settings.wanted(100, newer, 7);
-        assert_eq!(wanted(Settings { enabled: false, ..ON }, 9), Wanted::default(), "never");
+        let never = Settings { enabled: false, copies: false, ..ON };
+        assert_eq!(wanted(never, 9), Wanted::default(), "never");
         let closed = Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7) };
         assert_eq!(wanted(ON, 0), closed, "after close");
         let aged = Wanted { upload_from_ms: Some(150), ..closed };
@@ -134,5 +145,33 @@ mod tests {
         assert_eq!(wanted(local, 9).keep_local, KeepLocal::Ms(3));
         assert_eq!(wanted(local, 10).keep_local, KeepLocal::No);
         assert_eq!(wanted(Settings { local_ms: -1, ..ON }, 0).keep_local, KeepLocal::Always);
+    }
+
+    /// `remote.log.copy.disable`: what was uploaded before does not stay at bookies for ever.
+    #[test]
+    fn what_is_uploaded_goes_though_nothing_more_is() {
+        let ended = Settings { copies: false, local_ms: 3, local_bytes: 10, ..ON };
+        assert_eq!(
+            ended.wanted(100, 9, 7),
+            Wanted { upload_from_ms: None, keep_local: KeepLocal::Ms(3) }
+        );
+        assert_eq!(ended.wanted(100, 10, 7).keep_local, KeepLocal::No);
+    }
+
+    /// 5.8: a disk that fills up ends what is kept for a while, and nothing that is kept for ever.
+    #[test]
+    fn only_what_is_kept_for_ever_stays_on_a_disk_that_fills_up() {
+        for (settings, hurried) in [
+            (ON, KeepLocal::Hurry),
+            (Settings { local_ms: 3, ..ON }, KeepLocal::Hurry),
+            (Settings { local_bytes: 0, ..ON }, KeepLocal::Hurry),
+            (Settings { copies: false, ..ON }, KeepLocal::Hurry),
+            (Settings { local_ms: -1, ..ON }, KeepLocal::Always),
+            (Settings { enabled: false, copies: false, ..ON }, KeepLocal::Always),
+        ] {
+            let wanted = settings.wanted(100, 0, 7);
+            let full = wanted.in_a_hurry();
+            assert_eq!(full, Wanted { keep_local: hurried, ..wanted }, "{settings:?}");
+        }
     }
 }

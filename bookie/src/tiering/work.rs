@@ -14,10 +14,11 @@ use geminga_metastore::{Error, Guard, MetaStore, Txn, TxnOutcome, Version, keys}
 use geminga_proto::ids::{LedgerId, TopicId};
 use geminga_runtime::{Random, Tasks, WallClock, fail_point};
 use geminga_tier::Store;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Config;
-use super::core::{Effect, Event, Head, Now, Offload, Seen, Timing, Wanted};
+use super::core::{Effect, Event, Head, KeepLocal, Now, Offload, Seen, Timing, Wanted};
+use super::filling;
 use super::mutation::Mutations;
 use super::upload::{self, Sent};
 use super::wanted;
@@ -44,6 +45,17 @@ pub(super) struct Last {
     untouched: Option<TopicId>,
     /// Since when it is due, and its bytes, when it is not uploaded yet.
     waiting: Option<(i64, u64)>,
+    /// Whether it has an object, and is here for a while only.
+    spare: bool,
+    /// It is trimmed, its object is not there, and a copy is here.
+    missing: bool,
+}
+
+impl Last {
+    /// Whether a disk that fills up may get its space back soon.
+    fn may_go(&self) -> bool {
+        self.spare || self.waiting.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -112,28 +124,43 @@ impl Worker {
         let idle = |followed: &Followed| {
             followed.last.untouched.is_some_and(|topic| !tiered.contains(&topic))
         };
-        let due: Vec<LedgerId> = self
+        let (begun, hurried) = (Instant::now(), filling::ledgers(&self.handle));
+        let is_due = |(ledger, followed): &(&LedgerId, &Followed)| {
+            let hurries = followed.last.may_go() && hurried.contains(ledger);
+            (followed.look_at <= now || hurries) && !idle(followed)
+        };
+        let mut due: Vec<(LedgerId, bool)> = self
             .offloads
             .iter()
-            .filter(|(_, followed)| followed.look_at <= now && !idle(followed))
-            .map(|(ledger, _)| *ledger)
+            .filter(is_due)
+            .map(|(ledger, followed)| (*ledger, followed.last.spare))
             .collect();
+        if !hurried.is_empty() {
+            // What only has to be dropped gives space back sooner than what has to be sent first.
+            due.sort_by_key(|(_, spare)| !spare);
+        }
         let mut keyless = BTreeSet::new();
-        for ledger in due {
+        for (ledger, _) in due {
             if !self.take_up(ledger, None).await {
                 keyless.insert(ledger);
             }
-            self.tell_waiting();
+            self.tell();
+            // Uploads take long: where a disk fills up, what others have uploaded meanwhile goes first.
+            if begun.elapsed() >= self.config.interval && filling::is_any(&self.handle) {
+                break;
+            }
         }
         self.take_up_keyless(keyless).await;
-        self.tell_waiting();
+        self.tell();
     }
 
     /// One look at a ledger; false when it has no key and `listed` is not told.
     async fn take_up(&mut self, ledger: LedgerId, listed: Option<Listed>) -> bool {
         let Some(mut followed) = self.offloads.remove(&ledger) else { return true };
         let done = self.work(ledger, &mut followed.offload, listed).await;
-        if let Some((look_at, last)) = done {
+        if let Some((look_at, mut last)) = done {
+            // A store that does not answer brings no object back.
+            last.missing |= followed.last.missing && look_at < i64::MAX;
             (followed.look_at, followed.last) = (look_at, last);
         }
         self.offloads.insert(ledger, followed);
@@ -155,7 +182,10 @@ impl Worker {
         }
     }
 
-    fn tell_waiting(&self) {
+    /// Says what waits, and what is missing.
+    fn tell(&self) {
+        let missing = self.offloads.values().filter(|followed| followed.last.missing).count();
+        self.handle.set_objects_missing(u32::try_from(missing).unwrap_or(u32::MAX));
         let waiting = || self.offloads.values().filter_map(|followed| followed.last.waiting);
         let oldest = waiting().map(|(since, _)| since).min().unwrap_or(i64::MAX);
         let late = u64::try_from(self.clock.now_ms().saturating_sub(oldest)).unwrap_or(0);
@@ -200,7 +230,7 @@ impl Worker {
                 Effect::Alarm(at) => {
                     metrics::object_missing();
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
-                    return Some((at, hand.last));
+                    return Some((at, Last { missing: true, ..Last::default() }));
                 }
                 effect => {
                     let step = step_of(&effect);
@@ -291,8 +321,8 @@ impl Worker {
         };
         let meta = LedgerMeta::decode(ledger, &found.value)
             .map_err(|invalid| Error::Corrupt { key, why: invalid.to_string() })?;
-        let asks = meta.state == LedgerState::Closed && !matches!(meta.tier, Tier::Trimmed(_));
-        let wanted = match asks {
+        let asks = meta.state == LedgerState::Closed && !meta.tier.is_trimmed();
+        let mut wanted = match asks {
             true => wanted::of(&*self.store, &meta, millis(self.config.local_retention)).await?,
             false => Wanted::default(),
         };
@@ -300,7 +330,12 @@ impl Worker {
         hand.last = Last {
             untouched: (meta.tier == Tier::Local).then_some(meta.custom.topic),
             waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
+            spare: asks && meta.tier.object().is_some() && wanted.keep_local != KeepLocal::Always,
+            missing: false,
         };
+        if filling::is_on(&self.handle, ledger) {
+            wanted = wanted.in_a_hurry();
+        }
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }
 
@@ -320,11 +355,11 @@ impl Worker {
     async fn stream(&self, attempt: u128, meta: LedgerMeta, hand: &mut Hand) -> Event {
         let ledger = meta.id;
         let bookies: Arc<dyn Bookies> = Arc::<BookieDirectory>::clone(&self.bookies);
-        let fullest =
-            self.handle.disks().iter().map(|disk| disk.fullness()).max().unwrap_or_default();
-        let rate = rate(self.config.upload_rate, fullest);
-        let cluster = self.handle.cluster();
-        let sent = upload::send(cluster, &bookies, &self.objects, attempt, &meta, rate).await;
+        // Also where the bookie is to leave.
+        let hurries = || self.handle.disks().iter().any(|disk| disk.fullness() >= Fullness::Warn);
+        let (cluster, rate) = (self.handle.cluster(), self.config.upload_rate);
+        let sent =
+            upload::send(cluster, &bookies, &self.objects, attempt, &meta, rate, &hurries).await;
         hand.meta = Some(meta);
         match sent {
             Ok(sent) => {
@@ -339,11 +374,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// The pace of an upload. A disk that fills up is what uploads are to prevent, and what it costs others is the lesser evil.
-fn rate(wanted: Option<u64>, fullest: Fullness) -> Option<u64> {
-    wanted.filter(|_| fullest < Fullness::Warn)
 }
 
 /// The step of 7.4 that an effect is, as tests name it that kill an uploader behind it.

@@ -17,7 +17,7 @@ use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tier::Store;
 
-pub(crate) use list::named;
+pub(crate) use list::holders;
 
 use crate::broker::believe;
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};

@@ -18,7 +18,7 @@ pub(crate) struct Bookie {
     draining_since_ms: Option<i64>,
     /// Since when it is not registered, as the auditor saw it.
     absent_since_ms: Option<i64>,
-    /// How many ledgers name it.
+    /// How many ledgers it has copies of.
     ledgers: u64,
     free_bytes: u64,
     total_bytes: u64,
@@ -68,7 +68,7 @@ impl Bookie {
         self.incarnations = lives.collect();
     }
 
-    /// One more ledger names it.
+    /// It has a copy of one more ledger.
     pub(crate) fn holds(&mut self) {
         self.ledgers += 1;
     }

@@ -26,6 +26,7 @@ pub(crate) struct Status {
 struct Repair {
     ledgers: u64,
     fragments: u64,
+    open_fragments: u64,
     bytes: u64,
     oldest_ms: Option<i64>,
     estimate_seconds: Option<u64>,
@@ -154,6 +155,7 @@ impl From<v1::RepairStatus> for Repair {
         Self {
             ledgers: repair.ledgers,
             fragments: repair.fragments,
+            open_fragments: repair.open_fragments,
             bytes: repair.bytes,
             oldest_ms: repair.oldest_ms,
             estimate_seconds: repair.estimate_seconds,
@@ -183,6 +185,12 @@ impl Repair {
             self.ledgers,
             super::time(oldest)
         );
+        if self.open_fragments > 0 {
+            text.push_str(&format!(
+                "{} of these fragments are being written: they are copied once they end, and their bytes are not counted yet\n",
+                self.open_fragments
+            ));
+        }
         for Lost { ledger_id, topic, entry } in &self.lost {
             text.push_str(&format!(
                 "LOST: no copy of entry {entry} of ledger {ledger_id} of topic {topic} is known: bring back a bookie that has it\n"

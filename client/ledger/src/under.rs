@@ -97,8 +97,10 @@ async fn mark(
 pub struct UnderSummary {
     /// Marked ledgers.
     pub ledgers: u64,
-    /// Fragments of them that do not change any more and have a marked member.
+    /// Fragments of them that have a marked member.
     pub fragments: u64,
+    /// Those of them that are being written: they are copied once they end, and how long they are is not known before.
+    pub open_fragments: u64,
     /// Payload bytes that are to be copied, as far as lengths are known.
     pub bytes: u64,
     /// When the oldest mark was made.
@@ -160,12 +162,15 @@ impl UnderSummary {
     fn add(&mut self, mark: &Under, meta: &LedgerMeta) {
         let entries = meta.last_entry.map_or(0, |last| u128::try_from(last.0 + 1).unwrap_or(0));
         for (index, fragment) in meta.fragments.iter().enumerate() {
-            let Some(end) = meta.fragment_end(index) else { continue };
             let lacking = fragment.ensemble.iter().filter(|m| mark.members.contains(m)).count();
             if lacking == 0 {
                 continue;
             }
             self.fragments += 1;
+            let Some(end) = meta.fragment_end(index) else {
+                self.open_fragments += 1;
+                continue;
+            };
             // Lengths of fragments are nowhere: an entry counts as the average one of its ledger.
             let held = u128::try_from(end.0 - fragment.first_entry.0 + 1).unwrap_or(0);
             let bytes = (u128::from(meta.length) * held).checked_div(entries).unwrap_or(0);
@@ -181,7 +186,8 @@ impl UnderSummary {
 #[cfg(test)]
 mod tests {
     use geminga_metastore::MemoryStore;
-    use geminga_proto::ids::Incarnation;
+    use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState, Tier};
+    use geminga_proto::ids::{Incarnation, SealEpoch};
 
     use super::*;
 
@@ -218,6 +224,41 @@ mod tests {
         assert_eq!((mark.created_ms, mark.reason), (20, UnderReason::Damaged));
         let summary = summarize_under(&store, deadline).await.unwrap();
         assert_eq!((summary.ledgers, summary.oldest_ms), (1, Some(20)));
+    }
+
+    /// A copy that an open ledger lacks is missing as well, though nobody makes it before it ends.
+    #[tokio::test]
+    async fn fragments_that_are_written_count() {
+        let store = MemoryStore::new();
+        let (ledger, gone) = (LedgerId(7), [(member(1), UnderReason::Gone)]);
+        let ensemble = |numbers: [u64; 2]| numbers.map(member).to_vec();
+        let fragment =
+            |first, numbers| Fragment { first_entry: EntryId(first), ensemble: ensemble(numbers) };
+        let open = LedgerMeta {
+            id: ledger,
+            state: LedgerState::Open,
+            seal_epoch: SealEpoch(0),
+            qw: 2,
+            qa: 2,
+            digest: Digest::Crc32c,
+            fragments: vec![fragment(0, [2, 3]), fragment(5, [1, 2])],
+            last_entry: None,
+            length: 0,
+            entries_crc: None,
+            tier: Tier::Local,
+            close_kind: None,
+            recoverer: String::new(),
+            last_op: 1,
+            custom: Custom::default(),
+            created_ms: 0,
+            owner: String::new(),
+            degraded: false,
+        };
+        store.put_if(&keys::ledger(ledger), None, open.encode()).await.unwrap().unwrap();
+        mark_all(&store, ledger, &gone, Some(1), 10).await.unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        let summary = summarize_under(&store, deadline).await.unwrap();
+        assert_eq!((summary.fragments, summary.open_fragments, summary.bytes), (1, 1, 0));
     }
 
     /// 6.5 step 6: a repair removes the mark at the version that it read, so what failed again since must have changed it.

@@ -42,6 +42,8 @@ pub struct LiveBookie {
     pub started_ms: i64,
     /// Bytes a second that its repairs may copy; 0 = as many as there are.
     pub repair_rate: u64,
+    /// Trimmed ledgers that it has a copy of and whose object was not there when it looked last: that copy may be the last one.
+    pub objects_missing: u32,
     /// What its version reads.
     pub features: Features,
 }
@@ -66,6 +68,7 @@ impl LiveBookie {
             lease_id: self.lease.0,
             started_ms: self.started_ms,
             repair_rate: self.repair_rate,
+            objects_missing: self.objects_missing,
             reads_manifests: self.features.contains(Feature::Manifests),
             features: self.features.numbers(),
         };
@@ -99,6 +102,7 @@ impl LiveBookie {
             lease: LeaseId(record.lease_id),
             started_ms: record.started_ms,
             repair_rate: record.repair_rate,
+            objects_missing: record.objects_missing,
             features: announced(record.reads_manifests, &record.features),
         })
     }

@@ -306,6 +306,7 @@ fn of_servers() -> Vec<Sample> {
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
         repair_rate: 0,
+        objects_missing: 0,
         features: Features::ALL,
     };
     let under = Under {

@@ -101,6 +101,7 @@ impl ClusterService {
             estimate_seconds: estimate.filter(|_| summary.ledgers > 0),
             lost: summary.lost.into_iter().map(lost).collect(),
             partial: summary.partial,
+            open_fragments: summary.open_fragments,
         })
     }
 }

@@ -161,7 +161,7 @@ pub const TABLE: &[Config] = &[
         at_least(-2),
         "-2",
         Effective,
-        "Bookies drop their copies of a segment this long after its upload, in milliseconds; -2: as `--tier-local-retention` says, -1: never.",
+        "Bookies drop their copies of a segment this long after its upload, in milliseconds; -2: as `--tier-local-retention` says, -1: never. But for -1: at once where a disk that holds one is 85 % full.",
     ),
     row(
         "max.compaction.lag.ms",
@@ -246,7 +246,7 @@ pub const TABLE: &[Config] = &[
         Type::Boolean,
         "false",
         Effective,
-        "No more segments are uploaded; those that were stay where they are, and so do copies at bookies that are still there.",
+        "No more segments are uploaded; those that were stay in the object store, and bookies drop their copies of them as `local.retention.*` says.",
     ),
     refused(
         "remote.log.delete.on.disable",

@@ -1,6 +1,9 @@
 //! The end of a decommission (protocol 6.6): the cookie goes only when two passes in a row found no ledger that names any life of the
 //! bookie, and never before. Then its process stops by itself, and its directories are refused.
 //!
+//! Trimmed ledgers may name it for ever: they are read from their objects only, their objects are removed by their own keys, and these go
+//! by time. But for one: a copy whose object is missing may be the last of its ledger, so whoever says that it has such a copy stays.
+//!
 //! A pass says something only about a bookie that takes no new data: none begins on it behind the pass. The second one
 //! begins a while after the first has ended, so that writers that chose the bookie before that are through.
 
@@ -37,7 +40,7 @@ impl Auditor {
         for bookie in &judgement.draining {
             // What cannot be read may name anybody.
             let named = found.unread_ledgers > 0 || found.named.contains_key(bookie);
-            let quiet = if named { None } else { self.takes_nothing(bookie).await? };
+            let quiet = if named { None } else { self.may_go(bookie).await? };
             let Some(quiet) = quiet else {
                 term.unnamed.remove(bookie);
                 continue;
@@ -58,16 +61,21 @@ impl Auditor {
         Ok(())
     }
 
-    /// What must stay so, when the bookie takes no new data now: it is not there, or says so itself.
-    async fn takes_nothing(&self, bookie: &BookieId) -> Result<Option<Guard>, Error> {
+    /// What must stay so, when the bookie takes no new data now, and has no copy that an object is missing of: it is not there, or says so
+    /// itself.
+    async fn may_go(&self, bookie: &BookieId) -> Result<Option<Guard>, Error> {
         let key = keys::bookie_live(bookie);
         let Some(found) = self.store.get(&key).await? else { return Ok(Some(Guard::Absent(key))) };
-        let quiet = LiveBookie::decode(&found.value)
-            .is_ok_and(|live| live.disks.iter().all(|disk| !disk.writable));
-        if !quiet {
+        let Ok(live) = LiveBookie::decode(&found.value) else { return Ok(None) };
+        if live.disks.iter().any(|disk| disk.writable) {
             tracing::info!(%bookie, "a bookie that is to leave takes new data yet");
+            return Ok(None);
         }
-        Ok(quiet.then_some(Guard::Version(key, found.version)))
+        if live.objects_missing > 0 {
+            tracing::error!(%bookie, ledgers = live.objects_missing, "a bookie that is to leave holds copies of trimmed ledgers whose objects are missing, and stays: bring the objects back");
+            return Ok(None);
+        }
+        Ok(Some(Guard::Version(key, found.version)))
     }
 
     async fn remove(&self, bookie: &BookieId, quiet: Guard) -> Result<(), Error> {

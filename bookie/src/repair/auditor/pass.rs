@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use geminga_ledger::mark_all;
-use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, Tier, UnderReason};
+use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, UnderReason};
 use geminga_metastore::{Error, keys};
 use geminga_proto::ids::{BookieId, Member};
 
@@ -15,7 +15,8 @@ use super::{Auditor, PAGE};
 pub(super) struct Found {
     /// Ledgers that are not closed, and whose last fragment names somebody who was judged.
     pub(super) open: Vec<LedgerMeta>,
-    /// How many ledgers name each bookie that is to leave.
+    /// How many ledgers each bookie that is to leave has a place in, but for trimmed ones: these name it for ever, and nobody asks it for
+    /// them.
     pub(super) named: BTreeMap<BookieId, u64>,
     /// Ledgers whose metadata cannot be read: who they name is not known.
     pub(super) unread_ledgers: u64,
@@ -23,19 +24,24 @@ pub(super) struct Found {
     pub(super) unread_others: u64,
 }
 
-/// Who of a ledger's immutable fragments was judged, and how many copies the fragment with fewest has left.
+/// Who of a ledger's members was judged, and how many copies the fragment with fewest has left. Of a fragment that is being written those
+/// that are gone are named as well: nobody repairs it before it ends (H17), but until then it is short of a copy, and that is to be seen. Who
+/// merely leaves is left by its writer.
 fn judged(meta: &LedgerMeta, judgement: &Judgement) -> (Vec<(Member, UnderReason)>, u32) {
-    if matches!(meta.tier, Tier::Trimmed(_)) {
+    if meta.tier.is_trimmed() {
         // It is in its object, and no bookie is to have it (T6).
         return (Vec::new(), u32::MAX);
     }
     let closed = meta.state == LedgerState::Closed;
-    let immutable = meta.fragments.len() - usize::from(!closed);
     let (mut members, mut copies) = (Vec::new(), u32::MAX);
-    for fragment in &meta.fragments[..immutable] {
+    for (index, fragment) in meta.fragments.iter().enumerate() {
+        let is_written = !closed && index + 1 == meta.fragments.len();
         let left = fragment.ensemble.iter().filter(|m| judgement.counts(m)).count();
         for member in &fragment.ensemble {
             let Some(reason) = judgement.of(member) else { continue };
+            if is_written && reason == UnderReason::Draining {
+                continue;
+            }
             copies = copies.min(u32::try_from(left).unwrap_or(u32::MAX));
             if members.iter().all(|(known, _)| known != member) {
                 members.push((member.clone(), reason));
@@ -75,7 +81,8 @@ impl Auditor {
         judgement: &Judgement,
         found: &mut Found,
     ) -> Result<(), Error> {
-        for bookie in &judgement.draining {
+        let places = judgement.draining.iter().filter(|_| !meta.tier.is_trimmed());
+        for bookie in places {
             let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
             if members.any(|member| member.bookie == *bookie) {
                 *found.named.entry(bookie.clone()).or_default() += 1;

@@ -55,11 +55,11 @@ impl Auditor {
     }
 }
 
-type Question = (geminga_proto::ids::LedgerId, Member, EntryId, EntryId);
+pub(super) type Question = (geminga_proto::ids::LedgerId, Member, EntryId, EntryId);
 
-fn questions(meta: &LedgerMeta, judgement: &Judgement) -> Vec<Question> {
+pub(super) fn questions(meta: &LedgerMeta, judgement: &Judgement) -> Vec<Question> {
     let mut questions = Vec::new();
-    if meta.state == LedgerState::Deleting {
+    if meta.state == LedgerState::Deleting || meta.tier.is_trimmed() {
         return questions;
     }
     for (index, fragment) in meta.fragments.iter().enumerate() {

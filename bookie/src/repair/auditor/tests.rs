@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use geminga_ledger::{BookieDirectory, Config as LedgerConfig, Parts};
 use geminga_metastore::record::{
     CloseKind, Cluster, CookieDisk, Custom, Digest, DrainingBookie, Feature, Features, Fragment,
-    LedgerMeta, LedgerState, LiveDisk, Under,
+    LedgerMeta, LedgerState, LiveDisk, Tier, TierObject, Under, UnderReason,
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
 use geminga_proto::ids::{
@@ -41,7 +41,7 @@ fn closed(ledger: u64, ensemble: [u64; 2]) -> LedgerMeta {
         created_ms: 0,
         owner: String::new(),
         degraded: false,
-        tier: geminga_metastore::record::Tier::Local,
+        tier: Tier::Local,
     }
 }
 
@@ -143,9 +143,18 @@ impl World {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
+            objects_missing: 0,
             features,
         };
         self.put(keys::bookie_live(&bookie), live.encode()).await;
+    }
+
+    /// It says of so many trimmed ledgers that it has a copy, and that the object is missing.
+    async fn misses(&self, number: u64, ledgers: u32) {
+        let key = keys::bookie_live(&member(number).bookie);
+        let found = self.store.get(&key).await.unwrap().unwrap();
+        let live = LiveBookie::decode(&found.value).unwrap();
+        self.put(key, LiveBookie { objects_missing: ledgers, ..live }.encode()).await;
     }
 
     async fn ledger(&self, meta: LedgerMeta) {
@@ -380,4 +389,100 @@ async fn nothing_is_to_be_moved_before_all_versions_read_such_marks() {
     }
     assert_eq!(used(&world).await, Features::NONE.with(Feature::Moves));
     assert_eq!(world.marks().await.len(), 1);
+}
+
+fn trimmed(ledger: u64, ensemble: [u64; 2]) -> LedgerMeta {
+    let object = TierObject {
+        attempt: 1,
+        bucket: "b".to_owned(),
+        key: "k".to_owned(),
+        size: 1,
+        entries: 4,
+        object_crc: 1,
+        etag: String::new(),
+        index_place: 1,
+        at_ms: 1,
+    };
+    LedgerMeta { tier: Tier::Trimmed(object), ..closed(ledger, ensemble) }
+}
+
+/// 6.6, T6: a trimmed ledger names its bookies for ever, and is asked of none of them.
+#[tokio::test(start_paused = true)]
+async fn a_trimmed_ledger_keeps_no_bookie() {
+    let mut world = World::new().await;
+    world.leaves(3).await;
+    world.live(3, false).await;
+    world.ledger(trimmed(5, [1, 3])).await;
+    world.ledger(closed(6, [1, 2])).await;
+    for _ in 0..2 {
+        assert!(world.known(3).await);
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(!world.known(3).await, "it waits for what is never given away");
+    world.pass().await;
+    assert_eq!(world.marks().await, [], "nobody is to copy it");
+}
+
+/// The copy of a trimmed ledger whose object is gone may be the last one.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_stays_while_it_has_what_the_object_store_lost() {
+    let mut world = World::new().await;
+    world.leaves(3).await;
+    world.live(3, false).await;
+    world.misses(3, 1).await;
+    for _ in 0..3 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(world.known(3).await);
+    world.misses(3, 0).await;
+    for _ in 0..2 {
+        world.pass().await;
+        tokio::time::advance(GRACE).await;
+    }
+    assert!(!world.known(3).await);
+}
+
+/// Members of a trimmed ledger hold nothing of it, and need not be asked.
+#[test]
+fn nobody_is_asked_how_far_a_trimmed_ledger_goes() {
+    let kept: std::collections::BTreeMap<_, _> = (1..=2)
+        .map(|number| {
+            let bookie = Bookie { draining: false, away: None, lives: vec![Incarnation(number)] };
+            (member(number).bookie, bookie)
+        })
+        .collect();
+    let view = View { now_ms: 0, bookies: kept, live: Vec::new() };
+    let judgement = judge(&view, Duration::ZERO, Mutations::default());
+    assert_eq!(tails::questions(&closed(5, [1, 2]), &judgement).len(), 2);
+    assert_eq!(tails::questions(&trimmed(5, [1, 2]), &judgement), []);
+}
+
+/// An open ledger that goes on without a member is short of a copy, and that is to be seen before it ends. Who merely leaves has its copy.
+#[tokio::test(start_paused = true)]
+async fn a_fragment_that_is_written_is_marked_while_a_member_is_gone() {
+    let mut world = World::new().await;
+    let open = |ledger, ensemble| LedgerMeta {
+        state: LedgerState::Open,
+        last_entry: None,
+        close_kind: None,
+        ..closed(ledger, ensemble)
+    };
+    world.ledger(open(5, [1, 2])).await;
+    world.ledger(open(6, [1, 3])).await;
+    world.leaves(3).await;
+    let live = keys::bookie_live(&member(2).bookie);
+    world.store.txn(geminga_metastore::Txn::new().delete(live)).await.unwrap();
+    world.pass().await;
+    assert_eq!(world.marks().await, [], "it may come back");
+    // What the auditor wrote of its absence, long ago.
+    let absent = keys::bookie_absent(&member(2).bookie);
+    let since = AbsentBookie { since_ms: 0, zone: String::new() };
+    world.put(absent, since.encode()).await;
+    world.pass().await;
+    let marks = world.marks().await;
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert_eq!((mark.ledger, &mark.replace, mark.copies), (LedgerId(5), &vec![member(2)], Some(1)));
+    assert_eq!(mark.reason, UnderReason::Gone);
 }

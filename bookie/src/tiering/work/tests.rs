@@ -1,6 +1,6 @@
 //! What a cycle costs, and what becomes of ledgers whose keys are gone.
 
-use geminga_metastore::record::Manifest;
+use geminga_metastore::record::{Manifest, Topic};
 use geminga_proto::ids::{ClusterUuid, PartitionIndex};
 use geminga_runtime::{ManualClock, SeededRandom};
 use geminga_tier::faulty::{Call, Fault, Faulty};
@@ -69,6 +69,12 @@ impl Away {
         Self { store, faulty, worker, ledgers, _tasks: tasks }
     }
 
+    /// The next look is due.
+    fn later(&mut self) {
+        let later = self.worker.clock.now_ms() + millis(Config::default().interval);
+        self.worker.clock = Arc::new(ManualClock::at(later));
+    }
+
     fn held(&self) -> usize {
         let handle = &self.worker.handle;
         self.ledgers.iter().filter(|ledger| handle.holds_bytes(**ledger)).count()
@@ -94,16 +100,82 @@ async fn what_an_unreadable_list_may_name_stays() {
     away.faulty.fail(Call::Get, Fault::Refuse, 1);
     away.worker.cycle().await;
     assert_eq!(away.held(), 3);
-    let later = away.worker.clock.now_ms() + millis(Config::default().interval);
-    away.worker.clock = Arc::new(ManualClock::at(later));
+    away.later();
     away.worker.cycle().await;
     assert_eq!(away.held(), 0);
 }
 
-/// The pace is for those who read and write meanwhile, and a full disk serves nobody.
-#[test]
-fn a_disk_that_fills_up_is_uploaded_as_fast_as_it_goes() {
-    let paced = [Fullness::Normal, Fullness::Warn, Fullness::High, Fullness::Hard];
-    assert_eq!(paced.map(|fullest| rate(Some(7), fullest)), [Some(7), None, None, None]);
-    assert_eq!(rate(None, Fullness::Normal), None);
+/// A bookie with one ledger that was uploaded a moment ago, is to be kept for an hour, and was looked at already.
+async fn uploaded(more: &[(&str, &str)]) -> Away {
+    let mut away = Away::new(1).await;
+    let (ledger, cluster) = (away.ledgers[0], away.worker.handle.cluster());
+    let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
+    let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
+    let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
+    let configs = [("remote.storage.enable", "true")];
+    let configs = configs.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let topic = Topic {
+        id: meta.custom.topic,
+        partitions: 1,
+        write_quorum: 1,
+        ack_quorum: 1,
+        configs: configs.collect(),
+        created_ms: 0,
+    };
+    let key = keys::topic(&meta.custom.namespace, &meta.custom.name);
+    away.store.memory.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
+    let key = keys::ledger(ledger);
+    away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1, "it is kept for a while");
+    away
+}
+
+/// 5.8: where a disk fills up, what is in the object store is not kept beside it for as long as otherwise.
+#[tokio::test]
+async fn a_disk_that_fills_up_ends_what_is_kept_for_a_while() {
+    let mut away = uploaded(&[]).await;
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1, "there is room");
+    // Its bookie is to leave: what is there is copied, not dropped.
+    away.worker.handle.disks()[0].set_fullness(Fullness::High);
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1);
+    away.worker.handle.disks()[0].set_used(Fullness::Warn);
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 0, "the same moment, and the disk fills up");
+
+    let mut kept = uploaded(&[("local.retention.ms", "-1")]).await;
+    kept.worker.handle.disks()[0].set_used(Fullness::Hard);
+    kept.worker.cycle().await;
+    assert_eq!(kept.held(), 1, "somebody wants it here for ever");
+}
+
+/// T5: not even then without a look at the object.
+#[tokio::test]
+async fn a_full_disk_keeps_what_the_object_store_lost() {
+    let mut away = uploaded(&[]).await;
+    away.worker.objects = Faulty::default().store();
+    away.worker.handle.disks()[0].set_used(Fullness::Hard);
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1);
+}
+
+/// Of a trimmed ledger without its object the copy here may be the last: that is said until the object is back.
+#[tokio::test]
+async fn a_missing_object_is_told_until_it_is_back() {
+    let mut away = Away::new(2).await;
+    let (lost, there) = (Faulty::default(), away.worker.objects.clone());
+    away.worker.objects = lost.store();
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, 2));
+    // A store that does not answer brings nothing back.
+    lost.fail(Call::Get, Fault::Refuse, 2);
+    away.later();
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, 2));
+    away.worker.objects = there;
+    away.later();
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (0, 0));
 }

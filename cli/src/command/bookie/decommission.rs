@@ -1,26 +1,23 @@
 //! `geminga bookie decommission`: says in the metadata that bookies are to leave, where the others can do without them, and
 //! watches until they have. The auditor and the workers of the bookies do the rest, also when nobody watches.
 
-use std::collections::BTreeMap;
+mod check;
+mod watch;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use geminga_metastore::record::{Cookie, DrainingBookie, LedgerMeta, LiveBookie, Topic};
 use geminga_metastore::{Guard, MetaStore, Txn, keys};
 use geminga_proto::ids::{BookieId, InvalidBookieId};
 use geminga_runtime::{SystemClock, WallClock};
 
-use super::list::{ledgers, named};
+use super::list::ledgers;
 use crate::args::PrintArgs;
 use crate::command::topic::done;
 use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::metadata;
-
-/// Between two looks at what is left.
-const POLL: Duration = Duration::from_secs(1);
-/// So much of a disk is never filled by repairs.
-const KEPT_FREE_PERCENT: u64 = 10;
+use check::{Facts, Refusal};
 
 /// Arguments of `geminga bookie decommission`.
 #[derive(Debug, clap::Args)]
@@ -82,7 +79,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         );
         return done(&text, args.print.output);
     }
-    wait(&*store, &args.metastore, &args.tls, asked).await?;
+    watch::until_left(&*store, asked, &mut |line: &str| eprintln!("{line}")).await?;
     done(&format!("{names} is decommissioned"), args.print.output)
 }
 
@@ -98,43 +95,6 @@ async fn begin(store: &Arc<dyn MetaStore>, bookie: &BookieId) -> Result<(), Fail
     // A guard that fails: it leaves already, or has left.
     store.txn(txn).await?;
     Ok(())
-}
-
-/// Until none of them is known any more.
-async fn wait(
-    store: &dyn MetaStore,
-    metastore: &MetastoreUrl,
-    tls: &EtcdTlsArgs,
-    mut left: Vec<BookieId>,
-) -> Result<(), Failure> {
-    let mut said = BTreeMap::new();
-    loop {
-        let mut still = Vec::new();
-        for bookie in left {
-            if store.get(&keys::bookie_cookie(&bookie)).await?.is_none() {
-                eprintln!("{bookie}: has left");
-            } else if store.get(&keys::bookie_draining(&bookie)).await?.is_none() {
-                return Err(Failure::new(format!(
-                    "the decommission of {bookie} was taken back meanwhile"
-                ))
-                .because("DECOMMISSION_CANCELLED"));
-            } else {
-                still.push(bookie);
-            }
-        }
-        left = still;
-        if left.is_empty() {
-            return Ok(());
-        }
-        let all = ledgers(metastore, tls).await?;
-        for bookie in &left {
-            let count = all.iter().filter(|meta| named(meta).contains(bookie)).count();
-            if said.insert(bookie.clone(), count) != Some(count) {
-                eprintln!("{bookie}: {count} ledgers left");
-            }
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// What is there.
@@ -204,51 +164,11 @@ impl Cluster {
     }
 
     /// Whether the others could hold the data and the quorums.
-    fn check(&self, asked: &[BookieId]) -> Result<(), Failure> {
-        let leaves = |bookie: &BookieId| asked.contains(bookie) || self.draining.contains(bookie);
-        let writable =
-            |live: &&LiveBookie| !leaves(&live.id) && live.disks.iter().any(|disk| disk.writable);
-        let left: Vec<&LiveBookie> = self.live.iter().filter(writable).collect();
-        let held: Vec<&LedgerMeta> =
-            self.ledgers.iter().filter(|meta| named(meta).iter().any(leaves)).collect();
-        let of_ledgers = held.iter().map(|meta| (meta.qw, meta.custom.name.as_str()));
-        let of_topics = self.topics.iter().map(|(name, topic)| (topic.write_quorum, name.as_str()));
-        let most = of_ledgers.chain(of_topics).max_by_key(|(copies, _)| *copies);
-        if let Some((copies, topic)) = most
-            && left.len() < usize::from(copies)
-        {
-            return Err(Failure::new(format!(
-                "{} bookies would be left that take data, and topic {topic} keeps {copies} copies: add bookies first",
-                left.len()
-            ))
-            .because("TOO_FEW_BOOKIES"));
-        }
-        if let Some(single) = held.iter().find(|meta| meta.qw == 1) {
-            return Err(Failure::new(format!(
-                "the only copy of ledger {} of topic {} is there, and an only copy is never moved: delete the topic, or wait for its retention",
-                single.id, single.custom.name
-            ))
-            .because("ONLY_COPY"));
-        }
-        let needed: u64 = held.iter().map(|meta| moved(meta, &leaves)).sum();
-        let room: u64 = left
-            .iter()
-            .flat_map(|live| &live.disks)
-            .map(|disk| disk.free_bytes.saturating_sub(disk.total_bytes / 100 * KEPT_FREE_PERCENT))
-            .sum();
-        if needed > room {
-            return Err(Failure::new(format!(
-                "{needed} bytes are to be copied, and the others have room for {room}: add bookies, or free space first"
-            ))
-            .because("NO_ROOM"));
-        }
-        Ok(())
+    fn check(&self, asked: &[BookieId]) -> Result<(), Refusal> {
+        let copies = self.topics.iter().map(|(name, topic)| (topic.write_quorum, name.as_str()));
+        let Self { draining, live, ledgers, .. } = self;
+        Facts { asked, draining, live, ledgers, copies: copies.collect() }.check()
     }
-}
-
-/// Payload bytes that have to find another place, at most.
-fn moved(meta: &LedgerMeta, leaves: &impl Fn(&BookieId) -> bool) -> u64 {
-    meta.length * named(meta).iter().filter(|bookie| leaves(bookie)).count() as u64
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     }
     for meta in ledgers(&args.metastore, &args.tls).await? {
-        for bookie in named(&meta) {
+        for bookie in holders(&meta) {
             if let Some(known) = bookies.get_mut(&bookie) {
                 known.holds();
             }
@@ -87,8 +87,11 @@ pub(super) async fn ledgers(
     Ok(ledgers)
 }
 
-/// The bookies that a ledger names, each once.
-pub(crate) fn named(meta: &LedgerMeta) -> Vec<BookieId> {
+/// The bookies that have copies of a ledger, as its metadata says, each once. Of a trimmed one nobody has.
+pub(crate) fn holders(meta: &LedgerMeta) -> Vec<BookieId> {
+    if meta.tier.is_trimmed() {
+        return Vec::new();
+    }
     let members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
     let mut names: Vec<BookieId> = members.map(|member| member.bookie.clone()).collect();
     names.sort_unstable();

@@ -23,7 +23,7 @@
 mod fragment;
 
 use geminga_metastore::Version;
-use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Tier, Under, UnderReason};
 use geminga_proto::ids::{EntryId, Member};
 
 use super::commit::CasResult;
@@ -520,7 +520,14 @@ impl Repair {
         let mark = &self.mark.as_ref().expect("only marked ledgers are repaired").0;
         let ended = meta.state == LedgerState::Closed;
         let last = &meta.last_fragment().ensemble;
-        if !ended && last.iter().any(|member| mark.members.contains(member)) {
+        let waits = |member: &Member| {
+            // Who was away and is back is its writer's to fill, or to mark once it ends.
+            let back = mark.reason == UnderReason::Gone
+                && !mark.replace.contains(member)
+                && !mark.damaged.contains(member);
+            mark.members.contains(member) && !back
+        };
+        if !ended && last.iter().any(waits) {
             return self.finish(Finish::Waits(Wait::Open));
         }
         self.remove(Finish::Clean)

@@ -60,6 +60,11 @@ impl Tier {
         }
     }
 
+    /// Whether it is in the object only: bookies have dropped theirs, or are about to, and nobody asks them for it.
+    pub fn is_trimmed(&self) -> bool {
+        matches!(self, Self::Trimmed(_))
+    }
+
     pub(super) fn to_wire(&self) -> Option<wire::LedgerTier> {
         let empty = wire::LedgerTier::default();
         let bytes = |attempt: u128| Bytes::copy_from_slice(&attempt.to_be_bytes());

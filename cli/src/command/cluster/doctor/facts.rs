@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use geminga_metastore::record::{
     AbsentBookie, Assign, Broker, Cluster, Cookie, Drain, DrainingBookie, LedgerMeta, LedgerState,
-    LiveBookie, Tier, Topic, Under,
+    LiveBookie, Topic, Under,
 };
 use geminga_metastore::{EtcdHealth, MetaStore, Range, keys};
 use geminga_proto::ids::{BookieId, BrokerId, ClusterUuid};
@@ -206,12 +206,9 @@ impl Facts {
         for item in &range.items {
             let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
             let meta = self.readable(&item.key, LedgerMeta::decode(ledger, &item.value.value));
-            // Of trimmed ones nobody holds anything.
-            let copied = |meta: &LedgerMeta| {
-                meta.state != LedgerState::Deleting && !matches!(meta.tier, Tier::Trimmed(_))
-            };
-            let Some(meta) = meta.filter(copied) else { continue };
-            for bookie in bookie::named(&meta) {
+            let lives = |meta: &LedgerMeta| meta.state != LedgerState::Deleting;
+            let Some(meta) = meta.filter(lives) else { continue };
+            for bookie in bookie::holders(&meta) {
                 if let Some(known) = self.bookies.get_mut(&bookie) {
                     known.ledgers += 1;
                 }

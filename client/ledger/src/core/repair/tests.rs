@@ -413,6 +413,30 @@ fn scenario_50_the_last_fragment_of_an_open_ledger_is_left_alone() {
     });
 }
 
+/// A mark that only says who was gone has nothing left to say of an open ledger once that member is back; any other waits for the end.
+#[test]
+fn who_is_back_at_an_open_ledger_is_its_writers_to_fill() {
+    for (reason, back, finish) in [
+        (UnderReason::Gone, true, Finish::Clean),
+        (UnderReason::Gone, false, Finish::Waits(Wait::Open)),
+        (UnderReason::Replaced, true, Finish::Waits(Wait::Open)),
+        (UnderReason::Damaged, true, Finish::Waits(Wait::Open)),
+    ] {
+        let mut world = World::new(1, open(), 10..12);
+        world.mark(5, reason);
+        if back {
+            world.mark.as_mut().expect("it is marked").replace.clear();
+        }
+        assert_eq!(world.run(Mutations::default()), finish, "{reason:?}, back: {back}");
+        assert_eq!(world.mark.is_none(), finish == Finish::Clean);
+    }
+    let mut world = World::new(1, open(), 10..12);
+    world.mark(5, UnderReason::Gone);
+    world.mark(5, UnderReason::Damaged);
+    world.mark.as_mut().expect("it is marked").replace.clear();
+    assert_eq!(world.run(Mutations::default()), Finish::Waits(Wait::Open), "what rotted stays so");
+}
+
 fn object() -> TierObject {
     TierObject {
         attempt: 1,

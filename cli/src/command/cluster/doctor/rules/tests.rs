@@ -25,6 +25,7 @@ fn bookie(id: &BookieId) -> Known {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
+        objects_missing: 0,
         features: Features::ALL,
     };
     Known { live: Some(live), ledgers: 5, ..Known::default() }

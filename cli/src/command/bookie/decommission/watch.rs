@@ -1,0 +1,152 @@
+//! Watches bookies until they have left. It changes nothing, so it can go on whatever happens: a metadata store that does not answer for
+//! a while is asked again, and what takes long to read is read less often.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use geminga_metastore::record::{LedgerMeta, LedgerState, LiveBookie};
+use geminga_metastore::{Error, ErrorKind, MetaStore, keys};
+use geminga_proto::ids::BookieId;
+use tokio::time::{Instant, sleep};
+
+use super::super::list::holders;
+use crate::exit::Failure;
+
+/// Between two looks at whether they have left.
+const POLL: Duration = Duration::from_secs(1);
+/// Ledgers are counted no sooner than after so many times what that took.
+const REST: u32 = 20;
+/// Longest pause while the store does not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A store that does not answer for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Keys of one page of a listing.
+const PAGE: usize = 500;
+
+/// Why nobody watches any more.
+enum Ended {
+    /// All have left.
+    Left,
+    /// The decommission was taken back.
+    Cancelled(BookieId),
+}
+
+/// What was said last, of whom.
+struct Watch<'a> {
+    store: &'a dyn MetaStore,
+    left: Vec<BookieId>,
+    said: BTreeMap<BookieId, String>,
+    count_at: Instant,
+    say: &'a mut (dyn FnMut(&str) + Send),
+}
+
+/// Until none of them is known any more. What is to be said goes to `say`.
+pub(super) async fn until_left(
+    store: &dyn MetaStore,
+    left: Vec<BookieId>,
+    say: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), Failure> {
+    let said = BTreeMap::new();
+    let mut watch = Watch { store, left, said, count_at: Instant::now(), say };
+    let (mut pause, mut silent_since) = (POLL, None);
+    loop {
+        match watch.look().await {
+            Ok(Some(Ended::Left)) => return Ok(()),
+            Ok(Some(Ended::Cancelled(bookie))) => {
+                let text = format!("the decommission of {bookie} was taken back meanwhile");
+                return Err(Failure::new(text).because("DECOMMISSION_CANCELLED"));
+            }
+            Ok(None) => (pause, silent_since) = (POLL, None),
+            Err(error) => {
+                let transient = matches!(error.kind(), ErrorKind::Retry | ErrorKind::Unknown);
+                let since = *silent_since.get_or_insert_with(Instant::now);
+                if !transient || since.elapsed() >= PATIENCE {
+                    return Err(error.into());
+                }
+                (watch.say)(&format!("{error}; the decommission goes on, and so does this"));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        sleep(pause).await;
+    }
+}
+
+impl Watch<'_> {
+    async fn look(&mut self) -> Result<Option<Ended>, Error> {
+        let mut still = Vec::new();
+        for bookie in &self.left {
+            if self.store.get(&keys::bookie_cookie(bookie)).await?.is_none() {
+                if self.said.insert(bookie.clone(), String::new()) != Some(String::new()) {
+                    (self.say)(&format!("{bookie}: has left"));
+                }
+            } else if self.store.get(&keys::bookie_draining(bookie)).await?.is_none() {
+                return Ok(Some(Ended::Cancelled(bookie.clone())));
+            } else {
+                still.push(bookie.clone());
+            }
+        }
+        self.left = still;
+        if self.left.is_empty() {
+            return Ok(Some(Ended::Left));
+        }
+        if Instant::now() >= self.count_at {
+            let begun = Instant::now();
+            self.count().await?;
+            self.count_at = begun + POLL.max(begun.elapsed() * REST);
+        }
+        Ok(None)
+    }
+
+    /// Says how many ledgers each has copies of, where that is news.
+    async fn count(&mut self) -> Result<(), Error> {
+        let (mut counts, mut unread) = (BTreeMap::<BookieId, u64>::new(), 0);
+        let mut after = None::<String>;
+        loop {
+            let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
+            for item in &page.items {
+                let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
+                match LedgerMeta::decode(ledger, &item.value.value) {
+                    Ok(meta) if meta.state == LedgerState::Deleting => {}
+                    Ok(meta) => {
+                        for bookie in holders(&meta) {
+                            *counts.entry(bookie).or_default() += 1;
+                        }
+                    }
+                    Err(_) => unread += 1,
+                }
+            }
+            after = page.items.last().map(|item| item.key.clone()).or(after);
+            if !page.more {
+                break;
+            }
+        }
+        for bookie in self.left.clone() {
+            let mut text = format!("{} ledgers left", counts.get(&bookie).copied().unwrap_or(0));
+            if unread > 0 {
+                text += &format!(
+                    ", and it waits for {unread} whose metadata cannot be read: the auditor's log names them"
+                );
+            }
+            let missing = self.objects_missing(&bookie).await?;
+            if missing > 0 {
+                text += &format!(
+                    ", and it waits for the objects of {missing} that the object store lost: bring them back"
+                );
+            }
+            if self.said.get(&bookie) != Some(&text) {
+                (self.say)(&format!("{bookie}: {text}"));
+                self.said.insert(bookie, text);
+            }
+        }
+        Ok(())
+    }
+
+    async fn objects_missing(&self, bookie: &BookieId) -> Result<u32, Error> {
+        let found = self.store.get(&keys::bookie_live(bookie)).await?;
+        let live = found.and_then(|found| LiveBookie::decode(&found.value).ok());
+        Ok(live.map_or(0, |live| live.objects_missing))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Bookies that go away for less than `--lost-bookie-delay` (scenarios 46 and 47): writers go on elsewhere, each once, nobody's place in
+//! what was written before is given away, and what is copied is what they missed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use geminga_harness::flights::Flights;
+use geminga_harness::{Client, Cluster, http, wait};
+use serde_json::Value;
+
+use crate::topic;
+
+const TOPIC: &str = "restarts";
+const BOOKIES: usize = 4;
+/// Rows that are there before anybody goes away.
+const BEFORE: usize = 60_000;
+/// Rows fed at a time.
+const ROWS: usize = 50;
+/// Between them.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What bookies have counted, also in lives that are over.
+#[derive(Debug, Default)]
+struct Repairs {
+    places: f64,
+    copied: f64,
+}
+
+impl Repairs {
+    /// Adds what a bookie has counted in the life that is about to end.
+    fn add(&mut self, cluster: &Cluster, bookie: usize) {
+        let metric = |name| http::metric(&cluster.bookies[bookie].http, name).unwrap_or(0.0);
+        self.places += metric("geminga_repair_places_total");
+        self.copied += metric("geminga_repair_copied_bytes_total");
+    }
+}
+
+/// Whether all bookies are registered and nothing lacks a copy.
+fn is_well(client: &Client) -> bool {
+    let status = client.json(&["cluster", "status"]);
+    let live = status["bookies"].as_array().expect("bookies").iter();
+    live.filter(|bookie| bookie["live"] == true).count() == BOOKIES
+        && status["repair"]["ledgers"] == 0
+}
+
+fn is_live(client: &Client, bookie: &str) -> bool {
+    let status = client.json(&["cluster", "status"]);
+    let bookies = status["bookies"].as_array().expect("bookies");
+    let is = |one: &Value| one["bookie_id"] == bookie && one["live"] == true;
+    bookies.iter().any(is)
+}
+
+/// Payload bytes that went into ledgers.
+fn appended(cluster: &Cluster) -> f64 {
+    let of = |name| http::metric(&cluster.brokers[0].http, name).expect("a broker's metrics");
+    of("geminga_ledger_appended_bytes_total")
+}
+
+/// Bookies go away while records come in, `absences` in all, and come back in time.
+fn under_load(absences: usize, meanwhile: impl FnOnce(&mut Cluster, &Client, &mut Repairs)) {
+    let mut cluster = Cluster::start(BOOKIES, 1);
+    let client = cluster.client(0);
+    let create = ["topic", "create", TOPIC, "--partitions", "12"];
+    client.run(&[&create[..], &["--config", "segment.bytes=1048576"]].concat()).ok();
+    let flights = Flights::load();
+    let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
+    producer.feed(&Flights::lines(&flights.rows()[..BEFORE]));
+    topic::wait_acknowledged(&report, BEFORE);
+    let before = appended(&cluster);
+    let mut repairs = Repairs::default();
+
+    let done = AtomicBool::new(false);
+    let fed = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| {
+            let mut fed = BEFORE;
+            while !done.load(Ordering::Relaxed) {
+                producer.feed(&Flights::lines(&flights.rows()[fed..fed + ROWS]));
+                fed += ROWS;
+                std::thread::sleep(PACE);
+            }
+            fed
+        });
+        let ends = topic::Ends(&done);
+        meanwhile(&mut cluster, &client, &mut repairs);
+        drop(ends);
+        feeder.join().expect("it feeds")
+    });
+    let produced = producer.finish();
+    assert_eq!(produced.stderr, "", "the producer was told of something");
+    produced.ok();
+    (0..BOOKIES).for_each(|bookie| repairs.add(&cluster, bookie));
+
+    let changes = http::metric(&cluster.brokers[0].http, "geminga_ledger_ensemble_changes_total");
+    let changes = changes.expect("a broker's metrics");
+    println!("{repairs:?}, {changes} changes of ensembles, {before} bytes before");
+    assert!(repairs.places == 0.0, "places were given away: {repairs:?}");
+    // What is copied is what was on its way when a bookie went.
+    assert!(repairs.copied < before / 20.0, "{repairs:?}, of {before} bytes");
+    // Each open ledger leaves a bookie once.
+    assert!(changes <= f64::from(topic::PARTITIONS) * absences as f64, "{changes} changes");
+    let flights = flights.first(fed);
+    topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
+}
+
+fn wait_well(client: &Client) {
+    wait::until("all servers and copies", || is_well(client).then_some(()));
+}
+
+#[test]
+fn scenario_46_bookies_that_are_restarted_cost_no_mass_copying() {
+    under_load(BOOKIES, |cluster, client, repairs| {
+        for bookie in 0..BOOKIES {
+            repairs.add(cluster, bookie);
+            let process = &mut cluster.bookies[bookie].process;
+            let status = process.terminate();
+            assert_eq!(status.code(), Some(0), "{}", process.log());
+            process.restart();
+            cluster.bookies[bookie].wait_ready();
+            wait_well(client);
+        }
+    });
+}
+
+#[test]
+fn scenario_47_a_bookie_that_nobody_reaches_for_a_while_costs_no_mass_copying() {
+    under_load(1, |cluster, client, _| {
+        cluster.bookies[1].process.pause();
+        wait::until("one that stands still to be missed", || {
+            (!is_live(client, "bookie-2")).then_some(())
+        });
+        cluster.bookies[1].process.resume();
+        wait_well(client);
+    });
+}

@@ -2,10 +2,9 @@
 //! written; deletion leaves no object behind.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Client, Cluster, binary, http, port, wait};
+use geminga_harness::{Bucket, Client, Cluster, http, wait};
 
 use crate::topic;
 
@@ -177,44 +176,15 @@ fn many_segments_are_folded_and_read_from_the_start() {
     });
 }
 
-/// An S3-compatible server in memory.
-struct Moto(Child);
-
-impl Moto {
-    fn start(address: &str) -> Self {
-        let (host, port) = address.split_once(':').expect("HOST:PORT");
-        let mut command = Command::new(binary::repository().join(".venv/bin/moto_server"));
-        command.args(["-H", host, "-p", port]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("run `.ci/install test` for the server of the tests");
-        let moto = Self(child);
-        wait::until("the S3 server", || http::get(address, "/moto-api/"));
-        moto
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
-    }
-}
-
 #[test]
 fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
-    let address = port::free_address();
-    let _moto = Moto::start(&address);
-    // A bucket is made by one PUT without a body; the server checks no signature.
-    let made = Command::new(binary::repository().join(".venv/bin/python"))
-        .args([
-            "-c",
-            "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
-        ])
-        .arg(format!("http://{address}/segments"))
-        .status();
-    assert!(made.expect("python runs").success(), "the bucket");
-    let endpoint = format!("--object-store-endpoint=http://{address}");
-    let mut cluster = start("s3://segments/a/prefix", &[&endpoint]);
+    let dir = tempfile::tempdir().expect("a directory for the server");
+    let bucket = Bucket::start(dir.path());
+    let [store, endpoint] = bucket.flags();
+    let url = store.strip_prefix("--object-store=").expect("a flag");
+    let mut cluster = start(url, &[&endpoint]);
     everything_goes_there_and_back(&mut cluster);
+    assert!(bucket.segments().0 > 12, "{:?}", bucket.segments());
 }
 
 #[test]

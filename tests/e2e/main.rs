@@ -17,6 +17,7 @@ mod groups;
 mod growth;
 mod kafka_admin;
 mod ledgers;
+mod lost;
 mod metastore;
 mod migrate;
 mod moves;

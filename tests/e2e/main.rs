@@ -32,6 +32,7 @@ mod rolling;
 mod skew;
 mod standalone;
 mod stops;
+mod storage;
 mod tiering;
 mod tls;
 mod topic;

@@ -2,10 +2,9 @@
 //! written; deletion leaves no object behind.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Client, Cluster, binary, http, port, wait};
+use geminga_harness::{Bucket, Client, Cluster, http, wait};
 
 use crate::topic;
 
@@ -213,12 +212,13 @@ impl Drop for Moto {
 
 #[test]
 fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
-    let address = port::free_address();
-    let _moto = Moto::start(&address);
-    Moto::make_bucket(&address, "segments");
-    let endpoint = format!("--object-store-endpoint=http://{address}");
-    let mut cluster = start("s3://segments/a/prefix", &[&endpoint]);
+    let dir = tempfile::tempdir().expect("a directory for the server");
+    let bucket = Bucket::start(dir.path());
+    let [store, endpoint] = bucket.flags();
+    let url = store.strip_prefix("--object-store=").expect("a flag");
+    let mut cluster = start(url, &[&endpoint]);
     everything_goes_there_and_back(&mut cluster);
+    assert!(bucket.segments().0 > 12, "{:?}", bucket.segments());
 }
 
 #[test]

@@ -120,7 +120,7 @@ pub enum Refusal {
     #[error("{} holds a log but no cookie: restore the file `cookie`, or empty the directory", .0.display())]
     NoCookie(PathBuf),
     /// A directory that should hold a disk of this bookie is empty.
-    #[error("{} is empty, but bookie {bookie} is known with {disks} disks: mount the right disk, or or let it start again without what was lost: --auto-heal", .dir.display())]
+    #[error("{} is empty, but bookie {bookie} is known with {disks} disks: mount the right disk, or start with --auto-heal to have what was lost restored from the other bookies", .dir.display())]
     DiskMissing {
         /// The directory.
         dir: PathBuf,

@@ -193,6 +193,10 @@ impl Disk for FaultyDisk {
     fn space(&self) -> io::Result<Space> {
         self.disk.space()
     }
+
+    fn is_there(&self) -> io::Result<bool> {
+        self.disk.is_there()
+    }
 }
 
 #[derive(Debug)]

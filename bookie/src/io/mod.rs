@@ -52,6 +52,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// How full the disk is.
     fn space(&self) -> io::Result<Space>;
+
+    /// Whether the directory is still where it was found. Once it is not, what its files take is gone with this process.
+    fn is_there(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// One open file.

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,6 +98,21 @@ impl Disk for RealDisk {
         let (free, total) = (stat.f_bavail, used.saturating_add(stat.f_bavail));
         Ok(Space { free: free * stat.f_frsize, total: total * stat.f_frsize })
     }
+
+    fn is_there(&self) -> io::Result<bool> {
+        let here = match std::fs::metadata(&self.path) {
+            Ok(here) => here,
+            Err(error) if is_no_directory(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let found = self.directory.metadata()?;
+        Ok((here.dev(), here.ino()) == (found.dev(), found.ino()))
+    }
+}
+
+/// Whether an error says that nothing is at a path: it, or what it is in, was removed.
+fn is_no_directory(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A second handle that writes around the page cache; `None` where the file system has no such thing.
@@ -277,5 +292,21 @@ mod tests {
         assert!(disk.list().unwrap().is_empty());
         let space = disk.space().unwrap();
         assert!(space.free <= space.total && space.total > 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_or_replaced_is_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data/log");
+        std::fs::create_dir_all(&path).unwrap();
+        let disk = RealDisk::open(&path).unwrap();
+        assert!(disk.is_there().unwrap());
+        std::fs::rename(root.path().join("data"), root.path().join("old")).unwrap();
+        assert!(!disk.is_there().unwrap());
+        std::fs::write(root.path().join("data"), b"").unwrap();
+        assert!(!disk.is_there().unwrap());
+        std::fs::remove_file(root.path().join("data")).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
+        assert!(!disk.is_there().unwrap(), "another");
     }
 }

@@ -1,5 +1,5 @@
 //! Keeps a disk's log in order: writes footers as segments fill up, a snapshot of the disk's ledgers every minute
-//! or GiB (protocol 5.5), gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), and looks for rot (6.3), at a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
+//! or GiB (protocol 5.5), notices when the log's directory is gone, gives back the space of segments that nothing needs (K9), and empties those of which little lives (5.6), and looks for rot (6.3), at a bounded pace. What fails is tried again; a log that failed stops its owners, not this task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +89,7 @@ impl Upkeep {
     /// (K10).
     async fn look(&mut self) {
         let done = [
+            self.log.look_for_directory().await,
             self.log.write_footers().await,
             self.relocate().await,
             self.scrub().await,

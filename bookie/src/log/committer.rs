@@ -101,8 +101,14 @@ impl Committer {
             Work::Records(records, last) => self.commit(records, last)?,
             Work::Idle => self.mark(Mark::Idle)?,
             Work::Closed => {
-                self.mark(Mark::Shutdown)?;
-                self.shared.end();
+                match self.shared.queue.stopped() {
+                    // Nothing is vouched for any more.
+                    Some(failed @ LogFailed::Poisoned(_)) => self.shared.end(failed),
+                    _ => {
+                        self.mark(Mark::Shutdown)?;
+                        self.shared.end(LogFailed::Closed);
+                    }
+                }
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -231,8 +237,8 @@ impl Shared {
         self.durable.send_modify(|durable| durable.failed = Some(failed));
     }
 
-    /// Everything appended is durable and nothing more will come.
-    fn end(&self) {
-        self.durable.send_modify(|durable| durable.failed = Some(LogFailed::Closed));
+    /// Nothing more will come, and everything that was appended is durable, or nobody can say so.
+    fn end(&self, why: LogFailed) {
+        self.durable.send_modify(|durable| durable.failed = Some(why));
     }
 }

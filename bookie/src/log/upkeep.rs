@@ -7,13 +7,16 @@ use std::sync::Arc;
 use geminga_proto::ids::LedgerId;
 
 use super::catalogue::Listing;
-use super::error::UpkeepError;
+use super::error::{LogFailed, UpkeepError};
 use super::mutation::Mutation;
 use super::reclaim::failed;
 use super::segment;
 use super::snapshot::{Image, Snapshot};
 use super::spares;
 use super::{Log, Shared};
+
+/// Says why a log failed whose directory went, and what to do.
+const DIRECTORY_GONE: &str = "the data directory was removed, or another took its place, while the bookie ran: bring it back, or start with --auto-heal to have an empty one filled from the other bookies";
 
 impl Log {
     /// Bytes that were appended and became durable since the log was opened.
@@ -50,6 +53,16 @@ impl Log {
     /// [`Log::reclaim`], but for what it says.
     pub fn index_bytes(&self) -> usize {
         self.0.shared.index.memory()
+    }
+
+    /// Looks whether the disk's directory is still there. Where it is not, the log fails, and its bookie with it: files without a name take
+    /// all that is written to them, and are gone with the process that has them open.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]; it is not known then.
+    pub async fn look_for_directory(&self) -> Result<(), UpkeepError> {
+        let shared = Arc::clone(&self.0.shared);
+        blocking(move || shared.look_for_directory()).await
     }
 
     /// Writes the footers of segments that became full. One caller at a time; not cancel-safe, in that a footer may be left out.
@@ -91,6 +104,15 @@ impl Shared {
     /// See [`Log::note_damaged`].
     pub(super) fn note_damaged(&self, ledger: LedgerId) {
         self.damaged.lock().insert(ledger);
+    }
+
+    fn look_for_directory(&self) -> Result<(), UpkeepError> {
+        let there = self.disk.is_there().map_err(failed("look for the data directory"))?;
+        if !there && self.queue.stopped().is_none() {
+            tracing::error!(why = DIRECTORY_GONE, "the log failed; the bookie must restart");
+            self.queue.fail(LogFailed::Poisoned(DIRECTORY_GONE.into()));
+        }
+        Ok(())
     }
 
     /// A snapshot as of now; to be written once all that is appended is durable.

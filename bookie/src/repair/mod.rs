@@ -17,6 +17,7 @@ mod auditor;
 mod excess;
 pub mod give_up;
 mod metrics;
+mod named;
 mod object;
 pub(crate) mod office;
 mod queue;

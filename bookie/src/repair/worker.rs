@@ -20,6 +20,7 @@ use geminga_proto::ids::{BookieId, EntryId, Incarnation, LedgerId};
 use geminga_runtime::Tasks;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::named::Named;
 use super::queue::{Marked, Queue};
 use super::{metrics, office};
 
@@ -59,8 +60,8 @@ struct Shift<'a> {
     /// Repairs that may begin before the next look.
     begins: u32,
     running: FuturesUnordered<BoxFuture<'a, Ended>>,
-    /// Ledgers that a metric names as lost, with their topics.
-    named: BTreeMap<LedgerId, String>,
+    /// Ledgers that a metric names as lost.
+    named: Named,
 }
 
 impl Worker {
@@ -90,7 +91,7 @@ impl Worker {
             more: false,
             begins: BEGIN_PER_LOOK,
             running: FuturesUnordered::new(),
-            named: BTreeMap::new(),
+            named: Named::default(),
         };
         let mut changed = self.client.bookies().changed();
         let mut who = self.who();
@@ -189,6 +190,10 @@ impl Shift<'_> {
                 self.marks.clear();
                 self.more = false;
                 range.items.iter().for_each(|item| self.marked(item));
+                // Where there are more than are followed, some of those that are named may be among them.
+                if !self.more {
+                    self.named.keep(|ledger| self.marks.contains_key(&ledger));
+                }
             }
             WatchEvent::Changes { changes, .. } => {
                 for change in changes {
@@ -198,6 +203,7 @@ impl Shift<'_> {
                             if let Some(ledger) = keys::parse_under(&key) {
                                 self.marks.remove(&ledger);
                                 self.queue.unmarked(ledger);
+                                self.named.forget(ledger);
                             }
                         }
                     }
@@ -264,9 +270,7 @@ impl Shift<'_> {
                     // That the mark went is heard in a moment; or it is another already.
                     self.queue.taken(ledger, LOOK, now);
                 }
-                if let Some(topic) = self.named.remove(&ledger) {
-                    metrics::lost(ledger.to_string(), topic, false);
-                }
+                self.named.forget(ledger);
             }
             Ok(Finish::Waits(wait)) => {
                 tracing::info!(%ledger, ?wait, "the repair of a ledger goes on later");
@@ -290,9 +294,6 @@ impl Shift<'_> {
         if let Err(error) = self.worker.tell_lost(ledger, entry).await {
             tracing::warn!(%ledger, %error, "a loss could not be written down; trying again");
         }
-        if self.named.len() < metrics::MAX_NAMED && !self.named.contains_key(&ledger) {
-            metrics::lost(ledger.to_string(), topic.clone(), true);
-            self.named.insert(ledger, topic);
-        }
+        self.named.add(ledger, topic);
     }
 }

@@ -179,6 +179,14 @@ impl Running {
         }
     }
 
+    /// Its standard input, for a thread that feeds it: writing there fails once the command has ended.
+    ///
+    /// # Panics
+    /// When it was closed or taken before.
+    pub fn take_input(&mut self) -> ChildStdin {
+        self.stdin.take().expect("the input is open")
+    }
+
     /// Ends its standard input.
     pub fn close(&mut self) {
         self.stdin = None;
@@ -187,6 +195,11 @@ impl Running {
     /// What it has printed so far.
     pub fn stdout(&self) -> Vec<u8> {
         std::fs::read(&self.stdout).unwrap_or_default()
+    }
+
+    /// The file of what it prints, for what is too much to hold.
+    pub fn stdout_file(&self) -> &Path {
+        &self.stdout
     }
 
     /// What it has complained about so far.
@@ -234,15 +247,23 @@ impl Running {
     /// # Panics
     /// When it does not end in time.
     pub fn finish_within(mut self, patience: Duration) -> Finished {
-        self.close();
-        let what = format!("the end of `{}`", self.what);
-        let child = &mut self.child;
-        let status = wait::within(patience, &what, || child.try_wait().expect("own child"));
+        let code = self.end_within(patience);
         Finished {
-            code: status.code(),
+            code,
             stdout: self.stdout(),
             stderr: std::fs::read_to_string(&self.stderr).unwrap_or_default(),
         }
+    }
+
+    /// Ends its input and waits for its end; what it printed stays in its files. `None` when a signal ended it.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn end_within(&mut self, patience: Duration) -> Option<i32> {
+        self.close();
+        let what = format!("the end of `{}`", self.what);
+        let child = &mut self.child;
+        wait::within(patience, &what, || child.try_wait().expect("own child")).code()
     }
 }
 

@@ -50,6 +50,11 @@ impl Flights {
         Self { rows }
     }
 
+    /// Rows that somebody made: each value begins with its place.
+    pub(crate) fn of(rows: Vec<Row>) -> Self {
+        Self { rows }
+    }
+
     /// The first `count` rows only.
     #[must_use]
     pub fn first(mut self, count: usize) -> Self {

@@ -5,8 +5,10 @@
 
 mod authority;
 pub mod binary;
+mod bucket;
 mod client;
 mod cluster;
+mod copies;
 mod etcd;
 mod etcd_members;
 pub mod flights;
@@ -20,8 +22,10 @@ mod volume;
 pub mod wait;
 
 pub use authority::{Authority, LOCAL, Pair, Valid};
+pub use bucket::Bucket;
 pub use client::{Client, Finished, Running};
 pub use cluster::{Cluster, Node};
+pub use copies::{Copies, Judge};
 pub use etcd::Etcd;
 pub use etcd_members::EtcdMembers;
 pub use host::Host;

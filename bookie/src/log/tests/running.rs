@@ -235,3 +235,28 @@ fn a_log_exists_once_it_was_opened() {
     drop(open(&disk));
     assert!(Log::exists(&disk).unwrap());
 }
+
+/// Files without a name take all that is written to them: a log whose directory is gone fails, also one that nobody writes to.
+#[tokio::test]
+async fn a_log_whose_directory_is_gone_fails() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    std::fs::create_dir(&path).unwrap();
+    let disk = crate::io::RealDisk::open(&path).unwrap();
+    let log = Log::open(Arc::new(disk), identity(), small()).unwrap().log;
+    let lsn = append(&log, LEDGER, entries(LEDGER, 0, 1, 10)).await;
+    log.wait_durable(lsn).await.unwrap();
+    log.look_for_directory().await.unwrap();
+    assert_eq!(log.durable().borrow().failed, None);
+    std::fs::rename(&path, root.path().join("elsewhere")).unwrap();
+    log.look_for_directory().await.unwrap();
+    let mut durable = log.durable();
+    let failed = durable.wait_for(|durable| durable.failed.is_some()).await.unwrap().failed.clone();
+    assert!(
+        matches!(&failed, Some(LogFailed::Poisoned(why)) if why.contains("removed")),
+        "{failed:?}"
+    );
+    assert_eq!(Some(log.shutdown().await.unwrap_err()), failed);
+    // No mark says that it ended in good order.
+    assert!(log.reserve(1).await.is_err());
+}

@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Authority, Cluster, Etcd, Host, Node, Pair, Valid, http, port, wait};
+use geminga_harness::{
+    Authority, Bucket, Cluster, Etcd, Host, Node, Pair, Valid, http, port, wait,
+};
 
-use crate::tiering::{self, Moto};
+use crate::tiering;
 use crate::topic;
 
 /// Waits until a server says so at `/readyz`: in one line, while it is alive.
@@ -137,8 +139,9 @@ fn servers_wait_for_an_etcd_that_they_believe_and_that_believes_them() {
 #[test]
 fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
     let address = port::free_address();
-    let endpoint = format!("--object-store-endpoint=http://{address}");
-    let mut cluster = tiering::start("s3://segments/a/prefix", &[&endpoint]);
+    let [store, endpoint] = Bucket::flags_of(&address);
+    let url = store.strip_prefix("--object-store=").expect("a flag");
+    let mut cluster = tiering::start(url, &[&endpoint]);
     cluster.add_broker();
     cluster.wait_ready();
     for bookie in &cluster.bookies {
@@ -164,8 +167,8 @@ fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
     cluster.wait_ready();
     assert!(tiering::tiers(&cluster, &client, "t").iter().all(|tier| tier == "LOCAL"));
 
-    let _moto = Moto::start(&address);
-    Moto::make_bucket(&address, "segments");
+    let dir = tempfile::tempdir().expect("a directory for the server");
+    let _bucket = Bucket::start_at(&address, dir.path());
     wait::until("every closed segment to be in the object store only", || {
         let tiers = tiering::tiers(&cluster, &client, "t");
         (tiers.len() > 2 && tiers.iter().all(|tier| tier == "TRIMMED")).then_some(())

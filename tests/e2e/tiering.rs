@@ -176,40 +176,6 @@ fn many_segments_are_folded_and_read_from_the_start() {
     });
 }
 
-/// An S3-compatible server in memory.
-pub(crate) struct Moto(Child);
-
-impl Moto {
-    pub(crate) fn start(address: &str) -> Self {
-        let (host, port) = address.split_once(':').expect("HOST:PORT");
-        let mut command = Command::new(binary::repository().join(".venv/bin/moto_server"));
-        command.args(["-H", host, "-p", port]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("run `.ci/install test` for the server of the tests");
-        let moto = Self(child);
-        wait::until("the S3 server", || http::get(address, "/moto-api/"));
-        moto
-    }
-
-    /// A bucket is made by one PUT without a body; the server checks no signature.
-    pub(crate) fn make_bucket(address: &str, bucket: &str) {
-        let made = Command::new(binary::repository().join(".venv/bin/python"))
-            .args([
-                "-c",
-                "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
-            ])
-            .arg(format!("http://{address}/{bucket}"))
-            .status();
-        assert!(made.expect("python runs").success(), "the bucket");
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
-    }
-}
-
 #[test]
 fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
     let dir = tempfile::tempdir().expect("a directory for the server");

@@ -28,14 +28,21 @@ impl Bucket {
     /// # Panics
     /// When it cannot be started.
     pub fn start(dir: &Path) -> Self {
+        Self::start_at(&port::free_address(), dir)
+    }
+
+    /// [`Self::start`], where others look for it already ([`Self::flags_of`]).
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_at(address: &str, dir: &Path) -> Self {
         match program("s3s-fs") {
-            Some(program) => Self::start_files(&program, dir),
-            None => Self::start_memory(dir),
+            Some(program) => Self::start_files(address, &program, dir),
+            None => Self::start_memory(address, dir),
         }
     }
 
-    fn start_files(program: &Path, dir: &Path) -> Self {
-        let address = port::free_address();
+    fn start_files(address: &str, program: &Path, dir: &Path) -> Self {
         let (host, port) = address.split_once(':').expect("HOST:PORT");
         let root = dir.join("bucket");
         let files = root.join(NAME);
@@ -43,25 +50,39 @@ impl Bucket {
         let keys = [format!("--access-key={CREDENTIAL}"), format!("--secret-key={CREDENTIAL}")];
         let at = [format!("--host={host}"), format!("--port={port}"), root.display().to_string()];
         let process = Process::start("s3", program, keys.into_iter().chain(at), dir);
-        wait::until("the S3 server", || http::get(&address, "/"));
-        Self { process, address, files: Some(files) }
+        wait::until("the S3 server", || http::get(address, "/"));
+        Self { process, address: address.to_owned(), files: Some(files) }
     }
 
-    fn start_memory(dir: &Path) -> Self {
-        let address = port::free_address();
+    fn start_memory(address: &str, dir: &Path) -> Self {
         let (host, port) = address.split_once(':').expect("HOST:PORT");
         let program = binary::repository().join(".venv/bin/moto_server");
         let process = Process::start("s3", &program, ["-H", host, "-p", port], dir);
-        wait::until("the S3 server", || http::get(&address, "/moto-api/"));
-        let made = http::request(&address, "PUT", &format!("/{NAME}"));
+        wait::until("the S3 server", || http::get(address, "/moto-api/"));
+        let made = http::request(address, "PUT", &format!("/{NAME}"));
         assert!(matches!(made, Some((200, _))), "the bucket: {made:?}");
-        Self { process, address, files: None }
+        Self { process, address: address.to_owned(), files: None }
     }
 
     /// What servers are told, to use it.
     pub fn flags(&self) -> [String; 2] {
+        Self::flags_of(&self.address)
+    }
+
+    /// What they are told of one at this address, there or not.
+    pub fn flags_of(address: &str) -> [String; 2] {
         let url = format!("--object-store=s3://{NAME}/{PREFIX}");
-        [url, format!("--object-store-endpoint=http://{}", self.address)]
+        [url, format!("--object-store-endpoint=http://{address}")]
+    }
+
+    /// Stops it where it stands: connections stay open, and nothing answers.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.resume();
     }
 
     /// The server's name, for people.

@@ -1,6 +1,8 @@
 //! The task that tiers: goes through the ledgers that this bookie holds, oldest first, and carries out what [`super::core`] says
 //! about each. One upload at a time bounds memory and keeps disks free for those who write.
 //!
+//! While the store is not the cluster's, or does not say so ([`super::mark`]), ledgers are only looked at, for what waits is to be told.
+//!
 //! Ledgers that turn out to have no key are put off to the end of the cycle, and looked up in manifests together: whether they were
 //! folded is known only from manifests that are read after their keys, and those are many.
 
@@ -18,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Config;
 use super::core::{Effect, Event, Head, Now, Offload, Seen, Timing, Wanted};
+use super::mark::Mark;
 use super::mutation::Mutations;
 use super::upload::{self, Sent};
 use super::wanted;
@@ -56,6 +59,7 @@ pub(super) struct Worker {
     pub(super) random: Arc<dyn Random>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    pub(super) mark: Mark,
     pub(super) mutations: Mutations,
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
@@ -118,6 +122,9 @@ impl Worker {
             .filter(|(_, followed)| followed.look_at <= now && !idle(followed))
             .map(|(ledger, _)| *ledger)
             .collect();
+        if !due.is_empty() {
+            self.mark.holds().await;
+        }
         let mut keyless = BTreeSet::new();
         for ledger in due {
             if !self.take_up(ledger, None).await {
@@ -125,7 +132,10 @@ impl Worker {
             }
             self.tell_waiting();
         }
-        self.take_up_keyless(keyless).await;
+        // Lists that are not in another store are not lost.
+        if self.mark.held() {
+            self.take_up_keyless(keyless).await;
+        }
         self.tell_waiting();
     }
 
@@ -202,6 +212,13 @@ impl Worker {
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
                     return Some((at, hand.last));
                 }
+                effect if !matches!(effect, Effect::Read) && !self.mark.held() => {
+                    if let Some(sent) = &mut hand.sent {
+                        sent.abort().await;
+                    }
+                    let later = self.clock.now_ms().saturating_add(millis(self.config.interval));
+                    return Some((later, hand.last));
+                }
                 effect => {
                     let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
@@ -223,6 +240,12 @@ impl Worker {
                 tracing::debug!(%ledger, %error, "metadata cannot be read now; a ledger is looked at later");
                 Event::Unreadable
             }),
+            // An object is named, believed to be missing, or the only copy, in the cluster's own store only.
+            Effect::Cas { meta, .. }
+                if !matches!(meta.tier, Tier::Uploading { .. }) && !self.mark.holds().await =>
+            {
+                Event::Failed
+            }
             Effect::Cas { expected, meta } => Event::Cas(self.swap(expected, &meta).await),
             Effect::Stream { attempt, meta } => self.stream(attempt, *meta, hand).await,
             Effect::Complete => {
@@ -262,6 +285,7 @@ impl Worker {
                     Ok(Some(found)) => {
                         Head::There(Seen { size: found.size, etag: found.etag })
                     }
+                    Ok(None) if !self.mark.holds().await => Head::Unknown,
                     Ok(None) => Head::Gone,
                     Err(error) => {
                         failed(ledger, &error, "asking for an object");

@@ -1,5 +1,6 @@
 //! What a cycle costs, and what becomes of ledgers whose keys are gone.
 
+use geminga_ledger::BookieConnection;
 use geminga_metastore::record::Manifest;
 use geminga_proto::ids::{ClusterUuid, PartitionIndex};
 use geminga_runtime::{ManualClock, SeededRandom};
@@ -10,6 +11,37 @@ use geminga_tls::Dial;
 use super::*;
 use crate::io::MemoryDisk;
 use crate::testing::{self, Counting};
+
+mod unmounted;
+
+/// The worker of a bookie, at a given time.
+async fn worker(
+    handle: BookieHandle,
+    folded: Folded,
+    store: Arc<dyn MetaStore>,
+    objects: Store,
+    tasks: &Tasks,
+) -> Worker {
+    let local: Arc<dyn BookieConnection> = Arc::new(handle.clone());
+    let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
+    let peers = tasks.child("peers");
+    let bookies = BookieDirectory::start(&*store, peers, own, 1 << 20, Dial::Plain).await.unwrap();
+    let random = Arc::new(SeededRandom::new(1));
+    let mark = Mark::new(handle.cluster(), Arc::clone(&store), objects.clone(), &*random);
+    Worker {
+        handle,
+        folded,
+        store,
+        bookies,
+        objects,
+        random,
+        clock: Arc::new(ManualClock::at(1_000)),
+        config: Config::default(),
+        mark,
+        mutations: Mutations::default(),
+        offloads: BTreeMap::new(),
+    }
+}
 
 /// A bookie that was away while all that it holds was folded.
 struct Away {
@@ -50,22 +82,7 @@ impl Away {
         store.memory.put_if(&key, None, manifest.encode()).await.unwrap().unwrap();
         let folded = Folded::new(cluster, shared.clone());
         folded.objects_are_in(&objects);
-        let dial = Dial::Plain;
-        let own = std::collections::HashMap::new();
-        let peers = tasks.child("peers");
-        let bookies = BookieDirectory::start(&*shared, peers, own, 1 << 20, dial).await.unwrap();
-        let worker = Worker {
-            handle,
-            folded,
-            store: shared,
-            bookies,
-            objects,
-            random: Arc::new(SeededRandom::new(1)),
-            clock: Arc::new(ManualClock::at(1_000)),
-            config: Config::default(),
-            mutations: Mutations::default(),
-            offloads: BTreeMap::new(),
-        };
+        let worker = worker(handle, folded, shared, objects, &tasks).await;
         Self { store, faulty, worker, ledgers, _tasks: tasks }
     }
 

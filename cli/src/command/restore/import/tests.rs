@@ -81,6 +81,21 @@ async fn an_import_that_was_cut_off_is_run_again() {
     }
 }
 
+/// A janitor of a cluster that lives may have removed what was surveyed before it was named.
+#[tokio::test]
+async fn what_was_removed_meanwhile_is_told() {
+    let objects = [segment(2, 1, (0, 20), 1), segment(7, 1, (20, 30), 4)];
+    let store = Store::open("memory:///", &geminga_tier::Options::default(), []).unwrap();
+    store.upload(&objects[0].at.key).complete("entries".into()).await.unwrap();
+    let segments: Vec<&Surveyed> = objects.iter().collect();
+    let gone = gone::find(&store, &segments).await.unwrap();
+    assert_eq!(gone, [objects[1].at.key.clone()]);
+    assert_eq!(reason(gone::refuse(&gone).unwrap_err()), "OBJECTS_GONE");
+    store.upload(&objects[1].at.key).complete("entries".into()).await.unwrap();
+    let gone = gone::find(&store, &segments).await.unwrap();
+    gone::refuse(&gone).unwrap();
+}
+
 #[tokio::test]
 async fn what_is_there_is_not_touched() {
     let objects = [segment(2, 1, (0, 20), 1)];

@@ -42,11 +42,19 @@ const SIGNS: &[Sign] = &[
     },
     Sign {
         metric: "geminga_bookie_gc_stopped",
-        label: "",
+        label: "of=\"ledgers\"",
         above: 0.0,
         level: Level::Wrong,
         what: "stopped giving space back: more than a tenth of its ledgers are not in the metadata",
         act: "see whether this is the right metadata store, restored from a backup perhaps (docs/disaster.md); nothing is removed meanwhile",
+    },
+    Sign {
+        metric: "geminga_tier_store_refused",
+        label: "",
+        above: 0.0,
+        level: Level::Wrong,
+        what: "does not find the cluster's object store where it was told to: nothing is uploaded",
+        act: "mount the directory, or correct --object-store-endpoint (docs/tiering.md#whose-a-store-is); it goes on by itself then",
     },
     Sign {
         metric: "geminga_tier_sweep_stopped",
@@ -119,6 +127,14 @@ const SIGNS: &[Sign] = &[
         level: Level::Watch,
         what: "waits for more than an hour to upload segments that are due",
         act: "see geminga_tier_failures_total and its log: the object store may be slow, away, or refuse",
+    },
+    Sign {
+        metric: "geminga_cold_lost_objects_total",
+        label: "",
+        above: 0.0,
+        level: Level::Watch,
+        what: "was asked for records, since its start, whose objects are not in the object store",
+        act: "its log names topics, partitions and objects: bring them back from the bucket's versions; reads go on then",
     },
     Sign {
         metric: "geminga_cold_failures_total",

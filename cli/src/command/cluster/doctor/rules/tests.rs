@@ -56,7 +56,8 @@ fn well() -> Facts {
         restored: None,
         features: Features::NONE,
     };
-    let page = Page { unready: None, samples: metrics::parse("geminga_bookie_gc_stopped 0\n") };
+    let none = metrics::parse("geminga_bookie_gc_stopped{of=\"ledgers\"} 0\n");
+    let page = Page { unready: None, samples: none };
     Facts {
         now_ms: NOW,
         cluster: Some(cluster),
@@ -214,7 +215,18 @@ fn what_processes_say_is_passed_on() {
     finds(Watch, &["no answer over HTTP from bookie-1 at b:2: refused"], |facts| {
         facts.pages.push(("bookie-1".to_owned(), Err("b:2: refused".to_owned())));
     });
-    finds(Wrong, &["bookie-1 stopped giving space back"], says("geminga_bookie_gc_stopped 1\n"));
+    finds(
+        Wrong,
+        &["bookie-1 stopped giving space back"],
+        says("geminga_bookie_gc_stopped{of=\"ledgers\"} 1\n"),
+    );
+    let found = after(says("geminga_bookie_gc_stopped{of=\"leftovers\"} 1\n"));
+    assert_eq!(found, Vec::new(), "that costs some bytes");
+    finds(
+        Wrong,
+        &["bookie-1 does not find the cluster's object store"],
+        says("geminga_tier_store_refused 1\n"),
+    );
     finds(
         Watch,
         &["bookie-1 could not use certificates"],

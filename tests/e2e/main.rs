@@ -31,6 +31,7 @@ mod rolling;
 mod skew;
 mod standalone;
 mod stops;
+mod store_faults;
 mod tiering;
 mod tls;
 mod topic;

@@ -2,10 +2,10 @@
 //! written; deletion leaves no object behind.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Client, Cluster, binary, http, port, wait};
+use geminga_harness::{Client, Cluster, Process, binary, http, port, wait};
 
 use crate::topic;
 
@@ -177,41 +177,42 @@ fn many_segments_are_folded_and_read_from_the_start() {
     });
 }
 
-/// An S3-compatible server in memory.
-struct Moto(Child);
-
-impl Moto {
-    fn start(address: &str) -> Self {
-        let (host, port) = address.split_once(':').expect("HOST:PORT");
-        let mut command = Command::new(binary::repository().join(".venv/bin/moto_server"));
-        command.args(["-H", host, "-p", port]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("run `.ci/install test` for the server of the tests");
-        let moto = Self(child);
-        wait::until("the S3 server", || http::get(address, "/moto-api/"));
-        moto
-    }
+/// An S3-compatible server in memory: what it holds is gone with its process.
+pub(crate) struct Moto {
+    pub(crate) process: Process,
+    address: String,
 }
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
+impl Moto {
+    /// One that listens on `address`, with its log in `dir`.
+    pub(crate) fn start(address: &str, dir: &Path) -> Self {
+        let (host, port) = address.split_once(':').expect("HOST:PORT");
+        let server = binary::repository().join(".venv/bin/moto_server");
+        assert!(server.exists(), "run `.ci/install test` for the server of the tests");
+        let process = Process::start("moto", &server, ["-H", host, "-p", port], dir);
+        wait::until("the S3 server", || http::get(address, "/moto-api/"));
+        Self { process, address: address.to_owned() }
+    }
+
+    /// A bucket is made by one PUT without a body; the server checks no signature.
+    pub(crate) fn make_bucket(&self, name: &str) {
+        let made = Command::new(binary::repository().join(".venv/bin/python"))
+            .args([
+                "-c",
+                "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
+            ])
+            .arg(format!("http://{}/{name}", self.address))
+            .status();
+        assert!(made.expect("python runs").success(), "the bucket");
     }
 }
 
 #[test]
 fn an_s3_server_takes_all_closed_segments_and_gives_them_back() {
     let address = port::free_address();
-    let _moto = Moto::start(&address);
-    // A bucket is made by one PUT without a body; the server checks no signature.
-    let made = Command::new(binary::repository().join(".venv/bin/python"))
-        .args([
-            "-c",
-            "import sys, urllib.request as r; r.urlopen(r.Request(sys.argv[1], method='PUT'))",
-        ])
-        .arg(format!("http://{address}/segments"))
-        .status();
-    assert!(made.expect("python runs").success(), "the bucket");
+    let dir = tempfile::tempdir().expect("a directory");
+    let moto = Moto::start(&address, dir.path());
+    moto.make_bucket("segments");
     let endpoint = format!("--object-store-endpoint=http://{address}");
     let mut cluster = start("s3://segments/a/prefix", &[&endpoint]);
     everything_goes_there_and_back(&mut cluster);

@@ -220,7 +220,7 @@ impl World {
             entries_crc: None,
             tier: Tier::Trimmed(TierObject {
                 attempt: u128::from(seq),
-                bucket: "memory://".to_owned(),
+                bucket: self.objects.bucket().to_owned(),
                 key,
                 size: 7,
                 entries: 5,

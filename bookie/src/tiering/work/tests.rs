@@ -54,13 +54,17 @@ struct Away {
 
 impl Away {
     async fn new(count: u64) -> Self {
+        Self::in_store("memory://", count).await
+    }
+
+    async fn in_store(bucket: &str, count: u64) -> Self {
         let (tasks, cluster) = (Tasks::new("test"), ClusterUuid::from_random(5));
         let store = Arc::new(Counting::default());
         let shared: Arc<dyn MetaStore> = store.clone();
         let rules = crate::ledger::Mutations::default();
         let handle = testing::bookie(&MemoryDisk::new(), &shared, cluster, rules, &tasks);
         let faulty = Faulty::default();
-        let objects = faulty.store();
+        let objects = faulty.store_of(bucket);
         let of = (TopicId::from_random(9), PartitionIndex(0));
         let (mut segments, mut ledgers) = (Vec::new(), Vec::new());
         for ledger in (1..=count).map(LedgerId) {
@@ -111,6 +115,22 @@ async fn what_an_unreadable_list_may_name_stays() {
     away.faulty.fail(Call::Get, Fault::Refuse, 1);
     away.worker.cycle().await;
     assert_eq!(away.held(), 3);
+    let later = away.worker.clock.now_ms() + millis(Config::default().interval);
+    away.worker.clock = Arc::new(ManualClock::at(later));
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 0);
+}
+
+/// What is listed in the cluster's store is neither there nor lost in another.
+#[tokio::test]
+async fn no_list_is_asked_for_in_another_store() {
+    let mut away = Away::in_store("file://", 3).await;
+    away.worker.mark.begin().await.unwrap();
+    let before = away.store.listings(keys::MANIFESTS);
+    away.faulty.fail(Call::Get, Fault::Unmount, 1);
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.store.listings(keys::MANIFESTS)), (3, before));
+    away.faulty.mount();
     let later = away.worker.clock.now_ms() + millis(Config::default().interval);
     away.worker.clock = Arc::new(ManualClock::at(later));
     away.worker.cycle().await;

@@ -317,6 +317,7 @@ async fn what_makes_no_sense_is_refused_and_who_is_away_is_not() {
     assert!(matches!(error, ClaimError::Metadata(_)) && error.is_refusal(), "{error}");
     // One in memory begins empty each time.
     let memory = Store::of(Arc::new(InMemory::new()), "memory://");
+    name(&metadata, &memory, 1, LedgerState::Closed).await;
     claim(&metadata, &memory, cluster(), 1).await.unwrap();
     check(&metadata, &memory, cluster()).await.unwrap();
     hold(&metadata, &memory, cluster(), 1).await.unwrap();

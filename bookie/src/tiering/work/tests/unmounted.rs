@@ -4,6 +4,7 @@
 use geminga_metastore::MemoryStore;
 use geminga_metastore::record::{CloseKind, Custom, TierObject, Topic};
 use geminga_proto::ids::EntryId;
+use geminga_runtime::lines::Lines;
 
 use super::*;
 
@@ -124,6 +125,7 @@ async fn a_directory_that_goes_away_before_an_object_is_named() {
 
 #[tokio::test]
 async fn a_directory_that_goes_away_before_copies_go() {
+    let lines = Lines::capture();
     let reads = calls(Call::Get, 3).await - calls(Call::Get, 1).await;
     assert!(reads >= 4, "{reads}");
     for at in 0..reads {
@@ -138,6 +140,7 @@ async fn a_directory_that_goes_away_before_copies_go() {
         world.goes_on().await;
         assert_eq!(world.object().await, named);
     }
+    assert_eq!(lines.with(&["ledger is not there"]), [""; 0], "nor told to be");
 }
 
 /// A store that does not answer is asked once a cycle, and what waits for it is told.

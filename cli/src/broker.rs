@@ -17,7 +17,7 @@ use geminga_serving::topics::quorum::Quorum;
 use geminga_tier::Store;
 use geminga_tls::Dial;
 
-use crate::config::BoundKafka;
+use crate::config::{BoundKafka, ColdCacheOptions};
 use crate::exit::Failure;
 
 /// What distinguishes a broker.
@@ -45,6 +45,8 @@ pub(crate) struct Setting {
     pub(crate) max_producers: usize,
     /// Where ledgers are read that bookies have dropped.
     pub(crate) objects: Option<Store>,
+    /// What of them is kept on a disk here.
+    pub(crate) cold_cache: ColdCacheOptions,
     pub(crate) kind: Kind,
     /// How other brokers and bookies are reached.
     pub(crate) dial: Dial,
@@ -103,6 +105,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         producer_expiry,
         max_producers,
         objects,
+        cold_cache,
         kind,
         dial,
         requests,
@@ -147,9 +150,11 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let mut old = None;
     if let Some(objects) = objects {
         believe(&*store, &objects, cluster.uuid).await?;
+        let opened = tokio::task::spawn_blocking(move || cold_cache.open()).await;
+        let disk = opened.map_err(|error| Failure::new(format!("--cold-cache-dir: {error}")))??;
         let bytes = memory::cold(memory);
         config = config.beside_cold(memory);
-        let cold = Cold::new(cluster.uuid, objects, bytes, tasks.child("cold reads"));
+        let cold = Cold::new(cluster.uuid, objects, disk, bytes, tasks.child("cold reads"));
         old = Some(cold.clone());
         ledgers = ledgers.with_cold(Arc::new(cold));
     }

@@ -9,7 +9,7 @@ use geminga_proto::reason::Reason;
 use geminga_runtime::{SystemClock, SystemRandom};
 use geminga_tls::{Credentials, Dial, Files};
 
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::{Exit, Failure};
 
 /// Connects to the etcd of a cluster, and reads once to see that it answers. `tls`: what is shown and believed where that is
@@ -36,10 +36,10 @@ pub(crate) async fn open(store: &dyn MetaStore) -> Result<Cluster, Failure> {
 /// All keys under a prefix, of one revision; changes nothing.
 pub(crate) async fn list(
     url: &MetastoreUrl,
-    tls: &TlsArgs,
+    tls: &EtcdTlsArgs,
     prefix: &str,
 ) -> Result<Range, Failure> {
-    list_by(url, tls.load()?.as_ref(), prefix).await
+    list_by(url, tls.load(url)?.as_ref(), prefix).await
 }
 
 /// The same, by what was read of files already.

@@ -1,5 +1,5 @@
-"""The object stores of `tests/bench/run storage`, `heal` and `cold`: a directory on the disk that everything is on, and an S3-compatible
-server on this machine.
+"""The object stores of `tests/bench/run storage`, `heal` and `cold`: a directory on the disk that everything is on, a directory in memory
+(a store elsewhere, of which the bookies' disks notice nothing), and an S3-compatible server on this machine.
 
 The server is s3s-fs (`cargo install s3s-fs --features binary`), which keeps objects in files; without it moto, whose objects are in
 memory and which is written in Python: with that, it is the server that is measured, by both sides.
@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,10 +22,9 @@ BUCKET = "segments"
 class Directory:
     """file://"""
 
-    def __init__(self, bench):
-        self.bench, self.root = bench, bench.work / "objects"
-        self.name, self.url = "a directory", f"file://{self.root}/tier"
-        self.root.mkdir()
+    def __init__(self, bench, name="a directory", parent=None):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="objects-", dir=parent or bench.work))
+        self.name, self.url = name, f"file://{self.root}/tier"
         (self.root / "tier").mkdir()
 
     def flags(self):
@@ -88,6 +88,8 @@ class Server:
 
 
 def named(bench, name):
+    if name == "memory":
+        return Directory(bench, "a directory in memory", "/dev/shm")
     return {"file": Directory, "s3": Server}[name](bench)
 
 

@@ -3,7 +3,7 @@
 Three bookies, three brokers, one etcd, as processes. Two loads at a steady rate, each a producer and a group of two members: one by
 gRPC (`bench-load phases`), one by librdkafka (`rolling_kafka.py`), both idempotent. After a time alone each bookie and then each
 broker is told to stop (SIGTERM) and started again, the next when this one is ready, every server is registered and nothing is short
-of a copy, as the operations page has it for an upgrade. Clients must see no error, and what was produced must be consumed.
+of a copy, as the operations page has it for an upgrade, and after a pause. Clients must see no error, and what was produced must be consumed.
 
 Needs `cargo build --release --bin geminga --bin bench-load`, and `.ci/install test` for librdkafka. Exits with 1 when a client saw an
 error, or a record is missing, repeated or not where its acknowledgement said.
@@ -145,7 +145,7 @@ def run(bench):
             phase(clients, f"{kind}s restart")
         stopped, ready, whole = cluster.restart(name)
         print(f"| {name} | {stopped:.1f} | {ready:.1f} | {whole:.1f} |", flush=True)
-    time.sleep(1)
+        time.sleep(bench.options.rolling_pause)
     phase(clients, "end")
     reports = {client.name: client.report() for client in clients}
     print("\n| load | while | acknowledged | failed | ack p50 ms | p99 | max | arrival p50 ms | p99 | max |\n|" + "---|" * 10)

@@ -19,7 +19,7 @@ class Refused(Exception):
     """Helm's reason not to render."""
 
 
-class Loader(yaml.SafeLoader):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML in which a key that is there twice is an error, not silently the last one."""
 
     def construct_mapping(self, node, deep=False):
@@ -37,9 +37,11 @@ def helm(*args):
     return done.stdout
 
 
-def text(files=(), values=None, version=NEWEST, upgrade=False):
-    """The manifests of a release `g` in the namespace `streams`."""
-    args = ["template", "g", str(CHART), "--namespace", "streams", "--kube-version", version + ".0"]
+def text(files=(), values=None, version=NEWEST, upgrade=False, release="g", api=None):
+    """The manifests of a release in the namespace `streams`; `api`: the address of the API server at which templates look things up."""
+    args = ["template", release, str(CHART), "--namespace", "streams", "--kube-version", version + ".0"]
+    if api:
+        args += ["--dry-run=server", "--kube-apiserver", api, "--disable-openapi-validation"]
     if upgrade:
         args.append("--is-upgrade")
     for file in files:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ import urllib.request
 import uuid
 
 from helm import of_kind
+from statefulset import next_to_go
 
 BINARY = os.environ["GEMINGA_BIN"]
 # Between an exit and the next start, as kubelets wait; they wait longer each time.
@@ -96,9 +98,13 @@ class Pod:
         for source in container.get("envFrom", []):
             values.update(self.cluster.secret(source["secretRef"]["name"]))
         for variable in container.get("env", []):
-            value = variable.get("value")
-            values[variable["name"]] = self.field(variable["valueFrom"]["fieldRef"]["fieldPath"]) if value is None else value
+            values[variable["name"]] = variable["value"] if "value" in variable else self.value_from(variable["valueFrom"])
         return values
+
+    def value_from(self, source):
+        if "configMapKeyRef" in source:
+            return self.cluster.config_map(source["configMapKeyRef"]["name"])[source["configMapKeyRef"]["key"]]
+        return self.field(source["fieldRef"]["fieldPath"])
 
     def field(self, path):
         label = re.fullmatch(r"metadata\.labels\['(.*)'\]", path)
@@ -188,6 +194,13 @@ class Pod:
             process.wait()
             return None
 
+    def lose(self, volume):
+        """The node and the disk below it are gone: the process, and what was on the volume."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        shutil.rmtree(self.directory / volume)
+
     def end_of_log(self):
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return f"--- {self.name}, {len(self.exits)} exits, the last {self.exits[-3:]}\n" + "\n".join(lines[-12:])
@@ -202,7 +215,7 @@ class Cluster:
         hosts = {"localhost": "127.0.0.1"}
         for number, doc in enumerate(of_kind(manifests, "StatefulSet"), start=1):
             template = doc["spec"]["template"]
-            for ordinal in range(doc["spec"]["replicas"]):
+            for ordinal in range(doc["spec"].get("replicas", 1)):
                 name = f"{doc['metadata']['name']}-{ordinal}"
                 labels = {**template["metadata"]["labels"], "topology.kubernetes.io/zone": zones[ordinal % len(zones)],
                           "statefulset.kubernetes.io/pod-name": name}
@@ -210,8 +223,9 @@ class Cluster:
                 self.pods[name] = pod
                 hosts[f"{name}.{self.domain(doc['spec']['serviceName'])}"] = pod.address
         for doc in of_kind(manifests, "Service"):
-            first = next(self.of(doc["spec"]["selector"]))
-            hosts[self.domain(doc["metadata"]["name"])] = first.address
+            # None is there of those that an autoscaler may add.
+            for first in list(self.of(doc["spec"]["selector"]))[:1]:
+                hosts[self.domain(doc["metadata"]["name"])] = first.address
         pathlib.Path("/etc/hosts").write_text("".join(f"{address} {name}\n" for name, address in hosts.items()))
 
     @staticmethod
@@ -266,6 +280,27 @@ class Cluster:
     def keep(self):
         for pod in self.pods.values():
             pod.keep()
+
+    def apply(self, manifests):
+        """Manifests of an upgrade in the place of the former ones, beside which Secrets stay. Pods are left as they are."""
+        kept = {doc["metadata"]["name"]: doc for doc in of_kind(self.manifests, "Secret")}
+        self.manifests = [*manifests, *kept.values()]
+
+    def scale_in(self, component, timeout=60):
+        """Takes away pods that the StatefulSet of a component has too many, as its controller does, and goes on starting those that end."""
+        doc = next(doc for doc in of_kind(self.manifests, "StatefulSet") if doc["metadata"]["name"].endswith(f"-{component}"))
+        deadline = time.monotonic() + timeout
+        while len(pods := self.component(component)) > doc["spec"]["replicas"]:
+            ready = [pod.probe("readinessProbe")[0] for pod in pods]
+            gone = next_to_go(doc["spec"].get("podManagementPolicy"), ready, doc["spec"]["replicas"])
+            if gone is not None:
+                pods[gone].terminate()
+                del self.pods[pods[gone].name]
+                continue
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{component}: no pod is taken away of these, by whether they are ready: {ready}\n{self.explain()}")
+            self.keep()
+            time.sleep(0.2)
 
     def wait_ready(self, pod, timeout=60):
         deadline = time.monotonic() + timeout

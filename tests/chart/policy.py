@@ -102,7 +102,8 @@ def stops_in_time(manifests):
             continue
         sleep = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         drain = arguments(spec).get("--drain-timeout")
-        need = sleep + (int(drain) if drain else 0) + (STOPPING_SECONDS if "--metastore" in arguments(spec) else 0)
+        ours = "command" not in spec["containers"][0]
+        need = sleep + (int(drain) if drain else 0) + (STOPPING_SECONDS if ours else 0)
         if spec.get("terminationGracePeriodSeconds", 0) < need:
             yield f"{name} is killed before the {need} s are over that it may take"
 

@@ -16,6 +16,11 @@ def kcat(*args, input=None):
     return subprocess.run(["kcat", "-m", "30", *args], input=input, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+def endpoints(etcd):
+    """Where `etcdctl`, which looks for etcd at 127.0.0.1 in a pod, finds these here."""
+    return "--endpoints=" + ",".join(f"{pod.address}:2379" for pod in etcd)
+
+
 class Release(unittest.TestCase):
     """Its pods, none of which is started yet."""
 
@@ -41,12 +46,23 @@ class Release(unittest.TestCase):
 
     def decommission(self, replicas):
         """What the hook of an upgrade to so many bookies does: exit code and output."""
-        manifests = docs(values={**self.VALUES, "bookie.replicas": max(replicas, 3)}, upgrade=True)
+        manifests = self.upgraded(**{"bookie.replicas": max(replicas, 3)})
         (job,) = of_kind(manifests, "Job")
         container = job["spec"]["template"]["spec"]["containers"][0]
         container["args"] = [arg.replace("--ordinal-from=3", f"--ordinal-from={replicas}") for arg in container["args"]]
         ((code, output),) = self.cluster.one_shot(job).run_to_end(DECOMMISSION_SECONDS)
         return code, output
+
+    def upgraded(self, **more):
+        """Manifests of an upgrade that sets these, too."""
+        return docs(values={**self.VALUES, **more}, upgrade=True)
+
+    def commands_need_no_flags(self, *doctor):
+        """Those by which operators look at a release, in the pods of brokers and bookies."""
+        for pod in (self.cluster.component("serving")[0], self.cluster.component("bookie")[0]):
+            self.assertIn("g-geminga-bookie-2", pod.execute(pods.BINARY, "bookie", "list"))
+            self.assertIn("nothing is wrong", pod.execute(pods.BINARY, "cluster", "doctor", *doctor))
+            pod.execute(pods.BINARY, "meta", "backup", f"--to={self.directory}/backup")
 
     def ends(self, name, code, *sentences):
         """A pod ends by itself, with this exit code, and says why in one line."""

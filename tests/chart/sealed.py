@@ -4,8 +4,9 @@ import tomllib
 
 from helm import containers, of_kind, pod_specs
 
-# Where a plain URL may be: etcd's metrics, for probes without a certificate, and an object store, which has its own authorities.
-PLAIN_ALLOWED = ("--listen-metrics-urls=", "--object-store-endpoint=")
+# Where a plain URL may be: etcd's metrics, for probes without a certificate, an object store, which has its own authorities, and a collector
+# of traces, which is sent no records and no keys.
+PLAIN_ALLOWED = ("--listen-metrics-urls=", "--object-store-endpoint=", "--otlp-endpoint=")
 # By which a pod is told to others.
 TOLD = ("--advertise", "--kafka-advertise", "--advertise-client-urls", "--initial-advertise-peer-urls")
 FILES = {"ca.crt", "tls.crt", "tls.key"}
@@ -17,7 +18,7 @@ def nothing_plain(manifests):
             words = container.get("args", [])
             if "--insecure" in words:
                 yield f"{name}: {container['name']} may be reached without TLS"
-            for word in words:
+            for word in words + [f"{variable['name']}={variable.get('value', '')}" for variable in container.get("env", [])]:
                 if re.search(r"\b(http|etcd|plaintext)://", word) and not word.startswith(PLAIN_ALLOWED):
                     yield f"{name}: {word} is plain"
             if "command" not in container and not files(container):
@@ -129,7 +130,7 @@ def used(manifests, workload):
             found |= {hostname} if hostname else set()
     for doc in of_kind(manifests, "ConfigMap"):
         if doc["metadata"]["name"] == name:
-            for text in doc["data"].values():
+            for text in (text for file, text in doc["data"].items() if file.endswith(".toml")):
                 for word in tomllib.loads(text)["kafka"]["advertise"]:
                     found |= hosts(word)
     for doc in of_kind(manifests, "ServiceMonitor"):

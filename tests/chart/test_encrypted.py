@@ -12,12 +12,15 @@ import pods
 from authority import Authority
 from helm import docs, of_kind
 from pods import BINARY, secret
-from release import BOOTSTRAP, READY_SECONDS, Release, kcat
+from release import BOOTSTRAP, READY_SECONDS, Release, endpoints, kcat
+from sealed import scraped
 
 OUTSIDE = "g-geminga-kafka.streams.svc.cluster.local:9094"
 LINES = "".join(f"{n}\n" for n in range(100))
 # Two looks at the files, two seconds apart, on a busy machine.
 RENEWED_SECONDS = 60
+# Who listens on all addresses is found by its name. Here each listens on its own, so others are told that, and no certificate is for it.
+BY_NAME = ["--metadata-only"]
 # Where etcd tells probes its health, without TLS.
 PLAIN = "metrics"
 
@@ -30,7 +33,6 @@ class Encrypted(Release):
         "tls.certManager.issuerRef.name": "authority",
         "serving.memoryMiB": 256,
         "serving.kafka.external": {"enabled": True, "host": "broker-{ordinal}.example.com"},
-        "bookie.podManagementPolicy": "Parallel",
         "serviceMonitor.enabled": True,
     }
 
@@ -143,6 +145,7 @@ class Encrypted(Release):
             etcd = "g-geminga-etcd-1.g-geminga-etcd.streams.svc.cluster.local:2379"
             members = cluster.pods["g-geminga-etcd-0"].execute("etcdctl", f"--endpoints={etcd}", "member", "list")
             self.assertEqual(members.count("https://"), 6, members)
+            self.commands_need_no_flags(*BY_NAME)
 
         with self.subTest("etcd lets in who comes from the address of a member, as it looks up by the names in the certificate"):
             self.assertIn(b" 200 ", self.member_from(cluster.pods["g-geminga-etcd-2"].address))
@@ -157,7 +160,8 @@ class Encrypted(Release):
                     self.kcat("-m", "3", "-b", address, "-L", certified=False)
 
         with self.subTest("Prometheus is answered, who has no certificate is not"):
-            serving, bookie = sorted(of_kind(cluster.manifests, "ServiceMonitor"), key=lambda doc: doc["metadata"]["name"], reverse=True)
+            monitors = [doc for doc in of_kind(cluster.manifests, "ServiceMonitor") if scraped(doc)]
+            serving, bookie = sorted(monitors, key=lambda doc: doc["metadata"]["name"], reverse=True)
             for monitor in (serving, bookie):
                 self.assertEqual(self.metrics(monitor, certified=False)[0], 401)
                 status, text = self.metrics(monitor, certified=True)
@@ -199,19 +203,15 @@ class Encrypted(Release):
         for pod in [*plain.component("serving"), *plain.component("bookie")]:
             self.assertEqual(pod.terminate(), 0, pod.end_of_log())
         etcd = plain.component("etcd")
-        members = etcd[0].execute("etcdctl", *endpoints(etcd), "member", "list").splitlines()
+        members = etcd[0].execute("etcdctl", endpoints(etcd), "member", "list").splitlines()
         for member in members:
             number, _, name, peer = member.split(", ")[:4]
-            etcd[0].execute("etcdctl", *endpoints(etcd), "member", "update", number, "--peer-urls=" + peer.replace("http:", "https:"))
+            etcd[0].execute("etcdctl", endpoints(etcd), "member", "update", number, "--peer-urls=" + peer.replace("http:", "https:"))
         for pod in etcd:
             pod.terminate()
         self.cluster.start(READY_SECONDS)
         self.reads_all()
         self.helm_test()
-
-
-def endpoints(etcd):
-    return ["--endpoints=" + ",".join(f"{pod.address}:2379" for pod in etcd)]
 
 
 @unittest.skipUnless("--etcd-ca" in subprocess.run([BINARY, "bookie", "--help"], capture_output=True, text=True, check=False).stdout,
@@ -226,7 +226,6 @@ class TheirEtcd(Release):
         "externalEtcd.endpoints": ["etcd.example.com:2379"],
         "externalEtcd.tls": {"enabled": True, "secret": "theirs"},
         "serving.memoryMiB": 256,
-        "bookie.podManagementPolicy": "Parallel",
     }
 
     def secrets(self, manifests):
@@ -256,6 +255,7 @@ class TheirEtcd(Release):
     def test_each_is_shown_the_certificate_that_it_knows(self):
         self.cluster.start(READY_SECONDS)
         self.helm_test()
+        self.commands_need_no_flags(*BY_NAME)
         code, output = self.decommission(3)
         self.assertEqual(code, 0, output)
         self.assertIn("no such bookie", output)

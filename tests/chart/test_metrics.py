@@ -90,6 +90,11 @@ class Rules(unittest.TestCase):
         code, said = promtool("test", "rules", "rules_test.yaml")
         self.assertEqual(code, 0, said)
 
+    def test_every_critical_one_is_tried(self):
+        tried = (ROOT / "tests/chart/rules_test.yaml").read_text()
+        critical = {rule["alert"] for rule in metrics.rules() if rule["labels"]["severity"] == "critical"}
+        self.assertEqual({alert for alert in critical if alert not in tried}, set(), "not in rules_test.yaml")
+
     def test_each_says_what_it_means_and_leads_to_the_runbook(self):
         found = anchors(RUNBOOK.read_text())
         for rule in metrics.rules():

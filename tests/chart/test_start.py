@@ -1,11 +1,11 @@
 """Starts what the templates would start, as processes, and lives a release's life: install, `helm test`, Kafka clients inside and
-outside, a rolling update, a scale-in by the hook and one that is refused. A flag that does not exist, a name that leads
+outside, a rolling update, a lost etcd member, a scale-in by the hook and one that is refused. A flag that does not exist, a name that leads
 nowhere, or an order in which nothing gets ready fails here."""
 import subprocess
 import unittest
 
 import pods
-from release import BOOTSTRAP, READY_SECONDS, Release, kcat
+from release import BOOTSTRAP, READY_SECONDS, Release, endpoints, kcat
 
 VALUES = {
     "insecure": True,
@@ -13,7 +13,7 @@ VALUES = {
     "serving.memoryMiB": 256,
     "serving.drainTimeoutSeconds": 20,
     "serving.kafka.external": {"enabled": True, "host": "broker-{ordinal}.example.com"},
-    "bookie.replicas": 4,
+    "bookie.replicas": 6,
     "bookie.disks": 2,
     # Nothing listens there, which is nobody's business until a topic asks for it.
     "objectStore": {"url": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:9", "credentialsSecret": "store", "caSecret": "authorities",
@@ -43,6 +43,9 @@ class Start(Release):
         with self.subTest("helm test"):
             self.helm_test()
 
+        with self.subTest("commands in pods need no flags"):
+            self.commands_need_no_flags()
+
         with self.subTest("zones arrive"):
             status = self.geminga("cluster", "status", "--output", "json")
             for zone in ("a", "b", "c"):
@@ -51,8 +54,7 @@ class Start(Release):
         with self.subTest("Kafka clients inside are sent to brokers by name, those outside to what they can reach"):
             self.geminga("topic", "create", "orders", "--partitions", "4")
             kcat("-b", BOOTSTRAP, "-P", "-t", "orders", input="".join(f"{n}\n" for n in range(100)))
-            read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
-            self.assertEqual(sorted(map(int, read.split())), list(range(100)))
+            self.reads_all()
             outside = kcat("-b", cluster.pods["g-geminga-serving-0"].address + ":9094", "-L")
             self.assertIn("broker-0.example.com:32091", outside)
             self.assertIn("broker-1.example.com:32092", outside)
@@ -71,8 +73,12 @@ class Start(Release):
                 cluster.wait_ready(pod)
             self.helm_test()
 
+        with self.subTest("an etcd member that lost its volume comes back as docs/kubernetes.md tells"):
+            self.etcd_member_comes_back()
+            self.helm_test()
+
         with self.subTest("an upgrade that takes no bookie out"):
-            code, output = self.decommission(4)
+            code, output = self.decommission(6)
             self.assertEqual(code, 0, output)
 
         with self.subTest("an upgrade to fewer bookies than copies is refused, and changes nothing"):
@@ -81,20 +87,48 @@ class Start(Release):
             self.assertIn("TOO_FEW_BOOKIES", output)
             self.helm_test()
 
-        with self.subTest("an upgrade to three bookies hands the fourth's data over"):
-            code, output = self.decommission(3)
+        with self.subTest("an upgrade to four bookies hands over what two others hold"):
+            code, output = self.decommission(4)
             self.assertEqual(code, 0, f"{output}\n{cluster.explain()}")
-            read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
-            self.assertEqual(sorted(map(int, read.split())), list(range(100)))
-            # It has stopped by itself. Kubernetes starts it again until the upgrade takes the pod away: it must stay out.
-            gone = cluster.pods["g-geminga-bookie-3"]
-            self.assertIsNotNone(gone.process.wait(timeout=60))
-            gone.start()
-            self.assertNotEqual(gone.process.wait(timeout=60), 0, gone.end_of_log())
-            self.assertIn("DATA_DIR_REFUSED", gone.end_of_log())
-            self.assertNotIn("g-geminga-bookie-3", self.geminga("cluster", "status", "--output", "json"))
+            self.reads_all()
+            # They have stopped by themselves. Kubernetes starts them again until the upgrade takes them away: they must stay out.
+            for ordinal in (4, 5):
+                gone = cluster.pods[f"g-geminga-bookie-{ordinal}"]
+                self.assertIsNotNone(gone.process.wait(timeout=60))
+                gone.start()
+                self.assertNotEqual(gone.process.wait(timeout=60), 0, gone.end_of_log())
+                self.assertIn("DATA_DIR_REFUSED", gone.end_of_log())
+                self.assertNotIn(gone.name, self.geminga("cluster", "status", "--output", "json"))
+            cluster.apply(self.upgraded(**{"bookie.replicas": 4}))
+            cluster.scale_in("bookie")
             self.helm_test()
 
+    def reads_all(self):
+        read = kcat("-b", BOOTSTRAP, "-C", "-t", "orders", "-o", "beginning", "-e", "-q")
+        self.assertEqual(sorted(map(int, read.split())), list(range(100)))
+
+    def etcd_member_comes_back(self):
+        first, lost, last = self.cluster.component("etcd")
+        lost.lose("data")
+
+        def etcdctl(*words, at=(first, last)):
+            # Was the lost one the leader, another is elected first.
+            return first.execute("etcdctl", endpoints(at), "--command-timeout=60s", *words)
+
+        (member,) = (line.split(", ") for line in etcdctl("member", "list").splitlines() if f", {lost.name}, " in line)
+        etcdctl("member", "remove", member[0])
+        etcdctl("member", "add", lost.name, f"--peer-urls={member[3]}")
+        self.cluster.apply(self.upgraded(**{"etcd.initialClusterState": "existing"}))
+        lost.start()
+        self.cluster.wait_ready(lost)
+        self.assertEqual(etcdctl("member", "list").count("started"), 3)
+        # What it answers by itself, asking no other member.
+        self.assertIn("/geminga/default/cluster", etcdctl("get", "/geminga/", "--prefix", "--keys-only", "--consistency=s", at=[lost]).split())
+        # A member with data asks for nothing of that: the value may go back, and it starts.
+        self.cluster.apply(self.upgraded())
+        lost.terminate()
+        lost.start()
+        self.cluster.wait_ready(lost)
 
 if __name__ == "__main__":
     unittest.main()

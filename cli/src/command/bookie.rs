@@ -53,7 +53,7 @@ pub(crate) enum Action {
     /// processes run until then and stop by themselves. Safe to interrupt and to run again.
     #[command(
         after_help = "Examples:\n  geminga bookie decommission bookie-4 --wait --metastore etcd://127.0.0.1:2379/prod\n  \
-                      geminga bookie decommission --ordinal-from 3 --wait --metastore etcd://127.0.0.1:2379/prod"
+                      geminga bookie decommission --ordinal-from 3 --set bookie --wait --metastore etcd://127.0.0.1:2379/prod"
     )]
     Decommission(decommission::Args),
 }

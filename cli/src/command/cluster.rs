@@ -9,7 +9,7 @@ use geminga_runtime::{SystemClock, SystemRandom};
 use serde::Serialize;
 
 use crate::args::{ClientArgs, PrintArgs};
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::view::{Status, View};
 use crate::{client, metadata, server};
@@ -34,7 +34,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: EtcdTlsArgs,
         #[command(flatten)]
         print: PrintArgs,
     },
@@ -49,7 +49,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: EtcdTlsArgs,
         /// Choose an epoch above this one, too, such as one that an audit or a bookie names.
         #[arg(long, value_name = "EPOCH", default_value_t = 0)]
         above: u16,
@@ -113,8 +113,8 @@ impl View for Made {
     }
 }
 
-async fn init(metastore: MetastoreUrl, tls: TlsArgs, print: PrintArgs) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
+async fn init(metastore: MetastoreUrl, tls: EtcdTlsArgs, print: PrintArgs) -> Result<(), Failure> {
+    let store = metadata::connect(&metastore, tls.load(&metastore)?.as_ref()).await?;
     let made = cluster::init(&*store, &SystemRandom, &SystemClock).await?;
     Made { cluster: made.uuid.to_string(), metastore: metastore.to_string() }.print(print)
 }
@@ -137,11 +137,11 @@ impl View for Raised {
 
 async fn epoch_bump(
     metastore: MetastoreUrl,
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     above: u16,
     print: PrintArgs,
 ) -> Result<(), Failure> {
-    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
+    let store = metadata::connect(&metastore, tls.load(&metastore)?.as_ref()).await?;
     let raised = restored::raise_epoch(&*store, &SystemClock, above).await?;
     Raised { cluster: raised.uuid.to_string(), cluster_epoch: raised.epoch }.print(print)
 }

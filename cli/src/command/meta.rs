@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::view::View;
 use crate::{metadata, server};
@@ -39,7 +39,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: EtcdTlsArgs,
         /// Only keys that start with this.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         prefix: String,
@@ -58,7 +58,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: EtcdTlsArgs,
         #[command(flatten)]
         print: PrintArgs,
     },
@@ -75,7 +75,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: EtcdTlsArgs,
         /// Choose an epoch above this one, too, such as one that an audit or a bookie names.
         #[arg(long, value_name = "EPOCH", default_value_t = 0)]
         above: u16,
@@ -101,7 +101,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 async fn dump(
     metastore: MetastoreUrl,
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     prefix: String,
     print: PrintArgs,
 ) -> Result<(), Failure> {
@@ -219,7 +219,7 @@ impl View for Saved {
 async fn backup(
     to: PathBuf,
     metastore: MetastoreUrl,
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     print: PrintArgs,
 ) -> Result<(), Failure> {
     let range = metadata::list(&metastore, &tls, "").await?;
@@ -245,7 +245,7 @@ fn replace(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
 async fn restore(
     from: PathBuf,
     metastore: MetastoreUrl,
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     above: u16,
     print: PrintArgs,
 ) -> Result<(), Failure> {
@@ -253,7 +253,7 @@ async fn restore(
     let file = std::fs::read(&from).map_err(|error| Failure::new(of_file(&error)))?;
     let backup = Backup::decode(&file.into())
         .map_err(|error: InvalidBackup| Failure::new(of_file(&error)).because("INVALID_BACKUP"))?;
-    let store = metadata::connect(&metastore, tls.load()?.as_ref()).await?;
+    let store = metadata::connect(&metastore, tls.load(&metastore)?.as_ref()).await?;
     let restored = backup.restore(&*store, &SystemClock, above).await?;
     Saved::of(&backup, &from, Some(restored.epoch)).print(print)
 }

@@ -9,7 +9,7 @@ use geminga_proto::ids::ClusterUuid;
 use geminga_tier::Store;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, ObjectStoreOptions, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl, ObjectStoreOptions};
 use crate::exit::Failure;
 use crate::server;
 use crate::view::View;
@@ -58,7 +58,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
         metastore: MetastoreUrl,
         #[command(flatten)]
-        tls: TlsArgs,
+        tls: Box<EtcdTlsArgs>,
         #[command(flatten)]
         print: PrintArgs,
     },

@@ -104,6 +104,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
         objects,
+        cold_cache: settings.cold_cache.clone(),
         kind,
         dial: tls.dial(),
         requests,

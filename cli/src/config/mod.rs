@@ -4,6 +4,7 @@
 //! settings are a valid file.
 
 mod bookie;
+mod cold_cache;
 mod disk;
 mod interval;
 mod kafka;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 
 pub(crate) use bookie::{BookieOptions, BookieSettings};
+pub(crate) use cold_cache::ColdCacheOptions;
 pub(crate) use disk::DiskOptions;
 pub(crate) use interval::Interval;
 pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};
@@ -38,7 +40,7 @@ pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};
 pub(crate) use slow::Slow;
 pub(crate) use standalone::{StandaloneOptions, StandaloneSettings};
-pub(crate) use tls::{EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
+pub(crate) use tls::{EtcdTlsArgs, EtcdTlsOptions, ServerTls, TlsArgs, TlsOptions};
 pub(crate) use trace::TraceOptions;
 
 /// As the bookie's own default.

@@ -62,6 +62,11 @@ impl ObjectStoreOptions {
         }
     }
 
+    /// Whether one is named.
+    pub(crate) fn is_some(&self) -> bool {
+        self.url.is_some()
+    }
+
     /// Opens it, if one was named; makes no request. `alone`: nobody else has to find what is in it.
     pub(crate) fn open(&self, alone: bool) -> Result<Option<Store>, Failure> {
         let Some(url) = &self.url else {

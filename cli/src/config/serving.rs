@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions, MAX_PRODUCERS,
-    MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TlsOptions,
-    TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor, settle_memory,
+    ColdCacheOptions, EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
+    MAX_PRODUCERS, MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size,
+    TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
+    settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -66,6 +67,8 @@ pub(crate) struct ServingOptions {
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
+    cold_cache: ColdCacheOptions,
+    #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
     etcd: EtcdTlsOptions,
@@ -93,6 +96,7 @@ pub(crate) struct ServingSettings {
     pub(crate) max_producers: u32,
     pub(crate) kafka: KafkaSettings,
     pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) cold_cache: ColdCacheOptions,
     pub(crate) tls: TlsOptions,
     pub(crate) etcd: EtcdTlsOptions,
     pub(crate) log: LogOptions,
@@ -106,6 +110,7 @@ impl ServingOptions {
         let tls = self.tls.over(file.tls);
         let etcd = self.etcd.over(file.etcd);
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
+        let object_store = self.object_store.over(file.object_store);
         let settings = ServingSettings {
             metastore: required(metastore, "--metastore", "GEMINGA_METASTORE")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -133,7 +138,8 @@ impl ServingOptions {
                 Exposure { insecure, tls: tls.is_on() },
                 Defaults { port: None, auto_create_topics: false },
             )?,
-            object_store: self.object_store.over(file.object_store),
+            cold_cache: self.cold_cache.over(file.cold_cache, object_store.is_some())?,
+            object_store,
             tls,
             etcd,
             log: self.log.over(file.log),

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka::{Defaults, Exposure};
 use super::{
-    DiskOptions, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
-    MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size, TierOptions,
-    TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
-    settle_memory,
+    ColdCacheOptions, DiskOptions, GC_INTERVAL, Interval, KafkaOptions, KafkaSettings, Listen,
+    LogOptions, MAX_PRODUCERS, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size,
+    TierOptions, TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required,
+    settle_floor, settle_memory,
 };
 use crate::exit::Failure;
 
@@ -76,6 +76,8 @@ pub(crate) struct StandaloneOptions {
     #[command(flatten)]
     object_store: ObjectStoreOptions,
     #[command(flatten)]
+    cold_cache: ColdCacheOptions,
+    #[command(flatten)]
     tier: TierOptions,
     #[command(flatten)]
     tls: TlsOptions,
@@ -103,6 +105,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) kafka: KafkaSettings,
     pub(crate) disk: DiskOptions,
     pub(crate) object_store: ObjectStoreOptions,
+    pub(crate) cold_cache: ColdCacheOptions,
     pub(crate) tier: TierOptions,
     pub(crate) tls: TlsOptions,
     pub(crate) log: LogOptions,
@@ -114,6 +117,7 @@ impl StandaloneOptions {
     pub(crate) fn settle(self, file: Self) -> Result<StandaloneSettings, Failure> {
         let insecure = self.insecure.or(file.insecure).unwrap_or(false);
         let tls = self.tls.over(file.tls);
+        let object_store = self.object_store.over(file.object_store);
         let settings = StandaloneSettings {
             data_dir: required(self.data_dir.or(file.data_dir), "--data-dir", "GEMINGA_DATA_DIR")?,
             grpc: self.grpc.or(file.grpc).unwrap_or_else(|| Listen::local(7070)),
@@ -141,7 +145,8 @@ impl StandaloneOptions {
                 Defaults { port: Some(KAFKA_PORT), auto_create_topics: true },
             )?,
             disk: self.disk.over(file.disk)?,
-            object_store: self.object_store.over(file.object_store),
+            cold_cache: self.cold_cache.over(file.cold_cache, object_store.is_some())?,
+            object_store,
             tier: self.tier.over(file.tier),
             tls,
             log: self.log.over(file.log),

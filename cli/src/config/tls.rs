@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use geminga_tls::{ClientAuth, Credentials, Dial, Files, LoadError, Protocol, Security};
 use serde::{Deserialize, Serialize};
 
+use super::MetastoreUrl;
 use crate::exit::Failure;
 
 /// What flags, variables and the file can say.
@@ -298,6 +299,23 @@ impl TlsArgs {
                 "bookies that speak TLS ask for a certificate: add --tls-cert and --tls-key",
             )),
         }
+    }
+}
+
+/// The same of a command that talks to etcd, which may have authorities of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct EtcdTlsArgs {
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    etcd: EtcdTlsOptions,
+}
+
+impl EtcdTlsArgs {
+    /// Reads the files for this place; `None` when none is named.
+    pub(crate) fn load(&self, metastore: &MetastoreUrl) -> Result<Option<Credentials>, Failure> {
+        self.etcd.check(metastore.is_tls())?;
+        self.etcd.or(&self.tls)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which bookies a new ledger lives on, who takes a lost place, and who could spread copies better that are all there (protocol 6.7,
-//! 2.5): distinct bookies, those that fail all the time last, spread over zones, emptier disks first, and chance between equals so that
-//! ledgers spread.
+//! 2.5): distinct bookies, in two zones at least where there are two, those that fail all the time last, spread over more zones, emptier
+//! disks first, and chance between equals so that ledgers spread.
 //!
 //! A copy moves only where that leaves fewer members without a zone, or as many in more zones ([`spread`]): each move brings an
 //! ensemble nearer to an end, so none is ever taken back while the zones stay as they are.
@@ -14,6 +14,10 @@ use geminga_proto::ids::Member;
 use geminga_runtime::{Random, SeededRandom};
 
 use crate::quarantine::Quarantine;
+
+/// Copies are in so many zones at least, where so many have a bookie that takes data (6.7, `min_zones`): whatever else speaks against that
+/// bookie, a zone that loses its power is worse.
+const MIN_ZONES: usize = 2;
 
 /// Fewer live bookies with a writable disk than the ack quorum needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +35,13 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Those in quarantine last; a zone that is not used yet comes first; then the emptier half; then the lot.
-    fn rank(&self, used: &[&str], median: u64) -> (bool, usize, bool, u64) {
+    /// Until there are [`MIN_ZONES`], another zone comes first; then those that are not in quarantine; a zone that is used less; the emptier
+    /// half; the lot.
+    fn rank(&self, used: &[&str], median: u64) -> (bool, bool, usize, bool, u64) {
         let same_zone = used.iter().filter(|zone| **zone == self.zone).count();
-        (self.avoid, same_zone, self.free_bytes < median, self.lot)
+        let named: BTreeSet<&str> = used.iter().copied().filter(|zone| !zone.is_empty()).collect();
+        let too_few = same_zone > 0 && named.len() < MIN_ZONES;
+        (too_few, self.avoid, same_zone, self.free_bytes < median, self.lot)
     }
 }
 

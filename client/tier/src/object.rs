@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use geminga_metastore::record::TierObject;
 use geminga_proto::ids::LedgerId;
 
 use crate::error::{FormatError, ObjectError};
-use crate::format::{Block, FOOTER_BYTES, Footer, Header, Index};
+use crate::format::{Block, FOOTER_BYTES, Footer, Header, Index, Placed};
 use crate::store::Store;
 
 /// An index is 40 bytes a MiB of its ledger: larger ones are none.
@@ -95,11 +96,30 @@ impl Object {
     /// # Errors
     /// [`ObjectError`].
     pub async fn block(&self, store: &Store, number: usize) -> Result<Block, ObjectError> {
-        let placed = self.index.blocks().get(number).copied();
-        let missing = FormatError::Damaged { what: "the index", why: "there is no such block" };
-        let placed = placed.ok_or(missing)?;
+        let bytes = self.block_bytes(store, number).await?;
+        Ok(self.decode(number, &bytes)?)
+    }
+
+    /// The bytes of one block, for [`Object::decode`], which judges them. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn block_bytes(&self, store: &Store, number: usize) -> Result<Bytes, ObjectError> {
+        let placed = self.placed(number)?;
         let end = placed.place + u64::from(placed.length);
-        let bytes = store.read(&self.at, placed.place..end).await?;
-        Ok(Block::decode(&bytes, &placed)?)
+        store.read(&self.at, placed.place..end).await
+    }
+
+    /// One block from its bytes, wherever these were kept.
+    ///
+    /// # Errors
+    /// [`FormatError`] when they are not those of the block that the index tells of.
+    pub fn decode(&self, number: usize, bytes: &Bytes) -> Result<Block, FormatError> {
+        Block::decode(bytes, &self.placed(number)?)
+    }
+
+    fn placed(&self, number: usize) -> Result<Placed, FormatError> {
+        let missing = FormatError::Damaged { what: "the index", why: "there is no such block" };
+        self.index.blocks().get(number).copied().ok_or(missing)
     }
 }

@@ -1,9 +1,10 @@
-{{/* The start of all names. */}}
+{{/* The start of all names. It has "geminga" in it whatever is cut off: alert rules know jobs, which are named like Services, by that. */}}
 {{- define "geminga.fullname" -}}
-{{- if contains "geminga" .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- $release := .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- if contains "geminga" $release -}}
+{{- $release -}}
 {{- else -}}
-{{- printf "%s-geminga" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-geminga" (.Release.Name | trunc 32 | trimSuffix "-") -}}
 {{- end -}}
 {{- end -}}
 
@@ -61,6 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and (not .Values.etcd.enabled) (not .Values.externalEtcd.endpoints) -}}
 {{- fail "nowhere to keep the metadata: set externalEtcd.endpoints to HOST:PORT of your etcd, or etcd.enabled=true" -}}
 {{- end -}}
+{{- include "geminga.checkMembers" . -}}
 {{- if and .Values.zones.enabled (eq .Values.zones.podLabel "topology.kubernetes.io/zone") (semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "Kubernetes %s does not give pods the label topology.kubernetes.io/zone of their node (1.35 does): have an admission policy copy it, and name its label in zones.podLabel, or set zones.enabled=false" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
@@ -91,6 +93,22 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The etcd that is there has so many members, whatever its StatefulSet has been scaled to meanwhile. */}}
+{{- define "geminga.checkMembers" -}}
+{{- if .Values.etcd.enabled -}}
+{{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-etcd" (include "geminga.fullname" .)) -}}
+{{- range (index .spec.template.spec.containers 0).args -}}
+{{- if hasPrefix "--initial-cluster=" . -}}
+{{- $members := splitList "," . | len -}}
+{{- if ne $members (int $.Values.etcd.replicas) -}}
+{{- fail (printf "etcd has %d members, and etcd.replicas=%d would not make them more or fewer but break it: set etcd.replicas=%d" $members (int $.Values.etcd.replicas) $members) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Which brokers clients outside have a name for, as a list: where they begin, if by a name of its own, and each that there can be. */}}
 {{- define "geminga.externalBrokers" -}}
 {{- if contains "{ordinal}" .Values.serving.kafka.external.host }}
@@ -101,6 +119,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- else }}
 - any
 {{- end }}
+{{- end -}}
+
+{{/* Whether a Service of ours keeps the addresses of clients outside: (a value with type and externalTrafficPolicy). Through load
+balancers, which know the nodes with a broker, it does; a client that may choose any node needs one that sends it on. */}}
+{{- define "geminga.trafficPolicy" -}}
+{{- .externalTrafficPolicy | default (ternary "Local" "Cluster" (eq .type "LoadBalancer")) -}}
 {{- end -}}
 
 {{/* Most brokers that there can be. */}}
@@ -132,6 +156,12 @@ capabilities:
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
+{{- end -}}
+
+{{/* A variable, so that commands in the container find the metadata as the server does. */}}
+{{- define "geminga.metastoreEnv" -}}
+- name: GEMINGA_METASTORE
+  value: {{ include "geminga.metastore" . | trim | quote }}
 {{- end -}}
 
 {{- define "geminga.zoneEnv" -}}

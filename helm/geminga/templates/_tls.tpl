@@ -62,6 +62,17 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The Secret that the hook shows to the etcd that runs: that of the bookies that run. One that the upgrade names may not be there before
+it, as those of cert-manager are not. */}}
+{{- define "geminga.hookSecret" -}}
+{{- $secret := include "geminga.tlsSecret" (dict "root" . "component" "bookie") -}}
+{{- $bookies := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-bookie" (include "geminga.fullname" .)) -}}
+{{- range dig "spec" "template" "spec" "volumes" list $bookies -}}
+{{- if eq .name "tls" -}}{{- $secret = .secret.secretName -}}{{- end -}}
+{{- end -}}
+{{- $secret -}}
+{{- end -}}
+
 {{/* Variables that name the files in a directory: (dict "prefix" "GEMINGA_TLS" "directory" "/etc/x" "pair" true). */}}
 {{- define "geminga.fileEnv" -}}
 - {name: {{ .prefix }}_CA, value: {{ .directory }}/ca.crt}

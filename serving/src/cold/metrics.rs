@@ -27,3 +27,18 @@ pub(super) fn lost() {
 pub(super) fn failed() {
     counter!("geminga_cold_failures_total").increment(1);
 }
+
+/// A block was not in memory, and came from there.
+pub(super) fn block_from(source: &'static str) {
+    counter!("geminga_cold_blocks_total", "source" => source).increment(1);
+}
+
+/// What the files of the cache on disk take.
+pub(super) fn disk(bytes: u64) {
+    gauge!("geminga_cold_disk_bytes").set(bytes as f64);
+}
+
+/// The cache on disk could not be read or written.
+pub(super) fn disk_failed() {
+    counter!("geminga_cold_disk_failures_total").increment(1);
+}

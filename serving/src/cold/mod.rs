@@ -2,13 +2,14 @@
 //! in a cache, one request for all who want the same block, and the blocks behind it fetched ahead for those who read on.
 //!
 //! ```text
-//!   reader ─► cached? ─► room for its bytes ─► ranged GET ─► checksum ─► cache ─► entries, each verified (D1)
+//!   reader ─► cached? ─► room for its bytes ─► on a disk here? ─► ranged GET ─► checksum ─► cache ─► entries, each verified (D1)
 //! ```
 //!
 //! * What is on its way and what is cached stay within one part of the broker's memory, but for one block that is larger.
 //! * Reading ahead takes room only while there is some, and a search by headers reads nothing ahead.
 //! * An answer that is short or damaged is asked for once more and then an error; never fewer entries, never others.
 
+mod disk;
 mod metrics;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{ColdLedgers, ReadError, Search, Wanted};
@@ -31,6 +33,8 @@ use moka::policy::EvictionPolicy;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+pub use disk::DiskCache;
 
 /// Blocks that are fetched ahead of one who reads on.
 const AHEAD: usize = 4;
@@ -56,6 +60,8 @@ pub struct Cold(Arc<Shared>);
 struct Shared {
     cluster: ClusterUuid,
     objects: Store,
+    /// Beside the memory.
+    disk: Option<DiskCache>,
     blocks: Cache<BlockId, Arc<Block>>,
     /// Indexes of objects, by upload.
     opened: Cache<u128, Arc<Object>>,
@@ -78,8 +84,14 @@ impl fmt::Debug for Cold {
 }
 
 impl Cold {
-    /// Reads from `objects` within about `bytes` of memory; what is read ahead ends with `tasks`.
-    pub fn new(cluster: ClusterUuid, objects: Store, bytes: usize, tasks: Tasks) -> Self {
+    /// Reads from `objects` within about `bytes` of memory, and from `disk` what that still has; what is read ahead ends with `tasks`.
+    pub fn new(
+        cluster: ClusterUuid,
+        objects: Store,
+        disk: Option<DiskCache>,
+        bytes: usize,
+        tasks: Tasks,
+    ) -> Self {
         let bytes = bytes.clamp(LEAST_BYTES, Semaphore::MAX_PERMITS);
         // Half for blocks that are kept, a sixteenth for indexes, one for lists of segments, the rest for what is on its way.
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -88,6 +100,7 @@ impl Cold {
         Self(Arc::new(Shared {
             cluster,
             objects,
+            disk,
             blocks: Cache::builder()
                 .max_capacity(bytes as u64 / 2)
                 // What a scan has just fetched is what is wanted next, not what was often wanted once.
@@ -154,7 +167,7 @@ impl Cold {
         }
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for id in (from.0..=to.min(block.last()).0).map(EntryId) {
-            let stored = block.stored(id).map_or(0, bytes::Bytes::len);
+            let stored = block.stored(id).map_or(0, Bytes::len);
             let prefix = prefix_bytes.map_or(usize::MAX, |bytes| HEADER_BYTES + bytes as usize);
             let size = stored.min(prefix);
             if !entries.is_empty() && bytes + size > max_bytes {
@@ -305,13 +318,30 @@ impl Shared {
     }
 
     async fn fetch(&self, object: &Object, number: usize) -> Result<Block, ObjectError> {
-        match object.block(&self.objects, number).await {
+        if let Some(disk) = &self.disk
+            && let Some(block) = disk.block(object, number).await
+        {
+            metrics::block_from("disk");
+            return Ok(block);
+        }
+        let (bytes, block) = match self.ask(object, number).await {
             Err(ObjectError::Format(_) | ObjectError::Store(_)) => {
                 metrics::again();
-                object.block(&self.objects, number).await
+                self.ask(object, number).await?
             }
-            fetched => fetched,
+            asked => asked?,
+        };
+        metrics::block_from("store");
+        if let Some(disk) = &self.disk {
+            disk.keep((object.attempt(), number), bytes, &self.tasks);
         }
+        Ok(block)
+    }
+
+    async fn ask(&self, object: &Object, number: usize) -> Result<(Bytes, Block), ObjectError> {
+        let bytes = object.block_bytes(&self.objects, number).await?;
+        let block = object.decode(number, &bytes)?;
+        Ok((bytes, block))
     }
 
     /// What something takes of the room: all of it at most.

@@ -13,7 +13,7 @@ use geminga_runtime::{SystemClock, WallClock};
 use super::list::{ledgers, named};
 use crate::args::PrintArgs;
 use crate::command::topic::done;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::metadata;
 
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// many replicas has too many.
     #[arg(long, value_name = "N")]
     ordinal_from: Option<u64>,
+    /// With --ordinal-from, only those whose name is this before the dash: the StatefulSet's own name.
+    #[arg(long, value_name = "NAME", requires = "ordinal_from")]
+    set: Option<String>,
     /// Wait until they have left, and say on standard error how much is left.
     #[arg(long)]
     wait: bool,
@@ -42,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
     metastore: MetastoreUrl,
     #[command(flatten)]
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     #[command(flatten)]
     print: PrintArgs,
 }
@@ -52,9 +55,10 @@ fn bookie_id(text: &str) -> Result<BookieId, String> {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let store = metadata::connect(&args.metastore, args.tls.load()?.as_ref()).await?;
+    let store =
+        metadata::connect(&args.metastore, args.tls.load(&args.metastore)?.as_ref()).await?;
     let cluster = Cluster::read(&*store, &args.metastore, &args.tls).await?;
-    let asked = cluster.choose(args.bookie.as_ref(), args.ordinal_from)?;
+    let asked = cluster.choose(args.bookie.as_ref(), args.ordinal_from, args.set.as_deref())?;
     let names = asked.iter().map(BookieId::as_str).collect::<Vec<_>>().join(", ");
     if asked.is_empty() {
         return done("there is no such bookie: nothing to do", args.print.output);
@@ -100,7 +104,7 @@ async fn begin(store: &Arc<dyn MetaStore>, bookie: &BookieId) -> Result<(), Fail
 async fn wait(
     store: &dyn MetaStore,
     metastore: &MetastoreUrl,
-    tls: &TlsArgs,
+    tls: &EtcdTlsArgs,
     mut left: Vec<BookieId>,
 ) -> Result<(), Failure> {
     let mut said = BTreeMap::new();
@@ -146,7 +150,7 @@ impl Cluster {
     async fn read(
         store: &dyn MetaStore,
         metastore: &MetastoreUrl,
-        tls: &TlsArgs,
+        tls: &EtcdTlsArgs,
     ) -> Result<Self, Failure> {
         let bookies = store.range(keys::BOOKIES, None, usize::MAX).await?.items;
         let of = |prefix: &'static str| {
@@ -171,7 +175,12 @@ impl Cluster {
         })
     }
 
-    fn choose(&self, one: Option<&BookieId>, from: Option<u64>) -> Result<Vec<BookieId>, Failure> {
+    fn choose(
+        &self,
+        one: Option<&BookieId>,
+        from: Option<u64>,
+        set: Option<&str>,
+    ) -> Result<Vec<BookieId>, Failure> {
         let Some(from) = from else {
             let asked: Vec<BookieId> =
                 self.known.iter().filter(|k| Some(*k) == one).cloned().collect();
@@ -183,7 +192,13 @@ impl Cluster {
                 _ => Ok(asked),
             };
         };
-        let ordinal = |bookie: &BookieId| bookie.as_str().rsplit_once('-')?.1.parse::<u64>().ok();
+        let ordinal = |bookie: &BookieId| {
+            let (name, number) = bookie.as_str().rsplit_once('-')?;
+            if set.is_some_and(|set| set != name) {
+                return None;
+            }
+            number.parse::<u64>().ok()
+        };
         let asked = self.known.iter().filter(|known| ordinal(known).is_some_and(|n| n >= from));
         Ok(asked.cloned().collect())
     }

@@ -9,7 +9,7 @@ use geminga_metastore::record::{
 use geminga_proto::ids::BookieId;
 
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::metadata;
 use crate::view::{Bookie, Bookies, View};
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "GEMINGA_METASTORE")]
     metastore: MetastoreUrl,
     #[command(flatten)]
-    tls: TlsArgs,
+    tls: EtcdTlsArgs,
     #[command(flatten)]
     print: PrintArgs,
 }
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 /// All ledgers that are not being deleted.
 pub(super) async fn ledgers(
     metastore: &MetastoreUrl,
-    tls: &TlsArgs,
+    tls: &EtcdTlsArgs,
 ) -> Result<Vec<LedgerMeta>, Failure> {
     let range = metadata::list(metastore, tls, keys::LEDGERS).await?;
     let mut ledgers = Vec::with_capacity(range.items.len());

@@ -32,7 +32,7 @@ use serde::Serialize;
 use super::plan::{self, Conflict, TopicLog};
 use super::survey::Survey;
 use crate::args::PrintArgs;
-use crate::config::{MetastoreUrl, TlsArgs};
+use crate::config::{EtcdTlsArgs, MetastoreUrl};
 use crate::exit::Failure;
 use crate::metadata;
 use crate::view::View;
@@ -60,13 +60,13 @@ pub(super) async fn run(
     survey: &Survey,
     wanted: &Wanted,
     metastore: &MetastoreUrl,
-    tls: &TlsArgs,
+    tls: &EtcdTlsArgs,
     print: PrintArgs,
 ) -> Result<(), Failure> {
     let all = plan::topics(&survey.objects);
     let chosen = choose(&all, wanted)?;
     let uuid = one_cluster(&chosen)?;
-    let store = metadata::connect(metastore, tls.load()?.as_ref()).await?;
+    let store = metadata::connect(metastore, tls.load(metastore)?.as_ref()).await?;
     // Also what is not imported now, or cannot be read: it may be later.
     let highest = survey.ledgers(uuid).max();
     let cluster = cluster_for(&*store, uuid, highest).await?;

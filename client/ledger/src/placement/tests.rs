@@ -95,6 +95,33 @@ fn a_bookie_in_quarantine_is_chosen_only_where_others_do_not_suffice() {
     }
 }
 
+/// 6.7, the hard rule: a few slow adds of the only bookie of another zone do not put all copies into one.
+#[test]
+fn two_zones_are_worth_more_than_a_bookie_that_did_not_fail() {
+    let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    let quarantine = quarantine();
+    quarantine.failed(&member(4).bookie, &bookies);
+    let ensemble = [member(1), member(2), member(9)];
+    for seed in 0..32 {
+        let random = SeededRandom::new(seed);
+        let chosen = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        assert!(chosen.contains(&member(4)), "seed {seed}");
+        let found = replace(&bookies, &ensemble, &[2], &[], &quarantine, &random);
+        assert_eq!(found, [(member(9), member(4))], "seed {seed}");
+    }
+    // In two zones already: the third place is another's.
+    let mut bookies = bookies;
+    bookies.extend([live(5, "b"), live(6, "c")]);
+    quarantine.failed(&member(6).bookie, &bookies);
+    for seed in 0..32 {
+        let random = SeededRandom::new(seed);
+        let chosen = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        assert_eq!(zones_of(&bookies, &chosen).iter().filter(|zone| *zone == "a").count(), 2);
+        assert!(chosen.contains(&member(5)), "seed {seed}: {chosen:?}");
+    }
+}
+
 /// 6.7: moves until nobody can spread an ensemble better; the bookies that it ends on, and how many moves that took.
 fn settled(live: &[LiveBookie], seed: u64, mut ensemble: Vec<Member>) -> (Vec<Member>, usize) {
     let random = SeededRandom::new(seed);

@@ -331,7 +331,8 @@ impl Shared {
     async fn keep_to_pace(&self, bytes: u64) -> Paced<'_> {
         let mut held = false;
         loop {
-            let wait = match self.pace.lock().take(bytes, self.began.elapsed()) {
+            let waiting = self.commits.waiting() > 0;
+            let wait = match self.pace.lock().take(bytes, self.began.elapsed(), waiting) {
                 Ok(taken) => return Paced { pace: &self.pace, taken, read: 0 },
                 Err(wait) => wait,
             };

@@ -100,10 +100,14 @@ fn what_the_others_cannot_carry_is_refused() {
 #[test]
 fn bookies_are_chosen_by_name_or_number() {
     let mut cluster = cluster(4, 1_000, vec![]);
-    cluster.known.push("other".parse().expect("a name"));
-    assert_eq!(cluster.choose(Some(&id(2)), None).expect("known"), [id(2)]);
-    assert_eq!(cluster.choose(None, Some(3)).expect("known"), [id(3), id(4)]);
-    assert_eq!(cluster.choose(None, Some(5)).expect("known"), []);
-    let unknown = cluster.choose(Some(&id(9)), None).expect_err("unknown");
+    cluster.known.extend(["other", "old-bookie-4"].map(|name| name.parse().expect("a name")));
+    assert_eq!(cluster.choose(Some(&id(2)), None, None).expect("known"), [id(2)]);
+    let numbered = |from, set| cluster.choose(None, Some(from), set).expect("known");
+    assert_eq!(numbered(3, Some("bookie")), [id(3), id(4)]);
+    assert_eq!(numbered(3, Some("book")), []);
+    assert_eq!(numbered(5, Some("bookie")), []);
+    let any: Vec<String> = numbered(4, None).iter().map(BookieId::to_string).collect();
+    assert_eq!(any, ["bookie-4", "old-bookie-4"]);
+    let unknown = cluster.choose(Some(&id(9)), None, None).expect_err("unknown");
     assert_eq!(unknown.reason, Some("UNKNOWN_BOOKIE"));
 }

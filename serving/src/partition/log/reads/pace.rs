@@ -120,11 +120,21 @@ impl Pace {
         *self = Self::new(self.floor);
     }
 
-    /// A read begins that asks for `bytes`; [`Pace::done`] is to follow.
+    /// A read begins that asks for `bytes`; [`Pace::done`] is to follow. `waiting`: something waits to be committed, so that nobody
+    /// is alone, whenever the next judgement is.
     ///
     /// # Errors
     /// For how long none may begin yet.
-    pub(super) fn take(&mut self, bytes: u64, now: Duration) -> Result<Taken, Duration> {
+    pub(super) fn take(
+        &mut self,
+        bytes: u64,
+        now: Duration,
+        waiting: bool,
+    ) -> Result<Taken, Duration> {
+        if waiting && self.phase == Phase::Alone {
+            self.phase = self.settle();
+            (self.windows, self.quiet) = (0, 0);
+        }
         let Some(rate) = self.rate() else { return Ok(Taken { cost: Duration::ZERO, rate: None }) };
         let start = self.paid.max(now.saturating_sub(SLACK));
         if let Some(wait) = start.checked_sub(now).filter(|wait| !wait.is_zero()) {
@@ -260,7 +270,7 @@ mod tests {
             for _ in 0..windows {
                 let (start, end, mut bytes) = (self.now, self.now + WINDOW, 0);
                 while self.now < end {
-                    match self.pace.take(MIB, self.now) {
+                    match self.pace.take(MIB, self.now, false) {
                         Err(wait) => self.now += wait.min(end - self.now),
                         Ok(taken) => {
                             self.now += Duration::from_secs_f64(MIB as f64 / MOST as f64);
@@ -316,6 +326,20 @@ mod tests {
         world.run(50, suffers);
         assert!(world.pace.rate().is_some());
         world.run(NOBODY_ANY_MORE * LONGEST, |_| None);
+        assert_eq!(world.pace.rate(), None);
+    }
+
+    #[test]
+    fn whoever_begins_to_produce_does_not_wait_for_the_next_judgement() {
+        let mut world = World::new();
+        world.run(50, |_| None);
+        assert_eq!(world.pace.rate(), None);
+        let taken = world.pace.take(MIB, world.now, true).expect("the first at the floor");
+        assert_eq!(world.pace.rate(), Some(FLOOR));
+        world.pace.done(taken, MIB);
+        assert!(world.pace.take(MIB, world.now, true).is_err());
+        // It was one record.
+        world.run(NOBODY, |_| None);
         assert_eq!(world.pace.rate(), None);
     }
 
@@ -384,27 +408,27 @@ mod tests {
         let (mut pace, now) = (Pace::new(MIB), Duration::from_secs(10));
         // Reads that bring what they ask for are taken for that.
         for n in 0..100 {
-            let taken = pace.take(MIB, now + Duration::from_secs(n)).unwrap();
+            let taken = pace.take(MIB, now + Duration::from_secs(n), false).unwrap();
             pace.done(taken, MIB);
         }
         let now = now + Duration::from_secs(100);
-        let taken = pace.take(MIB, now).unwrap();
-        let wait = pace.take(MIB, now).unwrap_err();
+        let taken = pace.take(MIB, now, false).unwrap();
+        let wait = pace.take(MIB, now, false).unwrap_err();
         assert!(
             wait > Duration::from_millis(980) && wait <= Duration::from_millis(990),
             "{wait:?}"
         );
         pace.done(taken, 0);
-        let taken = pace.take(MIB, now).expect("it brought nothing");
+        let taken = pace.take(MIB, now, false).expect("it brought nothing");
         pace.done(taken, 2 * MIB);
-        assert_eq!(pace.take(1, now), Err(Duration::from_millis(1_990)));
+        assert_eq!(pace.take(1, now, false), Err(Duration::from_millis(1_990)));
     }
 
     /// Of small ones many may be under way, as far as they have been small lately.
     #[test]
     fn small_reads_do_not_wait_as_if_they_were_large() {
         let (mut pace, now) = (Pace::new(32 * MIB), Duration::from_secs(10));
-        let under_way = (0..24).map_while(|_| pace.take(MIB, now).ok()).count();
+        let under_way = (0..24).map_while(|_| pace.take(MIB, now, false).ok()).count();
         assert!(under_way > 4, "{under_way}");
     }
 
@@ -413,8 +437,8 @@ mod tests {
         let mut pace = Pace::new(0);
         let seen = Seen { commits: u32::MAX, most: Duration::MAX, waiting: true };
         windows(&mut pace, 20, seen);
-        let taken = pace.take(u64::MAX, Duration::from_secs(1)).unwrap();
-        assert!(pace.take(1, Duration::from_secs(1)).is_err());
+        let taken = pace.take(u64::MAX, Duration::from_secs(1), false).unwrap();
+        assert!(pace.take(1, Duration::from_secs(1), false).is_err());
         pace.done(taken, u64::MAX);
         pace.done(taken, 0);
         windows(&mut pace, 2 * LEARNED, seen);

@@ -10,7 +10,7 @@ use geminga_tier::format::Header;
 use geminga_tier::{FoldedSegment, Marker, SegmentList, SegmentWriter, Store};
 
 use super::*;
-use crate::cold::Cold;
+use crate::cold::{Cold, DiskCache};
 use crate::partition::retention::Limits;
 use crate::partition::retention::task::raise_start;
 use crate::partition::testing::FaultyStore;
@@ -28,7 +28,7 @@ async fn long_log(
     parts.config.snapshot_entries = 16;
     if let Some(store) = store {
         let tasks = cluster.tasks.child("cold");
-        let cold = Cold::new(cluster.uuid(), store.clone(), 64 << 20, tasks);
+        let cold = Cold::new(cluster.uuid(), store.clone(), None, 64 << 20, tasks);
         parts.cold = Some(cold.clone());
         parts.ledgers = parts.ledgers.with_cold(Arc::new(cold));
     }
@@ -120,6 +120,45 @@ async fn trimmed_ledgers_are_not_asked_of_bookies() {
     let open_only = cluster.bookies.reads() - asked;
     assert!(open_only < 20, "{open_only} reads of bookies, of the open ledger only");
     assert_eq!(faulty.calls(Call::Get), gets, "all of it is cached");
+}
+
+/// What was read once is read again from the disk, and whatever stands in the files there, never other records.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_keeps_blocks_spares_the_store() {
+    let cluster = TestCluster::new(3);
+    let (faulty, dir) = (Faulty::default(), tempfile::tempdir().unwrap());
+    let store = faulty.store();
+    let (owner, mut parts, topic) = long_log(&cluster, Some(&store), 100).await;
+    let before = read_all(&owner.reader).await;
+    drop(owner);
+    offload(&cluster, &store, usize::MAX).await;
+    let disk = DiskCache::open(dir.path(), 1 << 30).unwrap();
+    // With nothing in memory each time: requests to the store, and blocks on the disk before and after.
+    let mut asked = Vec::new();
+    for term in 2..5 {
+        let (found, gets) = (disk.settled().await, faulty.calls(Call::Get));
+        let tasks = cluster.tasks.child("cold");
+        let cold = Cold::new(cluster.uuid(), store.clone(), Some(disk.clone()), 64 << 20, tasks);
+        parts.cold = Some(cold.clone());
+        parts.ledgers = parts.ledgers.with_cold(Arc::new(cold));
+        cluster.assign(topic.id, 0, 1, term).await;
+        let owner = Owner::open_with(&parts, spec(&topic, term)).await;
+        assert_eq!(read_all(&owner.reader).await, before);
+        asked.push((faulty.calls(Call::Get) - gets, found, disk.settled().await));
+        if term == 3 {
+            for file in dir.path().read_dir().unwrap().map(|file| file.unwrap().path()) {
+                let mut bytes = std::fs::read(&file).unwrap();
+                bytes.iter_mut().skip(40).for_each(|byte| *byte ^= 1);
+                std::fs::write(&file, bytes).unwrap();
+            }
+        }
+    }
+    let [(first, none, kept), (second, found, all), (third, damaged, again)] = asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert!(none == 0 && kept > 0, "{asked:?}");
+    assert!(found == kept && second == first - kept, "{asked:?}");
+    assert!(damaged == all && third > second && again == all, "{asked:?}");
 }
 
 /// A store that is busy, cuts answers off or does not answer makes errors that pass, and never other records.

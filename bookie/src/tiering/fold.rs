@@ -150,7 +150,7 @@ impl Folder {
                 Effect::ReadBack(part) => {
                     let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
                     // Keys go for it: it must be where readers look.
-                    Event::ReadBack(kept(of, read).is_some() && self.mark.holds().await)
+                    Event::ReadBack(kept(of, read).is_some() && self.mark.holds_in_the_end().await)
                 }
                 Effect::Commit(txn) => match self.commit(txn).await? {
                     Some(version) => Event::Committed(version),

@@ -5,7 +5,8 @@
 //! * Breakers stop it when metadata looks lost rather than objects left over (G2): that is for a human.
 //! * After a restore of the metadata nothing of the time before goes for a week (6.8), lists of folded segments included: what a backup names
 //!   is older than what was there.
-//! * Before each round the store must carry the cluster's marker: of another one nothing is removed.
+//! * Before each round the store must carry the cluster's marker: of another one nothing is removed, and whoever is given another one leaves
+//!   the office to those who have the cluster's.
 //!
 //! Every step can be repeated, by anybody at once: what is removed is referred to by nothing, or by a ledger that never comes back
 //! (M6). So the election saves work and decides nothing. Only bookies that have an object store stand in it.
@@ -23,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fold::{Cursor, Folder, Memory};
 use super::garbage::{self, Fate, Garbage};
-use super::mark::Mark;
+use super::mark::{Mark, Standing};
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
 use crate::metrics;
@@ -111,12 +112,15 @@ impl Janitor {
         office::hold(&store, LEASE, &tasks, |lease| self.campaign(lease)).await;
     }
 
-    /// Waits to be elected, and cleans up then, for as long as the lease stands.
+    /// Waits to be elected, and cleans up then, for as long as the lease stands and the store is the cluster's. Nobody stands who has another.
     async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(self.config.interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
+            if !self.mark.holds().await {
+                continue;
+            }
             match office::take(&*self.store, keys::JANITOR, &self.bookie, lease).await {
                 Ok(Some(_)) => break,
                 Ok(None) => {}
@@ -129,16 +133,20 @@ impl Janitor {
         let (mut retire_at, mut memory) = (Instant::now(), Memory::default());
         // Nor this: servers that are just being started are seen by then.
         let mut fold_at = Instant::now() + self.config.fold_interval;
-        let (mut cursor, mut stopped) = (Cursor::default(), false);
+        let mut cursor = Cursor::default();
         loop {
-            if !self.mark.holds().await {
-                // That is told instead. What stopped the last sweep is looked for when there is something to look at.
-                if std::mem::take(&mut stopped) {
-                    metrics::sweep_stopped(false);
-                    sweep_at = Instant::now();
+            match self.mark.look().await {
+                Standing::Held => {}
+                // What is asked of it fails too, or the next round does what this one leaves.
+                Standing::Unknown => {
+                    look.tick().await;
+                    continue;
                 }
-                look.tick().await;
-                continue;
+                Standing::Refused => {
+                    // That is told instead; the next janitor finds out itself.
+                    metrics::sweep_stopped(false);
+                    return;
+                }
             }
             if let Err(error) = self.delete().await {
                 tell(&error);
@@ -157,8 +165,7 @@ impl Janitor {
                 sweep_at = Instant::now() + self.config.sweep_interval;
                 let swept = self.sweep().await;
                 // Until the next sweep: whoever looks once a minute is to see it.
-                stopped = swept.as_ref().is_err_and(Stopped::is_breaker);
-                metrics::sweep_stopped(stopped);
+                metrics::sweep_stopped(swept.as_ref().is_err_and(Stopped::is_breaker));
                 if let Err(error) = swept {
                     tell(&error);
                 }

@@ -160,6 +160,7 @@ pub(crate) async fn start(
         clock,
         config,
         mark: mark.clone(),
+        usable: false,
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
     };

@@ -60,6 +60,8 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
     pub(super) mark: Mark,
+    /// Whether the store was the cluster's when this cycle began.
+    pub(super) usable: bool,
     pub(super) mutations: Mutations,
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
@@ -105,6 +107,8 @@ impl Worker {
     /// Looks at each ledger that is due. Cancel-safe, in that what was done is done.
     pub(super) async fn cycle(&mut self) {
         self.follow();
+        // Also when nothing is due: what it says of the store is told.
+        self.usable = self.mark.holds().await;
         let now = self.clock.now_ms();
         let tiered = match wanted::tiered(&*self.store).await {
             Ok(tiered) => tiered,
@@ -122,9 +126,6 @@ impl Worker {
             .filter(|(_, followed)| followed.look_at <= now && !idle(followed))
             .map(|(ledger, _)| *ledger)
             .collect();
-        if !due.is_empty() {
-            self.mark.holds().await;
-        }
         let mut keyless = BTreeSet::new();
         for ledger in due {
             if !self.take_up(ledger, None).await {
@@ -133,7 +134,7 @@ impl Worker {
             self.tell_waiting();
         }
         // Lists that are not in another store are not lost.
-        if self.mark.held() {
+        if self.may_go_on() {
             self.take_up_keyless(keyless).await;
         }
         self.tell_waiting();
@@ -163,6 +164,11 @@ impl Worker {
             let listed = found.remove(&ledger);
             self.take_up(ledger, Some(listed)).await;
         }
+    }
+
+    /// Whether this cycle began with the cluster's store, and nobody found since that it is not.
+    fn may_go_on(&self) -> bool {
+        self.usable && self.mark.held()
     }
 
     fn tell_waiting(&self) {
@@ -212,7 +218,7 @@ impl Worker {
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
                     return Some((at, hand.last));
                 }
-                effect if !matches!(effect, Effect::Read) && !self.mark.held() => {
+                effect if !matches!(effect, Effect::Read) && !self.may_go_on() => {
                     if let Some(sent) = &mut hand.sent {
                         sent.abort().await;
                     }
@@ -242,7 +248,8 @@ impl Worker {
             }),
             // An object is named, believed to be missing, or the only copy, in the cluster's own store only.
             Effect::Cas { meta, .. }
-                if !matches!(meta.tier, Tier::Uploading { .. }) && !self.mark.holds().await =>
+                if !matches!(meta.tier, Tier::Uploading { .. })
+                    && !self.mark.holds_in_the_end().await =>
             {
                 Event::Failed
             }
@@ -277,8 +284,8 @@ impl Worker {
                 }
             }
             Effect::Head(object) => {
-                if object.bucket != self.objects.bucket() {
-                    tracing::warn!(%ledger, bucket = object.bucket, own = self.objects.bucket(), "a ledger's object is in another store than this bookie was given");
+                if !self.objects.covers(self.handle.cluster(), &object.bucket, &object.key) {
+                    tracing::warn!(%ledger, bucket = object.bucket, object = object.key, own = self.objects.place(), "a ledger's object is in another store than this bookie was given");
                     return Event::Head(Head::Unknown);
                 }
                 Event::Head(match self.objects.head(&object.key).await {

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! * A store whose marker says otherwise is never written to, and nothing of it is believed to be missing.
-//! * A store without a marker becomes the cluster's, or is marked again, only if the metadata names no object there, or one that is there
-//!   ([`evidence`]): a mount point whose directory is missing looks like a store that is new.
+//! * A store without a marker becomes the cluster's, or is marked again, only if the metadata names no object there, or most of those that it
+//!   names are there; nearly all of them where it was marked before ([`evidence`]): a mount point whose directory is missing looks like a
+//!   store that is new, or has an object or two that a bookie left there.
 //! * Whoever put a key that is pending writes the marker; others wait, and take its place when nothing comes of it. What the marker says
 //!   is what the key says then. So a store that ignores *where there is none* is written to by one at a time.
 //! * Metadata from a backup of before may lack the key: it follows the marker again.
@@ -23,7 +24,7 @@ use geminga_proto::ids::ClusterUuid;
 
 use crate::error::ObjectError;
 use crate::marker::Marker;
-use crate::named::{Evidence, evidence};
+use crate::named::{Evidence, Needed, evidence};
 use crate::store::Store;
 
 /// Changes that others come before, or of which nobody hears, before whoever tries gives up for now.
@@ -54,9 +55,9 @@ pub enum ClaimError {
         /// Bucket and prefix.
         place: String,
     },
-    /// There is no marker, nor any object that the metadata names, and the cluster has used a store of that name.
+    /// There is no marker, nor most of the objects that the metadata names, and the cluster has used a store of that name.
     #[error(
-        "{place} holds nothing of this cluster, which uses a store of that name: correct --object-store-endpoint, or mount the shared directory. A new store needs another bucket or prefix"
+        "{place} has no marker, nor the objects of this cluster, which uses a store of that name: correct --object-store-endpoint, or mount the shared directory. A new store needs another bucket or prefix"
     )]
     Nothing {
         /// Bucket and prefix.
@@ -141,7 +142,8 @@ async fn look_closely(
         return Ok(found);
     }
     let was_used = found.known.is_some_and(|(used, _)| !used.pending);
-    match evidence(metadata, objects, cluster).await? {
+    let needed = if was_used { Needed::NearlyAll } else { Needed::Most };
+    match evidence(metadata, objects, cluster, needed).await? {
         Evidence::There => Ok(found),
         Evidence::Unused if !was_used => Ok(found),
         Evidence::Unused | Evidence::Missing => Err(ClaimError::Nothing { place: objects.place() }),
@@ -246,6 +248,8 @@ async fn has_changed(
 /// The same for whoever runs already: a marker that was there and is gone is not written again, since a directory that is not mounted any more
 /// looks like that, with what was uploaded there since. Costs one request of each.
 ///
+/// Where nobody has marked it yet all that the metadata names is gone through, unless `in_brief`: for whoever did so just now.
+///
 /// # Errors
 /// [`ClaimError`].
 pub async fn hold(
@@ -253,6 +257,7 @@ pub async fn hold(
     objects: &Store,
     cluster: ClusterUuid,
     fresh: u128,
+    in_brief: bool,
 ) -> Result<(), ClaimError> {
     if objects.is_memory() {
         return Ok(());
@@ -261,6 +266,9 @@ pub async fn hold(
     match found.known {
         _ if found.is_settled() => Ok(()),
         Some((UsedStore { pending: false, .. }, _)) => {
+            Err(ClaimError::Nothing { place: objects.place() })
+        }
+        _ if in_brief && found.marker.is_none() => {
             Err(ClaimError::Nothing { place: objects.place() })
         }
         Some(_) | None => claim(metadata, objects, cluster, fresh).await,

@@ -1,9 +1,15 @@
-//! What the metadata says of a store without a marker: whether it names objects there, and whether one of them is there. A mount point
-//! whose directory is missing lacks all of them, and so does a bucket of the same name at another endpoint.
+//! What the metadata says of a store without a marker: whether it names objects there, and whether they are there. A mount point
+//! whose directory is missing lacks all of them, but for some that a bookie may have left there, and so does a bucket of the same name at
+//! another endpoint.
 //!
-//! A sample is asked for, spread evenly over all that is named: of a store that is the cluster's old objects may be gone since a backup
-//! of the metadata, and new ones may be in a mount point that somebody wrote to by mistake. Ledgers that are being deleted are no witnesses.
+//! A sample is asked for, chosen at random from all that is named, and the same each time: of a store that is the cluster's old objects may be gone since a backup
+//! of the metadata, and new ones may be in a mount point that somebody wrote to by mistake. So one that is there proves nothing: most of
+//! them must be. Ledgers that are being deleted are no witnesses.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use futures::{StreamExt, stream};
 use geminga_metastore::record::{LedgerMeta, LedgerState, Manifest};
 use geminga_metastore::{Error, KeyValue, MetaStore, keys};
 use geminga_proto::ids::ClusterUuid;
@@ -15,15 +21,38 @@ use crate::store::Store;
 const PAGE: usize = 500;
 /// So many objects are asked for at most.
 const MAX_ASKED: usize = 32;
+/// So many at a time.
+const AT_ONCE: usize = 4;
+/// Of a store that was marked once, one in so many may be missing.
+const FEW: usize = 10;
+
+/// How many of those that are asked for have to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needed {
+    /// Three in four: of two stores that share what is named neither has so many, nor seems to by the choice of a sample.
+    Most,
+    /// All but a few: the store was the cluster's, and what was in it is there.
+    NearlyAll,
+}
+
+impl Needed {
+    /// How many may be missing.
+    fn spares(self, asked: usize) -> usize {
+        match self {
+            Self::Most => asked / 4,
+            Self::NearlyAll => asked / FEW,
+        }
+    }
+}
 
 /// What is known of a store by objects that the metadata names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// None is named there.
     Unused,
-    /// One of them is there.
+    /// So many as are needed are there.
     There,
-    /// None of those that were asked for is there.
+    /// Too many of those that were asked for are not.
     Missing,
 }
 
@@ -32,8 +61,9 @@ pub(crate) async fn evidence(
     metadata: &dyn MetaStore,
     objects: &Store,
     cluster: ClusterUuid,
+    needed: Needed,
 ) -> Result<Evidence, ClaimError> {
-    let mut sample = Sample::new();
+    let mut sample = Sample(BTreeMap::new());
     for prefix in [keys::LEDGERS, keys::MANIFESTS] {
         gather(metadata, prefix, &mut |(bucket, key)| {
             if objects.covers(cluster, bucket, key) {
@@ -42,15 +72,26 @@ pub(crate) async fn evidence(
         })
         .await?;
     }
-    if sample.kept.is_empty() {
+    if sample.0.is_empty() {
         return Ok(Evidence::Unused);
     }
-    for key in &sample.kept {
-        if objects.head(key).await?.is_some() {
-            return Ok(Evidence::There);
+    // An empty directory, which is asked again and again, is known by the first few.
+    let mut spares = needed.spares(sample.0.len());
+    let head = |key: String| {
+        let objects = objects.clone();
+        async move { objects.head(&key).await }
+    };
+    let heads: Vec<_> = sample.0.into_values().map(head).collect();
+    let mut asked = stream::iter(heads).buffered(AT_ONCE);
+    while let Some(found) = asked.next().await {
+        if found?.is_none() {
+            match spares.checked_sub(1) {
+                Some(left) => spares = left,
+                None => return Ok(Evidence::Missing),
+            }
         }
     }
-    Ok(Evidence::Missing)
+    Ok(Evidence::There)
 }
 
 /// Goes through buckets and keys of all objects that are named below a prefix of the metadata. A value that cannot be read names none.
@@ -89,28 +130,18 @@ fn of_manifest(item: &KeyValue, found: &mut (dyn FnMut((&str, &str)) + Send)) {
     manifest.live().for_each(|part| found((&part.bucket, &part.key)));
 }
 
-/// Some of many keys, in bounded memory: every one, then every second, every fourth and so on.
-struct Sample {
-    kept: Vec<String>,
-    seen: usize,
-    every: usize,
-}
+/// Some of many keys, in bounded memory: those whose hashes are the lowest. No pattern in what is named, such as of uploads that took turns
+/// between two stores, shows in it.
+struct Sample(BTreeMap<u64, String>);
 
 impl Sample {
-    fn new() -> Self {
-        Self { kept: Vec::new(), seen: 0, every: 1 }
-    }
-
     fn push(&mut self, key: &str) {
-        if self.seen.is_multiple_of(self.every) && self.kept.len() == MAX_ASKED {
-            let mut number = 0..;
-            self.kept.retain(|_| number.next().is_some_and(|at: usize| at.is_multiple_of(2)));
-            self.every *= 2;
+        let mut hash = DefaultHasher::new();
+        key.hash(&mut hash);
+        self.0.insert(hash.finish(), key.to_owned());
+        if self.0.len() > MAX_ASKED {
+            self.0.pop_last();
         }
-        if self.seen.is_multiple_of(self.every) {
-            self.kept.push(key.to_owned());
-        }
-        self.seen += 1;
     }
 }
 
@@ -119,15 +150,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_of_many_is_not_enough() {
+        let spares = |needed: Needed| [1, 2, 3, 9, 10, 31, 32].map(|asked| needed.spares(asked));
+        assert_eq!(spares(Needed::Most), [0, 0, 0, 2, 2, 7, 8]);
+        assert_eq!(spares(Needed::NearlyAll), [0, 0, 0, 0, 1, 3, 3]);
+    }
+
+    #[test]
     fn a_sample_is_spread_over_all() {
         for all in [0, 1, MAX_ASKED, MAX_ASKED + 1, 1_000, 4_096] {
-            let mut sample = Sample::new();
+            let mut sample = Sample(BTreeMap::new());
             (0..all).for_each(|at| sample.push(&at.to_string()));
-            let kept: Vec<usize> = sample.kept.iter().map(|key| key.parse().unwrap()).collect();
-            let least = all.min(MAX_ASKED / 2);
-            assert!((least..=MAX_ASKED).contains(&kept.len()), "{} of {all}", kept.len());
-            assert!(kept.windows(2).all(|pair| pair[1] - pair[0] == sample.every), "{kept:?}");
-            assert!(kept.last().is_none_or(|last| all - last <= sample.every), "{kept:?}");
+            let kept: Vec<usize> = sample.0.values().map(|key| key.parse().unwrap()).collect();
+            assert_eq!(kept.len(), all.min(MAX_ASKED), "of {all}");
+            // Neither the first, nor the last, nor every second: of each a fair part.
+            if all > MAX_ASKED * 2 {
+                let first = kept.iter().filter(|at| **at < all / 2).count();
+                let odd = kept.iter().filter(|at| **at % 2 == 1).count();
+                for part in [first, odd] {
+                    assert!((MAX_ASKED / 5..=MAX_ASKED * 4 / 5).contains(&part), "{kept:?}");
+                }
+            }
         }
     }
 }

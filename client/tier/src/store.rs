@@ -268,7 +268,7 @@ impl Store {
     }
 
     /// Whether an object that metadata names is one of the cluster's here.
-    pub(crate) fn covers(&self, cluster: ClusterUuid, bucket: &str, key: &str) -> bool {
+    pub fn covers(&self, cluster: ClusterUuid, bucket: &str, key: &str) -> bool {
         let below = |root: Path| key.strip_prefix(root.as_ref())?.strip_prefix('/');
         bucket == self.names.bucket && below(self.root(cluster)).is_some()
     }

@@ -1,7 +1,7 @@
 //! Sweeps of a store whose metadata changes between the listing and the removal.
 
 use bytes::Bytes;
-use geminga_metastore::record::{Cluster, Custom, Features, Restored};
+use geminga_metastore::record::{Cluster, Custom, Features, Holder, Restored};
 use geminga_metastore::{MemoryStore, Version};
 use geminga_proto::ids::{BrokerId, TopicId};
 use geminga_runtime::{ManualClock, SeededRandom};
@@ -38,8 +38,12 @@ fn record() -> Cluster {
 impl World {
     /// With many ledgers whose objects are there, so that a few others are no sign of lost metadata.
     async fn new() -> Self {
+        Self::in_store("memory://").await
+    }
+
+    async fn in_store(bucket: &str) -> Self {
         let (store, faulty) = (Arc::new(MemoryStore::new()), Faulty::default());
-        let objects = faulty.store();
+        let objects = faulty.store_of(bucket);
         store.put_if(keys::CLUSTER, None, record().encode()).await.unwrap().unwrap();
         let shared: Arc<dyn MetaStore> = store.clone();
         let random = Arc::new(SeededRandom::new(1));
@@ -173,4 +177,44 @@ async fn what_a_ledger_supersedes_goes_and_the_rest_stays() {
     assert_eq!(world.janitor.sweep().await.unwrap(), 1);
     let key = |ledger| world.janitor.objects.key(cluster(), &custom, ledger, 77);
     assert!(!world.is_there(&key(named)).await && world.is_there(&key(open)).await);
+}
+
+impl World {
+    /// Who is the janitor.
+    async fn holder(&self) -> Option<BookieId> {
+        let found = self.store.get(keys::JANITOR).await.unwrap()?;
+        Some(Holder::decode(&found.value).unwrap().bookie)
+    }
+
+    /// Stands for the office for so long, as a bookie that goes on after; whether it gave it up.
+    async fn stands(&self, lease: LeaseId, time: Duration) -> bool {
+        tokio::time::timeout(time, self.janitor.campaign(lease)).await.is_ok()
+    }
+}
+
+/// A bookie that was given another directory than all others cleans up nothing, and keeps nobody from it.
+#[tokio::test(start_paused = true)]
+async fn whoever_has_another_store_leaves_the_office_to_others() {
+    let world = World::in_store("file://").await;
+    world.janitor.mark.begin().await.unwrap();
+    let own = Some(world.janitor.bookie.clone());
+    let lease = world.store.grant_lease(Duration::from_secs(3_600)).await.unwrap();
+    let a_few = world.janitor.config.interval * 4;
+    // It is not given up because the store does not say.
+    world.faulty.fail_after(Call::Get, 1, Fault::Refuse, 2);
+    assert!(!world.stands(lease, a_few).await);
+    assert_eq!(world.holder().await, own);
+    world.store.revoke_lease(lease).await.unwrap();
+    // Found out in office.
+    let lease = world.store.grant_lease(Duration::from_secs(3_600)).await.unwrap();
+    world.faulty.fail_after(Call::Get, 3, Fault::Unmount, 1);
+    assert!(world.stands(lease, a_few * 2).await, "it keeps the office");
+    world.store.revoke_lease(lease).await.unwrap();
+    // And before.
+    let lease = world.store.grant_lease(Duration::from_secs(3_600)).await.unwrap();
+    assert!(!world.stands(lease, a_few).await);
+    assert_eq!(world.holder().await, None);
+    world.faulty.mount();
+    assert!(!world.stands(lease, a_few).await);
+    assert_eq!(world.holder().await, own);
 }

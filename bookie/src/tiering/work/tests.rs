@@ -38,6 +38,7 @@ async fn worker(
         clock: Arc::new(ManualClock::at(1_000)),
         config: Config::default(),
         mark,
+        usable: false,
         mutations: Mutations::default(),
         offloads: BTreeMap::new(),
     }

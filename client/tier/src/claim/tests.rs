@@ -87,7 +87,7 @@ async fn know(metadata: &MemoryStore, store: &Store, used: UsedStore) {
 async fn refused(metadata: &MemoryStore, store: &Store) -> ClaimError {
     let before = (marked(store).await, known(metadata).await);
     check(metadata, store, cluster()).await.unwrap_err();
-    hold(metadata, store, cluster(), 8).await.unwrap_err();
+    hold(metadata, store, cluster(), 8, false).await.unwrap_err();
     let error = claim(metadata, store, cluster(), 9).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     assert_eq!((marked(store).await, known(metadata).await), before);
@@ -105,7 +105,7 @@ async fn whoever_comes_first_marks_a_store() {
         assert_eq!(Marker::read(&objects).await.unwrap(), Some(marker));
     }
     check(&metadata, &objects, cluster()).await.unwrap();
-    hold(&metadata, &objects, cluster(), 3).await.unwrap();
+    hold(&metadata, &objects, cluster(), 3, false).await.unwrap();
     let found = metadata.get("object-stores/s3://bucket/").await.unwrap().unwrap();
     assert_eq!(UsedStore::decode(&found.value), Ok(SETTLED));
 }
@@ -210,6 +210,69 @@ async fn a_store_that_lacks_what_the_metadata_names_is_not_marked() {
     refused(&metadata, &missing).await;
 }
 
+/// A bookie whose directory was unmounted left what it had on its way below the mount point, and it was named: that is not the store.
+#[tokio::test]
+async fn a_store_with_a_part_of_what_is_named_is_not_believed() {
+    let (metadata, own, other) = (MemoryStore::new(), store(), store());
+    for ledger in 1..=30 {
+        upload(if ledger % 2 == 0 { &own } else { &other }, ledger).await;
+        name(&metadata, &own, ledger, LedgerState::Closed).await;
+    }
+    for half in [&own, &other] {
+        let error = refused(&metadata, half).await;
+        assert!(matches!(error, ClaimError::Nothing { .. }), "{error}");
+    }
+    // The fuller one, with 23 of 30.
+    for ledger in (1..=15).step_by(2) {
+        upload(&own, ledger).await;
+    }
+    refused(&metadata, &other).await;
+    claim(&metadata, &own, cluster(), 1).await.unwrap();
+    assert_eq!(marked(&own).await, Some(1));
+    // Of one that was marked nearly all must be there.
+    let copied = store();
+    for ledger in 1..=26 {
+        upload(&copied, ledger).await;
+    }
+    let error = refused(&metadata, &copied).await;
+    assert!(matches!(error, ClaimError::Nothing { .. }), "{error}");
+    upload(&copied, 27).await;
+    claim(&metadata, &copied, cluster(), 2).await.unwrap();
+    assert_eq!(marked(&copied).await, Some(1));
+}
+
+/// Uploads that took turns between two directories of one path, and more than are asked for.
+#[tokio::test]
+async fn no_half_of_many_is_believed() {
+    let (metadata, own, other) = (MemoryStore::new(), store(), store());
+    for ledger in 1..=600 {
+        upload(if ledger % 2 == 0 { &own } else { &other }, ledger).await;
+        name(&metadata, &own, ledger, LedgerState::Closed).await;
+    }
+    refused(&metadata, &own).await;
+    refused(&metadata, &other).await;
+}
+
+/// An empty directory is asked for a few objects only; and for none by whoever did so just now.
+#[tokio::test]
+async fn an_empty_store_costs_little() {
+    let (metadata, faulty) = (MemoryStore::new(), Faulty::default());
+    let objects = faulty.store_of("s3://bucket");
+    for ledger in 1..=40 {
+        name(&metadata, &objects, ledger, LedgerState::Closed).await;
+    }
+    know(&metadata, &objects, SETTLED).await;
+    let before = faulty.calls(Call::Get);
+    check(&metadata, &objects, cluster()).await.unwrap_err();
+    assert!(faulty.calls(Call::Get) - before <= 10, "{}", faulty.calls(Call::Get) - before);
+    let key = keys::object_store(&objects.place());
+    metadata.txn(Txn::new().delete(key)).await.unwrap();
+    let before = faulty.calls(Call::Get);
+    let error = hold(&metadata, &objects, cluster(), 1, true).await.unwrap_err();
+    assert!(matches!(error, ClaimError::Nothing { .. }), "{error}");
+    assert_eq!(faulty.calls(Call::Get) - before, 1, "the marker");
+}
+
 /// What is below another prefix, in another bucket, or on its way out says nothing of this store.
 #[tokio::test]
 async fn what_is_named_elsewhere_says_nothing() {
@@ -254,7 +317,7 @@ async fn what_is_lost_on_one_side_is_taken_from_the_other() {
         check(metadata, &copied, cluster()).await.unwrap();
     }
     // Not by one that runs.
-    let error = hold(&metadata, &copied, cluster(), 3).await.unwrap_err();
+    let error = hold(&metadata, &copied, cluster(), 3, false).await.unwrap_err();
     assert!(matches!(error, ClaimError::Nothing { .. }), "{error}");
     for metadata in [&metadata, &restored] {
         claim(metadata, &copied, cluster(), 3).await.unwrap();
@@ -320,6 +383,6 @@ async fn what_makes_no_sense_is_refused_and_who_is_away_is_not() {
     name(&metadata, &memory, 1, LedgerState::Closed).await;
     claim(&metadata, &memory, cluster(), 1).await.unwrap();
     check(&metadata, &memory, cluster()).await.unwrap();
-    hold(&metadata, &memory, cluster(), 1).await.unwrap();
+    hold(&metadata, &memory, cluster(), 1, false).await.unwrap();
     assert_eq!(marked(&memory).await, None);
 }

@@ -132,15 +132,74 @@ async fn a_directory_that_goes_away_before_copies_go() {
         let mut world = World::new().await;
         world.cycle().await;
         let named = world.object().await;
+        let before = world.faulty.calls(Call::Get);
         world.faulty.fail_after(Call::Get, at, Fault::Unmount, 1);
-        world.cycle().await;
-        world.cycle().await;
-        let tier = world.tier().await;
-        assert_eq!(tier.object(), Some(&named), "{at}: it is never believed to be missing");
+        // Until it is away.
+        while world.faulty.calls(Call::Get) - before <= at {
+            assert!(world.is_held() || at == reads - 1, "{at}: copies went without a look");
+            world.cycle().await;
+        }
+        let (then, held) = (world.tier().await, world.is_held());
+        assert_eq!(then.object(), Some(&named), "{at}: it is never believed to be missing");
+        for _ in 0..2 {
+            world.cycle().await;
+            let now = (world.tier().await, world.is_held());
+            assert_eq!(now, (then.clone(), held), "{at}: nothing is trimmed, and no copy goes");
+        }
         world.goes_on().await;
         assert_eq!(world.object().await, named);
     }
     assert_eq!(lines.with(&["ledger is not there"]), [""; 0], "nor told to be");
+}
+
+/// The looks before a ledger is trimmed and before an object counts as missing, each on its own: the cycle began before.
+#[tokio::test]
+async fn each_look_alone_keeps_what_is_there() {
+    let mut world = World::new().await;
+    world.cycle().await;
+    let named = world.object().await;
+    let found = world.store.get(&keys::ledger(LEDGER)).await.unwrap().unwrap();
+    let meta = LedgerMeta::decode(LEDGER, &found.value).unwrap();
+    world.faulty.fail(Call::Get, Fault::Unmount, 1);
+    let trimmed = LedgerMeta { tier: Tier::Trimmed(named.clone()), ..meta };
+    let swap = Effect::Cas { expected: found.version, meta: Box::new(trimmed) };
+    let event = world.worker.perform(LEDGER, swap, &mut Hand::default()).await;
+    assert!(matches!(event, Event::Failed), "{event:?}");
+    assert!(matches!(world.tier().await, Tier::Offloaded(_)));
+    let event = world.worker.perform(LEDGER, Effect::Head(named), &mut Hand::default()).await;
+    assert!(matches!(event, Event::Head(Head::Unknown)), "{event:?}");
+    assert!(world.is_held());
+    world.goes_on().await;
+}
+
+/// One look that nobody answers throws no finished upload away.
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_once_costs_no_upload() {
+    let reads = calls(Call::Get, 1).await;
+    let mut world = World::new().await;
+    // The last one is before the object is named.
+    world.faulty.fail_after(Call::Get, reads - 1, Fault::Refuse, 1);
+    let before = world.faulty.calls(Call::Put);
+    world.cycle().await;
+    world.object().await;
+    assert_eq!(world.faulty.calls(Call::Put) - before, 1);
+    // Nor does one that another task has.
+    let other = world.worker.mark.clone();
+    world.faulty.fail(Call::Get, Fault::Refuse, 1);
+    assert!(!other.holds().await && world.worker.mark.held());
+}
+
+/// What a bookie with nothing to do says of the store.
+#[tokio::test]
+async fn a_refusal_is_over_when_the_store_is_back() {
+    let mut world = World::new().await;
+    world.faulty.fail(Call::Get, Fault::Unmount, 1);
+    world.store.txn(Txn::new().delete(keys::topic("default", "t"))).await.unwrap();
+    world.cycle().await;
+    assert!(!world.worker.may_go_on());
+    world.faulty.mount();
+    world.cycle().await;
+    assert!(world.worker.may_go_on());
 }
 
 /// A store that does not answer is asked once a cycle, and what waits for it is told.

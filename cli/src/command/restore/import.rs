@@ -80,9 +80,7 @@ pub(super) async fn run(
     };
     for topic in &chosen {
         told.topics.push(topic_in(&*store, topic, cluster.epoch, wanted.after_gaps).await?);
-        for log in topic.partitions.values() {
-            told.gone.extend(gone::find(objects, imported(log, wanted.after_gaps)).await?);
-        }
+        told.gone.extend(gone::find(&*store, objects, uuid, topic.id).await?);
     }
     told.print(print)?;
     gone::refuse(&told.gone)
@@ -417,7 +415,7 @@ struct Imported {
     cluster: String,
     cluster_epoch: u16,
     topics: Vec<ImportedTopic>,
-    /// Objects of these topics that were removed meanwhile.
+    /// Objects that the metadata names of these topics, and that are not there.
     gone: Vec<String>,
     /// Objects that could not be used.
     broken: Vec<String>,
@@ -475,7 +473,7 @@ impl View for Imported {
             }
         }
         for key in &self.gone {
-            line(format_args!("GONE {key} was removed meanwhile: its records cannot be read"));
+            line(format_args!("GONE {key} is not there: its records cannot be read"));
         }
         for key in &self.broken {
             line(format_args!("BROKEN {key} was left out"));

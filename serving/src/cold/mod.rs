@@ -50,6 +50,14 @@ const MAX_TOLD: usize = 1_000;
 /// Least memory that it works in.
 const LEAST_BYTES: usize = 8 << 20;
 
+/// What has an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Told {
+    Ledger(LedgerId),
+    /// The folded segments of a partition.
+    List(TopicId, PartitionIndex),
+}
+
 /// One block of one upload.
 type BlockId = (u128, usize);
 
@@ -72,8 +80,8 @@ struct Shared {
     room_bytes: usize,
     /// Reads in a row that the store failed, and when the last one did.
     failing: Mutex<(u32, Instant)>,
-    /// Ledgers whose objects are lost or damaged, and when that was logged.
-    told: Mutex<HashMap<LedgerId, Instant>>,
+    /// Whose objects are lost or damaged, and when that was logged.
+    told: Mutex<HashMap<Told, Instant>>,
     tasks: Tasks,
 }
 
@@ -199,8 +207,12 @@ impl Cold {
         };
         let listed = self.0.lists.try_get_with(part.attempt, Box::pin(reading));
         let list = match self.0.in_time(part.size, listed).await {
-            Err(ObjectError::NotFound { key, .. }) if !self.0.is_marked().await => {
-                return Err(ObjectError::Store(unmarked(&key)));
+            Err(ObjectError::NotFound { bucket, key }) => {
+                let lost = self.0.may_lose(&bucket, &key).await;
+                return Err(match lost {
+                    Ok(()) => ObjectError::NotFound { bucket, key },
+                    Err(why) => ObjectError::Store(why),
+                });
             }
             read => read?,
         };
@@ -211,6 +223,23 @@ impl Cold {
                 let why = "it lacks segments that metadata counts";
                 Err(FormatError::Damaged { what: "the manifest", why }.into())
             }
+        }
+    }
+
+    /// A list that the metadata names at this moment is gone, or damaged: nobody has another. For a human, as a lost object is.
+    pub(crate) fn list_unreadable(
+        &self,
+        (topic, partition): (TopicId, PartitionIndex),
+        part: &ManifestPart,
+        error: &ObjectError,
+    ) {
+        metrics::failed();
+        if matches!(error, ObjectError::NotFound { .. }) {
+            metrics::lost();
+        }
+        if self.0.is_first(Told::List(topic, partition)) {
+            let ManifestPart { bucket, key, .. } = part;
+            tracing::error!(%topic, %partition, bucket, object = key, %error, "the list of a partition's folded segments is lost or damaged, and their records cannot be read: restore it from the bucket's versions or a backup");
         }
     }
 
@@ -403,8 +432,7 @@ impl Shared {
                 return unavailable(error.to_string());
             }
         };
-        if !self.is_marked().await {
-            let why = unmarked(&key);
+        if let Err(why) = self.may_lose(&bucket, &key).await {
             if self.is_news(meta) {
                 let Custom { name, partition, .. } = &meta.custom;
                 tracing::error!(topic = name, partition, %ledger, why, "a ledger's object cannot be read");
@@ -420,20 +448,40 @@ impl Shared {
         ReadError::ObjectLost { ledger, entry, bucket, key }
     }
 
-    /// Whether the store says at this moment that it is the cluster's. One in memory says nothing.
-    async fn is_marked(&self) -> bool {
-        self.objects.is_memory()
-            || matches!(Marker::read(&self.objects).await, Ok(Some(marker)) if marker.cluster == self.cluster)
+    /// Whether what is not there is lost, and if not, why: only of the cluster's own objects in a store that says at this moment that it is the
+    /// cluster's. One in memory says nothing.
+    async fn may_lose(&self, bucket: &str, key: &str) -> Result<(), String> {
+        if !self.objects.covers(self.cluster, bucket, key) {
+            let own = self.objects.place();
+            return Err(format!("object {key} in {bucket} is not one of this cluster's in {own}"));
+        }
+        if self.objects.is_memory() {
+            return Ok(());
+        }
+        match tokio::time::timeout(PATIENCE, Marker::read(&self.objects)).await {
+            Ok(Ok(Some(marker))) if marker.cluster == self.cluster => Ok(()),
+            Ok(Ok(_)) => Err(unmarked(key)),
+            Ok(Err(error)) => Err(format!(
+                "object {key} is not there, and the marker of the store cannot be read: {error}"
+            )),
+            Err(_) => Err(format!(
+                "object {key} is not there, and the marker of the store was not read within {PATIENCE:?}"
+            )),
+        }
     }
 
     /// Whether nobody was told of a ledger's object lately: readers ask again and again.
     fn is_news(&self, meta: &LedgerMeta) -> bool {
+        self.is_first(Told::Ledger(meta.id))
+    }
+
+    fn is_first(&self, what: Told) -> bool {
         let (mut told, now) = (self.told.lock(), Instant::now());
         told.retain(|_, at| at.elapsed() < SILENCE);
         if told.len() >= MAX_TOLD {
             return false;
         }
-        match told.entry(meta.id) {
+        match told.entry(what) {
             hash_map::Entry::Occupied(_) => false,
             hash_map::Entry::Vacant(new) => {
                 new.insert(now);

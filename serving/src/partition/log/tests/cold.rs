@@ -389,8 +389,13 @@ async fn a_log_may_start_among_folded_segments() {
 /// A list that is lost is an error for those who want what it lists, and for nobody else.
 #[tokio::test(start_paused = true)]
 async fn a_lost_list_is_told_to_those_who_need_it() {
-    let (cluster, faulty, owner, parts, topic) = folding(200).await;
-    let store = faulty.store();
+    let lines = Lines::capture();
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store_of("file://");
+    let marker = Marker { cluster: cluster.uuid(), store: 1 };
+    marker.write(&store).await.unwrap();
+    let (owner, parts, topic) = long_log(&cluster, Some(&store), 200).await;
     offload(&cluster, &store, 40).await;
     let part = fold(&cluster, &store, &topic, 20).await;
     drop(owner);
@@ -399,6 +404,11 @@ async fn a_lost_list_is_told_to_those_who_need_it() {
     let mut next = Owner::open_with(&parts, spec(&topic, 2)).await;
     let read = next.reader.read(Offset(0), 10).await;
     assert!(matches!(read, Err(ReadError::Damaged(_))), "{read:?}");
+    // By those who look after the cluster, once, as of an object.
+    next.reader.read(Offset(0), 10).await.unwrap_err();
+    let (of, object) = (format!("topic={}", topic.id), format!("object=\"{}\"", part.key));
+    let told = lines.with(&["the list of a partition", &of, "partition=0", &object]);
+    assert_eq!(told.len(), 1, "{told:?}");
     let end = next.reader.read(part.end_offset, 1).await.unwrap();
     assert_eq!(end[0].first_offset, part.end_offset);
     next.append(3);

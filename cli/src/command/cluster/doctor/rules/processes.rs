@@ -13,7 +13,7 @@ const RENEW_SECONDS: f64 = 14.0 * 24.0 * 3_600.0;
 /// When a sample of a metric says that something is wrong.
 struct Sign {
     metric: &'static str,
-    /// What the labels must contain.
+    /// What the labels must contain; behind a `!`, what they must not.
     label: &'static str,
     /// Values above it.
     above: f64,
@@ -42,7 +42,8 @@ const SIGNS: &[Sign] = &[
     },
     Sign {
         metric: "geminga_bookie_gc_stopped",
-        label: "of=\"ledgers\"",
+        // Bookies of the version before do not say of what.
+        label: "!of=\"leftovers\"",
         above: 0.0,
         level: Level::Wrong,
         what: "stopped giving space back: more than a tenth of its ledgers are not in the metadata",
@@ -188,7 +189,11 @@ impl Sign {
         if self.metric.starts_with("geminga_repair_") && !page.samples.iter().any(is_auditor) {
             return false;
         }
-        let of_it = |name: &str, labels: &str| name == self.metric && labels.contains(self.label);
+        let is_meant = |labels: &str| match self.label.strip_prefix('!') {
+            Some(unwanted) => !labels.contains(unwanted),
+            None => labels.contains(self.label),
+        };
+        let of_it = |name: &str, labels: &str| name == self.metric && is_meant(labels);
         page.samples.iter().any(|s| of_it(&s.name, &s.labels) && s.value > self.above)
     }
 }

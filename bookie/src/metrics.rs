@@ -2,7 +2,7 @@
 //!
 //! Labels: `op` is one of hello, add, recovery_add, seal, advance_lac, closed, repair_add, tail,
 //! read, wait_lac, inventory; `code` is a reply code in lower case;
-//! `stream` is one of write, query.
+//! `stream` is one of write, query; `of` is one of ledgers, leftovers.
 
 use geminga_proto::bookie::{Code, QueryOp, WriteOp};
 
@@ -102,9 +102,11 @@ pub(crate) fn restored() {
     metrics::counter!("geminga_bookie_restored_extents_total").increment(1);
 }
 
-/// Whether a breaker keeps deleted ledgers (G2).
-pub(crate) fn gc_stopped(yes: bool) {
-    metrics::gauge!("geminga_bookie_gc_stopped").set(if yes { 1.0 } else { 0.0 });
+/// Whether a breaker keeps deleted ledgers (G2), and whether it keeps only what is left of ledgers whose entries were dropped for an object.
+pub(crate) fn gc_stopped(ledgers: bool, leftovers: bool) {
+    for (of, yes) in [("ledgers", ledgers), ("leftovers", leftovers)] {
+        metrics::gauge!("geminga_bookie_gc_stopped", "of" => of).set(if yes { 1.0 } else { 0.0 });
+    }
 }
 
 /// Ledgers that only this bookie knows since the metadata was restored.
@@ -163,6 +165,11 @@ pub(crate) fn space(free: u64, total: u64) {
 pub(crate) fn uploaded(bytes: u64) {
     metrics::counter!("geminga_tier_uploads_total").increment(1);
     metrics::counter!("geminga_tier_uploaded_bytes_total").increment(bytes);
+}
+
+/// Whether the object store is another than the cluster's, as far as anybody could ask.
+pub(crate) fn store_refused(yes: bool) {
+    metrics::gauge!("geminga_tier_store_refused").set(if yes { 1.0 } else { 0.0 });
 }
 
 /// Something about the object store failed, and is tried again.

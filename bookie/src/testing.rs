@@ -75,7 +75,7 @@ pub(crate) fn bookie(
 
 /// Adds the first entry of a ledger that the metadata knows as open.
 pub(crate) async fn add_entry(handle: &BookieHandle, ledger: LedgerId) {
-    let position = Position { ledger, entry: EntryId(0), lac: EntryId::NONE, cumulative_length: 0 };
+    let position = Position { ledger, entry: EntryId(0), lac: EntryId::NONE, cumulative_length: 7 };
     let attributes = Attributes {
         kind: Kind::Batches,
         first_offset: 0,

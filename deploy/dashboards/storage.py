@@ -15,7 +15,7 @@ STORAGE = dashboard("geminga-storage", "Geminga / Storage", "Bookies: whether re
         stat("Records that disks refuse", "To be restored from other copies.", "sum(geminga_bookie_refused_records{HERE})", bad_from=1),
         stat("Repair held back", "Too many bookies vanished together.", "max(geminga_repair_storm_brake{HERE})", bad_from=1),
         stat("Auditors", "One bookie looks for missing copies.", "sum(geminga_repair_auditor{HERE})", bad_below=1),
-        stat("Collectors stopped", "Bookies that would remove too much.", "sum(geminga_bookie_gc_stopped{HERE})", bad_from=1),
+        stat("Collectors stopped", "Bookies that would remove too much.", "sum(geminga_bookie_gc_stopped{HERE,of!=\"leftovers\"})", bad_from=1),
         stat("Ledgers in quarantine", "Since metadata was restored.", "max(geminga_bookie_quarantined_ledgers{HERE})", bad_from=1),
         stat("Janitors stopped", "They would remove too many objects.", "sum(geminga_tier_sweep_stopped{HERE}) or vector(0)", bad_from=1),
         stat("Objects missing", "Looks at objects that were not there, the last hour.",

@@ -386,7 +386,8 @@ fn watermark(record: Watermark) -> Value {
 }
 
 fn used_store(record: UsedStore) -> Value {
-    fields([("store_id", text(format_args!("{:032x}", record.id)))])
+    let id = text(format_args!("{:032x}", record.id));
+    fields([("store_id", id), ("pending", Value::Flag(record.pending))])
 }
 
 fn draining(record: DrainingBookie) -> Value {

@@ -47,6 +47,7 @@ LATER = {
     "geminga_probe_revocations_total": "a broker that is lost", "geminga_probe_distrusted_total": "a process that stands still",
     "geminga_cold_failures_total": "a store that fails", "geminga_cold_retries_total": "a store that fails",
     "geminga_tier_failures_total": "a store that fails", "geminga_tier_objects_missing_total": "an object that is gone",
+    "geminga_cold_lost_objects_total": "an object that is gone",
     "geminga_tier_sweep_stopped": "the first sweep, an hour after the start", "geminga_tier_swept_total": "an object of nobody",
     "geminga_tier_folded_total": "folding",
     "geminga_kafka_hangups_total": "a client that misbehaves", "geminga_kafka_connections_refused_total": "10,000 connections",

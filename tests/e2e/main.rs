@@ -36,6 +36,7 @@ mod standalone;
 mod startup;
 mod stops;
 mod storage;
+mod store_faults;
 mod tiering;
 mod tls;
 mod tls_troubles;

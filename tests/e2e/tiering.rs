@@ -20,6 +20,9 @@ pub(crate) fn start(url: &str, more: &[&str]) -> Cluster {
         // Those whose turn it is not look again after so long.
         "--tier-take-over=1s",
         "--gc-interval=300ms",
+        // What an uploader published that was killed before it named it.
+        "--tier-sweep-interval=1s",
+        "--tier-sweep-age=1s",
     ];
     let bookies = [&brokers[..], &tier].concat();
     Cluster::start_with(3, 1, &bookies, &brokers)

@@ -28,7 +28,7 @@ use crate::folded::{Folded, Listing};
 use crate::handle::BookieHandle;
 use crate::ledger::{Mutation, Mutations};
 use crate::metrics;
-use judge::{Fate, Read, Survey, judge};
+use judge::{Breaker, Fate, Read, Survey, judge};
 use pointers::Pointers;
 
 pub mod judge;
@@ -106,9 +106,16 @@ impl Gc {
         let (dropped, breaker) = judge(&survey, self.mutations);
         let quarantined = survey.read.iter().filter(|read| read.fate == Fate::Quarantined);
         metrics::quarantined(quarantined.count());
-        metrics::gc_stopped(breaker.is_some());
-        if let Some(breaker) = breaker {
-            tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
+        let leftovers = matches!(breaker, Some(Breaker::TooManyPointers { .. }));
+        metrics::gc_stopped(breaker.is_some() && !leftovers, leftovers);
+        match breaker {
+            Some(breaker) if leftovers => {
+                tracing::warn!(%breaker, "what is left of them is kept, some bytes each; nothing else is held up");
+            }
+            Some(breaker) => {
+                tracing::error!(%breaker, "ledgers are not deleted: find out whether metadata was lost before anything else");
+            }
+            None => {}
         }
         let mut done = 0;
         for ledger in dropped {

@@ -26,6 +26,7 @@ use geminga_tier::{FormatError, ObjectError, SegmentList, Store};
 use self::core::{Effect, Event, Fold, Listed, Look, Policy};
 use self::gather::Gather;
 pub(super) use self::retire::Memory;
+use super::mark::Mark;
 use super::{Config, Mutations};
 use crate::metrics;
 
@@ -75,6 +76,7 @@ pub(super) struct Folder {
     pub(super) random: Arc<dyn Random>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    pub(super) mark: Mark,
     pub(super) mutations: Mutations,
 }
 
@@ -147,7 +149,8 @@ impl Folder {
                 Effect::Write(list) => Event::Written(self.write(of, &list).await),
                 Effect::ReadBack(part) => {
                     let read = SegmentList::read(&self.objects, self.cluster, of, &part).await;
-                    Event::ReadBack(kept(of, read).is_some())
+                    // Keys go for it: it must be where readers look.
+                    Event::ReadBack(kept(of, read).is_some() && self.mark.holds_in_the_end().await)
                 }
                 Effect::Commit(txn) => match self.commit(txn).await? {
                     Some(version) => Event::Committed(version),

@@ -1,5 +1,5 @@
-//! Which objects may be removed: pure (protocol 7.5, 7.8 (3)). Whoever removes them reads the metadata linearizably first, for each object
-//! on its own (M8); what is found to be garbage stays garbage, so that it may be removed at any time after.
+//! Which objects may be removed: pure (protocol 7.5, 7.8 (3)). Whoever removes them reads the metadata linearizably right before, for each
+//! object on its own (M8). What a ledger superseded stays so; what has no metadata may be named again, by `geminga restore import`.
 
 use geminga_metastore::Horizon;
 use geminga_metastore::record::{LedgerMeta, LedgerState, TierObject};

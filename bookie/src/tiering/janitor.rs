@@ -1,11 +1,12 @@
 //! Removes objects: those of ledgers that are being deleted (protocol 7.8 (3)), and those that nothing refers to (7.5).
 //!
 //! * A listing only finds candidates. What counts is a linearizable read of the ledger's own key, and of its partition's manifest,
-//!   for each object on its own. A manifest that cannot be read means: keep.
+//!   for each object on its own, right before its removal: a listing takes its time. A manifest that cannot be read means: keep.
 //! * Breakers stop it when metadata looks lost rather than objects left over (G2): that is for a human.
 //! * After a restore of the metadata nothing of the time before goes for a week (6.8), lists of folded segments included: what a backup names
 //!   is older than what was there.
-//! * Before each round the store must carry the cluster's marker: of another one nothing is removed.
+//! * Before each round the store must carry the cluster's marker: of another one nothing is removed, and whoever is given another one leaves
+//!   the office to those who have the cluster's.
 //!
 //! Every step can be repeated, by anybody at once: what is removed is referred to by nothing, or by a ledger that never comes back
 //! (M6). So the election saves work and decides nothing. Only bookies that have an object store stand in it.
@@ -23,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fold::{Cursor, Folder, Memory};
 use super::garbage::{self, Fate, Garbage};
-use super::mark::Mark;
+use super::mark::{Mark, Standing};
 use super::{Config, Mutations};
 use crate::folded::{Folded, Listing};
 use crate::metrics;
@@ -111,12 +112,15 @@ impl Janitor {
         office::hold(&store, LEASE, &tasks, |lease| self.campaign(lease)).await;
     }
 
-    /// Waits to be elected, and cleans up then, for as long as the lease stands.
+    /// Waits to be elected, and cleans up then, for as long as the lease stands and the store is the cluster's. Nobody stands who has another.
     async fn campaign(&self, lease: LeaseId) {
         let mut look = interval(self.config.interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
+            if !self.mark.holds().await {
+                continue;
+            }
             match office::take(&*self.store, keys::JANITOR, &self.bookie, lease).await {
                 Ok(Some(_)) => break,
                 Ok(None) => {}
@@ -131,9 +135,18 @@ impl Janitor {
         let mut fold_at = Instant::now() + self.config.fold_interval;
         let mut cursor = Cursor::default();
         loop {
-            if !self.mark.holds().await {
-                look.tick().await;
-                continue;
+            match self.mark.look().await {
+                Standing::Held => {}
+                // What is asked of it fails too, or the next round does what this one leaves.
+                Standing::Unknown => {
+                    look.tick().await;
+                    continue;
+                }
+                Standing::Refused => {
+                    // That is told instead; the next janitor finds out itself.
+                    metrics::sweep_stopped(false);
+                    return;
+                }
             }
             if let Err(error) = self.delete().await {
                 tell(&error);
@@ -204,6 +217,12 @@ impl Janitor {
 
     /// Removes old objects that nothing refers to; how many.
     pub(super) async fn sweep(&self) -> Result<usize, Stopped> {
+        let garbage = self.find_garbage().await?;
+        self.remove(garbage.into_iter().map(|one| one.key).collect()).await
+    }
+
+    /// Old objects that nothing refers to. None at all by metadata that looks lost.
+    async fn find_garbage(&self) -> Result<Vec<Garbage>, Stopped> {
         let (mut listed, mut found) = (0_u64, Vec::new());
         let mut objects = self.objects.list(self.cluster);
         let age_ms = i64::try_from(self.config.sweep_age.as_millis()).unwrap_or(i64::MAX);
@@ -211,49 +230,59 @@ impl Janitor {
             let object = object?;
             listed += 1;
             let old = self.clock.now_ms().saturating_sub(object.modified_ms) >= age_ms;
-            if !old {
-                continue;
-            }
-            let (fate, ledger) = match self.objects.parse_key(self.cluster, &object.key) {
-                Some(name) => (self.fate(&name).await?, Some(name.ledger)),
-                None => match self.objects.parse_manifest_key(self.cluster, &object.key) {
-                    Some(name) => (self.fate_of_list(&name).await?, None),
-                    None => (Fate::Kept, None),
-                },
-            };
-            if fate != Fate::Kept {
-                found.push(Garbage { key: object.key, ledger, fate });
+            if old {
+                found.extend(self.judge(object.key).await?);
             }
         }
         if listed > 0 && self.store.range(keys::LEDGERS, None, 1).await?.items.is_empty() {
             return Err(Stopped::NoLedgers);
         }
-        let horizon = Horizon::read(&*self.store).await?;
-        let Some(horizon) = horizon.filter(|found| found.cluster.uuid == self.cluster) else {
-            return Err(Stopped::OtherCluster);
-        };
-        let garbage = garbage::due(found, &horizon, self.clock.now_ms(), self.mutations);
-        let garbage = garbage.ok_or(Stopped::WentBack)?;
-        // Nothing at all is removed by metadata that looks lost.
+        let garbage = self.due(found).await?;
         let absent = garbage.iter().filter(|one| one.fate == Fate::Absent).count() as u64;
         if absent * 100 > listed * MAX_ABSENT_PERCENT {
             return Err(Stopped::TooManyAbsent { absent, listed });
         }
-        self.remove(garbage.into_iter().map(|one| one.key).collect()).await
+        Ok(garbage)
     }
 
+    /// An object that nothing refers to at this moment; `None` of any other.
+    async fn judge(&self, key: String) -> Result<Option<Garbage>, Error> {
+        let (fate, ledger) = match self.objects.parse_key(self.cluster, &key) {
+            Some(name) => (self.fate(&name).await?, Some(name.ledger)),
+            None => match self.objects.parse_manifest_key(self.cluster, &key) {
+                Some(name) => (self.fate_of_list(&name).await?, None),
+                None => (Fate::Kept, None),
+            },
+        };
+        Ok(Some(Garbage { key, ledger, fate }).filter(|garbage| garbage.fate != Fate::Kept))
+    }
+
+    /// What of it may go by the record of the cluster, which is read after all that refers to it.
+    async fn due(&self, found: Vec<Garbage>) -> Result<Vec<Garbage>, Stopped> {
+        let horizon = Horizon::read(&*self.store).await?;
+        let Some(horizon) = horizon.filter(|found| found.cluster.uuid == self.cluster) else {
+            return Err(Stopped::OtherCluster);
+        };
+        let due = garbage::due(found, &horizon, self.clock.now_ms(), self.mutations);
+        due.ok_or(Stopped::WentBack)
+    }
+
+    /// Removes objects that a listing found to be garbage, and that are so still; how many.
     async fn remove(&self, keys: Vec<String>) -> Result<usize, Stopped> {
         let (mut removed, mut failed) = (0, None);
         for key in keys {
-            match self.objects.delete(&key).await {
-                Ok(()) => {
-                    removed += 1;
-                    metrics::swept();
-                    tracing::info!(key, "an object that nothing refers to was removed");
-                }
-                Err(error) => {
-                    tracing::debug!(key, %error, "an object that nothing refers to stays");
-                    failed.get_or_insert(error);
+            let garbage = self.judge(key).await?;
+            for Garbage { key, .. } in self.due(garbage.into_iter().collect()).await? {
+                match self.objects.delete(&key).await {
+                    Ok(()) => {
+                        removed += 1;
+                        metrics::swept();
+                        tracing::info!(key, "an object that nothing refers to was removed");
+                    }
+                    Err(error) => {
+                        tracing::debug!(key, %error, "an object that nothing refers to stays");
+                        failed.get_or_insert(error);
+                    }
                 }
             }
         }
@@ -292,3 +321,6 @@ impl Janitor {
         Ok(if named || lately { Fate::Kept } else { Fate::Superseded })
     }
 }
+
+#[cfg(test)]
+mod tests;

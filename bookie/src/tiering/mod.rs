@@ -5,7 +5,7 @@
 //!   cannot wait for that.
 //! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
 //! * [`garbage`]: which objects may go; pure. [`janitor`]: objects of deleted ledgers, and those that nothing refers to. It may be run by whoever is elected; running it
-//!   twice does no harm. [`mark`]: whether the store is the cluster's, before either.
+//!   twice does no harm. [`mark`]: whether the store is the cluster's, before any of it, and again and again.
 //!
 //! One task owns all of it but the janitor. Nothing that it does has to succeed: an object store that is down makes local disks fill,
 //! and everything else goes on (7.7).
@@ -122,12 +122,7 @@ pub(crate) async fn start(
     tasks: &Tasks,
 ) -> Result<(), TieringError> {
     let TieringParts { store, objects, random, clock, config } = parts;
-    let mark = Mark {
-        cluster: handle.cluster(),
-        store: Arc::clone(&store),
-        objects: objects.clone(),
-        random: Arc::clone(&random),
-    };
+    let mark = Mark::new(handle.cluster(), Arc::clone(&store), objects.clone(), &*random);
     mark.begin().await?;
     let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
     let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
@@ -141,6 +136,7 @@ pub(crate) async fn start(
         random: Arc::clone(&random),
         clock: Arc::clone(&clock),
         config,
+        mark: mark.clone(),
         mutations: Mutations::default(),
     };
     let janitor = Janitor {
@@ -165,6 +161,8 @@ pub(crate) async fn start(
         random,
         clock,
         config,
+        mark: mark.clone(),
+        usable: false,
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
     };

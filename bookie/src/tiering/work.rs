@@ -1,6 +1,8 @@
 //! The task that tiers: goes through the ledgers that this bookie holds, oldest first, and carries out what [`super::core`] says
 //! about each. One upload at a time bounds memory and keeps disks free for those who write.
 //!
+//! While the store is not the cluster's, or does not say so ([`super::mark`]), ledgers are only looked at, for what waits is to be told.
+//!
 //! Ledgers that turn out to have no key are put off to the end of the cycle, and looked up in manifests together: whether they were
 //! folded is known only from manifests that are read after their keys, and those are many.
 
@@ -19,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Config;
 use super::core::{Effect, Event, Head, KeepLocal, Now, Offload, Seen, Timing, Wanted};
 use super::filling;
+use super::mark::Mark;
 use super::mutation::Mutations;
 use super::upload::{self, Sent};
 use super::wanted;
@@ -68,6 +71,9 @@ pub(super) struct Worker {
     pub(super) random: Arc<dyn Random>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) config: Config,
+    pub(super) mark: Mark,
+    /// Whether the store was the cluster's when this cycle began.
+    pub(super) usable: bool,
     pub(super) mutations: Mutations,
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
@@ -113,6 +119,8 @@ impl Worker {
     /// Looks at each ledger that is due. Cancel-safe, in that what was done is done.
     pub(super) async fn cycle(&mut self) {
         self.follow();
+        // Also when nothing is due: what it says of the store is told.
+        self.usable = self.mark.holds().await;
         let now = self.clock.now_ms();
         let tiered = match wanted::tiered(&*self.store).await {
             Ok(tiered) => tiered,
@@ -150,7 +158,10 @@ impl Worker {
                 break;
             }
         }
-        self.take_up_keyless(keyless).await;
+        // Lists that are not in another store are not lost.
+        if self.may_go_on() {
+            self.take_up_keyless(keyless).await;
+        }
         self.tell();
     }
 
@@ -180,6 +191,11 @@ impl Worker {
             let listed = found.remove(&ledger);
             self.take_up(ledger, Some(listed)).await;
         }
+    }
+
+    /// Whether this cycle began with the cluster's store, and nobody found since that it is not.
+    fn may_go_on(&self) -> bool {
+        self.usable && self.mark.held()
     }
 
     /// Says what waits, and what is missing.
@@ -232,6 +248,13 @@ impl Worker {
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
                     return Some((at, Last { missing: true, ..Last::default() }));
                 }
+                effect if !matches!(effect, Effect::Read) && !self.may_go_on() => {
+                    if let Some(sent) = &mut hand.sent {
+                        sent.abort().await;
+                    }
+                    let later = self.clock.now_ms().saturating_add(millis(self.config.interval));
+                    return Some((later, hand.last));
+                }
                 effect => {
                     let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
@@ -253,6 +276,13 @@ impl Worker {
                 tracing::debug!(%ledger, %error, "metadata cannot be read now; a ledger is looked at later");
                 Event::Unreadable
             }),
+            // An object is named, believed to be missing, or the only copy, in the cluster's own store only.
+            Effect::Cas { meta, .. }
+                if !matches!(meta.tier, Tier::Uploading { .. })
+                    && !self.mark.holds_in_the_end().await =>
+            {
+                Event::Failed
+            }
             Effect::Cas { expected, meta } => Event::Cas(self.swap(expected, &meta).await),
             Effect::Stream { attempt, meta } => self.stream(attempt, *meta, hand).await,
             Effect::Complete => {
@@ -284,14 +314,15 @@ impl Worker {
                 }
             }
             Effect::Head(object) => {
-                if object.bucket != self.objects.bucket() {
-                    tracing::warn!(%ledger, bucket = object.bucket, own = self.objects.bucket(), "a ledger's object is in another store than this bookie was given");
+                if !self.objects.covers(self.handle.cluster(), &object.bucket, &object.key) {
+                    tracing::warn!(%ledger, bucket = object.bucket, object = object.key, own = self.objects.place(), "a ledger's object is in another store than this bookie was given");
                     return Event::Head(Head::Unknown);
                 }
                 Event::Head(match self.objects.head(&object.key).await {
                     Ok(Some(found)) => {
                         Head::There(Seen { size: found.size, etag: found.etag })
                     }
+                    Ok(None) if !self.mark.holds().await => Head::Unknown,
                     Ok(None) => Head::Gone,
                     Err(error) => {
                         failed(ledger, &error, "asking for an object");

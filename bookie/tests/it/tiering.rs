@@ -183,17 +183,26 @@ async fn a_closed_ledger_becomes_an_object_and_every_copy_goes() {
     cluster.end().await;
 }
 
+/// Longer than anything here takes that is not slow, and than another bookie waits for its turn with a small ledger.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// What the store refuses, loses or cuts off is tried again, and only a whole object is ever named.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_trouble_delays_uploads_and_no_more() {
     for (call, fault, times) in [
         (Call::Put, Fault::Refuse, 3),
         (Call::Put, Fault::LoseReply, 2),
+        (Call::Put, Fault::Slow(SLOW), 1),
+        (Call::Begin, Fault::Refuse, 2),
+        (Call::Begin, Fault::LoseReply, 1),
         (Call::Part, Fault::Refuse, 1),
+        (Call::Part, Fault::LoseReply, 1),
+        (Call::Part, Fault::Slow(SLOW), 2),
         (Call::Complete, Fault::Refuse, 2),
         (Call::Complete, Fault::LoseReply, 2),
         (Call::Get, Fault::Refuse, 3),
         (Call::Get, Fault::Truncate, 3),
+        (Call::Get, Fault::Slow(SLOW), 3),
     ] {
         let cluster = Cluster::start().await;
         let store = cluster.store();
@@ -208,6 +217,39 @@ async fn a_store_in_trouble_delays_uploads_and_no_more() {
         }
         let meta = until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
         check(&cluster, &objects, ledger, trimmed(&meta).unwrap(), &payloads).await;
+        cluster.end().await;
+    }
+}
+
+/// T1, T2: one whose store does not tell that its object is there, or never answers, is followed by another bookie with an object of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_bookie_takes_over_from_one_that_hears_nothing() {
+    for (call, fault) in [(Call::Complete, Fault::LoseReply), (Call::Part, Fault::Hang)] {
+        let cluster = Cluster::start().await;
+        let store = cluster.store();
+        let (faulty, custom) = (Faulty::default(), topic(&*store).await);
+        let (ledger, payloads) = closed(&cluster, custom, 180).await;
+        let meta = until(&*store, ledger, |_| true).await;
+        let ensemble = &meta.last_fragment().ensemble;
+        let first = &ensemble[(ledger.0 % ensemble.len() as u64) as usize].bookie;
+        let deaf = faulty.beside();
+        deaf.fail(call, fault, 1_000);
+        let (its, others): (Vec<_>, Vec<_>) =
+            cluster.nodes().partition(|node| node.bookie.id() == first);
+        tier(its[0], &store, &deaf.store(), SOON).await;
+        let waiting = async {
+            while deaf.calls(call) == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, waiting).await.expect("its turn in time");
+        for node in others {
+            tier(node, &store, &faulty.store(), SOON).await;
+        }
+        let meta = until(&*store, ledger, |meta| meta.tier.object().is_some()).await;
+        let object = meta.tier.object().unwrap().clone();
+        assert_eq!(faulty.calls(Call::Complete), 1, "{call:?}: by another");
+        check(&cluster, &faulty.store(), ledger, object, &payloads).await;
         cluster.end().await;
     }
 }

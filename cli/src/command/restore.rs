@@ -95,7 +95,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             server::block_on_command(async move {
                 let store = what.open()?;
                 let survey = survey::survey(&store, what.cluster, survey::Depth::All).await?;
-                import::run(&survey, &wanted, &metastore, &tls, print).await
+                import::run(&store, &survey, &wanted, &metastore, &tls, print).await
             })
         }
     }

@@ -25,6 +25,20 @@ pub enum ReadError {
         /// The first entry that nobody has.
         entry: EntryId,
     },
+    /// Bookies have dropped theirs for an object that is not there any more (RD3).
+    #[error(
+        "entry {entry} of ledger {ledger} is lost: object {key} is not in {bucket} any more, and bookies have dropped their copies; bring it back from the bucket's versions, or a backup"
+    )]
+    ObjectLost {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The first entry asked for.
+        entry: EntryId,
+        /// Where the object was.
+        bucket: String,
+        /// Its name there.
+        key: String,
+    },
     /// No member could deliver it now.
     #[error("entry {entry} of ledger {ledger} cannot be read now: {why}")]
     Unavailable {

@@ -334,7 +334,11 @@ async fn length(reader: &Reader, last: EntryId, pause: Duration) -> u64 {
                 Some(entry) => return entry.position.cumulative_length,
                 None => unreachable!("a read gives at least one entry"),
             },
-            Err(error @ (ReadError::Unavailable { .. } | ReadError::DataLoss { .. })) => {
+            Err(
+                error @ (ReadError::Unavailable { .. }
+                | ReadError::DataLoss { .. }
+                | ReadError::ObjectLost { .. }),
+            ) => {
                 tracing::debug!(%error, "waiting for the last entry");
                 tokio::time::sleep(pause).await;
             }

@@ -1,8 +1,9 @@
-//! A store in memory that fails as told, for tests: it refuses, cuts bodies off, loses replies, or never answers.
+//! A store in memory that fails as told, for tests: it refuses, is slow, cuts bodies off, loses replies, or never answers.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -11,8 +12,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
@@ -21,15 +22,17 @@ use parking_lot::Mutex;
 pub enum Call {
     /// An object in one request.
     Put,
+    /// One in parts is begun.
+    Begin,
     /// A part of one.
     Part,
     /// All parts are there.
     Complete,
     /// Bytes, or only whether it is there.
     Get,
-    /// The removal of one; counted only, and refused where the object is locked.
+    /// The removal of one; refused, too, where the object is locked.
     Delete,
-    /// A listing; counted only.
+    /// A listing. A fault of one meets what follows its first object.
     List,
 }
 
@@ -48,13 +51,23 @@ pub enum Fault {
     Garble,
     /// No answer, ever.
     Hang,
+    /// It is done, so much later.
+    Slow(Duration),
+    /// From this call on an empty store is in the place of this one, as a mount point whose directory is not mounted any more, until
+    /// [`Faulty::mount`].
+    Unmount,
 }
 
 #[derive(Debug, Default)]
 struct Plan {
-    faults: HashMap<Call, (Fault, usize)>,
+    /// So many calls that are well, so many that are not, and how.
+    faults: HashMap<Call, (usize, usize, Fault)>,
     calls: HashMap<Call, usize>,
     locked: HashSet<String>,
+    /// Puts go over what is there, whatever was asked for.
+    overwrites: bool,
+    /// What is in its place.
+    away: Option<Arc<InMemory>>,
 }
 
 /// The store. Cloning shares it.
@@ -67,7 +80,27 @@ pub struct Faulty {
 impl Faulty {
     /// The next `times` calls of a kind fail so.
     pub fn fail(&self, call: Call, fault: Fault, times: usize) {
-        self.plan.lock().faults.insert(call, (fault, times));
+        self.fail_after(call, 0, fault, times);
+    }
+
+    /// The same after `well` that do not.
+    pub fn fail_after(&self, call: Call, well: usize, fault: Fault, times: usize) {
+        self.plan.lock().faults.insert(call, (well, times, fault));
+    }
+
+    /// From now on it does not know what *where there is none* means, as some do not.
+    pub fn overwrite(&self) {
+        self.plan.lock().overwrites = true;
+    }
+
+    /// It is in its place again.
+    pub fn mount(&self) {
+        self.plan.lock().away = None;
+    }
+
+    /// The same objects, reached by another way that fails on its own.
+    pub fn beside(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), plan: Arc::default() }
     }
 
     /// How many calls of a kind there were.
@@ -86,37 +119,76 @@ impl Faulty {
 
     /// As a store of objects.
     pub fn store(&self) -> crate::Store {
-        crate::Store::of(Arc::new(self.clone()), "memory://")
+        self.store_of("memory://")
+    }
+
+    /// The same under another name, such as of one that is marked.
+    pub fn store_of(&self, bucket: &str) -> crate::Store {
+        crate::Store::of(Arc::new(self.clone()), bucket)
     }
 
     fn next(&self, call: Call) -> Option<Fault> {
         let mut plan = self.plan.lock();
         *plan.calls.entry(call).or_default() += 1;
-        let (fault, left) = plan.faults.get_mut(&call)?;
+        let (well, left, fault) = plan.faults.get_mut(&call)?;
+        if *well > 0 {
+            *well -= 1;
+            return None;
+        }
         *left = left.checked_sub(1)?;
-        Some(*fault)
+        let fault = *fault;
+        if fault == Fault::Unmount {
+            plan.away = Some(Arc::default());
+        }
+        Some(fault)
     }
 
     /// Whether the next call of a kind is to be said done; leaves any other fault for it.
     fn pretends(&self, call: Call) -> bool {
         let mut plan = self.plan.lock();
-        let planned = plan.faults.get_mut(&call);
-        let Some((Fault::Pretend, left)) = planned else { return false };
+        let Some((0, left, Fault::Pretend)) = plan.faults.get_mut(&call) else { return false };
         let pretends = *left > 0;
         *left = left.saturating_sub(1);
         pretends
     }
 
-    async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Where objects are now.
+    fn objects(&self) -> Arc<InMemory> {
+        self.plan.lock().away.clone().unwrap_or_else(|| Arc::clone(&self.inner))
+    }
+
+    /// Whether the call is done, and its answer is told.
+    async fn begin(&self, call: Call) -> Result<Reply> {
         match self.next(call) {
-            None | Some(Fault::Truncate | Fault::Garble) => work.await,
-            Some(Fault::Refuse | Fault::Pretend) => Err(refused()),
-            Some(Fault::LoseReply) => {
-                work.await?;
-                Err(refused())
-            }
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::LoseReply) => Ok(Reply::Lost),
+            fault => fails(fault).await.map(|()| Reply::Told),
         }
+    }
+}
+
+/// What becomes of the answer of a call that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Told,
+    Lost,
+}
+
+impl Reply {
+    fn of<T>(self, done: Result<T>) -> Result<T> {
+        if self == Self::Lost { done.and(Err(refused())) } else { done }
+    }
+}
+
+/// What becomes of a call before anything is done. A body that is cut off or garbled is seen to elsewhere.
+async fn fails(fault: Option<Fault>) -> Result<()> {
+    match fault {
+        None | Some(Fault::Truncate | Fault::Garble | Fault::Unmount) => Ok(()),
+        Some(Fault::Slow(by)) => {
+            tokio::time::sleep(by).await;
+            Ok(())
+        }
+        Some(Fault::Refuse | Fault::Pretend | Fault::LoseReply) => Err(refused()),
+        Some(Fault::Hang) => std::future::pending().await,
     }
 }
 
@@ -133,10 +205,12 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, bytes: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let mode = if self.plan.lock().overwrites { PutMode::Overwrite } else { opts.mode.clone() };
         if self.pretends(Call::Put) {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
-        self.run(Call::Put, self.inner.put_opts(at, bytes, opts)).await
+        let reply = self.begin(Call::Put).await?;
+        reply.of(self.objects().put_opts(at, bytes, PutOptions { mode, ..opts }).await)
     }
 
     async fn put_multipart_opts(
@@ -144,18 +218,15 @@ impl ObjectStore for Faulty {
         at: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self.inner.put_multipart_opts(at, opts).await?;
+        let reply = self.begin(Call::Begin).await?;
+        let inner = reply.of(self.objects().put_multipart_opts(at, opts).await)?;
         Ok(Box::new(Parts { store: self.clone(), inner }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let fault = self.next(Call::Get);
-        match fault {
-            Some(Fault::Refuse | Fault::LoseReply | Fault::Pretend) => return Err(refused()),
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Truncate | Fault::Garble) | None => {}
-        }
-        let mut found = self.inner.get_opts(at, options).await?;
+        fails(fault).await?;
+        let mut found = self.objects().get_opts(at, options).await?;
         if fault == Some(Fault::Truncate) && found.range.end > found.range.start {
             let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
             let cut = body.map(|part| part.map(|bytes| bytes.slice(..bytes.len() / 2)));
@@ -174,26 +245,36 @@ impl ObjectStore for Faulty {
         at: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
-        let unlocked = at.map(move |path| {
-            let path = path?;
-            let mut plan = store.plan.lock();
-            *plan.calls.entry(Call::Delete).or_default() += 1;
-            if plan.locked.contains(path.as_ref()) { Err(refused()) } else { Ok(path) }
-        });
-        self.inner.delete_stream(unlocked.boxed())
+        let one = move |path: Result<Path>| {
+            let store = store.clone();
+            async move {
+                let path = path?;
+                let locked = store.plan.lock().locked.contains(path.as_ref());
+                let reply = store.begin(Call::Delete).await?;
+                if locked {
+                    return Err(refused());
+                }
+                reply.of(store.objects().delete(&path).await.map(|()| path))
+            }
+        };
+        at.then(one).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        *self.plan.lock().calls.entry(Call::List).or_default() += 1;
-        self.inner.list(prefix)
+        let mut fault = Some(self.next(Call::List));
+        let next = move |(at, meta)| {
+            let fault = if at == 1 { fault.take().flatten() } else { None };
+            async move { fails(fault).await.and(meta) }
+        };
+        self.objects().list(prefix).enumerate().then(next).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        self.objects().list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        self.objects().copy_opts(from, to, options).await
     }
 }
 
@@ -207,11 +288,11 @@ struct Parts {
 impl MultipartUpload for Parts {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (store, part) = (self.store.clone(), self.inner.put_part(data));
-        Box::pin(async move { store.run(Call::Part, part).await })
+        Box::pin(async move { store.begin(Call::Part).await?.of(part.await) })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.store.clone().run(Call::Complete, self.inner.complete()).await
+        self.store.begin(Call::Complete).await?.of(self.inner.complete().await)
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -75,13 +75,16 @@ impl Marker {
     /// # Errors
     /// [`ObjectError`].
     pub async fn read(store: &Store) -> Result<Option<Self>, ObjectError> {
-        let key = store.marker_key();
-        let Some(listed) = store.head(&key).await? else { return Ok(None) };
-        if listed.size != BYTES as u64 {
-            return Err(FormatError::Damaged { what: WHAT, why: "its length" }.into());
+        match Self::read_once(store).await {
+            // It may have been damaged on its way only.
+            Err(ObjectError::Format(_)) => Self::read_once(store).await,
+            read => read,
         }
-        let bytes = store.read_at(store.bucket(), &key, 0..listed.size).await?;
-        Ok(Some(Self::decode(&bytes)?))
+    }
+
+    async fn read_once(store: &Store) -> Result<Option<Self>, ObjectError> {
+        let found = store.read_small(&store.marker_key(), BYTES).await?;
+        Ok(found.map(|bytes| Self::decode(&bytes)).transpose()?)
     }
 
     /// Writes it where there is none. Of several who do so at once one does; what then stands is to be read.
@@ -96,6 +99,7 @@ impl Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faulty::{Call, Fault, Faulty};
     use crate::testing::{cluster, golden};
 
     fn marker() -> Marker {
@@ -121,6 +125,25 @@ mod tests {
         newer[9] = 2;
         newer.push(0);
         assert_eq!(Marker::decode(&newer), Err(FormatError::Version(2)));
+    }
+
+    /// What is damaged on its way, or cut off, is read once more; what is damaged there is told.
+    #[tokio::test]
+    async fn a_damaged_marker_is_read_twice() {
+        let faulty = Faulty::default();
+        let store = faulty.store();
+        marker().write(&store).await.unwrap();
+        for fault in [Fault::Garble, Fault::Truncate] {
+            faulty.fail(Call::Get, fault, 1);
+            assert_eq!(Marker::read(&store).await.unwrap(), Some(marker()), "{fault:?}");
+            faulty.fail(Call::Get, fault, 2);
+            let error = Marker::read(&store).await.unwrap_err();
+            assert!(matches!(error, ObjectError::Format(_)), "{fault:?}: {error}");
+        }
+        let other = Store::open("memory:///", &crate::Options::default(), []).unwrap();
+        let longer = [marker().encode(), Bytes::from_static(&[0])].concat();
+        other.upload(&other.marker_key()).complete(longer.into()).await.unwrap();
+        Marker::read(&other).await.unwrap_err();
     }
 
     #[tokio::test]

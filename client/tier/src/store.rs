@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{BoxStream, FuturesUnordered};
 use geminga_metastore::record::{Custom, TierObject};
@@ -267,6 +267,12 @@ impl Store {
         self.root(cluster).to_string()
     }
 
+    /// Whether an object that metadata names is one of the cluster's here.
+    pub fn covers(&self, cluster: ClusterUuid, bucket: &str, key: &str) -> bool {
+        let below = |root: Path| key.strip_prefix(root.as_ref())?.strip_prefix('/');
+        bucket == self.names.bucket && below(self.root(cluster)).is_some()
+    }
+
     fn root(&self, cluster: ClusterUuid) -> Path {
         self.names.prefix.clone().join(cluster.to_string())
     }
@@ -295,6 +301,35 @@ impl Store {
     /// [`ObjectError`].
     pub async fn read(&self, object: &TierObject, range: Range<u64>) -> Result<Bytes, ObjectError> {
         self.read_at(&object.bucket, &object.key, range).await
+    }
+
+    /// All of a small object in one request; `None` when it is certain that there is none. Of one that is larger the beginning comes, by a
+    /// byte more than `most`.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub(crate) async fn read_small(
+        &self,
+        key: &str,
+        most: usize,
+    ) -> Result<Option<Bytes>, ObjectError> {
+        let whole = async {
+            let mut body = self.inner.get(&Path::from(key)).await?.into_stream();
+            let mut bytes = BytesMut::new();
+            while let Some(part) = body.next().await {
+                bytes.extend_from_slice(&part?);
+                if bytes.len() > most {
+                    bytes.truncate(most + 1);
+                    break;
+                }
+            }
+            Ok(bytes.freeze())
+        };
+        match self.timed(key, whole).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The same of an object whose key is this, in a store that metadata calls `bucket`.

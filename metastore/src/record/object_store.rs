@@ -1,5 +1,6 @@
-//! `object-stores/<bucket>/<prefix>`: which store of that name the cluster uses (`docs/tiering.md`). Put once, by whoever uses it first, where
-//! it is absent: another of the same name, at another endpoint or on another machine, is told from it by the number in its marker.
+//! `object-stores/<bucket>/<prefix>`: which store of that name the cluster uses (`docs/tiering.md`). Put by whoever uses it first, where
+//! it is absent, before the marker is written: of several at once one writes. Once the marker is there it says so, and is never changed:
+//! another store of the same name, at another endpoint or on another machine, is told from it by the number in its marker.
 
 use bytes::Bytes;
 use geminga_proto::internal as wire;
@@ -12,13 +13,16 @@ use super::{FORMAT, Invalid, check_format};
 pub struct UsedStore {
     /// The number in its marker.
     pub id: u128,
+    /// There may be no marker yet: whoever put this number is about to write it.
+    pub pending: bool,
 }
 
 impl UsedStore {
     /// The value to store.
     pub fn encode(self) -> Bytes {
         let store_id = Bytes::copy_from_slice(&self.id.to_be_bytes());
-        wire::ObjectStoreRecord { format: FORMAT, store_id }.encode_to_vec().into()
+        let pending = self.pending;
+        wire::ObjectStoreRecord { format: FORMAT, store_id, pending }.encode_to_vec().into()
     }
 
     /// Reads a stored value.
@@ -31,6 +35,6 @@ impl UsedStore {
         check_format(record.format)?;
         let id = record.store_id.as_ref().try_into();
         let id = id.map_err(|_| Invalid::field("store_id", "not 16 bytes"))?;
-        Ok(Self { id: u128::from_be_bytes(id) })
+        Ok(Self { id: u128::from_be_bytes(id), pending: record.pending })
     }
 }

@@ -450,7 +450,7 @@ fn of_servers() -> Vec<Sample> {
         Sample {
             kind: "object store",
             key: keys::object_store("s3://bucket/prefix"),
-            value: UsedStore { id: 0x0102_0304 }.encode(),
+            value: UsedStore { id: 0x0102_0304, pending: false }.encode(),
             golden: "0801121000000000000000000000000001020304",
             again: |value| UsedStore::decode(value).map(UsedStore::encode),
         },

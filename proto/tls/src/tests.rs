@@ -315,8 +315,9 @@ fn expiry_is_known() {
     // The first of January 2100.
     assert_eq!(load(&authority, Some(&authority.issue())).now().expires, Some(4_102_444_800));
     // Of a client's, too, whoever signed it.
-    let stranger = Authority::new().issue();
-    let client = Credentials::of_client(files(Some(&authority), Some(&stranger))).unwrap();
+    let stranger = Authority::new();
+    let pair = stranger.issue();
+    let client = Credentials::of_client(files(Some(&authority), Some(&pair))).unwrap();
     assert_eq!(client.now().expires, Some(4_102_444_800));
 }
 

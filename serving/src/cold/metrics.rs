@@ -18,6 +18,11 @@ pub(super) fn again() {
     counter!("geminga_cold_retries_total").increment(1);
 }
 
+/// An object was not there of which bookies have dropped their copies.
+pub(super) fn lost() {
+    counter!("geminga_cold_lost_objects_total").increment(1);
+}
+
 /// A reader got an error.
 pub(super) fn failed() {
     counter!("geminga_cold_failures_total").increment(1);

@@ -12,6 +12,8 @@
 mod disk;
 mod metrics;
 
+use std::collections::HashMap;
+use std::collections::hash_map;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +22,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_ledger::{ColdLedgers, ReadError, Search, Wanted};
-use geminga_metastore::record::{LedgerMeta, ManifestPart, Tier, TierObject};
+use geminga_metastore::record::{Custom, LedgerMeta, ManifestPart, Tier, TierObject};
 use geminga_proto::entry::{Entry, HEADER_BYTES};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, PartitionIndex, TopicId};
 use geminga_runtime::Tasks;
 use geminga_tier::format::Block;
-use geminga_tier::{FormatError, Object, ObjectError, SegmentList, Store};
+use geminga_tier::{FormatError, Marker, Object, ObjectError, SegmentList, Store};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use parking_lot::Mutex;
@@ -42,8 +44,19 @@ const PATIENCE: Duration = Duration::from_secs(7);
 const MANY_FAILURES: u32 = 8;
 /// … for so long, since the last.
 const PAUSE: Duration = Duration::from_secs(5);
+/// An object that is lost or damaged is logged no more often than this, and so many of them at a time.
+const SILENCE: Duration = Duration::from_secs(60);
+const MAX_TOLD: usize = 1_000;
 /// Least memory that it works in.
 const LEAST_BYTES: usize = 8 << 20;
+
+/// What has an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Told {
+    Ledger(LedgerId),
+    /// The folded segments of a partition.
+    List(TopicId, PartitionIndex),
+}
 
 /// One block of one upload.
 type BlockId = (u128, usize);
@@ -67,6 +80,8 @@ struct Shared {
     room_bytes: usize,
     /// Reads in a row that the store failed, and when the last one did.
     failing: Mutex<(u32, Instant)>,
+    /// Whose objects are lost or damaged, and when that was logged.
+    told: Mutex<HashMap<Told, Instant>>,
     tasks: Tasks,
 }
 
@@ -113,6 +128,7 @@ impl Cold {
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
             failing: Mutex::new((0, Instant::now())),
+            told: Mutex::default(),
             tasks,
         }))
     }
@@ -138,16 +154,22 @@ impl Cold {
     }
 
     async fn entries(&self, meta: &LedgerMeta, wanted: Wanted) -> Result<Vec<Entry>, ReadError> {
+        match self.stored_entries(meta, wanted).await {
+            Ok(entries) => Ok(entries),
+            Err(error) => Err(self.0.unreadable(meta, wanted.from, error).await),
+        }
+    }
+
+    async fn stored_entries(
+        &self,
+        meta: &LedgerMeta,
+        wanted: Wanted,
+    ) -> Result<Vec<Entry>, ObjectError> {
         let Wanted { from, to, max_bytes, prefix_bytes } = wanted;
-        let failed = |error: &ObjectError| unreadable(meta, from, error);
-        let object = self.open(meta).await.map_err(|error| failed(&error))?;
-        let nowhere = || ReadError::Unavailable {
-            ledger: meta.id,
-            entry: from,
-            why: "its object ends before it".to_owned(),
-        };
+        let object = self.open(meta).await?;
+        let nowhere = || ObjectError::Store("its object ends before it".to_owned());
         let number = object.index().of_entry(from).ok_or_else(nowhere)?;
-        let block = self.block(&object, number).await.map_err(|error| failed(&error))?;
+        let block = self.block(&object, number).await?;
         if prefix_bytes.is_none() {
             self.read_ahead(&object, number);
         }
@@ -160,7 +182,7 @@ impl Cold {
                 break;
             }
             let entry = block.entry(self.0.cluster, meta.id, id, prefix_bytes);
-            entries.push(entry.map_err(|error| failed(&error.into()))?);
+            entries.push(entry?);
             bytes += size;
         }
         metrics::read(bytes, self.bytes());
@@ -184,7 +206,16 @@ impl Cold {
             list
         };
         let listed = self.0.lists.try_get_with(part.attempt, Box::pin(reading));
-        let list = self.0.in_time(part.size, listed).await?;
+        let list = match self.0.in_time(part.size, listed).await {
+            Err(ObjectError::NotFound { bucket, key }) => {
+                let lost = self.0.may_lose(&bucket, &key).await;
+                return Err(match lost {
+                    Ok(()) => ObjectError::NotFound { bucket, key },
+                    Err(why) => ObjectError::Store(why),
+                });
+            }
+            read => read?,
+        };
         // A newer record may count more of the same object.
         match list.of(part).len() == part.segments as usize {
             true => Ok(list),
@@ -192,6 +223,23 @@ impl Cold {
                 let why = "it lacks segments that metadata counts";
                 Err(FormatError::Damaged { what: "the manifest", why }.into())
             }
+        }
+    }
+
+    /// A list that the metadata names at this moment is gone, or damaged: nobody has another. For a human, as a lost object is.
+    pub(crate) fn list_unreadable(
+        &self,
+        (topic, partition): (TopicId, PartitionIndex),
+        part: &ManifestPart,
+        error: &ObjectError,
+    ) {
+        metrics::failed();
+        if matches!(error, ObjectError::NotFound { .. }) {
+            metrics::lost();
+        }
+        if self.0.is_first(Told::List(topic, partition)) {
+            let ManifestPart { bucket, key, .. } = part;
+            tracing::error!(%topic, %partition, bucket, object = key, %error, "the list of a partition's folded segments is lost or damaged, and their records cannot be read: restore it from the bucket's versions or a backup");
         }
     }
 
@@ -348,6 +396,12 @@ impl Shared {
     }
 }
 
+fn unmarked(key: &str) -> String {
+    format!(
+        "object {key} is not there, and neither is the cluster's marker: the directory is not mounted, or the endpoint is another"
+    )
+}
+
 /// One request's error, told to all who waited for it.
 fn shared_error<T>(result: Result<T, Arc<ObjectError>>) -> Result<T, ObjectError> {
     result.map_err(|error| match &*error {
@@ -362,18 +416,79 @@ fn shared_error<T>(result: Result<T, Arc<ObjectError>>) -> Result<T, ObjectError
     })
 }
 
-fn unreadable(meta: &LedgerMeta, entry: EntryId, error: &ObjectError) -> ReadError {
-    let ledger = meta.id;
-    metrics::failed();
-    if matches!((error, &meta.tier), (ObjectError::NotFound { .. }, Tier::Trimmed(_))) {
+impl Shared {
+    /// What a reader is told. Only of a store that is the cluster's an object is believed to be gone.
+    async fn unreadable(&self, meta: &LedgerMeta, entry: EntryId, error: ObjectError) -> ReadError {
+        let ledger = meta.id;
+        metrics::failed();
+        let unavailable = |why: String| ReadError::Unavailable { ledger, entry, why };
+        let (bucket, key) = match (error, &meta.tier) {
+            (ObjectError::NotFound { bucket, key }, Tier::Trimmed(_)) => (bucket, key),
+            (error, _) => {
+                if error.is_permanent() && self.is_news(meta) {
+                    let Custom { name, partition, .. } = &meta.custom;
+                    tracing::error!(topic = name, partition, %ledger, %error, "a ledger's object cannot be read");
+                }
+                return unavailable(error.to_string());
+            }
+        };
+        if let Err(why) = self.may_lose(&bucket, &key).await {
+            if self.is_news(meta) {
+                let Custom { name, partition, .. } = &meta.custom;
+                tracing::error!(topic = name, partition, %ledger, why, "a ledger's object cannot be read");
+            }
+            return unavailable(why);
+        }
         // RD3: bookies have dropped theirs. For a human, at once.
-        tracing::error!(%ledger, %error, "the object of a trimmed ledger is gone: restore it from the bucket's versions or a backup");
-        return ReadError::DataLoss { ledger, entry };
+        metrics::lost();
+        if self.is_news(meta) {
+            let Custom { name, partition, first_offset, .. } = &meta.custom;
+            tracing::error!(topic = name, partition, first_offset, %ledger, bucket, object = key, "the object of a trimmed ledger is gone, and its records cannot be read: restore it from the bucket's versions or a backup");
+        }
+        ReadError::ObjectLost { ledger, entry, bucket, key }
     }
-    if error.is_permanent() {
-        tracing::error!(%ledger, %error, "a ledger's object cannot be read");
+
+    /// Whether what is not there is lost, and if not, why: only of the cluster's own objects in a store that says at this moment that it is the
+    /// cluster's. One in memory says nothing.
+    async fn may_lose(&self, bucket: &str, key: &str) -> Result<(), String> {
+        if !self.objects.covers(self.cluster, bucket, key) {
+            let own = self.objects.place();
+            return Err(format!("object {key} in {bucket} is not one of this cluster's in {own}"));
+        }
+        if self.objects.is_memory() {
+            return Ok(());
+        }
+        match tokio::time::timeout(PATIENCE, Marker::read(&self.objects)).await {
+            Ok(Ok(Some(marker))) if marker.cluster == self.cluster => Ok(()),
+            Ok(Ok(_)) => Err(unmarked(key)),
+            Ok(Err(error)) => Err(format!(
+                "object {key} is not there, and the marker of the store cannot be read: {error}"
+            )),
+            Err(_) => Err(format!(
+                "object {key} is not there, and the marker of the store was not read within {PATIENCE:?}"
+            )),
+        }
     }
-    ReadError::Unavailable { ledger, entry, why: error.to_string() }
+
+    /// Whether nobody was told of a ledger's object lately: readers ask again and again.
+    fn is_news(&self, meta: &LedgerMeta) -> bool {
+        self.is_first(Told::Ledger(meta.id))
+    }
+
+    fn is_first(&self, what: Told) -> bool {
+        let (mut told, now) = (self.told.lock(), Instant::now());
+        told.retain(|_, at| at.elapsed() < SILENCE);
+        if told.len() >= MAX_TOLD {
+            return false;
+        }
+        match told.entry(what) {
+            hash_map::Entry::Occupied(_) => false,
+            hash_map::Entry::Vacant(new) => {
+                new.insert(now);
+                true
+            }
+        }
+    }
 }
 
 impl ColdLedgers for Cold {
@@ -393,8 +508,10 @@ impl ColdLedgers for Cold {
     ) -> BoxFuture<'static, Result<(EntryId, EntryId), ReadError>> {
         let cold = self.clone();
         async move {
-            let opened = cold.open(&meta).await;
-            let object = opened.map_err(|error| unreadable(&meta, EntryId(0), &error))?;
+            let object = match cold.open(&meta).await {
+                Ok(object) => object,
+                Err(error) => return Err(cold.0.unreadable(&meta, EntryId(0), error).await),
+            };
             Ok(match search {
                 Search::AboveOffset(offset) => object.index().above_offset(offset),
                 Search::ReachingTime(time) => object.index().reaching_time(time),

@@ -220,7 +220,7 @@ impl World {
             entries_crc: None,
             tier: Tier::Trimmed(TierObject {
                 attempt: u128::from(seq),
-                bucket: "memory://".to_owned(),
+                bucket: self.objects.bucket().to_owned(),
                 key,
                 size: 7,
                 entries: 5,
@@ -240,11 +240,14 @@ impl World {
     }
 
     fn folder(&self, seed: u64) -> Folder {
+        let (store, objects) = (self.store.clone(), self.objects.clone());
+        let random = Arc::new(SeededRandom::new(seed));
         Folder {
             cluster: cluster(),
-            store: self.store.clone(),
-            objects: self.objects.clone(),
-            random: Arc::new(SeededRandom::new(seed)),
+            mark: Mark::new(cluster(), store.clone(), objects.clone(), &SeededRandom::new(1)),
+            store,
+            objects,
+            random,
             clock: Arc::new(ManualClock::at(1_000)),
             config: Config { fold_keep: 5, fold_at: 3, ..Config::default() },
             mutations: self.mutations,

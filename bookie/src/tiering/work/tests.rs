@@ -1,5 +1,6 @@
 //! What a cycle costs, and what becomes of ledgers whose keys are gone.
 
+use geminga_ledger::BookieConnection;
 use geminga_metastore::record::{Manifest, Topic};
 use geminga_proto::ids::{ClusterUuid, PartitionIndex};
 use geminga_runtime::{ManualClock, SeededRandom};
@@ -10,6 +11,38 @@ use geminga_tls::Dial;
 use super::*;
 use crate::io::MemoryDisk;
 use crate::testing::{self, Counting};
+
+mod unmounted;
+
+/// The worker of a bookie, at a given time.
+async fn worker(
+    handle: BookieHandle,
+    folded: Folded,
+    store: Arc<dyn MetaStore>,
+    objects: Store,
+    tasks: &Tasks,
+) -> Worker {
+    let local: Arc<dyn BookieConnection> = Arc::new(handle.clone());
+    let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
+    let peers = tasks.child("peers");
+    let bookies = BookieDirectory::start(&*store, peers, own, 1 << 20, Dial::Plain).await.unwrap();
+    let random = Arc::new(SeededRandom::new(1));
+    let mark = Mark::new(handle.cluster(), Arc::clone(&store), objects.clone(), &*random);
+    Worker {
+        handle,
+        folded,
+        store,
+        bookies,
+        objects,
+        random,
+        clock: Arc::new(ManualClock::at(1_000)),
+        config: Config::default(),
+        mark,
+        usable: false,
+        mutations: Mutations::default(),
+        offloads: BTreeMap::new(),
+    }
+}
 
 /// A bookie that was away while all that it holds was folded.
 struct Away {
@@ -22,13 +55,17 @@ struct Away {
 
 impl Away {
     async fn new(count: u64) -> Self {
+        Self::in_store("memory://", count).await
+    }
+
+    async fn in_store(bucket: &str, count: u64) -> Self {
         let (tasks, cluster) = (Tasks::new("test"), ClusterUuid::from_random(5));
         let store = Arc::new(Counting::default());
         let shared: Arc<dyn MetaStore> = store.clone();
         let rules = crate::ledger::Mutations::default();
         let handle = testing::bookie(&MemoryDisk::new(), &shared, cluster, rules, &tasks);
         let faulty = Faulty::default();
-        let objects = faulty.store();
+        let objects = faulty.store_of(bucket);
         let of = (TopicId::from_random(9), PartitionIndex(0));
         let (mut segments, mut ledgers) = (Vec::new(), Vec::new());
         for ledger in (1..=count).map(LedgerId) {
@@ -50,22 +87,7 @@ impl Away {
         store.memory.put_if(&key, None, manifest.encode()).await.unwrap().unwrap();
         let folded = Folded::new(cluster, shared.clone());
         folded.objects_are_in(&objects);
-        let dial = Dial::Plain;
-        let own = std::collections::HashMap::new();
-        let peers = tasks.child("peers");
-        let bookies = BookieDirectory::start(&*shared, peers, own, 1 << 20, dial).await.unwrap();
-        let worker = Worker {
-            handle,
-            folded,
-            store: shared,
-            bookies,
-            objects,
-            random: Arc::new(SeededRandom::new(1)),
-            clock: Arc::new(ManualClock::at(1_000)),
-            config: Config::default(),
-            mutations: Mutations::default(),
-            offloads: BTreeMap::new(),
-        };
+        let worker = worker(handle, folded, shared, objects, &tasks).await;
         Self { store, faulty, worker, ledgers, _tasks: tasks }
     }
 
@@ -178,4 +200,20 @@ async fn a_missing_object_is_told_until_it_is_back() {
     away.later();
     away.worker.cycle().await;
     assert_eq!((away.held(), away.worker.handle.objects_missing()), (0, 0));
+}
+
+/// What is listed in the cluster's store is neither there nor lost in another.
+#[tokio::test]
+async fn no_list_is_asked_for_in_another_store() {
+    let mut away = Away::in_store("file://", 3).await;
+    away.worker.mark.begin().await.unwrap();
+    let before = away.store.listings(keys::MANIFESTS);
+    away.faulty.fail(Call::Get, Fault::Unmount, 1);
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.store.listings(keys::MANIFESTS)), (3, before));
+    away.faulty.mount();
+    let later = away.worker.clock.now_ms() + millis(Config::default().interval);
+    away.worker.clock = Arc::new(ManualClock::at(later));
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 0);
 }

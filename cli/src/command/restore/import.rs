@@ -6,6 +6,8 @@
 //! * Ids of ledgers and producers, terms of partitions and numbers of brokers begin above all that is found (M1).
 //! * Configurations are not in objects. Nothing is deleted by age or size until somebody says so.
 
+mod gone;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -23,8 +25,8 @@ use geminga_proto::ids::{
     PartitionIndex, SealEpoch, Term, TopicId,
 };
 use geminga_runtime::{Random, SystemClock, SystemRandom, WallClock};
-use geminga_tier::Surveyed;
 use geminga_tier::format::Header;
+use geminga_tier::{Store, Surveyed};
 use serde::Serialize;
 
 use super::plan::{self, Conflict, TopicLog};
@@ -54,6 +56,7 @@ pub(super) struct Wanted {
 
 /// Imports.
 pub(super) async fn run(
+    objects: &Store,
     survey: &Survey,
     wanted: &Wanted,
     metastore: &MetastoreUrl,
@@ -71,13 +74,21 @@ pub(super) async fn run(
         cluster: uuid.to_string(),
         cluster_epoch: cluster.epoch,
         topics: Vec::new(),
+        gone: Vec::new(),
         broken: survey.broken.iter().map(|broken| broken.key.clone()).collect(),
         other_objects: survey.others,
     };
     for topic in &chosen {
         told.topics.push(topic_in(&*store, topic, cluster.epoch, wanted.after_gaps).await?);
+        told.gone.extend(gone::find(&*store, objects, uuid, topic.id).await?);
     }
-    told.print(print)
+    told.print(print)?;
+    gone::refuse(&told.gone)
+}
+
+/// The segments that are taken of a partition.
+fn imported<'a, 'b>(log: &'a plan::Log<'b>, after_gaps: bool) -> &'a [&'b Surveyed] {
+    if after_gaps { log.unbroken() } else { &log.segments[..] }
 }
 
 /// The topics that are meant. All of what can be refused by what was read is refused here, before anything is put.
@@ -242,7 +253,7 @@ async fn topic_in(
     let mut puts = Vec::new();
     let mut terms = vec![Term(0); record.partitions as usize];
     for (partition, log) in &topic.partitions {
-        let segments = if after_gaps { log.unbroken() } else { &log.segments[..] };
+        let segments = imported(log, after_gaps);
         let index = PartitionIndex(*partition);
         puts.extend(of_log(id, index, segments));
         terms[*partition as usize] = term_above(segments, epoch);
@@ -404,6 +415,8 @@ struct Imported {
     cluster: String,
     cluster_epoch: u16,
     topics: Vec<ImportedTopic>,
+    /// Objects that the metadata names of these topics, and that are not there.
+    gone: Vec<String>,
     /// Objects that could not be used.
     broken: Vec<String>,
     /// Objects whose names do not say what they are of.
@@ -458,6 +471,9 @@ impl View for Imported {
                     "  {partition}  offsets {first_offset} to {end_offset} in {segments} segments"
                 ));
             }
+        }
+        for key in &self.gone {
+            line(format_args!("GONE {key} is not there: its records cannot be read"));
         }
         for key in &self.broken {
             line(format_args!("BROKEN {key} was left out"));

@@ -47,7 +47,7 @@ pub(super) struct Offsets {
     pub(super) to: i64,
 }
 
-impl Log<'_> {
+impl<'a> Log<'a> {
     /// What no segment holds, between the first and the last.
     pub(super) fn gaps(&self) -> Vec<Offsets> {
         self.joints().filter(|joint| joint.from < joint.to).collect()
@@ -67,7 +67,7 @@ impl Log<'_> {
     }
 
     /// The segments after the last gap.
-    pub(super) fn unbroken(&self) -> &[&Surveyed] {
+    pub(super) fn unbroken(&self) -> &[&'a Surveyed] {
         let breaks = |two: &[&Surveyed]| two[0].end_offset != two[1].header.custom.first_offset;
         let last = self.segments.windows(2).rposition(breaks);
         &self.segments[last.map_or(0, |at| at + 1)..]

@@ -69,7 +69,7 @@ async fn ask(client: &LedgerClient, reader: &Reader, entry: EntryId) -> Asked {
             Ok(entries) if !entries.is_empty() => {
                 return Asked::Delivered(entries[0].position.cumulative_length);
             }
-            Err(ReadError::DataLoss { .. }) => return Asked::Gone,
+            Err(ReadError::DataLoss { .. } | ReadError::ObjectLost { .. }) => return Asked::Gone,
             Ok(_) | Err(ReadError::Unavailable { .. }) => {}
         }
         if !attempts.again().await {

@@ -283,38 +283,27 @@ impl Folded {
         let mut used = self.known();
         loop {
             let Some(chosen) = part(&used.manifest) else { return Ok(None) };
-            match self.fetch(&chosen).await {
-                Err(ReadError::Damaged(why)) => {
+            let Some(cold) = &self.cold else {
+                return Err(ReadError::Unavailable(
+                    "they are in the object store, and this process knows of none: start it with --object-store"
+                        .to_owned(),
+                ));
+            };
+            match cold.segments(self.of, &chosen).await {
+                Err(error @ (ObjectError::NotFound { .. } | ObjectError::Format(_))) => {
                     self.refresh().await?;
                     let now = self.known();
                     if now.version == used.version {
-                        tracing::error!(topic = %self.of.0, partition = %self.of.1, why, "the list of a partition's folded segments is lost or damaged: restore it from the bucket's versions or a backup");
-                        return Err(ReadError::Damaged(why));
+                        cold.list_unreadable(self.of, &chosen, &error);
+                        return Err(ReadError::Damaged(error.to_string()));
                     }
                     // Versions only rise, with each list that takes another's place.
                     used = now;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(ReadError::Unavailable(error.to_string())),
                 Ok(list) => return Ok(Some((chosen, list))),
             }
         }
-    }
-
-    async fn fetch(&self, part: &ManifestPart) -> Result<Arc<SegmentList>, ReadError> {
-        let Some(cold) = &self.cold else {
-            return Err(ReadError::Unavailable(
-                "they are in the object store, and this process knows of none: start it with --object-store"
-                    .to_owned(),
-            ));
-        };
-        cold.segments(self.of, part).await.map_err(|error| match error {
-            ObjectError::Store(_) | ObjectError::OtherStore { .. } => {
-                ReadError::Unavailable(error.to_string())
-            }
-            ObjectError::NotFound { .. } | ObjectError::Format(_) => {
-                ReadError::Damaged(error.to_string())
-            }
-        })
     }
 }
 

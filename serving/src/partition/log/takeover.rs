@@ -383,7 +383,9 @@ fn not_recovered(error: RecoverError) -> OpenError {
 /// What a failed read of committed entries means for an opening.
 pub(super) fn not_read(error: ReadError) -> OpenError {
     match error {
-        ReadError::DataLoss { .. } => OpenError::Damaged(error.to_string()),
+        ReadError::DataLoss { .. } | ReadError::ObjectLost { .. } => {
+            OpenError::Damaged(error.to_string())
+        }
         ReadError::Unavailable { .. } => OpenError::Unavailable(error.to_string()),
     }
 }

@@ -134,6 +134,21 @@ fn scenario_69_no_key_goes_for_a_list_that_was_not_read_back() {
     });
 }
 
+/// A list that went into a directory that is not mounted any more is read back there, and found nowhere else.
+#[tokio::test]
+async fn no_key_goes_for_a_list_below_a_mount_point() {
+    let mut world = World::new(0).await;
+    world.objects = world.faulty.store_of("file://");
+    world.grow(30).await;
+    assert!(world.folder(1).mark.holds().await);
+    world.faulty.fail(Call::Put, Fault::Unmount, 1);
+    assert_eq!(world.folder(1).fold(&mut Cursor::default()).await.unwrap(), 0);
+    world.faulty.mount();
+    world.judge(1).await;
+    assert_eq!(world.round(2).await.0, 25);
+    world.judge(1).await;
+}
+
 /// Two that were both elected: one's object is named, the other's is not.
 #[tokio::test]
 async fn two_that_fold_at_once_do_it_once() {

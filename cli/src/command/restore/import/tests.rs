@@ -81,6 +81,34 @@ async fn an_import_that_was_cut_off_is_run_again() {
     }
 }
 
+/// A janitor of a cluster that lives may have removed what was surveyed before it was named. A second run, whose survey lacks it, says so too,
+/// and neither takes what the topic does not name for lost.
+#[tokio::test]
+async fn what_was_removed_meanwhile_is_told_each_time() {
+    let store = Store::open("memory:///", &geminga_tier::Options::default(), []).unwrap();
+    let mut objects = [segment(2, 1, (0, 20), 1), segment(7, 1, (20, 30), 4)];
+    for Surveyed { at, header, .. } in &mut objects {
+        at.bucket = store.bucket().to_owned();
+        at.key = store.key(header.cluster, &header.custom, header.ledger, at.attempt);
+    }
+    let metadata = MemoryStore::new();
+    import(&metadata, &objects).await.unwrap();
+    store.upload(&objects[0].at.key).complete("entries".into()).await.unwrap();
+    let (cluster, topic) = (objects[0].header.cluster, objects[0].header.custom.topic);
+    for surveyed in [&objects[..], &objects[..1]] {
+        import(&metadata, surveyed).await.unwrap();
+        let gone = gone::find(&metadata, &store, cluster, topic).await.unwrap();
+        assert_eq!(gone, [objects[1].at.key.clone()]);
+        assert_eq!(reason(gone::refuse(&gone).unwrap_err()), "OBJECTS_GONE");
+    }
+    // Retention took the segment, and its object.
+    let key = keys::segment(topic, PartitionIndex(0), 1);
+    metadata.txn(Txn::new().delete(key)).await.unwrap();
+    import(&metadata, &objects).await.unwrap();
+    let gone = gone::find(&metadata, &store, cluster, topic).await.unwrap();
+    gone::refuse(&gone).unwrap();
+}
+
 #[tokio::test]
 async fn what_is_there_is_not_touched() {
     let objects = [segment(2, 1, (0, 20), 1)];

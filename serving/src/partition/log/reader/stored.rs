@@ -131,5 +131,7 @@ pub(super) fn unreadable(error: geminga_ledger::ReadError) -> ReadError {
             tracing::error!(%error, "committed entries are lost");
             ReadError::Damaged(error.to_string())
         }
+        // Told where the object was asked for.
+        Error::ObjectLost { .. } => ReadError::Damaged(error.to_string()),
     }
 }

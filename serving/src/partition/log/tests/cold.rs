@@ -4,9 +4,10 @@ use geminga_metastore::record::{
     LedgerMeta, LedgerState, ManifestPart, Segment as SegmentRecord, Tier, TierObject,
 };
 use geminga_metastore::{Txn, keys};
+use geminga_runtime::lines::Lines;
 use geminga_tier::faulty::{Call, Fault, Faulty};
 use geminga_tier::format::Header;
-use geminga_tier::{FoldedSegment, SegmentList, SegmentWriter, Store};
+use geminga_tier::{FoldedSegment, Marker, SegmentList, SegmentWriter, Store};
 
 use super::*;
 use crate::cold::{Cold, DiskCache};
@@ -185,6 +186,66 @@ async fn a_store_in_trouble_gives_the_same_or_an_error() {
     assert_eq!(read_all(&owner.reader).await, before);
 }
 
+/// An object that somebody deleted by hand is told as lost, in the log by the names that a human needs; what is in others is read, and so is
+/// all of it once the object is back.
+#[tokio::test(start_paused = true)]
+async fn scenario_56_a_reader_is_told_what_is_lost() {
+    let lines = Lines::capture();
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store();
+    let (owner, ..) = long_log(&cluster, Some(&store), 100).await;
+    let before = read_all(&owner.reader).await;
+    offload(&cluster, &store, usize::MAX).await;
+    // What was read before is kept for so long.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut objects = Vec::new();
+    for item in cluster.store.range(keys::LEDGERS, None, 10_000).await.unwrap().items {
+        let ledger = keys::parse_ledger(&item.key).unwrap();
+        let meta = LedgerMeta::decode(ledger, &item.value.value).unwrap();
+        objects.extend(meta.tier.object().map(|at| (meta.custom.first_offset, at.clone())));
+    }
+    let (first, lost) = objects[2].clone();
+    let bytes = store.read(&lost, 0..lost.size).await.unwrap();
+    store.delete(&lost.key).await.unwrap();
+    for _ in 0..3 {
+        let read = owner.reader.read(Offset(first), 10).await;
+        let Err(ReadError::Damaged(why)) = &read else { panic!("{read:?}") };
+        assert!(why.contains(&lost.key) && why.contains("bring it back"), "{why}");
+    }
+    let object = format!("object=\"{}\"", lost.key);
+    let told = lines.with(&["topic=\"flights\"", "partition=0", &object]);
+    assert_eq!(told.len(), 1, "once, however often it is asked for: {told:?}");
+    // Reads of others go on, before it and behind it.
+    for (offset, _) in [&objects[1], &objects[3]] {
+        let read = owner.reader.read(Offset(*offset), 10).await.unwrap();
+        assert_eq!(read[0].first_offset, Offset(*offset));
+    }
+    store.upload(&lost.key).complete(bytes).await.unwrap();
+    assert_eq!(read_all(&owner.reader).await, before);
+}
+
+/// What is not in a directory that is not mounted is not lost.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_in_a_store_without_its_marker() {
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store_of("file://");
+    let (owner, ..) = long_log(&cluster, Some(&store), 100).await;
+    let before = read_all(&owner.reader).await;
+    let marker = Marker { cluster: cluster.uuid(), store: 1 };
+    marker.write(&store).await.unwrap();
+    offload(&cluster, &store, usize::MAX).await;
+    // What was read before is kept for so long.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    faulty.fail(Call::Get, Fault::Unmount, 1);
+    let read = owner.reader.read(Offset(0), 10).await;
+    let Err(ReadError::Unavailable(why)) = &read else { panic!("{read:?}") };
+    assert!(why.contains("not mounted"), "{why}");
+    faulty.mount();
+    assert_eq!(read_all(&owner.reader).await, before);
+}
+
 /// An opening reads what it needs of the last ledgers, wherever they are.
 #[tokio::test(start_paused = true)]
 async fn a_log_opens_and_is_searched_by_time_from_objects() {
@@ -328,8 +389,13 @@ async fn a_log_may_start_among_folded_segments() {
 /// A list that is lost is an error for those who want what it lists, and for nobody else.
 #[tokio::test(start_paused = true)]
 async fn a_lost_list_is_told_to_those_who_need_it() {
-    let (cluster, faulty, owner, parts, topic) = folding(200).await;
-    let store = faulty.store();
+    let lines = Lines::capture();
+    let cluster = TestCluster::new(3);
+    let faulty = Faulty::default();
+    let store = faulty.store_of("file://");
+    let marker = Marker { cluster: cluster.uuid(), store: 1 };
+    marker.write(&store).await.unwrap();
+    let (owner, parts, topic) = long_log(&cluster, Some(&store), 200).await;
     offload(&cluster, &store, 40).await;
     let part = fold(&cluster, &store, &topic, 20).await;
     drop(owner);
@@ -338,6 +404,11 @@ async fn a_lost_list_is_told_to_those_who_need_it() {
     let mut next = Owner::open_with(&parts, spec(&topic, 2)).await;
     let read = next.reader.read(Offset(0), 10).await;
     assert!(matches!(read, Err(ReadError::Damaged(_))), "{read:?}");
+    // By those who look after the cluster, once, as of an object.
+    next.reader.read(Offset(0), 10).await.unwrap_err();
+    let (of, object) = (format!("topic={}", topic.id), format!("object=\"{}\"", part.key));
+    let told = lines.with(&["the list of a partition", &of, "partition=0", &object]);
+    assert_eq!(told.len(), 1, "{told:?}");
     let end = next.reader.read(part.end_offset, 1).await.unwrap();
     assert_eq!(end[0].first_offset, part.end_offset);
     next.append(3);

@@ -13,7 +13,7 @@ const RENEW_SECONDS: f64 = 14.0 * 24.0 * 3_600.0;
 /// When a sample of a metric says that something is wrong.
 struct Sign {
     metric: &'static str,
-    /// What the labels must contain.
+    /// What the labels must contain; behind a `!`, what they must not.
     label: &'static str,
     /// Values above it.
     above: f64,
@@ -42,11 +42,20 @@ const SIGNS: &[Sign] = &[
     },
     Sign {
         metric: "geminga_bookie_gc_stopped",
-        label: "",
+        // Bookies of the version before do not say of what.
+        label: "!of=\"leftovers\"",
         above: 0.0,
         level: Level::Wrong,
         what: "stopped giving space back: more than a tenth of its ledgers are not in the metadata",
         act: "see whether this is the right metadata store, restored from a backup perhaps (docs/disaster.md); nothing is removed meanwhile",
+    },
+    Sign {
+        metric: "geminga_tier_store_refused",
+        label: "",
+        above: 0.0,
+        level: Level::Wrong,
+        what: "does not find the cluster's object store where it was told to: nothing is uploaded",
+        act: "mount the directory, or correct --object-store-endpoint (docs/tiering.md#whose-a-store-is); it goes on by itself then",
     },
     Sign {
         metric: "geminga_tier_sweep_stopped",
@@ -129,6 +138,14 @@ const SIGNS: &[Sign] = &[
         act: "see its log: the object store may be slow, away, or refuse",
     },
     Sign {
+        metric: "geminga_cold_lost_objects_total",
+        label: "",
+        above: 0.0,
+        level: Level::Watch,
+        what: "was asked for records, since its start, whose objects are not in the object store",
+        act: "its log names topics, partitions and objects: bring them back from the bucket's versions; reads go on then",
+    },
+    Sign {
         metric: "geminga_cold_failures_total",
         label: "",
         above: 0.0,
@@ -201,7 +218,11 @@ impl Sign {
         if self.metric.starts_with("geminga_repair_") && !page.samples.iter().any(is_auditor) {
             return false;
         }
-        let of_it = |name: &str, labels: &str| name == self.metric && labels.contains(self.label);
+        let is_meant = |labels: &str| match self.label.strip_prefix('!') {
+            Some(unwanted) => !labels.contains(unwanted),
+            None => labels.contains(self.label),
+        };
+        let of_it = |name: &str, labels: &str| name == self.metric && is_meant(labels);
         page.samples.iter().any(|s| of_it(&s.name, &s.labels) && s.value > self.above)
     }
 }

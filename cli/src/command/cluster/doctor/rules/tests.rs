@@ -64,7 +64,8 @@ fn well() -> Facts {
         restored: None,
         features: Features::NONE,
     };
-    let page = Page { unready: None, samples: metrics::parse("geminga_bookie_gc_stopped 0\n") };
+    let none = metrics::parse("geminga_bookie_gc_stopped{of=\"ledgers\"} 0\n");
+    let page = Page { unready: None, samples: none };
     Facts {
         now_ms: NOW,
         cluster: Some(cluster),
@@ -227,7 +228,21 @@ fn what_processes_say_is_passed_on() {
     finds(Watch, &["no answer over HTTP from bookie-1 at b:2: refused"], |facts| {
         facts.pages.push(("bookie-1".to_owned(), Err("b:2: refused".to_owned())));
     });
-    finds(Wrong, &["bookie-1 stopped giving space back"], says("geminga_bookie_gc_stopped 1\n"));
+    // Bookies of the version before have no such label.
+    for labels in ["{of=\"ledgers\"}", ""] {
+        finds(
+            Wrong,
+            &["bookie-1 stopped giving space back"],
+            says(&format!("geminga_bookie_gc_stopped{labels} 1\n")),
+        );
+    }
+    let found = after(says("geminga_bookie_gc_stopped{of=\"leftovers\"} 1\n"));
+    assert_eq!(found, Vec::new(), "that costs some bytes");
+    finds(
+        Wrong,
+        &["bookie-1 does not find the cluster's object store"],
+        says("geminga_tier_store_refused 1\n"),
+    );
     finds(
         Watch,
         &["bookie-1 could not use certificates"],

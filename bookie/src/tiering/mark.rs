@@ -9,8 +9,9 @@ use geminga_proto::ids::ClusterUuid;
 use geminga_runtime::{Random, Tasks};
 use geminga_tier::{ClaimError, Store, claim, hold};
 
-/// How long a start waits for a store that does not answer. Bookies serve without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start waits for a store that does not answer. Bookies serve without it. Metadata that does not answer has said so by
+/// then, so that this is about the object store.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// The cluster's claim to its store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ impl Mark {
         match tokio::time::timeout(PATIENCE, self.claim()).await {
             Ok(Err(error)) if error.is_refusal() => Err(error),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "tiering begins when the object store answers");
+                tracing::warn!(%error, "tiering begins when whose the object store is can be asked");
                 Ok(())
             }
             Err(_) => {

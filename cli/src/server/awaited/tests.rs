@@ -118,10 +118,14 @@ async fn a_server_that_serves_hears_of_errors_at_once() {
 #[tokio::test(start_paused = true)]
 async fn it_is_said_why_a_server_waits() {
     let (store, readiness) = awaited(std::iter::repeat_n(away(), 100));
-    let waiting = tokio::time::timeout(Duration::from_secs(1), store.get("k"));
-    assert!(waiting.await.is_err());
     let said = "the metadata store at https://a:1/test does not answer: Connection refused";
-    assert_eq!(readiness.check(), Err(said.to_owned()));
+    {
+        let mut asking = store.get("k");
+        let waiting = tokio::time::timeout(Duration::from_secs(1), &mut asking);
+        assert!(waiting.await.is_err());
+        assert_eq!(readiness.check(), Err(said.to_owned()));
+    }
+    assert_eq!(readiness.check(), Err("starting".to_owned()), "who asked has given up");
     let plain = "etcd://a:1/test".parse().unwrap();
     let plain = Patience::new(plain, Readiness::default());
     assert!(!plain.reason(&away()).contains("https://"), "nobody is there");

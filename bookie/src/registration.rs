@@ -277,13 +277,26 @@ impl Registration {
     }
 
     /// Registers with a new lease. A live key that stands there is of an earlier life of this identity, since the boot
-    /// counter lets only the latest one through: its lease is ended, not waited for.
+    /// counter lets only the latest one through: its lease is ended, not waited for. A store that was waited for longer than the new
+    /// lease lives is asked for another.
     async fn register(&self) -> Result<(), RegisterError> {
-        let shared = &*self.0;
-        let left = shared.left.lock().await;
+        let left = self.0.left.lock().await;
         if *left {
             return Ok(());
         }
+        loop {
+            match self.register_once().await {
+                Err(RegisterError::Metadata(MetaError::LeaseGone(lease))) => {
+                    tracing::debug!(%lease, "ended before the registration was written");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The same with one lease.
+    async fn register_once(&self) -> Result<(), RegisterError> {
+        let shared = &*self.0;
         self.read_draining().await?;
         let lease = shared.store.grant_lease(shared.ttl).await?;
         let mut result = Ok(None);

@@ -23,6 +23,8 @@ use crate::exit::Failure;
 /// What distinguishes a broker.
 pub(crate) struct Setting {
     pub(crate) store: Arc<dyn MetaStore>,
+    /// The same, which is not waited for while the process starts.
+    pub(crate) unwaited: Arc<dyn MetaStore>,
     pub(crate) cluster: Cluster,
     /// What others are told: addresses, zone.
     pub(crate) grpc_address: String,
@@ -62,10 +64,11 @@ pub(crate) enum Kind {
     Standalone(HashMap<BookieId, Arc<dyn BookieConnection>>),
 }
 
-/// How long a start waits for an object store that does not answer. Brokers serve what bookies have without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start waits for an object store that does not answer. Brokers serve what bookies have without it. A metadata store
+/// that does not answer has said so by then.
+const PATIENCE: Duration = Duration::from_secs(6);
 
-/// Refuses a store that is not the cluster's: what is missing there is not lost.
+/// Refuses a store that is not the cluster's: what is missing there is not lost. `metadata`: one that is not waited for.
 pub(crate) async fn believe(
     metadata: &dyn MetaStore,
     objects: &Store,
@@ -92,6 +95,7 @@ pub(crate) async fn believe(
 pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Failure> {
     let Setting {
         store,
+        unwaited,
         cluster,
         grpc_address,
         http_address,
@@ -149,7 +153,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let mut config = Config { hand_over, kafka: kafka_offer, ..Config::default() }.within(memory);
     let mut old = None;
     if let Some(objects) = objects {
-        believe(&*store, &objects, cluster.uuid).await?;
+        believe(&*unwaited, &objects, cluster.uuid).await?;
         let opened = tokio::task::spawn_blocking(move || cold_cache.open()).await;
         let disk = opened.map_err(|error| Failure::new(format!("--cold-cache-dir: {error}")))??;
         let bytes = memory::cold(memory);

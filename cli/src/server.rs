@@ -25,6 +25,18 @@ use awaited::{Awaited, Patience};
 /// How long a server may take to finish what it accepted.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
 
+/// How long the process waits for calls that cannot be cancelled, once all else has ended: a name that is looked up where no
+/// name server answers takes tens of seconds.
+const LAST: Duration = Duration::from_secs(1);
+
+/// The metadata store of a server.
+pub(crate) struct Reached {
+    /// Waits, while the server starts.
+    pub(crate) store: Arc<dyn MetaStore>,
+    /// Says at once that it does not answer: for steps with a deadline, which go on without.
+    pub(crate) unwaited: Arc<dyn MetaStore>,
+}
+
 /// The frame of one server process.
 pub(crate) struct Server {
     /// Everything the server's parts run; cancelled by a signal.
@@ -74,12 +86,13 @@ impl Server {
         url: &MetastoreUrl,
         tls: &ServerTls,
         requests: &Requests,
-    ) -> Result<Arc<dyn MetaStore>, Failure> {
+    ) -> Result<Reached, Failure> {
         let way = Way::to(url, tls.of_etcd())?;
         let patience = Patience::new(url.clone(), self.readiness.clone());
         let store = self.starting(patience.connected(&way)).await?;
         let store = WatchedStore::around(store, requests.clone());
-        Ok(Arc::new(Awaited { store, patience }))
+        let unwaited = Arc::clone(&store);
+        Ok(Reached { store: Arc::new(Awaited { store, patience }), unwaited })
     }
 
     /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which
@@ -180,7 +193,10 @@ fn run<F>(builder: &mut tokio::runtime::Builder, future: F) -> Result<(), Failur
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    builder.enable_all().build().map_err(Failure::new)?.block_on(future)
+    let runtime = builder.enable_all().build().map_err(Failure::new)?;
+    let ended = runtime.block_on(future);
+    runtime.shutdown_timeout(LAST);
+    ended
 }
 
 /// What others connect to for health and metrics: the listener's address, by the advertised host when it listens on

@@ -108,7 +108,7 @@ impl EtcdStore {
     /// Connects, and reads once to see that somebody answers.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when nobody does.
+    /// [`Error::Unavailable`] when nobody does, [`Error::Invalid`] when the URL names what cannot be an address.
     pub async fn connect(url: &EtcdUrl) -> Result<Self, Error> {
         Self::connect_with_timeout(url, TIMEOUT).await
     }
@@ -146,6 +146,10 @@ impl EtcdStore {
         };
         let client = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(client)) => client,
+            // An address that is none will not become one.
+            Ok(Err(error @ (etcd::Error::InvalidUri(_) | etcd::Error::InvalidArgs(_)))) => {
+                return Err(Error::Invalid(format!("{url}: {error}")));
+            }
             Ok(Err(error)) => return Err(Error::Unavailable(format!("{url}: {error}"))),
             Err(_) => {
                 return Err(Error::Unavailable(format!("{url}: no answer within {timeout:?}")));

@@ -19,6 +19,10 @@ async fn cookie(store: &MemoryStore, expected: Option<Version>) -> Version {
 }
 
 fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Registration {
+    registration_over(Arc::new(store.clone()), cookie, started_ms)
+}
+
+fn registration_over(store: Arc<dyn MetaStore>, cookie: Version, started_ms: i64) -> Registration {
     let identity = Identity {
         bookie: bookie(),
         cookie,
@@ -35,12 +39,67 @@ fn registration(store: &MemoryStore, cookie: Version, started_ms: i64) -> Regist
         vec![],
         Requests::default(),
     );
-    Registration::new(Arc::new(store.clone()), identity, handle, vec![], TTL, Limits::default())
+    Registration::new(store, identity, handle, vec![], TTL, Limits::default())
 }
 
 async fn live(store: &MemoryStore) -> Option<LiveBookie> {
     let found = store.get(&keys::bookie_live(&bookie())).await.unwrap()?;
     Some(LiveBookie::decode(&found.value).unwrap())
+}
+
+/// A store that was waited for: the first lease has ended by the time it is used, and what is written with the second is sent twice.
+#[derive(Debug)]
+struct Waited(MemoryStore, std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl MetaStore for Waited {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, MetaError> {
+        self.0.get(key).await
+    }
+
+    async fn range(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Range, MetaError> {
+        self.0.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, MetaError> {
+        self.0.txn(txn.clone()).await?;
+        self.0.txn(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, MetaError> {
+        self.0.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, MetaError> {
+        let lease = self.0.grant_lease(ttl).await?;
+        if self.1.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.0.revoke_lease(lease).await?;
+        }
+        Ok(lease)
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), MetaError> {
+        self.0.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), MetaError> {
+        self.0.revoke_lease(lease).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_waited_for_does_not_refuse_a_bookie() {
+    let store = MemoryStore::new();
+    let cookie = cookie(&store, None).await;
+    let waited = Arc::new(Waited(store.clone(), 0.into()));
+    registration_over(waited.clone(), cookie, 1).register().await.unwrap();
+    assert_eq!(waited.1.load(Ordering::SeqCst), 2, "one lease that ended, and one that stands");
+    assert!(live(&store).await.is_some());
 }
 
 /// A process killed without a word leaves its key behind; the next one does not wait for the lease.

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 
 use crate::metrics;
 
-/// How long a start waits for a store that does not answer. Bookies serve without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start waits for a store that does not answer. Bookies serve without it. Metadata that does not answer has said so by
+/// then, so that this is about the object store.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// And how long it goes through what the metadata names, once the store answers.
 const SEARCH: Duration = Duration::from_secs(60);
 /// So often a look is tried that somebody's finished work depends on, with longer and longer pauses.
@@ -81,11 +82,18 @@ impl Mark {
     /// # Errors
     /// [`ClaimError`]: the store is not the cluster's. One that does not answer may be.
     pub(super) async fn begin(&self) -> Result<(), ClaimError> {
+<<<<<<< HEAD
         match self.begins().await {
             Ok(()) => Ok(()),
             Err(error) if error.is_refusal() => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "tiering begins when the object store answers");
+=======
+        match tokio::time::timeout(PATIENCE, self.claim()).await {
+            Ok(Err(error)) if error.is_refusal() => Err(error),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "tiering begins when whose the object store is can be asked");
+>>>>>>> startup
                 Ok(())
             }
         }

@@ -22,7 +22,7 @@ pub(crate) use list::holders;
 use crate::broker::believe;
 use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
 use crate::exit::Failure;
-use crate::server::{DRAIN, Server, bind, door, http_address};
+use crate::server::{DRAIN, Reached, Server, bind, door, http_address};
 use crate::traces::Service;
 use crate::{logging, server};
 
@@ -102,10 +102,10 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
     let repair = settings.repair();
     let http = http.map(|listener| door(listener, &tls));
     let mut server = Server::start(http, &tls)?;
-    let store = server.reach(&settings.metastore, &tls, &requests).await?;
+    let Reached { store, unwaited } = server.reach(&settings.metastore, &tls, &requests).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {
-        store: Arc::clone(&store),
+        store,
         dirs: settings.data_dir,
         id,
         zone: settings.zone,
@@ -127,11 +127,11 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
     let bookie = Arc::new(server.starting(Box::pin(Bookie::start(parts))).await?);
     // Whoever is refused has not served before: it would count as a bookie that comes and goes.
     if let Some(objects) = &objects {
-        server.starting(believe(&*store, objects, bookie.cluster())).await?;
+        server.starting(believe(&*unwaited, objects, bookie.cluster())).await?;
     }
     server.starting(bookie.serve(listener, tls.internal("bookie"))).await?;
     if let Some(objects) = objects {
-        server.starting(bookie.tier(tiering(store, objects, &settings.tier))).await?;
+        server.starting(bookie.tier(tiering(unwaited, objects, &settings.tier))).await?;
     }
     tracing::info!(bookie = %bookie.id(), cluster = %bookie.cluster(), listen = %bound, "bookie serves");
 

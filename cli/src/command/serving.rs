@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::broker::{self, Kind, Setting};
 use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
 use crate::exit::Failure;
-use crate::server::{Server, bind, door, http_address};
+use crate::server::{Reached, Server, bind, door, http_address};
 use crate::traces::Service;
 use crate::{logging, metadata, server};
 
@@ -50,13 +50,14 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(false)?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
-    let store = server.reach(&settings.metastore, &tls, &requests).await?;
+    let Reached { store, unwaited } = server.reach(&settings.metastore, &tls, &requests).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;
     let kind = Kind::Distributed;
     let hand_over = Duration::from_secs(u64::from(settings.drain_timeout));
     let setting = Setting {
         store,
+        unwaited,
         cluster,
         grpc_address,
         http_address,

@@ -90,6 +90,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
     let connection: Arc<dyn BookieConnection> = Arc::new(bookie.handle());
     let kind = Kind::Standalone(HashMap::from([(bookie.id().clone(), connection)]));
     let setting = Setting {
+        unwaited: Arc::clone(&shared),
         store: shared,
         cluster,
         grpc_address,

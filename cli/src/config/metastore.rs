@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
 use crate::args::host_port;
@@ -77,7 +78,7 @@ impl FromStr for MetastoreUrl {
         let endpoints = hosts
             .split(',')
             .map(|host| if tls { host.strip_prefix(HTTPS).unwrap_or(host) } else { host })
-            .map(|host| host_port(host).map_err(|why| wrong(&format!("is wrong ({why})"))))
+            .map(|host| address(host).map_err(|why| wrong(&format!("is wrong ({why})"))))
             .collect::<Result<Vec<_>, _>>()?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if cluster.len() > 64 || !cluster.chars().all(plain) {
@@ -86,6 +87,17 @@ impl FromStr for MetastoreUrl {
             ));
         }
         Ok(Self::Etcd { endpoints, cluster: cluster.to_owned(), tls })
+    }
+}
+
+/// What can be connected to: whatever else has the shape of `HOST:PORT`, such as one with a space, would be waited for without end.
+fn address(text: &str) -> Result<String, String> {
+    let text = host_port(text)?;
+    match format!("http://{text}").parse::<Uri>() {
+        Ok(uri) if !text.contains('@') && uri.authority().is_some_and(|whole| *whole == *text) => {
+            Ok(text)
+        }
+        _ => Err(format!("`{text}` is not HOST:PORT")),
     }
 }
 

@@ -154,6 +154,14 @@ fn metastore_urls() {
     {
         assert!(wrong.parse::<MetastoreUrl>().is_err(), "{wrong}");
     }
+    // A client of etcd refuses these, and would do so for ever.
+    for wrong in ["etcd://a:1, b:1", "etcd:// a:1", "etcd://a b:1", "https://a:1,b%:1"] {
+        let error = wrong.parse::<MetastoreUrl>().unwrap_err();
+        assert!(error.contains("is not HOST:PORT"), "{wrong}: {error}");
+    }
+    for right in ["etcd://[::1]:1/default", "etcd://etcd_0.etcd:1,10.0.0.1:2/default"] {
+        assert_eq!(right.parse::<MetastoreUrl>().expect(right).to_string(), right);
+    }
     let file: MetastoreUrl = "file://x".parse().expect("valid");
     assert!(file.require_etcd().is_err());
 }

@@ -15,6 +15,8 @@ pub struct EtcdHealth {
     pub alarms: Vec<EtcdAlarm>,
     /// Members that were added and have never started.
     pub unstarted: usize,
+    /// Why the alarms, or the members that have never started, are not known although a member answers.
+    pub unknown: Option<Error>,
 }
 
 /// One member.
@@ -58,8 +60,14 @@ impl EtcdHealth {
         }
         // All know the same of these.
         if let Some(store) = one {
-            health.alarms = store.alarms().await.unwrap_or_default();
-            health.unstarted = store.unstarted().await.unwrap_or_default();
+            match store.alarms().await {
+                Ok(alarms) => health.alarms = alarms,
+                Err(error) => health.unknown = Some(error),
+            }
+            match store.unstarted().await {
+                Ok(unstarted) => health.unstarted = unstarted,
+                Err(error) => health.unknown = Some(error),
+            }
         }
         health
     }

@@ -43,6 +43,20 @@ fn urls_are_read_and_refused() {
     }
 }
 
+/// Nobody waits for what no attempt can reach.
+#[tokio::test]
+async fn an_address_that_cannot_be_one_is_invalid() {
+    for wrong in ["etcd://a:1, b:1", "etcd://a b:1"] {
+        let url: EtcdUrl = wrong.parse().unwrap();
+        for dial in
+            [Dial::Plain, Dial::Tls(geminga_tls::Credentials::load(Default::default()).unwrap())]
+        {
+            let answer = EtcdStore::connect_by(&url, &dial).await;
+            assert!(matches!(answer, Err(Error::Invalid(_))), "{wrong}: {answer:?}");
+        }
+    }
+}
+
 /// A member that lags answers only reads that allow for it; what a store asks for here does not.
 #[test]
 fn scenario_41_reads_ask_for_the_latest() {

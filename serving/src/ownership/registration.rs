@@ -288,13 +288,26 @@ impl Registration {
         }
     }
 
-    /// One attempt, with a new lease. Does nothing once this broker has left.
+    /// One attempt, with a new lease, and with another where the store was waited for longer than that lives. Does nothing once this
+    /// broker has left.
     async fn register(&self) -> Result<(), NotRegistered> {
         let shared = &*self.0;
         let _one = shared.registering.lock().await;
         if self.standing() == Standing::Left {
             return Ok(());
         }
+        loop {
+            match self.register_once().await {
+                Err(NotRegistered::Metadata(Error::LeaseGone(lease))) => {
+                    tracing::debug!(%lease, "ended before the registration was written");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn register_once(&self) -> Result<(), NotRegistered> {
+        let shared = &*self.0;
         let sent = Instant::now();
         self.same_cluster().await?;
         let lease = shared.store.grant_lease(shared.ttl).await?;
@@ -356,6 +369,10 @@ impl Registration {
             if let Some(found) = store.get(&key).await? {
                 let earlier = record::Broker::decode(&found.value)
                     .map_err(|e| Error::Corrupt { key, why: e.to_string() })?;
+                if earlier.lease == lease {
+                    // This one, sent before and not heard of.
+                    return Ok(());
+                }
                 store.revoke_lease(earlier.lease).await?;
                 let why = format!("an earlier registration of broker {id} had to be ended");
                 return Err(Error::Unavailable(why).into());

@@ -177,10 +177,19 @@ async fn a_disk_that_fills_up_ends_what_is_kept_for_a_while() {
 #[tokio::test]
 async fn a_full_disk_keeps_what_the_object_store_lost() {
     let mut away = uploaded(&[]).await;
-    away.worker.objects = Faulty::default().store();
+    let lost = Faulty::default();
+    away.worker.objects = lost.store();
     away.worker.handle.disks()[0].set_used(Fullness::Hard);
+    lost.fail(Call::Put, Fault::Refuse, 1_000);
     away.worker.cycle().await;
     assert_eq!(away.held(), 1);
+    // Uploaded once more, it is there again.
+    lost.fail(Call::Put, Fault::Refuse, 0);
+    away.later();
+    away.worker.cycle().await;
+    let read = lost.calls(Call::Get);
+    assert_eq!(away.held(), 0);
+    assert!(lost.calls(Call::Put) > 1 && read > 0, "{read}");
 }
 
 /// Of a trimmed ledger without its object the copy here may be the last: that is said until the object is back.

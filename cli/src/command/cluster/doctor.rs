@@ -24,7 +24,7 @@ use rules::{Finding, Level};
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
-    /// Look at the metadata only: where the HTTP ports of brokers and bookies are not reached from here.
+    /// Look at the metadata only, and not at the members of etcd: where the HTTP ports of brokers and bookies are not reached from here.
     #[arg(long)]
     metadata_only: bool,
     /// A bookie that is away for longer is not being restarted: then it is looked whether its set was made smaller by hand.

@@ -1,7 +1,9 @@
 //! A registration that ends, over metadata that is another's by then.
 
-use geminga_metastore::MemoryStore;
+use std::sync::atomic::Ordering::SeqCst;
+
 use geminga_metastore::record::{Cluster, Restored};
+use geminga_metastore::{MemoryStore, Range, Revision, Versioned, WatchStream};
 use geminga_proto::ids::TopicId;
 
 use super::*;
@@ -16,7 +18,11 @@ async fn registered(store: &MemoryStore) -> Result<(Registration, Tasks), Error>
 }
 
 async fn register(store: &MemoryStore) -> Result<(Registration, Tasks), Error> {
-    let (shared, tasks) = (Arc::new(store.clone()) as Arc<dyn MetaStore>, Tasks::new("broker"));
+    register_over(Arc::new(store.clone())).await
+}
+
+async fn register_over(shared: Arc<dyn MetaStore>) -> Result<(Registration, Tasks), Error> {
+    let tasks = Tasks::new("broker");
     let groups = (TopicId::from_random(1), 4);
     let topology = Topology::start(Arc::clone(&shared), &tasks, groups).await?;
     let identity = Identity {
@@ -28,6 +34,57 @@ async fn register(store: &MemoryStore) -> Result<(Registration, Tasks), Error> {
     };
     let started = Registration::start(shared, topology, &tasks, (ID, 0), identity, TTL).await?;
     Ok((started, tasks))
+}
+
+/// A store that was waited for: the first lease has ended by the time it is used, and what is written with the second is sent twice.
+#[derive(Debug)]
+struct Waited(MemoryStore, std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl MetaStore for Waited {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        self.0.get(key).await
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, Error> {
+        self.0.range(prefix, after, limit).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        self.0.txn(txn.clone()).await?;
+        self.0.txn(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
+        self.0.watch(prefix, from).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        let lease = self.0.grant_lease(ttl).await?;
+        if self.1.fetch_add(1, SeqCst) == 0 {
+            self.0.revoke_lease(lease).await?;
+        }
+        Ok(lease)
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+        self.0.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.0.revoke_lease(lease).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_waited_for_does_not_refuse_a_broker() {
+    let store = MemoryStore::new();
+    number_brokers(&store).await;
+    let waited = Arc::new(Waited(store.clone(), 0.into()));
+    let (registration, _tasks) = register_over(waited.clone()).await.unwrap();
+    assert_eq!(waited.1.load(SeqCst), 2, "one lease that ended, and one that stands");
+    assert!(registration.is_registered());
+    assert!(store.get(&keys::broker(ID)).await.unwrap().is_some());
 }
 
 async fn change(store: &MemoryStore, change: impl FnOnce(&mut Cluster)) {

@@ -47,6 +47,12 @@ fn members(etcd: &EtcdHealth, found: &mut Vec<Finding>) {
 }
 
 fn alarms(etcd: &EtcdHealth, found: &mut Vec<Finding>) {
+    if let Some(why) = &etcd.unknown {
+        found.push(Finding::watch(
+            format!("etcd does not say which alarms are raised, or who its members are: {why}"),
+            "ask it yourself: `etcdctl alarm list`, `etcdctl member list`",
+        ));
+    }
     // Each member may have raised it.
     if etcd.alarms.contains(&EtcdAlarm::NoSpace) {
         found.push(Finding::wrong(

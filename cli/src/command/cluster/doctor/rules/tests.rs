@@ -302,6 +302,9 @@ fn etcd_is_looked_at_member_by_member() {
     finds(Watch, &["1 members of etcd were added and have never started"], |facts| {
         facts.etcd.unstarted = 1;
     });
+    finds(Watch, &["etcd does not say which alarms are raised"], |facts| {
+        facts.etcd.unknown = Some(Error::Unavailable("refused".to_owned()));
+    });
     let unknown = after(|facts| {
         facts.etcd.members[0].1.as_mut().unwrap().quota_bytes = None;
     });

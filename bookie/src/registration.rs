@@ -68,7 +68,7 @@ pub enum RegisterError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     disks: Vec<LiveDisk>,
-    objects_missing: u32,
+    objects_missing: Option<u32>,
 }
 
 /// A handle on the registration; cheap to clone.
@@ -428,6 +428,8 @@ impl Registration {
             }
         });
         let disks: Vec<LiveDisk> = disks.collect();
+        // Once they take nothing: whoever tiers looks at what is here from now on.
+        self.0.handle.set_leaving(draining);
         metrics::space(sum.free, sum.total);
         metrics::fullness(fullest as u8);
         metrics::unwritable(disks.iter().filter(|disk| !disk.writable).count());

@@ -242,6 +242,11 @@ impl Offload {
         Self { me, cluster, names, timing, due_since, failures: 0, phase, mutations }
     }
 
+    /// Whether uploads of it came to nothing: the next one is paced.
+    pub fn fails(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Begins another look.
     pub fn look(&mut self) -> Effect {
         self.phase = Phase::Reading;

@@ -167,6 +167,7 @@ pub(crate) async fn start(
         config,
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
+        resume: None,
     };
     let group = tasks.clone();
     tasks.spawn("tiering", async move {

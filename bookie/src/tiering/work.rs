@@ -54,13 +54,6 @@ pub(super) struct Last {
     spared: bool,
 }
 
-impl Last {
-    /// Whether a disk that fills up may get its space back soon.
-    fn may_go(&self) -> bool {
-        self.spare || self.waiting.is_some()
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) handle: BookieHandle,
@@ -74,6 +67,8 @@ pub(super) struct Worker {
     pub(super) mutations: Mutations,
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
+    /// Where a cycle ended before its end: the next one goes on behind it.
+    pub(super) resume: Option<LedgerId>,
 }
 
 /// What one ledger's work holds between effects.
@@ -136,28 +131,33 @@ impl Worker {
         let asked =
             |followed: &Followed| leaving && !followed.last.spared && !followed.offload.fails();
         let (begun, hurried) = (Instant::now(), filling::ledgers(&self.handle));
-        let is_due = |(ledger, followed): &(&LedgerId, &Followed)| {
-            let hurries = followed.last.may_go() && hurried.contains(ledger);
+        // What has to be sent first keeps its time, which paces what fails.
+        let is_due = |ledger: &LedgerId, followed: &Followed| {
+            let hurries = followed.last.spare && hurried.contains(ledger);
             asked(followed) || (followed.look_at <= now || hurries) && !idle(followed)
         };
-        let mut due: Vec<(LedgerId, bool)> = self
+        let mut due: Vec<_> = self
             .offloads
             .iter()
-            .filter(is_due)
-            .map(|(ledger, followed)| (*ledger, followed.last.spare))
+            .filter(|(ledger, followed)| is_due(ledger, followed))
+            .map(|(ledger, followed)| {
+                // What only has to be dropped gives space back sooner than what has to be sent first, and what fails may do so again.
+                let sent = !hurried.is_empty() && !followed.last.spare;
+                let before = self.resume.is_some_and(|resume| *ledger <= resume);
+                (sent, followed.offload.fails(), before, *ledger)
+            })
             .collect();
-        if !hurried.is_empty() {
-            // What only has to be dropped gives space back sooner than what has to be sent first.
-            due.sort_by_key(|(_, spare)| !spare);
-        }
+        due.sort_unstable();
+        self.resume = None;
         let mut keyless = BTreeSet::new();
-        for (ledger, _) in due {
+        for (_, _, _, ledger) in due {
             if !self.take_up(ledger, None).await {
                 keyless.insert(ledger);
             }
             self.tell();
             // Uploads take long: where a disk fills up, what others have uploaded meanwhile goes first.
             if begun.elapsed() >= self.config.interval && filling::is_any(&self.handle) {
+                self.resume = Some(ledger);
                 break;
             }
         }

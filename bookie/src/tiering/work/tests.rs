@@ -51,7 +51,8 @@ impl Away {
         let folded = Folded::new(cluster, shared.clone());
         folded.objects_are_in(&objects);
         let dial = Dial::Plain;
-        let own = std::collections::HashMap::new();
+        let local: Arc<dyn geminga_ledger::BookieConnection> = Arc::new(handle.clone());
+        let own = std::collections::HashMap::from([(handle.id().clone(), local)]);
         let peers = tasks.child("peers");
         let bookies = BookieDirectory::start(&*shared, peers, own, 1 << 20, dial).await.unwrap();
         let worker = Worker {
@@ -65,6 +66,7 @@ impl Away {
             config: Config::default(),
             mutations: Mutations::default(),
             offloads: BTreeMap::new(),
+            resume: None,
         };
         Self { store, faulty, worker, ledgers, _tasks: tasks }
     }
@@ -73,6 +75,28 @@ impl Away {
     fn later(&mut self) {
         let later = self.worker.clock.now_ms() + millis(Config::default().interval);
         self.worker.clock = Arc::new(ManualClock::at(later));
+    }
+
+    /// The tiered topic of a ledger.
+    async fn topic_of(&self, meta: &LedgerMeta, more: &[(&str, &str)]) {
+        let configs = [("remote.storage.enable", "true")];
+        let configs = configs.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let topic = Topic {
+            id: meta.custom.topic,
+            partitions: 1,
+            write_quorum: 1,
+            ack_quorum: 1,
+            configs: configs.collect(),
+            created_ms: 0,
+        };
+        let key = keys::topic(&meta.custom.namespace, &meta.custom.name);
+        self.store.memory.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
+    }
+
+    /// What metadata says of a ledger now.
+    async fn meta(&self, ledger: LedgerId) -> LedgerMeta {
+        let found = self.store.get(&keys::ledger(ledger)).await.unwrap().unwrap();
+        LedgerMeta::decode(ledger, &found.value).unwrap()
     }
 
     fn held(&self) -> usize {
@@ -112,18 +136,7 @@ async fn uploaded(more: &[(&str, &str)]) -> Away {
     let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
     let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
     let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
-    let configs = [("remote.storage.enable", "true")];
-    let configs = configs.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let topic = Topic {
-        id: meta.custom.topic,
-        partitions: 1,
-        write_quorum: 1,
-        ack_quorum: 1,
-        configs: configs.collect(),
-        created_ms: 0,
-    };
-    let key = keys::topic(&meta.custom.namespace, &meta.custom.name);
-    away.store.memory.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
+    away.topic_of(&meta, more).await;
     let key = keys::ledger(ledger);
     away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
     away.worker.cycle().await;
@@ -217,4 +230,34 @@ async fn a_bookie_that_is_to_leave_does_not_wait_for_what_it_keeps_for_a_while()
     away.worker.objects = Faulty::default().store();
     away.worker.cycle().await;
     assert_eq!((away.held(), away.worker.handle.objects_missing()), (1, Some(1)));
+}
+
+/// An upload that fails again and again keeps no other from its turn where a disk fills up, and is not begun before its time.
+#[tokio::test]
+async fn what_cannot_be_uploaded_stops_no_other_where_a_disk_fills_up() {
+    let mut away = Away::new(2).await;
+    away.worker.handle.disks()[0].set_used(Fullness::Warn);
+    // Each cycle ends after one ledger.
+    away.worker.config.interval = std::time::Duration::ZERO;
+    let cluster = away.worker.handle.cluster();
+    for (ledger, length) in [(away.ledgers[0], 8), (away.ledgers[1], 7)] {
+        let like = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 0).await;
+        let meta = LedgerMeta { tier: Tier::Local, length, ..like };
+        if length == 8 {
+            away.topic_of(&meta, &[]).await;
+        }
+        let key = keys::ledger(ledger);
+        away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+    }
+    away.worker.cycle().await;
+    let poison = away.meta(away.ledgers[0]).await;
+    assert!(
+        matches!(poison.tier, Tier::Uploading { .. }),
+        "its bytes are not those that are described"
+    );
+    away.worker.cycle().await;
+    assert!(away.meta(away.ledgers[1]).await.tier.object().is_some(), "it is that one's turn");
+    away.worker.offloads.get_mut(&away.ledgers[0]).unwrap().look_at = 1_001;
+    away.worker.cycle().await;
+    assert_eq!(away.meta(away.ledgers[0]).await, poison, "it was not tried before its time");
 }

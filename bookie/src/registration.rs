@@ -411,6 +411,9 @@ impl Registration {
             sum = Space { free: sum.free + space.free, total: sum.total + space.total };
             let used = ledgers.used().next(space, self.0.limits);
             ledgers.set_used(used);
+            if space.total > 0 {
+                ledgers.set_surplus(self.0.limits.surplus(space));
+            }
             let was = ledgers.fullness();
             let now = if draining { used.max(Fullness::High) } else { used };
             fullest = fullest.max(now);

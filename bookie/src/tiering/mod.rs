@@ -168,6 +168,7 @@ pub(crate) async fn start(
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
         resume: None,
+        let_go: filling::LetGo::default(),
     };
     let group = tasks.clone();
     tasks.spawn("tiering", async move {

@@ -69,6 +69,7 @@ pub(super) struct Worker {
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
     /// Where a cycle ended before its end: the next one goes on behind it.
     pub(super) resume: Option<LedgerId>,
+    pub(super) let_go: filling::LetGo,
 }
 
 /// What one ledger's work holds between effects.
@@ -149,8 +150,14 @@ impl Worker {
             .collect();
         due.sort_unstable();
         self.resume = None;
+        self.let_go.forget();
         let mut keyless = BTreeSet::new();
         for (_, _, _, ledger) in due {
+            // The ledgers before it may have been enough.
+            let in_time = self.offloads.get(&ledger).is_some_and(|f| f.look_at <= now || asked(f));
+            if !in_time && !self.let_go.wants(&self.handle, ledger) {
+                continue;
+            }
             if !self.take_up(ledger, None).await {
                 keyless.insert(ledger);
             }
@@ -177,7 +184,9 @@ impl Worker {
     /// One look at a ledger; false when it has no key and `listed` is not told.
     async fn take_up(&mut self, ledger: LedgerId, listed: Option<Listed>) -> bool {
         let Some(mut followed) = self.offloads.remove(&ledger) else { return true };
+        let before = filling::bytes(&self.handle, ledger);
         let done = self.work(ledger, &mut followed.offload, listed).await;
+        self.let_go.note(&self.handle, ledger, &before);
         if let Some((look_at, mut last)) = done {
             // A store that does not answer brings no object back.
             last.missing |= followed.last.missing && look_at < i64::MAX;
@@ -358,7 +367,7 @@ impl Worker {
             missing: false,
             spared: !meta.tier.is_trimmed() && !self.is_named(&meta),
         };
-        if filling::is_on(&self.handle, ledger) {
+        if self.let_go.wants(&self.handle, ledger) {
             wanted = wanted.in_a_hurry();
         }
         Ok(Event::Read(Some((meta, found.version)), wanted))

@@ -67,6 +67,7 @@ impl Away {
             mutations: Mutations::default(),
             offloads: BTreeMap::new(),
             resume: None,
+            let_go: filling::LetGo::default(),
         };
         Self { store, faulty, worker, ledgers, _tasks: tasks }
     }
@@ -129,19 +130,28 @@ async fn what_an_unreadable_list_may_name_stays() {
     assert_eq!(away.held(), 0);
 }
 
-/// A bookie with one ledger that was uploaded a moment ago, is to be kept for an hour, and was looked at already.
-async fn uploaded(more: &[(&str, &str)]) -> Away {
-    let mut away = Away::new(1).await;
-    let (ledger, cluster) = (away.ledgers[0], away.worker.handle.cluster());
-    let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
-    let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
-    let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
-    away.topic_of(&meta, more).await;
-    let key = keys::ledger(ledger);
-    away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+/// A bookie with ledgers that were uploaded a moment ago, are to be kept for an hour, and were looked at already.
+async fn uploaded_many(count: u64, more: &[(&str, &str)]) -> Away {
+    let mut away = Away::new(count).await;
+    let cluster = away.worker.handle.cluster();
+    for ledger in away.ledgers.clone() {
+        let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
+        let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
+        let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
+        if ledger == away.ledgers[0] {
+            away.topic_of(&meta, more).await;
+        }
+        let key = keys::ledger(ledger);
+        away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+    }
     away.worker.cycle().await;
-    assert_eq!(away.held(), 1, "it is kept for a while");
+    assert_eq!(away.held(), away.ledgers.len(), "they are kept for a while");
     away
+}
+
+/// The same with one.
+async fn uploaded(more: &[(&str, &str)]) -> Away {
+    uploaded_many(1, more).await
 }
 
 /// 5.8: where a disk fills up, what is in the object store is not kept beside it for as long as otherwise.
@@ -260,4 +270,24 @@ async fn what_cannot_be_uploaded_stops_no_other_where_a_disk_fills_up() {
     away.worker.offloads.get_mut(&away.ledgers[0]).unwrap().look_at = 1_001;
     away.worker.cycle().await;
     assert_eq!(away.meta(away.ledgers[0]).await, poison, "it was not tried before its time");
+}
+
+/// What goes in a hurry goes at every bookie: no more than the disk needs, the oldest first, and others once that gave nothing back.
+#[tokio::test]
+async fn no_more_goes_in_a_hurry_than_a_disk_needs() {
+    let mut away = uploaded_many(3, &[]).await;
+    let disk = &away.worker.handle.disks()[0];
+    disk.set_used(Fullness::Warn);
+    disk.set_surplus(1);
+    for _ in 0..2 {
+        away.worker.cycle().await;
+        assert_eq!(away.held(), 2, "one was enough, and the log gives its space back later");
+        assert!(!away.worker.handle.holds_bytes(away.ledgers[0]), "the oldest");
+    }
+    away.worker.let_go = filling::LetGo::default();
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1, "what went is given back, and was not enough");
+    away.worker.handle.disks()[0].set_used(Fullness::High);
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 0, "it takes no data any more");
 }

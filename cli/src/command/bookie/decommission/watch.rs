@@ -79,9 +79,12 @@ impl Watch<'_> {
                 if self.said.insert(bookie.clone(), String::new()) != Some(String::new()) {
                     (self.say)(&format!("{bookie}: has left"));
                 }
-            } else if self.store.get(&keys::bookie_draining(bookie)).await?.is_none() {
+            } else if self.store.get(&keys::bookie_draining(bookie)).await?.is_some() {
+                still.push(bookie.clone());
+            } else if self.store.get(&keys::bookie_cookie(bookie)).await?.is_some() {
                 return Ok(Some(Ended::Cancelled(bookie.clone())));
             } else {
+                // Both went between the two reads, and the next look says so.
                 still.push(bookie.clone());
             }
         }

@@ -45,7 +45,7 @@ pub(super) enum Refusal {
     )]
     OnlyCopy { ledger: LedgerId, topic: String },
     #[error(
-        "{bookie} has copies of {ledgers} ledgers whose objects are missing in the object store, and may be the last to have them: bring the objects back first"
+        "{bookie} has copies of {ledgers} ledgers whose objects are missing in the object store, and may be the last to have them: bring the objects back first, or delete the topics"
     )]
     ObjectsMissing { bookie: BookieId, ledgers: u32 },
     #[error(

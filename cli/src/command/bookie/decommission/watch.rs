@@ -141,7 +141,7 @@ impl Watch<'_> {
             }
             if let Some(missing) = missing.filter(|missing| *missing > 0) {
                 text += &format!(
-                    ", and it waits for the objects of {missing} that the object store lost: bring them back"
+                    ", and it waits for the objects of {missing} that the object store lost: bring them back, or delete the topics"
                 );
             }
             if self.said.get(&bookie) != Some(&text) {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -14,6 +13,7 @@ use geminga_ledger::{BookieConnection, ConnectionLost};
 use geminga_proto::bookie::{Code, QueryReply, QueryRequest, Scope, WriteReply, WriteRequest};
 use geminga_proto::ids::{BookieId, ClusterUuid, LedgerId};
 use geminga_runtime::requests::{self, Requests};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo, Salvaged};
@@ -35,8 +35,16 @@ struct Shared {
     salvaged: Vec<Salvaged>,
     local: Arc<Semaphore>,
     requests: Requests,
+    objects: Mutex<Objects>,
+}
+
+/// What whoever tiers knows of objects, for those who decide whether the bookie may leave.
+#[derive(Debug, Default)]
+struct Objects {
+    /// Whether the bookie is to leave, and its disks take nothing any more.
+    leaving: bool,
     /// See [`BookieHandle::objects_missing`].
-    objects_missing: AtomicU32,
+    missing: Option<u32>,
 }
 
 /// Who answers a request.
@@ -62,16 +70,8 @@ impl BookieHandle {
         requests: Requests,
     ) -> Self {
         let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
-        let objects_missing = AtomicU32::new(0);
-        Self(Arc::new(Shared {
-            cluster,
-            bookie,
-            disks,
-            salvaged,
-            local,
-            requests,
-            objects_missing,
-        }))
+        let objects = Mutex::default();
+        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local, requests, objects }))
     }
 
     /// What requests are called, and which are slow.
@@ -177,14 +177,31 @@ impl BookieHandle {
         local
     }
 
-    /// Trimmed ledgers that are held here and whose objects were not there, as whoever tiers saw last.
-    pub(crate) fn objects_missing(&self) -> u32 {
-        self.0.objects_missing.load(Ordering::Relaxed)
+    /// Trimmed ledgers that are held here and whose objects were not there, as whoever tiers saw last. None of them is only known where
+    /// the bookie takes nothing new, and all that it holds was looked at since.
+    pub(crate) fn objects_missing(&self) -> Option<u32> {
+        self.0.objects.lock().missing
     }
 
     /// Tells it.
-    pub(crate) fn set_objects_missing(&self, ledgers: u32) {
-        self.0.objects_missing.store(ledgers, Ordering::Relaxed);
+    pub(crate) fn set_objects_missing(&self, ledgers: Option<u32>) {
+        let mut objects = self.0.objects.lock();
+        // What is none now may be some tomorrow, where new data comes.
+        objects.missing = ledgers.filter(|ledgers| *ledgers > 0 || objects.leaving);
+    }
+
+    /// Whether the bookie is to leave, and its disks take nothing any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.objects.lock().leaving
+    }
+
+    /// Tells it.
+    pub(crate) fn set_leaving(&self, leaving: bool) {
+        let mut objects = self.0.objects.lock();
+        objects.leaving = leaving;
+        if !leaving && objects.missing == Some(0) {
+            objects.missing = None;
+        }
     }
 
     pub(crate) fn disks(&self) -> &[DiskLedgers] {

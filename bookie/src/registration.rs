@@ -68,7 +68,7 @@ pub enum RegisterError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     disks: Vec<LiveDisk>,
-    objects_missing: u32,
+    objects_missing: Option<u32>,
 }
 
 /// A handle on the registration; cheap to clone.
@@ -424,6 +424,9 @@ impl Registration {
             sum = Space { free: sum.free + space.free, total: sum.total + space.total };
             let used = ledgers.used().next(space, self.0.limits);
             ledgers.set_used(used);
+            if space.total > 0 {
+                ledgers.set_surplus(self.0.limits.surplus(space));
+            }
             let was = ledgers.fullness();
             let now = if draining { used.max(Fullness::High) } else { used };
             fullest = fullest.max(now);
@@ -441,6 +444,8 @@ impl Registration {
             }
         });
         let disks: Vec<LiveDisk> = disks.collect();
+        // Once they take nothing: whoever tiers looks at what is here from now on.
+        self.0.handle.set_leaving(draining);
         metrics::space(sum.free, sum.total);
         metrics::fullness(fullest as u8);
         metrics::unwritable(disks.iter().filter(|disk| !disk.writable).count());

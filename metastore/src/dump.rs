@@ -310,7 +310,7 @@ fn live(record: LiveBookie) -> Value {
         ("lease", text(format!("{:x}", record.lease.0))),
         ("started_ms", number(record.started_ms)),
         ("repair_rate", number(record.repair_rate)),
-        ("objects_missing", number(record.objects_missing)),
+        ("objects_missing", optional(record.objects_missing, number)),
         ("features", list(record.features.iter(), text)),
     ])
 }

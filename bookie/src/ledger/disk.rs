@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use geminga_proto::bookie::{Code, QueryOp, QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member};
@@ -37,6 +38,8 @@ pub(crate) struct DiskLedgers {
     shards: Box<[Shard]>,
     fullness: Gauge,
     used: Gauge,
+    /// See [`DiskLedgers::surplus`]; clones are the same.
+    surplus: Arc<AtomicU64>,
     queries: Queries,
 }
 
@@ -118,8 +121,8 @@ impl DiskLedgers {
             waiting: parts.waiting,
             mutations: parts.mutations,
         };
-        let used = Gauge::default();
-        Self { me, log: parts.log, shards: shards.into(), fullness, used, queries }
+        let (used, surplus) = (Gauge::default(), Arc::new(AtomicU64::new(u64::MAX)));
+        Self { me, log: parts.log, shards: shards.into(), fullness, used, surplus, queries }
     }
 
     /// The bookie under this disk's incarnation.
@@ -155,6 +158,16 @@ impl DiskLedgers {
     /// Tells how full it is.
     pub(crate) fn set_used(&self, used: Fullness) {
         self.used.set(used);
+    }
+
+    /// Bytes that must go before it is not filling up any more, as was told last; until then, all.
+    pub(crate) fn surplus(&self) -> u64 {
+        self.surplus.load(Ordering::Relaxed)
+    }
+
+    /// Tells it.
+    pub(crate) fn set_surplus(&self, bytes: u64) {
+        self.surplus.store(bytes, Ordering::Relaxed);
     }
 
     /// The ledgers that it has records of, deleted ones aside, and the bytes of their entries.

@@ -62,6 +62,15 @@ impl Fullness {
     }
 }
 
+impl Limits {
+    /// Bytes that must go before space is not given back in a hurry any more.
+    pub(crate) fn surplus(self, space: Space) -> u64 {
+        let kept = u128::from(self.warn_percent.saturating_sub(HYSTERESIS));
+        let kept = u64::try_from(u128::from(space.total) * kept / 100).unwrap_or(u64::MAX);
+        space.total.saturating_sub(space.free).saturating_sub(kept)
+    }
+}
+
 /// The fullness of one disk, told by who looks at it and read by who decides; clones are the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gauge(Arc<AtomicU8>);
@@ -109,6 +118,13 @@ mod tests {
             assert_eq!(next(was, used), now, "{was:?} at {used} %");
         }
         assert_eq!(High.next(Space { free: 0, total: 0 }, Limits::default()), High);
+    }
+
+    #[test]
+    fn as_much_goes_as_ends_the_hurry() {
+        let surplus =
+            |used: u64| Limits::default().surplus(Space { free: 1_000 - used, total: 1_000 });
+        assert_eq!([850, 820, 100].map(surplus), [30, 0, 0]);
     }
 
     #[test]

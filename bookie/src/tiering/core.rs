@@ -167,6 +167,10 @@ pub struct Timing {
     pub pace: u64,
 }
 
+/// Longest pause before a copy beside an object is looked at again, in milliseconds: another bookie, whose disk fills up, may have
+/// ended the time that it is kept for (5.8), and this one has the bytes as well.
+const LONGEST_KEPT_MS: i64 = 600_000;
+
 /// Longest pause after uploads that failed, in milliseconds.
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
 
@@ -240,6 +244,11 @@ impl Offload {
     ) -> Self {
         let (due_since, phase) = (None, Phase::Reading);
         Self { me, cluster, names, timing, due_since, failures: 0, phase, mutations }
+    }
+
+    /// Whether uploads of it came to nothing: the next one is paced.
+    pub fn fails(&self) -> bool {
+        self.failures > 0
     }
 
     /// Begins another look.
@@ -471,8 +480,9 @@ impl Offload {
             KeepLocal::No | KeepLocal::Hurry => now.ms,
             KeepLocal::Ms(ms) => object.at_ms.saturating_add(ms),
         };
+        let soon = now.ms.saturating_add(LONGEST_KEPT_MS.max(self.timing.look_ms));
         if now.ms < due {
-            return Effect::LookAt(due);
+            return Effect::LookAt(due.min(soon));
         }
         let turn = match wanted.keep_local {
             // Whoever else comes at the same time loses a swap.
@@ -485,7 +495,7 @@ impl Offload {
                     Phase::Judging { meta: Box::new(meta), version, object: object.clone() };
                 Effect::Head(object)
             }
-            Some(at) => Effect::LookAt(at),
+            Some(at) => Effect::LookAt(at.min(soon)),
             None => self.later(now),
         }
     }

@@ -1,12 +1,62 @@
-//! Disks that fill up (protocol 5.8): which they are, and what is on them. A bookie that is to leave takes no data either, and its disks
+//! Disks that fill up (protocol 5.8): which they are, and what of them goes. A bookie that is to leave takes no data either, and its disks
 //! do not count for that.
+//!
+//! A copy that goes in a hurry goes at every bookie, so no more go than the disk needs: what was let go counts as given back for as long as
+//! the log may take to do so. A disk that takes no data any more lets go of all that it may.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use geminga_proto::ids::LedgerId;
+use geminga_proto::ids::{Incarnation, LedgerId};
+use tokio::time::Instant;
 
 use crate::handle::BookieHandle;
 use crate::ledger::{DiskLedgers, Fullness};
+
+/// How long the log may take to give back what was let go. Where that is little of a segment, it gives nothing: others go then.
+const GIVEN_BACK: Duration = Duration::from_secs(600);
+
+/// What each disk has let go of lately, and when.
+#[derive(Debug, Default)]
+pub(super) struct LetGo(BTreeMap<Incarnation, VecDeque<(Instant, u64)>>);
+
+impl LetGo {
+    /// Forgets what has been given back by now.
+    pub(super) fn forget(&mut self) {
+        for gone in self.0.values_mut() {
+            while gone.front().is_some_and(|(at, _)| at.elapsed() >= GIVEN_BACK) {
+                gone.pop_front();
+            }
+        }
+    }
+
+    /// Notes what went of a ledger that each disk had so many bytes of before.
+    pub(super) fn note(&mut self, handle: &BookieHandle, ledger: LedgerId, before: &[u64]) {
+        for (disk, before) in handle.disks().iter().zip(before) {
+            let bytes = before.saturating_sub(disk.log().bytes_of(ledger));
+            if bytes > 0 {
+                let gone = self.0.entry(disk.member().incarnation).or_default();
+                gone.push_back((Instant::now(), bytes));
+            }
+        }
+    }
+
+    /// Whether a disk that holds this ledger needs its space.
+    pub(super) fn wants(&self, handle: &BookieHandle, ledger: LedgerId) -> bool {
+        disks(handle).any(|disk| disk.log().bytes_of(ledger) > 0 && self.is_short(disk))
+    }
+
+    fn is_short(&self, disk: &DiskLedgers) -> bool {
+        let gone = self.0.get(&disk.member().incarnation).into_iter().flatten();
+        let gone = gone.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        disk.used() >= Fullness::High || gone < disk.surplus()
+    }
+}
+
+/// The bytes that each disk has of a ledger.
+pub(super) fn bytes(handle: &BookieHandle, ledger: LedgerId) -> Vec<u64> {
+    handle.disks().iter().map(|disk| disk.log().bytes_of(ledger)).collect()
+}
 
 fn disks(handle: &BookieHandle) -> impl Iterator<Item = &DiskLedgers> {
     handle.disks().iter().filter(|disk| disk.used() >= Fullness::Warn)
@@ -22,7 +72,19 @@ pub(super) fn ledgers(handle: &BookieHandle) -> BTreeSet<LedgerId> {
     disks(handle).flat_map(|disk| disk.held().into_keys()).collect()
 }
 
-/// Whether one of them holds this ledger.
-pub(super) fn is_on(handle: &BookieHandle, ledger: LedgerId) -> bool {
-    disks(handle).any(|disk| disk.log().bytes_of(ledger) > 0)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_let_go_counts_for_a_while() {
+        let gone = VecDeque::from([(Instant::now(), 7)]);
+        let mut let_go = LetGo(BTreeMap::from([(Incarnation(1), gone)]));
+        tokio::time::advance(GIVEN_BACK / 2).await;
+        let_go.forget();
+        assert_eq!(let_go.0[&Incarnation(1)].len(), 1);
+        tokio::time::advance(GIVEN_BACK).await;
+        let_go.forget();
+        assert!(let_go.0[&Incarnation(1)].is_empty());
+    }
 }

@@ -82,18 +82,11 @@ impl Mark {
     /// # Errors
     /// [`ClaimError`]: the store is not the cluster's. One that does not answer may be.
     pub(super) async fn begin(&self) -> Result<(), ClaimError> {
-<<<<<<< HEAD
         match self.begins().await {
             Ok(()) => Ok(()),
             Err(error) if error.is_refusal() => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "tiering begins when the object store answers");
-=======
-        match tokio::time::timeout(PATIENCE, self.claim()).await {
-            Ok(Err(error)) if error.is_refusal() => Err(error),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "tiering begins when whose the object store is can be asked");
->>>>>>> startup
                 Ok(())
             }
         }

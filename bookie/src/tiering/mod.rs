@@ -165,6 +165,8 @@ pub(crate) async fn start(
         usable: false,
         mutations: Mutations::default(),
         offloads: BTreeMap::<LedgerId, work::Followed>::new(),
+        resume: None,
+        let_go: filling::LetGo::default(),
     };
     let group = tasks.clone();
     tasks.spawn("tiering", async move {

@@ -52,13 +52,9 @@ pub(super) struct Last {
     spare: bool,
     /// It is trimmed, its object is not there, and a copy is here.
     missing: bool,
-}
-
-impl Last {
-    /// Whether a disk that fills up may get its space back soon.
-    fn may_go(&self) -> bool {
-        self.spare || self.waiting.is_some()
-    }
+    /// What is here of it is nobody's last copy: metadata names others for all of it, or there is no such ledger, or its object was
+    /// there. It stays so where the bookie takes nothing new.
+    spared: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +73,9 @@ pub(super) struct Worker {
     pub(super) mutations: Mutations,
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
+    /// Where a cycle ended before its end: the next one goes on behind it.
+    pub(super) resume: Option<LedgerId>,
+    pub(super) let_go: filling::LetGo,
 }
 
 /// What one ledger's work holds between effects.
@@ -132,29 +131,48 @@ impl Worker {
         let idle = |followed: &Followed| {
             followed.last.untouched.is_some_and(|topic| !tiered.contains(&topic))
         };
+        // Whoever is to leave has to know that all here may go, but for what fails again and again: that is looked at when it is tried.
+        let leaving = self.handle.is_leaving();
+        if !leaving {
+            // Its copies may be counted on again.
+            self.offloads.values_mut().for_each(|followed| followed.last.spared = false);
+        }
+        let asked =
+            |followed: &Followed| leaving && !followed.last.spared && !followed.offload.fails();
         let (begun, hurried) = (Instant::now(), filling::ledgers(&self.handle));
-        let is_due = |(ledger, followed): &(&LedgerId, &Followed)| {
-            let hurries = followed.last.may_go() && hurried.contains(ledger);
-            (followed.look_at <= now || hurries) && !idle(followed)
+        // What has to be sent first keeps its time, which paces what fails.
+        let is_due = |ledger: &LedgerId, followed: &Followed| {
+            let hurries = followed.last.spare && hurried.contains(ledger);
+            asked(followed) || (followed.look_at <= now || hurries) && !idle(followed)
         };
-        let mut due: Vec<(LedgerId, bool)> = self
+        let mut due: Vec<_> = self
             .offloads
             .iter()
-            .filter(is_due)
-            .map(|(ledger, followed)| (*ledger, followed.last.spare))
+            .filter(|(ledger, followed)| is_due(ledger, followed))
+            .map(|(ledger, followed)| {
+                // What only has to be dropped gives space back sooner than what has to be sent first, and what fails may do so again.
+                let sent = !hurried.is_empty() && !followed.last.spare;
+                let before = self.resume.is_some_and(|resume| *ledger <= resume);
+                (sent, followed.offload.fails(), before, *ledger)
+            })
             .collect();
-        if !hurried.is_empty() {
-            // What only has to be dropped gives space back sooner than what has to be sent first.
-            due.sort_by_key(|(_, spare)| !spare);
-        }
+        due.sort_unstable();
+        self.resume = None;
+        self.let_go.forget();
         let mut keyless = BTreeSet::new();
-        for (ledger, _) in due {
+        for (_, _, _, ledger) in due {
+            // The ledgers before it may have been enough.
+            let in_time = self.offloads.get(&ledger).is_some_and(|f| f.look_at <= now || asked(f));
+            if !in_time && !self.let_go.wants(&self.handle, ledger) {
+                continue;
+            }
             if !self.take_up(ledger, None).await {
                 keyless.insert(ledger);
             }
             self.tell();
             // Uploads take long: where a disk fills up, what others have uploaded meanwhile goes first.
             if begun.elapsed() >= self.config.interval && filling::is_any(&self.handle) {
+                self.resume = Some(ledger);
                 break;
             }
         }
@@ -163,12 +181,23 @@ impl Worker {
             self.take_up_keyless(keyless).await;
         }
         self.tell();
+        if leaving && self.may_leave() {
+            self.handle.set_objects_missing(Some(0));
+        }
+    }
+
+    /// Whether all that is held was looked at, and may go.
+    fn may_leave(&self) -> bool {
+        let spared = |ledger| self.offloads.get(&ledger).is_some_and(|f| f.last.spared);
+        self.handle.disks().iter().all(|disk| disk.held().into_keys().all(spared))
     }
 
     /// One look at a ledger; false when it has no key and `listed` is not told.
     async fn take_up(&mut self, ledger: LedgerId, listed: Option<Listed>) -> bool {
         let Some(mut followed) = self.offloads.remove(&ledger) else { return true };
+        let before = filling::bytes(&self.handle, ledger);
         let done = self.work(ledger, &mut followed.offload, listed).await;
+        self.let_go.note(&self.handle, ledger, &before);
         if let Some((look_at, mut last)) = done {
             // A store that does not answer brings no object back.
             last.missing |= followed.last.missing && look_at < i64::MAX;
@@ -201,7 +230,11 @@ impl Worker {
     /// Says what waits, and what is missing.
     fn tell(&self) {
         let missing = self.offloads.values().filter(|followed| followed.last.missing).count();
-        self.handle.set_objects_missing(u32::try_from(missing).unwrap_or(u32::MAX));
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        // That there is none is known at the end of a cycle only, and holds from then on.
+        if missing > 0 || self.handle.objects_missing() != Some(0) {
+            self.handle.set_objects_missing((missing > 0).then_some(missing));
+        }
         let waiting = || self.offloads.values().filter_map(|followed| followed.last.waiting);
         let oldest = waiting().map(|(since, _)| since).min().unwrap_or(i64::MAX);
         let late = u64::try_from(self.clock.now_ms().saturating_sub(oldest)).unwrap_or(0);
@@ -242,7 +275,7 @@ impl Worker {
         loop {
             effect = match effect {
                 Effect::LookAt(at) => return Some((at, hand.last)),
-                Effect::Done => return Some((i64::MAX, Last::default())),
+                Effect::Done => return Some((i64::MAX, Last { spared: true, ..Last::default() })),
                 Effect::Alarm(at) => {
                     metrics::object_missing();
                     tracing::error!(%ledger, "the object of a trimmed ledger is not there, or is another; this bookie keeps its copy: restore the object, or let no other bookie drop its copy");
@@ -363,11 +396,18 @@ impl Worker {
             waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
             spare: asks && meta.tier.object().is_some() && wanted.keep_local != KeepLocal::Always,
             missing: false,
+            spared: !meta.tier.is_trimmed() && !self.is_named(&meta),
         };
-        if filling::is_on(&self.handle, ledger) {
+        if self.let_go.wants(&self.handle, ledger) {
             wanted = wanted.in_a_hurry();
         }
         Ok(Event::Read(Some((meta, found.version)), wanted))
+    }
+
+    /// Whether metadata counts on this bookie for any of it.
+    fn is_named(&self, meta: &LedgerMeta) -> bool {
+        let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
+        members.any(|member| member.bookie == *self.handle.id())
     }
 
     async fn swap(&self, expected: Version, meta: &LedgerMeta) -> CasResult {

@@ -102,7 +102,7 @@ mod tests {
             lease: LeaseId(lease),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features: Features::ALL,
         }
     }

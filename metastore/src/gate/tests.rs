@@ -38,7 +38,7 @@ fn bookie(name: &str, features: Features) -> (String, Bytes) {
         lease: LeaseId(0),
         started_ms: 0,
         repair_rate: 0,
-        objects_missing: 0,
+        objects_missing: None,
         features,
     };
     (keys::bookie_live(&record.id), record.encode())

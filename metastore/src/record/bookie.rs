@@ -42,8 +42,9 @@ pub struct LiveBookie {
     pub started_ms: i64,
     /// Bytes a second that its repairs may copy; 0 = as many as there are.
     pub repair_rate: u64,
-    /// Trimmed ledgers that it has a copy of and whose object was not there when it looked last: that copy may be the last one.
-    pub objects_missing: u32,
+    /// Trimmed ledgers that it has a copy of and whose object was not there when it looked last: that copy may be the last one. 0 is said
+    /// by one that is to leave, and looked at all that it holds; `None`: it does not know, or its version does not say.
+    pub objects_missing: Option<u32>,
     /// What its version reads.
     pub features: Features,
 }

@@ -306,7 +306,7 @@ fn of_servers() -> Vec<Sample> {
         lease: LeaseId(0x78),
         started_ms: 1_700_000_000_000,
         repair_rate: 0,
-        objects_missing: 0,
+        objects_missing: Some(3),
         features: Features::ALL,
     };
     let under = Under {
@@ -434,7 +434,7 @@ fn of_servers() -> Vec<Sample> {
             key: keys::bookie_live(&bookie()),
             value: live.encode(),
             golden: "08011208626f6f6b69652d311a0e3132372e302e302e313a333138312a01613201723a080807\
-                     1001180a201440784880d095ffbc31a00101aa0103010203",
+                     1001180a201440784880d095ffbc315803a00101aa0103010203",
             again: |value| LiveBookie::decode(value).map(|record| record.encode()),
         },
         Sample {

@@ -98,7 +98,8 @@ impl ClusterService {
             fragments: summary.fragments,
             bytes: summary.bytes,
             oldest_ms: summary.oldest_ms,
-            estimate_seconds: estimate.filter(|_| summary.ledgers > 0),
+            // What is being written is copied once it ends, whenever that is.
+            estimate_seconds: estimate.filter(|_| summary.fragments > summary.open_fragments),
             lost: summary.lost.into_iter().map(lost).collect(),
             partial: summary.partial,
             open_fragments: summary.open_fragments,

@@ -105,7 +105,7 @@ impl World {
                     lease: LeaseId(1),
                     started_ms: 0,
                     repair_rate: 0,
-                    objects_missing: 0,
+                    objects_missing: None,
                     features: Features::ALL,
                 };
                 store.put_if(&keys::bookie_live(&id), None, record.encode()).await.unwrap();

@@ -2,7 +2,9 @@
 //! bookie, and never before. Then its process stops by itself, and its directories are refused.
 //!
 //! Trimmed ledgers may name it for ever: they are read from their objects only, their objects are removed by their own keys, and these go
-//! by time. But for one: a copy whose object is missing may be the last of its ledger, so whoever says that it has such a copy stays.
+//! by time. But a copy whose object is missing may be the last of its ledger, and only the bookie knows whether it has one. So it leaves
+//! when it says that it looked at all that it holds, and has none. One that does not say so, since it is stopped, does not tier, is of
+//! an older version or cannot reach the object store, stays while any ledger names it, trimmed ones too, or any was folded.
 //!
 //! A pass says something only about a bookie that takes no new data: none begins on it behind the pass. The second one
 //! begins a while after the first has ended, so that writers that chose the bookie before that are through.
@@ -40,7 +42,7 @@ impl Auditor {
         for bookie in &judgement.draining {
             // What cannot be read may name anybody.
             let named = found.unread_ledgers > 0 || found.named.contains_key(bookie);
-            let quiet = if named { None } else { self.may_go(bookie).await? };
+            let quiet = if named { None } else { self.may_go(bookie, found).await? };
             let Some(quiet) = quiet else {
                 term.unnamed.remove(bookie);
                 continue;
@@ -61,21 +63,38 @@ impl Auditor {
         Ok(())
     }
 
-    /// What must stay so, when the bookie takes no new data now, and has no copy that an object is missing of: it is not there, or says so
-    /// itself.
-    async fn may_go(&self, bookie: &BookieId) -> Result<Option<Guard>, Error> {
+    /// What must stay so, when the bookie takes no new data now, and has no copy that an object is missing of: it says so itself, or no
+    /// ledger is in objects only that could be.
+    async fn may_go(&self, bookie: &BookieId, pass: &Found) -> Result<Option<Guard>, Error> {
         let key = keys::bookie_live(bookie);
-        let Some(found) = self.store.get(&key).await? else { return Ok(Some(Guard::Absent(key))) };
+        let Some(found) = self.store.get(&key).await? else {
+            let unasked = self.may_hold_last(bookie, pass).await?;
+            return Ok((!unasked).then_some(Guard::Absent(key)));
+        };
         let Ok(live) = LiveBookie::decode(&found.value) else { return Ok(None) };
         if live.disks.iter().any(|disk| disk.writable) {
             tracing::info!(%bookie, "a bookie that is to leave takes new data yet");
             return Ok(None);
         }
-        if live.objects_missing > 0 {
-            tracing::error!(%bookie, ledgers = live.objects_missing, "a bookie that is to leave holds copies of trimmed ledgers whose objects are missing, and stays: bring the objects back");
+        if let Some(ledgers) = live.objects_missing.filter(|ledgers| *ledgers > 0) {
+            tracing::error!(%bookie, ledgers, "a bookie that is to leave holds copies of trimmed ledgers whose objects are missing, and stays: bring the objects back");
+            return Ok(None);
+        }
+        if live.objects_missing.is_none() && self.may_hold_last(bookie, pass).await? {
             return Ok(None);
         }
         Ok(Some(Guard::Version(key, found.version)))
+    }
+
+    /// Whether a bookie that does not say what it has may have the last copy of a ledger whose object is missing. Who had one that was
+    /// folded stands in an object, which is not read here.
+    async fn may_hold_last(&self, bookie: &BookieId, pass: &Found) -> Result<bool, Error> {
+        let trimmed = pass.trimmed.contains(bookie);
+        let holds = trimmed || !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
+        if holds {
+            tracing::info!(%bookie, "a bookie that is to leave stays until it says that it looked at its copies of ledgers that are in the object store only: start it, with the cluster's object store");
+        }
+        Ok(holds)
     }
 
     async fn remove(&self, bookie: &BookieId, quiet: Guard) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Goes through all ledgers for members that do not come back or are to be left, and marks what may be repaired (protocol 6.3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use geminga_ledger::mark_all;
 use geminga_metastore::record::{Cookie, LedgerMeta, LedgerState, UnderReason};
@@ -18,6 +18,8 @@ pub(super) struct Found {
     /// How many ledgers each bookie that is to leave has a place in, but for trimmed ones: these name it for ever, and nobody asks it for
     /// them.
     pub(super) named: BTreeMap<BookieId, u64>,
+    /// Those of them that a trimmed ledger names.
+    pub(super) trimmed: BTreeSet<BookieId>,
     /// Ledgers whose metadata cannot be read: who they name is not known.
     pub(super) unread_ledgers: u64,
     /// Marks and cookies that were met and cannot be read.
@@ -81,10 +83,14 @@ impl Auditor {
         judgement: &Judgement,
         found: &mut Found,
     ) -> Result<(), Error> {
-        let places = judgement.draining.iter().filter(|_| !meta.tier.is_trimmed());
-        for bookie in places {
+        for bookie in &judgement.draining {
             let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
-            if members.any(|member| member.bookie == *bookie) {
+            if !members.any(|member| member.bookie == *bookie) {
+                continue;
+            }
+            if meta.tier.is_trimmed() {
+                found.trimmed.insert(bookie.clone());
+            } else {
                 *found.named.entry(bookie.clone()).or_default() += 1;
             }
         }

@@ -9,7 +9,8 @@ use geminga_metastore::record::{
 };
 use geminga_metastore::{LedgerIds, MemoryStore};
 use geminga_proto::ids::{
-    BrokerId, ClusterUuid, DiskUuid, EntryId, Incarnation, Member, SealEpoch, TopicId,
+    BrokerId, ClusterUuid, DiskUuid, EntryId, Incarnation, Member, PartitionIndex, SealEpoch,
+    TopicId,
 };
 use geminga_runtime::{SeededRandom, SystemClock};
 
@@ -143,18 +144,18 @@ impl World {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features,
         };
         self.put(keys::bookie_live(&bookie), live.encode()).await;
     }
 
     /// It says of so many trimmed ledgers that it has a copy, and that the object is missing.
-    async fn misses(&self, number: u64, ledgers: u32) {
+    async fn misses(&self, number: u64, ledgers: impl Into<Option<u32>>) {
         let key = keys::bookie_live(&member(number).bookie);
         let found = self.store.get(&key).await.unwrap().unwrap();
         let live = LiveBookie::decode(&found.value).unwrap();
-        self.put(key, LiveBookie { objects_missing: ledgers, ..live }.encode()).await;
+        self.put(key, LiveBookie { objects_missing: ledgers.into(), ..live }.encode()).await;
     }
 
     async fn ledger(&self, meta: LedgerMeta) {
@@ -412,6 +413,7 @@ async fn a_trimmed_ledger_keeps_no_bookie() {
     let mut world = World::new().await;
     world.leaves(3).await;
     world.live(3, false).await;
+    world.misses(3, 0).await;
     world.ledger(trimmed(5, [1, 3])).await;
     world.ledger(closed(6, [1, 2])).await;
     for _ in 0..2 {
@@ -442,6 +444,35 @@ async fn a_bookie_stays_while_it_has_what_the_object_store_lost() {
         tokio::time::advance(GRACE).await;
     }
     assert!(!world.known(3).await);
+}
+
+/// 6.6: it may be the last that has a ledger whose object is missing, and is stopped, of an older version, or did not look yet.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_that_does_not_say_what_it_has_stays() {
+    for stopped in [false, true] {
+        let mut world = World::new().await;
+        world.leaves(3).await;
+        world.live(3, false).await;
+        if stopped {
+            let live = keys::bookie_live(&member(3).bookie);
+            world.store.txn(geminga_metastore::Txn::new().delete(live)).await.unwrap();
+        }
+        let passes = async |world: &mut World| {
+            for _ in 0..3 {
+                world.pass().await;
+                tokio::time::advance(GRACE).await;
+            }
+            world.known(3).await
+        };
+        world.ledger(trimmed(5, [1, 3])).await;
+        assert!(passes(&mut world).await, "a trimmed ledger names it; stopped: {stopped}");
+        world.ledger(trimmed(5, [1, 2])).await;
+        let manifest = keys::manifest(TopicId::from_random(9), PartitionIndex(0));
+        world.put(manifest.clone(), bytes::Bytes::new()).await;
+        assert!(passes(&mut world).await, "a folded ledger may; stopped: {stopped}");
+        world.store.txn(geminga_metastore::Txn::new().delete(manifest)).await.unwrap();
+        assert!(!passes(&mut world).await, "nothing is known that it could have");
+    }
 }
 
 /// Members of a trimmed ledger hold nothing of it, and need not be asked.

@@ -41,6 +41,8 @@ async fn worker(
         usable: false,
         mutations: Mutations::default(),
         offloads: BTreeMap::new(),
+        resume: None,
+        let_go: filling::LetGo::default(),
     }
 }
 
@@ -97,6 +99,28 @@ impl Away {
         self.worker.clock = Arc::new(ManualClock::at(later));
     }
 
+    /// The tiered topic of a ledger.
+    async fn topic_of(&self, meta: &LedgerMeta, more: &[(&str, &str)]) {
+        let configs = [("remote.storage.enable", "true")];
+        let configs = configs.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let topic = Topic {
+            id: meta.custom.topic,
+            partitions: 1,
+            write_quorum: 1,
+            ack_quorum: 1,
+            configs: configs.collect(),
+            created_ms: 0,
+        };
+        let key = keys::topic(&meta.custom.namespace, &meta.custom.name);
+        self.store.memory.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
+    }
+
+    /// What metadata says of a ledger now.
+    async fn meta(&self, ledger: LedgerId) -> LedgerMeta {
+        let found = self.store.get(&keys::ledger(ledger)).await.unwrap().unwrap();
+        LedgerMeta::decode(ledger, &found.value).unwrap()
+    }
+
     fn held(&self) -> usize {
         let handle = &self.worker.handle;
         self.ledgers.iter().filter(|ledger| handle.holds_bytes(**ledger)).count()
@@ -127,30 +151,28 @@ async fn what_an_unreadable_list_may_name_stays() {
     assert_eq!(away.held(), 0);
 }
 
-/// A bookie with one ledger that was uploaded a moment ago, is to be kept for an hour, and was looked at already.
-async fn uploaded(more: &[(&str, &str)]) -> Away {
-    let mut away = Away::new(1).await;
-    let (ledger, cluster) = (away.ledgers[0], away.worker.handle.cluster());
-    let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
-    let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
-    let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
-    let configs = [("remote.storage.enable", "true")];
-    let configs = configs.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let topic = Topic {
-        id: meta.custom.topic,
-        partitions: 1,
-        write_quorum: 1,
-        ack_quorum: 1,
-        configs: configs.collect(),
-        created_ms: 0,
-    };
-    let key = keys::topic(&meta.custom.namespace, &meta.custom.name);
-    away.store.memory.put_if(&key, None, topic.encode()).await.unwrap().unwrap();
-    let key = keys::ledger(ledger);
-    away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+/// A bookie with ledgers that were uploaded a moment ago, are to be kept for an hour, and were looked at already.
+async fn uploaded_many(count: u64, more: &[(&str, &str)]) -> Away {
+    let mut away = Away::new(count).await;
+    let cluster = away.worker.handle.cluster();
+    for ledger in away.ledgers.clone() {
+        let trimmed = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 1_000).await;
+        let Tier::Trimmed(object) = trimmed.tier.clone() else { panic!("it is trimmed") };
+        let meta = LedgerMeta { tier: Tier::Offloaded(object), ..trimmed };
+        if ledger == away.ledgers[0] {
+            away.topic_of(&meta, more).await;
+        }
+        let key = keys::ledger(ledger);
+        away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+    }
     away.worker.cycle().await;
-    assert_eq!(away.held(), 1, "it is kept for a while");
+    assert_eq!(away.held(), away.ledgers.len(), "they are kept for a while");
     away
+}
+
+/// The same with one.
+async fn uploaded(more: &[(&str, &str)]) -> Away {
+    uploaded_many(1, more).await
 }
 
 /// 5.8: where a disk fills up, what is in the object store is not kept beside it for as long as otherwise.
@@ -199,16 +221,105 @@ async fn a_missing_object_is_told_until_it_is_back() {
     let (lost, there) = (Faulty::default(), away.worker.objects.clone());
     away.worker.objects = lost.store();
     away.worker.cycle().await;
-    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, 2));
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, Some(2)));
     // A store that does not answer brings nothing back.
     lost.fail(Call::Get, Fault::Refuse, 2);
     away.later();
     away.worker.cycle().await;
-    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, 2));
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, Some(2)));
     away.worker.objects = there;
     away.later();
     away.worker.cycle().await;
-    assert_eq!((away.held(), away.worker.handle.objects_missing()), (0, 0));
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (0, None));
+}
+
+/// 6.6: a bookie that is to leave says that it may once each of its copies was looked at, whatever was to be waited for; what the store
+/// does not answer is not known, nor what begins after a decommission was taken back.
+#[tokio::test]
+async fn that_nothing_is_missing_is_said_after_a_look_at_all() {
+    let mut away = Away::new(2).await;
+    let (silent, there) = (Faulty::default(), away.worker.objects.clone());
+    silent.fail(Call::Get, Fault::Refuse, 2);
+    away.worker.objects = silent.store();
+    away.worker.handle.set_leaving(true);
+    assert_eq!(away.worker.handle.objects_missing(), None, "it did not look");
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (2, None));
+    away.worker.objects = there;
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (0, Some(0)));
+    away.worker.handle.set_leaving(false);
+    assert_eq!(away.worker.handle.objects_missing(), None);
+    away.worker.cycle().await;
+    assert_eq!(away.worker.handle.objects_missing(), None, "it takes new data");
+}
+
+/// Another bookie trimmed it, and its object was lost, while this one waited for the time to drop its copy.
+#[tokio::test]
+async fn a_bookie_that_is_to_leave_does_not_wait_for_what_it_keeps_for_a_while() {
+    let mut away = uploaded(&[]).await;
+    let (ledger, key) = (away.ledgers[0], keys::ledger(away.ledgers[0]));
+    let found = away.store.memory.get(&key).await.unwrap().unwrap();
+    let meta = LedgerMeta::decode(ledger, &found.value).unwrap();
+    away.worker.handle.set_leaving(true);
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (1, None), "it is named");
+    let Tier::Offloaded(object) = meta.tier.clone() else { panic!("it is uploaded") };
+    let trimmed = LedgerMeta { tier: Tier::Trimmed(object), ..meta }.encode();
+    away.store.memory.put_if(&key, Some(found.version), trimmed).await.unwrap().unwrap();
+    away.worker.objects = Faulty::default().store();
+    away.worker.cycle().await;
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (1, Some(1)));
+}
+
+/// An upload that fails again and again keeps no other from its turn where a disk fills up, and is not begun before its time.
+#[tokio::test]
+async fn what_cannot_be_uploaded_stops_no_other_where_a_disk_fills_up() {
+    let mut away = Away::new(2).await;
+    away.worker.handle.disks()[0].set_used(Fullness::Warn);
+    // Each cycle ends after one ledger.
+    away.worker.config.interval = std::time::Duration::ZERO;
+    let cluster = away.worker.handle.cluster();
+    for (ledger, length) in [(away.ledgers[0], 8), (away.ledgers[1], 7)] {
+        let like = testing::trimmed_ledger(&away.worker.objects, cluster, ledger, 0).await;
+        let meta = LedgerMeta { tier: Tier::Local, length, ..like };
+        if length == 8 {
+            away.topic_of(&meta, &[]).await;
+        }
+        let key = keys::ledger(ledger);
+        away.store.memory.put_if(&key, None, meta.encode()).await.unwrap().unwrap();
+    }
+    away.worker.cycle().await;
+    let poison = away.meta(away.ledgers[0]).await;
+    assert!(
+        matches!(poison.tier, Tier::Uploading { .. }),
+        "its bytes are not those that are described"
+    );
+    away.worker.cycle().await;
+    assert!(away.meta(away.ledgers[1]).await.tier.object().is_some(), "it is that one's turn");
+    away.worker.offloads.get_mut(&away.ledgers[0]).unwrap().look_at = 1_001;
+    away.worker.cycle().await;
+    assert_eq!(away.meta(away.ledgers[0]).await, poison, "it was not tried before its time");
+}
+
+/// What goes in a hurry goes at every bookie: no more than the disk needs, the oldest first, and others once that gave nothing back.
+#[tokio::test]
+async fn no_more_goes_in_a_hurry_than_a_disk_needs() {
+    let mut away = uploaded_many(3, &[]).await;
+    let disk = &away.worker.handle.disks()[0];
+    disk.set_used(Fullness::Warn);
+    disk.set_surplus(1);
+    for _ in 0..2 {
+        away.worker.cycle().await;
+        assert_eq!(away.held(), 2, "one was enough, and the log gives its space back later");
+        assert!(!away.worker.handle.holds_bytes(away.ledgers[0]), "the oldest");
+    }
+    away.worker.let_go = filling::LetGo::default();
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 1, "what went is given back, and was not enough");
+    away.worker.handle.disks()[0].set_used(Fullness::High);
+    away.worker.cycle().await;
+    assert_eq!(away.held(), 0, "it takes no data any more");
 }
 
 /// What is listed in the cluster's store is neither there nor lost in another.

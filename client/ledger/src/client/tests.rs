@@ -168,7 +168,7 @@ impl Bookies for Silent {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features: Features::ALL,
         };
         (1..=3).map(live).collect()

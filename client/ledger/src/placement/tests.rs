@@ -27,7 +27,7 @@ fn live(number: u64, zone: &str) -> LiveBookie {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
-        objects_missing: 0,
+        objects_missing: None,
         features: Features::ALL,
     }
 }

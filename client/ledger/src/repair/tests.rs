@@ -107,7 +107,7 @@ impl Bookies for Cluster {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features: Features::ALL,
         };
         vec![bookie(1), bookie(3)]

@@ -316,7 +316,7 @@ impl Bookie {
             lease: LeaseId(1),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features: Features::ALL,
         }
     }

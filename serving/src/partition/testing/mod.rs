@@ -101,7 +101,7 @@ impl TestCluster {
                 lease: LeaseId(1),
                 started_ms: 0,
                 repair_rate: 0,
-                objects_missing: 0,
+                objects_missing: None,
                 features: record::Features::ALL,
             };
             self.store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();

@@ -45,7 +45,7 @@ pub(super) enum Refusal {
     )]
     OnlyCopy { ledger: LedgerId, topic: String },
     #[error(
-        "{bookie} has copies of {ledgers} ledgers whose objects are missing in the object store, and may be the last to have them: bring the objects back first"
+        "{bookie} has copies of {ledgers} ledgers whose objects are missing in the object store, and may be the last to have them: bring the objects back first, or delete the topics"
     )]
     ObjectsMissing { bookie: BookieId, ledgers: u32 },
     #[error(
@@ -81,9 +81,10 @@ impl Facts<'_> {
     /// # Errors
     /// The first [`Refusal`].
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        let mut missing = self.live.iter().filter(|live| live.objects_missing > 0);
-        if let Some(live) = missing.find(|live| self.asked.contains(&live.id)) {
-            let (bookie, ledgers) = (live.id.clone(), live.objects_missing);
+        let mut asked = self.live.iter().filter(|live| self.asked.contains(&live.id));
+        let missing = |live: &LiveBookie| live.objects_missing.filter(|ledgers| *ledgers > 0);
+        let missing = asked.find_map(|live| Some((live.id.clone(), missing(live)?)));
+        if let Some((bookie, ledgers)) = missing {
             return Err(Refusal::ObjectsMissing { bookie, ledgers });
         }
         let room = self.room();

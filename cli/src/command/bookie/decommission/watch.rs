@@ -1,7 +1,7 @@
 //! Watches bookies until they have left. It changes nothing, so it can go on whatever happens: a metadata store that does not answer for
 //! a while is asked again, and what takes long to read is read less often.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use geminga_metastore::record::{LedgerMeta, LedgerState, LiveBookie};
@@ -79,9 +79,12 @@ impl Watch<'_> {
                 if self.said.insert(bookie.clone(), String::new()) != Some(String::new()) {
                     (self.say)(&format!("{bookie}: has left"));
                 }
-            } else if self.store.get(&keys::bookie_draining(bookie)).await?.is_none() {
+            } else if self.store.get(&keys::bookie_draining(bookie)).await?.is_some() {
+                still.push(bookie.clone());
+            } else if self.store.get(&keys::bookie_cookie(bookie)).await?.is_some() {
                 return Ok(Some(Ended::Cancelled(bookie.clone())));
             } else {
+                // Both went between the two reads, and the next look says so.
                 still.push(bookie.clone());
             }
         }
@@ -100,13 +103,18 @@ impl Watch<'_> {
     /// Says how many ledgers each has copies of, where that is news.
     async fn count(&mut self) -> Result<(), Error> {
         let (mut counts, mut unread) = (BTreeMap::<BookieId, u64>::new(), 0);
-        let mut after = None::<String>;
+        let (mut after, mut trimmed) = (None::<String>, BTreeSet::new());
+        let folded = !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
         loop {
             let page = self.store.range(keys::LEDGERS, after.as_deref(), PAGE).await?;
             for item in &page.items {
                 let Some(ledger) = keys::parse_ledger(&item.key) else { continue };
                 match LedgerMeta::decode(ledger, &item.value.value) {
                     Ok(meta) if meta.state == LedgerState::Deleting => {}
+                    Ok(meta) if meta.tier.is_trimmed() => {
+                        let places = meta.fragments.into_iter().flat_map(|f| f.ensemble);
+                        trimmed.extend(places.map(|member| member.bookie));
+                    }
                     Ok(meta) => {
                         for bookie in holders(&meta) {
                             *counts.entry(bookie).or_default() += 1;
@@ -128,9 +136,12 @@ impl Watch<'_> {
                 );
             }
             let missing = self.objects_missing(&bookie).await?;
-            if missing > 0 {
+            if missing.is_none() && (folded || trimmed.contains(&bookie)) {
+                text += ", and it waits until the bookie has looked at its copies of ledgers that are in the object store only: it has to run, with the cluster's object store";
+            }
+            if let Some(missing) = missing.filter(|missing| *missing > 0) {
                 text += &format!(
-                    ", and it waits for the objects of {missing} that the object store lost: bring them back"
+                    ", and it waits for the objects of {missing} that the object store lost: bring them back, or delete the topics"
                 );
             }
             if self.said.get(&bookie) != Some(&text) {
@@ -141,10 +152,10 @@ impl Watch<'_> {
         Ok(())
     }
 
-    async fn objects_missing(&self, bookie: &BookieId) -> Result<u32, Error> {
+    async fn objects_missing(&self, bookie: &BookieId) -> Result<Option<u32>, Error> {
         let found = self.store.get(&keys::bookie_live(bookie)).await?;
         let live = found.and_then(|found| LiveBookie::decode(&found.value).ok());
-        Ok(live.map_or(0, |live| live.objects_missing))
+        Ok(live.and_then(|live| live.objects_missing))
     }
 }
 

@@ -246,7 +246,7 @@ fn copies(facts: &Facts, found: &mut Vec<Finding>) {
     } else {
         found.push(Finding::watch(
             what,
-            "they are being copied: `geminga cluster status` says how long that takes",
+            "they are copied, and what is being written once it ends: `geminga cluster status` says how long that takes",
         ));
     }
 }

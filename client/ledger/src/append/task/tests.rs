@@ -124,7 +124,7 @@ impl Five {
             lease: LeaseId(lease),
             started_ms: 0,
             repair_rate: 0,
-            objects_missing: 0,
+            objects_missing: None,
             features: Features::ALL,
         };
         let mut live = self.live.lock();

@@ -24,7 +24,7 @@ fn live(number: u64, free_bytes: u64) -> LiveBookie {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
-        objects_missing: 0,
+        objects_missing: None,
         features: Features::ALL,
     }
 }
@@ -208,6 +208,6 @@ fn a_fragment_counts_for_its_own_entries() {
 #[test]
 fn whoever_may_have_the_last_copy_stays() {
     let mut case = Case::new(&[1_000; 4], vec![]);
-    case.live[1].objects_missing = 2;
+    case.live[1].objects_missing = Some(2);
     assert_eq!((case.reason(&[2]), case.reason(&[3])), (Some("OBJECTS_MISSING"), None));
 }

@@ -25,7 +25,7 @@ fn bookie(id: &BookieId) -> Known {
         lease: LeaseId(1),
         started_ms: 0,
         repair_rate: 0,
-        objects_missing: 0,
+        objects_missing: None,
         features: Features::ALL,
     };
     Known { live: Some(live), ledgers: 5, ..Known::default() }

@@ -119,8 +119,8 @@ impl Facts<'_> {
         self.asked.contains(bookie) || self.draining.contains(bookie)
     }
 
-    /// Bookies that stay and take data, and for how many bytes each has room. Where some name a zone, those without get nothing (6.7).
-    fn room(&self) -> BTreeMap<&BookieId, u64> {
+    /// Bookies that stay and take data, and for how many bytes each of their disks has room: a copy goes to one disk. Where some name a zone, those without get nothing (6.7).
+    fn room(&self) -> BTreeMap<&BookieId, Vec<u64>> {
         let zoned = self.live.iter().any(|live| !live.zone.is_empty());
         let mut room = BTreeMap::new();
         for live in self.live {
@@ -130,7 +130,7 @@ impl Facts<'_> {
                 let free = writable().map(|disk| {
                     disk.free_bytes.saturating_sub(disk.total_bytes / 100 * KEPT_FREE_PERCENT)
                 });
-                room.insert(&live.id, free.sum());
+                room.insert(&live.id, free.collect());
             }
         }
         room
@@ -139,7 +139,7 @@ impl Facts<'_> {
     fn places<'a>(
         &self,
         held: &[&'a LedgerMeta],
-        room: &BTreeMap<&BookieId, u64>,
+        room: &BTreeMap<&BookieId, Vec<u64>>,
     ) -> Vec<Places<'a>> {
         let mut places = Vec::new();
         for meta in held {
@@ -162,16 +162,21 @@ fn is_in(fragment: &Fragment, bookie: &BookieId) -> bool {
 }
 
 /// Gives every place to somebody, in order.
-fn give_away(places: Vec<Places<'_>>, mut room: BTreeMap<&BookieId, u64>) -> Result<(), Refusal> {
+fn give_away(
+    places: Vec<Places<'_>>,
+    mut room: BTreeMap<&BookieId, Vec<u64>>,
+) -> Result<(), Refusal> {
     let (mut needed, mut short) = (0_u64, 0_u64);
     for Places { fragment, count, bytes, .. } in places {
         let mut taken = BTreeSet::new();
         for _ in 0..count {
             needed = needed.saturating_add(bytes);
-            let can = |(bookie, _): &(&&BookieId, &mut u64)| {
-                !is_in(fragment, bookie) && !taken.contains(**bookie)
-            };
-            let emptiest = room.iter_mut().filter(can).max_by_key(|(_, free)| **free);
+            let others = room
+                .iter_mut()
+                .filter(|(bookie, _)| !is_in(fragment, bookie) && !taken.contains(**bookie));
+            let disks =
+                others.flat_map(|(bookie, disks)| disks.iter_mut().map(move |d| (bookie, d)));
+            let emptiest = disks.max_by_key(|(_, free)| **free);
             match emptiest {
                 Some((bookie, free)) if *free >= bytes => {
                     *free -= bytes;

@@ -211,3 +211,14 @@ fn whoever_may_have_the_last_copy_stays() {
     case.live[1].objects_missing = Some(2);
     assert_eq!((case.reason(&[2]), case.reason(&[3])), (Some("OBJECTS_MISSING"), None));
 }
+
+/// A copy goes to one disk, however much all of a bookie's have together.
+#[test]
+fn room_is_that_of_one_disk() {
+    let mut case = Case::new(&[1_000, 1_000, 1_000, 300], vec![ledger(&[1, 2, 3], 300)]);
+    let disk = case.live[3].disks[0].clone();
+    case.live[3].disks.push(disk.clone());
+    assert_eq!(case.reason(&[1]), Some("NO_ROOM"), "200 on each");
+    case.live[3].disks.push(LiveDisk { free_bytes: 400, ..disk });
+    assert_eq!(case.reason(&[1]), None);
+}

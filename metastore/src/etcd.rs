@@ -136,6 +136,11 @@ impl EtcdStore {
             .with_keep_alive_while_idle(true)
             // A member cut off from the others says so, instead of keeping a watch silent.
             .with_require_leader(true);
+        // An address that is none will not become one.
+        let is_none = |address: &&String| address.parse::<tonic::transport::Uri>().is_err();
+        if let Some(wrong) = url.endpoints.iter().find(is_none) {
+            return Err(Error::Invalid(format!("{url}: `{wrong}` is no address")));
+        }
         let connect = async {
             match dial {
                 Dial::Plain => etcd::Client::connect(&url.endpoints, Some(options)).await,
@@ -146,7 +151,6 @@ impl EtcdStore {
         };
         let client = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(client)) => client,
-            // An address that is none will not become one.
             Ok(Err(error @ (etcd::Error::InvalidUri(_) | etcd::Error::InvalidArgs(_)))) => {
                 return Err(Error::Invalid(format!("{url}: {error}")));
             }

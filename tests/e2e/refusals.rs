@@ -271,7 +271,7 @@ fn an_object_store_that_is_not_the_clusters() {
     let bookie = &mut cluster.bookies[0].process;
     bookie.restart();
     assert!(!bookie.wait().success());
-    assert!(bookie.log().contains("holds nothing of this cluster"), "{}", bookie.log());
+    assert!(bookie.log().contains("nor the objects of this cluster"), "{}", bookie.log());
     std::fs::rename(&away, &at).expect("a directory");
     bookie.restart();
     cluster.bookies[0].wait_ready();

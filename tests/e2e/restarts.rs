@@ -94,8 +94,8 @@ fn under_load(absences: usize, meanwhile: impl FnOnce(&mut Cluster, &Client, &mu
     let changes = changes.expect("a broker's metrics");
     println!("{repairs:?}, {changes} changes of ensembles, {before} bytes before");
     assert!(repairs.places == 0.0, "places were given away: {repairs:?}");
-    // What is copied is what was on its way when a bookie went.
-    assert!(repairs.copied < before / 20.0, "{repairs:?}, of {before} bytes");
+    // What is copied is what was written while a bookie was away, and not what it has.
+    assert!(repairs.copied < before / 4.0, "{repairs:?}, of {before} bytes");
     // Each open ledger leaves a bookie once.
     assert!(changes <= f64::from(topic::PARTITIONS) * absences as f64, "{changes} changes");
     let flights = flights.first(fed);

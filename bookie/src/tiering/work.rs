@@ -140,9 +140,9 @@ impl Worker {
         let asked =
             |followed: &Followed| leaving && !followed.last.spared && !followed.offload.fails();
         let (begun, hurried) = (Instant::now(), filling::ledgers(&self.handle));
-        // What has to be sent first keeps its time, which paces what fails.
+        // What fails keeps its time, which paces it.
         let is_due = |ledger: &LedgerId, followed: &Followed| {
-            let hurries = followed.last.spare && hurried.contains(ledger);
+            let hurries = !followed.offload.fails() && hurried.contains(ledger);
             asked(followed) || (followed.look_at <= now || hurries) && !idle(followed)
         };
         let mut due: Vec<_> = self
@@ -162,7 +162,8 @@ impl Worker {
         let mut keyless = BTreeSet::new();
         for (_, _, _, ledger) in due {
             // The ledgers before it may have been enough.
-            let in_time = self.offloads.get(&ledger).is_some_and(|f| f.look_at <= now || asked(f));
+            let in_time = |f: &Followed| f.look_at <= now || asked(f) || !f.last.spare;
+            let in_time = self.offloads.get(&ledger).is_some_and(in_time);
             if !in_time && !self.let_go.wants(&self.handle, ledger) {
                 continue;
             }

@@ -2,12 +2,16 @@
 //! second group, and a program in another language, see all of it again.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use geminga_harness::flights::{Flights, ROWS, TAIL_NUMBERS};
-use geminga_harness::{Client, Cluster, binary};
+use geminga_harness::{Client, Cluster, Finished, Running, binary};
 
 use crate::topic;
+
+/// Longer than the example needs for all rows on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[test]
 fn every_row_arrives_once_in_order() {
@@ -68,8 +72,13 @@ fn python_sees_the_same(cluster: &Cluster, flights: &Flights) {
 
 fn python() -> Command {
     let mut command = Command::new(binary::repository().join(".venv/bin/python"));
-    command.current_dir(binary::repository()).stdin(Stdio::null());
+    command.current_dir(binary::repository());
     command
+}
+
+/// Runs it to its end.
+fn run(command: Command, dir: &Path) -> Finished {
+    Running::command(command, "python", dir).finish_within(PATIENCE)
 }
 
 fn generate_stubs(out: &Path) {
@@ -80,18 +89,12 @@ fn generate_stubs(out: &Path) {
     for file in ["stream", "topics", "groups", "cluster"] {
         command.arg(format!("proto/geminga/v1/{file}.proto"));
     }
-    let output = command.output().expect("run `.ci/install test` for the Python of the tests");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run(command, out).ok();
 }
 
 fn example(client: &Client, stubs: &Path, args: &[&str]) -> String {
-    let output = python()
-        .env("PYTHONPATH", stubs)
-        .arg("client/examples/python/flights.py")
-        .arg(client.server())
-        .args(args)
-        .output()
-        .expect("python runs");
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("rows are text")
+    let mut command = python();
+    command.env("PYTHONPATH", stubs).arg("client/examples/python/flights.py");
+    command.arg(client.server()).args(args);
+    String::from_utf8(run(command, stubs).ok()).expect("rows are text")
 }

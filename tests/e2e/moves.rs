@@ -2,6 +2,7 @@
 //! stored data is copied.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
@@ -50,12 +51,13 @@ fn judge(client: &Client, name: &str, flights: &Flights, report: &Path) {
 /// The longest time without an acknowledgement while `act` runs and until the next one after it.
 fn longest_silence(report: &Path, act: impl FnOnce()) -> Duration {
     let size = || std::fs::metadata(report).map_or(0, |file| file.len());
-    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let watcher = scope.spawn(move || {
+        let watcher = scope.spawn(|| {
             let (mut last, mut since, mut longest) = (size(), Instant::now(), Duration::ZERO);
             loop {
-                let over = stopped.recv_timeout(Duration::from_millis(1)).is_ok();
+                std::thread::sleep(Duration::from_millis(1));
+                let over = over.load(Ordering::Relaxed);
                 if size() != last {
                     longest = longest.max(since.elapsed());
                     (last, since) = (size(), Instant::now());
@@ -65,10 +67,11 @@ fn longest_silence(report: &Path, act: impl FnOnce()) -> Duration {
                 }
             }
         });
+        let ends = topic::Ends(&over);
         act();
         let before = size();
         wait::until("the next acknowledgement", || (size() > before).then_some(()));
-        stop.send(()).expect("it watches");
+        drop(ends);
         watcher.join().expect("it ends")
     })
 }

@@ -1,16 +1,14 @@
 //! Who writes and reads all the while: an idempotent producer with a report, fed at a steady pace, and a group whose members keep up. Neither
 //! may notice anything.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ChildStdin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use geminga_harness::flights::Record;
-use geminga_harness::{Client, Cluster, Copies, Running, wait};
+use geminga_harness::{Client, Cluster, Copies, Input, Running, wait};
 
 use crate::topic;
 
@@ -125,10 +123,10 @@ impl Drop for Load {
 }
 
 /// Feeds rows until it is told to end, or nobody reads them; says how many.
-fn feed(mut input: ChildStdin, copies: &Copies, done: &AtomicBool) -> u64 {
+fn feed(mut input: Input, copies: &Copies, done: &AtomicBool) -> u64 {
     let mut fed = 0;
     while !done.load(Ordering::Relaxed) {
-        if input.write_all(&copies.lines(fed..fed + ROWS)).is_err() {
+        if input.write(&copies.lines(fed..fed + ROWS)).is_err() {
             break;
         }
         fed += ROWS;

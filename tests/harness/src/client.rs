@@ -2,15 +2,14 @@
 //! up while the test looks elsewhere.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Tls, binary, wait};
+use crate::{Input, Tls, binary, limit, wait};
 
 /// Runs commands against one server.
 #[derive(Debug, Clone)]
@@ -140,7 +139,7 @@ impl Client {
 pub struct Running {
     what: String,
     child: Child,
-    stdin: Option<ChildStdin>,
+    stdin: Option<Input>,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -153,7 +152,17 @@ impl Running {
     pub fn program(name: &str, args: &[&str], dir: &Path) -> Self {
         let mut command = Command::new(name);
         command.args(args);
-        Self::start(command, name, format!("{name} {}", args.join(" ")), dir)
+        Self::command(command, name, dir)
+    }
+
+    /// As [`Self::program`], with all that is said of how it is to run.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn command(command: Command, name: &str, dir: &Path) -> Self {
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        let what = format!("{name} {}", args.join(" "));
+        Self::start(command, name, what, dir)
     }
 
     fn start(mut command: Command, name: &str, what: String, dir: &Path) -> Self {
@@ -164,26 +173,25 @@ impl Running {
             |path: &Path| File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         command.stdin(Stdio::piped()).stdout(create(&stdout)).stderr(create(&stderr));
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
-        let stdin = child.stdin.take();
+        limit::started(child.id());
+        let stdin = child.stdin.take().map(|stdin| Input::new(&what, stdin));
         Self { what, child, stdin, stdout, stderr }
     }
 
     /// Writes to its standard input. Blocks while the command does not read. A command that has ended loses it.
     ///
     /// # Panics
-    /// When the input was closed before.
+    /// When the input was closed before, or the command reads nothing for longer than a test waits.
     pub fn feed(&mut self, input: &[u8]) {
-        let stdin = self.stdin.as_mut().expect("the input is open");
-        if let Err(error) = stdin.write_all(input) {
-            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{}: {error}", self.what);
-        }
+        // It says why it ended to whoever looks at its end.
+        let _ = self.stdin.as_mut().expect("the input is open").write(input);
     }
 
-    /// Its standard input, for a thread that feeds it: writing there fails once the command has ended.
+    /// Its standard input, for a thread that feeds it.
     ///
     /// # Panics
     /// When it was closed or taken before.
-    pub fn take_input(&mut self) -> ChildStdin {
+    pub fn take_input(&mut self) -> Input {
         self.stdin.take().expect("the input is open")
     }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait;
+use crate::{limit, wait};
 
 /// How much of a log a failing test shows.
 const TAIL_BYTES: usize = 16 * 1024;
@@ -75,7 +75,9 @@ impl Process {
         }
         command.env("GEMINGA_FAIL_POINTS", fail_points(self.log.parent().expect("a file's")));
         let child = command.spawn();
-        self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));
+        let child = child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
+        limit::started(child.id());
+        self.child = Some(child);
     }
 
     /// Which program it is from its next start on, with the same arguments.

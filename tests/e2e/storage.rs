@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geminga_harness::{Bucket, Cluster, Copies, Node, Running, http, wait};
+use geminga_harness::{Bucket, Cluster, Copies, Node, Running, http, limit, wait};
 use tokio::time::Instant;
 
 use self::load::Load;
@@ -93,6 +93,7 @@ fn storage_heals_and_tiers_itself() {
 #[test]
 #[ignore = "gigabytes: make long"]
 fn storage_heals_and_tiers_three_gigabytes() {
+    limit::set(Duration::from_secs(3 * 3600));
     let gigabyte = 1_000_000_000;
     let size = Size {
         first: 3 * gigabyte,

@@ -2,7 +2,7 @@
 //! no randomness of its own. The task around it carries out one effect at a time and comes back with its event.
 //!
 //! ```text
-//!   read ─ LOCAL, wanted, my turn ─► CAS UPLOADING ─► stream ─► complete ─► read back ─► CAS OFFLOADED
+//!   read ─ LOCAL, wanted, my turn, or a disk fills up ─► CAS UPLOADING ─► stream ─► complete ─► read back ─► CAS OFFLOADED
 //!   read ─ OFFLOADED, kept for long enough, my turn, or a disk fills up ─► HEAD ─► CAS TRIMMED, or LOCAL where the object is gone (T7)
 //!   read ─ TRIMMED, held here ─► HEAD ─► drop the local copy
 //! ```
@@ -27,6 +27,8 @@ pub struct Wanted {
     pub upload_from_ms: Option<i64>,
     /// How long bookies keep their copies after the upload.
     pub keep_local: KeepLocal,
+    /// A disk that holds it fills up (5.8): it is done at once, whosever turn it is, but for copies that are kept always.
+    pub hurries: bool,
 }
 
 /// How long copies are kept beside the object.
@@ -39,20 +41,6 @@ pub enum KeepLocal {
     Ms(i64),
     /// No longer: newer segments fill what is kept.
     No,
-    /// No longer, whosever turn it is: a disk that holds one fills up (5.8).
-    Hurry,
-}
-
-impl Wanted {
-    /// The same where a disk fills up: of what has an object only those copies stay that somebody wants to stay for ever.
-    #[must_use]
-    pub fn in_a_hurry(self) -> Self {
-        let keep_local = match self.keep_local {
-            KeepLocal::Always => KeepLocal::Always,
-            KeepLocal::Ms(_) | KeepLocal::No | KeepLocal::Hurry => KeepLocal::Hurry,
-        };
-        Self { keep_local, ..self }
-    }
 }
 
 /// Now, as the task says.
@@ -380,7 +368,9 @@ impl Offload {
         if now.ms < from {
             return Effect::LookAt(from);
         }
-        match self.my_turn(now, &meta) {
+        // Whose turn it is may hold nothing of it, having been full when it was written. Whoever else comes at the same time loses a swap.
+        let turn = if wanted.hurries { Some(now.ms) } else { self.my_turn(now, &meta) };
+        match turn {
             Some(at) if now.ms >= at => self.claim(now, now.ms, meta, version),
             Some(at) => Effect::LookAt(at),
             None => self.later(now),
@@ -415,11 +405,11 @@ impl Offload {
         }
         let ensemble = &meta.last_fragment().ensemble;
         let place = |bookie| ensemble.iter().position(|member| member.bookie == bookie);
-        let Some(me) = place(self.me.bookie.clone()) else { return self.later(now) };
         if by.bookie == self.me.bookie {
             // Since when it was tried here: who fails again and again does not keep the others from it.
             return self.claim(now, started_ms.min(now.ms), meta, version);
         }
+        let Some(me) = place(self.me.bookie.clone()) else { return self.later(now) };
         let behind = match place(by.bookie.clone()) {
             Some(claimer) => (me + ensemble.len() - claimer) % ensemble.len(),
             None => me + 1,
@@ -477,18 +467,15 @@ impl Offload {
     ) -> Effect {
         let due = match wanted.keep_local {
             KeepLocal::Always => return self.later(now),
-            KeepLocal::No | KeepLocal::Hurry => now.ms,
+            KeepLocal::Ms(_) if wanted.hurries => now.ms,
+            KeepLocal::No => now.ms,
             KeepLocal::Ms(ms) => object.at_ms.saturating_add(ms),
         };
         let soon = now.ms.saturating_add(LONGEST_KEPT_MS.max(self.timing.look_ms));
         if now.ms < due {
             return Effect::LookAt(due.min(soon));
         }
-        let turn = match wanted.keep_local {
-            // Whoever else comes at the same time loses a swap.
-            KeepLocal::Hurry => Some(now.ms),
-            KeepLocal::Always | KeepLocal::Ms(_) | KeepLocal::No => self.my_turn(now, &meta),
-        };
+        let turn = if wanted.hurries { Some(now.ms) } else { self.my_turn(now, &meta) };
         match turn {
             Some(at) if now.ms >= at => {
                 self.phase =
@@ -550,4 +537,4 @@ fn swap(now: Now, mut meta: LedgerMeta, expected: Version, tier: Tier) -> Effect
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,6 @@
 //! Tiering (protocol 7): closed ledgers of this bookie become objects, and local copies go once metadata says so.
 //!
-//! * [`core`]: decides about one ledger; pure. [`work`]: carries that out, one ledger at a time, oldest first. [`upload`]: reads
+//! * [`core`]: decides about one ledger; pure. [`due`]: which are looked at now. [`work`]: carries that out, one ledger at a time. [`upload`]: reads
 //!   a ledger's entries and sends them, in bounded memory and at a bounded pace. [`wanted`]: what a topic asks for. [`filling`]: disks that
 //!   cannot wait for that.
 //! * [`fold`]: takes what is known of old segments out of the metadata, into objects (protocol 7.9).
@@ -30,6 +30,7 @@ pub use mutation::{Mutation, Mutations};
 use work::Worker;
 
 pub mod core;
+mod due;
 mod filling;
 mod fold;
 pub mod garbage;

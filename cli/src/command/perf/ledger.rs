@@ -1,6 +1,7 @@
 //! `geminga perf ledger`: what bookies do under load, without a broker in between. Writes ledgers of its own, reads them,
 //! and deletes them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Latency, LedgerArgs, LedgerReadArgs, due, rates};
+use super::ticks::Ticks;
+use super::{Latency, LedgerArgs, LedgerReadArgs, rates};
 use crate::command::ledger;
 use crate::exit::{Exit, Failure};
 use crate::view::View;
@@ -91,11 +93,17 @@ async fn load(
     let size = args.size as usize;
     let mut latency = Histogram::new(3).map_err(Failure::new)?;
     let mut pending = FuturesOrdered::new();
+    let ticks = args.rate.and_then(NonZeroU64::new);
+    let ticks = ticks.map(|rate| Ticks::start(begin, args.entries, rate)).transpose();
+    let mut ticks = ticks.map_err(Failure::new)?;
+    // When the next one was due, once it is.
+    let mut turn = None;
     let mut number = 0;
     while number < args.entries || !pending.is_empty() {
-        let at = due(begin, number, args.rate);
         let next = async {
-            tokio::time::sleep_until(at).await;
+            if let (None, Some(ticks)) = (turn, &mut ticks) {
+                turn = ticks.next().await;
+            }
             writer.ready(size).await
         };
         tokio::select! {
@@ -114,7 +122,7 @@ async fn load(
                 let payload = content.slice(from..from + size).into();
                 let (_, _, outcome) =
                     writer.append(attributes(number), &payload).map_err(Failure::new)?;
-                let due = if args.rate.is_some() { at } else { Instant::now() };
+                let due = turn.take().unwrap_or_else(Instant::now);
                 pending.push_back(outcome.map(move |outcome| (due, outcome)));
                 number += 1;
             }

@@ -2,7 +2,6 @@
 //! alike in all of them when something is done through any.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use geminga_harness::{Cluster, Kafka, http, wait};
@@ -24,8 +23,6 @@ use crate::kafka_admin::{
 };
 
 const NOT_LEADER: i16 = 6;
-/// How long views may take to agree, in pauses between questions that take longer than these.
-const ALIKE: Duration = Duration::from_secs(4);
 const GROUP: &str = "readers";
 const PARTITIONS: i32 = 2;
 /// 10 MB over all partitions.
@@ -106,17 +103,23 @@ fn by_kafka(brokers: &mut Brokers) -> Option<Told> {
     Some(Told { partitions, configs, group_state, members, committed })
 }
 
+/// Ends what is asked of a server after as long as anything is waited for.
+async fn within<T>(asked: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
+    tokio::time::timeout(wait::PATIENCE, asked).await
+}
+
 fn by_grpc(cluster: &Cluster) -> Option<Told> {
     let server = format!("http://{}", cluster.brokers[0].address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let (topic, group) = runtime.block_on(async {
+    let asked = async {
         let mut topics = TopicsClient::connect(server.clone()).await.ok()?;
         let mut groups = GroupsClient::connect(server).await.ok()?;
         let topic = topics.describe_topic(v1::DescribeTopicRequest { name: TOPIC.into() });
         let topic = topic.await.ok()?.into_inner();
         let group = groups.describe_group(v1::DescribeGroupRequest { group: GROUP.into() });
         Some((topic, group.await.ok()?.into_inner()))
-    })?;
+    };
+    let (topic, group) = runtime.block_on(within(asked)).ok()??;
     let mut partitions = BTreeMap::new();
     for p in topic.partitions {
         let partition = Partition {
@@ -197,7 +200,7 @@ fn alike(
 ) -> Told {
     let mut last = Vec::new();
     let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        wait::within(ALIKE, what, || {
+        wait::until(what, || {
             last =
                 vec![by_kafka(brokers), by_grpc(cluster), by_http(cluster), by_commands(cluster)];
             let first = last[0].clone()?;

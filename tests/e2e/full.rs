@@ -1,16 +1,12 @@
 //! Disks that get full (protocol 5.8): one of three is worked around; all of them hold producers up, refuse nothing that was
 //! acknowledged, and take records again by themselves when a topic is deleted. With an object store no disk is too small for a topic.
 
-use std::time::Duration;
-
 use geminga_harness::flights::Flights;
 use geminga_harness::{Client, Cluster, http, wait};
 
 use crate::topic::{self, keep_records, still_kept};
 
 const DISK: u64 = 512 << 20;
-/// Longer than it takes to fill a disk, or to move what is left on one, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster with three bookies on small disks, `roomy` others, and one broker.
 fn cluster(roomy: usize, small: usize) -> Cluster {
@@ -56,7 +52,7 @@ fn a_full_disk_of_three_is_worked_around() {
         load(&client, "produce", &topic, mebibytes);
         topics.push((topic, mebibytes));
     };
-    wait::within(PATIENCE, "the small disk to be full", || {
+    wait::until("the small disk to be full", || {
         load_more(96);
         (read_only(&cluster) == ["bookie-3"]).then_some(())
     });
@@ -88,9 +84,7 @@ fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
     create(&client, "late");
     let endless =
         client.spawn(&["perf", "produce", "endless", "--records", "1000000", "--size", "16384"]);
-    wait::within(PATIENCE, "all disks to be full", || {
-        (read_only(&cluster).len() == 3).then_some(())
-    });
+    wait::until("all disks to be full", || (read_only(&cluster).len() == 3).then_some(()));
 
     // Whoever wants more waits or is told, and what is there is served, also after crashes.
     let args = ["topic", "create", "never", "--partitions", "1"];
@@ -109,9 +103,7 @@ fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
     drop(endless);
     client.run(&["topic", "delete", "endless"]).ok();
     client.run(&["topic", "delete", "much"]).ok();
-    wait::within(PATIENCE, "all disks to take records again", || {
-        read_only(&cluster).is_empty().then_some(())
-    });
+    wait::until("all disks to take records again", || read_only(&cluster).is_empty().then_some(()));
     producer.finish().ok();
     topic::check_topic(&cluster, "late", "after", &flights, &report);
     still_kept(&client, &kept);
@@ -142,14 +134,12 @@ fn a_tiered_topic_is_larger_than_the_disks() {
     client.run(&[&["topic", "create", "cold", "--partitions", "4"][..], &configs].concat()).ok();
     let records = (MEBIBYTES << 20 >> 14).to_string();
     let produce = ["perf", "produce", "cold", "--records", &records, "--size", "16384"];
-    client.spawn(&produce).finish_within(4 * PATIENCE).ok();
+    client.spawn(&produce).finish_within(4 * wait::PATIENCE).ok();
     for bookie in &cluster.bookies {
         let trimmed = http::metric(&bookie.http, "geminga_tier_trimmed_total");
         assert!(trimmed.expect("a bookie's metrics") > 0.0, "{bookie:?} dropped nothing");
     }
-    wait::within(PATIENCE, "all disks to take records", || {
-        read_only(&cluster).is_empty().then_some(())
-    });
+    wait::until("all disks to take records", || read_only(&cluster).is_empty().then_some(()));
     // Nothing of it is in a broker's memory.
     cluster.brokers[0].crash_and_restart();
     load(&client, "consume", "cold", MEBIBYTES);

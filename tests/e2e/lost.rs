@@ -12,7 +12,6 @@ use crate::topic;
 
 const TOPIC: &str = "doomed";
 const ROWS: usize = 5_000;
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long attempts are counted, and how many of one bookie there may be at most: the pauses between them are twice as long each time.
 const WATCHED: Duration = Duration::from_secs(10);
 const ATTEMPTS: f64 = 3.0;
@@ -95,7 +94,7 @@ fn a_segment_without_a_copy_is_an_alarm_until_a_disk_with_it_is_back() {
         bookie.wait_ready();
     }
     let client = cluster.client(0);
-    let told = wait::within(PATIENCE, "the loss to be told", || {
+    let told = wait::until("the loss to be told", || {
         lost(&client).into_iter().find(|lost| lost["ledger_id"] == *ledger)
     });
     assert!(told["topic"].as_str().is_some_and(|topic| topic.ends_with(TOPIC)), "{told}");
@@ -126,7 +125,7 @@ fn a_segment_without_a_copy_is_an_alarm_until_a_disk_with_it_is_back() {
     std::fs::rename(kept, data).expect("brought back");
     cluster.bookies[2].process.restart();
     cluster.bookies[2].wait_ready();
-    wait::within(PATIENCE, "the alarm to be taken back", || {
+    wait::until("the alarm to be taken back", || {
         let under = client.json(&["cluster", "status"])["repair"]["ledgers"] == 0;
         (under && alarms(&cluster, &ledger).0 == 0).then_some(())
     });

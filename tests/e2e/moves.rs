@@ -23,20 +23,22 @@ fn broker(client: &Client, address: &str) -> Option<(u64, u64)> {
     Some((found["broker_id"].as_u64()?, found["partitions"].as_u64()?))
 }
 
-/// Feeds rows as they are acknowledged, until `meanwhile` has done its part; then the rest.
+/// Rows that are fed every 50 ms: all of them take more than a minute.
+const ROWS: usize = 250;
+
+/// Feeds rows while `meanwhile` does its part, and the producer's end: what that says, and the rows that were fed.
 fn under_load<T>(
-    producer: &mut Running,
+    mut producer: Running,
     report: &Path,
-    flights: &Flights,
+    flights: Flights,
     meanwhile: impl FnOnce() -> T,
-) -> T {
-    let lines = Flights::lines(flights.rows());
-    std::thread::scope(|scope| {
-        // It blocks when the producer's buffer is full.
-        scope.spawn(|| producer.feed(&lines));
-        topic::wait_acknowledged(report, flights.rows().len() / 20);
+) -> (T, Flights) {
+    let (said, fed) = topic::feed_while(&mut [&mut producer], &flights, 0, ROWS, || {
+        topic::wait_acknowledged(report, 10 * ROWS);
         meanwhile()
-    })
+    });
+    producer.finish().ok();
+    (said, flights.first(fed))
 }
 
 fn judge(client: &Client, name: &str, flights: &Flights, report: &Path) {
@@ -82,8 +84,8 @@ fn a_partition_is_moved_under_load() {
     let cluster = Cluster::start(3, 2);
     let client = cluster.client(0);
     client.run(&["topic", "create", "one", "--partitions", "1"]).ok();
-    let (mut producer, report) = topic::produce(&client, "one", cluster.dir());
-    let silences = under_load(&mut producer, &report, &flights, || {
+    let (producer, report) = topic::produce(&client, "one", cluster.dir());
+    let (silences, flights) = under_load(producer, &report, flights, || {
         let mut silences = Vec::new();
         for _ in 0..4 {
             let owner = topic::describe(&client, "one")["partitions"][0]["owner_broker"].as_i64();
@@ -97,7 +99,6 @@ fn a_partition_is_moved_under_load() {
         }
         silences
     });
-    producer.finish().ok();
     println!("longest time without an acknowledgement, by move: {silences:?}");
     judge(&cluster.client(1), "one", &flights, &report);
     client.run(&["partition", "move", "one", "0", "--to", "99"]).refused("INVALID_REQUEST");
@@ -110,11 +111,11 @@ fn a_broker_is_drained_and_taken_back_under_load() {
     let cluster = Cluster::start(3, 2);
     let client = cluster.client(1);
     topic::create(&client, "flights");
-    let (mut producer, report) = topic::produce(&client, "flights", cluster.dir());
+    let (producer, report) = topic::produce(&client, "flights", cluster.dir());
     let drained = cluster.brokers[0].address.as_str();
     let (id, _) = broker(&client, drained).expect("it is registered");
     let id = id.to_string();
-    under_load(&mut producer, &report, &flights, || {
+    let ((), flights) = under_load(producer, &report, flights, || {
         client.run(&["broker", "drain", &id]).ok();
         assert_eq!(broker(&client, drained).map(|(_, partitions)| partitions), Some(0));
         client.run(&["broker", "undrain", &id]).ok();
@@ -122,7 +123,6 @@ fn a_broker_is_drained_and_taken_back_under_load() {
             broker(&client, drained).filter(|(_, partitions)| *partitions > 0)
         });
     });
-    producer.finish().ok();
     judge(&client, "flights", &flights, &report);
     client.run(&["broker", "drain", "99"]).refused("INVALID_REQUEST");
 }
@@ -133,8 +133,8 @@ fn a_third_broker_takes_its_share_under_load_and_gives_it_back() {
     let mut cluster = Cluster::start(3, 2);
     let client = cluster.client(0);
     topic::create(&client, "flights");
-    let (mut producer, report) = topic::produce(&client, "flights", cluster.dir());
-    under_load(&mut producer, &report, &flights, || {
+    let (producer, report) = topic::produce(&client, "flights", cluster.dir());
+    let ((), flights) = under_load(producer, &report, flights, || {
         cluster.add_broker().wait_ready();
         let third = cluster.brokers[2].address.clone();
         wait::until("the third broker to own its share", || {
@@ -145,7 +145,6 @@ fn a_third_broker_takes_its_share_under_load_and_gives_it_back() {
         let log = cluster.brokers[2].process.log();
         assert!(log.contains("partitions handed over"), "{log}");
     });
-    producer.finish().ok();
     judge(&client, "flights", &flights, &report);
     let all = brokers(&client);
     let owned: u64 = all.iter().filter_map(|broker| broker["partitions"].as_u64()).sum();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use geminga_harness::{Cluster, http, wait};
+use geminga_harness::{Cluster, Running, http, wait};
 use tokio::time::Instant;
 
 /// What the client would write a second, bytes.
@@ -26,8 +26,13 @@ fn a_quota_that_is_set_slows_a_client_down_until_it_is_removed() {
     let args =
         ["perf", "produce", "q", "--records", "10000000", "--size", "1024", "--rate", "4096"];
     let mut producer = client.spawn(&args);
-    let is_free = || (rate(&http, Duration::from_secs(1)) > FREE / 2.0).then_some(());
-    wait::until("the client to write as it likes", is_free);
+    let is_free = |producer: &mut Running| {
+        wait::until("the client to write as it likes", || {
+            assert!(producer.is_running(), "{}", producer.stderr());
+            (rate(&http, Duration::from_secs(1)) > FREE / 2.0).then_some(())
+        });
+    };
+    is_free(&mut producer);
     assert_eq!(client.json(&["quota", "list"])["quotas"].as_array().map(Vec::len), Some(0));
     let throttled =
         || http::metric(&http, "geminga_quota_throttled_total{quota=\"producer_byte_rate\"}");
@@ -35,7 +40,7 @@ fn a_quota_that_is_set_slows_a_client_down_until_it_is_removed() {
 
     // Another client's quota is not this one's.
     client.run(&["quota", "set", "somebody-else", "--producer-byte-rate", "1KiB"]).ok();
-    wait::until("the client to write as it likes", is_free);
+    is_free(&mut producer);
     client.run(&["quota", "set", "--default", "--producer-byte-rate", QUOTA.0]).ok();
     let slowed = || (rate(&http, Duration::from_secs(8)) < 2.0 * QUOTA.1).then_some(());
     wait::until("the client to keep to its quota", slowed);
@@ -49,7 +54,7 @@ fn a_quota_that_is_set_slows_a_client_down_until_it_is_removed() {
     assert_eq!(list["quotas"][1]["client_id"], "somebody-else");
 
     client.run(&["quota", "remove", "--default", "--quota", "producer_byte_rate"]).ok();
-    wait::until("the client to write as it likes again", is_free);
+    is_free(&mut producer);
     producer.kill();
     let refused = client.run(&["quota", "set", "x", "--request-rate", "0"]);
     refused.refused("INVALID_REQUEST");

@@ -36,11 +36,12 @@ fn who_keeps_up_reads_from_memory_while_others_read_everything() {
     let mut behind: Vec<_> =
         (0..3).map(|_| client.spawn(&[&["perf", "consume"][..], &load].concat())).collect();
     let limit = metric("geminga_memory_limit_bytes{part=\"reads\"}");
-    while behind.iter_mut().any(|reader| reader.is_running()) {
+    wait::until("those who are behind to be through", || {
         one_more();
         let used = metric("geminga_memory_used_bytes{part=\"reads\"}");
         assert!(used <= limit && limit > 0.0, "{used} of {limit}");
-    }
+        (!behind.iter_mut().any(|reader| reader.is_running())).then_some(())
+    });
     for reader in behind {
         reader.finish().ok();
     }

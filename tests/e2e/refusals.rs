@@ -61,7 +61,7 @@ fn a_corrupt_batch_is_refused_and_the_next_one_is_not() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let reason = |batch: Vec<u8>| {
         let server = format!("http://{}", client.server());
-        runtime.block_on(async move {
+        let asked = async move {
             let mut stream = StreamClient::connect(server).await.expect("a connection");
             let element = v1::ProduceElement {
                 topic: "kept".to_owned(),
@@ -74,7 +74,9 @@ fn a_corrupt_batch_is_refused_and_the_next_one_is_not() {
             let mut answers = stream.produce(requests).await.expect("accepted").into_inner();
             let answer = answers.message().await.expect("an answer").expect("not the end");
             answer.results.into_iter().next().expect("one result").error.map(|e| e.reason)
-        })
+        };
+        let answered = async { tokio::time::timeout(wait::PATIENCE, asked).await };
+        runtime.block_on(answered).expect("an answer in time")
     };
     assert_eq!(reason(b"not a batch".to_vec()).as_deref(), Some("CORRUPT_BATCH"));
     assert_eq!(reason(vec![0; 200]).as_deref(), Some("CORRUPT_BATCH"));

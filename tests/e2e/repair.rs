@@ -1,8 +1,6 @@
 //! Storage that heals itself: a disk that is wiped, a bookie that is gone for good, one that is taken out. Nobody is told, and
 //! every copy comes back; what the copies hold is read and compared.
 
-use std::time::Duration;
-
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, http, wait};
 use serde_json::Value;
@@ -12,8 +10,6 @@ use crate::topic;
 
 const TOPIC: &str = "healing";
 const ROWS: usize = 20_000;
-/// Longer than repairs take on a busy machine: each of these looks runs commands.
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Delays of seconds in the place of minutes.
 const BOOKIES: [&str; 6] = [
@@ -59,7 +55,7 @@ fn under(client: &Client) -> Value {
 #[track_caller]
 fn wait_whole(cluster: &Cluster, since: Instant, what: &str) {
     let client = cluster.client(0);
-    wait::within(PATIENCE, &format!("{what}: all copies to be there"), || {
+    wait::until(&format!("{what}: all copies to be there"), || {
         let lives = lives(cluster);
         let named = members(cluster).into_iter().all(|member| lives.contains(&member));
         (named && under(&client)["ledgers"] == 0).then_some(())
@@ -139,7 +135,7 @@ fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
     producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
     topic::wait_acknowledged(&report, 2 * ROWS - ROWS / 2);
     // Nobody can take the places. Ledgers that are written end soon; one that is not has two copies for longer, and that is shown as well.
-    wait::within(2 * PATIENCE, "copies that open ledgers lack to be shown", || {
+    wait::until("copies that open ledgers lack to be shown", || {
         let under = under(&client);
         (under["open_fragments"].as_u64() > Some(0) && under["oldest_ms"].is_i64()).then_some(())
     });
@@ -181,7 +177,7 @@ fn one_of_four_is_gone_for_good_while_records_go_in_and_out() {
         producer.feed(&Flights::lines(rows));
     }
     topic::wait_acknowledged(&report, 3 * ROWS);
-    wait::within(5 * PATIENCE, "others to take all its places", || {
+    wait::until("others to take all its places", || {
         (!members(&cluster).contains(&gone)).then_some(())
     });
     wait_whole(&cluster, begun, "one of four gone for good");
@@ -289,7 +285,7 @@ fn named(cluster: &Cluster, bookie: &str) -> usize {
 /// Waits until others have all places that a bookie had in closed segments: after its lease, and the delay.
 #[track_caller]
 fn wait_left(cluster: &Cluster, bookie: &str) {
-    wait::within(5 * PATIENCE, "others to take the places of one that is gone", || {
+    wait::until("others to take the places of one that is gone", || {
         (named(cluster, bookie) == 0).then_some(())
     });
 }
@@ -297,7 +293,7 @@ fn wait_left(cluster: &Cluster, bookie: &str) {
 /// Waits until bookies with these indexes have given up so many copies together.
 #[track_caller]
 fn wait_given_up(cluster: &Cluster, bookies: std::ops::Range<usize>, count: usize) {
-    wait::within(3 * PATIENCE, "copies that nobody names to be given up", || {
+    wait::until("copies that nobody names to be given up", || {
         let of = |bookie| metric(cluster, bookie, "geminga_repair_given_up_ledgers_total");
         (bookies.clone().map(of).sum::<f64>() >= count as f64).then_some(())
     });
@@ -314,7 +310,7 @@ fn scenario_66_copies_of_one_zone_spread_to_the_next() {
     let closed = closed_fragments(&cluster).len();
     assert!(closed >= 2, "{closed} closed segments");
     cluster.add_bookie_with(&["--zone=b"]).wait_ready();
-    wait::within(3 * PATIENCE, "each closed segment to have a copy in the other zone", || {
+    wait::until("each closed segment to have a copy in the other zone", || {
         (named(&cluster, "bookie-4") == closed).then_some(())
     });
     let settled = closed_fragments(&cluster);

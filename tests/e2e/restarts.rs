@@ -1,23 +1,16 @@
 //! Bookies that go away for less than `--lost-bookie-delay` (scenarios 46 and 47): writers go on elsewhere, each once, nobody's place in
 //! what was written before is given away, and what is copied is what they missed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use geminga_harness::flights::Flights;
 use geminga_harness::{Client, Cluster, http, wait};
 use serde_json::Value;
 
-use crate::topic;
+use crate::topic::{self, ROWS};
 
 const TOPIC: &str = "restarts";
 const BOOKIES: usize = 4;
 /// Rows that are there before anybody goes away.
 const BEFORE: usize = 60_000;
-/// Rows fed at a time.
-const ROWS: usize = 50;
-/// Between them.
-const PACE: Duration = Duration::from_millis(50);
 
 /// What bookies have counted, also in lives that are over.
 #[derive(Debug, Default)]
@@ -69,21 +62,8 @@ fn under_load(absences: usize, meanwhile: impl FnOnce(&mut Cluster, &Client, &mu
     let before = appended(&cluster);
     let mut repairs = Repairs::default();
 
-    let done = AtomicBool::new(false);
-    let fed = std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| {
-            let mut fed = BEFORE;
-            while !done.load(Ordering::Relaxed) {
-                producer.feed(&Flights::lines(&flights.rows()[fed..fed + ROWS]));
-                fed += ROWS;
-                std::thread::sleep(PACE);
-            }
-            fed
-        });
-        let ends = topic::Ends(&done);
+    let ((), fed) = topic::feed_while(&mut [&mut producer], &flights, BEFORE, ROWS, || {
         meanwhile(&mut cluster, &client, &mut repairs);
-        drop(ends);
-        feeder.join().expect("it feeds")
     });
     let produced = producer.finish();
     assert_eq!(produced.stderr, "", "the producer was told of something");

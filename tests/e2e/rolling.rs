@@ -1,18 +1,10 @@
 //! Servers restarted one after the other under load, as an upgrade does it: no client of either protocol is told of an error, and no
 //! record is lost or repeated. `tests/bench/run rolling` restarts all of a larger cluster, and says what it costs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Cluster, Node, Running, wait};
 
-use crate::topic;
-
-/// Rows fed at a time.
-const ROWS: usize = 50;
-/// Between them.
-const PACE: Duration = Duration::from_millis(50);
+use crate::topic::{self, ROWS};
 
 /// A client of librdkafka's that is told the addresses of all brokers.
 fn kcat(cluster: &Cluster, args: &[&str]) -> Running {
@@ -66,20 +58,8 @@ fn clients_of_both_protocols_notice_no_restart_of_a_bookie_or_a_broker() {
     let mut reads_kafka =
         kcat(&cluster, &["-G", "k", "-X", earliest, "-u", "-f", "%p|%o|%k|%s\n", "kafka"]);
 
-    let done = AtomicBool::new(false);
-    let fed = std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| {
-            let mut fed = 0;
-            while !done.load(Ordering::Relaxed) {
-                let rows = Flights::lines(&flights.rows()[fed..fed + ROWS]);
-                grpc.feed(&rows);
-                kafka.feed(&rows);
-                fed += ROWS;
-                std::thread::sleep(PACE);
-            }
-            fed
-        });
-        let ends = topic::Ends(&done);
+    let mut producers = [&mut grpc, &mut kafka];
+    let ((), fed) = topic::feed_while(&mut producers, &flights, 0, ROWS, || {
         topic::wait_acknowledged(&report, 10 * ROWS);
         wait::until("both groups to read", || {
             let both = [&reads_grpc, &reads_kafka].map(|reader| reader.stdout().is_empty());
@@ -94,8 +74,6 @@ fn clients_of_both_protocols_notice_no_restart_of_a_bookie_or_a_broker() {
         };
         restart(&mut cluster.bookies[0], is_well);
         restart(&mut cluster.brokers[0], is_well);
-        drop(ends);
-        feeder.join().expect("it feeds")
     });
 
     // All that was fed is acknowledged, and no producer was told of an error.

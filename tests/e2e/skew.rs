@@ -2,8 +2,6 @@
 //! under load, and nothing that the earlier one does not read is written while it is there. `make skew` builds it and runs these.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Node, Running, binary, http, wait};
@@ -13,10 +11,8 @@ use crate::topic;
 
 /// Each ledger is old after this time, so that all kinds of metadata are written all the time, and read by the next owner.
 const ROLL: &str = "segment.ms=3000";
-const ROWS: usize = 50;
-const PACE: Duration = Duration::from_millis(100);
-/// Longer than repairs take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Rows that are fed every 50 ms.
+const ROWS: usize = 25;
 
 /// Delays of seconds in the place of minutes. Both builds know these.
 const BOOKIES: [&str; 5] = [
@@ -73,31 +69,16 @@ impl Load {
 
 /// Feeds both loads while `act` does its part; how many rows each got.
 fn under_load(flights: &Flights, loads: &mut [Load; 2], act: impl FnOnce()) -> usize {
-    let done = AtomicBool::new(false);
     let [first, second] = loads;
     let reports = [first.report.clone(), second.report.clone()];
     let mut producers = [&mut first.producer, &mut second.producer];
-    std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| {
-            let mut fed = 0;
-            while !done.load(Ordering::Relaxed) {
-                let rows = Flights::lines(&flights.rows()[fed..fed + ROWS]);
-                for producer in &mut producers {
-                    producer.feed(&rows);
-                }
-                fed += ROWS;
-                std::thread::sleep(PACE);
-            }
-            fed
-        });
-        let ends = topic::Ends(&done);
+    let ((), fed) = topic::feed_while(&mut producers, flights, 0, ROWS, || {
         for report in &reports {
-            topic::wait_acknowledged(report, 5 * ROWS);
+            topic::wait_acknowledged(report, 10 * ROWS);
         }
         act();
-        drop(ends);
-        feeder.join().expect("it feeds")
-    })
+    });
+    fed
 }
 
 fn status(client: &Client) -> Value {
@@ -112,7 +93,7 @@ fn roll(nodes: &mut [Node], program: &Path, client: &Client, bookies: usize) {
         node.process.replace_by(program);
         node.process.restart();
         node.wait_ready();
-        wait::within(PATIENCE, "all bookies and copies", || {
+        wait::until("all bookies and copies", || {
             let status = status(client);
             let all = status["bookies"].as_array().expect("bookies").iter();
             let live = all.filter(|bookie| bookie["live"] == true).count();
@@ -211,13 +192,11 @@ fn what_an_earlier_version_does_not_read_waits_until_it_is_gone() {
         let closed = ledgers.as_array().expect("ledgers").iter().filter(|l| l["state"] == "closed");
         closed.map(|ledger| ledger.to_string().matches("\"bookie-3\"").count()).sum::<usize>()
     };
-    wait::within(PATIENCE, "others to take the places of one that is gone", || {
-        (places() == 0).then_some(())
-    });
+    wait::until("others to take the places of one that is gone", || (places() == 0).then_some(()));
     cluster.bookies[2].process.restart();
     cluster.bookies[2].wait_ready();
     // The one that is asked says who keeps it closed, twice: then a whole round has gone by.
-    wait::within(PATIENCE, "the gate to be asked for", || {
+    wait::until("the gate to be asked for", || {
         let log = cluster.bookies[2].process.log();
         (log.matches("a server is of a version that does not read this").count() >= 2).then_some(())
     });
@@ -229,7 +208,7 @@ fn what_an_earlier_version_does_not_read_waits_until_it_is_gone() {
     broker.process.replace_by(&new);
     broker.process.restart();
     broker.wait_ready();
-    wait::within(PATIENCE, "copies to be given up", || (given_up(&cluster) > 0.0).then_some(()));
+    wait::until("copies to be given up", || (given_up(&cluster) > 0.0).then_some(()));
     assert!(in_use(&cluster).contains("given-up"), "{}", in_use(&cluster));
     topic::check_topic(&cluster, "t", "after", &flights, &report);
 

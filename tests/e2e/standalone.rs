@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use geminga_harness::{Client, Process, binary, http, port, wait};
+use geminga_harness::{Client, Process, Running, binary, http, port, wait};
 use tempfile::TempDir;
 
 /// A standalone server that was configured by a file and by flags.
@@ -54,14 +54,14 @@ fn the_lines_that_it_prints_work_as_they_are() {
     assert!(said.contains(&server.grpc) && said.contains(&server.http), "{said}");
     let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     assert_eq!(lines.len(), 3, "{said}");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let run = |line: &str| {
         let mut shell = Command::new("sh");
         // From elsewhere, and without anything that a developer's shell may have set.
         shell.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").args(["-c", line]);
-        let output = shell.output().expect("a shell");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{line}: {errors}");
-        String::from_utf8(output.stdout).expect("text")
+        let ended = Running::command(shell, "sh", dir.path()).finish();
+        assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+        String::from_utf8(ended.stdout).expect("text")
     };
     let read: Vec<String> = lines.iter().map(|line| run(line)).collect();
     assert!(read[0].contains("single copy"), "{}", read[0]);

@@ -85,7 +85,7 @@ fn storage_heals_and_tiers_itself() {
         more: 100 * megabyte,
         segment: 4 << 20,
         take_over: "--tier-take-over=3s",
-        patience: Duration::from_secs(60),
+        patience: wait::PATIENCE,
     };
     show(size);
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Finished, Running, wait};
@@ -10,6 +11,39 @@ use serde_json::Value;
 
 /// Partitions of the topics of these tests.
 pub(crate) const PARTITIONS: u32 = 12;
+
+/// Rows that a steady load feeds at a time, and the pause behind them.
+pub(crate) const ROWS: usize = 50;
+const PACE: Duration = Duration::from_millis(50);
+
+/// Feeds `flights` from a row on to all of these producers, `rows` every [`PACE`], while `act` does its part, or until there are no more.
+/// What `act` says, and how many rows are fed by then, those before included.
+pub(crate) fn feed_while<T>(
+    producers: &mut [&mut Running],
+    flights: &Flights,
+    from: usize,
+    rows: usize,
+    act: impl FnOnce() -> T,
+) -> (T, usize) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| {
+            let mut fed = from;
+            while !done.load(Ordering::Relaxed) && fed < flights.rows().len() {
+                let end = (fed + rows).min(flights.rows().len());
+                let lines = Flights::lines(&flights.rows()[fed..end]);
+                producers.iter_mut().for_each(|producer| producer.feed(&lines));
+                fed = end;
+                std::thread::sleep(PACE);
+            }
+            fed
+        });
+        let ends = Ends(&done);
+        let said = act();
+        drop(ends);
+        (said, feeder.join().expect("it feeds"))
+    })
+}
 
 /// Says that a load is to end when it goes away, also by a panic: whoever waits for the thread that feeds would wait for ever.
 pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);

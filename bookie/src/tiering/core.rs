@@ -198,6 +198,8 @@ enum Phase {
         version: Version,
         object: TierObject,
     },
+    /// The object was not there: the ledger becomes local again, and is looked at later.
+    Missing,
     /// The same, before this bookie drops its own (step 8).
     Confirming {
         object: TierObject,
@@ -261,6 +263,8 @@ impl Offload {
                 Effect::Read
             }
             (Phase::Judging { .. }, Event::Cas(_)) => Effect::Read,
+            // Not at once: a store that takes objects and has none would be sent them without end.
+            (Phase::Missing, Event::Cas(_)) => self.later(now),
             (Phase::Streaming { attempt, meta }, Event::Streamed(Some(summary))) => {
                 self.streamed(attempt, &meta, summary)
             }
@@ -369,7 +373,8 @@ impl Offload {
             return Effect::LookAt(from);
         }
         // Whose turn it is may hold nothing of it, having been full when it was written. Whoever else comes at the same time loses a swap.
-        let turn = if wanted.hurries { Some(now.ms) } else { self.my_turn(now, &meta) };
+        let at_once = wanted.hurries && wanted.keep_local != KeepLocal::Always;
+        let turn = if at_once { Some(now.ms) } else { self.my_turn(now, &meta) };
         match turn {
             Some(at) if now.ms >= at => self.claim(now, now.ms, meta, version),
             Some(at) => Effect::LookAt(at),
@@ -409,10 +414,12 @@ impl Offload {
             // Since when it was tried here: who fails again and again does not keep the others from it.
             return self.claim(now, started_ms.min(now.ms), meta, version);
         }
-        let Some(me) = place(self.me.bookie.clone()) else { return self.later(now) };
-        let behind = match place(by.bookie.clone()) {
-            Some(claimer) => (me + ensemble.len() - claimer) % ensemble.len(),
-            None => me + 1,
+        let behind = match (place(self.me.bookie.clone()), place(by.bookie.clone())) {
+            (Some(me), Some(claimer)) => (me + ensemble.len() - claimer) % ensemble.len(),
+            (Some(me), None) => me + 1,
+            // Whoever claims out of turn also takes over, after all others.
+            (None, _) if wanted.hurries => ensemble.len() + 1,
+            (None, _) => return self.later(now),
         };
         let wait = self.timing.take_over(&meta).saturating_mul(behind as i64);
         // A date in the future is a wrong clock's: the claim counts from when it was seen here.
@@ -495,20 +502,23 @@ impl Offload {
         object: TierObject,
         head: &Head,
     ) -> Effect {
-        let (ledger, key) = (meta.id, object.key.clone());
-        let tier = match head {
-            Head::There(seen) if is_of(seen, &object) => Tier::Trimmed(object.clone()),
-            _ if self.mutations.is(Mutation::TrimUnseen) => Tier::Trimmed(object.clone()),
+        let is_there = match head {
+            Head::There(seen) if is_of(seen, &object) => true,
+            _ if self.mutations.is(Mutation::TrimUnseen) => true,
             Head::Unknown => return self.later(now),
-            Head::There(_) | Head::Gone => {
-                tracing::error!(%ledger, key, "the object of a ledger is not there any more, or was replaced; the ledger's copies at bookies are uploaded again");
-                Tier::Local
-            }
+            Head::There(_) | Head::Gone => false,
         };
         self.due_since = None;
-        let effect = swap(now, (*meta).clone(), version, tier);
-        self.phase = Phase::Judging { meta, version, object };
-        effect
+        if is_there {
+            let effect = swap(now, (*meta).clone(), version, Tier::Trimmed(object.clone()));
+            self.phase = Phase::Judging { meta, version, object };
+            return effect;
+        }
+        let (ledger, key) = (meta.id, &object.key);
+        tracing::error!(%ledger, key, "the object of a ledger is not there any more, or was replaced; the ledger's copies at bookies are uploaded again");
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Missing;
+        swap(now, *meta, version, Tier::Local)
     }
 
     fn confirmed(&mut self, now: Now, object: &TierObject, last: EntryId, head: &Head) -> Effect {

@@ -1,13 +1,17 @@
 //! Which ledgers a cycle looks at, and in which order; pure.
 //!
 //! Three things end a wait: its time, a disk that fills up (5.8), and a bookie that is to leave and has to know what becomes of each
-//! copy (6.6). What fails keeps its time, which paces it, whatever else is due.
+//! copy (6.6). What fails is paced, whatever else is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use geminga_proto::ids::{LedgerId, TopicId};
 
 use super::work::Followed;
+
+/// What failed is tried so long after its last look where a disk fills up, in milliseconds, if its own time is not before that: the store may
+/// be well again, and who waits for space should not wait for the longest pause.
+const PATIENCE_MS: i64 = 60_000;
 
 /// What is so while a cycle lasts.
 #[derive(Debug)]
@@ -20,29 +24,55 @@ pub(super) struct Round {
     pub(super) hurried: BTreeSet<LedgerId>,
     /// Whether the bookie is to leave.
     pub(super) leaving: bool,
-    /// The last ledger that the cycle before looked at, if it ended before its end.
-    pub(super) resume: Option<LedgerId>,
+    /// The last that the cycle before looked at, if it ended before its end.
+    pub(super) resume: Option<Place>,
+}
+
+/// A ledger's place in a cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    class: Class,
+    pub(super) ledger: LedgerId,
+}
+
+/// What is looked at first is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    /// It is to be sent from here, and a disk fills up: what only has to be dropped gives space back sooner.
+    sent: bool,
+    /// It may fail again.
+    fails: bool,
 }
 
 impl Round {
-    /// What is looked at, in this order: where a disk fills up, what only has to be dropped gives space back sooner than what has to be
-    /// sent first, and what fails may do so again; then what the cycle before did not come to; then by age.
-    pub(super) fn due(&self, offloads: &BTreeMap<LedgerId, Followed>) -> Vec<LedgerId> {
+    /// What is looked at: by class, in each of them what the cycle before did not come to, and then by age.
+    pub(super) fn due(&self, offloads: &BTreeMap<LedgerId, Followed>) -> Vec<Place> {
         let due = offloads.iter().filter(|(ledger, followed)| self.is_due(**ledger, followed));
         let mut due: Vec<_> = due
             .map(|(ledger, followed)| {
-                let sent = !self.hurried.is_empty() && !followed.last.spare;
-                let before = self.resume.is_some_and(|resume| *ledger <= resume);
-                (sent, followed.offload.fails(), before, *ledger)
+                let (last, fails) = (&followed.last, followed.offload.fails());
+                let sent = !self.hurried.is_empty() && !last.spare && !last.elsewhere;
+                let place = Place { class: Class { sent, fails }, ledger: *ledger };
+                let before = self.resume.is_some_and(|resume| {
+                    resume.class == place.class && place.ledger <= resume.ledger
+                });
+                (place.class, before, place)
             })
             .collect();
-        due.sort_unstable();
-        due.into_iter().map(|(.., ledger)| ledger).collect()
+        due.sort_unstable_by_key(|(class, before, place)| (*class, *before, place.ledger));
+        due.into_iter().map(|(.., place)| place).collect()
     }
 
     fn is_due(&self, ledger: LedgerId, followed: &Followed) -> bool {
-        let hurries = !followed.offload.fails() && self.hurried.contains(&ledger);
-        self.is_asked(followed) || (self.is_time(followed) || hurries) && !self.is_idle(followed)
+        self.is_asked(followed)
+            || (self.is_time(followed) || self.hurries(ledger, followed)) && !self.is_idle(followed)
+    }
+
+    /// Whether a disk that fills up has it looked at before its time. Of what is done with nothing is to be had.
+    fn hurries(&self, ledger: LedgerId, followed: &Followed) -> bool {
+        let fails = followed.offload.fails();
+        let waited = self.now.saturating_sub(followed.looked_at) >= PATIENCE_MS;
+        followed.look_at < i64::MAX && (waited || !fails) && self.hurried.contains(&ledger)
     }
 
     /// Whether it is looked at even where the ledgers before it gave a disk what it needs.
@@ -72,7 +102,7 @@ mod tests {
     use super::*;
 
     fn later(fails: bool) -> Followed {
-        Followed { look_at: 200, offload: offload(fails), last: Last::default() }
+        Followed { looked_at: 90, look_at: 200, offload: offload(fails), last: Last::default() }
     }
 
     fn round() -> Round {
@@ -82,7 +112,7 @@ mod tests {
 
     fn due(round: &Round, all: impl IntoIterator<Item = Followed>) -> Vec<u64> {
         let all = (1..).map(LedgerId).zip(all).collect();
-        round.due(&all).into_iter().map(|ledger| ledger.0).collect()
+        round.due(&all).into_iter().map(|place| place.ledger.0).collect()
     }
 
     fn of(ledgers: &[u64]) -> BTreeSet<LedgerId> {
@@ -93,8 +123,13 @@ mod tests {
     fn what_has_waited_is_looked_at_by_age_and_from_where_the_last_cycle_ended() {
         let now = || Followed { look_at: 100, ..later(false) };
         assert_eq!(due(&round(), [now(), later(false), now(), now()]), [1, 3, 4]);
-        let resumed = Round { resume: Some(LedgerId(3)), ..round() };
+        let at =
+            |sent, ledger| Place { class: Class { sent, fails: false }, ledger: LedgerId(ledger) };
+        let resumed = Round { resume: Some(at(false, 3)), ..round() };
         assert_eq!(due(&resumed, [now(), later(false), now(), now()]), [4, 1, 3]);
+        // Where it ended among others says nothing of these.
+        let resumed = Round { resume: Some(at(true, 3)), ..round() };
+        assert_eq!(due(&resumed, [now(), later(false), now(), now()]), [1, 3, 4]);
     }
 
     #[test]
@@ -104,10 +139,22 @@ mod tests {
         let all = [later(false), later(false), later(true), spare];
         // What only has to be dropped is first.
         assert_eq!(due(&hurried, all), [4, 2]);
-        // What failed comes last at its time.
+        // So is what another bookie was sending: it may be in the object store by now.
+        let elsewhere =
+            Followed { last: Last { elsewhere: true, ..Last::default() }, ..later(false) };
+        let all = [later(false), later(false), elsewhere];
+        assert_eq!(due(&Round { hurried: of(&[1, 2, 3]), ..round() }, all), [3, 1, 2]);
+        // What failed comes last at its time, or a minute after its last look.
         let failed = Followed { look_at: 100, ..later(true) };
         assert_eq!(due(&hurried, [failed, later(false)]), [2, 1]);
-        // All disks: none.
+        let soon = Round { now: 90 + PATIENCE_MS, hurried: of(&[1]), ..round() };
+        let failed = || Followed { look_at: i64::MAX - 1, ..later(true) };
+        assert_eq!(due(&soon, [failed()]), [1]);
+        assert_eq!(due(&Round { now: soon.now - 1, ..soon }, [failed()]), [] as [u64; 0]);
+        // Of what is done with nothing is to be had.
+        let done = Followed { look_at: i64::MAX, ..later(false) };
+        assert_eq!(due(&Round { hurried: of(&[1]), ..round() }, [done]), [] as [u64; 0]);
+        // There is room.
         assert_eq!(due(&round(), [later(false), later(true)]), [] as [u64; 0]);
     }
 

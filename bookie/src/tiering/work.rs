@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Config;
 use super::core::{Effect, Event, Head, KeepLocal, Now, Offload, Seen, Timing, Wanted};
-use super::due::Round;
+use super::due::{Place, Round};
 use super::filling;
 use super::mark::Mark;
 use super::mutation::Mutations;
@@ -34,9 +34,10 @@ use crate::metrics;
 /// What uploads make at least, bytes a second; slower ones may be taken over.
 const LEAST_PACE: u64 = 4 << 20;
 
-/// A ledger, and when it is looked at next, milliseconds since the Unix epoch.
+/// A ledger, and when it was looked at and is next, milliseconds since the Unix epoch.
 #[derive(Debug)]
 pub(super) struct Followed {
+    pub(super) looked_at: i64,
     pub(super) look_at: i64,
     pub(super) offload: Offload,
     pub(super) last: Last,
@@ -51,6 +52,8 @@ pub(super) struct Last {
     pub(super) waiting: Option<(i64, u64)>,
     /// Whether it has an object, and is here for a while only.
     pub(super) spare: bool,
+    /// Another bookie was sending it.
+    pub(super) elsewhere: bool,
     /// It is trimmed, its object is not there, and a copy is here.
     pub(super) missing: bool,
     /// What is here of it is nobody's last copy: metadata names others for all of it, or there is no such ledger, or its object was
@@ -75,7 +78,7 @@ pub(super) struct Worker {
     /// The ledgers that are held here, by id: about by age.
     pub(super) offloads: BTreeMap<LedgerId, Followed>,
     /// Where a cycle ended before its end: the next one goes on behind it.
-    pub(super) resume: Option<LedgerId>,
+    pub(super) resume: Option<Place>,
     pub(super) let_go: filling::LetGo,
 }
 
@@ -138,7 +141,8 @@ impl Worker {
         let round = Round { now, tiered, hurried, leaving, resume: self.resume.take() };
         self.let_go.forget();
         let mut keyless = BTreeSet::new();
-        for ledger in round.due(&self.offloads) {
+        for place in round.due(&self.offloads) {
+            let ledger = place.ledger;
             // The ledgers before it may have been enough.
             let certain = self.offloads.get(&ledger).is_some_and(|f| round.is_certain(f));
             if !certain && !self.let_go.wants(&self.handle, ledger) {
@@ -150,7 +154,7 @@ impl Worker {
             self.tell();
             // Uploads take long: where a disk fills up, what others have uploaded meanwhile goes first.
             if begun.elapsed() >= self.config.interval && filling::is_any(&self.handle) {
-                self.resume = Some(ledger);
+                self.resume = Some(place);
                 break;
             }
         }
@@ -180,6 +184,7 @@ impl Worker {
             // A store that does not answer brings no object back.
             last.missing |= followed.last.missing && look_at < i64::MAX;
             (followed.look_at, followed.last) = (look_at, last);
+            followed.looked_at = self.clock.now_ms();
         }
         self.offloads.insert(ledger, followed);
         done.is_some()
@@ -234,6 +239,7 @@ impl Worker {
             let timing = Timing { look_ms, take_over_ms, pace };
             let (cluster, names) = (self.handle.cluster(), self.objects.names().clone());
             self.offloads.entry(ledger).or_insert_with(|| Followed {
+                looked_at: i64::MIN,
                 look_at: i64::MIN,
                 last: Last::default(),
                 offload: Offload::new(member, cluster, names, timing, self.mutations),
@@ -373,10 +379,14 @@ impl Worker {
             untouched: (meta.tier == Tier::Local).then_some(meta.custom.topic),
             waiting: wanted.upload_from_ms.filter(is_due).map(|from| (from, meta.length)),
             spare: asks && meta.tier.object().is_some() && wanted.keep_local != KeepLocal::Always,
+            elsewhere: matches!(&meta.tier, Tier::Uploading { by, .. } if by.bookie != *self.handle.id()),
             missing: false,
             spared: !meta.tier.is_trimmed() && !self.is_named(&meta),
         };
-        wanted.hurries = self.let_go.wants(&self.handle, ledger);
+        // Who has little of it reads the rest from others, and leaves it to them.
+        let held: u64 = filling::bytes(&self.handle, ledger).iter().sum();
+        let has_it = meta.tier.object().is_some() || held.saturating_mul(2) >= meta.length;
+        wanted.hurries = has_it && self.let_go.wants(&self.handle, ledger);
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }
 

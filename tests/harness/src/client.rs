@@ -228,6 +228,7 @@ impl Running {
         // Fails only when it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        limit::ended(self.child.id());
     }
 
     /// Tells it to stop in good order, and waits for its end.

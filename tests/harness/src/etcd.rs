@@ -134,8 +134,7 @@ impl Etcd {
 
     /// As [`Self::ctl`]; what it complains about when it fails.
     fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new("etcdctl")
-            .env("ETCDCTL_API", "3")
+        let output = etcdctl()
             .arg(format!("--endpoints={}", self.endpoint))
             .args(args)
             .output()
@@ -187,8 +186,7 @@ impl Etcd {
         let data = self.dir.path().join("data");
         std::fs::remove_dir_all(&data).expect("its data directory");
         let url = format!("http://{}", self.peer);
-        let status = Command::new("etcdctl")
-            .env("ETCDCTL_API", "3")
+        let status = etcdctl()
             .args(["snapshot", "restore", file.to_str().expect("a plain path"), "--name=one"])
             .arg(format!("--data-dir={}", data.display()))
             .arg(format!("--initial-cluster=one={url}"))
@@ -202,6 +200,13 @@ impl Etcd {
     fn wait_healthy(&mut self) {
         wait_healthy(&mut self.process, &self.health);
     }
+}
+
+/// `etcdctl`, which is stopped after a minute: not all of its commands have a deadline of their own.
+fn etcdctl() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["60", "etcdctl"]).env("ETCDCTL_API", "3");
+    command
 }
 
 /// Flags with which listeners show that certificate, and take no connection without one of that authority. `of`: `peer-` for those of

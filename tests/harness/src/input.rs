@@ -8,8 +8,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How long a command may read nothing: longer than a producer waits for an acknowledgement before it gives up.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// How long a command may read nothing: longer than a producer waits for an acknowledgement, and for a stream that is stuck, before it
+/// says so.
+const PATIENCE: Duration = Duration::from_secs(200);
 /// What a pipe takes at once when it says that it takes anything (`PIPE_BUF`).
 const AT_ONCE: usize = 4096;
 

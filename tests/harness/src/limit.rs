@@ -27,7 +27,34 @@ struct Test {
     name: String,
     since: Instant,
     limit: Duration,
-    children: Vec<u32>,
+    children: Vec<Child>,
+}
+
+/// A process that a test started. When it started tells it from whoever gets its number after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Child {
+    id: u32,
+    started: u64,
+}
+
+impl Child {
+    /// The child of this process with this number, if there is one.
+    fn of(id: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name before may hold anything; behind it are fields 3 (the state), 4 (the parent) and on (proc_pid_stat(5)).
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let parent: u32 = fields.get(1)?.parse().ok()?;
+        let started = fields.get(19)?.parse().ok()?;
+        (parent == std::process::id()).then_some(Self { id, started })
+    }
+
+    fn kill(self) {
+        let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
+        if let Some(id) = id.filter(|_| Self::of(self.id) == Some(self)) {
+            // Fails only when it has ended by itself.
+            let _ = kill_process(id, Signal::KILL);
+        }
+    }
 }
 
 static TESTS: Mutex<Vec<Test>> = Mutex::new(Vec::new());
@@ -56,14 +83,23 @@ pub fn set(limit: Duration) {
 
 /// The test of this thread has started this process.
 pub(crate) fn started(child: u32) {
-    of_this_thread(|test| test.children.push(child));
+    if let Some(child) = Child::of(child) {
+        of_this_thread(|test| test.children.push(child));
+    }
+}
+
+/// A process was waited for: its number may be another's from now on.
+pub(crate) fn ended(child: u32) {
+    for test in tests().iter_mut() {
+        test.children.retain(|known| known.id != child);
+    }
 }
 
 fn of_this_thread(change: impl FnOnce(&mut Test)) {
     static WATCHER: Once = Once::new();
     let current = thread::current();
-    // A test's thread has its name; what is no test has no limit.
-    let Some(name) = current.name().filter(|name| *name != "main") else { return };
+    // Tests in modules are those whose threads have such names. What is no test has no limit.
+    let Some(name) = current.name().filter(|name| name.contains("::")) else { return };
     WATCHER.call_once(|| drop(thread::spawn(watch)));
     let thread = HERE.with(|here| here.0);
     let mut tests = tests();
@@ -101,19 +137,7 @@ fn watch() {
 }
 
 fn kill(test: &mut Test) {
-    for child in test.children.drain(..).filter(|child| is_ours(*child)) {
-        let id = i32::try_from(child).ok().and_then(Pid::from_raw);
-        // Fails only when it has ended by itself.
-        let _ = id.map(|id| kill_process(id, Signal::KILL));
-    }
-}
-
-/// Whether this process has such a child: the number of one that has ended may be another's.
-fn is_ours(child: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-    // The name before may hold anything; the state and the parent follow it.
-    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-    parent == Some(std::process::id())
+    test.children.drain(..).for_each(Child::kill);
 }
 
 /// Past what a test's output is held back in: it may never be shown.
@@ -128,20 +152,37 @@ mod tests {
 
     use super::*;
 
+    fn sleeping() -> std::process::Child {
+        Command::new("sleep").arg("1000").spawn().expect("it starts")
+    }
+
     #[test]
     fn processes_of_a_test_that_takes_too_long_are_killed() {
-        let mut child = Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let mut child = sleeping();
         set(Duration::ZERO);
         started(child.id());
         assert!(!child.wait().expect("own child").success());
-        // What ends is off the list.
-        let thread = thread::spawn(|| thread::current().id()).join().expect("it ends");
-        assert!(tests().iter().all(|test| test.thread != thread));
+        let other = thread::Builder::new().name("another::test".to_owned());
+        let other = other.spawn(|| {
+            set(LIMIT);
+            let id = thread::current().id();
+            assert!(tests().iter().any(|test| test.thread == id));
+            id
+        });
+        let other = other.expect("a thread").join().expect("it ends");
+        assert!(tests().iter().all(|test| test.thread != other), "what ends is off the list");
     }
 
     #[test]
     fn another_process_is_left_alone() {
-        assert!(!is_ours(1));
-        assert!(!is_ours(std::process::id()));
+        assert_eq!(Child::of(1), None);
+        assert_eq!(Child::of(std::process::id()), None);
+        let mut child = sleeping();
+        let known = Child::of(child.id()).expect("a child");
+        // Another with its number.
+        Child { started: known.started + 1, ..known }.kill();
+        assert_eq!(child.try_wait().expect("own child"), None);
+        known.kill();
+        assert!(!child.wait().expect("own child").success());
     }
 }

@@ -101,6 +101,7 @@ impl Process {
             // Fails only when the process ended by itself, which is what is asked for.
             let _ = child.kill();
             let _ = child.wait();
+            limit::ended(child.id());
         }
     }
 
@@ -129,6 +130,7 @@ impl Process {
         let what = format!("{} to end", self.name);
         let child = self.child.as_mut().expect("it runs");
         let status = wait::until(&what, || child.try_wait().expect("own child"));
+        limit::ended(child.id());
         self.child = None;
         status
     }

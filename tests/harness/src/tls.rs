@@ -37,6 +37,7 @@ impl Tls {
     /// The certificate that a server on this machine shows now; `None` when there is no handshake.
     pub fn shown_by(&self, address: &str) -> Option<CertificateDer<'static>> {
         let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(wait::PATIENCE)).ok()?;
         let mut tls = self.over(stream);
         tls.conn.complete_io(&mut tls.sock).ok()?;
         Some(tls.conn.peer_certificates()?.first()?.clone().into_owned())

@@ -1,7 +1,7 @@
 //! The scenarios of tiering (fault matrix 52 to 58), and a seeded search: bookies, a register and a store that lose, repeat and
 //! forget, with what must hold checked after every step (I14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use geminga_metastore::record::{Custom, Digest, Fragment};
 use geminga_proto::ids::{BookieId, Incarnation, LedgerId, SealEpoch};
@@ -99,8 +99,8 @@ struct World {
     now: i64,
     random: SeededRandom,
     mutations: Mutations,
-    /// Whose disk fills up.
-    hurried: Option<usize>,
+    /// Whose disks fill up.
+    hurried: BTreeSet<usize>,
 }
 
 const WANTED: Wanted =
@@ -115,7 +115,7 @@ impl World {
             now: 100,
             random: SeededRandom::new(seed),
             mutations,
-            hurried: None,
+            hurried: BTreeSet::new(),
         };
         world.nodes = (0..3).map(|number| world.node(number, true)).collect();
         world
@@ -163,7 +163,7 @@ impl World {
         match effect {
             Effect::Read if lost => Event::Unreadable,
             Effect::Read => {
-                let hurries = self.hurried == Some(number);
+                let hurries = self.hurried.contains(&number);
                 let wanted = Wanted { hurries, ..WANTED };
                 Event::Read(self.meta.clone(), wanted)
             }
@@ -417,7 +417,7 @@ fn a_disk_that_fills_up_waits_for_nobody() {
     world.until(0, |effect| matches!(effect, Effect::LookAt(_)));
     assert!(matches!(world.tier(), Tier::Offloaded(_)));
     let (uploaded, number) = (world.now, 2);
-    world.hurried = Some(number);
+    world.hurried.insert(number);
     while world.nodes[number].holds {
         world.turn(number, Trouble::default());
         assert_eq!(world.now, uploaded, "it waits");
@@ -426,7 +426,7 @@ fn a_disk_that_fills_up_waits_for_nobody() {
     assert!(world.nodes[0].holds && world.nodes[1].holds);
     // What is not uploaded is sent at once as well: whose turn it is may hold nothing of it.
     let mut world = World::new(1, Mutations::default());
-    world.hurried = Some(number);
+    world.hurried.insert(number);
     while world.nodes[number].holds {
         world.turn(number, Trouble::default());
         assert_eq!(world.now, 100, "it waits");
@@ -436,14 +436,67 @@ fn a_disk_that_fills_up_waits_for_nobody() {
     let mut world = World::new(1, Mutations::default());
     world.until(0, |effect| matches!(effect, Effect::LookAt(_)));
     world.objects.clear();
-    world.hurried = Some(number);
-    world.until(number, |effect| matches!(effect, Effect::Stream { .. }));
-    assert!(world.nodes[number].holds);
+    world.hurried.insert(number);
+    world.until(number, |effect| matches!(effect, Effect::LookAt(_)));
+    assert_eq!((world.tier(), world.nodes[number].holds), (Tier::Local, true));
+    assert!(world.nodes[number].offload.fails(), "not at once");
     while world.nodes[number].holds {
         world.turn(number, Trouble::default());
     }
     let Tier::Trimmed(object) = world.tier() else { panic!("it was dropped") };
     assert!(world.objects.contains_key(&object.attempt));
+}
+
+/// All disks fill up: whoever comes second loses a swap, and one object is sent.
+#[test]
+fn disks_that_fill_up_together_send_one_object() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, Mutations::default());
+        let chaos = SeededRandom::new(seed);
+        world.hurried = (0..3).collect();
+        while world.nodes.iter().any(|node| node.holds) {
+            let number = chaos.below(3) as usize;
+            let waits = |node: &Node| matches!(node.effect, Effect::LookAt(_) | Effect::Done);
+            // Time passes when all wait.
+            if !waits(&world.nodes[number]) || world.nodes.iter().all(waits) {
+                world.turn(number, Trouble::default());
+            }
+        }
+        assert_eq!(world.objects.len(), 1, "seed {seed}");
+    }
+}
+
+/// What is wanted at bookies for ever gives no space back: it waits for its turn.
+#[test]
+fn what_stays_for_ever_is_not_sent_out_of_turn() {
+    for (keep_local, at_once) in [(KeepLocal::Ms(50), true), (KeepLocal::Always, false)] {
+        let wanted = Wanted { keep_local, hurries: true, ..WANTED };
+        let (cluster, names) = (ClusterUuid::from_random(1), Names::of("memory://"));
+        // The last in turn.
+        let mut offload = Offload::new(member(2), cluster, names, TIMING, Mutations::default());
+        offload.look();
+        let now = Now { ms: 100, fresh: 1 };
+        let effect = offload.step(now, Event::Read(Some((closed(), Version(1))), wanted));
+        assert_eq!(matches!(effect, Effect::Cas { .. }), at_once, "{effect:?}");
+    }
+}
+
+/// Whoever was not there when the end was written, and has most of the rest, takes over as well where its disk fills up.
+#[test]
+fn a_claim_that_is_dead_is_taken_over_by_whose_disk_fills_up() {
+    let (cluster, names) = (ClusterUuid::from_random(1), Names::of("memory://"));
+    let mut offload = Offload::new(member(7), cluster, names, TIMING, Mutations::default());
+    let tier = Tier::Uploading { attempt: 3, by: member(1), started_ms: 100 };
+    let meta = LedgerMeta { tier, ..closed() };
+    let mut look = |ms, hurries| {
+        offload.look();
+        let wanted = Wanted { hurries, ..WANTED };
+        offload.step(Now { ms, fresh: 1 }, Event::Read(Some((meta.clone(), Version(1))), wanted))
+    };
+    let Effect::LookAt(at) = look(100, true) else { panic!("members of the last part come first") };
+    assert!(at > 100 + 3 * TIMING.take_over_ms);
+    assert!(matches!(look(at, false), Effect::LookAt(_)));
+    assert!(matches!(look(at, true), Effect::Cas { .. }));
 }
 
 /// Whatever is lost, repeated or forgotten, in whatever order.
@@ -459,7 +512,11 @@ fn nothing_is_lost_in_any_order() {
                 1 => world.now += 5_000,
                 2 if !matches!(world.tier(), Tier::Trimmed(_)) => world.objects.clear(),
                 3 => world.now -= 2_000,
-                4 => world.hurried = Some(number).filter(|_| world.hurried.is_none()),
+                4 => {
+                    if !world.hurried.remove(&number) {
+                        world.hurried.insert(number);
+                    }
+                }
                 _ => {
                     let reply_lost = chaos.below(6) == 0;
                     let refused = chaos.below(6) == 0;

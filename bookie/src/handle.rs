@@ -16,6 +16,7 @@ use geminga_runtime::requests::{self, Requests};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::adds::Adds;
 use crate::ledger::{DiskLedgers, MIN_ROOM, ReplyTo, Salvaged};
 use crate::metrics;
 use crate::watched::Watched;
@@ -35,6 +36,7 @@ struct Shared {
     salvaged: Vec<Salvaged>,
     local: Arc<Semaphore>,
     requests: Requests,
+    adds: Arc<Adds>,
     objects: Mutex<Objects>,
 }
 
@@ -70,13 +72,18 @@ impl BookieHandle {
         requests: Requests,
     ) -> Self {
         let local = Arc::new(Semaphore::new(LOCAL_BUDGET));
-        let objects = Mutex::default();
-        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local, requests, objects }))
+        let (adds, objects) = (Arc::default(), Mutex::default());
+        Self(Arc::new(Shared { cluster, bookie, disks, salvaged, local, requests, adds, objects }))
     }
 
     /// What requests are called, and which are slow.
     pub(crate) fn requests(&self) -> &Requests {
         &self.0.requests
+    }
+
+    /// What it adds for writers.
+    pub(crate) fn adds(&self) -> &Arc<Adds> {
+        &self.0.adds
     }
 
     /// The bookie's name.
@@ -97,7 +104,8 @@ impl BookieHandle {
             .try_acquire_many_owned(room(request.payload_bytes(), LOCAL_BUDGET))
         {
             Ok(room) => {
-                let watched = Watched::write(&self.0.requests, &request, requests::current());
+                let watched =
+                    Watched::write(&self.0.requests, &self.0.adds, &request, requests::current());
                 let to = ReplyTo::Caller { watched, reply, room };
                 match self.admit(&request) {
                     Ok(disk) => disk.try_write(request, to),
@@ -120,11 +128,12 @@ impl BookieHandle {
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
         metrics::query_asked(&request.op);
         let watched = Watched::query(&self.0.requests, &request, requests::current());
-        let reply = match self.route(&request.scope) {
+        let mut reply = match self.route(&request.scope) {
             Ok(Route::Lives(disk)) => disk.query(request).await,
             Ok(Route::Lost(salvaged)) => salvaged.query(request).await,
             Err((code, detail)) => QueryReply::refusal(code, detail),
         };
+        reply.adds = (!reply.entries.is_empty()).then(|| self.0.adds.told());
         watched.answered(reply.code, reply.entries.iter().map(Bytes::len).sum());
         reply
     }

@@ -6,6 +6,7 @@
 //!   many.
 //! * [`log`]: the log of a disk. [`io`]: the seam to the disk itself.
 
+mod adds;
 mod folded;
 pub mod gc;
 mod handle;

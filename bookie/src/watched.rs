@@ -4,6 +4,7 @@
 //!   came ─ queue ─► placed in the log ─ disk ─► answered
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use geminga_proto::bookie::{Code, QueryOp, QueryRequest, WriteOp, WriteRequest};
@@ -12,12 +13,15 @@ use geminga_runtime::requests::{self, RequestId, Requests};
 use tokio::time::Instant;
 use tracing::Span;
 
+use crate::adds::Adds;
 use crate::metrics;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Watched {
     requests: Requests,
+    /// Where it is counted, if it is an entry that is added for a writer.
+    adds: Option<Arc<Adds>>,
     op: &'static str,
     ledger: LedgerId,
     /// The first of the entries that it is about; none where it is about others.
@@ -36,6 +40,7 @@ impl Watched {
     /// A write came in.
     pub(crate) fn write(
         requests: &Requests,
+        adds: &Arc<Adds>,
         request: &WriteRequest,
         cause: Option<RequestId>,
     ) -> Self {
@@ -48,7 +53,8 @@ impl Watched {
         };
         let bytes = request.payload_bytes();
         let (op, ledger) = (metrics::write_op(&request.op), request.scope.ledger);
-        Self::begin(requests, (op, false), (ledger, entry), bytes, cause)
+        let adds = matches!(request.op, WriteOp::Add { .. }).then(|| Arc::clone(adds));
+        Self { adds, ..Self::begin(requests, (op, false), (ledger, entry), bytes, cause) }
     }
 
     /// A query came in.
@@ -92,7 +98,8 @@ impl Watched {
         };
         let (came, placed) = (Instant::now(), None);
         let requests = requests.clone();
-        Self { requests, op, ledger, entry, bytes, cause, came, placed, waits, span }
+        let adds = None;
+        Self { requests, adds, op, ledger, entry, bytes, cause, came, placed, waits, span }
     }
 
     /// It is in the log's queue, and waits for the disk.
@@ -109,6 +116,9 @@ impl Watched {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.came);
         metrics::observe_request(self.op, took);
+        if let Some(adds) = self.adds.as_ref().filter(|_| code == Code::Ok) {
+            adds.count(took);
+        }
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let queue = self.placed.map(|placed| placed.saturating_duration_since(self.came));
         let disk = self.placed.map(|placed| now.saturating_duration_since(placed));

@@ -1,6 +1,8 @@
 //! The bookie protocol as validated types: what both ends of a connection, the simulator and the model speak. The
 //! protobuf messages exist only inside the transports (protocol 1.6).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -303,12 +305,24 @@ pub struct QueryReply {
     pub lac: EntryId,
     /// Whether the ledger is sealed here.
     pub sealed: bool,
+    /// What the bookie does for others meanwhile; an earlier version does not say.
+    pub adds: Option<Adds>,
+}
+
+/// What a bookie does for those who append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Adds {
+    /// How many it has answered well since it started; wraps.
+    pub count: u32,
+    /// How long nine of ten took at most, lately.
+    pub most: Duration,
 }
 
 impl QueryReply {
     /// A reply without entries.
     pub fn refusal(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), entries: Vec::new(), lac: EntryId::NONE, sealed: false }
+        let (entries, lac) = (Vec::new(), EntryId::NONE);
+        Self { code, detail: detail.into(), entries, lac, sealed: false, adds: None }
     }
 }
 
@@ -514,6 +528,10 @@ impl QueryReply {
             entries: self.entries,
             lac: self.lac.0,
             sealed: self.sealed,
+            adds: self.adds.map(|adds| wire::Adds {
+                count: adds.count,
+                most_us: u32::try_from(adds.most.as_micros()).unwrap_or(u32::MAX),
+            }),
         }
     }
 
@@ -525,6 +543,10 @@ impl QueryReply {
             entries: message.entries,
             lac: EntryId(message.lac),
             sealed: message.sealed,
+            adds: message.adds.map(|adds| Adds {
+                count: adds.count,
+                most: Duration::from_micros(adds.most_us.into()),
+            }),
         };
         (message.request_id, reply)
     }

@@ -202,7 +202,7 @@ impl Broker {
         let router = Router::start(topology.clone(), registration.clone(), dial, tasks);
         let tails = Tails::new(config.log.all_tails_bytes);
         let (bytes, floor) = (config.log.reads_bytes, config.log.reads_floor);
-        let reads = Reads::new(bytes, floor, tasks.clone());
+        let reads = Reads::new(bytes, floor, Arc::clone(parts.ledgers.bookies()), tasks.clone());
         let log = LogParts {
             store: Arc::clone(store),
             ledgers: parts.ledgers.clone(),

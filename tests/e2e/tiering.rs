@@ -125,6 +125,9 @@ fn many_segments_are_folded_and_read_from_the_start() {
         "--tier-interval=200ms",
         "--tier-local-retention=100ms",
         "--tier-take-over=1s",
+        // What an uploader leaves that is killed between publishing and naming.
+        "--tier-sweep-interval=1s",
+        "--tier-sweep-age=5s",
         "--gc-interval=300ms",
         "--tier-fold-interval=300ms",
         "--tier-fold-keep=3",

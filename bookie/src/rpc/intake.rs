@@ -67,7 +67,7 @@ pub(super) async fn writes(
                 Ok(valid) => valid,
                 Err(invalid) => return refuse(&replies, "write", &invalid),
             };
-            let watched = Watched::write(handle.requests(), &request, cause);
+            let watched = Watched::write(handle.requests(), handle.adds(), &request, cause);
             let room = tokio::select! {
                 biased;
                 () = &mut cancelled => return,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use geminga_metastore::record::LiveBookie;
-use geminga_proto::bookie::{QueryReply, QueryRequest, WriteReply, WriteRequest};
+use geminga_proto::bookie::{Adds, QueryReply, QueryRequest, WriteReply, WriteRequest};
 use geminga_proto::ids::BookieId;
 use tokio::sync::watch;
 
@@ -59,6 +59,14 @@ pub trait Bookies: Send + Sync + fmt::Debug + 'static {
 
     /// Changes whenever [`Bookies::live`] does.
     fn changed(&self) -> watch::Receiver<u64>;
+
+    /// A bookie says what it does for writers meanwhile.
+    fn note_adds(&self, _bookie: &BookieId, _adds: Adds) {}
+
+    /// What each bookie said last, of those that said anything. A hint for who is to give way.
+    fn adds(&self) -> Vec<(BookieId, Adds)> {
+        Vec::new()
+    }
 
     /// Bytes of entries that wait in the connections to be sent; bookies of this process keep none waiting.
     fn waiting_bytes(&self) -> usize {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{Change, Error, KeyValue, MetaStore, WatchEvent, WatchStream, keys};
+use geminga_proto::bookie::Adds;
 use geminga_proto::ids::BookieId;
 use geminga_runtime::Tasks;
 use geminga_tls::Dial;
@@ -28,6 +29,7 @@ pub struct BookieDirectory {
     addresses: Mutex<HashMap<BookieId, String>>,
     changed: watch::Sender<u64>,
     connections: Mutex<HashMap<BookieId, Arc<GrpcConnection>>>,
+    adds: Mutex<HashMap<BookieId, Adds>>,
     /// Bookies of this process, reached without a network.
     local: HashMap<BookieId, Arc<dyn BookieConnection>>,
 }
@@ -61,6 +63,7 @@ impl BookieDirectory {
             addresses: Mutex::default(),
             changed: watch::Sender::new(0),
             connections: Mutex::default(),
+            adds: Mutex::default(),
             local,
         });
         // A watch without a revision begins with everything there is.
@@ -156,6 +159,14 @@ impl Bookies for BookieDirectory {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn note_adds(&self, bookie: &BookieId, adds: Adds) {
+        self.adds.lock().insert(bookie.clone(), adds);
+    }
+
+    fn adds(&self) -> Vec<(BookieId, Adds)> {
+        self.adds.lock().iter().map(|(bookie, adds)| (bookie.clone(), *adds)).collect()
     }
 
     fn waiting_bytes(&self) -> usize {

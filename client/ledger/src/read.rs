@@ -234,7 +234,12 @@ impl Reader {
         match tokio::time::timeout(self.timeout, reply).await {
             Err(_) => Answer::Unknown(format!("no answer within {:?}", self.timeout)),
             Ok(Err(lost)) => Answer::Unknown(lost.to_string()),
-            Ok(Ok(reply)) => self.judge(&op, reply),
+            Ok(Ok(reply)) => {
+                if let Some(adds) = reply.adds {
+                    self.bookies.note_adds(&member.bookie, adds);
+                }
+                self.judge(&op, reply)
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! The seams that every process shares and that tests replace: named tasks with an ordered shutdown, the wall
-//! clock, randomness, rules to break, places to die at, and what requests are called in logs. Nothing here knows about topics or
+//! clock, randomness, rules to break, places to die at, how long things take, and what requests are called in logs. Nothing here knows about topics or
 //! ledgers.
 
 mod clock;
 mod fail_point;
+mod latencies;
 #[cfg(feature = "mutations")]
 pub mod lines;
 mod mutations;
@@ -13,6 +14,7 @@ mod tasks;
 
 pub use clock::{ManualClock, SystemClock, WallClock};
 pub use fail_point::fail_point;
+pub use latencies::{Counted, Latencies};
 pub use mutations::Mutations;
 #[cfg(feature = "mutations")]
 pub use mutations::holds_only_with;

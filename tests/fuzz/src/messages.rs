@@ -1,8 +1,10 @@
 //! The bookie protocol between processes: from bytes to messages to validated requests and replies.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use geminga_proto::bookie::{
-    Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
+    Adds, Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
 };
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, SealEpoch};
 use geminga_proto::internal as wire;
@@ -89,6 +91,7 @@ fn query_replies() -> Vec<Bytes> {
     let refusal = QueryReply::refusal(Code::Limbo, "lost");
     let ok = QueryReply {
         entries: vec![entries::valid(b"one"), entries::valid(b"two")],
+        adds: Some(Adds { count: 7, most: Duration::from_micros(1_500) }),
         ..QueryReply::refusal(Code::Ok, "")
     };
     [refusal, ok].map(|reply| reply.to_wire(5).encode_to_vec().into()).to_vec()

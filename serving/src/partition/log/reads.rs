@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use geminga_ledger::Bookies;
 use geminga_proto::entry::Entry;
 use geminga_proto::ids::{EntryId, LedgerId};
 use geminga_runtime::Tasks;
@@ -31,10 +32,12 @@ use tokio::time::Instant;
 
 use super::reader::ReadError;
 use crate::partition::metrics;
+use added::Added;
 pub(super) use commits::Append;
 use commits::Commits;
-use pace::{Pace, Seen, Taken};
+use pace::{Done, Pace, Seen, Taken};
 
+mod added;
 mod commits;
 mod pace;
 
@@ -70,8 +73,8 @@ enum Whom {
 struct Shared {
     max_bytes: usize,
     room: Arc<Semaphore>,
-    bookies: Door,
-    objects: Door,
+    from_bookies: Door,
+    from_objects: Door,
     /// How many wait for room.
     short: watch::Sender<usize>,
     pace: Mutex<Pace>,
@@ -80,6 +83,8 @@ struct Shared {
     /// A task looks how long commits take.
     looking: AtomicBool,
     commits: Commits,
+    /// They say what they add for others.
+    bookies: Arc<dyn Bookies>,
     /// What times of the pace are counted from.
     began: Instant,
     tasks: Tasks,
@@ -170,21 +175,22 @@ enum State {
 }
 
 impl Reads {
-    /// Room for `max_bytes` of what is read, at `floor` bytes a second at least where commits take longer for it; its reads end
-    /// with `tasks`.
-    pub fn new(max_bytes: usize, floor: u64, tasks: Tasks) -> Self {
+    /// Room for `max_bytes` of what is read, at `floor` bytes a second at least where commits take longer for it, here or, as `bookies` say,
+    /// at other brokers; its reads end with `tasks`.
+    pub fn new(max_bytes: usize, floor: u64, bookies: Arc<dyn Bookies>, tasks: Tasks) -> Self {
         let max_bytes = max_bytes.clamp(MIN_PIECE_BYTES, Semaphore::MAX_PERMITS);
         let cold = (max_bytes / 2 / MAX_PIECE_BYTES).clamp(1, ASKING_COLD);
         let shared = Shared {
             max_bytes,
             room: Arc::new(Semaphore::new(max_bytes)),
-            bookies: Door::new(ASKING),
-            objects: Door::new(cold),
+            from_bookies: Door::new(ASKING),
+            from_objects: Door::new(cold),
             short: watch::Sender::new(0),
             pace: Mutex::new(Pace::new(floor)),
             reading: AtomicUsize::new(0),
             looking: AtomicBool::new(false),
-            commits: Commits::new(),
+            commits: Commits::default(),
+            bookies,
             began: Instant::now(),
             tasks,
         };
@@ -269,7 +275,7 @@ impl Reads {
     /// How many commits were seen, and what waits to be one.
     #[cfg(test)]
     pub(super) fn seen(&self) -> (u32, usize) {
-        let none = Commits::new().counted();
+        let none = Commits::default().counted();
         (self.0.commits.counted().since(&none).0, self.0.commits.waiting())
     }
 
@@ -306,18 +312,24 @@ impl Shared {
 
     async fn keep_pace_of_reads(&self) {
         let (mut idle, mut before) = (0, self.commits.counted());
+        let mut added = Added::from(self.bookies.adds());
         while idle < IDLE_WINDOWS {
             let read = self.reading.load(Ordering::Relaxed) > 0;
             tokio::time::sleep(pace::WINDOW).await;
             let counted = self.commits.counted();
-            let (commits, most) = counted.since(&before);
-            let seen = Seen { commits, most, waiting: self.commits.waiting() > 0 };
+            let (count, most) = counted.since(&before);
+            let adds = self.bookies.adds();
+            let seen = Seen {
+                own: Done { count, most },
+                added: added.until(&adds),
+                waiting: self.commits.waiting() > 0,
+            };
             let (judged, rate) = {
                 let mut pace = self.pace.lock();
                 (pace.window(seen), pace.rate())
             };
             if judged {
-                before = counted;
+                (before, added) = (counted, Added::from(adds));
             }
             metrics::observe_pace(rate);
             let reads = read || self.reading.load(Ordering::Relaxed) > 0;
@@ -361,8 +373,8 @@ impl Shared {
         let never = "the semaphore is never closed";
         let reading = Counted::new(&self.reading);
         let door = match whom {
-            Whom::Bookies => &self.bookies,
-            Whom::Objects => &self.objects,
+            Whom::Bookies => &self.from_bookies,
+            Whom::Objects => &self.from_objects,
         };
         let turn = door.turn.acquire().await.expect(never);
         let asking = door.asking.acquire().await.expect(never);

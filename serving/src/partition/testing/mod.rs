@@ -134,7 +134,12 @@ impl TestCluster {
             tasks: self.tasks.child("logs"),
             silence: self.silence.subscribe(),
             tails: Tails::new(usize::MAX),
-            reads: Reads::new(usize::MAX, u64::MAX, self.tasks.child("reads")),
+            reads: Reads::new(
+                usize::MAX,
+                u64::MAX,
+                Arc::new(self.bookies.clone()),
+                self.tasks.child("reads"),
+            ),
             cold: None,
             config: LogConfig::default(),
         }

@@ -12,6 +12,8 @@
 //! * Never slower than the floor, all of them together: whoever is behind gets on, however busy the broker is.
 //! * What counts is what was read: what was asked for more is given back.
 //! * What commits take by themselves changes with what is produced: it is learned anew, and at the floor it is what is seen.
+//! * Where this broker commits little, what counts is what bookies add for others, who wait for the same disks: so they say with what is
+//!   read from them. Nobody goes back and forth between the two for a moment's change.
 
 use std::time::Duration;
 
@@ -53,6 +55,9 @@ pub(super) struct Pace {
     held: bool,
     /// Judgements without a commit.
     quiet: u32,
+    by: By,
+    /// Judgements in a row for which the other would have said more.
+    better: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +80,49 @@ enum Phase {
     },
 }
 
-/// What others did since commits were last judged.
-#[derive(Debug, Clone, Copy)]
+/// What was done since commits were last judged.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
-    pub(super) commits: u32,
+    /// This broker's commits.
+    pub(super) own: Done,
+    /// What bookies added, for whomever.
+    pub(super) added: Done,
+    /// Something waits to be committed here.
+    pub(super) waiting: bool,
+}
+
+/// So much of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    pub(super) count: u32,
     /// How long nine of ten took at most.
     pub(super) most: Duration,
-    /// Something waits to be committed.
-    pub(super) waiting: bool,
+}
+
+/// By what it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Own,
+    Added,
+}
+
+impl Seen {
+    fn is_nothing(&self) -> bool {
+        self.own.count == 0 && self.added.count == 0 && !self.waiting
+    }
+
+    /// What says most.
+    fn best(&self) -> By {
+        if self.own.count >= ENOUGH || self.added.count == 0 { By::Own } else { By::Added }
+    }
+
+    fn by(&self, by: By) -> Done {
+        let stuck = self.waiting && self.own.count == 0;
+        match by {
+            By::Added if !stuck => self.added,
+            By::Own | By::Added => self.own,
+        }
+    }
 }
 
 /// What a read costs until it is done.
@@ -107,6 +147,8 @@ impl Pace {
             read: 0,
             held: false,
             quiet: 0,
+            by: By::Own,
+            better: 0,
         }
     }
 
@@ -158,29 +200,45 @@ impl Pace {
     /// A window is over. Whether commits were judged, so that others are counted from here on.
     pub(super) fn window(&mut self, seen: Seen) -> bool {
         self.windows += 1;
-        let nobody = seen.commits == 0 && !seen.waiting;
-        let enough = seen.commits >= ENOUGH
+        let nobody = seen.is_nothing();
+        let enough = [self.by, seen.best()].iter().any(|by| seen.by(*by).count >= ENOUGH)
             || self.windows >= LONGEST
-            || (nobody && self.phase == Phase::Settling && self.windows >= NOBODY);
+            || (nobody && self.phase == Phase::Settling && self.windows >= NOBODY)
+            || (!nobody && self.phase == Phase::Alone);
         if enough {
             self.quiet = if nobody { self.quiet + 1 } else { 0 };
-            self.phase = self.judge(seen, nobody);
+            self.phase = match self.turn(seen) {
+                true => self.settle(),
+                false => self.judge(seen.by(self.by), nobody),
+            };
             (self.windows, self.read, self.held) = (0, 0, false);
         }
         enough
     }
 
-    fn judge(&mut self, seen: Seen, nobody: bool) -> Phase {
+    /// Judges by the other from now on, if that says more for good, or as long as nothing is learned. Whether it does.
+    fn turn(&mut self, seen: Seen) -> bool {
+        let by = seen.best();
+        self.better = if by == self.by || seen.is_nothing() { 0 } else { self.better + 1 };
+        let learned = !matches!(self.phase, Phase::Alone | Phase::Settling);
+        let turns = self.better >= if learned { NOBODY_ANY_MORE } else { 1 };
+        if turns {
+            (self.by, self.better) = (by, 0);
+        }
+        turns && learned
+    }
+
+    fn judge(&mut self, done: Done, nobody: bool) -> Phase {
         match self.phase {
             Phase::Alone if nobody => Phase::Alone,
             Phase::Alone => self.settle(),
             Phase::Settling if nobody => Phase::Alone,
             _ if self.quiet >= NOBODY_ANY_MORE => Phase::Alone,
             _ if nobody => self.phase,
-            Phase::Settling | Phase::Learning { .. } if seen.commits == 0 => self.phase,
+            Phase::Settling | Phase::Learning { .. } if done.count == 0 => self.phase,
             Phase::Settling => Phase::Learning { times: 0, sum: Duration::ZERO },
             Phase::Learning { times, sum } => {
-                let (times, sum) = (times + 1, sum.saturating_add(seen.most));
+                let (times, sum) = (times + 1, sum.saturating_add(done.most));
                 if times < LEARN {
                     Phase::Learning { times, sum }
                 } else {
@@ -192,7 +250,7 @@ impl Pace {
             }
             Phase::GivingWay { alone, age, late } => {
                 let age = age.saturating_add(self.windows);
-                self.give_way(seen, alone, age, late)
+                self.give_way(done, alone, age, late)
             }
         }
     }
@@ -203,14 +261,14 @@ impl Pace {
     }
 
     /// The next rate, and what is known of commits from then on.
-    fn give_way(&mut self, seen: Seen, mut alone: Duration, age: u32, late: u32) -> Phase {
-        if seen.commits == 0 {
+    fn give_way(&mut self, done: Done, mut alone: Duration, age: u32, late: u32) -> Phase {
+        if done.count == 0 {
             // What was appended is stuck: whatever it is, nobody is to make it longer.
             self.rate = self.floor;
             return Phase::GivingWay { alone, age, late };
         }
         let most = alone.saturating_add(alone / SLOWER).saturating_add(NO_MATTER);
-        let late = if seen.most > most { late.saturating_add(1) } else { 0 };
+        let late = if done.most > most { late.saturating_add(1) } else { 0 };
         if late == 0 && self.held {
             let more = (self.rate / 32).saturating_mul(u64::from(self.windows)).max(1);
             self.rate = self.rate.saturating_add(more);
@@ -218,7 +276,7 @@ impl Pace {
         if late >= IN_A_ROW {
             if self.rate == self.floor {
                 // It is not for readers.
-                alone += seen.most.saturating_sub(alone) / 8;
+                alone += done.most.saturating_sub(alone) / 8;
             }
             let from = if self.held { self.rate } else { self.rate.min(self.reached()) };
             self.rate = (from - from / 4).max(self.floor);
@@ -256,12 +314,16 @@ mod tests {
         now: Duration,
         speed: u64,
         random: SeededRandom,
+        /// They produce here, and bookies say so of whomever.
+        here: bool,
+        told: bool,
     }
 
     impl World {
         fn new() -> Self {
             let random = SeededRandom::new(7);
-            Self { pace: Pace::new(FLOOR), now: Duration::from_secs(1), speed: 0, random }
+            let (pace, now) = (Pace::new(FLOOR), Duration::from_secs(1));
+            Self { pace, now, speed: 0, random, here: true, told: false }
         }
 
         /// Bytes a second over so many windows.
@@ -282,9 +344,11 @@ mod tests {
                 all += bytes;
                 self.speed = (bytes as f64 / (self.now - start).as_secs_f64()) as u64;
                 let most = commit(self.speed);
-                let (commits, waiting) = (most.map_or(0, |_| ENOUGH), most.is_some());
-                let most = most.unwrap_or_default();
-                self.pace.window(Seen { commits, most, waiting });
+                let (count, waiting) = (most.map_or(0, |_| ENOUGH), most.is_some());
+                let done = Done { count, most: most.unwrap_or_default() };
+                let if_so = |so| if so { done } else { Done::default() };
+                let (own, added) = (if_so(self.here), if_so(self.told));
+                self.pace.window(Seen { own, added, waiting: waiting && self.here });
             }
             (all as f64 / (self.now - began).as_secs_f64()) as u64
         }
@@ -303,6 +367,10 @@ mod tests {
             }
             (all / (self.now - began).as_secs_f64()) as u64
         }
+    }
+
+    fn own(count: u32, most: Duration) -> Seen {
+        Seen { own: Done { count, most }, ..Seen::default() }
     }
 
     fn windows(pace: &mut Pace, times: u32, seen: Seen) {
@@ -341,6 +409,48 @@ mod tests {
         // It was one record.
         world.run(NOBODY, |_| None);
         assert_eq!(world.pace.rate(), None);
+    }
+
+    #[test]
+    fn those_who_produce_by_other_brokers_are_given_way_to() {
+        let mut world = World::new();
+        (world.here, world.told) = (false, true);
+        world.run(50, |_| None);
+        assert_eq!(world.pace.rate(), None, "alone");
+        world.run(1, suffers);
+        assert_eq!(world.pace.rate(), Some(FLOOR));
+        world.run(300, suffers);
+        let speed = world.run(2 * LEARNED, suffers);
+        assert!((80 * MIB..120 * MIB).contains(&speed), "{}", speed / MIB);
+        // Who begins to produce here is judged by that, once it is much for a while.
+        world.here = true;
+        let before = world.pace.rate();
+        world.run(NOBODY_ANY_MORE - 1, suffers);
+        assert!(world.pace.rate() > Some(FLOOR) && before > Some(FLOOR));
+        world.run(1, suffers);
+        assert_eq!((world.pace.rate(), world.pace.by), (Some(FLOOR), By::Own));
+    }
+
+    /// A commit here now and then says less than what bookies add for others all the time.
+    #[test]
+    fn a_few_commits_here_do_not_hide_those_elsewhere() {
+        let mut pace = Pace::new(FLOOR);
+        let most = Duration::from_millis(5);
+        let seen = |own, added| Seen {
+            own: Done { count: own, most },
+            added: Done { count: added, most },
+            waiting: false,
+        };
+        for _ in 0..200 {
+            pace.window(seen(1, ENOUGH));
+        }
+        assert_eq!(pace.by, By::Added);
+        assert!(matches!(pace.phase, Phase::GivingWay { .. }));
+        // Stuck here, whatever others do.
+        pace.rate = 2 * FLOOR;
+        let stuck = Seen { waiting: true, ..seen(0, ENOUGH) };
+        windows(&mut pace, LONGEST, stuck);
+        assert_eq!(pace.rate(), Some(FLOOR));
     }
 
     #[test]
@@ -385,7 +495,7 @@ mod tests {
         let mut world = World::new();
         world.run(200, |_| Some(Duration::from_millis(5)));
         assert!(world.speed > MOST / 2);
-        let stuck = Seen { commits: 0, most: Duration::ZERO, waiting: true };
+        let stuck = Seen { waiting: true, ..Seen::default() };
         windows(&mut world.pace, 10 * LONGEST, stuck);
         assert_eq!(world.pace.rate(), Some(FLOOR));
         // Also where they were stuck when reading began.
@@ -397,7 +507,7 @@ mod tests {
     #[test]
     fn few_commits_are_judged_together() {
         let mut pace = Pace::new(FLOOR);
-        let few = |commits| Seen { commits, most: Duration::from_millis(5), waiting: false };
+        let few = |count| own(count, Duration::from_millis(5));
         assert!((1..LONGEST).all(|n| !pace.window(few(n.min(ENOUGH - 1)))));
         assert!(pace.window(few(3)));
         assert!(pace.window(few(ENOUGH)));
@@ -435,13 +545,13 @@ mod tests {
     #[test]
     fn the_largest_numbers_at_the_lowest_rate() {
         let mut pace = Pace::new(0);
-        let seen = Seen { commits: u32::MAX, most: Duration::MAX, waiting: true };
+        let seen = own(u32::MAX, Duration::MAX);
         windows(&mut pace, 20, seen);
         let taken = pace.take(u64::MAX, Duration::from_secs(1), false).unwrap();
         assert!(pace.take(1, Duration::from_secs(1), false).is_err());
         pace.done(taken, u64::MAX);
         pace.done(taken, 0);
         windows(&mut pace, 2 * LEARNED, seen);
-        pace.window(Seen { commits: 1, most: Duration::ZERO, waiting: false });
+        pace.window(own(1, Duration::ZERO));
     }
 }

@@ -2,7 +2,11 @@ use std::future::{pending, ready};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use geminga_ledger::{BookieConnection, ConnectionLost};
+use geminga_metastore::record::LiveBookie;
+use geminga_proto::bookie::Adds;
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT, Position};
+use geminga_proto::ids::BookieId;
 
 use super::*;
 
@@ -11,9 +15,51 @@ const PIECE: usize = MIN_PIECE_BYTES;
 /// Bytes a second, where readers are held back.
 const FLOOR: u64 = 1024 * 1024;
 
+/// Bookies that add as many entries as this says, for other brokers.
+#[derive(Debug, Default)]
+struct Elsewhere(Mutex<u32>);
+
+impl Elsewhere {
+    fn nothing() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// They add something all the time.
+    async fn add(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            *self.0.lock() += 1;
+        }
+    }
+}
+
+impl Bookies for Elsewhere {
+    fn connection(&self, bookie: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost> {
+        Err(ConnectionLost { bookie: bookie.clone(), why: "there is none".to_owned() })
+    }
+
+    fn live(&self) -> Vec<LiveBookie> {
+        Vec::new()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
+    fn adds(&self) -> Vec<(BookieId, Adds)> {
+        let adds = Adds { count: *self.0.lock(), most: Duration::from_millis(2) };
+        vec![("b-0".parse().unwrap(), adds)]
+    }
+}
+
+/// Much room, and readers that are held back.
+fn slow() -> Reads {
+    Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Elsewhere::nothing(), Tasks::new("test"))
+}
+
 /// Room for so many pieces; nobody is held back.
 fn reads(pieces: usize) -> Reads {
-    Reads::new(pieces * PIECE, u64::MAX, Tasks::new("test"))
+    Reads::new(pieces * PIECE, u64::MAX, Elsewhere::nothing(), Tasks::new("test"))
 }
 
 fn entry(id: i64, bytes: usize) -> Entry {
@@ -176,7 +222,8 @@ async fn a_read_that_fails_says_why_and_holds_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_stops_keeps_nobody_waiting() {
     let tasks = Tasks::new("test");
-    let (reads, asked) = (Reads::new(PIECE, FLOOR, tasks.clone()), Arc::default());
+    let (reads, asked) =
+        (Reads::new(PIECE, FLOOR, Elsewhere::nothing(), tasks.clone()), Arc::default());
     let piece = reads.begin(LEDGER, EntryId(0), PIECE, hangs(&asked));
     settle().await;
     assert!(tasks.finish(Duration::from_secs(1)).await);
@@ -225,7 +272,7 @@ async fn read_large(reads: &Reads, pieces: i64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn old_entries_wait_for_producers_and_for_nobody_else() {
-    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let reads = slow();
     let took = tokio::select! {
         took = read_large(&reads, 4) => took,
         never = produce(&reads) => match never {},
@@ -238,10 +285,26 @@ async fn old_entries_wait_for_producers_and_for_nobody_else() {
     assert!(took < Duration::from_millis(300), "{took:?}");
 }
 
+/// Nobody produces here, and bookies say that they add entries all the same.
+#[tokio::test(start_paused = true)]
+async fn old_entries_wait_for_producers_at_other_brokers() {
+    let others = Elsewhere::nothing();
+    let bookies = Arc::<Elsewhere>::clone(&others);
+    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, bookies, Tasks::new("test"));
+    let took = tokio::select! {
+        took = read_large(&reads, 4) => took,
+        never = others.add() => match never {},
+    };
+    assert!((2_000..=3_000).contains(&took.as_millis()), "{took:?}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let took = read_large(&reads, 40).await;
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
 /// Whoever goes away while it waits leaves nothing to pay.
 #[tokio::test(start_paused = true)]
 async fn those_who_gave_up_hold_nobody_back() {
-    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let reads = slow();
     let asked = Arc::default();
     let work = async {
         assert!(read_large(&reads, 1).await < Duration::from_millis(100));
@@ -262,7 +325,7 @@ async fn those_who_gave_up_hold_nobody_back() {
 /// What is asked for counts only as far as it is there: many partitions of which a little is wanted cost little.
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_paid_for_and_not_what_was_asked_for() {
-    let reads = Reads::new(64 * MAX_PIECE_BYTES, FLOOR, Tasks::new("test"));
+    let reads = slow();
     let (asked, began) = (Arc::default(), Instant::now());
     let work = async {
         for id in 0..200 {

@@ -155,7 +155,8 @@ async fn recent_entries_are_read_while_old_ones_wait() {
     let mut parts = cluster.log_parts(1);
     parts.config.tail_bytes = 100;
     // Room for a single read.
-    parts.reads = Reads::new(0, u64::MAX, cluster.tasks.child("reads"));
+    parts.reads =
+        Reads::new(0, u64::MAX, Arc::new(cluster.bookies.clone()), cluster.tasks.child("reads"));
     let mut owner = Owner::open_with(&parts, spec(&topic, 1)).await;
     for _ in 0..50 {
         owner.append(3);

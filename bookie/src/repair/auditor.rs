@@ -199,12 +199,13 @@ impl Auditor {
         metrics::unread(found.unread_ledgers + found.unread_others);
         self.leave(term, &judgement, &found, begun).await?;
         self.end_open(term, found.open).await;
-        let rest = match judgement.is_quiet() {
+        let rest = match settled {
             true => self.config.audit_interval,
             // Open ledgers end, and writers mark them; somebody leaves.
             false => self.config.open_grace.min(self.config.audit_interval),
         };
         term.next_pass = Instant::now() + rest.max(begun.elapsed() * REST);
+        let settled = judgement.is_quiet() && found.open.is_empty();
         term.judged = Some(judgement);
         Ok(())
     }

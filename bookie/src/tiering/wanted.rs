@@ -60,7 +60,7 @@ impl Settings {
             ms if ms < 0 => KeepLocal::Always,
             ms => KeepLocal::Ms(ms),
         };
-        Wanted { upload_from_ms, keep_local, hurries: false }
+        Wanted { upload_from_ms, keep_local, ..Wanted::default() }
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
         let never = Settings { enabled: false, copies: false, ..ON };
         assert_eq!(wanted(never, 9), Wanted::default(), "never");
         let closed =
-            Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7), hurries: false };
+            Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7), ..Wanted::default() };
         assert_eq!(wanted(ON, 0), closed, "after close");
         let aged = Wanted { upload_from_ms: Some(150), ..closed };
         assert_eq!(wanted(Settings { lag_ms: 50, ..ON }, 0), aged, "after age");
@@ -154,7 +154,7 @@ mod tests {
         let ended = Settings { copies: false, local_ms: 3, local_bytes: 10, ..ON };
         assert_eq!(
             ended.wanted(100, 9, 7),
-            Wanted { upload_from_ms: None, keep_local: KeepLocal::Ms(3), hurries: false }
+            Wanted { keep_local: KeepLocal::Ms(3), ..Wanted::default() }
         );
         assert_eq!(ended.wanted(100, 10, 7).keep_local, KeepLocal::No);
     }

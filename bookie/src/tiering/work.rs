@@ -377,6 +377,7 @@ impl Worker {
             spared: !meta.tier.is_trimmed() && !self.is_named(&meta),
         };
         wanted.hurries = self.let_go.wants(&self.handle, ledger);
+        wanted.leaves = self.handle.is_leaving();
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }
 

@@ -16,6 +16,8 @@ use geminga_runtime::{SeededRandom, SystemClock};
 
 use super::*;
 
+mod vouch;
+
 const GRACE: Duration = Duration::from_secs(30);
 
 fn member(number: u64) -> Member {
@@ -80,7 +82,9 @@ impl World {
         let config = RepairConfig { open_grace: GRACE, ..RepairConfig::default() };
         let term = Term::new(Instant::now(), &config);
         let id = member(1).bookie;
-        let auditor = Auditor::new(shared, cluster, client, id, Arc::new(SystemClock), config);
+        let folded = Folded::new(cluster, Arc::clone(&shared));
+        let clock = Arc::new(SystemClock);
+        let auditor = Auditor::new(shared, cluster, client, id, folded, clock, config);
         let world = Self { store, auditor, term };
         world.uses(Features::ALL).await;
         for number in 1..=3 {

@@ -188,7 +188,7 @@ impl Watch<'_> {
             }
             let missing = self.objects_missing(&bookie).await?;
             if missing.is_none() && (folded || trimmed.contains(&bookie)) {
-                text += ", and it waits until the bookie has looked at its copies of ledgers that are in the object store only: it has to run, with the cluster's object store";
+                text += ", and it waits until the bookie has looked at its copies of ledgers that are in the object store only: it has to run, with the cluster's object store; of one that is lost the auditor asks for all their objects, and its log says which it did not find";
             }
             if let Some(missing) = missing.filter(|missing| *missing > 0) {
                 text += &format!(

@@ -16,7 +16,8 @@ const PAGE: usize = 500;
 struct Settings {
     /// Whether it is tiered at all.
     enabled: bool,
-    /// Whether closed segments are uploaded; what was uploaded before is kept here for as long as ever.
+    /// Whether closed segments are uploaded. What was uploaded before is kept here for as long as otherwise, where Kafka's brokers keep what
+    /// they have of it until retention (KIP-950).
     copies: bool,
     lag_ms: i64,
     lag_bytes: i64,
@@ -157,5 +158,9 @@ mod tests {
             Wanted { keep_local: KeepLocal::Ms(3), ..Wanted::default() }
         );
         assert_eq!(ended.wanted(100, 10, 7).keep_local, KeepLocal::No);
+        assert_eq!(Settings { copies: false, ..ON }.wanted(100, 9, 7).keep_local, KeepLocal::Ms(7));
+        // As in Kafka.
+        let kept = Settings { local_ms: -1, local_bytes: UNSET, ..ended };
+        assert_eq!(kept.wanted(100, u64::MAX, 7), Wanted::default());
     }
 }

@@ -108,3 +108,41 @@ fn a_bookie_leaves_though_trimmed_segments_name_it() {
     topic::check_topic(&cluster, "cold", "after", &flights, &cold_report);
     topic::check_topic(&cluster, "warm", "after", &flights, &warm_report);
 }
+
+/// It cannot say that none of its copies was the last: the objects do, which the auditor asks for. Nothing is written meanwhile.
+#[test]
+fn a_bookie_whose_disks_are_lost_leaves_though_trimmed_segments_name_it() {
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let mut cluster = start(&format!("--object-store=file://{}", dir.path().display()));
+    let client = cluster.client(0);
+    let flights = Flights::load().first(ROWS);
+    let create = ["topic", "create", "cold", "--partitions", "3", "--config", SEGMENT];
+    client.run(&[&create[..], &["--config", "remote.storage.enable=true"]].concat()).ok();
+    let (mut producer, report) = topic::produce(&client, "cold", cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    producer.finish().ok();
+    wait::until("closed segments of the tiered topic to be in the object store only", || {
+        let tiers = tiers(&cluster, &client, "cold");
+        (tiers.len() > 2 && tiers.iter().all(|tier| tier == "TRIMMED")).then_some(())
+    });
+    assert!(naming(&ledgers(&cluster, &client, "cold"), "bookie-2") > 0, "nothing names it");
+
+    cluster.bookies[1].process.kill();
+    let data = cluster.bookies[1].data_dir.clone().expect("a bookie has data");
+    std::fs::remove_dir_all(data).expect("removed");
+    let begun = Instant::now();
+    let metastore = cluster.metastore();
+    let args = ["bookie", "decommission", "bookie-2", "--wait", "--metastore", &metastore];
+    let left = client.spawn(&args).finish_within(2 * PATIENCE);
+    assert!(left.stderr.contains("bookie-2: has left"), "{}", left.stderr);
+    left.ok();
+    eprintln!("it was let go in {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(bookie(&cluster, &client, "bookie-2"), None);
+    let still = ledgers(&cluster, &client, "cold");
+    assert!(
+        naming(&still, "bookie-2") > 0,
+        "trimmed segments name it for as long as they are there"
+    );
+    cluster.brokers[0].crash_and_restart();
+    topic::check_topic(&cluster, "cold", "after", &flights, &report);
+}

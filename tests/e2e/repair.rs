@@ -29,9 +29,13 @@ fn list(cluster: &Cluster, what: &str) -> Vec<Value> {
 
 /// The bookie and the life of each member of each fragment of the topic's ledgers.
 fn members(cluster: &Cluster) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let ledgers = list(cluster, "ledger").into_iter();
-    let ledgers = ledgers.filter(|ledger| ledger["topic"] == TOPIC);
+    members_of(ledgers.filter(|ledger| ledger["topic"] == TOPIC))
+}
+
+/// The same of these ledgers.
+fn members_of(ledgers: impl Iterator<Item = Value>) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let fragments = ledgers.flat_map(|l| l["fragments"].as_array().expect("fragments").clone());
     let members = fragments.flat_map(|f| f["members"].as_array().expect("members").clone());
     members.map(|m| (text(&m["bookie_id"]), text(&m["incarnation"]))).collect()
@@ -153,6 +157,50 @@ fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
     let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
     assert!(text.contains("all copies are there"), "{text}");
     assert_eq!(topic::values(&client, "idle"), "kept\nmore\n");
+}
+
+/// 6.4: nobody writes and so nobody notices, but that a bookie is not registered any more.
+#[test]
+fn an_idle_topic_has_all_its_copies_again_without_another_record() {
+    let mut cluster = Cluster::start_with(4, 1, &BOOKIES, &[]);
+    let client = cluster.client(0);
+    client.run(&["topic", "create", "idle", "--partitions", "1"]).ok();
+    let kept: String = (0..1_000).map(|number| format!("kept {number}\n")).collect();
+    client.run_with(&["produce", "idle"], kept.as_bytes()).ok();
+    let idle = |cluster: &Cluster| {
+        let ledgers = list(cluster, "ledger").into_iter();
+        ledgers.filter(|ledger| ledger["topic"] == "idle").collect::<Vec<_>>()
+    };
+    let before = members_of(idle(&cluster).into_iter());
+    let is_member = |bookie: usize| before.iter().any(|(id, _)| *id == format!("bookie-{bookie}"));
+    let dead = (1..=4).find(|bookie| is_member(*bookie)).expect("a member");
+    let spare = (1..=4).find(|bookie| !is_member(*bookie)).expect("three of four are members");
+
+    cluster.bookies[dead - 1].process.kill();
+    let data = cluster.bookies[dead - 1].data_dir.clone().expect("a bookie has data");
+    std::fs::remove_dir_all(data).expect("removed");
+    let begun = Instant::now();
+    wait::until("the idle topic to have three copies of everything", || {
+        let (lives, ledgers) = (lives(&cluster), idle(&cluster));
+        let named = members_of(ledgers.into_iter()).into_iter().all(|one| lives.contains(&one));
+        (named && under(&client)["ledgers"] == 0).then_some(())
+    });
+    eprintln!("an idle topic: every copy is back {:.1} s later", begun.elapsed().as_secs_f64());
+    let ledgers = idle(&cluster);
+    let open: Vec<&Value> = ledgers.iter().filter(|ledger| ledger["state"] == "open").collect();
+    let [open] = &open[..] else { panic!("it was rolled or closed: {ledgers:?}") };
+    assert_eq!(open["fragments"].as_array().map(Vec::len), Some(2), "{open}");
+
+    // The two that had it from the start go, one after the other; what is left was copied.
+    let others = (1..=4).filter(|bookie| *bookie != dead && *bookie != spare);
+    for (number, bookie) in others.enumerate() {
+        cluster.bookies[bookie - 1].process.kill();
+        if number == 0 {
+            // The new owner has nothing in memory.
+            cluster.brokers[0].crash_and_restart();
+        }
+        assert_eq!(topic::values(&cluster.client(0), "idle"), kept);
+    }
 }
 
 #[test]

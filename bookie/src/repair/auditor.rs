@@ -6,7 +6,7 @@
 //!   open ledgers still name somebody. [`open`]: what becomes of those (6.4).
 //! * [`sweep`]: keeps the marks themselves current: a writer's mark of a member that is gone for good, a member that came back.
 //! * [`tails`]: asks members whether they have everything (6.3). [`spread`]: ledgers whose copies could be spread better.
-//! * [`leave`]: the end of a decommission (6.6).
+//! * [`leave`]: the end of a decommission (6.6). [`vouch`]: of a bookie that cannot say what it has.
 
 mod judge;
 mod leave;
@@ -15,6 +15,7 @@ mod pass;
 mod spread;
 mod sweep;
 mod tails;
+mod vouch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use geminga_runtime::{Tasks, WallClock};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{RepairConfig, metrics, office};
+use crate::folded::Folded;
 use crate::ledger::Mutations;
 use judge::{Bookie, Judgement, View, judge};
 
@@ -51,6 +53,8 @@ pub(super) struct Auditor {
     cluster: ClusterUuid,
     client: LedgerClient,
     bookie: BookieId,
+    /// Knows where objects are, once this bookie was told.
+    folded: Folded,
     clock: Arc<dyn WallClock>,
     config: RepairConfig,
 }
@@ -70,6 +74,7 @@ struct Term {
     /// Open ledgers with a member that is gone, and since when that is known.
     open: HashMap<LedgerId, Instant>,
     unnamed: BTreeMap<BookieId, leave::Unnamed>,
+    vouched: BTreeMap<BookieId, vouch::Vouched>,
     topology: spread::Topology,
     next_spread: Instant,
     /// Ledgers that are marked only since their copies could be spread better, as the last sweep found them, and new ones.
@@ -87,6 +92,7 @@ impl Term {
             zones: BTreeMap::new(),
             open: HashMap::new(),
             unnamed: BTreeMap::new(),
+            vouched: BTreeMap::new(),
             topology: spread::Topology::new(now),
             next_spread: now,
             moves: 0,
@@ -101,10 +107,11 @@ impl Auditor {
         cluster: ClusterUuid,
         client: LedgerClient,
         bookie: BookieId,
+        folded: Folded,
         clock: Arc<dyn WallClock>,
         config: RepairConfig,
     ) -> Self {
-        Self { store, cluster, client, bookie, clock, config }
+        Self { store, cluster, client, bookie, folded, clock, config }
     }
 
     /// Runs until `tasks` stops.
@@ -198,10 +205,11 @@ impl Auditor {
         let found = self.pass(&judgement).await?;
         metrics::unread(found.unread_ledgers + found.unread_others);
         self.leave(term, &judgement, &found, begun).await?;
+        let settled = judgement.is_quiet() && found.open.is_empty();
         self.end_open(term, found.open).await;
-        let rest = match judgement.is_quiet() {
+        let rest = match settled {
             true => self.config.audit_interval,
-            // Open ledgers end, and writers mark them; somebody leaves.
+            // Open ledgers end, and then what they lack can be copied; somebody leaves.
             false => self.config.open_grace.min(self.config.audit_interval),
         };
         term.next_pass = Instant::now() + rest.max(begun.elapsed() * REST);

@@ -116,7 +116,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         config: ledgers,
         owner: format!("bookie-{}", handle.id()),
     })
-    .with_objects(Arc::new(Objects::new(folded)));
+    .with_objects(Arc::new(Objects::new(folded.clone())));
     let throttle = Arc::new(Throttle::new(config.rate));
     let slots = config.slots.max(2);
     let id = handle.id().clone();
@@ -133,7 +133,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         unnamed: Unnamed::default(),
     };
     tasks.spawn("excess copies", excess.run(lease_ttl, tasks.clone()));
-    let auditor = Auditor::new(store, cluster, client, id, clock, config);
+    let auditor = Auditor::new(store, cluster, client, id, folded, clock, config);
     tasks.spawn("auditor", auditor.run(lease_ttl, tasks.clone()));
     Ok(())
 }

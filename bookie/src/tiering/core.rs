@@ -4,6 +4,7 @@
 //! ```text
 //!   read ─ LOCAL, wanted, my turn, or a disk fills up ─► CAS UPLOADING ─► stream ─► complete ─► read back ─► CAS OFFLOADED
 //!   read ─ OFFLOADED, kept for long enough, my turn, or a disk fills up ─► HEAD ─► CAS TRIMMED, or LOCAL where the object is gone (T7)
+//!   read ─ OFFLOADED, with one copy, at a bookie that is to leave ─► HEAD ─► CAS LOCAL where the object is gone (T7)
 //!   read ─ TRIMMED, held here ─► HEAD ─► drop the local copy
 //! ```
 //!
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub keep_local: KeepLocal,
     /// A disk that holds it fills up (5.8): it is done at once, whosever turn it is, but for copies that are kept always.
     pub hurries: bool,
+    /// The bookie is to leave (6.6): nobody copies from it for its own place, so of a ledger's only copy the object must be there.
+    pub leaves: bool,
 }
 
 /// How long copies are kept beside the object.
@@ -200,6 +203,12 @@ enum Phase {
     },
     /// The object was not there: the ledger becomes local again, and is looked at later.
     Missing,
+    /// Whether it is there, while it is kept at bookies as well.
+    Asking {
+        meta: Box<LedgerMeta>,
+        version: Version,
+        object: TierObject,
+    },
     /// The same, before this bookie drops its own (step 8).
     Confirming {
         object: TierObject,
@@ -291,6 +300,10 @@ impl Offload {
             (Phase::Judging { meta, version, object }, Event::Head(head)) => {
                 self.judged(now, meta, version, object, &head)
             }
+            (Phase::Asking { meta, version, object }, Event::Head(head)) => match &head {
+                Head::There(seen) if is_of(seen, &object) => self.later(now),
+                head => self.judged(now, meta, version, object, head),
+            },
             (Phase::Confirming { object, last }, Event::Head(head)) => {
                 self.confirmed(now, &object, last, &head)
             }
@@ -473,11 +486,18 @@ impl Offload {
         object: TierObject,
     ) -> Effect {
         let due = match wanted.keep_local {
-            KeepLocal::Always => return self.later(now),
+            KeepLocal::Always => i64::MAX,
             KeepLocal::Ms(_) if wanted.hurries => now.ms,
             KeepLocal::No => now.ms,
             KeepLocal::Ms(ms) => object.at_ms.saturating_add(ms),
         };
+        if now.ms < due && wanted.leaves && meta.qw == 1 {
+            self.phase = Phase::Asking { meta: Box::new(meta), version, object: object.clone() };
+            return Effect::Head(object);
+        }
+        if wanted.keep_local == KeepLocal::Always {
+            return self.later(now);
+        }
         let soon = now.ms.saturating_add(LONGEST_KEPT_MS.max(self.timing.look_ms));
         if now.ms < due {
             return Effect::LookAt(due.min(soon));

@@ -16,7 +16,8 @@ const PAGE: usize = 500;
 struct Settings {
     /// Whether it is tiered at all.
     enabled: bool,
-    /// Whether closed segments are uploaded; what was uploaded before is kept here for as long as ever.
+    /// Whether closed segments are uploaded. What was uploaded before is kept here for as long as otherwise, where Kafka's brokers keep what
+    /// they have of it until retention (KIP-950).
     copies: bool,
     lag_ms: i64,
     lag_bytes: i64,
@@ -60,7 +61,7 @@ impl Settings {
             ms if ms < 0 => KeepLocal::Always,
             ms => KeepLocal::Ms(ms),
         };
-        Wanted { upload_from_ms, keep_local, hurries: false }
+        Wanted { upload_from_ms, keep_local, ..Wanted::default() }
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
         let never = Settings { enabled: false, copies: false, ..ON };
         assert_eq!(wanted(never, 9), Wanted::default(), "never");
         let closed =
-            Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7), hurries: false };
+            Wanted { upload_from_ms: Some(100), keep_local: KeepLocal::Ms(7), ..Wanted::default() };
         assert_eq!(wanted(ON, 0), closed, "after close");
         let aged = Wanted { upload_from_ms: Some(150), ..closed };
         assert_eq!(wanted(Settings { lag_ms: 50, ..ON }, 0), aged, "after age");
@@ -154,8 +155,12 @@ mod tests {
         let ended = Settings { copies: false, local_ms: 3, local_bytes: 10, ..ON };
         assert_eq!(
             ended.wanted(100, 9, 7),
-            Wanted { upload_from_ms: None, keep_local: KeepLocal::Ms(3), hurries: false }
+            Wanted { keep_local: KeepLocal::Ms(3), ..Wanted::default() }
         );
         assert_eq!(ended.wanted(100, 10, 7).keep_local, KeepLocal::No);
+        assert_eq!(Settings { copies: false, ..ON }.wanted(100, 9, 7).keep_local, KeepLocal::Ms(7));
+        // As in Kafka.
+        let kept = Settings { local_ms: -1, local_bytes: UNSET, ..ended };
+        assert_eq!(kept.wanted(100, u64::MAX, 7), Wanted::default());
     }
 }

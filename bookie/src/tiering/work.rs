@@ -387,6 +387,7 @@ impl Worker {
         let held: u64 = filling::bytes(&self.handle, ledger).iter().sum();
         let has_it = meta.tier.object().is_some() || held.saturating_mul(2) >= meta.length;
         wanted.hurries = has_it && self.let_go.wants(&self.handle, ledger);
+        wanted.leaves = self.handle.is_leaving();
         Ok(Event::Read(Some((meta, found.version)), wanted))
     }
 

@@ -14,6 +14,9 @@ pub struct Config {
     pub total_outstanding_bytes: usize,
     /// How long a position may be without a connection before it is given up. Default 2 s.
     pub reconnect_grace: Duration,
+    /// How long a member of a ledger that nothing is written to may be unregistered before it is asked whether it is there, and given
+    /// up unless it answers; up to half as long again by chance. Default 30 s.
+    pub member_grace: Duration,
     /// How long an add may stay without an answer before its position is given up; four times the 99.9th percentile of this
     /// ledger's adds where that is longer. Default 5 s.
     pub add_timeout: Duration,
@@ -63,6 +66,7 @@ impl Default for Config {
             outstanding_bytes: 32 * 1024 * 1024,
             total_outstanding_bytes: 1024 * 1024 * 1024,
             reconnect_grace: Duration::from_secs(2),
+            member_grace: Duration::from_secs(30),
             add_timeout: Duration::from_secs(5),
             lag_limit: Duration::from_secs(3),
             lag_bytes: 16 * 1024 * 1024,
@@ -121,6 +125,7 @@ impl Config {
         least("lane_bytes", self.lane_bytes as u64, request as u64)?;
         let times = [
             ("reconnect_grace", self.reconnect_grace),
+            ("member_grace", self.member_grace),
             ("add_timeout", self.add_timeout),
             ("lag_limit", self.lag_limit),
             ("quorum_timeout", self.quorum_timeout),

@@ -246,7 +246,7 @@ pub const TABLE: &[Config] = &[
         Type::Boolean,
         "false",
         Effective,
-        "No more segments are uploaded; those that were stay in the object store, and bookies drop their copies of them as `local.retention.*` says.",
+        "No more segments are uploaded, and those that were not stay at bookies as long as `retention.*` says. Those that were stay in the object store, and bookies drop their copies of them as `local.retention.*` says, where Kafka's brokers keep them as long as `retention.*` says: for that set `local.retention.ms=-1`.",
     ),
     refused(
         "remote.log.delete.on.disable",

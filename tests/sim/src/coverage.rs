@@ -121,6 +121,7 @@ pub const REQUIRED: &[&str] = &[
     "store: unknown outcome resolved as applied",
     "store: unknown outcome resolved as not applied",
     "writer: append while another owns the chain",
+    "writer: asked one that is not registered",
     "writer: ensemble changed",
     "writer: members marked for repair",
     "writer: position left out",

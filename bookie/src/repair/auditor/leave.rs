@@ -3,8 +3,8 @@
 //!
 //! Trimmed ledgers may name it for ever: they are read from their objects only, their objects are removed by their own keys, and these go
 //! by time. But a copy whose object is missing may be the last of its ledger, and only the bookie knows whether it has one. So it leaves
-//! when it says that it looked at all that it holds, and has none. One that does not say so, since it is stopped, does not tier, is of
-//! an older version or cannot reach the object store, stays while any ledger names it, trimmed ones too, or any was folded.
+//! when it says that it looked at all that it holds, and has none. One that does not say so, since it is lost, stopped, does not tier, is
+//! of an older version or cannot reach the object store, stays until all objects were there of which it may have copies ([`vouch`](super::vouch)).
 //!
 //! A pass says something only about a bookie that takes no new data: none begins on it behind the pass. The second one
 //! begins a while after the first has ended, so that writers that chose the bookie before that are through.
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::judge::Judgement;
 use super::pass::Found;
+use super::vouch::Vouched;
 use super::{Auditor, Term};
 
 /// Passes in a row that must find nothing.
@@ -39,10 +40,12 @@ impl Auditor {
         begun: Instant,
     ) -> Result<(), Error> {
         term.unnamed.retain(|bookie, _| judgement.draining.contains(bookie));
+        term.vouched.retain(|bookie, _| judgement.draining.contains(bookie));
         for bookie in &judgement.draining {
             // What cannot be read may name anybody.
             let named = found.unread_ledgers > 0 || found.named.contains_key(bookie);
-            let quiet = if named { None } else { self.may_go(bookie, found).await? };
+            let vouched = term.vouched.entry(bookie.clone()).or_default();
+            let quiet = if named { None } else { self.may_go(bookie, found, vouched).await? };
             let Some(quiet) = quiet else {
                 term.unnamed.remove(bookie);
                 continue;
@@ -64,11 +67,16 @@ impl Auditor {
     }
 
     /// What must stay so, when the bookie takes no new data now, and has no copy that an object is missing of: it says so itself, or no
-    /// ledger is in objects only that could be.
-    async fn may_go(&self, bookie: &BookieId, pass: &Found) -> Result<Option<Guard>, Error> {
+    /// ledger is in objects only that could be, or all of these were there.
+    async fn may_go(
+        &self,
+        bookie: &BookieId,
+        pass: &Found,
+        vouched: &mut Vouched,
+    ) -> Result<Option<Guard>, Error> {
         let key = keys::bookie_live(bookie);
         let Some(found) = self.store.get(&key).await? else {
-            let unasked = self.may_hold_last(bookie, pass).await?;
+            let unasked = self.may_hold_last(bookie, pass, vouched).await?;
             return Ok((!unasked).then_some(Guard::Absent(key)));
         };
         let Ok(live) = LiveBookie::decode(&found.value) else { return Ok(None) };
@@ -80,19 +88,24 @@ impl Auditor {
             tracing::error!(%bookie, ledgers, "a bookie that is to leave holds copies of trimmed ledgers whose objects are missing, and stays: bring the objects back");
             return Ok(None);
         }
-        if live.objects_missing.is_none() && self.may_hold_last(bookie, pass).await? {
+        if live.objects_missing.is_none() && self.may_hold_last(bookie, pass, vouched).await? {
             return Ok(None);
         }
         Ok(Some(Guard::Version(key, found.version)))
     }
 
-    /// Whether a bookie that does not say what it has may have the last copy of a ledger whose object is missing. Who had one that was
-    /// folded stands in an object, which is not read here.
-    async fn may_hold_last(&self, bookie: &BookieId, pass: &Found) -> Result<bool, Error> {
+    /// Whether a bookie that does not say what it has may have the last copy of a ledger whose object is missing.
+    async fn may_hold_last(
+        &self,
+        bookie: &BookieId,
+        pass: &Found,
+        vouched: &mut Vouched,
+    ) -> Result<bool, Error> {
         let trimmed = pass.trimmed.contains(bookie);
-        let holds = trimmed || !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
+        let any = trimmed || !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
+        let holds = any && !self.vouches(bookie, vouched).await?;
         if holds {
-            tracing::info!(%bookie, "a bookie that is to leave stays until it says that it looked at its copies of ledgers that are in the object store only: start it, with the cluster's object store");
+            tracing::info!(%bookie, "a bookie that is to leave stays until it says that it looked at its copies of ledgers that are in the object store only, or until the auditor found all their objects: start it with the cluster's object store, unless it is lost");
         }
         Ok(holds)
     }

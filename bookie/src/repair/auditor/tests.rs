@@ -16,6 +16,8 @@ use geminga_runtime::{SeededRandom, SystemClock};
 
 use super::*;
 
+mod vouch;
+
 const GRACE: Duration = Duration::from_secs(30);
 
 fn member(number: u64) -> Member {
@@ -80,7 +82,9 @@ impl World {
         let config = RepairConfig { open_grace: GRACE, ..RepairConfig::default() };
         let term = Term::new(Instant::now(), &config);
         let id = member(1).bookie;
-        let auditor = Auditor::new(shared, cluster, client, id, Arc::new(SystemClock), config);
+        let folded = Folded::new(cluster, Arc::clone(&shared));
+        let clock = Arc::new(SystemClock);
+        let auditor = Auditor::new(shared, cluster, client, id, folded, clock, config);
         let world = Self { store, auditor, term };
         world.uses(Features::ALL).await;
         for number in 1..=3 {
@@ -514,6 +518,26 @@ async fn a_fragment_that_is_written_is_marked_while_a_member_is_gone() {
     world.pass().await;
     let marks = world.marks().await;
     let [mark] = &marks[..] else { panic!("{marks:?}") };
-    assert_eq!((mark.ledger, &mark.replace, mark.copies), (LedgerId(5), &vec![member(2)], Some(1)));
+    assert_eq!((mark.ledger, &mark.replace, mark.copies), (LedgerId(5), &vec![member(2)], Some(2)));
     assert_eq!(mark.reason, UnderReason::Gone);
+}
+
+/// Once it ends it is as urgent as its copies are few, and that is found out soon.
+#[tokio::test(start_paused = true)]
+async fn a_fragment_that_has_ended_counts_soon() {
+    let mut world = World::new().await;
+    let ended = closed(5, [1, 7]);
+    let open = LedgerMeta {
+        state: LedgerState::Open,
+        last_entry: None,
+        close_kind: None,
+        ..ended.clone()
+    };
+    for (meta, copies, again) in [(open, 2, GRACE), (ended, 1, world.auditor.config.audit_interval)]
+    {
+        world.ledger(meta).await;
+        world.pass().await;
+        assert_eq!(world.marks().await[0].copies, Some(copies));
+        assert_eq!(world.term.next_pass - Instant::now(), again);
+    }
 }

@@ -103,8 +103,12 @@ struct World {
     hurried: BTreeSet<usize>,
 }
 
-const WANTED: Wanted =
-    Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(50), hurries: false };
+const WANTED: Wanted = Wanted {
+    upload_from_ms: Some(0),
+    keep_local: KeepLocal::Ms(50),
+    hurries: false,
+    leaves: false,
+};
 
 impl World {
     fn new(seed: u64, mutations: Mutations) -> Self {
@@ -535,6 +539,55 @@ fn nothing_is_lost_in_any_order() {
             println!("seed {seed}");
             world.now += 1_000_000;
             world.settle();
+        }
+    }
+}
+
+/// 6.6, T7: nobody copies a ledger's only copy from the bookie that is to leave, so whether the object is there is found out while that copy
+/// is, however long it would be kept beside the object.
+#[test]
+fn whoever_is_to_leave_asks_for_the_object_beside_an_only_copy() {
+    let object = TierObject {
+        attempt: 1,
+        bucket: "memory://".to_owned(),
+        key: "k".to_owned(),
+        size: 9,
+        entries: ENTRIES,
+        object_crc: 5,
+        etag: "e".to_owned(),
+        index_place: 5,
+        at_ms: 90,
+    };
+    let (now, mut offload) = (Now { ms: 100, fresh: 1 }, offload(false));
+    let mut look = |qw: u8, wanted: Wanted| {
+        let ensemble = (0..usize::from(qw)).map(member).collect();
+        let meta = LedgerMeta {
+            qw,
+            qa: 1,
+            fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+            tier: Tier::Offloaded(object.clone()),
+            ..closed()
+        };
+        offload.look();
+        let effect = offload.step(now, Event::Read(Some((meta, Version(1))), wanted));
+        (effect, offload.clone())
+    };
+    let heads = |effect: &Effect| matches!(effect, Effect::Head(_));
+    let waits = |effect: &Effect| matches!(effect, Effect::LookAt(_));
+    for keep_local in [KeepLocal::Always, KeepLocal::Ms(1_000)] {
+        let stays = Wanted { keep_local, ..WANTED };
+        let leaves = Wanted { leaves: true, ..stays };
+        assert!(waits(&look(1, stays).0), "{keep_local:?}");
+        assert!(waits(&look(2, leaves).0), "{keep_local:?}: it is copied from another bookie");
+        let (effect, asking) = look(1, leaves);
+        assert!(heads(&effect), "{keep_local:?}: {effect:?}");
+        let after = |head| asking.clone().step(now, Event::Head(head));
+        let there = Seen { size: object.size, etag: object.etag.clone() };
+        assert!(waits(&after(Head::There(there.clone()))), "{keep_local:?}: kept for its time");
+        assert!(waits(&after(Head::Unknown)), "{keep_local:?}: no answer says nothing");
+        for lost in [Head::Gone, Head::There(Seen { size: 1, ..there })] {
+            let Effect::Cas { meta, .. } = after(lost) else { panic!("{keep_local:?}: silence") };
+            assert_eq!(meta.tier, Tier::Local, "{keep_local:?}");
         }
     }
 }

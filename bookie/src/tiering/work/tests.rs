@@ -270,6 +270,26 @@ async fn a_bookie_that_is_to_leave_does_not_wait_for_what_it_keeps_for_a_while()
     assert_eq!((away.held(), away.worker.handle.objects_missing()), (1, Some(1)));
 }
 
+/// 6.6, T7: it has the only copy of a ledger whose object is gone, and is the only one to find that out: who waits for it to leave is told
+/// by the metadata.
+#[tokio::test]
+async fn a_bookie_that_is_to_leave_finds_out_that_no_object_has_its_only_copy() {
+    let configs = [("local.retention.ms", "-1"), ("remote.log.copy.disable", "true")];
+    let mut away = uploaded(&configs).await;
+    let there = std::mem::replace(&mut away.worker.objects, Faulty::default().store());
+    away.worker.cycle().await;
+    let before = away.meta(away.ledgers[0]).await;
+    assert!(matches!(before.tier, Tier::Offloaded(_)), "nobody asks as long as it stays");
+    away.worker.handle.set_leaving(true);
+    let lost = std::mem::replace(&mut away.worker.objects, there);
+    away.worker.cycle().await;
+    assert_eq!(away.meta(away.ledgers[0]).await, before, "it is there");
+    away.worker.objects = lost;
+    away.worker.cycle().await;
+    assert_eq!(away.meta(away.ledgers[0]).await.tier, Tier::Local);
+    assert_eq!((away.held(), away.worker.handle.objects_missing()), (1, None), "it is named");
+}
+
 /// An upload that fails again and again keeps no other from its turn where a disk fills up, and is not begun before its time.
 #[tokio::test]
 async fn what_cannot_be_uploaded_stops_no_other_where_a_disk_fills_up() {

@@ -4,9 +4,11 @@
 //!
 //! * [`health`]: who is too slow or away, and what the owner should know.
 //! * [`ensemble`]: searches for others, changes of the ensemble, marks, and the close.
+//! * [`registered`]: who is not registered any more, while nothing is written.
 
 mod ensemble;
 mod health;
+mod registered;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -143,6 +145,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         sealed: false,
         closing: None,
     };
+    task.note_registrations();
     task.carry_out(effects);
     let closer = Arc::clone(&budget);
     tasks.spawn("ledger writer", async move {
@@ -173,6 +176,7 @@ impl Task {
             let idle = self.is_idle();
             let missing = self.is_hunting_due();
             let hunt_at = self.hunt_at.filter(|_| missing);
+            let ask_at = self.next_ask();
             tokio::select! {
                 biased;
                 Some(answer) = self.answers.next() => self.on_answer(answer),
@@ -192,6 +196,7 @@ impl Task {
                 }
                 Ok(()) = self.bookies_changed.changed() => self.on_bookies_changed(),
                 Some(()) = OptionFuture::from(hunt_at.map(tokio::time::sleep_until)) => self.hunt_again(),
+                Some(()) = OptionFuture::from(ask_at.map(tokio::time::sleep_until)) => self.ask_unregistered(),
                 _ = tick.tick(), if !idle => self.on_tick(),
             }
             self.flush();

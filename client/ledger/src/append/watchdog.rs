@@ -24,6 +24,8 @@ pub(super) struct Watchdog {
     given_up_at: Option<Instant>,
     /// What its bookie was registered as, if it was, when it was left out.
     pub(super) left_out_as: Option<Registration>,
+    /// While it is not registered: when it is to be asked whether it is there.
+    pub(super) ask_at: Option<Instant>,
     /// The last entry of each request without an answer, and when it was sent.
     sent: VecDeque<(EntryId, Instant)>,
 }
@@ -40,6 +42,7 @@ impl Watchdog {
             moved_at: now,
             given_up_at: None,
             left_out_as: None,
+            ask_at: None,
             sent: VecDeque::new(),
         }
     }

@@ -183,6 +183,7 @@ impl Writer {
             }
             Event::Disconnected { member } => self.disconnected(&member, &mut effects),
             Event::GiveUp { member } => self.give_up(&member, &mut effects),
+            Event::Unregistered { member } => self.unregistered(&member, &mut effects),
             Event::Verdict { member } => self.verdict(&member, &mut effects),
             Event::Searched(search) => self.searched(search, &mut effects),
             Event::SearchAgain => self.look_for_others(&mut effects),

@@ -22,7 +22,7 @@ pub(super) const CRC: u64 = 9;
 const TIMING: Timing = Timing { look_ms: 0, take_over_ms: 0, pace: u64::MAX };
 /// It is due at once, and copies may go at once.
 const WANTED: Wanted =
-    Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(0), hurries: false };
+    Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(0), hurries: false, leaves: false };
 const IDLE: Effect = Effect::LookAt(0);
 
 /// What all entries come to, or only some of them.

@@ -21,8 +21,12 @@ use crate::store::{self, Key, Reply, Value};
 /// Reads of one entry before an upload is given up.
 const TRIES: usize = 8;
 const TIMING: Timing = Timing { look_ms: 100, take_over_ms: 300, pace: 1 << 20 };
-const WANTED: Wanted =
-    Wanted { upload_from_ms: Some(0), keep_local: KeepLocal::Ms(100), hurries: false };
+const WANTED: Wanted = Wanted {
+    upload_from_ms: Some(0),
+    keep_local: KeepLocal::Ms(100),
+    hurries: false,
+    leaves: false,
+};
 
 /// What is streamed, or was.
 #[derive(Debug)]

@@ -23,6 +23,8 @@ use crate::schedule::{MS, Time};
 
 /// Away for so long, a position is given up.
 const GRACE: Time = 300 * MS;
+/// Not registered, and without anything to do, a position is asked so often whether it is there.
+const ASK: Time = 900 * MS;
 /// Without progress for so long, a position is connected anew; for twice as long, given up.
 const STUCK: Time = 400 * MS;
 /// Entries of one request.
@@ -397,8 +399,16 @@ impl Writer {
             let stuck = behind && now > connection.moved_at + STUCK;
             let gone = connection.away_since.is_some_and(|since| now > since + GRACE);
             let silent = connection.away_since.is_some() && now > connection.asked_at + GRACE / 2;
+            let late = behind && now > connection.moved_at + 2 * STUCK;
+            let idle = position.link == Link::Live && !behind && now > connection.asked_at + ASK;
+            let registered = context.registry.get(&bookie);
+            let registered = registered.is_some_and(|there| there.member == position.member);
             let member = position.member.clone();
-            if gone || (behind && now > connection.moved_at + 2 * STUCK) {
+            if idle && !registered {
+                context.coverage.hit("writer: asked one that is not registered");
+                self.step(Event::Unregistered { member: member.clone() }, context);
+            }
+            if gone || late {
                 self.step(Event::GiveUp { member: member.clone() }, context);
             }
             if silent || (stuck && position.link == Link::Live) {

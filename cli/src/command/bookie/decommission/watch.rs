@@ -31,6 +31,57 @@ enum Ended {
     Cancelled(BookieId),
 }
 
+/// Ledgers that a bookie has copies of.
+#[derive(Default)]
+struct Held {
+    ledgers: u64,
+    /// Those whose only copy it has, and which no object has: nobody copies from who is to leave.
+    only_here: Named,
+    /// Those whose only copy it has beside an object: they are copied from that.
+    from_objects: Named,
+}
+
+/// How many ledgers, and which is the first of them.
+#[derive(Default)]
+struct Named {
+    count: u64,
+    first: String,
+}
+
+impl Held {
+    fn add(&mut self, meta: &LedgerMeta) {
+        self.ledgers += 1;
+        if meta.qw > 1 {
+            return;
+        }
+        let named = match meta.tier.object() {
+            None => &mut self.only_here,
+            Some(_) => &mut self.from_objects,
+        };
+        if named.count == 0 {
+            named.first = format!("{} of topic {}", meta.id, meta.custom.name);
+        }
+        named.count += 1;
+    }
+
+    fn say(&self) -> String {
+        let mut text = format!("{} ledgers left", self.ledgers);
+        let Named { count, first } = &self.only_here;
+        if *count > 0 {
+            text += &format!(
+                ", and it waits for {count} whose only copy it has and that no object has, first {first}: an only copy is never moved, so delete the topics, wait for their retention, or take this back with --cancel"
+            );
+        }
+        let Named { count, first } = &self.from_objects;
+        if *count > 0 {
+            text += &format!(
+                ", and {count} whose only copy it has are copied from their objects, first {first}: the object store has to answer"
+            );
+        }
+        text
+    }
+}
+
 /// What was said last, of whom.
 struct Watch<'a> {
     store: &'a dyn MetaStore,
@@ -102,7 +153,7 @@ impl Watch<'_> {
 
     /// Says how many ledgers each has copies of, where that is news.
     async fn count(&mut self) -> Result<(), Error> {
-        let (mut counts, mut unread) = (BTreeMap::<BookieId, u64>::new(), 0);
+        let (mut counts, mut unread) = (BTreeMap::<BookieId, Held>::new(), 0);
         let (mut after, mut trimmed) = (None::<String>, BTreeSet::new());
         let folded = !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
         loop {
@@ -117,7 +168,7 @@ impl Watch<'_> {
                     }
                     Ok(meta) => {
                         for bookie in holders(&meta) {
-                            *counts.entry(bookie).or_default() += 1;
+                            counts.entry(bookie).or_default().add(&meta);
                         }
                     }
                     Err(_) => unread += 1,
@@ -129,7 +180,7 @@ impl Watch<'_> {
             }
         }
         for bookie in self.left.clone() {
-            let mut text = format!("{} ledgers left", counts.get(&bookie).copied().unwrap_or(0));
+            let mut text = counts.entry(bookie.clone()).or_default().say();
             if unread > 0 {
                 text += &format!(
                     ", and it waits for {unread} whose metadata cannot be read: the auditor's log names them"
@@ -137,7 +188,7 @@ impl Watch<'_> {
             }
             let missing = self.objects_missing(&bookie).await?;
             if missing.is_none() && (folded || trimmed.contains(&bookie)) {
-                text += ", and it waits until the bookie has looked at its copies of ledgers that are in the object store only: it has to run, with the cluster's object store";
+                text += ", and it waits until the bookie has looked at its copies of ledgers that are in the object store only: it has to run, with the cluster's object store; of one that is lost the auditor asks for all their objects, and its log says which it did not find";
             }
             if let Some(missing) = missing.filter(|missing| *missing > 0) {
                 text += &format!(

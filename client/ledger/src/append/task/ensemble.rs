@@ -86,6 +86,7 @@ impl Task {
     /// decommissioned, is left at once, also by a ledger that nothing is written to (5.8, 6.6).
     pub(super) fn on_bookies_changed(&mut self) {
         self.leave_unwritable();
+        self.note_registrations();
         if self.hunt.is_none() && !self.is_hunting_due() {
             return;
         }
@@ -200,6 +201,8 @@ impl Task {
                 self.unsent[index] = None;
             }
         }
+        // Those that came may have left meanwhile.
+        self.note_registrations();
         self.carry_out(effects);
     }
 

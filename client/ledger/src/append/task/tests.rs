@@ -107,6 +107,17 @@ impl Five {
         }
     }
 
+    /// The registration ends, whatever became of the bookie.
+    fn unregister(&self, number: u64) {
+        self.live.lock().retain(|bookie| bookie.id != member(number).bookie);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Requests so far.
+    fn asked(&self, number: u64) -> usize {
+        self.get(number).asked.load(Ordering::Relaxed)
+    }
+
     fn register(&self, number: u64, lease: i64) {
         let disk = LiveDisk {
             incarnation: Incarnation(number),
@@ -429,6 +440,63 @@ async fn a_spare_takes_the_place_of_a_member_that_hangs() {
     assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
     let closed = rig.writer.close(SECOND, |_| Txn::new()).await.unwrap();
     assert_eq!((closed.fragments.len(), closed.last_entry), (2, Some(EntryId(2))));
+}
+
+/// 6.4: nobody writes, so nothing fails; still a member that is gone is replaced, after its grace, behind what it has.
+#[tokio::test(start_paused = true)]
+async fn an_idle_ledger_replaces_a_member_that_is_gone() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(SECOND).await;
+    rig.bookies.get(2).stuck.send_replace(true);
+    rig.bookies.unregister(2);
+    tokio::time::sleep(29 * SECOND).await;
+    assert_eq!(rig.stored().await, meta(), "it may come back");
+    let changed = rig.fragments(2).await;
+    assert_eq!(changed.fragments[1].first_entry, EntryId(1));
+    assert_eq!(changed.fragments[1].ensemble, [member(1), member(4), member(3)]);
+    tokio::time::sleep(3600 * SECOND).await;
+    assert_eq!(rig.mark().await, None, "it had everything");
+    assert_eq!((rig.stored().await, rig.bookies.asked(4)), ((*changed).clone(), 1));
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+}
+
+/// A metadata store that was paused ends registrations of bookies that are there: none of them loses its place.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_answers_stays_though_it_is_not_registered() {
+    let mut rig = Rig::start(4).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(SECOND).await;
+    let before = rig.bookies.asked(2);
+    rig.bookies.unregister(2);
+    tokio::time::sleep(3600 * SECOND).await;
+    let asked = rig.bookies.asked(2) - before;
+    assert!((3600 / 46..=3600 / 30).contains(&asked), "{asked} questions in an hour");
+    assert_eq!(rig.stored().await, meta());
+    // Once it is registered it is not asked any more.
+    rig.bookies.register(2, 2);
+    let before = rig.bookies.asked(2);
+    tokio::time::sleep(3600 * SECOND).await;
+    assert_eq!(rig.bookies.asked(2), before);
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    assert_eq!(*rig.writer.health().borrow(), Health::Healthy);
+}
+
+/// Where nobody could take the place nothing changes and nothing is asked, of bookies or of the store, until somebody comes.
+#[tokio::test(start_paused = true)]
+async fn an_idle_ledger_keeps_its_members_while_nobody_could_take_a_place() {
+    let mut rig = Rig::start(3).await;
+    assert_eq!(append(&mut rig.writer).await, Outcome::Acked);
+    tokio::time::sleep(SECOND).await;
+    rig.bookies.get(2).stuck.send_replace(true);
+    rig.bookies.unregister(2);
+    let before = rig.bookies.asked(2);
+    tokio::time::sleep(3600 * SECOND).await;
+    assert_eq!(rig.bookies.asked(2), before);
+    assert_eq!((rig.stored().await, *rig.writer.health().borrow()), (meta(), Health::Healthy));
+    rig.bookies.register(4, 1);
+    assert_eq!(rig.fragments(2).await.fragments[1].ensemble, [member(1), member(4), member(3)]);
 }
 
 /// What is pending is replayed to those that come, from the buffer.

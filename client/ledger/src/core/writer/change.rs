@@ -48,6 +48,18 @@ impl Writer {
         self.look_for_others(effects);
     }
 
+    /// It may be gone, and nothing is under way to it that would tell: it is asked. Who answers stays, since a registration that
+    /// ended is no proof of death; who does not is given up like anybody whose connection is gone.
+    pub(super) fn unregistered(&mut self, member: &Member, effects: &mut Vec<Effect>) {
+        let Some(index) = self.index_of(member) else { return };
+        let position = &mut self.positions[index];
+        if self.phase != Phase::Running || !position.is_healthy() || position.acked < self.lap {
+            return;
+        }
+        position.link = Link::Connecting;
+        effects.push(Effect::Hello(index));
+    }
+
     /// Searches for whoever may take the places of what is missing; collects failures until the change is sent.
     pub(super) fn look_for_others(&mut self, effects: &mut Vec<Effect>) {
         if self.phase != Phase::Running || !self.positions.iter().any(Position::is_missing) {

@@ -63,6 +63,11 @@ pub enum Event {
         /// Who.
         member: Member,
     },
+    /// A member has not been registered for a while, and somebody could take its place.
+    Unregistered {
+        /// Who.
+        member: Member,
+    },
     /// A bookie says that this writer has lost its role.
     Verdict {
         /// Who.

@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use geminga_metastore::record::{Cookie, DrainingBookie};
+use geminga_metastore::record::{
+    Cookie, Custom, Digest, DrainingBookie, Fragment, Tier, TierObject,
+};
 use geminga_metastore::{
     LeaseId, MemoryStore, Range, Revision, Txn, TxnOutcome, Versioned, WatchStream,
 };
-use geminga_proto::ids::ClusterUuid;
+use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, Member, SealEpoch};
 use parking_lot::Mutex;
 
 use super::*;
@@ -127,4 +129,75 @@ async fn a_decommission_that_is_taken_back_is_told() {
     store.memory.txn(back).await.expect("deleted");
     let (_, ended) = watched(&store, Duration::from_secs(5)).await;
     assert_eq!(ended.expect_err("told").reason, Some("DECOMMISSION_CANCELLED"));
+}
+
+/// A closed ledger of so many copies, one of them at the bookie that leaves.
+fn ledger(id: u64, qw: u8, tier: Tier) -> LedgerMeta {
+    let other = |number| format!("other-{number}").parse().expect("a name");
+    let bookies = std::iter::once(bookie()).chain((1..qw).map(other));
+    let ensemble =
+        bookies.map(|bookie| Member { bookie, incarnation: Incarnation(1) }).collect::<Vec<_>>();
+    LedgerMeta {
+        id: LedgerId(id),
+        state: LedgerState::Closed,
+        seal_epoch: SealEpoch(0),
+        qw,
+        qa: 1,
+        digest: Digest::Crc32c,
+        fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+        last_entry: Some(EntryId(3)),
+        length: 0,
+        entries_crc: None,
+        tier,
+        close_kind: None,
+        recoverer: String::new(),
+        last_op: 1,
+        custom: Custom { name: "orders".to_owned(), ..Custom::default() },
+        created_ms: 0,
+        owner: String::new(),
+        degraded: false,
+    }
+}
+
+/// Its only copy is never moved: whoever waits hears what for, be it in an object or not.
+#[tokio::test(start_paused = true)]
+async fn ledgers_with_one_copy_are_told() {
+    let object = TierObject {
+        attempt: 1,
+        bucket: "b".to_owned(),
+        key: "k".to_owned(),
+        size: 1,
+        entries: 4,
+        object_crc: 1,
+        etag: String::new(),
+        index_place: 1,
+        at_ms: 1,
+    };
+    let store = Shaky::leaving(Duration::ZERO).await;
+    let put = async |meta: LedgerMeta| {
+        let key = keys::ledger(meta.id);
+        let version = store.memory.get(&key).await.expect("read").map(|found| found.version);
+        store.memory.put_if(&key, version, meta.encode()).await.expect("put").expect("changed");
+    };
+    put(ledger(1, 2, Tier::Local)).await;
+    put(ledger(2, 1, Tier::Offloaded(object))).await;
+    let later = async {
+        // Its object is gone, which the bookie has found out.
+        sleep(Duration::from_secs(9)).await;
+        put(ledger(2, 1, Tier::Local)).await;
+    };
+    let ((said, ended), ()) = tokio::join!(watched(&store, Duration::from_secs(30)), later);
+    ended.expect("it has left");
+    let two = format!(
+        "2 ledgers left, and it waits for 1 whose only copy it has and that no object has, first {} of topic orders",
+        LedgerId(2)
+    );
+    let [before, after, left] = &said[..] else { panic!("{said:?}") };
+    let objects = format!(
+        "2 ledgers left, and 1 whose only copy it has are copied from their objects, first {} of topic orders",
+        LedgerId(2)
+    );
+    assert!(before.contains(&objects), "{before}");
+    assert!(after.contains(&two), "{after}");
+    assert_eq!(left, "b-1: has left");
 }

@@ -1,0 +1,72 @@
+//! Members that are not registered any more. Adds that fail tell a writer who is gone; where it writes nothing, nobody does, and a
+//! ledger would be short of a copy until its next record (2.5, 6.4). So a member whose registration has been gone for a grace is
+//! asked whether it is there, as long as somebody could take its place.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Task;
+use crate::core::writer::Event;
+use crate::placement;
+
+impl Task {
+    /// Notes who is registered, and when to ask those that are not.
+    pub(super) fn note_registrations(&mut self) {
+        let (live, now) = (self.setup.bookies.live(), Instant::now());
+        for index in 0..self.watchdogs.len() {
+            let member = &self.core.positions()[index].member;
+            let of_bookie = live.iter().filter(|bookie| bookie.id == member.bookie);
+            let mut disks = of_bookie.flat_map(|bookie| &bookie.disks);
+            let registered = disks.any(|disk| disk.incarnation == member.incarnation);
+            let due = match self.watchdogs[index].ask_at {
+                _ if registered => None,
+                None => Some(now + self.member_grace()),
+                due => due,
+            };
+            self.watchdogs[index].ask_at = due;
+        }
+    }
+
+    /// When the first of them is to be asked.
+    pub(super) fn next_ask(&self) -> Option<Instant> {
+        self.watchdogs.iter().filter_map(|watchdog| watchdog.ask_at).min()
+    }
+
+    /// Asks those whose grace is over, and gives them another: a metadata store that was paused ends registrations of bookies
+    /// that are there. Where nobody could take the place nothing is won by leaving it.
+    pub(super) fn ask_unregistered(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.watchdogs.len() {
+            if self.watchdogs[index].ask_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            self.watchdogs[index].ask_at = Some(now + self.member_grace());
+            if self.has_spare(index) {
+                let member = self.core.positions()[index].member.clone();
+                let effects = self.core.step(Event::Unregistered { member });
+                self.carry_out(effects);
+            }
+        }
+    }
+
+    fn has_spare(&self, index: usize) -> bool {
+        let shunned: Vec<_> = self.shunned.iter().map(|(member, _)| member.clone()).collect();
+        let found = placement::replace(
+            &self.setup.bookies.live(),
+            &self.meta.last_fragment().ensemble,
+            &[index],
+            &shunned,
+            &self.setup.quarantine,
+            &*self.setup.random,
+        );
+        !found.is_empty()
+    }
+
+    /// Up to half as long again, by chance: very many ledgers may have one member in common, and each reads and changes metadata.
+    fn member_grace(&self) -> Duration {
+        let grace = self.setup.config.member_grace;
+        let parts = u32::try_from(self.setup.random.next_u64() % 1024).expect("below 1024");
+        grace + grace * parts / 2048
+    }
+}

@@ -204,6 +204,8 @@ impl Auditor {
         let begun = Instant::now();
         let found = self.pass(&judgement).await?;
         metrics::unread(found.unread_ledgers + found.unread_others);
+        // What an object store takes to answer costs the metadata store nothing.
+        let took = begun.elapsed();
         self.leave(term, &judgement, &found, begun).await?;
         let settled = judgement.is_quiet() && found.open.is_empty();
         self.end_open(term, found.open).await;
@@ -212,7 +214,7 @@ impl Auditor {
             // Open ledgers end, and then what they lack can be copied; somebody leaves.
             false => self.config.open_grace.min(self.config.audit_interval),
         };
-        term.next_pass = Instant::now() + rest.max(begun.elapsed() * REST);
+        term.next_pass = Instant::now() + rest.max(took * REST);
         term.judged = Some(judgement);
         Ok(())
     }

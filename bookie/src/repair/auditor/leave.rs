@@ -45,7 +45,12 @@ impl Auditor {
             // What cannot be read may name anybody.
             let named = found.unread_ledgers > 0 || found.named.contains_key(bookie);
             let vouched = term.vouched.entry(bookie.clone()).or_default();
-            let quiet = if named { None } else { self.may_go(bookie, found, vouched).await? };
+            let quiet = if named {
+                *vouched = Vouched::default();
+                None
+            } else {
+                self.may_go(bookie, found, vouched).await?
+            };
             let Some(quiet) = quiet else {
                 term.unnamed.remove(bookie);
                 continue;
@@ -79,6 +84,8 @@ impl Auditor {
             let unasked = self.may_hold_last(bookie, pass, vouched).await?;
             return Ok((!unasked).then_some(Guard::Absent(key)));
         };
+        // Whoever is there can say it itself, once it has looked; what was found out in its absence is of no use for its next one.
+        *vouched = Vouched::default();
         let Ok(live) = LiveBookie::decode(&found.value) else { return Ok(None) };
         if live.disks.iter().any(|disk| disk.writable) {
             tracing::info!(%bookie, "a bookie that is to leave takes new data yet");
@@ -88,7 +95,8 @@ impl Auditor {
             tracing::error!(%bookie, ledgers, "a bookie that is to leave holds copies of trimmed ledgers whose objects are missing, and stays: bring the objects back");
             return Ok(None);
         }
-        if live.objects_missing.is_none() && self.may_hold_last(bookie, pass, vouched).await? {
+        if live.objects_missing.is_none() && self.is_beside_objects(bookie, pass).await? {
+            tracing::info!(%bookie, "a bookie that is to leave stays until it says that it looked at its copies of ledgers that are in the object store only: give it the cluster's object store, or stop it for good, and the auditor looks in its place");
             return Ok(None);
         }
         Ok(Some(Guard::Version(key, found.version)))
@@ -101,13 +109,18 @@ impl Auditor {
         pass: &Found,
         vouched: &mut Vouched,
     ) -> Result<bool, Error> {
-        let trimmed = pass.trimmed.contains(bookie);
-        let any = trimmed || !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty();
-        let holds = any && !self.vouches(bookie, vouched).await?;
+        let beside = self.is_beside_objects(bookie, pass).await?;
+        let holds = beside && !self.vouches(bookie, vouched).await?;
         if holds {
             tracing::info!(%bookie, "a bookie that is to leave stays until it says that it looked at its copies of ledgers that are in the object store only, or until the auditor found all their objects: start it with the cluster's object store, unless it is lost");
         }
         Ok(holds)
+    }
+
+    /// Whether it may have copies of ledgers that are in the object store only.
+    async fn is_beside_objects(&self, bookie: &BookieId, pass: &Found) -> Result<bool, Error> {
+        Ok(pass.trimmed.contains(bookie)
+            || !self.store.range(keys::MANIFESTS, None, 1).await?.items.is_empty())
     }
 
     async fn remove(&self, bookie: &BookieId, quiet: Guard) -> Result<(), Error> {

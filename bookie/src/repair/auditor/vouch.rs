@@ -17,8 +17,10 @@ use geminga_metastore::{Error, KeyValue, keys};
 use geminga_proto::ids::{BookieId, LedgerId, PartitionIndex, TopicId};
 use geminga_tier::{SegmentList, Store};
 
-use super::{Auditor, PAGE};
+use super::Auditor;
 
+/// Keys or segments looked at together: what was asked for of them is known once all of them were there.
+const PAGE: usize = 100;
 /// Objects asked for in one pass, about, and at a time.
 const PER_PASS: usize = 2_000;
 const AT_ONCE: usize = 16;
@@ -33,8 +35,8 @@ type Part = (Vec<(LedgerId, TierObject)>, Vouched);
 pub(super) enum Vouched {
     /// Of ledgers, up to this key.
     Ledgers(Option<String>),
-    /// Of folded ones, up to this manifest, and up to this segment of the next.
-    Folded(Option<String>, Option<u32>),
+    /// Of folded ones, up to a manifest's key, and of one behind it up to a segment: its key is told, since manifests may go meanwhile.
+    Folded { done: Option<String>, within: Option<(String, u32)> },
     /// Of all.
     All,
 }
@@ -75,8 +77,8 @@ impl Auditor {
             let (wanted, next) = match &*vouched {
                 Vouched::All => return Ok(()),
                 Vouched::Ledgers(after) => self.of_ledgers(bookie, after.as_deref()).await?,
-                Vouched::Folded(after, through) => {
-                    let found = self.of_folded(objects, bookie, after.clone(), *through).await?;
+                Vouched::Folded { done, within } => {
+                    let found = self.of_folded(objects, bookie, done, within.as_ref()).await?;
                     let Some(found) = found else { return Ok(()) };
                     found
                 }
@@ -102,7 +104,7 @@ impl Auditor {
         let last = page.items.last().map(|item| item.key.clone());
         let next = match last {
             Some(last) if page.more => Vouched::Ledgers(Some(last)),
-            _ => Vouched::Folded(None, None),
+            _ => Vouched::Folded { done: None, within: None },
         };
         Ok((wanted, next))
     }
@@ -112,22 +114,22 @@ impl Auditor {
         &self,
         objects: &Store,
         bookie: &BookieId,
-        after: Option<String>,
-        through: Option<u32>,
+        done: &Option<String>,
+        within: Option<&(String, u32)>,
     ) -> Result<Option<Part>, Error> {
-        let page = self.store.range(keys::MANIFESTS, after.as_deref(), 1).await?;
+        let page = self.store.range(keys::MANIFESTS, done.as_deref(), 1).await?;
         let Some(item) = page.items.first() else { return Ok(Some((Vec::new(), Vouched::All))) };
-        let behind = Vouched::Folded(Some(item.key.clone()), None);
-        let Some(of) = keys::parse_manifest(&item.key) else {
-            return Ok(Some((Vec::new(), behind)));
-        };
-        let Ok(manifest) = Manifest::decode(&item.value.value) else {
+        let behind = Vouched::Folded { done: Some(item.key.clone()), within: None };
+        let of = keys::parse_manifest(&item.key);
+        let (Some(of), Ok(manifest)) = (of, Manifest::decode(&item.value.value)) else {
             tracing::error!(
                 key = item.key,
                 "a manifest is invalid; whoever is to leave, and cannot say what it has, stays"
             );
             return Ok(None);
         };
+        // Of this one only: what was asked for of another says nothing of it.
+        let through = within.filter(|(key, _)| *key == item.key).map(|(_, through)| *through);
         let is_ahead = |seq: u32| through.is_none_or(|through| seq > through);
         let Some(part) = manifest.live().find(|part| is_ahead(part.last_seq)) else {
             return Ok(Some((Vec::new(), behind)));
@@ -145,7 +147,8 @@ impl Auditor {
             wanted.extend(object_beside(&meta, bookie));
         }
         let through = segments.last().map_or(part.last_seq, |last| last.seq);
-        Ok(Some((wanted, Vouched::Folded(after, Some(through)))))
+        let within = Some((item.key.clone(), through));
+        Ok(Some((wanted, Vouched::Folded { done: done.clone(), within })))
     }
 
     async fn list_of(
@@ -177,8 +180,11 @@ impl Auditor {
             .buffer_unordered(AT_ONCE);
         while let Some((there, ledger, key, error)) = asked.next().await {
             if !there {
-                let error = error.map(|error| error.to_string());
-                tracing::error!(%bookie, %ledger, key, error, "a bookie that is to leave and cannot say what it has may have the last copy of a ledger, whose object was not found: it stays; bring back the one or the other, or delete the topic");
+                if let Some(error) = error {
+                    tracing::warn!(%bookie, %ledger, key, %error, "an object store does not answer; a bookie that is to leave and cannot say what it has stays until then");
+                    return false;
+                }
+                tracing::error!(%bookie, %ledger, key, "a bookie that is to leave and cannot say what it has may have the last copy of a ledger, whose object was not found: it stays; bring back the one or the other, or delete the topic");
                 return false;
             }
         }

@@ -25,8 +25,8 @@ async fn lost() -> (World, Faulty, Store) {
 async fn uploaded(objects: &Store, ledger: u64, ensemble: [u64; 2]) -> LedgerMeta {
     let cluster = ClusterUuid::from_random(1);
     let meta = testing::trimmed_ledger(objects, cluster, LedgerId(ledger), 0).await;
-    let fragments = closed(ledger, ensemble).fragments;
-    LedgerMeta { fragments, ..meta }
+    let LedgerMeta { qw, qa, fragments, .. } = closed(ledger, ensemble);
+    LedgerMeta { qw, qa, fragments, ..meta }
 }
 
 async fn remove(objects: &Store, meta: &LedgerMeta) {
@@ -114,4 +114,54 @@ async fn objects_are_asked_for_a_part_at_a_time() {
     assert_eq!(faulty.calls(Call::Get) - before, 2_600);
     assert!(!stays(&mut world, 2).await);
     assert_eq!(faulty.calls(Call::Get) - before, 2_600, "what was there is not asked for again");
+}
+
+/// What was asked for of a manifest that is gone says nothing of the next one.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_goes_takes_none_of_the_next_with_it() {
+    let (mut world, _faulty, objects) = lost().await;
+    let mut of_topic = Vec::new();
+    for (topic, count, missing) in [(1, 150, 150), (2, 1, 1)] {
+        let of = (TopicId::from_random(topic), PartitionIndex(0));
+        let mut segments = Vec::new();
+        for seq in 1..=count {
+            let meta = uploaded(&objects, topic as u64 * 1_000 + u64::from(seq), [1, 3]).await;
+            let segment = testing::segment(seq, meta.id);
+            segments.push(FoldedSegment::new(seq, segment, &meta).unwrap());
+            if seq == missing {
+                remove(&objects, &meta).await;
+            }
+        }
+        let list = SegmentList::new(ClusterUuid::from_random(1), of, 77, segments).unwrap();
+        let parts = vec![list.write(&objects).await.unwrap()];
+        let manifest = Manifest { parts, ..Manifest::default() };
+        of_topic.push((keys::manifest(of.0, of.1), manifest));
+    }
+    // In the order of their keys, whichever the random ids are: the long one is first.
+    let mut keys: Vec<String> = of_topic.iter().map(|(key, _)| key.clone()).collect();
+    keys.sort();
+    let ((_, long), (_, short)) = (of_topic.remove(0), of_topic.remove(0));
+    if of_topic.is_empty() && keys[0] == keys::manifest(TopicId::from_random(1), PartitionIndex(0))
+    {
+        world.put(keys[0].clone(), long.encode()).await;
+        world.put(keys[1].clone(), short.encode()).await;
+        assert!(stays(&mut world, 4).await, "the last of the first is missing");
+        world.store.txn(Txn::new().delete(keys[0].clone())).await.unwrap();
+        assert!(stays(&mut world, 4).await, "the first of the second is missing");
+    } else {
+        panic!("choose other topics: {keys:?}");
+    }
+}
+
+/// Whoever is back says itself what it has.
+#[tokio::test(start_paused = true)]
+async fn what_was_found_out_in_its_absence_is_forgotten_when_it_is_back() {
+    let (mut world, _faulty, objects) = lost().await;
+    let meta = uploaded(&objects, 5, [1, 3]).await;
+    world.ledger(meta).await;
+    world.pass().await;
+    assert_eq!(world.term.vouched[&member(3).bookie], Vouched::All);
+    world.live(3, false).await;
+    assert!(stays(&mut world, 4).await, "it has not said anything");
+    assert_eq!(world.term.vouched[&member(3).bookie], Vouched::default());
 }

@@ -23,7 +23,7 @@ use crate::under::mark_under;
 /// Changes of an ensemble are counted for so long.
 const CHANGES_WITHIN: Duration = Duration::from_secs(60);
 /// Who was given up takes no place in this ledger for so long.
-const SHUN: Duration = Duration::from_secs(30);
+pub(super) const SHUN: Duration = Duration::from_secs(30);
 /// Most bookies shunned at a time.
 const MAX_SHUNNED: usize = 64;
 /// Least pause between two searches where bookies come and go.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Task;
+use super::ensemble::SHUN;
 use crate::core::writer::Event;
 use crate::placement;
 
@@ -51,7 +52,9 @@ impl Task {
     }
 
     fn has_spare(&self, index: usize) -> bool {
-        let shunned: Vec<_> = self.shunned.iter().map(|(member, _)| member.clone()).collect();
+        let now = Instant::now();
+        let shunned = self.shunned.iter().filter(|(_, at)| now - *at < SHUN);
+        let shunned: Vec<_> = shunned.map(|(member, _)| member.clone()).collect();
         let found = placement::replace(
             &self.setup.bookies.live(),
             &self.meta.last_fragment().ensemble,

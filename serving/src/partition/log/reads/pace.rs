@@ -116,10 +116,13 @@ impl Seen {
         if self.own.count >= ENOUGH || self.added.count == 0 { By::Own } else { By::Added }
     }
 
+    fn is_stuck(&self) -> bool {
+        self.waiting && self.own.count == 0
+    }
+
     fn by(&self, by: By) -> Done {
-        let stuck = self.waiting && self.own.count == 0;
         match by {
-            By::Added if !stuck => self.added,
+            By::Added if !self.is_stuck() => self.added,
             By::Own | By::Added => self.own,
         }
     }
@@ -201,15 +204,25 @@ impl Pace {
     pub(super) fn window(&mut self, seen: Seen) -> bool {
         self.windows += 1;
         let nobody = seen.is_nothing();
-        let enough = [self.by, seen.best()].iter().any(|by| seen.by(*by).count >= ENOUGH)
-            || self.windows >= LONGEST
-            || (nobody && self.phase == Phase::Settling && self.windows >= NOBODY)
+        // Bookies say something once a second where they add little.
+        let longest = match self.by {
+            By::Added if !seen.is_stuck() => 3 * LONGEST,
+            By::Own | By::Added => LONGEST,
+        };
+        let settling = matches!(self.phase, Phase::Alone | Phase::Settling);
+        let enough = seen.by(self.by).count >= ENOUGH
+            || self.windows >= longest
+            || (nobody
+                && self.phase == Phase::Settling
+                && self.by == By::Own
+                && self.windows >= NOBODY)
+            || (settling && seen.by(seen.best()).count >= ENOUGH)
             || (!nobody && self.phase == Phase::Alone);
         if enough {
             self.quiet = if nobody { self.quiet + 1 } else { 0 };
             self.phase = match self.turn(seen) {
                 true => self.settle(),
-                false => self.judge(seen.by(self.by), nobody),
+                false => self.judge(seen, nobody),
             };
             (self.windows, self.read, self.held) = (0, 0, false);
         }
@@ -228,7 +241,8 @@ impl Pace {
         turns && learned
     }
 
-    fn judge(&mut self, done: Done, nobody: bool) -> Phase {
+    fn judge(&mut self, seen: Seen, nobody: bool) -> Phase {
+        let done = seen.by(self.by);
         match self.phase {
             Phase::Alone if nobody => Phase::Alone,
             Phase::Alone => self.settle(),
@@ -250,6 +264,10 @@ impl Pace {
             }
             Phase::GivingWay { alone, age, late } => {
                 let age = age.saturating_add(self.windows);
+                if done.count == 0 && !seen.is_stuck() {
+                    // Nothing was said.
+                    return Phase::GivingWay { alone, age, late };
+                }
                 self.give_way(done, alone, age, late)
             }
         }
@@ -270,7 +288,7 @@ impl Pace {
         let most = alone.saturating_add(alone / SLOWER).saturating_add(NO_MATTER);
         let late = if done.most > most { late.saturating_add(1) } else { 0 };
         if late == 0 && self.held {
-            let more = (self.rate / 32).saturating_mul(u64::from(self.windows)).max(1);
+            let more = (self.rate / 32).saturating_mul(self.windows.min(LONGEST).into()).max(1);
             self.rate = self.rate.saturating_add(more);
         }
         if late >= IN_A_ROW {
@@ -451,6 +469,31 @@ mod tests {
         let stuck = Seen { waiting: true, ..seen(0, ENOUGH) };
         windows(&mut pace, LONGEST, stuck);
         assert_eq!(pace.rate(), Some(FLOOR));
+    }
+
+    /// Bookies tell of what they add in lumps: once they added thirty, or after a second.
+    #[test]
+    fn what_is_told_now_and_then_is_enough() {
+        for every in [2, 3, 5, LONGEST, LONGEST + 1] {
+            for own in [0, 1, 20] {
+                let mut pace = Pace::new(FLOOR);
+                let most = Duration::from_millis(5);
+                let (mut unpaced, mut since) = (0, Seen::default());
+                for window in 1..1_000 {
+                    let told = if window % every == 0 { ENOUGH } else { 0 };
+                    // What is counted is since the last judgement.
+                    since.own = Done { count: since.own.count + own, most };
+                    since.added = Done { count: since.added.count + told, most };
+                    pace.held = true;
+                    if pace.window(since) {
+                        since = Seen::default();
+                    }
+                    unpaced += u32::from(window > 100 && pace.rate().is_none());
+                }
+                assert_eq!(unpaced, 0, "every {every}, own {own}");
+                assert!(pace.rate() > Some(2 * FLOOR), "every {every}, own {own}: {pace:?}");
+            }
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use etcd_client as etcd;
 use futures::StreamExt;
 use futures::stream::unfold;
+use geminga_runtime::{Random as _, SystemRandom};
 use geminga_tls::Dial;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
@@ -130,25 +131,15 @@ impl EtcdStore {
     }
 
     async fn open(url: &EtcdUrl, dial: &Dial, timeout: Duration) -> Result<Self, Error> {
-        let options = etcd::ConnectOptions::new()
-            .with_connect_timeout(CONNECT)
-            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
-            .with_keep_alive_while_idle(true)
-            // A member cut off from the others says so, instead of keeping a watch silent.
-            .with_require_leader(true);
+        // A member cut off from the others says so, instead of keeping a watch silent.
+        let options = etcd::ConnectOptions::new().with_require_leader(true);
         // An address that is none will not become one.
         let is_none = |address: &&String| address.parse::<tonic::transport::Uri>().is_err();
         if let Some(wrong) = url.endpoints.iter().find(is_none) {
             return Err(Error::Invalid(format!("{url}: `{wrong}` is no address")));
         }
-        let connect = async {
-            match dial {
-                Dial::Plain => etcd::Client::connect(&url.endpoints, Some(options)).await,
-                Dial::Tls(_) => {
-                    etcd::Client::from_channel(channel(url, dial)?, Some(options)).await
-                }
-            }
-        };
+        let connect =
+            async { etcd::Client::from_channel(channel(url, dial)?, Some(options)).await };
         let client = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(client)) => client,
             Ok(Err(error @ (etcd::Error::InvalidUri(_) | etcd::Error::InvalidArgs(_)))) => {
@@ -288,7 +279,7 @@ fn read_options(mutations: Mutations) -> etcd::GetOptions {
     if mutations.is(Mutation::SerializableReads) { options.with_serializable() } else { options }
 }
 
-/// All members, over connections of ours.
+/// All members.
 fn channel(url: &EtcdUrl, dial: &Dial) -> Result<etcd::Channel, etcd::Error> {
     let endpoints: Result<Vec<Endpoint>, _> =
         url.endpoints.iter().map(|host| Endpoint::from_shared(format!("http://{host}"))).collect();
@@ -302,8 +293,8 @@ fn channel(url: &EtcdUrl, dial: &Dial) -> Result<etcd::Channel, etcd::Error> {
                 .keep_alive_while_idle(true)
         })
         .collect();
-    // Not all processes ask the same one.
-    let first = usize::try_from(std::process::id()).unwrap_or_default();
+    // Not all processes ask the same one. Their ids would not do: in containers these are all alike.
+    let first = usize::try_from(SystemRandom.below(url.endpoints.len() as u64)).unwrap_or_default();
     let members = Members::new(&endpoints, dial, first)
         .ok_or_else(|| etcd::Error::InvalidArgs("no endpoint".to_owned()))?;
     Ok(etcd::Channel::Custom(BoxCloneSyncService::new(tower::util::MapErr::new(

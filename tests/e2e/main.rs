@@ -7,6 +7,7 @@ mod disaster;
 mod disks;
 mod doctor;
 mod drain;
+mod etcd_dead_member;
 mod etcd_leader;
 mod faces;
 mod failover;

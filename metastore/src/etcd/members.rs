@@ -1,6 +1,6 @@
-//! The members of an etcd as one channel, over connections that this process makes: by TLS, with the certificates that are in
-//! force when a connection is made. All handles ask one member, until a request to it fails or is given up; then all ask the
-//! next one.
+//! The members of an etcd as one channel, over connections that this process makes: plain, or by TLS with the certificates that
+//! are in force when a connection is made. All handles ask one member, until a request to it fails or is given up, or it says
+//! that it cannot serve, as one that is cut off from the others does; then all ask the next one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,8 +9,10 @@ use std::task::{Context, Poll};
 
 use geminga_tls::Dial;
 use tonic::body::Body;
+use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::{Channel, Endpoint, Error};
+use tonic::{Code, Status};
 use tower::Service;
 
 /// A handle; clones ask the same member.
@@ -20,7 +22,7 @@ pub(super) struct Members {
     asked: Arc<AtomicUsize>,
 }
 
-/// Moves on to the next member when it is dropped without an answer.
+/// Moves on to the next member when it is dropped without an answer that another would give as well.
 struct MovesOn {
     asked: Arc<AtomicUsize>,
     from: usize,
@@ -71,10 +73,17 @@ impl Service<Request<Body>> for Members {
         Box::pin(async move {
             std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await?;
             let answer = channel.call(request).await?;
-            moves_on.stays();
+            if serves(answer.headers()) {
+                moves_on.stays();
+            }
             Ok(answer)
         })
     }
+}
+
+/// Whether a member that answers so takes requests. One without a leader, or that stops, says at once that it does not.
+fn serves(headers: &HeaderMap) -> bool {
+    Status::from_header_map(headers).is_none_or(|status| status.code() != Code::Unavailable)
 }
 
 #[cfg(test)]
@@ -102,5 +111,16 @@ mod tests {
         // One that is given up says nothing good of its member, either.
         drop(ask());
         assert_eq!(members.asked.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn a_refusal_that_others_would_give_as_well_moves_nobody() {
+        let says = |code: Code| Status::new(code, "etcdserver: so it is").into_http::<()>();
+        assert!(!serves(says(Code::Unavailable).headers()));
+        for code in [Code::Ok, Code::ResourceExhausted, Code::NotFound, Code::OutOfRange] {
+            assert!(serves(says(code).headers()), "{code}");
+        }
+        // The answer itself follows.
+        assert!(serves(&HeaderMap::new()));
     }
 }

@@ -1,6 +1,6 @@
 //! What only etcd does: it goes away and comes back, fills up, and answers too much.
 
-use geminga_harness::Etcd;
+use geminga_harness::{Etcd, EtcdMembers, Host};
 use geminga_runtime::holds_only_with;
 
 use super::*;
@@ -196,4 +196,46 @@ async fn what_is_too_large_for_one_answer_comes_in_several() {
         put(&store, "big/0000", "1").await;
         assert_eq!(changes(&mut watch).await.1, ["big/0000=1"]);
     }
+}
+
+/// Which member is asked first differs: so often that a wrong one is found out.
+const TRIES: usize = 12;
+
+/// Each connects with one of these among its members, and is answered whatever it asks.
+async fn all_are_answered(members: [&str; 2]) {
+    let url: EtcdUrl = format!("etcd://{}/test", members.join(",")).parse().unwrap();
+    for number in 0..TRIES {
+        let store = EtcdStore::connect(&url).await.unwrap();
+        for _ in 0..3 {
+            let outcome = store.txn(Txn::new().put("a", number.to_string())).await;
+            assert!(matches!(outcome, Ok(TxnOutcome::Committed(_))), "{number}: {outcome:?}");
+            assert!(store.get("a").await.unwrap().is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_dead_is_passed_over() {
+    let etcd = Etcd::start();
+    // Nobody listens there.
+    all_are_answered(["127.0.0.1:1", etcd.endpoint()]).await;
+}
+
+/// It answers at once that it has no leader: who stays with it gets nowhere though the others go on.
+#[tokio::test]
+async fn a_member_that_is_cut_off_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut members = EtcdMembers::start(&[(); 3].map(|()| Host::here()), dir.path());
+    let cut_off = members.endpoints().next().unwrap().to_owned();
+    members.process(1).kill();
+    members.process(2).kill();
+    let alone: EtcdUrl = format!("etcd://{cut_off}/test").parse().unwrap();
+    // Once it has noticed.
+    let mut said = EtcdStore::connect(&alone).await.map(drop);
+    while !said.as_ref().is_err_and(|error| error.to_string().contains("no leader")) {
+        said = EtcdStore::connect(&alone).await.map(drop);
+    }
+    // The place of the others is taken by one that has a leader.
+    let etcd = Etcd::start();
+    all_are_answered([&cut_off, etcd.endpoint()]).await;
 }

@@ -118,8 +118,8 @@ impl Security {
         }
     }
 
-    /// Counts a client that is sent away, and tells of it, though not of each.
-    pub(crate) fn refuse(&self, client: Option<SocketAddr>, trouble: &Trouble) {
+    /// Counts a client that is sent away, and tells of it, though not of each. For listeners whose protocol finds out itself, too.
+    pub fn refuse(&self, client: Option<SocketAddr>, trouble: &Trouble) {
         let listener = self.0.listener;
         metrics::count_refused(listener, trouble.label());
         let now = Instant::now();
@@ -212,6 +212,24 @@ async fn linger(mut stream: TcpStream) {
         left = left.saturating_sub(read);
         if left == 0 {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_line_in_ten_seconds_is_told() {
+        let security = Security::plain("kafka");
+        let start = Instant::now();
+        // When the last line was, and how many got none since, at each of these times.
+        for (at, last, silent) in [(0, 0, 0), (9, 0, 1), (9, 0, 2), (10, 10, 0), (19, 10, 1)] {
+            tokio::time::advance(Duration::from_secs(at) - start.elapsed()).await;
+            security.refuse(None, &Trouble::TlsOnPlain);
+            let told = start + Duration::from_secs(last);
+            assert_eq!(*security.0.warned.lock(), (Some(told), silent), "{at}");
         }
     }
 }

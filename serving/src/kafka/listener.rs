@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use geminga_runtime::Tasks;
-use geminga_tls::{Security, Socket};
+use geminga_tls::{Security, Socket, Trouble};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::call::{Hangup, Peer};
@@ -72,9 +72,8 @@ impl Listener {
                 tokio::select! {
                     biased;
                     () = cut => {}
-                    end = Box::pin(taken(security, kafka, peer, stream, stop)) => if let Err(why) = end {
-                        tracing::debug!(client = %address, why = why.as_str(), "a Kafka connection was closed");
-                        metrics::count_hangup(why.as_str());
+                    end = Box::pin(taken(security.clone(), kafka, peer, stream, stop)) => if let Err(why) = end {
+                        closed(&security, address, why);
                     }
                 }
             });
@@ -82,6 +81,16 @@ impl Listener {
             let _ = serve.await;
             drop((connected, place));
         });
+    }
+}
+
+/// Tells of a connection that the broker closed.
+fn closed(security: &Security, client: SocketAddr, why: Hangup) {
+    tracing::debug!(%client, why = why.as_str(), "a Kafka connection was closed");
+    metrics::count_hangup(why.as_str());
+    // Inside TLS such bytes are what a client makes of Kafka's protocol.
+    if why == Hangup::Tls && !security.is_tls() {
+        security.refuse(Some(client), &Trouble::TlsOnPlain);
     }
 }
 

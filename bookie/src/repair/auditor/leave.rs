@@ -3,8 +3,9 @@
 //!
 //! Trimmed ledgers may name it for ever: they are read from their objects only, their objects are removed by their own keys, and these go
 //! by time. But a copy whose object is missing may be the last of its ledger, and only the bookie knows whether it has one. So it leaves
-//! when it says that it looked at all that it holds, and has none. One that does not say so, since it is lost, stopped, does not tier, is
-//! of an older version or cannot reach the object store, stays until all objects were there of which it may have copies ([`vouch`](super::vouch)).
+//! when it says that it looked at all that it holds, and has none. One that is not there, and cannot, stays until all objects were there of
+//! which it may have copies ([`vouch`](super::vouch)); one that is there and does not, since it does not tier, is of an older version or cannot
+//! reach the object store, stays.
 //!
 //! A pass says something only about a bookie that takes no new data: none begins on it behind the pass. The second one
 //! begins a while after the first has ended, so that writers that chose the bookie before that are through.

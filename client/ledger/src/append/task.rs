@@ -145,7 +145,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         sealed: false,
         closing: None,
     };
-    task.note_registrations();
+    task.note_registrations(&task.setup.bookies.live());
     task.carry_out(effects);
     let closer = Arc::clone(&budget);
     tasks.spawn("ledger writer", async move {

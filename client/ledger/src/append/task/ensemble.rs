@@ -85,8 +85,9 @@ impl Task {
     /// One that came may take a place, or have come back to its own. One that takes no new data any more, because it is full or to be
     /// decommissioned, is left at once, also by a ledger that nothing is written to (5.8, 6.6).
     pub(super) fn on_bookies_changed(&mut self) {
-        self.leave_unwritable();
-        self.note_registrations();
+        let live = self.setup.bookies.live();
+        self.leave_unwritable(&live);
+        self.note_registrations(&live);
         if self.hunt.is_none() && !self.is_hunting_due() {
             return;
         }
@@ -94,11 +95,10 @@ impl Task {
         self.hunt_at = Some(self.hunt_at.map_or(soon, |at| at.min(soon)));
     }
 
-    fn leave_unwritable(&mut self) {
+    fn leave_unwritable(&mut self, live: &[LiveBookie]) {
         if self.core.phase() != Phase::Running {
             return;
         }
-        let live = self.setup.bookies.live();
         for index in 0..self.watchdogs.len() {
             let position = &self.core.positions()[index];
             let of_bookie = live.iter().filter(|bookie| bookie.id == position.member.bookie);
@@ -202,7 +202,8 @@ impl Task {
             }
         }
         // Those that came may have left meanwhile.
-        self.note_registrations();
+        let live = self.setup.bookies.live();
+        self.note_registrations(&live);
         self.carry_out(effects);
     }
 

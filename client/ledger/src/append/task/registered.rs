@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use geminga_metastore::record::LiveBookie;
 use tokio::time::Instant;
 
 use super::Task;
@@ -13,8 +14,8 @@ use crate::placement;
 
 impl Task {
     /// Notes who is registered, and when to ask those that are not.
-    pub(super) fn note_registrations(&mut self) {
-        let (live, now) = (self.setup.bookies.live(), Instant::now());
+    pub(super) fn note_registrations(&mut self, live: &[LiveBookie]) {
+        let now = Instant::now();
         for index in 0..self.watchdogs.len() {
             let member = &self.core.positions()[index].member;
             let of_bookie = live.iter().filter(|bookie| bookie.id == member.bookie);

@@ -155,6 +155,12 @@ impl DiskLedgers {
         self.used.get()
     }
 
+    /// How much it needs space: as full as it is, or as if nothing went in any more where its log is down to its reserve. Segments are large:
+    /// that can be long before the file system has so little left.
+    pub(crate) fn need(&self) -> Fullness {
+        if self.log.is_scarce() { Fullness::Hard } else { self.used() }
+    }
+
     /// Tells how full it is.
     pub(crate) fn set_used(&self, used: Fullness) {
         self.used.set(used);

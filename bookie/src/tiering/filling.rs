@@ -2,7 +2,8 @@
 //! do not count for that.
 //!
 //! A copy that goes in a hurry goes at every bookie, so no more go than the disk needs: what was let go counts as given back for as long as
-//! the log may take to do so. A disk that takes no data any more lets go of all that it may.
+//! the log may take to do so. A disk that takes no data any more, or whose log is down to its reserve, lets go
+//! of all that it may.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl LetGo {
     fn is_short(&self, disk: &DiskLedgers) -> bool {
         let gone = self.0.get(&disk.member().incarnation).into_iter().flatten();
         let gone = gone.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        disk.used() >= Fullness::High || gone < disk.surplus()
+        disk.need() >= Fullness::High || gone < disk.surplus()
     }
 }
 
@@ -59,7 +60,7 @@ pub(super) fn bytes(handle: &BookieHandle, ledger: LedgerId) -> Vec<u64> {
 }
 
 fn disks(handle: &BookieHandle) -> impl Iterator<Item = &DiskLedgers> {
-    handle.disks().iter().filter(|disk| disk.used() >= Fullness::Warn)
+    handle.disks().iter().filter(|disk| disk.need() >= Fullness::Warn)
 }
 
 /// Whether there is one.

@@ -45,6 +45,7 @@ LATER = {
     "geminga_fetch_failures_total": "a read that fails", "geminga_fetch_paced_reads_total": "a reader that is behind",
     "geminga_broker_registrations_lost_total": "an etcd that does not answer", "geminga_coordinator_failed_decisions_total": "a race",
     "geminga_probe_revocations_total": "a broker that is lost", "geminga_probe_distrusted_total": "a process that stands still",
+    "geminga_cold_disk_bytes": "--cold-cache-dir", "geminga_cold_disk_failures_total": "a disk that fails",
     "geminga_cold_failures_total": "a store that fails", "geminga_cold_retries_total": "a store that fails",
     "geminga_tier_failures_total": "a store that fails", "geminga_tier_objects_missing_total": "an object that is gone",
     "geminga_cold_lost_objects_total": "an object that is gone",

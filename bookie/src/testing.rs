@@ -40,6 +40,17 @@ pub(crate) fn bookie(
     mutations: Mutations,
     tasks: &Tasks,
 ) -> BookieHandle {
+    bookie_with_reserve(disk, store, cluster, (mutations, 0), tasks)
+}
+
+/// The same, whose log sets so many segments aside for when the disk is full.
+pub(crate) fn bookie_with_reserve(
+    disk: &MemoryDisk,
+    store: &Arc<dyn MetaStore>,
+    cluster: ClusterUuid,
+    (mutations, reserve_segments): (Mutations, usize),
+    tasks: &Tasks,
+) -> BookieHandle {
     let identity = log::Identity {
         cluster,
         bookie: member().bookie,
@@ -49,7 +60,7 @@ pub(crate) fn bookie(
     let config = log::Config {
         segment_bytes: 64 << 10,
         prefill_bytes: 64 << 10,
-        reserve_segments: 0,
+        reserve_segments,
         ..log::Config::default()
     };
     let opened = Log::open(Arc::new(disk.clone()), identity, config).unwrap();
@@ -75,6 +86,11 @@ pub(crate) fn bookie(
 
 /// Adds the first entry of a ledger that the metadata knows as open.
 pub(crate) async fn add_entry(handle: &BookieHandle, ledger: LedgerId) {
+    assert_eq!(try_add_entry(handle, ledger).await, Code::Ok);
+}
+
+/// The same where it may be refused.
+pub(crate) async fn try_add_entry(handle: &BookieHandle, ledger: LedgerId) -> Code {
     let position = Position { ledger, entry: EntryId(0), lac: EntryId::NONE, cumulative_length: 7 };
     let attributes = Attributes {
         kind: Kind::Batches,
@@ -94,7 +110,7 @@ pub(crate) async fn add_entry(handle: &BookieHandle, ledger: LedgerId) {
         epoch: SealEpoch(0),
         incarnation: member().incarnation,
     };
-    assert_eq!(handle.write(WriteRequest { scope, op }).await.code, Code::Ok);
+    handle.write(WriteRequest { scope, op }).await.code
 }
 
 /// An open ledger on this bookie alone.

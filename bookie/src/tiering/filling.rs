@@ -75,7 +75,45 @@ pub(super) fn ledgers(handle: &BookieHandle) -> BTreeSet<LedgerId> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use geminga_metastore::{MemoryStore, MetaStore, keys};
+    use geminga_proto::bookie::Code;
+    use geminga_proto::ids::ClusterUuid;
+    use geminga_runtime::Tasks;
+
     use super::*;
+    use crate::io::MemoryDisk;
+    use crate::testing;
+
+    /// K10, 5.8: the file system may have much left where segments are large; what was let go before is not waited for then.
+    #[tokio::test]
+    async fn a_log_that_is_down_to_its_reserve_needs_space_at_once() {
+        let (tasks, cluster) = (Tasks::new("test"), ClusterUuid::from_random(5));
+        let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+        let disk = MemoryDisk::with_capacity(6 * (64 << 10));
+        let rules = (crate::ledger::Mutations::default(), 1);
+        let handle = testing::bookie_with_reserve(&disk, &store, cluster, rules, &tasks);
+        let log = handle.disks()[0].log();
+        log.reclaim().await.unwrap();
+        let let_go = LetGo::default();
+        handle.disks()[0].set_surplus(0);
+        let mut held = LedgerId(0);
+        while !log.is_scarce() {
+            // The log makes its segments ahead, by itself.
+            assert!(!let_go.wants(&handle, held) || log.is_scarce(), "there is room");
+            let ledger = LedgerId(held.0 + 1);
+            assert!(ledger.0 < 10_000, "it does not fill up");
+            let open = testing::open_ledger(ledger).encode();
+            store.put_if(&keys::ledger(ledger), None, open).await.unwrap().unwrap();
+            match testing::try_add_entry(&handle, ledger).await {
+                Code::Ok => held = ledger,
+                refused => assert!(log.is_scarce(), "{refused:?}"),
+            }
+        }
+        assert!(is_any(&handle) && let_go.wants(&handle, held));
+        assert!(ledgers(&handle).contains(&held));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_let_go_counts_for_a_while() {

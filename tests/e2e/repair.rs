@@ -161,7 +161,7 @@ fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
 
 /// 6.4: nobody writes and so nobody notices, but that a bookie is not registered any more.
 #[test]
-fn an_idle_topic_has_all_its_copies_again_without_another_record() {
+fn scenario_70_an_idle_topic_has_all_its_copies_again_without_another_record() {
     let mut cluster = Cluster::start_with(4, 1, &BOOKIES, &[]);
     let client = cluster.client(0);
     client.run(&["topic", "create", "idle", "--partitions", "1"]).ok();

@@ -12,7 +12,7 @@ use geminga_proto::ids::{ClusterUuid, EntryId, LedgerId, Member, SealEpoch};
 use geminga_runtime::{Random, Tasks, WallClock};
 use tokio::sync::Semaphore;
 
-use crate::append::{self, CloseError, Setup, Writer};
+use crate::append::{self, Asks, CloseError, Setup, Writer};
 use crate::cold::{ColdLedgers, StoredObjects};
 use crate::config::Config;
 use crate::connection::Bookies;
@@ -93,6 +93,8 @@ pub struct LedgerClient {
     /// Bytes that all writers together may hold.
     outstanding: Arc<Semaphore>,
     pub(crate) quarantine: Arc<Quarantine>,
+    /// What members all writers together ask whether they are there.
+    asks: Arc<Asks>,
     /// Where ledgers are read that bookies have dropped.
     cold: Option<Arc<dyn ColdLedgers>>,
     /// Where entries are, byte for byte, of ledgers that were uploaded.
@@ -107,7 +109,7 @@ impl LedgerClient {
         let outstanding = Arc::new(Semaphore::new(bytes));
         let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
         let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
-        Self { outstanding, quarantine, parts, cold: None, objects: None }
+        Self { outstanding, quarantine, asks: Arc::default(), parts, cold: None, objects: None }
     }
 
     /// The same, whose repairs copy from there what no bookie delivers (T6).
@@ -255,6 +257,7 @@ impl LedgerClient {
             random: Arc::clone(&parts.random),
             clock: Arc::clone(&parts.clock),
             quarantine: Arc::clone(&self.quarantine),
+            asks: Arc::clone(&self.asks),
             outstanding: Arc::clone(&self.outstanding),
             config: parts.config.clone(),
             mutations: Mutations::default(),

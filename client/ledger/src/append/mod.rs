@@ -1,6 +1,7 @@
 //! Writing one open ledger. [`Writer`] is the owner's handle; a task behind it drives the core ([`crate::core::writer`]) with what
 //! bookies answer. The owner is the only one who appends, so ids are known at once and follow call order.
 
+mod asks;
 mod change;
 mod close;
 mod flight;
@@ -22,6 +23,7 @@ use geminga_proto::payload::Payload;
 use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
 
+pub(crate) use asks::Asks;
 pub use close::CloseError;
 use flight::Permit;
 pub(crate) use task::{Setup, start};

@@ -25,6 +25,7 @@ use geminga_runtime::{Random, Tasks, WallClock, requests};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::asks::Asks;
 use super::change::{Changed, Found};
 use super::close::CloseError;
 use super::flight::Flight;
@@ -48,6 +49,7 @@ pub(crate) struct Setup {
     /// Dates marks; never decides anything.
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) asks: Arc<Asks>,
     /// Bytes that all writers of the process may hold.
     pub(crate) outstanding: Arc<Semaphore>,
     pub(crate) config: Config,

@@ -54,6 +54,8 @@ pub enum Mutation {
     ForgiveSlow,
     /// 2.6: let writers hold as many bytes as they like.
     IgnoreBudgets,
+    /// 6.4: leave a member alone that is not registered, where nothing is written.
+    AskNobody,
     /// 2.9: close at the last id that was assigned.
     CloseAtLap,
     /// A2: give a place away before everything is copied.

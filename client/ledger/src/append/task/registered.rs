@@ -12,6 +12,9 @@ use super::ensemble::SHUN;
 use crate::core::writer::Event;
 use crate::placement;
 
+/// When to try again where very many ledgers asked in this second.
+const BEHIND_OTHERS: Duration = Duration::from_secs(1);
+
 impl Task {
     /// Notes who is registered, and when to ask those that are not.
     pub(super) fn note_registrations(&mut self, live: &[LiveBookie]) {
@@ -43,8 +46,14 @@ impl Task {
             if self.watchdogs[index].ask_at.is_none_or(|at| at > now) {
                 continue;
             }
-            self.watchdogs[index].ask_at = Some(now + self.member_grace());
-            if self.has_spare(index) {
+            let has_spare = self.has_spare(index);
+            let asks = has_spare && self.setup.asks.take();
+            let again = match has_spare && !asks {
+                true => self.varied(BEHIND_OTHERS),
+                false => self.member_grace(),
+            };
+            self.watchdogs[index].ask_at = Some(now + again);
+            if asks {
                 let member = self.core.positions()[index].member.clone();
                 let effects = self.core.step(Event::Unregistered { member });
                 self.carry_out(effects);
@@ -67,10 +76,14 @@ impl Task {
         !found.is_empty()
     }
 
-    /// Up to half as long again, by chance: very many ledgers may have one member in common, and each reads and changes metadata.
+    /// By chance, since very many ledgers may have one member in common, and each reads and changes metadata.
     fn member_grace(&self) -> Duration {
-        let grace = self.setup.config.member_grace;
+        self.varied(self.setup.config.member_grace)
+    }
+
+    /// Up to half as long again, by chance.
+    fn varied(&self, time: Duration) -> Duration {
         let parts = u32::try_from(self.setup.random.next_u64() % 1024).expect("below 1024");
-        grace + grace * parts / 2048
+        time + time * parts / 2048
     }
 }

@@ -285,6 +285,7 @@ impl Rig {
             random: Arc::new(SeededRandom::new(1)),
             clock: Arc::new(SystemClock),
             quarantine: Arc::new(Quarantine::new(100, Duration::from_secs(60))),
+            asks: Arc::default(),
             outstanding,
             config,
             mutations,

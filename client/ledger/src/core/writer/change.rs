@@ -53,7 +53,8 @@ impl Writer {
     pub(super) fn unregistered(&mut self, member: &Member, effects: &mut Vec<Effect>) {
         let Some(index) = self.index_of(member) else { return };
         let position = &mut self.positions[index];
-        if self.phase != Phase::Running || !position.is_healthy() || position.acked < self.lap {
+        let asked = self.phase == Phase::Running && !self.mutations.is(Mutation::AskNobody);
+        if !asked || !position.is_healthy() || position.acked < self.lap {
             return;
         }
         position.link = Link::Connecting;

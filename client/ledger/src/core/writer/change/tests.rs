@@ -366,27 +366,29 @@ fn scenario_64_a_ledger_with_all_its_fragments_is_rolled() {
 
 /// 6.4: where nothing is written nobody finds out who is gone, but by asking.
 #[test]
-fn an_idle_member_that_is_not_registered_is_asked_and_replaced_if_it_is_silent() {
-    let mut writer = connected();
-    append(&mut writer, 2);
-    let unregistered = Event::Unregistered { member: member(3) };
-    assert_eq!(writer.step(unregistered.clone()), [], "what is under way tells");
-    for number in 1..=3 {
-        ack(&mut writer, number, 1);
-    }
-    assert_eq!(writer.step(unregistered.clone()), [Effect::Hello(2)]);
-    assert_eq!(opened(&mut writer, 3, 1), [], "it is there, and stays");
-    assert_eq!((writer.phase(), writer.positions()[2].link), (Phase::Running, Link::Live));
-    assert_eq!(writer.step(unregistered.clone()), [Effect::Hello(2)]);
-    assert_eq!(writer.step(unregistered.clone()), [], "once at a time");
-    assert_eq!(give_up(&mut writer, 3), [Effect::Search]);
-    assert_eq!(found(&mut writer, &[(3, 4)]), [change(2, &[1, 2, 4])], "behind the LAC");
-    let effects = writer.step(Event::Changed);
-    assert_eq!(marks(&effects), [], "it had everything");
-    assert!(effects.contains(&Effect::Hello(2)), "{effects:?}");
-    assert_eq!(opened(&mut writer, 4, 1), []);
-    assert_eq!(writer.append().unwrap().1, [send(0, 2, 2), send(1, 2, 2), send(2, 2, 2)]);
-    assert_eq!(writer.step(unregistered), [], "it has left");
+fn scenario_70_an_idle_member_that_is_not_registered_is_asked_and_replaced_if_it_is_silent() {
+    holds_only_with(Mutation::AskNobody, |mutations| {
+        let mut writer = connected_with(mutations);
+        append(&mut writer, 2);
+        let unregistered = Event::Unregistered { member: member(3) };
+        assert_eq!(writer.step(unregistered.clone()), [], "what is under way tells");
+        for number in 1..=3 {
+            ack(&mut writer, number, 1);
+        }
+        assert_eq!(writer.step(unregistered.clone()), [Effect::Hello(2)]);
+        assert_eq!(opened(&mut writer, 3, 1), [], "it is there, and stays");
+        assert_eq!((writer.phase(), writer.positions()[2].link), (Phase::Running, Link::Live));
+        assert_eq!(writer.step(unregistered.clone()), [Effect::Hello(2)]);
+        assert_eq!(writer.step(unregistered.clone()), [], "once at a time");
+        assert_eq!(give_up(&mut writer, 3), [Effect::Search]);
+        assert_eq!(found(&mut writer, &[(3, 4)]), [change(2, &[1, 2, 4])], "behind the LAC");
+        let effects = writer.step(Event::Changed);
+        assert_eq!(marks(&effects), [], "it had everything");
+        assert!(effects.contains(&Effect::Hello(2)), "{effects:?}");
+        assert_eq!(opened(&mut writer, 4, 1), []);
+        assert_eq!(writer.append().unwrap().1, [send(0, 2, 2), send(1, 2, 2), send(2, 2, 2)]);
+        assert_eq!(writer.step(unregistered), [], "it has left");
+    });
 }
 
 /// A member that lacks entries of the fragment that ends is marked, and never comes back into it by its place in the next.

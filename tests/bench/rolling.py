@@ -3,7 +3,9 @@
 Three bookies, three brokers, one etcd, as processes. Two loads at a steady rate, each a producer and a group of two members: one by
 gRPC (`bench-load phases`), one by librdkafka (`rolling_kafka.py`), both idempotent. After a time alone each bookie and then each
 broker is told to stop (SIGTERM) and started again, the next when this one is ready, every server is registered and nothing is short
-of a copy, as the operations page has it for an upgrade, and after a pause. Clients must see no error, and what was produced must be consumed.
+of a copy, as the operations page has it for an upgrade, and after a pause. With `--rolling-order chart` bookies and brokers are restarted beside each
+other, each the next of its kind as soon as this one is ready, as an upgrade of the chart does it. Clients must see no error, and what was produced must
+be consumed.
 
 Needs `cargo build --release --bin geminga --bin bench-load`, and `.ci/install test` for librdkafka. Exits with 1 when a client saw an
 error, or a record is missing, repeated or not where its acknowledgement said.
@@ -12,6 +14,7 @@ import atexit
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 PARTITIONS = 12
 MEMBERS = 2
@@ -86,8 +89,8 @@ class Cluster:
                 raise SystemExit(f"{what}: not in {PATIENCE} s, see {self.bench.work}")
             time.sleep(0.1)
 
-    def restart(self, name):
-        """Seconds that it took to stop, to get ready, and until all was well."""
+    def restart(self, name, waits=True):
+        """Seconds that it took to stop, to get ready, and until all was well, if that is waited for."""
         old = self.servers[name]
         began = time.monotonic()
         old.stop()
@@ -98,7 +101,8 @@ class Cluster:
         self.servers[name] = new
         new.wait_ready()
         ready = time.monotonic()
-        self.wait("all servers, and copies", self.is_whole)
+        if waits:
+            self.wait("all servers, and copies", self.is_whole)
         return stopped - began, ready - stopped, time.monotonic() - ready
 
     def stop(self):
@@ -123,6 +127,33 @@ def phase(clients, name):
         client.say(name)
 
 
+def one_by_one(bench, cluster, clients):
+    kind = None
+    for name in list(cluster.servers):
+        if kind != (kind := name.split()[0]):
+            phase(clients, f"{kind}s restart")
+        tell(name, cluster.restart(name))
+        time.sleep(bench.options.rolling_pause)
+
+
+def as_the_chart_does(bench, cluster, clients):
+    """Two StatefulSets, each from its last member down to the first."""
+    phase(clients, "both restart")
+
+    def all_of(kind):
+        for name in [name for name in reversed(cluster.servers) if name.startswith(kind)]:
+            tell(name, cluster.restart(name, waits=False))
+            time.sleep(bench.options.rolling_pause)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(all_of, ("bookie", "broker")))
+    cluster.wait("all servers, and copies", cluster.is_whole)
+
+
+def tell(name, seconds):
+    print(f"| {name} | {' | '.join(f'{one:.1f}' for one in seconds)} |", flush=True)
+
+
 def milliseconds(latency):
     return f"{latency['p50']:.1f} | {latency['p99']:.1f} | {latency['max']:.0f}"
 
@@ -139,13 +170,8 @@ def run(bench):
     time.sleep(bench.options.rolling_seconds)
     print(f"\n## Rolling restart: {bench.options.rolling_rate} records of {SIZE} bytes a second by gRPC, and as many by Kafka\n")
     print("| restarted | to its end s | to ready s | until all is whole s |\n|---|---|---|---|")
-    kind = None
-    for name in list(cluster.servers):
-        if kind != (kind := name.split()[0]):
-            phase(clients, f"{kind}s restart")
-        stopped, ready, whole = cluster.restart(name)
-        print(f"| {name} | {stopped:.1f} | {ready:.1f} | {whole:.1f} |", flush=True)
-        time.sleep(bench.options.rolling_pause)
+    order = as_the_chart_does if bench.options.rolling_order == "chart" else one_by_one
+    order(bench, cluster, clients)
     phase(clients, "end")
     reports = {client.name: client.report() for client in clients}
     print("\n| load | while | acknowledged | failed | ack p50 ms | p99 | max | arrival p50 ms | p99 | max |\n|" + "---|" * 10)

@@ -43,6 +43,7 @@ use crate::partition::log::{LogConfig, LogParts, Reads, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::quotas::Quotas;
+use crate::room::Answers;
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
 use crate::rpc::produce::ProduceRoom;
@@ -253,6 +254,7 @@ impl Broker {
         let lag = Lag::start(measured, tasks);
         let quotas = Quotas::start(&**store, tasks).await?;
         let produce_room = ProduceRoom::new(parts.config.produce_bytes);
+        let answers = Answers::new(config.kafka.reply_bytes);
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),
@@ -261,6 +263,7 @@ impl Broker {
             partitions: local,
             source,
             produce_room,
+            answers,
             quotas,
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
@@ -279,7 +282,7 @@ impl Broker {
             tails,
             reads,
             ledgers: parts.ledgers.clone(),
-            answers: kafka.answers.clone(),
+            answers: ctx.answers.clone(),
         };
         memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {

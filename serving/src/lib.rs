@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod ownership;
 pub mod partition;
 mod quotas;
+mod room;
 pub mod router;
 pub mod rpc;
 pub mod statelog;

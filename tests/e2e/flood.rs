@@ -14,14 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Of 4 KiB, each producer's: together twice the memory. They go to many partitions, since a client has but so much under way in each.
 const RECORDS: usize = 16_000;
 
-/// Resident memory of a process, bytes.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib << 10
-}
-
 /// A cluster whose broker has little memory and has all partitions of a topic open, so that they take what comes.
 fn cluster() -> (Cluster, Client) {
     let memory = format!("--memory={}MiB", MEMORY >> 20);
@@ -53,13 +45,13 @@ fn check_ends(client: &Client) {
 #[test]
 fn a_broker_stays_within_its_memory_when_one_bookie_of_three_does_not_read() {
     let (cluster, client) = cluster();
-    let (broker, http) = (cluster.brokers[0].process.id(), cluster.brokers[0].http.clone());
+    let (broker, http) = (&cluster.brokers[0].process, cluster.brokers[0].http.clone());
     cluster.bookies[2].process.pause();
     let mut producers = producers(&client);
     let (mut most, mut most_waiting) = (0, 0);
     let begun = Instant::now();
     while producers.iter_mut().any(Running::is_running) && begun.elapsed() < PATIENCE {
-        most = most.max(resident(broker));
+        most = most.max(broker.resident_bytes());
         let waiting = http::metric(&http, "geminga_memory_used_bytes{part=\"lanes\"}");
         most_waiting = most_waiting.max(waiting.unwrap_or_default() as u64);
         std::thread::sleep(Duration::from_millis(100));
@@ -81,7 +73,7 @@ fn a_broker_stays_within_its_memory_when_one_bookie_of_three_does_not_read() {
 #[track_caller]
 fn stays_within_its_memory(stopped: Duration) {
     let (cluster, client) = cluster();
-    let (broker, http) = (cluster.brokers[0].process.id(), cluster.brokers[0].http.clone());
+    let (broker, http) = (&cluster.brokers[0].process, cluster.brokers[0].http.clone());
     let taken = || http::metric(&http, "geminga_produce_bytes_total");
     let before = taken().expect("the broker's metrics");
 
@@ -94,7 +86,7 @@ fn stays_within_its_memory(stopped: Duration) {
     wait::until("the broker to be full", || (used() >= MEMORY / 8 * 9 / 10).then_some(()));
     let (begun, mut most) = (Instant::now(), 0);
     while begun.elapsed() < stopped {
-        most = most.max(resident(broker));
+        most = most.max(broker.resident_bytes());
         assert!(
             producers.iter_mut().all(|producer| producer.is_running()),
             "only retriable errors"
@@ -104,14 +96,14 @@ fn stays_within_its_memory(stopped: Duration) {
     let begun = Instant::now();
     cluster.bookies.iter().for_each(|bookie| bookie.process.resume());
     wait::until("records to be acknowledged again", || {
-        most = most.max(resident(broker));
+        most = most.max(broker.resident_bytes());
         (taken()? > before).then_some(())
     });
     let again = begun.elapsed();
     for producer in producers {
         producer.finish().ok();
     }
-    most = most.max(resident(broker));
+    most = most.max(broker.resident_bytes());
     println!(
         "resident at most {} MiB of {} MiB; acknowledged again {again:.2?} after the bookies went on",
         most >> 20,

@@ -42,4 +42,5 @@ mod tiering;
 mod tls;
 mod tls_troubles;
 mod topic;
+mod unread;
 mod uploads;

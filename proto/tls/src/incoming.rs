@@ -26,7 +26,7 @@ use tonic::transport::server::Connected;
 
 use crate::accept::Security;
 use crate::delegate::{Bytes, delegate_writes};
-use crate::peer::Peer;
+use crate::peer::{Caller, Cut, Peer};
 use crate::socket::Socket;
 use crate::trouble::Trouble;
 
@@ -159,7 +159,8 @@ impl Incoming {
         };
         let preface =
             self.http2.then(|| Preface { left: PREFACE, time: Box::pin(sleep(PREFACE_TIME)) });
-        Some(Connection { peer: socket.peer(), socket, preface, _place: place })
+        let cut = Cut::default();
+        Some(Connection { peer: socket.peer(), socket, preface, cut, _place: place })
     }
 }
 
@@ -220,6 +221,7 @@ pub struct Connection {
     socket: Socket,
     peer: Peer,
     preface: Option<Preface>,
+    cut: Cut,
     _place: OwnedSemaphorePermit,
 }
 
@@ -235,10 +237,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Peer {
-        self.peer
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.peer, cut: self.cut.clone() }
     }
 }
 
@@ -249,6 +251,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
+        connection.cut.wakes(cx);
+        if connection.cut.is_cut() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
+        }
         let Some(preface) = &mut connection.preface else {
             return Pin::new(&mut connection.socket).poll_read(cx, buffer);
         };

@@ -30,6 +30,6 @@ pub use credentials::Credentials;
 pub use dial::{Dial, Stream};
 pub use files::{ClientAuth, Files, LoadError, Protocol};
 pub use incoming::{Connection, Incoming};
-pub use peer::{Peer, component_only};
+pub use peer::{Caller, Cut, Peer, component_only};
 pub use socket::Socket;
 pub use trouble::{Side, Trouble};

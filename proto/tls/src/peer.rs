@@ -1,10 +1,14 @@
 //! What a service is told of who asks.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 
+use futures::task::AtomicWaker;
 use tonic::{Request, Status};
 
-/// The other end of a connection, in the extensions of each request.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Where it is, if the system still knew.
@@ -29,13 +33,50 @@ impl Peer {
     }
 }
 
+/// Who sent a request, and by what connection: in the extensions of each.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The other end.
+    pub peer: Peer,
+    /// Ends the connection.
+    pub cut: Cut,
+}
+
+/// Ends a connection from within what was asked by it; one that belongs to none does nothing. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Cut(Arc<Wanted>);
+
+#[derive(Debug, Default)]
+struct Wanted {
+    cut: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Cut {
+    /// The connection's next read fails, and one that waits.
+    pub fn cut(&self) {
+        self.0.cut.store(true, Ordering::Release);
+        self.0.reader.wake();
+    }
+
+    /// Whether it was cut.
+    pub fn is_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Acquire)
+    }
+
+    /// Wakes `reader` when it is cut.
+    pub(crate) fn wakes(&self, reader: &Context<'_>) {
+        self.0.reader.register(reader.waker());
+    }
+}
+
 /// An interceptor for services between components, on a listener that clients without a certificate use, too.
 ///
 /// # Errors
 /// `Unauthenticated` for who is none.
 pub fn component_only(request: Request<()>) -> Result<Request<()>, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(peer) if peer.is_component() => Ok(request),
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.peer.is_component() => Ok(request),
         _ => Err(Status::unauthenticated(
             "this service is between components: show a certificate of the cluster's authority, with --tls-cert and --tls-key",
         )),

@@ -395,7 +395,7 @@ fn components_are_known_by_their_certificate() {
     let ask = |peer: Option<Peer>| {
         let mut request = tonic::Request::new(());
         if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Caller { peer, cut: Cut::default() });
         }
         component_only(request).is_ok()
     };

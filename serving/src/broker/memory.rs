@@ -10,9 +10,9 @@
 //! | cold | 0, or 1/16 | blocks of objects on their way from the object store, or cached; a broker that was given one takes it from the tails |
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
-//! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
+//! | answers | 1/16 | records on their way to clients, from when they are read until they are written, and descriptions for Kafka clients; records share the memory of tails and reads mostly. A client that takes nothing for five seconds while others wait for this room loses its connection |
 //! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a gRPC stream was given and its client does not take, what another broker reads for this one, the process itself |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a record batch adds while it is taken apart for a gRPC client, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use geminga_runtime::Tasks;
 use metrics::gauge;
 
 use super::Config;
-use crate::kafka::Answers;
 use crate::partition::log::{Reads, Tails};
+use crate::room::Answers;
 use crate::rpc::produce::ProduceRoom;
 
 /// Least memory that a broker works in: a message of the largest size has room in each part.

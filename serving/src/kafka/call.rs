@@ -14,10 +14,10 @@ use super::codec::messages::{KafkaMessage, KafkaResponse};
 use super::codec::{self, Header, Malformed};
 use super::journey::Notes;
 use super::lanes::{Key, Lanes};
-use super::room::Held;
 use super::said::{self, Says};
 use super::throttle;
 use crate::quotas::Kind;
+use crate::room::Held;
 
 /// A client that owes bytes of records is made to wait no longer than this at one time, and told no more.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(1);

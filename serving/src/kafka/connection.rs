@@ -39,9 +39,9 @@ use super::frame::{Frame, Frames, Head};
 use super::journey::Journey;
 use super::lanes::Key;
 use super::pace::Pace;
-use super::room::Held;
 use super::{Kafka, metrics};
 use crate::quotas::Kind;
+use crate::room::Held;
 use crate::rpc::produce::Taken;
 
 /// Answers that are not written yet, and requests whose batches are not.

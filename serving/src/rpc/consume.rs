@@ -23,10 +23,9 @@ use futures::Stream;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_runtime::{Random, Tasks, requests};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
+use super::outgoing::{self, Client, Taker};
 use crate::groups::client::GroupClient;
 use crate::groups::limits;
 use crate::groups::types::{Caller, Join};
@@ -42,6 +41,8 @@ const ID_PREFIX_BYTES: usize = 64;
 /// What consumers are served from; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumeContext {
+    /// Who takes what is read, and the room for that.
+    pub(super) client: Client,
     /// Which topics exist.
     pub(crate) topology: Topology,
     /// The groups.
@@ -57,7 +58,7 @@ pub(crate) struct ConsumeContext {
 }
 
 /// What the client of a stream gets.
-pub(crate) type ConsumeEvents = ReceiverStream<Result<v1::ConsumeResponse, Status>>;
+pub(crate) type ConsumeEvents = Taker<v1::ConsumeResponse>;
 
 /// Serves one member. `input`: what the client sends, the join first. The stream is open at once; what is wrong
 /// with its requests is said on it.
@@ -65,11 +66,11 @@ pub(crate) fn consume<S>(context: ConsumeContext, input: S) -> Response<ConsumeE
 where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
-    let (events, stream) = mpsc::channel(EVENTS);
+    let (events, stream) = outgoing::channel(EVENTS, context.client.clone());
     let tasks = context.tasks.clone();
     let serve = requests::scope(requests::current(), task::serve(context, input, events));
     tasks.spawn("consumer", Box::pin(serve));
-    Response::new(ReceiverStream::new(stream))
+    Response::new(stream)
 }
 
 /// What a client joined with, checked and completed.

@@ -10,6 +10,7 @@ use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
 use crate::ownership::operator::Operator;
 use crate::quotas::Quotas;
+use crate::room::Answers;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) groups: GroupClient,
     /// Bytes of elements that produce streams may hold together.
     pub(crate) produce_room: ProduceRoom,
+    /// For what clients are given, until they have it.
+    pub(crate) answers: Answers,
     /// What client ids may do here.
     pub(crate) quotas: Quotas,
     /// Ids of idempotent producers.

@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::consume::ConsumeContext;
+use super::outgoing::Client;
 use crate::groups::client::GroupClient;
 use crate::groups::coordinator::Shards;
 use crate::groups::fakes::{FakeBroker, FakeDial, FakeTopics, MemoryLogs};
 use crate::groups::view::Owner;
 use crate::ownership::topology::{Topic, Topology};
 use crate::quotas::Quotas;
+use crate::room::Room;
 use crate::router::{FoundOffset, OffsetAt, Read, ReadSpec, Source};
 use crate::topics::name::DEFAULT_NAMESPACE;
 
@@ -165,6 +167,7 @@ pub(crate) struct FakeCluster {
     pub(crate) topology: Topology,
     pub(crate) tasks: Tasks,
     pub(crate) quotas: Quotas,
+    pub(crate) room: Room,
     random: Arc<SeededRandom>,
     broker: FakeBroker,
 }
@@ -190,8 +193,8 @@ impl FakeCluster {
         let broker = FakeBroker::start(&logs, &topics, vec![Owner::Local]);
         let groups = broker.client(FakeDial::default());
         let (source, random) = (Arc::default(), Arc::new(SeededRandom::new(1)));
-        let quotas = Quotas::new();
-        Self { source, logs, groups, topology, tasks, quotas, random, broker }
+        let (quotas, room) = (Quotas::new(), Room::new(64 << 20));
+        Self { room, source, logs, groups, topology, tasks, quotas, random, broker }
     }
 
     pub(crate) fn shards(&self) -> &Shards {
@@ -200,6 +203,7 @@ impl FakeCluster {
 
     pub(crate) fn context(&self) -> ConsumeContext {
         ConsumeContext {
+            client: Client::unknown(self.room.clone()),
             topology: self.topology.clone(),
             groups: self.groups.clone(),
             source: self.source.clone(),

@@ -1,6 +1,6 @@
 //! `Stream.Fetch`: partitions from given offsets on. Each partition of a stream has one long poll under way and gets its next
-//! turn when all others had theirs, so that none starves another; the polls together hold a bounded number of bytes. The
-//! stream is driven by whoever polls its answers: a client that does not read is not read for.
+//! turn when all others had theirs, so that none starves another; the polls together hold a bounded number of bytes, of the
+//! [room](super::outgoing) that all streams share. A stream is a task: what is read for it arrives however slowly its client reads.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
@@ -17,12 +17,13 @@ use geminga_records::BatchError;
 use geminga_runtime::requests;
 use prost::Message as _;
 use tokio::time::Instant;
-use tonic::Status;
 
 use super::chunks::{Chunk, Chunks};
 use super::context::Context;
+use super::outgoing::{self, Charged, Client, Giver, Taker};
 use crate::ownership::topology::Topic;
 use crate::quotas::{Account, Kind, millis};
+use crate::room::Held;
 use crate::router::{OffsetAt, Read, ReadSpec, Route, check_partition, no_owner, not_owner};
 
 /// Most bytes of one answer when the caller does not say.
@@ -43,9 +44,11 @@ const ENDS_WAIT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a partition may be out of reach before a stream that goes on gives it up with the error.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to hear that the broker stops.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The answers to one stream.
-pub(super) type Answers = BoxStream<'static, Result<v1::FetchResponse, Status>>;
+pub(super) type Answers = Taker<v1::FetchResponse>;
 
 /// Checks a request and begins to serve it.
 ///
@@ -54,21 +57,35 @@ pub(super) type Answers = BoxStream<'static, Result<v1::FetchResponse, Status>>;
 pub(super) async fn fetch(
     ctx: Arc<Context>,
     request: v1::FetchRequest,
+    client: Client,
 ) -> Result<Answers, ApiError> {
-    let stopping = ctx.intake.cancelled().boxed();
-    let fetch = Box::new(Fetch::new(ctx, request).await?);
+    let (tasks, stopping) = (ctx.intake.clone(), ctx.intake.cancelled());
+    let mut fetch = Box::new(Fetch::new(ctx, request, client.clone()).await?);
+    let (giver, answers) = outgoing::channel(1, client);
     let (id, told) = (requests::current(), fetch.ctx.requests.are_told());
-    let mut answered = 0;
-    let answers = futures::stream::unfold((fetch, stopping), move |(mut fetch, mut stopping)| {
-        // It lasts for as long as its client wants, and is not traced as one.
-        answered += 1;
-        let id = id.as_ref().map(|id| if told { id.part(answered) } else { id.clone() });
-        requests::scope(id, async {
-            let answer = fetch.next(&mut stopping).await?;
-            Some((answer, (fetch, stopping)))
-        })
+    tasks.spawn("fetch", async move {
+        let mut answered = 0;
+        let served = async {
+            loop {
+                // It lasts for as long as its client wants, and is not traced as one.
+                answered += 1;
+                let id = id.as_ref().map(|id| if told { id.part(answered) } else { id.clone() });
+                if requests::scope(id, fetch.give_next(&giver)).await.is_none() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stopping => {}
+            () = giver.gone() => return,
+            () = served => return,
+        }
+        let why =
+            ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one");
+        let _last = tokio::time::timeout(LAST_WORDS, giver.end(why.to_status())).await;
     });
-    Ok(answers.boxed())
+    Ok(answers)
 }
 
 /// One partition of a stream.
@@ -91,6 +108,8 @@ struct Failing {
 struct Sending {
     reader: Reader,
     chunks: Chunks,
+    /// What is not sent of it takes this.
+    room: Option<Held>,
     /// The stream ends for the partition with this.
     ends: bool,
     /// Some of it was sent.
@@ -111,12 +130,20 @@ impl From<ApiError> for Refused {
     }
 }
 
+type Polled = (Reader, Result<Charged, Refused>);
+
+/// An answer, and the room that it takes.
+type Ready = (v1::FetchResponse, Option<Held>);
+
 struct Fetch {
     ctx: Arc<Context>,
+    taker: Client,
     topic: Arc<Topic>,
     /// Those that are not polled now; the next to be polled is in front.
     readers: VecDeque<Reader>,
-    polls: FuturesUnordered<BoxFuture<'static, (Reader, Result<Read, Refused>)>>,
+    polls: FuturesUnordered<BoxFuture<'static, Polled>>,
+    /// What they gave while something else was waited for.
+    polled: VecDeque<Polled>,
     min_bytes: usize,
     max_bytes: usize,
     max_wait: Duration,
@@ -126,13 +153,17 @@ struct Fetch {
     direct: bool,
     until_end: bool,
     once: bool,
-    ready: VecDeque<v1::FetchResponse>,
+    ready: VecDeque<Ready>,
     over: bool,
     client: Account,
 }
 
 impl Fetch {
-    async fn new(ctx: Arc<Context>, request: v1::FetchRequest) -> Result<Self, ApiError> {
+    async fn new(
+        ctx: Arc<Context>,
+        request: v1::FetchRequest,
+        taker: Client,
+    ) -> Result<Self, ApiError> {
         let invalid = |why: &str| Err(ApiError::new(Reason::InvalidRequest, why));
         let topic = ctx.router.topology().resolve(&request.topic).await?;
         let Ok(format) = v1::Format::try_from(request.format) else {
@@ -166,9 +197,11 @@ impl Fetch {
         client.charge(Kind::Request, 1);
         Ok(Self {
             ctx,
+            taker,
             topic,
             readers,
             polls: FuturesUnordered::new(),
+            polled: VecDeque::new(),
             sending: None,
             min_bytes: (request.min_bytes as usize).clamp(1, max_bytes),
             max_bytes,
@@ -183,42 +216,47 @@ impl Fetch {
         })
     }
 
-    async fn next(
-        &mut self,
-        stopping: &mut BoxFuture<'static, ()>,
-    ) -> Option<Result<v1::FetchResponse, Status>> {
-        loop {
-            if self.ready.is_empty() && self.send_on() {
+    /// Gives one answer; `None` when there is none any more, or nobody to take it.
+    async fn give_next(&mut self, to: &Giver<v1::FetchResponse>) -> Option<()> {
+        while self.ready.is_empty() {
+            if self.send_on() {
                 continue;
             }
-            let ended = self.over || (self.readers.is_empty() && self.polls.is_empty());
-            if self.ready.is_empty() && ended {
+            if self.over || (self.readers.is_empty() && self.polls_out() == 0) {
                 return None;
             }
-            let next = async {
-                if self.ready.is_empty() {
-                    self.work().await;
-                    return None;
-                }
-                let held_back = self.client.paid([Kind::Consume, Kind::Request]).await;
-                let mut answer = self.ready.pop_front()?;
-                self.client.charge(Kind::Consume, bytes_of(&answer));
-                answer.throttle_ms = millis(held_back);
-                Some(answer)
-            };
-            tokio::select! {
-                biased;
-                () = &mut *stopping => {
-                    self.over = true;
-                    self.ready.clear();
-                    let why = "the broker is shutting down: ask another one";
-                    return Some(Err(ApiError::new(Reason::ShuttingDown, why).to_status()));
-                }
-                answer = next => if let Some(answer) = answer {
-                    return Some(Ok(answer));
-                },
+            match self.polled.pop_front() {
+                Some((reader, read)) => self.absorb(reader, read),
+                None => self.work().await,
             }
         }
+        let client = self.client.clone();
+        let held_back = self.meanwhile(client.paid([Kind::Consume, Kind::Request])).await;
+        if !self.meanwhile(to.is_taking()).await {
+            return None;
+        }
+        let (mut answer, room) = self.ready.pop_front()?;
+        self.client.charge(Kind::Consume, bytes_of(&answer));
+        answer.throttle_ms = millis(held_back);
+        to.give(answer, room);
+        Some(())
+    }
+
+    /// Waits for something else while polls go on.
+    async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        tokio::pin!(wait);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut wait => return done,
+                Some(polled) = self.polls.next() => self.polled.push_back(polled),
+            }
+        }
+    }
+
+    /// Polls whose answers were not taken in.
+    fn polls_out(&self) -> usize {
+        self.polls.len() + self.polled.len()
     }
 
     /// Gathers answers, or waits until there may be some. Cancel-safe.
@@ -242,7 +280,7 @@ impl Fetch {
 
     /// Polls as many partitions as may be polled now; returns when one that waits to be tried again is due.
     fn top_up(&mut self, now: Instant) -> Option<Instant> {
-        let all = self.readers.len() + self.polls.len();
+        let all = self.readers.len() + self.polls_out();
         // Where not all can be polled at once, those that are idle must make room soon.
         let wait = self.max_wait / u32::try_from(all.div_ceil(PARALLEL_POLLS)).unwrap_or(u32::MAX);
         let share = POLLED_BYTES / all.clamp(1, PARALLEL_POLLS);
@@ -251,7 +289,7 @@ impl Fetch {
         for _ in 0..self.readers.len() {
             let Some(reader) = self.readers.pop_front() else { break };
             let due = reader.failing.map(|failing| failing.retry_at).filter(|at| *at > now);
-            if due.is_some() || self.polls.len() >= PARALLEL_POLLS {
+            if due.is_some() || self.polls_out() >= PARALLEL_POLLS {
                 retry_at = due.into_iter().chain(retry_at).min();
                 self.readers.push_back(reader);
                 continue;
@@ -270,20 +308,38 @@ impl Fetch {
         ReadSpec { offset: reader.offset, max_bytes, min_bytes, max_wait }
     }
 
+    /// Reads, once there is room for what is there.
     fn read(
         &self,
         reader: &Reader,
         spec: ReadSpec,
-    ) -> impl Future<Output = Result<Read, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Charged, Refused>> + Send + 'static {
+        let read = self.read_if(true, reader, spec);
+        async move { Ok(read.await?.expect("room was waited for")) }
+    }
+
+    /// The same; nothing where there is no room and none may be waited for.
+    fn read_if(
+        &self,
+        waits: bool,
+        reader: &Reader,
+        spec: ReadSpec,
+    ) -> impl Future<Output = Result<Option<Charged>, Refused>> + Send + 'static {
         let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
         let (partition, direct) = (reader.partition, self.direct);
+        let room = self.taker.room.clone();
         async move {
-            let read = if direct {
-                read_here(&ctx, Arc::clone(&topic), partition, spec).await
-            } else {
-                ctx.source.read(&topic, partition, spec).await
+            let one = |spec| {
+                let (ctx, topic) = (Arc::clone(&ctx), Arc::clone(&topic));
+                async move {
+                    if direct {
+                        read_here(&ctx, topic, partition, spec).await
+                    } else {
+                        ctx.source.read(&topic, partition, spec).await
+                    }
+                }
             };
-            match read {
+            match outgoing::read(&room, spec, waits, one).await {
                 Ok(read) => Ok(read),
                 Err(error) if error.reason == Reason::OffsetOutOfRange => {
                     let ends = ends_of(&ctx, &topic, partition).await;
@@ -306,30 +362,41 @@ impl Fetch {
             let left = deadline.saturating_duration_since(Instant::now());
             let alone = self.readers.len() == 1;
             let wait = if alone { left } else { Duration::ZERO };
-            let (mut answer, mut bytes, mut failed) = (Vec::new(), 0, false);
+            let (mut answer, mut bytes, mut over) = (Vec::new(), 0, alone || left.is_zero());
+            let mut held: Option<Held> = None;
             for at in 0..self.readers.len() {
                 if bytes >= self.max_bytes {
                     break;
                 }
                 let reader = self.readers[at].clone();
-                let room = self.max_bytes - bytes;
-                let read = self.read(&reader, self.spec(&reader, room, wait));
-                let (part, more) =
-                    match read.await.and_then(|read| Ok(self.first_part(&reader, read, room)?)) {
-                        Ok(good) => good,
-                        Err(refused) => {
-                            failed = true;
-                            (self.error(reader.partition, reader.offset, &refused), 0)
-                        }
-                    };
+                let most = self.max_bytes - bytes;
+                let read = self.read_if(held.is_none(), &reader, self.spec(&reader, most, wait));
+                let part = match read.await {
+                    Ok(Some(Charged { read, room })) => {
+                        held = Held::both(held, room);
+                        self.first_part(&reader, read, most).map_err(Refused::from)
+                    }
+                    // The rest is for the next poll.
+                    Ok(None) => {
+                        over = true;
+                        break;
+                    }
+                    Err(refused) => Err(refused),
+                };
+                let (part, more) = part.unwrap_or_else(|refused| {
+                    over = true;
+                    (self.error(reader.partition, reader.offset, &refused), 0)
+                });
                 bytes += more;
                 answer.push(part);
             }
-            if alone || failed || bytes >= self.min_bytes || left.is_zero() {
-                self.ready.push_back(v1::FetchResponse { partitions: answer, throttle_ms: 0 });
+            if over || bytes >= self.min_bytes {
+                let answer = v1::FetchResponse { partitions: answer, throttle_ms: 0 };
+                self.ready.push_back((answer, held));
                 self.over = true;
                 return;
             }
+            drop(held);
             let polled = self.readers.iter().take(PARALLEL_POLLS);
             let polls = polled.map(|reader| self.read(reader, self.spec(reader, 1, left)));
             wait_any(polls.collect()).await;
@@ -359,8 +426,8 @@ impl Fetch {
     }
 
     /// Takes what one partition gave. Batches go as they are; records are sent piece by piece.
-    fn absorb(&mut self, mut reader: Reader, read: Result<Read, Refused>) {
-        let read = match read {
+    fn absorb(&mut self, mut reader: Reader, read: Result<Charged, Refused>) {
+        let Charged { read, room } = match read {
             Ok(read) => read,
             Err(refused) => return self.failed(reader, &refused),
         };
@@ -369,13 +436,13 @@ impl Fetch {
         let ends = self.until_end && read.next_offset >= end;
         if self.records {
             let chunks = Chunks::new(read, reader.offset.0, v1::Format::Records);
-            self.sending = Some(Sending { reader, chunks, ends, begun: false });
+            self.sending = Some(Sending { reader, chunks, room, ends, begun: false });
             return;
         }
         reader.offset = read.next_offset;
         if !read.batches.is_empty() || ends {
             let data = self.batches(reader.partition, &read);
-            self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
+            self.push(data, room);
         }
         if !ends {
             self.readers.push_back(reader);
@@ -385,22 +452,23 @@ impl Fetch {
     /// Makes the next answer of what is being sent; false when there is nothing. A partition that was sent goes to the end
     /// of the line.
     fn send_on(&mut self) -> bool {
-        let Some(Sending { mut reader, mut chunks, ends, begun }) = self.sending.take() else {
+        let Some(Sending { mut reader, mut chunks, mut room, ends, begun }) = self.sending.take()
+        else {
             return false;
         };
         match chunks.next(self.max_bytes) {
             Ok(Some(chunk)) => {
                 reader.offset = Offset(chunk.next_offset);
+                let part = Held::part(&mut room, chunk.bytes, chunks.is_empty());
                 let data = self.chunk(reader.partition, &chunks, chunk);
-                self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
-                self.sending = Some(Sending { reader, chunks, ends, begun: true });
+                self.push(data, part);
+                self.sending = Some(Sending { reader, chunks, room, ends, begun: true });
             }
             // Whoever waits for the end learns that it is there.
             Ok(None) if ends => {
                 if !begun || reader.offset.0 < chunks.end() {
                     let data = self.nothing(reader.partition, &chunks);
-                    self.ready
-                        .push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
+                    self.push(data, None);
                 }
             }
             Ok(None) => {
@@ -424,7 +492,13 @@ impl Fetch {
             return self.readers.push_back(reader);
         }
         let data = self.error(reader.partition, reader.offset, refused);
-        self.ready.push_back(v1::FetchResponse { partitions: vec![data], throttle_ms: 0 });
+        self.push(data, None);
+    }
+
+    /// An answer of one partition.
+    fn push(&mut self, data: v1::PartitionData, room: Option<Held>) {
+        let answer = v1::FetchResponse { partitions: vec![data], throttle_ms: 0 };
+        self.ready.push_back((answer, room));
     }
 
     fn damaged(&self, reader: &Reader, error: &BatchError) -> ApiError {
@@ -535,10 +609,10 @@ async fn ends_of(
 /// Waits until some partition has something to read, or none will in time.
 async fn wait_any<F>(mut polls: FuturesUnordered<F>)
 where
-    F: Future<Output = Result<Read, Refused>>,
+    F: Future<Output = Result<Charged, Refused>>,
 {
     while let Some(read) = polls.next().await {
-        if read.is_err() || read.is_ok_and(|read| !read.batches.is_empty()) {
+        if read.is_err() || read.is_ok_and(|found| !found.read.batches.is_empty()) {
             return;
         }
     }

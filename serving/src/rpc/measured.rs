@@ -15,7 +15,7 @@ use bytes::Buf;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_runtime::requests::{self, RequestId, Requests};
-use geminga_tls::Peer;
+use geminga_tls::{Caller, Peer};
 use http_body::{Body, Frame, SizeHint};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
@@ -115,7 +115,7 @@ impl Call {
             id,
             given: is_given,
             method,
-            peer: request.extensions().get::<Peer>().copied(),
+            peer: request.extensions().get::<Caller>().map(|caller| caller.peer),
             begun: Instant::now(),
             served: None,
             bytes: 0,

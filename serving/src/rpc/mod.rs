@@ -11,6 +11,7 @@ pub(crate) mod groups;
 pub(crate) mod init_producer;
 pub(crate) mod measured;
 pub(crate) mod metadata;
+mod outgoing;
 pub(crate) mod peer;
 pub(crate) mod probe;
 pub(crate) mod produce;

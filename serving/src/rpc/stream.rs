@@ -11,6 +11,7 @@ use geminga_proto::v1::stream_server::{Stream, StreamServer};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Context;
+use super::outgoing::Client;
 use super::{consume, fetch, init_producer, produce};
 
 /// The method that megabytes come in by.
@@ -75,7 +76,8 @@ impl Stream for StreamService {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
         self.check_intake()?;
-        let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner()).await?;
+        let client = Client::of(&request, &self.ctx.answers.recent);
+        let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner(), client).await?;
         Ok(Response::new(answers))
     }
 
@@ -85,6 +87,7 @@ impl Stream for StreamService {
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         self.check_intake()?;
         let context = consume::ConsumeContext {
+            client: Client::of(&request, &self.ctx.answers.recent),
             topology: self.ctx.router.topology().clone(),
             groups: self.ctx.groups.clone(),
             source: Arc::clone(&self.ctx.source),

@@ -185,6 +185,16 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Resident memory, bytes.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(path).expect("the process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib << 10
+    }
+
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(id, signal).unwrap_or_else(|e| panic!("{}: {e}", self.name));

@@ -23,9 +23,9 @@ use super::Api;
 use crate::kafka::call::{self, Answer, Call, Served};
 use crate::kafka::codec::messages::FetchRequest;
 use crate::kafka::error::{Code, Fault};
-use crate::kafka::room::Held;
 use crate::kafka::said;
 use crate::quotas::Kind;
+use crate::room::Held;
 use crate::router::OffsetAt;
 
 pub(super) const API: Api = Api::new::<FetchRequest>(

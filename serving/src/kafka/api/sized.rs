@@ -3,8 +3,8 @@
 
 use super::super::call::{Call, Served};
 use super::super::codec::messages::KafkaResponse;
-use super::super::room::{Held, Room};
 use super::super::said::Says;
+use crate::room::{Held, Room};
 
 /// Answers up to here are a connection's own, as its small requests are.
 const FREE_BYTES: usize = 4 * 1024;

@@ -22,8 +22,10 @@ use geminga_proto::v1;
 use tokio::time::Instant;
 
 use crate::groups::types::TopicPartition;
-use crate::router::{Read, ReadSpec};
+use crate::room::Held;
+use crate::router::ReadSpec;
 use crate::rpc::chunks::{Chunk, Chunks};
+use crate::rpc::outgoing::Charged;
 
 /// Most partitions that are being read, or held with data, at one time.
 const MAX_READS: usize = 64;
@@ -63,7 +65,7 @@ pub(super) enum Call {
 /// Its answer.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Read(Result<Read, ApiError>),
+    Read(Result<Charged, ApiError>),
     Found(Result<i64, ApiError>),
 }
 
@@ -71,7 +73,7 @@ pub(super) enum Answer {
 enum Phase {
     Queued(Next),
     Out,
-    Held(Box<Chunks>),
+    Held(Box<Chunks>, Option<Held>),
     Backoff(Instant, Next),
     Failed(ApiError),
     Stopped,
@@ -155,11 +157,35 @@ impl Reader {
         self.put(tp, partition);
     }
 
-    /// Sends nothing of a partition until further notice, or sends on.
+    /// Sends nothing of a partition until further notice, or sends on. Meanwhile what was read of it would be in the way.
     pub(super) fn pause(&mut self, tp: &TopicPartition, paused: bool) {
         let Some(mut partition) = self.take(tp) else { return };
         partition.paused = paused;
+        if paused && matches!(partition.phase, Phase::Held(..)) {
+            partition.phase = Phase::Queued(Next::Read);
+        }
         self.put(tp, partition);
+    }
+
+    /// Whether something was read that is not sent.
+    pub(super) fn holds(&self) -> bool {
+        self.ready.iter().any(|tp| self.is_held(tp))
+    }
+
+    /// Forgets what was read and is not sent: it is read again.
+    pub(super) fn let_go(&mut self) {
+        let held: Vec<_> = self.ready.iter().filter(|tp| self.is_held(tp)).cloned().collect();
+        for tp in held {
+            if let Some(mut partition) = self.take(&tp) {
+                partition.phase = Phase::Queued(Next::Read);
+                self.put(&tp, partition);
+            }
+        }
+    }
+
+    fn is_held(&self, tp: &TopicPartition) -> bool {
+        let partition = self.partitions.get(tp);
+        partition.is_some_and(|partition| matches!(partition.phase, Phase::Held(..)))
     }
 
     /// Takes a partition out of its place.
@@ -168,7 +194,7 @@ impl Reader {
         match &partition.phase {
             Phase::Queued(_) => self.queue.retain(|other| other != tp),
             Phase::Out => self.busy -= 1,
-            Phase::Held(_) => {
+            Phase::Held(..) => {
                 self.busy -= 1;
                 self.ready.retain(|other| other != tp);
             }
@@ -187,7 +213,7 @@ impl Reader {
             Phase::Queued(_) if partition.paused => {}
             Phase::Queued(_) => self.queue.push_back(tp.clone()),
             Phase::Out => self.busy += 1,
-            Phase::Held(_) => {
+            Phase::Held(..) => {
                 self.busy += 1;
                 if !partition.paused {
                     self.ready.push_back(tp.clone());
@@ -254,14 +280,14 @@ impl Reader {
         self.put(tp, partition);
     }
 
-    fn on_read(&self, partition: &mut Partition, read: Read) -> Phase {
+    fn on_read(&self, partition: &mut Partition, found: Charged) -> Phase {
         partition.failures = 0;
-        let chunks = Chunks::new(read, partition.position, self.format);
+        let chunks = Chunks::new(found.read, partition.position, self.format);
         if chunks.is_empty() {
             partition.position = partition.position.max(chunks.end());
             return Phase::Queued(Next::Read);
         }
-        Phase::Held(Box::new(chunks))
+        Phase::Held(Box::new(chunks), found.room)
     }
 
     fn on_error(
@@ -308,29 +334,38 @@ impl Reader {
         credit > 0 && !self.ready.is_empty()
     }
 
-    /// What to send next, and what it costs; asked again until [`Reader::has_data`] is false. Beyond the credit only
+    /// What to send next, what it costs, and its room; asked again until [`Reader::has_data`] is false. Beyond the credit only
     /// with a single batch or record that is larger than what is left of it.
-    pub(super) fn next_data(&mut self, credit: i64) -> Option<(v1::PartitionData, i64)> {
+    pub(super) fn next_data(
+        &mut self,
+        credit: i64,
+    ) -> Option<(v1::PartitionData, i64, Option<Held>)> {
         let room = usize::try_from(credit).ok().filter(|room| *room > 0)?;
         while let Some(tp) = self.ready.front().cloned() {
             let mut partition = self.take(&tp)?;
             let next = match &mut partition.phase {
-                Phase::Held(chunks) => chunks.next(room),
+                Phase::Held(chunks, held) => chunks.next(room).map(|chunk| {
+                    let is_last = chunks.is_empty();
+                    chunk.map(|chunk| {
+                        let held = Held::part(held, chunk.bytes, is_last);
+                        (chunk, held)
+                    })
+                }),
                 Phase::Failed(error) => {
                     let data = failed(&tp, partition.position, error);
                     partition.phase = Phase::Stopped;
                     self.put(&tp, partition);
-                    return Some((data, 0));
+                    return Some((data, 0, None));
                 }
                 Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Stopped => Ok(None),
             };
             match next {
-                Ok(Some(chunk)) => {
+                Ok(Some((chunk, held))) => {
                     partition.position = chunk.next_offset;
                     let cost = i64::try_from(chunk.bytes).unwrap_or(i64::MAX);
                     let data = sent(&tp, &partition, chunk);
                     self.after(&tp, partition);
-                    return Some((data, cost));
+                    return Some((data, cost, held));
                 }
                 Ok(None) => self.after(&tp, partition),
                 Err(error) => {
@@ -345,7 +380,7 @@ impl Reader {
     /// Something was taken of what a partition held.
     fn after(&mut self, tp: &TopicPartition, mut partition: Partition) {
         let (mut rest, mut open) = (None, false);
-        if let Phase::Held(chunks) = &partition.phase {
+        if let Phase::Held(chunks, _) = &partition.phase {
             rest = chunks.is_empty().then(|| chunks.end());
             open = chunks.is_open();
         }
@@ -369,7 +404,7 @@ fn backoff(now: Instant, partition: &mut Partition, call: Next) -> Phase {
 
 fn sent(tp: &TopicPartition, partition: &Partition, chunk: Chunk) -> v1::PartitionData {
     let (high_watermark, log_start_offset) = match &partition.phase {
-        Phase::Held(chunks) => (chunks.high_watermark, chunks.log_start),
+        Phase::Held(chunks, _) => (chunks.high_watermark, chunks.log_start),
         Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Failed(_) | Phase::Stopped => {
             (chunk.next_offset, 0)
         }

@@ -12,7 +12,6 @@ use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::consume_request::Op;
 use geminga_proto::v1::consume_response::Event as Say;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -23,6 +22,7 @@ use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
 use crate::quotas::{Account, Kind, millis};
 use crate::router::OffsetAt;
+use crate::rpc::outgoing::{self, Giver, LOOK};
 use geminga_proto::messages::is_unreadable;
 
 /// How long the coordinator is looked for before a member hears of it: for a join (besides its wait), a heartbeat, a
@@ -46,7 +46,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// More credit than this is not remembered.
 const MAX_CREDIT: i64 = 1 << 50;
 
-type Events = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
+type Events = Giver<v1::ConsumeResponse>;
 type Pending = Option<BoxFuture<'static, Event>>;
 type Reads = FuturesUnordered<BoxFuture<'static, (TopicPartition, u64, Answer)>>;
 
@@ -60,9 +60,9 @@ where
     let served = async {
         let joining = tokio::select! {
             joining = first(&context, &mut requests) => joining?,
-            () = events.closed() => return Ok(()),
+            () = events.gone() => return Ok(()),
         };
-        Box::pin(Consumer::new(context, joining, requests, events.clone()).run()).await;
+        Box::pin(Consumer::new(context, joining, requests, &events).run()).await;
         Ok::<(), ApiError>(())
     };
     let error = tokio::select! {
@@ -77,7 +77,7 @@ where
         },
     };
     // A client that takes nothing any more does not hear it.
-    let _last = tokio::time::timeout(LAST_WORDS, events.send(Err(error.to_status()))).await;
+    let _last = tokio::time::timeout(LAST_WORDS, events.end(error.to_status())).await;
 }
 
 /// The first request, which must be a join of topics that exist.
@@ -96,7 +96,7 @@ where
     Ok(joining)
 }
 
-struct Consumer<S> {
+struct Consumer<'a, S> {
     context: ConsumeContext,
     joining: Joining,
     member: Member,
@@ -109,7 +109,7 @@ struct Consumer<S> {
     held_back: Duration,
     /// `None` once the client has closed its side.
     requests: Option<S>,
-    events: Events,
+    events: &'a Events,
     /// What was decided to be said; before any data.
     sayings: VecDeque<Say>,
     join: Pending,
@@ -131,11 +131,11 @@ enum Woken {
     Gone,
 }
 
-impl<S> Consumer<S>
+impl<'a, S> Consumer<'a, S>
 where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
-    fn new(context: ConsumeContext, joining: Joining, requests: S, events: Events) -> Self {
+    fn new(context: ConsumeContext, joining: Joining, requests: S, events: &'a Events) -> Self {
         let ms = |ms: u32| Duration::from_millis(u64::from(ms));
         let join = &joining.join;
         let (member, first) = Member::new(
@@ -172,6 +172,9 @@ where
 
     async fn run(mut self) {
         while !self.member.has_ended() {
+            if self.is_held_back() && self.events.is_room_wanted() {
+                self.reader.let_go();
+            }
             while self.reads.len() < MAX_CALLS
                 && let Some(work) = self.reader.next_work(self.credit)
             {
@@ -205,13 +208,19 @@ where
         }
         let last = async {
             for say in self.sayings {
-                let _gone = self
-                    .events
-                    .send(Ok(v1::ConsumeResponse { event: Some(say), throttle_ms: 0 }))
-                    .await;
+                if !self.events.is_taking().await {
+                    return;
+                }
+                let event = v1::ConsumeResponse { event: Some(say), throttle_ms: 0 };
+                self.events.give(event, None);
             }
         };
         let _unheard = tokio::time::timeout(LAST_WORDS, last).await;
+    }
+
+    /// Whether something was read that the client has no credit for, or has to wait for.
+    fn is_held_back(&self) -> bool {
+        (self.credit <= 0 || self.muted.is_some()) && self.reader.holds()
     }
 
     /// Waits for whatever is next. Cancel-safe: everything that is under way stays in its place.
@@ -220,21 +229,24 @@ where
         let due = due.into_iter().flatten().min();
         let may_read = self.muted.is_none() && self.reader.has_data(self.credit);
         let to_say = !self.sayings.is_empty() || may_read;
+        let is_held_back = self.is_held_back();
         let listens = self.member.has_room() && self.sayings.len() < MAX_SAYINGS;
         tokio::select! {
             biased;
-            () = self.events.closed() => Woken::Gone,
+            () = self.events.gone() => Woken::Gone,
             event = done(&mut self.join) => Woken::Member(event),
             event = done(&mut self.beat) => Woken::Member(event),
             event = done(&mut self.commit) => Woken::Member(event),
             event = done(&mut self.depart) => Woken::Member(event),
             event = done(&mut self.resolve) => Woken::Member(event),
             () = until(due) => Woken::Due,
+            // Somebody may want its room.
+            () = tokio::time::sleep(LOOK), if is_held_back => Woken::Due,
             held_back = paid(&mut self.muted) => Woken::Paid(held_back),
             request = next(&mut self.requests), if listens => Woken::Request(request),
-            room = self.events.reserve(), if to_say => match room {
-                Ok(_) => Woken::Room,
-                Err(_) => Woken::Gone,
+            taking = self.events.is_taking(), if to_say => match taking {
+                true => Woken::Room,
+                false => Woken::Gone,
             },
             Some((tp, ticket, answer)) = self.reads.next() => Woken::Read(tp, ticket, answer),
         }
@@ -242,11 +254,12 @@ where
 
     /// Sends one event; there was room for it, and only this task takes room.
     fn say(&mut self) {
-        let mut throttle_ms = 0;
+        let (mut throttle_ms, mut room) = (0, None);
         let event = match self.sayings.pop_front() {
             Some(say) => say,
             None => {
-                let Some((data, cost)) = self.reader.next_data(self.credit) else { return };
+                let Some((data, cost, held)) = self.reader.next_data(self.credit) else { return };
+                room = held;
                 self.credit = self.credit.saturating_sub(cost);
                 metrics::consumed(cost);
                 self.charge(Kind::Consume, u64::try_from(cost).unwrap_or(0));
@@ -254,9 +267,7 @@ where
                 Say::Data(data)
             }
         };
-        let sent =
-            self.events.try_send(Ok(v1::ConsumeResponse { event: Some(event), throttle_ms }));
-        debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))));
+        self.events.give(v1::ConsumeResponse { event: Some(event), throttle_ms }, room);
     }
 
     /// Counts what the client had, or asked for; the next data waits until that is paid.
@@ -422,11 +433,15 @@ where
                 Call::Find => Answer::Found(find(&context, &tp, reset).await),
                 Call::Read(spec) => {
                     let partition = PartitionIndex(tp.partition);
-                    let read = async {
-                        let topic = context.topology.resolve(&tp.topic).await?;
-                        context.source.read(&topic, partition, spec).await
+                    let one = |spec| {
+                        let (context, tp) = (context.clone(), tp.clone());
+                        async move {
+                            let topic = context.topology.resolve(&tp.topic).await?;
+                            context.source.read(&topic, partition, spec).await
+                        }
                     };
-                    Answer::Read(read.await)
+                    let read = outgoing::read(&context.client.room, spec, true, one).await;
+                    Answer::Read(read.map(|read| read.expect("room was waited for")))
                 }
             };
             (tp, ticket, answer)

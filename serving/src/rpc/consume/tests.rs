@@ -8,6 +8,9 @@ use geminga_proto::v1::consume_response::Event as Say;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
 use super::*;
 use crate::rpc::fakes::FakeCluster;
 

@@ -20,7 +20,7 @@ use super::reply::{Data, Part, Reply, Topic};
 use super::request::Wanted;
 use crate::kafka::error::{Code, Fault};
 use crate::kafka::place::Elsewhere;
-use crate::kafka::room::Held;
+use crate::room::Held;
 use crate::router::{Read, ReadSpec};
 
 /// How long the first data of an answer may take to be read, and what follows it: what is not there then is there for the next request.

@@ -20,8 +20,8 @@ use crate::kafka::codec::messages::{
     KafkaRequest, MetadataRequest, StrBytes,
 };
 use crate::kafka::error::Code;
-use crate::kafka::room::Held;
 use crate::kafka::testing::{LIMIT, Rig};
+use crate::room::Held;
 
 fn configs_of(resources: usize) -> DescribeConfigsRequest {
     let resource = |n: usize| {

@@ -4,6 +4,7 @@ use geminga_records::{Compression, Record, encode};
 use proptest::prelude::*;
 
 use super::*;
+use crate::router::Read;
 
 fn tp(partition: u32) -> TopicPartition {
     TopicPartition { topic: "t".into(), partition }
@@ -52,7 +53,7 @@ fn answer(reader: &mut Reader, work: &Work, answer: Answer) {
 
 fn ok(reader: &mut Reader, work: &Work, end: i64) {
     let found = read(offset(work), end);
-    answer(reader, work, Answer::Read(Ok(found)));
+    answer(reader, work, Answer::Read(Ok(found.into())));
 }
 
 /// Says that a partition is out of range as often as it takes, and that the same read is tried until then.
@@ -89,7 +90,7 @@ fn partitions_take_turns() {
     for _ in 0..9 {
         let work = next(&mut reader);
         ok(&mut reader, &work, 1_000);
-        while let Some((data, _)) = reader.next_data(1 << 20) {
+        while let Some((data, ..)) = reader.next_data(1 << 20) {
             served.push(data.partition);
         }
     }
@@ -139,7 +140,7 @@ fn out_of_range_begins_again_where_the_client_said_once_it_is_believed() {
 fn out_of_range_without_a_reset_is_said_once_and_waits_for_a_seek() {
     let mut reader = reader(1, v1::OffsetReset::None);
     out_of_range_until_believed(&mut reader);
-    let (data, cost) = reader.next_data(1).unwrap();
+    let (data, cost, _) = reader.next_data(1).unwrap();
     assert_eq!((data.error.unwrap().reason.as_str(), cost), ("OFFSET_OUT_OF_RANGE", 0));
     assert!(reader.next_data(1 << 20).is_none() && reader.next_work(1 << 20).is_none());
     reader.seek(&tp(0), 3);
@@ -170,7 +171,7 @@ fn a_paused_partition_is_silent_and_loses_nothing() {
     ok(&mut reader, &work, 10);
     assert!(!reader.has_data(1 << 20));
     reader.pause(&tp(0), false);
-    let (data, _) = reader.next_data(1 << 20).unwrap();
+    let (data, ..) = reader.next_data(1 << 20).unwrap();
     assert_eq!(data.next_offset, 2);
     reader.pause(&tp(0), true);
     assert_eq!(reader.next_work(1 << 20), None);
@@ -199,8 +200,8 @@ fn damaged_data_is_said_and_stops_the_partition() {
     let work = next(&mut reader);
     let mut damaged = read(0, 10);
     damaged.batches[0] = damaged.batches[0].slice(..65);
-    answer(&mut reader, &work, Answer::Read(Ok(damaged)));
-    let (data, _) = reader.next_data(1 << 20).unwrap();
+    answer(&mut reader, &work, Answer::Read(Ok(damaged.into())));
+    let (data, ..) = reader.next_data(1 << 20).unwrap();
     assert_eq!((data.error.unwrap().reason.as_str(), data.next_offset), ("DATA_LOSS", 0));
     assert_eq!(reader.next_work(1 << 20), None);
 }
@@ -234,7 +235,7 @@ proptest! {
                 _ => {}
             }
             while reader.has_data(credit) {
-                let Some((data, cost)) = reader.next_data(credit) else { break };
+                let Some((data, cost, _)) = reader.next_data(credit) else { break };
                 let Some(v1::partition_data::Data::Records(records)) = data.data else { panic!() };
                 prop_assert!(cost <= credit || records.records.len() == 1);
                 credit -= cost;

@@ -1,4 +1,4 @@
-//! Bytes of answers that were made and are not written, of all connections together. Who finds no room waits for it.
+//! Bytes of answers that were made and are not written, of all connections of both faces together. Who finds no room waits for it.
 //!
 //! Nobody takes most of it: an answer that may be shorter is given a part of what is free, so that the fuller the room, the shorter
 //! the answers, and those who do not read theirs leave something to the others. And who holds some can tell whether somebody
@@ -17,19 +17,19 @@ const LEAST_BYTES: usize = 256 * 1024;
 /// Room for answers that were made, until they are written: apart, so that none waits for those of another kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
-    /// For records that were in memory: half of all.
-    pub(super) recent: Room,
+    /// For records that were in memory, and all that gRPC streams are given: half of all.
+    pub(crate) recent: Room,
     /// For those that came from bookies: a quarter.
-    pub(super) older: Room,
+    pub(crate) older: Room,
     /// For descriptions of topics: an eighth.
-    pub(super) topics: Room,
+    pub(crate) topics: Room,
     /// For what is said of groups: the rest.
-    pub(super) groups: Room,
+    pub(crate) groups: Room,
 }
 
 impl Answers {
     /// Rooms of so many bytes together.
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let (recent, older, topics) = (bytes / 2, bytes / 4, bytes / 8);
         let groups = bytes - recent - older - topics;
         let [recent, older, topics, groups] = [recent, older, topics, groups].map(Room::new);
@@ -44,7 +44,7 @@ impl Answers {
 
 /// A bound; cloning shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(crate) struct Room {
     bytes: usize,
     free: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
@@ -52,20 +52,20 @@ pub(super) struct Room {
 
 /// Bytes of the room.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     permit: OwnedSemaphorePermit,
     room: Room,
 }
 
 impl Room {
     /// Room for so many bytes.
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let bytes = bytes.clamp(1, Semaphore::MAX_PERMITS);
         Self { bytes, free: Arc::new(Semaphore::new(bytes)), waiting: Arc::default() }
     }
 
     /// Waits for room, in the order of asking; more than there ever is counts as all of it. Cancel-safe.
-    pub(super) async fn take(&self, bytes: usize) -> Held {
+    pub(crate) async fn take(&self, bytes: usize) -> Held {
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         let _waiting = Waiting::new(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
@@ -73,33 +73,46 @@ impl Room {
     }
 
     /// As [`Room::take`], for as much of `bytes` as is one answer's part of what is free.
-    pub(super) async fn take_part(&self, bytes: usize) -> Held {
+    pub(crate) async fn take_part(&self, bytes: usize) -> Held {
         let mut held = self.take(bytes.min(LEAST_BYTES)).await;
         let part = self.free.available_permits() / PART;
         held.cover(bytes.min(part));
         held
     }
 
+    /// One answer's part of what is free, if that is as much as `bytes` and nobody waits.
+    pub(crate) fn try_part(&self, bytes: usize) -> Option<Held> {
+        let part = (self.free.available_permits() / PART).max(LEAST_BYTES);
+        let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= part)?;
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
+        Some(Held { permit, room: self.clone() })
+    }
+
+    /// Whether somebody waits for room.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Bytes that are taken.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.bytes.saturating_sub(self.free.available_permits())
     }
 }
 
 impl Held {
     /// How many bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.permit.num_permits()
     }
 
     /// Gives back all but so many bytes.
-    pub(super) fn keep(&mut self, bytes: usize) {
+    pub(crate) fn keep(&mut self, bytes: usize) {
         let spare = self.bytes().saturating_sub(bytes);
         drop(self.permit.split(spare));
     }
 
     /// Takes what is missing of so many bytes, if it is free; whether there are as many now.
-    pub(super) fn cover(&mut self, bytes: usize) -> bool {
+    pub(crate) fn cover(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes());
         let more = u32::try_from(missing)
             .ok()
@@ -111,9 +124,33 @@ impl Held {
         covered
     }
 
+    fn split(&mut self, bytes: usize) -> Self {
+        let permit = self.permit.split(bytes.min(self.bytes())).expect("no more than there are");
+        Self { permit, room: self.room.clone() }
+    }
+
+    /// What a piece of so many bytes takes along of the room of a whole: all that is left with the last one.
+    pub(crate) fn part(whole: &mut Option<Self>, bytes: usize, is_last: bool) -> Option<Self> {
+        match is_last {
+            true => whole.take(),
+            false => whole.as_mut().map(|whole| whole.split(bytes)),
+        }
+    }
+
+    /// What is given back together from now on.
+    pub(crate) fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(mut one), Some(other)) => {
+                one.permit.merge(other.permit);
+                Some(one)
+            }
+            (one, other) => one.or(other),
+        }
+    }
+
     /// Whether somebody waits for room.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.room.waiting.load(Ordering::Relaxed) > 0
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.room.is_wanted()
     }
 }
 

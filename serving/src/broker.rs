@@ -43,7 +43,7 @@ use crate::partition::log::{LogConfig, LogParts, Reads, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::quotas::Quotas;
-use crate::room::Answers;
+use crate::room::Room;
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
 use crate::rpc::produce::ProduceRoom;
@@ -76,6 +76,8 @@ pub struct Config {
     /// Bytes of batches that produce streams of clients hold together while they wait, and as many those of other
     /// brokers; above, sockets are not read. Default 256 MiB, minimum one message.
     pub produce_bytes: usize,
+    /// Bytes of records on their way to gRPC clients, of all streams. Default 64 MiB.
+    pub stream_bytes: usize,
     /// Limits of topic partitions.
     pub partitions: partition::Config,
     /// Limits of their logs.
@@ -95,6 +97,7 @@ impl Default for Config {
             group_member_bytes: 8 * 1024 * 1024,
             group_offset_bytes: 32 * 1024 * 1024,
             produce_bytes: 256 * 1024 * 1024,
+            stream_bytes: 64 * 1024 * 1024,
             partitions: partition::Config::default(),
             log: LogConfig::default(),
             kafka: kafka::Config::default(),
@@ -254,7 +257,6 @@ impl Broker {
         let lag = Lag::start(measured, tasks);
         let quotas = Quotas::start(&**store, tasks).await?;
         let produce_room = ProduceRoom::new(parts.config.produce_bytes);
-        let answers = Answers::new(config.kafka.reply_bytes);
         let ctx = Arc::new(Context {
             cluster: cluster.clone(),
             store: Arc::clone(store),
@@ -263,7 +265,7 @@ impl Broker {
             partitions: local,
             source,
             produce_room,
-            answers,
+            streams: Room::new(parts.config.stream_bytes),
             quotas,
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,
@@ -282,7 +284,8 @@ impl Broker {
             tails,
             reads,
             ledgers: parts.ledgers.clone(),
-            answers: ctx.answers.clone(),
+            answers: kafka.answers.clone(),
+            streams: ctx.streams.clone(),
         };
         memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {

@@ -1,4 +1,4 @@
-//! Bytes of answers that were made and are not written, of all connections of both faces together. Who finds no room waits for it.
+//! Bytes of answers that were made and are not written, of all connections of a face together. Who finds no room waits for it.
 //!
 //! Nobody takes most of it: an answer that may be shorter is given a part of what is free, so that the fuller the room, the shorter
 //! the answers, and those who do not read theirs leave something to the others. And who holds some can tell whether somebody
@@ -17,7 +17,7 @@ const LEAST_BYTES: usize = 256 * 1024;
 /// Room for answers that were made, until they are written: apart, so that none waits for those of another kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
-    /// For records that were in memory, and all that gRPC streams are given: half of all.
+    /// For records that were in memory: half of all.
     pub(crate) recent: Room,
     /// For those that came from bookies: a quarter.
     pub(crate) older: Room,
@@ -67,6 +67,9 @@ impl Room {
     /// Waits for room, in the order of asking; more than there ever is counts as all of it. Cancel-safe.
     pub(crate) async fn take(&self, bytes: usize) -> Held {
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
+        if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(bytes) {
+            return Held { permit, room: self.clone() };
+        }
         let _waiting = Waiting::new(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
         Held { permit: permit.expect("room is never closed"), room: self.clone() }
@@ -80,10 +83,19 @@ impl Room {
         held
     }
 
-    /// One answer's part of what is free, if that is as much as `bytes` and nobody waits.
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One answer's part of what is free.
+    pub(crate) fn part(&self) -> usize {
+        (self.free.available_permits() / PART).max(LEAST_BYTES)
+    }
+
+    /// Takes so many bytes, if that is no more than one answer's part of what is free, and nobody waits.
     pub(crate) fn try_part(&self, bytes: usize) -> Option<Held> {
-        let part = (self.free.available_permits() / PART).max(LEAST_BYTES);
-        let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= part)?;
+        let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= self.part())?;
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
         Some(Held { permit, room: self.clone() })
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use geminga_runtime::Tasks;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::accept::Security;
-use crate::delegate::{Bytes, delegate_writes};
+use crate::delegate::Bytes;
 use crate::peer::{Caller, Cut, Peer};
 use crate::socket::Socket;
 use crate::trouble::Trouble;
@@ -252,9 +252,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         connection.cut.wakes(cx);
-        if connection.cut.is_cut() {
-            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
-        }
+        connection.cut.check()?;
         let Some(preface) = &mut connection.preface else {
             return Pin::new(&mut connection.socket).poll_read(cx, buffer);
         };
@@ -271,4 +269,37 @@ impl AsyncRead for Connection {
     }
 }
 
-delegate_writes!(Connection);
+/// All of it fails once the connection was cut: a client that reads nothing keeps writes waiting, and what is read is not looked at then.
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.cut.check()?;
+        self.io().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.cut.check()?;
+        self.io().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.cut.check()?;
+        self.io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.cut.check()?;
+        self.io().poll_shutdown(cx)
+    }
+}

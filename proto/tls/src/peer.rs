@@ -1,5 +1,6 @@
 //! What a service is told of who asks.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +54,7 @@ struct Wanted {
 }
 
 impl Cut {
-    /// The connection's next read fails, and one that waits.
+    /// All that is read and written from now on fails, also what waits.
     pub fn cut(&self) {
         self.0.cut.store(true, Ordering::Release);
         self.0.reader.wake();
@@ -62,6 +63,15 @@ impl Cut {
     /// Whether it was cut.
     pub fn is_cut(&self) -> bool {
         self.0.cut.load(Ordering::Acquire)
+    }
+
+    /// # Errors
+    /// When it was cut.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.is_cut() {
+            true => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            false => Ok(()),
+        }
     }
 
     /// Wakes `reader` when it is cut.

@@ -6,13 +6,14 @@
 //! | direct | 1/8 | messages with records that are not answered, sent to this broker since it owns their partition |
 //! | routed | 1/8 | the same of clients that leave it to this broker to find the owner; apart, so that two brokers never wait for each other |
 //! | entries | 3/16 | entries that not every bookie of their ledger has, be they acknowledged |
-//! | tails | 3/16, or 1/8 | recent entries that are kept for readers |
+//! | tails | 5/32, or 3/32 | recent entries that are kept for readers |
 //! | cold | 0, or 1/16 | blocks of objects on their way from the object store, or cached; a broker that was given one takes it from the tails |
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
-//! | answers | 1/16 | records on their way to clients, from when they are read until they are written, and descriptions for Kafka clients; records share the memory of tails and reads mostly. A client that takes nothing for five seconds while others wait for this room loses its connection |
+//! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
+//! | streams | 1/32 | records on their way to gRPC clients, from when they are read until they are written; they share that memory, too |
 //! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a record batch adds while it is taken apart for a gRPC client, what another broker reads for this one, the process itself |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a batch of records adds while it is taken apart for a gRPC client, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use metrics::gauge;
 
 use super::Config;
 use crate::partition::log::{Reads, Tails};
-use crate::room::Answers;
+use crate::room::{Answers, Room};
 use crate::rpc::produce::ProduceRoom;
 
 /// Least memory that a broker works in: a message of the largest size has room in each part.
@@ -63,7 +64,8 @@ impl Config {
         let bytes = bytes.max(LEAST_BYTES);
         self.produce_bytes = bytes / 8;
         self.partitions.queue_bytes = bytes / 4;
-        self.log.all_tails_bytes = bytes / 16 * 3;
+        self.log.all_tails_bytes = bytes / 32 * 5;
+        self.stream_bytes = bytes / 32;
         self.log.reads_bytes = bytes / 8;
         self.kafka.reply_bytes = bytes / 16;
         self.group_member_bytes = bytes / 256;
@@ -89,6 +91,7 @@ pub(super) struct Parts {
     pub(super) reads: Reads,
     pub(super) ledgers: LedgerClient,
     pub(super) answers: Answers,
+    pub(super) streams: Room,
 }
 
 /// Shows how much of each part is in use, until `tasks` stops.
@@ -102,6 +105,7 @@ pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
         ("tails", kept),
         ("reads", read),
         ("answers", answers),
+        ("streams", config.stream_bytes),
     ] {
         gauge!("geminga_memory_limit_bytes", "part" => part).set(bytes as f64);
     }
@@ -118,6 +122,7 @@ pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
                 ("reads", parts.reads.bytes()),
                 ("lanes", parts.ledgers.waiting_bytes()),
                 ("answers", parts.answers.used()),
+                ("streams", parts.streams.used()),
             ];
             for (part, bytes) in used {
                 gauge!("geminga_memory_used_bytes", "part" => part).set(bytes as f64);
@@ -140,7 +145,7 @@ mod tests {
             let config = Config::default().within(bytes);
             let produced = 2 * config.produce_bytes;
             let kept = config.log.all_tails_bytes + config.log.reads_bytes;
-            let answers = config.kafka.reply_bytes;
+            let answers = config.kafka.reply_bytes + config.stream_bytes;
             let all = produced + entries(bytes) + kept + lanes(bytes) + answers;
             assert!(all <= bytes.max(LEAST_BYTES) / 16 * 15);
             // The smallest broker stands one bookie that does not read, others more of them.
@@ -159,6 +164,7 @@ mod tests {
         assert_eq!(beside.log.all_tails_bytes + cold(DEFAULT_BYTES), all);
         let (given, default) = (Config::default().within(DEFAULT_BYTES), Config::default());
         assert_eq!(given.produce_bytes, default.produce_bytes);
+        assert_eq!(given.stream_bytes, default.stream_bytes);
         assert_eq!(given.partitions, default.partitions);
         assert_eq!(given.log, default.log);
         let groups = |config: &Config| (config.group_member_bytes, config.group_offset_bytes);

@@ -54,7 +54,7 @@ pub struct Config {
     /// Bytes of requests without records that are read and not decoded, of all connections; what they decode to may be twenty times
     /// that. Default 16 MiB, at least two of the largest.
     pub request_bytes: usize,
-    /// Bytes of answers that were made and not written, of all connections, those of gRPC streams included. Default 128 MiB.
+    /// Bytes of answers that were made and not written, of all connections. Default 128 MiB.
     pub reply_bytes: usize,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Kafka {
     pub(crate) config: Arc<Config>,
     /// For frames without records, until they are decoded.
     plain_room: Part,
-    /// For answers, until they are written; shared with gRPC streams.
+    /// For answers, until they are written.
     pub(crate) answers: Answers,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
@@ -89,7 +89,7 @@ impl Kafka {
     pub(crate) fn new(ctx: Arc<Context>, groups: LocalGroups, config: Config) -> Self {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
         let plain_room = Part::new(config.request_bytes.max(2 * codec::MAX_PLAIN_BYTES));
-        let answers = ctx.answers.clone();
+        let answers = Answers::new(config.reply_bytes);
         Self { ctx, groups, config: Arc::new(config), plain_room, answers, places }
     }
 

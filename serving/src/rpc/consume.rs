@@ -41,7 +41,7 @@ const ID_PREFIX_BYTES: usize = 64;
 /// What consumers are served from; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumeContext {
-    /// Who takes what is read, and the room for that.
+    /// Who takes what is read, and the room for it.
     pub(super) client: Client,
     /// Which topics exist.
     pub(crate) topology: Topology,
@@ -66,11 +66,14 @@ pub(crate) fn consume<S>(context: ConsumeContext, input: S) -> Response<ConsumeE
 where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
-    let (events, stream) = outgoing::channel(EVENTS, context.client.clone());
+    let (events, watch, stream) = outgoing::channel(EVENTS, context.client.clone());
     let tasks = context.tasks.clone();
-    let serve = requests::scope(requests::current(), task::serve(context, input, events));
+    let serve = requests::scope(requests::current(), task::serve(context, input, events, watch));
     tasks.spawn("consumer", Box::pin(serve));
-    Response::new(stream)
+    let way = stream.way();
+    let mut response = Response::new(stream);
+    response.extensions_mut().insert(way);
+    response
 }
 
 /// What a client joined with, checked and completed.

@@ -10,7 +10,7 @@ use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
 use crate::ownership::operator::Operator;
 use crate::quotas::Quotas;
-use crate::room::Answers;
+use crate::room::Room;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -31,8 +31,8 @@ pub(crate) struct Context {
     pub(crate) groups: GroupClient,
     /// Bytes of elements that produce streams may hold together.
     pub(crate) produce_room: ProduceRoom,
-    /// For what clients are given, until they have it.
-    pub(crate) answers: Answers,
+    /// For records on their way to clients.
+    pub(crate) streams: Room,
     /// What client ids may do here.
     pub(crate) quotas: Quotas,
     /// Ids of idempotent producers.

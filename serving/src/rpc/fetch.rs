@@ -14,13 +14,13 @@ use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
 use geminga_records::BatchError;
-use geminga_runtime::requests;
+use geminga_runtime::requests::{self, RequestId};
 use prost::Message as _;
 use tokio::time::Instant;
 
 use super::chunks::{Chunk, Chunks};
 use super::context::Context;
-use super::outgoing::{self, Charged, Client, Giver, Taker};
+use super::outgoing::{self, Charged, Client, Giver, LOOK, Taker};
 use crate::ownership::topology::Topic;
 use crate::quotas::{Account, Kind, millis};
 use crate::room::Held;
@@ -44,6 +44,8 @@ const ENDS_WAIT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a partition may be out of reach before a stream that goes on gives it up with the error.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long after its time one poll may wait for room for what is there.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long a client may take to hear that the broker stops.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -59,33 +61,44 @@ pub(super) async fn fetch(
     request: v1::FetchRequest,
     client: Client,
 ) -> Result<Answers, ApiError> {
-    let (tasks, stopping) = (ctx.intake.clone(), ctx.intake.cancelled());
-    let mut fetch = Box::new(Fetch::new(ctx, request, client.clone()).await?);
-    let (giver, answers) = outgoing::channel(1, client);
-    let (id, told) = (requests::current(), fetch.ctx.requests.are_told());
+    let tasks = ctx.intake.clone();
+    let (stopping, still) = (tasks.cancelled(), tasks.cancelled());
+    let fetch = Box::new(Fetch::new(ctx, request, client.clone()).await?);
+    let (giver, mut watch, answers) = outgoing::channel(1, client);
+    let id = requests::current();
     tasks.spawn("fetch", async move {
-        let mut answered = 0;
-        let served = async {
-            loop {
-                // It lasts for as long as its client wants, and is not traced as one.
-                answered += 1;
-                let id = id.as_ref().map(|id| if told { id.part(answered) } else { id.clone() });
-                if requests::scope(id, fetch.give_next(&giver)).await.is_none() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            () = stopping => {}
-            () = giver.gone() => return,
-            () = served => return,
+            () = stopping => true,
+            () = watch.until_gone() => return,
+            () = serve(fetch, &giver, id) => false,
+        };
+        if stopped {
+            let why = "the broker is shutting down: ask another one";
+            let why = ApiError::new(Reason::ShuttingDown, why).to_status();
+            let _last = tokio::time::timeout(LAST_WORDS, giver.end(why)).await;
         }
-        let why =
-            ApiError::new(Reason::ShuttingDown, "the broker is shutting down: ask another one");
-        let _last = tokio::time::timeout(LAST_WORDS, giver.end(why.to_status())).await;
+        drop(giver);
+        tokio::select! {
+            () = still => {}
+            () = watch.until_written() => {}
+        }
     });
     Ok(answers)
+}
+
+/// Gives all answers.
+async fn serve(mut fetch: Box<Fetch>, to: &Giver<v1::FetchResponse>, id: Option<RequestId>) {
+    let told = fetch.ctx.requests.are_told();
+    let mut answered = 0;
+    loop {
+        // It lasts for as long as its client wants, and is not traced as one.
+        answered += 1;
+        let id = id.as_ref().map(|id| if told { id.part(answered) } else { id.clone() });
+        if requests::scope(id, fetch.give_next(to)).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// One partition of a stream.
@@ -218,11 +231,16 @@ impl Fetch {
 
     /// Gives one answer; `None` when there is none any more, or nobody to take it.
     async fn give_next(&mut self, to: &Giver<v1::FetchResponse>) -> Option<()> {
+        if self.is_over() {
+            return None;
+        }
+        let client = self.client.clone();
+        let held_back = self.meanwhile(client.paid([Kind::Consume, Kind::Request])).await;
         while self.ready.is_empty() {
             if self.send_on() {
                 continue;
             }
-            if self.over || (self.readers.is_empty() && self.polls_out() == 0) {
+            if self.is_over() {
                 return None;
             }
             match self.polled.pop_front() {
@@ -230,8 +248,6 @@ impl Fetch {
                 None => self.work().await,
             }
         }
-        let client = self.client.clone();
-        let held_back = self.meanwhile(client.paid([Kind::Consume, Kind::Request])).await;
         if !self.meanwhile(to.is_taking()).await {
             return None;
         }
@@ -242,7 +258,13 @@ impl Fetch {
         Some(())
     }
 
-    /// Waits for something else while polls go on.
+    /// Whether there is nothing more to give.
+    fn is_over(&self) -> bool {
+        let reads = !self.readers.is_empty() || self.polls_out() > 0;
+        self.ready.is_empty() && self.sending.is_none() && (self.over || !reads)
+    }
+
+    /// Waits for something else while polls go on. What they gave is let go when others want its room.
     async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
         tokio::pin!(wait);
         loop {
@@ -250,6 +272,20 @@ impl Fetch {
                 biased;
                 done = &mut wait => return done,
                 Some(polled) = self.polls.next() => self.polled.push_back(polled),
+                () = tokio::time::sleep(LOOK), if !self.polled.is_empty() => {}
+            }
+            if self.taker.is_room_wanted() {
+                self.let_go();
+            }
+        }
+    }
+
+    /// Forgets what was read and not begun to be given: it is read again.
+    fn let_go(&mut self) {
+        for (reader, read) in std::mem::take(&mut self.polled) {
+            match read {
+                Ok(_) => self.readers.push_back(reader),
+                Err(refused) => self.polled.push_back((reader, Err(refused))),
             }
         }
     }
@@ -281,15 +317,17 @@ impl Fetch {
     /// Polls as many partitions as may be polled now; returns when one that waits to be tried again is due.
     fn top_up(&mut self, now: Instant) -> Option<Instant> {
         let all = self.readers.len() + self.polls_out();
+        let most = self.taker.most_bytes(POLLED_BYTES);
+        let parallel = (most / MIN_POLL_BYTES).clamp(1, PARALLEL_POLLS);
         // Where not all can be polled at once, those that are idle must make room soon.
-        let wait = self.max_wait / u32::try_from(all.div_ceil(PARALLEL_POLLS)).unwrap_or(u32::MAX);
-        let share = POLLED_BYTES / all.clamp(1, PARALLEL_POLLS);
+        let wait = self.max_wait / u32::try_from(all.div_ceil(parallel)).unwrap_or(u32::MAX);
+        let share = most / all.clamp(1, parallel);
         let max_bytes = share.max(MIN_POLL_BYTES).min(self.max_bytes);
         let mut retry_at: Option<Instant> = None;
         for _ in 0..self.readers.len() {
             let Some(reader) = self.readers.pop_front() else { break };
             let due = reader.failing.map(|failing| failing.retry_at).filter(|at| *at > now);
-            if due.is_some() || self.polls_out() >= PARALLEL_POLLS {
+            if due.is_some() || self.polls_out() >= parallel {
                 retry_at = due.into_iter().chain(retry_at).min();
                 self.readers.push_back(reader);
                 continue;
@@ -327,7 +365,7 @@ impl Fetch {
     ) -> impl Future<Output = Result<Option<Charged>, Refused>> + Send + 'static {
         let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
         let (partition, direct) = (reader.partition, self.direct);
-        let room = self.taker.room.clone();
+        let taker = self.taker.clone();
         async move {
             let one = |spec| {
                 let (ctx, topic) = (Arc::clone(&ctx), Arc::clone(&topic));
@@ -339,7 +377,7 @@ impl Fetch {
                     }
                 }
             };
-            match outgoing::read(&room, spec, waits, one).await {
+            match taker.read(spec, waits, one).await {
                 Ok(read) => Ok(read),
                 Err(error) if error.reason == Reason::OffsetOutOfRange => {
                     let ends = ends_of(&ctx, &topic, partition).await;
@@ -370,8 +408,10 @@ impl Fetch {
                 }
                 let reader = self.readers[at].clone();
                 let most = self.max_bytes - bytes;
-                let read = self.read_if(held.is_none(), &reader, self.spec(&reader, most, wait));
-                let part = match read.await {
+                let holds = held.as_ref().is_some_and(|held| held.bytes() > 0);
+                let read = self.read_if(!holds, &reader, self.spec(&reader, most, wait));
+                let read = tokio::time::timeout_at(deadline + ROOM_WAIT, read).await;
+                let part = match read.unwrap_or(Ok(None)) {
                     Ok(Some(Charged { read, room })) => {
                         held = Held::both(held, room);
                         self.first_part(&reader, read, most).map_err(Refused::from)
@@ -398,7 +438,8 @@ impl Fetch {
             }
             drop(held);
             let polled = self.readers.iter().take(PARALLEL_POLLS);
-            let polls = polled.map(|reader| self.read(reader, self.spec(reader, 1, left)));
+            let polls =
+                polled.map(|reader| self.read_if(false, reader, self.spec(reader, 1, left)));
             wait_any(polls.collect()).await;
         }
     }
@@ -609,10 +650,12 @@ async fn ends_of(
 /// Waits until some partition has something to read, or none will in time.
 async fn wait_any<F>(mut polls: FuturesUnordered<F>)
 where
-    F: Future<Output = Result<Charged, Refused>>,
+    F: Future<Output = Result<Option<Charged>, Refused>>,
 {
     while let Some(read) = polls.next().await {
-        if read.is_err() || read.is_ok_and(|found| !found.read.batches.is_empty()) {
+        // Where there is no room for it, something is there, too.
+        let is_nothing = matches!(&read, Ok(Some(found)) if found.read.batches.is_empty());
+        if !is_nothing {
             return;
         }
     }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use geminga_runtime::requests::{self, RequestId, Requests};
@@ -25,6 +25,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
 use self::methods::{Kind, Method};
+use super::way::Way;
 
 /// Puts it around services.
 #[derive(Debug, Clone)]
@@ -68,7 +69,8 @@ where
         async move {
             let mut response = serving.await?;
             call.answered(response.headers_mut());
-            Ok(response.map(|body| Counted { body, call }))
+            let way = response.extensions_mut().remove::<Way>();
+            Ok(response.map(|body| Counted { body, call, way }))
         }
         .boxed()
     }
@@ -175,21 +177,26 @@ fn status_in(headers: &HeaderMap) -> Option<&'static str> {
 pub(crate) struct Counted<R> {
     body: R,
     call: Call,
+    /// Of a stream whose answers take room.
+    way: Option<Way>,
 }
 
-impl<R: Body + Unpin> Body for Counted<R> {
-    type Data = R::Data;
+impl<R: Body<Data = Bytes> + Unpin> Body for Counted<R> {
+    type Data = Bytes;
     type Error = R::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             let call = &mut self.call;
             call.bytes += frame.data_ref().map_or(0, Buf::remaining);
             call.status = call.status.or_else(|| status_in(frame.trailers_ref()?));
+        }
+        if let Some(way) = &self.way {
+            frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| way.frame(data))));
         }
         Poll::Ready(frame)
     }

@@ -17,3 +17,4 @@ pub(crate) mod probe;
 pub(crate) mod produce;
 pub(crate) mod stream;
 pub(crate) mod topics;
+mod way;

@@ -1,11 +1,13 @@
 //! What a stream gives its client, one answer after the other, from the stream's own task. Records take [room](crate::room) from when they are
-//! read until the client's side asks for what comes after them, so that all streams together hold no more than there is room for.
+//! read until the connection has written them, so that all streams together hold no more than there is room for.
 //!
-//! Reads go on while a client takes nothing: one that is forwarded would fill what this broker may receive of the owner, for everybody. And
-//! a client that takes nothing for a while, when others wait for the room, is cut off: its connection ends.
+//! * Reads go on while a client takes nothing: one that another broker answers would fill what this one may receive of it, for everybody.
+//! * A client of which nothing was written for a while, when others wait for the room, is cut off: its connection ends.
+//! * What another broker forwards takes no room: that broker's client has it there, and two brokers would wait for each other.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,32 +15,36 @@ use bytes::Bytes;
 use futures::Stream;
 use geminga_proto::reason::ApiError;
 use geminga_tls::{Caller, Cut};
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use metrics::counter;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Status};
 
+use super::way::Way;
 use crate::room::{Held, Room};
 use crate::router::{Read, ReadSpec};
 
-/// A client that takes nothing for so long is cut off once somebody waits for the room.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A client of which nothing was written for so long is cut off once somebody waits for the room.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks whether somebody waits.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Who takes what a stream gives, and the room for that.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    pub(super) room: Room,
+    /// None for another broker.
+    room: Option<Room>,
+    address: Option<SocketAddr>,
     cut: Cut,
 }
 
 impl Client {
-    /// Who sent a request.
-    pub(super) fn of<T>(request: &Request<T>, room: &Room) -> Self {
+    /// Who sent a request, which may say that it is another broker's.
+    pub(super) fn of<T>(request: &Request<T>, room: &Room, forwarded: bool) -> Self {
         let caller = request.extensions().get::<Caller>();
+        let is_broker = forwarded && caller.is_some_and(|caller| caller.peer.is_component());
         Self {
-            room: room.clone(),
+            room: (!is_broker).then(|| room.clone()),
+            address: caller.and_then(|caller| caller.peer.address),
             cut: caller.map(|caller| caller.cut.clone()).unwrap_or_default(),
         }
     }
@@ -46,7 +52,59 @@ impl Client {
     /// One of whom nothing is known.
     #[cfg(test)]
     pub(super) fn unknown(room: Room) -> Self {
-        Self { room, cut: Cut::default() }
+        Self { room: Some(room), address: None, cut: Cut::default() }
+    }
+
+    /// Whether somebody waits for the room that its answers take.
+    pub(super) fn is_room_wanted(&self) -> bool {
+        self.room.as_ref().is_some_and(Room::is_wanted)
+    }
+
+    /// Most that one stream should have read and not given.
+    pub(super) fn most_bytes(&self, most: usize) -> usize {
+        self.room.as_ref().map_or(most, |room| most.min(room.bytes() / 4))
+    }
+
+    /// Reads one answer's part of what is free at most, and takes room for what came. Where there is none what was read is let go; if it
+    /// may be waited for, it is read again once there is room. Who holds room already must not wait for more: two of these could wait
+    /// for each other. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(super) async fn read<F>(
+        &self,
+        spec: ReadSpec,
+        waits: bool,
+        read: impl Fn(ReadSpec) -> F,
+    ) -> Result<Option<Charged>, ApiError>
+    where
+        F: Future<Output = Result<Read, ApiError>>,
+    {
+        let Some(room) = &self.room else { return Ok(Some(read(spec).await?.into())) };
+        let at_most = |spec: ReadSpec, max_bytes: usize| {
+            let max_bytes = spec.max_bytes.min(max_bytes);
+            ReadSpec { max_bytes, min_bytes: spec.min_bytes.min(max_bytes), ..spec }
+        };
+        let found = read(at_most(spec, room.part())).await?;
+        if let Some(held) = room.try_part(bytes_of(&found)) {
+            return Ok(Some(Charged { read: found, room: Some(held) }));
+        }
+        // However little there is, a batch is read whole.
+        let (bytes, batch) = (bytes_of(&found), found.batches.first().map_or(0, Bytes::len));
+        drop(found);
+        if !waits {
+            return Ok(None);
+        }
+        let mut held = room.take_part(bytes).await;
+        if held.bytes() < batch {
+            drop(held);
+            held = room.take(batch).await;
+        }
+        let again = ReadSpec { max_wait: Duration::ZERO, ..at_most(spec, held.bytes()) };
+        let found = read(again).await?;
+        held.cover(bytes_of(&found));
+        held.keep(bytes_of(&found));
+        Ok(Some(Charged { read: found, room: Some(held) }))
     }
 }
 
@@ -63,62 +121,30 @@ impl From<Read> for Charged {
     }
 }
 
-/// Reads, and takes room for what came. Where there is none what was read is let go; if it may be waited for, it is read again once there
-/// is room. Who holds room already must not wait for more: two of these could wait for each other. Cancel-safe.
-///
-/// # Errors
-/// Those of `read`.
-pub(super) async fn read<F>(
-    room: &Room,
-    spec: ReadSpec,
-    waits: bool,
-    read: impl Fn(ReadSpec) -> F,
-) -> Result<Option<Charged>, ApiError>
-where
-    F: Future<Output = Result<Read, ApiError>>,
-{
-    let found = read(spec).await?;
-    let bytes = bytes_of(&found);
-    if let Some(held) = room.try_part(bytes) {
-        return Ok(Some(Charged { read: found, room: Some(held) }));
-    }
-    drop(found);
-    if !waits {
-        return Ok(None);
-    }
-    let mut held = room.take_part(bytes).await;
-    let max_bytes = held.bytes().min(spec.max_bytes);
-    let again = ReadSpec { max_bytes, min_bytes: 1, max_wait: Duration::ZERO, ..spec };
-    let found = read(again).await?;
-    // A single batch may be larger than what was to be had.
-    held.cover(bytes_of(&found));
-    held.keep(bytes_of(&found));
-    Ok(Some(Charged { read: found, room: Some(held) }))
-}
-
 fn bytes_of(read: &Read) -> usize {
     read.batches.iter().map(Bytes::len).sum()
 }
 
 type Answer<T> = (Result<T, Status>, Option<Held>);
 
-/// Since when a client was given something beyond which it asks for nothing.
-type Unasked = Arc<Mutex<Option<Instant>>>;
-
-/// A stream of so many answers that wait: what its task gives to, and what its client takes from.
-pub(super) fn channel<T>(answers: usize, client: Client) -> (Giver<T>, Taker<T>) {
+/// A stream of so many answers that wait: what its task gives to, who watches its client, and what that takes from.
+pub(super) fn channel<T>(answers: usize, client: Client) -> (Giver<T>, Watch, Taker<T>) {
     let (to, from) = mpsc::channel(answers);
-    let unasked = Unasked::default();
-    let giver = Giver { to, client, unasked: Arc::clone(&unasked) };
-    (giver, Taker { from, last: None, unasked })
+    let (here, gone) = oneshot::channel();
+    let way = Way::default();
+    let giver = Giver { to, way: way.clone() };
+    (
+        giver,
+        Watch { client, way: way.clone(), gone, is_gone: false },
+        Taker { from, way, _here: here },
+    )
 }
 
 /// The task's end.
 #[derive(Debug)]
 pub(super) struct Giver<T> {
     to: mpsc::Sender<Answer<T>>,
-    client: Client,
-    unasked: Unasked,
+    way: Way,
 }
 
 impl<T> Giver<T> {
@@ -129,7 +155,7 @@ impl<T> Giver<T> {
 
     /// Gives an answer, of which it is known that it is taken.
     pub(super) fn give(&self, answer: T, room: Option<Held>) {
-        self.unasked.lock().get_or_insert_with(Instant::now);
+        self.way.given();
         let sent = self.to.try_send((Ok(answer), room));
         debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))));
     }
@@ -138,33 +164,59 @@ impl<T> Giver<T> {
     pub(super) async fn end(&self, status: Status) {
         let _gone = self.to.send((Err(status), None)).await;
     }
+}
 
-    /// Waits until the client has gone; meanwhile one that takes nothing while others wait for the room is cut off, so this is to be waited
-    /// for all the time. Cancel-safe.
-    pub(super) async fn gone(&self) {
-        loop {
-            self.look();
+/// Who looks after a client from the stream's task, all the time.
+#[derive(Debug)]
+pub(super) struct Watch {
+    client: Client,
+    way: Way,
+    gone: oneshot::Receiver<Infallible>,
+    is_gone: bool,
+}
+
+impl Watch {
+    /// Waits until the client, or its stream, has gone. Meanwhile it is cut off if nothing is written of what others wait for the room of.
+    /// Cancel-safe.
+    pub(super) async fn until_gone(&mut self) {
+        let mut looks = tokio::time::interval(LOOK);
+        while !self.is_gone {
             tokio::select! {
                 biased;
-                () = self.to.closed() => return,
-                () = tokio::time::sleep(LOOK) => {}
+                _ = &mut self.gone => self.is_gone = true,
+                _ = looks.tick() => self.look(),
+            }
+        }
+    }
+
+    /// The same, until nothing is on its way any more, either: the end of a stream, too, is written when its client reads. Cancel-safe.
+    pub(super) async fn until_written(&mut self) {
+        self.until_gone().await;
+        loop {
+            let changed = self.way.changed();
+            if self.client.room.is_none() || !self.way.is_anything_left() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep(LOOK) => self.look(),
             }
         }
     }
 
     fn look(&self) {
-        let patient = self.unasked.lock().is_none_or(|since| since.elapsed() < PATIENCE);
-        if !patient && self.is_room_wanted() && !self.client.cut.is_cut() {
+        let Client { address, cut, .. } = &self.client;
+        let waits = self.way.since().is_some_and(|since| since.elapsed() >= PATIENCE);
+        if waits && self.client.is_room_wanted() && !cut.is_cut() {
+            let client = address.map(tracing::field::display);
             tracing::info!(
-                "a client that takes nothing of its stream is cut off: others wait for the memory"
+                client,
+                "a client that does not read its stream is cut off: others wait for the memory"
             );
-            self.client.cut.cut();
+            counter!("geminga_grpc_clients_cut_total").increment(1);
+            cut.cut();
         }
-    }
-
-    /// Whether somebody waits for the room that this client's answers take.
-    pub(super) fn is_room_wanted(&self) -> bool {
-        self.client.room.is_wanted()
     }
 }
 
@@ -172,23 +224,35 @@ impl<T> Giver<T> {
 #[derive(Debug)]
 pub(crate) struct Taker<T> {
     from: mpsc::Receiver<Answer<T>>,
-    /// Of what it took last: it may be on its way until it asks for more.
-    last: Option<Held>,
-    unasked: Unasked,
+    way: Way,
+    /// Says by its end that this has gone.
+    _here: oneshot::Sender<Infallible>,
+}
+
+impl<T> Taker<T> {
+    /// What the face shall tell of frames as it sends them.
+    pub(super) fn way(&self) -> Way {
+        self.way.clone()
+    }
 }
 
 impl<T> Stream for Taker<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.last = None;
-        *self.unasked.lock() = None;
         let next = std::task::ready!(self.from.poll_recv(cx));
-        *self.unasked.lock() = Some(Instant::now());
         Poll::Ready(next.map(|(answer, room)| {
-            self.last = room;
+            if answer.is_ok() {
+                self.way.taken(room);
+            }
             answer
         }))
+    }
+}
+
+impl<T> Drop for Taker<T> {
+    fn drop(&mut self) {
+        self.way.ended();
     }
 }
 

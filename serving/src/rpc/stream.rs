@@ -76,9 +76,12 @@ impl Stream for StreamService {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
         self.check_intake()?;
-        let client = Client::of(&request, &self.ctx.answers.recent);
+        let client = Client::of(&request, &self.ctx.streams, request.get_ref().forwarded);
         let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner(), client).await?;
-        Ok(Response::new(answers))
+        let way = answers.way();
+        let mut response = Response::new(answers);
+        response.extensions_mut().insert(way);
+        Ok(response)
     }
 
     async fn consume(
@@ -87,7 +90,7 @@ impl Stream for StreamService {
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         self.check_intake()?;
         let context = consume::ConsumeContext {
-            client: Client::of(&request, &self.ctx.answers.recent),
+            client: Client::of(&request, &self.ctx.streams, false),
             topology: self.ctx.router.topology().clone(),
             groups: self.ctx.groups.clone(),
             source: Arc::clone(&self.ctx.source),

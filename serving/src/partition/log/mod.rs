@@ -116,7 +116,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             tail_bytes: 8 * 1024 * 1024,
-            all_tails_bytes: 384 * 1024 * 1024,
+            all_tails_bytes: 320 * 1024 * 1024,
             reads_bytes: 256 * 1024 * 1024,
             reads_floor: 32 * 1024 * 1024,
             outstanding_bytes: 32 * 1024 * 1024,

@@ -269,6 +269,8 @@ impl Reader {
         }
         let Some(mut partition) = self.take(tp) else { return };
         partition.phase = match answer {
+            // It may be paused for long.
+            Answer::Read(Ok(_)) if partition.paused => Phase::Queued(Next::Read),
             Answer::Read(Ok(read)) => self.on_read(&mut partition, read),
             Answer::Found(Ok(offset)) => {
                 partition.position = offset;

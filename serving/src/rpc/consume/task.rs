@@ -22,7 +22,7 @@ use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
 use crate::quotas::{Account, Kind, millis};
 use crate::router::OffsetAt;
-use crate::rpc::outgoing::{self, Giver, LOOK};
+use crate::rpc::outgoing::{Giver, LOOK, Watch};
 use geminga_proto::messages::is_unreadable;
 
 /// How long the coordinator is looked for before a member hears of it: for a join (besides its wait), a heartbeat, a
@@ -51,17 +51,18 @@ type Pending = Option<BoxFuture<'static, Event>>;
 type Reads = FuturesUnordered<BoxFuture<'static, (TopicPartition, u64, Answer)>>;
 
 /// Serves one stream to its end.
-pub(super) async fn serve<S>(context: ConsumeContext, mut requests: S, events: Events)
-where
+pub(super) async fn serve<S>(
+    context: ConsumeContext,
+    mut requests: S,
+    events: Events,
+    mut watch: Watch,
+) where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
     let _counted = metrics::ConsumerStream::opened();
-    let stopping = context.tasks.cancelled();
+    let (stopping, still) = (context.tasks.cancelled(), context.tasks.cancelled());
     let served = async {
-        let joining = tokio::select! {
-            joining = first(&context, &mut requests) => joining?,
-            () = events.gone() => return Ok(()),
-        };
+        let joining = first(&context, &mut requests).await?;
         Box::pin(Consumer::new(context, joining, requests, &events).run()).await;
         Ok::<(), ApiError>(())
     };
@@ -69,15 +70,23 @@ where
         biased;
         () = stopping => {
             let why = "this broker is shutting down: join again at another one with the same member id";
-            ApiError::new(Reason::ShuttingDown, why)
+            Err(ApiError::new(Reason::ShuttingDown, why))
         }
-        served = served => match served {
-            Ok(()) => return,
-            Err(error) => error,
-        },
+        () = watch.until_gone() => {
+            tracing::debug!("consumer's stream broke");
+            return;
+        }
+        served = served => served,
     };
-    // A client that takes nothing any more does not hear it.
-    let _last = tokio::time::timeout(LAST_WORDS, events.end(error.to_status())).await;
+    if let Err(error) = error {
+        // A client that takes nothing any more does not hear it.
+        let _last = tokio::time::timeout(LAST_WORDS, events.end(error.to_status())).await;
+    }
+    drop(events);
+    tokio::select! {
+        () = still => {}
+        () = watch.until_written() => {}
+    }
 }
 
 /// The first request, which must be a join of topics that exist.
@@ -172,10 +181,13 @@ where
 
     async fn run(mut self) {
         while !self.member.has_ended() {
-            if self.is_held_back() && self.events.is_room_wanted() {
+            if self.is_held_back() && self.context.client.is_room_wanted() {
                 self.reader.let_go();
             }
-            while self.reads.len() < MAX_CALLS
+            // What it may not be given yet is read again when nobody else wants the room.
+            let may_read = self.muted.is_none() || !self.context.client.is_room_wanted();
+            while may_read
+                && self.reads.len() < MAX_CALLS
                 && let Some(work) = self.reader.next_work(self.credit)
             {
                 let call = self.work(work);
@@ -233,7 +245,6 @@ where
         let listens = self.member.has_room() && self.sayings.len() < MAX_SAYINGS;
         tokio::select! {
             biased;
-            () = self.events.gone() => Woken::Gone,
             event = done(&mut self.join) => Woken::Member(event),
             event = done(&mut self.beat) => Woken::Member(event),
             event = done(&mut self.commit) => Woken::Member(event),
@@ -440,7 +451,7 @@ where
                             context.source.read(&topic, partition, spec).await
                         }
                     };
-                    let read = outgoing::read(&context.client.room, spec, true, one).await;
+                    let read = context.client.read(spec, true, one).await;
                     Answer::Read(read.map(|read| read.expect("room was waited for")))
                 }
             };

@@ -17,28 +17,41 @@ fn spec(max_bytes: usize) -> ReadSpec {
     ReadSpec { offset: Offset(0), max_bytes, min_bytes: 1, max_wait: Duration::from_secs(1) }
 }
 
+/// What the face does with answers: each becomes a frame.
+fn frame(taker: &mut Taker<u32>) -> Bytes {
+    let answer = taker.next().now_or_never().expect("an answer waits").expect("not the end");
+    answer.expect("no error");
+    taker.way().frame(Bytes::from_static(b"frame"))
+}
+
 #[tokio::test]
-async fn an_answer_has_its_room_until_the_next_is_asked_for() {
+async fn so_many_answers_wait_and_each_has_its_room_until_it_is_written() {
     let room = Room::new(1024 * KIB);
-    let (giver, mut taker) = channel::<u32>(2, Client::unknown(room.clone()));
+    let (giver, mut watch, mut taker) = channel::<u32>(2, Client::unknown(room.clone()));
     for answer in [1, 2] {
         assert!(giver.is_taking().await);
         giver.give(answer, Some(room.take(100 * KIB).await));
     }
     assert!(giver.is_taking().now_or_never().is_none(), "so many wait and no more");
-    assert_eq!(taker.next().await.unwrap().unwrap(), 1);
-    assert_eq!(room.used(), 200 * KIB, "it may be on its way");
-    assert_eq!(taker.next().await.unwrap().unwrap(), 2);
-    assert_eq!(room.used(), 100 * KIB);
+    let first = frame(&mut taker);
     assert!(giver.is_taking().await);
+    let second = frame(&mut taker);
+    assert_eq!(room.used(), 200 * KIB, "on their way");
+    drop(first);
+    assert_eq!(room.used(), 100 * KIB);
     drop(taker);
-    assert_eq!(room.used(), 0);
     assert!(!giver.is_taking().await, "nobody is there");
+    assert!(watch.until_gone().now_or_never().is_some());
+    assert!(watch.until_written().now_or_never().is_none());
+    drop(second);
+    assert!(watch.until_written().now_or_never().is_some());
+    assert_eq!(room.used(), 0);
 }
 
 #[tokio::test]
 async fn what_there_is_no_room_for_is_let_go_and_read_again() {
     let (room, reads) = (Room::new(1024 * KIB), AtomicUsize::new(0));
+    let client = Client::unknown(room.clone());
     let one = |asked: ReadSpec| {
         let read = reads.fetch_add(1, Ordering::Relaxed);
         // It is asked at once for what the room is for.
@@ -46,10 +59,10 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
         async move { Ok(found(asked.max_bytes.min(300 * KIB))) }
     };
     let full = room.take(1024 * KIB).await;
-    let without = read(&room, spec(1024 * KIB), false, one).await.unwrap();
+    let without = client.read(spec(1024 * KIB), false, one).await.unwrap();
     assert!(without.is_none(), "who must not wait has nothing");
     reads.store(0, Ordering::Relaxed);
-    let mut waiting = Box::pin(read(&room, spec(1024 * KIB), true, one));
+    let mut waiting = Box::pin(client.read(spec(1024 * KIB), true, one));
     assert!((&mut waiting).now_or_never().is_none());
     assert_eq!((reads.load(Ordering::Relaxed), room.is_wanted()), (1, true));
     drop(full);
@@ -57,42 +70,72 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
     let bytes = got.read.batches[0].len();
     assert_eq!((reads.load(Ordering::Relaxed), room.used()), (2, bytes));
     drop(got);
+    // Where there is room, one read of a part of it is enough.
+    reads.store(0, Ordering::Relaxed);
+    let got = client.read(spec(1024 * KIB), true, one).await.unwrap().unwrap();
+    assert_eq!((reads.load(Ordering::Relaxed), room.used()), (1, 256 * KIB));
+    drop(got);
     assert_eq!(room.used(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_cut_off_when_others_wait() {
-    let room = Room::new(KIB);
+/// A batch that is larger than what many others leave to one is read once there is room for all of it.
+#[tokio::test]
+async fn a_batch_has_room_for_all_of_it() {
+    let room = Room::new(1024 * KIB);
     let client = Client::unknown(room.clone());
-    let (giver, mut taker) = channel::<u32>(1, client.clone());
+    let others = room.take(300 * KIB).await;
+    let large = |_| async { Ok(found(800 * KIB)) };
+    let mut waiting = Box::pin(client.read(spec(256 * KIB), true, large));
+    assert!((&mut waiting).now_or_never().is_none());
+    drop(others);
+    let got = waiting.await.unwrap().unwrap();
+    assert_eq!(room.used(), 800 * KIB);
+    drop(got);
+}
+
+/// A client that has got this far, and nothing of it is written.
+async fn unread(room: &Room) -> (Client, Watch, Taker<u32>, Bytes) {
+    let client = Client::unknown(room.clone());
+    let (giver, watch, mut taker) = channel::<u32>(1, client.clone());
     giver.give(1, Some(room.take(KIB).await));
-    taker.next().await.unwrap().unwrap();
-    let alone = tokio::time::timeout(Duration::from_secs(60), giver.gone()).await;
+    let frame = frame(&mut taker);
+    (client, watch, taker, frame)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_cut_off_when_others_wait() {
+    let room = Room::new(KIB);
+    let (client, mut watch, _taker, _frame) = unread(&room).await;
+    let alone = tokio::time::timeout(Duration::from_secs(60), watch.until_gone()).await;
     assert!(alone.is_err() && !client.cut.is_cut(), "it is in nobody's way");
     let mut other = Box::pin(room.take(1));
     assert!((&mut other).now_or_never().is_none());
-    // Whoever looks at other things meanwhile asks again and again.
-    for _ in 0..10 {
-        let _gone = tokio::time::timeout(Duration::from_millis(100), giver.gone()).await;
-    }
+    assert!(tokio::time::timeout(2 * LOOK, watch.until_gone()).await.is_err());
     assert!(client.cut.is_cut());
+}
+
+/// Also when its stream has ended, and only its end is not read.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_the_end_is_cut_off_too() {
+    let room = Room::new(KIB);
+    let (client, mut watch, taker, frame) = unread(&room).await;
+    drop(taker);
+    let mut other = Box::pin(room.take(1));
+    assert!((&mut other).now_or_never().is_none());
+    assert!(tokio::time::timeout(PATIENCE + 2 * LOOK, watch.until_written()).await.is_err());
+    assert!(client.cut.is_cut());
+    drop(frame);
+    assert!(watch.until_written().now_or_never().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_more_is_left_alone() {
     let room = Room::new(KIB);
-    let client = Client::unknown(room.clone());
-    let (giver, mut taker) = channel::<u32>(1, client.clone());
-    giver.give(1, None);
-    taker.next().await.unwrap().unwrap();
-    assert!(taker.next().now_or_never().is_none(), "it asked for the next");
+    let (client, mut watch, _taker, frame) = unread(&room).await;
+    drop(frame);
     let _full = room.take(KIB).await;
     let mut other = Box::pin(room.take(1));
     assert!((&mut other).now_or_never().is_none());
-    let waits = |time| tokio::time::timeout(time, giver.gone());
-    assert!(waits(Duration::from_secs(60)).await.is_err() && !client.cut.is_cut());
-    // From when something is there it has its time.
-    giver.give(2, None);
-    assert!(waits(PATIENCE - LOOK).await.is_err() && !client.cut.is_cut());
-    assert!(waits(2 * LOOK).await.is_err() && client.cut.is_cut());
+    assert!(tokio::time::timeout(Duration::from_secs(60), watch.until_gone()).await.is_err());
+    assert!(!client.cut.is_cut());
 }

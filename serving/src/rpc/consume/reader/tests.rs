@@ -169,8 +169,11 @@ fn a_paused_partition_is_silent_and_loses_nothing() {
     let work = next(&mut reader);
     reader.pause(&tp(0), true);
     ok(&mut reader, &work, 10);
-    assert!(!reader.has_data(1 << 20));
+    assert!(!reader.has_data(1 << 20) && !reader.holds(), "nobody takes it for now");
     reader.pause(&tp(0), false);
+    let work = next(&mut reader);
+    assert_eq!(offset(&work), 0);
+    ok(&mut reader, &work, 10);
     let (data, ..) = reader.next_data(1 << 20).unwrap();
     assert_eq!(data.next_offset, 2);
     reader.pause(&tp(0), true);
@@ -180,6 +183,25 @@ fn a_paused_partition_is_silent_and_loses_nothing() {
     reader.pause(&tp(0), false);
     assert_eq!(offset(&next(&mut reader)), 2);
     assert_eq!(reader.next_work(1 << 20), None, "in the queue once");
+}
+
+#[test]
+fn what_is_let_go_is_read_again_from_where_it_was_given_to() {
+    let mut reader = reader(2, v1::OffsetReset::Earliest);
+    let (first, second) = (next(&mut reader), next(&mut reader));
+    ok(&mut reader, &first, 10);
+    // One record of two.
+    let (data, ..) = reader.next_data(1).unwrap();
+    assert_eq!((data.partition, data.next_offset), (0, 1));
+    assert!(reader.holds());
+    reader.let_go();
+    assert!(!reader.holds() && reader.next_data(1 << 20).is_none());
+    let again = next(&mut reader);
+    assert_eq!((again.tp.partition, offset(&again)), (0, 1));
+    // What is out comes as before.
+    ok(&mut reader, &second, 10);
+    let (data, ..) = reader.next_data(1 << 20).unwrap();
+    assert_eq!((data.partition, data.next_offset), (1, 2));
 }
 
 #[test]

@@ -249,6 +249,11 @@ pub fn understands(mut frame: Bytes) -> bool {
         && (api.decodes)(frame, version)
 }
 
+/// Every API that is served, by its key, in which versions.
+pub fn served() -> impl Iterator<Item = (i16, std::ops::RangeInclusive<i16>)> {
+    TABLE.iter().map(|api| (api.key, api.min..=api.max))
+}
+
 /// `docs/kafka-compatibility.md`.
 pub fn document() -> String {
     let mut out = String::from(

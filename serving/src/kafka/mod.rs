@@ -35,7 +35,7 @@ mod throttle;
 use std::fmt;
 use std::sync::Arc;
 
-pub use api::{document, understands};
+pub use api::{document, served, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
 pub(crate) use room::Answers;

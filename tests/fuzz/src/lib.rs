@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     messages::QUERY_REQUEST,
     messages::QUERY_REPLY,
     kafka::REQUEST,
+    kafka::MADE,
     metadata::METADATA,
     storage::HEADER,
     storage::FRAME,

@@ -28,6 +28,8 @@ mod watched;
 mod watermark;
 
 pub use handle::BookieHandle;
+#[cfg(feature = "simulation")]
+pub use identity::decoders as identity_decoders;
 pub use identity::{BootError, DirError, Refusal};
 pub use ledger::Limits;
 pub use registration::RegisterError;

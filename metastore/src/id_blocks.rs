@@ -7,7 +7,7 @@ use geminga_proto::internal as wire;
 use prost::Message;
 use tokio::sync::Mutex;
 
-use crate::record::FORMAT;
+use crate::record::{FORMAT, Invalid, check_format, counted};
 use crate::{Error, MetaStore, Version};
 
 /// Numbers taken at a time.
@@ -74,10 +74,8 @@ pub(crate) async fn next_of(store: &dyn MetaStore, key: &str) -> Result<u64, Err
 }
 
 fn decode(key: &str, value: &[u8]) -> Result<u64, Error> {
-    let corrupt = |why: String| Error::Corrupt { key: key.to_owned(), why };
-    let record = wire::AllocRecord::decode(value).map_err(|e| corrupt(e.to_string()))?;
-    match record.format {
-        FORMAT => Ok(record.next),
-        format => Err(corrupt(format!("format {format}: upgrade this process"))),
-    }
+    let read = wire::AllocRecord::decode(value)
+        .map_err(|e| Invalid::Encoding(e.to_string()))
+        .and_then(|record| check_format(record.format).map(|()| record.next));
+    counted(read).map_err(|e| Error::Corrupt { key: key.to_owned(), why: e.to_string() })
 }

@@ -16,6 +16,8 @@
 mod boot;
 mod cookie;
 mod decide;
+#[cfg(feature = "simulation")]
+pub mod decoders;
 mod dir;
 mod heal;
 

@@ -1,4 +1,6 @@
-//! What an operator may tune in the ledger layer (protocol 2.6, 4.3).
+//! Limits and timeouts of the ledger layer (protocol 2.6, 4.3). An operator sets none of them. A broker
+//! derives `total_outstanding_bytes` and `lane_bytes` from the memory that it has; all else is as it stands in `Default`, for tests to
+//! change.
 
 use std::time::Duration;
 

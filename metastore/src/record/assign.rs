@@ -6,7 +6,7 @@ use geminga_proto::ids::{BrokerId, Term};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// One partition's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,10 @@ impl Assign {
     /// # Errors
     /// [`Invalid`] when it is not a valid assignment.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::AssignRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

@@ -5,7 +5,7 @@ use geminga_proto::ids::{BookieId, Incarnation};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Feature, Features, Invalid, announced, check_format};
+use super::{FORMAT, Feature, Features, Invalid, announced, check_format, counted};
 use crate::store::LeaseId;
 
 /// One disk of a live bookie.
@@ -81,6 +81,10 @@ impl LiveBookie {
     /// # Errors
     /// [`Invalid`] when it is not a valid registration.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::LiveBookieRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

@@ -6,7 +6,7 @@ use geminga_proto::ids::{BrokerId, PartitionIndex, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Feature, Features, Invalid, announced, check_format, topic_id};
+use super::{FORMAT, Feature, Features, Invalid, announced, check_format, counted, topic_id};
 use crate::store::LeaseId;
 
 /// A registered broker, under its lease.
@@ -109,6 +109,10 @@ impl Broker {
     /// # Errors
     /// [`Invalid`] when it is not a valid registration.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::BrokerRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -151,6 +155,10 @@ impl Drain {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::DrainRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -176,6 +184,10 @@ impl Coordinator {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::CoordinatorRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -207,6 +219,10 @@ impl Revoking {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::RevokingRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

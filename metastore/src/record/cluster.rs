@@ -6,7 +6,7 @@ use geminga_proto::ids::{BrokerId, ClusterUuid, LedgerId, TopicId};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Feature, Features, Invalid};
+use super::{FORMAT, Feature, Features, Invalid, counted};
 
 /// The format of a record that says when metadata was restored: who does not know that would write it back without, and ledgers
 /// that only bookies know would go.
@@ -102,6 +102,10 @@ impl Cluster {
     /// # Errors
     /// [`Invalid`] when it is not a valid cluster.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ClusterRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         if !(FORMAT..=FEATURES_FORMAT).contains(&record.format) {

@@ -6,7 +6,7 @@ use geminga_proto::ids::{BookieId, ClusterUuid, DiskUuid, Incarnation};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// One disk of a bookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,10 @@ impl Cookie {
     /// # Errors
     /// [`Invalid`] when it is not a valid cookie.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::CookieRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

@@ -7,7 +7,7 @@ use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member, SealEpoch, Topi
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 pub use tier::{Tier, TierObject};
 
 mod tier;
@@ -251,6 +251,10 @@ impl LedgerMeta {
     /// # Errors
     /// [`Invalid`] when it is not a valid record of that ledger.
     pub fn decode(id: LedgerId, value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(id, value))
+    }
+
+    fn read(id: LedgerId, value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::LedgerRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         if record.format != TIERED_FORMAT {

@@ -14,7 +14,7 @@ use geminga_proto::ids::{LedgerId, Offset};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// Most parts of one manifest: more would not fit into a value.
 pub const MAX_PARTS: usize = 256;
@@ -121,6 +121,10 @@ impl Manifest {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ManifestRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

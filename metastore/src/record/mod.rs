@@ -66,6 +66,23 @@ impl Invalid {
     pub fn field(field: &'static str, why: impl Into<String>) -> Self {
         Self::Field { field, why: why.into() }
     }
+
+    /// As it is counted.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Encoding(_) => "encoding",
+            Self::Format(_) => "format",
+            Self::Feature(_) => "feature",
+            Self::Field { .. } => "field",
+        }
+    }
+}
+
+/// What is read of the store passes here: each time that it is no record is counted. `why` is one of encoding, format, feature, field.
+pub(crate) fn counted<T>(read: Result<T, Invalid>) -> Result<T, Invalid> {
+    read.inspect_err(|invalid| {
+        metrics::counter!("geminga_metadata_invalid_total", "why" => invalid.kind()).increment(1);
+    })
 }
 
 /// Refuses formats from the future.

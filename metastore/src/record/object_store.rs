@@ -6,7 +6,7 @@ use bytes::Bytes;
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// An object store that the cluster uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,10 @@ impl UsedStore {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::ObjectStoreRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

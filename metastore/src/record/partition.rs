@@ -5,7 +5,7 @@ use geminga_proto::ids::{BrokerId, LedgerId, Offset, Term};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// Who opened the partition last. Changes only with the owner; absent = term 0, never opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,10 @@ impl PartitionTerm {
     /// # Errors
     /// [`Invalid`] when it is not a valid term.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::TermRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -58,6 +62,10 @@ impl Move {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::MoveRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -86,6 +94,10 @@ impl LogStart {
     /// # Errors
     /// [`Invalid`] when it is not a valid log start.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::LogStartRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -133,6 +145,10 @@ impl Segment {
     /// # Errors
     /// [`Invalid`] when it is not a valid segment.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::SegmentRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

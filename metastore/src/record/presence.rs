@@ -6,7 +6,7 @@ use geminga_proto::ids::BookieId;
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// A bookie that is being decommissioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,10 @@ impl DrainingBookie {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record = wire::DrainingBookieRecord::decode(value)
             .map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -62,6 +66,10 @@ impl AbsentBookie {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record = wire::AbsentBookieRecord::decode(value)
             .map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -81,6 +89,10 @@ impl Holder {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::HolderRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

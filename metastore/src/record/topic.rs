@@ -8,7 +8,7 @@ use geminga_proto::ids::TopicId;
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// A topic. Its key is the one commit point of its existence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,10 @@ impl Topic {
     /// # Errors
     /// [`Invalid`] when it is not a valid topic.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::TopicRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;
@@ -108,6 +112,10 @@ impl DeletedTopic {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record = wire::DeletedTopicRecord::decode(value)
             .map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

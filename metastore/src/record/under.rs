@@ -6,7 +6,7 @@ use geminga_proto::ids::{EntryId, Incarnation, LedgerId, Member};
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// Why a ledger was marked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,6 +142,10 @@ impl Under {
     /// # Errors
     /// [`Invalid`] when it is not a valid mark of that ledger.
     pub fn decode(id: LedgerId, value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(id, value))
+    }
+
+    fn read(id: LedgerId, value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::UnderRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

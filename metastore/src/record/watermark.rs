@@ -6,7 +6,7 @@ use geminga_proto::ids::Incarnation;
 use geminga_proto::internal as wire;
 use prost::Message;
 
-use super::{FORMAT, Invalid, check_format};
+use super::{FORMAT, Invalid, check_format, counted};
 
 /// One disk's mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,10 @@ impl Watermark {
     /// # Errors
     /// [`Invalid`] when it is not a valid record.
     pub fn decode(value: &[u8]) -> Result<Self, Invalid> {
+        counted(Self::read(value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, Invalid> {
         let record =
             wire::WatermarkRecord::decode(value).map_err(|e| Invalid::Encoding(e.to_string()))?;
         check_format(record.format)?;

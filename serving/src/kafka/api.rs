@@ -76,6 +76,8 @@ pub(super) struct Api {
     waits_for_others: bool,
     /// What there is to know, for people.
     note: &'static str,
+    /// Fields of its answers that say the same whatever there is, and what.
+    constants: &'static [(&'static str, &'static str)],
 }
 
 impl Api {
@@ -100,12 +102,18 @@ impl Api {
             waits: false,
             waits_for_others: false,
             note,
+            constants: &[],
         }
     }
 
     /// `ApiVersions` names a lower version than is served: some clients judge a broker by it.
     const fn advertised_from(self, advertised: i16) -> Self {
         Self { advertised, ..self }
+    }
+
+    /// Clients want these fields, and nothing here stands behind them.
+    const fn always_saying(self, constants: &'static [(&'static str, &'static str)]) -> Self {
+        Self { constants, ..self }
     }
 
     /// What was sent is in use until it is answered.
@@ -249,18 +257,31 @@ pub fn understands(mut frame: Bytes) -> bool {
         && (api.decodes)(frame, version)
 }
 
+/// Every API that is served, by its key, in which versions.
+pub fn served() -> impl Iterator<Item = (i16, std::ops::RangeInclusive<i16>)> {
+    TABLE.iter().map(|api| (api.key, api.min..=api.max))
+}
+
 /// `docs/kafka-compatibility.md`.
 pub fn document() -> String {
     let mut out = String::from(
         "# Kafka compatibility\n\n\
          Generated from the table in `serving/src/kafka/api.rs` by its test; do not edit.\n\n\
          What is not in this table is not advertised, and a request for it closes the connection, as at any Kafka broker.\n\
-         Every version within a range is served.\n\n\
+         Every version within a range is served. *Advertised* are fields of answers that say the same whatever there is: clients\n\
+         want them, and nothing here stands behind them.\n\n\
          | key | API | versions | notes |\n|---|---|---|---|\n",
     );
     for api in TABLE {
-        let Api { key, name, min, max, note, .. } = api;
-        writeln!(out, "| {key} | {name} | {min}-{max} | {note} |")
+        let Api { key, name, min, max, note, constants, .. } = api;
+        let says: Vec<_> =
+            constants.iter().map(|(field, value)| format!("`{field}` {value}")).collect();
+        let says = if says.is_empty() {
+            says.concat()
+        } else {
+            format!(" *Advertised*: {}.", says.join(", "))
+        };
+        writeln!(out, "| {key} | {name} | {min}-{max} | {note}{says} |")
             .expect("writing to a string never fails");
     }
     out

@@ -34,13 +34,13 @@ mod throttle;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::room::Answers;
-pub use api::{document, understands};
+pub use api::{document, served, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;
+use crate::room::Answers;
 use crate::rpc::context::Context;
 use crate::rpc::produce::Part;
 

@@ -6,6 +6,8 @@
 //!   given up. [`size`]: what is held.
 //! * [`producers`]: what is known of idempotent producers; [`snapshot`] and [`index`] are how it is kept in the log (P4).
 
+#[cfg(feature = "decoders")]
+pub mod decoders;
 mod fetch;
 mod index;
 pub mod log;

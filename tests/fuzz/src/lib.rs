@@ -1,16 +1,23 @@
-//! Every decoder of the project under bytes that nobody meant to send: what comes from a socket, a disk or the metadata
-//! store is either understood or refused, and never panics or takes memory that its length does not explain.
+//! Decoders of the project under bytes that nobody meant to send: what comes from a disk, the metadata store or a backup of it, an
+//! object store, a broker's log, a bookie, or a Kafka client is either understood or refused, and never panics or takes memory that
+//! its length does not explain.
 //!
-//! * [`TARGETS`]: one per decoder. Each states what must hold of what it accepts.
+//! Not here: messages of gRPC clients and between brokers, which prost decodes and services check field by field, what consumers
+//! of a group tell each other, which has a property test beside it, and the checkpoint of `geminga migrate`.
+//!
+//! * [`TARGETS`]: one for each of these decoders. Each states what must hold of what it accepts.
 //! * [`mutate`]: changes valid bytes a little, for the ordinary test (`tests/corpus.rs`), which also runs the files in
 //!   `corpus/`: what once broke something stays there.
 //! * `libfuzzer/`: the same targets for `cargo fuzz`, which follows coverage.
 
+mod backup;
 mod entries;
 mod kafka;
 mod messages;
 mod metadata;
+mod objects;
 mod records;
+mod state;
 mod storage;
 mod tiering;
 
@@ -41,14 +48,27 @@ pub const TARGETS: &[Target] = &[
     messages::WRITE_REPLY,
     messages::QUERY_REQUEST,
     messages::QUERY_REPLY,
+    messages::LOCAL_LEDGER,
     kafka::REQUEST,
+    kafka::MADE,
     metadata::METADATA,
+    backup::BACKUP,
+    state::COMMAND,
+    state::GROUPS,
+    state::PLACE,
+    state::PRODUCERS,
+    state::INDEX,
+    storage::COOKIE,
     storage::HEADER,
     storage::FRAME,
     storage::FOOTER,
     storage::SNAPSHOT,
     tiering::MANIFEST,
     tiering::MARKER,
+    objects::HEADER,
+    objects::FOOTER,
+    objects::INDEX,
+    objects::BLOCK,
 ];
 
 /// The target of this name.

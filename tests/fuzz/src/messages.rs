@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use geminga_proto::bookie::{
-    Adds, Code, QueryOp, QueryReply, QueryRequest, Scope, WriteOp, WriteReply, WriteRequest,
+    Adds, Code, LocalLedger, MAX_INVENTORY, QueryOp, QueryReply, QueryRequest, Scope, WriteOp,
+    WriteReply, WriteRequest,
 };
 use geminga_proto::ids::{ClusterUuid, EntryId, Incarnation, LedgerId, SealEpoch};
 use geminga_proto::internal as wire;
@@ -25,6 +26,9 @@ pub(crate) const QUERY_REQUEST: Target =
 /// Its answer.
 pub(crate) const QUERY_REPLY: Target =
     Target { name: "query_reply", run: query_reply, seeds: query_replies };
+/// What a bookie says of a ledger in an inventory.
+pub(crate) const LOCAL_LEDGER: Target =
+    Target { name: "local_ledger", run: local_ledger, seeds: local_ledgers };
 
 fn scope() -> Scope {
     Scope {
@@ -63,6 +67,8 @@ fn query_requests() -> Vec<Bytes> {
     let ops = [
         QueryOp::Read { from: EntryId(0), to: EntryId(9), max_bytes: 100, prefix_bytes: Some(61) },
         QueryOp::WaitLac { after: EntryId(3), deadline_ms: 30_000 },
+        QueryOp::Inventory { after: None, max_ledgers: 1 },
+        QueryOp::Inventory { after: Some(LedgerId(7)), max_ledgers: MAX_INVENTORY },
     ];
     let encode = |op| QueryRequest { scope: scope(), op }.to_wire(5).encode_to_vec().into();
     ops.into_iter().map(encode).collect()
@@ -101,4 +107,31 @@ fn query_reply(bytes: &[u8]) {
     let Ok(message) = wire::QueryReply::decode(bytes) else { return };
     let (id, reply) = QueryReply::from_wire(message);
     assert_eq!(QueryReply::from_wire(reply.clone().to_wire(id)), (id, reply));
+}
+
+fn local_ledgers() -> Vec<Bytes> {
+    let whole = LocalLedger {
+        ledger: LedgerId(7),
+        sealed_epoch: SealEpoch(2),
+        closed: Some(EntryId(9)),
+        max_lac: EntryId(8),
+        runs: vec![(EntryId(0), EntryId(3)), (EntryId(5), EntryId(9))],
+        trimmed: None,
+        bytes: 4096,
+    };
+    let empty = LocalLedger {
+        closed: None,
+        max_lac: EntryId::NONE,
+        runs: Vec::new(),
+        trimmed: Some(5),
+        ..whole.clone()
+    };
+    vec![whole.encode(), empty.encode()]
+}
+
+fn local_ledger(bytes: &[u8]) {
+    let Ok(ledger) = LocalLedger::decode(bytes) else { return };
+    let mut runs = ledger.runs.iter().zip(ledger.runs.iter().skip(1));
+    assert!(runs.all(|(one, next)| one.1 < next.0), "they are sorted");
+    assert_eq!(LocalLedger::decode(&ledger.encode()), Ok(ledger));
 }

@@ -1,9 +1,16 @@
-//! What a bookie reads from its disks when it boots: segment headers, frames, footers, snapshots.
+//! What a bookie reads from its disks when it boots: cookies, segment headers, frames, footers, snapshots.
 
+use geminga_bookie::identity_decoders;
 use geminga_bookie::log::decoders;
 
 use crate::Target;
 
+/// The file that names a disk.
+pub(crate) const COOKIE: Target = Target {
+    name: "cookie",
+    run: identity_decoders::cookie,
+    seeds: identity_decoders::cookie_seeds,
+};
 /// The first page of a segment.
 pub(crate) const HEADER: Target =
     Target { name: "segment_header", run: decoders::header, seeds: decoders::header_seeds };

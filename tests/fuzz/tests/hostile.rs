@@ -1,7 +1,10 @@
 //! What a frame of a Kafka client claims is no reason to allocate: a client that may not even have said who it is costs next to nothing.
+//! Nor is what an object claims, whoever put it into the store.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
+use geminga_proto::ids::EntryId;
 use geminga_serving::kafka;
+use geminga_tier::format::{Block, Placed};
 
 /// More may not be allocated at any time.
 const MOST_BYTES: u64 = 1 << 20;
@@ -40,4 +43,29 @@ fn no_claim_is_believed_before_its_bytes_are_there() {
             }
         }
     }
+}
+
+/// By the index and by the block's own head, with checksums that fit.
+#[test]
+fn four_billion_entries_in_a_block_cost_nothing() {
+    let mut covered = Vec::new();
+    covered.put_i64(0);
+    covered.put_u32(u32::MAX);
+    covered.put_u32(0);
+    covered.put_u32(4);
+    covered.put_u32(0);
+    let head = [&b"GmgB"[..], &crc32c::crc32c(&covered).to_be_bytes()].concat();
+    let block = Bytes::from([head, covered].concat());
+    let placed = Placed {
+        first_entry: EntryId(0),
+        first_offset: 0,
+        place: 0,
+        length: u32::try_from(block.len()).unwrap(),
+        count: u32::MAX,
+        running_max_timestamp: 0,
+    };
+    let mut refused = None;
+    let cost = allocation_counter::measure(|| refused = Block::decode(&block, &placed).err());
+    assert!(refused.unwrap().to_string().contains("the number of its entries"));
+    assert!(cost.bytes_max < MOST_BYTES, "{cost:?}");
 }

@@ -93,6 +93,13 @@ fn reachability() -> Vec<Property<Size>> {
             let acked = |l: &Ledger| has_changed(l) && acked(l) >= EntryId(0);
             size.failures == 0 || size.entries == 0 || world.ledgers.iter().any(acked)
         }),
+        Property::sometimes("removed with something acknowledged", |size: &Size, world: &World| {
+            let removed = |l: &Ledger| l.metadata.removed && acked(l) >= EntryId(0);
+            !size.deletion || size.entries == 0 || world.ledgers.iter().any(removed)
+        }),
+        Property::sometimes("a request arrived twice", |size: &Size, world: &World| {
+            size.resends == 0 || world.has_resent(size)
+        }),
     ]
 }
 

@@ -20,6 +20,9 @@ pub fn sizes() -> Vec<(&'static str, Size)> {
         ("three copies, two acks, four bookies, one entry", wide()),
         ("two recoverers, one entry", two()),
         ("metadata checks that take their time, one entry", check()),
+        ("deletion, one entry", delete()),
+        ("deletion, two recoverers, no entry", Size { recoverers: 2, entries: 0, ..delete() }),
+        ("a resend and a crash, one entry", Size { resends: 1, ..crash() }),
         ("size 1: two ledgers, a roll, two entries each", Size { entries: 2, ..roll() }),
         ("size 2: four bookies, two recoverers, one entry", Size { recoverers: 2, ..wide() }),
         (
@@ -38,6 +41,11 @@ pub fn longer_sizes() -> Vec<(&'static str, Size)> {
         ),
         ("a crash, two entries", Size { entries: 2, ..crash() }),
         ("a crash, two recoverers, one entry", Size { recoverers: 2, ..crash() }),
+        (
+            "deletion, an ensemble change, a lost reply, one entry",
+            Size { failures: 1, lost_replies: 1, ..delete() },
+        ),
+        ("a resend, two recoverers, one entry", Size { resends: 1, ..two() }),
         ("a wipe, two entries", Size { entries: 2, ..wipe() }),
         ("an ensemble change, two entries", Size { entries: 2, ..change() }),
         ("an ensemble change, two recoverers, one entry", Size { failures: 1, ..two() }),
@@ -95,6 +103,10 @@ fn check() -> Size {
     Size { slow_checks: true, hellos: true, ..Size::calm() }
 }
 
+fn delete() -> Size {
+    Size { deletion: true, ..Size::calm() }
+}
+
 fn wide() -> Size {
     Size { qw: 3, bookies: 4, ..Size::calm() }
 }
@@ -141,10 +153,7 @@ pub fn broken_rules() -> Vec<(&'static str, Size)> {
         ),
         (
             "M7: no update makes a key",
-            client(
-                ClientMutation::MakeKeyAgain,
-                Size { entries: 0, deletion: true, ..Size::calm() },
-            ),
+            client(ClientMutation::MakeKeyAgain, Size { entries: 0, ..delete() }),
         ),
     ]
 }

@@ -157,6 +157,11 @@ impl World {
         self.lives.iter().map(|life| usize::try_from(*life).expect("few")).sum()
     }
 
+    /// Whether a request was sent again that had arrived.
+    pub(crate) fn has_resent(&self, size: &Size) -> bool {
+        self.resends_left < size.resends
+    }
+
     /// The hash that it has where names make no difference.
     pub(crate) fn class(&self) -> u64 {
         let naming = Naming { symmetric: true, ..self.naming };

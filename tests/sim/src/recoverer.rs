@@ -84,6 +84,8 @@ pub(crate) struct Recoverer {
     length: Option<(EntryId, usize)>,
     /// Another recoverer is followed until then.
     following: Option<Time>,
+    /// This attempt marked the ledger and seals it, or goes on from there, whatever others have done since.
+    at_work: bool,
     pub(crate) done: bool,
 }
 
@@ -105,6 +107,7 @@ impl Recoverer {
             search: None,
             length: None,
             following: None,
+            at_work: false,
             done: false,
         };
         note!(context, "recoverer {id} begins with {ledger}");
@@ -116,6 +119,11 @@ impl Recoverer {
     pub(crate) fn handed_back(&self) -> Option<Errand> {
         let Self { host, ledger, owner, .. } = *self;
         (owner.is_some() && !self.done).then_some(Errand { host, ledger, owner })
+    }
+
+    /// Whether it recovers this ledger now: its mark is in the metadata, or was, and its attempt has not ended.
+    pub(crate) fn recovers(&self, ledger: LedgerId) -> bool {
+        self.at_work && self.ledger == ledger
     }
 
     /// Begins anew.
@@ -158,6 +166,7 @@ impl Recoverer {
                     self.questions.insert(call, Question::Cas);
                 }
                 Effect::Seal { position, member, epoch, fragment_first } => {
+                    self.at_work = true;
                     self.seals.insert(position, Sealing { member, epoch, fragment_first });
                     self.seal(position, context);
                 }
@@ -196,6 +205,7 @@ impl Recoverer {
 
     fn finish(&mut self, finish: Finish, context: &mut Context) {
         let (id, ledger) = (self.id, self.ledger);
+        self.at_work = false;
         self.attempt += 1;
         self.questions.clear();
         match finish {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use geminga_metastore::Version;
-use geminga_metastore::record::{LedgerMeta, Under};
+use geminga_metastore::record::{LedgerMeta, LedgerState, Under};
 use geminga_proto::ids::LedgerId;
 
 /// The keys that the protocol needs.
@@ -68,6 +68,17 @@ pub(crate) struct Change {
     pub(crate) key: Key,
     pub(crate) old: Option<Value>,
     pub(crate) new: Option<Value>,
+}
+
+impl Change {
+    /// The ledger that it closes.
+    pub(crate) fn closes(&self) -> Option<LedgerId> {
+        let (Some(Value::Ledger(old)), Some(Value::Ledger(new))) = (&self.old, &self.new) else {
+            return None;
+        };
+        let closes = old.state != LedgerState::Closed && new.state == LedgerState::Closed;
+        closes.then_some(new.id)
+    }
 }
 
 /// The store itself.

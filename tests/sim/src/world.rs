@@ -17,7 +17,7 @@ use crate::network::STORE_TIMEOUT;
 use crate::recoverer::Recoverer;
 use crate::schedule::{MS, Time};
 use crate::settings::{Broken, Settings};
-use crate::store::{self, Key, Store, Value};
+use crate::store::{self, Change, Key, Store, Value};
 use crate::trace::Trace;
 
 /// Repairs that run at once.
@@ -210,6 +210,15 @@ impl World {
             for change in &changes {
                 context.truth.changed(change, &chain.ledgers, &mut context.coverage);
                 context.check_kept(change);
+            }
+        }
+        let closed = changes.iter().filter_map(Change::closes);
+        for ledger in closed {
+            let others = self.recoverers.values().filter(|recoverer| {
+                caller.client != Client::Recoverer(recoverer.id) && recoverer.recovers(ledger)
+            });
+            if matches!(caller.client, Client::Recoverer(_)) && others.count() > 0 {
+                context.coverage.hit("end: ledger closed while two recovered it");
             }
         }
         for change in &changes {

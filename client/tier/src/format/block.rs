@@ -12,6 +12,8 @@ const MAGIC: u32 = u32::from_be_bytes(*b"GmgB");
 pub(crate) const BLOCK_HEAD_BYTES: usize = 28;
 /// What the checksum does not cover.
 const UNCOVERED_BYTES: usize = 8;
+/// Bytes of an entry's length.
+const LENGTH_BYTES: usize = 4;
 /// Entries stand as they are: record batches come compressed by those who made them.
 const CODEC_NONE: u8 = 0;
 const WHAT: &str = "a block";
@@ -70,7 +72,8 @@ impl Block {
         if head.get_u32() as usize != rest.len() {
             return Err(damaged("its length"));
         }
-        let mut entries = Vec::with_capacity(count as usize);
+        // No more than there is room for, whatever the index and the head say.
+        let mut entries = Vec::with_capacity((count as usize).min(rest.len() / LENGTH_BYTES));
         while !rest.is_empty() {
             let length = rest.try_get_u32().map_err(|_| damaged("an entry's length"))? as usize;
             if length > rest.len() {

@@ -1,3 +1,5 @@
+use metrics_exporter_prometheus::PrometheusBuilder;
+
 use super::*;
 
 fn member(name: &str) -> Member {
@@ -79,5 +81,34 @@ fn broken_values_are_refused() {
         let mut meta = open();
         break_it(&mut meta);
         assert!(LedgerMeta::decode(meta.id, &meta.encode()).is_err(), "break {i}");
+    }
+}
+
+/// Refused with its own type, and counted: whoever writes such values, or a newer version, is seen in the metrics.
+#[test]
+fn what_is_refused_is_counted() {
+    let good = open();
+    let mut newer = good.encode().to_vec();
+    // The format is the first field.
+    newer[..2].copy_from_slice(&[0x08, 99]);
+    let fragment = |n: i64| Fragment { first_entry: EntryId(n), ..good.fragments[0].clone() };
+    let with = |fragments: i64| {
+        LedgerMeta { fragments: (0..fragments).map(fragment).collect(), ..good.clone() }.encode()
+    };
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        assert!(LedgerMeta::decode(good.id, &with(64)).is_ok(), "as many as there may be");
+        assert_eq!(recorder.handle().render(), "", "nothing is wrong with it");
+        assert_eq!(LedgerMeta::decode(good.id, &newer), Err(Invalid::Format(99)));
+        for _ in 0..2 {
+            let refused = LedgerMeta::decode(good.id, &with(65));
+            assert!(matches!(refused, Err(Invalid::Field { field: "fragments", .. })));
+        }
+        assert!(matches!(LedgerMeta::decode(good.id, b"\xff"), Err(Invalid::Encoding(_))));
+    });
+    let page = recorder.handle().render();
+    for (why, times) in [("format", 1), ("field", 2), ("encoding", 1)] {
+        let line = format!("geminga_metadata_invalid_total{{why=\"{why}\"}} {times}");
+        assert!(page.contains(&line), "{line} is not in {page}");
     }
 }

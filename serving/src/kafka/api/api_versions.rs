@@ -16,7 +16,13 @@ pub(super) const API: Api = Api::new::<ApiVersionsRequest>(
     4,
     |call, body| serve(call, body).boxed(),
     "A version that is not known is answered in version 0 with UNSUPPORTED_VERSION. No features are finalized.",
-);
+)
+.always_saying(&[
+    ("supported_features", "[]"),
+    ("finalized_features_epoch", "-1"),
+    ("finalized_features", "[]"),
+    ("zk_migration_ready", "false"),
+]);
 
 /// The first version in which a client says what it is.
 const NAMED_SINCE: i16 = 3;

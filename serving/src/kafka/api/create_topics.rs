@@ -26,7 +26,8 @@ pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
     |call, body| serve(call, body).boxed(),
     "The replication factor is taken up to the number of live brokers or bookies and has no effect: the server's default quorum says \
      how many copies there are, and the answer says so. Assignments by hand only say how many partitions there are.",
-);
+)
+.always_saying(&[("read_only", "false"), ("is_sensitive", "false")]);
 
 /// Kafka's "as the broker has it".
 const DEFAULT: i32 = -1;

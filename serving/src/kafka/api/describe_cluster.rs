@@ -18,7 +18,12 @@ pub(super) const API: Api = Api::new::<DescribeClusterRequest>(
     |call, body| serve(call, body).boxed(),
     "Every broker serves what Kafka's controller serves; the elected coordinator is named as such. Here and elsewhere all \
      operations are authorized, as by Kafka without an authorizer: there is no authorization yet.",
-);
+)
+.always_saying(&[
+    ("endpoint_type", "1"),
+    ("is_fenced", "false"),
+    ("cluster_authorized_operations", "8096"),
+]);
 
 /// Kinds of endpoints.
 mod endpoint {

@@ -22,7 +22,8 @@ pub(super) const API: Api = Api::new::<DescribeConfigsRequest>(
     |call, body| serve(call, body).boxed(),
     "Topics: every config of [topic-configs](topic-configs.md). The broker that is asked: a few that have an answer here, \
      read-only. `default.replication.factor` and `min.insync.replicas` are the default quorum's.",
-);
+)
+.always_saying(&[("is_sensitive", "false")]);
 
 /// Most bytes of one answer, while it is made: of what does not fit an error is told.
 const MAX_BYTES: usize = 48 * 1024 * 1024;

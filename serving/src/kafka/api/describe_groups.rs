@@ -27,7 +27,8 @@ pub(super) const API: Api = Api::new::<DescribeGroupsRequest>(
     6,
     |call, body| serve(call, body).boxed(),
     "Members that are gRPC streams are shown as consumers of the protocol `stream`.",
-);
+)
+.always_saying(&[("authorized_operations", "3400")]);
 
 /// The first version that says that there is no such group, rather than that it is dead.
 const NOT_FOUND_SINCE: i16 = 6;

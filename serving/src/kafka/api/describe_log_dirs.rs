@@ -26,7 +26,13 @@ pub(super) const API: Api = Api::new::<DescribeLogDirsRequest>(
     |call, body| serve(call, body).boxed(),
     "One pseudo directory, with the sizes of the partitions that the broker owns: one copy, without what is not acknowledged. \
      The offset lag is always 0, and what the disks of bookies hold is not said: -1.",
-);
+)
+.always_saying(&[
+    ("total_bytes", "-1"),
+    ("usable_bytes", "-1"),
+    ("offset_lag", "0"),
+    ("is_future_key", "false"),
+]);
 
 /// The pseudo directory's name.
 const DIRECTORY: &str = "/ledgers";

@@ -27,7 +27,8 @@ pub(super) const API: Api = Api::new::<DescribeProducersRequest>(
     0,
     |call, body| serve(call, body).boxed(),
     "At the partition's owner only. There are no transactions yet: their offsets and coordinators are always -1.",
-);
+)
+.always_saying(&[("coordinator_epoch", "-1"), ("current_txn_start_offset", "-1")]);
 
 /// Most partitions of one request; more end the connection.
 const MOST_PARTITIONS: usize = 100_000;

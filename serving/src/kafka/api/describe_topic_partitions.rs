@@ -26,7 +26,13 @@ pub(super) const API: Api = Api::new::<DescribeTopicPartitionsRequest>(
     0,
     |call, body| serve(call, body).boxed(),
     "At most 2,000 partitions an answer, and the cursor to go on with. As with Metadata a partition has one replica, its owner.",
-);
+)
+.always_saying(&[
+    ("is_internal", "false"),
+    ("eligible_leader_replicas", "[]"),
+    ("last_known_elr", "[]"),
+    ("topic_authorized_operations", "3576"),
+]);
 
 /// Most partitions of one answer, whatever is asked for.
 const MOST_PARTITIONS: usize = 2_000;

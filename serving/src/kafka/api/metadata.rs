@@ -28,7 +28,12 @@ pub(super) const API: Api = Api::new::<MetadataRequest>(
     13,
     |call, body| serve(call, body).boxed(),
     "A partition has one replica here, its owner: copies are kept by bookies, which no client talks to.",
-);
+)
+.always_saying(&[
+    ("is_internal", "false"),
+    ("topic_authorized_operations", "3576"),
+    ("cluster_authorized_operations", "8096"),
+]);
 
 /// A partition while it is described.
 const PARTITION_BYTES: usize = 256;

@@ -1,5 +1,6 @@
 //! The table is sound and its page is current.
 
+mod advertised;
 mod cluster;
 mod configs;
 mod fetch;

@@ -52,6 +52,8 @@ pub use head::{HeadError, LogHead};
 pub(super) use head::{
     stored_folded, stored_folded_size, stored_ledger, stored_segments, stored_start,
 };
+#[cfg(feature = "decoders")]
+pub(super) use part::{Place, decode as decode_place, header as place_header};
 pub use reader::{LogReader, ReadError};
 pub use reads::Reads;
 pub(super) use segments::Held;

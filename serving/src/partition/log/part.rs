@@ -16,11 +16,11 @@ const END: u8 = 1;
 
 /// One part's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::partition) struct Place {
     /// From 0.
-    pub(super) index: u32,
+    pub(in crate::partition) index: u32,
     /// How many parts there are.
-    pub(super) total: u32,
+    pub(in crate::partition) total: u32,
 }
 
 impl Place {
@@ -33,10 +33,10 @@ impl Place {
 /// Why a payload is not a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a snapshot part that does not decode: {0}")]
-pub(super) struct Invalid(&'static str);
+pub(in crate::partition) struct Invalid(&'static str);
 
 /// What stands before the part.
-pub(super) fn header(place: Place) -> Bytes {
+pub(in crate::partition) fn header(place: Place) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES);
     out.put_u8(VERSION);
     out.put_u8(if place.is_end() { END } else { 0 });
@@ -47,7 +47,7 @@ pub(super) fn header(place: Place) -> Bytes {
 }
 
 /// Takes a payload apart, or a prefix of one.
-pub(super) fn decode(payload: &Bytes) -> Result<(Place, Bytes), Invalid> {
+pub(in crate::partition) fn decode(payload: &Bytes) -> Result<(Place, Bytes), Invalid> {
     if payload.len() < HEADER_BYTES {
         return Err(Invalid("too short"));
     }

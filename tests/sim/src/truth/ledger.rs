@@ -24,6 +24,8 @@ pub(crate) struct LedgerTruth {
     pub(crate) acked: EntryId,
     /// Where it ended, once it did (I4).
     pub(crate) end: Option<EntryId>,
+    /// When its recovery began, an acknowledged entry had Qa copies of the Qw that it may have.
+    thin: bool,
 }
 
 impl LedgerTruth {
@@ -155,6 +157,7 @@ impl Truth {
             lengths: Vec::new(),
             acked: EntryId::NONE,
             end: None,
+            thin: false,
         };
         if self.ledgers.insert(new.id, truth).is_some() {
             self.violated("I16: no resurrection", format!("ledger {} exists again", new.id));
@@ -210,6 +213,10 @@ impl Truth {
         let acked = truth.acked;
         if old.fragments != new.fragments {
             self.check_moved(new, acked, coverage);
+        }
+        if old.state == LedgerState::Open && new.state == LedgerState::InRecovery {
+            let thin = self.is_thin(new, acked);
+            self.ledgers.get_mut(&id).expect("found above").thin = thin;
         }
         if old.state != LedgerState::Closed && new.state == LedgerState::Closed {
             self.closed(new, coverage);
@@ -272,6 +279,15 @@ impl Truth {
         }
     }
 
+    /// Whether an acknowledged entry has exactly Qa copies where its ensemble has more members.
+    fn is_thin(&self, meta: &LedgerMeta, acked: EntryId) -> bool {
+        let qa = usize::from(meta.qa);
+        meta.qa < meta.qw
+            && (0..=acked.0)
+                .map(EntryId)
+                .any(|entry| self.copies(meta.id, &meta.fragment_of(entry).ensemble, entry).0 == qa)
+    }
+
     /// I1 and I2 where the end is written, and what the end means for producers.
     fn closed(&mut self, meta: &LedgerMeta, coverage: &mut Coverage) {
         let id = meta.id;
@@ -296,10 +312,7 @@ impl Truth {
             Some(CloseKind::Writer) => "end: ledger closed by its writer",
             _ => "end: ledger closed by its recoverer",
         });
-        if meta.seal_epoch.0 > 1 {
-            coverage.hit("end: ledger closed while two recovered it");
-        }
-        if meta.seal_epoch.0 > 0 && truth.acked > EntryId::NONE {
+        if truth.thin {
             coverage.hit("end: entry with Qa copies recovered");
         }
         let payloads = truth.payloads[..count].to_vec();

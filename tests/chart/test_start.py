@@ -23,7 +23,8 @@ VALUES = {
 
 class Start(Release):
     VALUES = VALUES
-    KNOWN = ("met failures of the object store",)
+    KNOWN = ("met failures of the object store", "the object store s3://bucket/prefix does not answer")
+    DOCTOR_CODE = 1
 
     def secrets(self, manifests):
         return [pods.secret("store", {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}), pods.secret("authorities", {"ca.crt": ""})]

@@ -1,6 +1,9 @@
 //! The command line as a whole, and the arguments that several commands share. The contract: flags may be added,
 //! their meanings never change.
 
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command::{
@@ -8,7 +11,7 @@ use crate::command::{
     quota, restore, serving, standalone, topic,
 };
 use crate::config::TlsArgs;
-use crate::exit::EXIT_CODES;
+use crate::exit::{EXIT_CODES, Exit};
 
 /// A streaming platform whose brokers hold no data: bookies keep it, in quorum-replicated ledgers.
 #[derive(Debug, Parser)]
@@ -16,6 +19,33 @@ use crate::exit::EXIT_CODES;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Servers, whose complaints are read in the logs of pods.
+const SERVERS: [&str; 3] = ["standalone", "bookie", "serving"];
+
+impl Cli {
+    /// What this process was told; without it, what to exit with, when all has been said.
+    pub(crate) fn told() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let server =
+                std::env::args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+            let server = server.is_some_and(|word| SERVERS.iter().any(|name| word == *name));
+            // Nothing can be said when the output is gone; the exit code still tells.
+            let _ = if error.use_stderr() && server && !io::stderr().is_terminal() {
+                writeln!(io::stderr(), "{}", what_is_wrong(&error.render().to_string()))
+            } else {
+                error.print()
+            };
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+        })
+    }
+}
+
+/// Of a complaint what is before the hints and the usage, in one line.
+fn what_is_wrong(complaint: &str) -> String {
+    let lines = complaint.lines().take_while(|line| !line.trim().is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// What can be done.

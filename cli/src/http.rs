@@ -157,6 +157,7 @@ async fn render(
     process::observe_ready(readiness.check().is_ok());
     let mut page = metrics.render();
     page.push_str(&admin.metrics());
+    page.push_str(&process::used());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
 }
 

@@ -25,11 +25,12 @@ mod view;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     allocator::set_up();
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::told() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         // Someone was first: there is only one provider in this build, so it is the same one.
     }

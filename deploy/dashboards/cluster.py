@@ -45,6 +45,9 @@ CLUSTER = dashboard("geminga-cluster", "Geminga / Cluster", "Begin here: whether
         graph("Waiting for upload", "Bytes of closed segments that the object store does not have yet.", ("sum(geminga_tier_waiting_bytes{HERE})", "waiting"),
               unit="bytes"),
         graph("Clients slowed down by quotas", "By the quota.", rate("geminga_quota_throttled_total", by="quota"), unit="cps"),
+        graph("Processors", "That each process keeps busy.", rate("process_cpu_seconds_total")),
+        graph("Memory of processes", "Resident, with what the kernel counts and their own limits do not.", "process_resident_memory_bytes{HERE}", unit="bytes"),
+        graph("Open files", "Connections with them, of what the system allows.", "process_open_fds{HERE} / process_max_fds{HERE}", unit="percentunit", limit=0.8),
         graph("Certificates", "Time until each expires.", ("geminga_tls_certificate_expires_timestamp_seconds{HERE} - time()", "{{instance}} {{certificate}}"), unit="s", limit=604800, least=None),
     ]),
     ("What has changed", [

@@ -55,7 +55,7 @@ SERVING = dashboard("geminga-serving", "Geminga / Serving", "Brokers: who serves
         graph("Producers remembered", "Idempotent producers of all partitions.", "geminga_partition_producers{HERE}"),
         graph("Kafka connections", "10,000 is the most.", "geminga_kafka_connections{HERE}", limit=10000),
         graph("Time clients wait for quotas", "Seconds in a second, by quota.",
-              ("sum by (quota) (rate(geminga_quota_throttled_milliseconds_total{HERE}[$__rate_interval])) / 1000", "{{quota}}"), unit="s"),
+              ("sum by (quota) (rate(geminga_quota_throttled_seconds_total{HERE}[$__rate_interval]))", "{{quota}}"), unit="s"),
         graph("Readers that went away", "Read-ahead that was given up for want of a reader or of room.", rate("geminga_fetch_dropped_reads_total"), unit="cps"),
     ]),
     ("How far groups are behind", [

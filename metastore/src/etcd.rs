@@ -8,7 +8,6 @@ mod health;
 mod members;
 
 use std::collections::VecDeque;
-use std::error::Error as _;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use etcd_client as etcd;
 use futures::StreamExt;
 use futures::stream::unfold;
 use geminga_runtime::{Random as _, SystemRandom};
-use geminga_tls::Dial;
+use geminga_tls::{Dial, status_cause};
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 
@@ -203,7 +202,7 @@ impl EtcdStore {
         let etcd::Error::GRpcStatus(status) = error else {
             return Error::Unknown(format!("{url}: {error}"));
         };
-        let why = cause(status);
+        let why = status_cause(status);
         match status.code() {
             tonic::Code::ResourceExhausted if why.contains("space exceeded") => Error::NoSpace,
             // Refused before anything was proposed.
@@ -301,16 +300,6 @@ fn channel(url: &EtcdUrl, dial: &Dial) -> Result<etcd::Channel, etcd::Error> {
         members,
         Into::into,
     ))))
-}
-
-/// The innermost words: of a connection that failed, the outer ones say only that.
-fn cause(status: &tonic::Status) -> String {
-    let (mut why, mut next) = (status.message().to_owned(), status.source());
-    while let Some(error) = next {
-        why = error.to_string();
-        next = error.source();
-    }
-    why
 }
 
 fn versioned(kv: &etcd::KeyValue) -> Versioned {

@@ -22,6 +22,8 @@ SUFFIXES = {"_bucket": {"le"}, "_sum": set(), "_count": set()}
 
 LABELS = r'((?:\s*,\s*"[a-z_]+"\s*=>\s*(?:[^,()]|\([^()]*\))+)*)'
 CALL = re.compile(r'\b(counter|gauge|histogram)!\(\s*"([a-z_]+)"' + LABELS + r"\s*,?\s*\)")
+# What is no counter or gauge of the library, whose counters are whole numbers: told as text.
+TEXT = re.compile(r"# TYPE (process_[a-z_]+) (counter|gauge)\b")
 NAME = re.compile(r"\b((?:geminga|etcd|process)_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 # Functions of ever-rising numbers, and what they are applied to.
@@ -46,6 +48,7 @@ def exported():
         calls = CALL.findall(text)
         if len(calls) != len(re.findall(r"\b(?:counter|gauge|histogram)!\(", text)):
             raise AssertionError(f"{file.relative_to(ROOT)}: a metric whose name or labels are no literals")
+        calls += [(kind, name, "") for name, kind in TEXT.findall(text)]
         for kind, name, labels in calls:
             metric = Metric(kind, frozenset(re.findall(r'"([a-z_]+)"\s*=>', labels)))
             if found.setdefault(name, metric) != metric:

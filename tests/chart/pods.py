@@ -158,13 +158,13 @@ class Pod:
         except OSError as error:
             return False, str(error)
 
-    def execute(self, *words):
-        """Runs a command in the container, as `kubectl exec` does: what it printed."""
+    def execute(self, *words, code=0):
+        """Runs a command in the container, as `kubectl exec` does, which ends with this exit code: what it printed."""
         (container,) = self.spec["containers"]
         _, values = self.command(container)
         done = subprocess.run(words, env={"PATH": os.defpath, **values}, stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, timeout=120, check=False)
-        if done.returncode != 0:
+        if done.returncode != code:
             raise AssertionError(f"{self.name}: {' '.join(words)}: {done.returncode}: {done.stderr}")
         return done.stdout
 

@@ -6,7 +6,7 @@ from helm import containers, of_kind, pod_specs
 
 # Where a plain URL may be: etcd's metrics, for probes without a certificate, an object store, which has its own authorities, and a collector
 # of traces, which is sent no records and no keys.
-PLAIN_ALLOWED = ("--listen-metrics-urls=", "--object-store-endpoint=", "--otlp-endpoint=")
+PLAIN_ALLOWED = ("--listen-metrics-urls=", "GEMINGA_OBJECT_STORE_ENDPOINT=", "--otlp-endpoint=")
 # By which a pod is told to others.
 TOLD = ("--advertise", "--kafka-advertise", "--advertise-client-urls", "--initial-advertise-peer-urls")
 FILES = {"ca.crt", "tls.crt", "tls.key"}

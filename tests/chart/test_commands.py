@@ -73,7 +73,7 @@ class Commands(unittest.TestCase):
                         done = said(*pod.command(container), "--help")
                         self.assertEqual(done.returncode, 0, done.stderr)
 
-    def test_what_only_the_server_can_refuse_is_told_in_the_first_line(self):
+    def test_what_only_the_server_can_refuse_is_told_in_one_line(self):
         store = {"objectStore": {"url": "s3://b", "env": {"AWS_REGION": "r"}}}
         for component, values, sentence in (
             ("serving", {"logging.filter": "=nonsense="}, "--log-filter"),
@@ -85,7 +85,8 @@ class Commands(unittest.TestCase):
             with self.subTest(values=values):
                 done = said(*pod.command(pod.spec["containers"][0]))
                 self.assertEqual(done.returncode, 2, done.stderr)
-                self.assertIn(sentence, done.stderr.splitlines()[0])
+                (line,) = done.stderr.splitlines()
+                self.assertIn(sentence, line)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import unittest
 
 import yaml
 
-from helm import ROOT
+from helm import HELM, ROOT
 
 BINARY = os.environ["GEMINGA_BIN"]
 COMPOSE = ROOT / "deploy/compose.yaml"
 SYSTEMD = ROOT / "deploy/systemd"
+PROMTOOL = HELM.with_name("promtool")
 
 
 def accepted(words, env):
@@ -73,6 +74,18 @@ class Compose(unittest.TestCase):
         for job in (ours, etcd):
             # As rules and dashboards choose it.
             self.assertIn("geminga", job["job_name"])
+
+    def test_prometheus_takes_its_configuration(self):
+        config = yaml.safe_load(self.compose["configs"]["prometheus"]["content"])
+        mounted = {there: here for here, there, *_ in (volume.split(":") for volume in self.services["prometheus"]["volumes"])}
+        config["rule_files"] = [str((COMPOSE.parent / mounted[there]).resolve()) for there in config["rule_files"]]
+        with tempfile.TemporaryDirectory() as directory:
+            file = pathlib.Path(directory) / "prometheus.yml"
+            file.write_text(yaml.safe_dump(config))
+            done = subprocess.run([PROMTOOL, "check", "config", file], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        # It looked at the rules, too.
+        self.assertRegex(done.stdout, r"SUCCESS: \d+ rules found")
 
     def test_rules_and_dashboards_are_where_they_are_looked_for(self):
         config = yaml.safe_load(self.compose["configs"]["prometheus"]["content"])

@@ -52,7 +52,7 @@ LATER = {
     "geminga_tier_sweep_stopped": "the first sweep, an hour after the start", "geminga_tier_swept_total": "an object of nobody",
     "geminga_tier_folded_total": "folding",
     "geminga_kafka_hangups_total": "a client that misbehaves", "geminga_kafka_connections_refused_total": "10,000 connections",
-    "geminga_quota_throttled_total": "a quota", "geminga_quota_throttled_milliseconds_total": "a quota",
+    "geminga_quota_throttled_total": "a quota", "geminga_quota_throttled_seconds_total": "a quota",
     "geminga_tls_refused_total": "TLS", "geminga_tls_reloads_total": "TLS", "geminga_tls_certificate_expires_timestamp_seconds": "TLS",
     "geminga_fetch_dropped_reads_total": "a reader that goes away", "geminga_fetch_pace_bytes_per_second": "a reader that is behind", "geminga_partition_removed_segments_total": "retention",
     "geminga_topics_removed_total": "a deleted topic",

@@ -16,7 +16,8 @@ REFERENCE = ROOT / "docs/metrics.md"
 COMMANDS = ROOT / "docs/cli.md"
 # The places where commands and alerts are named.
 MONITORED = {"insecure": True, "serviceMonitor.enabled": True, "prometheusRule.enabled": True, "dashboards.enabled": True}
-UNITS = {"seconds": ("seconds", "milliseconds", "timestamp_seconds"), "bytes": ("bytes",)}
+# Units of the reference, and how names of counters and gauges end that have them, as Prometheus wants base units.
+UNITS = {"seconds": "_seconds", "bytes": "_bytes"}
 
 
 def promtool(*args):
@@ -77,9 +78,13 @@ class Code(unittest.TestCase):
         for name, metric in self.metrics.items():
             with self.subTest(name):
                 kind, unit, labels = rows[name]
+                self.assertNotRegex(name, "_(ms|milliseconds|minutes|mib)(_|$)")
                 self.assertEqual((kind, labels), (metric.kind, metric.labels))
                 if metric.kind == "histogram":
                     self.assertEqual(name.rsplit("_", 1)[1], unit)
+                    continue
+                for base, ending in UNITS.items():
+                    self.assertEqual(name.removesuffix("_total").endswith(ending), unit == base)
 
 
 class Rules(unittest.TestCase):

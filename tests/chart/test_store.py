@@ -49,10 +49,10 @@ class WithStore(Release):
             (directory / name).write_text(content)
         with (directory / "log").open("wb") as log:
             # The first part of its name is no bucket.
-            store = subprocess.Popen([MOTO, "-H", ADDRESS, "-p", "9000", f"--ssl-cert={directory}/tls.crt", f"--ssl-key={directory}/tls.key"],
-                                     stdout=log, stderr=log, env={"PATH": os.defpath, "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"})
-        self.addCleanup(store.wait)
-        self.addCleanup(store.kill)
+            self.store = subprocess.Popen([MOTO, "-H", ADDRESS, "-p", "9000", f"--ssl-cert={directory}/tls.crt", f"--ssl-key={directory}/tls.key"],
+                                          stdout=log, stderr=log, env={"PATH": os.defpath, "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"})
+        self.addCleanup(self.store.wait)
+        self.addCleanup(self.store.kill)
         self.until(lambda: self.asks("GET", "moto-api/"), "the store does not start")
         self.asks("PUT", "segments")
 
@@ -106,6 +106,20 @@ class Missing(WithStore):
             pod.start()
             self.cluster.wait_ready(pod)
         self.segments_are_uploaded()
+
+        # One that goes away later keeps nobody from being ready either: records are taken, and segments wait.
+        def failed():
+            return sum(pod.log.read_text().count("trying again later") for pod in self.cluster.component("bookie"))
+
+        before = failed()
+        self.store.kill()
+        self.store.wait()
+        broker = self.cluster.pods["g-geminga-serving-0"]
+        server = "--server=g-geminga-grpc.streams.svc.cluster.local:7070"
+        broker.execute(pods.BINARY, "perf", "produce", "old", "--records=2000", "--size=200", server)
+        self.until(lambda: failed() > before, "nobody misses the store")
+        for pod in [*self.cluster.component("serving"), *self.cluster.component("bookie")]:
+            self.assertEqual(pod.probe("readinessProbe"), (True, "ready\n"), pod.end_of_log())
 
 
 class Identity(WithStore):

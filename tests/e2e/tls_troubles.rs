@@ -1,9 +1,15 @@
-//! What can go wrong between a client and each kind of listener: what the client hears, and what the server's log and counter say.
+//! What can go wrong between a client and each kind of listener: what the client hears, and what the server's log and counter say;
+//! and between components.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use geminga_harness::{Authority, Etcd, Host, Node, Process, Tls, Valid, binary, http, port, wait};
+use geminga_harness::{
+    Authority, Client, Etcd, Host, Node, Pair, Process, Running, Tls, Valid, binary, http, port,
+    wait,
+};
 use tempfile::TempDir;
 
 /// What a client of HTTP/2 says first.
@@ -146,4 +152,119 @@ fn every_listener_says_what_is_wrong_with_a_handshake() {
         let sentence = "the client speaks TLS and nothing is encrypted here";
         servers.said(listener, "tls-on-plain", sentence);
     }
+}
+
+/// Files of a component, which are replaced while it runs.
+struct Own {
+    pair: Pair,
+    ca: PathBuf,
+}
+
+impl Own {
+    fn of(authority: &Authority, dir: &Path, name: &str) -> Self {
+        let ca = dir.join(format!("{name}.ca.pem"));
+        std::fs::copy(authority.ca(), &ca).expect("writable");
+        Self { pair: authority.issue(), ca }
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let [cert, key] = self.pair.flags();
+        vec![cert, key, format!("--tls-ca={}", self.ca.display())]
+    }
+
+    /// The same files of another authority.
+    fn become_of(&self, authority: &Authority) {
+        std::fs::copy(authority.ca(), &self.ca).expect("writable");
+        self.pair.replace_by(&authority.issue());
+    }
+}
+
+/// Bookies of one authority and brokers of another are ready, each by itself. Whoever connects says what is wrong, and of whom.
+#[test]
+fn components_of_two_authorities_say_so_and_work_once_they_are_of_one() {
+    let (authority, other, etcd) = (Authority::new(), Authority::new(), Etcd::start());
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (host, metastore) = (Host::here(), format!("etcd://{}/test", etcd.endpoint()));
+    let strangers = Tls::new(other.ca(), Some(other.issue()));
+    let names = ["bookie-1", "bookie-2", "bookie-3"];
+    let mut bookies = names.map(|name| {
+        let own = Own::of(&other, dir.path(), name);
+        let address = host.address();
+        let node = Node::bookie(&host, name, &address, &metastore, dir.path(), &own.flags());
+        (Node { tls: Some(strangers.clone()), ..node }, own)
+    });
+    let broker_of = |name: &str, authority: &Authority| {
+        let own = Own::of(authority, dir.path(), name);
+        let address = host.address();
+        let node = Node::broker(&host, name, &address, &metastore, dir.path(), &own.flags());
+        let looks = Tls::new(authority.ca(), Some(authority.issue()));
+        (Node { tls: Some(looks.clone()), ..node }, own, looks)
+    };
+    bookies.iter_mut().for_each(|(bookie, _)| bookie.wait_ready());
+    // The first one owns everything: it is the coordinator, and does not reach the other.
+    let (mut broker, _, looks) = broker_of("broker-1", &authority);
+    broker.wait_ready();
+    let (mut stranger, its, _) = broker_of("broker-2", &other);
+    stranger.wait_ready();
+
+    let client = Client::new(&broker.address, dir.path()).by(&looks);
+    client.run(&["topic", "create", "t", "--partitions", "1"]).ok();
+    let mut producing = client.spawn(&["produce", "t"]);
+    producing.feed(b"one\n");
+    let theirs = "the certificate of the server is of another authority than those of --tls-ca";
+    let lines = |whom: &str| {
+        let log = broker.process.log();
+        let of =
+            |line: &&str| line.contains("WARN") && line.contains(whom) && line.contains(theirs);
+        log.lines().filter(of).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (bookie, _) in &bookies {
+        let whom = format!("address=\"{}\"", bookie.address);
+        let told = wait::until("the broker to say so", || {
+            Some(lines(&whom)).filter(|told| !told.is_empty())
+        });
+        assert!(told[0].contains("bookie cannot be reached"), "{told:?}");
+    }
+    wait::until("the broker to say it of the other", || {
+        lines(&format!("address=\"{}\"", stranger.address)).pop()
+    });
+
+    let all = bookies.iter().map(|(_, own)| own).chain([&its]);
+    all.for_each(|own| own.become_of(&authority));
+    producing.finish().ok();
+    let read = client.run(&["consume", "t", "--from-beginning", "--until-end"]).ok();
+    assert_eq!(read, b"one\n", "{}", String::from_utf8_lossy(&read));
+}
+
+/// It would be ready, and nobody who is to connect would.
+#[test]
+fn a_server_does_not_start_with_a_certificate_for_others() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let start = |server: &str, pair: &Pair, more: &[&str]| {
+        let mut command = Command::new(binary::geminga());
+        command.args([server, "--http=127.0.0.1:0"]).args(more).args(pair.flags());
+        command.arg(format!("--tls-ca={}", authority.ca().display()));
+        let ended = Running::command(command, server, dir.path()).finish();
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.trim_end().ends_with("(TLS_FILES)"), "{}", ended.stderr);
+        ended.stderr
+    };
+    let data = format!("--data-dir={}", dir.path().join("data").display());
+    let nowhere = "--metastore=etcd://127.0.0.1:1/test";
+    let bookie = [nowhere, &data, "--listen=127.0.0.1:0"];
+    let broker = [nowhere, "--grpc=127.0.0.1:0", "--kafka=127.0.0.1:0"];
+    let (elsewhere, local) = (authority.issue_named(&["elsewhere.test"]), authority.issue());
+
+    let said = start("bookie", &elsewhere, &bookie);
+    assert!(said.contains("is for elsewhere.test, not for 127.0.0.1, "), "{said}");
+    assert!(said.contains("(--listen)"), "{said}");
+    let said =
+        start("serving", &local, &[&broker[..], &["--advertise=broker-1.test:7070"]].concat());
+    assert!(said.contains("is for localhost, 127.0.0.1, not for broker-1.test, "), "{said}");
+    assert!(said.contains("(--advertise)"), "{said}");
+    let said =
+        start("serving", &local, &[&broker[..], &["--kafka-advertise=k.test:9092"]].concat());
+    assert!(said.contains("not for k.test, ") && said.contains("(--kafka-advertise)"), "{said}");
 }

@@ -20,7 +20,7 @@ use geminga_tier::Store;
 pub(crate) use list::holders;
 
 use crate::broker::believe;
-use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, advertised};
+use crate::config::{self, BookieOptions, BookieSettings, SourceArgs, TierOptions, reached};
 use crate::exit::Failure;
 use crate::server::{DRAIN, Reached, Server, bind, door, http_address};
 use crate::traces::Service;
@@ -95,7 +95,7 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
         None => None,
     };
     let bound = listener.local_addr()?;
-    let advertise = advertised("--listen", settings.advertise.as_deref(), bound)?;
+    let advertise = reached("--listen", settings.advertise.as_deref(), bound, &tls)?;
     let http_address = http_address(http.as_ref(), &advertise)?;
 
     let objects = settings.object_store.open(false)?;

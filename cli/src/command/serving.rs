@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::{self, Kind, Setting};
-use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, advertised};
+use crate::config::{self, ServingOptions, ServingSettings, SourceArgs, reached};
 use crate::exit::Failure;
 use crate::server::{Reached, Server, bind, door, http_address};
 use crate::traces::Service;
@@ -45,7 +45,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
     let http = bind("--http", settings.http).await?;
     let kafka = settings.kafka.bind(&tls).await?;
     let bound = listener.local_addr()?;
-    let grpc_address = advertised("--grpc", settings.advertise.as_deref(), bound)?;
+    let grpc_address = reached("--grpc", settings.advertise.as_deref(), bound, &tls)?;
     let http_address = http_address(Some(&http), &grpc_address)?;
 
     let objects = settings.object_store.open(false)?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ServerTls;
 use crate::exit::Failure;
 
 /// An address to listen on: `IP:PORT`, or `localhost:PORT` for 127.0.0.1. Port 0 takes a free one.
@@ -88,4 +89,16 @@ pub(crate) fn advertised(
         ))),
         None => Ok(bound.to_string()),
     }
+}
+
+/// The same where other components connect: they look whom the certificate is for.
+pub(crate) fn reached(
+    flag: &'static str,
+    advertise: Option<&str>,
+    bound: SocketAddr,
+    tls: &ServerTls,
+) -> Result<String, Failure> {
+    let address = advertised(flag, advertise, bound)?;
+    tls.check_host(advertise.map_or(flag, |_| "--advertise"), &address)?;
+    Ok(address)
 }

@@ -33,7 +33,7 @@ pub(crate) use cold_cache::ColdCacheOptions;
 pub(crate) use disk::DiskOptions;
 pub(crate) use interval::Interval;
 pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};
-pub(crate) use listen::{Listen, advertised, check_exposure};
+pub(crate) use listen::{Listen, advertised, check_exposure, reached};
 pub(crate) use metastore::MetastoreUrl;
 pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};

@@ -223,6 +223,17 @@ impl ServerTls {
         self.identity().cloned().map_or(Dial::Plain, Dial::Tls)
     }
 
+    /// Whether the certificate is for the host of `HOST:PORT`, to which others connect as `flag` says: if not, this server
+    /// would be ready, and nobody could talk to it.
+    pub(crate) fn check_host(&self, flag: &'static str, address: &str) -> Result<(), Failure> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match self.identity() {
+            Some(own) => own.check_host(flag, host).map_err(unusable),
+            None => Ok(()),
+        }
+    }
+
     /// Whether clients without a certificate are sent away.
     pub(crate) fn requires(&self) -> bool {
         self.required

@@ -49,6 +49,32 @@ fn a_wrong_variable_is_named() {
     assert!(text(&output.stderr).contains("--listen"), "{}", text(&output.stderr));
 }
 
+/// What is not read from a terminal is the log of a pod: usage and hints are for those who type.
+#[test]
+fn what_a_server_cannot_be_told_is_said_in_one_line() {
+    for (args, expected) in [
+        (
+            &["bookie", "--listen", "everywhere"][..],
+            "error: invalid value 'everywhere' for '--listen",
+        ),
+        (&["serving", "--gprc=127.0.0.1:1"], "error: unexpected argument '--gprc' found"),
+        (&["serving", "--tls-client-auth", "maybe"], "[possible values: none, required]"),
+        (&["standalone", "--max-producers"], "a value is required for '--max-producers"),
+    ] {
+        let output = geminga(args, &[]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    }
+    // Whoever types a command sees how it is used.
+    let stderr = text(&geminga(&["topic", "lost"], &[]).stderr);
+    assert!(stderr.contains("Usage: "), "{stderr}");
+    let help = geminga(&["bookie", "--help"], &[]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    assert!(text(&help.stdout).contains("Usage: "));
+}
+
 #[test]
 fn wrong_configuration_exits_with_2_and_one_line() {
     for (args, expected) in [

@@ -10,7 +10,7 @@ use geminga_metastore::record::LiveBookie;
 use geminga_metastore::{Change, Error, KeyValue, MetaStore, WatchEvent, WatchStream, keys};
 use geminga_proto::bookie::Adds;
 use geminga_proto::ids::BookieId;
-use geminga_runtime::Tasks;
+use geminga_runtime::{Seldom, Tasks};
 use geminga_tls::Dial;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub struct BookieDirectory {
     changed: watch::Sender<u64>,
     connections: Mutex<HashMap<BookieId, Arc<GrpcConnection>>>,
     adds: Mutex<HashMap<BookieId, Adds>>,
+    /// Who was lately said not to be reached.
+    told: Arc<Seldom<BookieId>>,
     /// Bookies of this process, reached without a network.
     local: HashMap<BookieId, Arc<dyn BookieConnection>>,
 }
@@ -64,6 +66,7 @@ impl BookieDirectory {
             changed: watch::Sender::new(0),
             connections: Mutex::default(),
             adds: Mutex::default(),
+            told: Arc::default(),
             local,
         });
         // A watch without a revision begins with everything there is.
@@ -142,8 +145,9 @@ impl Bookies for BookieDirectory {
         if let Some(connection) = connections.get(bookie).filter(|c| c.serves(&address)) {
             return Ok(Arc::<GrpcConnection>::clone(connection));
         }
-        let (id, dial) = (bookie.clone(), self.dial.clone());
-        let connection = GrpcConnection::start(&self.tasks, id, address, self.lane_bytes, dial);
+        let (id, dial, told) = (bookie.clone(), self.dial.clone(), Arc::clone(&self.told));
+        let connection =
+            GrpcConnection::start(&self.tasks, id, address, self.lane_bytes, dial, told);
         let connection = Arc::new(connection);
         connections.insert(bookie.clone(), Arc::clone(&connection));
         Ok(connection)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use geminga_proto::reason::{ApiError, DOMAIN, Reason};
 use geminga_records::BatchError;
+use geminga_tls::status_cause;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -122,7 +123,7 @@ impl Error {
         if ours || final_code {
             return Self::Api(ApiError::from_status(status));
         }
-        Self::Unreachable { server: server.to_owned(), why: cause(status) }
+        Self::Unreachable { server: server.to_owned(), why: status_cause(status) }
     }
 }
 
@@ -136,17 +137,6 @@ pub(crate) fn never_sent(status: &Status) -> bool {
         source = error.source();
     }
     false
-}
-
-/// The innermost message: "transport error" helps nobody.
-fn cause(status: &Status) -> String {
-    let mut message = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(error) = source {
-        message = error.to_string();
-        source = error.source();
-    }
-    if message.is_empty() { status.code().description().to_owned() } else { message }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod faulty;
 pub mod format;
 mod manifest;
 mod marker;
+mod metrics;
 mod named;
 mod object;
 mod store;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::{Custom, TierObject};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -22,9 +23,11 @@ use object_store::{
     Error, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
     RetryConfig,
 };
+use tokio::time::{Instant, error::Elapsed, timeout};
 use url::Url;
 
 use crate::error::ObjectError;
+use crate::metrics;
 
 /// Parts of an upload are so large: S3 allows 10,000 of them, of 5 MiB at least.
 pub const PART_BYTES: usize = 16 << 20;
@@ -288,7 +291,7 @@ impl Store {
     /// # Errors
     /// [`ObjectError`].
     pub async fn head(&self, key: &str) -> Result<Option<Listed>, ObjectError> {
-        match self.timed(key, self.inner.head(&Path::from(key))).await {
+        match self.timed("head", key, self.inner.head(&Path::from(key))).await {
             Ok(meta) => Ok(Some(listed(meta))),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -325,7 +328,7 @@ impl Store {
             }
             Ok(bytes.freeze())
         };
-        match self.timed(key, whole).await {
+        match self.timed("get", key, whole).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -344,7 +347,7 @@ impl Store {
             return Err(ObjectError::OtherStore { named, own });
         }
         let path = Path::from(key);
-        let bytes = self.timed(key, self.inner.get_range(&path, range.clone())).await?;
+        let bytes = self.timed("get", key, self.inner.get_range(&path, range.clone())).await?;
         let want = range.end - range.start;
         if bytes.len() as u64 != want {
             let have = bytes.len();
@@ -360,8 +363,7 @@ impl Store {
     pub(crate) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         let path = Path::from(key);
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match tokio::time::timeout(TIMEOUT, self.inner.put_opts(&path, bytes.into(), create)).await
-        {
+        match measured("put", self.inner.put_opts(&path, bytes.into(), create)).await {
             Ok(Ok(_) | Err(Error::AlreadyExists { .. })) => Ok(()),
             Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),
             Err(_) => Err(ObjectError::Store(format!("no answer within {TIMEOUT:?}"))),
@@ -373,7 +375,7 @@ impl Store {
     /// # Errors
     /// [`ObjectError`].
     pub async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        match self.timed(key, self.inner.delete(&Path::from(key))).await {
+        match self.timed("delete", key, self.inner.delete(&Path::from(key))).await {
             Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -393,29 +395,40 @@ impl Store {
     fn listing(
         listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>,
     ) -> BoxStream<'static, Result<Listed, ObjectError>> {
-        let next = |mut listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>| async {
-            match tokio::time::timeout(TIMEOUT, listing.next()).await {
-                Ok(Some(Ok(meta))) => Some((Ok(listed(meta)), Some(listing))),
-                Ok(Some(Err(error))) => {
-                    Some((Err(ObjectError::Store(error.to_string())), Some(listing)))
+        type Listing = BoxStream<'static, Result<object_store::ObjectMeta, Error>>;
+        let next = |mut listing: Listing, first: bool| async move {
+            let object = async { listing.next().await.transpose() };
+            // Those behind the first come with it, many at a time.
+            let next = match first {
+                true => measured("list", object).await,
+                false => timeout(TIMEOUT, object).await,
+            };
+            match next {
+                Ok(Ok(Some(meta))) => Some((Ok(listed(meta)), Some((listing, false)))),
+                Ok(Ok(None)) => None,
+                Ok(Err(error)) => {
+                    Some((Err(ObjectError::Store(error.to_string())), Some((listing, false))))
                 }
-                Ok(None) => None,
                 Err(_) => {
                     let why = format!("the listing did not go on within {TIMEOUT:?}");
                     Some((Err(ObjectError::Store(why)), None))
                 }
             }
         };
-        let step = move |listing: Option<_>| async move { next(listing?).await };
-        futures::stream::unfold(Some(listing), step).boxed()
+        let step = move |state: Option<(Listing, bool)>| async move {
+            let (listing, first) = state?;
+            next(listing, first).await
+        };
+        futures::stream::unfold(Some((listing, true)), step).boxed()
     }
 
     async fn timed<T>(
         &self,
+        op: &'static str,
         key: &str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, ObjectError> {
-        match tokio::time::timeout(TIMEOUT, call).await {
+        match measured(op, call).await {
             Ok(answer) => answer.map_err(|error| match error {
                 Error::NotFound { .. } => {
                     ObjectError::NotFound { bucket: self.names.bucket.clone(), key: key.to_owned() }
@@ -424,6 +437,27 @@ impl Store {
             }),
             Err(_) => Err(ObjectError::Store(format!("no answer about {key} within {TIMEOUT:?}"))),
         }
+    }
+}
+
+/// A call to the store, which is given up after [`TIMEOUT`].
+async fn measured<T>(
+    op: &'static str,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<Result<T, Error>, Elapsed> {
+    let asked = Instant::now();
+    let answer = timeout(TIMEOUT, call).await;
+    let outcome = answer.as_ref().map_or("timeout", outcome);
+    metrics::asked(op, outcome, asked.elapsed());
+    answer
+}
+
+fn outcome<T>(answer: &Result<T, Error>) -> &'static str {
+    match answer {
+        // One that is there already is as good as written.
+        Ok(_) | Err(Error::AlreadyExists { .. }) => "done",
+        Err(Error::NotFound { .. }) => "not_found",
+        Err(_) => "failed",
     }
 }
 
@@ -530,7 +564,7 @@ pub struct Upload {
     store: Store,
     key: String,
     multipart: Option<Box<dyn MultipartUpload>>,
-    parts: FuturesUnordered<object_store::UploadPart>,
+    parts: FuturesUnordered<BoxFuture<'static, Result<(), ObjectError>>>,
 }
 
 impl Upload {
@@ -541,14 +575,23 @@ impl Upload {
     pub async fn part(&mut self, bytes: Bytes) -> Result<(), ObjectError> {
         if self.multipart.is_none() {
             let path = Path::from(self.key.as_str());
-            let begun = self.store.timed(&self.key, self.store.inner.put_multipart(&path)).await?;
+            let begun =
+                self.store.timed("begin", &self.key, self.store.inner.put_multipart(&path)).await?;
             self.multipart = Some(begun);
         }
         while self.parts.len() >= PARTS_AT_ONCE {
             self.wait_for_part().await?;
         }
         if let Some(multipart) = &mut self.multipart {
-            self.parts.push(multipart.put_part(bytes.into()));
+            let part = multipart.put_part(bytes.into());
+            // Without a limit of its own: it is not looked after while its caller does something else.
+            let sending = async move {
+                let asked = Instant::now();
+                let sent = part.await;
+                metrics::asked("part", outcome(&sent), asked.elapsed());
+                sent.map_err(|error| ObjectError::Store(error.to_string()))
+            };
+            self.parts.push(sending.boxed());
         }
         Ok(())
     }
@@ -564,7 +607,7 @@ impl Upload {
                 None => std::future::pending().await,
             }
         };
-        part.await.map_err(|error| ObjectError::Store(error.to_string()))
+        part.await
     }
 
     /// The same while nothing else is to be done, and no longer than any call may take.
@@ -589,7 +632,7 @@ impl Upload {
                 self.wait_for_part().await?;
             }
             let Some(multipart) = &mut self.multipart else { return Ok(()) };
-            return self.store.timed(&self.key, multipart.complete()).await.map(|_| ());
+            return self.store.timed("complete", &self.key, multipart.complete()).await.map(|_| ());
         }
         // The key is this attempt's alone: where it is taken, an earlier try arrived, and its answer was lost. What is there is read back.
         self.store.put_new(&self.key, rest).await
@@ -599,7 +642,7 @@ impl Upload {
     pub async fn abort(&mut self) {
         let Some(mut multipart) = self.multipart.take() else { return };
         self.parts.clear();
-        if let Err(error) = self.store.timed(&self.key, multipart.abort()).await {
+        if let Err(error) = self.store.timed("abort", &self.key, multipart.abort()).await {
             tracing::info!(key = self.key, %error, "parts of an upload that was given up stay until the bucket's lifecycle rule removes them");
         }
     }

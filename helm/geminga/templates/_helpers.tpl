@@ -173,9 +173,19 @@ capabilities:
 {{- end -}}
 {{- end -}}
 
-{{/* Variables and secrets of the object store. */}}
+{{/* Variables and secrets of the object store; where it is, too, so that `cluster doctor` in the container looks at it. */}}
 {{- define "geminga.objectStoreEnv" -}}
 {{- if .Values.objectStore.url -}}
+- name: GEMINGA_OBJECT_STORE
+  value: {{ .Values.objectStore.url | quote }}
+{{- with .Values.objectStore.endpoint }}
+- name: GEMINGA_OBJECT_STORE_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.objectStore.pathStyle }}
+- name: GEMINGA_OBJECT_STORE_PATH_STYLE
+  value: "true"
+{{- end }}
 {{- range $name, $value := .Values.objectStore.env }}
 - name: {{ $name }}
   value: {{ $value | quote }}
@@ -210,20 +220,6 @@ envFrom:
   secret:
     secretName: {{ .Values.objectStore.caSecret }}
     items: [{key: ca.crt, path: ca.crt}]
-{{- end -}}
-{{- end -}}
-
-{{- define "geminga.objectStoreArgs" -}}
-{{- with .Values.objectStore -}}
-{{- if .url -}}
-- --object-store={{ .url }}
-{{- if .endpoint }}
-- --object-store-endpoint={{ .endpoint }}
-{{- end }}
-{{- if .pathStyle }}
-- --object-store-path-style
-{{- end }}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -72,6 +72,14 @@ impl Credentials {
         self.0.files.cert.is_some()
     }
 
+    /// Whether who connects to `host` takes the certificate to show for that of this process. `flag`: what says that they do.
+    ///
+    /// # Errors
+    /// That it is for others.
+    pub fn check_host(&self, flag: &'static str, host: &str) -> Result<(), LoadError> {
+        self.now().check_host(&self.0.files, flag, host)
+    }
+
     /// Whether clients' certificates can be checked.
     pub fn has_authority(&self) -> bool {
         self.0.files.ca.is_some()

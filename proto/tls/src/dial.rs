@@ -146,7 +146,8 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+/// What the certificate has to be for of who is connected to by `host`.
+pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
         return Ok(ServerName::IpAddress(IpAddr::from(ip)));

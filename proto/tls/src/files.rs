@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ClientConfig, Resumption};
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ParsedCertificate, ServerConfig, WebPkiClientVerifier,
+};
 use rustls::{CertificateError, Error, RootCertStore};
 
-use crate::trouble::Trouble;
+use crate::dial::server_name;
+use crate::trouble::{Trouble, names};
 
 /// Largest file that is read: authorities of a whole system fit.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -89,6 +91,21 @@ pub enum LoadError {
         is: Vec<String>,
         /// Whom that in force is for.
         was: Vec<String>,
+    },
+    /// Nobody could connect who checks the name.
+    #[error(
+        "{} is for {}, not for {host}, by which others are told to connect ({flag}): issue it for that name, or advertise one that \
+         it is for", path.display(), if is.is_empty() { "no name".to_owned() } else { is.join(", ") }
+    )]
+    NotForHost {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whom it is for.
+        is: Vec<String>,
+        /// What others connect to.
+        host: String,
+        /// What says so.
+        flag: &'static str,
     },
     /// The authorities cannot be used.
     #[error("the authorities cannot be used: {0}")]
@@ -206,8 +223,10 @@ pub(crate) struct Loaded {
     pub(crate) client: Arc<ClientConfig>,
     /// When the certificate expires, in seconds since the Unix epoch, where that is known.
     pub(crate) expires: Option<u64>,
-    /// Whom the certificate is for, as the library writes it, where that is known.
+    /// Whom the certificate is for, where that is known.
     names: Vec<String>,
+    /// The certificate itself.
+    cert: Option<CertificateDer<'static>>,
 }
 
 impl fmt::Debug for Loaded {
@@ -240,8 +259,9 @@ impl Loaded {
             Some(identity) => servers(files, identity, authority.as_ref(), &provider)?,
             None => Vec::new(),
         };
+        let cert = identity.as_ref().and_then(|identity| identity.chain.first().cloned());
         let client = Arc::new(client(files, roots, identity, &provider)?);
-        Ok(Self { servers, client, expires: found.expires, names: found.names })
+        Ok(Self { servers, client, expires: found.expires, names: found.names, cert })
     }
 
     /// The same, to be in force after `former`: one that shares no name with it is likely to be somebody else's, with which
@@ -255,6 +275,30 @@ impl Loaded {
             return Err(LoadError::OtherNames { path, is: self.names, was: former.names.clone() });
         }
         Ok(self)
+    }
+
+    /// Whether who connects to `host`, as `flag` says, takes the certificate for that of this process.
+    pub(crate) fn check_host(
+        &self,
+        files: &Files,
+        flag: &'static str,
+        host: &str,
+    ) -> Result<(), LoadError> {
+        let Some(cert) = &self.cert else { return Ok(()) };
+        let path = files.cert.clone().unwrap_or_default();
+        let unreadable =
+            |error| LoadError::Unacceptable { path: path.clone(), why: Trouble::of_tls(&error) };
+        let cert = ParsedCertificate::try_from(cert).map_err(unreadable)?;
+        let is = match server_name(host).map(|name| verify_server_name(&cert, &name)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            }))) => names(&presented),
+            // A host that is no name, or a certificate without any.
+            Ok(Err(_)) | Err(_) => self.names.clone(),
+        };
+        Err(LoadError::NotForHost { path, is, host: host.to_owned(), flag })
     }
 
     /// What a listener takes connections with; `None` when there is no certificate to show, or no authority to check
@@ -351,15 +395,15 @@ impl Authority {
         self.clients.verify_client_cert(cert, between, now).map_err(unacceptable)?;
         let nobody = ServerName::try_from(NOBODY).expect("a plain name");
         // Which names it is for, those who connect will see; that it is not for nobody says which they are.
-        let names = match self.servers.verify_server_cert(cert, between, &nobody, &[], now) {
+        let is_for = match self.servers.verify_server_cert(cert, between, &nobody, &[], now) {
             Ok(_) | Err(Error::InvalidCertificate(CertificateError::NotValidForName)) => Vec::new(),
             Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
                 presented,
                 ..
-            })) => presented,
+            })) => names(&presented),
             Err(error) => return Err(unacceptable(error)),
         };
-        Ok(Found { expires: self.expiry(cert, between, now), names })
+        Ok(Found { expires: self.expiry(cert, between, now), names: is_for })
     }
 
     /// When it will not be taken any more, in seconds since the Unix epoch.

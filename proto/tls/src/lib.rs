@@ -13,6 +13,7 @@
 //! * What cannot be loaded changes nothing: the former files stay in force, and log and metrics say so.
 
 mod accept;
+mod cause;
 mod credentials;
 mod delegate;
 mod dial;
@@ -26,6 +27,7 @@ mod tests;
 mod trouble;
 
 pub use accept::Security;
+pub use cause::{cause, status_cause};
 pub use credentials::Credentials;
 pub use dial::{Dial, Stream};
 pub use files::{ClientAuth, Files, LoadError, Protocol};

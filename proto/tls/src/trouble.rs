@@ -89,7 +89,9 @@ impl Trouble {
             // Another authority of the same name has another key.
             Why::UnknownIssuer | Why::BadSignature => Self::UnknownAuthority,
             Why::NotValidForName => Self::WrongName("another name".to_owned()),
-            Why::NotValidForNameContext { presented, .. } => Self::WrongName(presented.join(", ")),
+            Why::NotValidForNameContext { presented, .. } => {
+                Self::WrongName(names(presented).join(", "))
+            }
             Why::InvalidPurpose | Why::InvalidPurposeContext { .. } => Self::WrongPurpose,
             other => Self::Other(other.to_string()),
         }
@@ -128,6 +130,18 @@ impl Trouble {
         };
         io::Error::new(kind, self.told_by(side).to_string())
     }
+}
+
+/// Whom a certificate is for, out of what the library writes around it.
+pub(crate) fn names(presented: &[String]) -> Vec<String> {
+    let kinds = [("DnsName(\"", "\")"), ("IpAddress(", ")")];
+    let bare = |name: &String| {
+        let bare = kinds.iter().find_map(|(left, right)| {
+            name.strip_prefix(left).and_then(|name| name.strip_suffix(right))
+        });
+        bare.unwrap_or(name).to_owned()
+    };
+    presented.iter().map(bare).collect()
 }
 
 /// See [`Trouble::told_by`].

@@ -147,4 +147,4 @@ def steps(command, cases, timeout=300):
 
 
 SUITES = {name.replace("_", "-"): importlib.import_module(f"suites.{name}")
-          for name in ("kcat", "confluent", "kafka_python", "aiokafka", "old_clients", "javascript", "java", "rdkafka", "librdkafka")}
+          for name in ("kcat", "confluent", "kafka_python", "aiokafka", "old_clients", "javascript", "java", "migrate", "rdkafka", "librdkafka")}

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// A bookie that is away for longer is not being restarted: then it is looked whether its set was made smaller by hand.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     gone_after: Duration,
+    /// A disk with less than so many percent free is to be watched although it takes new data.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(..=100))]
+    low_disk: u8,
     #[command(flatten)]
     objects: ObjectStoreOptions,
     #[command(flatten)]

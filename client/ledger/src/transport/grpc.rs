@@ -1,6 +1,7 @@
 //! The production connection: gRPC with the settings that measured best (large frames, wide windows, no Nagle).
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -11,9 +12,9 @@ use geminga_proto::ids::BookieId;
 use geminga_proto::internal as wire;
 use geminga_proto::internal::bookie_client::BookieClient;
 use geminga_proto::messages::sent::{self, Sent};
-use geminga_runtime::Tasks;
 use geminga_runtime::requests::{self, RequestId};
-use geminga_tls::Dial;
+use geminga_runtime::{Seldom, Tasks};
+use geminga_tls::{Dial, status_cause};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -92,15 +93,45 @@ impl Wire for Queries {
 
 /// A gRPC connection to one bookie at one address.
 pub(crate) struct GrpcConnection {
-    bookie: BookieId,
-    address: String,
+    peer: Peer,
     writes: Lane<Writes>,
     queries: Lane<Queries>,
 }
 
 impl fmt::Debug for GrpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GrpcConnection({} at {})", self.bookie, self.address)
+        write!(f, "GrpcConnection({} at {})", self.peer.bookie, self.peer.address)
+    }
+}
+
+/// Which bookie is where, and who was lately said not to be reached.
+#[derive(Clone)]
+struct Peer {
+    bookie: BookieId,
+    address: String,
+    told: Arc<Seldom<BookieId>>,
+}
+
+impl Peer {
+    /// Says why there is no stream to it.
+    fn opened<S>(&self, opened: Result<S, tonic::Status>) -> Result<S, tonic::Status> {
+        if let Err(status) = &opened
+            && self.told.is_due(&self.bookie)
+        {
+            let (bookie, address, why) = (&self.bookie, &self.address, status_cause(status));
+            tracing::warn!(%bookie, address, why, "bookie cannot be reached");
+        }
+        opened
+    }
+
+    /// What a call ends with that gets no answer.
+    fn lost(&self, broke: &OnceLock<String>) -> ConnectionLost {
+        let address = &self.address;
+        let why = match broke.get() {
+            Some(why) => format!("the connection to {address} broke: {why}"),
+            None => format!("the connection to {address} broke"),
+        };
+        ConnectionLost { bookie: self.bookie.clone(), why }
     }
 }
 
@@ -121,33 +152,36 @@ fn client(dial: &Dial, address: &str) -> Result<BookieClient<Sent<Channel>>, ton
 
 impl GrpcConnection {
     /// Starts both lanes, in each of which at most `lane_bytes` wait; they connect in the background, and calls wait for
-    /// them.
+    /// them. `told`: of whom it was lately said that they cannot be reached.
     pub(crate) fn start(
         tasks: &Tasks,
         bookie: BookieId,
         address: String,
         lane_bytes: usize,
         dial: Dial,
+        told: Arc<Seldom<BookieId>>,
     ) -> Self {
         let limits = Limits { message: MESSAGE_BYTES, queue: lane_bytes };
-        let (to, by) = (address.clone(), dial.clone());
+        let peer = Peer { bookie, address, told };
+        let (to, by) = (peer.clone(), dial.clone());
         let writes = Lane::start(tasks, "bookie writes", limits, move |requests| {
             async move {
-                Ok(client(&by, &to)?
-                    .write(sent::request(ReceiverStream::new(requests)))
-                    .await?
-                    .into_inner())
+                let mut client = client(&by, &to.address)?;
+                let opened = client.write(sent::request(ReceiverStream::new(requests))).await;
+                Ok(to.opened(opened)?.into_inner())
             }
             .boxed()
         });
-        let to = address.clone();
+        let to = peer.clone();
         let queries = Lane::start(tasks, "bookie queries", limits, move |requests| {
             async move {
-                Ok(client(&dial, &to)?.query(ReceiverStream::new(requests)).await?.into_inner())
+                let mut client = client(&dial, &to.address)?;
+                let opened = client.query(ReceiverStream::new(requests)).await;
+                Ok(to.opened(opened)?.into_inner())
             }
             .boxed()
         });
-        Self { bookie, address, writes, queries }
+        Self { peer, writes, queries }
     }
 
     /// Bytes of entries that wait to be sent.
@@ -157,12 +191,8 @@ impl GrpcConnection {
 
     /// Whether it still works, and for this address.
     pub(crate) fn serves(&self, address: &str) -> bool {
-        self.address == address && !self.writes.is_closed() && !self.queries.is_closed()
+        self.peer.address == address && !self.writes.is_closed() && !self.queries.is_closed()
     }
-}
-
-fn lost(bookie: &BookieId, address: &str) -> ConnectionLost {
-    ConnectionLost { bookie: bookie.clone(), why: format!("the connection to {address} broke") }
 }
 
 impl BookieConnection for GrpcConnection {
@@ -170,10 +200,10 @@ impl BookieConnection for GrpcConnection {
         &self,
         request: WriteRequest,
     ) -> BoxFuture<'static, Result<WriteReply, ConnectionLost>> {
-        let (bookie, address) = (self.bookie.clone(), self.address.clone());
+        let (peer, broke) = (self.peer.clone(), self.writes.broke());
         self.writes
             .call(Caused::now(request))
-            .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
+            .map(move |reply| reply.ok_or_else(|| peer.lost(&broke)))
             .boxed()
     }
 
@@ -181,10 +211,10 @@ impl BookieConnection for GrpcConnection {
         &self,
         request: QueryRequest,
     ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
-        let (bookie, address) = (self.bookie.clone(), self.address.clone());
+        let (peer, broke) = (self.peer.clone(), self.queries.broke());
         self.queries
             .call(Caused::now(request))
-            .map(move |reply| reply.ok_or_else(|| lost(&bookie, &address)))
+            .map(move |reply| reply.ok_or_else(|| peer.lost(&broke)))
             .boxed()
     }
 }

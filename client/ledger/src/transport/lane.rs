@@ -1,16 +1,17 @@
 //! One stream of requests and replies, as one task. Requests are sent in the order of [`Lane::call`]; whatever is queued
 //! when the stream is ready goes into one message. A reply is matched to its request by id. When anything breaks, every
-//! pending call ends without an answer and the lane is done.
+//! pending call ends without an answer and the lane is done; what broke is known before the first of them ends.
 //!
 //! What waits to be sent is bounded in number and in bytes: a bookie that does not read keeps what its writers had sent
 //! it, even after they have left it out. A call above the bound ends without an answer, and was not sent.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use geminga_runtime::Tasks;
+use geminga_tls::status_cause;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Most calls that wait to be sent.
@@ -50,6 +51,7 @@ pub(super) struct Lane<W: Wire> {
     calls: mpsc::Sender<Call<W>>,
     room: Arc<Semaphore>,
     bytes: usize,
+    broke: Arc<OnceLock<String>>,
 }
 
 /// How much a lane takes at once, bytes.
@@ -71,23 +73,33 @@ impl<W: Wire> Lane<W> {
         S: Stream<Item = Result<W::Incoming, tonic::Status>> + Send + Unpin + 'static,
     {
         let (calls, queue) = mpsc::channel(QUEUE);
-        let cancelled = tasks.cancelled();
+        let (cancelled, broke) = (tasks.cancelled(), Arc::new(OnceLock::new()));
+        let why = Arc::clone(&broke);
         tasks.spawn(name, async move {
-            let run = run::<W, F, S>(queue, limits.message, open);
-            tokio::select! {
-                () = cancelled => {}
-                result = run => if let Err(status) = result {
-                    tracing::debug!(lane = name, %status, "bookie stream ended");
-                },
+            let mut waiting = Waiting::<W>::new(queue);
+            let ended = tokio::select! {
+                () = cancelled => Ok(()),
+                ended = waiting.exchange(limits.message, open) => ended,
+            };
+            if let Err(status) = ended {
+                tracing::debug!(lane = name, %status, "bookie stream ended");
+                let _first = why.set(status_cause(&status));
             }
+            // Only now do callers hear of it.
+            drop(waiting);
         });
         let bytes = limits.queue.min(Semaphore::MAX_PERMITS);
-        Self { calls, room: Arc::new(Semaphore::new(bytes)), bytes }
+        Self { calls, room: Arc::new(Semaphore::new(bytes)), bytes, broke }
     }
 
     /// Bytes of calls that wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.bytes.saturating_sub(self.room.available_permits())
+    }
+
+    /// What broke, once something did.
+    pub(super) fn broke(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.broke)
     }
 
     /// Whether the lane is done.
@@ -106,54 +118,70 @@ impl<W: Wire> Lane<W> {
     }
 }
 
-async fn run<W, F, S>(
-    mut queue: mpsc::Receiver<Call<W>>,
-    max_bytes: usize,
-    open: F,
-) -> Result<(), tonic::Status>
-where
-    W: Wire,
-    F: FnOnce(mpsc::Receiver<W::Outgoing>) -> BoxFuture<'static, Result<S, tonic::Status>>,
-    S: Stream<Item = Result<W::Incoming, tonic::Status>> + Unpin,
-{
-    // Few messages are enough to keep the stream busy; what comes after them gathers into larger ones.
-    let (outgoing, messages) = mpsc::channel(4);
-    let mut replies = open(messages).await?;
-    let mut pending: HashMap<u64, oneshot::Sender<W::Reply>> = HashMap::new();
-    let mut next_id = 0u64;
-    let mut first: Option<Call<W>> = None;
-    loop {
-        tokio::select! {
-            biased;
-            message = replies.next() => {
-                let Some(message) = message else { return Ok(()) };
-                for (id, reply) in W::unpack(message?) {
-                    if let Some(answer) = pending.remove(&id) {
-                        // A caller that went away does not want its answer.
-                        let _gone = answer.send(reply);
-                    }
+/// All calls that have no answer yet.
+struct Waiting<W: Wire> {
+    queue: mpsc::Receiver<Call<W>>,
+    /// The one of the queue that is sent next.
+    first: Option<Call<W>>,
+    sent: HashMap<u64, oneshot::Sender<W::Reply>>,
+    next_id: u64,
+}
+
+impl<W: Wire> Waiting<W> {
+    fn new(queue: mpsc::Receiver<Call<W>>) -> Self {
+        Self { queue, first: None, sent: HashMap::new(), next_id: 0 }
+    }
+
+    /// Sends calls and answers them, until the stream or the lane ends.
+    async fn exchange<F, S>(&mut self, max_bytes: usize, open: F) -> Result<(), tonic::Status>
+    where
+        F: FnOnce(mpsc::Receiver<W::Outgoing>) -> BoxFuture<'static, Result<S, tonic::Status>>,
+        S: Stream<Item = Result<W::Incoming, tonic::Status>> + Unpin,
+    {
+        // Few messages are enough to keep the stream busy; what comes after them gathers into larger ones.
+        let (outgoing, messages) = mpsc::channel(4);
+        let mut replies = open(messages).await?;
+        loop {
+            tokio::select! {
+                biased;
+                message = replies.next() => {
+                    let Some(message) = message else { return Ok(()) };
+                    self.answer(message?);
                 }
-            }
-            call = queue.recv(), if first.is_none() => match call {
-                Some(call) => first = Some(call),
-                None => return Ok(()),
-            },
-            slot = outgoing.reserve(), if first.is_some() => {
-                let Ok(slot) = slot else { return Ok(()) };
-                let mut batch = Vec::new();
-                let mut bytes = 0;
-                while let Some(Call { request, answer, _room }) = first.take() {
-                    bytes += W::size(&request);
-                    pending.insert(next_id, answer);
-                    batch.push((next_id, request));
-                    next_id += 1;
-                    if bytes < max_bytes && batch.len() < BATCH {
-                        first = queue.try_recv().ok();
-                    }
+                call = self.queue.recv(), if self.first.is_none() => match call {
+                    Some(call) => self.first = Some(call),
+                    None => return Ok(()),
+                },
+                slot = outgoing.reserve(), if self.first.is_some() => {
+                    let Ok(slot) = slot else { return Ok(()) };
+                    slot.send(self.pack(max_bytes));
                 }
-                slot.send(W::pack(batch));
             }
         }
+    }
+
+    fn answer(&mut self, message: W::Incoming) {
+        for (id, reply) in W::unpack(message) {
+            if let Some(answer) = self.sent.remove(&id) {
+                // A caller that went away does not want its answer.
+                let _gone = answer.send(reply);
+            }
+        }
+    }
+
+    /// A message of the first call and those behind it.
+    fn pack(&mut self, max_bytes: usize) -> W::Outgoing {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(Call { request, answer, _room }) = self.first.take() {
+            bytes += W::size(&request);
+            self.sent.insert(self.next_id, answer);
+            batch.push((self.next_id, request));
+            self.next_id += 1;
+            if bytes < max_bytes && batch.len() < BATCH {
+                self.first = self.queue.try_recv().ok();
+            }
+        }
+        W::pack(batch)
     }
 }
 
@@ -197,7 +225,10 @@ mod tests {
         let limits = Limits { message: 1 << 20, queue: QUEUE_BYTES };
         let lane = Lane::start(tasks, "test", limits, move |requests| {
             let echo = async move {
-                may_read.wait_for(|reads| *reads).await.map_err(|_| tonic::Status::aborted(""))?;
+                may_read
+                    .wait_for(|reads| *reads)
+                    .await
+                    .map_err(|_| tonic::Status::aborted("the peer is gone"))?;
                 let next = |mut requests: mpsc::Receiver<_>| async move {
                     let message = requests.recv().await?;
                     Some((Message::Ok(message), requests))
@@ -236,6 +267,7 @@ mod tests {
         let call = lane.call(1);
         drop(reads);
         assert_eq!(call.await, None);
+        assert_eq!(lane.broke().get().map(String::as_str), Some("the peer is gone"));
         assert!(lane.is_closed());
         assert_eq!(lane.call(1).await, None);
     }

@@ -116,3 +116,13 @@ async fn an_upload_is_seen_as_a_whole_or_not_at_all() {
     upload.complete(Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(keys().await, ["large", "small"]);
 }
+
+#[test]
+fn what_is_certain_is_no_failure() {
+    let of = |error: Error| outcome::<()>(&Err(error));
+    let (path, source) = (|| "k".to_owned(), || "why".into());
+    assert_eq!(outcome(&Ok(())), "done");
+    assert_eq!(of(Error::NotFound { path: path(), source: source() }), "not_found");
+    assert_eq!(of(Error::AlreadyExists { path: path(), source: source() }), "done");
+    assert_eq!(of(Error::Generic { store: "S3", source: source() }), "failed");
+}

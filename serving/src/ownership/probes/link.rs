@@ -12,8 +12,8 @@ use geminga_proto::caps;
 use geminga_proto::ids::BrokerId;
 use geminga_proto::internal::probes_client::ProbesClient;
 use geminga_proto::internal::{ProbeRequest, ProbeResponse};
-use geminga_runtime::Tasks;
-use geminga_tls::Dial;
+use geminga_runtime::{Seldom, Tasks};
+use geminga_tls::{Dial, cause, status_cause};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,7 +70,8 @@ impl Link {
         tasks: &Tasks,
     ) -> Self {
         let (newest, probes) = watch::channel(None);
-        let task = Task { peer, address: address.clone(), dial, probes, reports };
+        let told = Seldom::default();
+        let task = Task { peer, address: address.clone(), dial, probes, reports, told };
         let cancelled = tasks.cancelled();
         tasks.spawn("probes of one peer", async move {
             tokio::select! {
@@ -109,6 +110,8 @@ struct Task {
     dial: Dial,
     probes: watch::Receiver<Option<Probe>>,
     reports: mpsc::Sender<Event>,
+    /// When it was last said that the peer cannot be reached.
+    told: Seldom<BrokerId>,
 }
 
 impl Task {
@@ -126,7 +129,10 @@ impl Task {
             let end = match self.dial.connect(&endpoint).await {
                 Ok(channel) => self.stream(channel).await,
                 Err(error) if is_refusal(&error) => End::Refused,
-                Err(_) => End::Silent,
+                Err(error) => {
+                    self.tell(|| cause(&error));
+                    End::Silent
+                }
             };
             match end {
                 End::Dropped => return,
@@ -153,6 +159,13 @@ impl Task {
         }
     }
 
+    /// That nobody listens any more is not told: whoever ends does so.
+    fn tell(&self, why: impl FnOnce() -> String) {
+        if self.told.is_due(&self.peer) {
+            tracing::warn!(peer = %self.peer, address = self.address, why = why(), "broker cannot be probed");
+        }
+    }
+
     /// One stream to its end. It begins with the newest probe.
     async fn stream(&mut self, channel: Channel) -> End {
         let (requests, stream) = mpsc::channel(PROBES);
@@ -165,7 +178,7 @@ impl Task {
         let mut answers = match tokio::time::timeout(CONNECT, opened).await {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => {
-                tracing::debug!(peer = %self.peer, %status, "broker answers no probes");
+                self.tell(|| status_cause(&status));
                 return End::Silent;
             }
             Err(_) => return End::Silent,

@@ -47,7 +47,7 @@ pub(super) struct Facts {
     pub(super) bookies: BTreeMap<BookieId, Known>,
     /// The largest quorums that topics ask for: copies, and durable ones.
     pub(super) quorums: (u8, u8),
-    /// Partitions that nobody owns, by topic.
+    /// Partitions that nobody who is registered owns, by topic.
     pub(super) unowned: BTreeMap<String, usize>,
     /// The ledgers that are short of copies.
     pub(super) marks: Vec<Under>,
@@ -57,6 +57,8 @@ pub(super) struct Facts {
     pub(super) pages: Vec<(String, Result<Page, String>)>,
     /// A bookie that is away for longer, in milliseconds, is not being restarted.
     pub(super) restart_ms: i64,
+    /// A disk with less than so many percent free is to be watched.
+    pub(super) low_disk: u8,
     /// What the members of etcd say.
     pub(super) etcd: EtcdHealth,
     /// Why the object store cannot be used, if it was asked.
@@ -82,7 +84,9 @@ pub(super) struct Known {
 /// When the metadata cannot be read.
 pub(super) async fn gather(args: &Args) -> Result<Facts, Failure> {
     let restart_ms = i64::try_from(args.gone_after.as_millis()).unwrap_or(i64::MAX);
-    let mut facts = Facts { now_ms: SystemClock.now_ms(), restart_ms, ..Facts::default() };
+    let low_disk = args.low_disk;
+    let mut facts =
+        Facts { now_ms: SystemClock.now_ms(), restart_ms, low_disk, ..Facts::default() };
     let objects = args.objects.open(false)?;
     let way = Way::to(&args.place.metastore, args.place.of_etcd()?.as_ref())?;
     let store = way.connect().await?;
@@ -217,6 +221,7 @@ impl Facts {
     }
 
     fn topics(&mut self, topics: &Range, assign: &Range) {
+        let there: BTreeSet<BrokerId> = self.brokers.iter().map(|broker| broker.id).collect();
         let mut owned: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
         for item in &assign.items {
             let Some((topic, chunk)) = keys::parse_assign(&item.key) else { continue };
@@ -228,7 +233,9 @@ impl Facts {
                 continue;
             };
             let with_owner = part.partitions.iter().zip(first..);
-            let with_owner = with_owner.filter(|(one, _)| one.broker.is_some());
+            // One that is gone serves nothing until the coordinator gives its partitions away.
+            let with_owner = with_owner
+                .filter(|(one, _)| one.broker.is_some_and(|owner| there.contains(&owner)));
             owned.entry(topic).or_default().extend(with_owner.map(|(_, partition)| partition));
         }
         for item in &topics.items {
@@ -261,5 +268,48 @@ impl Facts {
             self.unreadable.push(key.to_owned());
         }
         decoded.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use geminga_metastore::record::{Assignment, Features};
+    use geminga_metastore::{KeyValue, LeaseId, Revision, Version, Versioned};
+    use geminga_proto::ids::{Term, TopicId};
+
+    use super::*;
+
+    fn range(key: String, value: bytes::Bytes) -> Range {
+        let value = Versioned { value, version: Version(1), created: Revision(1) };
+        Range { items: vec![KeyValue { key, value }], revision: Revision(1), more: false }
+    }
+
+    /// What a broker has that is gone nobody serves.
+    #[test]
+    fn only_who_is_registered_owns() {
+        let id = TopicId::from_random(1);
+        let configs = BTreeMap::new();
+        let topic =
+            Topic { id, partitions: 4, write_quorum: 3, ack_quorum: 2, configs, created_ms: 0 };
+        let owners = [Some(BrokerId(1)), Some(BrokerId(2)), Some(BrokerId(1)), None];
+        let partitions = owners.map(|broker| Assignment { broker, term: Term(1) }).into();
+        let there = Broker {
+            id: BrokerId(1),
+            grpc_address: "a:1".to_owned(),
+            http_address: String::new(),
+            zone: String::new(),
+            lease: LeaseId(2),
+            started_ms: 0,
+            load: None,
+            kafka: Vec::new(),
+            features: Features::ALL,
+        };
+        let mut facts = Facts { brokers: vec![there], ..Facts::default() };
+        facts.topics(
+            &range(keys::topic("default", "t"), topic.encode()),
+            &range(keys::assign(id, 0), Assign { partitions }.encode()),
+        );
+        assert_eq!(facts.unowned, BTreeMap::from([("default/t".to_owned(), 2)]));
+        assert_eq!(facts.unreadable, Vec::<String>::new());
     }
 }

@@ -193,14 +193,20 @@ fn room(facts: &Facts, found: &mut Vec<Finding>) {
             // It takes nothing on purpose.
             continue;
         }
-        let full = known.live.iter().flat_map(|live| &live.disks).filter(|disk| !disk.writable);
-        for disk in full {
+        for disk in known.live.iter().flat_map(|live| &live.disks) {
             let percent = disk.free_bytes.saturating_mul(100).checked_div(disk.total_bytes);
             let free = percent.map_or_else(String::new, |percent| format!(" ({percent}% free)"));
-            found.push(Finding::wrong(
-                format!("a disk of bookie {id} takes no new data{free}"),
-                "shorten the retention of topics, or tier them, or give it a larger disk; its log says what else it may be",
-            ));
+            if !disk.writable {
+                found.push(Finding::wrong(
+                    format!("a disk of bookie {id} takes no new data{free}"),
+                    "shorten the retention of topics, or tier them, or give it a larger disk; its log says what else it may be",
+                ));
+            } else if percent.is_some_and(|percent| percent < u64::from(facts.low_disk)) {
+                found.push(Finding::watch(
+                    format!("a disk of bookie {id} is nearly full{free}"),
+                    "shorten the retention of topics, or tier them, or add bookies or room before it takes no new data (--disk-read-only)",
+                ));
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ fn well() -> Facts {
         bookies: (0..4).map(|n| (name(n), bookie(&name(n)))).collect(),
         quorums: (3, 2),
         restart_ms: 600_000,
+        low_disk: 20,
         etcd: EtcdHealth {
             members: vec![member("e:1", GIB, GIB * 2), member("e:2", GIB, GIB * 2)],
             ..EtcdHealth::default()
@@ -131,6 +132,14 @@ fn each_thing_that_is_wrong_is_said() {
         let live = facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap();
         live.disks[0].writable = false;
     });
+    let nearly_full = |free| {
+        move |facts: &mut Facts| {
+            let live = facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap();
+            live.disks[0].free_bytes = free;
+        }
+    };
+    finds(Watch, &["a disk of bookie bookie-2 is nearly full (19% free)"], nearly_full(19));
+    assert_eq!(after(nearly_full(20)), Vec::new());
     let leaving = after(|facts| {
         let known = facts.bookies.get_mut(&name(2)).unwrap();
         known.draining_ms = Some(NOW);
@@ -250,6 +259,15 @@ fn what_processes_say_is_passed_on() {
     );
     let found = after(says("geminga_tls_reloads_total{outcome=\"done\"} 1\n"));
     assert_eq!(found, Vec::new(), "that is how it should be");
+    for (text, expected) in [
+        ("refused_records 1", "bookie-1 holds records that its disk refused to read"),
+        ("index_errors_total 1", "bookie-1 could not read or write parts of its index"),
+        ("replies_total{code=\"io_error\"} 1", "bookie-1 answered requests, since its start, with"),
+    ] {
+        finds(Watch, &[expected], says(&format!("geminga_bookie_{text}\n")));
+    }
+    let found = after(says("geminga_bookie_replies_total{code=\"ok\"} 1\n"));
+    assert_eq!(found, Vec::new(), "most are");
     let expires_of = |certificate: &str, seconds: i64| {
         let metric = "geminga_tls_certificate_expires_timestamp_seconds";
         format!("{metric}{{certificate=\"{certificate}\"}} {}\n", NOW / 1_000 + seconds)

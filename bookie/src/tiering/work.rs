@@ -31,9 +31,6 @@ use crate::handle::BookieHandle;
 use crate::ledger::Fullness;
 use crate::metrics;
 
-/// What uploads make at least, bytes a second; slower ones may be taken over.
-const LEAST_PACE: u64 = 4 << 20;
-
 /// A ledger, and when it was looked at and is next, milliseconds since the Unix epoch.
 #[derive(Debug)]
 pub(super) struct Followed {
@@ -235,8 +232,7 @@ impl Worker {
         for (ledger, member) in held {
             let look_ms = millis(self.config.interval);
             let take_over_ms = millis(self.config.take_over);
-            let pace = self.config.upload_rate.map_or(LEAST_PACE, |rate| rate.min(LEAST_PACE));
-            let timing = Timing { look_ms, take_over_ms, pace };
+            let timing = Timing { look_ms, take_over_ms, pace: self.config.pace() };
             let (cluster, names) = (self.handle.cluster(), self.objects.names().clone());
             self.offloads.entry(ledger).or_insert_with(|| Followed {
                 looked_at: i64::MIN,

@@ -271,7 +271,7 @@ impl Worker {
                 effect => {
                     let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
-                    fail_point(step);
+                    fail_point(if is_checked(&event) { "tier-1-checked" } else { step });
                     if hand.keyless {
                         return None;
                     }
@@ -433,7 +433,7 @@ impl Worker {
 /// The step of 7.4 that an effect is, as tests name it that kill an uploader behind it.
 fn step_of(effect: &Effect) -> &'static str {
     match effect {
-        Effect::Read => "tier-1-checked",
+        Effect::Read => "tier-read",
         Effect::Cas { meta, .. } => match meta.tier {
             Tier::Uploading { .. } => "tier-2-claimed",
             Tier::Offloaded(_) => "tier-6-named",
@@ -447,6 +447,12 @@ fn step_of(effect: &Effect) -> &'static str {
         Effect::Head(_) => "tier-asked",
         Effect::Abort | Effect::LookAt(_) | Effect::Done | Effect::Alarm(_) => "tier-rested",
     }
+}
+
+/// Whether step 1 found a ledger that may be uploaded.
+fn is_checked(event: &Event) -> bool {
+    let Event::Read(Some((meta, _)), _) = event else { return false };
+    meta.state == LedgerState::Closed && meta.tier == Tier::Local
 }
 
 /// A ledger without a key: one that was folded is as trimmed as it was before, and what is here of it goes as it would have.

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, FuturesUnordered};
 use geminga_metastore::record::{Custom, TierObject};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
+use geminga_runtime::fail_point;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -567,7 +568,9 @@ impl Upload {
                 None => std::future::pending().await,
             }
         };
-        part.await.map_err(|error| ObjectError::Store(error.to_string()))
+        part.await.map_err(|error| ObjectError::Store(error.to_string()))?;
+        fail_point("tier-3-part-sent");
+        Ok(())
     }
 
     /// The same while nothing else is to be done, and no longer than any call may take.

@@ -192,6 +192,11 @@ pub(crate) fn swept() {
     metrics::counter!("geminga_tier_swept_total").increment(1);
 }
 
+/// So many files of uploads that never ended were removed.
+pub(crate) fn unfinished_removed(files: usize) {
+    metrics::counter!("geminga_tier_unfinished_removed_total").increment(files as u64);
+}
+
 /// Ledgers that are to be uploaded and are not yet: how many, their bytes, and since when the oldest is due.
 pub(crate) fn waiting(ledgers: usize, bytes: u64, oldest: std::time::Duration) {
     metrics::gauge!("geminga_tier_waiting_ledgers").set(ledgers as f64);

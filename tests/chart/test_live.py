@@ -50,7 +50,7 @@ LATER = {
     "geminga_tier_failures_total": "a store that fails", "geminga_tier_objects_missing_total": "an object that is gone",
     "geminga_cold_lost_objects_total": "an object that is gone",
     "geminga_tier_sweep_stopped": "the first sweep, an hour after the start", "geminga_tier_swept_total": "an object of nobody",
-    "geminga_tier_folded_total": "folding",
+    "geminga_tier_unfinished_removed_total": "the first sweep", "geminga_tier_folded_total": "folding",
     "geminga_kafka_hangups_total": "a client that misbehaves", "geminga_kafka_connections_refused_total": "10,000 connections",
     "geminga_quota_throttled_total": "a quota", "geminga_quota_throttled_seconds_total": "a quota",
     "geminga_tls_refused_total": "TLS", "geminga_tls_reloads_total": "TLS", "geminga_tls_certificate_expires_timestamp_seconds": "TLS",

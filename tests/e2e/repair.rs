@@ -2,11 +2,11 @@
 //! every copy comes back; what the copies hold is read and compared.
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Client, Cluster, http, wait};
+use geminga_harness::{Client, Cluster, Running, http, wait};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::topic;
+use crate::topic::{self, Follower};
 
 const TOPIC: &str = "healing";
 const ROWS: usize = 20_000;
@@ -122,41 +122,79 @@ fn a_wiped_disk_is_filled_again_while_records_come_in() {
     one_alone_has_everything(&mut cluster, &flights, 0);
 }
 
+/// Bytes a second that each bookie's repairs copy, where there is to be something to see meanwhile.
+const RATE: u64 = 1 << 20;
+
 #[test]
 fn one_of_three_is_gone_for_good_and_a_fourth_takes_its_place() {
-    let mut cluster = Cluster::start_with(3, 1, &BOOKIES, &[]);
+    let rate = format!("--repair-rate={RATE}");
+    let others = BOOKIES.into_iter().filter(|arg| !arg.starts_with("--repair-rate"));
+    let bookies: Vec<&str> = others.chain([rate.as_str()]).collect();
+    let mut cluster = Cluster::start_with(3, 1, &bookies, &[]);
     let client = cluster.client(0);
-    topic::create(&client, TOPIC);
+    let create = ["topic", "create", TOPIC, "--partitions", "2"];
+    client.run(&[&create[..], &["--config", "segment.bytes=262144"]].concat()).ok();
     // Nothing is written to this one any more, and its ledger stays open.
     client.run(&["topic", "create", "idle", "--partitions", "1"]).ok();
     client.run_with(&["produce", "idle"], b"kept\n").ok();
     let flights = Flights::load().first(3 * ROWS);
+    let consumer = Follower::start(&client, TOPIC);
     let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
     producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
     topic::wait_acknowledged(&report, ROWS / 2);
+    let named = closed_fragments(&cluster).len();
+    assert!(named > 0, "no closed segment");
+    let before_ms = now_ms();
     cluster.bookies[2].process.kill();
     std::fs::remove_dir_all(cluster.bookies[2].data_dir.clone().expect("data")).expect("removed");
     producer.feed(&Flights::lines(&flights.rows()[ROWS..2 * ROWS]));
     topic::wait_acknowledged(&report, 2 * ROWS - ROWS / 2);
     // Nobody can take the places. Ledgers that are written end soon; one that is not has two copies for longer, and that is shown as well.
-    wait::until("copies that open ledgers lack to be shown", || {
-        let under = under(&client);
-        (under["open_fragments"].as_u64() > Some(0) && under["oldest_ms"].is_i64()).then_some(())
+    let shown = wait::until("copies that are missing to be shown", || {
+        let status = client.json(&["cluster", "status"]);
+        let bookies = status["bookies"].as_array().expect("bookies").iter();
+        let live = bookies.filter(|bookie| bookie["live"] == true).count();
+        let number = |name: &str| status["repair"][name].as_u64().expect("a number");
+        let closed = number("fragments") - number("open_fragments");
+        let all = live == 2 && number("open_fragments") > 0 && closed >= named as u64;
+        all.then(|| status["repair"].clone())
     });
+    let bytes = shown["bytes"].as_u64().expect("a number");
+    assert!(bytes > 0, "{shown}");
+    let seconds = shown["estimate_seconds"].as_u64();
+    assert_eq!(seconds, Some(bytes.div_ceil(2 * RATE)), "at the pace of the two: {shown}");
+    let oldest_ms = shown["oldest_ms"].as_i64().expect("a time");
+    assert!((before_ms..=now_ms()).contains(&oldest_ms), "{before_ms}, {shown}");
     let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
-    assert!(text.contains("under-replicated:") && text.contains("are being written"), "{text}");
+    let words = ["under-replicated:", "are being written", "to go once bookies can take them"];
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
 
     let begun = Instant::now();
     cluster.add_bookie().wait_ready();
     // By its next record the writer of that one finds out as well.
     client.run_with(&["produce", "idle"], b"more\n").ok();
     producer.feed(&Flights::lines(&flights.rows()[2 * ROWS..]));
-    producer.finish().ok();
+    topic::wait_acknowledged(&report, 3 * ROWS);
     wait_whole(&cluster, begun, "a bookie in the place of another");
+    nobody_was_told(producer, consumer, &flights);
     topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
     let text = String::from_utf8(client.run(&["cluster", "status"]).ok()).expect("text");
     assert!(text.contains("all copies are there"), "{text}");
     assert_eq!(topic::values(&client, "idle"), "kept\nmore\n");
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock");
+    i64::try_from(since.as_millis()).expect("milliseconds fit")
+}
+
+/// Holds when neither was told of anything, all is acknowledged, and the consumer read each row once, in order.
+#[track_caller]
+fn nobody_was_told(producer: Running, consumer: Follower, flights: &Flights) {
+    let produced = producer.finish();
+    assert_eq!(produced.stderr, "", "the producer was told of something");
+    produced.ok();
+    consumer.finish(flights);
 }
 
 /// 6.4: nobody writes and so nobody notices, but that a bookie is not registered any more.
@@ -212,8 +250,7 @@ fn one_of_four_is_gone_for_good_while_records_go_in_and_out() {
     topic::create(&client, TOPIC);
     let flights = Flights::load().first(3 * ROWS);
     let (mut producer, report) = topic::produce(&client, TOPIC, cluster.dir());
-    let args = ["consume", TOPIC, "--group", "g", "--from-beginning", "--format", "json"];
-    let mut consumer = client.spawn(&args);
+    let consumer = Follower::start(&client, TOPIC);
     producer.feed(&Flights::lines(&flights.rows()[..ROWS]));
     topic::wait_acknowledged(&report, ROWS / 2);
     let gone = lives(&cluster).into_iter().find(|(bookie, _)| bookie == "bookie-2");
@@ -232,16 +269,7 @@ fn one_of_four_is_gone_for_good_while_records_go_in_and_out() {
     });
     wait_whole(&cluster, begun, "one of four gone for good");
 
-    let produced = producer.finish();
-    assert_eq!(produced.stderr, "", "the producer was told of something");
-    produced.ok();
-    wait::until("the consumer to have read all", || {
-        let read = consumer.stdout().iter().filter(|byte| **byte == b'\n').count();
-        (read >= 3 * ROWS).then_some(())
-    });
-    assert!(consumer.is_running(), "{}", consumer.stderr());
-    assert_eq!(consumer.stderr(), "", "the consumer was told of something");
-    consumer.kill();
+    nobody_was_told(producer, consumer, &flights);
     topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
     one_alone_has_everything(&mut cluster, &flights, 0);
 }

@@ -9,7 +9,7 @@ use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Bucket, Client, Cluster, Running, http, wait};
 
 use crate::tiering::{objects, tiers};
-use crate::topic;
+use crate::topic::{self, Follower};
 
 /// Rows fed at a time, and between them.
 const ROWS: usize = 50;
@@ -72,6 +72,11 @@ impl Load {
         topic::wait_acknowledged(&self.report, self.fed);
     }
 
+    /// What was fed.
+    fn so_far(&self) -> Flights {
+        Flights::load().first(self.fed)
+    }
+
     /// The producer saw no error, and what is there is what it was told, read from the object store.
     fn finish(self, cluster: &mut Cluster, client: &Client, topic: &str) {
         let Self { flights, producer, report, fed } = self;
@@ -83,7 +88,8 @@ impl Load {
     }
 }
 
-/// Issue 6, show (f): the store stands still; its connections stay open, and nothing answers.
+/// Issue 6, show (f): the store stands still; its connections stay open, and nothing answers. A group that keeps up notices neither that nor that
+/// segments go away behind it.
 #[track_caller]
 fn goes_on_without_the_store(outage: Duration) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -93,9 +99,12 @@ fn goes_on_without_the_store(outage: Duration) {
     let client = cluster.client(0);
     create(&client, "load", "3");
     let mut load = Load::start(&cluster, &client, "load");
+    let mut consumer = Follower::start(&client, "load");
     load.feed(20_000);
     topic::wait_acknowledged(&load.report, load.fed / 2);
     wait_trimmed(&cluster, &client, "load", 1);
+    load.feed_for(Duration::from_secs(1));
+    consumer.wait_read(load.fed);
 
     bucket.pause();
     load.feed(20_000);
@@ -106,8 +115,12 @@ fn goes_on_without_the_store(outage: Duration) {
     let (late, waits) = (trimmed(), tiers(&cluster, &client, "load"));
     assert_eq!(late, then, "nothing is dropped of which the store cannot be asked");
     assert!(waits.len() > then, "what was closed meanwhile waits: {waits:?}");
+    consumer.wait_read(load.fed);
     bucket.resume();
     load.feed_for(Duration::from_secs(2));
+    wait::until("segments to go away behind the group", || (trimmed() > then).then_some(()));
+    load.feed_for(Duration::from_secs(1));
+    consumer.finish(&load.so_far());
     load.finish(&mut cluster, &client, "load");
 }
 

@@ -13,7 +13,11 @@ const SEGMENT: &str = "segment.bytes=1048576";
 
 pub(crate) fn start(url: &str, more: &[&str]) -> Cluster {
     let store = format!("--object-store={url}");
-    let brokers = [&[store.as_str()][..], more].concat();
+    start_with(&[&[store.as_str()][..], more].concat(), &[])
+}
+
+/// Three bookies and a broker that have this store; the broker with more arguments.
+fn start_with(store: &[&str], broker: &[&str]) -> Cluster {
     let tier = [
         "--tier-interval=200ms",
         "--tier-local-retention=100ms",
@@ -24,8 +28,8 @@ pub(crate) fn start(url: &str, more: &[&str]) -> Cluster {
         "--tier-sweep-interval=1s",
         "--tier-sweep-age=1s",
     ];
-    let bookies = [&brokers[..], &tier].concat();
-    Cluster::start_with(3, 1, &bookies, &brokers)
+    let bookies = [store, &tier].concat();
+    Cluster::start_with(3, 1, &bookies, &[store, broker].concat())
 }
 
 /// States of the closed ledgers of a topic, as the metadata has them.
@@ -86,10 +90,20 @@ fn everything_goes_there_and_back(cluster: &mut Cluster) {
 
 /// Objects below a directory.
 pub(crate) fn objects(dir: &Path) -> usize {
+    files(dir, &|end| end == "seg" || end == "man")
+}
+
+/// Files of uploads that run, or that never ended: no listing of the store has them.
+pub(crate) fn unfinished(dir: &Path) -> usize {
+    files(dir, &|end| end.starts_with("seg#") || end.starts_with("man#"))
+}
+
+/// Files below a directory whose names end so.
+fn files(dir: &Path, ends: &dyn Fn(&str) -> bool) -> usize {
     let Ok(listing) = std::fs::read_dir(dir) else { return 0 };
     let count = |path: &Path| match path.is_dir() {
-        true => objects(path),
-        false => usize::from(path.extension().is_some_and(|end| end == "seg" || end == "man")),
+        true => files(path, ends),
+        false => usize::from(path.extension().and_then(|end| end.to_str()).is_some_and(ends)),
     };
     listing.filter_map(Result::ok).map(|entry| count(&entry.path())).sum()
 }
@@ -102,7 +116,7 @@ fn a_directory_takes_all_closed_segments_and_gives_them_back() {
     assert!(objects(dir.path()) > 12, "{} objects", objects(dir.path()));
     cluster.client(0).run(&["topic", "delete", "flights"]).ok();
     wait::until("deletion of the topic to remove its objects", || {
-        (objects(dir.path()) == 0).then_some(())
+        (objects(dir.path()) + unfinished(dir.path()) == 0).then_some(())
     });
 }
 
@@ -178,7 +192,8 @@ fn many_segments_are_folded_and_read_from_the_start() {
     client.run(&["topic", "delete", "flights"]).ok();
     wait::until("deletion of the topic to remove its objects and its keys", || {
         let left = keys(&cluster, &client, "manifests/") + keys(&cluster, &client, "segments/");
-        (left == 0 && objects(dir.path()) == 0).then_some(())
+        let files = objects(dir.path()) + unfinished(dir.path());
+        (left + files == 0).then_some(())
     });
 }
 
@@ -201,4 +216,63 @@ fn a_topic_is_tiered_only_where_its_broker_can_read_it_back() {
     let create = ["topic", "create", "cold", "--partitions", "1", "--config", on];
     let said = client.run(&create).refused("INVALID_CONFIG");
     assert!(said.contains("--object-store"), "{said}");
+}
+
+/// Waits until a topic's segments begin at this offset or behind it, and its objects are those of the segments that it has still.
+fn wait_removed(cluster: &Cluster, client: &Client, dir: &Path, least: i64, before: usize) -> i64 {
+    let start = wait::until("the log to begin later", || {
+        let places = client.json(&["topic", "offsets", "flights", "--at", "earliest"]);
+        places[0]["offset"].as_i64().filter(|start| *start >= least)
+    });
+    wait::until("objects of what is before to be removed", || {
+        let left = objects(dir);
+        (left < before && left == tiers(cluster, client, "flights").len()).then_some(())
+    });
+    assert_eq!(unfinished(dir), 0);
+    start
+}
+
+/// 7.8: what was deleted on command or by its size is in no bookie any more, and its objects go; the rest is read from its own.
+#[test]
+fn retention_removes_objects_and_leaves_the_rest_readable() {
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let store = format!("--object-store=file://{}", dir.path().display());
+    let mut cluster = start_with(&[&store], &["--retention-interval=200ms"]);
+    let client = cluster.client(0);
+    let create = ["topic", "create", "flights", "--partitions", "1", "--config"];
+    let small = ["segment.bytes=262144", "--config", "remote.storage.enable=true"];
+    client.run(&[&create[..], &small].concat()).ok();
+    let flights = Flights::load().first(60_000);
+    let (mut producer, _) = topic::produce(&client, "flights", cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    producer.finish().ok();
+    let trimmed = wait::until("every closed segment to be in the object store only", || {
+        let tiers = tiers(&cluster, &client, "flights");
+        let all = tiers.len() > 5 && tiers.iter().all(|tier| tier == "TRIMMED");
+        all.then_some(tiers.len())
+    });
+    wait::until("an object for each", || (objects(dir.path()) == trimmed).then_some(()));
+    // Nothing of it is in the broker's memory.
+    cluster.brokers[0].crash_and_restart();
+    let client = cluster.client(0);
+
+    let delete = ["topic", "delete-records", "flights", "--partition", "0", "--before", "30000"];
+    client.run(&delete).ok();
+    let start = wait_removed(&cluster, &client, dir.path(), 30_000, trimmed);
+    assert_eq!(start, 30_000);
+    let from = |start: i64| {
+        let rows = &flights.rows()[usize::try_from(start).expect("an offset")..];
+        rows.iter().map(|row| row.value.clone() + "\n").collect::<String>()
+    };
+    assert!(topic::values(&client, "flights") == from(start), "other rows than were left");
+    let cold = metric(&cluster.brokers[0].http, "geminga_cold_read_bytes_total");
+    assert!(cold > 0.0, "nothing was read from the object store");
+
+    let left = objects(dir.path());
+    client.run(&["topic", "alter", "flights", "--config", "retention.bytes=600000"]).ok();
+    let start = wait_removed(&cluster, &client, dir.path(), 30_001, left);
+    assert!(objects(dir.path()) > 0, "the newest 600 kB stay");
+    cluster.brokers[0].crash_and_restart();
+    let client = cluster.client(0);
+    assert!(topic::values(&client, "flights") == from(start), "other rows than were left");
 }

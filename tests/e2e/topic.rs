@@ -201,6 +201,36 @@ pub(crate) fn check_topic(
     flights.judge(&log).exactly_once();
 }
 
+/// A group of one that reads a topic from its beginning, and what comes, and may notice nothing.
+pub(crate) struct Follower(Running);
+
+impl Follower {
+    pub(crate) fn start(client: &Client, topic: &str) -> Self {
+        let args = ["consume", topic, "--group", "follows", "--from-beginning", "--format", "json"];
+        Self(client.spawn(&args))
+    }
+
+    /// Waits until it has read so many records; it was told of nothing.
+    #[track_caller]
+    pub(crate) fn wait_read(&mut self, count: usize) {
+        wait::until(&format!("a consumer to have read {count} records"), || {
+            let said = self.0.stderr();
+            assert!(self.0.is_running() && said.is_empty(), "the consumer was told: {said}");
+            let read = self.0.stdout().iter().filter(|byte| **byte == b'\n').count();
+            (read >= count).then_some(())
+        });
+    }
+
+    /// Ends it when it has read all of these rows: each once, in order.
+    #[track_caller]
+    pub(crate) fn finish(mut self, flights: &Flights) {
+        self.wait_read(flights.rows().len());
+        self.0.kill();
+        let records = Record::parse_all(&self.0.stdout());
+        flights.judge(&in_log_order(&[records])).exactly_once();
+    }
+}
+
 /// `geminga topic describe` as JSON.
 #[track_caller]
 pub(crate) fn describe(client: &Client, topic: &str) -> Value {

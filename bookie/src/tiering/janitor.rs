@@ -1,4 +1,5 @@
-//! Removes objects: those of ledgers that are being deleted (protocol 7.8 (3)), and those that nothing refers to (7.5).
+//! Removes objects: those of ledgers that are being deleted (protocol 7.8 (3)), and those that nothing refers to (7.5). Of a directory also
+//! what is left of uploads that never ended (7.4, step 3), for which other stores have lifecycle rules.
 //!
 //! * A listing only finds candidates. What counts is a linearizable read of the ledger's own key, and of its partition's manifest,
 //!   for each object on its own, right before its removal: a listing takes its time. A manifest that cannot be read means: keep.
@@ -36,6 +37,8 @@ const LEASE: Duration = Duration::from_secs(15);
 const FIRST_SWEEP: Duration = Duration::from_secs(3_600);
 /// Keys of one page of a listing.
 const PAGE: usize = 500;
+/// Files of unfinished uploads that one sweep removes.
+const MAX_UNFINISHED: usize = 10_000;
 /// More than so many percent of the listed objects, of ledgers without metadata, are no garbage, but metadata that was lost.
 const MAX_ABSENT_PERCENT: u64 = 10;
 
@@ -215,10 +218,20 @@ impl Janitor {
         Ok(true)
     }
 
-    /// Removes old objects that nothing refers to; how many.
+    /// Removes old objects that nothing refers to, and what uploads left that never ended; how many objects.
     pub(super) async fn sweep(&self) -> Result<usize, Stopped> {
+        // First: what keeps objects from being removed keeps these from nothing. Nobody reads them, whatever became of the metadata.
+        let unfinished = self.remove_unfinished().await;
         let garbage = self.find_garbage().await?;
-        self.remove(garbage.into_iter().map(|one| one.key).collect()).await
+        let removed = self.remove(garbage.into_iter().map(|one| one.key).collect()).await?;
+        unfinished.map(|()| removed)
+    }
+
+    async fn remove_unfinished(&self) -> Result<(), Stopped> {
+        let (now_ms, age) = (self.clock.now_ms(), self.config.unfinished_age());
+        let removing = self.objects.remove_unfinished(self.cluster, now_ms, age, MAX_UNFINISHED);
+        metrics::unfinished_removed(removing.await?);
+        Ok(())
     }
 
     /// Old objects that nothing refers to. None at all by metadata that looks lost.

@@ -43,6 +43,8 @@ mod work;
 
 /// What waits in the connection to another bookie, of which ranges are read that are missing here.
 const LANE_BYTES: usize = 64 << 20;
+/// What uploads make at least, bytes a second; slower ones may be taken over.
+const LEAST_PACE: u64 = 4 << 20;
 
 /// What an operator may tune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,20 @@ impl Default for Config {
             fold_keep: 100,
             fold_at: 200,
         }
+    }
+}
+
+impl Config {
+    /// What an upload makes at least, bytes a second.
+    fn pace(&self) -> u64 {
+        self.upload_rate.map_or(LEAST_PACE, |rate| rate.min(LEAST_PACE))
+    }
+
+    /// How long the file of an upload must have rested to be of one that ended: as superfluous objects have, and longer than one that runs rests
+    /// between two parts, unless it may be taken over.
+    fn unfinished_age(&self) -> Duration {
+        let part = (geminga_tier::PART_BYTES as u64).div_ceil(self.pace().max(1));
+        self.sweep_age.max(self.take_over.saturating_add(Duration::from_secs(part)))
     }
 }
 

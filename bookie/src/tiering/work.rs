@@ -31,9 +31,6 @@ use crate::handle::BookieHandle;
 use crate::ledger::Fullness;
 use crate::metrics;
 
-/// What uploads make at least, bytes a second; slower ones may be taken over.
-const LEAST_PACE: u64 = 4 << 20;
-
 /// A ledger, and when it was looked at and is next, milliseconds since the Unix epoch.
 #[derive(Debug)]
 pub(super) struct Followed {
@@ -235,8 +232,7 @@ impl Worker {
         for (ledger, member) in held {
             let look_ms = millis(self.config.interval);
             let take_over_ms = millis(self.config.take_over);
-            let pace = self.config.upload_rate.map_or(LEAST_PACE, |rate| rate.min(LEAST_PACE));
-            let timing = Timing { look_ms, take_over_ms, pace };
+            let timing = Timing { look_ms, take_over_ms, pace: self.config.pace() };
             let (cluster, names) = (self.handle.cluster(), self.objects.names().clone());
             self.offloads.entry(ledger).or_insert_with(|| Followed {
                 looked_at: i64::MIN,
@@ -275,7 +271,7 @@ impl Worker {
                 effect => {
                     let step = step_of(&effect);
                     let event = self.perform(ledger, effect, &mut hand).await;
-                    fail_point(step);
+                    fail_point(if is_checked(&event) { "tier-1-checked" } else { step });
                     if hand.keyless {
                         return None;
                     }
@@ -437,7 +433,7 @@ impl Worker {
 /// The step of 7.4 that an effect is, as tests name it that kill an uploader behind it.
 fn step_of(effect: &Effect) -> &'static str {
     match effect {
-        Effect::Read => "tier-1-checked",
+        Effect::Read => "tier-read",
         Effect::Cas { meta, .. } => match meta.tier {
             Tier::Uploading { .. } => "tier-2-claimed",
             Tier::Offloaded(_) => "tier-6-named",
@@ -451,6 +447,12 @@ fn step_of(effect: &Effect) -> &'static str {
         Effect::Head(_) => "tier-asked",
         Effect::Abort | Effect::LookAt(_) | Effect::Done | Effect::Alarm(_) => "tier-rested",
     }
+}
+
+/// Whether step 1 found a ledger that may be uploaded.
+fn is_checked(event: &Event) -> bool {
+    let Event::Read(Some((meta, _)), _) = event else { return false };
+    meta.state == LedgerState::Closed && meta.tier == Tier::Local
 }
 
 /// A ledger without a key: one that was folded is as trimmed as it was before, and what is here of it goes as it would have.

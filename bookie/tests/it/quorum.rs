@@ -104,6 +104,11 @@ impl Cluster {
         self.client.create(CreateSpec { custom, ..spec() }, |_| Txn::new()).await.unwrap()
     }
 
+    /// One that replaces nobody.
+    pub(crate) async fn create_patient(&self) -> Writer {
+        self.patient().create(spec(), |_| Txn::new()).await.unwrap()
+    }
+
     pub(crate) fn store(&self) -> Arc<dyn MetaStore> {
         Arc::clone(&self.store)
     }
@@ -153,7 +158,7 @@ fn payload(n: i64) -> Bytes {
 }
 
 /// Appends `count` entries and waits for each to be acknowledged.
-async fn append(writer: &mut Writer, count: i64) {
+pub(crate) async fn append(writer: &mut Writer, count: i64) {
     let mut outcomes = Vec::new();
     for _ in 0..count {
         let n = writer.last_assigned().0 + 1;
@@ -167,7 +172,8 @@ async fn append(writer: &mut Writer, count: i64) {
     }
 }
 
-fn expected(count: i64) -> Vec<Bytes> {
+/// What [`append`] wrote, of so many entries.
+pub(crate) fn expected(count: i64) -> Vec<Bytes> {
     (0..count).map(payload).collect()
 }
 

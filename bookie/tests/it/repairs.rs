@@ -4,28 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use geminga_bookie::{Config, RepairConfig, TieringConfig};
-use geminga_metastore::record::{Broker, Feature, Features, LedgerMeta, Tier};
-use geminga_metastore::{LeaseId, Txn, cluster, keys};
+use geminga_metastore::record::{Broker, Feature, Features, LedgerMeta, Tier, Under, UnderReason};
+use geminga_metastore::{LeaseId, MetaStore, Txn, cluster, keys};
 use geminga_proto::bookie::{Code, QueryOp, QueryRequest, Scope};
 use geminga_proto::entry;
-use geminga_proto::ids::{BrokerId, EntryId, SealEpoch};
+use geminga_proto::ids::{BrokerId, EntryId, LedgerId, SealEpoch};
 use geminga_tier::Store;
 
-use crate::quorum::Cluster;
+use crate::quorum::{Cluster, append, expected};
 use crate::support::{LONG, Node, config};
 use crate::tiering::{SOON, closed, tier, topic, until};
 
 /// Delays of moments in the place of minutes.
-fn healing() -> Config {
-    let repair = RepairConfig {
+fn repairs() -> RepairConfig {
+    RepairConfig {
         rate: 0,
         open_grace: Duration::from_millis(200),
         audit_interval: Duration::from_millis(500),
         excess_grace: Duration::from_millis(500),
         ..RepairConfig::default()
-    };
-    Config { auto_heal: true, repair: Some(repair), ..config() }
+    }
+}
+
+fn healing() -> Config {
+    Config { auto_heal: true, repair: Some(repairs()), ..config() }
 }
 
 /// Whether a bookie has the first entry of a ledger.
@@ -146,6 +150,61 @@ async fn no_copy_is_given_up_before_all_versions_read_such_logs() {
     for other in cluster.nodes().filter(|node| node.member() != without) {
         assert!(has(other, &meta).await, "{}", other.bookie.id());
     }
+    drop(store);
+    cluster.end().await;
+}
+
+/// The mark of a ledger, or none, as soon as it is so.
+async fn mark_when(
+    store: &dyn MetaStore,
+    ledger: LedgerId,
+    test: impl Fn(Option<&Under>) -> bool,
+) -> Option<Under> {
+    let key = keys::under(ledger);
+    let waiting = async {
+        let mut news = store.watch(&key, None).await.unwrap();
+        loop {
+            let found = store.get(&key).await.unwrap();
+            let mark = found.map(|found| Under::decode(ledger, &found.value).unwrap());
+            if test(mark.as_ref()) {
+                return mark;
+            }
+            news.next().await.expect("the store goes on");
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("the mark is so in time")
+}
+
+/// 6.3, H9: a member is away while the last entries are written, and the mark that their writer made is lost. It is asked how far it is, marked,
+/// and gets the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_never_made_whole_is_found_by_asking_and_made() {
+    let repair = RepairConfig { tail_interval: Duration::from_millis(300), ..repairs() };
+    let mut cluster = Cluster::start_with(Config { repair: Some(repair), ..healing() }).await;
+    let store = cluster.store();
+    let mut writer = cluster.create_patient().await;
+    append(&mut writer, 10).await;
+    let last = cluster.nodes().last().unwrap();
+    let (short, ledger) = (last.member(), writer.meta());
+    let began = async {
+        while !has(last, &ledger).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, began).await.expect("it has a part");
+    cluster.stop(2).await;
+    append(&mut writer, 10).await;
+    let meta = writer.close(LONG, |_| Txn::new()).await.unwrap();
+    drop(writer);
+    mark_when(&*store, meta.id, |mark| mark.is_some()).await;
+    store.txn(Txn::new().delete(keys::under(meta.id))).await.unwrap();
+    let marked = mark_when(&*store, meta.id, |mark| mark.is_some());
+    let (mark, ()) = tokio::join!(marked, cluster.start_again(2));
+    let mark = mark.expect("it is marked");
+    assert_eq!((mark.reason, mark.members), (UnderReason::Behind, vec![short.clone()]));
+    mark_when(&*store, meta.id, |mark| mark.is_none()).await;
+    let filled = cluster.nodes().find(|node| node.member() == short).expect("the same life");
+    assert!(payloads(filled, &meta).await == expected(20));
     drop(store);
     cluster.end().await;
 }

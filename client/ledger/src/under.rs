@@ -186,7 +186,7 @@ impl UnderSummary {
 #[cfg(test)]
 mod tests {
     use geminga_metastore::MemoryStore;
-    use geminga_metastore::record::{Custom, Digest, Fragment, LedgerState, Tier};
+    use geminga_metastore::record::{CloseKind, Custom, Digest, Fragment, LedgerState, Tier};
     use geminga_proto::ids::{Incarnation, SealEpoch};
 
     use super::*;
@@ -215,33 +215,30 @@ mod tests {
         let store = MemoryStore::new();
         let (ledger, misplaced) = (LedgerId(7), [(member(1), UnderReason::Misplaced)]);
         mark_all(&store, ledger, &misplaced, None, 10).await.unwrap();
-        let deadline = Instant::now() + std::time::Duration::from_secs(60);
-        assert_eq!(summarize_under(&store, deadline).await.unwrap(), UnderSummary::default());
+        assert_eq!(summarized(&store).await, UnderSummary::default());
         mark_under(&store, ledger, &[member(2)], UnderReason::Damaged, 20).await.unwrap();
         let found = store.get(&keys::under(ledger)).await.unwrap().unwrap();
         let mark = Under::decode(ledger, &found.value).unwrap();
         assert_eq!((mark.members, mark.misplaced), (vec![member(2)], vec![member(1)]));
         assert_eq!((mark.created_ms, mark.reason), (20, UnderReason::Damaged));
-        let summary = summarize_under(&store, deadline).await.unwrap();
+        let summary = summarized(&store).await;
         assert_eq!((summary.ledgers, summary.oldest_ms), (1, Some(20)));
     }
 
-    /// A copy that an open ledger lacks is missing as well, though nobody makes it before it ends.
-    #[tokio::test]
-    async fn fragments_that_are_written_count() {
-        let store = MemoryStore::new();
-        let (ledger, gone) = (LedgerId(7), [(member(1), UnderReason::Gone)]);
-        let ensemble = |numbers: [u64; 2]| numbers.map(member).to_vec();
-        let fragment =
-            |first, numbers| Fragment { first_entry: EntryId(first), ensemble: ensemble(numbers) };
-        let open = LedgerMeta {
+    /// An open ledger of two copies, with a fragment for each of these beginnings and members.
+    fn open(ledger: LedgerId, fragments: [(i64, [u64; 2]); 2]) -> LedgerMeta {
+        let fragment = |(first, numbers): (i64, [u64; 2])| Fragment {
+            first_entry: EntryId(first),
+            ensemble: numbers.map(member).to_vec(),
+        };
+        LedgerMeta {
             id: ledger,
             state: LedgerState::Open,
             seal_epoch: SealEpoch(0),
             qw: 2,
             qa: 2,
             digest: Digest::Crc32c,
-            fragments: vec![fragment(0, [2, 3]), fragment(5, [1, 2])],
+            fragments: fragments.map(fragment).to_vec(),
             last_entry: None,
             length: 0,
             entries_crc: None,
@@ -253,12 +250,44 @@ mod tests {
             created_ms: 0,
             owner: String::new(),
             degraded: false,
-        };
+        }
+    }
+
+    async fn summarized(store: &MemoryStore) -> UnderSummary {
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        summarize_under(store, deadline).await.unwrap()
+    }
+
+    /// A copy that an open ledger lacks is missing as well, though nobody makes it before it ends.
+    #[tokio::test]
+    async fn fragments_that_are_written_count() {
+        let store = MemoryStore::new();
+        let (ledger, gone) = (LedgerId(7), [(member(1), UnderReason::Gone)]);
+        let open = open(ledger, [(0, [2, 3]), (5, [1, 2])]);
         store.put_if(&keys::ledger(ledger), None, open.encode()).await.unwrap().unwrap();
         mark_all(&store, ledger, &gone, Some(1), 10).await.unwrap();
-        let deadline = Instant::now() + std::time::Duration::from_secs(60);
-        let summary = summarize_under(&store, deadline).await.unwrap();
+        let summary = summarized(&store).await;
         assert_eq!((summary.fragments, summary.open_fragments, summary.bytes), (1, 1, 0));
+    }
+
+    /// Each member that lacks a fragment is to get what that fragment holds, and nothing of the others.
+    #[tokio::test]
+    async fn bytes_are_those_of_the_fragments_that_members_lack() {
+        let store = MemoryStore::new();
+        let ledger = LedgerId(7);
+        // Entries 0 to 3, and 4 to 9, of 100 bytes each.
+        let open = open(ledger, [(0, [1, 2]), (4, [1, 3])]);
+        let (state, close_kind) = (LedgerState::Closed, Some(CloseKind::Writer));
+        let last_entry = Some(EntryId(9));
+        let closed = LedgerMeta { state, close_kind, last_entry, length: 1_000, ..open };
+        store.put_if(&keys::ledger(ledger), None, closed.encode()).await.unwrap().unwrap();
+        for (number, fragments, bytes) in [(3, 1, 600), (2, 2, 1_000), (1, 2, 2_000)] {
+            let members = [member(number)];
+            mark_under(&store, ledger, &members, UnderReason::Behind, 10).await.unwrap();
+            let summary = summarized(&store).await;
+            assert_eq!((summary.fragments, summary.open_fragments), (fragments, 0), "{number}");
+            assert_eq!(summary.bytes, bytes, "{number}");
+        }
     }
 
     /// 6.5 step 6: a repair removes the mark at the version that it read, so what failed again since must have changed it.

@@ -13,6 +13,7 @@ use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use geminga_metastore::record::{Custom, TierObject};
 use geminga_proto::ids::{ClusterUuid, LedgerId, PartitionIndex, TopicId};
+use geminga_runtime::fail_point;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -139,6 +140,8 @@ impl Names {
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     names: Names,
+    /// Where its files are, of one that is a directory.
+    files: Option<LocalFileSystem>,
 }
 
 impl Store {
@@ -159,17 +162,18 @@ impl Store {
         let found = ObjectStoreScheme::parse(&parsed);
         let (scheme, prefix) = found.map_err(|error| invalid(error.to_string()))?;
         let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let files = (scheme == ObjectStoreScheme::Local).then(LocalFileSystem::new);
         let inner = build(scheme, &parsed, options, &environment).map_err(invalid)?;
         let bucket = match parsed.host_str() {
             Some(host) => format!("{}://{host}", parsed.scheme()),
             None => format!("{}://", parsed.scheme()),
         };
-        Ok(Self { inner, names: Names { bucket, prefix } })
+        Ok(Self { inner, names: Names { bucket, prefix }, files })
     }
 
     /// A store of whatever kind.
     pub fn of(inner: Arc<dyn ObjectStore>, bucket: &str) -> Self {
-        Self { inner, names: Names::of(bucket) }
+        Self { inner, names: Names::of(bucket), files: None }
     }
 
     /// What its objects are called.
@@ -558,7 +562,7 @@ fn build(
 }
 
 /// An object on its way. Dropped without [`Upload::complete`], it leaves nothing that is seen; parts that a store keeps are removed by
-/// [`Upload::abort`], or by a lifecycle rule of the bucket.
+/// [`Upload::abort`], or by a lifecycle rule of the bucket, or of a directory by [`Store::remove_unfinished`].
 #[derive(Debug)]
 pub struct Upload {
     store: Store,
@@ -607,7 +611,9 @@ impl Upload {
                 None => std::future::pending().await,
             }
         };
-        part.await
+        part.await?;
+        fail_point("tier-3-part-sent");
+        Ok(())
     }
 
     /// The same while nothing else is to be done, and no longer than any call may take.
@@ -647,6 +653,8 @@ impl Upload {
         }
     }
 }
+
+mod unfinished;
 
 #[cfg(test)]
 mod tests;

@@ -42,8 +42,13 @@ impl World {
     }
 
     async fn in_store(bucket: &str) -> Self {
-        let (store, faulty) = (Arc::new(MemoryStore::new()), Faulty::default());
+        let faulty = Faulty::default();
         let objects = faulty.store_of(bucket);
+        Self::over(faulty, objects).await
+    }
+
+    async fn over(faulty: Faulty, objects: Store) -> Self {
+        let store = Arc::new(MemoryStore::new());
         store.put_if(keys::CLUSTER, None, record().encode()).await.unwrap().unwrap();
         let shared: Arc<dyn MetaStore> = store.clone();
         let random = Arc::new(SeededRandom::new(1));
@@ -158,6 +163,39 @@ async fn a_store_in_trouble_keeps_more_and_not_less() {
         left += 1;
     }
     assert_eq!(left, 40, "those that are named");
+}
+
+/// 7.4, step 3: a directory has no lifecycle rules. What runs is not taken away from it, whatever age objects go at, and what stops a sweep
+/// stops nothing else.
+#[tokio::test]
+async fn what_unfinished_uploads_left_in_a_directory_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", dir.path().display());
+    let objects = Store::open(&url, &geminga_tier::Options::default(), []).unwrap();
+    let mut world = World::over(Faulty::default(), objects).await;
+    let (_, key) = world.unknown().await;
+    let object = std::path::Path::new("/").join(&key);
+    let left = object.with_extension("seg#1");
+    std::fs::write(&left, "some of it").unwrap();
+    let written = std::fs::metadata(&left).unwrap().modified().unwrap();
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let written_ms = i64::try_from(written.as_millis()).unwrap();
+    let running = world.janitor.config.take_over;
+    let after = |time: Duration| {
+        let ms = i64::try_from(time.as_millis()).unwrap();
+        Arc::new(ManualClock::at(written_ms + ms))
+    };
+    world.janitor.clock = after(running);
+    assert_eq!(world.janitor.sweep().await.unwrap(), 1, "the object of no ledger");
+    assert!(left.exists(), "its upload may run");
+    world.janitor.clock = after(running * 2);
+    world.store.txn(Txn::new().delete(keys::CLUSTER.to_owned())).await.unwrap();
+    world.janitor.sweep().await.unwrap_err();
+    assert!(!left.exists(), "it stays for ever");
+    // Slow ones rest for longer.
+    let slow = Config { upload_rate: Some(1 << 10), ..world.janitor.config };
+    assert!(slow.unfinished_age() > Duration::from_secs(16 << 10));
+    assert_eq!(Config::default().unfinished_age(), Config::default().sweep_age);
 }
 
 /// An object of a ledger that names another one, or none any more, and one of a custom that is open.

@@ -116,7 +116,6 @@ fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
 
 /// 5.8: what is in the object store is to be kept for an hour beside it, and goes at once where disks fill up.
 #[test]
-#[ignore = "stood still now and then for ten minutes, and was not run often enough since: make long"]
 fn a_tiered_topic_is_larger_than_the_disks() {
     const MEBIBYTES: u64 = 2 * (DISK >> 20);
     let dir = tempfile::tempdir().expect("a directory for objects");

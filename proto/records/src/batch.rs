@@ -88,6 +88,13 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether one of its records has no key, as far as that can be seen: what is compressed is not looked into.
+    pub fn lacks_keys(&self) -> bool {
+        let plain = self.header.compression().is_ok_and(|kind| kind == Compression::None);
+        let mut records = Walk::new(&self.header, &self.bytes[HEADER_BYTES..]);
+        plain && records.any(|record| record.is_ok_and(|record| !record.has_key()))
+    }
+
     /// Its fixed part.
     pub fn header(&self) -> &Header {
         &self.header

@@ -124,6 +124,13 @@ pub(crate) struct Raw<B> {
     headers: Vec<(B, Option<B>)>,
 }
 
+impl<B> Raw<B> {
+    /// Whether it has a key; an empty one is one.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
 impl From<Raw<Bytes>> for Record {
     fn from(raw: Raw<Bytes>) -> Self {
         let name = |name: Bytes| String::from_utf8_lossy(&name).into_owned();

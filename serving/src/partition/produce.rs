@@ -154,7 +154,7 @@ pub(super) fn check(batch: &Batch) -> Result<(), ApiError> {
 /// the topic says since: it is answered all the same (P2).
 ///
 /// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_TIMESTAMP.
+/// MESSAGE_TOO_LARGE, INVALID_RECORD, INVALID_TIMESTAMP.
 pub(super) fn check_for(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
     let max = topic.settings.max_message_bytes;
     if batch.len() > max {
@@ -164,6 +164,13 @@ pub(super) fn check_for(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(),
             topic.name
         );
         return Err(ApiError::new(Reason::MessageTooLarge, why));
+    }
+    if topic.settings.wants_keys && batch.lacks_keys() {
+        let why = format!(
+            "a record has no key, and cleanup.policy of topic {} is compact: give every record a key",
+            topic.name
+        );
+        return Err(ApiError::new(Reason::InvalidRecord, why));
     }
     check_times(topic, batch, now_ms)
 }

@@ -109,7 +109,7 @@ pub const TABLE: &[Config] = &[
         Type::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
         "delete",
         &["delete", "compact"],
-        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes; records need no key, since there is no compaction yet.",
+        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes, since there is no compaction yet. It refuses a batch in which a record has no key, as Kafka does; batches that are compressed are not looked into, and taken.",
     ),
     refused(
         "compression.type",
@@ -409,6 +409,8 @@ pub struct Settings {
     pub timestamp_before_max_ms: u64,
     /// Whether the partition's owner dates batches; how far records are dated off is then of no interest.
     pub log_append_time: bool,
+    /// Whether every record must have a key: what is to be compacted is told apart by it.
+    pub wants_keys: bool,
 }
 
 impl Settings {
@@ -432,6 +434,9 @@ impl Settings {
             retention_bytes: kept(RETENTION_BYTES),
             timestamp_after_max_ms: number(TIMESTAMP_AFTER),
             timestamp_before_max_ms: number(TIMESTAMP_BEFORE),
+            wants_keys: configs
+                .get(CLEANUP_POLICY)
+                .is_some_and(|policy| policy.contains("compact")),
             log_append_time: configs.get(TIMESTAMP_TYPE).is_some_and(|is| is == LOG_APPEND_TIME),
         }
     }

@@ -47,6 +47,37 @@ fn batches_that_only_brokers_make_are_refused() {
     assert_eq!(check(&dated).unwrap_err().reason, Reason::InvalidRecord);
 }
 
+/// As Kafka does, where it can be seen: what is compressed is not unpacked for it.
+#[test]
+fn a_compacted_topic_takes_no_record_without_a_key() {
+    let batch = |keys: &[Option<&'static str>], compression| {
+        let mut builder = Builder::new(compression);
+        for key in keys {
+            let key = key.map(|key| Bytes::from_static(key.as_bytes()));
+            builder.push(&Record { timestamp: -1, key, ..Record::default() }).unwrap();
+        }
+        builder.finish().unwrap()
+    };
+    let of = |policy: &str, batch: &Batch| {
+        let mut topic = topic(9_999);
+        topic.configs.insert("cleanup.policy".to_owned(), policy.to_owned());
+        topic.settings = Settings::from_configs(&topic.configs);
+        check_for(&topic, batch, 0).err().map(|error| error.reason)
+    };
+    let refused = Some(Reason::InvalidRecord);
+    for (keys, expected) in [
+        (&[Some("k"), Some("")][..], None),
+        (&[None], refused),
+        (&[Some("k"), None], refused),
+        (&[None, Some("k")], refused),
+    ] {
+        let plain = batch(keys, Compression::None);
+        assert_eq!(of("compact", &plain), expected, "{keys:?}");
+        assert_eq!(of("delete", &plain), None, "{keys:?}");
+        assert_eq!(of("compact", &batch(keys, Compression::Lz4)), None, "{keys:?}");
+    }
+}
+
 /// One producer's clock must not decide what others find, nor how long anything is kept.
 #[test]
 fn timestamps_far_from_the_brokers_clock_are_refused() {

@@ -93,9 +93,9 @@ impl Room {
         (self.free.available_permits() / PART).max(LEAST_BYTES)
     }
 
-    /// Takes so many bytes, if that is no more than one answer's part of what is free, and nobody waits.
-    pub(crate) fn try_part(&self, bytes: usize) -> Option<Held> {
-        let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= self.part())?;
+    /// Takes so many bytes, if they are free and nobody waits.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
+        let bytes = u32::try_from(bytes).ok()?;
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
         Some(Held { permit, room: self.clone() })
     }

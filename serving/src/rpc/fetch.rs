@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::chunks::{Chunk, Chunks};
 use super::context::Context;
-use super::outgoing::{self, Charged, Client, Giver, LOOK, Taker};
+use super::outgoing::{self, Charged, Client, Giver, LOOK, Taker, Waits};
 use crate::ownership::topology::Topic;
 use crate::quotas::{Account, Kind, millis};
 use crate::room::Held;
@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long after its time one poll may wait for room for what is there.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long a client may take to hear that the broker stops.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The answers to one stream.
 pub(super) type Answers = Taker<v1::FetchResponse>;
@@ -70,7 +70,7 @@ pub(super) async fn fetch(
         let stopped = tokio::select! {
             biased;
             () = stopping => true,
-            () = watch.until_gone() => return,
+            () = watch.until_gone() => false,
             () = serve(fetch, &giver, id) => false,
         };
         if stopped {
@@ -264,24 +264,30 @@ impl Fetch {
         self.ready.is_empty() && self.sending.is_none() && (self.over || !reads)
     }
 
-    /// Waits for something else while polls go on. What they gave is let go when others want its room.
+    /// Waits for something else while polls go on. What they gave is let go when others want its room for a while.
     async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
-        tokio::pin!(wait);
+        let look = tokio::time::sleep(LOOK);
+        tokio::pin!(wait, look);
         loop {
             tokio::select! {
                 biased;
                 done = &mut wait => return done,
+                () = &mut look => {
+                    look.as_mut().reset(Instant::now() + LOOK);
+                    if self.taker.is_room_wanted() {
+                        self.let_go();
+                    }
+                }
                 Some(polled) = self.polls.next() => self.polled.push_back(polled),
-                () = tokio::time::sleep(LOOK), if !self.polled.is_empty() => {}
-            }
-            if self.taker.is_room_wanted() {
-                self.let_go();
             }
         }
     }
 
-    /// Forgets what was read and not begun to be given: it is read again.
+    /// Forgets what was read and not given: it is read again, from where it was given to.
     fn let_go(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            self.readers.push_front(sending.reader);
+        }
         for (reader, read) in std::mem::take(&mut self.polled) {
             match read {
                 Ok(_) => self.readers.push_back(reader),
@@ -352,17 +358,17 @@ impl Fetch {
         reader: &Reader,
         spec: ReadSpec,
     ) -> impl Future<Output = Result<Charged, Refused>> + Send + 'static {
-        let read = self.read_if(true, reader, spec);
+        let read = self.read_if(Waits::Always, reader, spec);
         async move { Ok(read.await?.expect("room was waited for")) }
     }
 
-    /// The same; nothing where there is no room and none may be waited for.
+    /// The same; nothing where there is no room and none may be waited for any more.
     fn read_if(
         &self,
-        waits: bool,
+        waits: Waits,
         reader: &Reader,
         spec: ReadSpec,
-    ) -> impl Future<Output = Result<Option<Charged>, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Option<Charged>, Refused>> + Send + use<> {
         let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
         let (partition, direct) = (reader.partition, self.direct);
         let taker = self.taker.clone();
@@ -408,19 +414,22 @@ impl Fetch {
                 }
                 let reader = self.readers[at].clone();
                 let most = self.max_bytes - bytes;
-                let holds = held.as_ref().is_some_and(|held| held.bytes() > 0);
-                let read = self.read_if(!holds, &reader, self.spec(&reader, most, wait));
-                let read = tokio::time::timeout_at(deadline + ROOM_WAIT, read).await;
-                let part = match read.unwrap_or(Ok(None)) {
+                let waits = match held.as_ref().is_some_and(|held| held.bytes() > 0) {
+                    true => Waits::Not,
+                    false => Waits::Until(deadline + ROOM_WAIT),
+                };
+                let part = match self.read_if(waits, &reader, self.spec(&reader, most, wait)).await
+                {
                     Ok(Some(Charged { read, room })) => {
                         held = Held::both(held, room);
                         self.first_part(&reader, read, most).map_err(Refused::from)
                     }
                     // The rest is for the next poll.
-                    Ok(None) => {
+                    Ok(None) if bytes > 0 => {
                         over = true;
                         break;
                     }
+                    Ok(None) => Err(no_room().into()),
                     Err(refused) => Err(refused),
                 };
                 let (part, more) = part.unwrap_or_else(|refused| {
@@ -437,9 +446,13 @@ impl Fetch {
                 return;
             }
             drop(held);
-            let polled = self.readers.iter().take(PARALLEL_POLLS);
+            // Until there is more than that, of any.
+            let found = answer.iter().map(|part| Offset(part.next_offset));
             let polls =
-                polled.map(|reader| self.read_if(false, reader, self.spec(reader, 1, left)));
+                self.readers.iter().zip(found).take(PARALLEL_POLLS).map(|(reader, offset)| {
+                    let reader = Reader { offset, ..reader.clone() };
+                    self.read_if(Waits::Not, &reader, self.spec(&reader, 1, left))
+                });
             wait_any(polls.collect()).await;
         }
     }
@@ -503,7 +516,11 @@ impl Fetch {
                 let part = Held::part(&mut room, chunk.bytes, chunks.is_empty());
                 let data = self.chunk(reader.partition, &chunks, chunk);
                 self.push(data, part);
-                self.sending = Some(Sending { reader, chunks, room, ends, begun: true });
+                if !chunks.is_empty() {
+                    self.sending = Some(Sending { reader, chunks, room, ends, begun: true });
+                } else if !ends {
+                    self.readers.push_back(reader);
+                }
             }
             // Whoever waits for the end learns that it is there.
             Ok(None) if ends => {
@@ -645,6 +662,11 @@ async fn ends_of(
     let both = async { tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)).ok() };
     let (first, last) = tokio::time::timeout(ENDS_WAIT, both).await.ok().flatten()?;
     first.offset.zip(last.offset)
+}
+
+fn no_room() -> ApiError {
+    let why = "the memory for answers is full: try again, and see geminga_memory_used_bytes of the broker";
+    ApiError::new(Reason::NotReady, why)
 }
 
 /// Waits until some partition has something to read, or none will in time.

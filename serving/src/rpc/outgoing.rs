@@ -17,13 +17,14 @@ use geminga_proto::reason::ApiError;
 use geminga_tls::{Caller, Cut};
 use metrics::counter;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Request, Status};
 
 use super::way::Way;
 use crate::room::{Held, Room};
 use crate::router::{Read, ReadSpec};
 
-/// A client of which nothing was written for so long is cut off once somebody waits for the room.
+/// A client of which nothing was written for so long, and a second for each 64 KiB that are to be, is cut off once somebody waits for the room.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks whether somebody waits.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -38,10 +39,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Who sent a request, which may say that it is another broker's.
-    pub(super) fn of<T>(request: &Request<T>, room: &Room, forwarded: bool) -> Self {
+    /// Who sent a request, which may be what another broker asks for one of its clients.
+    pub(super) fn of<T>(request: &Request<T>, room: &Room, is_hop: bool) -> Self {
         let caller = request.extensions().get::<Caller>();
-        let is_broker = forwarded && caller.is_some_and(|caller| caller.peer.is_component());
+        let is_broker = is_hop && caller.is_some_and(|caller| caller.peer.is_component());
         Self {
             room: (!is_broker).then(|| room.clone()),
             address: caller.and_then(|caller| caller.peer.address),
@@ -66,15 +67,15 @@ impl Client {
     }
 
     /// Reads one answer's part of what is free at most, and takes room for what came. Where there is none what was read is let go; if it
-    /// may be waited for, it is read again once there is room. Who holds room already must not wait for more: two of these could wait
-    /// for each other. Cancel-safe.
+    /// may be waited for, it is read again once there is room, and else nothing comes of it. Who holds room already must not wait for more: two
+    /// of these could wait for each other. Cancel-safe.
     ///
     /// # Errors
     /// Those of `read`.
     pub(super) async fn read<F>(
         &self,
         spec: ReadSpec,
-        waits: bool,
+        waits: Waits,
         read: impl Fn(ReadSpec) -> F,
     ) -> Result<Option<Charged>, ApiError>
     where
@@ -86,26 +87,44 @@ impl Client {
             ReadSpec { max_bytes, min_bytes: spec.min_bytes.min(max_bytes), ..spec }
         };
         let found = read(at_most(spec, room.part())).await?;
-        if let Some(held) = room.try_part(bytes_of(&found)) {
+        if let Some(held) = room.try_take(bytes_of(&found)) {
             return Ok(Some(Charged { read: found, room: Some(held) }));
         }
-        // However little there is, a batch is read whole.
         let (bytes, batch) = (bytes_of(&found), found.batches.first().map_or(0, Bytes::len));
         drop(found);
-        if !waits {
-            return Ok(None);
-        }
-        let mut held = room.take_part(bytes).await;
-        if held.bytes() < batch {
-            drop(held);
-            held = room.take(batch).await;
-        }
+        let took = take(room, bytes, batch);
+        let held = match waits {
+            Waits::Always => Some(took.await),
+            Waits::Until(at) => tokio::time::timeout_at(at, took).await.ok(),
+            Waits::Not => None,
+        };
+        let Some(mut held) = held else { return Ok(None) };
         let again = ReadSpec { max_wait: Duration::ZERO, ..at_most(spec, held.bytes()) };
         let found = read(again).await?;
         held.cover(bytes_of(&found));
         held.keep(bytes_of(&found));
         Ok(Some(Charged { read: found, room: Some(held) }))
     }
+}
+
+/// Room for what is read again: one answer's part of what is free. A batch is read whole however little that is, and a very large one must not
+/// keep all others waiting until everything is written.
+async fn take(room: &Room, bytes: usize, batch: usize) -> Held {
+    let held = room.take_part(bytes).await;
+    let least = batch.min(room.bytes() / 4);
+    if held.bytes() >= least {
+        return held;
+    }
+    drop(held);
+    room.take(least).await
+}
+
+/// Whether a read may wait for room.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waits {
+    Not,
+    Until(Instant),
+    Always,
 }
 
 /// What was read, and its room.
@@ -207,8 +226,7 @@ impl Watch {
 
     fn look(&self) {
         let Client { address, cut, .. } = &self.client;
-        let waits = self.way.since().is_some_and(|since| since.elapsed() >= PATIENCE);
-        if waits && self.client.is_room_wanted() && !cut.is_cut() {
+        if self.way.is_stuck(PATIENCE) && self.client.is_room_wanted() && !cut.is_cut() {
             let client = address.map(tracing::field::display);
             tracing::info!(
                 client,

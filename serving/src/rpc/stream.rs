@@ -76,7 +76,9 @@ impl Stream for StreamService {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
         self.check_intake()?;
-        let client = Client::of(&request, &self.ctx.streams, request.get_ref().forwarded);
+        let asked = request.get_ref();
+        let is_hop = asked.forwarded && asked.direct && asked.once && asked.partitions.len() == 1;
+        let client = Client::of(&request, &self.ctx.streams, is_hop);
         let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner(), client).await?;
         let way = answers.way();
         let mut response = Response::new(answers);

@@ -2,6 +2,7 @@
 //! their records goes with the frames, until the connection has written them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -10,6 +11,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::room::Held;
+
+/// Slower than that no client reads that is not stuck.
+const BYTES_A_SECOND: usize = 64 * 1024;
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +32,9 @@ struct Answers {
     /// Of these, taken: they are in the next frame.
     taken: usize,
     room: Option<Held>,
-    /// In frames that are not written.
+    /// In frames that are not written, and the bytes of these.
     framed: usize,
+    bytes: usize,
     /// Since when none was written, where some should be.
     since: Option<Instant>,
 }
@@ -68,14 +73,17 @@ impl Way {
         }
         answers.given = answers.given.saturating_sub(count);
         answers.framed += count;
+        answers.bytes += bytes.len();
         let room = answers.room.take();
         drop(answers);
         Bytes::from_owner(Framed { bytes, count, _room: room, way: self.clone() })
     }
 
-    /// Since when nothing was written, where something should be.
-    pub(super) fn since(&self) -> Option<Instant> {
-        self.0.answers.lock().since
+    /// Whether nothing was written for so long, where something should be; a frame has a second more for each 64 KiB.
+    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+        let answers = self.0.answers.lock();
+        let for_bytes = Duration::from_secs((answers.bytes / BYTES_A_SECOND) as u64);
+        answers.since.is_some_and(|since| since.elapsed() >= patience + for_bytes)
     }
 
     /// Whether there are frames that are not written.
@@ -90,9 +98,10 @@ impl Way {
         changed.map(|()| ())
     }
 
-    fn written(&self, count: usize) {
+    fn written(&self, count: usize, bytes: usize) {
         let mut answers = self.0.answers.lock();
         answers.framed -= count;
+        answers.bytes -= bytes;
         answers.since = Some(Instant::now());
         answers.settle();
         self.0.changed.notify_waiters();
@@ -125,7 +134,7 @@ impl AsRef<[u8]> for Framed {
 
 impl Drop for Framed {
     fn drop(&mut self) {
-        self.way.written(self.count);
+        self.way.written(self.count, self.bytes.len());
     }
 }
 
@@ -139,19 +148,36 @@ mod tests {
         let (room, way) = (Room::new(1000), Way::default());
         way.given();
         way.given();
-        assert!(way.since().is_some());
+        assert!(way.is_stuck(Duration::ZERO));
         way.taken(Some(room.take(100).await));
         way.taken(Some(room.take(200).await));
         let frame = way.frame(Bytes::from_static(b"two answers"));
         assert_eq!((&frame[..], room.used()), (&b"two answers"[..], 300));
         let more = way.frame(Bytes::from_static(b"their rest"));
         drop(more);
-        assert!(way.is_anything_left() && way.since().is_some());
+        assert!(way.is_anything_left() && way.is_stuck(Duration::ZERO));
         let part = frame.slice(..3);
         drop(frame);
         assert_eq!(room.used(), 300, "not all is written");
         drop(part);
-        assert_eq!((room.used(), way.since(), way.is_anything_left()), (0, None, false));
+        assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO) && !way.is_anything_left());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_frame_has_more_time() {
+        let way = Way::default();
+        way.given();
+        way.taken(None);
+        let frame = way.frame(Bytes::from(vec![0; 10 * BYTES_A_SECOND]));
+        let patience = Duration::from_secs(10);
+        tokio::time::advance(2 * patience - Duration::from_millis(1)).await;
+        assert!(!way.is_stuck(patience));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(way.is_stuck(patience));
+        // From what was written last it counts anew.
+        way.given();
+        drop(frame);
+        assert!(!way.is_stuck(patience));
     }
 
     #[tokio::test]
@@ -165,12 +191,12 @@ mod tests {
                 way.given();
                 way.ended();
                 assert_eq!(room.used(), 100);
-                assert!(way.is_anything_left() && way.since().is_some());
+                assert!(way.is_anything_left() && way.is_stuck(Duration::ZERO));
                 drop(frame);
-                assert_eq!((room.used(), way.since()), (0, None));
+                assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO));
             }
         }
         way.ended();
-        assert_eq!((room.used(), way.since()), (0, None));
+        assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO));
     }
 }

@@ -22,7 +22,7 @@ use crate::groups::types::{Commit, CommitBy, TopicPartition};
 use crate::groups::{metrics, wire};
 use crate::quotas::{Account, Kind, millis};
 use crate::router::OffsetAt;
-use crate::rpc::outgoing::{Giver, LOOK, Watch};
+use crate::rpc::outgoing::{Giver, LOOK, Waits, Watch};
 use geminga_proto::messages::is_unreadable;
 
 /// How long the coordinator is looked for before a member hears of it: for a join (besides its wait), a heartbeat, a
@@ -74,7 +74,7 @@ pub(super) async fn serve<S>(
         }
         () = watch.until_gone() => {
             tracing::debug!("consumer's stream broke");
-            return;
+            Ok(())
         }
         served = served => served,
     };
@@ -184,9 +184,8 @@ where
             if self.is_held_back() && self.context.client.is_room_wanted() {
                 self.reader.let_go();
             }
-            // What it may not be given yet is read again when nobody else wants the room.
-            let may_read = self.muted.is_none() || !self.context.client.is_room_wanted();
-            while may_read
+            // What it may not be given yet would be in the way of others.
+            while self.muted.is_none()
                 && self.reads.len() < MAX_CALLS
                 && let Some(work) = self.reader.next_work(self.credit)
             {
@@ -451,7 +450,7 @@ where
                             context.source.read(&topic, partition, spec).await
                         }
                     };
-                    let read = context.client.read(spec, true, one).await;
+                    let read = context.client.read(spec, Waits::Always, one).await;
                     Answer::Read(read.map(|read| read.expect("room was waited for")))
                 }
             };

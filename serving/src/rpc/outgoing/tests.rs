@@ -59,10 +59,10 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
         async move { Ok(found(asked.max_bytes.min(300 * KIB))) }
     };
     let full = room.take(1024 * KIB).await;
-    let without = client.read(spec(1024 * KIB), false, one).await.unwrap();
+    let without = client.read(spec(1024 * KIB), Waits::Not, one).await.unwrap();
     assert!(without.is_none(), "who must not wait has nothing");
     reads.store(0, Ordering::Relaxed);
-    let mut waiting = Box::pin(client.read(spec(1024 * KIB), true, one));
+    let mut waiting = Box::pin(client.read(spec(1024 * KIB), Waits::Always, one));
     assert!((&mut waiting).now_or_never().is_none());
     assert_eq!((reads.load(Ordering::Relaxed), room.is_wanted()), (1, true));
     drop(full);
@@ -72,25 +72,39 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
     drop(got);
     // Where there is room, one read of a part of it is enough.
     reads.store(0, Ordering::Relaxed);
-    let got = client.read(spec(1024 * KIB), true, one).await.unwrap().unwrap();
+    let got = client.read(spec(1024 * KIB), Waits::Always, one).await.unwrap().unwrap();
     assert_eq!((reads.load(Ordering::Relaxed), room.used()), (1, 256 * KIB));
     drop(got);
     assert_eq!(room.used(), 0);
 }
 
-/// A batch that is larger than what many others leave to one is read once there is room for all of it.
+/// One that is larger than what is left to one answer waits for more, and for a quarter of the room at most.
 #[tokio::test]
-async fn a_batch_has_room_for_all_of_it() {
+async fn a_batch_is_read_whole() {
+    let room = Room::new(4096 * KIB);
+    let client = Client::unknown(room.clone());
+    for (batch, waits_for) in [(800 * KIB, 800 * KIB), (3000 * KIB, 1024 * KIB)] {
+        let mut others = room.take(4096 * KIB).await;
+        let large = |_| async move { Ok(found(batch)) };
+        let mut waiting = Box::pin(client.read(spec(256 * KIB), Waits::Always, large));
+        assert!((&mut waiting).now_or_never().is_none());
+        others.keep(4096 * KIB - waits_for + 1);
+        assert!((&mut waiting).now_or_never().is_none(), "{waits_for} are not free");
+        others.keep(4096 * KIB - waits_for);
+        let got = waiting.await.unwrap().unwrap();
+        assert_eq!((got.read.batches[0].len(), room.used()), (batch, 4096 * KIB));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_has_its_time_waits_no_longer() {
     let room = Room::new(1024 * KIB);
     let client = Client::unknown(room.clone());
-    let others = room.take(300 * KIB).await;
-    let large = |_| async { Ok(found(800 * KIB)) };
-    let mut waiting = Box::pin(client.read(spec(256 * KIB), true, large));
-    assert!((&mut waiting).now_or_never().is_none());
-    drop(others);
-    let got = waiting.await.unwrap().unwrap();
-    assert_eq!(room.used(), 800 * KIB);
-    drop(got);
+    let _full = room.take(1024 * KIB).await;
+    let one = |_| async { Ok(found(KIB)) };
+    let at = Instant::now() + Duration::from_secs(3);
+    assert!(client.read(spec(KIB), Waits::Until(at), one).await.unwrap().is_none());
+    assert_eq!(Instant::now(), at);
 }
 
 /// A client that has got this far, and nothing of it is written.

@@ -21,6 +21,8 @@ use self::load::Load;
 const TOPIC: &str = "history";
 const PARTITIONS: &str = "4";
 const LIVE: &str = load::TOPIC;
+/// Of everything that is written.
+const COPIES: u64 = 3;
 /// Bytes of a segment of a bookie's log.
 const LOG_SEGMENT: u64 = 64 << 20;
 /// Rows that are fed at once.
@@ -81,8 +83,9 @@ macro_rules! step {
 fn storage_heals_and_tiers_itself() {
     let megabyte = 1_000_000;
     let size = Size {
-        first: 100 * megabyte,
-        more: 100 * megabyte,
+        // A bookie gives space back in files of 64 MiB: of less none would become full.
+        first: 200 * megabyte,
+        more: 200 * megabyte,
         segment: 4 << 20,
         take_over: "--tier-take-over=3s",
         patience: wait::PATIENCE,
@@ -216,25 +219,42 @@ impl Show {
 
     /// Has bookies drop their copies of what is uploaded, and waits until the space is free.
     fn trim(&self) {
-        let before = look::all_log_bytes(&self.cluster);
+        let before = look::logs(&self.cluster);
         self.alter("local.retention.ms=-2");
-        self.wait("all segments to be in the object store only", || {
+        let segments = self.wait("all segments to be in the object store only", || {
             look::all_are(&self.cluster, TOPIC, &["TRIMMED"])
         });
-        let left = self.wait_freed(before, self.size.first);
-        eprintln!("  bookies' logs have {left} bytes, and had {before}");
+        self.wait("each bookie to drop what it has of them", || {
+            let dropped = self.sum("geminga_tier_trimmed_total");
+            (dropped >= (COPIES * segments as u64) as f64).then_some(())
+        });
+        self.wait_freed(&before, self.size.first);
     }
 
-    /// Waits until the files of bookies' logs, which had so many bytes, have three copies of so much data less; what they have then. Files are
-    /// as large as segments, full or not, and each bookie has two that it writes or is about to, so that little data may free nothing.
-    fn wait_freed(&self, before: u64, data: u64) -> u64 {
-        let bookies = self.cluster.bookies.len() as u64;
-        let freed = (3 * data).saturating_sub(2 * LOG_SEGMENT * bookies);
-        self.wait("bookies to give the space back", || {
-            let now = look::all_log_bytes(&self.cluster);
-            // Where that is nothing, one more segment may have been begun meanwhile.
-            (freed == 0 || now <= before.saturating_sub(freed)).then_some(now)
-        })
+    /// What all bookies count.
+    fn sum(&self, metric: &str) -> f64 {
+        let bookies = self.cluster.bookies.iter();
+        bookies.filter_map(|bookie| http::metric(&bookie.http, metric)).sum()
+    }
+
+    /// Waits until so many of these files of bookies' logs are gone that what they had of the topic, all copies of so much data, takes no room.
+    /// Files are as large as segments of the log, full or not, and each bookie has two that it writes or is about to. Of the others one goes when
+    /// less than 30 % of it is of use, and that much of other data is in a few of them at most.
+    fn wait_freed(&self, before: &look::Logs, data: u64) {
+        let bookies = before.bookies() as u64;
+        let most = (COPIES * data).saturating_sub(2 * LOG_SEGMENT * bookies);
+        let others = COPIES * look::payload_bytes(&self.cluster, LIVE) * 5 / 4;
+        let mixed = others.div_ceil(LOG_SEGMENT * 3 / 10) * LOG_SEGMENT;
+        let freed = most.max(before.full_bytes().saturating_sub(mixed));
+        assert!(freed > 0, "too little was written for space to be given back: {before:?}");
+        let gone = self.wait("bookies to give the space back", || {
+            let gone = before.gone_bytes();
+            (gone >= freed).then_some(gone)
+        });
+        let (had, has) = (before.bytes(), look::logs(&self.cluster).bytes());
+        eprintln!(
+            "  logs had {had} bytes; {gone} of them are gone, of {freed} at least; they have {has}"
+        );
     }
 
     /// In good order, so that clients notice nothing; what they read then is in no memory.
@@ -255,18 +275,25 @@ impl Show {
     /// Reads everything from the start, by two clients at once, while both brokers read for them.
     fn read_cold(&self) {
         let begun = Instant::now();
+        let mut read = 0;
         for mut reader in [0, 1].map(|broker| self.read_from(broker)) {
             assert_eq!(reader.end_within(self.size.patience), Some(0), "{}", reader.stderr());
             eprintln!("  read in {:.1} s", begun.elapsed().as_secs_f64());
             let bytes = judge(&self.copies, &reader, self.written);
             eprintln!("  identical: {bytes} bytes");
+            read = bytes;
         }
+        let mut cold = 0.0;
         for broker in &self.cluster.brokers {
             let metric = |name| http::metric(&broker.http, name).unwrap_or(0.0);
             let name = broker.process.name();
-            assert!(metric("geminga_cold_read_bytes_total") > 0.0, "{name} read nothing cold");
+            let of_it = metric("geminga_cold_read_bytes_total");
+            assert!(of_it > 0.0, "{name} read nothing cold");
+            cold += of_it;
             assert!(metric("geminga_cold_failures_total") == 0.0, "reads of {name} failed");
         }
+        // One may have taken from a broker's memory what was read for the other.
+        assert!(cold >= read as f64, "{cold} bytes are from the object store, of {read} read");
     }
 
     /// Decommissions a bookie and waits until it has left.
@@ -291,7 +318,7 @@ impl Show {
 
     /// Deletes the topic, and waits until neither disks nor the object store have anything of it.
     fn delete(&self) {
-        let before = (look::all_log_bytes(&self.cluster), self.bucket.segments());
+        let (before, held) = (look::logs(&self.cluster), self.bucket.segments());
         self.cluster.client(0).run(&["topic", "delete", TOPIC]).ok();
         let begun = Instant::now();
         self.wait("no object to be left", || (self.bucket.segments().0 == 0).then_some(()));
@@ -299,12 +326,9 @@ impl Show {
         self.wait("all its segments to be given up", || {
             look::are_given_up(&self.cluster, TOPIC).then_some(())
         });
-        let left = self.wait_freed(before.0, self.size.more);
-        let (objects, bytes) = before.1;
-        eprintln!(
-            "  {objects} objects of {bytes} bytes; logs have {left} bytes, and had {}",
-            before.0
-        );
+        self.wait_freed(&before, self.size.more);
+        let (objects, bytes) = held;
+        eprintln!("  {objects} objects of {bytes} bytes");
     }
 
     /// Ends the load and judges it; then two more bookies are killed, and the two that are left, the wiped one and the newest, have every

@@ -14,8 +14,8 @@ use crate::topic;
 
 /// What it writes and reads.
 pub(super) const TOPIC: &str = "live";
-/// Rows that are fed at once, and the pause behind them: 2,000 a second.
-const ROWS: u64 = 40;
+/// Rows that are fed at once, and the pause behind them: 1,000 a second.
+const ROWS: u64 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 /// So many are written before a group begins to read.
 const BEFORE: usize = 1_000;

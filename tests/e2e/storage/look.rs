@@ -1,6 +1,6 @@
 //! What is there: which lives ledgers name, what bookies' disks hold, what became of a topic's closed segments.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use geminga_harness::{Client, Cluster, Node};
 use serde_json::Value;
@@ -70,22 +70,66 @@ pub(super) fn are_given_up(cluster: &Cluster, topic: &str) -> bool {
     ledgers.iter().all(|ledger| ledger["state"] == "deleting")
 }
 
+/// Payload bytes of a topic's closed segments.
+pub(super) fn payload_bytes(cluster: &Cluster, topic: &str) -> u64 {
+    let ledgers = ask(cluster, &["ledger", "list", "--topic", topic]);
+    ledgers.iter().filter_map(|ledger| ledger["payload_bytes"].as_u64()).sum()
+}
+
 /// Bytes on the disk of what holds entries in a bookie's data directory.
 pub(super) fn log_bytes(bookie: &Node) -> u64 {
-    bookie.data_dir.as_deref().map_or(0, |dir| below(dir, "log"))
+    log_files(bookie).iter().map(|(_, bytes)| bytes).sum()
 }
 
-/// The same of all bookies.
-pub(super) fn all_log_bytes(cluster: &Cluster) -> u64 {
-    cluster.bookies.iter().map(log_bytes).sum()
+/// The files of bookies' logs at one moment, of those that the test did not stop.
+#[derive(Debug)]
+pub(super) struct Logs(Vec<Vec<(PathBuf, u64)>>);
+
+/// The files as they are.
+pub(super) fn logs(cluster: &Cluster) -> Logs {
+    let running = cluster.bookies.iter().filter(|bookie| !bookie.process.is_stopped());
+    Logs(running.map(log_files).collect())
 }
 
-fn below(dir: &Path, extension: &str) -> u64 {
+impl Logs {
+    pub(super) fn bookies(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.iter().flatten().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Of all but the two newest of each bookie, which it writes or is about to.
+    pub(super) fn full_bytes(&self) -> u64 {
+        let full = |files: &Vec<(PathBuf, u64)>| {
+            files.iter().rev().skip(2).map(|(_, bytes)| bytes).sum::<u64>()
+        };
+        self.0.iter().map(full).sum()
+    }
+
+    /// Of those that are not there any more.
+    pub(super) fn gone_bytes(&self) -> u64 {
+        let gone = self.0.iter().flatten().filter(|(path, _)| !path.exists());
+        gone.map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// The files of a bookie's log, the oldest first, and their bytes.
+fn log_files(bookie: &Node) -> Vec<(PathBuf, u64)> {
+    let mut found = bookie.data_dir.as_deref().map_or_else(Vec::new, |dir| below(dir, "log"));
+    found.sort();
+    found
+}
+
+fn below(dir: &Path, extension: &str) -> Vec<(PathBuf, u64)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let of = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => below(&entry.path(), extension),
-        Ok(meta) if entry.path().extension().is_some_and(|end| end == extension) => meta.len(),
-        _ => 0,
+        Ok(meta) if entry.path().extension().is_some_and(|end| end == extension) => {
+            vec![(entry.path(), meta.len())]
+        }
+        _ => Vec::new(),
     };
-    entries.map(of).sum()
+    entries.flat_map(of).collect()
 }

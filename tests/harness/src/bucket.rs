@@ -103,11 +103,13 @@ impl Bucket {
         segments.fold((0, 0), |(count, bytes), (_, size)| (count + 1, bytes + size))
     }
 
+    /// Moto refuses a listing while objects are removed: it is asked again.
     fn listed(&self) -> Vec<(String, u64)> {
-        let answer = http::get(&self.address, &format!("/{NAME}?list-type=2"));
-        let (200, text) = answer.expect("the S3 server answers") else {
-            panic!("the S3 server lists nothing: see {}", self.process.name())
-        };
+        let what = format!("a listing of the S3 server: see {}", self.process.name());
+        let text = wait::until(&what, || {
+            let answer = http::get(&self.address, &format!("/{NAME}?list-type=2"));
+            answer.and_then(|(code, text)| (code == 200).then_some(text))
+        });
         let objects: Vec<_> = text.split("<Contents>").skip(1).map(object).collect();
         assert!(objects.len() < MAX_LISTED, "more objects than one listing has");
         objects

@@ -51,6 +51,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What is wrong and what to do.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// A failure with the general code.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self::with(Exit::Failed, message)

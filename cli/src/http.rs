@@ -31,6 +31,11 @@ const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+/// Those of calls that may take a minute, and are tried again meanwhile.
+const SLOW_SECONDS: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0,
+];
 /// Those of a group commit, which every acknowledgement waits for: close enough together to tell a 99th percentile.
 const FLUSH_SECONDS: &[f64] = &[
     0.000_1, 0.000_15, 0.000_2, 0.000_3, 0.000_4, 0.000_6, 0.000_8, 0.001, 0.001_5, 0.002, 0.003,
@@ -105,6 +110,9 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, Failure> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
         .and_then(|b| b.set_buckets_for_metric(full("geminga_bookie_flush_seconds"), FLUSH_SECONDS))
         .and_then(|b| b.set_buckets_for_metric(full("geminga_bookie_sync_seconds"), FLUSH_SECONDS))
+        .and_then(|b| {
+            b.set_buckets_for_metric(full("geminga_object_store_request_seconds"), SLOW_SECONDS)
+        })
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES))
         .and_then(PrometheusBuilder::install_recorder)
         .inspect(|_| process::started())

@@ -39,6 +39,8 @@ const FIRST_SWEEP: Duration = Duration::from_secs(3_600);
 const PAGE: usize = 500;
 /// Files of unfinished uploads that one sweep removes.
 const MAX_UNFINISHED: usize = 10_000;
+/// How long a directory may take to be looked through for them.
+const LOOK_TIME: Duration = Duration::from_mins(5);
 /// More than so many percent of the listed objects, of ledgers without metadata, are no garbage, but metadata that was lost.
 const MAX_ABSENT_PERCENT: u64 = 10;
 
@@ -230,7 +232,12 @@ impl Janitor {
     async fn remove_unfinished(&self) -> Result<(), Stopped> {
         let (now_ms, age) = (self.clock.now_ms(), self.config.unfinished_age());
         let removing = self.objects.remove_unfinished(self.cluster, now_ms, age, MAX_UNFINISHED);
-        metrics::unfinished_removed(removing.await?);
+        match tokio::time::timeout(LOOK_TIME, removing).await {
+            Ok(removed) => metrics::unfinished_removed(removed?),
+            Err(_) => tracing::warn!(
+                "the directory of the object store does not answer: unfinished uploads are looked for again at the next sweep"
+            ),
+        }
         Ok(())
     }
 

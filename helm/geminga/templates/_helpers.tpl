@@ -176,6 +176,10 @@ capabilities:
 {{/* Variables and secrets of the object store; where it is, too, so that `cluster doctor` in the container looks at it. */}}
 {{- define "geminga.objectStoreEnv" -}}
 {{- if .Values.objectStore.url -}}
+{{- range $name, $value := .Values.objectStore.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 - name: GEMINGA_OBJECT_STORE
   value: {{ .Values.objectStore.url | quote }}
 {{- with .Values.objectStore.endpoint }}
@@ -185,10 +189,6 @@ capabilities:
 {{- if .Values.objectStore.pathStyle }}
 - name: GEMINGA_OBJECT_STORE_PATH_STYLE
   value: "true"
-{{- end }}
-{{- range $name, $value := .Values.objectStore.env }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
 {{- end }}
 {{- if .Values.objectStore.caSecret }}
 # The authorities of the image, and those of the Secret.

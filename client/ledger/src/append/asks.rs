@@ -15,6 +15,14 @@ const PER_SECOND: u32 = 100;
 pub(crate) struct Asks(Mutex<Option<(Instant, u32)>>);
 
 impl Asks {
+    /// Whether one more might; costs nothing.
+    pub(crate) fn might(&self) -> bool {
+        let second = self.0.lock();
+        second.is_none_or(|(since, asked)| {
+            asked < PER_SECOND || since.elapsed() >= Duration::from_secs(1)
+        })
+    }
+
     /// Whether one more may ask now; who may not tries again after a second or so.
     pub(crate) fn take(&self) -> bool {
         let now = Instant::now();
@@ -38,8 +46,9 @@ mod tests {
         let allowed = |tries: u32| (0..tries).filter(|_| asks.take()).count();
         assert_eq!(allowed(250), 100);
         tokio::time::advance(Duration::from_millis(999)).await;
-        assert_eq!(allowed(1), 0);
+        assert!(allowed(1) == 0 && !asks.might());
         tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(asks.might());
         assert_eq!(allowed(250), 100);
     }
 }

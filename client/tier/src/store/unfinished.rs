@@ -87,12 +87,23 @@ impl Look<'_> {
             let name = entry.file_name();
             // No object is called by what is no text.
             let Some(name) = name.to_str() else { continue };
-            let (key, kind) = (format!("{key}/{name}"), entry.file_type()?);
-            if levels > 0 && kind.is_dir() {
-                self.below(&entry.path(), &key, levels - 1)?;
-            } else if levels == 0 && kind.is_file() && self.store.is_unfinished(self.cluster, &key)
-            {
-                self.remove(&entry, &key)?;
+            let key = format!("{key}/{name}");
+            let looked = entry.file_type().and_then(|kind| match levels {
+                0 if kind.is_file() && self.store.is_unfinished(self.cluster, &key) => {
+                    self.remove(&entry, &key)
+                }
+                0 => Ok(()),
+                _ if kind.is_dir() => self.below(&entry.path(), &key, levels - 1),
+                _ => Ok(()),
+            });
+            match looked {
+                Ok(()) => {}
+                // It was published meanwhile, or given up.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // It must not keep others from being removed.
+                Err(error) => {
+                    tracing::warn!(key, %error, "what uploads left cannot be looked for here");
+                }
             }
         }
         Ok(())

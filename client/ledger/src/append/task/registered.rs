@@ -46,9 +46,11 @@ impl Task {
             if self.watchdogs[index].ask_at.is_none_or(|at| at > now) {
                 continue;
             }
-            let has_spare = self.has_spare(index);
+            // To look for a spare costs more than to see that others ask.
+            let must_wait = !self.setup.asks.might();
+            let has_spare = !must_wait && self.has_spare(index);
             let asks = has_spare && self.setup.asks.take();
-            let again = match has_spare && !asks {
+            let again = match must_wait || (has_spare && !asks) {
                 true => self.varied(BEHIND_OTHERS),
                 false => self.member_grace(),
             };

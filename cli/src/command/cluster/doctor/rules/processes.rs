@@ -110,7 +110,7 @@ const SIGNS: &[Sign] = &[
         label: "code=\"io_error\"",
         above: 0.0,
         level: Level::Watch,
-        what: "answered requests, since its start, with an error of its disk",
+        what: "answered requests, since its start, with an error of its disk, or of a ledger with a defect",
         act: "see its log for which; a disk that does so again is to be replaced",
     },
     Sign {

@@ -30,7 +30,9 @@ fn list(cluster: &Cluster, what: &str) -> Vec<Value> {
 /// The bookie and the life of each member of each fragment of the topic's ledgers.
 fn members(cluster: &Cluster) -> Vec<(String, String)> {
     let ledgers = list(cluster, "ledger").into_iter();
-    members_of(ledgers.filter(|ledger| ledger["topic"] == TOPIC))
+    // One that is being deleted, such as a segment that was rolled before its first record, is nobody's to repair.
+    let kept = ledgers.filter(|ledger| ledger["state"] != "deleting");
+    members_of(kept.filter(|ledger| ledger["topic"] == TOPIC))
 }
 
 /// The same of these ledgers.

@@ -27,6 +27,17 @@ struct Inner {
     check: Check,
     /// What was last tried, good or not, and what is in force.
     state: RwLock<State>,
+    /// The hosts that the certificate was found to be for, and what says that others connect to them: a few of the command line.
+    hosts: RwLock<Vec<Host>>,
+}
+
+/// Where others connect to this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// What says so.
+    pub(crate) flag: &'static str,
+    /// A name or an address.
+    pub(crate) host: String,
 }
 
 #[derive(Debug)]
@@ -64,7 +75,7 @@ impl Credentials {
         let tried = Contents::read(&files)?;
         let loaded = Arc::new(Loaded::new(&files, &tried, check)?);
         let state = RwLock::new(State { tried, early: false, loaded });
-        Ok(Self(Arc::new(Inner { files, check, state })))
+        Ok(Self(Arc::new(Inner { files, check, state, hosts: RwLock::default() })))
     }
 
     /// Whether there is a certificate to show.
@@ -73,11 +84,18 @@ impl Credentials {
     }
 
     /// Whether who connects to `host` takes the certificate to show for that of this process. `flag`: what says that they do.
+    /// From then on none is taken from the files that is not for it.
     ///
     /// # Errors
     /// That it is for others.
     pub fn check_host(&self, flag: &'static str, host: &str) -> Result<(), LoadError> {
-        self.now().check_host(&self.0.files, flag, host)
+        let host = Host { flag, host: host.to_owned() };
+        self.now().check_host(&self.0.files, &host)?;
+        let mut hosts = self.0.hosts.write();
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+        Ok(())
     }
 
     /// Whether clients' certificates can be checked.
@@ -126,8 +144,9 @@ impl Credentials {
         if known && !early {
             return;
         }
+        let hosts = self.0.hosts.read().clone();
         let loaded = Loaded::new(&self.0.files, &found, self.0.check)
-            .and_then(|new| new.after(&self.now(), &self.0.files));
+            .and_then(|new| new.after(&self.now(), &self.0.files, &hosts));
         match loaded {
             Ok(loaded) => {
                 let loaded = Arc::new(loaded);

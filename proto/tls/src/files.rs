@@ -18,6 +18,7 @@ use rustls::server::{
 };
 use rustls::{CertificateError, Error, RootCertStore};
 
+use crate::credentials::Host;
 use crate::dial::server_name;
 use crate::trouble::{Trouble, names};
 
@@ -265,8 +266,13 @@ impl Loaded {
     }
 
     /// The same, to be in force after `former`: one that shares no name with it is likely to be somebody else's, with which
-    /// nobody could talk to this process any more.
-    pub(crate) fn after(self, former: &Self, files: &Files) -> Result<Self, LoadError> {
+    /// nobody could talk to this process any more, as nobody could with one that is not for all `hosts`.
+    pub(crate) fn after(
+        self,
+        former: &Self,
+        files: &Files,
+        hosts: &[Host],
+    ) -> Result<Self, LoadError> {
         let known = !self.names.is_empty() && !former.names.is_empty();
         // With one that has expired nobody could talk either.
         let expired = former.expires.is_some_and(|at| at <= UnixTime::now().as_secs());
@@ -274,16 +280,13 @@ impl Loaded {
             let path = files.cert.clone().unwrap_or_default();
             return Err(LoadError::OtherNames { path, is: self.names, was: former.names.clone() });
         }
+        hosts.iter().try_for_each(|host| self.check_host(files, host))?;
         Ok(self)
     }
 
-    /// Whether who connects to `host`, as `flag` says, takes the certificate for that of this process.
-    pub(crate) fn check_host(
-        &self,
-        files: &Files,
-        flag: &'static str,
-        host: &str,
-    ) -> Result<(), LoadError> {
+    /// Whether who connects to a host takes the certificate for that of this process.
+    pub(crate) fn check_host(&self, files: &Files, told: &Host) -> Result<(), LoadError> {
+        let Host { flag, host } = told;
         let Some(cert) = &self.cert else { return Ok(()) };
         let path = files.cert.clone().unwrap_or_default();
         let unreadable =
@@ -298,7 +301,7 @@ impl Loaded {
             // A host that is no name, or a certificate without any.
             Ok(Err(_)) | Err(_) => self.names.clone(),
         };
-        Err(LoadError::NotForHost { path, is, host: host.to_owned(), flag })
+        Err(LoadError::NotForHost { path, is, host: host.clone(), flag })
     }
 
     /// What a listener takes connections with; `None` when there is no certificate to show, or no authority to check

@@ -348,6 +348,28 @@ fn another_name_is_not_taken() {
     assert!(!std::sync::Arc::ptr_eq(&first, &credentials.now()), "one that shares a name is");
 }
 
+/// Of the same authority, sharing a name, but without the one to which others are told to connect: nobody could talk to this process.
+#[test]
+fn a_renewed_certificate_without_the_advertised_name_is_not_taken() {
+    let authority = Authority::new();
+    let pair = authority.issue_named(&["a.test", "told.test"]);
+    let credentials = load(&authority, Some(&pair));
+    let look =
+        || credentials.take(files::Contents::read(&files(Some(&authority), Some(&pair))).unwrap());
+    credentials.check_host("--advertise", "told.test").expect("it is for it");
+    credentials.check_host("--advertise", "other.test").expect_err("which asks for nothing later");
+    let first = credentials.now();
+    pair.replace_by(&authority.issue_named(&["a.test"]));
+    look();
+    assert!(std::sync::Arc::ptr_eq(&first, &credentials.now()), "one without that name is not");
+    pair.replace_by(&authority.issue_named(&["*.test"]));
+    look();
+    assert!(
+        !std::sync::Arc::ptr_eq(&first, &credentials.now()),
+        "one that is for it by a wildcard, too"
+    );
+}
+
 /// What came too early is taken when its time has come, though the file does not change any more.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "certificates are judged by the machine's clock")]

@@ -21,11 +21,11 @@ pub(crate) fn start(
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::usage(format!("--log-filter `{filter}` is not a level or list of levels: {error}"))
     })?;
-    let Some(endpoint) = &trace.endpoint else {
+    let Some((endpoint, dial)) = trace.collector()? else {
         lines_only(filter, options.format).map_err(Failure::new)?;
         return Ok(Traces::none());
     };
-    let (traces, spans) = Traces::to(endpoint, service)?;
+    let (traces, spans) = Traces::to(&endpoint, &dial, service)?;
     // Each has a filter of its own: what is traced does not depend on what is logged.
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match options.format {

@@ -8,15 +8,17 @@
 use std::time::Duration;
 
 use geminga_runtime::requests;
+use geminga_tls::Dial;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider,
 };
+use tonic::transport::Endpoint;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
@@ -55,23 +57,30 @@ impl Traces {
         Self(None)
     }
 
-    /// Sends them to the collector at `endpoint`, and the layer that spans come by. Must run inside the runtime.
+    /// Sends them to the collector at `endpoint`, `http://HOST:PORT` however it is dialled, and the layer that spans come by. Must run
+    /// inside the runtime.
     ///
     /// # Errors
     /// For an address that is none.
     pub(crate) fn to<S>(
         endpoint: &str,
+        dial: &Dial,
         service: &Service<'_>,
     ) -> Result<(Self, impl Layer<S> + Send + Sync + use<S>), Failure>
     where
         S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("--otlp-endpoint: {endpoint}: {error}"))
+        };
+        let to = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| wrong(&error))?;
+        let channel = dial.lazily(&to.connect_timeout(PATIENCE).timeout(PATIENCE));
         let exporter = SpanExporter::builder()
             .with_tonic()
-            .with_endpoint(endpoint)
+            .with_channel(channel)
             .with_timeout(PATIENCE)
             .build()
-            .map_err(|error| Failure::usage(format!("--otlp-endpoint `{endpoint}`: {error}")))?;
+            .map_err(|error| wrong(&error))?;
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)

@@ -189,7 +189,7 @@ fn of_client(files: Files) -> Result<Option<Credentials>, Failure> {
     own.map_err(unusable)
 }
 
-fn unusable(error: LoadError) -> Failure {
+pub(super) fn unusable(error: LoadError) -> Failure {
     Failure::usage(error).because("TLS_FILES")
 }
 

@@ -1,13 +1,16 @@
 //! Where traces of requests go, and of how many.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use geminga_runtime::SystemRandom;
 use geminga_runtime::requests::{Requests, RequestsConfig};
+use geminga_tls::{Credentials, Dial, Files};
 use serde::{Deserialize, Serialize};
 
 use super::LogOptions;
+use super::tls::unusable;
 use crate::exit::Failure;
 use crate::traces;
 
@@ -15,7 +18,8 @@ use crate::traces;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct TraceOptions {
-    /// Send traces of requests to the OpenTelemetry collector there, by OTLP over gRPC: http://HOST:4317 [default: none are made].
+    /// Send traces of requests to the OpenTelemetry collector there, by OTLP over gRPC: http://HOST:4317, or https://HOST:4317
+    /// [default: none are made].
     #[arg(
         id = "otlp_endpoint",
         long = "otlp-endpoint",
@@ -33,7 +37,19 @@ pub(crate) struct TraceOptions {
         help_heading = "Tracing"
     )]
     pub(crate) sampling: Option<Share>,
+    /// The authorities of an https collector's certificate, in PEM, read at the start [default: those of the system].
+    #[arg(
+        id = "otlp_ca",
+        long = "otlp-ca",
+        value_name = "FILE",
+        env = "GEMINGA_OTLP_CA",
+        help_heading = "Tracing"
+    )]
+    pub(crate) ca: Option<PathBuf>,
 }
+
+/// What goes before the address of a collector that speaks TLS.
+const ENCRYPTED: &str = "https://";
 
 impl TraceOptions {
     /// These options where they are set, those of `file` elsewhere, the defaults last.
@@ -44,13 +60,34 @@ impl TraceOptions {
         let endpoint = self.endpoint.or(file.endpoint);
         if let Some(endpoint) = &endpoint
             && !endpoint.starts_with("http://")
+            && !endpoint.starts_with(ENCRYPTED)
         {
             return Err(Failure::usage(format!(
-                "--otlp-endpoint `{endpoint}` is not http://HOST:PORT: a collector that wants TLS needs one beside the server"
+                "--otlp-endpoint `{endpoint}` is neither http://HOST:PORT nor https://HOST:PORT"
             )));
         }
+        let ca = self.ca.or(file.ca);
+        if ca.is_some() && !endpoint.as_ref().is_some_and(|to| to.starts_with(ENCRYPTED)) {
+            return Err(Failure::usage(
+                "--otlp-ca is for an --otlp-endpoint that begins with https://",
+            ));
+        }
         let sampling = self.sampling.or(file.sampling).unwrap_or_default();
-        Ok(Self { endpoint, sampling: Some(sampling) })
+        Ok(Self { endpoint, sampling: Some(sampling), ca })
+    }
+
+    /// Where the collector is, as `http://HOST:PORT`, and how it is connected to; `None` when there is none.
+    ///
+    /// # Errors
+    /// For a file that holds no authorities.
+    pub(crate) fn collector(&self) -> Result<Option<(String, Dial)>, Failure> {
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let Some(address) = endpoint.strip_prefix(ENCRYPTED) else {
+            return Ok(Some((endpoint.clone(), Dial::Plain)));
+        };
+        let files = Files { ca: self.ca.clone(), ..Files::default() };
+        let credentials = Credentials::of_client(files).map_err(unusable)?;
+        Ok(Some((format!("http://{address}"), Dial::Tls(credentials))))
     }
 
     /// The requests of a server: named, logged and traced as configured.
@@ -117,7 +154,7 @@ mod tests {
 
     fn options(endpoint: Option<&str>, sampling: Option<&str>) -> TraceOptions {
         let sampling = sampling.map(|share| share.parse().expect("a share"));
-        TraceOptions { endpoint: endpoint.map(str::to_owned), sampling }
+        TraceOptions { endpoint: endpoint.map(str::to_owned), sampling, ca: None }
     }
 
     #[test]
@@ -142,8 +179,20 @@ mod tests {
         assert_eq!(traced(settle(None, Some("1"))), 0);
         assert_eq!(traced(settle(Some("http://c:4317"), Some("1"))), 1_000);
         assert!(traced(settle(Some("http://c:4317"), None)) < 100, "one in a hundred");
-        for bad in ["c:4317", "https://c:4317", ""] {
+        assert_eq!(traced(settle(Some("https://c:4317"), Some("1"))), 1_000);
+        for bad in ["c:4317", "grpc://c:4317", ""] {
             assert!(options(Some(bad), None).over(TraceOptions::default()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn authorities_are_for_a_collector_that_shows_a_certificate() {
+        let with = |endpoint| TraceOptions { ca: Some("ca.pem".into()), ..options(endpoint, None) };
+        assert!(with(Some("https://c:4317")).over(TraceOptions::default()).is_ok());
+        for plain in [None, Some("http://c:4317")] {
+            assert!(with(plain).over(TraceOptions::default()).is_err(), "{plain:?}");
+        }
+        let said = with(Some("https://c:4317")).collector().expect_err("no such file");
+        assert!(said.message().contains("ca.pem cannot be read"), "{}", said.message());
     }
 }

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use geminga_harness::Authority;
 use geminga_runtime::requests::{RequestId, Requests, RequestsConfig};
 use geminga_runtime::{SystemRandom, Tasks};
+use geminga_tls::{ClientAuth, Credentials, Files, Incoming, Protocol, Security};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -37,10 +39,10 @@ impl TraceService for Collector {
 }
 
 impl Collector {
-    async fn start(tasks: &Tasks) -> (Self, SocketAddr) {
+    async fn start(security: Security, tasks: &Tasks) -> (Self, SocketAddr) {
         let (collector, tcp) = (Self::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = tcp.local_addr().unwrap();
-        let incoming = tonic::transport::server::TcpIncoming::from(tcp);
+        let incoming = Incoming::new(tcp, security, 8, tasks).of_http2();
         let service = TraceServiceServer::new(collector.clone());
         let (serve, stop) =
             (tonic::transport::Server::builder().add_service(service), tasks.cancelled());
@@ -81,8 +83,8 @@ fn text<'a>(span: &'a Sent, key: &str) -> Option<&'a str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_spans_of_a_request_arrive_in_one_trace_and_nothing_else_does() {
     let tasks = Tasks::new("test");
-    let (collector, address) = Collector::start(&tasks).await;
-    let (traces, layer) = Traces::to(&format!("http://{address}"), &SERVICE).unwrap();
+    let (collector, address) = Collector::start(Security::plain("collector"), &tasks).await;
+    let (traces, layer) = Traces::to(&format!("http://{address}"), &Dial::Plain, &SERVICE).unwrap();
     let (requests, elsewhere) = (all_traced(), all_traced());
     let (first, second) = (requests.make(), RequestId::parse("order-17").unwrap());
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -120,7 +122,8 @@ async fn a_collector_that_is_away_or_hangs_holds_nobody_up() {
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for address in [hung.local_addr().unwrap(), away] {
-        let (traces, layer) = Traces::to(&format!("http://{address}"), &SERVICE).unwrap();
+        let (traces, layer) =
+            Traces::to(&format!("http://{address}"), &Dial::Plain, &SERVICE).unwrap();
         let (requests, begun) = (all_traced(), tokio::time::Instant::now());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for _ in 0..10 * QUEUE {
@@ -135,5 +138,31 @@ async fn a_collector_that_is_away_or_hangs_holds_nobody_up() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused_at_the_start() {
-    assert!(Traces::to::<tracing_subscriber::Registry>("http://a b", &SERVICE).is_err());
+    assert!(
+        Traces::to::<tracing_subscriber::Registry>("http://a b", &Dial::Plain, &SERVICE).is_err()
+    );
+}
+
+/// Spans go to a collector that shows a certificate of an authority that was named, and to no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_known_by_its_certificate() {
+    let tasks = Tasks::new("test");
+    let authority = Authority::new();
+    let shown = authority.issue();
+    let files = Files { cert: Some(shown.cert), key: Some(shown.key), ca: Some(authority.ca()) };
+    let credentials = Credentials::load(files).unwrap();
+    let security = Security::tls("collector", credentials, Protocol::Grpc, ClientAuth::None);
+    let (collector, address) = Collector::start(security, &tasks).await;
+    for (authority, expected) in [(Authority::new(), 0), (authority, 1)] {
+        let files = Files { ca: Some(authority.ca()), ..Files::default() };
+        let dial = Dial::Tls(Credentials::of_client(files).unwrap());
+        let (traces, layer) = Traces::to(&format!("http://{address}"), &dial, &SERVICE).unwrap();
+        let requests = all_traced();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            drop(span(&requests, &requests.make(), "Produce"));
+        });
+        traces.end().await;
+        assert_eq!(collector.spans().len(), expected);
+    }
+    tasks.cancel();
 }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 mod groups;
+mod refused;
 
 /// A Kafka client of one connection.
 struct Client {

@@ -21,6 +21,7 @@ fn judge(configs: &[(&str, &str)]) -> Judge {
         name: "flights".to_owned(),
         partitions: 1,
         quorum: None,
+        replication_factor: None,
         settings: Settings::from_configs(&configs),
         configs,
         created_ms: 0,

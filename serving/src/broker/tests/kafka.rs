@@ -40,7 +40,8 @@ impl Client {
         let limits = OutboundFrameLimits::new(usize::MAX);
         let (version, client) = (ApiVersion::new(version), Some(StrBytes::from("test")));
         encode_request(&mut frame, self.correlation, client, request, version, limits).unwrap();
-        self.stream.write_all(&frame).await.unwrap();
+        // Where the broker has closed the connection, the next read tells.
+        let _sent = self.stream.write_all(&frame).await.is_ok();
         self.correlation
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Setting {
     pub(crate) producer_expiry: Duration,
     /// Most idempotent producers that are remembered.
     pub(crate) max_producers: usize,
+    /// Whether every record is looked at before it is taken.
+    pub(crate) strict_records: bool,
     /// Where ledgers are read that bookies have dropped.
     pub(crate) objects: Option<Store>,
     /// What of them is kept on a disk here.
@@ -108,6 +110,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         catch_up_floor,
         producer_expiry,
         max_producers,
+        strict_records,
         objects,
         cold_cache,
         kind,
@@ -166,6 +169,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     config.partitions.retention_interval = retention_interval;
     config.partitions.producer_expiry = producer_expiry;
     config.partitions.max_producers = max_producers;
+    config.partitions.strict_records = strict_records;
     let parts = BrokerParts {
         store,
         cluster,

@@ -165,6 +165,7 @@ fn topic(record: Topic) -> Value {
         ("partitions", number(record.partitions)),
         ("write_quorum", number(record.write_quorum)),
         ("ack_quorum", number(record.ack_quorum)),
+        ("replication_factor", optional(record.replication_factor, number)),
         ("configs", Value::Fields(configs.collect())),
         ("created_ms", number(record.created_ms)),
     ])

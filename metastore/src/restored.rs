@@ -200,6 +200,7 @@ mod tests {
             partitions: 66,
             write_quorum: 3,
             ack_quorum: 2,
+            replication_factor: None,
             configs: BTreeMap::new(),
             created_ms: 0,
         };

@@ -139,17 +139,20 @@ pub struct ApiError {
     pub message: String,
     /// [`Reason::NotOwner`]: where the owner listens, when known.
     pub owner_address: Option<String>,
+    /// [`Reason::InvalidRecord`], [`Reason::InvalidTimestamp`]: the places in their batch of some records that it is about, rising.
+    /// Known in the process that looked at the batch, and not said beyond it but to Kafka clients.
+    pub records: Box<[u32]>,
 }
 
 impl ApiError {
     /// An error without an owner's address.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), owner_address: None }
+        Self { reason, message: message.into(), owner_address: None, records: Box::default() }
     }
 
     /// Not the owner; `address` is the owner's when known.
     pub fn not_owner(message: impl Into<String>, address: Option<String>) -> Self {
-        Self { reason: Reason::NotOwner, message: message.into(), owner_address: address }
+        Self { owner_address: address, ..Self::new(Reason::NotOwner, message) }
     }
 
     /// As a status of a whole call, with `google.rpc.ErrorInfo`.
@@ -170,7 +173,7 @@ impl ApiError {
             && let Some(reason) = Reason::parse(&info.reason)
         {
             let owner_address = info.metadata.get("owner_address").cloned();
-            return Self { reason, message: status.message().to_owned(), owner_address };
+            return Self { owner_address, ..Self::new(reason, status.message()) };
         }
         let reason = match status.code() {
             Code::Unimplemented => Reason::NotSupported,
@@ -197,7 +200,7 @@ impl ApiError {
     pub fn from_proto(error: &v1::Error) -> Self {
         let owner_address = (!error.owner_address.is_empty()).then(|| error.owner_address.clone());
         match Reason::parse(&error.reason) {
-            Some(reason) => Self { reason, message: error.message.clone(), owner_address },
+            Some(reason) => Self { owner_address, ..Self::new(reason, error.message.clone()) },
             None => {
                 let reason = if error.unknown_outcome || error.retriable {
                     Reason::Unknown
@@ -205,7 +208,7 @@ impl ApiError {
                     Reason::InvalidRequest
                 };
                 let message = format!("{}: {}", error.reason, error.message);
-                Self { reason, message, owner_address }
+                Self { owner_address, ..Self::new(reason, message) }
             }
         }
     }
@@ -228,6 +231,7 @@ mod tests {
                 reason,
                 message: "say what to do".to_owned(),
                 owner_address: Some("127.0.0.1:7070".to_owned()),
+                records: Box::default(),
             };
             assert_eq!(ApiError::from_status(&error.to_status()), error);
             assert_eq!(ApiError::from_proto(&error.to_proto()), error);

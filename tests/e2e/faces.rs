@@ -18,8 +18,8 @@ use kafka_wire::{
 use serde_json::Value;
 
 use crate::kafka_admin::{
-    RECORDS, TOPIC, VALUE_BYTES, configs, connect, delete_records, leaders, offset, produce,
-    set_config, sizes,
+    RECORDS, TOPIC, VALUE_BYTES, configs, connect, create_replicated, delete_records, leaders,
+    offset, produce, replicas, set_config, sizes,
 };
 
 const NOT_LEADER: i16 = 6;
@@ -33,6 +33,7 @@ const END: i64 = BATCHES * RECORDS as i64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     partitions: BTreeMap<i64, Partition>,
+    replication_factor: i64,
     configs: BTreeMap<String, String>,
     group_state: String,
     /// Members with the partitions that they are assigned.
@@ -80,6 +81,7 @@ fn by_kafka(brokers: &mut Brokers) -> Option<Told> {
         };
         partitions.insert(index.into(), partition);
     }
+    let replication_factor = replicas(brokers.values_mut().next()?)?;
     let configs = configs(brokers.values_mut().next()?);
     let coordinator = coordinator(brokers);
     let broker = brokers.get_mut(&coordinator)?;
@@ -100,7 +102,7 @@ fn by_kafka(brokers: &mut Brokers) -> Option<Told> {
     };
     let committed = fetched.topics.iter().flat_map(of).collect();
     let group_state = group.group_state.as_str().to_lowercase();
-    Some(Told { partitions, configs, group_state, members, committed })
+    Some(Told { partitions, replication_factor, configs, group_state, members, committed })
 }
 
 /// Ends what is asked of a server after as long as anything is waited for.
@@ -135,9 +137,11 @@ fn by_grpc(cluster: &Cluster) -> Option<Told> {
         let assigned = member.assigned.into_iter().map(|a| i64::from(a.partition));
         (member.member_id, assigned.collect())
     });
+    let summary = topic.topic?;
     Some(Told {
         partitions,
-        configs: topic.topic?.configs.into_iter().collect(),
+        replication_factor: summary.replication_factor.into(),
+        configs: summary.configs.into_iter().collect(),
         group_state: group.group?.state,
         members: members.collect(),
         committed: group.offsets.iter().map(|o| (o.partition.into(), o.offset)).collect(),
@@ -169,6 +173,7 @@ fn by_json(topic: &Value, group: &Value) -> Option<Told> {
     let committed = offsets.filter_map(|o| Some((o["partition"].as_i64()?, o["offset"].as_i64()?)));
     Some(Told {
         partitions,
+        replication_factor: topic["topic"]["replication_factor"].as_i64()?,
         configs: configs.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect(),
         group_state: text(&group["state"])?,
         members,
@@ -288,7 +293,8 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
     let client = cluster.client(0);
     let mut brokers = connect(&cluster);
     let ids: Vec<i32> = brokers.keys().copied().collect();
-    client.run(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]).ok();
+    // Two replicas, as Kafka's clients count them; three copies, as ever.
+    create_replicated(brokers.get_mut(&ids[0]).expect("a broker"), PARTITIONS, 2);
 
     // 10 MB, a member, and what it has committed.
     for partition in 0..PARTITIONS {
@@ -304,7 +310,7 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
         told.committed == BTreeMap::from([(0, 100)])
             && told.partitions.values().all(|p| (p.start, p.end) == (0, END))
     });
-    assert_eq!(first.group_state, "stable");
+    assert_eq!((first.group_state.as_str(), first.replication_factor), ("stable", 2));
     assert_eq!(
         first.members,
         BTreeMap::from([(member.clone(), (0..i64::from(PARTITIONS)).collect())])
@@ -325,6 +331,7 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
     set_config(any, "retention.ms", "86400000");
     alike("the config", &cluster, &mut brokers, |told| {
         told.configs == BTreeMap::from([("retention.ms".into(), "86400000".into())])
+            && told.replication_factor == 2
     });
     let led = leaders(brokers.get_mut(&to).expect("the new leader")).expect("the topic");
     let owner = brokers.get_mut(&led[0].0).expect("the new leader");

@@ -40,6 +40,31 @@ pub(crate) fn leaders(kafka: &mut Kafka) -> Option<Vec<(i32, i32)>> {
     Some(topic.partitions.iter().map(|p| (p.leader_id, p.leader_epoch)).collect())
 }
 
+/// How many replicas a broker names of each of the topic's partitions, all in sync; `None`: there is no such topic, or they differ.
+pub(crate) fn replicas(kafka: &mut Kafka) -> Option<i64> {
+    let mut asked = kafka_wire::metadata_request::MetadataRequestTopic::default();
+    asked.name = Some(TOPIC.into());
+    let mut request = MetadataRequest::default();
+    request.topics = Some(vec![asked]);
+    let topic = kafka.call(9, &request).topics.remove(0);
+    let first = topic.partitions.first()?.replica_nodes.len();
+    let same = topic
+        .partitions
+        .iter()
+        .all(|p| p.replica_nodes.len() == first && p.isr_nodes == p.replica_nodes);
+    same.then(|| i64::try_from(first).expect("few"))
+}
+
+/// Creates the topic with that many partitions and replicas, as a client counts them.
+pub(crate) fn create_replicated(kafka: &mut Kafka, partitions: i32, replicas: i16) {
+    let mut new = create_topics_request::CreatableTopic::default();
+    (new.name, new.num_partitions, new.replication_factor) = (TOPIC.into(), partitions, replicas);
+    let mut request = CreateTopicsRequest::default();
+    request.topics = vec![new];
+    let made = kafka.call(7, &request).topics.remove(0);
+    assert_eq!((made.error_code, made.replication_factor), (0, replicas));
+}
+
 /// Connections to all brokers, by number.
 pub(crate) fn connect(cluster: &Cluster) -> BTreeMap<i32, Kafka> {
     let mut any = cluster.kafka(0);

@@ -49,6 +49,7 @@ pub(crate) async fn topic(store: &dyn MetaStore) -> Custom {
         partitions: 1,
         write_quorum: 3,
         ack_quorum: 2,
+        replication_factor: None,
         configs: [("remote.storage.enable".to_owned(), "true".to_owned())].into(),
         created_ms: 0,
     };

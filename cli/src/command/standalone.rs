@@ -104,6 +104,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
         catch_up_floor: settings.catch_up_floor.0 as u64,
         producer_expiry: settings.producer_expiry.0,
         max_producers: settings.max_producers as usize,
+        strict_records: settings.strict_records,
         objects,
         cold_cache: settings.cold_cache.clone(),
         kind,

@@ -69,6 +69,17 @@ pub(crate) struct StandaloneOptions {
     /// Most idempotent producers that all partitions here remember together, about half a KiB each [default: 500000].
     #[arg(long, value_name = "PRODUCERS", env = "GEMINGA_MAX_PRODUCERS")]
     max_producers: Option<NonZeroU32>,
+    /// Look at every record of a batch before it is taken, as Kafka does, also of those that are compressed, which costs what
+    /// decompressing costs [default: only those of topics that need it].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GEMINGA_STRICT_RECORDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    strict_records: Option<bool>,
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
@@ -102,6 +113,7 @@ pub(crate) struct StandaloneSettings {
     pub(crate) catch_up_floor: Size,
     pub(crate) producer_expiry: Interval,
     pub(crate) max_producers: u32,
+    pub(crate) strict_records: bool,
     pub(crate) kafka: KafkaSettings,
     pub(crate) disk: DiskOptions,
     pub(crate) object_store: ObjectStoreOptions,
@@ -139,6 +151,7 @@ impl StandaloneOptions {
                 .max_producers
                 .or(file.max_producers)
                 .map_or(MAX_PRODUCERS, NonZeroU32::get),
+            strict_records: self.strict_records.or(file.strict_records).unwrap_or(false),
             kafka: self.kafka.settle(
                 file.kafka,
                 Exposure { insecure, tls: tls.is_on() },

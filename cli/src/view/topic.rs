@@ -17,6 +17,8 @@ pub(crate) struct Topic {
     write_quorum: u32,
     ack_quorum: u32,
     single_copy: bool,
+    /// What Kafka clients are told.
+    replication_factor: u32,
     configs: BTreeMap<String, String>,
     created_ms: i64,
 }
@@ -40,6 +42,7 @@ impl From<v1::TopicSummary> for Topic {
             write_quorum: topic.write_quorum,
             ack_quorum: topic.ack_quorum,
             single_copy: topic.single_copy,
+            replication_factor: topic.replication_factor,
             configs: topic.configs.into_iter().collect(),
             created_ms: topic.created_ms,
         }

@@ -310,6 +310,7 @@ impl State {
         };
         let batch = Batch::parse(bytes).expect("the client's batches are whole");
         batch.check_produced().expect("the client's batches are a client's");
+        geminga_records::look_through(&batch, 64 << 20, drop).expect("of whole records");
         // Forgets nothing, and trusts that numbers follow each other.
         let before = {
             let logs = self.logs.lock();

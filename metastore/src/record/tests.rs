@@ -86,9 +86,11 @@ fn of_topics() -> Vec<Sample> {
         partitions: 12,
         write_quorum: 3,
         ack_quorum: 2,
+        replication_factor: None,
         configs: BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]),
         created_ms: 1_700_000_000_000,
     };
+    let asked = Topic { replication_factor: Some(5), ..topic.clone() };
     let deleted = DeletedTopic {
         namespace: "default".to_owned(),
         name: "flights".to_owned(),
@@ -117,6 +119,14 @@ fn of_topics() -> Vec<Sample> {
             value: topic.encode(),
             golden: "0801121000000000000040008000000000000001180c22140a0c726574656e74696f6e2e6d73\
                      120431303030280330023880d095ffbc31",
+            again: |value| Topic::decode(value).map(|record| record.encode()),
+        },
+        Sample {
+            kind: "topic",
+            key: keys::topic("default", "asked"),
+            value: asked.encode(),
+            golden: "0801121000000000000040008000000000000001180c22140a0c726574656e74696f6e2e6d73\
+                     120431303030280330023880d095ffbc314005",
             again: |value| Topic::decode(value).map(|record| record.encode()),
         },
         Sample {

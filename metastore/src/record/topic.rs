@@ -21,6 +21,8 @@ pub struct Topic {
     pub write_quorum: u8,
     /// Durable copies before an acknowledgement; at most `write_quorum`.
     pub ack_quorum: u8,
+    /// What Kafka clients are told of its copies, where its creator asked for a number; no copy is made for it.
+    pub replication_factor: Option<u16>,
     /// Configs that were set, by Kafka's names.
     pub configs: BTreeMap<String, String>,
     /// Milliseconds since the Unix epoch.
@@ -38,6 +40,7 @@ impl Topic {
             write_quorum: u32::from(self.write_quorum),
             ack_quorum: u32::from(self.ack_quorum),
             created_ms: self.created_ms,
+            replication_factor: u32::from(self.replication_factor.unwrap_or(0)),
         };
         record.encode_to_vec().into()
     }
@@ -70,8 +73,15 @@ impl Topic {
         if record.partitions == 0 || record.partitions > caps::MAX_PARTITIONS_PER_TOPIC {
             return Err(Invalid::field("partitions", format!("{}", record.partitions)));
         }
+        let factor = u16::try_from(record.replication_factor)
+            .ok()
+            .filter(|factor| i16::try_from(*factor).is_ok())
+            .ok_or_else(|| {
+                Invalid::field("replication_factor", format!("{}", record.replication_factor))
+            })?;
         Ok(Self {
             id: super::topic_id("topic_id", &record.topic_id)?,
+            replication_factor: (factor > 0).then_some(factor),
             partitions: record.partitions,
             write_quorum,
             ack_quorum,

@@ -8,7 +8,6 @@ use crate::compression::Compression;
 use crate::error::BatchError;
 use crate::header::{CRC_AT, CRC_FROM, HEADER_BYTES, Header, PRODUCER_AT, STAMPED_BYTES};
 use crate::producer::Sequence;
-use crate::record::Walk;
 
 /// Exactly one record batch whose lengths and counts are consistent. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +58,11 @@ impl Batch {
         Self { header, bytes }
     }
 
-    /// Checks what a client may not send: a base offset, a control marker, a date of the broker's, half an
-    /// idempotent producer's state. Records that are not compressed are walked through as well, since that is cheap.
+    /// Checks what the header of a client's batch may not say: a base offset, a control marker, a date of the broker's, half an
+    /// idempotent producer's state. What is in it, [`crate::look_through`] sees.
     ///
     /// # Errors
-    /// `NotProducible` or `Records`.
+    /// `NotProducible`.
     pub fn check_produced(&self) -> Result<(), BatchError> {
         let header = &self.header;
         let refused = if header.base_offset != 0 {
@@ -81,18 +80,12 @@ impl Batch {
         if let Some(what) = refused {
             return Err(BatchError::NotProducible(what));
         }
-        if header.compression()? == Compression::None {
-            let records = &self.bytes[HEADER_BYTES..];
-            Walk::new(header, records).try_for_each(|record| record.map(|_| ()))?;
-        }
         Ok(())
     }
 
-    /// Whether one of its records has no key, as far as that can be seen: what is compressed is not looked into.
-    pub fn lacks_keys(&self) -> bool {
-        let plain = self.header.compression().is_ok_and(|kind| kind == Compression::None);
-        let mut records = Walk::new(&self.header, &self.bytes[HEADER_BYTES..]);
-        plain && records.any(|record| record.is_ok_and(|record| !record.has_key()))
+    /// Whether its records lie in it as they are.
+    pub fn is_plain(&self) -> bool {
+        self.header.compression().is_ok_and(|kind| kind == Compression::None)
     }
 
     /// Its fixed part.
@@ -158,7 +151,18 @@ impl Batch {
     /// offset 0, written by no owner yet. The new checksum follows from the old one, so that records are not read.
     #[must_use]
     pub fn anew(&self) -> Self {
-        let mut header = self.header.anew();
+        self.under(self.header.anew())
+    }
+
+    /// The same records in a buffer of their own, under a header that says their largest timestamp right, milliseconds; the new
+    /// checksum as with [`Batch::anew`].
+    #[must_use]
+    pub fn with_max_timestamp(&self, max_timestamp: i64) -> Self {
+        self.under(Header { max_timestamp, ..self.header })
+    }
+
+    /// The same records under another header, whose checksum follows from the old one.
+    fn under(&self, mut header: Header) -> Self {
         let covered = self.bytes.len() - CRC_FROM;
         let rest = covered - (HEADER_BYTES - CRC_FROM);
         let head = |bytes: &[u8]| checksum::append(0, &bytes[CRC_FROM..HEADER_BYTES]);

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use geminga_proto::v1;
 
 use crate::batch::Batch;
+use crate::compression::Compression;
 use crate::error::BatchError;
 use crate::header::Header;
 use crate::varint;
@@ -95,6 +96,39 @@ pub fn find_since(
     Ok(None)
 }
 
+/// What is seen of a record that stays in its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// Its place in the batch, from 0.
+    pub place: u32,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Whether it has a key; an empty one is one.
+    pub has_key: bool,
+}
+
+/// Goes through all records of `batch`, when those that are compressed take at most `limit_bytes` decompressed, and checks that they
+/// fill it as its header says. Plain ones cost no memory; others as much as they take, and the time to decompress them.
+///
+/// # Errors
+/// As [`decode`]. What was seen until then was seen.
+pub fn look_through(
+    batch: &Batch,
+    limit_bytes: usize,
+    mut see: impl FnMut(Glance),
+) -> Result<(), BatchError> {
+    let header = batch.header();
+    let records = match header.compression()? {
+        Compression::None => batch.records(),
+        codec => codec.decompress(batch.records(), limit_bytes)?,
+    };
+    for (place, record) in (0..).zip(Walk::new(header, &records[..])) {
+        let record = record?;
+        see(Glance { place, timestamp: record.timestamp, has_key: record.key.is_some() });
+    }
+    Ok(())
+}
+
 /// Bytes that records are taken from: owned ones share their buffer with the records, borrowed ones cost nothing.
 pub(crate) trait Source: Buf + Default {
     /// Takes the first `len` bytes, which are there.
@@ -122,13 +156,6 @@ pub(crate) struct Raw<B> {
     key: Option<B>,
     value: Option<B>,
     headers: Vec<(B, Option<B>)>,
-}
-
-impl<B> Raw<B> {
-    /// Whether it has a key; an empty one is one.
-    pub(crate) fn has_key(&self) -> bool {
-        self.key.is_some()
-    }
 }
 
 impl From<Raw<Bytes>> for Record {

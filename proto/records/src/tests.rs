@@ -99,6 +99,12 @@ proptest! {
         prop_assert_eq!(batch.header().max_timestamp, records.iter().map(|r| r.timestamp).max().unwrap());
         let batch = Batch::parse(batch.into_bytes()).unwrap();
         batch.check_produced().unwrap();
+        let mut seen = Vec::new();
+        look_through(&batch, LIMIT, |glance| seen.push(glance)).unwrap();
+        let expected = (0..).zip(&records).map(|(place, record)| {
+            Glance { place, timestamp: record.timestamp, has_key: record.key.is_some() }
+        });
+        prop_assert_eq!(seen, expected.collect::<Vec<_>>());
         let [head, shared] = batch.stamp(base, 7);
         prop_assert_eq!(batch.shared_checksum(), crc32c::crc32c(&shared));
         let stamped = Bytes::from([head, shared].concat());
@@ -106,6 +112,16 @@ proptest! {
         prop_assert_eq!((batch.header().base_offset, batch.header().leader_epoch), (base, 7));
         prop_assert_eq!(batch.header().next_offset(), base + records.len() as i64);
         prop_assert_eq!(decode(&batch, LIMIT).unwrap(), at_offsets(records, base));
+    }
+
+    /// A lie about the largest timestamp is mended under a checksum that fits, and nothing else changes.
+    #[test]
+    fn a_largest_timestamp_is_mended(records in records(), codec in codec(), said: i64) {
+        let batch = encode(&records, codec).unwrap();
+        let lying = batch.with_max_timestamp(said);
+        let lying = Batch::parse(lying.into_bytes()).unwrap();
+        prop_assert_eq!(lying.header().max_timestamp, said);
+        prop_assert_eq!(lying.with_max_timestamp(batch.header().max_timestamp), batch);
     }
 
     #[test]
@@ -159,7 +175,7 @@ proptest! {
             if let Ok(records) = decode(&batch, LIMIT) {
                 prop_assert_eq!(records.len(), count as usize);
             }
-            let _ = batch.check_produced();
+            let _ = (batch.check_produced(), look_through(&batch, LIMIT, drop));
         }
     }
 

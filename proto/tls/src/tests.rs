@@ -208,6 +208,26 @@ async fn a_handshake_has_its_time() {
     drop(client);
 }
 
+/// Before it is known, a client is not listened to for long: a first message that announces 64 KiB or more ends it, one below waits
+/// for the rest of it.
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_handshake_are_bounded() {
+    let authority = Authority::new();
+    let security = required(load(&authority, Some(&authority.issue())));
+    for (announced, seconds) in [(0xffff_u32, 10), (0x1_0000, 0)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // A record of a handshake, and in it the beginning of a client's first message.
+        let [_, a, b, c] = announced.to_be_bytes();
+        client.write_all(&[0x16, 3, 1, 0, 6, 1, a, b, c, 3, 3]).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert!(security.accept(stream).await.is_none());
+        let took = began.elapsed().as_secs();
+        assert!((seconds..=seconds + 1).contains(&took), "{announced}: {took} s");
+    }
+}
+
 /// A client of a plain listener has to say something in time, as well.
 #[tokio::test(start_paused = true)]
 async fn the_first_bytes_have_their_time() {

@@ -182,6 +182,8 @@ pub(super) enum Hangup {
     Slow,
     /// Nothing came for a long time.
     Idle,
+    /// Nothing came at all, or not before others wanted its place.
+    Stranger,
     /// Records that were sent without asking for an answer were not written; only this tells.
     Unwritten,
     /// An answer that cannot be said: a defect of ours.
@@ -198,6 +200,7 @@ impl Hangup {
             Self::Tls => "tls",
             Self::Slow => "slow",
             Self::Idle => "idle",
+            Self::Stranger => "stranger",
             Self::Unwritten => "unwritten",
             Self::Unsayable => "unsayable",
         }

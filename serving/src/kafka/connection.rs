@@ -39,6 +39,7 @@ use super::frame::{Frame, Frames, Head};
 use super::journey::Journey;
 use super::lanes::Key;
 use super::pace::Pace;
+use super::strangers::Stranger;
 use super::{Kafka, metrics};
 use crate::quotas::Kind;
 use crate::room::Held;
@@ -72,13 +73,14 @@ enum Waiting {
 /// What is done in the background of a connection, to its end.
 type Work = BoxFuture<'static, ()>;
 
-/// Serves a client until it goes, or must be sent away, or `stop` says that no more requests are to be read.
+/// Serves a client until it goes, or must be sent away, or `stop` says that no more requests are to be read. It is a stranger until the
+/// head of its first request is there.
 ///
 /// # Errors
 /// Why the client was sent away.
 pub(super) async fn serve<R, W>(
     kafka: Kafka,
-    peer: Arc<Peer>,
+    (peer, stranger): (Arc<Peer>, Option<Stranger>),
     (reader, writer): (R, W),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Hangup>
@@ -92,7 +94,8 @@ where
     let out = Outgoing::new(writer, Arc::clone(&peer), pace.clone());
     let frames = Frames::new(reader, pace.clone());
     let client = Mutex::new(Arc::from(""));
-    let intake = Intake { kafka, peer, pace, to, behind, client, stop: stop.shared() };
+    let stranger = Mutex::new(stranger);
+    let intake = Intake { kafka, peer, stranger, pace, to, behind, client, stop: stop.shared() };
     let answering = async {
         let taking = async {
             intake.run(frames).await;
@@ -112,6 +115,7 @@ where
 struct Intake<S: Future<Output = ()>> {
     kafka: Kafka,
     peer: Arc<Peer>,
+    stranger: Mutex<Option<Stranger>>,
     pace: Pace,
     to: mpsc::Sender<Due>,
     behind: mpsc::Sender<Work>,
@@ -154,6 +158,9 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         frames: &mut Frames<R>,
     ) -> Result<Option<(Head, Frame)>, Hangup> {
         let Some(head) = frames.head().await? else { return Ok(None) };
+        if api::find(head.key).is_some() {
+            drop(self.stranger.lock().take());
+        }
         self.pay(&head).await;
         self.pace.caught_up(MAX_UNWRITTEN).await;
         // Records go nowhere from here but to the partitions of this broker.

@@ -87,6 +87,8 @@ pub(crate) struct Fault {
     pub(crate) code: Code,
     /// For people, where the version has a place for it.
     pub(crate) message: String,
+    /// Records of a batch that it is about, by their places in it.
+    pub(crate) records: Box<[u32]>,
 }
 
 impl Fault {
@@ -95,7 +97,7 @@ impl Fault {
         const LONGEST: usize = 1_000;
         let mut message = message.into();
         message.truncate(message.floor_char_boundary(LONGEST));
-        Self { code, message }
+        Self { code, message, records: Box::default() }
     }
 }
 
@@ -150,7 +152,7 @@ impl From<ApiError> for Fault {
             Reason::NotOwner => "another broker serves the partition".to_owned(),
             _ => error.message,
         };
-        Self::new(code_of(error.reason), message)
+        Self { records: error.records, ..Self::new(code_of(error.reason), message) }
     }
 }
 

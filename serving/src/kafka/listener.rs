@@ -1,5 +1,6 @@
 //! One listener for Kafka clients. Connections are counted and bounded over all listeners; a panic ends the one that it
-//! happens in. A handshake is the beginning of a connection, and has its place.
+//! happens in. A handshake is the beginning of a connection, and has its place; those of whom nothing is known are fewer, and are not
+//! waited for long ([`super::strangers`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::call::{Hangup, Peer};
 use super::lanes::Lanes;
+use super::strangers::Stranger;
 use super::{Kafka, connection, metrics};
 
 /// A pause after the process ran out of something that accepting takes, such as file descriptors.
@@ -59,6 +61,10 @@ impl Listener {
             metrics::count_refused();
             return;
         };
+        let Some((stranger, over)) = self.kafka.strangers.admit() else {
+            metrics::count_refused();
+            return;
+        };
         // Without it an answer may wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let peer = Arc::new(Peer { listener: self.name.clone(), address, lanes: Lanes::default() });
@@ -69,10 +75,12 @@ impl Listener {
             let connected = metrics::Connected::accepted();
             let cut = own.cancelled();
             let serve = own.spawn("serve", async move {
+                let served = taken(security.clone(), (kafka, peer, stranger), stream, stop);
                 tokio::select! {
                     biased;
                     () = cut => {}
-                    end = Box::pin(taken(security.clone(), kafka, peer, stream, stop)) => if let Err(why) = end {
+                    () = over => closed(&security, address, Hangup::Stranger),
+                    end = Box::pin(served) => if let Err(why) = end {
                         closed(&security, address, why);
                     }
                 }
@@ -97,8 +105,7 @@ fn closed(security: &Security, client: SocketAddr, why: Hangup) {
 /// Serves a connection after its handshake, where there is one; who fails in that was told there.
 async fn taken(
     security: Security,
-    kafka: Kafka,
-    peer: Arc<Peer>,
+    (kafka, peer, stranger): (Kafka, Arc<Peer>, Stranger),
     stream: TcpStream,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Hangup> {
@@ -115,9 +122,12 @@ async fn taken(
     };
     match socket {
         None => Ok(()),
-        Some(Socket::Plain(tcp)) => connection::serve(kafka, peer, tcp.into_split(), stop).await,
+        Some(Socket::Plain(tcp)) => {
+            connection::serve(kafka, (peer, Some(stranger)), tcp.into_split(), stop).await
+        }
         Some(Socket::Tls(tls)) => {
-            Box::pin(connection::serve(kafka, peer, tokio::io::split(tls), stop)).await
+            let socket = tokio::io::split(tls);
+            Box::pin(connection::serve(kafka, (peer, Some(stranger)), socket, stop)).await
         }
     }
 }

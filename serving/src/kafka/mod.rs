@@ -27,6 +27,7 @@ mod pace;
 mod patience;
 mod place;
 mod said;
+mod strangers;
 #[cfg(test)]
 mod testing;
 mod throttle;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 pub use api::{document, served, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
+use strangers::Strangers;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;
@@ -56,6 +58,8 @@ pub struct Config {
     pub request_bytes: usize,
     /// Bytes of answers that were made and not written, of all connections. Default 128 MiB.
     pub reply_bytes: usize,
+    /// Most connections that are in a handshake or have not asked for anything yet. Default 512, as of listeners for other protocols.
+    pub strangers: usize,
 }
 
 impl Default for Config {
@@ -66,6 +70,7 @@ impl Default for Config {
             default_partitions: 1,
             request_bytes: 16 * MIB,
             reply_bytes: 128 * MIB,
+            strangers: 512,
         }
     }
 }
@@ -83,6 +88,8 @@ pub(crate) struct Kafka {
     pub(crate) answers: Answers,
     /// One permit a connection, of all listeners together.
     places: Arc<Semaphore>,
+    /// Of these connections, those of whom nothing is known.
+    strangers: Arc<Strangers>,
 }
 
 impl Kafka {
@@ -90,7 +97,8 @@ impl Kafka {
         let places = Arc::new(Semaphore::new(caps::MAX_CONNECTIONS));
         let plain_room = Part::new(config.request_bytes.max(2 * codec::MAX_PLAIN_BYTES));
         let answers = Answers::new(config.reply_bytes);
-        Self { ctx, groups, config: Arc::new(config), plain_room, answers, places }
+        let strangers = Strangers::new(config.strangers);
+        Self { ctx, groups, config: Arc::new(config), plain_room, answers, places, strangers }
     }
 
     /// How many connections more there may be.

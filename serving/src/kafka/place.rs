@@ -161,7 +161,8 @@ impl Call {
     }
 }
 
-/// What clients are told of a partition. It has one replica, its owner: copies are kept by bookies, which no client talks to.
+/// What clients are told of a partition. Copies are kept by bookies, which no client talks to: brokers are named in their stead, the
+/// owner first, as many as the topic is said to have and as there are. All are said to be in sync: none of them holds anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Led {
     pub(super) code: Code,
@@ -172,17 +173,20 @@ pub(super) struct Led {
     pub(super) offline: Vec<i32>,
 }
 
-/// How a partition is led, to a client that can reach `nodes`.
-pub(super) fn led(owner: &Ownership, nodes: &[Node]) -> Led {
+/// How a partition that is said to have so many `copies` is led, to a client that can reach `nodes`.
+pub(super) fn led(owner: &Ownership, copies: u16, nodes: &[Node]) -> Led {
     let code = Code::LEADER_NOT_AVAILABLE;
     let (replicas, offline) = (Vec::new(), Vec::new());
     let nobody = Led { code, leader: NOBODY, epoch: NO_EPOCH, replicas, offline };
     let Some(id) = owner.broker else { return nobody };
-    let replicas = vec![id.0];
-    if nodes.binary_search_by_key(&id, |node| node.broker.id).is_ok() {
+    if let Ok(at) = nodes.binary_search_by_key(&id, |node| node.broker.id) {
+        // From the owner on, so that a partition that moves to the next one changes little.
+        let others = nodes[at..].iter().chain(&nodes[..at]).take(usize::from(copies.max(1)));
+        let replicas = others.map(|node| node.broker.id.0).collect();
         return Led { code: Code::NONE, leader: id.0, epoch: owner.term.0, replicas, ..nobody };
     }
     // Another broker will take it over soon, unless the owner has no such listener.
+    let replicas = vec![id.0];
     Led { offline: replicas.clone(), replicas, ..nobody }
 }
 

@@ -83,6 +83,9 @@ pub struct Config {
     /// Most idempotent producers that all partitions together remember, about half a KiB each; beyond it new ones are refused where
     /// nobody was silent for five minutes. Default 500,000.
     pub max_producers: usize,
+    /// Whether batches are decompressed to look at every record as Kafka does, which costs what decompressing costs. Default: no, but
+    /// where a topic asks for keys or has bounds of its own for times.
+    pub strict_records: bool,
     /// None but in tests.
     pub(super) mutations: Mutations,
 }
@@ -98,6 +101,7 @@ impl Default for Config {
             answer_wait: Duration::from_secs(30),
             producer_expiry: Duration::from_secs(24 * 3600),
             max_producers: 500_000,
+            strict_records: false,
             mutations: Mutations::default(),
         }
     }

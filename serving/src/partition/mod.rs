@@ -27,4 +27,7 @@ mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 
+/// Most bytes that a batch may decompress to while its records are looked at.
+const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+
 pub use manager::{Config, Partitions, PartitionsParts};

@@ -4,14 +4,13 @@ use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
 use tokio::sync::Semaphore;
 
+use super::MAX_DECODED_BYTES;
 use super::fetch::read_error;
 use super::log::{HeadError, ReadEntry};
 use super::manager::Handle;
 use super::retention;
 use crate::router::{FoundOffset, OffsetAt};
 
-/// Most bytes that a batch may decompress to while a record is looked for in it.
-const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
 /// Entries that are looked into at one time, by all who ask.
 const LOOKS: usize = 2;
 static LOOKING: Semaphore = Semaphore::const_new(LOOKS);

@@ -1,9 +1,10 @@
 //! What a producer sees of a partition: which batches it takes, and the answer that is still to come.
 //!
 //! ```text
-//!   append ─► limits ─► room (bytes) ─► mailbox ─► queue ─► entry ─► log ─► acknowledged ─► answer
+//!   append ─► judge ─► room (bytes) ─► mailbox ─► queue ─► entry ─► log ─► acknowledged ─► answer
 //! ```
 
+mod judge;
 mod queue;
 
 use std::future::Future;
@@ -18,10 +19,10 @@ use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+pub(super) use judge::Judge;
 pub(super) use queue::{Durable, Gathered, Queue};
 
 use super::metrics;
-use crate::ownership::topology::Topic;
 use crate::router::Appended;
 
 /// What a batch costs beside its bytes while it is on its way.
@@ -125,83 +126,6 @@ impl Reply {
 pub(super) fn cost(batch: &Batch) -> u32 {
     u32::try_from(batch.len().min(caps::MAX_BATCH_BYTES) + OVERHEAD_BYTES)
         .expect("the largest batch fits in 32 bits")
-}
-
-/// Checks what no topic takes; every batch passes here, whichever way it came. That it is one and whole was checked when it was
-/// parsed.
-///
-/// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_RECORD, CORRUPT_BATCH, NOT_SUPPORTED.
-pub(super) fn check(batch: &Batch) -> Result<(), ApiError> {
-    if batch.len() > caps::MAX_BATCH_BYTES {
-        let why = format!(
-            "batch of {} bytes is above {}, the most of any topic: send smaller batches",
-            batch.len(),
-            caps::MAX_BATCH_BYTES
-        );
-        return Err(ApiError::new(Reason::MessageTooLarge, why));
-    }
-    batch.check_produced()?;
-    // Accepting them would promise what is not kept: that they can be aborted.
-    if batch.header().is_transactional() {
-        let why = "transactions are not supported: produce without a transactional id";
-        return Err(ApiError::new(Reason::NotSupported, why));
-    }
-    Ok(())
-}
-
-/// Checks what this topic takes, as it is configured now. A batch that is in the log already was taken when it came first, whatever
-/// the topic says since: it is answered all the same (P2).
-///
-/// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_RECORD, INVALID_TIMESTAMP.
-pub(super) fn check_for(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
-    let max = topic.settings.max_message_bytes;
-    if batch.len() > max {
-        let why = format!(
-            "batch of {} bytes is above the {max} that max.message.bytes of topic {} allows: send smaller batches",
-            batch.len(),
-            topic.name
-        );
-        return Err(ApiError::new(Reason::MessageTooLarge, why));
-    }
-    if topic.settings.wants_keys && batch.lacks_keys() {
-        let why = format!(
-            "a record has no key, and cleanup.policy of topic {} is compact: give every record a key",
-            topic.name
-        );
-        return Err(ApiError::new(Reason::InvalidRecord, why));
-    }
-    check_times(topic, batch, now_ms)
-}
-
-/// A batch says when its first record was made, and its youngest. Times that nobody believes would spoil look-ups by time, and
-/// keep data longer than it should be, or less long.
-fn check_times(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), ApiError> {
-    let (header, settings) = (batch.header(), &topic.settings);
-    if settings.log_append_time {
-        return Ok(());
-    }
-    let early = i128::from(now_ms) - i128::from(settings.timestamp_before_max_ms);
-    let late = i128::from(now_ms) + i128::from(settings.timestamp_after_max_ms);
-    for said in [header.base_timestamp, header.max_timestamp] {
-        // Kafka's "no timestamp".
-        if said == -1 || (early..=late).contains(&i128::from(said)) {
-            continue;
-        }
-        let (which, by) = if i128::from(said) > late {
-            ("after", settings.timestamp_after_max_ms)
-        } else {
-            ("before", settings.timestamp_before_max_ms)
-        };
-        let why = format!(
-            "a record's timestamp {said} is more than {by} ms {which} this broker's clock, {now_ms}: correct the clock that is \
-             wrong, or raise message.timestamp.{which}.max.ms of topic {}",
-            topic.name
-        );
-        return Err(ApiError::new(Reason::InvalidTimestamp, why));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

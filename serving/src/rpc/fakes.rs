@@ -180,6 +180,7 @@ impl FakeCluster {
             partitions: 4,
             write_quorum: 1,
             ack_quorum: 1,
+            replication_factor: None,
             configs: BTreeMap::new(),
             created_ms: 1,
         };

@@ -48,6 +48,7 @@ pub(super) fn summary(ctx: &Context, topic: &Topic) -> v1::TopicSummary {
         single_copy: quorum.is_single_copy(),
         configs: topic.configs.clone().into_iter().collect(),
         created_ms: topic.created_ms,
+        replication_factor: u32::from(topic.told_copies(ctx.admin.default_quorum)),
     }
 }
 
@@ -64,6 +65,7 @@ impl Topics for TopicsService {
             write_quorum: request.write_quorum,
             ack_quorum: request.ack_quorum,
             allow_single_copy: request.allow_single_copy,
+            replication_factor: None,
             configs: request.configs.into_iter().collect(),
         };
         let topic = self.ctx.admin.create(new).await?;

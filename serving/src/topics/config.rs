@@ -109,7 +109,7 @@ pub const TABLE: &[Config] = &[
         Type::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
         "delete",
         &["delete", "compact"],
-        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes, since there is no compaction yet. It refuses a batch in which a record has no key, as Kafka does; batches that are compressed are not looked into, and taken.",
+        "`delete`: as `retention.ms` and `retention.bytes` say. `compact` is accepted as: keeps everything, never deletes, since there is no compaction yet. It refuses a batch in which a record has no key, as Kafka does, also one that is compressed.",
     ),
     refused(
         "compression.type",
@@ -189,14 +189,14 @@ pub const TABLE: &[Config] = &[
         at_least(0),
         "3600000",
         Effective,
-        "A batch with a record that is dated further ahead of the broker's clock is refused, in milliseconds. As batches say in their headers; not with `LogAppendTime`.",
+        "A batch with a record that is dated further ahead of the broker's clock is refused, in milliseconds; not with `LogAppendTime`. Of a compressed batch that is what its header says, unless this or `message.timestamp.before.max.ms` is set to another value than its default: then each record is looked at.",
     ),
     row(
         TIMESTAMP_BEFORE,
         at_least(0),
         "9223372036854775807",
         Effective,
-        "A batch with a record that is dated further back than this is refused, in milliseconds. As batches say in their headers; not with `LogAppendTime`.",
+        "A batch with a record that is dated further back than this is refused, in milliseconds; not with `LogAppendTime`. Of a compressed batch as with `message.timestamp.after.max.ms`.",
     ),
     row(
         TIMESTAMP_TYPE,
@@ -407,6 +407,8 @@ pub struct Settings {
     pub timestamp_after_max_ms: u64,
     /// How far it may be dated back, in milliseconds.
     pub timestamp_before_max_ms: u64,
+    /// Whether one of these two is another than its default: then the times of records are to be seen, whatever it costs.
+    pub bounds_times: bool,
     /// Whether the partition's owner dates batches; how far records are dated off is then of no interest.
     pub log_append_time: bool,
     /// Whether every record must have a key: what is to be compacted is told apart by it.
@@ -423,6 +425,8 @@ impl Settings {
             text.parse::<i64>().expect("effective configs are whole numbers")
         };
         let number = |name: &str| whole(name).unsigned_abs();
+        let differs =
+            |name: &str| lookup(name).is_some_and(|c| c.default != whole(name).to_string());
         // Only `delete` deletes; -1 is no limit.
         let deletes = configs.get(CLEANUP_POLICY).is_none_or(|policy| policy == "delete");
         let kept = |name: &str| u64::try_from(whole(name)).ok().filter(|_| deletes);
@@ -434,6 +438,7 @@ impl Settings {
             retention_bytes: kept(RETENTION_BYTES),
             timestamp_after_max_ms: number(TIMESTAMP_AFTER),
             timestamp_before_max_ms: number(TIMESTAMP_BEFORE),
+            bounds_times: differs(TIMESTAMP_AFTER) || differs(TIMESTAMP_BEFORE),
             wants_keys: configs
                 .get(CLEANUP_POLICY)
                 .is_some_and(|policy| policy.contains("compact")),

@@ -35,6 +35,8 @@ pub struct NewTopic {
     pub ack_quorum: u32,
     /// Whether a single copy is wanted, which one lost disk loses.
     pub allow_single_copy: bool,
+    /// What Kafka clients are to be told of its copies; `None`: how many there are.
+    pub replication_factor: Option<u16>,
     /// By Kafka's names.
     pub configs: BTreeMap<String, String>,
 }
@@ -54,6 +56,7 @@ impl TopicAdmin {
             partitions: new.partitions,
             write_quorum: quorum.write,
             ack_quorum: quorum.ack,
+            replication_factor: new.replication_factor,
             configs: new.configs,
             created_ms: self.clock.now_ms(),
         };

@@ -68,6 +68,23 @@ def case_large_messages():
         raise AssertionError("a message above max.message.bytes was taken")
 
 
+def case_refused_records():
+    """Of a batch in which some records have no key, in a compacted topic, just these fail for that; the others may be sent again."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic, 1, config={"cleanup.policy": "compact"})])[topic].result(SECONDS)
+    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+        codes = {}
+        producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 1000})
+        for n in range(30):
+            said = lambda error, _, n=n: codes.update({n: error and error.code()})
+            producer.produce(topic, value=f"{n}", key=None if n % 10 == 0 else f"{n}", partition=0, on_delivery=said)
+        assert producer.flush(SECONDS) == 0
+        # In one batch, since they were made within a second.
+        expected = {n: KafkaError.INVALID_RECORD if n % 10 == 0 else KafkaError._INVALID_DIFFERENT_RECORD for n in range(30)}
+        assert codes == expected, (codec, codes)
+    produce(["a key"], partition=0)
+
+
 def members(strategy, instance=False):
     """One member reads, a second joins, the first leaves: nothing is missed, nothing is read twice."""
     values = [f"{n:06}" for n in range(2000)]

@@ -2,8 +2,9 @@
 from . import HERE, installed, steps
 
 QUICK = True
-SHORT = ["produce", "metadata_of_commits", "times", "admin"]
-CASES = ["produce", "group", "cooperative", "static_member", "metadata_of_commits", "times", "admin", "large_messages"]
+SHORT = ["produce", "metadata_of_commits", "times", "admin", "refused_records"]
+CASES = ["produce", "group", "cooperative", "static_member", "metadata_of_commits", "times", "admin", "large_messages",
+         "refused_records"]
 
 
 def run(context):

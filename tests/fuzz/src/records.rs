@@ -44,7 +44,10 @@ fn batch(bytes: &[u8]) {
         let stamped = Batch::parse(stamped.into()).expect("a stamp does not break a batch");
         assert_eq!(stamped.header().base_offset, 77);
     }
+    let mut seen = 0;
+    let looked = geminga_records::look_through(&batch, UNPACKED, |_| seen += 1);
     if let Ok(records) = geminga_records::decode(&batch, UNPACKED) {
+        assert_eq!((looked, seen), (Ok(()), records.len()));
         let count = i64::try_from(records.len()).expect("few");
         assert_eq!(count, i64::from(batch.header().record_count));
     }

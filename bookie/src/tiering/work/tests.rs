@@ -108,6 +108,7 @@ impl Away {
             partitions: 1,
             write_quorum: 1,
             ack_quorum: 1,
+            replication_factor: None,
             configs: configs.collect(),
             created_ms: 0,
         };

@@ -311,6 +311,7 @@ fn record(topic: &TopicLog<'_>) -> Topic {
         partitions: topic.partitions.keys().max().map_or(1, |last| last + 1),
         write_quorum,
         ack_quorum,
+        replication_factor: None,
         configs: CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         created_ms: SystemClock.now_ms(),
     }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 mod groups;
+mod refused;
 
 /// A Kafka client of one connection.
 struct Client {
@@ -39,7 +40,8 @@ impl Client {
         let limits = OutboundFrameLimits::new(usize::MAX);
         let (version, client) = (ApiVersion::new(version), Some(StrBytes::from("test")));
         encode_request(&mut frame, self.correlation, client, request, version, limits).unwrap();
-        self.stream.write_all(&frame).await.unwrap();
+        // Where the broker has closed the connection, the next read tells.
+        let _sent = self.stream.write_all(&frame).await.is_ok();
         self.correlation
     }
 
@@ -79,16 +81,14 @@ impl Client {
 }
 
 async fn rig() -> (TestCluster, Node) {
+    rig_with(crate::kafka::Config::default()).await
+}
+
+async fn rig_with(kafka: crate::kafka::Config) -> (TestCluster, Node) {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
-    let config = Config {
-        kafka: crate::kafka::Config {
-            auto_create_topics: true,
-            default_partitions: 2,
-            ..crate::kafka::Config::default()
-        },
-        ..Config::default()
-    };
+    let kafka = crate::kafka::Config { auto_create_topics: true, default_partitions: 2, ..kafka };
+    let config = Config { kafka, ..Config::default() };
     let node = Node::start_with(&cluster, config).await;
     create(&node, "t", 1).await;
     node.wait_owned_by("t", node.broker.id()).await;
@@ -196,6 +196,35 @@ async fn answers_come_in_the_order_of_requests() {
     }
     // Batches were placed in the order that they came in.
     assert_eq!(read_all(&node, "t", 1).await, vec![(0..20).collect::<Vec<u64>>()]);
+}
+
+/// Before a client has asked for anything it has next to nothing: others who do take its place, and those who did keep theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_and_says_nothing_keeps_nobody_out() {
+    let config = crate::kafka::Config { strangers: 3, ..crate::kafka::Config::default() };
+    let (_cluster, node) = rig_with(config).await;
+    let mut known = Client::connect(&node).await;
+    let ask = MetadataRequest::default();
+    let _: MetadataResponse = known.call(9, &ask).await;
+    // One of them with bytes that are not even the head of a request.
+    let mut silent: Vec<Client> = Vec::new();
+    for bytes in [&b""[..], b"\0\0\0\x20", b""] {
+        let mut client = Client::connect(&node).await;
+        client.stream.write_all(bytes).await.unwrap();
+        silent.push(client);
+    }
+    let served = async {
+        loop {
+            let mut client = Client::connect(&node).await;
+            client.send(9, &ask).await;
+            if client.frame().await.is_some() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, served).await.expect("one of the silent makes room");
+    assert!(silent[0].is_closed().await, "the oldest");
+    let _: MetadataResponse = known.call(9, &ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
 //! CreateTopics. A topic that is answered for can be written at once: its partitions have owners. How many copies there are is
-//! the server's to say: a replication factor that could be is taken, and has no effect.
+//! the server's to say: a replication factor that could be is kept and told, and makes no copy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,8 +24,11 @@ pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
     2,
     7,
     |call, body| serve(call, body).boxed(),
-    "The replication factor is taken up to the number of live brokers or bookies and has no effect: the server's default quorum says \
-     how many copies there are, and the answer says so. Assignments by hand only say how many partitions there are.",
+    "The replication factor is *advertised*: kept with the topic and told to clients, since many ask for 3 and check what they are told, \
+     and no copy is made for it. How many copies there are says the server's default quorum, which is also what -1 stands for. Taken \
+     are 1 to the number of live brokers or of live bookies, whichever is larger: a cluster that has neither could not hold so many copies in \
+     any way, and is told INVALID_REPLICATION_FACTOR as by Kafka; to bind it to the number of brokers, as Kafka does, would refuse 3 \
+     where one broker serves three bookies. Assignments by hand only say how many partitions and replicas there are.",
 )
 .always_saying(&[("read_only", "false"), ("is_sensitive", "false")]);
 
@@ -37,6 +40,9 @@ const CONFIGS_SINCE: i16 = 5;
 const MOST_TOLD: usize = 1_000;
 /// What one of them takes while it is told.
 const CONFIG_BYTES: usize = 192;
+
+/// Most that Kafka's messages can say.
+const MOST_COPIES: usize = i16::MAX as usize;
 
 /// What was made, or would be.
 struct Made {
@@ -99,28 +105,31 @@ async fn make(call: &Call, asked: &CreatableTopic, validate_only: bool) -> Resul
         configs.insert(config.name.as_str().to_owned(), value.as_str().to_owned());
     }
     call.check_collision(&asked.name)?;
-    let partitions = partitions(call, asked)?;
+    let (partitions, replication_factor) = numbers(call, asked)?;
     let new = NewTopic {
         name: asked.name.as_str().to_owned(),
         partitions,
+        replication_factor,
         configs,
         ..NewTopic::default()
     };
     let admin = &call.kafka.ctx.admin;
     let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let told = |copies: u16| i16::try_from(copies).unwrap_or(i16::MAX);
     if validate_only {
         let quorum = admin.check_create(&new).await?;
-        let (copies, configs) = (i16::from(quorum.write), new.configs);
-        return Ok(Made { id: Uuid::ZERO, partitions: number(partitions), copies, configs });
+        let copies = told(replication_factor.unwrap_or(u16::from(quorum.write)));
+        let (partitions, configs) = (number(partitions), new.configs);
+        return Ok(Made { id: Uuid::ZERO, partitions, copies, configs });
     }
     let topic = admin.create(new).await?;
-    let copies = i16::from(topic.quorum.unwrap_or(admin.default_quorum).write);
+    let copies = told(topic.told_copies(admin.default_quorum));
     let configs = topic.configs.clone();
     Ok(Made { id: uuid(topic.id), partitions: number(topic.partitions), copies, configs })
 }
 
-/// How many partitions are asked for, where what is said of copies could be.
-fn partitions(call: &Call, asked: &CreatableTopic) -> Result<u32, Fault> {
+/// How many partitions and copies are asked for; `None`: copies as the server has it.
+fn numbers(call: &Call, asked: &CreatableTopic) -> Result<(u32, Option<u16>), Fault> {
     let (count, factor) = (asked.num_partitions, i32::from(asked.replication_factor));
     if !asked.assignments.is_empty() {
         if count != DEFAULT || factor != DEFAULT {
@@ -134,21 +143,39 @@ fn partitions(call: &Call, asked: &CreatableTopic) -> Result<u32, Fault> {
             let why = "an assignment by hand must name each partition once, from 0 on, and a broker for each";
             return Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why));
         }
-        return Ok(u32::try_from(each.len()).unwrap_or(u32::MAX));
+        let copies = asked.assignments[0].broker_ids.len();
+        if asked.assignments.iter().any(|a| a.broker_ids.len() != copies) {
+            let why = "an assignment by hand must name as many brokers for each partition";
+            return Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why));
+        }
+        let factor = i32::try_from(copies).unwrap_or(i32::MAX);
+        let partitions = u32::try_from(each.len()).unwrap_or(u32::MAX);
+        return Ok((partitions, Some(replication_factor(call, factor)?)));
     }
-    let topology = call.kafka.ctx.router.topology();
-    let most = topology.brokers().len().max(topology.live_bookies().len());
-    if factor != DEFAULT && !usize::try_from(factor).is_ok_and(|n| (1..=most).contains(&n)) {
-        let why = format!("replication factor {factor}: ask for 1 to {most}, or -1");
-        return Err(Fault::new(Code::INVALID_REPLICATION_FACTOR, why));
-    }
-    match count {
-        DEFAULT => Ok(call.kafka.config.default_partitions),
+    let factor = match factor {
+        DEFAULT => None,
+        factor => Some(replication_factor(call, factor)?),
+    };
+    let partitions = match count {
+        DEFAULT => call.kafka.config.default_partitions,
         count => u32::try_from(count).map_err(|_| {
             let why = format!("{count} partitions: ask for one or more, or -1");
             Fault::new(Code::INVALID_PARTITIONS, why)
-        }),
-    }
+        })?,
+    };
+    Ok((partitions, factor))
+}
+
+/// As many copies as there could be in any way: where one broker serves three bookies, three, and where one bookie serves three brokers,
+/// what those clients expect that count brokers.
+fn replication_factor(call: &Call, factor: i32) -> Result<u16, Fault> {
+    let topology = call.kafka.ctx.router.topology();
+    let most = topology.brokers().len().max(topology.live_bookies().len()).min(MOST_COPIES);
+    let could_be = u16::try_from(factor).ok().filter(|n| (1..=most).contains(&usize::from(*n)));
+    could_be.ok_or_else(|| {
+        let why = format!("replication factor {factor}: ask for 1 to {most}, or -1");
+        Fault::new(Code::INVALID_REPLICATION_FACTOR, why)
+    })
 }
 
 fn answer(name: StrBytes, made: Result<Made, Fault>, tell: bool) -> CreatableTopicResult {

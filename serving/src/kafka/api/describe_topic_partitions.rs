@@ -25,7 +25,7 @@ pub(super) const API: Api = Api::new::<DescribeTopicPartitionsRequest>(
     0,
     0,
     |call, body| serve(call, body).boxed(),
-    "At most 2,000 partitions an answer, and the cursor to go on with. As with Metadata a partition has one replica, its owner.",
+    "At most 2,000 partitions an answer, and the cursor to go on with. Replicas as with Metadata.",
 )
 .always_saying(&[
     ("is_internal", "false"),
@@ -69,7 +69,8 @@ async fn serve(call: Call, body: Bytes) -> Served {
         let left = owners.get(first..).unwrap_or_default();
         if room > 0 {
             let shown = left.iter().take(room);
-            response.topics.push(describe(&topic, first, shown, &nodes));
+            let copies = topic.told_copies(call.kafka.ctx.admin.default_quorum);
+            response.topics.push(describe((&topic, copies), first, shown, &nodes));
         }
         if left.len() > room || room == 0 {
             let mut cursor = Cursor::default();
@@ -94,9 +95,9 @@ fn unknown(name: &str, fault: &Fault) -> DescribeTopicPartitionsResponseTopic {
     topic
 }
 
-/// Some partitions of a topic, from `first` on.
+/// Some partitions of a topic that is said to have so many copies, from `first` on.
 fn describe<'a>(
-    topic: &Topic,
+    (topic, copies): (&Topic, u16),
     first: usize,
     owners: impl Iterator<Item = &'a Ownership>,
     nodes: &[Node],
@@ -106,17 +107,20 @@ fn describe<'a>(
     described.topic_id = uuid(topic.id);
     described.topic_authorized_operations = operations::TOPIC;
     let first = i32::try_from(first).unwrap_or(i32::MAX);
-    described.partitions =
-        (first..).zip(owners).map(|(index, owner)| partition(index, owner, nodes)).collect();
+    described.partitions = (first..)
+        .zip(owners)
+        .map(|(index, owner)| partition(index, owner, copies, nodes))
+        .collect();
     described
 }
 
 fn partition(
     index: i32,
     owner: &Ownership,
+    copies: u16,
     nodes: &[Node],
 ) -> DescribeTopicPartitionsResponsePartition {
-    let led = place::led(owner, nodes);
+    let led = place::led(owner, copies, nodes);
     let mut partition = DescribeTopicPartitionsResponsePartition::default();
     (partition.partition_index, partition.error_code) = (index, led.code.0);
     (partition.leader_id, partition.leader_epoch) = (led.leader, led.epoch);

@@ -27,7 +27,8 @@ pub(super) const API: Api = Api::new::<MetadataRequest>(
     0,
     13,
     |call, body| serve(call, body).boxed(),
-    "A partition has one replica here, its owner: copies are kept by bookies, which no client talks to.",
+    "Copies are kept by bookies, which no client talks to. As replicas the owner and other live brokers are named, as many as the \
+     topic's replication factor says and as there are; all are said to be in sync.",
 )
 .always_saying(&[
     ("is_internal", "false"),
@@ -37,6 +38,8 @@ pub(super) const API: Api = Api::new::<MetadataRequest>(
 
 /// A partition while it is described.
 const PARTITION_BYTES: usize = 256;
+/// And each of its replicas, which are said to be in sync as well.
+const REPLICA_BYTES: usize = 8;
 /// Versions from which a topic may be asked for by its id alone.
 const BY_ID_SINCE: i16 = 12;
 
@@ -68,16 +71,20 @@ async fn serve(call: Call, body: Bytes) -> Served {
 /// What the answer may take while it is put together, roughly.
 fn expected_bytes(call: &Call, request: &MetadataRequest) -> usize {
     let topology = call.kafka.ctx.router.topology();
-    let partitions = |topic: Arc<Topic>| topic.partitions as usize;
+    let default = call.kafka.ctx.admin.default_quorum;
+    let of = |topic: Arc<Topic>| {
+        topic.partitions as usize
+            * (PARTITION_BYTES + REPLICA_BYTES * usize::from(topic.told_copies(default)))
+    };
     let named = |asked: &MetadataRequestTopic| match &asked.name {
         Some(name) => topology.topic(name),
         None => call.topic_by_id(asked.topic_id).ok(),
     };
-    let partitions: usize = match some(call, request) {
-        Some(asked) => asked.iter().filter_map(named).map(partitions).sum(),
-        None => call.topics().into_iter().map(partitions).sum(),
+    let all: usize = match some(call, request) {
+        Some(asked) => asked.iter().filter_map(named).map(of).sum(),
+        None => call.topics().into_iter().map(of).sum(),
     };
-    PARTITION_BYTES * (partitions + 1)
+    PARTITION_BYTES + all
 }
 
 /// The topics that are asked for; `None`: all.
@@ -173,16 +180,22 @@ fn unknown(call: &Call, asked: &MetadataRequestTopic, fault: &Fault) -> Metadata
 
 fn describe(call: &Call, topic: &Topic, nodes: &[Node]) -> MetadataResponseTopic {
     let owners = call.kafka.ctx.router.topology().owners(topic);
+    let copies = topic.told_copies(call.kafka.ctx.admin.default_quorum);
     let mut described = MetadataResponseTopic::default();
     described.name = Some(topic.name.as_str().into());
     described.topic_id = uuid(topic.id);
     described.partitions =
-        (0..).zip(&owners).map(|(index, owner)| partition(index, owner, nodes)).collect();
+        (0..).zip(&owners).map(|(index, owner)| partition(index, owner, copies, nodes)).collect();
     described
 }
 
-fn partition(index: i32, owner: &Ownership, nodes: &[Node]) -> MetadataResponsePartition {
-    let led = place::led(owner, nodes);
+fn partition(
+    index: i32,
+    owner: &Ownership,
+    copies: u16,
+    nodes: &[Node],
+) -> MetadataResponsePartition {
+    let led = place::led(owner, copies, nodes);
     let mut partition = MetadataResponsePartition::default();
     (partition.partition_index, partition.error_code) = (index, led.code.0);
     (partition.leader_id, partition.leader_epoch) = (led.leader, led.epoch);

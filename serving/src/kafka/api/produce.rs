@@ -19,7 +19,8 @@ use crate::kafka::call::{Answer, Call, Hangup, Reply, Served};
 use crate::kafka::codec;
 use crate::kafka::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::kafka::codec::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    TopicProduceResponse,
 };
 use crate::kafka::codec::messages::{ProduceRequest, ProduceResponse, StrBytes, Uuid};
 use crate::kafka::error::{Code, Fault};
@@ -34,7 +35,7 @@ pub(super) const API: Api = Api::new::<ProduceRequest>(
     3,
     11,
     |call, body| serve(call, body).boxed(),
-    "Advertised from 0, since older clients turn compression off otherwise; 0 to 2 are refused. acks=1 is answered as acks=-1 is.",
+    "Advertised from 0, since older clients turn compression off otherwise; 0 to 2 are refused. acks=1 is answered as acks=-1 is. At most 1,000 records of a refused batch are named (`record_errors`), without a message of their own.",
 )
 .advertised_from(0)
 .keeping_room();
@@ -295,6 +296,9 @@ fn answered(
         Err(Elsewhere { fault, leader }) => {
             part.error_code = fault.code.0;
             part.error_message = Some(fault.message.into());
+            if call.version() >= RECORDS_SINCE {
+                part.record_errors = fault.records.iter().map(|place| errant(*place)).collect();
+            }
             if let Some(leader) = leader.filter(|_| call.version() >= LEADERS_SINCE) {
                 let mut hint = LeaderIdAndEpoch::default();
                 (hint.leader_id, hint.leader_epoch) = (leader.id.0, leader.epoch.0);
@@ -306,6 +310,16 @@ fn answered(
     part
 }
 
+/// A record that a batch was refused for; why, the batch's own message says.
+fn errant(place: u32) -> BatchIndexAndErrorMessage {
+    let mut errant = BatchIndexAndErrorMessage::default();
+    errant.batch_index = i32::try_from(place).unwrap_or(i32::MAX);
+    errant.batch_index_error_message = None;
+    errant
+}
+
+/// Versions from which a client is told which records its batch was refused for.
+const RECORDS_SINCE: i16 = 8;
 /// Versions from which a client is told who leads a partition that is not here.
 const LEADERS_SINCE: i16 = 10;
 

@@ -57,7 +57,8 @@ impl Wire {
         let peer = Arc::new(Peer { listener, address, lanes: Lanes::default() });
         let ((to, reader), (writer, from)) = (duplex(64 << 20), duplex(unread));
         let stop = Tasks::new("stop");
-        let serve = serve(kafka.clone(), Arc::clone(&peer), (reader, writer), stop.cancelled());
+        let who = (Arc::clone(&peer), None);
+        let serve = serve(kafka.clone(), who, (reader, writer), stop.cancelled());
         let serving = Tasks::new("connection").spawn("serve", Box::pin(serve));
         Self { kafka, peer, to: Some(to), from, sent: 0, stop, serving }
     }

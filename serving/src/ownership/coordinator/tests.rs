@@ -124,6 +124,7 @@ async fn create(store: &MemoryStore, partitions: u32) {
         partitions,
         write_quorum: 3,
         ack_quorum: 2,
+        replication_factor: None,
         configs: BTreeMap::new(),
         created_ms: 0,
     };

@@ -32,6 +32,8 @@ pub struct Topic {
     pub partitions: u32,
     /// Copies of its entries; `None` for internal topics, which follow the server's default.
     pub quorum: Option<Quorum>,
+    /// What Kafka clients are told of its copies, where its creator asked for a number.
+    pub replication_factor: Option<u16>,
     /// As they were set.
     pub configs: BTreeMap<String, String>,
     /// Those that take effect, as numbers.
@@ -45,6 +47,12 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// How many copies Kafka clients are told of, where `default` holds for topics that do not say how many they have.
+    pub fn told_copies(&self, default: Quorum) -> u16 {
+        let copies = self.quorum.unwrap_or(default).write;
+        self.replication_factor.unwrap_or(u16::from(copies))
+    }
+
     /// Whether it is one of ours, hidden from users and refused to them.
     pub fn is_internal(&self) -> bool {
         self.namespace == SYSTEM_NAMESPACE
@@ -169,6 +177,7 @@ impl State {
             name: GROUPS_TOPIC.to_owned(),
             partitions: shards.min(caps::MAX_PARTITIONS_PER_TOPIC),
             quorum: None,
+            replication_factor: None,
             configs,
             settings,
             created_ms: 0,
@@ -483,6 +492,7 @@ fn decode_topic(name: &Name, item: &KeyValue) -> Result<Topic, String> {
         name: name.1.clone(),
         partitions: found.partitions,
         quorum: Some(Quorum { write: found.write_quorum, ack: found.ack_quorum }),
+        replication_factor: found.replication_factor,
         settings: Settings::from_configs(&found.configs),
         configs: found.configs,
         created_ms: found.created_ms,

@@ -27,6 +27,7 @@ fn topic(n: u128, partitions: u32) -> Bytes {
         partitions,
         write_quorum: 3,
         ack_quorum: 2,
+        replication_factor: None,
         configs: BTreeMap::new(),
         created_ms: 5,
     };

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::slot::Phase;
 use crate::ownership::topology::Topic;
 use crate::partition::log::{LogHead, LogReader};
-use crate::partition::produce::{self, Reply};
+use crate::partition::produce::{self, Judge, Reply};
 use crate::partition::task::{AskProducers, Submitted};
 use crate::router::{ActiveProducer, Appender, Pending};
 
@@ -35,6 +35,8 @@ pub(in crate::partition) struct Handle {
     pub(in crate::partition) anew: Arc<Notify>,
     /// Asks the owner to end the open ledger, of which nothing is wanted any more.
     pub(in crate::partition) expired: Arc<Notify>,
+    /// Whether it looks into every batch ([`super::Config::strict_records`]).
+    pub(super) strict: bool,
     /// Dates batches.
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) mailbox: mpsc::Sender<Submitted>,
@@ -67,8 +69,8 @@ impl Appender for Handle {
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
         self.touch();
         let topic = Arc::clone(&self.topic.borrow());
-        produce::check(&batch)?;
-        let objection = produce::check_for(&topic, &batch, self.clock.now_ms()).err();
+        let judge = Judge { topic, strict: self.strict, now_ms: self.clock.now_ms() };
+        let (batch, objection) = judge.judge(batch).await?;
         let objection = match objection {
             // Whether it is one that was taken before, the owner's task knows.
             Some(_) if batch.header().sequence().is_some() => objection,

@@ -155,6 +155,7 @@ impl TestCluster {
             partitions,
             write_quorum: quorum.write,
             ack_quorum: quorum.ack,
+            replication_factor: None,
             configs: configs.clone(),
             created_ms: CREATED_MS,
         };
@@ -166,6 +167,7 @@ impl TestCluster {
             name: name.to_owned(),
             partitions,
             quorum: Some(quorum),
+            replication_factor: None,
             settings: Settings::from_configs(&configs),
             configs,
             created_ms: CREATED_MS,

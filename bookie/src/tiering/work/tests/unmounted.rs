@@ -36,6 +36,7 @@ impl World {
             partitions: 1,
             write_quorum: 1,
             ack_quorum: 1,
+            replication_factor: None,
             configs: [("remote.storage.enable".to_owned(), "true".to_owned())].into(),
             created_ms: 0,
         };

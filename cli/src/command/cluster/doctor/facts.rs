@@ -289,8 +289,15 @@ mod tests {
     fn only_who_is_registered_owns() {
         let id = TopicId::from_random(1);
         let configs = BTreeMap::new();
-        let topic =
-            Topic { id, partitions: 4, write_quorum: 3, ack_quorum: 2, configs, created_ms: 0 };
+        let topic = Topic {
+            id,
+            partitions: 4,
+            write_quorum: 3,
+            ack_quorum: 2,
+            replication_factor: None,
+            configs,
+            created_ms: 0,
+        };
         let owners = [Some(BrokerId(1)), Some(BrokerId(2)), Some(BrokerId(1)), None];
         let partitions = owners.map(|broker| Assignment { broker, term: Term(1) }).into();
         let there = Broker {

@@ -32,6 +32,7 @@ async fn only_the_store_says_that_a_topic_is_gone() {
         partitions: 1,
         write_quorum: 3,
         ack_quorum: 2,
+        replication_factor: None,
         configs: BTreeMap::new(),
         created_ms: 5,
     };

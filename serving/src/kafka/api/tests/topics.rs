@@ -1,5 +1,7 @@
 //! Topics made, grown and deleted by Kafka clients.
 
+use std::collections::BTreeSet;
+
 use crate::kafka::Config;
 use crate::kafka::codec::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
@@ -9,8 +11,11 @@ use crate::kafka::codec::messages::create_topics_request::{
 };
 use crate::kafka::codec::messages::create_topics_response::CreatableTopicResult;
 use crate::kafka::codec::messages::delete_topics_request::DeleteTopicState;
+use crate::kafka::codec::messages::describe_topic_partitions_request::TopicRequest;
+use crate::kafka::codec::messages::metadata_request::MetadataRequestTopic;
 use crate::kafka::codec::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, Uuid,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeTopicPartitionsRequest, MetadataRequest, Uuid,
 };
 use crate::kafka::error::Code;
 use crate::kafka::place::uuid;
@@ -31,12 +36,18 @@ fn with_config(mut topic: CreatableTopic, name: &str, value: Option<&str>) -> Cr
     topic
 }
 
-fn assigned(mut topic: CreatableTopic, partitions: &[i32]) -> CreatableTopic {
+fn assigned(topic: CreatableTopic, partitions: &[i32]) -> CreatableTopic {
+    let each: Vec<_> = partitions.iter().map(|index| (*index, 1)).collect();
+    assigned_to(topic, &each)
+}
+
+/// Partitions, and to how many brokers each.
+fn assigned_to(mut topic: CreatableTopic, partitions: &[(i32, i32)]) -> CreatableTopic {
     topic.assignments = partitions
         .iter()
-        .map(|&index| {
+        .map(|&(index, brokers)| {
             let mut assignment = CreatableReplicaAssignment::default();
-            (assignment.partition_index, assignment.broker_ids) = (index, vec![1]);
+            (assignment.partition_index, assignment.broker_ids) = (index, (1..=brokers).collect());
             assignment
         })
         .collect();
@@ -76,7 +87,11 @@ async fn a_created_topic_has_leaders_at_once_in_every_version() {
         let id = uuid(rig.topology(0).topic(&name).unwrap().id);
         assert_eq!(made.topic_id, if version >= 7 { id } else { Uuid::ZERO });
         if version >= 5 {
-            assert_eq!((made.num_partitions, made.replication_factor), (3, 3), "three copies");
+            assert_eq!(
+                (made.num_partitions, made.replication_factor),
+                (3, 2),
+                "as it was asked for"
+            );
             let configs = made.configs.unwrap();
             assert_eq!(configs.len(), TABLE.len());
             for config in configs {
@@ -87,10 +102,52 @@ async fn a_created_topic_has_leaders_at_once_in_every_version() {
         }
     }
     let made = create(&rig, 7, topic("default", -1, -1)).await;
-    assert_eq!((made.error_code, made.num_partitions), (0, 4));
+    assert_eq!((made.error_code, made.num_partitions, made.replication_factor), (0, 4, 3));
     let made = create(&rig, 4, assigned(topic("by-hand", -1, -1), &[1, 0])).await;
     assert_eq!(made.error_code, 0);
     assert_eq!(leaders(&rig, "by-hand").await.unwrap().len(), 2);
+}
+
+/// Tools divide by the number of replicas, and call a partition short of copies where fewer are in sync.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replication_factor_is_told_as_it_was_asked_for() {
+    let rig = Rig::start(2).await;
+    let ids = [rig.broker_id(0).0, rig.broker_id(1).0];
+    // Asked for, told, and brokers that are named: there are two, and three bookies.
+    let rows = [
+        (topic("one", 2, 1), 1, 1),
+        (topic("two", 2, 2), 2, 2),
+        (topic("three", 2, 3), 3, 2),
+        (topic("default", 2, -1), 3, 2),
+        (assigned_to(topic("by-hand", -1, -1), &[(0, 2), (1, 2)]), 2, 2),
+    ];
+    for (new, told, named) in rows {
+        let name = new.name.clone();
+        let mut only = CreateTopicsRequest::default();
+        (only.topics, only.validate_only) = (vec![new.clone()], true);
+        assert_eq!(rig.call(7, only).await.topics[0].replication_factor, told, "{name:?}");
+        let made = create(&rig, 7, new).await;
+        assert_eq!((made.error_code, made.replication_factor), (0, told), "{name:?}");
+        let mut asked = MetadataRequestTopic::default();
+        asked.name = Some(name.clone());
+        let mut request = MetadataRequest::default();
+        request.topics = Some(vec![asked]);
+        let topic = rig.call(12, request).await.topics.remove(0);
+        let mut asked = TopicRequest::default();
+        asked.name = name;
+        let mut request = DescribeTopicPartitionsRequest::default();
+        (request.topics, request.response_partition_limit) = (vec![asked], 9);
+        let same = rig.call(0, request).await.topics.remove(0);
+        for (p, same) in topic.partitions.iter().zip(&same.partitions) {
+            let replicas = &p.replica_nodes;
+            assert_eq!((replicas.len(), replicas[0]), (named, p.leader_id), "the owner first");
+            let others: BTreeSet<_> = replicas.iter().collect();
+            assert!(others.len() == named && replicas.iter().all(|id| ids.contains(id)));
+            assert_eq!((&p.isr_nodes, p.offline_replicas.len()), (replicas, 0));
+            assert_eq!((&same.replica_nodes, &same.isr_nodes), (replicas, replicas));
+        }
+        assert_eq!((topic.partitions.len(), same.partitions.len()), (2, 2));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,6 +171,8 @@ async fn topics_that_cannot_be_are_refused_and_not_made() {
         (assigned(topic("t", -1, -1), &[0, 2]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", -1, -1), &[0, 0]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", -1, -1), &[-1]), Code::INVALID_REPLICA_ASSIGNMENT),
+        (assigned_to(topic("t", -1, -1), &[(0, 1), (1, 2)]), Code::INVALID_REPLICA_ASSIGNMENT),
+        (assigned_to(topic("t", -1, -1), &[(0, 4)]), Code::INVALID_REPLICATION_FACTOR),
         (assigned(topic("t", 1, -1), &[0]), Code::INVALID_REQUEST),
         (with_config(plain(), "no.such", Some("1")), Code::INVALID_CONFIG),
         (with_config(plain(), "retention.ms", Some("-2")), Code::INVALID_CONFIG),

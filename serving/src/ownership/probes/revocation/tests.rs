@@ -48,6 +48,7 @@ impl World {
             partitions: 1,
             write_quorum: 3,
             ack_quorum: 2,
+            replication_factor: None,
             configs: std::collections::BTreeMap::new(),
             created_ms: 0,
         };

@@ -14,6 +14,7 @@ fn tracked() -> Tracked {
         name: "flights".to_owned(),
         partitions: 1,
         quorum: None,
+        replication_factor: None,
         settings: Settings::from_configs(&configs),
         configs,
         created_ms: 0,

@@ -1,6 +1,7 @@
 //! Clients that ask for records of batches that are small as they are stored and large as they are read: what a broker takes apart for
 //! them stays within its memory, and what cannot is refused.
 
+use bytes::Bytes;
 use geminga_harness::{Client, Cluster, wait};
 use geminga_proto::v1;
 use geminga_proto::v1::partition_data::Data;
@@ -23,8 +24,8 @@ const CONNECTIONS: usize = 2;
 const STREAMS: usize = 25;
 
 /// A batch of so many records of zeros: of a few hundred bytes.
-fn batch(records: i64) -> bytes::Bytes {
-    let zeros = bytes::Bytes::from(vec![0; RECORD_BYTES]);
+fn batch(records: i64) -> Bytes {
+    let zeros = Bytes::from(vec![0; RECORD_BYTES]);
     let record = Record { value: Some(zeros), ..Record::default() };
     let records = vec![record; usize::try_from(records).expect("not many")];
     let batch = encode(&records, Compression::Zstd).expect("a batch").stamp(0, 0).concat();
@@ -36,13 +37,13 @@ async fn connect(server: &str) -> StreamClient<Channel> {
     StreamClient::connect(format!("http://{server}")).await.expect("a connection")
 }
 
-/// Writes one batch after the other to a partition.
-async fn write(server: &str, topic: &str, partition: u32, batches: i64, records: i64) {
+/// Writes a batch to a partition, so many times.
+pub(crate) async fn write(server: &str, topic: &str, partition: u32, batches: i64, batch: Bytes) {
     let element = |id| v1::ProduceElement {
         id,
         topic: topic.to_owned(),
         partition: Some(partition),
-        data: Some(produce_element::Data::Batch(batch(records))),
+        data: Some(produce_element::Data::Batch(batch.clone())),
         ..v1::ProduceElement::default()
     };
     let elements: Vec<_> = (1..=batches.unsigned_abs()).map(element).collect();
@@ -122,7 +123,7 @@ fn records_that_nobody_reads_are_taken_apart_within_the_memory() {
     let partitions = PARTITIONS.to_string();
     client.run(&["topic", "create", "zeros", "--partitions", &partitions]).ok();
     for partition in 0..PARTITIONS {
-        runtime.block_on(write(&server, "zeros", partition, BATCHES, RECORDS));
+        runtime.block_on(write(&server, "zeros", partition, BATCHES, batch(RECORDS)));
     }
     let _streams = runtime.block_on(ask(&server));
     // Of these not even the sockets are read, as of a process that is stopped: nothing runs once they have asked.
@@ -148,7 +149,7 @@ fn a_batch_that_can_never_be_taken_apart_is_refused() {
     let (cluster, client, runtime) = start();
     let server = cluster.brokers[0].address.clone();
     client.run(&["topic", "create", "large", "--partitions", "1"]).ok();
-    runtime.block_on(write(&server, "large", 0, 1, 3 * RECORDS));
+    runtime.block_on(write(&server, "large", 0, 1, batch(3 * RECORDS)));
     let first = |format| {
         runtime.block_on(async {
             let mut client = connect(&server).await;

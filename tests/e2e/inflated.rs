@@ -4,11 +4,14 @@
 use bytes::Bytes;
 use geminga_harness::{Client, Cluster, wait};
 use geminga_proto::v1;
+use geminga_proto::v1::consume_request::Op;
+use geminga_proto::v1::consume_response::Event;
 use geminga_proto::v1::partition_data::Data;
 use geminga_proto::v1::produce_element;
 use geminga_proto::v1::stream_client::StreamClient;
 use geminga_records::{Compression, Record, encode};
 use tokio::runtime::{Builder, Runtime};
+use tokio_stream::StreamExt;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -88,24 +91,62 @@ async fn ask(server: &str) -> Vec<Streaming<v1::FetchResponse>> {
     streams
 }
 
-/// Reads all records, of which each comes once and in order.
+/// What was read of each partition, in order: the next offset.
+#[derive(Default)]
+struct ReadSoFar([i64; PARTITIONS as usize]);
+
+impl ReadSoFar {
+    /// Takes some, of which each comes once and in order.
+    fn add(&mut self, data: v1::PartitionData) {
+        assert_eq!(data.error, None);
+        let Some(Data::Records(records)) = data.data else { return };
+        let next = &mut self.0[data.partition as usize];
+        for record in records.records {
+            assert_eq!(record.offset, *next, "in partition {}", data.partition);
+            assert_eq!(record.value.map(|value| value.len()), Some(RECORD_BYTES));
+            *next += 1;
+        }
+    }
+
+    fn is_all(&self) -> bool {
+        self.0.iter().all(|next| *next == BATCHES * RECORDS)
+    }
+}
+
+/// Reads all records.
 async fn read_all(server: String) {
     let mut client = connect(&server).await;
     let mut stream = fetch(&mut client, "zeros", PARTITIONS, v1::Format::Records).await;
-    let mut next = vec![0; PARTITIONS as usize];
+    let mut read = ReadSoFar::default();
     while let Some(answer) = stream.message().await.expect("the stream goes on") {
-        for data in answer.partitions {
-            assert_eq!(data.error, None);
-            let Some(Data::Records(records)) = data.data else { continue };
-            let next = &mut next[data.partition as usize];
-            for record in records.records {
-                assert_eq!(record.offset, *next, "in partition {}", data.partition);
-                assert_eq!(record.value.map(|value| value.len()), Some(RECORD_BYTES));
-                *next += 1;
-            }
+        answer.partitions.into_iter().for_each(|data| read.add(data));
+    }
+    assert!(read.is_all(), "{:?}", read.0);
+}
+
+/// The same, as the member of a group.
+async fn consume_all(server: String) {
+    let join = v1::ConsumeJoin {
+        group: "g".to_owned(),
+        topics: vec!["zeros".to_owned()],
+        offset_reset: v1::OffsetReset::Earliest.into(),
+        format: v1::Format::Records.into(),
+        ..v1::ConsumeJoin::default()
+    };
+    let credit = v1::ConsumeCredit { bytes: 1 << 40 };
+    let ops = [Op::Join(join), Op::Credit(credit)].map(|op| v1::ConsumeRequest { op: Some(op) });
+    let requests = tokio_stream::iter(ops).chain(tokio_stream::pending());
+    let mut client = connect(&server).await;
+    let mut events = client.consume(requests).await.expect("a stream").into_inner();
+    let mut read = ReadSoFar::default();
+    while !read.is_all() {
+        let event = events.message().await.expect("the stream goes on").expect("no end");
+        match event.event {
+            Some(Event::Data(data)) => read.add(data),
+            Some(Event::Error(error)) => panic!("{error:?}"),
+            _ => {}
         }
     }
-    assert!(next.iter().all(|next| *next == BATCHES * RECORDS), "{next:?}");
 }
 
 fn start() -> (Cluster, Client, Runtime) {
@@ -130,7 +171,8 @@ fn records_that_nobody_reads_are_taken_apart_within_the_memory() {
     let stopped = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let _unread = stopped.block_on(ask(&server));
 
-    let readers: Vec<_> = (0..2).map(|_| runtime.spawn(read_all(server.clone()))).collect();
+    let readers =
+        [runtime.spawn(read_all(server.clone())), runtime.spawn(consume_all(server.clone()))];
     let mut most = 0;
     wait::until("two others to read everything", || {
         most = most.max(cluster.brokers[0].process.resident_bytes());

@@ -136,7 +136,13 @@ impl Held {
         covered
     }
 
-    fn split(&mut self, bytes: usize) -> Self {
+    /// How large the room is that they are of.
+    pub(crate) fn whole(&self) -> usize {
+        self.room.bytes()
+    }
+
+    /// Takes so many of them, or all, apart from the others.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let permit = self.permit.split(bytes.min(self.bytes())).expect("no more than there are");
         Self { permit, room: self.room.clone() }
     }

@@ -6,9 +6,11 @@ cache dropped. Then rounds of two loads, alone and with a reader of that whole t
 * a producer of a steady rate and a group that keeps up: from when a record was due to its arrival;
 * a producer as fast as it is acknowledged.
 
-The reader checks every byte, starts again when it is through, and shares the processors with everything else: what it reads
-and what the servers' processors did is printed beside the ratios.
+The reader is a group of its own, which commits as it goes (or none, with `--reader-alone`). It checks every byte, starts again as
+another group when it is through, and shares the processors with everything else: what it reads and what the servers'
+processors did is printed beside the ratios.
 """
+import itertools
 import json
 import statistics
 import subprocess
@@ -21,14 +23,19 @@ LIVE_PARTITIONS = 4
 class Behind:
     """Reads the whole topic, over and over, until told to stop."""
 
+    # A group that has committed nothing.
+    groups = itertools.count()
+
     def __init__(self, bench, records):
         bench.drop_caches()
+        self.is_alone = bench.options.reader_alone
         self.command = ["nice", "-n", str(bench.options.reader_nice), bench.binary, "perf", "consume", "old", "--records",
                         str(records), "--size", str(bench.options.size), "--output", "json", "--server", "127.0.0.1:17070"]
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        group = [] if self.is_alone else ["--group", f"behind-{next(self.groups)}"]
+        self.process = subprocess.Popen(self.command + group, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def go_on(self):
         """Whether it is well; starts it again when it is through."""

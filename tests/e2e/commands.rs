@@ -63,6 +63,17 @@ fn a_measurement_checks_what_it_wrote() {
     let read = client.json(&[&["perf", "consume"], &load[..]].concat());
     assert_eq!(read["duplicates"], 20_000, "{read}");
 
+    // A group has read everything once it committed it, and has nothing to read again.
+    let read = client.json(&[&["perf", "consume"], &load[..], &["--group", "g"]].concat());
+    for (what, count) in [("records", 40_000), ("missing", 0), ("wrong", 0)] {
+        assert_eq!(read[what], count, "{what}: {read}");
+    }
+    let group = client.json(&["group", "describe", "g"]);
+    let offsets = group["offsets"].as_array().expect("a line for each partition");
+    let committed: i64 = offsets.iter().filter_map(|o| o["offset"].as_i64()).sum();
+    assert_eq!(committed, 40_000, "{group}");
+    consume(&["--group", "g"]).refused("CONTENT_MISMATCH");
+
     topic::create(&client, "sent");
     let sent = ["sent", "--records", "20000", "--size", "300"];
     let wrote = client.json(&[&["perf", "produce"], &sent[..], &["--acks", "none"]].concat());

@@ -17,6 +17,7 @@ mod flood;
 mod full;
 mod groups;
 mod growth;
+mod inflated;
 mod kafka_admin;
 mod ledgers;
 mod lost;

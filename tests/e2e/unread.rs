@@ -5,7 +5,10 @@ use std::time::Duration;
 use geminga_harness::{Client, Cluster, wait};
 use geminga_proto::v1;
 use geminga_proto::v1::stream_client::StreamClient;
+use geminga_records::{Compression, Record, encode};
 use tonic::Streaming;
+
+use crate::inflated::write;
 
 /// What the broker is given, bytes.
 const MEMORY: u64 = 256 << 20;
@@ -82,4 +85,43 @@ fn streams_that_nobody_reads_take_bounded_memory_and_hold_up_nobody() {
         cut
     });
     assert!(cut > 0, "none of {} streams was cut off", streams.len());
+}
+
+/// However large the last answer was that a stream was given, and however long it has nothing more.
+#[test]
+fn streams_that_have_read_everything_take_no_memory() {
+    let memory = format!("--memory={}MiB", MEMORY >> 20);
+    let cluster = Cluster::start_with(3, 1, &[], &[&memory]);
+    let (client, server) = (cluster.client(0), &cluster.brokers[0].address);
+    client.run(&["topic", "create", "large", "--partitions", "1"]).ok();
+    let value = Some(vec![0; 1000 << 10].into());
+    let record = Record { value, ..Record::default() };
+    let batch = encode(&[record], Compression::None).expect("a batch").stamp(0, 0).concat();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let streams = runtime.block_on(async {
+        write(server, "large", 0, 1, batch.into()).await;
+        let mut streams = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let address = format!("http://{server}");
+            let mut client = StreamClient::connect(address).await.expect("a connection");
+            for _ in 0..4 * STREAMS {
+                let request = v1::FetchRequest {
+                    topic: "large".to_owned(),
+                    partitions: vec![v1::FetchPartition { partition: 0, offset: 0 }],
+                    format: v1::Format::Batches.into(),
+                    ..v1::FetchRequest::default()
+                };
+                let mut stream = client.fetch(request).await.expect("a stream").into_inner();
+                let answer = stream.message().await.expect("an answer").expect("not the end");
+                assert!(answer.partitions[0].data.is_some());
+                streams.push(stream);
+            }
+        }
+        streams
+    });
+    let resident = cluster.brokers[0].process.resident_bytes();
+    println!("{} streams, resident {} MiB", streams.len(), resident >> 20);
+    assert!(resident <= MEMORY / 5 * 6, "{} MiB", resident >> 20);
 }

@@ -11,6 +11,7 @@ use geminga_client::{Client, OffsetAt, Records};
 use indicatif::ProgressBar;
 
 use self::end::End;
+pub(super) use self::group::{Member, Sink};
 use crate::args::{ClientArgs, Output};
 use crate::exit::Failure;
 use crate::progress::{self, Prints};
@@ -73,13 +74,13 @@ async fn consume(args: Args) -> Result<(), Failure> {
 
 /// First offsets and high watermarks of all partitions, read at the start.
 #[derive(Debug)]
-struct Bounds {
-    earliest: Vec<(u32, i64)>,
-    latest: Vec<(u32, i64)>,
+pub(super) struct Bounds {
+    pub(super) earliest: Vec<(u32, i64)>,
+    pub(super) latest: Vec<(u32, i64)>,
 }
 
 impl Bounds {
-    async fn read(client: &Client, topic: &str) -> Result<Self, Failure> {
+    pub(super) async fn read(client: &Client, topic: &str) -> Result<Self, Failure> {
         let admin = client.admin();
         // Latest first: a partition that loses its oldest records meanwhile then looks empty, not endless.
         let latest = admin.list_offsets(topic, &[], OffsetAt::Latest).await?;
@@ -88,7 +89,7 @@ impl Bounds {
     }
 
     /// Where `--until-end` is: nothing has to be read of a partition that holds no records.
-    fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         let holds = |partition: u32, end: i64| {
             self.earliest.iter().any(|&(p, first)| p == partition && first < end)
         };

@@ -75,6 +75,10 @@ pub(crate) struct ProduceArgs {
 pub(crate) struct ConsumeArgs {
     #[command(flatten)]
     pub(crate) load: Load,
+    /// Read as a member of this consumer group, and commit as one does: a new group, which has committed nothing. It ends when
+    /// everything is committed that was there at the start.
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -120,6 +120,8 @@ fn read_bounded(reader: impl Read, input: &Bytes, limit: usize) -> Result<Bytes,
     if out.len() > limit {
         return Err(BatchError::Inflated(limit));
     }
+    // Whoever counts what it takes counts its length.
+    out.shrink_to_fit();
     Ok(Bytes::from(out))
 }
 

@@ -70,6 +70,9 @@ pub enum BatchError {
     /// Too many records in one batch.
     #[error("record batch of more than {max} records: send smaller batches", max = caps::MAX_BATCH_RECORDS)]
     TooManyRecords,
+    /// More headers of one record than [`Records`](crate::Records) gives.
+    #[error("a record has more than {max} headers: take the batch as it is", max = crate::record::MAX_HEADERS)]
+    TooManyHeaders,
     /// What it decompresses to is above the limit.
     #[error("records decompress to more than {0} bytes: send smaller batches")]
     Inflated(usize),
@@ -85,7 +88,10 @@ impl BatchError {
             Self::Trailing(_) | Self::Count { .. } | Self::Records(_) | Self::NotProducible(_) => {
                 Kind::Invalid
             }
-            Self::TooLarge { .. } | Self::TooManyRecords | Self::Inflated(_) => Kind::TooLarge,
+            Self::TooLarge { .. }
+            | Self::TooManyRecords
+            | Self::TooManyHeaders
+            | Self::Inflated(_) => Kind::TooLarge,
             Self::Magic(_) | Self::Codec(_) => Kind::Unsupported,
         }
     }

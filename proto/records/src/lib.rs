@@ -4,8 +4,8 @@
 //! * [`Batch`]: exactly one batch; [`split`] walks batches that are laid end to end.
 //! * [`Header`]: its 61 fixed bytes. Base offset, length and leader epoch lie outside the checksum, so the broker
 //!   stamps them without touching, or copying, the rest.
-//! * [`Builder`] and [`encode`]: records to a batch. [`decode`]: a batch to records, within a limit; [`look_through`] sees
-//!   what they are and leaves them where they are.
+//! * [`Builder`] and [`encode`]: records to a batch. [`decode`]: a batch to records, within a limit; [`Records`]: one
+//!   after the other; [`look_through`] sees what they are and leaves them where they are.
 //! * [`Compression`]: Kafka's five codecs. [`Sequence`]: the numbers of idempotent producers.
 //!
 //! Nothing here trusts a length: every one is checked before it is used, and decompression stops at a limit.
@@ -25,7 +25,7 @@ pub use compression::Compression;
 pub use error::{BatchError, Kind};
 pub use header::{HEADER_BYTES, Header, LOG_OVERHEAD_BYTES, STAMPED_BYTES};
 pub use producer::{Sequence, sequence_after, sequence_distance};
-pub use record::{Glance, Record, decode, find_since, look_through};
+pub use record::{Glance, Record, Records, decode, find_since, look_through};
 
 #[cfg(test)]
 mod tests;

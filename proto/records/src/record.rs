@@ -16,6 +16,8 @@ use crate::varint;
 
 /// Fewest bytes that a record takes: seven numbers of one byte.
 const MIN_RECORD_BYTES: usize = 7;
+/// Most headers of a record that [`Records`] gives: one may take two bytes, and much more than that once it is read.
+pub(crate) const MAX_HEADERS: usize = 10_000;
 
 /// One record. Its parts share the buffer they were decoded from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,6 +75,41 @@ pub fn decode(batch: &Batch, limit_bytes: usize) -> Result<Vec<Record>, BatchErr
         out.push(record?.into());
     }
     Ok(out)
+}
+
+/// The records of a batch one after the other, control records included: of what they are made only one at a time takes memory, beside
+/// the decompressed bytes that all of them share. After an error there is none any more.
+#[derive(Debug)]
+pub struct Records {
+    walk: Walk<Bytes>,
+    bytes: usize,
+}
+
+impl Records {
+    /// Those of `batch`, when they take at most `limit_bytes` decompressed. While it runs, decompression may take as much again.
+    ///
+    /// # Errors
+    /// `Inflated` above the limit, `Decompress` when the codec refuses them.
+    pub fn open(batch: &Batch, limit_bytes: usize) -> Result<Self, BatchError> {
+        let header = batch.header();
+        let records = header.compression()?.decompress(batch.records(), limit_bytes)?;
+        let bytes = records.len();
+        let walk = Walk { most_headers: MAX_HEADERS, ..Walk::new(header, records) };
+        Ok(Self { walk, bytes })
+    }
+
+    /// How long all of them are, decompressed.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.walk.next()?.map(Record::from))
+    }
 }
 
 /// Offset and timestamp of the first record at or after `timestamp_ms`, when the records take at most `limit_bytes`
@@ -172,23 +209,26 @@ impl From<Raw<Bytes>> for Record {
 }
 
 /// Goes through decompressed records and checks that they fill the batch as its header says.
+#[derive(Debug)]
 pub(crate) struct Walk<B> {
     header: Header,
     rest: B,
     left: i32,
     last_delta: i32,
+    most_headers: usize,
 }
 
 impl<B: Source> Walk<B> {
     pub(crate) fn new(header: &Header, records: B) -> Self {
-        Self { header: *header, rest: records, left: header.record_count, last_delta: -1 }
+        let left = header.record_count;
+        Self { header: *header, rest: records, left, last_delta: -1, most_headers: usize::MAX }
     }
 
     fn take(&mut self) -> Result<Raw<B>, BatchError> {
         let len = varint::get_len(&mut self.rest)?
             .ok_or(BatchError::Records("a record has a negative length"))?;
         let mut bytes = self.rest.cut(len);
-        let (delta, record) = take_record(&self.header, &mut bytes)?;
+        let (delta, record) = take_record(&self.header, &mut bytes, self.most_headers)?;
         if delta <= self.last_delta || delta > self.header.last_offset_delta {
             return Err(BatchError::Records("offsets do not rise within the batch"));
         }
@@ -216,7 +256,11 @@ impl<B: Source> Iterator for Walk<B> {
     }
 }
 
-fn take_record<B: Source>(header: &Header, bytes: &mut B) -> Result<(i32, Raw<B>), BatchError> {
+fn take_record<B: Source>(
+    header: &Header,
+    bytes: &mut B,
+    most_headers: usize,
+) -> Result<(i32, Raw<B>), BatchError> {
     if !bytes.has_remaining() {
         return Err(BatchError::Records("a record is empty"));
     }
@@ -225,7 +269,7 @@ fn take_record<B: Source>(header: &Header, bytes: &mut B) -> Result<(i32, Raw<B>
     let delta = varint::get_i32(bytes)?;
     let key = take_bytes(bytes)?;
     let value = take_bytes(bytes)?;
-    let headers = take_headers(bytes)?;
+    let headers = take_headers(bytes, most_headers)?;
     if bytes.has_remaining() {
         return Err(BatchError::Records("a record is longer than its parts"));
     }
@@ -242,12 +286,15 @@ fn take_bytes<B: Source>(bytes: &mut B) -> Result<Option<B>, BatchError> {
     Ok(varint::get_len(bytes)?.map(|len| bytes.cut(len)))
 }
 
-fn take_headers<B: Source>(bytes: &mut B) -> Result<Vec<(B, Option<B>)>, BatchError> {
+fn take_headers<B: Source>(bytes: &mut B, most: usize) -> Result<Vec<(B, Option<B>)>, BatchError> {
     let count = usize::try_from(varint::get_i32(bytes)?)
         .map_err(|_| BatchError::Records("a negative count of headers"))?;
     // A header takes two bytes at least.
     if count > bytes.remaining() / 2 {
         return Err(BatchError::Records("more headers than bytes for them"));
+    }
+    if count > most {
+        return Err(BatchError::TooManyHeaders);
     }
     let mut headers = Vec::with_capacity(count);
     for _ in 0..count {

@@ -111,7 +111,11 @@ proptest! {
         let batch = Batch::parse(stamped).unwrap();
         prop_assert_eq!((batch.header().base_offset, batch.header().leader_epoch), (base, 7));
         prop_assert_eq!(batch.header().next_offset(), base + records.len() as i64);
-        prop_assert_eq!(decode(&batch, LIMIT).unwrap(), at_offsets(records, base));
+        let one_by_one = Records::open(&batch, LIMIT).unwrap();
+        prop_assert!(one_by_one.bytes() > 0);
+        let one_by_one: Vec<_> = one_by_one.collect::<Result<_, _>>().unwrap();
+        prop_assert_eq!(&one_by_one, &decode(&batch, LIMIT).unwrap());
+        prop_assert_eq!(one_by_one, at_offsets(records, base));
     }
 
     /// A lie about the largest timestamp is mended under a checksum that fits, and nothing else changes.
@@ -263,8 +267,24 @@ fn a_bomb_is_not_inflated() {
     for codec in Compression::ALL {
         let batch = encode(std::slice::from_ref(&bomb), codec).unwrap();
         assert_eq!(decode(&batch, LIMIT), Err(BatchError::Inflated(LIMIT)), "{codec:?}");
+        let opened = Records::open(&batch, LIMIT).map(|records| records.bytes());
+        assert_eq!(opened, Err(BatchError::Inflated(LIMIT)), "{codec:?}");
         assert_eq!(decode(&batch, 16 << 20).unwrap().len(), 1, "{codec:?}");
     }
+}
+
+/// A header may take two bytes, and a hundred once it is read.
+#[test]
+fn of_more_headers_than_are_read_one_by_one_nothing_is_made() {
+    let with = |count| {
+        let headers = vec![(String::new(), None); count];
+        encode(&[Record { headers, ..Record::default() }], Compression::None).unwrap()
+    };
+    let open = |batch: &Batch| Records::open(batch, LIMIT).unwrap().next().unwrap();
+    assert_eq!(open(&with(10_000)).map(|record| record.headers.len()), Ok(10_000));
+    let more = with(10_001);
+    assert_eq!(open(&more), Err(BatchError::TooManyHeaders));
+    assert_eq!(decode(&more, LIMIT).unwrap().len(), 1, "whoever takes the batch may");
 }
 
 #[test]

@@ -11,9 +11,9 @@
 //! | reads | 1/8 | older entries on their way from bookies to readers, or kept for readers who read on |
 //! | lanes | 1/8 | entries that wait in the connections to bookies that do not read, even when their ledgers go on without these: for each of them a quarter of it, 32 MiB at least and 64 MiB at most |
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
-//! | streams | 1/32 | records on their way to gRPC clients, from when they are read until they are written; they share that memory, too |
+//! | streams | 1/32 | records on their way to gRPC clients, from when they are read until they are written; they share that memory, too, but for what batches are decompressed to, and the pieces that are made of that |
 //! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what a batch of records adds while it is taken apart for a gRPC client, the last message of each gRPC stream, what another broker reads for this one, the process itself |
+//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 

@@ -1,24 +1,29 @@
-//! What one read of a partition brought, cut into pieces for the client. A piece is not larger than the room there is, but
-//! for a single batch, or record, that is larger by itself. Batches are taken apart one at a time, when their records are
-//! to be sent: a small batch may decompress to a large one, and one read may bring many of them.
+//! What one read of a partition brought, cut into pieces for the client, with the [room](crate::room) of each. A piece is not larger than
+//! what is asked for, but for a single batch, or record, that is larger by itself.
+//!
+//! Batches go as they are, and take their room along. [Records](apart) are of batches that are taken apart one at a time.
+
+mod apart;
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
-use geminga_proto::caps;
+use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_proto::v1::partition_data::Data;
-use geminga_records::{Batch, BatchError, decode};
+use geminga_records::{Batch, BatchError, Kind};
 
-use crate::router::Read;
+use self::apart::Apart;
+use super::outgoing::Charged;
+use super::way::Lease;
+use crate::room::Held;
 
 /// Largest piece that is not a single batch or record: well below what clients take as one message.
 const CHUNK_BYTES: usize = 1024 * 1024;
-/// Most bytes that one batch may inflate to.
-const INFLATED_BYTES: usize = 4 * caps::MAX_BATCH_BYTES;
 
 /// One piece.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Chunk {
     /// The records, as the client wants them.
     pub(super) data: Data,
@@ -26,33 +31,48 @@ pub(super) struct Chunk {
     pub(super) bytes: usize,
     /// Where the next piece begins.
     pub(super) next_offset: i64,
+    /// Goes with it until it is written.
+    pub(super) room: Option<Lease>,
+}
+
+/// What comes of asking for a piece.
+#[derive(Debug)]
+pub(super) enum Cut {
+    /// This.
+    Piece(Chunk),
+    /// There was nothing for the reader in the rest.
+    Nothing,
+    /// So many bytes of room are needed, and not free. Who waits for them must hold none: it is to let go what it read, and read it
+    /// [again](super::outgoing::Client::read).
+    Short(usize),
 }
 
 /// What was read and not yet sent.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    format: v1::Format,
-    /// Records before it are left out of the first batch.
-    from: i64,
-    batches: VecDeque<Bytes>,
-    /// Of the batch that was taken apart last, with what each costs.
-    records: VecDeque<(v1::Record, usize)>,
-    /// End of that batch.
-    records_end: i64,
+    rest: Rest,
     next_offset: i64,
     pub(super) high_watermark: i64,
     pub(super) log_start: i64,
 }
 
+#[derive(Debug)]
+enum Rest {
+    Whole(Whole),
+    Apart(Box<Apart>),
+}
+
 impl Chunks {
     /// What was read for a reader that stands at `from`.
-    pub(super) fn new(read: Read, from: i64, format: v1::Format) -> Self {
+    pub(super) fn new(found: Charged, from: i64, format: v1::Format) -> Self {
+        let Charged { read, room } = found;
+        let batches = read.batches.into();
+        let rest = match format {
+            v1::Format::Records => Rest::Apart(Box::new(Apart::new(batches, room, from))),
+            v1::Format::Batches => Rest::Whole(Whole { batches, room }),
+        };
         Self {
-            format,
-            from,
-            batches: read.batches.into(),
-            records: VecDeque::new(),
-            records_end: from,
+            rest,
             next_offset: read.next_offset.0,
             high_watermark: read.high_watermark.0,
             log_start: read.log_start.0,
@@ -66,31 +86,56 @@ impl Chunks {
 
     /// Whether all of it is sent.
     pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.records.is_empty()
+        match &self.rest {
+            Rest::Whole(whole) => whole.batches.is_empty(),
+            Rest::Apart(apart) => apart.is_empty(),
+        }
     }
 
     /// Whether a batch is half sent: the next piece costs no decoding.
     pub(super) fn is_open(&self) -> bool {
-        !self.records.is_empty()
+        matches!(&self.rest, Rest::Apart(apart) if apart.is_open())
     }
 
-    /// The next piece; `None` when there was nothing for the reader in the rest.
-    ///
-    /// # Errors
-    /// A stored batch that cannot be taken apart.
-    pub(super) fn next(&mut self, room: usize) -> Result<Option<Chunk>, BatchError> {
-        let room = room.min(CHUNK_BYTES);
-        match self.format {
-            v1::Format::Records => self.next_records(room),
-            v1::Format::Batches => self.next_batches(room),
+    /// Whether there is no next piece until the last one is written.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(&self.rest, Rest::Apart(apart) if apart.is_waiting())
+    }
+
+    /// Forgets all but what the last piece was made of.
+    pub(super) fn close(&mut self) {
+        match &mut self.rest {
+            Rest::Whole(whole) => *whole = Whole { batches: VecDeque::new(), room: None },
+            Rest::Apart(apart) => apart.close(),
         }
     }
 
-    fn next_batches(&mut self, room: usize) -> Result<Option<Chunk>, BatchError> {
-        let Some(first) = self.batches.pop_front() else { return Ok(None) };
+    /// The next piece. What records are made of counts as taken until the next is asked for, or this is dropped.
+    ///
+    /// # Errors
+    /// A stored batch that cannot be taken apart.
+    pub(super) fn next(&mut self, most: usize) -> Result<Cut, BatchError> {
+        let (most, end) = (most.min(CHUNK_BYTES), self.next_offset);
+        match &mut self.rest {
+            Rest::Whole(whole) => whole.next(most, end),
+            Rest::Apart(apart) => apart.next(most, end),
+        }
+    }
+}
+
+/// Batches that go as they are, and their room.
+#[derive(Debug)]
+struct Whole {
+    batches: VecDeque<Bytes>,
+    room: Option<Held>,
+}
+
+impl Whole {
+    fn next(&mut self, most: usize, read_end: i64) -> Result<Cut, BatchError> {
+        let Some(first) = self.batches.pop_front() else { return Ok(Cut::Nothing) };
         let (mut bytes, mut end) = (first.len(), end_of(&first)?);
         let mut taken = vec![first];
-        while let Some(next) = self.batches.pop_front_if(|next| bytes + next.len() <= room) {
+        while let Some(next) = self.batches.pop_front_if(|next| bytes + next.len() <= most) {
             (bytes, end) = (bytes + next.len(), end_of(&next)?);
             taken.push(next);
         }
@@ -102,51 +147,10 @@ impl Chunks {
                 all.freeze()
             }
         };
-        let next_offset = if self.is_empty() { self.next_offset } else { end };
-        Ok(Some(Chunk { data: Data::Batches(data), bytes, next_offset }))
-    }
-
-    fn next_records(&mut self, room: usize) -> Result<Option<Chunk>, BatchError> {
-        let (mut bytes, mut records) = (0, Vec::new());
-        loop {
-            if self.records.is_empty() && !self.open_batch()? {
-                break;
-            }
-            let fits = |(_, cost): &mut (v1::Record, usize)| bytes + *cost <= room;
-            let next = if records.is_empty() {
-                self.records.pop_front()
-            } else {
-                self.records.pop_front_if(fits)
-            };
-            let Some((record, cost)) = next else { break };
-            bytes += cost;
-            records.push(record);
-        }
-        let Some(last) = records.last() else { return Ok(None) };
-        let next_offset = match (self.records.is_empty(), self.batches.is_empty()) {
-            (false, _) => last.offset + 1,
-            (true, false) => self.records_end,
-            (true, true) => self.next_offset,
-        };
-        Ok(Some(Chunk { data: Data::Records(v1::Records { records }), bytes, next_offset }))
-    }
-
-    /// Takes batches apart until one has a record for the reader; false when none has.
-    fn open_batch(&mut self) -> Result<bool, BatchError> {
-        while let Some(bytes) = self.batches.pop_front() {
-            let batch = Batch::parse_stored(bytes)?;
-            self.records_end = batch.header().next_offset();
-            if batch.header().is_control() {
-                continue;
-            }
-            let from = self.from;
-            let records = decode(&batch, INFLATED_BYTES)?.into_iter().filter(|r| r.offset >= from);
-            self.records = records.map(|record| costed(record.into())).collect();
-            if !self.records.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let is_last = self.batches.is_empty();
+        let next_offset = if is_last { read_end } else { end };
+        let room = Held::part(&mut self.room, bytes, is_last).map(Lease::new);
+        Ok(Cut::Piece(Chunk { data: Data::Batches(data), bytes, next_offset, room }))
     }
 }
 
@@ -154,10 +158,18 @@ fn end_of(batch: &Bytes) -> Result<i64, BatchError> {
     Ok(Batch::parse_stored(batch.clone())?.header().next_offset())
 }
 
-/// A record with what it adds to the encoded `Records`: clients count these bytes when they grant credit anew.
-fn costed(record: v1::Record) -> (v1::Record, usize) {
-    let cost = prost::encoding::message::encoded_len(1, &record);
-    (record, cost)
+/// What a reader is told where `what` cannot be taken apart at an offset: it is damaged, or more than is taken apart here.
+pub(super) fn unreadable(what: impl fmt::Display, at: i64, error: &BatchError) -> ApiError {
+    if error.kind() == Kind::TooLarge {
+        let why = format!(
+            "{what} cannot be taken apart at offset {at} ({error}): ask for batches, give the broker more --memory, or go on after that batch"
+        );
+        return ApiError::new(Reason::LimitExceeded, why);
+    }
+    let why = format!(
+        "{what} cannot be taken apart at offset {at} ({error}): go on after that batch, or ask for batches"
+    );
+    ApiError::new(Reason::DataLoss, why)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use futures::Stream;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::v1;
 use geminga_runtime::{Random, Tasks, requests};
-use tonic::{Response, Status};
+use tonic::Status;
 
 use super::outgoing::{self, Client, Taker};
 use crate::groups::client::GroupClient;
@@ -57,12 +57,9 @@ pub(crate) struct ConsumeContext {
     pub(crate) tasks: Tasks,
 }
 
-/// What the client of a stream gets.
-pub(crate) type ConsumeEvents = Taker<v1::ConsumeResponse>;
-
 /// Serves one member. `input`: what the client sends, the join first. The stream is open at once; what is wrong
 /// with its requests is said on it.
-pub(crate) fn consume<S>(context: ConsumeContext, input: S) -> Response<ConsumeEvents>
+pub(crate) fn consume<S>(context: ConsumeContext, input: S) -> Taker
 where
     S: Stream<Item = Result<v1::ConsumeRequest, Status>> + Send + Unpin + 'static,
 {
@@ -70,10 +67,7 @@ where
     let tasks = context.tasks.clone();
     let serve = requests::scope(requests::current(), task::serve(context, input, events, watch));
     tasks.spawn("consumer", Box::pin(serve));
-    let way = stream.way();
-    let mut response = Response::new(stream);
-    response.extensions_mut().insert(way);
-    response
+    stream
 }
 
 /// What a client joined with, checked and completed.

@@ -2,29 +2,31 @@
 //! turn when all others had theirs, so that none starves another; the polls together hold a bounded number of bytes, of the
 //! [room](super::outgoing) that all streams share. A stream is a task: what is read for it arrives however slowly its client reads.
 
+mod answers;
+mod once;
+mod polls;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_proto::{caps, v1};
-use geminga_records::BatchError;
 use geminga_runtime::requests::{self, RequestId};
-use prost::Message as _;
 use tokio::time::Instant;
 
-use super::chunks::{Chunk, Chunks};
+use self::answers::bytes_of;
+use super::chunks::{Chunks, Cut};
 use super::context::Context;
-use super::outgoing::{self, Charged, Client, Giver, LOOK, Taker, Waits};
+use super::outgoing::{self, Charged, Client, Giver, LOOK, Taker};
+use super::way::Lease;
 use crate::ownership::topology::Topic;
 use crate::quotas::{Account, Kind, millis};
-use crate::room::Held;
-use crate::router::{OffsetAt, Read, ReadSpec, Route, check_partition, no_owner, not_owner};
+use crate::router::check_partition;
 
 /// Most bytes of one answer when the caller does not say.
 const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
@@ -32,27 +34,14 @@ const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait of one poll.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Partitions that are polled at one time.
-const PARALLEL_POLLS: usize = 64;
-/// Most bytes that the polls of one stream hold together; each may hold one batch more.
-const POLLED_BYTES: usize = 16 * 1024 * 1024;
-/// A poll asks for at least so much.
-const MIN_POLL_BYTES: usize = 64 * 1024;
-/// How long the ends of a partition may take that was asked for what is not there.
-const ENDS_WAIT: Duration = Duration::from_secs(2);
 /// Between attempts at a partition that cannot be read now.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a partition may be out of reach before a stream that goes on gives it up with the error.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long after its time one poll may wait for room for what is there.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long a client may take to hear that the broker stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The answers to one stream.
-pub(super) type Answers = Taker<v1::FetchResponse>;
-
-/// Checks a request and begins to serve it.
+/// Checks a request and begins to serve it; gives the answers to it.
 ///
 /// # Errors
 /// UNKNOWN_TOPIC, UNKNOWN_PARTITION, INVALID_REQUEST. What goes wrong with one partition later is in its data.
@@ -60,7 +49,7 @@ pub(super) async fn fetch(
     ctx: Arc<Context>,
     request: v1::FetchRequest,
     client: Client,
-) -> Result<Answers, ApiError> {
+) -> Result<Taker, ApiError> {
     let tasks = ctx.intake.clone();
     let (stopping, still) = (tasks.cancelled(), tasks.cancelled());
     let fetch = Box::new(Fetch::new(ctx, request, client.clone()).await?);
@@ -109,6 +98,8 @@ struct Reader {
     /// Where the stream ends for it, with `until_end`: its high watermark when it was first read.
     end: Option<Offset>,
     failing: Option<Failing>,
+    /// Room that its next batch needs to be taken apart, where that is more than was free.
+    needs: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +112,6 @@ struct Failing {
 struct Sending {
     reader: Reader,
     chunks: Chunks,
-    /// What is not sent of it takes this.
-    room: Option<Held>,
     /// The stream ends for the partition with this.
     ends: bool,
     /// Some of it was sent.
@@ -146,7 +135,7 @@ impl From<ApiError> for Refused {
 type Polled = (Reader, Result<Charged, Refused>);
 
 /// An answer, and the room that it takes.
-type Ready = (v1::FetchResponse, Option<Held>);
+type Ready = (v1::FetchResponse, Option<Lease>);
 
 struct Fetch {
     ctx: Arc<Context>,
@@ -196,7 +185,7 @@ impl Fetch {
                 return invalid("a partition is named twice");
             }
             let offset = Offset(wanted.offset);
-            readers.push_back(Reader { partition, offset, end: None, failing: None });
+            readers.push_back(Reader { partition, offset, end: None, failing: None, needs: 0 });
         }
         let max_bytes = match request.max_bytes as usize {
             0 => DEFAULT_MAX_BYTES,
@@ -237,7 +226,15 @@ impl Fetch {
         let client = self.client.clone();
         let held_back = self.meanwhile(client.paid([Kind::Consume, Kind::Request])).await;
         while self.ready.is_empty() {
-            if self.send_on() {
+            if let Some(sending) = &self.sending {
+                // Meanwhile it may be let go.
+                if sending.chunks.is_waiting() {
+                    self.meanwhile(to.until_written()).await;
+                } else if !self.meanwhile(to.is_taking()).await {
+                    return None;
+                } else {
+                    self.send_on();
+                }
                 continue;
             }
             if self.is_over() {
@@ -301,244 +298,69 @@ impl Fetch {
         self.polls.len() + self.polled.len()
     }
 
-    /// Gathers answers, or waits until there may be some. Cancel-safe.
-    async fn work(&mut self) {
-        if self.once {
-            return self.poll_once().await;
-        }
-        let retry_at = self.top_up(Instant::now());
-        let retry = async {
-            match retry_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some((reader, read)) = self.polls.next() => self.absorb(reader, read),
-            () = retry => {}
-        }
-    }
-
-    /// Polls as many partitions as may be polled now; returns when one that waits to be tried again is due.
-    fn top_up(&mut self, now: Instant) -> Option<Instant> {
-        let all = self.readers.len() + self.polls_out();
-        let most = self.taker.most_bytes(POLLED_BYTES);
-        let parallel = (most / MIN_POLL_BYTES).clamp(1, PARALLEL_POLLS);
-        // Where not all can be polled at once, those that are idle must make room soon.
-        let wait = self.max_wait / u32::try_from(all.div_ceil(parallel)).unwrap_or(u32::MAX);
-        let share = most / all.clamp(1, parallel);
-        let max_bytes = share.max(MIN_POLL_BYTES).min(self.max_bytes);
-        let mut retry_at: Option<Instant> = None;
-        for _ in 0..self.readers.len() {
-            let Some(reader) = self.readers.pop_front() else { break };
-            let due = reader.failing.map(|failing| failing.retry_at).filter(|at| *at > now);
-            if due.is_some() || self.polls_out() >= parallel {
-                retry_at = due.into_iter().chain(retry_at).min();
-                self.readers.push_back(reader);
-                continue;
-            }
-            // The first read says where the stream ends, so it does not wait.
-            let at_once = self.until_end && reader.end.is_none();
-            let wait = if at_once { Duration::ZERO } else { wait };
-            let read = self.read(&reader, self.spec(&reader, max_bytes, wait));
-            self.polls.push(read.map(move |read| (reader, read)).boxed());
-        }
-        retry_at
-    }
-
-    fn spec(&self, reader: &Reader, max_bytes: usize, max_wait: Duration) -> ReadSpec {
-        let min_bytes = self.min_bytes.min(max_bytes);
-        ReadSpec { offset: reader.offset, max_bytes, min_bytes, max_wait }
-    }
-
-    /// Reads, once there is room for what is there.
-    fn read(
-        &self,
-        reader: &Reader,
-        spec: ReadSpec,
-    ) -> impl Future<Output = Result<Charged, Refused>> + Send + 'static {
-        let read = self.read_if(Waits::Always, reader, spec);
-        async move { Ok(read.await?.expect("room was waited for")) }
-    }
-
-    /// The same; nothing where there is no room and none may be waited for any more.
-    fn read_if(
-        &self,
-        waits: Waits,
-        reader: &Reader,
-        spec: ReadSpec,
-    ) -> impl Future<Output = Result<Option<Charged>, Refused>> + Send + use<> {
-        let (ctx, topic) = (Arc::clone(&self.ctx), Arc::clone(&self.topic));
-        let (partition, direct) = (reader.partition, self.direct);
-        let taker = self.taker.clone();
-        async move {
-            let one = |spec| {
-                let (ctx, topic) = (Arc::clone(&ctx), Arc::clone(&topic));
-                async move {
-                    if direct {
-                        read_here(&ctx, topic, partition, spec).await
-                    } else {
-                        ctx.source.read(&topic, partition, spec).await
-                    }
-                }
-            };
-            match taker.read(spec, waits, one).await {
-                Ok(read) => Ok(read),
-                Err(error) if error.reason == Reason::OffsetOutOfRange => {
-                    let ends = ends_of(&ctx, &topic, partition).await;
-                    Err(Refused { error, ends })
-                }
-                Err(error) => Err(error.into()),
-            }
-        }
-    }
-
-    /// One long poll: an answer for all partitions that fit, once enough is there or the time is over.
-    async fn poll_once(&mut self) {
-        let deadline = Instant::now() + self.max_wait;
-        if self.readers.len() > 1 {
-            // Nobody remembers where the last poll began.
-            let turn = self.ctx.random.below(self.readers.len() as u64);
-            self.readers.rotate_left(usize::try_from(turn).unwrap_or(0));
-        }
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let alone = self.readers.len() == 1;
-            let wait = if alone { left } else { Duration::ZERO };
-            let (mut answer, mut bytes, mut over) = (Vec::new(), 0, alone || left.is_zero());
-            let mut held: Option<Held> = None;
-            for at in 0..self.readers.len() {
-                if bytes >= self.max_bytes {
-                    break;
-                }
-                let reader = self.readers[at].clone();
-                let most = self.max_bytes - bytes;
-                let waits = match held.as_ref().is_some_and(|held| held.bytes() > 0) {
-                    true => Waits::Not,
-                    false => Waits::Until(deadline + ROOM_WAIT),
-                };
-                let part = match self.read_if(waits, &reader, self.spec(&reader, most, wait)).await
-                {
-                    Ok(Some(Charged { read, room })) => {
-                        held = Held::both(held, room);
-                        self.first_part(&reader, read, most).map_err(Refused::from)
-                    }
-                    // The rest is for the next poll.
-                    Ok(None) if bytes > 0 => {
-                        over = true;
-                        break;
-                    }
-                    Ok(None) => Err(no_room().into()),
-                    Err(refused) => Err(refused),
-                };
-                let (part, more) = part.unwrap_or_else(|refused| {
-                    over = true;
-                    (self.error(reader.partition, reader.offset, &refused), 0)
-                });
-                bytes += more;
-                answer.push(part);
-            }
-            if over || bytes >= self.min_bytes {
-                let answer = v1::FetchResponse { partitions: answer, throttle_ms: 0 };
-                self.ready.push_back((answer, held));
-                self.over = true;
-                return;
-            }
-            drop(held);
-            // Until there is more than that, of any.
-            let found = answer.iter().map(|part| Offset(part.next_offset));
-            let polls =
-                self.readers.iter().zip(found).take(PARALLEL_POLLS).map(|(reader, offset)| {
-                    let reader = Reader { offset, ..reader.clone() };
-                    self.read_if(Waits::Not, &reader, self.spec(&reader, 1, left))
-                });
-            wait_any(polls.collect()).await;
-        }
-    }
-
-    /// What one answer takes of a read, and how much that is.
-    fn first_part(
-        &self,
-        reader: &Reader,
-        read: Read,
-        room: usize,
-    ) -> Result<(v1::PartitionData, usize), ApiError> {
-        if !self.records {
-            let bytes = read.batches.iter().map(Bytes::len).sum();
-            return Ok((self.batches(reader.partition, &read), bytes));
-        }
-        let mut chunks = Chunks::new(read, reader.offset.0, v1::Format::Records);
-        let next = chunks.next(room).map_err(|error| self.damaged(reader, &error))?;
-        Ok(match next {
-            Some(chunk) => {
-                let bytes = chunk.bytes;
-                (self.chunk(reader.partition, &chunks, chunk), bytes)
-            }
-            None => (self.nothing(reader.partition, &chunks), 0),
-        })
-    }
-
     /// Takes what one partition gave. Batches go as they are; records are sent piece by piece.
     fn absorb(&mut self, mut reader: Reader, read: Result<Charged, Refused>) {
-        let Charged { read, room } = match read {
-            Ok(read) => read,
+        let found = match read {
+            Ok(found) => found,
             Err(refused) => return self.failed(reader, &refused),
         };
-        reader.failing = None;
-        let end = *reader.end.get_or_insert(read.high_watermark);
-        let ends = self.until_end && read.next_offset >= end;
+        (reader.failing, reader.needs) = (None, 0);
+        let end = *reader.end.get_or_insert(found.read.high_watermark);
+        let ends = self.until_end && found.read.next_offset >= end;
         if self.records {
-            let chunks = Chunks::new(read, reader.offset.0, v1::Format::Records);
-            self.sending = Some(Sending { reader, chunks, room, ends, begun: false });
+            let chunks = Chunks::new(found, reader.offset.0, v1::Format::Records);
+            self.sending = Some(Sending { reader, chunks, ends, begun: false });
             return;
         }
+        let Charged { read, room } = found;
         reader.offset = read.next_offset;
         if !read.batches.is_empty() || ends {
             let data = self.batches(reader.partition, &read);
-            self.push(data, room);
+            self.push(data, room.map(Lease::new));
         }
         if !ends {
             self.readers.push_back(reader);
         }
     }
 
-    /// Makes the next answer of what is being sent; false when there is nothing. A partition that was sent goes to the end
-    /// of the line.
-    fn send_on(&mut self) -> bool {
-        let Some(Sending { mut reader, mut chunks, mut room, ends, begun }) = self.sending.take()
-        else {
-            return false;
+    /// Makes the next answer of what is being sent, for a client that takes it now. A partition that was sent goes to the end of the
+    /// line; one that there is no room for is read again first.
+    fn send_on(&mut self) {
+        let Some(Sending { mut reader, mut chunks, ends, begun }) = self.sending.take() else {
+            return;
         };
         match chunks.next(self.max_bytes) {
-            Ok(Some(chunk)) => {
+            Ok(Cut::Piece(chunk)) => {
                 reader.offset = Offset(chunk.next_offset);
-                let part = Held::part(&mut room, chunk.bytes, chunks.is_empty());
+                let room = chunk.room.clone();
                 let data = self.chunk(reader.partition, &chunks, chunk);
-                self.push(data, part);
+                self.push(data, room);
                 if !chunks.is_empty() {
-                    self.sending = Some(Sending { reader, chunks, room, ends, begun: true });
+                    self.sending = Some(Sending { reader, chunks, ends, begun: true });
                 } else if !ends {
                     self.readers.push_back(reader);
                 }
             }
             // Whoever waits for the end learns that it is there.
-            Ok(None) if ends => {
+            Ok(Cut::Nothing) if ends => {
                 if !begun || reader.offset.0 < chunks.end() {
                     let data = self.nothing(reader.partition, &chunks);
                     self.push(data, None);
                 }
             }
-            Ok(None) => {
+            Ok(Cut::Nothing) => {
                 reader.offset = Offset(reader.offset.0.max(chunks.end()));
                 self.readers.push_back(reader);
             }
+            Ok(Cut::Short(needs)) => {
+                reader.needs = needs;
+                self.readers.push_front(reader);
+            }
             Err(error) => {
-                let error = self.damaged(&reader, &error);
+                let error = self.unreadable(&reader, &error);
                 self.failed(reader, &error.into());
             }
         }
-        true
     }
 
     /// A partition cannot be read: tried again for a while, unless the caller looks for owners by itself.
@@ -551,147 +373,5 @@ impl Fetch {
         }
         let data = self.error(reader.partition, reader.offset, refused);
         self.push(data, None);
-    }
-
-    /// An answer of one partition.
-    fn push(&mut self, data: v1::PartitionData, room: Option<Held>) {
-        let answer = v1::FetchResponse { partitions: vec![data], throttle_ms: 0 };
-        self.ready.push_back((answer, room));
-    }
-
-    fn damaged(&self, reader: &Reader, error: &BatchError) -> ApiError {
-        let why = format!(
-            "partition {} of {} cannot be taken apart at offset {} ({error}): go on after that batch, or ask for batches",
-            reader.partition, self.topic.name, reader.offset
-        );
-        ApiError::new(Reason::DataLoss, why)
-    }
-
-    fn batches(&self, partition: PartitionIndex, read: &Read) -> v1::PartitionData {
-        let data = end_to_end(&read.batches).map(v1::partition_data::Data::Batches);
-        let next_offset = read.next_offset.0;
-        self.data(partition, data, next_offset, read.high_watermark.0, read.log_start.0)
-    }
-
-    fn chunk(&self, partition: PartitionIndex, from: &Chunks, chunk: Chunk) -> v1::PartitionData {
-        let Chunk { data, next_offset, .. } = chunk;
-        self.data(partition, Some(data), next_offset, from.high_watermark, from.log_start)
-    }
-
-    fn nothing(&self, partition: PartitionIndex, from: &Chunks) -> v1::PartitionData {
-        self.data(partition, None, from.end(), from.high_watermark, from.log_start)
-    }
-
-    fn data(
-        &self,
-        partition: PartitionIndex,
-        data: Option<v1::partition_data::Data>,
-        next_offset: i64,
-        high_watermark: i64,
-        log_start_offset: i64,
-    ) -> v1::PartitionData {
-        v1::PartitionData {
-            topic: self.topic.name.clone(),
-            partition: partition.0,
-            data,
-            next_offset,
-            high_watermark,
-            log_start_offset,
-            error: None,
-        }
-    }
-
-    fn error(&self, partition: PartitionIndex, at: Offset, refused: &Refused) -> v1::PartitionData {
-        let (log_start, high_watermark) = refused.ends.unwrap_or((Offset(-1), Offset(-1)));
-        v1::PartitionData {
-            topic: self.topic.name.clone(),
-            partition: partition.0,
-            data: None,
-            next_offset: at.0,
-            high_watermark: high_watermark.0,
-            log_start_offset: log_start.0,
-            error: Some(refused.error.to_proto()),
-        }
-    }
-}
-
-/// What an answer counts towards quotas.
-fn bytes_of(answer: &v1::FetchResponse) -> u64 {
-    let bytes = answer.partitions.iter().map(|partition| match &partition.data {
-        Some(v1::partition_data::Data::Batches(batches)) => batches.len(),
-        Some(v1::partition_data::Data::Records(records)) => records.encoded_len(),
-        None => 0,
-    });
-    bytes.sum::<usize>() as u64
-}
-
-/// Batches as stored, laid end to end; copied only when there are several.
-fn end_to_end(batches: &[Bytes]) -> Option<Bytes> {
-    match batches {
-        [] => None,
-        [one] => Some(one.clone()),
-        several => {
-            let mut bytes = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
-            several.iter().for_each(|batch| bytes.extend_from_slice(batch));
-            Some(bytes.freeze())
-        }
-    }
-}
-
-/// A caller that asks directly is not helped on: a second hop is refused.
-async fn read_here(
-    ctx: &Context,
-    topic: Arc<Topic>,
-    partition: PartitionIndex,
-    spec: ReadSpec,
-) -> Result<Read, ApiError> {
-    match ctx.router.owner_of(&topic, partition) {
-        Route::Local { .. } => ctx.partitions.read(topic, partition, spec).await,
-        Route::Remote { address, .. } => Err(not_owner(&topic.name, partition, address)),
-        Route::NoOwner => Err(no_owner(&topic.name, partition)),
-    }
-}
-
-/// Where a partition starts and ends; `None` when that cannot be found out now.
-async fn ends_of(
-    ctx: &Context,
-    topic: &Arc<Topic>,
-    partition: PartitionIndex,
-) -> Option<(Offset, Offset)> {
-    let find = |at| ctx.source.find_offset(topic, partition, at);
-    let both = async { tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)).ok() };
-    let (first, last) = tokio::time::timeout(ENDS_WAIT, both).await.ok().flatten()?;
-    first.offset.zip(last.offset)
-}
-
-fn no_room() -> ApiError {
-    let why = "the memory for answers is full: try again, and see geminga_memory_used_bytes of the broker";
-    ApiError::new(Reason::NotReady, why)
-}
-
-/// Waits until some partition has something to read, or none will in time.
-async fn wait_any<F>(mut polls: FuturesUnordered<F>)
-where
-    F: Future<Output = Result<Option<Charged>, Refused>>,
-{
-    while let Some(read) = polls.next().await {
-        // Where there is no room for it, something is there, too.
-        let is_nothing = matches!(&read, Ok(Some(found)) if found.read.batches.is_empty());
-        if !is_nothing {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_laid_end_to_end() {
-        assert_eq!(end_to_end(&[]), None);
-        let (a, b) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
-        assert_eq!(end_to_end(std::slice::from_ref(&a)), Some(a.clone()));
-        assert_eq!(end_to_end(&[a, b]), Some(Bytes::from_static(b"firstsecond")));
     }
 }

@@ -25,7 +25,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
 use self::methods::{Kind, Method};
-use super::way::Way;
+use super::outgoing::{self, Taker};
 
 /// Puts it around services.
 #[derive(Debug, Clone)]
@@ -69,8 +69,8 @@ where
         async move {
             let mut response = serving.await?;
             call.answered(response.headers_mut());
-            let way = response.extensions_mut().remove::<Way>();
-            Ok(response.map(|body| Counted { body, call, way }))
+            let stream = outgoing::Body::of(&mut response);
+            Ok(response.map(|body| Counted { body, call, stream }))
         }
         .boxed()
     }
@@ -177,8 +177,8 @@ fn status_in(headers: &HeaderMap) -> Option<&'static str> {
 pub(crate) struct Counted<R> {
     body: R,
     call: Call,
-    /// Of a stream whose answers take room.
-    way: Option<Way>,
+    /// What is written instead of the body.
+    stream: Option<Taker>,
 }
 
 impl<R: Body<Data = Bytes> + Unpin> Body for Counted<R> {
@@ -189,24 +189,27 @@ impl<R: Body<Data = Bytes> + Unpin> Body for Counted<R> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = match &mut self.stream {
+            Some(stream) => ready!(stream.poll_frame(cx)).map(Ok),
+            None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+        };
         if let Some(Ok(frame)) = &frame {
             let call = &mut self.call;
             call.bytes += frame.data_ref().map_or(0, Buf::remaining);
             call.status = call.status.or_else(|| status_in(frame.trailers_ref()?));
         }
-        if let Some(way) = &self.way {
-            frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| way.frame(data))));
-        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.stream.as_ref().map_or_else(|| self.body.is_end_stream(), Taker::is_over)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.stream {
+            Some(_) => SizeHint::default(),
+            None => self.body.size_hint(),
+        }
     }
 }
 

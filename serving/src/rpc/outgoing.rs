@@ -5,22 +5,26 @@
 //! * A client of which nothing was written for a while, when others wait for the room, is cut off: its connection ends.
 //! * What another broker forwards takes no room: that broker's client has it there, and two brokers would wait for each other.
 
+mod taker;
+
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use geminga_proto::ids::Offset;
 use geminga_proto::reason::ApiError;
+use geminga_records::Batch;
 use geminga_tls::{Caller, Cut};
 use metrics::counter;
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
-use super::way::Way;
+pub(crate) use self::taker::{Body, Taker};
+use super::way::{Lease, Way};
 use crate::room::{Held, Room};
 use crate::router::{Read, ReadSpec};
 
@@ -68,13 +72,15 @@ impl Client {
 
     /// Reads one answer's part of what is free at most, and takes room for what came. Where there is none what was read is let go; if it
     /// may be waited for, it is read again once there is room, and else nothing comes of it. Who holds room already must not wait for more: two
-    /// of these could wait for each other. Cancel-safe.
+    /// of these could wait for each other. Of what [`needs`](super::chunks::Cut::Short) room to be taken apart, so many bytes, the first batch
+    /// alone is read, with that room, which was there before. Cancel-safe.
     ///
     /// # Errors
     /// Those of `read`.
     pub(super) async fn read<F>(
         &self,
         spec: ReadSpec,
+        needs: usize,
         waits: Waits,
         read: impl Fn(ReadSpec) -> F,
     ) -> Result<Option<Charged>, ApiError>
@@ -82,6 +88,13 @@ impl Client {
         F: Future<Output = Result<Read, ApiError>>,
     {
         let Some(room) = &self.room else { return Ok(Some(read(spec).await?.into())) };
+        if needs > 0 {
+            let Some(mut held) = waits.for_room(room.take(needs)).await else { return Ok(None) };
+            let one = ReadSpec { max_bytes: 1, min_bytes: 1, max_wait: Duration::ZERO, ..spec };
+            let found = first_of(read(one).await?);
+            held.cover(bytes_of(&found));
+            return Ok(Some(Charged { read: found, room: Some(held) }));
+        }
         let at_most = |spec: ReadSpec, max_bytes: usize| {
             let max_bytes = spec.max_bytes.min(max_bytes);
             ReadSpec { max_bytes, min_bytes: spec.min_bytes.min(max_bytes), ..spec }
@@ -92,13 +105,8 @@ impl Client {
         }
         let (bytes, batch) = (bytes_of(&found), found.batches.first().map_or(0, Bytes::len));
         drop(found);
-        let took = take(room, bytes, batch);
-        let held = match waits {
-            Waits::Always => Some(took.await),
-            Waits::Until(at) => tokio::time::timeout_at(at, took).await.ok(),
-            Waits::Not => None,
-        };
-        let Some(mut held) = held else { return Ok(None) };
+        let took = waits.for_room(take(room, bytes, batch)).await;
+        let Some(mut held) = took else { return Ok(None) };
         let again = ReadSpec { max_wait: Duration::ZERO, ..at_most(spec, held.bytes()) };
         let found = read(again).await?;
         held.cover(bytes_of(&found));
@@ -127,6 +135,17 @@ pub(super) enum Waits {
     Always,
 }
 
+impl Waits {
+    /// What `room` resolves to, if it may be waited for so long.
+    async fn for_room(self, room: impl Future<Output = Held>) -> Option<Held> {
+        match self {
+            Self::Always => Some(room.await),
+            Self::Until(at) => tokio::time::timeout_at(at, room).await.ok(),
+            Self::Not => None,
+        }
+    }
+}
+
 /// What was read, and its room.
 #[derive(Debug)]
 pub(super) struct Charged {
@@ -144,44 +163,59 @@ fn bytes_of(read: &Read) -> usize {
     read.batches.iter().map(Bytes::len).sum()
 }
 
-type Answer<T> = (Result<T, Status>, Option<Held>);
+/// A read as if it had found no more than its first batch.
+fn first_of(mut read: Read) -> Read {
+    if let [first, _, ..] = &read.batches[..]
+        && let Ok(batch) = Batch::parse_stored(first.clone())
+    {
+        read.next_offset = Offset(batch.header().next_offset());
+        read.batches.truncate(1);
+    }
+    read
+}
+
+/// One as it goes over the wire, or the end.
+type Answer = Result<(Bytes, Option<Lease>), Status>;
 
 /// A stream of so many answers that wait: what its task gives to, who watches its client, and what that takes from.
-pub(super) fn channel<T>(answers: usize, client: Client) -> (Giver<T>, Watch, Taker<T>) {
+pub(super) fn channel<T>(answers: usize, client: Client) -> (Giver<T>, Watch, Taker) {
     let (to, from) = mpsc::channel(answers);
     let (here, gone) = oneshot::channel();
     let way = Way::default();
-    let giver = Giver { to, way: way.clone() };
-    (
-        giver,
-        Watch { client, way: way.clone(), gone, is_gone: false },
-        Taker { from, way, _here: here },
-    )
+    let giver = Giver { to, way: way.clone(), _gives: PhantomData };
+    let watch = Watch { client, way: way.clone(), gone, is_gone: false };
+    (giver, watch, Taker { from, way, _here: here, is_over: false })
 }
 
 /// The task's end.
 #[derive(Debug)]
 pub(super) struct Giver<T> {
-    to: mpsc::Sender<Answer<T>>,
+    to: mpsc::Sender<Answer>,
     way: Way,
+    _gives: PhantomData<fn(T)>,
 }
 
-impl<T> Giver<T> {
+impl<T: Message> Giver<T> {
     /// Waits until the client takes one more; whether it is still there. Cancel-safe.
     pub(super) async fn is_taking(&self) -> bool {
         self.to.reserve().await.is_ok()
     }
 
-    /// Gives an answer, of which it is known that it is taken.
-    pub(super) fn give(&self, answer: T, room: Option<Held>) {
+    /// Waits until the client was written all that it was given, or is gone. Cancel-safe.
+    pub(super) async fn until_written(&self) {
+        self.way.until_written().await;
+    }
+
+    /// Gives an answer, of which it is known that it is taken. What it was made of is not needed any more then.
+    pub(super) fn give(&self, answer: T, room: Option<Lease>) {
         self.way.given();
-        let sent = self.to.try_send((Ok(answer), room));
+        let sent = self.to.try_send(taker::encode(&answer).map(|bytes| (bytes, room)));
         debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))));
     }
 
     /// The last that it is told, however long it takes nothing. Cancel-safe.
     pub(super) async fn end(&self, status: Status) {
-        let _gone = self.to.send((Err(status), None)).await;
+        let _gone = self.to.send(Err(status)).await;
     }
 }
 
@@ -235,42 +269,6 @@ impl Watch {
             counter!("geminga_grpc_clients_cut_total").increment(1);
             cut.cut();
         }
-    }
-}
-
-/// The client's end.
-#[derive(Debug)]
-pub(crate) struct Taker<T> {
-    from: mpsc::Receiver<Answer<T>>,
-    way: Way,
-    /// Says by its end that this has gone.
-    _here: oneshot::Sender<Infallible>,
-}
-
-impl<T> Taker<T> {
-    /// What the face shall tell of frames as it sends them.
-    pub(super) fn way(&self) -> Way {
-        self.way.clone()
-    }
-}
-
-impl<T> Stream for Taker<T> {
-    type Item = Result<T, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = std::task::ready!(self.from.poll_recv(cx));
-        Poll::Ready(next.map(|(answer, room)| {
-            if answer.is_ok() {
-                self.way.taken(room);
-            }
-            answer
-        }))
-    }
-}
-
-impl<T> Drop for Taker<T> {
-    fn drop(&mut self) {
-        self.way.ended();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures::stream::Empty;
 use geminga_proto::caps;
 use geminga_proto::messages::{Messages, Uncopied};
 use geminga_proto::reason::{ApiError, Reason};
@@ -48,8 +49,8 @@ impl StreamService {
 #[tonic::async_trait]
 impl Stream for StreamService {
     type ProduceStream = produce::Answers;
-    type FetchStream = fetch::Answers;
-    type ConsumeStream = consume::ConsumeEvents;
+    type FetchStream = Empty<Result<v1::FetchResponse, Status>>;
+    type ConsumeStream = Empty<Result<v1::ConsumeResponse, Status>>;
 
     async fn produce(
         &self,
@@ -77,13 +78,14 @@ impl Stream for StreamService {
     ) -> Result<Response<Self::FetchStream>, Status> {
         self.check_intake()?;
         let asked = request.get_ref();
-        let is_hop = asked.forwarded && asked.direct && asked.once && asked.partitions.len() == 1;
+        let is_hop = asked.forwarded
+            && asked.direct
+            && asked.once
+            && asked.partitions.len() == 1
+            && asked.format() == v1::Format::Batches;
         let client = Client::of(&request, &self.ctx.streams, is_hop);
         let answers = fetch::fetch(Arc::clone(&self.ctx), request.into_inner(), client).await?;
-        let way = answers.way();
-        let mut response = Response::new(answers);
-        response.extensions_mut().insert(way);
-        Ok(response)
+        Ok(answers.into_response())
     }
 
     async fn consume(
@@ -100,6 +102,6 @@ impl Stream for StreamService {
             random: Arc::clone(&self.ctx.random),
             tasks: self.ctx.intake.clone(),
         };
-        Ok(consume::consume(context, request.into_inner()))
+        Ok(consume::consume(context, request.into_inner()).into_response())
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of one stream on their way out of the broker: given by its task, taken by the face, made frames of, and written. The room of
+//! Answers of one stream on their way out of the broker: given by its task, taken by the face as a frame each, and written. The room of
 //! their records goes with the frames, until the connection has written them.
 
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use crate::room::Held;
 /// Slower than that no client reads that is not stuck.
 const BYTES_A_SECOND: usize = 64 * 1024;
 
+/// Room that is given back when the last has gone who has a part in it.
+pub(super) type Lease = Arc<Held>;
+
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Way(Arc<Inner>);
+pub(super) struct Way(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -27,11 +30,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Answers {
-    /// Given, and in no frame.
+    /// Given, and not taken.
     given: usize,
-    /// Of these, taken: they are in the next frame.
-    taken: usize,
-    room: Option<Held>,
     /// In frames that are not written, and the bytes of these.
     framed: usize,
     bytes: usize,
@@ -47,36 +47,22 @@ impl Way {
         answers.since.get_or_insert_with(Instant::now);
     }
 
-    /// The face takes one, to make a frame of it.
-    pub(super) fn taken(&self, room: Option<Held>) {
-        let mut answers = self.0.answers.lock();
-        answers.taken += 1;
-        answers.room = Held::both(answers.room.take(), room);
-    }
-
     /// The face takes none any more: what it did not make a frame of never becomes one.
     pub(super) fn ended(&self) {
         let mut answers = self.0.answers.lock();
         answers.given = 0;
-        answers.taken = 0;
-        answers.room = None;
         answers.settle();
         self.0.changed.notify_waiters();
     }
 
-    /// A frame with all that was taken: what is given back with it is given back once it was written.
-    pub(super) fn frame(&self, bytes: Bytes) -> Bytes {
+    /// The face takes one, as a frame: its room is given back once that was written.
+    pub(super) fn frame(&self, bytes: Bytes, room: Option<Lease>) -> Bytes {
         let mut answers = self.0.answers.lock();
-        let count = std::mem::take(&mut answers.taken);
-        if count == 0 {
-            return bytes;
-        }
-        answers.given = answers.given.saturating_sub(count);
-        answers.framed += count;
+        answers.given = answers.given.saturating_sub(1);
+        answers.framed += 1;
         answers.bytes += bytes.len();
-        let room = answers.room.take();
         drop(answers);
-        Bytes::from_owner(Framed { bytes, count, _room: room, way: self.clone() })
+        Bytes::from_owner(Framed { bytes, room, way: self.clone() })
     }
 
     /// Whether nothing was written for so long, where something should be; a frame has a second more for each 64 KiB.
@@ -91,6 +77,17 @@ impl Way {
         self.0.answers.lock().framed > 0
     }
 
+    /// Waits until all that was given is written, or nobody takes it any more. Cancel-safe.
+    pub(super) async fn until_written(&self) {
+        loop {
+            let changed = self.changed();
+            if self.0.answers.lock().is_idle() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Resolves at the next change after this call.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + '_ {
         let mut changed = Box::pin(self.0.changed.notified());
@@ -98,9 +95,9 @@ impl Way {
         changed.map(|()| ())
     }
 
-    fn written(&self, count: usize, bytes: usize) {
+    fn written(&self, bytes: usize) {
         let mut answers = self.0.answers.lock();
-        answers.framed -= count;
+        answers.framed -= 1;
         answers.bytes -= bytes;
         answers.since = Some(Instant::now());
         answers.settle();
@@ -109,8 +106,12 @@ impl Way {
 }
 
 impl Answers {
+    fn is_idle(&self) -> bool {
+        self.given + self.framed == 0
+    }
+
     fn settle(&mut self) {
-        if self.given + self.framed == 0 {
+        if self.is_idle() {
             self.since = None;
         }
     }
@@ -120,9 +121,7 @@ impl Answers {
 #[derive(Debug)]
 struct Framed {
     bytes: Bytes,
-    /// Answers in it.
-    count: usize,
-    _room: Option<Held>,
+    room: Option<Lease>,
     way: Way,
 }
 
@@ -134,7 +133,9 @@ impl AsRef<[u8]> for Framed {
 
 impl Drop for Framed {
     fn drop(&mut self) {
-        self.way.written(self.count, self.bytes.len());
+        // Whoever hears that all is written finds the room free.
+        drop(self.room.take());
+        self.way.written(self.bytes.len());
     }
 }
 
@@ -143,32 +144,35 @@ mod tests {
     use super::*;
     use crate::room::Room;
 
+    async fn lease(room: &Room, bytes: usize) -> Option<Lease> {
+        Some(Arc::new(room.take(bytes).await))
+    }
+
     #[tokio::test]
     async fn room_goes_with_the_frame_until_it_is_written() {
         let (room, way) = (Room::new(1000), Way::default());
         way.given();
         way.given();
         assert!(way.is_stuck(Duration::ZERO));
-        way.taken(Some(room.take(100).await));
-        way.taken(Some(room.take(200).await));
-        let frame = way.frame(Bytes::from_static(b"two answers"));
-        assert_eq!((&frame[..], room.used()), (&b"two answers"[..], 300));
-        let more = way.frame(Bytes::from_static(b"their rest"));
+        let frame = way.frame(Bytes::from_static(b"one answer"), lease(&room, 100).await);
+        assert_eq!((&frame[..], room.used()), (&b"one answer"[..], 100));
+        let more = way.frame(Bytes::from_static(b"another"), lease(&room, 200).await);
         drop(more);
         assert!(way.is_anything_left() && way.is_stuck(Duration::ZERO));
+        assert!(way.until_written().now_or_never().is_none());
         let part = frame.slice(..3);
         drop(frame);
-        assert_eq!(room.used(), 300, "not all is written");
+        assert_eq!(room.used(), 100, "not all is written");
         drop(part);
         assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO) && !way.is_anything_left());
+        assert!(way.until_written().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_large_frame_has_more_time() {
         let way = Way::default();
         way.given();
-        way.taken(None);
-        let frame = way.frame(Bytes::from(vec![0; 10 * BYTES_A_SECOND]));
+        let frame = way.frame(Bytes::from(vec![0; 10 * BYTES_A_SECOND]), None);
         let patience = Duration::from_secs(10);
         tokio::time::advance(2 * patience - Duration::from_millis(1)).await;
         assert!(!way.is_stuck(patience));
@@ -183,20 +187,15 @@ mod tests {
     #[tokio::test]
     async fn an_end_leaves_what_is_in_frames() {
         let (room, way) = (Room::new(1000), Way::default());
-        for bytes in [100, 200] {
-            way.given();
-            way.taken(Some(room.take(bytes).await));
-            if bytes == 100 {
-                let frame = way.frame(Bytes::from_static(b"one"));
-                way.given();
-                way.ended();
-                assert_eq!(room.used(), 100);
-                assert!(way.is_anything_left() && way.is_stuck(Duration::ZERO));
-                drop(frame);
-                assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO));
-            }
-        }
+        way.given();
+        let frame = way.frame(Bytes::from_static(b"one"), lease(&room, 100).await);
+        way.given();
         way.ended();
+        assert!(way.is_anything_left() && way.is_stuck(Duration::ZERO));
+        drop(frame);
         assert!(room.used() == 0 && !way.is_stuck(Duration::ZERO));
+        way.given();
+        way.ended();
+        assert!(!way.is_stuck(Duration::ZERO));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// High watermarks that were read at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct End(BTreeMap<u32, i64>);
+pub(in crate::command) struct End(BTreeMap<u32, i64>);
 
 impl End {
     /// The end of each partition.

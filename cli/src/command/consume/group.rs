@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
-use geminga_client::{Client, Consumer, ConsumerConfig, Error, Event, OffsetReset, Reason};
+use geminga_client::{
+    Client, Consumer, ConsumerConfig, Error, Event, OffsetReset, Reason, Records,
+};
 
 use super::end::End;
 use super::{Args, Bounds, Printer};
@@ -17,6 +19,26 @@ const POLL: Duration = Duration::from_millis(200);
 /// Most answers that are printed before they are committed together.
 const EVENTS: usize = 16;
 
+/// What records are read for.
+pub(in crate::command) trait Sink {
+    /// Takes some; they are not done yet.
+    fn add(&mut self, records: &Records) -> Result<(), Failure>;
+    /// Is done with all of them: they are committed next.
+    fn done(&mut self) -> Result<(), Failure>;
+}
+
+/// A member, and how far it reads.
+#[derive(Debug)]
+pub(in crate::command) struct Member<'a> {
+    pub(in crate::command) client: &'a Client,
+    pub(in crate::command) topic: &'a str,
+    pub(in crate::command) group: &'a str,
+    /// It starts at the first record where nothing is committed, not after the last.
+    pub(in crate::command) from_beginning: bool,
+    /// It ends when the group has committed so far.
+    pub(in crate::command) end: Option<End>,
+}
+
 /// Prints what this member is given, until the group's end where there is one.
 pub(super) async fn consume(
     client: &Client,
@@ -26,34 +48,58 @@ pub(super) async fn consume(
     mut printer: Printer,
 ) -> Result<(), Failure> {
     let end = args.until_end.then(|| bounds.end());
-    let mut config = ConsumerConfig::new(group, &args.topic);
-    if args.from_beginning {
-        config.offset_reset = OffsetReset::Earliest;
-    }
-    let mut consumer = client.consumer(config);
-    // Where it starts at the end, the group has read everything: its offsets should say so.
-    let commit_starts = args.until_end && !args.from_beginning;
-    let ended = {
-        let mut done = pin!(until_committed(client, group, &args.topic, end));
-        loop {
-            let event = tokio::select! {
-                event = consumer.next() => event,
-                done = &mut done => break done,
-                failure = interrupted() => break Err(failure),
-            };
-            // What was read is printed and committed before anything else, unless the user has lost patience with that.
-            let handled = tokio::select! {
-                handled = handle(event, &mut consumer, &mut printer, commit_starts) => handled,
-                failure = interrupted() => Err(failure),
-            };
-            if let Err(failure) = handled {
-                break Err(failure);
-            }
-        }
-    };
-    consumer.leave().await;
+    let from_beginning = args.from_beginning;
+    let member = Member { client, topic: &args.topic, group, from_beginning, end };
+    let ended = member.read(&mut printer).await;
     printer.bar.finish_and_clear();
     ended
+}
+
+impl Sink for Printer {
+    fn add(&mut self, records: &Records) -> Result<(), Failure> {
+        Ok(Printer::add(self, records, None)?)
+    }
+
+    fn done(&mut self) -> Result<(), Failure> {
+        Ok(self.flush()?)
+    }
+}
+
+impl Member<'_> {
+    /// Reads, and commits what the sink is done with, until the end; then the member leaves its group.
+    ///
+    /// # Errors
+    /// Those of the sink; what makes reading impossible; an interruption.
+    pub(in crate::command) async fn read(self, sink: &mut impl Sink) -> Result<(), Failure> {
+        let Self { client, topic, group, from_beginning, end } = self;
+        let mut config = ConsumerConfig::new(group, topic);
+        if from_beginning {
+            config.offset_reset = OffsetReset::Earliest;
+        }
+        let mut consumer = client.consumer(config);
+        // Where it starts at the end, the group has read everything: its offsets should say so.
+        let commit_starts = end.is_some() && !from_beginning;
+        let ended = {
+            let mut done = pin!(until_committed(client, group, topic, end));
+            loop {
+                let event = tokio::select! {
+                    event = consumer.next() => event,
+                    done = &mut done => break done,
+                    failure = interrupted() => break Err(failure),
+                };
+                // What was read is done with and committed before anything else, unless the user has lost patience with that.
+                let handled = tokio::select! {
+                    handled = handle(event, &mut consumer, sink, commit_starts) => handled,
+                    failure = interrupted() => Err(failure),
+                };
+                if let Err(failure) = handled {
+                    break Err(failure);
+                }
+            }
+        };
+        consumer.leave().await;
+        ended
+    }
 }
 
 /// Resolves when the group has committed everything up to `end`, whichever member read it; never, without an end.
@@ -83,30 +129,30 @@ async fn until_committed(
     }
 }
 
-/// Prints one event and what is there beside it, and commits.
+/// Gives one event and what is there beside it to the sink, and commits.
 async fn handle(
     first: Result<Event, Error>,
     consumer: &mut Consumer,
-    printer: &mut Printer,
+    sink: &mut impl Sink,
     commit_starts: bool,
 ) -> Result<(), Failure> {
     let mut next = Some(first?);
     for left in (0..EVENTS).rev() {
         match next.take() {
-            Some(Event::Records(records)) => printer.add(&records, None)?,
+            Some(Event::Records(records)) => sink.add(&records)?,
             Some(Event::Assigned(_)) if commit_starts => {
                 let starts = consumer.assignment().into_iter().collect();
                 settle(consumer.commit_offsets(starts).await)?;
             }
             Some(Event::Assigned(_)) => {}
-            // What was printed is committed before more is asked for: that would let the partitions go.
+            // What was taken is committed before more is asked for: that would let the partitions go.
             Some(Event::Revoked | Event::Lost) | None => break,
         }
         if left > 0 {
             next = consumer.try_next()?;
         }
     }
-    printer.flush()?;
+    sink.done()?;
     settle(consumer.commit().await)
 }
 

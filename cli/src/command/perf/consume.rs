@@ -1,13 +1,17 @@
 //! `geminga perf consume`: reads a topic from its beginning to the end that it has at the start, and compares every byte
-//! with what `perf produce` wrote.
+//! with what `perf produce` wrote. By itself, or as the member of a group.
 
-use geminga_client::{OffsetAt, ReaderConfig};
+use std::collections::BTreeMap;
+
+use geminga_client::{Client, ReaderConfig, Records};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::content::{Content, Tally};
-use super::{ConsumeArgs, rates};
+use super::{ConsumeArgs, Load, rates};
 use crate::client;
+use crate::command::consume::{Bounds, Member, Sink};
 use crate::exit::{Exit, Failure};
 use crate::progress::{self, Prints};
 use crate::view::View;
@@ -18,50 +22,102 @@ const MAX_BYTES: u32 = 4 * 1024 * 1024;
 /// Reads, judges, prints.
 pub(super) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let client = client::connect(&args.client)?;
-    let admin = client.admin();
     let load = &args.load;
-    let ends = admin.list_offsets(&load.topic, &[], OffsetAt::Latest).await?;
-    let starts = admin.list_offsets(&load.topic, &[], OffsetAt::Earliest).await?;
+    let bounds = Bounds::read(&client, &load.topic).await?;
+    let mut judge = Judge::new(load);
+    match &args.group {
+        None => read(&client, load, bounds, &mut judge).await?,
+        Some(group) => {
+            let (topic, end) = (&load.topic, Some(bounds.end()));
+            let member = Member { client: &client, topic, group, from_beginning: true, end };
+            member.read(&mut judge).await?;
+        }
+    }
+    judge.bar.finish_and_clear();
+    let report = judge.report(load);
+    report.print(args.client.print)?;
+    report.judge()
+}
+
+/// Reads without a group.
+async fn read(
+    client: &Client,
+    load: &Load,
+    bounds: Bounds,
+    judge: &mut Judge,
+) -> Result<(), Failure> {
     let config = ReaderConfig { max_bytes: MAX_BYTES, ..ReaderConfig::default() };
-    let content = Content::new(load.seed, load.size);
-    let mut tally = Tally::new(load.records);
-    let bar = progress::records(Some(load.records), Prints::Result);
-    let begin = Instant::now();
-    let mut last = begin;
-    let mut read = 0;
-    let mut reader = client.reader(&load.topic, starts, config);
-    let left = |positions: std::collections::BTreeMap<u32, i64>| {
-        ends.iter().any(|(p, end)| positions.get(p).is_some_and(|position| position < end))
+    let Bounds { earliest, latest } = bounds;
+    let mut reader = client.reader(&load.topic, earliest, config);
+    let left = |positions: BTreeMap<u32, i64>| {
+        latest.iter().any(|(p, end)| positions.get(p).is_some_and(|position| position < end))
     };
     while left(reader.positions()) {
-        let records = reader.next().await?;
+        judge.add(&reader.next().await?)?;
+    }
+    Ok(())
+}
+
+/// Compares what is read.
+struct Judge {
+    content: Content,
+    tally: Tally,
+    bar: ProgressBar,
+    begin: Instant,
+    /// When the last record was read.
+    last: Instant,
+    read: u64,
+}
+
+impl Judge {
+    fn new(load: &Load) -> Self {
+        let begin = Instant::now();
+        Self {
+            content: Content::new(load.seed, load.size),
+            tally: Tally::new(load.records),
+            bar: progress::records(Some(load.records), Prints::Result),
+            begin,
+            last: begin,
+            read: 0,
+        }
+    }
+
+    fn report(&self, load: &Load) -> Report {
+        let bytes = self.read * u64::from(load.size);
+        let seconds = (self.last - self.begin).as_secs_f64();
+        let (mb_per_second, records_per_second) = rates(self.read, bytes, seconds);
+        Report {
+            topic: load.topic.clone(),
+            records: self.read,
+            bytes,
+            seconds,
+            mb_per_second,
+            records_per_second,
+            missing: self.tally.missing(),
+            duplicates: self.tally.duplicates,
+            wrong: self.tally.wrong,
+        }
+    }
+}
+
+impl Sink for Judge {
+    fn add(&mut self, records: &Records) -> Result<(), Failure> {
         for record in &records.records {
-            tally.count(record.value.as_deref().and_then(|value| content.number(value)));
+            let value = record.value.as_deref();
+            self.tally.count(value.and_then(|value| self.content.number(value)));
         }
         let count = records.records.len() as u64;
         if count > 0 {
-            last = Instant::now();
+            self.last = Instant::now();
         }
-        read += count;
-        bar.inc(count);
+        self.read += count;
+        self.bar.inc(count);
+        Ok(())
     }
-    bar.finish_and_clear();
-    let bytes = read * u64::from(load.size);
-    let seconds = (last - begin).as_secs_f64();
-    let (mb_per_second, records_per_second) = rates(read, bytes, seconds);
-    let report = Report {
-        topic: load.topic.clone(),
-        records: read,
-        bytes,
-        seconds,
-        mb_per_second,
-        records_per_second,
-        missing: tally.missing(),
-        duplicates: tally.duplicates,
-        wrong: tally.wrong,
-    };
-    report.print(args.client.print)?;
-    report.judge()
+
+    fn done(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// What is printed.

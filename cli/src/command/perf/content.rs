@@ -5,7 +5,7 @@
 
 /// Content of records of one size.
 #[derive(Debug, Clone)]
-pub(super) struct Content {
+pub(crate) struct Content {
     seed: u64,
     /// As large as a record; its beginning, where the number goes, is not used.
     block: Vec<u8>,
@@ -18,7 +18,7 @@ const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Content {
     /// `size` is at least 16: the command line holds that.
-    pub(super) fn new(seed: u64, size: u32) -> Self {
+    pub(crate) fn new(seed: u64, size: u32) -> Self {
         let size = usize::try_from(size).expect("usize has at least 32 bits").max(2 * WORD);
         let words = (1..).map(|place: u64| mix(seed.wrapping_add(place.wrapping_mul(GAMMA))));
         let block = words.flat_map(u64::to_be_bytes).take(size).collect();
@@ -31,7 +31,7 @@ impl Content {
     }
 
     /// The value of record `number`.
-    pub(super) fn value(&self, number: u64) -> Vec<u8> {
+    pub(crate) fn value(&self, number: u64) -> Vec<u8> {
         let mut value = self.block.clone();
         let key = self.key(number).to_ne_bytes();
         let (words, rest) = value.as_chunks_mut::<WORD>();
@@ -48,7 +48,7 @@ impl Content {
     }
 
     /// The number of the record, when every byte is as it was written.
-    pub(super) fn number(&self, value: &[u8]) -> Option<u64> {
+    pub(crate) fn number(&self, value: &[u8]) -> Option<u64> {
         if value.len() != self.block.len() {
             return None;
         }
@@ -82,27 +82,27 @@ fn mix(mut z: u64) -> u64 {
 
 /// Which of the records `0..total` have been read.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     bits: Vec<u64>,
     total: u64,
     /// Records read for the first time.
-    pub(super) distinct: u64,
+    pub(crate) distinct: u64,
     /// Records read again.
-    pub(super) duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Records with other content than was written.
-    pub(super) wrong: u64,
+    pub(crate) wrong: u64,
 }
 
 impl Tally {
     /// Nothing read yet.
-    pub(super) fn new(total: u64) -> Self {
+    pub(crate) fn new(total: u64) -> Self {
         let words =
             usize::try_from(total.div_ceil(64)).expect("the command line bounds the number");
         Self { bits: vec![0; words], total, distinct: 0, duplicates: 0, wrong: 0 }
     }
 
     /// Counts one record: `number` as [`Content::number`] found it.
-    pub(super) fn count(&mut self, number: Option<u64>) {
+    pub(crate) fn count(&mut self, number: Option<u64>) {
         let place = number.filter(|n| *n < self.total).and_then(|n| {
             let word = usize::try_from(n / 64).ok()?;
             Some((word, 1_u64 << (n % 64)))
@@ -118,7 +118,7 @@ impl Tally {
     }
 
     /// Records that were not read.
-    pub(super) fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.total - self.distinct
     }
 }

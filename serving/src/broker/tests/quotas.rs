@@ -1,5 +1,6 @@
 //! Quotas as clients see them: slower answers, and no errors; counted once, wherever the partition is.
 
+use super::groups::Consumer;
 use super::*;
 
 /// A batch of a hundred kilobytes.

@@ -22,10 +22,10 @@ use geminga_proto::v1;
 use tokio::time::Instant;
 
 use crate::groups::types::TopicPartition;
-use crate::room::Held;
 use crate::router::ReadSpec;
-use crate::rpc::chunks::{Chunk, Chunks};
+use crate::rpc::chunks::{Chunk, Chunks, Cut, unreadable};
 use crate::rpc::outgoing::Charged;
+use crate::rpc::way::Lease;
 
 /// Most partitions that are being read, or held with data, at one time.
 const MAX_READS: usize = 64;
@@ -56,8 +56,8 @@ pub(super) struct Work {
 /// Which.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Call {
-    /// Read on.
-    Read(ReadSpec),
+    /// Read on, and first wait for so many bytes of room, if any.
+    Read(ReadSpec, usize),
     /// Find where to begin again.
     Find,
 }
@@ -73,7 +73,7 @@ pub(super) enum Answer {
 enum Phase {
     Queued(Next),
     Out,
-    Held(Box<Chunks>, Option<Held>),
+    Held(Box<Chunks>),
     Backoff(Instant, Next),
     Failed(ApiError),
     Stopped,
@@ -92,6 +92,8 @@ struct Partition {
     paused: bool,
     phase: Phase,
     failures: u32,
+    /// Room that its next batch needs to be taken apart, where that is more than was free.
+    needs: usize,
     /// Of the call that is out; another answer is of a call that no longer counts.
     ticket: u64,
 }
@@ -133,7 +135,8 @@ impl Reader {
         for (tp, position) in starts {
             let phase = Phase::Queued(Next::Read);
             self.queue.push_back(tp.clone());
-            let partition = Partition { position, paused: false, phase, failures: 0, ticket: 0 };
+            let partition =
+                Partition { position, paused: false, phase, failures: 0, needs: 0, ticket: 0 };
             self.partitions.insert(tp, partition);
         }
     }
@@ -151,8 +154,7 @@ impl Reader {
     pub(super) fn seek(&mut self, tp: &TopicPartition, offset: i64) {
         let Some(mut partition) = self.take(tp) else { return };
         partition.position = offset;
-        partition.failures = 0;
-        partition.ticket = 0;
+        (partition.failures, partition.needs, partition.ticket) = (0, 0, 0);
         partition.phase = Phase::Queued(Next::Read);
         self.put(tp, partition);
     }
@@ -246,12 +248,15 @@ impl Reader {
         self.busy += 1;
         let call = match call {
             Next::Find => Call::Find,
-            Next::Read => Call::Read(ReadSpec {
-                offset: Offset(partition.position),
-                max_bytes: share.clamp(MIN_READ_BYTES, MAX_READ_BYTES),
-                min_bytes: 1,
-                max_wait: if takes_turns { SHORT_POLL } else { LONG_POLL },
-            }),
+            Next::Read => {
+                let spec = ReadSpec {
+                    offset: Offset(partition.position),
+                    max_bytes: share.clamp(MIN_READ_BYTES, MAX_READ_BYTES),
+                    min_bytes: 1,
+                    max_wait: if takes_turns { SHORT_POLL } else { LONG_POLL },
+                };
+                Call::Read(spec, partition.needs)
+            }
         };
         Some(Work { tp, ticket, call })
     }
@@ -283,13 +288,13 @@ impl Reader {
     }
 
     fn on_read(&self, partition: &mut Partition, found: Charged) -> Phase {
-        partition.failures = 0;
-        let chunks = Chunks::new(found.read, partition.position, self.format);
+        (partition.failures, partition.needs) = (0, 0);
+        let chunks = Chunks::new(found, partition.position, self.format);
         if chunks.is_empty() {
             partition.position = partition.position.max(chunks.end());
             return Phase::Queued(Next::Read);
         }
-        Phase::Held(Box::new(chunks), found.room)
+        Phase::Held(Box::new(chunks))
     }
 
     fn on_error(
@@ -336,42 +341,53 @@ impl Reader {
         credit > 0 && !self.ready.is_empty()
     }
 
+    /// Whether what is next must wait until the client was written what it was given.
+    pub(super) fn is_waiting(&self) -> bool {
+        let next = self.ready.front().and_then(|tp| self.partitions.get(tp));
+        next.is_some_and(|next| matches!(&next.phase, Phase::Held(chunks) if chunks.is_waiting()))
+    }
+
     /// What to send next, what it costs, and its room; asked again until [`Reader::has_data`] is false. Beyond the credit only
     /// with a single batch or record that is larger than what is left of it.
     pub(super) fn next_data(
         &mut self,
         credit: i64,
-    ) -> Option<(v1::PartitionData, i64, Option<Held>)> {
+    ) -> Option<(v1::PartitionData, i64, Option<Lease>)> {
         let room = usize::try_from(credit).ok().filter(|room| *room > 0)?;
-        while let Some(tp) = self.ready.front().cloned() {
+        while !self.is_waiting()
+            && let Some(tp) = self.ready.front().cloned()
+        {
             let mut partition = self.take(&tp)?;
             let next = match &mut partition.phase {
-                Phase::Held(chunks, held) => chunks.next(room).map(|chunk| {
-                    let is_last = chunks.is_empty();
-                    chunk.map(|chunk| {
-                        let held = Held::part(held, chunk.bytes, is_last);
-                        (chunk, held)
-                    })
-                }),
+                Phase::Held(chunks) => chunks.next(room),
                 Phase::Failed(error) => {
                     let data = failed(&tp, partition.position, error);
                     partition.phase = Phase::Stopped;
                     self.put(&tp, partition);
                     return Some((data, 0, None));
                 }
-                Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Stopped => Ok(None),
+                Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Stopped => {
+                    Ok(Cut::Nothing)
+                }
             };
             match next {
-                Ok(Some((chunk, held))) => {
+                Ok(Cut::Piece(chunk)) => {
                     partition.position = chunk.next_offset;
                     let cost = i64::try_from(chunk.bytes).unwrap_or(i64::MAX);
+                    let lease = chunk.room.clone();
                     let data = sent(&tp, &partition, chunk);
                     self.after(&tp, partition);
-                    return Some((data, cost, held));
+                    return Some((data, cost, lease));
                 }
-                Ok(None) => self.after(&tp, partition),
+                Ok(Cut::Nothing) => self.after(&tp, partition),
+                Ok(Cut::Short(needs)) => {
+                    partition.needs = needs;
+                    partition.phase = Phase::Queued(Next::Read);
+                    self.put(&tp, partition);
+                }
                 Err(error) => {
-                    partition.phase = Phase::Failed(damaged(&tp, partition.position, &error));
+                    let error = unreadable(&tp, partition.position, &error);
+                    partition.phase = Phase::Failed(error);
                     self.put(&tp, partition);
                 }
             }
@@ -382,7 +398,7 @@ impl Reader {
     /// Something was taken of what a partition held.
     fn after(&mut self, tp: &TopicPartition, mut partition: Partition) {
         let (mut rest, mut open) = (None, false);
-        if let Phase::Held(chunks, _) = &partition.phase {
+        if let Phase::Held(chunks) = &partition.phase {
             rest = chunks.is_empty().then(|| chunks.end());
             open = chunks.is_open();
         }
@@ -406,7 +422,7 @@ fn backoff(now: Instant, partition: &mut Partition, call: Next) -> Phase {
 
 fn sent(tp: &TopicPartition, partition: &Partition, chunk: Chunk) -> v1::PartitionData {
     let (high_watermark, log_start_offset) = match &partition.phase {
-        Phase::Held(chunks, _) => (chunks.high_watermark, chunks.log_start),
+        Phase::Held(chunks) => (chunks.high_watermark, chunks.log_start),
         Phase::Queued(_) | Phase::Out | Phase::Backoff(..) | Phase::Failed(_) | Phase::Stopped => {
             (chunk.next_offset, 0)
         }
@@ -430,11 +446,6 @@ fn failed(tp: &TopicPartition, position: i64, error: &ApiError) -> v1::Partition
         error: Some(error.to_proto()),
         ..v1::PartitionData::default()
     }
-}
-
-fn damaged(tp: &TopicPartition, position: i64, error: &geminga_records::BatchError) -> ApiError {
-    let why = format!("{tp} cannot be read at offset {position} ({error}): seek beyond the batch");
-    ApiError::new(Reason::DataLoss, why)
 }
 
 #[cfg(test)]

@@ -132,6 +132,9 @@ struct Consumer<'a, S> {
 /// What woke the task.
 enum Woken {
     Room,
+    /// What the client was given is written; it was not for a while.
+    Written,
+    Look,
     Member(Event),
     Read(TopicPartition, u64, Answer),
     Request(Option<Result<v1::ConsumeRequest, Status>>),
@@ -196,6 +199,9 @@ where
             let now = Instant::now();
             match woken {
                 Woken::Room => self.say(),
+                Woken::Written => {}
+                Woken::Look if self.context.client.is_room_wanted() => self.reader.let_go(),
+                Woken::Look => {}
                 Woken::Member(event) => self.step(now, event),
                 Woken::Read(tp, ticket, answer) => self.reader.on_answer(now, &tp, ticket, answer),
                 Woken::Request(request) => {
@@ -239,7 +245,8 @@ where
         let due = [self.member.next_deadline(), self.reader.next_deadline()];
         let due = due.into_iter().flatten().min();
         let may_read = self.muted.is_none() && self.reader.has_data(self.credit);
-        let to_say = !self.sayings.is_empty() || may_read;
+        let is_waiting = may_read && self.reader.is_waiting();
+        let to_say = !self.sayings.is_empty() || (may_read && !is_waiting);
         let is_held_back = self.is_held_back();
         let listens = self.member.has_room() && self.sayings.len() < MAX_SAYINGS;
         tokio::select! {
@@ -252,12 +259,14 @@ where
             () = until(due) => Woken::Due,
             // Somebody may want its room.
             () = tokio::time::sleep(LOOK), if is_held_back => Woken::Due,
+            () = tokio::time::sleep(LOOK), if is_waiting => Woken::Look,
             held_back = paid(&mut self.muted) => Woken::Paid(held_back),
             request = next(&mut self.requests), if listens => Woken::Request(request),
             taking = self.events.is_taking(), if to_say => match taking {
                 true => Woken::Room,
                 false => Woken::Gone,
             },
+            () = self.events.until_written(), if is_waiting => Woken::Written,
             Some((tp, ticket, answer)) = self.reads.next() => Woken::Read(tp, ticket, answer),
         }
     }
@@ -441,7 +450,7 @@ where
         async move {
             let answer = match call {
                 Call::Find => Answer::Found(find(&context, &tp, reset).await),
-                Call::Read(spec) => {
+                Call::Read(spec, needs) => {
                     let partition = PartitionIndex(tp.partition);
                     let one = |spec| {
                         let (context, tp) = (context.clone(), tp.clone());
@@ -450,7 +459,7 @@ where
                             context.source.read(&topic, partition, spec).await
                         }
                     };
-                    let read = context.client.read(spec, Waits::Always, one).await;
+                    let read = context.client.read(spec, needs, Waits::Always, one).await;
                     Answer::Read(read.map(|read| read.expect("room was waited for")))
                 }
             };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use geminga_proto::v1::consume_request::Op;
 use geminga_proto::v1::consume_response::Event as Say;
 use tokio::time::Instant;
-use tokio_stream::StreamExt;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +18,7 @@ const SESSION: Duration = Duration::from_secs(6);
 /// A client that grants what it has taken, commits nothing by itself, and answers revocations.
 struct Client {
     requests: Option<mpsc::Sender<Result<v1::ConsumeRequest, Status>>>,
-    events: ConsumeEvents,
+    events: Taker,
     id: String,
     /// What it was assigned last: partition and start.
     assigned: BTreeMap<u32, i64>,
@@ -47,7 +46,7 @@ fn op(op: Op) -> v1::ConsumeRequest {
 impl Client {
     fn open(cluster: &FakeCluster) -> Self {
         let (requests, stream) = mpsc::channel(64);
-        let events = consume(cluster.context(), ReceiverStream::new(stream)).into_inner();
+        let events = consume(cluster.context(), ReceiverStream::new(stream));
         Self {
             requests: Some(requests),
             events,
@@ -99,7 +98,10 @@ impl Client {
 
     /// The next event, taken note of.
     async fn event(&mut self) -> Say {
-        let next = tokio::time::timeout(Duration::from_secs(120), self.events.next());
+        let next = tokio::time::timeout(
+            Duration::from_secs(120),
+            self.events.next::<v1::ConsumeResponse>(),
+        );
         let event = next.await.expect("an event").expect("the stream goes on").unwrap();
         let event = event.event.unwrap();
         match &event {
@@ -145,7 +147,7 @@ impl Client {
     /// Departs and waits for the end of the stream.
     async fn leave(mut self) {
         self.ask(Op::Leave(v1::ConsumeLeave {})).await;
-        while let Some(event) = self.events.next().await {
+        while let Some(event) = self.events.next::<v1::ConsumeResponse>().await {
             event.unwrap();
         }
     }
@@ -153,9 +155,13 @@ impl Client {
     /// The error that the stream ends with.
     async fn error(mut self) -> Reason {
         loop {
-            match self.events.next().await.expect("an error before the end") {
+            match self.events.next::<v1::ConsumeResponse>().await.expect("an error before the end")
+            {
                 Ok(v1::ConsumeResponse { event: Some(Say::Error(error)), .. }) => {
-                    assert!(self.events.next().await.is_none(), "an error ends the stream");
+                    assert!(
+                        self.events.next::<v1::ConsumeResponse>().await.is_none(),
+                        "an error ends the stream"
+                    );
                     return Reason::parse(&error.reason).unwrap();
                 }
                 Ok(_) => {}
@@ -245,7 +251,8 @@ async fn a_broken_stream_is_resumed_by_the_member_id() {
     assert_eq!((&client.id, client.generation), (&id, generation));
     let partitions = |assigned: &BTreeMap<u32, i64>| assigned.keys().copied().collect::<Vec<_>>();
     assert_eq!(partitions(&client.assigned), partitions(&assigned));
-    let unmoved = tokio::time::timeout(SESSION * 3, other.events.next()).await;
+    let unmoved =
+        tokio::time::timeout(SESSION * 3, other.events.next::<v1::ConsumeResponse>()).await;
     assert!(unmoved.is_err(), "the group did not rebalance: {unmoved:?}");
     let offsets = cluster.groups.describe(&"g".into()).await.unwrap().offsets;
     assert_eq!((offsets[0].partition, offsets[0].offset), (partition, 20));

@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use geminga_proto::ids::Offset;
+use geminga_records::{Compression, Record, encode};
 
 use super::*;
 
@@ -18,10 +19,14 @@ fn spec(max_bytes: usize) -> ReadSpec {
 }
 
 /// What the face does with answers: each becomes a frame.
-fn frame(taker: &mut Taker<u32>) -> Bytes {
-    let answer = taker.next().now_or_never().expect("an answer waits").expect("not the end");
-    answer.expect("no error");
-    taker.way().frame(Bytes::from_static(b"frame"))
+fn frame(taker: &mut Taker) -> Bytes {
+    let frame = std::future::poll_fn(|cx| taker.poll_frame(cx)).now_or_never();
+    let frame = frame.expect("an answer waits").expect("not the end");
+    frame.into_data().expect("no error")
+}
+
+async fn lease(room: &Room, bytes: usize) -> Option<Lease> {
+    Some(Lease::new(room.take(bytes).await))
 }
 
 #[tokio::test]
@@ -30,7 +35,7 @@ async fn so_many_answers_wait_and_each_has_its_room_until_it_is_written() {
     let (giver, mut watch, mut taker) = channel::<u32>(2, Client::unknown(room.clone()));
     for answer in [1, 2] {
         assert!(giver.is_taking().await);
-        giver.give(answer, Some(room.take(100 * KIB).await));
+        giver.give(answer, lease(&room, 100 * KIB).await);
     }
     assert!(giver.is_taking().now_or_never().is_none(), "so many wait and no more");
     let first = frame(&mut taker);
@@ -59,10 +64,10 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
         async move { Ok(found(asked.max_bytes.min(300 * KIB))) }
     };
     let full = room.take(1024 * KIB).await;
-    let without = client.read(spec(1024 * KIB), Waits::Not, one).await.unwrap();
+    let without = client.read(spec(1024 * KIB), 0, Waits::Not, one).await.unwrap();
     assert!(without.is_none(), "who must not wait has nothing");
     reads.store(0, Ordering::Relaxed);
-    let mut waiting = Box::pin(client.read(spec(1024 * KIB), Waits::Always, one));
+    let mut waiting = Box::pin(client.read(spec(1024 * KIB), 0, Waits::Always, one));
     assert!((&mut waiting).now_or_never().is_none());
     assert_eq!((reads.load(Ordering::Relaxed), room.is_wanted()), (1, true));
     drop(full);
@@ -72,7 +77,7 @@ async fn what_there_is_no_room_for_is_let_go_and_read_again() {
     drop(got);
     // Where there is room, one read of a part of it is enough.
     reads.store(0, Ordering::Relaxed);
-    let got = client.read(spec(1024 * KIB), Waits::Always, one).await.unwrap().unwrap();
+    let got = client.read(spec(1024 * KIB), 0, Waits::Always, one).await.unwrap().unwrap();
     assert_eq!((reads.load(Ordering::Relaxed), room.used()), (1, 256 * KIB));
     drop(got);
     assert_eq!(room.used(), 0);
@@ -86,7 +91,7 @@ async fn a_batch_is_read_whole() {
     for (batch, waits_for) in [(800 * KIB, 800 * KIB), (3000 * KIB, 1024 * KIB)] {
         let mut others = room.take(4096 * KIB).await;
         let large = |_| async move { Ok(found(batch)) };
-        let mut waiting = Box::pin(client.read(spec(256 * KIB), Waits::Always, large));
+        let mut waiting = Box::pin(client.read(spec(256 * KIB), 0, Waits::Always, large));
         assert!((&mut waiting).now_or_never().is_none());
         others.keep(4096 * KIB - waits_for + 1);
         assert!((&mut waiting).now_or_never().is_none(), "{waits_for} are not free");
@@ -96,6 +101,32 @@ async fn a_batch_is_read_whole() {
     }
 }
 
+/// Of what needs room to be taken apart the first batch is read, and not before there is that room.
+#[tokio::test]
+async fn what_needs_room_is_read_with_it() {
+    let (room, reads) = (Room::new(1024 * KIB), AtomicUsize::new(0));
+    let client = Client::unknown(room.clone());
+    let stored = |base| {
+        let records = vec![Record::default(); 3];
+        Bytes::from(encode(&records, Compression::None).unwrap().stamp(base, 1).concat())
+    };
+    let one = |asked: ReadSpec| {
+        reads.fetch_add(1, Ordering::Relaxed);
+        assert!(asked.max_wait.is_zero() && asked.max_bytes == 1);
+        let found = Read { batches: vec![stored(0), stored(3)], ..found(0) };
+        async move { Ok(Read { next_offset: Offset(6), ..found }) }
+    };
+    let mut full = room.take(1000 * KIB).await;
+    assert!(client.read(spec(KIB), 100 * KIB, Waits::Not, one).await.unwrap().is_none());
+    let mut waiting = Box::pin(client.read(spec(KIB), 100 * KIB, Waits::Always, one));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    full.keep(900 * KIB);
+    let got = waiting.await.unwrap().unwrap();
+    assert_eq!((got.read.batches.len(), got.read.next_offset), (1, Offset(3)));
+    assert_eq!(got.room.map(|room| room.bytes()), Some(100 * KIB));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_read_that_has_its_time_waits_no_longer() {
     let room = Room::new(1024 * KIB);
@@ -103,15 +134,15 @@ async fn a_read_that_has_its_time_waits_no_longer() {
     let _full = room.take(1024 * KIB).await;
     let one = |_| async { Ok(found(KIB)) };
     let at = Instant::now() + Duration::from_secs(3);
-    assert!(client.read(spec(KIB), Waits::Until(at), one).await.unwrap().is_none());
+    assert!(client.read(spec(KIB), 0, Waits::Until(at), one).await.unwrap().is_none());
     assert_eq!(Instant::now(), at);
 }
 
 /// A client that has got this far, and nothing of it is written.
-async fn unread(room: &Room) -> (Client, Watch, Taker<u32>, Bytes) {
+async fn unread(room: &Room) -> (Client, Watch, Taker, Bytes) {
     let client = Client::unknown(room.clone());
     let (giver, watch, mut taker) = channel::<u32>(1, client.clone());
-    giver.give(1, Some(room.take(KIB).await));
+    giver.give(1, lease(room, KIB).await);
     let frame = frame(&mut taker);
     (client, watch, taker, frame)
 }

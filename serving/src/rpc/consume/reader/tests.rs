@@ -43,7 +43,7 @@ fn next(reader: &mut Reader) -> Work {
 }
 
 fn offset(work: &Work) -> i64 {
-    let Call::Read(spec) = work.call else { panic!("{work:?}") };
+    let Call::Read(spec, _) = work.call else { panic!("{work:?}") };
     spec.offset.0
 }
 
@@ -278,7 +278,7 @@ fn what_is_held_is_bounded_in_bytes() {
     for partitions in [1, 3, 16, 40, 64, 200] {
         let mut reader = reader(partitions, v1::OffsetReset::Earliest);
         let asked = std::iter::from_fn(|| reader.next_work(1 << 40)).map(|work| match work.call {
-            Call::Read(spec) => spec.max_bytes,
+            Call::Read(spec, _) => spec.max_bytes,
             Call::Find => 0,
         });
         let asked: Vec<usize> = asked.collect();

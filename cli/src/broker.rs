@@ -30,6 +30,8 @@ pub(crate) struct Setting {
     pub(crate) grpc_address: String,
     pub(crate) http_address: String,
     pub(crate) zone: String,
+    /// In how many zones copies are at least, where there are so many.
+    pub(crate) min_zones: usize,
     /// Where Kafka clients connect, and what they are offered.
     pub(crate) kafka: Vec<BoundKafka>,
     pub(crate) kafka_offer: geminga_serving::kafka::Config,
@@ -102,6 +104,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         grpc_address,
         http_address,
         zone,
+        min_zones,
         kafka,
         kafka_offer,
         hand_over,
@@ -125,6 +128,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let id = cluster::next_broker_id(&*store).await?;
     let limits = geminga_ledger::Config {
+        min_zones,
         total_outstanding_bytes: memory::entries(memory),
         lane_bytes: memory::lane(memory),
         ..geminga_ledger::Config::default()
@@ -148,7 +152,8 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         tasks: tasks.child("ledgers"),
         config: limits,
         owner: format!("broker-{id}"),
-    });
+    })
+    .in_zone(&zone);
     let started_ms = clock.now_ms();
     let (listeners, advertised): (Vec<_>, Vec<_>) =
         kafka.into_iter().map(|bound| ((bound.tcp, bound.security), bound.advertised)).unzip();

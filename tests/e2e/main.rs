@@ -1,6 +1,7 @@
 //! End-to-end tests on real processes: one etcd, three bookies, two brokers, and the commands that users type. No
 //! test here knows anything but the command line, the files of the harness, and what the documentation promises.
 
+mod border;
 mod commands;
 mod deletion;
 mod disaster;

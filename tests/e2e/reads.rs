@@ -56,3 +56,45 @@ fn who_keeps_up_reads_from_memory_while_others_read_everything() {
     let kept = metric("geminga_fetch_ledger_reads_total{how=\"kept\"}");
     assert!(kept > 0.0, "who reads on is read ahead for");
 }
+
+/// What each bookie has sent to readers, bytes; nothing of one that is gone.
+fn sent(cluster: &Cluster) -> Vec<f64> {
+    let of = |address: &str| http::metric(address, "geminga_bookie_read_bytes_total");
+    cluster.bookies.iter().map(|bookie| of(&bookie.http).unwrap_or_default()).collect()
+}
+
+/// Empties the broker's memory. It closes its ledgers, so that nobody has to read them for that.
+fn forget(cluster: &mut Cluster) {
+    let process = &mut cluster.brokers[0].process;
+    let status = process.terminate();
+    assert_eq!(status.code(), Some(0), "{}", process.log());
+    process.restart();
+    cluster.brokers[0].wait_ready();
+}
+
+/// Protocol 6.7: what is in no memory any more is read from the copy in the broker's own zone, and from another one when that is gone.
+#[test]
+fn a_broker_reads_from_its_own_zone_first() {
+    let mut cluster = Cluster::unborn(&[], &["--zone=b"]);
+    for zone in ["a", "b", "c"] {
+        cluster.add_bookie_with(&[&format!("--zone={zone}")]);
+    }
+    cluster.add_broker();
+    cluster.wait_ready();
+    let flights = topic::keep_records(&cluster);
+
+    forget(&mut cluster);
+    topic::still_kept(&cluster.client(0), &flights);
+    let payload: usize = flights.rows().iter().map(|row| row.value.len()).sum();
+    let [a, b, c] = sent(&cluster)[..] else { panic!("three bookies") };
+    println!("{a}, {b} and {c} bytes of {payload}");
+    assert!(b >= payload as f64, "{b} of {payload} bytes came from the broker's zone");
+    assert!((a, c) == (0.0, 0.0), "{a} and {c} bytes came from other zones");
+
+    cluster.bookies[1].process.kill();
+    forget(&mut cluster);
+    topic::still_kept(&cluster.client(0), &flights);
+    let others: f64 = sent(&cluster).iter().sum();
+    println!("{others} bytes from other zones");
+    assert!(others >= payload as f64, "{others} of {payload} bytes came from other zones");
+}

@@ -12,6 +12,7 @@ use geminga_proto::ids::{EntryId, PartitionIndex, SealEpoch, TopicId};
 use geminga_runtime::{ManualClock, SeededRandom};
 use geminga_tier::faulty::{Call, Faulty};
 use geminga_tier::{FoldedSegment, SegmentList};
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 use crate::io::MemoryDisk;
@@ -166,9 +167,14 @@ fn scenario_27_a_deleted_ledger_leaves_a_durable_tombstone() {
 #[test]
 fn scenario_44_an_empty_listing_deletes_nothing() {
     holds_only_with(Mutation::IgnoreBreakers, async |mutations| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _counting = ::metrics::set_default_local_recorder(&recorder);
+        let stopped =
+            || recorder.handle().render().contains("geminga_bookie_gc_stopped{of=\"ledgers\"} 1");
         let bench = Bench::without(mutations, 5).await;
+        assert_eq!((bench.gc.cycle().await.unwrap(), stopped()), (0, false));
         bench.store.hides.lock().extend(1..=5);
-        assert_eq!(bench.gc.cycle().await.unwrap(), 0);
+        assert_eq!((bench.gc.cycle().await.unwrap(), stopped()), (0, true), "a human is told");
         for ledger in 1..=5 {
             bench.remove(ledger).await;
         }

@@ -164,6 +164,7 @@ impl Auditor {
         let judgement = judge(&view, self.config.lost_bookie_delay, Mutations::default());
         let braked = !judgement.braked.is_empty();
         metrics::braked(braked);
+        metrics::without_zone(without_zone(&view.live));
         let news = term.judged.as_ref().is_none_or(|judged| judged.differs(&judgement));
         if news && braked {
             tracing::error!(bookies = ?judgement.braked, "too many bookies vanished together: nothing is repaired for them; bring them back, or decommission those that are gone for good");
@@ -297,6 +298,12 @@ impl Auditor {
         let guard = geminga_metastore::Guard::Version(key.clone(), version);
         self.store.txn(geminga_metastore::Txn::new().guard(guard).delete(key)).await.map(|_| ())
     }
+}
+
+/// How many name no zone, where others do.
+fn without_zone(live: &[LiveBookie]) -> usize {
+    let without = live.iter().filter(|bookie| bookie.zone.is_empty()).count();
+    if without < live.len() { without } else { 0 }
 }
 
 fn lives(cookie: &Cookie) -> Vec<geminga_proto::ids::Incarnation> {

@@ -56,6 +56,11 @@ pub(super) fn braked(yes: bool) {
     metrics::gauge!("geminga_repair_storm_brake").set(if yes { 1.0 } else { 0.0 });
 }
 
+/// Bookies that name no zone, where others do: nothing new is placed on them (6.7).
+pub(super) fn without_zone(count: usize) {
+    metrics::gauge!("geminga_repair_bookies_without_zone").set(count as f64);
+}
+
 /// The office of the auditor. What its gauges say is true of whoever has it: with it goes what they said, however that ends.
 #[derive(Debug)]
 pub(super) struct Office;
@@ -68,6 +73,7 @@ impl Office {
         moves(0);
         unread(0);
         braked(false);
+        without_zone(0);
     }
 
     /// This bookie has it, until this is dropped.
@@ -104,9 +110,10 @@ mod tests {
             moves(2);
             unread(4);
             braked(true);
+            without_zone(1);
             assert!(said().iter().all(|value| value != "0"), "{:?}", said());
             drop(office);
         });
-        assert_eq!(said(), ["0"; 7]);
+        assert_eq!(said(), ["0"; 8]);
     }
 }

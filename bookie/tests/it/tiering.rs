@@ -300,6 +300,77 @@ async fn swept(faulty: &Faulty) {
     tokio::time::timeout(LONG, waiting).await.expect("swept in time");
 }
 
+/// What a store takes for the end of an upload: long enough for a topic to be deleted meanwhile.
+const LATE: Duration = Duration::from_secs(3);
+
+/// 7.8, 7.5: a topic is deleted while its upload ends. The object comes after all, and nobody names it; the janitor removes it once the
+/// ledger's metadata is gone, and nothing comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn scenario_58_no_object_is_left_after_the_janitor() {
+    let cluster = Cluster::start().await;
+    let (store, custom) = (cluster.store(), topic(&*cluster.store()).await);
+    let faulty = Faulty::default();
+    // What is looked at by the test counts for nobody.
+    let (objects, looked_at) = (faulty.store(), faulty.beside().store());
+    // Enough that one without metadata among them looks like no loss (G2).
+    let mut others = Vec::new();
+    for _ in 0..10 {
+        others.push(closed(&cluster, custom.clone(), 1).await.0);
+    }
+    for node in cluster.nodes() {
+        tier(node, &store, &objects, SOON).await;
+    }
+    for other in &others {
+        until(&*store, *other, |meta| trimmed(meta).is_some()).await;
+    }
+    faulty.fail(Call::Complete, Fault::Slow(LATE), 1);
+    let (ledger, _) = closed(&cluster, custom.clone(), 180).await;
+    eventually("the upload to end", || async { faulty.calls(Call::Complete) == 1 }).await;
+
+    cluster.client().delete(ledger).await.unwrap();
+    let key = keys::ledger(ledger);
+    let deleted = LedgerMeta::decode(ledger, &store.get(&key).await.unwrap().unwrap().value);
+    let deleted = deleted.unwrap();
+    let Tier::Uploading { attempt, .. } = deleted.tier else { panic!("{:?}", deleted.tier) };
+    let object = objects.key(cluster.uuid(), &custom, ledger, attempt);
+    assert!(looked_at.head(&object).await.unwrap().is_none(), "it was there before the deletion");
+    let gets = faulty.calls(Call::Get);
+    eventually("the object to be there, and to be read back", || async {
+        looked_at.head(&object).await.unwrap().is_some() && faulty.calls(Call::Get) > gets + 1
+    })
+    .await;
+    swept(&faulty).await;
+    let kept = LedgerMeta::decode(ledger, &store.get(&key).await.unwrap().unwrap().value).unwrap();
+    assert_eq!(kept, deleted, "what was deleted is changed, or names an object");
+
+    // As the coordinator does when every member has its tombstone.
+    let gone = geminga_metastore::Txn::new().delete(&key).delete(keys::deleting(ledger));
+    store.txn(gone).await.unwrap();
+    eventually("the object to be removed", || async {
+        looked_at.head(&object).await.unwrap().is_none()
+    })
+    .await;
+    swept(&faulty).await;
+    let listed: Vec<_> = objects.list(cluster.uuid()).try_collect().await.unwrap();
+    let names = |key: &str| objects.parse_key(cluster.uuid(), key).unwrap().ledger;
+    let mut left: Vec<LedgerId> = listed.iter().map(|object| names(&object.key)).collect();
+    left.sort();
+    assert_eq!(left, others, "those of ledgers that are there, and no other");
+    assert!(store.get(&key).await.unwrap().is_none(), "it came back");
+    cluster.end().await;
+}
+
+/// Until this holds.
+async fn eventually<F: Future<Output = bool>>(what: &str, test: impl Fn() -> F) {
+    let waiting = async {
+        while !test().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(LONG, waiting).await;
+    in_time.unwrap_or_else(|_| panic!("waiting for {what} took too long"));
+}
+
 /// G2: objects of ledgers that the metadata does not know at all are kept when there are many of them, and so is everything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_are_kept_where_metadata_looks_lost() {

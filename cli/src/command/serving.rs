@@ -62,6 +62,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
         grpc_address,
         http_address,
         zone: settings.zone,
+        min_zones: settings.min_zones.get(),
         kafka,
         kafka_offer: settings.kafka.offer(),
         hand_over,

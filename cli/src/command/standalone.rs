@@ -96,6 +96,8 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
         grpc_address,
         http_address,
         zone: String::new(),
+        // There is one bookie.
+        min_zones: 1,
         kafka,
         kafka_offer: settings.kafka.offer(),
         hand_over: Duration::ZERO,

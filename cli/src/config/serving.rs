@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::kafka::{Defaults, Exposure};
 use super::{
     ColdCacheOptions, EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
-    MAX_PRODUCERS, MetastoreUrl, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL, Size,
-    TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
+    MAX_PRODUCERS, MetastoreUrl, MinZones, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL,
+    Size, TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
     settle_memory,
 };
 use crate::args::host_port;
@@ -30,9 +30,12 @@ pub(crate) struct ServingOptions {
     /// What others are told to connect to, when that is not the address of --grpc.
     #[arg(long, value_name = "HOST:PORT", env = "GEMINGA_ADVERTISE", value_parser = host_port)]
     advertise: Option<String>,
-    /// Where this broker is: a rack, a room, a zone.
+    /// Where this broker is: a rack, a room, a zone. It reads from bookies there first.
     #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
     zone: Option<String>,
+    /// In how many zones copies are at least, where so many have a bookie that takes data: the same everywhere [default: 2].
+    #[arg(long, value_name = "ZONES", env = "GEMINGA_MIN_ZONES")]
+    min_zones: Option<MinZones>,
     /// How long a broker that is stopped may take to hand its partitions over to others [default: 10].
     #[arg(long, value_name = "SECONDS", env = "GEMINGA_DRAIN_TIMEOUT", value_parser = clap::value_parser!(u32).range(0..=3600))]
     drain_timeout: Option<u32>,
@@ -98,6 +101,7 @@ pub(crate) struct ServingSettings {
     pub(crate) http: Listen,
     pub(crate) advertise: Option<String>,
     pub(crate) zone: String,
+    pub(crate) min_zones: MinZones,
     pub(crate) drain_timeout: u32,
     pub(crate) insecure: bool,
     pub(crate) retention_interval: Interval,
@@ -129,6 +133,7 @@ impl ServingOptions {
             http: self.http.or(file.http).unwrap_or_else(|| Listen::local(7080)),
             advertise: self.advertise.or(file.advertise),
             zone: self.zone.or(file.zone).unwrap_or_default(),
+            min_zones: self.min_zones.or(file.min_zones).unwrap_or_default(),
             drain_timeout: self.drain_timeout.or(file.drain_timeout).unwrap_or(10),
             insecure,
             retention_interval: self

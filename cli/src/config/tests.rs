@@ -94,6 +94,7 @@ fn mistakes_in_the_file_are_named_by_line() {
         ("[log]\nlevel = 'info'\n", "line 2: unknown field `level`"),
         ("listen = 7\n", "line 1: invalid type"),
         ("zone =\n", "line 1: "),
+        ("min-zones = 8\n", "line 1: 8 zones: from 1 to 7"),
     ] {
         let file = file(text);
         let failure = read_file::<BookieOptions>(Some(file.path())).expect_err(text);

@@ -17,7 +17,7 @@ use crate::cold::{ColdLedgers, StoredObjects};
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
-use crate::placement::{self, TooFew};
+use crate::placement::{self, Choice, TooFew};
 use crate::quarantine::Quarantine;
 use crate::read::Reader;
 use crate::recover::QuorumLoss;
@@ -95,6 +95,8 @@ pub struct LedgerClient {
     pub(crate) quarantine: Arc<Quarantine>,
     /// What members all writers together ask whether they are there.
     asks: Arc<Asks>,
+    /// Where this process is, as far as it names a zone: its readers ask bookies there first.
+    zone: Arc<str>,
     /// Where ledgers are read that bookies have dropped.
     cold: Option<Arc<dyn ColdLedgers>>,
     /// Where entries are, byte for byte, of ledgers that were uploaded.
@@ -109,7 +111,15 @@ impl LedgerClient {
         let outstanding = Arc::new(Semaphore::new(bytes));
         let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
         let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
-        Self { outstanding, quarantine, asks: Arc::default(), parts, cold: None, objects: None }
+        let (asks, zone) = (Arc::default(), Arc::from(""));
+        Self { outstanding, quarantine, asks, parts, zone, cold: None, objects: None }
+    }
+
+    /// The same, whose readers ask bookies of this zone first; empty: of none.
+    #[must_use]
+    pub fn in_zone(mut self, zone: &str) -> Self {
+        self.zone = Arc::from(zone);
+        self
     }
 
     /// The same, whose repairs copy from there what no bookie delivers (T6).
@@ -156,6 +166,7 @@ impl LedgerClient {
         let config = &self.parts.config;
         let bookies = Arc::clone(&self.parts.bookies);
         Reader::new(self.parts.cluster, bookies, meta, config.read_timeout, config.read_bytes)
+            .in_zone(Arc::clone(&self.zone))
             .with_cold(self.cold.clone(), self.objects.clone())
     }
 
@@ -202,9 +213,18 @@ impl LedgerClient {
         })
     }
 
+    /// How this client chooses bookies.
+    pub(crate) fn choice(&self) -> Choice<'_> {
+        Choice {
+            min_zones: self.parts.config.min_zones,
+            quarantine: &self.quarantine,
+            random: &*self.parts.random,
+        }
+    }
+
     fn place(&self, spec: &CreateSpec) -> Result<Vec<Member>, CreateError> {
         let live = self.parts.bookies.live();
-        placement::choose(&live, spec.qw, spec.qa, &self.quarantine, &*self.parts.random)
+        placement::choose(&live, spec.qw, spec.qa, self.choice())
             .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
     }
 

@@ -1,4 +1,4 @@
-//! Limits and timeouts of the ledger layer (protocol 2.6, 4.3). An operator sets none of them. A broker
+//! Limits and timeouts of the ledger layer (protocol 2.6, 4.3). An operator sets none of them but `min_zones`. A broker
 //! derives `total_outstanding_bytes` and `lane_bytes` from the memory that it has; all else is as it stands in `Default`, for tests to
 //! change.
 
@@ -9,6 +9,9 @@ use geminga_proto::caps;
 /// Limits and timeouts of writers, readers and recoverers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// In how many zones the copies of an entry are at least, where so many have a bookie that takes data, and as far as there are copies
+    /// (6.7). Default 2, minimum 1, at most as many as there can be copies.
+    pub min_zones: usize,
     /// Most bytes that one ledger holds unacknowledged or not yet on every member; beyond it appends wait.
     /// Default 32 MiB, minimum one entry.
     pub outstanding_bytes: usize,
@@ -65,6 +68,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            min_zones: 2,
             outstanding_bytes: 32 * 1024 * 1024,
             total_outstanding_bytes: 1024 * 1024 * 1024,
             reconnect_grace: Duration::from_secs(2),
@@ -118,6 +122,13 @@ impl Config {
         let ledger = self.outstanding_bytes as u64;
         least("outstanding_bytes", ledger, caps::MAX_ENTRY_BYTES as u64)?;
         least("total_outstanding_bytes", self.total_outstanding_bytes as u64, ledger)?;
+        least("min_zones", self.min_zones as u64, 1)?;
+        let most = usize::from(caps::MAX_WRITE_QUORUM);
+        if self.min_zones > most {
+            let must = format!("must be at most {most}, as copies are");
+            let value = self.min_zones.to_string();
+            return Err(InvalidConfig { setting: "min_zones", value, must });
+        }
         least("lag_bytes", self.lag_bytes, 1)?;
         least("max_changes", self.max_changes as u64, 1)?;
         least("quarantine_errors", self.quarantine_errors.into(), 1)?;
@@ -169,6 +180,9 @@ mod tests {
         assert_eq!(refused(config), "lane_bytes");
         let config = Config { add_bytes: 65 << 20, ..Config::default() };
         assert_eq!(refused(config), "lane_bytes");
+        for min_zones in [0, 8] {
+            assert_eq!(refused(Config { min_zones, ..Config::default() }), "min_zones");
+        }
         let config = Config { idle_lac: Duration::ZERO, ..Config::default() };
         assert_eq!(refused(config), "idle_lac");
         let config = Config { retry_max: Duration::from_millis(1), ..Config::default() };

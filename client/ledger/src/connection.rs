@@ -10,6 +10,8 @@ use geminga_proto::bookie::{Adds, QueryReply, QueryRequest, WriteReply, WriteReq
 use geminga_proto::ids::BookieId;
 use tokio::sync::watch;
 
+use crate::read::Distance;
+
 /// No answer will come: the request may or may not have taken effect. Always *unknown*, never a negative (H15).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no answer from bookie {bookie}: {why}")]
@@ -49,9 +51,9 @@ pub trait Bookies: Send + Sync + fmt::Debug + 'static {
     /// [`ConnectionLost`] when the bookie's address is not known.
     fn connection(&self, bookie: &BookieId) -> Result<Arc<dyn BookieConnection>, ConnectionLost>;
 
-    /// Whether the bookie is registered now. A hint for whom to ask first.
-    fn is_live(&self, bookie: &BookieId) -> bool {
-        self.live().iter().any(|live| live.id == *bookie)
+    /// How far the bookie is from a reader in `zone`, by what is registered now. A hint for whom to ask first.
+    fn distance(&self, bookie: &BookieId, zone: &str) -> Distance {
+        Distance::of(self.live().iter().find(|live| live.id == *bookie), zone)
     }
 
     /// The bookies that are registered now. From a cache: good for placement, never a proof of death.

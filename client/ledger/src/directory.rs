@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::connection::{BookieConnection, Bookies, ConnectionLost};
+use crate::read::Distance;
 use crate::transport::GrpcConnection;
 
 /// The production [`Bookies`].
@@ -157,8 +158,8 @@ impl Bookies for BookieDirectory {
         self.live.lock().values().cloned().collect()
     }
 
-    fn is_live(&self, bookie: &BookieId) -> bool {
-        self.live.lock().contains_key(bookie)
+    fn distance(&self, bookie: &BookieId, zone: &str) -> Distance {
+        Distance::of(self.live.lock().get(bookie), zone)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -36,7 +36,7 @@ pub use connection::{BookieConnection, Bookies, ConnectionLost};
 pub use delete::DeleteError;
 pub use directory::BookieDirectory;
 pub use placement::misplaced;
-pub use read::{ReadError, Reader};
+pub use read::{Distance, ReadError, Reader};
 pub use recover::RecoverError;
 pub use throttle::Throttle;
 pub use under::{UnderSummary, mark_all, mark_under, summarize_under};

@@ -1,6 +1,6 @@
 //! Which bookies a new ledger lives on, who takes a lost place, and who could spread copies better that are all there (protocol 6.7,
-//! 2.5): distinct bookies, in two zones at least where there are two, those that fail all the time last, spread over more zones, emptier
-//! disks first, and chance between equals so that ledgers spread.
+//! 2.5): distinct bookies, in so many zones at least as are asked for, where there are so many, those that fail all the time last, spread
+//! over more zones, emptier disks first, and chance between equals so that ledgers spread.
 //!
 //! A copy moves only where that leaves fewer members without a zone, or as many in more zones ([`spread`]): each move brings an
 //! ensemble nearer to an end, so none is ever taken back while the zones stay as they are.
@@ -15,9 +15,17 @@ use geminga_runtime::{Random, SeededRandom};
 
 use crate::quarantine::Quarantine;
 
-/// Copies are in so many zones at least, where so many have a bookie that takes data (6.7, `min_zones`): whatever else speaks against that
-/// bookie, a zone that loses its power is worse.
-const MIN_ZONES: usize = 2;
+/// What is asked of bookies, and what is known of them here and now.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice<'a> {
+    /// Copies are in so many zones at least, where so many have a bookie that takes data (6.7): whatever else speaks against that bookie,
+    /// a zone that loses its power is worse.
+    pub(crate) min_zones: usize,
+    /// Who fails all the time.
+    pub(crate) quarantine: &'a Quarantine,
+    /// Decides between equals.
+    pub(crate) random: &'a dyn Random,
+}
 
 /// Fewer live bookies with a writable disk than the ack quorum needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +43,12 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Until there are [`MIN_ZONES`], another zone comes first; then those that are not in quarantine; a zone that is used less; the emptier
+    /// Until there are `min_zones`, another zone comes first; then those that are not in quarantine; a zone that is used less; the emptier
     /// half; the lot.
-    fn rank(&self, used: &[&str], median: u64) -> (bool, bool, usize, bool, u64) {
+    fn rank(&self, used: &[&str], median: u64, min_zones: usize) -> (bool, bool, usize, bool, u64) {
         let same_zone = used.iter().filter(|zone| **zone == self.zone).count();
         let named: BTreeSet<&str> = used.iter().copied().filter(|zone| !zone.is_empty()).collect();
-        let too_few = same_zone > 0 && named.len() < MIN_ZONES;
+        let too_few = same_zone > 0 && named.len() < min_zones;
         (too_few, self.avoid, same_zone, self.free_bytes < median, self.lot)
     }
 }
@@ -53,17 +61,16 @@ pub(crate) fn choose(
     live: &[LiveBookie],
     qw: u8,
     qa: u8,
-    quarantine: &Quarantine,
-    random: &dyn Random,
+    by: Choice<'_>,
 ) -> Result<Vec<Member>, TooFew> {
-    let mut candidates = candidates(live, quarantine, random);
+    let mut candidates = candidates(live, by);
     if candidates.len() < usize::from(qa) {
         return Err(TooFew { live: candidates.len() });
     }
     let mut chosen: Vec<Member> = Vec::new();
     let mut zones = Vec::new();
     while chosen.len() < usize::from(qw)
-        && let Some(best) = take_best(&mut candidates, &zones)
+        && let Some(best) = take_best(&mut candidates, &zones, by.min_zones)
     {
         zones.push(best.zone);
         chosen.push(best.member);
@@ -71,9 +78,14 @@ pub(crate) fn choose(
     Ok(chosen)
 }
 
-fn take_best<'a>(candidates: &mut Vec<Candidate<'a>>, zones: &[&str]) -> Option<Candidate<'a>> {
+fn take_best<'a>(
+    candidates: &mut Vec<Candidate<'a>>,
+    zones: &[&str],
+    min_zones: usize,
+) -> Option<Candidate<'a>> {
     let median = median_free(candidates)?;
-    let best = (0..candidates.len()).min_by_key(|i| candidates[*i].rank(zones, median))?;
+    let rank = |at: &usize| candidates[*at].rank(zones, median, min_zones);
+    let best = (0..candidates.len()).min_by_key(rank)?;
     Some(candidates.swap_remove(best))
 }
 
@@ -84,10 +96,9 @@ pub(crate) fn replace(
     ensemble: &[Member],
     lost: &[usize],
     shunned: &[Member],
-    quarantine: &Quarantine,
-    random: &dyn Random,
+    by: Choice<'_>,
 ) -> Vec<(Member, Member)> {
-    let mut candidates = candidates(live, quarantine, random);
+    let mut candidates = candidates(live, by);
     let mut found = Vec::new();
     for &index in lost {
         // One that was wiped: its former life is gone for good, so nothing is given up by coming back to it.
@@ -108,7 +119,7 @@ pub(crate) fn replace(
     zones.extend(found.iter().map(|(_, candidate)| candidate.zone));
     for &index in lost {
         if found.iter().all(|(other, _)| *other != index)
-            && let Some(best) = take_best(&mut candidates, &zones)
+            && let Some(best) = take_best(&mut candidates, &zones, by.min_zones)
         {
             zones.push(best.zone);
             found.push((index, best));
@@ -124,11 +135,10 @@ pub(crate) fn relocate(
     ensemble: &[Member],
     position: usize,
     shunned: &[Member],
-    quarantine: &Quarantine,
-    random: &dyn Random,
+    by: Choice<'_>,
 ) -> Option<Member> {
     let zones = zones(live, ensemble)?;
-    let candidates = candidates(live, quarantine, random);
+    let candidates = candidates(live, by);
     let median = median_free(&candidates)?;
     let others: Vec<&str> = without(&zones, position).collect();
     let fits = |c: &Candidate<'_>| {
@@ -136,16 +146,17 @@ pub(crate) fn relocate(
         !taken && !c.avoid && c.free_bytes >= median && is_better(&zones, position, c.zone)
     };
     let best = candidates.into_iter().filter(fits);
-    best.min_by_key(|candidate| candidate.rank(&others, median)).map(|best| best.member)
+    best.min_by_key(|candidate| candidate.rank(&others, median, by.min_zones))
+        .map(|best| best.member)
 }
 
 /// Members of an ensemble whose places somebody could take who spreads its copies better, as of who is registered. For the audit: whoever
 /// moves a copy asks again, with what it knows then.
 pub fn misplaced(live: &[LiveBookie], ensemble: &[Member]) -> Vec<Member> {
-    // Neither chance nor what fails here and now decides what is marked.
+    // Neither chance nor what fails here and now decides what is marked, nor how many zones are enough: a move is to one more.
     let (quarantine, random) = (Quarantine::new(u32::MAX, Duration::ZERO), SeededRandom::new(0));
-    let moves =
-        |position: &usize| relocate(live, ensemble, *position, &[], &quarantine, &random).is_some();
+    let by = Choice { min_zones: 1, quarantine: &quarantine, random: &random };
+    let moves = |position: &usize| relocate(live, ensemble, *position, &[], by).is_some();
     (0..ensemble.len()).filter(moves).map(|position| ensemble[position].clone()).collect()
 }
 
@@ -184,11 +195,7 @@ fn is_reborn(live: &[LiveBookie], lost: &Member, candidate: &Member) -> bool {
 }
 
 /// One candidate per bookie: its emptiest writable disk. Where some bookies name a zone, those without are left out.
-fn candidates<'a>(
-    live: &'a [LiveBookie],
-    quarantine: &Quarantine,
-    random: &dyn Random,
-) -> Vec<Candidate<'a>> {
+fn candidates<'a>(live: &'a [LiveBookie], by: Choice<'_>) -> Vec<Candidate<'a>> {
     let zoned = live.iter().any(|bookie| !bookie.zone.is_empty());
     live.iter()
         .filter(|bookie| !zoned || !bookie.zone.is_empty())
@@ -197,9 +204,9 @@ fn candidates<'a>(
             Some(Candidate {
                 member: Member { bookie: bookie.id.clone(), incarnation: disk.incarnation },
                 zone: &bookie.zone,
-                avoid: quarantine.holds(bookie),
+                avoid: by.quarantine.holds(bookie),
                 free_bytes: disk.free_bytes,
-                lot: random.next_u64(),
+                lot: by.random.next_u64(),
             })
         })
         .collect()

@@ -14,6 +14,10 @@ use crate::cold::{ColdLedgers, Search, StoredObjects, Wanted};
 use crate::config::Config;
 use crate::connection::Bookies;
 
+mod order;
+
+pub use order::Distance;
+
 /// Why entries could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -59,6 +63,8 @@ pub struct Reader {
     meta: Arc<LedgerMeta>,
     timeout: Duration,
     read_bytes: u32,
+    /// Where the reader is; empty: it names no zone.
+    zone: Arc<str>,
     cold: Option<Arc<dyn ColdLedgers>>,
     objects: Option<Arc<dyn StoredObjects>>,
 }
@@ -82,7 +88,8 @@ impl Reader {
         timeout: Duration,
         read_bytes: u32,
     ) -> Self {
-        Self { cluster, bookies, meta, timeout, read_bytes, cold: None, objects: None }
+        let zone = Arc::from("");
+        Self { cluster, bookies, meta, timeout, read_bytes, zone, cold: None, objects: None }
     }
 
     /// A reader for whoever has no [`LedgerClient`](crate::LedgerClient), with the limits of `config`.
@@ -93,6 +100,12 @@ impl Reader {
         config: &Config,
     ) -> Self {
         Self::new(cluster, bookies, meta, config.read_timeout, config.read_bytes)
+    }
+
+    /// The same, which asks bookies of this zone first.
+    #[must_use]
+    pub(crate) fn in_zone(self, zone: Arc<str>) -> Self {
+        Self { zone, ..self }
     }
 
     /// The same, which reads from there what bookies have dropped.
@@ -202,14 +215,9 @@ impl Reader {
         Err(ReadError::Unavailable { ledger: self.meta.id, entry: from, why })
     }
 
-    /// Sticky: the same ledger is read from the same member while that works, so its read-ahead pays. Members that are
-    /// not registered are asked last.
     fn order<'a>(&self, ensemble: &'a [Member]) -> Vec<&'a Member> {
-        let start = usize::try_from(self.meta.id.0 % ensemble.len().max(1) as u64).unwrap_or(0);
-        let mut order: Vec<&Member> =
-            ensemble.iter().cycle().skip(start).take(ensemble.len()).collect();
-        order.sort_by_key(|member| !self.bookies.is_live(&member.bookie));
-        order
+        let distance = |member: &Member| self.bookies.distance(&member.bookie, &self.zone);
+        order::nearest_first(self.meta.id, ensemble, distance)
     }
 
     /// Asks one member only; a recoverer copies from the source it chose.

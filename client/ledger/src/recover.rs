@@ -298,8 +298,7 @@ async fn search(
     let parts = &client.parts;
     loop {
         let live = parts.bookies.live();
-        let (quarantine, random) = (&client.quarantine, &*parts.random);
-        let found = placement::replace(&live, &ensemble, &lost, &shunned, quarantine, random);
+        let found = placement::replace(&live, &ensemble, &lost, &shunned, client.choice());
         if !found.is_empty() {
             return Ok(Event::Found(found));
         }

@@ -86,16 +86,13 @@ impl Attempt<'_> {
             }
             Effect::ChooseTarget { ensemble, position, shunned, spreads } => {
                 let live = parts.bookies.live();
-                let (quarantine, random) = (&self.client.quarantine, &*parts.random);
+                let by = self.client.choice();
                 if spreads {
-                    let better = placement::relocate(
-                        &live, &ensemble, position, &shunned, quarantine, random,
-                    );
+                    let better = placement::relocate(&live, &ensemble, position, &shunned, by);
                     return Ok(Event::Target(better));
                 }
                 let lost = [position];
-                let found =
-                    placement::replace(&live, &ensemble, &lost, &shunned, quarantine, random);
+                let found = placement::replace(&live, &ensemble, &lost, &shunned, by);
                 Event::Target(found.into_iter().next().map(|(_, new)| new))
             }
             Effect::Copy(copy) => {

@@ -47,7 +47,7 @@ pub enum Fault {
     Pretend,
     /// The body ends too early.
     Truncate,
-    /// The body arrives, and is not what was sent. Of reads; others are done.
+    /// The body arrives, and the byte in its middle is another than was sent. Of reads; others are done.
     Garble,
     /// No answer, ever.
     Hang,
@@ -192,6 +192,15 @@ async fn fails(fault: Option<Fault>) -> Result<()> {
     }
 }
 
+fn garble(bytes: bytes::Bytes) -> bytes::Bytes {
+    let mut bytes = Vec::from(bytes);
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 0x55;
+    }
+    bytes.into()
+}
+
 fn refused() -> Error {
     Error::Generic { store: "faulty", source: "503 Slow Down".into() }
 }
@@ -234,8 +243,8 @@ impl ObjectStore for Faulty {
         }
         if fault == Some(Fault::Garble) {
             let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
-            let flip = |bytes: bytes::Bytes| bytes.iter().map(|byte| byte ^ 0x55).collect();
-            found.payload = GetResultPayload::Stream(body.map(move |part| part.map(flip)).boxed());
+            let garbled = body.map(|part| part.map(garble));
+            found.payload = GetResultPayload::Stream(garbled.boxed());
         }
         Ok(found)
     }

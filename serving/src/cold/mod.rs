@@ -145,6 +145,14 @@ impl Cold {
         self.0.lists.invalidate_all();
     }
 
+    /// Forgets all that is in memory.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.forget_lists();
+        self.0.blocks.invalidate_all();
+        self.0.opened.invalidate_all();
+    }
+
     /// Bytes that are cached or on their way.
     fn bytes(&self) -> usize {
         let indexes = self.0.opened.weighted_size() + self.0.lists.weighted_size();

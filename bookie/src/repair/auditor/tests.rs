@@ -13,6 +13,7 @@ use geminga_proto::ids::{
     TopicId,
 };
 use geminga_runtime::{SeededRandom, SystemClock};
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 
@@ -277,6 +278,27 @@ async fn a_registration_that_cannot_be_read_is_one() {
     world.put(keys::bookie_live(&member(2).bookie), noise).await;
     let view = world.auditor.view(&mut world.term).await.unwrap();
     assert_eq!(view.bookies[&member(2).bookie].away, None);
+}
+
+/// 6.7: of what is not placed on somebody hears, and of what needs no zone nobody does.
+#[tokio::test(start_paused = true)]
+async fn bookies_without_a_zone_are_told_where_others_have_one() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let said = || {
+        let page = recorder.handle().render();
+        let value =
+            page.lines().find_map(|l| l.strip_prefix("geminga_repair_bookies_without_zone "));
+        value.map(str::to_owned)
+    };
+    let mut world = World::new().await;
+    world.looks().await;
+    assert_eq!(said().as_deref(), Some("0"), "nobody names one");
+    for (number, zone, without) in [(1, "a", "2"), (2, "b", "1"), (3, "b", "0"), (4, "", "1")] {
+        world.join(number, zone).await;
+        world.looks().await;
+        assert_eq!(said().as_deref(), Some(without), "bookie {number} in zone `{zone}`");
+    }
 }
 
 /// 6.3, 6.7: copies of one zone are to be spread once it is sure that there are more, and not while bookies come and go.

@@ -8,6 +8,7 @@ use geminga_proto::ids::{BookieId, Incarnation, LedgerId, SealEpoch};
 use geminga_runtime::{Random, SeededRandom, holds_only_with};
 
 use super::*;
+use crate::tiering::garbage::{self, Fate};
 
 const ENTRIES: u64 = 8;
 const TIMING: Timing = Timing { look_ms: 10, take_over_ms: 1_000, pace: 1 << 20 };
@@ -337,12 +338,22 @@ fn scenario_53_two_uploaders_publish_under_their_own_claim_only() {
         world.now += 100_000;
         world.until(1, |effect| matches!(effect, Effect::Complete));
         let Tier::Uploading { attempt, .. } = world.tier() else { panic!("{:?}", world.tier()) };
+        let (late, _) = world.nodes[0].sent.expect("it was sent");
+        assert_ne!(late, attempt, "T1: each has a key of its own");
         for _ in 0..5 {
             world.turn(0, Trouble::default());
         }
         let named = world.tier().object().map(|object| object.attempt);
         assert!(named.is_none_or(|named| named == attempt), "the first published after all");
         world.settle();
+        let (meta, _) = world.meta.as_ref().unwrap();
+        let named = meta.tier.object().map(|object| object.attempt);
+        assert!(named.is_some_and(|named| named != late));
+        assert!(world.objects.contains_key(&late), "T2: it is not for the one who lost to remove");
+        for attempt in world.objects.keys() {
+            let garbage = garbage::of_named(meta, *attempt, Mutations::default());
+            assert_eq!(garbage == Fate::Superseded, named != Some(*attempt), "{attempt}");
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use geminga_runtime::Random;
 use super::close::read_meta;
 use crate::connection::Bookies;
 use crate::core::commit::{CasResult, Commit, Next};
-use crate::placement;
+use crate::placement::{self, Choice};
 use crate::quarantine::Quarantine;
 
 /// A search for replacements.
@@ -20,6 +20,8 @@ pub(super) struct Hunt {
     pub(super) bookies: Arc<dyn Bookies>,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) random: Arc<dyn Random>,
+    /// [`Config::min_zones`](crate::Config::min_zones).
+    pub(super) min_zones: usize,
     pub(super) ledger: LedgerId,
     /// The last fragment, as this writer left it.
     pub(super) fragment: Fragment,
@@ -63,14 +65,13 @@ impl Hunt {
             return Found::Deposed;
         }
         let live = self.bookies.live();
-        let found = placement::replace(
-            &live,
-            &self.fragment.ensemble,
-            &self.lost,
-            &self.shunned,
-            &self.quarantine,
-            &*self.random,
-        );
+        let by = Choice {
+            min_zones: self.min_zones,
+            quarantine: &self.quarantine,
+            random: &*self.random,
+        };
+        let (ensemble, lost) = (&self.fragment.ensemble, &self.lost);
+        let found = placement::replace(&live, ensemble, lost, &self.shunned, by);
         Found::Replacements(Box::new(meta), found, live)
     }
 }

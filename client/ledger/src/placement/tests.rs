@@ -36,12 +36,17 @@ fn quarantine() -> Quarantine {
     Quarantine::new(1, Duration::from_secs(60))
 }
 
+/// Two zones at least.
+fn by<'a>(quarantine: &'a Quarantine, random: &'a SeededRandom) -> Choice<'a> {
+    Choice { min_zones: 2, quarantine, random }
+}
+
 /// Everybody's choice, under many seeds.
 fn replaced(live: &[LiveBookie], lost: &[usize], shunned: &[Member]) -> Vec<Vec<(u64, u64)>> {
     let ensemble = [member(1), member(2), member(3)];
     let choose = |seed| {
         let random = SeededRandom::new(seed);
-        let found = replace(live, &ensemble, lost, shunned, &quarantine(), &random);
+        let found = replace(live, &ensemble, lost, shunned, by(&quarantine(), &random));
         let numbers = |(old, new): (Member, Member)| (old.incarnation.0, new.incarnation.0);
         found.into_iter().map(numbers).collect()
     };
@@ -89,9 +94,9 @@ fn a_bookie_in_quarantine_is_chosen_only_where_others_do_not_suffice() {
     quarantine.failed(&member(2).bookie, &bookies);
     for seed in 0..32 {
         let random = SeededRandom::new(seed);
-        let three = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        let three = choose(&bookies, 3, 2, by(&quarantine, &random)).unwrap();
         assert!(!three.contains(&member(2)), "seed {seed}");
-        let four = choose(&bookies, 4, 2, &quarantine, &random).unwrap();
+        let four = choose(&bookies, 4, 2, by(&quarantine, &random)).unwrap();
         assert!(four.contains(&member(2)), "seed {seed}");
     }
 }
@@ -106,9 +111,9 @@ fn two_zones_are_worth_more_than_a_bookie_that_did_not_fail() {
     let ensemble = [member(1), member(2), member(9)];
     for seed in 0..32 {
         let random = SeededRandom::new(seed);
-        let chosen = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        let chosen = choose(&bookies, 3, 2, by(&quarantine, &random)).unwrap();
         assert!(chosen.contains(&member(4)), "seed {seed}");
-        let found = replace(&bookies, &ensemble, &[2], &[], &quarantine, &random);
+        let found = replace(&bookies, &ensemble, &[2], &[], by(&quarantine, &random));
         assert_eq!(found, [(member(9), member(4))], "seed {seed}");
     }
     // In two zones already: the third place is another's.
@@ -117,9 +122,33 @@ fn two_zones_are_worth_more_than_a_bookie_that_did_not_fail() {
     quarantine.failed(&member(6).bookie, &bookies);
     for seed in 0..32 {
         let random = SeededRandom::new(seed);
-        let chosen = choose(&bookies, 3, 2, &quarantine, &random).unwrap();
+        let chosen = choose(&bookies, 3, 2, by(&quarantine, &random)).unwrap();
         assert_eq!(zones_of(&bookies, &chosen).iter().filter(|zone| *zone == "a").count(), 2);
         assert!(chosen.contains(&member(5)), "seed {seed}: {chosen:?}");
+    }
+}
+
+/// 6.7, `min_zones`: how many zones count for more than a bookie that fails is what the operator says, where there are so many.
+#[test]
+fn so_many_zones_come_first_as_are_asked_for() {
+    let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b"), (6, "c")];
+    let bookies: Vec<LiveBookie> = zones.iter().map(|(n, zone)| live(*n, zone)).collect();
+    let quarantine = quarantine();
+    (4..=6).for_each(|number| quarantine.failed(&member(number).bookie, &bookies));
+    for (min_zones, distinct) in [(1, 1), (2, 2), (3, 3), (7, 3)] {
+        for seed in 0..32 {
+            let random = SeededRandom::new(seed);
+            let by = Choice { min_zones, ..by(&quarantine, &random) };
+            let chosen = choose(&bookies, 3, 2, by).unwrap();
+            let mut zones = zones_of(&bookies, &chosen);
+            zones.dedup();
+            assert_eq!(zones.len(), distinct, "{min_zones} asked for, seed {seed}: {zones:?}");
+            // The third place of one that was in three zones.
+            let ensemble = [member(1), member(4), member(9)];
+            let found = replace(&bookies, &ensemble, &[2], &[], by);
+            let third = zones_of(&bookies, &[found[0].1.clone()]);
+            assert_eq!(third[0] == "c", min_zones > 2, "{min_zones} asked for, seed {seed}");
+        }
     }
 }
 
@@ -130,7 +159,7 @@ fn settled(live: &[LiveBookie], seed: u64, mut ensemble: Vec<Member>) -> (Vec<Me
     loop {
         let marked = misplaced(live, &ensemble);
         let found = (0..ensemble.len()).find_map(|position| {
-            let new = relocate(live, &ensemble, position, &[], &quarantine(), &random)?;
+            let new = relocate(live, &ensemble, position, &[], by(&quarantine(), &random))?;
             Some((position, new))
         });
         let Some((position, new)) = found else {
@@ -202,6 +231,9 @@ fn copies_stay_where_nobody_fit_is_known() {
     let quarantine = quarantine();
     quarantine.failed(&member(4).bookie, &bookies);
     let random = SeededRandom::new(1);
-    assert_eq!(relocate(&bookies, &ensemble, 0, &[], &quarantine, &random), None);
-    assert_eq!(relocate(&bookies, &ensemble, 0, &[member(4)], &self::quarantine(), &random), None);
+    assert_eq!(relocate(&bookies, &ensemble, 0, &[], by(&quarantine, &random)), None);
+    assert_eq!(
+        relocate(&bookies, &ensemble, 0, &[member(4)], by(&self::quarantine(), &random)),
+        None
+    );
 }

@@ -219,7 +219,7 @@ fn zones(facts: &Facts, found: &mut Vec<Finding>) {
         let names: Vec<&str> = without.iter().map(|live| live.id.as_str()).collect();
         found.push(Finding::watch(
             format!("bookies without a zone among others that have one: {}", names.join(", ")),
-            "give each its --zone: copies are kept apart by it",
+            "give each its --zone: no new data is placed on those without, since nobody knows what they share a fate with",
         ));
     }
 }

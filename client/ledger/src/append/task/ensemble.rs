@@ -52,6 +52,7 @@ impl Task {
             bookies: Arc::clone(&self.setup.bookies),
             quarantine: Arc::clone(&self.setup.quarantine),
             random: Arc::clone(&self.setup.random),
+            min_zones: self.setup.config.min_zones,
             ledger: self.meta.id,
             fragment: self.meta.last_fragment().clone(),
             lost,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Task;
 use super::ensemble::SHUN;
 use crate::core::writer::Event;
-use crate::placement;
+use crate::placement::{self, Choice};
 
 /// When to try again where very many ledgers asked in this second.
 const BEHIND_OTHERS: Duration = Duration::from_secs(1);
@@ -67,14 +67,13 @@ impl Task {
         let now = Instant::now();
         let shunned = self.shunned.iter().filter(|(_, at)| now - *at < SHUN);
         let shunned: Vec<_> = shunned.map(|(member, _)| member.clone()).collect();
-        let found = placement::replace(
-            &self.setup.bookies.live(),
-            &self.meta.last_fragment().ensemble,
-            &[index],
-            &shunned,
-            &self.setup.quarantine,
-            &*self.setup.random,
-        );
+        let by = Choice {
+            min_zones: self.setup.config.min_zones,
+            quarantine: &self.setup.quarantine,
+            random: &*self.setup.random,
+        };
+        let (live, ensemble) = (self.setup.bookies.live(), &self.meta.last_fragment().ensemble);
+        let found = placement::replace(&live, ensemble, &[index], &shunned, by);
         !found.is_empty()
     }
 

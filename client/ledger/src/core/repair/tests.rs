@@ -367,6 +367,36 @@ fn scenario_48_a_place_is_given_away_after_the_copy() {
     holds_only_with(Mutation::RepairSwapsFirst, repairs);
 }
 
+/// 6.5, A4: who dies between its copy and its swap leaves the mark, and a copy that no ledger names; the next does all that is to be done, with
+/// somebody else where it must.
+#[test]
+fn scenario_48_what_a_dead_repair_copied_is_nobodys() {
+    holds_only_with(Mutation::RepairSwapsFirst, |mutations| {
+        let mut world = World::new(1, closed(), 10..12);
+        world.held.remove(&member(1));
+        world.mark(1, UnderReason::Lost);
+        let before = world.meta.clone();
+        let (mut repair, mut effects) = Repair::new(7, mutations);
+        while !matches!(effects[0], Effect::Swap { .. }) {
+            let event = world.answer(effects.remove(0)).expect("not over");
+            effects = repair.step(event);
+        }
+        drop(repair);
+        let orphan = member(10);
+        let copied = world.tail(&orphan, EntryId(0));
+        assert_eq!(copied, Tail::Holds { tail: EntryId(7), authoritative: true }, "all of it");
+        assert_eq!(world.meta, before, "no place changed hands");
+        assert!(world.mark.is_some(), "the mark is gone");
+        // Whoever got the copy is away when the next one looks.
+        world.held.remove(&orphan);
+        assert_eq!(world.run(mutations), Finish::Clean);
+        let meta = world.meta.as_ref().expect("it is there");
+        let mut members = meta.fragments.iter().flat_map(|fragment| &fragment.ensemble);
+        assert!(members.all(|one| *one != orphan && *one != member(1)), "{:?}", meta.fragments);
+        assert!(world.mark.is_none(), "what is done is marked still");
+    });
+}
+
 /// A3.
 #[test]
 fn whoever_is_left_is_not_the_source() {
@@ -383,6 +413,50 @@ fn a_copy_is_whole_when_its_tail_says_so() {
 #[test]
 fn scenario_49_two_repairs_of_one_ledger() {
     holds_only_with(Mutation::RepairResendsOldValue, repairs);
+}
+
+/// 6.5 step 5, 6.9: two workers copy to two targets at once. However their steps fall, one swap is applied, no member is there twice, and what the
+/// other copied is named by nobody.
+#[test]
+fn scenario_49_one_of_two_targets_gets_the_place() {
+    holds_only_with(Mutation::RepairResendsOldValue, |mutations| {
+        let targets = [member(10), member(11)];
+        let mut lost = 0;
+        for seed in 0..200 {
+            let order = SeededRandom::new(seed);
+            let one = ledger(LedgerState::Closed, Some(19), &[(0, [1, 2, 3])]);
+            let mut world = World::new(seed, one, 10..12);
+            world.held.remove(&member(1));
+            world.mark(1, UnderReason::Lost);
+            let mut workers = [0, 1].map(|_| Repair::new(7, mutations));
+            let mut applied = 0;
+            loop {
+                let ended = |(_, effects): &(Repair, Vec<Effect>)| {
+                    matches!(effects[..], [Effect::Finish(_)])
+                };
+                let number = match (ended(&workers[0]), ended(&workers[1])) {
+                    (true, true) => break,
+                    (true, false) => 1,
+                    (false, true) => 0,
+                    (false, false) => usize::from(order.below(2) == 1),
+                };
+                let (repair, effects) = &mut workers[number];
+                let event = match effects.remove(0) {
+                    Effect::ChooseTarget { .. } => Event::Target(Some(targets[number].clone())),
+                    effect => world.answer(effect).expect("not over"),
+                };
+                applied += u32::from(matches!(event, Event::Swapped(CasResult::Applied(_))));
+                lost += u32::from(matches!(event, Event::Swapped(CasResult::Lost)));
+                *effects = repair.step(event);
+            }
+            let ensemble = &world.meta.as_ref().expect("it is there").fragments[0].ensemble;
+            let named = targets.iter().filter(|target| ensemble.contains(target)).count();
+            assert_eq!((applied, named), (1, 1), "seed {seed}: {ensemble:?}");
+            assert_eq!(ensemble[1..], [member(2), member(3)], "seed {seed}");
+            assert!(world.mark.is_none(), "seed {seed}: it is marked still");
+        }
+        assert!(lost > 20, "{lost} swaps met another one");
+    });
 }
 
 /// 3.4: what rotted at a member comes back from the others, in its place.
@@ -410,6 +484,58 @@ fn scenario_50_the_last_fragment_of_an_open_ledger_is_left_alone() {
         world.mark(5, UnderReason::Lost);
         assert_eq!(world.run(mutations), Finish::Waits(Wait::Open));
         assert!(world.mark.is_some(), "it is looked at again");
+    });
+}
+
+/// A writer leaves member 5 of its last fragment: in its place where nothing was acknowledged there, else by a fragment of its own.
+fn left_by_its_writer(meta: &mut LedgerMeta, in_place: bool) {
+    let first = meta.last_fragment().first_entry;
+    let ensemble = [30, 2, 3].map(member).to_vec();
+    if in_place {
+        meta.fragments.last_mut().expect("one").ensemble = ensemble;
+    } else {
+        meta.fragments.push(Fragment { first_entry: EntryId(first.0 + 5), ensemble });
+    }
+}
+
+/// M3, 1.4: whichever step of the repair the writer's change comes before, both are there in the end, each in its own fragment.
+#[test]
+fn scenario_50_a_repair_and_a_writers_change_are_both_applied() {
+    holds_only_with(Mutation::RepairResendsOldValue, |mutations| {
+        let (mut both, mut overtaken) = (0, 0);
+        for (in_place, before) in (0..20).flat_map(|step| [(false, step), (true, step)]) {
+            let mut world = World::new(1, open(), 10..12);
+            // All that was acknowledged, also what the writer ends its fragment with.
+            for number in [5, 2, 3] {
+                world.held.entry(member(number)).or_default().extend((14..19).map(EntryId));
+            }
+            // Of the first fragment only.
+            world.held.remove(&member(1));
+            world.mark(1, UnderReason::Lost);
+            let (mut repair, mut effects) = Repair::new(7, mutations);
+            let (mut step, mut lost) = (0, 0);
+            while let Some(effect) = effects.pop().filter(|e| !matches!(e, Effect::Finish(_))) {
+                if step == before {
+                    left_by_its_writer(world.meta.as_mut().expect("it is there"), in_place);
+                    world.version += 1;
+                }
+                step += 1;
+                let event = world.answer(effect).expect("not over");
+                lost += u32::from(matches!(event, Event::Swapped(CasResult::Lost)));
+                effects = repair.step(event);
+            }
+            let mut expected = open();
+            expected.fragments[0].ensemble[0] = member(10);
+            if step > before {
+                left_by_its_writer(&mut expected, in_place);
+                both += 1;
+                overtaken += lost;
+            }
+            let meta = world.meta.as_ref().expect("it is there");
+            assert_eq!(meta.fragments, expected.fragments, "the writer's before step {before}");
+        }
+        assert!(both > 10, "{both} runs with both changes");
+        assert!(overtaken >= 2, "the repair's swap never lost to the writer's");
     });
 }
 

@@ -8,6 +8,7 @@ use geminga_runtime::lines::Lines;
 use geminga_tier::faulty::{Call, Fault, Faulty};
 use geminga_tier::format::Header;
 use geminga_tier::{FoldedSegment, Marker, SegmentList, SegmentWriter, Store};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::*;
 use crate::cold::{Cold, DiskCache};
@@ -184,6 +185,83 @@ async fn a_store_in_trouble_gives_the_same_or_an_error() {
     }
     faulty.fail(Call::Get, Fault::Refuse, 0);
     assert_eq!(read_all(&owner.reader).await, before);
+}
+
+/// A log of which a part is in objects only, and nothing of that in memory; its records, and how its broker reads objects.
+async fn cold_log(cluster: &TestCluster, store: &Store) -> (Owner, Cold, Vec<ReadEntry>) {
+    let (owner, parts, _) = long_log(cluster, Some(store), 100).await;
+    let before = read_all(&owner.reader).await;
+    offload(cluster, store, usize::MAX).await;
+    let cold = parts.cold.expect("it was given a store");
+    forget(&cold).await;
+    (owner, cold, before)
+}
+
+/// So that the store is asked for everything again.
+async fn forget(cold: &Cold) {
+    // What was read is kept for so long above it.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    cold.forget();
+}
+
+/// Whichever answer is garbled on its way, or cut off: it is asked for once more, and readers get the same records.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_arrives_damaged_is_asked_for_once_more() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let (cluster, faulty) = (TestCluster::new(3), Faulty::default());
+    let (owner, cold, before) = cold_log(&cluster, &faulty.store()).await;
+    let gets = faulty.calls(Call::Get);
+    assert_eq!(read_all(&owner.reader).await, before);
+    let gets = faulty.calls(Call::Get) - gets;
+    assert!(gets > 10, "{gets} requests");
+    for fault in [Fault::Garble, Fault::Truncate] {
+        let retried = counted(&recorder, "geminga_cold_retries_total");
+        for number in 0..gets {
+            forget(&cold).await;
+            faulty.fail_after(Call::Get, number, fault, 1);
+            assert_eq!(read_all(&owner.reader).await, before, "{fault:?} of request {number}");
+        }
+        let retried = counted(&recorder, "geminga_cold_retries_total") - retried;
+        // Of the end of an object, of which an index is read, more comes than is looked at.
+        assert!(retried * 3 >= gets as u64, "{fault:?}: {retried} retries, {gets} requests");
+    }
+    assert_eq!(counted(&recorder, "geminga_cold_failures_total"), 0, "nobody was told of it");
+}
+
+/// What arrives damaged again and again, or too late, is an error that is counted, and never other records; late, but in time, is no trouble.
+#[tokio::test(start_paused = true)]
+async fn what_arrives_damaged_or_too_late_is_a_counted_error() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let (cluster, faulty) = (TestCluster::new(3), Faulty::default());
+    let (owner, cold, before) = cold_log(&cluster, &faulty.store()).await;
+    let slow = |seconds| Fault::Slow(Duration::from_secs(seconds));
+    for (fault, told) in
+        [(Fault::Garble, true), (Fault::Truncate, true), (slow(60), true), (slow(1), false)]
+    {
+        forget(&cold).await;
+        let failed = counted(&recorder, "geminga_cold_failures_total");
+        faulty.fail(Call::Get, fault, 10_000);
+        let read = owner.reader.read(Offset(0), 1).await;
+        faulty.fail(Call::Get, fault, 0);
+        let failed = counted(&recorder, "geminga_cold_failures_total") - failed;
+        match told {
+            true => assert!(matches!(read, Err(ReadError::Unavailable(_))), "{fault:?}: {read:?}"),
+            false => assert_eq!(read.unwrap()[0].first_offset, Offset(0), "{fault:?}"),
+        }
+        assert_eq!(failed > 0, told, "{fault:?}: {failed} failures counted");
+        // And nothing of it is kept.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(read_all(&owner.reader).await, before, "after {fault:?}");
+    }
+}
+
+/// What a counter says.
+fn counted(recorder: &PrometheusRecorder, name: &str) -> u64 {
+    let page = recorder.handle().render();
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |value| value.trim().parse().unwrap())
 }
 
 /// An object that somebody deleted by hand is told as lost, in the log by the names that a human needs; what is in others is read, and so is

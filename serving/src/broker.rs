@@ -286,6 +286,7 @@ impl Broker {
             ledgers: parts.ledgers.clone(),
             answers: kafka.answers.clone(),
             streams: ctx.streams.clone(),
+            partitions: partitions.clone(),
         };
         memory::watch(&config, used, tasks);
         Ok(Self(Arc::new(Inner {

@@ -13,7 +13,8 @@
 //! | answers | 1/16 | records and descriptions on their way to Kafka clients, which share the memory of tails and reads mostly |
 //! | streams | 1/32 | records on their way to gRPC clients, from when they are read until they are written; they share that memory, too, but for what batches are decompressed to, and the pieces that are made of that |
 //! | groups | beside it | of each of their shards that this broker coordinates (`geminga_group_bytes`): committed offsets, 1/64 of the whole at most; what members say and what they are assigned, 1/256 each, both twice, as requests see them and as they are durable. A broker that coordinates all eight shards holds a quarter of the whole at worst, and refuses what is above |
-//! | the rest | 1/16 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what another broker reads for this one, the process itself |
+//! | looks | 1/32 | what compressed batches are decompressed to while records in them are looked at: one before it is taken, one in the log, half each |
+//! | the rest | 1/32 | not counted: connections, messages below 4 KiB, requests of Kafka clients without records (of all of them 1/128 at most, and what that decodes to), one message of each kind above its part, what another broker reads for this one, the process itself |
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use geminga_runtime::Tasks;
 use metrics::gauge;
 
 use super::Config;
+use crate::partition::Partitions;
 use crate::partition::log::{Reads, Tails};
 use crate::room::{Answers, Room};
 use crate::rpc::produce::ProduceRoom;
@@ -71,6 +73,7 @@ impl Config {
         self.group_member_bytes = bytes / 256;
         self.group_offset_bytes = bytes / 64;
         self.kafka.request_bytes = bytes / 128;
+        self.partitions.looks_bytes = bytes / 32;
         self
     }
 }
@@ -92,6 +95,7 @@ pub(super) struct Parts {
     pub(super) ledgers: LedgerClient,
     pub(super) answers: Answers,
     pub(super) streams: Room,
+    pub(super) partitions: Partitions,
 }
 
 /// Shows how much of each part is in use, until `tasks` stops.
@@ -106,6 +110,7 @@ pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
         ("reads", read),
         ("answers", answers),
         ("streams", config.stream_bytes),
+        ("looks", config.partitions.looks_bytes),
     ] {
         gauge!("geminga_memory_limit_bytes", "part" => part).set(bytes as f64);
     }
@@ -123,6 +128,7 @@ pub(super) fn watch(config: &Config, parts: Parts, tasks: &Tasks) {
                 ("lanes", parts.ledgers.waiting_bytes()),
                 ("answers", parts.answers.used()),
                 ("streams", parts.streams.used()),
+                ("looks", parts.partitions.looks_bytes()),
             ];
             for (part, bytes) in used {
                 gauge!("geminga_memory_used_bytes", "part" => part).set(bytes as f64);
@@ -145,9 +151,10 @@ mod tests {
             let config = Config::default().within(bytes);
             let produced = 2 * config.produce_bytes;
             let kept = config.log.all_tails_bytes + config.log.reads_bytes;
-            let answers = config.kafka.reply_bytes + config.stream_bytes;
+            let answers =
+                config.kafka.reply_bytes + config.stream_bytes + config.partitions.looks_bytes;
             let all = produced + entries(bytes) + kept + lanes(bytes) + answers;
-            assert!(all <= bytes.max(LEAST_BYTES) / 16 * 15);
+            assert!(all <= bytes.max(LEAST_BYTES) / 32 * 31);
             // The smallest broker stands one bookie that does not read, others more of them.
             assert!(lane(bytes) <= lanes(bytes));
             let ledgers = geminga_ledger::Config {

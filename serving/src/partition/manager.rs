@@ -35,6 +35,7 @@ use life::Life;
 use slot::{Phase, Slot};
 
 use super::log::LogParts;
+use super::looks::Looks;
 use super::mutation::Mutations;
 use super::produce::{LARGEST_COST, Opening};
 use super::producers::Budget;
@@ -86,6 +87,9 @@ pub struct Config {
     /// Whether batches are decompressed to look at every record as Kafka does, which costs what decompressing costs. Default: no, but
     /// where a topic asks for keys or has bounds of its own for times.
     pub strict_records: bool,
+    /// Bytes that compressed batches may take while records in them are looked at, half of it for one before it is taken and half for one in
+    /// the log; 4 MiB at least and 64 MiB at most for each. Default 64 MiB.
+    pub looks_bytes: usize,
     /// None but in tests.
     pub(super) mutations: Mutations,
 }
@@ -102,6 +106,7 @@ impl Default for Config {
             producer_expiry: Duration::from_secs(24 * 3600),
             max_producers: 500_000,
             strict_records: false,
+            looks_bytes: 64 * 1024 * 1024,
             mutations: Mutations::default(),
         }
     }
@@ -148,6 +153,8 @@ struct Shared {
     config: Config,
     /// Bytes accepted and not answered, of all partitions.
     room: Arc<Semaphore>,
+    /// For looks into batches of all partitions.
+    looks: Looks,
     /// Idempotent producers that are remembered, of all partitions.
     producers: Budget,
     /// Takeovers.
@@ -236,6 +243,7 @@ impl Partitions {
         config.partition_queue_bytes = config.partition_queue_bytes.max(LARGEST_COST);
         let room = Arc::new(Semaphore::new(config.queue_bytes.max(LARGEST_COST)));
         let producers = Budget::new(config.max_producers);
+        let looks = Looks::new(config.looks_bytes);
         let gate = Gate::new(config.max_opening);
         let table = Mutex::default();
         let partitions = Self(Arc::new(Shared {
@@ -249,6 +257,7 @@ impl Partitions {
             tasks,
             config,
             room,
+            looks,
             producers,
             gate,
             table,
@@ -308,6 +317,11 @@ impl Partitions {
 
     pub(super) fn store(&self) -> &dyn MetaStore {
         &*self.0.log.store
+    }
+
+    /// Bytes that compressed batches may take now, since records in them are looked at.
+    pub(crate) fn looks_bytes(&self) -> usize {
+        self.0.looks.used()
     }
 
     /// Whether a partition is open here.

@@ -3,7 +3,7 @@
 //!
 //! * [`manager`]: which partitions are open here, and the way in for every request. [`task`]: the one owner of an open
 //!   partition. [`produce`]: batches on their way into the log. [`fetch`], [`offsets`]: what readers get. [`retention`]: what is
-//!   given up. [`size`]: what is held.
+//!   given up. [`size`]: what is held. [`looks`]: the memory that batches are looked into with.
 //! * [`producers`]: what is known of idempotent producers; [`snapshot`] and [`index`] are how it is kept in the log (P4).
 
 #[cfg(feature = "decoders")]
@@ -11,6 +11,7 @@ pub mod decoders;
 mod fetch;
 mod index;
 pub mod log;
+mod looks;
 mod manager;
 mod metrics;
 mod mutation;
@@ -26,8 +27,5 @@ pub mod statelog;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;
-
-/// Most bytes that a batch may decompress to while its records are looked at.
-const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
 
 pub use manager::{Config, Partitions, PartitionsParts};

@@ -2,18 +2,12 @@
 
 use geminga_proto::ids::Offset;
 use geminga_proto::reason::{ApiError, Reason};
-use tokio::sync::Semaphore;
 
-use super::MAX_DECODED_BYTES;
 use super::fetch::read_error;
 use super::log::{HeadError, ReadEntry};
 use super::manager::Handle;
 use super::retention;
 use crate::router::{FoundOffset, OffsetAt};
-
-/// Entries that are looked into at one time, by all who ask.
-const LOOKS: usize = 2;
-static LOOKING: Semaphore = Semaphore::const_new(LOOKS);
 
 /// Looks an offset up. Cancel-safe.
 pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, ApiError> {
@@ -38,11 +32,11 @@ pub(super) async fn find(handle: &Handle, at: OffsetAt) -> Result<FoundOffset, A
         OffsetAt::Latest => Ok(end(ends.high_watermark).await),
         OffsetAt::MaxTimestamp => {
             let entry = handle.reader.by_max_timestamp().await.map_err(|e| read_error(&e))?;
-            Ok(record(look(entry, None).await).await)
+            Ok(record(look(handle, entry, None).await).await)
         }
         OffsetAt::Timestamp(timestamp_ms) => {
             let entry = handle.reader.by_time(timestamp_ms).await.map_err(|e| read_error(&e))?;
-            Ok(record(look(entry, Some(timestamp_ms)).await).await)
+            Ok(record(look(handle, entry, Some(timestamp_ms)).await).await)
         }
     }
 }
@@ -71,20 +65,18 @@ fn head_error(error: &HeadError) -> ApiError {
     ApiError::new(reason, error.to_string())
 }
 
-/// The first record of an entry at or after a time, or of its youngest. A small batch may be a large one when it is taken
-/// apart: not on a thread that others wait for, and not many at a time.
-async fn look(entry: Option<ReadEntry>, timestamp_ms: Option<i64>) -> Option<(Offset, i64)> {
+/// The first record of an entry at or after a time, or of its youngest.
+async fn look(
+    handle: &Handle,
+    entry: Option<ReadEntry>,
+    timestamp_ms: Option<i64>,
+) -> Option<(Offset, i64)> {
     let entry = entry?;
     let beginning = (entry.first_offset, entry.max_timestamp);
-    // Never closed.
-    let Ok(looking) = LOOKING.acquire().await else { return Some(beginning) };
-    let find = move || {
-        // Until it is done, also when nobody waits for it any more.
-        let _looking = looking;
-        first_since(&entry, timestamp_ms.unwrap_or(entry.max_timestamp))
+    let find = move |limit_bytes| {
+        first_since(&entry, timestamp_ms.unwrap_or(entry.max_timestamp), limit_bytes)
     };
-    let found = tokio::task::spawn_blocking(find).await;
-    Some(found.unwrap_or_else(|error| {
+    Some(handle.looks.at_kept(find).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a batch could not be taken apart");
         beginning
     }))
@@ -92,14 +84,14 @@ async fn look(entry: Option<ReadEntry>, timestamp_ms: Option<i64>) -> Option<(Of
 
 /// The first record of `entry` at or after a time. Largest timestamps are the producers' word and batches are opened only
 /// here: where one cannot be, or breaks its word, its beginning is the answer, so that no record is missed.
-fn first_since(entry: &ReadEntry, timestamp_ms: i64) -> (Offset, i64) {
+fn first_since(entry: &ReadEntry, timestamp_ms: i64, limit_bytes: usize) -> (Offset, i64) {
     for batch in geminga_records::split(entry.payload.clone()) {
         let Ok(batch) = batch else { break };
         let header = batch.header();
         if header.max_timestamp < timestamp_ms {
             continue;
         }
-        return match geminga_records::find_since(&batch, timestamp_ms, MAX_DECODED_BYTES) {
+        return match geminga_records::find_since(&batch, timestamp_ms, limit_bytes) {
             Ok(Some((offset, timestamp))) => (Offset(offset), timestamp),
             _ => (Offset(header.base_offset), header.max_timestamp),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use geminga_client::{
     Client, Consumer, ConsumerConfig, Error, Event, OffsetReset, Reason, Records,
 };
+use tokio::time::{Instant, timeout_at};
 
 use super::end::End;
 use super::{Args, Bounds, Printer};
@@ -16,8 +17,8 @@ use crate::exit::Failure;
 
 /// How often a member that waits for the group's end asks how far the group is.
 const POLL: Duration = Duration::from_millis(200);
-/// Most answers that are printed before they are committed together.
-const EVENTS: usize = 16;
+/// What is there is taken for so long before it is committed together: a commit is written to stable storage, and nothing is taken meanwhile.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
 
 /// What records are read for.
 pub(in crate::command) trait Sink {
@@ -37,6 +38,8 @@ pub(in crate::command) struct Member<'a> {
     pub(in crate::command) from_beginning: bool,
     /// It ends when the group has committed so far.
     pub(in crate::command) end: Option<End>,
+    /// How long it waits for more before it commits; nothing: what is there is committed when no more is.
+    pub(in crate::command) waits: Duration,
 }
 
 /// Prints what this member is given, until the group's end where there is one.
@@ -49,7 +52,8 @@ pub(super) async fn consume(
 ) -> Result<(), Failure> {
     let end = args.until_end.then(|| bounds.end());
     let from_beginning = args.from_beginning;
-    let member = Member { client, topic: &args.topic, group, from_beginning, end };
+    let topic = &args.topic;
+    let member = Member { client, topic, group, from_beginning, end, waits: Duration::ZERO };
     let ended = member.read(&mut printer).await;
     printer.bar.finish_and_clear();
     ended
@@ -71,7 +75,7 @@ impl Member<'_> {
     /// # Errors
     /// Those of the sink; what makes reading impossible; an interruption.
     pub(in crate::command) async fn read(self, sink: &mut impl Sink) -> Result<(), Failure> {
-        let Self { client, topic, group, from_beginning, end } = self;
+        let Self { client, topic, group, from_beginning, end, waits } = self;
         let mut config = ConsumerConfig::new(group, topic);
         if from_beginning {
             config.offset_reset = OffsetReset::Earliest;
@@ -89,7 +93,7 @@ impl Member<'_> {
                 };
                 // What was read is done with and committed before anything else, unless the user has lost patience with that.
                 let handled = tokio::select! {
-                    handled = handle(event, &mut consumer, sink, commit_starts) => handled,
+                    handled = handle(event, &mut consumer, sink, (commit_starts, waits)) => handled,
                     failure = interrupted() => Err(failure),
                 };
                 if let Err(failure) = handled {
@@ -134,23 +138,33 @@ async fn handle(
     first: Result<Event, Error>,
     consumer: &mut Consumer,
     sink: &mut impl Sink,
-    commit_starts: bool,
+    (commit_starts, waits): (bool, Duration),
 ) -> Result<(), Failure> {
-    let mut next = Some(first?);
-    for left in (0..EVENTS).rev() {
-        match next.take() {
-            Some(Event::Records(records)) => sink.add(&records)?,
-            Some(Event::Assigned(_)) if commit_starts => {
+    let begun = Instant::now();
+    let mut next = first?;
+    loop {
+        match next {
+            Event::Records(records) => sink.add(&records)?,
+            Event::Assigned(_) if commit_starts => {
                 let starts = consumer.assignment().into_iter().collect();
                 settle(consumer.commit_offsets(starts).await)?;
             }
-            Some(Event::Assigned(_)) => {}
+            Event::Assigned(_) => {}
             // What was taken is committed before more is asked for: that would let the partitions go.
-            Some(Event::Revoked | Event::Lost) | None => break,
+            Event::Revoked | Event::Lost => break,
         }
-        if left > 0 {
-            next = consumer.try_next()?;
+        if begun.elapsed() >= COMMIT_EVERY.max(waits) {
+            break;
         }
+        // Whoever interrupts it is heard between two answers.
+        tokio::task::yield_now().await;
+        next = match consumer.try_next()? {
+            Some(event) => event,
+            None => match timeout_at(begun + waits, consumer.next()).await {
+                Ok(event) => event?,
+                Err(_) => break,
+            },
+        };
     }
     sink.done()?;
     settle(consumer.commit().await)

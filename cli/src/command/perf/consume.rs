@@ -2,6 +2,7 @@
 //! with what `perf produce` wrote. By itself, or as the member of a group.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use geminga_client::{Client, ReaderConfig, Records};
 use indicatif::ProgressBar;
@@ -18,6 +19,8 @@ use crate::view::View;
 
 /// Bytes of one answer: this is about throughput.
 const MAX_BYTES: u32 = 4 * 1024 * 1024;
+/// How often a member commits: as applications do, not after each answer.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads, judges, prints.
 pub(super) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
@@ -29,7 +32,8 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         None => read(&client, load, bounds, &mut judge).await?,
         Some(group) => {
             let (topic, end) = (&load.topic, Some(bounds.end()));
-            let member = Member { client: &client, topic, group, from_beginning: true, end };
+            let waits = COMMIT_EVERY;
+            let member = Member { client: &client, topic, group, from_beginning: true, end, waits };
             member.read(&mut judge).await?;
         }
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::slot::Phase;
 use crate::ownership::topology::Topic;
 use crate::partition::log::{LogHead, LogReader};
+use crate::partition::looks::Looks;
 use crate::partition::produce::{self, Judge, Reply};
 use crate::partition::task::{AskProducers, Submitted};
 use crate::router::{ActiveProducer, Appender, Pending};
@@ -35,6 +36,8 @@ pub(in crate::partition) struct Handle {
     pub(in crate::partition) anew: Arc<Notify>,
     /// Asks the owner to end the open ledger, of which nothing is wanted any more.
     pub(in crate::partition) expired: Arc<Notify>,
+    /// Looks into compressed batches.
+    pub(in crate::partition) looks: Looks,
     /// Whether it looks into every batch ([`super::Config::strict_records`]).
     pub(super) strict: bool,
     /// Dates batches.
@@ -70,7 +73,7 @@ impl Appender for Handle {
         self.touch();
         let topic = Arc::clone(&self.topic.borrow());
         let judge = Judge { topic, strict: self.strict, now_ms: self.clock.now_ms() };
-        let (batch, objection) = judge.judge(batch).await?;
+        let (batch, objection) = judge.judge(batch, &self.looks).await?;
         let objection = match objection {
             // Whether it is one that was taken before, the owner's task knows.
             Some(_) if batch.header().sequence().is_some() => objection,

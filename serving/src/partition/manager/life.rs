@@ -154,6 +154,7 @@ impl Life {
             topic: self.altered.subscribe(),
             anew,
             expired,
+            looks: self.partitions.0.looks.clone(),
             strict: self.partitions.0.config.strict_records,
             clock: Arc::clone(&self.partitions.0.clock),
             mailbox,

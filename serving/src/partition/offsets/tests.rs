@@ -2,6 +2,9 @@ use bytes::Bytes;
 use geminga_records::Compression;
 
 use super::*;
+
+/// More than any of these decompresses to.
+const LIMIT: usize = 1 << 20;
 use crate::partition::samples::{batch_at, entry};
 
 fn two_batches(compression: Compression) -> ReadEntry {
@@ -17,7 +20,7 @@ fn the_first_record_by_offset_that_is_young_enough_wins() {
         for (asked, offset, timestamp) in
             [(0, 50, 100), (100, 50, 100), (101, 51, 300), (250, 51, 300), (301, 54, 400)]
         {
-            assert_eq!(first_since(&entry, asked), (Offset(offset), timestamp), "{asked}");
+            assert_eq!(first_since(&entry, asked, LIMIT), (Offset(offset), timestamp), "{asked}");
         }
     }
 }
@@ -29,7 +32,7 @@ fn a_batch_that_cannot_be_opened_is_answered_by_its_beginning() {
     let mut payload = entry.payload.to_vec();
     payload[70] ^= 0xff;
     let broken = ReadEntry { payload: Bytes::from(payload), ..entry };
-    assert_eq!(first_since(&broken, 300), (Offset(50), 300));
+    assert_eq!(first_since(&broken, 300, LIMIT), (Offset(50), 300));
     let none = ReadEntry { payload: broken.payload.slice(..10), ..broken };
-    assert_eq!(first_since(&none, 300), (Offset(50), 400));
+    assert_eq!(first_since(&none, 300, LIMIT), (Offset(50), 400));
 }

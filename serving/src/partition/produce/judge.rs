@@ -14,17 +14,14 @@ use std::sync::Arc;
 use geminga_proto::caps;
 use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::{Batch, BatchError, Glance, look_through};
-use tokio::sync::Semaphore;
 
 use self::errant::Errant;
 use crate::ownership::topology::Topic;
-use crate::partition::MAX_DECODED_BYTES;
+use crate::partition::looks::Looks;
 
 /// A compressed batch up to here is taken apart at once, if its records take no more than [`SMALL_DECODED_BYTES`].
 const SMALL_BYTES: usize = 64 * 1024;
 const SMALL_DECODED_BYTES: usize = 256 * 1024;
-/// Others wait for each other, away from threads that serve: what they decompress to is memory.
-static LARGE: Semaphore = Semaphore::const_new(1);
 /// Kafka's "no timestamp".
 const NO_TIMESTAMP: i64 = -1;
 
@@ -56,10 +53,11 @@ impl Judge {
     pub(in crate::partition) async fn judge(
         &self,
         batch: Batch,
+        looks: &Looks,
     ) -> Result<(Batch, Option<ApiError>), ApiError> {
         check(&batch)?;
         let objection = match self.check_size(&batch) {
-            Ok(()) => match self.look(&batch).await {
+            Ok(()) => match self.look(&batch, looks).await {
                 Ok(None) => None,
                 Ok(Some(max_timestamp)) => {
                     return Ok((batch.with_max_timestamp(max_timestamp), None));
@@ -85,7 +83,7 @@ impl Judge {
     }
 
     /// The largest timestamp, where the header says a wrong one.
-    async fn look(&self, batch: &Batch) -> Result<Option<i64>, ApiError> {
+    async fn look(&self, batch: &Batch, looks: &Looks) -> Result<Option<i64>, ApiError> {
         let settings = &self.topic.settings;
         let bounds_times = settings.bounds_times && !settings.log_append_time;
         if batch.is_plain() {
@@ -100,14 +98,9 @@ impl Judge {
                 looked => return looked.map_err(|error| self.unreadable(error))?,
             }
         }
-        let large = LARGE.acquire().await.expect("never closed");
         let (own, batch) = (self.clone(), batch.clone());
-        let look = move || {
-            // Until it is done, also when nobody waits for it any more.
-            let _large = large;
-            own.look_within(&batch, MAX_DECODED_BYTES)
-        };
-        let looked = tokio::task::spawn_blocking(look).await.map_err(|error| {
+        let look = move |limit_bytes| own.look_within(&batch, limit_bytes);
+        let looked = looks.at_new(look).await.map_err(|error| {
             tracing::error!(%error, "a batch could not be taken apart");
             ApiError::new(Reason::Internal, "the batch could not be taken apart")
         })?;
@@ -204,6 +197,10 @@ impl Judge {
     fn unreadable(&self, error: BatchError) -> ApiError {
         match error {
             BatchError::Decompress(_) => ApiError::new(Reason::InvalidRecord, error.to_string()),
+            BatchError::Inflated(_) => {
+                let more = "or give the broker more --memory to look at them";
+                ApiError::new(Reason::MessageTooLarge, format!("{error}, {more}"))
+            }
             error => error.into(),
         }
     }

@@ -43,7 +43,7 @@ use crate::partition::log::{LogConfig, LogParts, Reads, Tails};
 use crate::partition::statelog::GroupLogs;
 use crate::partition::{self, Partitions, PartitionsParts};
 use crate::quotas::Quotas;
-use crate::room::Room;
+use crate::room::Streams;
 use crate::router::{LocalPartitions, RoutedSource, Router, Source};
 use crate::rpc::context::Context;
 use crate::rpc::produce::ProduceRoom;
@@ -265,7 +265,7 @@ impl Broker {
             partitions: local,
             source,
             produce_room,
-            streams: Room::new(parts.config.stream_bytes),
+            streams: Streams::new(parts.config.stream_bytes),
             quotas,
             producer_ids: Arc::new(ProducerIds::new(Arc::clone(store), cluster.epoch)),
             admin,

@@ -42,6 +42,33 @@ impl Answers {
     }
 }
 
+/// Room for what gRPC streams are given: apart for batches that are short of room to be taken apart, which may need nearly all
+/// of it, and must not keep those waiting who need little.
+#[derive(Debug, Clone)]
+pub(crate) struct Streams {
+    /// Half of all.
+    pub(crate) plain: Room,
+    /// The other half.
+    pub(crate) apart: Room,
+}
+
+impl Streams {
+    /// Rooms of so many bytes together.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { plain: Room::new(bytes / 2), apart: Room::new(bytes / 2) }
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn used(&self) -> usize {
+        self.plain.used() + self.apart.used()
+    }
+
+    /// Whether somebody waits for either.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.plain.is_wanted() || self.apart.is_wanted()
+    }
+}
+
 /// A bound; cloning shares it.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
@@ -55,6 +82,8 @@ pub(crate) struct Room {
 pub(crate) struct Held {
     permit: OwnedSemaphorePermit,
     room: Room,
+    /// What is given back with it and is of other rooms.
+    beside: Vec<Self>,
 }
 
 impl Room {
@@ -68,11 +97,12 @@ impl Room {
     pub(crate) async fn take(&self, bytes: usize) -> Held {
         let bytes = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(bytes) {
-            return Held { permit, room: self.clone() };
+            return Held { permit, room: self.clone(), beside: Vec::new() };
         }
         let _waiting = Waiting::new(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
-        Held { permit: permit.expect("room is never closed"), room: self.clone() }
+        let permit = permit.expect("room is never closed");
+        Held { permit, room: self.clone(), beside: Vec::new() }
     }
 
     /// As [`Room::take`], for as much of `bytes` as is one answer's part of what is free.
@@ -97,7 +127,7 @@ impl Room {
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
         let bytes = u32::try_from(bytes).ok()?;
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
-        Some(Held { permit, room: self.clone() })
+        Some(Held { permit, room: self.clone(), beside: Vec::new() })
     }
 
     /// Whether somebody waits for room.
@@ -144,7 +174,7 @@ impl Held {
     /// Takes so many of them, or all, apart from the others.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let permit = self.permit.split(bytes.min(self.bytes())).expect("no more than there are");
-        Self { permit, room: self.room.clone() }
+        Self { permit, room: self.room.clone(), beside: Vec::new() }
     }
 
     /// What a piece of so many bytes takes along of the room of a whole: all that is left with the last one.
@@ -155,11 +185,16 @@ impl Held {
         }
     }
 
-    /// What is given back together from now on.
+    /// What is given back together from now on. Of one room they are one; of several, all but the first are only kept.
     pub(crate) fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
-            (Some(mut one), Some(other)) => {
-                one.permit.merge(other.permit);
+            (Some(mut one), Some(mut other)) => {
+                one.beside.append(&mut other.beside);
+                if Arc::ptr_eq(&one.room.free, &other.room.free) {
+                    one.permit.merge(other.permit);
+                } else {
+                    one.beside.push(other);
+                }
                 Some(one)
             }
             (one, other) => one.or(other),
@@ -219,6 +254,22 @@ mod tests {
         // A little is all given, and what is more than there ever is counts as all of it.
         assert_eq!(room.take_part(1_000).await.bytes(), 1_000);
         assert_eq!(room.take(usize::MAX).await.bytes(), 64 * MIB);
+    }
+
+    #[tokio::test]
+    async fn what_is_of_several_rooms_is_given_back_together() {
+        let (first, second) = (Room::new(100), Room::new(100));
+        let all = [
+            first.take(10).await,
+            second.take(20).await,
+            first.take(5).await,
+            second.take(1).await,
+        ];
+        let all = all.into_iter().fold(None, |all, held| Held::both(all, Some(held)));
+        assert_eq!((first.used(), second.used()), (15, 21));
+        assert_eq!(all.as_ref().map(Held::bytes), Some(15));
+        drop(all);
+        assert_eq!((first.used(), second.used()), (0, 0));
     }
 
     #[tokio::test]

@@ -99,6 +99,6 @@ pub(crate) fn reached(
     tls: &ServerTls,
 ) -> Result<String, Failure> {
     let address = advertised(flag, advertise, bound)?;
-    tls.check_host(advertise.map_or(flag, |_| "--advertise"), &address)?;
+    tls.require_host(advertise.map_or(flag, |_| "--advertise"), &address)?;
     Ok(address)
 }

@@ -184,6 +184,12 @@ impl TlsOptions {
     }
 }
 
+/// The host of `HOST:PORT`.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 fn of_client(files: Files) -> Result<Option<Credentials>, Failure> {
     let own = (files != Files::default()).then(|| Credentials::of_client(files)).transpose();
     own.map_err(unusable)
@@ -225,13 +231,15 @@ impl ServerTls {
 
     /// Whether the certificate is for the host of `HOST:PORT`, to which others connect as `flag` says: if not, this server
     /// would be ready, and nobody could talk to it.
+    pub(crate) fn require_host(&self, flag: &'static str, address: &str) -> Result<(), Failure> {
+        let required = self.identity().map(|own| own.require_host(flag, host_of(address)));
+        required.unwrap_or(Ok(())).map_err(unusable)
+    }
+
+    /// The same of those who are free to go by other names.
     pub(crate) fn check_host(&self, flag: &'static str, address: &str) -> Result<(), Failure> {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        match self.identity() {
-            Some(own) => own.check_host(flag, host).map_err(unusable),
-            None => Ok(()),
-        }
+        let checked = self.identity().map(|own| own.check_host(flag, host_of(address)));
+        checked.unwrap_or(Ok(())).map_err(unusable)
     }
 
     /// Whether clients without a certificate are sent away.

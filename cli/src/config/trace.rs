@@ -66,6 +66,14 @@ impl TraceOptions {
                 "--otlp-endpoint `{endpoint}` is neither http://HOST:PORT nor https://HOST:PORT"
             )));
         }
+        // What is missing would be the port of something else.
+        if let Some(address) = endpoint.as_ref().and_then(|to| to.strip_prefix(ENCRYPTED))
+            && !address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        {
+            return Err(Failure::usage(format!(
+                "--otlp-endpoint {ENCRYPTED}{address} names no port, such as :4317"
+            )));
+        }
         let ca = self.ca.or(file.ca);
         if ca.is_some() && !endpoint.as_ref().is_some_and(|to| to.starts_with(ENCRYPTED)) {
             return Err(Failure::usage(
@@ -180,7 +188,7 @@ mod tests {
         assert_eq!(traced(settle(Some("http://c:4317"), Some("1"))), 1_000);
         assert!(traced(settle(Some("http://c:4317"), None)) < 100, "one in a hundred");
         assert_eq!(traced(settle(Some("https://c:4317"), Some("1"))), 1_000);
-        for bad in ["c:4317", "grpc://c:4317", ""] {
+        for bad in ["c:4317", "grpc://c:4317", "https://c", "https://c/", ""] {
             assert!(options(Some(bad), None).over(TraceOptions::default()).is_err(), "{bad}");
         }
     }

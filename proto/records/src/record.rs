@@ -71,7 +71,7 @@ pub fn decode(batch: &Batch, limit_bytes: usize) -> Result<Vec<Record>, BatchErr
     let possible = records.len() / MIN_RECORD_BYTES;
     let count = usize::try_from(header.record_count).unwrap_or(0);
     let mut out = Vec::with_capacity(count.min(possible));
-    for record in Walk::new(header, records) {
+    for record in (Walk { keeps_headers: Some(usize::MAX), ..Walk::new(header, records) }) {
         out.push(record?.into());
     }
     Ok(out)
@@ -94,7 +94,7 @@ impl Records {
         let header = batch.header();
         let records = header.compression()?.decompress(batch.records(), limit_bytes)?;
         let bytes = records.len();
-        let walk = Walk { most_headers: MAX_HEADERS, ..Walk::new(header, records) };
+        let walk = Walk { keeps_headers: Some(MAX_HEADERS), ..Walk::new(header, records) };
         Ok(Self { walk, bytes })
     }
 
@@ -195,6 +195,14 @@ pub(crate) struct Raw<B> {
     headers: Vec<(B, Option<B>)>,
 }
 
+#[cfg(test)]
+impl<B> Raw<B> {
+    /// Room for so many headers was made.
+    pub(crate) fn kept_headers(&self) -> usize {
+        self.headers.capacity()
+    }
+}
+
 impl From<Raw<Bytes>> for Record {
     fn from(raw: Raw<Bytes>) -> Self {
         let name = |name: Bytes| String::from_utf8_lossy(&name).into_owned();
@@ -215,20 +223,22 @@ pub(crate) struct Walk<B> {
     rest: B,
     left: i32,
     last_delta: i32,
-    most_headers: usize,
+    /// Most headers that a record may have, which are kept then; `None`: however many there are, they take no memory.
+    keeps_headers: Option<usize>,
 }
 
 impl<B: Source> Walk<B> {
+    /// Sees all of a record but its headers.
     pub(crate) fn new(header: &Header, records: B) -> Self {
         let left = header.record_count;
-        Self { header: *header, rest: records, left, last_delta: -1, most_headers: usize::MAX }
+        Self { header: *header, rest: records, left, last_delta: -1, keeps_headers: None }
     }
 
     fn take(&mut self) -> Result<Raw<B>, BatchError> {
         let len = varint::get_len(&mut self.rest)?
             .ok_or(BatchError::Records("a record has a negative length"))?;
         let mut bytes = self.rest.cut(len);
-        let (delta, record) = take_record(&self.header, &mut bytes, self.most_headers)?;
+        let (delta, record) = take_record(&self.header, &mut bytes, self.keeps_headers)?;
         if delta <= self.last_delta || delta > self.header.last_offset_delta {
             return Err(BatchError::Records("offsets do not rise within the batch"));
         }
@@ -259,7 +269,7 @@ impl<B: Source> Iterator for Walk<B> {
 fn take_record<B: Source>(
     header: &Header,
     bytes: &mut B,
-    most_headers: usize,
+    keeps_headers: Option<usize>,
 ) -> Result<(i32, Raw<B>), BatchError> {
     if !bytes.has_remaining() {
         return Err(BatchError::Records("a record is empty"));
@@ -269,7 +279,7 @@ fn take_record<B: Source>(
     let delta = varint::get_i32(bytes)?;
     let key = take_bytes(bytes)?;
     let value = take_bytes(bytes)?;
-    let headers = take_headers(bytes, most_headers)?;
+    let headers = take_headers(bytes, keeps_headers)?;
     if bytes.has_remaining() {
         return Err(BatchError::Records("a record is longer than its parts"));
     }
@@ -286,21 +296,26 @@ fn take_bytes<B: Source>(bytes: &mut B) -> Result<Option<B>, BatchError> {
     Ok(varint::get_len(bytes)?.map(|len| bytes.cut(len)))
 }
 
-fn take_headers<B: Source>(bytes: &mut B, most: usize) -> Result<Vec<(B, Option<B>)>, BatchError> {
+fn take_headers<B: Source>(
+    bytes: &mut B,
+    keeps: Option<usize>,
+) -> Result<Vec<(B, Option<B>)>, BatchError> {
     let count = usize::try_from(varint::get_i32(bytes)?)
         .map_err(|_| BatchError::Records("a negative count of headers"))?;
     // A header takes two bytes at least.
     if count > bytes.remaining() / 2 {
         return Err(BatchError::Records("more headers than bytes for them"));
     }
-    if count > most {
+    if keeps.is_some_and(|most| count > most) {
         return Err(BatchError::TooManyHeaders);
     }
-    let mut headers = Vec::with_capacity(count);
+    let mut headers = Vec::with_capacity(keeps.map_or(0, |_| count));
     for _ in 0..count {
         let key = take_bytes(bytes)?.ok_or(BatchError::Records("a header has no name"))?;
         let value = take_bytes(bytes)?;
-        headers.push((key, value));
+        if keeps.is_some() {
+            headers.push((key, value));
+        }
     }
     Ok(headers)
 }

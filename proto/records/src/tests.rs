@@ -49,6 +49,21 @@ fn codec() -> impl Strategy<Value = Compression> {
     proptest::sample::select(&Compression::ALL[..])
 }
 
+/// One of two bytes would take many times as much once it is kept: those who want none keep none.
+#[test]
+fn headers_that_nobody_wants_take_no_memory() {
+    let headers = vec![(String::new(), None); 100_000];
+    let batch = encode(&[Record { headers, ..Record::default() }], Compression::Zstd).unwrap();
+    assert!(batch.len() < 1_000);
+    let records = Compression::Zstd.decompress(batch.records(), LIMIT).unwrap();
+    let seen = crate::record::Walk::new(batch.header(), &records[..]).next().unwrap().unwrap();
+    assert_eq!(seen.kept_headers(), 0);
+    let mut glances = 0;
+    look_through(&batch, LIMIT, |_| glances += 1).unwrap();
+    assert_eq!(glances, 1);
+    assert_eq!(decode(&batch, LIMIT).unwrap()[0].headers.len(), 100_000);
+}
+
 proptest! {
     /// Whether the bytes are changed in place or copied, the batch is the one that a builder would have made.
     #[test]

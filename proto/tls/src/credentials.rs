@@ -45,6 +45,8 @@ struct State {
     tried: Contents,
     /// Whether that is good later, and so is tried again.
     early: bool,
+    /// Whether that is refused for what is in force, and so is tried again once that has expired.
+    refused: bool,
     loaded: Arc<Loaded>,
 }
 
@@ -74,7 +76,7 @@ impl Credentials {
     fn read(files: Files, check: Check) -> Result<Self, LoadError> {
         let tried = Contents::read(&files)?;
         let loaded = Arc::new(Loaded::new(&files, &tried, check)?);
-        let state = RwLock::new(State { tried, early: false, loaded });
+        let state = RwLock::new(State { tried, early: false, refused: false, loaded });
         Ok(Self(Arc::new(Inner { files, check, state, hosts: RwLock::default() })))
     }
 
@@ -84,13 +86,21 @@ impl Credentials {
     }
 
     /// Whether who connects to `host` takes the certificate to show for that of this process. `flag`: what says that they do.
-    /// From then on none is taken from the files that is not for it.
     ///
     /// # Errors
     /// That it is for others.
     pub fn check_host(&self, flag: &'static str, host: &str) -> Result<(), LoadError> {
         let host = Host { flag, host: host.to_owned() };
-        self.now().check_host(&self.0.files, &host)?;
+        self.now().check_host(&self.0.files, &host)
+    }
+
+    /// The same, and from then on no other certificate is taken from the files that is not for it, while the one in force is good.
+    ///
+    /// # Errors
+    /// As [`Credentials::check_host`].
+    pub fn require_host(&self, flag: &'static str, host: &str) -> Result<(), LoadError> {
+        self.check_host(flag, host)?;
+        let host = Host { flag, host: host.to_owned() };
         let mut hosts = self.0.hosts.write();
         if !hosts.contains(&host) {
             hosts.push(host);
@@ -137,11 +147,11 @@ impl Credentials {
 
     /// From now on these, if they are new and good, or good at last.
     pub(crate) fn take(&self, found: Contents) {
-        let (known, early) = {
+        let (known, again) = {
             let state = self.0.state.read();
-            (state.tried == found, state.early)
+            (state.tried == found, state.early || state.refused && state.loaded.is_over())
         };
-        if known && !early {
+        if known && !again {
             return;
         }
         let hosts = self.0.hosts.read().clone();
@@ -150,15 +160,17 @@ impl Credentials {
         match loaded {
             Ok(loaded) => {
                 let loaded = Arc::new(loaded);
-                *self.0.state.write() = State { tried: found, early: false, loaded };
+                *self.0.state.write() =
+                    State { tried: found, early: false, refused: false, loaded };
                 metrics::count_reload(true);
                 tracing::info!(expires = ?self.now().expires, "new certificates are in force for new connections");
             }
             // Told already.
-            Err(error) if known && error.is_early() => {}
+            Err(_) if known => {}
             Err(error) => {
                 let mut state = self.0.state.write();
                 (state.tried, state.early) = (found, error.is_early());
+                state.refused = error.is_for_the_former();
                 drop(state);
                 metrics::count_reload(false);
                 tracing::error!(%error, "new certificates cannot be used, and the former ones stay in force");

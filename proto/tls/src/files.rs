@@ -118,6 +118,11 @@ impl LoadError {
     pub(crate) fn is_early(&self) -> bool {
         matches!(self, Self::Unacceptable { why: Trouble::NotYetValid, .. })
     }
+
+    /// Whether another one in force would not keep them from being used.
+    pub(crate) fn is_for_the_former(&self) -> bool {
+        matches!(self, Self::OtherNames { .. } | Self::NotForHost { .. })
+    }
 }
 
 fn reason(why: &Trouble) -> String {
@@ -275,13 +280,20 @@ impl Loaded {
     ) -> Result<Self, LoadError> {
         let known = !self.names.is_empty() && !former.names.is_empty();
         // With one that has expired nobody could talk either.
-        let expired = former.expires.is_some_and(|at| at <= UnixTime::now().as_secs());
+        let expired = former.is_over();
         if known && !expired && !self.names.iter().any(|name| former.names.contains(name)) {
             let path = files.cert.clone().unwrap_or_default();
             return Err(LoadError::OtherNames { path, is: self.names, was: former.names.clone() });
         }
-        hosts.iter().try_for_each(|host| self.check_host(files, host))?;
+        if !expired {
+            hosts.iter().try_for_each(|host| self.check_host(files, host))?;
+        }
         Ok(self)
+    }
+
+    /// Whether it has expired.
+    pub(crate) fn is_over(&self) -> bool {
+        self.expires.is_some_and(|at| at <= UnixTime::now().as_secs())
     }
 
     /// Whether who connects to a host takes the certificate for that of this process.

@@ -25,7 +25,7 @@ use metrics::gauge;
 use super::Config;
 use crate::partition::Partitions;
 use crate::partition::log::{Reads, Tails};
-use crate::room::{Answers, Room};
+use crate::room::{Answers, Streams};
 use crate::rpc::produce::ProduceRoom;
 
 /// Least memory that a broker works in: a message of the largest size has room in each part.
@@ -94,7 +94,7 @@ pub(super) struct Parts {
     pub(super) reads: Reads,
     pub(super) ledgers: LedgerClient,
     pub(super) answers: Answers,
-    pub(super) streams: Room,
+    pub(super) streams: Streams,
     pub(super) partitions: Partitions,
 }
 

@@ -58,7 +58,8 @@ pub struct Config {
     pub request_bytes: usize,
     /// Bytes of answers that were made and not written, of all connections. Default 128 MiB.
     pub reply_bytes: usize,
-    /// Most connections that are in a handshake or have not asked for anything yet. Default 512, as of listeners for other protocols.
+    /// Most connections that are in a handshake or have not asked for anything yet. Default 2,048: when all clients come
+    /// back at once, they wait for their handshakes.
     pub strangers: usize,
 }
 
@@ -70,7 +71,7 @@ impl Default for Config {
             default_partitions: 1,
             request_bytes: 16 * MIB,
             reply_bytes: 128 * MIB,
-            strangers: 512,
+            strangers: 2_048,
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 /// How long a connection may be one of whom nothing is known.
 const INTRODUCTION: Duration = Duration::from_mins(1);
 /// So long it is left alone however many come: many handshakes at a time take a while.
-const CHANCE: Duration = Duration::from_secs(1);
+const CHANCE: Duration = Duration::from_secs(3);
 
 /// All of them.
 #[derive(Debug)]

@@ -12,6 +12,7 @@
 mod proofs;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use geminga_proto::ids::{Offset, PartitionIndex, Term};
@@ -45,6 +46,8 @@ pub(super) struct Submitted {
     pub(super) reply: Reply,
     /// Why the topic does not take it, unless it is in the log already: of idempotent producers' batches only.
     pub(super) objection: Option<ApiError>,
+    /// [`Orders::refusals`] when it came.
+    pub(super) refusals: u64,
 }
 
 /// How an open partition ended; everything that it had accepted is answered.
@@ -78,6 +81,9 @@ pub(super) struct Orders {
     pub(super) expired: Arc<Notify>,
     /// Say who writes.
     pub(super) producers: mpsc::Receiver<AskProducers>,
+    /// How often batches were refused that had their place: what came before that and gets its place behind it may be of the same
+    /// sender, who is to send again from the first of them (P5).
+    pub(super) refusals: Arc<AtomicU64>,
 }
 
 /// Asks an owner who its idempotent producers are.
@@ -224,9 +230,14 @@ impl Owner {
     }
 
     /// Gives a batch its place, or answers it.
-    fn accept(&mut self, Submitted { batch, reply, objection }: Submitted) {
+    fn accept(&mut self, Submitted { batch, reply, objection, refusals }: Submitted) {
+        // Of idempotent producers, the numbers tell.
         let Some(stamp) = Stamp::of(batch.header()) else {
-            self.queue.push(batch, None, reply);
+            if refusals == self.orders.refusals.load(Ordering::Relaxed) {
+                self.queue.push(batch, None, reply);
+            } else {
+                reply.failed(not_written("an earlier batch was refused"));
+            }
             return;
         };
         match self.producers.check(&stamp, self.now_ms()) {
@@ -441,6 +452,9 @@ impl Owner {
     /// Refuses batches that the log does not have. Their sequence numbers are free again, the newest first (P3).
     fn refuse_queued(&mut self, error: &ApiError) {
         let refused = self.queue.take_waiting();
+        if !refused.is_empty() {
+            self.orders.refusals.fetch_add(1, Ordering::Relaxed);
+        }
         for stamp in refused.iter().rev().filter_map(|(stamp, _)| stamp.as_ref()) {
             self.producers.take_back(stamp);
         }

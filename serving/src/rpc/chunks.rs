@@ -110,6 +110,14 @@ impl Chunks {
         }
     }
 
+    /// The room of what is left, and of what the last piece was made of.
+    pub(super) fn into_room(self) -> Option<Held> {
+        match self.rest {
+            Rest::Whole(whole) => whole.room,
+            Rest::Apart(apart) => apart.into_room(),
+        }
+    }
+
     /// The next piece. What records are made of counts as taken until the next is asked for, or this is dropped.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::produce::ProduceRoom;
 use crate::groups::client::GroupClient;
 use crate::ownership::operator::Operator;
 use crate::quotas::Quotas;
-use crate::room::Room;
+use crate::room::Streams;
 use crate::router::{LocalPartitions, Router, Source};
 use crate::topics::TopicAdmin;
 
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     /// Bytes of elements that produce streams may hold together.
     pub(crate) produce_room: ProduceRoom,
     /// For records on their way to clients.
-    pub(crate) streams: Room,
+    pub(crate) streams: Streams,
     /// What client ids may do here.
     pub(crate) quotas: Quotas,
     /// Ids of idempotent producers.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use geminga_proto::ids::Offset;
-use geminga_proto::reason::ApiError;
+use geminga_proto::reason::{ApiError, Reason};
 use geminga_records::Batch;
 use geminga_tls::{Caller, Cut};
 use metrics::counter;
@@ -25,7 +25,7 @@ use tonic::{Request, Status};
 
 pub(crate) use self::taker::{Body, Taker};
 use super::way::{Lease, Way};
-use crate::room::{Held, Room};
+use crate::room::{Held, Room, Streams};
 use crate::router::{Read, ReadSpec};
 
 /// A client of which nothing was written for so long, and a second for each 64 KiB that are to be, is cut off once somebody waits for the room.
@@ -37,14 +37,14 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     /// None for another broker.
-    room: Option<Room>,
+    room: Option<Streams>,
     address: Option<SocketAddr>,
     cut: Cut,
 }
 
 impl Client {
     /// Who sent a request, which may be what another broker asks for one of its clients.
-    pub(super) fn of<T>(request: &Request<T>, room: &Room, is_hop: bool) -> Self {
+    pub(super) fn of<T>(request: &Request<T>, room: &Streams, is_hop: bool) -> Self {
         let caller = request.extensions().get::<Caller>();
         let is_broker = is_hop && caller.is_some_and(|caller| caller.peer.is_component());
         Self {
@@ -57,26 +57,27 @@ impl Client {
     /// One of whom nothing is known.
     #[cfg(test)]
     pub(super) fn unknown(room: Room) -> Self {
-        Self { room: Some(room), address: None, cut: Cut::default() }
+        let room = Some(Streams { plain: room.clone(), apart: room });
+        Self { room, address: None, cut: Cut::default() }
     }
 
     /// Whether somebody waits for the room that its answers take.
     pub(super) fn is_room_wanted(&self) -> bool {
-        self.room.as_ref().is_some_and(Room::is_wanted)
+        self.room.as_ref().is_some_and(Streams::is_wanted)
     }
 
     /// Most that one stream should have read and not given.
     pub(super) fn most_bytes(&self, most: usize) -> usize {
-        self.room.as_ref().map_or(most, |room| most.min(room.bytes() / 4))
+        self.room.as_ref().map_or(most, |room| most.min(room.plain.bytes() / 4))
     }
 
     /// Reads one answer's part of what is free at most, and takes room for what came. Where there is none what was read is let go; if it
     /// may be waited for, it is read again once there is room, and else nothing comes of it. Who holds room already must not wait for more: two
     /// of these could wait for each other. Of what [`needs`](super::chunks::Cut::Short) room to be taken apart, so many bytes, the first batch
-    /// alone is read, with that room, which was there before. Cancel-safe.
+    /// alone is read, and read again once that room is there. Cancel-safe.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Those of `read`; NOT_READY where that takes long while others wait for the room.
     pub(super) async fn read<F>(
         &self,
         spec: ReadSpec,
@@ -87,11 +88,16 @@ impl Client {
     where
         F: Future<Output = Result<Read, ApiError>>,
     {
-        let Some(room) = &self.room else { return Ok(Some(read(spec).await?.into())) };
+        let Some(Streams { plain: room, apart }) = &self.room else {
+            return Ok(Some(read(spec).await?.into()));
+        };
         if needs > 0 {
-            let Some(mut held) = waits.for_room(room.take(needs)).await else { return Ok(None) };
             let one = ReadSpec { max_bytes: 1, min_bytes: 1, max_wait: Duration::ZERO, ..spec };
-            let found = first_of(read(one).await?);
+            // Whoever has it may take long, or fail: nobody waits for room meanwhile. Then it is at hand.
+            drop(read(one).await?);
+            let Some(mut held) = waits.for_room(apart.take(needs)).await else { return Ok(None) };
+            let again = tokio::time::timeout(LOOK, read(one)).await;
+            let found = first_of(again.map_err(|_| late())??);
             held.cover(bytes_of(&found));
             return Ok(Some(Charged { read: found, room: Some(held) }));
         }
@@ -113,6 +119,11 @@ impl Client {
         held.keep(bytes_of(&found));
         Ok(Some(Charged { read: found, room: Some(held) }))
     }
+}
+
+fn late() -> ApiError {
+    let why = "what was read a moment ago could not be read again in time: try again";
+    ApiError::new(Reason::NotReady, why)
 }
 
 /// Room for what is read again: one answer's part of what is free. A batch is read whole however little that is, and a very large one must not

@@ -43,6 +43,8 @@ pub(in crate::partition) struct Handle {
     /// Dates batches.
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) mailbox: mpsc::Sender<Submitted>,
+    /// [`Orders::refusals`](crate::partition::task::Orders).
+    pub(super) refusals: Arc<AtomicU64>,
     /// Asks the owner who its producers are.
     pub(super) asks: mpsc::Sender<AskProducers>,
     /// Bytes accepted and not answered, of this partition and of all.
@@ -71,6 +73,7 @@ impl Appender for Handle {
 
     async fn append(&self, batch: Batch) -> Result<Pending, ApiError> {
         self.touch();
+        let refusals = self.refusals.load(Ordering::Relaxed);
         let topic = Arc::clone(&self.topic.borrow());
         let judge = Judge { topic, strict: self.strict, now_ms: self.clock.now_ms() };
         let (batch, objection) = judge.judge(batch, &self.looks).await?;
@@ -85,7 +88,7 @@ impl Appender for Handle {
         let Ok(place) = self.mailbox.reserve().await else { return Err(self.late()) };
         self.carry(batch.len());
         let (reply, answer) = Reply::new(&batch, room);
-        place.send(Submitted { batch, reply, objection });
+        place.send(Submitted { batch, reply, objection, refusals });
         Ok(Box::pin(answer))
     }
 }

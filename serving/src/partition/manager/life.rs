@@ -141,11 +141,13 @@ impl Life {
         let own = Arc::new(Semaphore::new(self.partitions.0.config.partition_queue_bytes));
         let (anew, expired) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (asks, asked) = mpsc::channel(ASKS);
+        let refusals = Arc::new(AtomicU64::new(0));
         let orders = Orders {
             topic: self.altered.subscribe(),
             anew: Arc::clone(&anew),
             expired: Arc::clone(&expired),
             producers: asked,
+            refusals: Arc::clone(&refusals),
         };
         let handle = Arc::new(Handle {
             term,
@@ -158,6 +160,7 @@ impl Life {
             strict: self.partitions.0.config.strict_records,
             clock: Arc::clone(&self.partitions.0.clock),
             mailbox,
+            refusals,
             asks,
             rooms: [own, Arc::clone(&self.partitions.0.room)],
             phase: self.phase.subscribe(),

@@ -17,7 +17,7 @@ use geminga_records::{Batch, BatchError, Glance, look_through};
 
 use self::errant::Errant;
 use crate::ownership::topology::Topic;
-use crate::partition::looks::Looks;
+use crate::partition::looks::{Looks, NotSeen};
 
 /// A compressed batch up to here is taken apart at once, if its records take no more than [`SMALL_DECODED_BYTES`].
 const SMALL_BYTES: usize = 64 * 1024;
@@ -100,9 +100,16 @@ impl Judge {
         }
         let (own, batch) = (self.clone(), batch.clone());
         let look = move |limit_bytes| own.look_within(&batch, limit_bytes);
-        let looked = looks.at_new(look).await.map_err(|error| {
-            tracing::error!(%error, "a batch could not be taken apart");
-            ApiError::new(Reason::Internal, "the batch could not be taken apart")
+        let looked = looks.at_new(look).await.map_err(|not_seen| match not_seen {
+            NotSeen::Busy => {
+                let why =
+                    "many large batches wait to be looked into: send it again, or smaller ones";
+                ApiError::new(Reason::Overloaded, why)
+            }
+            NotSeen::Failed(error) => {
+                tracing::error!(%error, "a batch could not be taken apart");
+                ApiError::new(Reason::Internal, "the batch could not be taken apart")
+            }
         })?;
         looked.map_err(|error| self.unreadable(error))?
     }

@@ -23,8 +23,8 @@ use super::{CHUNK_BYTES, Chunk, Cut};
 use crate::room::Held;
 use crate::rpc::way::Lease;
 
-/// Most bytes that one batch may decompress to.
-const INFLATED_BYTES: usize = 4 * caps::MAX_BATCH_BYTES;
+/// Most bytes that one batch may decompress to: a record of it fits into a message.
+const INFLATED_BYTES: usize = 2 * caps::MAX_BATCH_BYTES;
 /// The least that is guessed, and by how much the next guess is larger.
 const LEAST_GUESS: usize = 64 * 1024;
 const GROWTH: usize = 4;
@@ -40,6 +40,8 @@ pub(super) struct Apart {
     open: Option<Open>,
     /// Bytes of batches, of which the piece that was made last has the last records.
     closed: usize,
+    /// What that piece takes beside its bytes until it is encoded.
+    extra: usize,
     /// End of the batch that was taken from `batches` last.
     opened_end: i64,
     /// What follows the piece that was made last.
@@ -93,6 +95,7 @@ impl Apart {
             batches,
             open: None,
             closed: 0,
+            extra: 0,
             opened_end: from,
             failed: None,
             room,
@@ -112,15 +115,20 @@ impl Apart {
         self.on_its_way.as_ref().is_some_and(|lease| Lease::strong_count(lease) > 1)
     }
 
-    /// Forgets all but what the last piece was made of.
+    /// Forgets all but what the last piece was made of, and is as long as it is not encoded.
     pub(super) fn close(&mut self) {
         self.batches.clear();
         self.left = 0;
         self.on_its_way = None;
-        let bytes = self.bytes();
+        let bytes = self.bytes() + self.extra;
         if let Some(room) = &mut self.room {
             room.keep(bytes);
         }
+    }
+
+    /// The room of all that there is, but of a piece that is on its way.
+    pub(super) fn into_room(self) -> Option<Held> {
+        self.room
     }
 
     /// The next piece of at most so many bytes, but for a single record.
@@ -201,7 +209,8 @@ impl Apart {
     }
 
     fn finish(&mut self, piece: Piece, read_end: i64) -> Chunk {
-        let Piece { records, bytes, .. } = piece;
+        let Piece { records, bytes, weight } = piece;
+        self.extra = weight.saturating_sub(bytes);
         let last = records.last().map_or(self.from, |last| last.offset);
         let is_inside = self.open.is_some() || self.failed.is_some();
         let next_offset = match (is_inside, self.batches.is_empty()) {
@@ -209,7 +218,8 @@ impl Apart {
             (false, false) => self.opened_end,
             (false, true) => read_end,
         };
-        let (stays, spare, is_over) = (self.bytes(), self.piece_bytes(), self.is_empty());
+        let (stays, is_over) = (self.bytes(), self.is_empty());
+        let spare = self.piece_bytes().max(weight);
         let room = self.room.as_mut().map(|room| {
             let room_of_piece = Lease::new(room.split(bytes));
             // What may still be made of it has its room again when this is written.
@@ -337,7 +347,9 @@ impl Weighed {
     fn new(record: Record) -> Self {
         let record = v1::Record::from(record);
         let cost = prost::encoding::message::encoded_len(1, &record);
-        let headers = record.headers.len() * size_of::<v1::Header>();
+        // Their names are strings of their own.
+        let names = record.headers.iter().map(|header| header.key.capacity()).sum::<usize>();
+        let headers = record.headers.len() * size_of::<v1::Header>() + names;
         Self { cost, weight: cost + headers + size_of::<v1::Record>(), record }
     }
 }

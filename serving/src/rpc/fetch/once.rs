@@ -45,9 +45,10 @@ impl Answer {
 
     fn into_ready(self) -> Ready {
         let answer = v1::FetchResponse { partitions: self.parts, throttle_ms: 0 };
+        // The records themselves are there until they are encoded, and their room with them.
         let room = self.apart.into_iter().fold(self.room, |room, (chunks, lease)| {
-            drop(chunks);
-            Held::both(room, lease.and_then(Lease::into_inner))
+            let (made_of, piece) = (chunks.into_room(), lease.and_then(Lease::into_inner));
+            Held::both(Held::both(room, made_of), piece)
         });
         (answer, room.map(Lease::new))
     }
@@ -134,6 +135,8 @@ impl Fetch {
                 Cut::Piece(chunk) => {
                     let (bytes, lease) = (chunk.bytes, chunk.room.clone());
                     answer.add(self.chunk(reader.partition, &chunks, chunk), bytes);
+                    // The rest of what was read would be read again at once: there is more than this answer takes.
+                    answer.is_over |= !chunks.is_empty();
                     chunks.close();
                     answer.apart.push((chunks, lease));
                 }

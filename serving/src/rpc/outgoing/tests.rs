@@ -1,3 +1,4 @@
+use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
@@ -101,7 +102,8 @@ async fn a_batch_is_read_whole() {
     }
 }
 
-/// Of what needs room to be taken apart the first batch is read, and not before there is that room.
+/// Of what needs room to be taken apart the first batch is read, and again once there is that room: nobody waits for room that one has
+/// who waits for others.
 #[tokio::test]
 async fn what_needs_room_is_read_with_it() {
     let (room, reads) = (Room::new(1024 * KIB), AtomicUsize::new(0));
@@ -120,11 +122,41 @@ async fn what_needs_room_is_read_with_it() {
     assert!(client.read(spec(KIB), 100 * KIB, Waits::Not, one).await.unwrap().is_none());
     let mut waiting = Box::pin(client.read(spec(KIB), 100 * KIB, Waits::Always, one));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    assert_eq!(reads.load(Ordering::Relaxed), 2, "one for each that asked");
     full.keep(900 * KIB);
     let got = waiting.await.unwrap().unwrap();
     assert_eq!((got.read.batches.len(), got.read.next_offset), (1, Offset(3)));
     assert_eq!(got.room.map(|room| room.bytes()), Some(100 * KIB));
+    assert_eq!(reads.load(Ordering::Relaxed), 3);
+}
+
+/// One that hangs while it has the room gives it back; and those who need little wait for no room that is taken apart with.
+#[tokio::test(start_paused = true)]
+async fn who_needs_much_room_keeps_it_from_nobody_else() {
+    let rooms = Streams::new(2048 * KIB);
+    let client = Client { room: Some(rooms.clone()), address: None, cut: Cut::default() };
+    let reads = AtomicUsize::new(0);
+    let hangs = |_| async {
+        if reads.fetch_add(1, Ordering::Relaxed) > 0 {
+            pending::<()>().await;
+        }
+        Ok(found(KIB))
+    };
+    let mut large = Box::pin(client.read(spec(KIB), usize::MAX, Waits::Always, hangs));
+    assert!((&mut large).now_or_never().is_none());
+    assert_eq!(rooms.apart.used(), rooms.apart.bytes(), "it has all");
+    let waits = async |needs| {
+        let read = client.read(spec(KIB), needs, Waits::Always, |_| async { Ok(found(KIB)) });
+        read.await.unwrap().unwrap()
+    };
+    let plain = waits(0).now_or_never().expect("nobody is in its way");
+    assert_eq!(plain.room.map(|room| room.bytes()), Some(KIB));
+    let begun = Instant::now();
+    let (hung, next) = tokio::join!(large, waits(usize::MAX));
+    assert_eq!(hung.unwrap_err().reason, Reason::NotReady);
+    assert!(begun.elapsed() <= LOOK, "{:?}", begun.elapsed());
+    drop(next);
+    assert_eq!(rooms.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use geminga_metastore::record::{LedgerMeta, LedgerState};
 
+use futures::FutureExt;
 use geminga_records::Batch;
 
 use super::*;
@@ -206,6 +207,30 @@ async fn while_storage_stands_still_everybody_is_told_something() {
     };
     // What was given up is still written, before all that comes later: its outcome was unknown.
     assert_eq!(broker.all().await, [(0, "first".to_owned()), (offset, "third".to_owned())]);
+}
+
+/// P5: while one batch is looked into, an earlier one is refused, and then storage is there again: the later one does not pass it.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_refusal_is_not_taken_after_it() {
+    let rig = Rig::new().await;
+    let config = Config { strict_records: true, ..Config::default() };
+    let broker = rig.broker_on(1, Arc::new(rig.cluster.store.clone()), config).await;
+    let live = |live| [2, 3].map(|bookie| rig.cluster.bookies.register(bookie, live));
+    let appender = broker.appender().await.unwrap();
+    let large = || batch_at(&[-1], 1 << 20, Compression::Zstd);
+    live(false);
+    // Too few bookies: what waits longest has an unknown outcome, and what comes then is refused.
+    assert_eq!(reason(broker.produce("first").await), Reason::Unknown);
+    let mut later = appender.append(large());
+    assert!((&mut later).now_or_never().is_none(), "it is looked into elsewhere");
+    assert_eq!(reason(broker.produce("second").await), Reason::NotEnoughLiveBookies);
+    live(true);
+    while broker.produce("third").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let placed = later.await.expect("it has its place in the mailbox");
+    assert_eq!(reason(placed.await), Reason::NotWritten);
+    assert!(appender.append(large()).await.unwrap().await.is_ok(), "one that comes now is");
 }
 
 /// A partition that is given up leaves no ledger open for the next owner to recover.

@@ -256,7 +256,7 @@ async fn what_a_batch_decompresses_to_is_bounded() {
     let error = objection(&compact, &bomb).await.expect("it is more than a batch may take");
     assert_eq!(error.reason, Reason::MessageTooLarge);
     assert!(
-        error.message.contains("more than 4194304 bytes") && error.message.contains("--memory"),
+        error.message.contains("more than 2097152 bytes") && error.message.contains("--memory"),
         "{error}"
     );
     assert_eq!(reason(&judge(&[]), &bomb).await, None, "nobody looks into it");

@@ -59,10 +59,12 @@ pub struct CreateSpec {
 /// Why a ledger was not created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
-    /// Fewer live bookies than the ack quorum.
-    #[error("{live} bookies can take data, {needed} are needed: start bookies or free their disks")]
+    /// Fewer bookies that take new data than the ack quorum.
+    #[error(
+        "{live} bookies can take data, {needed} are needed: start bookies, free their disks, or give each a --zone where some have one"
+    )]
     NotEnoughBookies {
-        /// How many are live and writable.
+        /// How many do.
         live: usize,
         /// The ack quorum.
         needed: u8,

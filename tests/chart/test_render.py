@@ -340,6 +340,13 @@ class Render(unittest.TestCase):
         self.assertIn("zones.podLabel", str(refused.exception))
         docs(values=values, version=ZONES)
 
+    def test_only_brokers_are_told_how_many_zones_and_only_if_it_is_not_the_default(self):
+        for count, told in ((2, []), (3, ["serving"])):
+            manifests = docs(values={"insecure": True, "zones.enabled": True, "zones.min": count}, version=ZONES)
+            servers = [doc["spec"]["template"]["spec"] for doc in of_kind(manifests, "StatefulSet") + of_kind(manifests, "Deployment")]
+            passed = [one["name"] for spec in servers for one in spec["containers"] if any("--min-zones" in arg for arg in one.get("args", []))]
+            self.assertEqual(passed, told)
+
     def test_an_older_kubernetes_is_refused(self):
         with self.assertRaises(Refused):
             docs(values={"insecure": True}, version="1.29")

@@ -164,7 +164,7 @@ impl Auditor {
         let judgement = judge(&view, self.config.lost_bookie_delay, Mutations::default());
         let braked = !judgement.braked.is_empty();
         metrics::braked(braked);
-        metrics::without_zone(without_zone(&view.live));
+        metrics::without_zone(without_zone(&view));
         let news = term.judged.as_ref().is_none_or(|judged| judged.differs(&judgement));
         if news && braked {
             tracing::error!(bookies = ?judgement.braked, "too many bookies vanished together: nothing is repaired for them; bring them back, or decommission those that are gone for good");
@@ -300,10 +300,10 @@ impl Auditor {
     }
 }
 
-/// How many name no zone, where others do.
-fn without_zone(live: &[LiveBookie]) -> usize {
-    let without = live.iter().filter(|bookie| bookie.zone.is_empty()).count();
-    if without < live.len() { without } else { 0 }
+/// How many name no zone, where others do; who leaves takes nothing anyhow.
+fn without_zone(view: &View) -> usize {
+    let stays = |live: &&LiveBookie| !view.bookies.get(&live.id).is_some_and(|b| b.draining);
+    geminga_ledger::without_zone(&view.live).filter(stays).count()
 }
 
 fn lives(cookie: &Cookie) -> Vec<geminga_proto::ids::Incarnation> {

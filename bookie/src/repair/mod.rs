@@ -61,8 +61,6 @@ pub struct RepairConfig {
     /// How long a copy that no ledger names any more is kept, from when this process first saw that. Default 7 days, as long as backups of
     /// the metadata are of use.
     pub excess_grace: Duration,
-    /// In how many zones copies are at least, where there are so many ([`geminga_ledger::Config::min_zones`]).
-    pub min_zones: usize,
 }
 
 impl Default for RepairConfig {
@@ -75,7 +73,6 @@ impl Default for RepairConfig {
             audit_interval: Duration::from_secs(3600),
             tail_interval: Duration::from_secs(24 * 3600),
             excess_grace: Duration::from_secs(7 * 24 * 3600),
-            min_zones: LedgerConfig::default().min_zones,
         }
     }
 }
@@ -104,7 +101,7 @@ pub(crate) async fn start(parts: RepairParts, tasks: &Tasks) -> Result<(), Error
         parts;
     let own: Arc<dyn BookieConnection> = Arc::new(handle.clone());
     let local = HashMap::from([(handle.id().clone(), own)]);
-    let ledgers = LedgerConfig { min_zones: config.min_zones, ..LedgerConfig::default() };
+    let ledgers = LedgerConfig::default();
     let bookies =
         BookieDirectory::start(&*store, tasks.clone(), local, ledgers.lane_bytes, dial).await?;
     let epoch = cluster::read(&*store).await?.map_or(0, |(found, _)| found.epoch);

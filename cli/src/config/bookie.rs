@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use geminga_bookie::RepairConfig;
 
 use super::{
-    DiskOptions, EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl, MinZones,
+    DiskOptions, EtcdTlsOptions, GC_INTERVAL, Interval, Listen, LogOptions, MetastoreUrl,
     ObjectStoreOptions, Size, TierOptions, TlsOptions, TraceOptions, check_exposure, required,
 };
 use crate::args::host_port;
@@ -38,9 +38,6 @@ pub(crate) struct BookieOptions {
     /// Where this bookie is: a rack, a room, a zone.
     #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
     zone: Option<String>,
-    /// In how many zones copies are at least, where so many have a bookie that takes data: the same everywhere [default: 2].
-    #[arg(long, value_name = "ZONES", env = "GEMINGA_MIN_ZONES")]
-    min_zones: Option<MinZones>,
     /// Allow listeners that other machines can reach although nothing encrypts what they hear and say.
     #[arg(
         long,
@@ -110,7 +107,6 @@ pub(crate) struct BookieSettings {
     pub(crate) advertise: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) zone: String,
-    pub(crate) min_zones: MinZones,
     pub(crate) insecure: bool,
     pub(crate) auto_heal: bool,
     pub(crate) gc_interval: Interval,
@@ -139,7 +135,6 @@ impl BookieSettings {
             audit_interval: self.audit_interval.0,
             tail_interval: self.tail_interval.0,
             excess_grace: self.excess_grace.0,
-            min_zones: self.min_zones.get(),
             ..RepairConfig::default()
         }
     }
@@ -162,7 +157,6 @@ impl BookieOptions {
             advertise: self.advertise.or(file.advertise),
             id: self.id.or(file.id),
             zone: self.zone.or(file.zone).unwrap_or_default(),
-            min_zones: self.min_zones.or(file.min_zones).unwrap_or_default(),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             auto_heal: self.auto_heal.or(file.auto_heal).unwrap_or(false),
             gc_interval: self.gc_interval.or(file.gc_interval).unwrap_or(Interval(GC_INTERVAL)),

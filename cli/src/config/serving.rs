@@ -33,7 +33,8 @@ pub(crate) struct ServingOptions {
     /// Where this broker is: a rack, a room, a zone. It reads from bookies there first.
     #[arg(long, value_name = "ZONE", env = "GEMINGA_ZONE")]
     zone: Option<String>,
-    /// In how many zones copies are at least, where so many have a bookie that takes data: the same everywhere [default: 2].
+    /// How many zones count for more than the quarantine of a bookie that failed often lately: while copies are in fewer, it is chosen all the same if it is the only one of
+    /// another zone that takes data [default: 2].
     #[arg(long, value_name = "ZONES", env = "GEMINGA_MIN_ZONES")]
     min_zones: Option<MinZones>,
     /// How long a broker that is stopped may take to hand its partitions over to others [default: 10].

@@ -94,7 +94,8 @@ fn mistakes_in_the_file_are_named_by_line() {
         ("[log]\nlevel = 'info'\n", "line 2: unknown field `level`"),
         ("listen = 7\n", "line 1: invalid type"),
         ("zone =\n", "line 1: "),
-        ("min-zones = 8\n", "line 1: 8 zones: from 1 to 7"),
+        // Brokers place copies: bookies have no part in it.
+        ("min-zones = 2\n", "line 1: unknown field `min-zones`"),
     ] {
         let file = file(text);
         let failure = read_file::<BookieOptions>(Some(file.path())).expect_err(text);
@@ -102,6 +103,9 @@ fn mistakes_in_the_file_are_named_by_line() {
         assert!(line.contains(expected), "{line}");
         assert_eq!(failure.exit, Exit::Usage);
     }
+    let zones = file("min-zones = 8\n");
+    let failure = read_file::<ServingOptions>(Some(zones.path())).expect_err("too many");
+    assert!(failure.line().expect("a message").contains("line 1: 8 zones: from 1 to 7"));
     let absent = read_file::<BookieOptions>(Some(Path::new("no/such/file"))).expect_err("absent");
     assert!(absent.line().expect("a message").contains("--config no/such/file cannot be read"));
 }

@@ -19,7 +19,7 @@ use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
 use crate::placement::{self, Choice, TooFew};
 use crate::quarantine::Quarantine;
-use crate::read::Reader;
+use crate::read::{Late, Reader};
 use crate::recover::QuorumLoss;
 
 /// What a client is made from.
@@ -59,10 +59,12 @@ pub struct CreateSpec {
 /// Why a ledger was not created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
-    /// Fewer live bookies than the ack quorum.
-    #[error("{live} bookies can take data, {needed} are needed: start bookies or free their disks")]
+    /// Fewer bookies that take new data than the ack quorum.
+    #[error(
+        "{live} bookies can take data, {needed} are needed: start bookies, free their disks, or give each a --zone where some have one"
+    )]
     NotEnoughBookies {
-        /// How many are live and writable.
+        /// How many do.
         live: usize,
         /// The ack quorum.
         needed: u8,
@@ -97,6 +99,8 @@ pub struct LedgerClient {
     asks: Arc<Asks>,
     /// Where this process is, as far as it names a zone: its readers ask bookies there first.
     zone: Arc<str>,
+    /// Who lately let its readers down.
+    late: Arc<Late>,
     /// Where ledgers are read that bookies have dropped.
     cold: Option<Arc<dyn ColdLedgers>>,
     /// Where entries are, byte for byte, of ledgers that were uploaded.
@@ -111,8 +115,8 @@ impl LedgerClient {
         let outstanding = Arc::new(Semaphore::new(bytes));
         let quarantine = Quarantine::new(config.quarantine_errors, config.quarantine);
         let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
-        let (asks, zone) = (Arc::default(), Arc::from(""));
-        Self { outstanding, quarantine, asks, parts, zone, cold: None, objects: None }
+        let (asks, zone, late) = (Arc::default(), Arc::from(""), Arc::default());
+        Self { outstanding, quarantine, asks, parts, zone, late, cold: None, objects: None }
     }
 
     /// The same, whose readers ask bookies of this zone first; empty: of none.
@@ -166,7 +170,7 @@ impl LedgerClient {
         let config = &self.parts.config;
         let bookies = Arc::clone(&self.parts.bookies);
         Reader::new(self.parts.cluster, bookies, meta, config.read_timeout, config.read_bytes)
-            .in_zone(Arc::clone(&self.zone))
+            .preferring(Arc::clone(&self.zone), Arc::clone(&self.late))
             .with_cold(self.cold.clone(), self.objects.clone())
     }
 

@@ -9,8 +9,8 @@ use geminga_proto::caps;
 /// Limits and timeouts of writers, readers and recoverers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// In how many zones the copies of an entry are at least, where so many have a bookie that takes data, and as far as there are copies
-    /// (6.7). Default 2, minimum 1, at most as many as there can be copies.
+    /// How many zones count for more than a bookie's quarantine (6.7): until the copies of an entry are in so many, as far as so many have a
+    /// bookie that takes data, one in quarantine is chosen all the same. Default 2, minimum 1, at most as many as there can be copies.
     pub min_zones: usize,
     /// Most bytes that one ledger holds unacknowledged or not yet on every member; beyond it appends wait.
     /// Default 32 MiB, minimum one entry.

@@ -35,7 +35,7 @@ pub use config::{Config, InvalidConfig};
 pub use connection::{BookieConnection, Bookies, ConnectionLost};
 pub use delete::DeleteError;
 pub use directory::BookieDirectory;
-pub use placement::misplaced;
+pub use placement::{misplaced, takers, without_zone};
 pub use read::{Distance, ReadError, Reader};
 pub use recover::RecoverError;
 pub use throttle::Throttle;

@@ -5,6 +5,7 @@
 //! A copy moves only where that leaves fewer members without a zone, or as many in more zones ([`spread`]): each move brings an
 //! ensemble nearer to an end, so none is ever taken back while the zones stay as they are.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(crate) struct Choice<'a> {
     pub(crate) random: &'a dyn Random,
 }
 
-/// Fewer live bookies with a writable disk than the ack quorum needs.
+/// Fewer bookies that take new data ([`takers`]) than the ack quorum needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooFew {
     /// How many there are.
@@ -194,11 +195,30 @@ fn is_reborn(live: &[LiveBookie], lost: &Member, candidate: &Member) -> bool {
         && !former_life_is_there()
 }
 
-/// One candidate per bookie: its emptiest writable disk. Where some bookies name a zone, those without are left out.
+/// Those that new data is placed on (6.7): they have a disk that takes it and, where any bookie that is registered names a zone, a zone.
+///
+/// Also one that takes nothing makes zones count: else, whenever those of all zones are full, copies would go where nobody knows what
+/// shares a fate, and be moved back when there is room again.
+pub fn takers<T: Borrow<LiveBookie>>(live: &[T]) -> impl Iterator<Item = &LiveBookie> {
+    let zoned = is_zoned(live);
+    live.iter().map(T::borrow).filter(move |bookie| {
+        bookie.disks.iter().any(|disk| disk.writable) && !(zoned && bookie.zone.is_empty())
+    })
+}
+
+/// Those that get nothing new, whatever their disks take, since they name no zone and others do.
+pub fn without_zone(live: &[LiveBookie]) -> impl Iterator<Item = &LiveBookie> {
+    let zoned = is_zoned(live);
+    live.iter().filter(move |bookie| zoned && bookie.zone.is_empty())
+}
+
+fn is_zoned<T: Borrow<LiveBookie>>(live: &[T]) -> bool {
+    live.iter().any(|bookie| !bookie.borrow().zone.is_empty())
+}
+
+/// One candidate per bookie that takes data: its emptiest writable disk.
 fn candidates<'a>(live: &'a [LiveBookie], by: Choice<'_>) -> Vec<Candidate<'a>> {
-    let zoned = live.iter().any(|bookie| !bookie.zone.is_empty());
-    live.iter()
-        .filter(|bookie| !zoned || !bookie.zone.is_empty())
+    takers(live)
         .filter_map(|bookie| {
             let disk = bookie.disks.iter().filter(|d| d.writable).max_by_key(|d| d.free_bytes)?;
             Some(Candidate {

@@ -14,8 +14,10 @@ use crate::cold::{ColdLedgers, Search, StoredObjects, Wanted};
 use crate::config::Config;
 use crate::connection::Bookies;
 
+mod late;
 mod order;
 
+pub(crate) use late::Late;
 pub use order::Distance;
 
 /// Why entries could not be read.
@@ -65,6 +67,7 @@ pub struct Reader {
     read_bytes: u32,
     /// Where the reader is; empty: it names no zone.
     zone: Arc<str>,
+    late: Arc<Late>,
     cold: Option<Arc<dyn ColdLedgers>>,
     objects: Option<Arc<dyn StoredObjects>>,
 }
@@ -89,7 +92,8 @@ impl Reader {
         read_bytes: u32,
     ) -> Self {
         let zone = Arc::from("");
-        Self { cluster, bookies, meta, timeout, read_bytes, zone, cold: None, objects: None }
+        let late = Arc::default();
+        Self { cluster, bookies, meta, timeout, read_bytes, zone, late, cold: None, objects: None }
     }
 
     /// A reader for whoever has no [`LedgerClient`](crate::LedgerClient), with the limits of `config`.
@@ -102,10 +106,10 @@ impl Reader {
         Self::new(cluster, bookies, meta, config.read_timeout, config.read_bytes)
     }
 
-    /// The same, which asks bookies of this zone first.
+    /// The same, which asks bookies of this zone first, and those last that let it or others that share `late` down.
     #[must_use]
-    pub(crate) fn in_zone(self, zone: Arc<str>) -> Self {
-        Self { zone, ..self }
+    pub(crate) fn preferring(self, zone: Arc<str>, late: Arc<Late>) -> Self {
+        Self { zone, late, ..self }
     }
 
     /// The same, which reads from there what bookies have dropped.
@@ -216,7 +220,10 @@ impl Reader {
     }
 
     fn order<'a>(&self, ensemble: &'a [Member]) -> Vec<&'a Member> {
-        let distance = |member: &Member| self.bookies.distance(&member.bookie, &self.zone);
+        let distance = |member: &Member| {
+            let distance = self.bookies.distance(&member.bookie, &self.zone);
+            if self.late.holds(&member.bookie) { distance.late() } else { distance }
+        };
         order::nearest_first(self.meta.id, ensemble, distance)
     }
 
@@ -236,19 +243,28 @@ impl Reader {
         };
         let connection = match self.bookies.connection(&member.bookie) {
             Ok(connection) => connection,
-            Err(lost) => return Answer::Unknown(lost.to_string()),
+            Err(lost) => return self.let_down(member, lost.to_string()),
         };
         let reply = connection.query(QueryRequest { scope, op: op.clone() });
         match tokio::time::timeout(self.timeout, reply).await {
-            Err(_) => Answer::Unknown(format!("no answer within {:?}", self.timeout)),
-            Ok(Err(lost)) => Answer::Unknown(lost.to_string()),
+            Err(_) => self.let_down(member, format!("no answer within {:?}", self.timeout)),
+            Ok(Err(lost)) => self.let_down(member, lost.to_string()),
             Ok(Ok(reply)) => {
+                if reply.code == Code::Busy {
+                    self.late.note(&member.bookie);
+                }
                 if let Some(adds) = reply.adds {
                     self.bookies.note_adds(&member.bookie, adds);
                 }
                 self.judge(&op, reply)
             }
         }
+    }
+
+    /// It did not answer: whoever reads next asks others first.
+    fn let_down(&self, member: &Member, said: String) -> Answer {
+        self.late.note(&member.bookie);
+        Answer::Unknown(said)
     }
 
     /// Asks the ledger's object, for a copy: verified as what a member says is. Bounded by the object store's own deadlines.
@@ -300,3 +316,6 @@ impl Reader {
         ids.zip(entries).map(decode).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,8 +175,7 @@ impl TopicAdmin {
                 break;
             }
         }
-        let live = self.topology.live_bookies();
-        let live = live.iter().filter(|b| b.disks.iter().any(|d| d.writable)).count();
+        let live = geminga_ledger::takers(&self.topology.live_bookies()).count();
         Ok(Bookies { registered, live })
     }
 }

@@ -98,7 +98,7 @@ pub fn check_bookies(quorum: Quorum, bookies: Bookies) -> Result<(), ApiError> {
         return Err(ApiError::new(
             Reason::NotEnoughLiveBookies,
             format!(
-                "ack quorum {ack} needs {ack} live writable bookies and {live} of {registered} are (`geminga bookie list` tells which): start those that are down, make room where disks are full, then try again"
+                "ack quorum {ack} needs {ack} bookies that take new data and {live} of {registered} do (`geminga cluster doctor` tells why): start those that are down, make room where disks are full, give each a --zone where some have one, then try again"
             ),
         ));
     }

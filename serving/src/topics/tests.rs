@@ -80,6 +80,11 @@ struct World {
 impl World {
     /// `registered` bookies, the first `live` of which are.
     async fn new(registered: usize, live: usize) -> Self {
+        Self::with(registered, &vec![""; live]).await
+    }
+
+    /// The same; those that live are in these zones.
+    async fn with(registered: usize, zones: &[&str]) -> Self {
         let store = Arc::new(LossyStore::default());
         for n in 0..registered {
             let id: BookieId = format!("bookie-{n}").parse().unwrap();
@@ -89,12 +94,12 @@ impl World {
                 disks: Vec::new(),
             };
             store.put_if(&keys::bookie_cookie(&id), None, cookie.encode()).await.unwrap();
-            if n < live {
+            if let Some(zone) = zones.get(n) {
                 let record = LiveBookie {
                     id: id.clone(),
                     address: "127.0.0.1:1".to_owned(),
                     http_address: String::new(),
-                    zone: String::new(),
+                    zone: (*zone).to_owned(),
                     rack: String::new(),
                     disks: vec![LiveDisk {
                         incarnation: Incarnation(1),
@@ -190,6 +195,11 @@ async fn live_bookies_must_reach_the_ack_quorum_and_registered_ones_the_write_qu
     assert_eq!(reason(few.admin.create(topic("t")).await), Some(Reason::NotEnoughLiveBookies));
     let degraded = World::new(3, 2).await;
     assert!(degraded.admin.create(topic("t")).await.is_ok());
+    // 6.7: nothing new is placed on those without a zone where others have one.
+    let zoned = World::with(3, &["a", "", ""]).await;
+    assert_eq!(reason(zoned.admin.create(topic("t")).await), Some(Reason::NotEnoughLiveBookies));
+    let enough = World::with(3, &["a", "", "b"]).await;
+    assert!(enough.admin.create(topic("t")).await.is_ok());
     let none = World::new(2, 2).await;
     assert_eq!(reason(none.admin.create(topic("t")).await), Some(Reason::NotEnoughBookies));
 }

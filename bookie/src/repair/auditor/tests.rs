@@ -299,6 +299,9 @@ async fn bookies_without_a_zone_are_told_where_others_have_one() {
         world.looks().await;
         assert_eq!(said().as_deref(), Some(without), "bookie {number} in zone `{zone}`");
     }
+    world.leaves(4).await;
+    world.looks().await;
+    assert_eq!(said().as_deref(), Some("0"), "who leaves takes nothing anyhow");
 }
 
 /// 6.3, 6.7: copies of one zone are to be spread once it is sure that there are more, and not while bookies come and go.

@@ -237,3 +237,20 @@ fn copies_stay_where_nobody_fit_is_known() {
         None
     );
 }
+
+/// 6.7: what placement, topics and the doctor count by.
+#[test]
+fn who_takes_data_has_room_and_a_zone_where_others_have_one() {
+    let full = |number, zone| {
+        let mut live = live(number, zone);
+        live.disks[0].writable = false;
+        live
+    };
+    let takes = |bookies: &[LiveBookie]| -> Vec<String> {
+        takers(bookies).map(|bookie| bookie.id.to_string()).collect()
+    };
+    assert_eq!(takes(&[live(1, ""), live(2, ""), full(3, "")]), ["b1", "b2"]);
+    assert_eq!(takes(&[live(1, ""), live(2, "a"), full(3, "b")]), ["b2"]);
+    // Zones that are full are zones all the same: nothing goes where nobody knows what shares a fate.
+    assert_eq!(takes(&[live(1, ""), live(2, ""), full(3, "a")]), [""; 0]);
+}

@@ -1,5 +1,5 @@
-//! Which replica is asked first (protocol 3.3, 6.7): one in the reader's own zone, then others that are registered, then those that
-//! are not. A preference and no more: every member is asked before an entry counts as unavailable.
+//! Which replica is asked first (protocol 3.3, 6.7): one in the reader's own zone, then others that are registered, then those that lately
+//! let a reader down, then those that are not registered. A preference and no more: every member is asked before an entry counts as unavailable.
 //!
 //! Among equals it goes by the ledger, so that ledgers spread over them and each is read from one member while that works: its
 //! read-ahead pays then.
@@ -14,6 +14,8 @@ pub enum Distance {
     SameZone,
     /// Registered.
     Registered,
+    /// Registered, wherever it is; but it lately let a reader wait, or broke off.
+    Late,
     /// Not registered: perhaps it is there all the same.
     Absent,
 }
@@ -26,6 +28,11 @@ impl Distance {
             Some(_) => Self::Registered,
             None => Self::Absent,
         }
+    }
+
+    /// The same, of one that lately let a reader down.
+    pub(super) fn late(self) -> Self {
+        self.max(Self::Late)
     }
 }
 
@@ -109,6 +116,23 @@ mod tests {
     fn who_is_not_registered_comes_last_also_in_the_own_zone() {
         assert_eq!(order(0, "a", &[None, Some("b"), Some("c")]), ["b2", "b3", "b1"]);
         assert_eq!(order(1, "c", &[None, Some("b"), Some("c")]), ["b3", "b2", "b1"]);
+    }
+
+    /// Between those that are as near as they say, and those that are perhaps not there at all.
+    #[test]
+    fn who_was_late_comes_behind_all_that_are_registered() {
+        use Distance::{Absent, Late, Registered, SameZone};
+        let distances = [Absent, SameZone.late(), Registered, SameZone, Absent.late()];
+        let ensemble: Vec<Member> = (0..distances.len())
+            .map(|index| Member {
+                bookie: format!("b{index}").parse().unwrap(),
+                incarnation: Incarnation(1),
+            })
+            .collect();
+        let at = |member: &Member| ensemble.iter().position(|other| other == member).unwrap();
+        let order = nearest_first(LedgerId(0), &ensemble, |member| distances[at(member)]);
+        let order: Vec<Distance> = order.into_iter().map(|member| distances[at(member)]).collect();
+        assert_eq!(order, [SameZone, Registered, Late, Absent, Absent]);
     }
 
     /// Else all that name none would count as one zone.

@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use geminga_ledger::takers;
 use geminga_metastore::record::{Fragment, LedgerMeta, LiveBookie};
 use geminga_proto::ids::{BookieId, LedgerId};
 
@@ -119,15 +120,13 @@ impl Facts<'_> {
         self.asked.contains(bookie) || self.draining.contains(bookie)
     }
 
-    /// Bookies that stay and take data, and for how many bytes each of their disks has room: a copy goes to one disk. Where some name a zone, those without get nothing (6.7).
+    /// Bookies that stay and take data, and for how many bytes each of their disks has room: a copy goes to one disk.
     fn room(&self) -> BTreeMap<&BookieId, Vec<u64>> {
-        let zoned = self.live.iter().any(|live| !live.zone.is_empty());
         let mut room = BTreeMap::new();
-        for live in self.live {
-            let writable = || live.disks.iter().filter(|disk| disk.writable);
-            let takes = writable().next().is_some() && !(zoned && live.zone.is_empty());
-            if takes && !self.is_leaving(&live.id) {
-                let free = writable().map(|disk| {
+        for live in takers(self.live) {
+            if !self.is_leaving(&live.id) {
+                let writable = live.disks.iter().filter(|disk| disk.writable);
+                let free = writable.map(|disk| {
                     disk.free_bytes.saturating_sub(disk.total_bytes / 100 * KEPT_FREE_PERCENT)
                 });
                 room.insert(&live.id, free.collect());

@@ -165,6 +165,16 @@ async fn pages(facts: &Facts, dial: Dial) -> Vec<(String, Result<Page, String>)>
 }
 
 impl Facts {
+    /// Bookies that are registered.
+    pub(super) fn live(&self) -> Vec<LiveBookie> {
+        self.bookies.values().filter_map(|known| known.live.clone()).collect()
+    }
+
+    /// Whether it is not being decommissioned.
+    pub(super) fn stays(&self, live: &LiveBookie) -> bool {
+        self.bookies.get(&live.id).is_none_or(|known| known.draining_ms.is_none())
+    }
+
     fn cluster(&mut self, range: &Range) {
         for item in range.items.iter().filter(|item| item.key == keys::CLUSTER) {
             self.cluster = self.readable(&item.key, Cluster::decode(&item.value.value));

@@ -6,7 +6,8 @@ mod processes;
 #[cfg(test)]
 mod tests;
 
-use geminga_metastore::record::{Feature, Features, LiveBookie, Under, UnderReason};
+use geminga_ledger::{takers, without_zone};
+use geminga_metastore::record::{Feature, Features, Under, UnderReason};
 use geminga_proto::ids::BookieId;
 use serde::Serialize;
 
@@ -170,21 +171,19 @@ fn numbered(id: &BookieId) -> Option<(&str, u32)> {
 
 /// Whether the disks take what topics ask for.
 fn room(facts: &Facts, found: &mut Vec<Finding>) {
-    let takes = |known: &&Known| {
-        let live = known.live.as_ref();
-        known.draining_ms.is_none()
-            && live.is_some_and(|live| live.disks.iter().any(|d| d.writable))
-    };
-    let writable = facts.bookies.values().filter(takes).count();
+    let live = facts.live();
+    let takes = takers(&live).filter(|live| facts.stays(live)).count();
     let (copies, durable) = facts.quorums;
-    if writable < usize::from(durable) {
+    if takes < usize::from(durable) {
+        let unzoned = without_zone(&live).any(|live| facts.stays(live));
+        let zone = if unzoned { "start those without a zone with --zone; or " } else { "" };
         found.push(Finding::wrong(
-            format!("{writable} bookies take new data, and an acknowledgement needs {durable}: topics cannot be written"),
-            "start bookies that are gone, or give those whose disks are full more room",
+            format!("{takes} bookies take new data, and an acknowledgement needs {durable}: topics cannot be written"),
+            format!("{zone}start bookies that are gone, or give those whose disks are full more room"),
         ));
-    } else if writable < usize::from(copies) {
+    } else if takes < usize::from(copies) {
         found.push(Finding::watch(
-            format!("{writable} bookies take new data, and topics ask for {copies} copies: some are missing until there are more"),
+            format!("{takes} bookies take new data, and topics ask for {copies} copies: some are missing until there are more"),
             "start bookies that are gone, or add some; the copies are made then",
         ));
     }
@@ -212,11 +211,11 @@ fn room(facts: &Facts, found: &mut Vec<Finding>) {
 }
 
 fn zones(facts: &Facts, found: &mut Vec<Finding>) {
-    let live = facts.bookies.values().filter_map(|known| known.live.as_ref());
-    let (with, without): (Vec<&LiveBookie>, Vec<&LiveBookie>) =
-        live.partition(|live| !live.zone.is_empty());
-    if !with.is_empty() && !without.is_empty() {
-        let names: Vec<&str> = without.iter().map(|live| live.id.as_str()).collect();
+    let live = facts.live();
+    // Who leaves takes nothing anyhow.
+    let without = without_zone(&live).filter(|live| facts.stays(live));
+    let names: Vec<&str> = without.map(|live| live.id.as_str()).collect();
+    if !names.is_empty() {
         found.push(Finding::watch(
             format!("bookies without a zone among others that have one: {}", names.join(", ")),
             "give each its --zone: no new data is placed on those without, since nobody knows what they share a fate with",

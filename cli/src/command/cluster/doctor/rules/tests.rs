@@ -146,13 +146,39 @@ fn each_thing_that_is_wrong_is_said() {
         known.live.as_mut().unwrap().disks[0].writable = false;
     });
     assert_eq!(leaving, Vec::new(), "who leaves takes nothing");
-    finds(Watch, &["without a zone among others that have one: bookie-1"], |facts| {
-        for (id, known) in &mut facts.bookies {
-            if *id != name(1) {
+}
+
+/// 6.7: where some name a zone, disks that take data are not enough.
+#[test]
+fn bookies_without_a_zone_do_not_count_where_others_have_one() {
+    use Level::{Watch, Wrong};
+    let zoned = |numbers: &'static [u32]| {
+        move |facts: &mut Facts| {
+            for number in numbers {
+                let known = facts.bookies.get_mut(&name(*number)).unwrap();
                 known.live.as_mut().unwrap().zone = "a".to_owned();
             }
         }
+    };
+    let told = |without: &str| format!("without a zone among others that have one: {without}");
+    let short = "2 bookies take new data, and topics ask for 3 copies";
+    finds(Watch, &[short, &told("bookie-0, bookie-1")], zoned(&[2, 3]));
+    let found = after(zoned(&[2]));
+    let few = "1 bookies take new data, and an acknowledgement needs 2: topics cannot be written";
+    let wrong = found.iter().find(|finding| finding.level == Wrong).unwrap();
+    assert!(wrong.what.contains(few) && wrong.act.contains("--zone"), "{found:#?}");
+    // One that is full makes zones count as well.
+    finds(Wrong, &["0 bookies take new data"], |facts| {
+        zoned(&[2])(facts);
+        facts.bookies.get_mut(&name(2)).unwrap().live.as_mut().unwrap().disks[0].writable = false;
     });
+    let leaving = after(|facts| {
+        let extra = bookie(&name(4));
+        facts.bookies.insert(name(4), extra);
+        zoned(&[0, 1, 2, 3])(facts);
+        facts.bookies.get_mut(&name(4)).unwrap().draining_ms = Some(NOW);
+    });
+    assert_eq!(leaving, Vec::new(), "who leaves needs no zone");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl TraceOptions {
         }
         // What is missing would be the port of something else.
         if let Some(address) = endpoint.as_ref().and_then(|to| to.strip_prefix(ENCRYPTED))
-            && !address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+            && address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
         {
             return Err(Failure::usage(format!(
                 "--otlp-endpoint {ENCRYPTED}{address} names no port, such as :4317"

@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_wait_to_be_taken_and_not_for_long() {
         let looks = Looks::new(1 << 30);
-        let (done, wait) = mpsc::channel::<()>();
+        let (done, wait) = mpsc::sync_channel::<()>(1);
         let mut first = Box::pin(looks.at_new(move |_| wait.recv()));
         assert!((&mut first).now_or_never().is_none());
         let mut others: Vec<_> =

@@ -47,8 +47,8 @@ pub enum Fault {
     Pretend,
     /// The body ends too early.
     Truncate,
-    /// The body arrives, and the byte in its middle is another than was sent. Of reads; others are done.
-    Garble,
+    /// The body arrives, and one byte of it is another than was sent. Of reads; others are done.
+    Garble(Byte),
     /// No answer, ever.
     Hang,
     /// It is done, so much later.
@@ -56,6 +56,17 @@ pub enum Fault {
     /// From this call on an empty store is in the place of this one, as a mount point whose directory is not mounted any more, until
     /// [`Faulty::mount`].
     Unmount,
+}
+
+/// Which byte of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Byte {
+    /// Its first.
+    First,
+    /// The one in its middle.
+    Middle,
+    /// Its last.
+    Last,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +117,11 @@ impl Faulty {
     /// How many calls of a kind there were.
     pub fn calls(&self, call: Call) -> usize {
         self.plan.lock().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// Whether calls of a kind are to fail yet: that what was to fail did not come.
+    pub fn is_to_fail(&self, call: Call) -> bool {
+        self.plan.lock().faults.get(&call).is_some_and(|(_, left, _)| *left > 0)
     }
 
     /// From now on this object cannot be removed, or can again.
@@ -182,7 +198,7 @@ impl Reply {
 /// What becomes of a call before anything is done. A body that is cut off or garbled is seen to elsewhere.
 async fn fails(fault: Option<Fault>) -> Result<()> {
     match fault {
-        None | Some(Fault::Truncate | Fault::Garble | Fault::Unmount) => Ok(()),
+        None | Some(Fault::Truncate | Fault::Garble(_) | Fault::Unmount) => Ok(()),
         Some(Fault::Slow(by)) => {
             tokio::time::sleep(by).await;
             Ok(())
@@ -192,10 +208,14 @@ async fn fails(fault: Option<Fault>) -> Result<()> {
     }
 }
 
-fn garble(bytes: bytes::Bytes) -> bytes::Bytes {
+fn garble(bytes: bytes::Bytes, byte: Byte) -> bytes::Bytes {
     let mut bytes = Vec::from(bytes);
-    let middle = bytes.len() / 2;
-    if let Some(byte) = bytes.get_mut(middle) {
+    let at = match byte {
+        Byte::First => 0,
+        Byte::Middle => bytes.len() / 2,
+        Byte::Last => bytes.len().saturating_sub(1),
+    };
+    if let Some(byte) = bytes.get_mut(at) {
         *byte ^= 0x55;
     }
     bytes.into()
@@ -241,9 +261,9 @@ impl ObjectStore for Faulty {
             let cut = body.map(|part| part.map(|bytes| bytes.slice(..bytes.len() / 2)));
             found.payload = GetResultPayload::Stream(cut.boxed());
         }
-        if fault == Some(Fault::Garble) {
+        if let Some(Fault::Garble(byte)) = fault {
             let GetResultPayload::Stream(body) = found.payload else { return Err(refused()) };
-            let garbled = body.map(|part| part.map(garble));
+            let garbled = body.map(move |part| part.map(|bytes| garble(bytes, byte)));
             found.payload = GetResultPayload::Stream(garbled.boxed());
         }
         Ok(found)

@@ -99,7 +99,7 @@ impl Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faulty::{Call, Fault, Faulty};
+    use crate::faulty::{Byte, Call, Fault, Faulty};
     use crate::testing::{cluster, golden};
 
     fn marker() -> Marker {
@@ -133,7 +133,7 @@ mod tests {
         let faulty = Faulty::default();
         let store = faulty.store();
         marker().write(&store).await.unwrap();
-        for fault in [Fault::Garble, Fault::Truncate] {
+        for fault in [Fault::Garble(Byte::Middle), Fault::Truncate] {
             faulty.fail(Call::Get, fault, 1);
             assert_eq!(Marker::read(&store).await.unwrap(), Some(marker()), "{fault:?}");
             faulty.fail(Call::Get, fault, 2);

@@ -14,7 +14,7 @@ use geminga_metastore::record::{
 use geminga_metastore::{Guard, LeaseId, MemoryStore, Range, Revision, Versioned, WatchStream};
 use geminga_proto::ids::{BrokerId, EntryId, Incarnation, Member, Offset, SealEpoch, Term};
 use geminga_runtime::{ManualClock, SeededRandom};
-use geminga_tier::faulty::{Call, Fault, Faulty};
+use geminga_tier::faulty::{Byte, Call, Fault, Faulty};
 use parking_lot::Mutex;
 
 use super::*;

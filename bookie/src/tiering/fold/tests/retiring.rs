@@ -61,7 +61,7 @@ async fn a_list_is_lost_only_when_it_is_read_twice() {
     let world = World::new(50).await;
     world.round(1).await;
     world.raise(9 * EACH).await;
-    world.faulty.fail(Call::Get, Fault::Garble, 1);
+    world.faulty.fail(Call::Get, Fault::Garble(Byte::Middle), 1);
     let (folder, mut memory) = (world.folder(2), Memory::default());
     assert_eq!(folder.retire(&mut memory).await.unwrap(), 9);
     world.judge(10).await;
@@ -71,7 +71,7 @@ async fn a_list_is_lost_only_when_it_is_read_twice() {
         let mut world = World::new(50).await;
         world.round(1).await;
         world.grow(20).await;
-        world.faulty.fail(Call::Get, Fault::Garble, garbled);
+        world.faulty.fail(Call::Get, Fault::Garble(Byte::Middle), garbled);
         assert_eq!(world.folder(2).fold(&mut Cursor::default()).await.unwrap(), 20);
         assert_eq!(world.manifest().await.parts.len(), lists, "{garbled} times");
     }

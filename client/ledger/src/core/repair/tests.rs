@@ -409,6 +409,36 @@ fn a_copy_is_whole_when_its_tail_says_so() {
     holds_only_with(Mutation::RepairTrustsShortTail, repairs);
 }
 
+/// Two repairs of one ledger at a time, whose steps fall as `order` says; each gets the target that `choose` says. How many swaps were applied, and
+/// how many met another change.
+fn race(
+    world: &mut World,
+    mutations: Mutations,
+    order: &SeededRandom,
+    choose: impl Fn(usize, &Effect) -> Option<Member>,
+) -> (u32, u32) {
+    let mut workers = [0, 1].map(|_| Repair::new(7, mutations));
+    let (mut applied, mut lost) = (0, 0);
+    loop {
+        let ended =
+            |(_, effects): &(Repair, Vec<Effect>)| matches!(effects[..], [Effect::Finish(_)]);
+        let number = match (ended(&workers[0]), ended(&workers[1])) {
+            (true, true) => return (applied, lost),
+            (true, false) => 1,
+            (false, true) => 0,
+            (false, false) => usize::from(order.below(2) == 1),
+        };
+        let (repair, effects) = &mut workers[number];
+        let event = match effects.remove(0) {
+            effect @ Effect::ChooseTarget { .. } => Event::Target(choose(number, &effect)),
+            effect => world.answer(effect).expect("not over"),
+        };
+        applied += u32::from(matches!(event, Event::Swapped(CasResult::Applied(_))));
+        lost += u32::from(matches!(event, Event::Swapped(CasResult::Lost)));
+        *effects = repair.step(event);
+    }
+}
+
 /// Scenario 49, and the merge rule: one of two repairs wins, and neither undoes the other.
 #[test]
 fn scenario_49_two_repairs_of_one_ledger() {
@@ -428,27 +458,9 @@ fn scenario_49_one_of_two_targets_gets_the_place() {
             let mut world = World::new(seed, one, 10..12);
             world.held.remove(&member(1));
             world.mark(1, UnderReason::Lost);
-            let mut workers = [0, 1].map(|_| Repair::new(7, mutations));
-            let mut applied = 0;
-            loop {
-                let ended = |(_, effects): &(Repair, Vec<Effect>)| {
-                    matches!(effects[..], [Effect::Finish(_)])
-                };
-                let number = match (ended(&workers[0]), ended(&workers[1])) {
-                    (true, true) => break,
-                    (true, false) => 1,
-                    (false, true) => 0,
-                    (false, false) => usize::from(order.below(2) == 1),
-                };
-                let (repair, effects) = &mut workers[number];
-                let event = match effects.remove(0) {
-                    Effect::ChooseTarget { .. } => Event::Target(Some(targets[number].clone())),
-                    effect => world.answer(effect).expect("not over"),
-                };
-                applied += u32::from(matches!(event, Event::Swapped(CasResult::Applied(_))));
-                lost += u32::from(matches!(event, Event::Swapped(CasResult::Lost)));
-                *effects = repair.step(event);
-            }
+            let own = |number: usize, _: &Effect| Some(targets[number].clone());
+            let (applied, others) = race(&mut world, mutations, &order, own);
+            lost += others;
             let ensemble = &world.meta.as_ref().expect("it is there").fragments[0].ensemble;
             let named = targets.iter().filter(|target| ensemble.contains(target)).count();
             assert_eq!((applied, named), (1, 1), "seed {seed}: {ensemble:?}");
@@ -457,6 +469,39 @@ fn scenario_49_one_of_two_targets_gets_the_place() {
         }
         assert!(lost > 20, "{lost} swaps met another one");
     });
+}
+
+/// 6.5 step 5: one bookie is chosen for the places of two lost members, by two workers at once. Who comes second holds all of it as well, and leaves that
+/// place to somebody else: nobody is a member twice.
+#[test]
+fn scenario_49_one_target_takes_one_of_two_places() {
+    let mut lost = 0;
+    for seed in 0..200 {
+        let order = SeededRandom::new(seed);
+        let one = ledger(LedgerState::Closed, Some(19), &[(0, [1, 2, 3])]);
+        let mut world = World::new(seed, one, 10..12);
+        for number in [1, 2] {
+            world.held.remove(&member(number));
+            world.mark(number, UnderReason::Lost);
+        }
+        // The first worker finds nobody for the first place, and goes on with the second one.
+        let shared = |number: usize, effect: &Effect| {
+            let Effect::ChooseTarget { ensemble, position, shunned, .. } = effect else {
+                panic!("{effect:?}")
+            };
+            let free = |target: &Member| !ensemble.contains(target) && !shunned.contains(target);
+            let place = number == 1 || *position != 0;
+            [10, 11].map(member).into_iter().find(|target| place && free(target))
+        };
+        let (applied, others) = race(&mut world, Mutations::default(), &order, shared);
+        lost += others;
+        let ensemble = &world.meta.as_ref().expect("it is there").fragments[0].ensemble;
+        let members: BTreeSet<Member> = ensemble.iter().cloned().collect();
+        assert_eq!(members, [3, 10, 11].map(member).into(), "seed {seed}");
+        assert_eq!(applied, 2, "seed {seed}");
+        assert!(world.mark.is_none(), "seed {seed}: it is marked still");
+    }
+    assert!(lost > 20, "{lost} swaps met another one");
 }
 
 /// 3.4: what rotted at a member comes back from the others, in its place.

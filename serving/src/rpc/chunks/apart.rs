@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * How large a batch is when it is decompressed, nobody knows before: room is taken for a guess, twice, since a decoder may take as much
-//!   again, and for a larger one when that was too little. More than [`INFLATED_BYTES`], or three quarters of the room, is refused.
+//!   again, and for a larger one when that was too little. More than [`INFLATED_BYTES`], or one and a half of the room, is refused.
 //! * There is no waiting for room here, where some is held. Who finds none says what it [needs](Cut::Short); who comes back with
 //!   that has enough for a piece. More than all the room counts as all of it.
 //! * Records share the bytes of their batch, and a piece is encoded before anything else happens. The next is made when it is written, in
@@ -322,9 +322,9 @@ impl Apart {
         guess.max(spare / 2)
     }
 
-    /// Most that a batch may decompress to.
+    /// Most that a batch may decompress to: half as much again as there is room for, which only one has at a time that needs all of it.
     fn inflated_bytes(&self) -> usize {
-        self.room.as_ref().map_or(INFLATED_BYTES, |room| INFLATED_BYTES.min(room.whole() / 4 * 3))
+        self.room.as_ref().map_or(INFLATED_BYTES, |room| INFLATED_BYTES.min(room.whole() / 2 * 3))
     }
 
     /// Room that a piece has, if it needs no more.

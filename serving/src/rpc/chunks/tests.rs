@@ -200,8 +200,8 @@ async fn what_can_never_be_taken_apart_is_refused() {
     let mut needs = 0;
     let error = loop {
         let found = match needs {
-            0 => packed(&room, 900).await,
-            needs => packed_with(&room, 900, needs).await,
+            0 => packed(&room, 1600).await,
+            needs => packed_with(&room, 1600, needs).await,
         };
         match Chunks::new(found, 0, v1::Format::Records).next(100 * KIB) {
             Ok(Cut::Short(more)) => needs = more,
@@ -210,7 +210,7 @@ async fn what_can_never_be_taken_apart_is_refused() {
         }
         assert!(needs < 1 << 30);
     };
-    assert_eq!(error, BatchError::Inflated(768 * KIB));
+    assert_eq!(error, BatchError::Inflated(1536 * KIB));
     let told = unreadable("partition 1 of t", 0, &error);
     assert_eq!(told.reason, Reason::LimitExceeded);
     assert_eq!(room.used(), 0);

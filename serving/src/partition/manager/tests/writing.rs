@@ -217,7 +217,7 @@ async fn what_came_before_a_refusal_is_not_taken_after_it() {
     let broker = rig.broker_on(1, Arc::new(rig.cluster.store.clone()), config).await;
     let live = |live| [2, 3].map(|bookie| rig.cluster.bookies.register(bookie, live));
     let appender = broker.appender().await.unwrap();
-    let large = || batch_at(&[-1], 1 << 20, Compression::Zstd);
+    let large = || batch_at(&[-1], 12 << 20, Compression::Zstd);
     live(false);
     // Too few bookies: what waits longest has an unknown outcome, and what comes then is refused.
     assert_eq!(reason(broker.produce("first").await), Reason::Unknown);

@@ -88,7 +88,7 @@ pub struct Config {
     /// where a topic asks for keys or has bounds of its own for times.
     pub strict_records: bool,
     /// Bytes that compressed batches may take while records in them are looked at, half of it for one before it is taken and half for one in
-    /// the log; 4 MiB at least and 64 MiB at most for each. Default 64 MiB.
+    /// the log, each of which may decompress to half of that; 2 MiB at least and 64 MiB at most. Default 64 MiB.
     pub looks_bytes: usize,
     /// None but in tests.
     pub(super) mutations: Mutations,

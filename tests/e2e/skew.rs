@@ -7,7 +7,7 @@ use geminga_harness::flights::{Flights, Record};
 use geminga_harness::{Client, Cluster, Node, Running, binary, http, wait};
 use serde_json::Value;
 
-use crate::topic;
+use crate::{tiering, topic};
 
 /// Each ledger is old after this time, so that all kinds of metadata are written all the time, and read by the next owner.
 const ROLL: &str = "segment.ms=3000";
@@ -222,5 +222,141 @@ fn what_an_earlier_version_does_not_read_waits_until_it_is_gone() {
         assert_ne!(node.process.wait().code(), Some(0));
         let log = node.process.log();
         assert!(log.contains("newer than this version reads: upgrade this process"), "{log}");
+    }
+}
+
+/// As many keys of segments stay, of two partitions, when folds keep three and wait for four more.
+const FOLDED_TO: usize = 2 * (3 + 4);
+/// Segments that are in the object store only.
+const TIERED: [&str; 2] = ["segment.bytes=262144", "remote.storage.enable=true"];
+
+/// Writes a topic of small segments, and lets nobody read it from memory afterwards.
+fn written(cluster: &Cluster, topic: &str, configs: &[&str], flights: &Flights) -> PathBuf {
+    let client = cluster.client(0);
+    let configs = configs.iter().flat_map(|config| ["--config", *config]);
+    let create = ["topic", "create", topic, "--partitions", "2"];
+    client.run(&create.into_iter().chain(configs).collect::<Vec<_>>()).ok();
+    let (mut producer, report) = topic::produce(&client, topic, cluster.dir());
+    producer.feed(&Flights::lines(flights.rows()));
+    producer.finish().ok();
+    report
+}
+
+/// Reads all by clients of these builds, each by each broker: the same, which is what was written.
+fn read_by(cluster: &mut Cluster, programs: &[&Path], topic: &str, flights: &Flights) {
+    for broker in &mut cluster.brokers {
+        broker.crash_and_restart();
+    }
+    let args = ["consume", topic, "--from-beginning", "--until-end", "--format", "json"];
+    for (broker, program) in
+        (0..cluster.brokers.len()).flat_map(|b| programs.iter().map(move |p| (b, p)))
+    {
+        let read = Record::parse_all(&cluster.client(broker).of(program).run(&args).ok());
+        flights.judge(&topic::in_log_order(&[read])).exactly_once();
+    }
+}
+
+/// Closed segments of a topic that have a copy in the zone of the last bookie, and all of them.
+fn spread(cluster: &Cluster, topic: &str) -> (usize, usize) {
+    let ledgers = cluster.client(0).json(&["ledger", "list", "--metastore", &cluster.metastore()]);
+    let ledgers = ledgers.as_array().expect("ledgers").iter();
+    let closed: Vec<_> = ledgers
+        .filter(|l| l["topic"] == topic && l["state"] == "closed")
+        .map(Value::to_string)
+        .collect();
+    let last = format!("\"bookie-{}\"", cluster.bookies.len());
+    (closed.iter().filter(|ledger| ledger.contains(&last)).count(), closed.len())
+}
+
+/// How many closed segments of a topic have keys, once all of them are in the object store only.
+fn trimmed(cluster: &Cluster, topic: &str) -> Option<usize> {
+    let tiers = tiering::tiers(cluster, &cluster.client(0), topic);
+    (!tiers.is_empty() && tiers.iter().all(|tier| tier == "TRIMMED")).then_some(tiers.len())
+}
+
+/// Bookies wanted to use a feature, and did not, because of a server that does not read it.
+fn waited(cluster: &Cluster, feature: &str) -> Option<()> {
+    let wanted = |line: &&str| {
+        line.contains("a server is of a version that does not read this")
+            && line.contains(&format!("feature={feature}"))
+    };
+    let of = |bookie: &Node| bookie.process.log().lines().filter(wanted).count();
+    (cluster.bookies.iter().map(of).sum::<usize>() >= 2).then_some(())
+}
+
+/// Both builds upload, and read what either uploaded. The earlier one does not say that it reads manifests, and knows nothing of moves:
+/// nothing is folded and no move is asked for before it is gone.
+#[test]
+#[ignore = "needs an earlier build: make skew"]
+fn segments_are_tiered_by_both_versions_and_folds_and_moves_wait() {
+    let (old, new) = (old(), binary::geminga());
+    let dir = tempfile::tempdir().expect("a directory for objects");
+    let store = format!("--object-store=file://{}", dir.path().display());
+    let tier = [
+        store.as_str(),
+        "--tier-interval=200ms",
+        "--tier-local-retention=100ms",
+        "--tier-take-over=1s",
+        "--gc-interval=300ms",
+        "--tier-fold-interval=300ms",
+        "--tier-fold-keep=3",
+        "--tier-fold-at=4",
+    ];
+    let mut cluster = Cluster::unborn(&[&BOOKIES[..], &tier].concat(), &[&store]);
+    // The auditor and the janitor are of today's: there is no other yet.
+    for program in [&new, &old] {
+        cluster.add_of(program);
+        for _ in 0..2 {
+            cluster.add_bookie_with(&["--zone=a"]);
+        }
+        cluster.wait_ready();
+        cluster.add_broker();
+    }
+    cluster.wait_ready();
+    let flights = Flights::load().first(50_000);
+    let tiered = written(&cluster, "tiered", &TIERED, &flights);
+    let local = written(&cluster, "local", &TIERED[..1], &flights);
+    let client = cluster.client(0);
+    let segments =
+        wait::until("all segments to be in the object store only", || trimmed(&cluster, "tiered"));
+    assert!(segments > FOLDED_TO, "{segments} segments are too few to be folded");
+    for bookies in [0..2, 2..4] {
+        let of = |node: &Node| http::metric(&node.http, "geminga_tier_uploaded_bytes_total");
+        let uploaded: f64 = cluster.bookies[bookies].iter().filter_map(of).sum();
+        assert!(uploaded > 0.0, "one of the versions uploaded nothing");
+    }
+    // Twice: then a whole round has gone by.
+    wait::until("folding to be asked for", || waited(&cluster, "manifests"));
+    read_by(&mut cluster, &[&old, &new], "tiered", &flights);
+
+    cluster.add_of(&new);
+    cluster.add_bookie_with(&["--zone=b"]).wait_ready();
+    wait::until("moves to be asked for", || waited(&cluster, "moves"));
+    let used = in_use(&cluster);
+    assert!(!used.contains("manifests") && !used.contains("moves"), "{used}");
+    let left = trimmed(&cluster, "tiered");
+    assert!(left >= Some(segments), "folded, and an earlier version is there");
+    assert_eq!(
+        spread(&cluster, "local").0,
+        0,
+        "a move was asked for, and an earlier version is there"
+    );
+
+    let client = cluster.client(0);
+    let Cluster { bookies, brokers, .. } = &mut cluster;
+    roll(&mut bookies[2..4], &new, &client, 5);
+    roll(&mut brokers[1..], &new, &client, 5);
+    wait::until("each closed segment to have a copy in the other zone", || {
+        let (spread, all) = spread(&cluster, "local");
+        (spread == all).then_some(())
+    });
+    wait::until("old segments to leave the metadata", || {
+        (tiering::tiers(&cluster, &client, "tiered").len() <= FOLDED_TO).then_some(())
+    });
+    let used = in_use(&cluster);
+    assert!(used.contains("manifests") && used.contains("moves"), "{used}");
+    for (topic, report) in [("tiered", tiered), ("local", local)] {
+        read_by(&mut cluster, &[&new], topic, &flights);
+        topic::check_topic(&cluster, topic, "after", &flights, &report);
     }
 }

@@ -7,10 +7,13 @@ broker and the bookies had in memory.
 import pathlib
 import statistics
 import subprocess
+import time
 
 READERS = (0, 1, 2, 4)
 PARTITIONS = 12
 GB = 1e9
+# What readers got, bytes; at least what was in their records.
+READ = "geminga_fetch_bytes_total"
 
 
 def peak_mb(server):
@@ -25,16 +28,22 @@ def measured(bench, broker, topic, readers):
     size, rate = str(options.size), options.keep_up_rate // options.size
     records = str(rate * options.keep_up_seconds)
     bench.geminga("topic", "create", topic, "--partitions", str(PARTITIONS))
-    load = [bench.binary, "perf", "consume", topic, "--records", records, "--size", size, "--server", "127.0.0.1:17070"]
-    behind = [subprocess.Popen(load, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(readers)]
-    before = broker.cpu_seconds()
+    load = [bench.binary, "consume", topic, "--from-beginning", "--server", "127.0.0.1:17070"]
+    keep_up = [subprocess.Popen(load, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(readers)]
+    before, read = broker.cpu_seconds(), broker.metric(READ)
     bench.geminga("perf", "produce", topic, "--records", records, "--size", size, "--rate", str(rate))
-    for reader in behind:
-        if reader.wait() != 0:
-            raise SystemExit(f"a reader failed: {reader.stderr.read().decode()}")
+    produced = int(records) * options.size
+    deadline = time.monotonic() + 60
+    while broker.metric(READ) - read < readers * produced:
+        if time.monotonic() > deadline or any(reader.poll() is not None for reader in keep_up):
+            raise SystemExit(f"{readers} readers do not get all that was produced")
+        time.sleep(0.02)
     used = broker.cpu_seconds() - before
+    for reader in keep_up:
+        reader.kill()
+        reader.wait()
     bench.geminga("topic", "delete", topic)
-    return used / (int(records) * options.size / GB)
+    return used / (produced / GB)
 
 
 def run(bench):

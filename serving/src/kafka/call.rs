@@ -1,8 +1,8 @@
 //! One request under way: what is asked, by whom, and the answer to come.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub(super) struct Call {
     pub(super) notes: Arc<Notes>,
     /// Names of topics that this broker does not know and was asked to look up.
     pub(super) lookups: Arc<AtomicUsize>,
+    /// Until when it waits for owners of partitions that this broker has not heard of.
+    pub(super) patience: Arc<OnceLock<Instant>>,
 }
 
 impl Call {
@@ -58,8 +60,8 @@ impl Call {
         header: Header,
         (place, owed): (u64, Duration),
     ) -> Self {
-        let (notes, lookups) = (Arc::default(), Arc::default());
-        Self { kafka, peer, header, place, owed, notes, lookups }
+        let (notes, lookups, patience) = (Arc::default(), Arc::default(), Arc::default());
+        Self { kafka, peer, header, place, owed, notes, lookups, patience }
     }
 
     /// The request's body.

@@ -1,10 +1,13 @@
 //! Where things are, as a Kafka client is told: brokers by the listener that the client came by, and who leads a partition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use geminga_metastore::record::KafkaListener;
 use geminga_proto::ids::{BrokerId, PartitionIndex, Term, TopicId};
+use tokio::time::Instant;
 
 use super::call::Call;
 use super::codec::messages::Uuid;
@@ -20,6 +23,9 @@ pub(super) const NOBODY: i32 = -1;
 pub(super) const NO_EPOCH: i32 = -1;
 /// Most topics of one request that this broker does not know and asks the store about, or creates; more may be in the next one.
 const MAX_LOOKUPS: usize = 32;
+/// A request waits this long, in all, for owners that this broker has not heard of: the one that named it to the client may have
+/// heard sooner, and some clients take the first "not yet" for the end.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A broker that a client can reach.
 #[derive(Debug, Clone)]
@@ -72,6 +78,25 @@ impl Call {
         let elected = self.kafka.ctx.router.topology().coordinator();
         let reachable = elected.and_then(|elected| self.node(elected.broker));
         reachable.map_or(self.kafka.ctx.router.me(), |node| node.broker.id).0
+    }
+
+    /// Refuses an assignment by hand that names a broker which is not there, or one twice, or none.
+    ///
+    /// # Errors
+    /// [`Code::INVALID_REPLICA_ASSIGNMENT`].
+    pub(super) fn check_assigned(&self, ids: &[i32]) -> Result<(), Fault> {
+        let topology = self.kafka.ctx.router.topology();
+        let mut seen = BTreeSet::new();
+        let why = if ids.is_empty() {
+            "an assignment by hand names brokers for each partition: name one or more".to_owned()
+        } else if let Some(twice) = ids.iter().find(|id| !seen.insert(**id)) {
+            format!("an assignment by hand names broker {twice} twice for a partition")
+        } else if let Some(gone) = ids.iter().find(|id| topology.broker(BrokerId(**id)).is_none()) {
+            format!("an assignment by hand names broker {gone}, and there is no such broker")
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why))
     }
 
     /// The topics that Kafka clients see, by name.
@@ -127,8 +152,8 @@ impl Call {
     }
 
     /// A partition that this broker serves, and its term; a client that knows another epoch is told so (`said`: -1 = it does not
-    /// say).
-    pub(super) fn here(
+    /// say). Cancel-safe.
+    pub(super) async fn here(
         &self,
         topic: &Topic,
         index: i32,
@@ -137,7 +162,7 @@ impl Call {
         let unknown = || Fault::new(Code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition");
         let index = u32::try_from(index).map_err(|_| unknown())?;
         let partition = check_partition(topic, index).map_err(Fault::from)?;
-        let term = match self.kafka.ctx.router.owner_of(topic, partition) {
+        let term = match self.owner(topic, partition).await {
             Route::Local { term } => term,
             Route::Remote { broker, term, .. } => {
                 let fault = Fault::new(Code::NOT_LEADER_OR_FOLLOWER, "another broker serves it");
@@ -158,6 +183,21 @@ impl Call {
             }
             _ => Ok((partition, term)),
         }
+    }
+
+    /// Who serves a partition; where that is nobody, somebody may soon ([`PATIENCE`]).
+    async fn owner(&self, topic: &Topic, partition: PartitionIndex) -> Route {
+        let router = &self.kafka.ctx.router;
+        let known = || {
+            let route = router.owner_of(topic, partition);
+            (!matches!(route, Route::NoOwner)).then_some(route)
+        };
+        if let Some(route) = known() {
+            return route;
+        }
+        let until = *self.patience.get_or_init(|| Instant::now() + PATIENCE);
+        let within = until.saturating_duration_since(Instant::now());
+        router.topology().wait_for(within, |_| known()).await.unwrap_or(Route::NoOwner)
     }
 }
 

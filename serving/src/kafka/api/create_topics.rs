@@ -28,7 +28,8 @@ pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
      and no copy is made for it. How many copies there are says the server's default quorum, which is also what -1 stands for. Taken \
      are 1 to the number of live brokers or of live bookies, whichever is larger: a cluster that has neither could not hold so many copies in \
      any way, and is told INVALID_REPLICATION_FACTOR as by Kafka; to bind it to the number of brokers, as Kafka does, would refuse 3 \
-     where one broker serves three bookies. Assignments by hand only say how many partitions and replicas there are.",
+     where one broker serves three bookies. Assignments by hand must name brokers that there are, none \
+     twice for a partition, and only say how many partitions and replicas there are.",
 )
 .always_saying(&[("read_only", "false"), ("is_sensitive", "false")]);
 
@@ -139,10 +140,11 @@ fn numbers(call: &Call, asked: &CreatableTopic) -> Result<(u32, Option<u16>), Fa
         let each: BTreeSet<i32> = asked.assignments.iter().map(|a| a.partition_index).collect();
         let whole = each.len() == asked.assignments.len()
             && each.iter().copied().zip(0..).all(|(a, b)| a == b);
-        if !whole || asked.assignments.iter().any(|a| a.broker_ids.is_empty()) {
-            let why = "an assignment by hand must name each partition once, from 0 on, and a broker for each";
+        if !whole {
+            let why = "an assignment by hand must name each partition once, from 0 on";
             return Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why));
         }
+        asked.assignments.iter().try_for_each(|a| call.check_assigned(&a.broker_ids))?;
         let copies = asked.assignments[0].broker_ids.len();
         if asked.assignments.iter().any(|a| a.broker_ids.len() != copies) {
             let why = "an assignment by hand must name as many brokers for each partition";

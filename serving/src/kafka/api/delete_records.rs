@@ -66,8 +66,10 @@ async fn delete(
     topic: &Arc<Topic>,
     asked: &DeleteRecordsPartition,
 ) -> Result<Offset, Fault> {
-    let (partition, _) =
-        call.here(topic, asked.partition_index, NO_EPOCH).map_err(|elsewhere| elsewhere.fault)?;
+    let (partition, _) = call
+        .here(topic, asked.partition_index, NO_EPOCH)
+        .await
+        .map_err(|elsewhere| elsewhere.fault)?;
     let before = match asked.offset {
         EVERYTHING => None,
         offset if offset >= 0 => Some(Offset(offset)),

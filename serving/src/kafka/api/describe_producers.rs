@@ -105,7 +105,8 @@ async fn producers(
     topic: &Arc<Topic>,
     index: i32,
 ) -> Result<Vec<ActiveProducer>, Fault> {
-    let (partition, _) = call.here(topic, index, NO_EPOCH).map_err(|elsewhere| elsewhere.fault)?;
+    let (partition, _) =
+        call.here(topic, index, NO_EPOCH).await.map_err(|elsewhere| elsewhere.fault)?;
     Ok(call.kafka.ctx.partitions.producers(Arc::clone(topic), partition).await?)
 }
 

@@ -103,6 +103,7 @@ async fn find(
     };
     let (partition, _) = call
         .here(topic, asked.partition_index, asked.current_leader_epoch)
+        .await
         .map_err(|elsewhere| elsewhere.fault)?;
     let Some(at) = at else { return Ok(None) };
     let found = call.kafka.ctx.partitions.find_offset(Arc::clone(topic), partition, at).await?;

@@ -57,6 +57,7 @@ async fn end(
 ) -> Result<Option<(Term, Offset)>, Fault> {
     let (partition, _) = call
         .here(topic, asked.partition, asked.current_leader_epoch)
+        .await
         .map_err(|elsewhere| elsewhere.fault)?;
     // Before all epochs there is no offset.
     if asked.leader_epoch < 0 {

@@ -156,7 +156,7 @@ async fn place_all(call: &Call, topics: Vec<TopicProduceData>) -> Vec<Parts> {
 
 /// A batch that fails keeps those behind it in the same partition from being taken, until the client can know (P5).
 async fn place(call: &Call, topic: &Arc<Topic>, data: PartitionProduceData) -> Placed {
-    let partition = match call.here(topic, data.index, NO_EPOCH) {
+    let partition = match call.here(topic, data.index, NO_EPOCH).await {
         Ok((partition, _)) => partition,
         Err(elsewhere) => {
             // It may be here a moment later, when the client has not heard of this yet.

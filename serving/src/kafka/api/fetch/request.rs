@@ -5,7 +5,7 @@ use std::sync::Arc;
 use geminga_proto::ids::PartitionIndex;
 
 use crate::kafka::call::Call;
-use crate::kafka::codec::messages::fetch_request::FetchTopic;
+use crate::kafka::codec::messages::fetch_request::{FetchPartition, FetchTopic};
 use crate::kafka::codec::messages::{FetchRequest, StrBytes, Uuid};
 use crate::kafka::error::Fault;
 use crate::kafka::place::Elsewhere;
@@ -36,24 +36,33 @@ pub(super) async fn asked(call: &Call, request: &FetchRequest) -> Vec<Asked> {
             true => call.topic(&asked.topic).await,
             false => call.topic_by_id(asked.topic_id),
         };
-        all.push(look_up(call, asked, topic));
+        all.push(look_up(call, asked, topic).await);
     }
     all
 }
 
-fn look_up(call: &Call, asked: &FetchTopic, topic: Result<Arc<Topic>, Fault>) -> Asked {
-    let partitions = asked.partitions.iter().map(|partition| {
-        let wanted = topic.clone().map_err(Elsewhere::from).and_then(|topic| {
-            let (index, _) =
-                call.here(&topic, partition.partition, partition.current_leader_epoch)?;
-            Ok(Wanted {
-                topic,
-                partition: index,
-                offset: partition.fetch_offset,
-                max_bytes: usize::try_from(partition.partition_max_bytes).unwrap_or(0).max(1),
-            })
-        });
-        (partition.partition, wanted)
-    });
-    Asked { name: asked.topic.clone(), id: asked.topic_id, partitions: partitions.collect() }
+async fn look_up(call: &Call, asked: &FetchTopic, topic: Result<Arc<Topic>, Fault>) -> Asked {
+    let mut partitions = Vec::with_capacity(asked.partitions.len());
+    for partition in &asked.partitions {
+        let wanted = match &topic {
+            Ok(topic) => wanted(call, topic, partition).await,
+            Err(fault) => Err(fault.clone().into()),
+        };
+        partitions.push((partition.partition, wanted));
+    }
+    Asked { name: asked.topic.clone(), id: asked.topic_id, partitions }
+}
+
+async fn wanted(
+    call: &Call,
+    topic: &Arc<Topic>,
+    asked: &FetchPartition,
+) -> Result<Wanted, Elsewhere> {
+    let (partition, _) = call.here(topic, asked.partition, asked.current_leader_epoch).await?;
+    Ok(Wanted {
+        topic: Arc::clone(topic),
+        partition,
+        offset: asked.fetch_offset,
+        max_bytes: usize::try_from(asked.partition_max_bytes).unwrap_or(0).max(1),
+    })
 }

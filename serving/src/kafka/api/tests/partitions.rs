@@ -7,13 +7,14 @@ use crate::kafka::codec::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
 use crate::kafka::codec::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use crate::kafka::codec::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::kafka::codec::messages::{
-    DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest, ListOffsetsRequest,
     describe_producers_request,
 };
 use crate::kafka::error::Code;
 use crate::kafka::testing::Rig;
-use crate::topics::Alteration;
+use crate::topics::{Alteration, NewTopic};
 
 /// Answers `(low watermark, code)` of one partition.
 async fn delete_records(
@@ -167,4 +168,31 @@ async fn who_writes_to_a_partition_is_told_by_its_owner() {
     let elsewhere = &ask(other, "t", &[0]).await[0];
     assert_eq!(elsewhere.error_code, Code::NOT_LEADER_OR_FOLLOWER.0);
     assert_eq!(ask(owner, "u", &[0]).await[0].error_code, Code::UNKNOWN_TOPIC_OR_PARTITION.0);
+}
+
+/// Another broker may have told a client of an owner before the owner hears of it: some clients take "not yet" for a failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_is_to_come_is_waited_for() {
+    let rig = Rig::start(1).await;
+    for n in 0..10 {
+        let name = format!("new{n}");
+        let new = NewTopic { name: name.clone(), partitions: 3, ..NewTopic::default() };
+        let admin = &rig.context(0).admin;
+        let ask = async || loop {
+            let mut asked = ListOffsetsTopic::default();
+            let mut partition = ListOffsetsPartition::default();
+            (partition.partition_index, partition.timestamp) = (2, -1);
+            (asked.name, asked.partitions) = (name.clone().into(), vec![partition]);
+            let mut request = ListOffsetsRequest::default();
+            request.topics = vec![asked];
+            let mut answer = rig.call(5, request).await;
+            let code = answer.topics.remove(0).partitions.remove(0).error_code;
+            if code != Code::UNKNOWN_TOPIC_OR_PARTITION.0 {
+                break code;
+            }
+        };
+        let (made, code) = tokio::join!(admin.create(new), ask());
+        made.unwrap();
+        assert_eq!(code, Code::NONE.0, "{name}");
+    }
 }

@@ -155,6 +155,9 @@ async fn topics_that_cannot_be_are_refused_and_not_made() {
     let rig = Rig::start(1).await;
     assert_eq!(create(&rig, 7, topic("there.is", 1, 1)).await.error_code, 0);
     let plain = || topic("t", 1, -1);
+    let me = rig.broker_id(0).0;
+    let mut twice = assigned(topic("t", -1, -1), &[0]);
+    twice.assignments[0].broker_ids = vec![me, me];
     let refused = [
         (topic("", 1, 1), Code::INVALID_TOPIC_EXCEPTION),
         (topic("a b", 1, 1), Code::INVALID_TOPIC_EXCEPTION),
@@ -172,7 +175,8 @@ async fn topics_that_cannot_be_are_refused_and_not_made() {
         (assigned(topic("t", -1, -1), &[0, 0]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", -1, -1), &[-1]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned_to(topic("t", -1, -1), &[(0, 1), (1, 2)]), Code::INVALID_REPLICA_ASSIGNMENT),
-        (assigned_to(topic("t", -1, -1), &[(0, 4)]), Code::INVALID_REPLICATION_FACTOR),
+        (assigned_to(topic("t", -1, -1), &[(0, 2)]), Code::INVALID_REPLICA_ASSIGNMENT),
+        (twice, Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", 1, -1), &[0]), Code::INVALID_REQUEST),
         (with_config(plain(), "no.such", Some("1")), Code::INVALID_CONFIG),
         (with_config(plain(), "retention.ms", Some("-2")), Code::INVALID_CONFIG),
@@ -281,6 +285,9 @@ async fn a_topic_that_grows_has_leaders_for_what_is_new() {
         assert_eq!(ask(vec![grow("t", -1, None)], true).await, [fewer]);
         assert_eq!(ask(vec![grow("t", 10_001, None)], true).await, [fewer]);
         assert_eq!(ask(vec![grow("t", before + 2, Some(1))], false).await, [by_hand]);
+        let mut elsewhere = grow("t", before + 1, Some(1));
+        elsewhere.assignments.as_mut().unwrap()[0].broker_ids = vec![999];
+        assert_eq!(ask(vec![elsewhere], false).await, [by_hand]);
         assert_eq!(ask(vec![grow("t", before + 1, None)], true).await, [0]);
         assert_eq!(leaders(&rig, "t").await.unwrap().len(), usize::try_from(before).unwrap());
         let twice = vec![grow("t", before + 1, Some(1)), grow("t", before + 2, None)];

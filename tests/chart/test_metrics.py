@@ -16,6 +16,12 @@ REFERENCE = ROOT / "docs/metrics.md"
 COMMANDS = ROOT / "docs/cli.md"
 # The places where commands and alerts are named.
 MONITORED = {"insecure": True, "serviceMonitor.enabled": True, "prometheusRule.enabled": True, "dashboards.enabled": True}
+# Labels whose values are words of the code, versions, or numbers of shards: a new one is looked at before it comes here.
+FEW = {"api", "cause", "certificate", "code", "error", "evidence", "how", "listener", "method", "of", "op", "outcome", "part", "quota", "reason",
+       "shard", "source", "status", "stream", "version", "why"}
+# Those that grow with what users have, and the metrics that bound their series themselves.
+MANY = {"group": {"geminga_group_lag_records"}, "ledger": {"geminga_repair_lost_ledger"},
+        "topic": {"geminga_group_lag_records", "geminga_repair_lost_ledger"}}
 # Units of the reference, and how names of counters and gauges end that have them, as Prometheus wants base units.
 UNITS = {"seconds": "_seconds", "bytes": "_bytes"}
 
@@ -55,6 +61,14 @@ class Code(unittest.TestCase):
                 if metric.kind == "histogram":
                     # The exporter has buckets for these two endings only.
                     self.assertRegex(name, "_(seconds|bytes)$")
+
+    def test_labels_have_few_values(self):
+        labels = {}
+        for name, metric in self.metrics.items():
+            for label in metric.labels:
+                labels.setdefault(label, set()).add(name)
+        self.assertEqual({label: of for label, of in labels.items() if label not in FEW}, MANY)
+        self.assertEqual(FEW - set(labels), set(), "a label that no metric has any more")
 
     def test_every_expression_names_metrics_and_labels_that_exist(self):
         for where, expression in metrics.expressions():

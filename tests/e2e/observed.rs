@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
 
-use geminga_harness::{Cluster, http, wait};
+use geminga_harness::{Cluster, Node, Running, http, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -117,6 +117,34 @@ fn a_request_is_the_same_one_in_traces_and_logs_of_brokers_and_bookies() {
         .bookies
         .iter()
         .filter(|bookie| line(&bookie.process.log(), &["slow request of a bookie", &id]).is_some());
+    assert_eq!(told.count(), 3);
+}
+
+/// Whatever protocol a client speaks.
+#[test]
+fn a_kafka_request_is_the_same_one_at_bookies() {
+    let (collector, address) = Collector::start();
+    let endpoint = format!("--otlp-endpoint=http://{address}");
+    let all = [endpoint.as_str(), "--otlp-sampling=1", "--slow-request-log=1ns"];
+    let cluster = Cluster::start_with(3, 1, &all, &all);
+    cluster.client(0).run(&["topic", "create", "t", "--partitions", "1"]).ok();
+    let bootstrap = cluster.brokers[0].kafka.as_deref().expect("it serves Kafka clients");
+    let mut kcat =
+        Running::program("kcat", &["-b", bootstrap, "-P", "-t", "t", "-p", "0"], cluster.dir());
+    kcat.feed(b"hello\n");
+    assert_eq!(kcat.finish().code, Some(0));
+    let request = wait::until("the spans of a produced record", || {
+        let produce = collector.named("Produce").pop()?;
+        let of_it = |add: &Seen| add.request.starts_with(&format!("{}.", produce.request));
+        let adds = collector.named("add").iter().filter(|add| of_it(add)).count();
+        (adds >= 3).then_some(produce.request)
+    });
+    let id = format!("request={request}");
+    let says = |node: &Node, what: &str| {
+        node.process.log().lines().any(|line| line.contains(what) && line.contains(&id))
+    };
+    assert!(says(&cluster.brokers[0], "slow"), "{id}");
+    let told = cluster.bookies.iter().filter(|bookie| says(bookie, "slow request of a bookie"));
     assert_eq!(told.count(), 3);
 }
 

@@ -9,7 +9,11 @@ use geminga_harness::{
     Authority, Client, Cluster, Finished, Pair, Process, Running, Tls, Valid, binary, http, port,
     wait,
 };
+use geminga_proto::internal::PartitionSizeRequest;
+use geminga_proto::internal::peer_client::PeerClient;
 use tempfile::TempDir;
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 const LINES: usize = 2_000;
 
@@ -64,6 +68,39 @@ fn a_cluster_of_one_authority_takes_new_certificates_under_load() {
     let metastore = cluster.metastore();
     client.run(&["ledger", "list", "--metastore", &metastore]).ok();
     kcat(&cluster, &authority, &new);
+}
+
+/// Where clients need no certificate those of the cluster do: what brokers and bookies tell each other is nobody else's.
+#[test]
+fn who_shows_no_certificate_is_no_component() {
+    let authority = Authority::new();
+    let cluster = Cluster::start_tls_for(&authority.ca(), &authority.issue(), (1, 1), "none");
+    let stranger = Tls::new(authority.ca(), None);
+    let broker = &cluster.brokers[0].address;
+    Client::new(broker, cluster.dir()).by(&stranger).run(&["topic", "list"]).ok();
+    let of_bookie = stranger.refused_by(&cluster.bookies[0].address, "127.0.0.1");
+    let why = of_bookie.expect("a bookie serves whom nobody knows");
+    assert!(why.contains("CertificateRequired"), "{why}");
+    assert_eq!(peer(broker, &authority, None), Code::Unauthenticated);
+    assert_ne!(peer(broker, &authority, Some(&authority.issue())), Code::Unauthenticated);
+}
+
+/// How a broker answers who asks what only brokers ask.
+fn peer(broker: &str, authority: &Authority, pair: Option<&Pair>) -> Code {
+    let read = |path: &Path| std::fs::read(path).expect("a file in PEM");
+    let mut tls =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&authority.ca())));
+    if let Some(pair) = pair {
+        tls = tls.identity(Identity::from_pem(read(&pair.cert), read(&pair.key)));
+    }
+    let endpoint = Channel::from_shared(format!("https://{broker}")).expect("an address");
+    let endpoint = endpoint.tls_config(tls).expect("certificates");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut peer = PeerClient::new(endpoint.connect().await.expect("a connection"));
+        let asked = PartitionSizeRequest { topic_id: vec![1; 16].into(), partition: 0 };
+        peer.partition_size(asked).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    })
 }
 
 /// A Kafka client that is not ours.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +36,8 @@ pub struct FaultyDisk {
 struct Faults {
     plans: Mutex<BTreeMap<Op, Plan>>,
     changed: Condvar,
+    /// Bytes that reads returned.
+    read: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +155,11 @@ impl FaultyDisk {
         }
     }
 
+    /// Bytes that were read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.faults.read.load(Ordering::Relaxed)
+    }
+
     fn wrap(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         Arc::new(FaultyFile { name: name.to_owned(), file, faults: Arc::clone(&self.faults) })
     }
@@ -214,7 +222,9 @@ impl DiskFile for FaultyFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.faults.pass(Op::Read, &self.name)?;
-        self.file.read_at(offset, buffer)
+        let read = self.file.read_at(offset, buffer)?;
+        self.faults.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
     }
 
     fn sync_data(&self) -> io::Result<()> {

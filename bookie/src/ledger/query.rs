@@ -199,7 +199,11 @@ impl Queries {
 
     /// Raw entries. One that is held but not durable yet is waited for.
     async fn stored(&self, range: Range, lsn: Lsn, bytes: usize) -> Result<Vec<Bytes>, Unreadable> {
-        let read = || self.log.read(range.ledger, range.from, range.to, bytes);
+        let Range { ledger, from, to, max_bytes: _, prefix_bytes } = range;
+        let read = async || match prefix_bytes {
+            None => self.log.read(ledger, from, to, bytes).await,
+            Some(_) => self.log.scan(ledger, from, to, bytes).await,
+        };
         let result = match read().await {
             Err(ReadError::Absent) => {
                 self.log.wait_durable(lsn).await.map_err(|failed| Unreadable {

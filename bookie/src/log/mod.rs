@@ -261,11 +261,33 @@ impl Log {
         to: EntryId,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
+        let full_below = self.0.shared.catalogue.lock().full_below();
+        self.read_by_blocks(ledger, Wanted { from, to, max_bytes }, full_below).await
+    }
+
+    /// [`Log::read`] for who looks through a ledger alone, as a takeover does: of what other ledgers have between its entries nothing is
+    /// read.
+    pub async fn scan(
+        &self,
+        ledger: LedgerId,
+        from: EntryId,
+        to: EntryId,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        self.read_by_blocks(ledger, Wanted { from, to, max_bytes }, 0).await
+    }
+
+    /// Reads of segments below `full_below` are by whole blocks, in which others find theirs.
+    async fn read_by_blocks(
+        &self,
+        ledger: LedgerId,
+        wanted: Wanted,
+        full_below: u64,
+    ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
-        let wanted = Wanted { from, to, max_bytes };
         // Where they are on the disk is looked up when it is this read's turn: thousands may wait for theirs.
         if let Some(located) = shared.index.find_in_memory(ledger, wanted)
-            && let Found::Recent(entries) = shared.found(located, max_bytes)?
+            && let Found::Recent(entries) = shared.found(located, wanted.max_bytes)?
         {
             metrics::read_from("memory");
             return Ok(entries);
@@ -273,7 +295,6 @@ impl Log {
         let turn = shared.turns.take(ledger).await.map_err(|turns::Crowded| ReadError::Crowded)?;
         metrics::read_from("disk");
         let shared = Arc::clone(shared);
-        let full_below = shared.catalogue.lock().full_below();
         let read = tokio::task::spawn_blocking(move || {
             let read = shared.read(ledger, wanted, full_below);
             drop(turn);

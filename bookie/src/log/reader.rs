@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use geminga_proto::ids::LedgerId;
 use parking_lot::Mutex;
 
-use super::blocks::Blocks;
+use super::blocks::{BLOCK_BYTES, Blocks};
 use super::error::ReadError;
 use super::format::{self, EntriesHead, Seed};
 use super::index::{Piece, Place};
@@ -98,13 +98,28 @@ impl Reader {
         full_below: u64,
         gathered: &mut Gathered,
     ) -> Result<(), ReadError> {
+        let mut ahead = None;
         for piece in pieces {
+            let block = (piece.place.segment, u64::from(piece.place.offset) / BLOCK_BYTES);
+            if pieces.len() > 1
+                && u64::from(block.0) >= full_below
+                && ahead.replace(block) != Some(block)
+            {
+                self.fetch_next(block);
+            }
             let full = !self.piece(ledger, piece, full_below, gathered)?;
             if full {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// The system fetches what is behind a block while that is read piece by piece. A file that cannot be opened is told of by who reads.
+    fn fetch_next(&self, (segment, block): (u32, u64)) {
+        if let Ok(file) = self.file(u64::from(segment)) {
+            file.will_read((block + 1) * BLOCK_BYTES, BLOCK_BYTES);
+        }
     }
 
     /// False when the answer is full.

@@ -17,7 +17,6 @@ use geminga_proto::ids::PartitionIndex;
 use geminga_proto::murmur;
 use geminga_proto::reason::ApiError;
 use geminga_runtime::{Tasks, WallClock};
-use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -46,6 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// are to look for its coordinator again. Below the shortest session timeout of those who are told that all is well meanwhile,
 /// so that nobody goes on working beside a coordinator that has given them up.
 const LOADING: Duration = Duration::from_secs(5);
+/// A request waits this long for a shard that is being taken over. Some clients tell their application of the second "not yet", or the
+/// third, that comes at once.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A shard that was served for this long starts again with the first pause.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -74,7 +76,7 @@ struct Inner {
 }
 
 struct Slot {
-    state: RwLock<State>,
+    state: watch::Sender<State>,
     /// Of commits until they are answered, of what classic members say until the shard has taken it in.
     bytes: Arc<Semaphore>,
     /// Of those that wait for that.
@@ -102,7 +104,7 @@ impl Shards {
     /// Serves whatever is assigned to this broker until `tasks` stops.
     pub fn start(parts: Parts, tasks: &Tasks) -> Self {
         let slot = |_| Slot {
-            state: RwLock::new(State::Away(None)),
+            state: watch::Sender::new(State::Away(None)),
             bytes: Arc::new(Semaphore::new(ACCEPTED_BYTES)),
             waiting: Semaphore::new(WAITING_BYTES),
         };
@@ -129,7 +131,7 @@ impl Shards {
 
     /// How many shards are being served here.
     pub fn ready(&self) -> usize {
-        let ready = |slot: &&Slot| matches!(*slot.state.read(), State::Ready(_));
+        let ready = |slot: &&Slot| matches!(*slot.state.borrow(), State::Ready(_));
         self.0.slots.iter().filter(ready).count()
     }
 
@@ -173,14 +175,14 @@ impl Shards {
         Ok(permit.map_err(|_| Refused::Loading)?.into())
     }
 
-    /// Sends a request to a shard of this broker; waits while its mailbox is full. The answer is dropped when the shard
-    /// moves before it has proved it.
+    /// Sends a request to a shard of this broker; waits while its mailbox is full, and a moment while it is being taken over. The
+    /// answer is dropped when the shard moves before it has proved it.
     pub(super) async fn send<T>(
         &self,
         shard: u32,
         request: impl FnOnce(Respond<T>) -> Request,
     ) -> Result<oneshot::Receiver<Result<T, super::types::Error>>, Refused> {
-        let mailbox = self.mailbox(shard)?;
+        let mailbox = self.mailbox_in_time(shard).await?;
         let (respond, answer) = oneshot::channel();
         mailbox.send(request(respond)).await.map_err(|_| Refused::Loading)?;
         Ok(answer)
@@ -206,12 +208,27 @@ impl Shards {
                 return Err(Refused::NotCoordinator { broker, address });
             }
         }
-        match &*slot.state.read() {
+        match &*slot.state.borrow() {
             State::Ready(mailbox) => Ok(mailbox.clone()),
             State::Away(since) if self.is_loading(*since) => Err(Refused::Loading),
             State::Away(_) => Err(Refused::Unproved),
             State::Damaged(why) => Err(Refused::Damaged(why.clone())),
         }
+    }
+
+    /// The same; a shard that is being taken over is waited for ([`PATIENCE`]). Cancel-safe.
+    async fn mailbox_in_time(&self, shard: u32) -> Result<mpsc::Sender<Request>, Refused> {
+        let mut state = self.slot(shard)?.state.subscribe();
+        let taken_over = async {
+            loop {
+                state.mark_unchanged();
+                match self.mailbox(shard) {
+                    Err(Refused::Loading) if state.changed().await.is_ok() => {}
+                    found => return found,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken_over).await.unwrap_or(Err(Refused::Loading))
     }
 
     /// Whether a shard that is away since then may be said to be loading: nothing proves that it is still this broker's, as the
@@ -223,7 +240,7 @@ impl Shards {
 
     /// Whether a shard that is assigned to this broker is being served, or will be in a moment.
     pub(super) fn is_coming(&self, shard: u32) -> bool {
-        self.slot(shard).is_ok_and(|slot| match &*slot.state.read() {
+        self.slot(shard).is_ok_and(|slot| match &*slot.state.borrow() {
             State::Ready(_) => true,
             State::Away(since) => self.is_loading(*since),
             State::Damaged(_) => false,
@@ -232,7 +249,7 @@ impl Shards {
 
     /// It is not served any more, or not yet; what was so before stays so.
     fn set_away(&self, shard: u32) {
-        let before = self.0.slots[shard as usize].state.read().clone();
+        let before = self.0.slots[shard as usize].state.borrow().clone();
         let since = match before {
             State::Away(Some(since)) => since,
             State::Away(None) | State::Ready(_) | State::Damaged(_) => Instant::now(),
@@ -242,7 +259,7 @@ impl Shards {
 
     fn set(&self, shard: u32, state: State) {
         metrics::serving(shard, matches!(state, State::Ready(_)));
-        *self.0.slots[shard as usize].state.write() = state;
+        self.0.slots[shard as usize].state.send_replace(state);
     }
 
     async fn keep(&self, shard: u32) {
@@ -252,7 +269,7 @@ impl Shards {
             if !owned(&*self.0.parts.placement, &mut changed, shard, true).await {
                 return;
             }
-            if matches!(*self.0.slots[shard as usize].state.read(), State::Away(None)) {
+            if matches!(*self.0.slots[shard as usize].state.borrow(), State::Away(None)) {
                 self.set_away(shard);
             }
             let since = Instant::now();

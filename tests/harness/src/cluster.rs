@@ -212,10 +212,24 @@ impl Cluster {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_tls(ca: &Path, pair: &Pair, bookies: usize, brokers: usize) -> Self {
+        Self::start_tls_for(ca, pair, (bookies, brokers), "required")
+    }
+
+    /// The same, where `clients` says whether clients have to show one.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_tls_for(
+        ca: &Path,
+        pair: &Pair,
+        (bookies, brokers): (usize, usize),
+        clients: &str,
+    ) -> Self {
         let [cert, key] = pair.flags();
         let ca_flag = format!("--tls-ca={}", ca.display());
         let internal = [cert.as_str(), &key, &ca_flag];
-        let outer = [cert.as_str(), &key, &ca_flag, "--tls-client-auth=required"];
+        let client_auth = format!("--tls-client-auth={clients}");
+        let outer = [cert.as_str(), &key, &ca_flag, &client_auth];
         let etcd = Etcd::start_tls(ca, pair);
         let tls = Tls::new(ca.to_owned(), Some(pair.clone()));
         Self::launch(etcd, bookies, brokers, &internal, &outer, Some(tls))

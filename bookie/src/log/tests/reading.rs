@@ -103,6 +103,30 @@ async fn recent_entries_are_read_while_old_ones_wait_for_the_disk() {
     }
 }
 
+/// Who looks through a ledger whose entries are far from each other reads what it has, and not what is between.
+#[tokio::test]
+async fn a_scan_reads_nothing_of_other_ledgers() {
+    let disk = FaultyDisk::new(MemoryDisk::new());
+    let log = open_with(disk.clone(), Config { window_bytes: 0, ..small() }).unwrap().log;
+    for id in 0..40 {
+        append_durably(&log, LEDGER, entries(LEDGER, id, 1, 100)).await;
+        append_durably(&log, OTHER, entries(OTHER, id, 1, 3_000)).await;
+    }
+    let (mut next, mut found) = (0, Vec::new());
+    let before = disk.read_bytes();
+    while next < 40 {
+        let some = log.scan(LEDGER, EntryId(next), EntryId(39), 1_000).await.unwrap();
+        next += i64::try_from(some.len()).unwrap();
+        found.extend(some);
+    }
+    let read = disk.read_bytes() - before;
+    assert!(found.iter().enumerate().all(|(id, one)| *one == entry(LEDGER, id as i64, 100)));
+    assert!(read < 40 * 400, "{read} bytes");
+    // By blocks it is all of it, for whoever wants the rest.
+    assert_eq!(read_all(&log, LEDGER, 0, 39).await.unwrap(), found);
+    assert!(disk.read_bytes() - before > read + 40 * 3_000);
+}
+
 /// A ledger that is not behind.
 const OTHER: LedgerId = LedgerId(2);
 

@@ -25,6 +25,8 @@ use super::{Appended, What};
 
 /// Counted for each entry beside its payload, so that many small ones are bounded as well.
 const ENTRY_OVERHEAD: u64 = 84;
+/// A snapshot is small beside what was written since the last when that is so many times as much.
+const SNAPSHOT_SHARE: u64 = 8;
 
 /// The numbers that decisions depend on.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,8 @@ pub(super) struct Policy {
     pub(super) snapshot_bytes: u64,
     /// A snapshot is due after this many entries.
     pub(super) snapshot_entries: u64,
+    /// And after this many, where it is small beside what was written since the last.
+    pub(super) snapshot_often_entries: u64,
     /// Copies that the topic asks for.
     pub(super) write_quorum: usize,
     /// Copies that an acknowledgement needs.
@@ -58,7 +62,7 @@ pub(super) enum Input {
     /// The current ledger acknowledged everything up to here.
     Confirmed { lac: EntryId },
     /// The owner gave its state.
-    SnapshotAnswered { parts: u32 },
+    SnapshotAnswered { parts: u32, bytes: u64 },
     /// The current ledger's health changed. `Dead` is final.
     Health(Health),
     /// So many bookies are registered and writable.
@@ -171,6 +175,8 @@ struct Open {
     snapshot: Snapshot,
     /// First part of the newest snapshot completed in this ledger.
     last_snapshot: Option<EntryId>,
+    /// Of the newest snapshot.
+    snapshot_bytes: u64,
     bytes_since_snapshot: u64,
     entries_since_snapshot: u64,
     /// Payload of appends; snapshots do not count, or a large one would make a ledger roll at once, for ever.
@@ -203,10 +209,19 @@ enum Check {
 }
 
 impl Open {
+    /// Bounds what a takeover has to read, and to go through, before it serves (P4).
+    fn is_snapshot_due(&self, policy: &Policy) -> bool {
+        let is_small = self.snapshot_bytes * SNAPSHOT_SHARE <= self.bytes_since_snapshot;
+        self.bytes_since_snapshot >= policy.snapshot_bytes
+            || self.entries_since_snapshot >= policy.snapshot_entries
+            || (is_small && self.entries_since_snapshot >= policy.snapshot_often_entries)
+    }
+
     fn new(degraded: bool) -> Self {
         Self {
             snapshot: Snapshot::Due,
             last_snapshot: None,
+            snapshot_bytes: 0,
             bytes_since_snapshot: 0,
             entries_since_snapshot: 0,
             bytes: 0,
@@ -395,7 +410,7 @@ impl Core {
         match input {
             Input::Submitted { entry } => self.submitted(entry),
             Input::Confirmed { lac } => self.confirm(lac, &mut effects),
-            Input::SnapshotAnswered { parts } => self.answered(parts),
+            Input::SnapshotAnswered { parts, bytes } => self.answered(parts, bytes),
             Input::Health(health) => self.on_health(health, &mut effects),
             Input::LiveBookies(live) => {
                 // Others may take over from lost ones now; a pause would be time without acknowledgements.
@@ -622,21 +637,20 @@ impl Core {
                 open.bytes += bytes;
                 open.bytes_since_snapshot += bytes + ENTRY_OVERHEAD;
                 open.entries_since_snapshot += 1;
-                if open.bytes_since_snapshot >= self.policy.snapshot_bytes
-                    || open.entries_since_snapshot >= self.policy.snapshot_entries
-                {
+                if open.is_snapshot_due(&self.policy) {
                     open.snapshot = Snapshot::Due;
                 }
             }
         }
     }
 
-    fn answered(&mut self, parts: u32) {
+    fn answered(&mut self, parts: u32, bytes: u64) {
         if let Phase::Open(open) = &mut self.phase
             && open.snapshot == Snapshot::Asked
         {
             debug_assert!(self.flight.is_empty(), "asked for when nothing was in flight (P4)");
             open.snapshot = Snapshot::Writing { index: 0, total: parts, first: EntryId::NONE };
+            open.snapshot_bytes = bytes;
         }
     }
 

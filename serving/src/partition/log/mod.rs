@@ -100,6 +100,8 @@ pub struct LogConfig {
     pub snapshot_bytes: u64,
     /// A snapshot is due after this many entries (P4). Default 65,536.
     pub snapshot_entries: u64,
+    /// And after this many, unless it would be more than an eighth of what was written since the last. Default 4,096.
+    pub snapshot_often_entries: u64,
     /// How long a roll-over waits for what is outstanding before it resubmits it. Default 5 s.
     pub roll_drain: Duration,
     /// Shortest pause between attempts to roll, to create or to recover a ledger. Default 500 ms.
@@ -124,6 +126,7 @@ impl Default for LogConfig {
             outstanding_bytes: 32 * 1024 * 1024,
             snapshot_bytes: 32 * 1024 * 1024,
             snapshot_entries: 65_536,
+            snapshot_often_entries: 4_096,
             roll_drain: Duration::from_secs(5),
             retry_pause: Duration::from_millis(500),
             restore_pause: Duration::from_secs(5),

@@ -130,6 +130,7 @@ impl LogWriter {
             roll_bytes: roll.bytes,
             snapshot_bytes: config.snapshot_bytes,
             snapshot_entries: config.snapshot_entries,
+            snapshot_often_entries: config.snapshot_often_entries,
             write_quorum: usize::from(opening.quorum.write),
             ack_quorum: usize::from(opening.quorum.ack),
             mutations: config.mutations,

@@ -9,6 +9,7 @@ fn policy() -> Policy {
         roll_bytes: 2_000,
         snapshot_bytes: 1_500,
         snapshot_entries: 7,
+        snapshot_often_entries: 7,
         write_quorum: 3,
         ack_quorum: 2,
         mutations: Mutations::default(),
@@ -224,7 +225,7 @@ impl World {
         if std::mem::take(&mut self.asked) {
             self.states.push(self.told);
             self.parts = true;
-            self.step(Input::SnapshotAnswered { parts });
+            self.step(Input::SnapshotAnswered { parts, bytes: u64::from(parts) * 100 });
         }
     }
 
@@ -553,4 +554,23 @@ fn a_create_that_is_refused_again_and_again_is_not_tried_in_a_tight_loop() {
     assert!(!world.core.is_writable());
     world.step(Input::RetryDue);
     assert_eq!(world.op, Some(Effect::Create));
+}
+
+/// Small state is written often, so that a takeover has little to go through; large state seldom, or it would be most of the log.
+#[test]
+fn a_snapshot_is_due_by_what_it_costs() {
+    let policy = Policy {
+        snapshot_bytes: 32_000_000,
+        snapshot_entries: 65_536,
+        snapshot_often_entries: 4_096,
+        ..policy()
+    };
+    let due = |snapshot_bytes, bytes_since_snapshot, entries_since_snapshot| {
+        let since = Open { bytes_since_snapshot, entries_since_snapshot, ..Open::new(false) };
+        Open { snapshot_bytes, ..since }.is_snapshot_due(&policy)
+    };
+    assert!(!due(100, 4_095 * 184, 4_095) && due(100, 4_096 * 184, 4_096));
+    assert!(!due(1_000_000, 4_096 * 184, 4_096), "more than an eighth");
+    assert!(!due(1_000_000, 7_999_999, 40_000) && due(1_000_000, 8_000_000, 40_000));
+    assert!(due(1_000_000, 3_000_000, 65_536) && due(20_000_000, 32_000_000, 40));
 }

@@ -265,8 +265,9 @@ impl LogWriter {
             parts.push(Bytes::new());
         }
         let count = u32::try_from(parts.len()).expect("fewer parts than 2^32 fit in memory");
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
         self.parts = parts;
-        self.step(Input::SnapshotAnswered { parts: count });
+        self.step(Input::SnapshotAnswered { parts: count, bytes });
     }
 
     fn acked(&mut self, through: u64) {

@@ -79,6 +79,12 @@ def bounded(manifests):
             limit = size(spec["containers"][0]["resources"]["limits"]["memory"])
             if limit < memory * 5 // 4:
                 yield f"{name}: a limit of {limit} bytes leaves too little beside --memory={budget}"
+        disks = sum(argument.startswith("--data-dir=") for argument in spec["containers"][0].get("args", []))
+        if disks and name.endswith("-bookie"):
+            limit = size(spec["containers"][0]["resources"]["limits"]["memory"])
+            # What waits for the disk, the newest entries, blocks for readers that are behind, and the index.
+            if limit < (256 + disks * (64 + 64 + 32 + 128)) << 20:
+                yield f"{name}: a limit of {limit} bytes is too little for {disks} disks"
 
 
 def probed(manifests):

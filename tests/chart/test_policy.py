@@ -22,6 +22,7 @@ BROKEN = {
     "variables of Services": lambda m: named(m, "Pod", "-test")["spec"].pop("enableServiceLinks"),
     "no limit of memory": lambda m: container(m, "-etcd")["resources"].pop("limits"),
     "beside --memory": lambda m: container(m, "-serving")["resources"].update(limits={"memory": "1Gi"}, requests={"memory": "1Gi", "cpu": 1}),
+    "too little for 1 disks": lambda m: container(m, "-bookie")["resources"].update(limits={"memory": "512Mi"}, requests={"memory": "512Mi", "cpu": 1}),
     "may be another one tomorrow": lambda m: container(m, "-serving").update(image="geminga:latest"),
     "has no readinessProbe": lambda m: container(m, "-bookie").pop("readinessProbe"),
     "ready whenever it lives": lambda m: container(m, "-serving")["readinessProbe"]["httpGet"].update(path="/livez"),

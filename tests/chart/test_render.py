@@ -60,6 +60,7 @@ WRONG = [
     ({"etcd.initialClusterState": "old"}, "initialClusterState"),
     ({"serving.kafka.external": {"enabled": True, "host": "h", "externalTrafficPolicy": "local"}}, "externalTrafficPolicy"),
     ({"bookie.resources.limits": {"cpu": "1", "memory": None}}, "memory"),
+    ({"bookie.disks": 7}, "7 disk(s) take up to 2272Mi"),
     ({"bookie.repairRate": "50MB"}, "repairRate"),
     ({"bookie.lostBookieDelay": "soon"}, "lostBookieDelay"),
     ({"bookie.persistence.size": "a lot"}, "size"),

@@ -91,6 +91,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- fail "serving.autoscaling needs something to go by: cpuUtilization, or metric.name" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.bookie -}}
+{{- $limit := toString .resources.limits.memory -}}
+{{- $least := add 256 (mul 288 (int .disks)) -}}
+{{- if regexMatch "^[0-9]+(Mi|Gi)$" $limit -}}
+{{- $mib := int (regexFind "^[0-9]+" $limit) -}}
+{{- if hasSuffix "Gi" $limit -}}{{- $mib = mul $mib 1024 -}}{{- end -}}
+{{- if lt (int $mib) (int $least) -}}
+{{- fail (printf "bookie.resources.limits.memory is %s, and %d disk(s) take up to %dMi: give it that, or more" $limit (int .disks) (int $least)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The etcd that is there has so many members, whatever its StatefulSet has been scaled to meanwhile. */}}

@@ -135,8 +135,8 @@ fn a_kafka_request_is_the_same_one_at_bookies() {
     assert_eq!(kcat.finish().code, Some(0));
     let request = wait::until("the spans of a produced record", || {
         let produce = collector.named("Produce").pop()?;
-        let of_it = |add: &Seen| add.request.starts_with(&format!("{}.", produce.request));
-        let adds = collector.named("add").iter().filter(|add| of_it(add)).count();
+        let adds = collector.named("add");
+        let adds = adds.iter().filter(|add| add.request == produce.request).count();
         (adds >= 3).then_some(produce.request)
     });
     let id = format!("request={request}");

@@ -313,7 +313,7 @@ fn segments_are_tiered_by_both_versions_and_folds_and_moves_wait() {
         cluster.add_broker();
     }
     cluster.wait_ready();
-    let flights = Flights::load().first(50_000);
+    let flights = Flights::load().first(200_000);
     let tiered = written(&cluster, "tiered", &TIERED, &flights);
     let local = written(&cluster, "local", &TIERED[..1], &flights);
     let segments =

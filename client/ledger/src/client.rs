@@ -57,6 +57,13 @@ pub struct CreateSpec {
 }
 
 /// Why a ledger was not created.
+/// A ledger to be.
+struct Plan {
+    meta: LedgerMeta,
+    /// In which zone each member of its ensemble is, in their order.
+    zones: Vec<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// Fewer bookies that take new data than the ack quorum.
@@ -184,18 +191,18 @@ impl LedgerClient {
         spec: CreateSpec,
         with: impl FnOnce(LedgerId) -> Txn + Send,
     ) -> Result<Writer, CreateError> {
-        let meta = self.plan(&spec).await?;
+        let Plan { meta, zones } = self.plan(&spec).await?;
         let version = self.commit_create(&meta, with(meta.id)).await?;
-        Ok(self.write(meta, version))
+        Ok(self.write(meta, version, zones))
     }
 
     /// Metadata of a new ledger, not yet stored: an id and a place.
-    async fn plan(&self, spec: &CreateSpec) -> Result<LedgerMeta, CreateError> {
+    async fn plan(&self, spec: &CreateSpec) -> Result<Plan, CreateError> {
         let parts = &self.parts;
-        let ensemble = self.place(spec)?;
+        let (ensemble, zones) = self.place(spec)?;
         let id = parts.ids.next().await?;
         let qw = u8::try_from(ensemble.len()).expect("placement gives at most qw members");
-        Ok(LedgerMeta {
+        let meta = LedgerMeta {
             id,
             state: LedgerState::Open,
             seal_epoch: SealEpoch(0),
@@ -214,7 +221,8 @@ impl LedgerClient {
             created_ms: parts.clock.now_ms(),
             owner: parts.owner.clone(),
             degraded: qw < spec.qw,
-        })
+        };
+        Ok(Plan { meta, zones })
     }
 
     /// How this client chooses bookies.
@@ -226,10 +234,14 @@ impl LedgerClient {
         }
     }
 
-    fn place(&self, spec: &CreateSpec) -> Result<Vec<Member>, CreateError> {
+    /// Members, and the zone of each by what they were chosen of.
+    fn place(&self, spec: &CreateSpec) -> Result<(Vec<Member>, Vec<String>), CreateError> {
         let live = self.parts.bookies.live();
-        placement::choose(&live, spec.qw, spec.qa, self.choice())
-            .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
+        let ensemble = placement::choose(&live, spec.qw, spec.qa, self.choice())
+            .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })?;
+        let zones = placement::zones(&live, &ensemble).expect("they were chosen of these");
+        let zones = zones.into_iter().map(str::to_owned).collect();
+        Ok((ensemble, zones))
     }
 
     /// One transaction; an unknown outcome is resolved by reading the key that it would have made (M9). While it is not
@@ -270,7 +282,7 @@ impl LedgerClient {
         }
     }
 
-    fn write(&self, meta: LedgerMeta, version: Version) -> Writer {
+    fn write(&self, meta: LedgerMeta, version: Version, zones: Vec<String>) -> Writer {
         let parts = &self.parts;
         let setup = Setup {
             cluster: parts.cluster,
@@ -302,7 +314,7 @@ impl LedgerClient {
         drain: Duration,
         with: impl FnOnce(&LedgerMeta, LedgerId) -> Txn + Send + 'static,
     ) -> Result<(LedgerMeta, Writer), RollError> {
-        let new = self.plan(&spec).await.map_err(RollError::NotStarted)?;
+        let Plan { meta: new, zones } = self.plan(&spec).await.map_err(RollError::NotStarted)?;
         let (key, id, value) = (keys::ledger(new.id), new.id, new.encode());
         let part = move |closed: &LedgerMeta| {
             Txn::new().guard(Guard::Absent(key.clone())).put(key, value).and(with(closed, id))
@@ -311,7 +323,8 @@ impl LedgerClient {
         let read = self.metadata(new.id).await;
         match read {
             Ok(Some((new, version))) if new.state == LedgerState::Open => {
-                Ok((closed, self.write(new, version)))
+            zones,
+                Ok((closed, self.write(new, version, zones)))
             }
             // The transaction put it; whoever took it away, or recovers it already, has deposed this owner.
             Ok(_) => Err(RollError::Close(CloseError::Lost)),

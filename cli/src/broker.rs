@@ -158,6 +158,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         owner: format!("broker-{id}"),
     })
     .in_zone(&zone);
+    ledgers.tell_missing_zones();
     let started_ms = clock.now_ms();
     let (listeners, advertised): (Vec<_>, Vec<_>) =
         kafka.into_iter().map(|bound| ((bound.tcp, bound.security), bound.advertised)).unzip();

@@ -17,6 +17,7 @@ use crate::cold::{ColdLedgers, StoredObjects};
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
+use crate::metrics;
 use crate::placement::{self, Choice, TooFew};
 use crate::quarantine::Quarantine;
 use crate::read::{Late, Reader};
@@ -56,7 +57,6 @@ pub struct CreateSpec {
     pub custom: Custom,
 }
 
-/// Why a ledger was not created.
 /// A ledger to be.
 struct Plan {
     meta: LedgerMeta,
@@ -64,6 +64,7 @@ struct Plan {
     zones: Vec<String>,
 }
 
+/// Why a ledger was not created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// Fewer bookies that take new data than the ack quorum.
@@ -124,6 +125,40 @@ impl LedgerClient {
         let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
         let (asks, zone, late) = (Arc::default(), Arc::from(""), Arc::default());
         Self { outstanding, quarantine, asks, parts, zone, late, cold: None, objects: None }
+    }
+
+    /// From now on tells by a gauge, and in the log when that changes, how many zones fewer than asked for have a bookie that takes new
+    /// data: ledgers are placed in fewer then, and nothing else says so. Of whoever creates ledgers, once.
+    pub fn tell_missing_zones(&self) {
+        let parts = Arc::clone(&self.parts);
+        let (mut changed, stop) = (parts.bookies.changed(), parts.tasks.cancelled());
+        let follow = async move {
+            let Config { min_zones, min_ack_zones, .. } = parts.config;
+            let mut told = 0;
+            loop {
+                let live = parts.bookies.live();
+                let missing = placement::zones_missing(&live, min_zones, min_ack_zones);
+                metrics::zones_missing(missing);
+                if missing > 0 && missing != told {
+                    tracing::warn!(
+                        missing,
+                        min_zones,
+                        min_ack_zones,
+                        "fewer zones than asked for have a bookie that takes new data: copies are in fewer"
+                    );
+                }
+                told = missing;
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.parts.tasks.spawn("missing zones", async move {
+            tokio::select! {
+                () = stop => {}
+                () = follow => {}
+            }
+        });
     }
 
     /// The same, whose readers ask bookies of this zone first; empty: of none.
@@ -288,6 +323,7 @@ impl LedgerClient {
             cluster: parts.cluster,
             meta,
             version,
+            zones,
             store: Arc::clone(&parts.store),
             bookies: Arc::clone(&parts.bookies),
             random: Arc::clone(&parts.random),
@@ -323,7 +359,6 @@ impl LedgerClient {
         let read = self.metadata(new.id).await;
         match read {
             Ok(Some((new, version))) if new.state == LedgerState::Open => {
-            zones,
                 Ok((closed, self.write(new, version, zones)))
             }
             // The transaction put it; whoever took it away, or recovers it already, has deposed this owner.

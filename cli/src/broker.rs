@@ -32,6 +32,8 @@ pub(crate) struct Setting {
     pub(crate) zone: String,
     /// In how many zones copies are at least, where there are so many.
     pub(crate) min_zones: usize,
+    /// In how many zones what is acknowledged is.
+    pub(crate) min_ack_zones: usize,
     /// Where Kafka clients connect, and what they are offered.
     pub(crate) kafka: Vec<BoundKafka>,
     pub(crate) kafka_offer: geminga_serving::kafka::Config,
@@ -105,6 +107,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         http_address,
         zone,
         min_zones,
+        min_ack_zones,
         kafka,
         kafka_offer,
         hand_over,
@@ -129,6 +132,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
     let id = cluster::next_broker_id(&*store).await?;
     let limits = geminga_ledger::Config {
         min_zones,
+        min_ack_zones,
         total_outstanding_bytes: memory::entries(memory),
         lane_bytes: memory::lane(memory),
         ..geminga_ledger::Config::default()
@@ -154,6 +158,7 @@ pub(crate) async fn start(setting: Setting, tasks: &Tasks) -> Result<Broker, Fai
         owner: format!("broker-{id}"),
     })
     .in_zone(&zone);
+    ledgers.tell_missing_zones();
     let started_ms = clock.now_ms();
     let (listeners, advertised): (Vec<_>, Vec<_>) =
         kafka.into_iter().map(|bound| ((bound.tcp, bound.security), bound.advertised)).unzip();

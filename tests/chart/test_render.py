@@ -52,6 +52,7 @@ EITHER = [{"one etcd", "external etcd"}, {"one etcd", "external etcd by TLS"}, {
 WRONG = [
     ({"serving.replicas": 0}, "serving/replicas"),
     ({"serving.memoryMiB": 128}, "memoryMiB"),
+    ({"zones.minAck": 0}, "minAck"),
     ({"serving.memoryMiB": "1Gi"}, "memoryMiB"),
     ({"serving.replica": 3}, "replica"),
     ({"bookie.replicas": 2}, "bookie/replicas"),
@@ -118,7 +119,7 @@ OTHER = {
     "bookie.repairRate": "1MiB", "bookie.lostBookieDelay": "1h", "etcd.replicas": 5, 
     "externalEtcd.endpoints": ["e:1"], "objectStore.url": "gs://b", "objectStore.endpoint": "http://h:1", "objectStore.uploadRate": "1MiB",
     "objectStore.interval": "1m", "objectStore.localRetention": "2h", "objectStore.env": {"AWS_REGION": "r"}, "spread.hosts": "DoNotSchedule",
-    "spread.zones": "ScheduleAnyway", "zones.podLabel": "example.com/zone", "zones.min": 3, "logging.format": "text", "logging.filter": "warn", "tracing.endpoint": "http://other:4317",
+    "spread.zones": "ScheduleAnyway", "zones.podLabel": "example.com/zone", "zones.min": 3, "zones.minAck": 2, "logging.format": "text", "logging.filter": "warn", "tracing.endpoint": "http://other:4317",
     "networkPolicy.clients": [{"podSelector": {}}], "networkPolicy.monitoring": [{"podSelector": {}}], "serviceMonitor.interval": "1m",
     "serving.autoscaling.enabled": False, "serviceMonitor.enabled": False, "prometheusRule.enabled": False, "dashboards.enabled": False, "serving.replicas": 9,
     "serving.autoscaling.minReplicas": 1, "serving.kafka.external.host": "other-{ordinal}",
@@ -238,6 +239,7 @@ class Render(unittest.TestCase):
             "objectStore.": {"objectStore.url": "s3://b"},
             "zones.podLabel": {"zones.enabled": True},
             "zones.min": {"zones.enabled": True},
+            "zones.minAck": {"zones.enabled": True},
             "spread.zones": {"zones.enabled": True},
             "serviceMonitor.": {"serviceMonitor.enabled": True},
             "prometheusRule.": {"prometheusRule.enabled": True},
@@ -347,6 +349,18 @@ class Render(unittest.TestCase):
             servers = [doc["spec"]["template"]["spec"] for doc in of_kind(manifests, "StatefulSet") + of_kind(manifests, "Deployment")]
             passed = [one["name"] for spec in servers for one in spec["containers"] if any("--min-zones" in arg for arg in one.get("args", []))]
             self.assertEqual(passed, told)
+
+    def test_acknowledgements_are_in_zones_only_where_that_is_asked_for(self):
+        zoned = {"insecure": True, "zones.enabled": True, "zones.min": 3}
+        for count, told in ((1, []), (2, ["--min-ack-zones=2"])):
+            manifests = docs(values={**zoned, "zones.minAck": count}, version=ZONES)
+            args = [arg for doc in of_kind(manifests, "StatefulSet") for one in doc["spec"]["template"]["spec"]["containers"]
+                    for arg in one.get("args", []) if arg.startswith("--min-ack-zones")]
+            self.assertEqual(args, told)
+        for wrong in ({**zoned, "zones.minAck": 4}, {"insecure": True, "zones.minAck": 2}):
+            with self.assertRaises(Refused) as refused:
+                docs(values=wrong, version=ZONES)
+            self.assertIn("zones.minAck", str(refused.exception))
 
     def test_an_older_kubernetes_is_refused(self):
         with self.assertRaises(Refused):

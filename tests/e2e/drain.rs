@@ -78,6 +78,9 @@ fn a_bookie_leaves_though_trimmed_segments_name_it() {
     let metastore = cluster.metastore();
     let args = ["bookie", "decommission", "bookie-2", "--wait", "--metastore", &metastore];
     let leaving = client.spawn(&args);
+    let since = wait::until("the decommission to have begun", || {
+        bookie(&cluster, &client, "bookie-2")?["draining_since_ms"].as_i64()
+    });
     for rows in flights.rows()[ROWS..].chunks(ROWS / 4) {
         for producer in [&mut cold, &mut warm] {
             producer.feed(&Flights::lines(rows));
@@ -93,13 +96,17 @@ fn a_bookie_leaves_though_trimmed_segments_name_it() {
     assert_eq!(bookie(&cluster, &client, "bookie-2"), None);
     wait::until("its process to stop", || (!cluster.bookies[1].process.is_running()).then_some(()));
     cluster.bookies[1].process.kill();
-    // A broker that had not heard of it yet may have begun a segment there in the last moment, which is repaired then.
-    wait::until("no segment that bookies keep to name it", || {
-        let still = ["cold", "warm"].map(|name| ledgers(&cluster, &client, name)).concat();
-        let still: Vec<Value> =
-            still.into_iter().filter(|meta| meta["tier"]["state"] != "TRIMMED").collect();
-        (naming(&still, "bookie-2") == 0).then_some(())
-    });
+    // A broker that had not heard of it yet may have begun a segment there in the last moment, which is repaired then. What was there
+    // before names it no more: else it would not have left.
+    let still = || {
+        let all = ["cold", "warm"].map(|name| ledgers(&cluster, &client, name)).concat();
+        let kept = all.into_iter().filter(|meta| meta["tier"]["state"] != "TRIMMED");
+        kept.filter(|meta| naming(std::slice::from_ref(meta), "bookie-2") > 0).collect::<Vec<_>>()
+    };
+    for meta in still() {
+        assert!(meta["created_ms"].as_i64() >= Some(since), "from before {since}: {meta:#}");
+    }
+    wait::until("no segment that bookies keep to name it", || still().is_empty().then_some(()));
     wait::until("nothing to be short of a copy", || {
         let status = client.json(&["cluster", "status"]);
         (status["repair"]["ledgers"] == 0).then_some(())

@@ -1,6 +1,9 @@
 //! Disks that get full (protocol 5.8): one of three is worked around; all of them hold producers up, refuse nothing that was
 //! acknowledged, and take records again by themselves when a topic is deleted. With an object store no disk is too small for a topic.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use geminga_harness::flights::Flights;
 use geminga_harness::{Client, Cluster, http, wait};
 
@@ -112,6 +115,67 @@ fn full_disks_hold_producers_up_until_a_topic_is_deleted() {
         let dropped = http::metric(&bookie.http, "geminga_bookie_dropped_ledgers_total");
         assert!(dropped.expect("a bookie's metrics") > 0.0);
     }
+}
+
+/// How many records a report says are acknowledged.
+fn acknowledged(report: &Path) -> usize {
+    let text = std::fs::read(report).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// The ids of ledgers that have no end yet.
+fn unclosed(cluster: &Cluster) -> BTreeSet<String> {
+    let client = Client::new("127.0.0.1:1", cluster.dir());
+    let listed = client.json(&["ledger", "list", "--metastore", &cluster.metastore()]);
+    let ledgers = listed.as_array().expect("a list").iter();
+    let unclosed = ledgers.filter(|one| one["state"] != "closed" && one["state"] != "deleting");
+    unclosed.map(|ledger| ledger["ledger_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// How full the fullest disk of each bookie is; 3: at its hard limit.
+fn fullness(cluster: &Cluster) -> Vec<f64> {
+    let of = |address: &str| http::metric(address, "geminga_bookie_disk_fullness");
+    cluster.bookies.iter().map(|bookie| of(&bookie.http).expect("a bookie's metrics")).collect()
+}
+
+/// 5.8, K10: somebody else fills all disks to their hard limit. Nothing is taken, and a new owner seals what was open and reads it; a topic is
+/// deleted, and what it held is enough to go on.
+#[test]
+fn scenario_36_disks_at_their_hard_limit_still_seal_and_delete() {
+    let mut cluster = cluster(0, 3);
+    let client = cluster.client(0);
+    let kept = keep_records(&cluster);
+    create(&client, "much");
+    load(&client, "produce", "much", 160);
+    create(&client, "late");
+    let flights = Flights::load().first(1_000);
+    let (first, rest) = flights.rows().split_at(500);
+    let (mut producer, report) = topic::produce(&client, "late", cluster.dir());
+    producer.feed(&Flights::lines(first));
+    topic::wait_acknowledged(&report, first.len());
+    let open = unclosed(&cluster);
+    assert!(open.len() >= 4, "{open:?}");
+
+    cluster.fill_small_disks(98);
+    wait::until("all disks to be at their hard limit", || {
+        fullness(&cluster).iter().all(|level| *level == 3.0).then_some(())
+    });
+    producer.feed(&Flights::lines(rest));
+    let args = ["topic", "create", "never", "--partitions", "1"];
+    client.run(&args).refused("NOT_ENOUGH_LIVE_BOOKIES");
+    cluster.brokers[0].crash_and_restart();
+    wait::until("what was open to be sealed and closed", || {
+        unclosed(&cluster).is_disjoint(&open).then_some(())
+    });
+    still_kept(&client, &kept);
+    assert_eq!(acknowledged(&report), first.len(), "nothing was taken");
+    assert_eq!(fullness(&cluster), [3.0; 3], "and no room was made meanwhile");
+
+    client.run(&["topic", "delete", "much"]).ok();
+    wait::until("all disks to take records again", || read_only(&cluster).is_empty().then_some(()));
+    producer.finish().ok();
+    topic::check_topic(&cluster, "late", "after", &flights, &report);
+    still_kept(&client, &kept);
 }
 
 /// 5.8: what is in the object store is to be kept for an hour beside it, and goes at once where disks fill up.

@@ -423,3 +423,33 @@ fn scenario_51_who_comes_back_gives_up_its_copies_and_takes_them_again() {
     assert!(named(&cluster, "bookie-3") > 0);
     topic::check_topic(&cluster, TOPIC, "after", &flights, &report);
 }
+
+/// Which of the bookies that run is the auditor, once one is.
+fn auditor(cluster: &Cluster) -> usize {
+    wait::until("an auditor", || {
+        let is = |bookie: &usize| {
+            !cluster.bookies[*bookie].process.was_stopped()
+                && metric(cluster, *bookie, "geminga_repair_auditor") == 1.0
+        };
+        (0..cluster.bookies.len()).find(is)
+    })
+}
+
+/// 6.1: the auditor is killed, twice. Each time another is elected, finds what the former held short of a copy, and others copy it.
+#[test]
+fn another_auditor_finds_what_a_killed_one_held() {
+    let (mut cluster, flights, report) = zoned(&[""; 4]);
+    let mut killed = Vec::new();
+    for _ in 0..2 {
+        let auditor = auditor(&cluster);
+        assert!(!killed.contains(&auditor));
+        let name = format!("bookie-{}", auditor + 1);
+        assert!(named(&cluster, &name) > 0, "{name} holds nothing that somebody could miss");
+        cluster.bookies[auditor].process.kill();
+        wait_left(&cluster, &name);
+        topic::check_topic(&cluster, TOPIC, &name, &flights, &report);
+        cluster.bookies[auditor].process.restart();
+        cluster.wait_ready();
+        killed.push(auditor);
+    }
+}

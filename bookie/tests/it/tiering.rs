@@ -217,6 +217,7 @@ async fn a_store_in_trouble_delays_uploads_and_no_more() {
             tier(node, &store, &objects, SOON).await;
         }
         let meta = until(&*store, ledger, |meta| trimmed(meta).is_some()).await;
+        assert!(!faulty.is_to_fail(call), "{call:?} {fault:?}: nothing has met it");
         check(&cluster, &objects, ledger, trimmed(&meta).unwrap(), &payloads).await;
         cluster.end().await;
     }

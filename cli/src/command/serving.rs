@@ -63,6 +63,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
         http_address,
         zone: settings.zone,
         min_zones: settings.min_zones.get(),
+        min_ack_zones: settings.min_ack_zones.get(),
         kafka,
         kafka_offer: settings.kafka.offer(),
         hand_over,

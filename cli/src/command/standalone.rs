@@ -98,6 +98,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
         zone: String::new(),
         // There is one bookie.
         min_zones: 1,
+        min_ack_zones: 1,
         kafka,
         kafka_offer: settings.kafka.offer(),
         hand_over: Duration::ZERO,

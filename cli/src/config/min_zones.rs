@@ -1,4 +1,4 @@
-//! In how many zones copies are at least.
+//! In how many zones copies are at least, and acknowledgements.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,17 @@ use std::str::FromStr;
 use geminga_proto::caps;
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Failure;
+
 /// One at least, and no more than there can be copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub(crate) struct MinZones(u8);
 
 impl MinZones {
+    /// Wherever copies are.
+    pub(crate) const ONE: Self = Self(1);
+
     pub(crate) fn get(self) -> usize {
         self.0.into()
     }
@@ -20,6 +25,18 @@ impl MinZones {
 impl Default for MinZones {
     fn default() -> Self {
         Self(2)
+    }
+}
+
+/// Refuses acknowledgements in more zones than copies are asked to be in: where those are in fewer, so would acknowledgements be, and
+/// nobody told.
+pub(crate) fn check_zones(copies: MinZones, acknowledged: MinZones) -> Result<(), Failure> {
+    match acknowledged <= copies {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "--min-ack-zones {acknowledged} is more than --min-zones {copies}: acknowledgements are in no more zones than copies; \
+             give --min-zones {acknowledged} too"
+        ))),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) use interval::Interval;
 pub(crate) use kafka::{BoundKafka, KafkaOptions, KafkaSettings};
 pub(crate) use listen::{Listen, advertised, check_exposure, reached};
 pub(crate) use metastore::MetastoreUrl;
-pub(crate) use min_zones::MinZones;
+pub(crate) use min_zones::{MinZones, check_zones};
 pub(crate) use object_store::{ObjectStoreOptions, TierOptions};
 pub(crate) use serving::{ServingOptions, ServingSettings};
 pub(crate) use size::{Size, catch_up_floor, memory, settle_floor, settle_memory};

@@ -8,8 +8,8 @@ use super::kafka::{Defaults, Exposure};
 use super::{
     ColdCacheOptions, EtcdTlsOptions, Interval, KafkaOptions, KafkaSettings, Listen, LogOptions,
     MAX_PRODUCERS, MetastoreUrl, MinZones, ObjectStoreOptions, PRODUCER_EXPIRY, RETENTION_INTERVAL,
-    Size, TlsOptions, TraceOptions, catch_up_floor, check_exposure, memory, required, settle_floor,
-    settle_memory,
+    Size, TlsOptions, TraceOptions, catch_up_floor, check_exposure, check_zones, memory, required,
+    settle_floor, settle_memory,
 };
 use crate::args::host_port;
 use crate::exit::Failure;
@@ -37,6 +37,10 @@ pub(crate) struct ServingOptions {
     /// another zone that takes data [default: 2].
     #[arg(long, value_name = "ZONES", env = "GEMINGA_MIN_ZONES")]
     min_zones: Option<MinZones>,
+    /// In how many zones a record is before it is acknowledged, or in all that its segment began with, where they are fewer; at most as
+    /// many as --min-zones says [default: 1].
+    #[arg(long, value_name = "ZONES", env = "GEMINGA_MIN_ACK_ZONES")]
+    min_ack_zones: Option<MinZones>,
     /// How long a broker that is stopped may take to hand its partitions over to others [default: 10].
     #[arg(long, value_name = "SECONDS", env = "GEMINGA_DRAIN_TIMEOUT", value_parser = clap::value_parser!(u32).range(0..=3600))]
     drain_timeout: Option<u32>,
@@ -103,6 +107,7 @@ pub(crate) struct ServingSettings {
     pub(crate) advertise: Option<String>,
     pub(crate) zone: String,
     pub(crate) min_zones: MinZones,
+    pub(crate) min_ack_zones: MinZones,
     pub(crate) drain_timeout: u32,
     pub(crate) insecure: bool,
     pub(crate) retention_interval: Interval,
@@ -135,6 +140,7 @@ impl ServingOptions {
             advertise: self.advertise.or(file.advertise),
             zone: self.zone.or(file.zone).unwrap_or_default(),
             min_zones: self.min_zones.or(file.min_zones).unwrap_or_default(),
+            min_ack_zones: self.min_ack_zones.or(file.min_ack_zones).unwrap_or(MinZones::ONE),
             drain_timeout: self.drain_timeout.or(file.drain_timeout).unwrap_or(10),
             insecure,
             retention_interval: self
@@ -165,6 +171,7 @@ impl ServingOptions {
             trace: self.trace.over(file.trace)?,
         };
         settings.metastore.require_etcd()?;
+        check_zones(settings.min_zones, settings.min_ack_zones)?;
         settings.tls.check(false)?;
         settings.etcd.check(settings.metastore.is_tls())?;
         check_exposure(

@@ -7,6 +7,15 @@ use crate::args::{Cli, Command};
 use crate::exit::Exit;
 
 /// Options as the command line gives them; the variables are not set in tests.
+fn serving(flags: &[&str]) -> ServingOptions {
+    let words = ["geminga", "serving", "--metastore", "etcd://127.0.0.1:2379"];
+    let words = words.into_iter().chain(flags.iter().copied());
+    match Cli::try_parse_from(words).expect("valid flags").command {
+        Command::Serving(args) => args.options,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn bookie(flags: &[&str]) -> BookieOptions {
     let words = ["geminga", "bookie"].into_iter().chain(flags.iter().copied());
     match Cli::try_parse_from(words).expect("valid flags").command {
@@ -106,6 +115,14 @@ fn mistakes_in_the_file_are_named_by_line() {
     let zones = file("min-zones = 8\n");
     let failure = read_file::<ServingOptions>(Some(zones.path())).expect_err("too many");
     assert!(failure.line().expect("a message").contains("line 1: 8 zones: from 1 to 7"));
+    let zones = file("min-zones = 3\nmin-ack-zones = 3\n");
+    let read = || read_file::<ServingOptions>(Some(zones.path())).expect("zones");
+    let settings = serving(&[]).settle(read()).expect("as many as copies");
+    assert_eq!((settings.min_zones.get(), settings.min_ack_zones.get()), (3, 3));
+    let failure = serving(&["--min-ack-zones", "4"]).settle(read()).expect_err("more than copies");
+    let line = failure.line().expect("a message");
+    assert!(line.contains("--min-ack-zones 4 is more than --min-zones 3"), "{line}");
+    assert_eq!(failure.exit, Exit::Usage);
     let absent = read_file::<BookieOptions>(Some(Path::new("no/such/file"))).expect_err("absent");
     assert!(absent.line().expect("a message").contains("--config no/such/file cannot be read"));
 }

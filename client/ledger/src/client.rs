@@ -17,6 +17,7 @@ use crate::cold::{ColdLedgers, StoredObjects};
 use crate::config::Config;
 use crate::connection::Bookies;
 use crate::core::mutation::Mutations;
+use crate::metrics;
 use crate::placement::{self, Choice, TooFew};
 use crate::quarantine::Quarantine;
 use crate::read::{Late, Reader};
@@ -54,6 +55,13 @@ pub struct CreateSpec {
     pub qa: u8,
     /// What the ledger belongs to.
     pub custom: Custom,
+}
+
+/// A ledger to be.
+struct Plan {
+    meta: LedgerMeta,
+    /// In which zone each member of its ensemble is, in their order.
+    zones: Vec<String>,
 }
 
 /// Why a ledger was not created.
@@ -117,6 +125,40 @@ impl LedgerClient {
         let (quarantine, parts) = (Arc::new(quarantine), Arc::new(parts));
         let (asks, zone, late) = (Arc::default(), Arc::from(""), Arc::default());
         Self { outstanding, quarantine, asks, parts, zone, late, cold: None, objects: None }
+    }
+
+    /// From now on tells by a gauge, and in the log when that changes, how many zones fewer than asked for have a bookie that takes new
+    /// data: ledgers are placed in fewer then, and nothing else says so. Of whoever creates ledgers, once.
+    pub fn tell_missing_zones(&self) {
+        let parts = Arc::clone(&self.parts);
+        let (mut changed, stop) = (parts.bookies.changed(), parts.tasks.cancelled());
+        let follow = async move {
+            let Config { min_zones, min_ack_zones, .. } = parts.config;
+            let mut told = 0;
+            loop {
+                let live = parts.bookies.live();
+                let missing = placement::zones_missing(&live, min_zones, min_ack_zones);
+                metrics::zones_missing(missing);
+                if missing > 0 && missing != told {
+                    tracing::warn!(
+                        missing,
+                        min_zones,
+                        min_ack_zones,
+                        "fewer zones than asked for have a bookie that takes new data: copies are in fewer"
+                    );
+                }
+                told = missing;
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.parts.tasks.spawn("missing zones", async move {
+            tokio::select! {
+                () = stop => {}
+                () = follow => {}
+            }
+        });
     }
 
     /// The same, whose readers ask bookies of this zone first; empty: of none.
@@ -184,18 +226,18 @@ impl LedgerClient {
         spec: CreateSpec,
         with: impl FnOnce(LedgerId) -> Txn + Send,
     ) -> Result<Writer, CreateError> {
-        let meta = self.plan(&spec).await?;
+        let Plan { meta, zones } = self.plan(&spec).await?;
         let version = self.commit_create(&meta, with(meta.id)).await?;
-        Ok(self.write(meta, version))
+        Ok(self.write(meta, version, zones))
     }
 
     /// Metadata of a new ledger, not yet stored: an id and a place.
-    async fn plan(&self, spec: &CreateSpec) -> Result<LedgerMeta, CreateError> {
+    async fn plan(&self, spec: &CreateSpec) -> Result<Plan, CreateError> {
         let parts = &self.parts;
-        let ensemble = self.place(spec)?;
+        let (ensemble, zones) = self.place(spec)?;
         let id = parts.ids.next().await?;
         let qw = u8::try_from(ensemble.len()).expect("placement gives at most qw members");
-        Ok(LedgerMeta {
+        let meta = LedgerMeta {
             id,
             state: LedgerState::Open,
             seal_epoch: SealEpoch(0),
@@ -214,7 +256,8 @@ impl LedgerClient {
             created_ms: parts.clock.now_ms(),
             owner: parts.owner.clone(),
             degraded: qw < spec.qw,
-        })
+        };
+        Ok(Plan { meta, zones })
     }
 
     /// How this client chooses bookies.
@@ -226,10 +269,14 @@ impl LedgerClient {
         }
     }
 
-    fn place(&self, spec: &CreateSpec) -> Result<Vec<Member>, CreateError> {
+    /// Members, and the zone of each by what they were chosen of.
+    fn place(&self, spec: &CreateSpec) -> Result<(Vec<Member>, Vec<String>), CreateError> {
         let live = self.parts.bookies.live();
-        placement::choose(&live, spec.qw, spec.qa, self.choice())
-            .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })
+        let ensemble = placement::choose(&live, spec.qw, spec.qa, self.choice())
+            .map_err(|TooFew { live }| CreateError::NotEnoughBookies { live, needed: spec.qa })?;
+        let zones = placement::zones(&live, &ensemble).expect("they were chosen of these");
+        let zones = zones.into_iter().map(str::to_owned).collect();
+        Ok((ensemble, zones))
     }
 
     /// One transaction; an unknown outcome is resolved by reading the key that it would have made (M9). While it is not
@@ -270,12 +317,13 @@ impl LedgerClient {
         }
     }
 
-    fn write(&self, meta: LedgerMeta, version: Version) -> Writer {
+    fn write(&self, meta: LedgerMeta, version: Version, zones: Vec<String>) -> Writer {
         let parts = &self.parts;
         let setup = Setup {
             cluster: parts.cluster,
             meta,
             version,
+            zones,
             store: Arc::clone(&parts.store),
             bookies: Arc::clone(&parts.bookies),
             random: Arc::clone(&parts.random),
@@ -302,7 +350,7 @@ impl LedgerClient {
         drain: Duration,
         with: impl FnOnce(&LedgerMeta, LedgerId) -> Txn + Send + 'static,
     ) -> Result<(LedgerMeta, Writer), RollError> {
-        let new = self.plan(&spec).await.map_err(RollError::NotStarted)?;
+        let Plan { meta: new, zones } = self.plan(&spec).await.map_err(RollError::NotStarted)?;
         let (key, id, value) = (keys::ledger(new.id), new.id, new.encode());
         let part = move |closed: &LedgerMeta| {
             Txn::new().guard(Guard::Absent(key.clone())).put(key, value).and(with(closed, id))
@@ -311,7 +359,7 @@ impl LedgerClient {
         let read = self.metadata(new.id).await;
         match read {
             Ok(Some((new, version))) if new.state == LedgerState::Open => {
-                Ok((closed, self.write(new, version)))
+                Ok((closed, self.write(new, version, zones)))
             }
             // The transaction put it; whoever took it away, or recovers it already, has deposed this owner.
             Ok(_) => Err(RollError::Close(CloseError::Lost)),

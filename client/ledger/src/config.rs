@@ -1,6 +1,6 @@
-//! Limits and timeouts of the ledger layer (protocol 2.6, 4.3). An operator sets none of them but `min_zones`. A broker
-//! derives `total_outstanding_bytes` and `lane_bytes` from the memory that it has; all else is as it stands in `Default`, for tests to
-//! change.
+//! Limits and timeouts of the ledger layer (protocol 2.6, 4.3). An operator sets none of them but `min_zones` and `min_ack_zones`. A
+//! broker derives `total_outstanding_bytes` and `lane_bytes` from the memory that it has; all else is as it stands in `Default`, for
+//! tests to change.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ pub struct Config {
     /// How many zones count for more than a bookie's quarantine (6.7): until the copies of an entry are in so many, as far as so many have a
     /// bookie that takes data, one in quarantine is chosen all the same. Default 2, minimum 1, at most as many as there can be copies.
     pub min_zones: usize,
+    /// In how many zones what is acknowledged is (6.7), or in all that its ledger began with, where they are fewer. Default 1: wherever the
+    /// ack quorum is. Minimum 1, at most `min_zones`.
+    pub min_ack_zones: usize,
     /// Most bytes that one ledger holds unacknowledged or not yet on every member; beyond it appends wait.
     /// Default 32 MiB, minimum one entry.
     pub outstanding_bytes: usize,
@@ -69,6 +72,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             min_zones: 2,
+            min_ack_zones: 1,
             outstanding_bytes: 32 * 1024 * 1024,
             total_outstanding_bytes: 1024 * 1024 * 1024,
             reconnect_grace: Duration::from_secs(2),
@@ -129,6 +133,12 @@ impl Config {
             let value = self.min_zones.to_string();
             return Err(InvalidConfig { setting: "min_zones", value, must });
         }
+        least("min_ack_zones", self.min_ack_zones as u64, 1)?;
+        if self.min_ack_zones > self.min_zones {
+            let must = format!("must be at most min_zones, {}", self.min_zones);
+            let value = self.min_ack_zones.to_string();
+            return Err(InvalidConfig { setting: "min_ack_zones", value, must });
+        }
         least("lag_bytes", self.lag_bytes, 1)?;
         least("max_changes", self.max_changes as u64, 1)?;
         least("quarantine_errors", self.quarantine_errors.into(), 1)?;
@@ -182,6 +192,10 @@ mod tests {
         assert_eq!(refused(config), "lane_bytes");
         for min_zones in [0, 8] {
             assert_eq!(refused(Config { min_zones, ..Config::default() }), "min_zones");
+        }
+        for min_ack_zones in [0, 3] {
+            let config = Config { min_ack_zones, ..Config::default() };
+            assert_eq!(refused(config), "min_ack_zones");
         }
         let config = Config { idle_lac: Duration::ZERO, ..Config::default() };
         assert_eq!(refused(config), "idle_lac");

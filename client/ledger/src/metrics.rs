@@ -16,6 +16,11 @@ pub(crate) fn ensemble_changed(outcome: &'static str) {
     metrics::counter!("geminga_ledger_ensemble_changes_total", "outcome" => outcome).increment(1);
 }
 
+/// How many zones fewer than asked for have a bookie that takes new data.
+pub(crate) fn zones_missing(zones: usize) {
+    metrics::gauge!("geminga_ledger_zones_missing").set(zones as f64);
+}
+
 /// A ledger was marked as under-replicated.
 pub(crate) fn marked_under() {
     metrics::counter!("geminga_ledger_under_marks_total").increment(1);

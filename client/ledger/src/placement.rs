@@ -1,6 +1,6 @@
 //! Which bookies a new ledger lives on, who takes a lost place, and who could spread copies better that are all there (protocol 6.7,
 //! 2.5): distinct bookies, in so many zones at least as are asked for, where there are so many, those that fail all the time last, spread
-//! over more zones, emptier disks first, and chance between equals so that ledgers spread.
+//! over more zones, and hosts, emptier disks first, and chance between equals so that ledgers spread.
 //!
 //! A copy moves only where that leaves fewer members without a zone, or as many in more zones ([`spread`]): each move brings an
 //! ensemble nearer to an end, so none is ever taken back while the zones stay as they are.
@@ -8,6 +8,7 @@
 use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use geminga_metastore::record::LiveBookie;
@@ -35,22 +36,49 @@ pub(crate) struct TooFew {
     pub(crate) live: usize,
 }
 
+/// Where a bookie is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place<'a> {
+    zone: &'a str,
+    host: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(bookie: &'a LiveBookie) -> Self {
+        Self { zone: &bookie.zone, host: host(&bookie.address) }
+    }
+}
+
+/// The machine in an address `HOST:PORT`, as far as that tells: one that is only reached from itself is the same for all, and two names of
+/// one machine are two.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let loops = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+    if loops { "" } else { host }
+}
+
 struct Candidate<'a> {
     member: Member,
-    zone: &'a str,
+    place: Place<'a>,
     avoid: bool,
     free_bytes: u64,
     lot: u64,
 }
 
+/// The smaller the better.
+type Rank = (bool, bool, usize, usize, bool, u64);
+
 impl Candidate<'_> {
-    /// Until there are `min_zones`, another zone comes first; then those that are not in quarantine; a zone that is used less; the emptier
-    /// half; the lot.
-    fn rank(&self, used: &[&str], median: u64, min_zones: usize) -> (bool, bool, usize, bool, u64) {
-        let same_zone = used.iter().filter(|zone| **zone == self.zone).count();
-        let named: BTreeSet<&str> = used.iter().copied().filter(|zone| !zone.is_empty()).collect();
+    /// Until there are `min_zones`, another zone comes first; then those that are not in quarantine; a zone that is used less; a host that
+    /// is; the emptier half; the lot.
+    fn rank(&self, used: &[Place<'_>], median: u64, min_zones: usize) -> Rank {
+        let same_zone = used.iter().filter(|place| place.zone == self.place.zone).count();
+        let same_host = used.iter().filter(|place| place.host == self.place.host).count();
+        let zones = used.iter().map(|place| place.zone);
+        let named: BTreeSet<&str> = zones.filter(|zone| !zone.is_empty()).collect();
         let too_few = same_zone > 0 && named.len() < min_zones;
-        (too_few, self.avoid, same_zone, self.free_bytes < median, self.lot)
+        (too_few, self.avoid, same_zone, same_host, self.free_bytes < median, self.lot)
     }
 }
 
@@ -69,11 +97,11 @@ pub(crate) fn choose(
         return Err(TooFew { live: candidates.len() });
     }
     let mut chosen: Vec<Member> = Vec::new();
-    let mut zones = Vec::new();
+    let mut used = Vec::new();
     while chosen.len() < usize::from(qw)
-        && let Some(best) = take_best(&mut candidates, &zones, by.min_zones)
+        && let Some(best) = take_best(&mut candidates, &used, by.min_zones)
     {
-        zones.push(best.zone);
+        used.push(best.place);
         chosen.push(best.member);
     }
     Ok(chosen)
@@ -81,11 +109,11 @@ pub(crate) fn choose(
 
 fn take_best<'a>(
     candidates: &mut Vec<Candidate<'a>>,
-    zones: &[&str],
+    used: &[Place<'_>],
     min_zones: usize,
 ) -> Option<Candidate<'a>> {
     let median = median_free(candidates)?;
-    let rank = |at: &usize| candidates[*at].rank(zones, median, min_zones);
+    let rank = |at: &usize| candidates[*at].rank(used, median, min_zones);
     let best = (0..candidates.len()).min_by_key(rank)?;
     Some(candidates.swap_remove(best))
 }
@@ -116,13 +144,13 @@ pub(crate) fn replace(
     });
     let kept = ensemble.iter().enumerate().filter(|(index, _)| !lost.contains(index));
     let kept = kept.filter_map(|(_, member)| live.iter().find(|l| l.id == member.bookie));
-    let mut zones: Vec<&str> = kept.map(|bookie| bookie.zone.as_str()).collect();
-    zones.extend(found.iter().map(|(_, candidate)| candidate.zone));
+    let mut used: Vec<Place<'_>> = kept.map(Place::of).collect();
+    used.extend(found.iter().map(|(_, candidate)| candidate.place));
     for &index in lost {
         if found.iter().all(|(other, _)| *other != index)
-            && let Some(best) = take_best(&mut candidates, &zones, by.min_zones)
+            && let Some(best) = take_best(&mut candidates, &used, by.min_zones)
         {
-            zones.push(best.zone);
+            used.push(best.place);
             found.push((index, best));
         }
     }
@@ -138,13 +166,14 @@ pub(crate) fn relocate(
     shunned: &[Member],
     by: Choice<'_>,
 ) -> Option<Member> {
-    let zones = zones(live, ensemble)?;
+    let places = places(live, ensemble)?;
+    let zones: Vec<&str> = places.iter().map(|place| place.zone).collect();
     let candidates = candidates(live, by);
     let median = median_free(&candidates)?;
-    let others: Vec<&str> = without(&zones, position).collect();
+    let others: Vec<Place<'_>> = without(&places, position).collect();
     let fits = |c: &Candidate<'_>| {
         let taken = shunned.iter().chain(ensemble).any(|member| member.bookie == c.member.bookie);
-        !taken && !c.avoid && c.free_bytes >= median && is_better(&zones, position, c.zone)
+        !taken && !c.avoid && c.free_bytes >= median && is_better(&zones, position, c.place.zone)
     };
     let best = candidates.into_iter().filter(fits);
     best.min_by_key(|candidate| candidate.rank(&others, median, by.min_zones))
@@ -161,18 +190,23 @@ pub fn misplaced(live: &[LiveBookie], ensemble: &[Member]) -> Vec<Member> {
     (0..ensemble.len()).filter(moves).map(|position| ensemble[position].clone()).collect()
 }
 
-/// Where each member is; `None` while one of them is not registered: no copy is moved by half a view.
-fn zones<'a>(live: &'a [LiveBookie], ensemble: &[Member]) -> Option<Vec<&'a str>> {
-    let zone = |member: &Member| {
-        let bookie = live.iter().find(|bookie| bookie.id == member.bookie)?;
-        let lives = bookie.disks.iter().any(|disk| disk.incarnation == member.incarnation);
-        lives.then_some(bookie.zone.as_str())
-    };
-    ensemble.iter().map(zone).collect()
+/// In which zone each member is; `None` while one of them is not registered.
+pub(crate) fn zones<'a>(live: &'a [LiveBookie], ensemble: &[Member]) -> Option<Vec<&'a str>> {
+    Some(places(live, ensemble)?.into_iter().map(|place| place.zone).collect())
 }
 
-fn without<'a>(zones: &[&'a str], position: usize) -> impl Iterator<Item = &'a str> {
-    zones.iter().enumerate().filter(move |(index, _)| *index != position).map(|(_, zone)| *zone)
+/// Where each member is; `None` while one of them is not registered: no copy is moved by half a view.
+fn places<'a>(live: &'a [LiveBookie], ensemble: &[Member]) -> Option<Vec<Place<'a>>> {
+    let place = |member: &Member| {
+        let bookie = live.iter().find(|bookie| bookie.id == member.bookie)?;
+        let lives = bookie.disks.iter().any(|disk| disk.incarnation == member.incarnation);
+        lives.then(|| Place::of(bookie))
+    };
+    ensemble.iter().map(place).collect()
+}
+
+fn without<T: Copy>(all: &[T], position: usize) -> impl Iterator<Item = T> {
+    all.iter().enumerate().filter(move |(index, _)| *index != position).map(|(_, one)| *one)
 }
 
 /// Whether `zone` in that place leaves fewer members without a zone, or as many and more zones.
@@ -212,6 +246,16 @@ pub fn without_zone(live: &[LiveBookie]) -> impl Iterator<Item = &LiveBookie> {
     live.iter().filter(move |bookie| zoned && bookie.zone.is_empty())
 }
 
+/// How many zones fewer than `min_zones` have a bookie that takes new data (6.7). Of bookies that all name no zone none is asked for but
+/// those that acknowledgements are to be in.
+pub(crate) fn zones_missing(live: &[LiveBookie], min_zones: usize, min_ack_zones: usize) -> usize {
+    if !is_zoned(live) {
+        return min_ack_zones.saturating_sub(1);
+    }
+    let zones: BTreeSet<&str> = takers(live).map(|bookie| bookie.zone.as_str()).collect();
+    min_zones.saturating_sub(zones.len())
+}
+
 fn is_zoned<T: Borrow<LiveBookie>>(live: &[T]) -> bool {
     live.iter().any(|bookie| !bookie.borrow().zone.is_empty())
 }
@@ -223,7 +267,7 @@ fn candidates<'a>(live: &'a [LiveBookie], by: Choice<'_>) -> Vec<Candidate<'a>> 
             let disk = bookie.disks.iter().filter(|d| d.writable).max_by_key(|d| d.free_bytes)?;
             Some(Candidate {
                 member: Member { bookie: bookie.id.clone(), incarnation: disk.incarnation },
-                zone: &bookie.zone,
+                place: Place::of(bookie),
                 avoid: by.quarantine.holds(bookie),
                 free_bytes: disk.free_bytes,
                 lot: by.random.next_u64(),

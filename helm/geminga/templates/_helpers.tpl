@@ -66,6 +66,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.zones.enabled (eq .Values.zones.podLabel "topology.kubernetes.io/zone") (semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "Kubernetes %s does not give pods the label topology.kubernetes.io/zone of their node (1.35 does): have an admission policy copy it, and name its label in zones.podLabel, or set zones.enabled=false" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- with .Values.zones -}}
+{{- if and (not .enabled) (ne (int .minAck) 1) -}}
+{{- fail "zones.enabled is false, so zones.minAck would have no effect: set it, or leave zones.minAck out" -}}
+{{- end -}}
+{{- if gt (int .minAck) (int .min) -}}
+{{- fail (printf "zones.minAck, %d, is more than zones.min, %d: acknowledgements are in no more zones than copies" (int .minAck) (int .min)) -}}
+{{- end -}}
+{{- end -}}
 {{- $kafka := .Values.serving.kafka -}}
 {{- if and $kafka.external.enabled (not $kafka.enabled) -}}
 {{- fail "serving.kafka.external.enabled needs serving.kafka.enabled" -}}

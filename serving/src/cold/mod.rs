@@ -528,3 +528,6 @@ impl ColdLedgers for Cold {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -322,6 +322,14 @@ impl Cluster {
         self.add_bookie_with(&["--disk-warn=85", "--disk-read-only=90", "--disk-hard=96"])
     }
 
+    /// Fills the disks of [`Self::add_bookie_on_a_small_disk`] to so many percent, by files that are none of the bookies'.
+    ///
+    /// # Panics
+    /// When they are fuller.
+    pub fn fill_small_disks(&self, percent: u64) {
+        self.volumes.iter().for_each(|volume| volume.fill(percent));
+    }
+
     /// Starts one more bookie; does not wait for it.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! A small file system of its own, in memory, that a test can fill. Mounting needs root; a test that needs one and does not
 //! get it fails, so that nobody takes it for passed.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +24,20 @@ impl Volume {
         let mounted = mounted.expect("mount can be run");
         assert!(mounted.success(), "a small file system cannot be mounted: run this test as root");
         Self { dir: dir.to_owned() }
+    }
+
+    /// Fills it to so many percent by a file of somebody else's.
+    ///
+    /// # Panics
+    /// When there is no room for that.
+    pub(crate) fn fill(&self, percent: u64) {
+        let space = rustix::fs::statvfs(&self.dir).expect("a file system");
+        let bytes = |blocks: u64| blocks * space.f_frsize;
+        let used = bytes(space.f_blocks - space.f_bavail);
+        let more = (bytes(space.f_blocks) * percent / 100).saturating_sub(used);
+        let file = File::create(self.dir.join("of-somebody-else")).expect("a file");
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, more).expect("room for it");
     }
 }
 

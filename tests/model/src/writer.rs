@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use geminga_ledger::core::commit::{CasResult, Commit, Next, Update};
 use geminga_ledger::core::mutation::Mutations;
-use geminga_ledger::core::writer::{Effect, Event, Phase, Search, Writer};
+use geminga_ledger::core::quorum::Zone;
+use geminga_ledger::core::writer::{Effect, Event, Phase, Replacement, Search, Writer};
 use geminga_metastore::Version;
 use geminga_metastore::record::{Fragment, LedgerMeta};
 use geminga_proto::bookie::{Scope, WriteOp, WriteReply, WriteRequest};
@@ -136,7 +137,9 @@ impl WriterNode {
         version: Version,
         mutations: Mutations,
     ) -> (Self, Requests) {
-        let (core, effects) = Writer::new(meta, mutations);
+        // Where bookies are is the simulator's.
+        let zones = vec![Zone::default(); usize::from(meta.qw)];
+        let (core, effects) = Writer::new(meta, &zones, 1, mutations);
         let mut node = Self {
             ledger: meta.id,
             core,
@@ -244,7 +247,8 @@ impl WriterNode {
             });
             if let Some(fits) = fits {
                 taken[index] = fits.clone();
-                found.push((lost, fits.clone()));
+                let by = fits.clone();
+                found.push(Replacement { lost, by, zone: Zone::default() });
             }
         }
         self.step(Event::Searched(Search::Found(found)))

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use geminga_ledger::core::quorum::Zone;
 use geminga_proto::ids::{ClusterUuid, Incarnation, LedgerId, Member};
 
 use crate::coverage::Coverage;
@@ -67,6 +68,7 @@ pub(crate) use note;
 
 impl Context {
     pub(crate) fn new(settings: Settings, dice: Dice, trace: Trace) -> Self {
+        let truth = Truth::of(settings.zones, settings.min_ack_zones);
         Self {
             settings,
             dice,
@@ -74,7 +76,7 @@ impl Context {
             network: Network::default(),
             objects: Objects::default(),
             retried: BTreeSet::new(),
-            truth: Truth::default(),
+            truth,
             coverage: Coverage::default(),
             trace,
             registry: BTreeMap::new(),
@@ -112,7 +114,13 @@ impl Context {
         LedgerId(self.ledgers)
     }
 
-    /// Distinct bookies for an ensemble: up to `count`, at random among those that have a lease and take data.
+    /// Where a member's bookie is.
+    pub(crate) fn zone(&self, member: &Member) -> Zone {
+        self.truth.zone(member)
+    }
+
+    /// Distinct bookies for an ensemble: up to `count`, at random among those that have a lease and take data, of one zone after the
+    /// other.
     pub(crate) fn place(&self, count: usize, without: &[Member]) -> Vec<Member> {
         let mut candidates: Vec<Member> = self
             .registry
@@ -122,8 +130,22 @@ impl Context {
             .filter(|member| !without.contains(member))
             .collect();
         self.dice.shuffle(&mut candidates);
+        self.take_turns(&mut candidates);
         candidates.truncate(count);
         candidates
+    }
+
+    /// Brings the first of each zone before the second of any.
+    fn take_turns(&self, members: &mut Vec<Member>) {
+        let mut met: BTreeMap<Zone, usize> = BTreeMap::new();
+        let turn = |member: Member| {
+            let turn = met.entry(self.zone(&member)).or_default();
+            *turn += 1;
+            (*turn, member)
+        };
+        let mut turns: Vec<(usize, Member)> = members.drain(..).map(turn).collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        members.extend(turns.into_iter().map(|(_, member)| member));
     }
 }
 

@@ -66,6 +66,7 @@ pub const REQUIRED: &[&str] = &[
     "fault: store slow",
     "fault: stray recovery",
     "ack: with exactly Qa copies",
+    "ack: in two zones, of more copies than two",
     "bookie: contact refused by the metadata",
     "bookie: duplicate add compared",
     "bookie: out of order",

@@ -43,6 +43,7 @@ pub const RULES: &[(&str, Broken)] = &[
     ("rewrite-end", Broken::Client(client::Mutation::RewriteEnd)),
     ("assume-applied", Broken::Client(client::Mutation::AssumeApplied)),
     ("ack-with-one-less", Broken::Client(client::Mutation::AckWithOneLess)),
+    ("ack-in-one-zone", Broken::Client(client::Mutation::AckInOneZone)),
     ("append-empty-fragment", Broken::Client(client::Mutation::AppendEmptyFragment)),
     ("write-when-not-open", Broken::Client(client::Mutation::WriteWhenNotOpen)),
     ("serve-another-life", Broken::Bookie(bookie::Mutation::IgnoreIncarnation)),
@@ -87,6 +88,10 @@ pub(crate) struct Settings {
     /// Whether their copies move besides, under locks, and are given up where no place names them. Every sixteenth seed.
     pub(crate) movers: bool,
     pub(crate) tier_mutations: tier::Mutations,
+    /// Zones that bookies are in, by turns. Two in every eighth seed, whatever else is drawn.
+    pub(crate) zones: usize,
+    /// Zones that an acknowledgement is in, where its ledger began in so many.
+    pub(crate) min_ack_zones: usize,
 }
 
 /// Events of one run.
@@ -114,6 +119,8 @@ impl Settings {
             keepers: seed % 4 == 3,
             movers: seed % 16 == 7,
             tier_mutations: tier::Mutations::default(),
+            zones: if seed % 8 == 1 { 2 } else { 1 },
+            min_ack_zones: 2,
         };
         if settings.keepers {
             // Closed ledgers are what it is about.

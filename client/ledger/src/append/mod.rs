@@ -7,6 +7,7 @@ mod close;
 mod flight;
 mod task;
 mod watchdog;
+mod zones;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ pub enum Health {
     Degraded,
     /// Roll in good order: a member that was left out is back, or the ledger takes no further change of its ensemble.
     Roll,
-    /// Nothing is acknowledged, for want of Qa members that answer or for too long: close and roll at once if Qa bookies are
-    /// live (2.9).
+    /// Nothing is acknowledged, for want of Qa members that answer, in as many zones as the ledger's acknowledgements are, or for too
+    /// long: close and roll at once if Qa bookies are live (2.9).
     QuorumLost,
     /// The writer lost its role; what is pending is unknown until the ledger is recovered (2.7).
     Dead,

@@ -30,10 +30,12 @@ use super::change::{Changed, Found};
 use super::close::CloseError;
 use super::flight::Flight;
 use super::watchdog::{Latencies, Watchdog};
+use super::zones::Zones;
 use super::{Append, Close, Command, Health, QUEUE, Writer};
 use crate::config::Config;
 use crate::connection::{Bookies, ConnectionLost};
 use crate::core::mutation::Mutations;
+use crate::core::quorum::Zone;
 use crate::core::writer::{Effect, Event, Link, Outcome, Phase, Writer as Core};
 use crate::metrics;
 use crate::quarantine::Quarantine;
@@ -43,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) cluster: ClusterUuid,
     pub(crate) meta: LedgerMeta,
     pub(crate) version: Version,
+    /// In which zone each member of its ensemble is, in their order; empty: it names none.
+    pub(crate) zones: Vec<String>,
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) bookies: Arc<dyn Bookies>,
     pub(crate) random: Arc<dyn Random>,
@@ -77,6 +81,7 @@ struct Task {
     meta: LedgerMeta,
     version: Version,
     core: Core,
+    zones: Zones,
     flight: Flight,
     /// Contiguous ranges to be sent, by position; sent together once no more commands wait.
     unsent: Vec<Option<(EntryId, EntryId)>>,
@@ -109,7 +114,10 @@ struct Task {
 /// Starts a writer's task and returns its handle.
 pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
     let first = setup.meta.last_fragment().first_entry;
-    let (core, effects) = Core::new(&setup.meta, setup.mutations);
+    let mut zones = Zones::default();
+    let places: Vec<Zone> = setup.zones.iter().map(|name| zones.number(name)).collect();
+    let min_zones = setup.config.min_ack_zones;
+    let (core, effects) = Core::new(&setup.meta, &places, min_zones, setup.mutations);
     let mutations = setup.mutations;
     let (commands, queue) = mpsc::channel(QUEUE);
     let budget_bytes = setup.config.outstanding_bytes.min(Semaphore::MAX_PERMITS);
@@ -126,6 +134,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         bookies_changed: setup.bookies.changed(),
         setup,
         core,
+        zones,
         flight: Flight::new(first),
         unsent: vec![None; positions],
         answers: FuturesUnordered::new(),

@@ -26,6 +26,8 @@ pub enum Mutation {
     AssumeApplied,
     /// W2: acknowledge with one copy less than Qa.
     AckWithOneLess,
+    /// 6.7: acknowledge what is in fewer zones than asked for.
+    AckInOneZone,
     /// W4: take another life of a bookie for the member.
     IgnoreIncarnation,
     /// M7: make the key of a ledger again that was deleted meanwhile.

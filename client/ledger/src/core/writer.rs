@@ -9,7 +9,8 @@
 //! Phases: `Running`; `Changing` while a change of the ensemble is in the metadata or not, nobody knows (nothing completes:
 //! W6); `Closing` once a close is asked for (nothing completes any more, whatever arrives); `Dead` after a verdict.
 //! Completion is judged against the ensemble of the last fragment only, and every acknowledged entry lies below it or
-//! completed on it (W8). What failed and is not replaced is *Absent* while at least `Qa` others are healthy (2.5 step 0).
+//! completed on it (W8). What failed and is not replaced is *Absent* while enough others are healthy (2.5 step 0): `Qa`, in as
+//! many zones as acknowledgements of this ledger are in ([`Rule`]), which is fixed when it begins.
 //!
 //! * [`position`]: one member's progress. [`change`]: failures and the change of the ensemble.
 
@@ -19,13 +20,16 @@ mod position;
 #[cfg(feature = "mutations")]
 mod renamed;
 
+use std::cmp::Reverse;
+
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::ids::{EntryId, Member};
 
 use self::change::Change;
-pub use self::event::{Effect, Event, Outcome, Search};
+pub use self::event::{Effect, Event, Outcome, Replacement, Search};
 pub use self::position::{Link, Position};
 use super::mutation::{Mutation, Mutations};
+use super::quorum::{Rule, Zone};
 
 /// Where the writer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +59,8 @@ pub struct NotRunning;
 /// The state of one writer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Writer {
-    qa: u8,
+    /// What acknowledges.
+    rule: Rule,
     mutations: Mutations,
     phase: Phase,
     /// First entry of the last fragment.
@@ -78,13 +83,22 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The writer of an open ledger whose last fragment holds nothing yet, and the effects that open it.
-    pub fn new(meta: &LedgerMeta, mutations: Mutations) -> (Self, Vec<Effect>) {
+    /// The writer of an open ledger whose last fragment holds nothing yet, and the effects that open it. Its members are in `zones`,
+    /// in their order; what it acknowledges is in `min_zones` of them, or in all where they are fewer.
+    pub fn new(
+        meta: &LedgerMeta,
+        zones: &[Zone],
+        min_zones: usize,
+        mutations: Mutations,
+    ) -> (Self, Vec<Effect>) {
         let fragment = meta.last_fragment();
+        assert_eq!(fragment.ensemble.len(), zones.len(), "each member is in a zone");
         let first = fragment.first_entry;
-        let position = |member: &Member| Position::new(member.clone(), first);
+        let members = fragment.ensemble.iter().zip(zones);
+        let position =
+            |(member, zone): (&Member, &Zone)| Position::new(member.clone(), *zone, first);
         let writer = Self {
-            qa: meta.qa,
+            rule: Rule::of(meta.qa, zones, min_zones),
             mutations,
             phase: Phase::Running,
             first,
@@ -92,7 +106,7 @@ impl Writer {
             lap: first.prev(),
             lac: first.prev(),
             released: first.prev(),
-            positions: fragment.ensemble.iter().map(position).collect(),
+            positions: members.map(position).collect(),
             searching: false,
             change: None,
             close_asked: false,
@@ -134,7 +148,7 @@ impl Writer {
         missing.map(|(index, _)| index).collect()
     }
 
-    /// Whether fewer than Qa positions are healthy and others do not help.
+    /// Whether too few positions are healthy to acknowledge anything, and others do not help.
     pub fn is_quorum_lost(&self) -> bool {
         self.quorum_lost
     }
@@ -289,8 +303,9 @@ impl Writer {
         effects.push(Effect::Hello(index));
     }
 
-    fn healthy(&self) -> usize {
-        self.positions.iter().filter(|p| p.is_healthy()).count()
+    /// Where the members are that can be counted on.
+    fn healthy(&self) -> impl Iterator<Item = Zone> + Clone {
+        self.positions.iter().filter(|p| p.is_healthy()).map(|p| p.zone)
     }
 
     /// From here on no entry completes: the end that is being committed is this LAC (I3).
@@ -335,20 +350,35 @@ impl Writer {
         position.sent = lap;
     }
 
-    /// W2, W3: the LAC is the Qa-th highest ack, since acks are cumulative; it moves only while `Running`.
+    /// W2, W3: the LAC moves only while `Running`.
     fn complete(&mut self, effects: &mut Vec<Effect>) {
-        if !self.is_frozen() {
-            let mut acked: Vec<EntryId> = self.positions.iter().map(|p| p.acked).collect();
-            acked.sort_unstable_by(|a, b| b.cmp(a));
-            let less = usize::from(self.mutations.is(Mutation::AckWithOneLess));
-            let confirmed = acked[usize::from(self.qa) - 1 - less];
-            if confirmed > self.lac {
-                debug_assert!(confirmed <= self.lap, "nobody acknowledges what was not assigned");
-                self.lac = confirmed;
-                effects.push(Effect::Commit(confirmed));
-            }
+        if !self.is_frozen()
+            && let Some(confirmed) = self.confirmed()
+            && confirmed > self.lac
+        {
+            debug_assert!(confirmed <= self.lap, "nobody acknowledges what was not assigned");
+            self.lac = confirmed;
+            effects.push(Effect::Commit(confirmed));
         }
         self.release(effects);
+    }
+
+    /// The last entry that enough members have: since acks are cumulative, the ack at which those with higher ones become enough.
+    fn confirmed(&self) -> Option<EntryId> {
+        let mut acked: Vec<(EntryId, Zone)> =
+            self.positions.iter().map(|p| (p.acked, p.zone)).collect();
+        acked.sort_unstable_by_key(|(entry, _)| Reverse(*entry));
+        let zones = acked.iter().map(|(_, zone)| *zone);
+        let rule = self.rule_to_acknowledge();
+        let enough = (1..=acked.len()).find(|count| rule.is_met(zones.clone().take(*count)))?;
+        Some(acked[enough - 1].0)
+    }
+
+    /// The rule; a test breaks it.
+    fn rule_to_acknowledge(&self) -> Rule {
+        let less = u8::from(self.mutations.is(Mutation::AckWithOneLess));
+        let anywhere = self.mutations.is(Mutation::AckInOneZone);
+        Rule { qa: self.rule.qa - less, zones: if anywhere { 1 } else { self.rule.zones } }
     }
 
     /// Bytes stay until every position that takes part has them.

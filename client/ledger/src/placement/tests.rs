@@ -254,3 +254,78 @@ fn who_takes_data_has_room_and_a_zone_where_others_have_one() {
     // Zones that are full are zones all the same: nothing goes where nobody knows what shares a fate.
     assert_eq!(takes(&[live(1, ""), live(2, ""), full(3, "a")]), [""; 0]);
 }
+
+/// 6.7: of those who are as good by their zone one on another machine comes first, however full; where all are reached by loopback, or
+/// nowhere else is room, that makes no difference.
+#[test]
+fn copies_are_on_different_machines_where_there_are_some() {
+    let on = |number, zone, address: &str| LiveBookie {
+        address: address.to_owned(),
+        ..live(number, zone)
+    };
+    let hosts = |live: &[LiveBookie], chosen: &[Member]| {
+        let of =
+            |m: &Member| host(&live.iter().find(|b| b.id == m.bookie).unwrap().address).to_owned();
+        chosen.iter().map(of).collect::<BTreeSet<_>>().len()
+    };
+    let six = [
+        on(1, "", "one:7070"),
+        on(2, "", "one:7071"),
+        on(3, "", "10.0.0.2:7070"),
+        on(4, "", "10.0.0.2:7071"),
+        on(5, "", "[fd00::3:1]:7070"),
+        on(6, "", "[fd00::3:1]:7071"),
+    ];
+    let mut full = six.clone();
+    full[4].disks[0].free_bytes = 1;
+    full[5].disks[0].free_bytes = 1;
+    for seed in 0..32 {
+        let (quarantine, random) = (quarantine(), SeededRandom::new(seed));
+        let by = by(&quarantine, &random);
+        for live in [&six[..], &full] {
+            let chosen = choose(live, 3, 2, by).unwrap();
+            assert_eq!(hosts(live, &chosen), 3, "seed {seed}: {chosen:?}");
+        }
+        // Those that are kept count.
+        let kept = [member(1), member(3), member(9)];
+        let found = replace(&six, &kept, &[2], &[], by);
+        let [(_, third)] = &found[..] else { panic!("nobody") };
+        assert!([5, 6].contains(&third.incarnation.0), "seed {seed}: {third:?}");
+        // A zone counts for more.
+        let zones = [
+            on(1, "a", "one:7070"),
+            on(2, "a", "two:7070"),
+            on(3, "b", "one:7071"),
+            on(4, "a", "three:7070"),
+        ];
+        let chosen = choose(&zones, 2, 2, by).unwrap();
+        assert!(chosen.contains(&member(3)), "seed {seed}: {chosen:?}");
+        let one = [on(1, "", "one:1"), on(2, "", "one:2"), on(3, "", "one:3")];
+        assert_eq!(choose(&one, 3, 2, by).unwrap().len(), 3);
+    }
+    for address in ["127.0.0.1:7070", "127.3.2.1:1", "[::1]:7070", "localhost:7", ""] {
+        assert_eq!(host(address), "", "{address}");
+    }
+}
+
+/// Zones are missed where there are some, or where acknowledgements are to be in some.
+#[test]
+fn zones_that_are_missing_are_counted() {
+    let zoned = |zones: &[&str]| -> Vec<LiveBookie> {
+        (1..).zip(zones).map(|(number, zone)| live(number, zone)).collect()
+    };
+    for (zones, min, acknowledged, missing) in [
+        (&["a", "a", "b"][..], 2, 1, 0),
+        (&["a", "a", "b"], 3, 1, 1),
+        (&["a", "a"], 2, 2, 1),
+        (&["a", "a", ""], 2, 1, 1),
+        (&["", "", ""], 2, 1, 0),
+        (&["", "", ""], 2, 2, 1),
+        (&[], 2, 1, 0),
+    ] {
+        assert_eq!(zones_missing(&zoned(zones), min, acknowledged), missing, "{zones:?}");
+    }
+    let mut full = zoned(&["a", "b"]);
+    full[1].disks[0].writable = false;
+    assert_eq!(zones_missing(&full, 2, 1), 1, "one that is full has a zone, and takes nothing");
+}

@@ -76,8 +76,10 @@ impl BookieConnection for One {
         &self,
         request: QueryRequest,
     ) -> BoxFuture<'static, Result<QueryReply, ConnectionLost>> {
-        let QueryOp::Read { from, to, .. } = request.op else { panic!("only reads") };
-        let entries = (from.0..=to.0).map(|id| stored(EntryId(id))).collect();
+        let QueryOp::Read { from, to, max_bytes, .. } = request.op else { panic!("only reads") };
+        let size = stored(from).len();
+        let many = (max_bytes as usize / size).max(1);
+        let entries = (from.0..=to.0).take(many).map(|id| stored(EntryId(id))).collect();
         let reply = QueryReply { entries, ..QueryReply::refusal(Code::Ok, "") };
         std::future::ready(Ok(reply)).boxed()
     }
@@ -152,6 +154,15 @@ async fn client(
     marked: &[(u64, UnderReason)],
     bookies: &Cluster,
 ) -> LedgerClient {
+    client_with(Config::default(), meta, marked, bookies).await
+}
+
+async fn client_with(
+    config: Config,
+    meta: LedgerMeta,
+    marked: &[(u64, UnderReason)],
+    bookies: &Cluster,
+) -> LedgerClient {
     let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
     store.put_if(&keys::ledger(LEDGER), None, meta.encode()).await.unwrap().unwrap();
     for (number, reason) in marked {
@@ -165,7 +176,7 @@ async fn client(
         clock: Arc::new(SystemClock),
         random: Arc::new(SeededRandom::new(1)),
         tasks: Tasks::new("test"),
-        config: Config::default(),
+        config,
         owner: "test".to_owned(),
     })
 }
@@ -184,6 +195,25 @@ async fn a_place_is_given_only_for_what_was_sent() {
     assert_eq!(ensemble(&client).await, [member(1), member(3)]);
     let sent = bookies.0.lock().clone();
     assert_eq!(sent, (0..=LAST).map(EntryId).collect::<Vec<_>>());
+}
+
+/// 6.5: what is copied waits for its turn, chunk by chunk, so that repairs leave bookies to those who write.
+#[tokio::test(start_paused = true)]
+async fn copies_go_at_the_pace_that_is_set() {
+    let size = stored(EntryId(0)).len();
+    for (rate, least, most) in [(0, 0.0, 0.0), (size as u64, 2.5, 4.0), (2 * size as u64, 1.2, 2.0)]
+    {
+        let bookies = Cluster::default();
+        let config = Config { read_bytes: 1, ..Config::default() };
+        let client = client_with(config, closed(), &[(2, UnderReason::Lost)], &bookies).await;
+        let lock = locked(&*client.parts.store).await;
+        let begun = tokio::time::Instant::now();
+        let repaired = repair(&client, LEDGER, lock, &Throttle::new(rate)).await;
+        let took = begun.elapsed().as_secs_f64();
+        assert_eq!(repaired.unwrap(), Finish::Clean);
+        assert_eq!(bookies.0.lock().len(), 4, "one entry after the other");
+        assert!(took >= least && took <= most, "{rate} bytes a second: {took} s");
+    }
 }
 
 /// 5.6: whoever has the lock now may have seen the newcomer give up what it was asked to keep.

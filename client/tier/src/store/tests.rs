@@ -1,5 +1,7 @@
 //! Uploads and reads against stores that fail, and what URLs may say.
 
+mod clouds;
+
 use futures::TryStreamExt;
 
 use super::*;

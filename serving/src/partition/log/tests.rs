@@ -7,6 +7,7 @@ mod head;
 mod reading;
 mod statelog;
 mod takeover;
+mod zones;
 
 use std::collections::BTreeMap;
 

@@ -43,6 +43,7 @@ enum Call {
 struct Bookie {
     identity: Identity,
     mode: Mode,
+    zone: String,
     registered: bool,
     ledgers: HashMap<LedgerId, LedgerState>,
     entries: BTreeMap<(LedgerId, EntryId), Bytes>,
@@ -87,6 +88,7 @@ impl MemoryBookies {
             let bookie = Bookie {
                 identity,
                 mode: Mode::Up,
+                zone: String::new(),
                 registered: true,
                 ledgers: HashMap::new(),
                 entries: BTreeMap::new(),
@@ -125,6 +127,11 @@ impl MemoryBookies {
     pub(crate) fn register(&self, number: usize, registered: bool) {
         self.bookies.lock().get_mut(&id(number)).unwrap().registered = registered;
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Puts bookie `number` into a zone, before any ledger is made.
+    pub(crate) fn put_into(&self, number: usize, zone: &str) {
+        self.bookies.lock().get_mut(&id(number)).unwrap().zone = zone.to_owned();
     }
 
     /// The entries of a closed ledger, as bookies hold them.
@@ -305,7 +312,7 @@ impl Bookie {
             id: self.identity.member.bookie.clone(),
             address: "memory:1".to_owned(),
             http_address: String::new(),
-            zone: String::new(),
+            zone: self.zone.clone(),
             rack: String::new(),
             disks: vec![LiveDisk {
                 incarnation: self.identity.member.incarnation,

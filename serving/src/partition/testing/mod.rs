@@ -37,6 +37,8 @@ pub(crate) struct TestCluster {
     pub(crate) tasks: Tasks,
     /// Whether brokers find their metadata store silent.
     pub(crate) silence: Arc<watch::Sender<bool>>,
+    /// What brokers' ledgers are like.
+    pub(crate) ledgers: geminga_ledger::Config,
     uuid: ClusterUuid,
 }
 
@@ -71,7 +73,8 @@ impl TestCluster {
         let bookies = MemoryBookies::new(uuid, Arc::new(store.clone()), bookies);
         let clock = ManualClock::at(CREATED_MS);
         let silence = Arc::new(watch::Sender::new(false));
-        Self { store, bookies, clock, tasks: Tasks::new("test"), silence, uuid }
+        let ledgers = geminga_ledger::Config::default();
+        Self { store, bookies, clock, tasks: Tasks::new("test"), silence, ledgers, uuid }
     }
 
     /// The cluster.
@@ -124,7 +127,7 @@ impl TestCluster {
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(SeededRandom::new(u64::from(id.unsigned_abs()))),
             tasks: self.tasks.child("ledgers"),
-            config: geminga_ledger::Config::default(),
+            config: self.ledgers.clone(),
             owner: format!("broker-{id}"),
         };
         LogParts {

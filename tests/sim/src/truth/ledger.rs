@@ -26,6 +26,8 @@ pub(crate) struct LedgerTruth {
     pub(crate) end: Option<EntryId>,
     /// When its recovery began, an acknowledged entry had Qa copies of the Qw that it may have.
     thin: bool,
+    /// In how many zones its acknowledgements are: as many as asked for, or as it began in.
+    ack_zones: usize,
 }
 
 impl LedgerTruth {
@@ -109,6 +111,14 @@ impl Truth {
                 let detail = format!("ledger {ledger}: entry {entry} has {had} copies");
                 return self.violated("I10: acknowledged on Qa members of its fragment", detail);
             }
+            let zones = self.zones_of_copies(ledger, entry);
+            if zones < truth.ack_zones {
+                let detail = format!("ledger {ledger}: entry {entry} is in {zones} zones");
+                return self.violated("6.7: acknowledged in as many zones as asked for", detail);
+            }
+            if truth.ack_zones > 1 && usize::from(meta.qw) > truth.ack_zones {
+                coverage.hit("ack: in two zones, of more copies than two");
+            }
         }
         self.ledgers.get_mut(&ledger).expect("found above").acked = lac;
     }
@@ -158,6 +168,7 @@ impl Truth {
             acked: EntryId::NONE,
             end: None,
             thin: false,
+            ack_zones: self.zones(new.fragments[0].ensemble.iter()).min(self.min_ack_zones),
         };
         if self.ledgers.insert(new.id, truth).is_some() {
             self.violated("I16: no resurrection", format!("ledger {} exists again", new.id));

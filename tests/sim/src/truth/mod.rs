@@ -12,12 +12,15 @@ mod payload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use geminga_ledger::core::quorum::Zone;
 use geminga_proto::ids::{EntryId, LedgerId, Member};
 
 use disk::DiskTruth;
 pub(crate) use disk::Staged;
 pub(crate) use ledger::LedgerTruth;
 use payload::Payloads;
+
+use crate::context::number;
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +47,30 @@ pub(crate) struct Truth {
     /// Disk-lives that are gone, or damaged.
     lost: BTreeSet<Member>,
     payloads: Payloads,
+    /// Zones that bookies are in, by turns, and in how many of them acknowledgements are.
+    zones: usize,
+    min_ack_zones: usize,
     /// The broker that holds the chain's term.
     pub(crate) owner: Option<usize>,
     violation: Option<Violation>,
 }
 
 impl Truth {
+    /// A world whose bookies are in so many zones, and acknowledgements in so many of them.
+    pub(crate) fn of(zones: usize, min_ack_zones: usize) -> Self {
+        Self { zones, min_ack_zones, ..Self::default() }
+    }
+
+    /// Where a member's bookie is.
+    pub(crate) fn zone(&self, member: &Member) -> Zone {
+        Zone(u16::try_from(number(member) % self.zones).expect("few bookies"))
+    }
+
+    /// In how many zones these members are.
+    fn zones<'a>(&self, members: impl Iterator<Item = &'a Member>) -> usize {
+        members.map(|member| self.zone(member)).collect::<BTreeSet<_>>().len()
+    }
+
     /// The first invariant that was seen not to hold.
     pub(crate) fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
@@ -80,6 +101,13 @@ impl Truth {
             })
         };
         !self.lost.contains(member) && self.ledgers.values().all(fits)
+    }
+
+    /// In how many zones an entry is, or was, on stable storage, wherever the metadata says by now that it is: a recovery that does not
+    /// know of its acknowledgement may have moved it.
+    fn zones_of_copies(&self, ledger: LedgerId, entry: EntryId) -> usize {
+        let holds = self.disks.iter().filter(|(_, disk)| disk.holds(ledger, entry));
+        self.zones(holds.map(|(member, _)| member))
     }
 
     /// Members of an entry's ensemble that had it on stable storage at some time, and how many of these are lost.

@@ -2,7 +2,7 @@
 //! compare-and-swap, whose outcome is found out whatever happens to the replies (2.5, M9).
 
 use geminga_ledger::core::commit::{CasResult, Commit, Next, Update};
-use geminga_ledger::core::writer::{Event, Link, Phase, Search};
+use geminga_ledger::core::writer::{Event, Link, Phase, Replacement, Search};
 use geminga_metastore::record::{Fragment, LedgerState};
 use geminga_proto::ids::{EntryId, Member};
 
@@ -90,7 +90,7 @@ impl Writer {
 
     /// Others for those that are missing: no bookie of the ensemble, but for one that comes back to its own place in a new
     /// life.
-    fn replacements(&self, context: &Context) -> Vec<(Member, Member)> {
+    fn replacements(&self, context: &Context) -> Vec<Replacement> {
         let members: Vec<Member> =
             self.core.positions().iter().map(|position| position.member.clone()).collect();
         let mut candidates = context.place(usize::MAX, &members);
@@ -103,7 +103,9 @@ impl Writer {
             };
             let fits = candidates.iter().position(|candidate| !elsewhere(candidate));
             if let Some(fits) = fits {
-                found.push((lost.clone(), candidates.remove(fits)));
+                let by = candidates.remove(fits);
+                let zone = context.zone(&by);
+                found.push(Replacement { lost: lost.clone(), by, zone });
             }
         }
         found

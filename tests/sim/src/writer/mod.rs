@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use geminga_ledger::core::commit::Commit;
+use geminga_ledger::core::quorum::Zone;
 use geminga_ledger::core::writer::{Effect, Event, Link, Outcome, Phase, Writer as Core};
 use geminga_metastore::Version;
 use geminga_metastore::record::LedgerMeta;
@@ -100,7 +101,11 @@ impl Writer {
         version: Version,
         context: &mut Context,
     ) -> Self {
-        let (core, effects) = Core::new(&meta, context.settings.client_mutations);
+        let members = &meta.last_fragment().ensemble;
+        let zones: Vec<Zone> = members.iter().map(|member| context.zone(member)).collect();
+        let settings = &context.settings;
+        let (core, effects) =
+            Core::new(&meta, &zones, settings.min_ack_zones, settings.client_mutations);
         let mut writer = Self {
             id: context.new_client(),
             broker,

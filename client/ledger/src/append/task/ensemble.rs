@@ -119,7 +119,7 @@ impl Task {
         let (search, live) = match found {
             Found::Replacements(read, found, live) => {
                 (self.meta, self.version) = *read;
-                (Search::Found(found), live)
+                (Search::Found(self.zones.place(found, &live)), live)
             }
             Found::Unanswered => (Search::Unanswered, Vec::new()),
             Found::TooMany => (Search::TooMany, Vec::new()),

@@ -280,6 +280,7 @@ impl Rig {
             cluster: ClusterUuid::from_random(1),
             meta,
             version: version.unwrap(),
+            zones: vec![String::new(); 3],
             store: Arc::<Moody>::clone(&store),
             bookies: Arc::<Five>::clone(&bookies),
             random: Arc::new(SeededRandom::new(1)),

@@ -6,28 +6,28 @@
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, Member};
 
-use super::{Effect, Link, Phase, Position, Search, Writer};
+use super::{Effect, Link, Phase, Position, Replacement, Search, Writer};
 use crate::core::mutation::Mutation;
-use crate::core::quorum;
+use crate::core::quorum::Zone;
 
 /// A change whose outcome is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Change {
     /// First entry of its fragment: the LAC plus one, as frozen.
     first: EntryId,
-    /// Who comes, by position.
-    comes: Vec<(usize, Member)>,
+    /// Who comes, by position, and where that one is.
+    comes: Vec<(usize, Member, Zone)>,
 }
 
 impl Change {
     fn replaces(&self, index: usize) -> bool {
-        self.comes.iter().any(|(position, _)| *position == index)
+        self.comes.iter().any(|(position, ..)| *position == index)
     }
 
     /// With other names for members, whose positions were brought into this order; for the model checker.
     #[cfg(feature = "mutations")]
     pub(super) fn rename(&mut self, order: &[usize], rename: &impl Fn(&Member) -> Member) {
-        for (position, member) in &mut self.comes {
+        for (position, member, _) in &mut self.comes {
             let new = order.iter().position(|old| old == position);
             *position = new.expect("an order has every position");
             *member = rename(member);
@@ -66,7 +66,7 @@ impl Writer {
         if self.phase != Phase::Running || !self.positions.iter().any(Position::is_missing) {
             return;
         }
-        if self.healthy() == 0 {
+        if self.healthy().next().is_none() {
             // Nothing is left that a change would keep: a close by metadata alone, and a new ledger, are faster (2.9).
             self.searching = false;
             self.lose_quorum(effects);
@@ -95,21 +95,23 @@ impl Writer {
         }
     }
 
-    /// Step 1 to 3, if the ensemble would be able to acknowledge then. Otherwise nothing is started.
-    fn start_change(&mut self, found: Vec<(Member, Member)>, effects: &mut Vec<Effect>) -> bool {
+    /// Step 1 to 3, if the ensemble would be able to acknowledge then. Otherwise nothing is started: a ledger never falls below the
+    /// zones that it began with (6.7); the next one may have fewer.
+    fn start_change(&mut self, found: Vec<Replacement>, effects: &mut Vec<Effect>) -> bool {
         let mut ensemble: Vec<Member> = self.positions.iter().map(|p| p.member.clone()).collect();
         let mut comes = Vec::new();
-        for (old, new) in found {
+        for Replacement { lost: old, by: new, zone } in found {
             let Some(index) = self.index_of(&old) else { continue };
             let elsewhere = ensemble.iter().enumerate();
             let mut elsewhere = elsewhere.filter(|(i, _)| *i != index);
             let taken = elsewhere.any(|(_, member)| member.bookie == new.bookie);
             if self.positions[index].is_missing() && new != old && !taken {
                 ensemble[index] = new.clone();
-                comes.push((index, new));
+                comes.push((index, new, zone));
             }
         }
-        if comes.is_empty() || !quorum::acknowledged(self.qa, self.healthy() + comes.len()) {
+        let newcomers = comes.iter().map(|(_, _, zone)| *zone);
+        if comes.is_empty() || !self.rule.is_met(self.healthy().chain(newcomers)) {
             return false;
         }
         let first = self.lac.next();
@@ -125,11 +127,10 @@ impl Writer {
         true
     }
 
-    /// Step 0: those that nobody replaces are left out while Qa others are healthy; otherwise their buffer is kept and they
+    /// Step 0: those that nobody replaces are left out while enough others are healthy; otherwise their buffer is kept and they
     /// may resume.
     pub(super) fn do_without(&mut self, effects: &mut Vec<Effect>) {
-        let enough = quorum::acknowledged(self.qa, self.healthy())
-            && !self.mutations.is(Mutation::WaitForSpare);
+        let enough = self.rule.is_met(self.healthy()) && !self.mutations.is(Mutation::WaitForSpare);
         for index in 0..self.positions.len() {
             if enough && self.positions[index].failed {
                 self.leave_out(index, effects);
@@ -161,8 +162,8 @@ impl Writer {
             // What it lacks below belongs to the fragment that ended.
             position.sent = position.sent.max(change.first.prev());
         }
-        for (index, member) in change.comes {
-            self.positions[index] = Position::new(member, change.first);
+        for (index, member, zone) in change.comes {
+            self.positions[index] = Position::new(member, zone, change.first);
             effects.push(Effect::Hello(index));
         }
         self.resume(effects);
@@ -259,7 +260,7 @@ impl Writer {
 
     /// Enough are healthy again, or have come.
     pub(super) fn find_quorum(&mut self) {
-        if self.quorum_lost && quorum::acknowledged(self.qa, self.healthy()) {
+        if self.quorum_lost && self.rule.is_met(self.healthy()) {
             self.quorum_lost = false;
         }
     }

@@ -3,10 +3,12 @@
 use geminga_proto::bookie::{Class, Code, WriteReply};
 use geminga_proto::ids::{EntryId, Member};
 
+use crate::core::quorum::Zone;
+
 /// What an entry came to (2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// On stable storage on Qa bookies.
+    /// On stable storage on Qa bookies, in as many zones as the ledger's acknowledgements are.
     Acked,
     /// Certainly not written.
     NotWritten,
@@ -14,12 +16,22 @@ pub enum Outcome {
     Unknown,
 }
 
+/// Somebody who takes the place of a member.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Replacement {
+    /// Whose place.
+    pub lost: Member,
+    /// Who takes it.
+    pub by: Member,
+    /// Where that one is.
+    pub zone: Zone,
+}
+
 /// What a search for replacements came to (2.5 steps 0 and 2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Search {
-    /// The metadata was read linearizably within the last second; these members, and who takes their places. Perhaps
-    /// nobody.
-    Found(Vec<(Member, Member)>),
+    /// The metadata was read linearizably within the last second; who takes whose place. Perhaps nobody.
+    Found(Vec<Replacement>),
     /// The metadata store does not answer: nothing is changed.
     Unanswered,
     /// The ensemble changed too often within a minute: the ledger is rolled instead.
@@ -156,7 +168,7 @@ pub enum Effect {
     Fail(Outcome),
     /// A position was left out: nobody takes its place.
     LeftOut(usize),
-    /// Fewer than Qa positions are healthy, and others do not help: the owner should close and roll onto others (2.9).
+    /// Too few positions are healthy to acknowledge anything, and others do not help: the owner should close and roll onto others (2.9).
     QuorumLost,
     /// The owner should roll: a member is back, or the ledger takes no further change.
     Roll,

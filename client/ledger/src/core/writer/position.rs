@@ -2,6 +2,8 @@
 
 use geminga_proto::ids::{EntryId, Member};
 
+use crate::core::quorum::Zone;
+
 /// Whether a position takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Link {
@@ -18,6 +20,8 @@ pub enum Link {
 pub struct Position {
     /// Who (W4: acks count only for exactly this disk-life).
     pub member: Member,
+    /// Where it is.
+    pub zone: Zone,
     /// Whether it takes part.
     pub link: Link,
     /// It was given up, and has not been seen to take anything since.
@@ -34,9 +38,10 @@ pub struct Position {
 
 impl Position {
     /// A member of a fragment that starts at `first`, of which nothing is known.
-    pub(super) fn new(member: Member, first: EntryId) -> Self {
+    pub(super) fn new(member: Member, zone: Zone, first: EntryId) -> Self {
         Self {
             member,
+            zone,
             link: Link::Connecting,
             failed: false,
             sent: first.prev(),

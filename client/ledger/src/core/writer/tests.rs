@@ -42,9 +42,20 @@ pub(super) fn connected() -> Writer {
 
 /// The same, without a rule.
 pub(super) fn connected_with(mutations: Mutations) -> Writer {
-    let (mut writer, effects) = Writer::new(&open(2, &[1, 2, 3]), mutations);
+    let (mut writer, effects) = Writer::new(&open(2, &[1, 2, 3]), &[Zone(0); 3], 2, mutations);
     assert_eq!(effects, [Effect::Hello(0), Effect::Hello(1), Effect::Hello(2)]);
     for number in 1..=3 {
+        opened(&mut writer, number, -1);
+    }
+    writer
+}
+
+/// The same of members 1, 2, … in these zones, whose acknowledgements are in two.
+pub(super) fn in_two_zones(zones: &[u16], mutations: Mutations) -> Writer {
+    let members: Vec<u64> = (1..=zones.len() as u64).collect();
+    let zones: Vec<Zone> = zones.iter().copied().map(Zone).collect();
+    let (mut writer, _) = Writer::new(&open(2, &members), &zones, 2, mutations);
+    for number in members {
         opened(&mut writer, number, -1);
     }
     writer
@@ -93,6 +104,32 @@ fn scenario_06_an_entry_completes_with_qa_acks_and_everything_before_it() {
         assert_eq!(commits(&ack(&mut writer, 2, 2)), [2]);
         assert_eq!(writer.lac(), EntryId(2));
     });
+}
+
+/// 6.7: an entry that only one zone has dies with it.
+#[test]
+fn an_entry_waits_for_a_copy_in_another_zone() {
+    holds_only_with(Mutation::AckInOneZone, |mutations| {
+        let mut writer = in_two_zones(&[0, 0, 1], mutations);
+        append(&mut writer, 3);
+        assert_eq!(commits(&ack(&mut writer, 1, 2)), Vec::<i64>::new());
+        assert_eq!(commits(&ack(&mut writer, 2, 2)), Vec::<i64>::new(), "both are in one zone");
+        assert_eq!(commits(&ack(&mut writer, 3, 0)), [0]);
+        assert_eq!(commits(&ack(&mut writer, 3, 2)), [2]);
+    });
+}
+
+/// Two zones are enough of three; Qa copies are needed all the same, and in a ledger that began in one zone that one is enough.
+#[test]
+fn zones_that_are_not_asked_for_and_not_there_are_not_waited_for() {
+    let mut writer = in_two_zones(&[0, 1, 2], Mutations::default());
+    append(&mut writer, 1);
+    assert_eq!(commits(&ack(&mut writer, 3, 0)), Vec::<i64>::new());
+    assert_eq!(commits(&ack(&mut writer, 1, 0)), [0]);
+    let mut writer = in_two_zones(&[4, 4, 4], Mutations::default());
+    append(&mut writer, 1);
+    ack(&mut writer, 2, 0);
+    assert_eq!(commits(&ack(&mut writer, 1, 0)), [0]);
 }
 
 /// W4: an ack of another life of the same bookie is not counted.

@@ -74,6 +74,14 @@ const SIGNS: &[Sign] = &[
         act: "bring them back; when they are gone for good, repairs go on by themselves after a while (docs/repair.md)",
     },
     Sign {
+        metric: "geminga_ledger_zones_missing",
+        label: "",
+        above: 0.0,
+        level: Level::Watch,
+        what: "finds fewer zones with a bookie that takes new data than --min-zones, or --min-ack-zones, asks for: new records have their copies in fewer",
+        act: "start bookies in other zones, or give their disks room; if there are no more zones, say so by these options of brokers",
+    },
+    Sign {
         metric: "geminga_bookie_damaged_entries_total",
         label: "",
         above: 0.0,

@@ -308,6 +308,21 @@ fn what_processes_say_is_passed_on() {
 }
 
 #[test]
+fn zones_that_brokers_miss_are_told() {
+    let of = |missing| {
+        after(|facts| {
+            let samples = metrics::parse(&format!("geminga_ledger_zones_missing {missing}\n"));
+            facts.pages.push(("broker 1".to_owned(), Ok(Page { unready: None, samples })));
+        })
+    };
+    let found = of(1);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].level, Level::Watch);
+    assert!(found[0].what.starts_with("broker 1 finds fewer zones"), "{found:#?}");
+    assert_eq!(of(0), []);
+}
+
+#[test]
 fn several_processes_that_say_the_same_are_one_finding() {
     let found = after(|facts| {
         for number in 1..3 {

@@ -2,7 +2,9 @@ use geminga_proto::bookie::{Code, WriteReply};
 use geminga_proto::ids::Incarnation;
 use geminga_runtime::holds_only_with;
 
-use super::super::tests::{ack, append, commits, connected, connected_with, member, open, opened};
+use super::super::tests::{
+    ack, append, commits, connected, connected_with, in_two_zones, member, open, opened,
+};
 use super::super::{Event, Outcome};
 use super::*;
 use crate::core::mutation::Mutations;
@@ -13,8 +15,18 @@ fn give_up(writer: &mut Writer, number: u64) -> Vec<Effect> {
 
 /// Others were found: each takes the place of the one before it.
 fn found(writer: &mut Writer, replacements: &[(u64, u64)]) -> Vec<Effect> {
-    let found = replacements.iter().map(|(old, new)| (member(*old), member(*new))).collect();
-    writer.step(Event::Searched(Search::Found(found)))
+    let replacements: Vec<_> = replacements.iter().map(|(old, new)| (*old, *new, 0)).collect();
+    found_in(writer, &replacements)
+}
+
+/// The same, with the zones that the others are in.
+fn found_in(writer: &mut Writer, replacements: &[(u64, u64, u16)]) -> Vec<Effect> {
+    let found = replacements.iter().map(|(old, new, zone)| taking(*old, member(*new), *zone));
+    writer.step(Event::Searched(Search::Found(found.collect())))
+}
+
+fn taking(old: u64, by: Member, zone: u16) -> Replacement {
+    Replacement { lost: member(old), by, zone: Zone(zone) }
 }
 
 fn change(first: i64, members: &[u64]) -> Effect {
@@ -239,13 +251,14 @@ fn a_new_life_takes_its_own_lost_place() {
     let reborn = Member { incarnation: Incarnation(99), ..member(3) };
     let mut writer = connected();
     give_up(&mut writer, 3);
-    let search = Search::Found(vec![(member(3), reborn.clone())]);
+    let search = Search::Found(vec![taking(3, reborn.clone(), 0)]);
     let effects = writer.step(Event::Searched(search));
     let ensemble = vec![member(1), member(2), reborn.clone()];
     assert_eq!(effects, [Effect::Change { first: EntryId(0), ensemble }]);
     let mut writer = connected();
     give_up(&mut writer, 2);
-    let effects = writer.step(Event::Searched(Search::Found(vec![(member(2), reborn)])));
+    let search = Search::Found(vec![taking(2, reborn, 0)]);
+    let effects = writer.step(Event::Searched(search));
     assert_eq!(effects, [Effect::LeftOut(1)]);
 }
 
@@ -346,7 +359,7 @@ fn scenario_64_a_ledger_with_all_its_fragments_is_rolled() {
         });
         let more: Vec<_> = more.collect();
         meta.fragments.extend(more);
-        let (mut writer, _) = Writer::new(&meta, mutations);
+        let (mut writer, _) = Writer::new(&meta, &[Zone(0); 3], 1, mutations);
         for number in 1..=3 {
             opened(&mut writer, number, 62);
         }
@@ -422,7 +435,8 @@ fn scenario_59_a_slow_member_is_replaced_although_it_moves() {
 /// A change that would leave fewer than Qa to acknowledge is not worth its wait: a roll is.
 #[test]
 fn a_change_that_does_not_reach_qa_is_not_started() {
-    let (mut writer, _) = Writer::new(&open(3, &[1, 2, 3, 4, 5]), Mutations::default());
+    let meta = open(3, &[1, 2, 3, 4, 5]);
+    let (mut writer, _) = Writer::new(&meta, &[Zone(0); 5], 1, Mutations::default());
     for number in 1..=5 {
         opened(&mut writer, number, -1);
     }
@@ -430,4 +444,43 @@ fn a_change_that_does_not_reach_qa_is_not_started() {
         give_up(&mut writer, dead);
     }
     assert_eq!(found(&mut writer, &[(2, 6)]), [Effect::QuorumLost]);
+}
+
+/// 6.7: the zones that a ledger began with are its zones to the end. Without one of them it takes nobody, leaves nobody out, and asks to
+/// be closed; the next ledger has what zones there are.
+#[test]
+fn a_ledger_does_not_fall_below_its_zones() {
+    let mut writer = in_two_zones(&[0, 0, 1], Mutations::default());
+    append(&mut writer, 1);
+    ack(&mut writer, 1, 0);
+    ack(&mut writer, 2, 0);
+    give_up(&mut writer, 3);
+    assert_eq!(found_in(&mut writer, &[(3, 4, 0)]), [Effect::QuorumLost]);
+    assert!(writer.is_quorum_lost());
+    assert_eq!(writer.lac(), EntryId::NONE);
+    // Nobody at all is found: its buffer is kept, and it may come back.
+    assert_eq!(writer.step(Event::SearchAgain), [Effect::Search]);
+    assert_eq!(found_in(&mut writer, &[]), []);
+    assert!(writer.is_quorum_lost());
+    assert_eq!(commits(&ack(&mut writer, 3, 0)), [0]);
+    assert!(!writer.is_quorum_lost(), "it takes entries again");
+}
+
+/// Somebody of that zone, or of a third one, may come; and a member whose zone has another may be left out.
+#[test]
+fn another_of_the_zone_or_of_a_third_one_takes_the_place() {
+    for zone in [1, 2] {
+        let mut writer = in_two_zones(&[0, 0, 1], Mutations::default());
+        append(&mut writer, 1);
+        ack(&mut writer, 1, 0);
+        give_up(&mut writer, 3);
+        assert_eq!(found_in(&mut writer, &[(3, 4, zone)]), [change(0, &[1, 2, 4])]);
+        writer.step(Event::Changed);
+        opened(&mut writer, 4, -1);
+        assert_eq!(commits(&ack(&mut writer, 2, 0)), Vec::<i64>::new(), "both in zone 0");
+        assert_eq!(commits(&ack(&mut writer, 4, 0)), [0], "zone {zone}");
+    }
+    let mut writer = in_two_zones(&[0, 0, 1], Mutations::default());
+    give_up(&mut writer, 2);
+    assert_eq!(found_in(&mut writer, &[]), [Effect::LeftOut(1)]);
 }

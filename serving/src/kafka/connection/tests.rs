@@ -2,6 +2,7 @@
 //! state, how it ends, and what others notice.
 
 mod journeys;
+mod places;
 mod quotas;
 
 use bytes::BytesMut;

@@ -1,7 +1,7 @@
 //! Brokers for the tests of APIs: real ones on bookies and metadata in memory, asked without a socket. A request passes the codec
 //! both ways, and the table's dispatch; every answer is read by a second, independent codec as well.
 
-mod oracle;
+pub(super) mod oracle;
 
 use std::sync::Arc;
 use std::time::Duration;

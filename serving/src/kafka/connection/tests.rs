@@ -280,9 +280,12 @@ async fn what_is_small_is_received_while_the_request_before_it_is_served() {
             wire.send(METADATA, &metadata(1)).await;
         }
         let begun = Instant::now();
-        for _ in 0..SMALL {
-            wire.send(METADATA, &metadata(1)).await;
-        }
+        let sending = async {
+            for _ in 0..SMALL {
+                wire.send(METADATA, &metadata(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), sending).await.expect("all are taken");
         let large = codec::encode_request(SMALL + 2, PRODUCE, &produce(-1, 10_000, 100_000));
         let mut taken = 0;
         let to = wire.to.as_mut().unwrap();

@@ -75,7 +75,7 @@ reasons! {
     CorruptBatch = "CORRUPT_BATCH", InvalidArgument, false;
     /// A batch that is well-formed but not allowed here.
     InvalidRecord = "INVALID_RECORD", InvalidArgument, false;
-    /// A record whose timestamp is further from the broker's clock than the topic allows.
+    /// A record whose timestamp is further from the broker's clock than the topic allows, or a batch that says that a broker dated it.
     InvalidTimestamp = "INVALID_TIMESTAMP", InvalidArgument, false;
     /// Any other malformed request.
     InvalidRequest = "INVALID_REQUEST", InvalidArgument, false;

@@ -1,6 +1,8 @@
 //! One truth, four faces: what a topic and a group are is told alike through Kafka, gRPC, HTTP and the commands, and changes
 //! alike in all of them when something is done through any.
 
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -28,6 +30,7 @@ const PARTITIONS: i32 = 2;
 /// 10 MB over all partitions.
 const BATCHES: i64 = 10;
 const END: i64 = BATCHES * RECORDS as i64;
+const SEGMENT_BYTES: &str = "1048576";
 
 /// What every face tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,12 +292,15 @@ fn commit(kafka: &mut Kafka, member: &str, partition: i32, at: i64) {
 
 #[test]
 fn every_face_tells_the_same_of_a_topic_and_a_group() {
-    let cluster = Cluster::start(3, 2);
+    let cluster = Cluster::start_with(3, 2, &[], &["--retention-interval=200ms"]);
     let client = cluster.client(0);
     let mut brokers = connect(&cluster);
     let ids: Vec<i32> = brokers.keys().copied().collect();
     // Two replicas, as Kafka's clients count them; three copies, as ever.
-    create_replicated(brokers.get_mut(&ids[0]).expect("a broker"), PARTITIONS, 2);
+    let any = brokers.get_mut(&ids[0]).expect("a broker");
+    create_replicated(any, PARTITIONS, 2);
+    // Each has several segments.
+    set_config(any, "segment.bytes", SEGMENT_BYTES);
 
     // 10 MB, a member, and what it has committed.
     for partition in 0..PARTITIONS {
@@ -330,7 +336,8 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
     let any = brokers.get_mut(&ids[0]).expect("a broker");
     set_config(any, "retention.ms", "86400000");
     alike("the config", &cluster, &mut brokers, |told| {
-        told.configs == BTreeMap::from([("retention.ms".into(), "86400000".into())])
+        let set = [("retention.ms", "86400000"), ("segment.bytes", SEGMENT_BYTES)];
+        told.configs == set.map(|(name, value)| (name.into(), value.into())).into()
             && told.replication_factor == 2
     });
     let led = leaders(brokers.get_mut(&to).expect("the new leader")).expect("the topic");
@@ -338,8 +345,23 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
     assert_eq!(delete_records(owner, 0, 700), (0, 700));
     alike("the deletion", &cluster, &mut brokers, |told| told.partitions[&0].start == 700);
     commit(brokers.get_mut(&coordinator).expect("the coordinator"), &member, 1, 7);
-    alike("the second commit", &cluster, &mut brokers, |told| {
+    let last = alike("the second commit", &cluster, &mut brokers, |told| {
         told.committed == BTreeMap::from([(0, 100), (1, 7)])
+    });
+
+    // What gets less: whole segments that are deleted, a member that leaves.
+    let bytes = last.partitions[&0].bytes;
+    let delete = ["topic", "delete-records", TOPIC, "--partition", "0", "--before", "4000"];
+    client.run(&delete).ok();
+    let left = alike("less bytes", &cluster, &mut brokers, |told| {
+        let partition = &told.partitions[&0];
+        partition.start == 4_000 && partition.bytes < bytes / 2
+    });
+    assert!(left.partitions[&0].bytes >= (END - 4_000) * VALUE_BYTES as i64, "what is left");
+    assert_eq!(left.partitions[&1], last.partitions[&1], "the other one is as it was");
+    ending::leave(&mut brokers, &member);
+    alike("a group without members", &cluster, &mut brokers, |told| {
+        told.members.is_empty() && told.group_state == "empty" && told.committed.len() == 2
     });
 
     // What is not there is refused alike.
@@ -350,4 +372,6 @@ fn every_face_tells_the_same_of_a_topic_and_a_group() {
     assert!(topics.0 == 200 && topics.1.contains(TOPIC), "{topics:?}");
     let nobody = http::get(&cluster.bookies[0].http, "/api/v1/topics").expect("an answer");
     assert_eq!(nobody.0, 503, "a bookie knows no topics");
+
+    ending::everything_goes(&cluster, &mut brokers);
 }

@@ -21,6 +21,7 @@ mod growth;
 mod inflated;
 mod kafka_admin;
 mod ledgers;
+mod listeners;
 mod lost;
 mod metastore;
 mod migrate;

@@ -62,7 +62,7 @@ impl Batch {
     /// idempotent producer's state. What is in it, [`crate::look_through`] sees.
     ///
     /// # Errors
-    /// `NotProducible`.
+    /// `NotProducible`, `Dated`.
     pub fn check_produced(&self) -> Result<(), BatchError> {
         let header = &self.header;
         let refused = if header.base_offset != 0 {
@@ -70,7 +70,7 @@ impl Batch {
         } else if header.is_control() {
             Some("control batches are written by brokers only")
         } else if header.is_log_append_time() {
-            Some("its timestamp type must be CreateTime")
+            return Err(BatchError::Dated);
         } else if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0)
         {
             Some("a producer id needs an epoch and a sequence number")

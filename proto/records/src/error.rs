@@ -59,6 +59,9 @@ pub enum BatchError {
     /// Something that only a broker writes.
     #[error("record batch is not a client's: {0}")]
     NotProducible(&'static str),
+    /// A date that only a broker gives.
+    #[error("record batch is not a client's: its timestamp type must be CreateTime")]
+    Dated,
     /// The batch itself above the limit.
     #[error("record batch of {bytes} bytes is above the limit of {limit}: send smaller batches")]
     TooLarge {
@@ -85,9 +88,11 @@ impl BatchError {
             Self::Truncated { .. } | Self::Length(_) | Self::Checksum | Self::Decompress(_) => {
                 Kind::Corrupt
             }
-            Self::Trailing(_) | Self::Count { .. } | Self::Records(_) | Self::NotProducible(_) => {
-                Kind::Invalid
-            }
+            Self::Trailing(_)
+            | Self::Count { .. }
+            | Self::Records(_)
+            | Self::NotProducible(_)
+            | Self::Dated => Kind::Invalid,
             Self::TooLarge { .. }
             | Self::TooManyRecords
             | Self::TooManyHeaders
@@ -98,10 +103,11 @@ impl BatchError {
 
     /// The public API's reason for it. A format that is not served is the sender's mistake, so `INVALID_RECORD`.
     pub fn reason(&self) -> Reason {
-        match self.kind() {
-            Kind::Corrupt => Reason::CorruptBatch,
-            Kind::Invalid | Kind::Unsupported => Reason::InvalidRecord,
-            Kind::TooLarge => Reason::MessageTooLarge,
+        match (self, self.kind()) {
+            (Self::Dated, _) => Reason::InvalidTimestamp,
+            (_, Kind::Corrupt) => Reason::CorruptBatch,
+            (_, Kind::Invalid | Kind::Unsupported) => Reason::InvalidRecord,
+            (_, Kind::TooLarge) => Reason::MessageTooLarge,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! should have made.
 
 use bytes::{Bytes, BytesMut};
+use geminga_proto::reason::Reason;
 use kafka_protocol::records as oracle;
 use proptest::prelude::*;
 
@@ -331,7 +332,8 @@ fn what_only_brokers_write_is_refused() {
     let stamped = Batch::parse(Bytes::from(batch.stamp(5, 0).concat())).unwrap();
     assert!(matches!(stamped.check_produced(), Err(BatchError::NotProducible(_))));
     let dated = batch.with_log_append_time(77);
-    assert!(matches!(dated.check_produced(), Err(BatchError::NotProducible(_))));
+    let refused = dated.check_produced().unwrap_err();
+    assert_eq!((refused.reason(), refused), (Reason::InvalidTimestamp, BatchError::Dated));
     let halfway = Builder::new(Compression::None).producer(3, 0, -1);
     let halfway = {
         let mut b = halfway;

@@ -7,6 +7,7 @@
 //!
 //! * A request is served when the one before it has its place: records that were handed to their partitions need not be durable
 //!   before the next request begins. Whatever else is asked is answered first.
+//! * While a request is served the socket is read ahead, as far as what follows is small ([`super::frame`]).
 //! * Whatever makes a client wait does so before its next frame is taken, with no room in its hands: what it owes, answers that it does
 //!   not read, and requests that wait for something to happen. A frame that is taken is served at once.
 //! * However a client leaves, what it sent before is served and answered, at the pace that its quotas allow, but for what would
@@ -206,7 +207,7 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
         let serving = requests::scope(id, api.serve(call, bytes));
         let serving = serving.instrument(journey.span.clone());
         let (answer, room) = if api.keeps_room() {
-            (Some(serving.await?), room)
+            (Some(frames.beside(serving).await?), room)
         } else {
             (self.answer(frames, api, serving, room).await?, Taken::default())
         };
@@ -284,7 +285,7 @@ impl<S: Future<Output = ()> + Send> Intake<S> {
     ) -> Result<Option<Answer>, Hangup> {
         let mut serving = pin!(serving);
         if !api.waits() {
-            let answer = serving.await;
+            let answer = frames.beside(serving).await;
             drop(room);
             return answer.map(Some);
         }

@@ -5,9 +5,12 @@
 //! * A frame has room for its whole length from the beginning. One that stalls gives back the room of what is missing, and takes it
 //!   again step by step, as more of it comes: what is announced and does not come keeps room from nobody. Of frames that have
 //!   begun and find no more room one at a time may exceed it ([`Part::go_on`]).
-//! * No frame is read ahead: while a request is served, no more than a small frame's bytes are taken off the socket, and only to see
-//!   whether the client is still there.
+//! * What follows a request is read ahead of its turn as far as it is small: while one is served, up to [`SMALL_BYTES`] of what
+//!   comes behind it are taken off the socket, which are a connection's own and need no room. No more than that: a larger frame
+//!   would hold its room for as long as the one before it waits, and gain nothing by it.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -146,6 +149,20 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(Some(Frame { bytes: bytes.freeze(), room }))
     }
 
+    /// Does `work`, and takes off the socket what is small of what comes meanwhile.
+    pub(super) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = self.ahead() => match never {},
+        }
+    }
+
+    async fn ahead(&mut self) -> Infallible {
+        self.gone().await;
+        pending().await
+    }
+
     /// Resolves when the client has closed its side. Of one that has sent more than a little meanwhile that is not seen, and it
     /// never resolves. Cancel-safe.
     pub(super) async fn gone(&mut self) {
@@ -154,7 +171,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 return;
             }
         }
-        std::future::pending().await
+        pending().await
     }
 
     /// Reads until `length` bytes are there, for as long as they come; false when the client goes before.

@@ -39,6 +39,8 @@ pub use api::{document, served, understands};
 use geminga_proto::caps;
 pub(crate) use listener::Listener;
 use strangers::Strangers;
+#[cfg(test)]
+pub(crate) use testing::oracle::check as check_by_another_codec;
 use tokio::sync::Semaphore;
 
 use crate::groups::local::LocalGroups;

@@ -1,7 +1,7 @@
 //! Brokers for the tests of APIs: real ones on bookies and metadata in memory, asked without a socket. A request passes the codec
 //! both ways, and the table's dispatch; every answer is read by a second, independent codec as well.
 
-mod oracle;
+pub(super) mod oracle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use geminga_metastore::record::KafkaListener;
 use geminga_metastore::{MetaStore, cluster};
-use geminga_proto::ids::BrokerId;
+use geminga_proto::ids::{BrokerId, Offset};
 use geminga_records::{Batch, Compression, Record, encode};
 use geminga_runtime::requests::{Requests, RequestsConfig};
 use geminga_runtime::{SystemClock, SystemRandom, Tasks};
@@ -25,7 +25,7 @@ use crate::broker::{Broker, BrokerParts, Config};
 use crate::ownership::registration::Identity;
 use crate::ownership::topology::{Topic, Topology};
 use crate::partition::testing::{Mode, TestCluster};
-use crate::router::{OffsetAt, check_partition};
+use crate::router::{OffsetAt, ReadSpec, check_partition};
 use crate::topics::NewTopic;
 use crate::topics::quorum::Quorum;
 
@@ -243,6 +243,15 @@ impl Rig {
         let appender = partitions.appender(Arc::clone(topic), index).await.unwrap();
         let pending = appender.append(batch).await.unwrap();
         tokio::time::timeout(LIMIT, pending).await.unwrap().unwrap().base_offset.0
+    }
+
+    /// Batches of a partition from an offset on, as its owner has them.
+    pub(super) async fn read(&self, topic: &Arc<Topic>, partition: u32, offset: i64) -> Vec<Bytes> {
+        let partitions = &self.context(self.owner(topic, partition).0).partitions;
+        let index = check_partition(topic, partition).unwrap();
+        let offset = Offset(offset);
+        let spec = ReadSpec { offset, max_bytes: 1 << 24, min_bytes: 1, max_wait: Duration::ZERO };
+        partitions.read(Arc::clone(topic), index, spec).await.unwrap().batches
     }
 
     /// Where a partition begins and where it ends.

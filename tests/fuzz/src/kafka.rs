@@ -1,5 +1,7 @@
 //! Requests of Kafka clients: any API in any version that is served.
 
+#[cfg(test)]
+mod answers;
 mod made;
 mod pairs;
 #[cfg(test)]

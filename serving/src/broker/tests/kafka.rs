@@ -64,6 +64,7 @@ impl Client {
         let version = ApiVersion::new(version);
         let header = response_header_version_for::<R>(version).unwrap();
         let _no_tags = frame.split_to(usize::from(header > 0));
+        crate::kafka::check_by_another_codec(R::API_KEY.value(), version.value(), &frame);
         let mut decoder = Decoder::new(frame, DecodeLimits::default()).unwrap();
         let answer = A::decode(&mut decoder, version).unwrap();
         decoder.finish().unwrap();
@@ -290,6 +291,7 @@ async fn bad_batches_get_the_code_that_kafka_gives() {
     let large = "x".repeat(1_100_000);
     let large = Some(records(&[&large], Compression::None));
     let zstd = Some(records(&["x"], Compression::Zstd));
+    let dated = geminga_records::Batch::parse(good.clone()).unwrap().with_log_append_time(5);
     let one = |records| vec![(0, records)];
     for (version, acks, topic, batches, code) in [
         (9, -1, "t", one(changed(16, 1)), 87),
@@ -299,6 +301,7 @@ async fn bad_batches_get_the_code_that_kafka_gives() {
         (9, -1, "t", one(two), 87),
         (9, -1, "t", one(None), 87),
         (9, -1, "t", one(large), 10),
+        (9, -1, "t", one(Some(dated.into_bytes())), 32),
         (6, -1, "t", one(zstd.clone()), 76),
         (9, 2, "t", one(Some(good.clone())), 21),
         (9, -1, "nowhere", one(Some(good.clone())), 3),

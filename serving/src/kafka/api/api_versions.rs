@@ -22,6 +22,7 @@ pub(super) const API: Api = Api::new::<ApiVersionsRequest>(
     ("finalized_features_epoch", "-1"),
     ("finalized_features", "[]"),
     ("zk_migration_ready", "false"),
+    ("throttle_time_ms", "0"),
 ]);
 
 /// The first version in which a client says what it is.

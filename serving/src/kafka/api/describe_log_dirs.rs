@@ -28,6 +28,7 @@ pub(super) const API: Api = Api::new::<DescribeLogDirsRequest>(
      The offset lag is always 0, and what the disks of bookies hold is not said: -1.",
 )
 .always_saying(&[
+    ("log_dir", "/ledgers"),
     ("total_bytes", "-1"),
     ("usable_bytes", "-1"),
     ("offset_lag", "0"),

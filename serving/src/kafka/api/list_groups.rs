@@ -17,8 +17,9 @@ pub(super) const API: Api = Api::new::<ListGroupsRequest>(
     0,
     5,
     |call, body| serve(call, body).boxed(),
-    "All groups are of the type `classic`.",
-);
+    "All groups are of the type `classic`: there are no others.",
+)
+.always_saying(&[("group_type", "classic")]);
 
 /// The first versions that say states and types.
 const STATES_SINCE: i16 = 4;

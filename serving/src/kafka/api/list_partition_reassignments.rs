@@ -16,7 +16,7 @@ pub(super) const API: Api = Api::new::<ListPartitionReassignmentsRequest>(
     |call, body| serve(call, body).boxed(),
     "Always an empty list, which is the truth: a partition moves in a moment, since nothing is copied.",
 )
-.always_saying(&[("topics", "[]")]);
+.always_saying(&[("topics", "[]"), ("error_code", "0"), ("error_message", "None")]);
 
 async fn serve(call: Call, body: Bytes) -> Served {
     let _asked: ListPartitionReassignmentsRequest = call.decode(body)?;

@@ -3,6 +3,7 @@
 mod advertised;
 mod cluster;
 mod configs;
+mod every;
 mod fetch;
 mod partitions;
 mod rooms;

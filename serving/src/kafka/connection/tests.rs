@@ -2,6 +2,7 @@
 //! state, how it ends, and what others notice.
 
 mod journeys;
+mod places;
 mod quotas;
 
 use bytes::BytesMut;
@@ -50,12 +51,17 @@ struct Wire {
 }
 
 impl Wire {
-    /// `unread` bytes fit between it and the broker.
+    /// `unread` bytes of answers fit between it and the broker, and whatever it sends.
     fn new(rig: &Rig, unread: usize) -> Self {
+        Self::through(rig, 64 << 20, unread)
+    }
+
+    /// `untaken` bytes that it sends fit between it and the broker, and `unread` ones of answers.
+    fn through(rig: &Rig, untaken: usize, unread: usize) -> Self {
         let kafka = rig.kafka(0).clone();
         let (listener, address) = (LISTENER.to_owned(), ([127, 0, 0, 1], 1).into());
         let peer = Arc::new(Peer { listener, address, lanes: Lanes::default() });
-        let ((to, reader), (writer, from)) = (duplex(64 << 20), duplex(unread));
+        let ((to, reader), (writer, from)) = (duplex(untaken), duplex(unread));
         let stop = Tasks::new("stop");
         let who = (Arc::clone(&peer), None);
         let serve = serve(kafka.clone(), who, (reader, writer), stop.cancelled());
@@ -254,6 +260,74 @@ async fn what_waits_holds_no_room_and_nothing_behind_it_does() {
     wire.shut();
     assert_eq!(wire.end().await, (Ok(()), 0));
     assert_eq!(wire.used(), (0, 0, 0));
+}
+
+/// Their client need not wait with the request before them, whatever that waits for; what is large waits where it is.
+#[tokio::test]
+async fn what_is_small_is_received_while_the_request_before_it_is_served() {
+    const UNTAKEN: usize = 16;
+    const SMALL: i32 = 50;
+    let (rig, topic) = rig().await;
+    for polls in [true, false] {
+        let mut wire = Wire::through(&rig, UNTAKEN, 1 << 20);
+        let answers = wire.kafka.answers.clone();
+        let mut all = None;
+        if polls {
+            let end = rig.ends(&topic, 0).await.1;
+            wire.send(FETCH, &fetch(end, 60_000, 1)).await;
+        } else {
+            all = Some(answers.topics.take(usize::MAX).await);
+            wire.send(METADATA, &metadata(1)).await;
+        }
+        let begun = Instant::now();
+        let sending = async {
+            for _ in 0..SMALL {
+                wire.send(METADATA, &metadata(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), sending).await.expect("all are taken");
+        let large = codec::encode_request(SMALL + 2, PRODUCE, &produce(-1, 10_000, 100_000));
+        let mut taken = 0;
+        let to = wire.to.as_mut().unwrap();
+        while let Ok(more) =
+            tokio::time::timeout(Duration::from_secs(5), to.write(&large[taken..])).await
+        {
+            taken += more.unwrap();
+        }
+        assert_eq!(begun.elapsed().as_secs(), 5, "none waited but for what is large");
+        assert!((1_000..3 * 4 * 1024).contains(&taken), "{taken}: the bound");
+        assert_eq!(wire.used().0, 0, "what is read ahead takes no room");
+        assert!(wire.frame().now_or_never().is_none(), "nothing is answered before its turn");
+        drop(all);
+        if polls {
+            rig.append(&topic, 0, &["more"]).await;
+            let _: FetchResponse = wire.answer::<FetchRequest>(1, FETCH).await;
+        }
+        wire.to.as_mut().unwrap().write_all(&large[taken..]).await.unwrap();
+        for number in 1 + i32::from(polls)..=SMALL + 1 {
+            let _: MetadataResponse = wire.answer::<MetadataRequest>(number, METADATA).await;
+        }
+        assert_eq!(wire.produced(SMALL + 2).await.0, 0);
+    }
+}
+
+/// None is answered before it is durable, and none waits for the one before it to be.
+#[tokio::test]
+async fn batches_of_one_connection_are_on_their_way_together() {
+    let (rig, topic) = rig().await;
+    let mut wire = Wire::new(&rig, 1 << 20);
+    rig.set_bookies(Mode::Held);
+    for _ in 0..100 {
+        wire.send(PRODUCE, &produce(-1, 10_000, 10_000)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(wire.used().0 > 100 * 10_000, "all of them were received");
+    assert!(wire.frame().now_or_never().is_none(), "and none is answered");
+    rig.set_bookies(Mode::Up);
+    for number in 1..=100 {
+        assert_eq!(wire.produced(number).await.0, 0);
+    }
+    assert_eq!(rig.ends(&topic, 0).await.1, 101);
 }
 
 #[tokio::test]

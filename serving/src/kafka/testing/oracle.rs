@@ -8,7 +8,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, Message};
 ///
 /// # Panics
 /// When it disagrees, or has not the API in that version.
-pub(super) fn check(key: i16, version: i16, body: &Bytes) {
+pub(crate) fn check(key: i16, version: i16, body: &Bytes) {
     match key {
         0 => agree::<theirs::ProduceResponse>(version, body),
         1 => agree::<theirs::FetchResponse>(version, body),

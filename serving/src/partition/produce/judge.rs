@@ -49,7 +49,7 @@ impl Judge {
     /// and whole was checked when it was parsed. Cancel-safe.
     ///
     /// # Errors
-    /// MESSAGE_TOO_LARGE, INVALID_RECORD, NOT_SUPPORTED: what no topic takes. Objections are these, and INVALID_TIMESTAMP.
+    /// MESSAGE_TOO_LARGE, INVALID_RECORD, INVALID_TIMESTAMP, NOT_SUPPORTED: what no topic takes. Objections are these.
     pub(in crate::partition) async fn judge(
         &self,
         batch: Batch,
@@ -216,7 +216,7 @@ impl Judge {
 /// Checks what no topic takes.
 ///
 /// # Errors
-/// MESSAGE_TOO_LARGE, INVALID_RECORD, NOT_SUPPORTED.
+/// MESSAGE_TOO_LARGE, INVALID_RECORD, INVALID_TIMESTAMP, NOT_SUPPORTED.
 fn check(batch: &Batch) -> Result<(), ApiError> {
     if batch.len() > caps::MAX_BATCH_BYTES {
         let why = format!(

@@ -1,5 +1,6 @@
 //! Where Geminga's answers may differ from Kafka's: a list of `scenario | question | field | here | reason`, with `*` at the end of
-//! a question or field for all that begin so. `here` is what Geminga says, or `*`. A line that nothing needs is wrong, too.
+//! a question or field for all that begin so. `here` is what Geminga says, or `*`: but not of fields that are not named, or any answer
+//! would do. A line that nothing needs is wrong, too.
 
 use std::collections::BTreeSet;
 
@@ -36,6 +37,8 @@ impl Differences {
                 panic!("not `scenario | question | field | here | reason`: {line}");
             };
             assert!(!reason.trim().is_empty(), "no reason: {line}");
+            let any = here == "*" && (field.is_empty() || field.ends_with('*'));
+            assert!(!any, "any answer would do: name the fields, or say what is answered: {line}");
             let [scenario, what, field, here] = [scenario, what, field, here].map(str::to_owned);
             Row { scenario, what, field, here, line: line.to_owned() }
         });
@@ -153,6 +156,12 @@ mod tests {
         assert_eq!(compare("s", &theirs, &transcript(18), &mut known).len(), 1);
         assert_eq!(known.unused(&["s"]), [""; 0]);
         assert_eq!(known.unused(&["t"]), ["t | x | y | 1 | idle"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "name the fields")]
+    fn a_line_by_which_any_answer_would_do_is_refused() {
+        Differences::read("s | a question | topics.* | * | since it is so");
     }
 
     #[test]

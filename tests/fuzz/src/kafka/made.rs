@@ -1,5 +1,5 @@
-//! Requests that are made up: another codec, which others wrote from the same schemas, reads one from a source that gives
-//! whatever is asked for, and writes what it read. No code of ours had a hand in it.
+//! Requests and answers that are made up: another codec, which others wrote from the same schemas, reads one from a source that
+//! gives whatever is asked for, and writes what it read. No code of ours had a hand in it.
 //!
 //! The source cannot tell the length of an array from any other number, so it says small ones mostly. What cannot be a request
 //! is refused by that codec while it reads, and another is made.
@@ -142,11 +142,10 @@ pub(super) struct Made {
 }
 
 /// A request of the other codec; none where the source gave what cannot be one.
-pub(super) fn make<M>(key: i16, version: i16, mut source: Source<'_>) -> Option<Made>
+pub(super) fn make<M>(key: i16, version: i16, source: Source<'_>) -> Option<Made>
 where
     M: Decodable + Encodable + HeaderVersion + std::fmt::Debug,
 {
-    let request = M::decode(&mut source, version).ok()?;
     let mut frame = BytesMut::new();
     let header = RequestHeader::default()
         .with_request_api_key(key)
@@ -154,8 +153,26 @@ where
         .with_correlation_id(CORRELATION)
         .with_client_id(Some(StrBytes::from_static_str(CLIENT)));
     header.encode(&mut frame, M::header_version(version)).expect("a header");
+    write::<M>(version, source, frame)
+}
+
+/// The body of an answer of the other codec; none where the source gave what cannot be one.
+#[cfg(test)]
+pub(super) fn answer<M>(version: i16, source: Source<'_>) -> Option<Made>
+where
+    M: Decodable + Encodable + std::fmt::Debug,
+{
+    write::<M>(version, source, BytesMut::new())
+}
+
+/// Reads a message from the source and writes it behind what is there.
+fn write<M>(version: i16, mut source: Source<'_>, mut frame: BytesMut) -> Option<Made>
+where
+    M: Decodable + Encodable + std::fmt::Debug,
+{
+    let message = M::decode(&mut source, version).ok()?;
     let head = frame.len();
-    // What was said twice, such as a tag, is there once then; what cannot be said is no request.
-    request.encode(&mut frame, version).ok()?;
-    Some(Made { frame: frame.freeze(), head, shown: format!("{request:?}") })
+    // What was said twice, such as a tag, is there once then; what cannot be said is no message.
+    message.encode(&mut frame, version).ok()?;
+    Some(Made { frame: frame.freeze(), head, shown: format!("{message:?}") })
 }

@@ -57,7 +57,7 @@ async fn batches_are_dated_when_they_are_appended() {
     assert_eq!(append(&broker, &[later], Compression::None).await, expected(5, -1));
     let dated = batch_at(&[later], 10, Compression::None).with_log_append_time(later);
     let refused = broker.appender().await.unwrap().append(dated).await;
-    assert_eq!(reason(refused.map(drop)), Reason::InvalidRecord, "only brokers date");
+    assert_eq!(reason(refused.map(drop)), Reason::InvalidTimestamp, "only brokers date");
 }
 
 /// P2: whoever sends a batch again is told the offset and the time that it got first.

@@ -104,7 +104,10 @@ async fn batches_that_only_brokers_make_are_refused() {
     assert_eq!(objection(&judge(&[]), &idempotent.finish().unwrap()).await, None);
     let dated = dated(Compression::None, &[NOW]).with_log_append_time(5);
     // No objection that could be overruled.
-    assert_eq!(judge(&[]).judge(dated, &looks()).await.unwrap_err().reason, Reason::InvalidRecord);
+    for configs in [&[][..], &[("message.timestamp.type", "LogAppendTime")]] {
+        let error = judge(configs).judge(dated.clone(), &looks()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidTimestamp);
+    }
 }
 
 /// As Kafka does; which records they are is said, so that a producer gives up these and no others.

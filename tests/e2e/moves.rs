@@ -23,6 +23,21 @@ fn broker(client: &Client, address: &str) -> Option<(u64, u64)> {
     Some((found["broker_id"].as_u64()?, found["partitions"].as_u64()?))
 }
 
+/// Shards of consumer groups, beside the partitions of a test's own topics.
+const SHARDS: u64 = 8;
+
+/// How much their numbers may differ when nothing is moved any more.
+const SLACK: u64 = 2;
+
+/// Waits until two brokers share so many partitions and the shards, so evenly that nothing is moved without need.
+pub(crate) fn wait_even(client: &Client, partitions: u64) {
+    wait::until("two brokers to share all evenly", || {
+        let all = brokers(client).into_iter().filter_map(|broker| broker["partitions"].as_u64());
+        let [a, b] = all.collect::<Vec<_>>().try_into().ok()?;
+        (a + b == partitions + SHARDS && a.abs_diff(b) <= SLACK).then_some(())
+    });
+}
+
 /// Rows that are fed every 50 ms: all of them take more than a minute.
 const ROWS: usize = 250;
 
@@ -148,5 +163,5 @@ fn a_third_broker_takes_its_share_under_load_and_gives_it_back() {
     judge(&client, "flights", &flights, &report);
     let all = brokers(&client);
     let owned: u64 = all.iter().filter_map(|broker| broker["partitions"].as_u64()).sum();
-    assert_eq!((all.len(), owned), (2, u64::from(topic::PARTITIONS) + 8));
+    assert_eq!((all.len(), owned), (2, u64::from(topic::PARTITIONS) + SHARDS));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use geminga_harness::flights::{Flights, Record};
+use geminga_harness::flights::Flights;
 use geminga_harness::{Client, Cluster, Running, wait};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -54,15 +54,6 @@ fn under_load<T>(
     });
     producer.finish().ok();
     (said, flights.first(fed))
-}
-
-fn judge(client: &Client, name: &str, flights: &Flights, report: &Path) {
-    let report = topic::read_report(report);
-    assert_eq!(report.len(), flights.rows().len());
-    let args = ["consume", name, "--from-beginning", "--until-end", "--format", "json"];
-    let log = topic::in_log_order(&[Record::parse_all(&client.run(&args).ok())]);
-    flights.judge(&log).exactly_once();
-    topic::check_report(&report, &log);
 }
 
 /// The longest time without an acknowledgement while `act` runs and until the next one after it.
@@ -115,7 +106,7 @@ fn a_partition_is_moved_under_load() {
         silences
     });
     println!("longest time without an acknowledgement, by move: {silences:?}");
-    judge(&cluster.client(1), "one", &flights, &report);
+    topic::judge(&cluster.client(1), "one", &flights, &report);
     client.run(&["partition", "move", "one", "0", "--to", "99"]).refused("INVALID_REQUEST");
     client.run(&["partition", "move", "one", "9", "--to", "0"]).refused("UNKNOWN_PARTITION");
 }
@@ -138,7 +129,7 @@ fn a_broker_is_drained_and_taken_back_under_load() {
             broker(&client, drained).filter(|(_, partitions)| *partitions > 0)
         });
     });
-    judge(&client, "flights", &flights, &report);
+    topic::judge(&client, "flights", &flights, &report);
     client.run(&["broker", "drain", "99"]).refused("INVALID_REQUEST");
 }
 
@@ -160,7 +151,7 @@ fn a_third_broker_takes_its_share_under_load_and_gives_it_back() {
         let log = cluster.brokers[2].process.log();
         assert!(log.contains("partitions handed over"), "{log}");
     });
-    judge(&client, "flights", &flights, &report);
+    topic::judge(&client, "flights", &flights, &report);
     let all = brokers(&client);
     let owned: u64 = all.iter().filter_map(|broker| broker["partitions"].as_u64()).sum();
     assert_eq!((all.len(), owned), (2, u64::from(topic::PARTITIONS) + SHARDS));

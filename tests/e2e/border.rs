@@ -127,7 +127,7 @@ fn who_reads_over_a_border_that_moves_gets_each_record_once() {
         let of = |bookie: &Node| http::metric(&bookie.http, "geminga_bookie_read_bytes_total");
         cluster.bookies.iter().filter_map(of).sum::<f64>()
     };
-    let (mut crossings, mut of_objects, mut of_bookies) = (0, 0, 0);
+    let (mut crossings, mut of_objects, mut of_bookies) = (0_usize, 0, 0);
     while reader.values.len() < ROWS {
         // No further than two segments beyond the border: what is read of a segment now is at bookies, and its rest in an object soon.
         let waits = wait::until("the border to move on", || {

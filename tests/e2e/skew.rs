@@ -316,7 +316,6 @@ fn segments_are_tiered_by_both_versions_and_folds_and_moves_wait() {
     let flights = Flights::load().first(50_000);
     let tiered = written(&cluster, "tiered", &TIERED, &flights);
     let local = written(&cluster, "local", &TIERED[..1], &flights);
-    let client = cluster.client(0);
     let segments =
         wait::until("all segments to be in the object store only", || trimmed(&cluster, "tiered"));
     assert!(segments > FOLDED_TO, "{segments} segments are too few to be folded");

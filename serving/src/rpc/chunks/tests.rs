@@ -1,10 +1,15 @@
 //! Cutting what was read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::FutureExt;
 use geminga_proto::ids::Offset;
 use geminga_records::{Compression, Record, encode};
+use geminga_runtime::Tasks;
 use proptest::prelude::*;
 use prost::Message;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::room::Room;
@@ -214,6 +219,63 @@ async fn what_can_never_be_taken_apart_is_refused() {
     let told = unreadable("partition 1 of t", 0, &error);
     assert_eq!(told.reason, Reason::LimitExceeded);
     assert_eq!(room.used(), 0);
+}
+
+/// Several batches are copied, which takes as much room again; without it they come one by one, as they are.
+#[tokio::test]
+async fn batches_are_laid_end_to_end_where_there_is_room_for_both() {
+    let read = read(&[3, 2], Compression::None, KIB);
+    let all = read.batches.concat();
+    let first = read.batches[0].clone();
+    for (free, count) in [(all.len(), 2), (all.len() - 1, 1)] {
+        let room = Room::new(all.len() + free);
+        let mut held = room.take(all.len()).await;
+        let joined = join(&read.batches, Some(&mut held));
+        assert_eq!((joined.count, room.used()), (count, all.len()));
+        assert_eq!(joined.bytes, if count == 2 { Bytes::from(all.clone()) } else { first.clone() });
+
+        let found = Charged { read: read.clone(), room: Some(held) };
+        let mut chunks = Chunks::new(found, 0, v1::Format::Batches);
+        let mut offsets = Vec::new();
+        while let Cut::Piece(chunk) = chunks.next(all.len()).unwrap() {
+            offsets.push(chunk.next_offset);
+        }
+        assert_eq!((offsets, room.used()), (if count == 2 { vec![5] } else { vec![3, 5] }, 0));
+    }
+    assert_eq!(join(&[], None).count, 0);
+    assert_eq!(join(&read.batches, None).count, 2, "another broker has the room for it");
+}
+
+/// Whoever shares the thread is served while a large batch is decompressed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn large_batches_are_decompressed_beside_other_tasks() {
+    let (tasks, turns) = (Tasks::new("test"), Arc::new(AtomicU64::new(0)));
+    let (stop, counted) = (tasks.cancelled(), Arc::clone(&turns));
+    tasks.spawn("another", async move {
+        let count = async {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = count => {}
+        }
+    });
+    // Gzip takes long.
+    let found = read(&[4 * KIB], Compression::Gzip, 2 * KIB).into();
+    let (done, is_done) = oneshot::channel();
+    tasks.spawn("reader", async move {
+        let mut chunks = Chunks::new(found, 0, v1::Format::Records);
+        let before = turns.load(Ordering::Relaxed);
+        let first = chunks.next(100 * KIB).map(piece).map(|first| first.next_offset);
+        done.send((first, turns.load(Ordering::Relaxed) - before)).unwrap();
+    });
+    let (first, turns) = is_done.await.unwrap();
+    assert!(first.is_ok_and(|next| next > 0));
+    assert!(turns > 0, "nobody else was served");
+    tasks.cancel();
 }
 
 proptest! {

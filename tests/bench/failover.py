@@ -2,7 +2,8 @@
 
 Three brokers, three bookies, one etcd, as processes. Before each kill a producer with one record on its way at a time is
 connected to a broker that will live; the broker that is killed (kill -9) owns its partition. From the kill to the
-acknowledgement of the record that is sent next: that is what is printed. Others produce to all brokers meanwhile. The victim
+acknowledgement of the record that is sent next: that is what is printed. Meanwhile 5 MB a second are produced to another topic by
+all brokers, and others produce to all of them with one record on its way at a time. The victim
 is started again, and the next kill waits until all three own partitions. For groups, the time is from the kill to the answer of
 `geminga group describe`, which a coordinator gives only after a write under its own term; a process starts within it.
 
@@ -21,6 +22,8 @@ import time
 
 PARTITIONS = 12
 TOPIC = "failover"
+# What is produced beside, to all brokers: 5 MB a second.
+LOAD_TOPIC, LOAD_BYTES, LOAD_RATE = "failover-load", 1000, 5000
 # No kill may keep anybody waiting for longer.
 PATIENCE = 60
 
@@ -78,7 +81,8 @@ class Cluster:
         for number in reversed(range(3)):
             self.start(f"{elsewhere[1] if elsewhere and number == 0 else host}:{17070 + number}")
         self.wait_spread()
-        self.ask("topic", "create", TOPIC, "--partitions", str(PARTITIONS))
+        for topic in (TOPIC, LOAD_TOPIC):
+            self.ask("topic", "create", topic, "--partitions", str(PARTITIONS))
         self.wait_spread()
 
     def start(self, address):
@@ -119,13 +123,18 @@ class Cluster:
 
 
 class Load:
-    """Producers at every broker, for as long as it lives."""
+    """Producers at every broker, one record of each on its way, and 5 MB a second beside, for as long as it lives."""
 
     def __init__(self, bench, cluster):
         self.bench, self.stopping, self.acked = bench, False, 0
+        self.began = time.monotonic()
         self.threads = [threading.Thread(target=self.produce, args=[server], daemon=True) for server in cluster.brokers]
         for thread in self.threads:
             thread.start()
+        # More than it will come to.
+        command = [bench.binary, "perf", "produce", LOAD_TOPIC, "--records", "1000000000", "--size", str(LOAD_BYTES),
+                   "--rate", str(LOAD_RATE), "--output", "json", "--server", ",".join(cluster.brokers)]
+        self.perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def produce(self, server):
         while not self.stopping:
@@ -143,9 +152,27 @@ class Load:
                     producer.end()
 
     def stop(self):
+        """Ends all; what there was of it, in words."""
+        if self.perf.poll() is not None:
+            sys.exit(f"the load ended by itself: see {self.bench.work}")
+        written = self.written()
+        seconds = time.monotonic() - self.began
+        self.perf.kill()
+        self.perf.wait()
         self.stopping = True
         for thread in self.threads:
             thread.join(timeout=5)
+        return (f"Meanwhile {written * LOAD_BYTES / seconds / 1e6:.1f} MB/s ({written / seconds:.0f} records/s) were produced to another topic, "
+                f"and {self.acked} records one at a time, {self.acked / seconds:.0f} a second.")
+
+    def written(self):
+        """Records in the topic beside."""
+        while True:
+            topic = json.loads(self.bench.geminga("topic", "describe", LOAD_TOPIC, "--output", "json"))
+            ends = [partition["high_watermark"] for partition in topic["partitions"]]
+            if None not in ends:
+                return sum(ends)
+            time.sleep(0.1)  # an owner has not opened its partition yet
 
 
 def victim_of(kind, cluster):
@@ -204,8 +231,7 @@ def run(bench):
         times = sorted(kill(kind, bench, cluster) for _ in range(bench.options.kills))
         print(f"| {kind} | {len(times)} | {statistics.median(times):.0f} | {percentile(times, 0.95):.0f} "
               f"| {percentile(times, 0.99):.0f} | {times[-1]:.0f} |", flush=True)
-    load.stop()
-    print(f"\n{load.acked} records of the load beside it were acknowledged.")
+    print(f"\n{load.stop()}")
     cluster.stop()
 
 

@@ -5,9 +5,10 @@ and three bookies with one broker and topics of one partition with copies 3/2; a
 (`tests/bench/load`) holds so many records unacknowledged on so many streams, each on a connection of its own, on the one and
 then on the other, in turn; records are not consumed. Medians of the rounds are compared.
 
-Processor time and resident memory are those of all servers, etcd included. Syncs a second: of Geminga its bookies' group commits, by
-their metric, of which each is one fdatasync; of NATS by `strace -f -c -e fsync,fdatasync` attached to its three processes in a
-separate short load at the end, as syncs per record, since it slows them down. Its files of messages are not opened with O_SYNC.
+Processor time and resident memory are those of all servers, etcd included. Syncs: of Geminga its bookies' group commits, by
+their metric, of which each is one fdatasync; of NATS those per record that `strace -f -c -e fsync,fdatasync`, attached to its three
+processes, counts in a short load of its own after the rounds, since it slows them down: times the records a second without it they are
+syncs a second. Its files of messages are not opened with O_SYNC.
 """
 import itertools
 import json
@@ -127,7 +128,7 @@ def run(bench):
     print("\n## NATS JetStream (N: three servers, three copies, `sync_interval: always`) and Geminga (G: three bookies, copies "
           f"3/2, one broker): medians of {options.rounds} rounds of {options.peer_seconds} s\n")
     print("| streams | window | bytes | records/s N | G | ratio | p50 ms N, G | p99 ms N, G | ratio "
-          "| CPU s/M records N, G | resident MB N, G | syncs/s of G, per record |\n|" + "---|" * 12)
+          "| CPU s/M records N, G | resident MB N, G | syncs/s N, G | syncs per record N, G |\n|" + "---|" * 13)
     for streams, window, size in itertools.product(STREAMS, WINDOWS, SIZES):
         rows = {side.name: [] for side in (nats, geminga)}
         syncs = []
@@ -142,15 +143,14 @@ def run(bench):
                     syncs.append(((flushes(geminga) - before) / took, (flushes(geminga) - before) / took / rate))
         n, g = ([statistics.median(column) for column in zip(*rows[side.name])] for side in (nats, geminga))
         a_second, a_record = (statistics.median(column) for column in zip(*syncs))
+        name = f"strace-{streams}-{window}-{size}"
+        retry(nats.name, lambda: nats.create(bench, name, streams))
+        of_nats = nats_syncs(bench, nats, name, streams, window, size)
+        nats_second = "strace is missing" if of_nats is None else f"{of_nats * n[0]:.0f}"
+        nats_record = "strace is missing" if of_nats is None else f"{of_nats:.3f}"
         print(f"| {streams} | {window} | {size} | {n[0]:.0f} | {g[0]:.0f} | **{g[0] / n[0]:.2f}** | {n[1]:.2f}, {g[1]:.2f} "
               f"| {n[2]:.2f}, {g[2]:.2f} | {g[2] / n[2]:.2f} | {n[3]:.0f}, {g[3]:.0f} | {n[4]:.0f}, {g[4]:.0f} "
-              f"| {a_second:.0f}, {a_record:.3f} |", flush=True)
-    for streams, window in itertools.product(STREAMS, WINDOWS):
-        name = f"strace-{streams}-{window}"
-        nats.create(bench, name, streams)
-        syncs = nats_syncs(bench, nats, name, streams, window, 1024)
-        said = "strace is missing" if syncs is None else f"{syncs:.3f}"
-        print(f"\nNATS, {streams} streams, a window of {window}, 1,024 bytes: syncs of all three servers per record: {said}.")
+              f"| {nats_second}, {a_second:.0f} | {nats_record}, {a_record:.3f} |", flush=True)
     for server in nats.processes + geminga.processes:
         server.stop()
 

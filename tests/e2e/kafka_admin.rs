@@ -28,7 +28,8 @@ const BATCHES: i64 = 10;
 const END: i64 = BATCHES * RECORDS as i64;
 
 const UNKNOWN_TOPIC: i16 = 3;
-const NOT_LEADER: i16 = 6;
+/// Another broker owns the partition.
+pub(crate) const NOT_LEADER: i16 = 6;
 
 /// Leaders of the topic's partitions and their epochs, as a broker tells them; `None`: there is no such topic.
 pub(crate) fn leaders(kafka: &mut Kafka) -> Option<Vec<(i32, i32)>> {

@@ -20,6 +20,7 @@ mod groups;
 mod growth;
 mod inflated;
 mod kafka_admin;
+mod kcat;
 mod ledgers;
 mod listeners;
 mod lost;

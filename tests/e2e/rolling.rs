@@ -2,34 +2,13 @@
 //! record is lost or repeated. `tests/bench/run rolling` restarts all of a larger cluster, and says what it costs.
 
 use geminga_harness::flights::{Flights, Record};
-use geminga_harness::{Cluster, Node, Running, wait};
+use geminga_harness::{Cluster, Node, wait};
 
+use crate::kcat;
 use crate::topic::{self, ROWS};
-
-/// A client of librdkafka's that is told the addresses of all brokers.
-fn kcat(cluster: &Cluster, args: &[&str]) -> Running {
-    let brokers: Vec<&str> = cluster.brokers.iter().filter_map(|b| b.kafka.as_deref()).collect();
-    let brokers = brokers.join(",");
-    let all: Vec<&str> = ["-b", &brokers, "-q"].iter().chain(args).copied().collect();
-    Running::program("kcat", &all, cluster.dir())
-}
 
 fn lines(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
-}
-
-/// Whole lines of `kcat -f '%p|%o|%k|%s\n'`.
-fn parse(text: &[u8]) -> Vec<Record> {
-    let text = String::from_utf8_lossy(text);
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let record = |line: &str| {
-        let mut fields = line.splitn(4, '|').map(str::to_owned);
-        let mut next = || fields.next().unwrap_or_else(|| panic!("{line}"));
-        let partition = next().parse().unwrap_or_else(|e| panic!("{e}: {line}"));
-        let offset = next().parse().unwrap_or_else(|e| panic!("{e}: {line}"));
-        Record { partition, offset, key: Some(next()), value: next() }
-    };
-    whole.lines().map(record).collect()
 }
 
 /// Stops a server in good order, starts it again and waits until the cluster is well, as the operations page asks for.
@@ -51,12 +30,11 @@ fn clients_of_both_protocols_notice_no_restart_of_a_bookie_or_a_broker() {
     // Each is connected to the broker that is restarted, or owns partitions with it.
     let (mut grpc, report) = topic::produce(&cluster.client(0), "grpc", cluster.dir());
     let idempotent = ["-X", "enable.idempotence=true", "-X", "linger.ms=5"];
-    let mut kafka = kcat(&cluster, &[&["-P", "-t", "kafka", "-K", "|"], &idempotent[..]].concat());
+    let mut kafka =
+        kcat::start(&cluster, &[&["-P", "-t", "kafka", "-K", "|"], &idempotent[..]].concat());
     let follow = ["consume", "grpc", "--group", "g", "--from-beginning", "--format", "json"];
     let mut reads_grpc = cluster.client(0).spawn(&follow);
-    let earliest = "auto.offset.reset=earliest";
-    let mut reads_kafka =
-        kcat(&cluster, &["-G", "k", "-X", earliest, "-u", "-f", "%p|%o|%k|%s\n", "kafka"]);
+    let mut reads_kafka = kcat::member(&cluster, "k", "kafka");
 
     let mut producers = [&mut grpc, &mut kafka];
     let ((), fed) = topic::feed_while(&mut producers, &flights, 0, ROWS, || {
@@ -93,6 +71,6 @@ fn clients_of_both_protocols_notice_no_restart_of_a_bookie_or_a_broker() {
     let log = topic::in_log_order(&[read]);
     flights.judge(&log).exactly_once();
     topic::check_report(&topic::read_report(&report), &log);
-    let log = topic::in_log_order(&[parse(&reads_kafka.stdout())]);
+    let log = topic::in_log_order(&[kcat::parse(&reads_kafka.stdout())]);
     flights.judge(&log).exactly_once();
 }

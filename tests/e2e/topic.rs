@@ -201,6 +201,17 @@ pub(crate) fn check_topic(
     flights.judge(&log).exactly_once();
 }
 
+/// Holds when a reader without a group finds every row once, in order, where its acknowledgement says.
+#[track_caller]
+pub(crate) fn judge(client: &Client, topic: &str, flights: &Flights, report: &Path) {
+    let report = read_report(report);
+    assert_eq!(report.len(), flights.rows().len());
+    let args = ["consume", topic, "--from-beginning", "--until-end", "--format", "json"];
+    let log = in_log_order(&[Record::parse_all(&client.run(&args).ok())]);
+    flights.judge(&log).exactly_once();
+    check_report(&report, &log);
+}
+
 /// A group of one that reads a topic from its beginning, and what comes, and may notice nothing.
 pub(crate) struct Follower(Running);
 

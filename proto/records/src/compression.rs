@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use crate::error::BatchError;
+use crate::lz4;
 
 /// How a batch's records are compressed. The numbers are Kafka's and on the wire: keep stable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -98,7 +99,7 @@ impl Compression {
                 read_bounded(flate2::read::MultiGzDecoder::new(&input[..]), &input, limit)
             }
             Self::Snappy => decompress_snappy(&input, limit),
-            Self::Lz4 => read_bounded(FrameDecoder::new(&input[..]), &input, limit),
+            Self::Lz4 => lz4::decompress(&input, limit),
             Self::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(&input[..]).map_err(broken)?;
@@ -109,7 +110,7 @@ impl Compression {
     }
 }
 
-fn broken(error: impl std::fmt::Display) -> BatchError {
+pub(crate) fn broken(error: impl std::fmt::Display) -> BatchError {
     // Codecs' own messages may have line breaks; ours are one line.
     BatchError::Decompress(error.to_string().replace('\n', " "))
 }

@@ -15,6 +15,7 @@ mod builder;
 mod compression;
 mod error;
 mod header;
+mod lz4;
 mod producer;
 mod record;
 mod varint;

@@ -140,29 +140,53 @@ struct Whole {
 
 impl Whole {
     fn next(&mut self, most: usize, read_end: i64) -> Result<Cut, BatchError> {
-        let Some(first) = self.batches.pop_front() else { return Ok(Cut::Nothing) };
-        let (mut bytes, mut end) = (first.len(), end_of(&first)?);
-        let mut taken = vec![first];
-        while let Some(next) = self.batches.pop_front_if(|next| bytes + next.len() <= most) {
-            (bytes, end) = (bytes + next.len(), end_of(&next)?);
-            taken.push(next);
+        let Some(first) = self.batches.front() else { return Ok(Cut::Nothing) };
+        let (mut bytes, mut count) = (first.len(), 1);
+        while let Some(next) = self.batches.get(count).filter(|next| bytes + next.len() <= most) {
+            (bytes, count) = (bytes + next.len(), count + 1);
         }
-        let data = match taken.as_slice() {
-            [one] => one.clone(),
-            many => {
-                let mut all = BytesMut::with_capacity(bytes);
-                many.iter().for_each(|batch| all.extend_from_slice(batch));
-                all.freeze()
-            }
-        };
+        let joined = join(&self.batches.make_contiguous()[..count], self.room.as_mut());
+        let end = self.batches.drain(..joined.count).next_back().map(|last| end_of(&last));
+        let end = end.transpose()?.unwrap_or(read_end);
         let is_last = self.batches.is_empty();
         let next_offset = if is_last { read_end } else { end };
+        let bytes = joined.bytes.len();
         let room = Held::part(&mut self.room, bytes, is_last).map(Lease::new);
-        Ok(Cut::Piece(Chunk { data: Data::Batches(data), bytes, next_offset, room }))
+        Ok(Cut::Piece(Chunk { data: Data::Batches(joined.bytes), bytes, next_offset, room }))
     }
 }
 
-fn end_of(batch: &Bytes) -> Result<i64, BatchError> {
+/// Batches as stored, end to end.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) bytes: Bytes,
+    /// How many they are, of those that there were.
+    pub(super) count: usize,
+}
+
+/// Lays batches that have `room` end to end. Several are copied for that, and are there twice until they are let go: they have room for as
+/// much again meanwhile. Where that is not free, it is the first one alone, as it is.
+pub(super) fn join(batches: &[Bytes], mut room: Option<&mut Held>) -> Joined {
+    let bytes = batches.iter().map(Bytes::len).sum::<usize>();
+    match batches {
+        [] => return Joined { bytes: Bytes::new(), count: 0 },
+        [one] => return Joined { bytes: one.clone(), count: 1 },
+        _ => {}
+    }
+    let before = room.as_ref().map_or(0, |room| room.bytes());
+    if room.as_mut().is_some_and(|room| !room.cover(before + bytes)) {
+        return Joined { bytes: batches[0].clone(), count: 1 };
+    }
+    let mut all = BytesMut::with_capacity(bytes);
+    batches.iter().for_each(|batch| all.extend_from_slice(batch));
+    if let Some(room) = room {
+        room.keep(before);
+    }
+    Joined { bytes: all.freeze(), count: batches.len() }
+}
+
+/// The offset behind a batch.
+pub(super) fn end_of(batch: &Bytes) -> Result<i64, BatchError> {
     Ok(Batch::parse_stored(batch.clone())?.header().next_offset())
 }
 

@@ -306,16 +306,22 @@ impl Fetch {
         };
         (reader.failing, reader.needs) = (None, 0);
         let end = *reader.end.get_or_insert(found.read.high_watermark);
-        let ends = self.until_end && found.read.next_offset >= end;
         if self.records {
+            let ends = self.until_end && found.read.next_offset >= end;
             let chunks = Chunks::new(found, reader.offset.0, v1::Format::Records);
             self.sending = Some(Sending { reader, chunks, ends, begun: false });
             return;
         }
-        let Charged { read, room } = found;
-        reader.offset = read.next_offset;
-        if !read.batches.is_empty() || ends {
-            let data = self.batches(reader.partition, &read);
+        let (data, _, room) = match self.batches(reader.partition, found) {
+            Ok(batches) => batches,
+            Err(error) => {
+                let error = self.unreadable(&reader, &error);
+                return self.failed(reader, &error.into());
+            }
+        };
+        reader.offset = Offset(data.next_offset);
+        let ends = self.until_end && reader.offset >= end;
+        if data.data.is_some() || ends {
             self.push(data, room.map(Lease::new));
         }
         if !ends {

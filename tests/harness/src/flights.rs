@@ -143,6 +143,15 @@ impl Record {
             })
             .collect()
     }
+
+    /// The same of a command that still runs, or was killed: its last line may be cut off.
+    ///
+    /// # Panics
+    /// When a whole line is something else.
+    pub fn parse_whole(stdout: &[u8]) -> Vec<Self> {
+        let whole = stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        Self::parse_all(&stdout[..whole])
+    }
 }
 
 /// What [`Flights::judge`] found.

@@ -40,7 +40,7 @@ async fn held_back(node: &Node) -> Vec<String> {
 }
 
 /// The client's broker forwards to the owner, which does not charge what it is sent.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn what_a_client_sends_is_charged_where_it_is_connected() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
@@ -77,7 +77,7 @@ async fn what_a_client_sends_is_charged_where_it_is_connected() {
     assert!(begun.elapsed() >= Duration::from_millis(1_000), "the second message waits");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn answers_to_fetches_wait_until_those_before_are_paid() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
@@ -113,7 +113,7 @@ async fn answers_to_fetches_wait_until_those_before_are_paid() {
     assert!(asked[2].throttle_ms > 100 && asked[2].throttle_ms <= 510, "{asked:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn a_members_data_waits_until_what_it_had_is_paid() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;

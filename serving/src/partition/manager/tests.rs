@@ -19,6 +19,7 @@ mod closing;
 mod dating;
 mod faults;
 mod idempotence;
+mod opening;
 mod reading;
 mod retention;
 mod writing;

@@ -1,5 +1,6 @@
-//! A metadata store that a test takes away, or whose answers it loses.
+//! A metadata store that a test takes away, or whose answers it holds or loses.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use geminga_metastore::{
     WatchStream,
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What happens to requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,50 @@ pub(crate) struct FaultyStore {
     store: MemoryStore,
     fault: Arc<Mutex<Fault>>,
     late: Arc<Mutex<Option<Arc<Notify>>>>,
+    holds: Arc<watch::Sender<Holds>>,
+}
+
+/// Keys whose readers wait.
+#[derive(Debug, Default)]
+struct Holds {
+    held: BTreeSet<String>,
+    /// Those that were asked for while they were held, in that order.
+    asked: Vec<String>,
 }
 
 impl FaultyStore {
     pub(crate) fn new(store: MemoryStore) -> Self {
-        Self { store, fault: Arc::new(Mutex::new(Fault::None)), late: Arc::default() }
+        let fault = Arc::new(Mutex::new(Fault::None));
+        Self { store, fault, late: Arc::default(), holds: Arc::default() }
+    }
+
+    /// Whoever reads one of these keys waits until it is let go.
+    pub(crate) fn hold(&self, keys: impl Iterator<Item = String>) {
+        self.holds.send_modify(|holds| holds.held.extend(keys));
+    }
+
+    /// Answers whoever waits for a key that is held.
+    pub(crate) fn let_go(&self, key: &str) {
+        self.holds.send_if_modified(|holds| holds.held.remove(key));
+    }
+
+    /// Waits until so many of the held keys were asked for; all that were, in that order.
+    pub(crate) async fn asked(&self, least: usize) -> Vec<String> {
+        let mut holds = self.holds.subscribe();
+        let enough = holds.wait_for(|holds| holds.asked.len() >= least).await;
+        enough.expect("the sender is here").asked.clone()
+    }
+
+    async fn pass(&self, key: &str) {
+        let mut holds = self.holds.subscribe();
+        self.holds.send_if_modified(|holds| {
+            let held = holds.held.contains(key);
+            if held {
+                holds.asked.push(key.to_owned());
+            }
+            held
+        });
+        let _passed = holds.wait_for(|holds| !holds.held.contains(key)).await.is_ok();
     }
 
     /// The next key that is read is answered when this is told, with what stood there at first.
@@ -67,6 +107,7 @@ impl FaultyStore {
 impl MetaStore for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
         self.answer().await?;
+        self.pass(key).await;
         let found = self.store.get(key).await;
         let late = self.late.lock().take();
         if let Some(told) = late {

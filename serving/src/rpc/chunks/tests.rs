@@ -1,10 +1,15 @@
 //! Cutting what was read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::FutureExt;
 use geminga_proto::ids::Offset;
 use geminga_records::{Compression, Record, encode};
+use geminga_runtime::Tasks;
 use proptest::prelude::*;
 use prost::Message;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::room::Room;
@@ -214,6 +219,67 @@ async fn what_can_never_be_taken_apart_is_refused() {
     let told = unreadable("partition 1 of t", 0, &error);
     assert_eq!(told.reason, Reason::LimitExceeded);
     assert_eq!(room.used(), 0);
+}
+
+/// Several batches are copied, which takes as much room again; without it they come one by one, as they are.
+#[tokio::test]
+async fn batches_are_laid_end_to_end_where_there_is_room_for_both() {
+    let read = read(&[3, 2], Compression::None, KIB);
+    let all = read.batches.concat();
+    let first = read.batches[0].clone();
+    for (free, count) in [(all.len(), 2), (all.len() - 1, 1)] {
+        let room = Room::new(all.len() + free);
+        let mut held = room.take(all.len()).await;
+        let joined = join(&read.batches, Some(&mut held));
+        assert_eq!((joined.count, room.used()), (count, all.len()));
+        assert_eq!(joined.bytes, if count == 2 { Bytes::from(all.clone()) } else { first.clone() });
+
+        let found = Charged { read: read.clone(), room: Some(held) };
+        let mut chunks = Chunks::new(found, 0, v1::Format::Batches);
+        let mut offsets = Vec::new();
+        while let Cut::Piece(chunk) = chunks.next(all.len()).unwrap() {
+            offsets.push(chunk.next_offset);
+        }
+        assert_eq!((offsets, room.used()), (if count == 2 { vec![5] } else { vec![3, 5] }, 0));
+    }
+    assert_eq!(join(&[], None).count, 0);
+    assert_eq!(join(&read.batches, None).count, 2, "another broker has the room for it");
+}
+
+const ATTEMPTS: usize = 100;
+
+/// Whoever shares the thread is served while a large batch is decompressed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn large_batches_are_decompressed_beside_other_tasks() {
+    let (tasks, turns) = (Tasks::new("test"), Arc::new(AtomicU64::new(0)));
+    let (stop, counted) = (tasks.cancelled(), Arc::clone(&turns));
+    tasks.spawn("another", async move {
+        let count = async {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = count => {}
+        }
+    });
+    // The one thread there is gets to the other task while this one is at it, or never: nothing is waited for between.
+    let found = read(&[4 * KIB], Compression::Gzip, 2 * KIB);
+    let (done, is_done) = oneshot::channel();
+    tasks.spawn("reader", async move {
+        let is_served = || {
+            let before = turns.load(Ordering::Relaxed);
+            let mut chunks = Chunks::new(found.clone().into(), 0, v1::Format::Records);
+            assert!(piece(chunks.next(100 * KIB).unwrap()).next_offset > 0);
+            turns.load(Ordering::Relaxed) > before
+        };
+        // A busy machine may have no processor for it at once.
+        done.send((0..ATTEMPTS).any(|_| is_served())).unwrap();
+    });
+    assert!(is_done.await.unwrap(), "nobody else was served");
+    tasks.cancel();
 }
 
 proptest! {

@@ -1,6 +1,5 @@
 //! What a stream is given: the answers of [`Fetch`](super::Fetch).
 
-use bytes::{Bytes, BytesMut};
 use geminga_proto::ids::{Offset, PartitionIndex};
 use geminga_proto::reason::ApiError;
 use geminga_proto::v1;
@@ -8,8 +7,9 @@ use geminga_records::BatchError;
 use prost::Message as _;
 
 use super::{Fetch, Reader, Refused};
-use crate::router::Read;
-use crate::rpc::chunks::{self, Chunk, Chunks};
+use crate::room::Held;
+use crate::rpc::chunks::{self, Chunk, Chunks, end_of, join};
+use crate::rpc::outgoing::Charged;
 use crate::rpc::way::Lease;
 
 impl Fetch {
@@ -24,10 +24,29 @@ impl Fetch {
         chunks::unreadable(what, reader.offset.0, error)
     }
 
-    pub(super) fn batches(&self, partition: PartitionIndex, read: &Read) -> v1::PartitionData {
-        let data = end_to_end(&read.batches).map(v1::partition_data::Data::Batches);
-        let next_offset = read.next_offset.0;
-        self.data(partition, data, next_offset, read.high_watermark.0, read.log_start.0)
+    /// What an answer takes of batches that were read, how many bytes, and their room: all of them, or the first one where there is no room
+    /// to lay them end to end.
+    ///
+    /// # Errors
+    /// A stored batch that does not say where it ends.
+    pub(super) fn batches(
+        &self,
+        partition: PartitionIndex,
+        found: Charged,
+    ) -> Result<(v1::PartitionData, usize, Option<Held>), BatchError> {
+        let Charged { read, mut room } = found;
+        let joined = join(&read.batches, room.as_mut());
+        let bytes = joined.bytes.len();
+        let mut next_offset = read.next_offset.0;
+        if let [.., last] = &read.batches[..joined.count]
+            && joined.count < read.batches.len()
+        {
+            next_offset = end_of(last)?;
+            room.iter_mut().for_each(|room| room.keep(bytes));
+        }
+        let data = (bytes > 0).then_some(v1::partition_data::Data::Batches(joined.bytes));
+        let (high_watermark, log_start) = (read.high_watermark.0, read.log_start.0);
+        Ok((self.data(partition, data, next_offset, high_watermark, log_start), bytes, room))
     }
 
     pub(super) fn chunk(
@@ -90,30 +109,4 @@ pub(super) fn bytes_of(answer: &v1::FetchResponse) -> u64 {
         None => 0,
     });
     bytes.sum::<usize>() as u64
-}
-
-/// Batches as stored, laid end to end; copied only when there are several.
-fn end_to_end(batches: &[Bytes]) -> Option<Bytes> {
-    match batches {
-        [] => None,
-        [one] => Some(one.clone()),
-        several => {
-            let mut bytes = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
-            several.iter().for_each(|batch| bytes.extend_from_slice(batch));
-            Some(bytes.freeze())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_laid_end_to_end() {
-        assert_eq!(end_to_end(&[]), None);
-        let (a, b) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
-        assert_eq!(end_to_end(std::slice::from_ref(&a)), Some(a.clone()));
-        assert_eq!(end_to_end(&[a, b]), Some(Bytes::from_static(b"firstsecond")));
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use geminga_proto::ids::Offset;
@@ -125,9 +124,14 @@ impl Fetch {
                 return Ok(Added::NoRoom);
             };
             if !self.records {
-                let bytes = found.read.batches.iter().map(Bytes::len).sum();
-                answer.add(self.batches(reader.partition, &found.read), bytes);
-                answer.room = Held::both(answer.room.take(), found.room);
+                let end = found.read.next_offset;
+                let (part, bytes, room) = self
+                    .batches(reader.partition, found)
+                    .map_err(|error| self.unreadable(&reader, &error))?;
+                // The rest of what was read is there.
+                answer.is_over |= part.next_offset < end.0;
+                answer.add(part, bytes);
+                answer.room = Held::both(answer.room.take(), room);
                 return Ok(Added::Part);
             }
             let mut chunks = Chunks::new(found, reader.offset.0, v1::Format::Records);

@@ -1,6 +1,7 @@
 //! Reading open partitions.
 
 use super::*;
+use crate::ownership::load;
 
 /// Three batches of one record each that were acknowledged as one entry or several.
 async fn three() -> (Rig, TestBroker) {
@@ -126,4 +127,28 @@ async fn offsets_are_found_by_time() {
     assert_eq!((none.offset, none.timestamp_ms), (None, None));
     let open = broker.partitions.open_offsets(rig.topic.id, P0).unwrap();
     assert_eq!((open.log_start, open.high_watermark), (Offset(0), Offset(6)));
+}
+
+/// Bytes in and out are told to the coordinator, by partition.
+#[tokio::test(start_paused = true)]
+async fn what_is_appended_and_what_is_read_are_told_as_load() {
+    const WINDOW_SECONDS: u64 = 10;
+    let rig = Rig::new().await;
+    let broker = rig.broker(1).await;
+    let tasks = rig.cluster.tasks.child("load");
+    load::start(Arc::new(broker.partitions.clone()), broker.registration.clone(), &tasks);
+    let value = "x".repeat(512 * 1024);
+    let bytes = batch_of(&value).len() as u64;
+    let key = (rig.topic.id, P0);
+    broker.produce(&value).await.unwrap();
+    assert_eq!(broker.partitions.carried(), [(key, bytes)]);
+    assert_eq!(broker.read(at(0)).await.unwrap().batches.len(), 1);
+    assert_eq!(broker.partitions.carried(), [(key, 2 * bytes)]);
+    let told = [(key.0, key.1, 2 * bytes / WINDOW_SECONDS)];
+    broker
+        .sees(|broker| {
+            let me = broker.topology.broker(broker.registration.id());
+            me.and_then(|me| me.load.clone()).is_some_and(|load| load.busiest == told)
+        })
+        .await;
 }

@@ -17,7 +17,7 @@ pub(super) const API: Api = Api::new::<CreatePartitionsRequest>(
     0,
     3,
     |call, body| serve(call, body).boxed(),
-    "Assignments by hand must fit the number of new partitions, name brokers that there are, none twice for a partition, and have no effect.",
+    "Assignments by hand must fit the number of new partitions, name no broker twice for a partition, and have no effect.",
 );
 
 async fn serve(call: Call, body: Bytes) -> Served {
@@ -58,7 +58,7 @@ async fn grow(call: &Call, asked: &CreatePartitionsTopic, check: bool) -> Result
                 format!("there are {more} new partitions: name brokers for each, or for none");
             return Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why));
         }
-        assignments.iter().try_for_each(|a| call.check_assigned(&a.broker_ids))?;
+        assignments.iter().try_for_each(|a| Call::check_assigned(&a.broker_ids))?;
     }
     let alteration = Alteration { partitions: Some(count), ..Alteration::default() };
     let admin = &call.kafka.ctx.admin;

@@ -28,7 +28,7 @@ pub(super) const API: Api = Api::new::<CreateTopicsRequest>(
      and no copy is made for it. How many copies there are says the server's default quorum, which is also what -1 stands for. Taken \
      are 1 to the number of live brokers or of live bookies, whichever is larger: a cluster that has neither could not hold so many copies in \
      any way, and is told INVALID_REPLICATION_FACTOR as by Kafka; to bind it to the number of brokers, as Kafka does, would refuse 3 \
-     where one broker serves three bookies. Assignments by hand must name brokers that there are, none \
+     where one broker serves three bookies. Assignments by hand must name no broker \
      twice for a partition, and only say how many partitions and replicas there are.",
 )
 .always_saying(&[("read_only", "false"), ("is_sensitive", "false")]);
@@ -144,7 +144,7 @@ fn numbers(call: &Call, asked: &CreatableTopic) -> Result<(u32, Option<u16>), Fa
             let why = "an assignment by hand must name each partition once, from 0 on";
             return Err(Fault::new(Code::INVALID_REPLICA_ASSIGNMENT, why));
         }
-        asked.assignments.iter().try_for_each(|a| call.check_assigned(&a.broker_ids))?;
+        asked.assignments.iter().try_for_each(|a| Call::check_assigned(&a.broker_ids))?;
         let copies = asked.assignments[0].broker_ids.len();
         if asked.assignments.iter().any(|a| a.broker_ids.len() != copies) {
             let why = "an assignment by hand must name as many brokers for each partition";

@@ -175,7 +175,7 @@ async fn topics_that_cannot_be_are_refused_and_not_made() {
         (assigned(topic("t", -1, -1), &[0, 0]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", -1, -1), &[-1]), Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned_to(topic("t", -1, -1), &[(0, 1), (1, 2)]), Code::INVALID_REPLICA_ASSIGNMENT),
-        (assigned_to(topic("t", -1, -1), &[(0, 2)]), Code::INVALID_REPLICA_ASSIGNMENT),
+        (assigned_to(topic("t", -1, -1), &[(0, 4)]), Code::INVALID_REPLICATION_FACTOR),
         (twice, Code::INVALID_REPLICA_ASSIGNMENT),
         (assigned(topic("t", 1, -1), &[0]), Code::INVALID_REQUEST),
         (with_config(plain(), "no.such", Some("1")), Code::INVALID_CONFIG),
@@ -285,9 +285,9 @@ async fn a_topic_that_grows_has_leaders_for_what_is_new() {
         assert_eq!(ask(vec![grow("t", -1, None)], true).await, [fewer]);
         assert_eq!(ask(vec![grow("t", 10_001, None)], true).await, [fewer]);
         assert_eq!(ask(vec![grow("t", before + 2, Some(1))], false).await, [by_hand]);
-        let mut elsewhere = grow("t", before + 1, Some(1));
-        elsewhere.assignments.as_mut().unwrap()[0].broker_ids = vec![999];
-        assert_eq!(ask(vec![elsewhere], false).await, [by_hand]);
+        let mut named_twice = grow("t", before + 1, Some(1));
+        named_twice.assignments.as_mut().unwrap()[0].broker_ids = vec![7, 7];
+        assert_eq!(ask(vec![named_twice], false).await, [by_hand]);
         assert_eq!(ask(vec![grow("t", before + 1, None)], true).await, [0]);
         assert_eq!(leaders(&rig, "t").await.unwrap().len(), usize::try_from(before).unwrap());
         let twice = vec![grow("t", before + 1, Some(1)), grow("t", before + 2, None)];

@@ -261,8 +261,7 @@ impl Log {
         to: EntryId,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let full_below = self.0.shared.catalogue.lock().full_below();
-        self.read_by_blocks(ledger, Wanted { from, to, max_bytes }, full_below).await
+        self.read_by(ledger, Wanted { from, to, max_bytes }, true).await
     }
 
     /// [`Log::read`] for who looks through a ledger alone, as a takeover does: of what other ledgers have between its entries nothing is
@@ -274,15 +273,15 @@ impl Log {
         to: EntryId,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        self.read_by_blocks(ledger, Wanted { from, to, max_bytes }, 0).await
+        self.read_by(ledger, Wanted { from, to, max_bytes }, false).await
     }
 
-    /// Reads of segments below `full_below` are by whole blocks, in which others find theirs.
-    async fn read_by_blocks(
+    /// `blocks`: full segments are read by whole blocks, in which others find theirs.
+    async fn read_by(
         &self,
         ledger: LedgerId,
         wanted: Wanted,
-        full_below: u64,
+        blocks: bool,
     ) -> Result<Vec<Bytes>, ReadError> {
         let shared = &self.0.shared;
         // Where they are on the disk is looked up when it is this read's turn: thousands may wait for theirs.
@@ -295,6 +294,7 @@ impl Log {
         let turn = shared.turns.take(ledger).await.map_err(|turns::Crowded| ReadError::Crowded)?;
         metrics::read_from("disk");
         let shared = Arc::clone(shared);
+        let full_below = if blocks { shared.catalogue.lock().full_below() } else { 0 };
         let read = tokio::task::spawn_blocking(move || {
             let read = shared.read(ledger, wanted, full_below);
             drop(turn);

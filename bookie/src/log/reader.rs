@@ -98,14 +98,16 @@ impl Reader {
         full_below: u64,
         gathered: &mut Gathered,
     ) -> Result<(), ReadError> {
-        let mut ahead = None;
-        for piece in pieces {
-            let block = (piece.place.segment, u64::from(piece.place.offset) / BLOCK_BYTES);
-            if pieces.len() > 1
-                && u64::from(block.0) >= full_below
-                && ahead.replace(block) != Some(block)
-            {
-                self.fetch_next(block);
+        let block =
+            |piece: &Piece| (piece.place.segment, u64::from(piece.place.offset) / BLOCK_BYTES);
+        let mut last = None;
+        for (at, piece) in pieces.iter().enumerate() {
+            let here = block(piece);
+            if u64::from(here.0) >= full_below && last.replace(here) != Some(here) {
+                let next = pieces[at..].iter().map(block).find(|next| *next != here);
+                if next == Some((here.0, here.1 + 1)) {
+                    self.fetch_next(here);
+                }
             }
             let full = !self.piece(ledger, piece, full_below, gathered)?;
             if full {
@@ -115,7 +117,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The system fetches what is behind a block while that is read piece by piece. A file that cannot be opened is told of by who reads.
+    /// The system fetches what is behind a block, and wanted, while that is read piece by piece. A file that cannot be opened is told of by who
+    /// reads.
     fn fetch_next(&self, (segment, block): (u32, u64)) {
         if let Ok(file) = self.file(u64::from(segment)) {
             file.will_read((block + 1) * BLOCK_BYTES, BLOCK_BYTES);

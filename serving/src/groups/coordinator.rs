@@ -222,13 +222,16 @@ impl Shards {
         let taken_over = async {
             loop {
                 state.mark_unchanged();
+                let is_coming = matches!(*state.borrow(), State::Away(Some(_)));
                 match self.mailbox(shard) {
-                    Err(Refused::Loading) if state.changed().await.is_ok() => {}
+                    Err(Refused::Loading) if is_coming && state.changed().await.is_ok() => {}
                     found => return found,
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, taken_over).await.unwrap_or(Err(Refused::Loading))
+        let found = tokio::time::timeout(PATIENCE, taken_over).await;
+        // Looked at again: it is loading no longer than its lease, and than may be said (S2).
+        found.unwrap_or_else(|_| self.mailbox(shard))
     }
 
     /// Whether a shard that is away since then may be said to be loading: nothing proves that it is still this broker's, as the

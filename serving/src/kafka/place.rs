@@ -195,7 +195,9 @@ impl Call {
         }
         let until = *self.patience.get_or_init(|| Instant::now() + PATIENCE);
         let within = until.saturating_duration_since(Instant::now());
-        router.topology().wait_for(within, |_| known()).await.unwrap_or(Route::NoOwner)
+        let found = router.topology().wait_for(within, |_| known()).await;
+        // This broker's own registration is no change of the view.
+        found.or_else(known).unwrap_or(Route::NoOwner)
     }
 }
 

@@ -177,11 +177,30 @@ pub(super) fn join(batches: &[Bytes], mut room: Option<&mut Held>) -> Joined {
     if room.as_mut().is_some_and(|room| !room.cover(before + bytes)) {
         return Joined { bytes: batches[0].clone(), count: 1 };
     }
-    let mut all = BytesMut::with_capacity(bytes);
-    batches.iter().for_each(|batch| all.extend_from_slice(batch));
+    let joined = copied(batches);
     if let Some(room) = room {
         room.keep(before);
     }
+    joined
+}
+
+/// [`join`] of batches whose rest is let go, and read again: where no more room is free, as many as have room twice with the rest gone. They are
+/// copied, also a single one: it may hold all that was read with it.
+pub(super) fn join_or_less(batches: &[Bytes], mut room: Option<&mut Held>) -> Joined {
+    let joined = join(batches, room.as_deref_mut());
+    let Some(room) = room.filter(|_| joined.count < batches.len()) else { return joined };
+    let (mut twice, most) = (0, room.bytes());
+    let fits = |batch: &&Bytes| {
+        twice += 2 * batch.len();
+        twice <= most
+    };
+    let count = batches.iter().take_while(fits).count().max(1);
+    copied(&batches[..count])
+}
+
+fn copied(batches: &[Bytes]) -> Joined {
+    let mut all = BytesMut::with_capacity(batches.iter().map(Bytes::len).sum());
+    batches.iter().for_each(|batch| all.extend_from_slice(batch));
     Joined { bytes: all.freeze(), count: batches.len() }
 }
 

@@ -242,6 +242,16 @@ async fn batches_are_laid_end_to_end_where_there_is_room_for_both() {
         }
         assert_eq!((offsets, room.used()), (if count == 2 { vec![5] } else { vec![3, 5] }, 0));
     }
+    // Whose rest is let go takes as many as have room twice, and nothing that keeps the rest in memory.
+    let five = vec![read.batches[0].clone(); 5];
+    let bytes = five.concat().len();
+    let room = Room::new(bytes);
+    let mut held = room.take(bytes).await;
+    let joined = join_or_less(&five, Some(&mut held));
+    assert_eq!((joined.count, joined.bytes), (2, Bytes::from(five[..2].concat())));
+    let alone = join_or_less(&read.batches, Some(&mut room.clone().take(0).await));
+    assert_eq!((alone.count, &alone.bytes), (1, &first));
+    assert_ne!(alone.bytes.as_ptr(), first.as_ptr(), "a copy");
     assert_eq!(join(&[], None).count, 0);
     assert_eq!(join(&read.batches, None).count, 2, "another broker has the room for it");
 }

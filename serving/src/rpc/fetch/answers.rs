@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::{Fetch, Reader, Refused};
 use crate::room::Held;
-use crate::rpc::chunks::{self, Chunk, Chunks, end_of, join};
+use crate::rpc::chunks::{self, Chunk, Chunks, end_of, join_or_less};
 use crate::rpc::outgoing::Charged;
 use crate::rpc::way::Lease;
 
@@ -24,8 +24,8 @@ impl Fetch {
         chunks::unreadable(what, reader.offset.0, error)
     }
 
-    /// What an answer takes of batches that were read, how many bytes, and their room: all of them, or the first one where there is no room
-    /// to lay them end to end.
+    /// What an answer takes of batches that were read, how many bytes, and their room: all of them, or the first ones where there is no
+    /// room to lay all end to end.
     ///
     /// # Errors
     /// A stored batch that does not say where it ends.
@@ -35,7 +35,7 @@ impl Fetch {
         found: Charged,
     ) -> Result<(v1::PartitionData, usize, Option<Held>), BatchError> {
         let Charged { read, mut room } = found;
-        let joined = join(&read.batches, room.as_mut());
+        let joined = join_or_less(&read.batches, room.as_mut());
         let bytes = joined.bytes.len();
         let mut next_offset = read.next_offset.0;
         if let [.., last] = &read.batches[..joined.count]

@@ -73,14 +73,18 @@ def case_refused_records():
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(topic, 1, config={"cleanup.policy": "compact"})])[topic].result(SECONDS)
     for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
-        codes = {}
-        producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 1000})
-        for n in range(30):
-            said = lambda error, _, n=n: codes.update({n: error and error.code()})
-            producer.produce(topic, value=f"{n}", key=None if n % 10 == 0 else f"{n}", partition=0, on_delivery=said)
-        assert producer.flush(SECONDS) == 0
-        # In one batch, since they were made within a second.
         expected = {n: KafkaError.INVALID_RECORD if n % 10 == 0 else KafkaError._INVALID_DIFFERENT_RECORD for n in range(30)}
+        for _ in range(5):
+            codes = {}
+            producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 1000})
+            for n in range(30):
+                said = lambda error, _, n=n: codes.update({n: error and error.code()})
+                producer.produce(topic, value=f"{n}", key=None if n % 10 == 0 else f"{n}", partition=0, on_delivery=said)
+            assert producer.flush(SECONDS) == 0
+            # A busy client may make more than one batch of them: those in one without a record that has no key are written.
+            assert all(code in (expected[n], None if n % 10 else expected[n]) for n, code in codes.items()), (codec, codes)
+            if codes == expected:
+                break
         assert codes == expected, (codec, codes)
     produce(["a key"], partition=0)
 

@@ -79,8 +79,8 @@ fn under_load(
     let changes = http::metric(&cluster.brokers[0].http, "geminga_ledger_ensemble_changes_total");
     let changes = changes.expect("a broker's metrics");
     println!("{repairs:?}, {changes} changes of ensembles, {before} bytes before");
-    // What is copied is what was written while a bookie was away, and not what it has.
-    assert!(repairs.copied < before / 4.0, "{repairs:?}, of {before} bytes");
+    // What is copied is what was written while a bookie was away, which is more where it is noticed late, and not what it has.
+    assert!(repairs.copied < before / 2.0, "{repairs:?}, of {before} bytes");
     // Each open ledger leaves a bookie once.
     assert!(changes <= f64::from(topic::PARTITIONS) * absences as f64, "{changes} changes");
     let flights = flights.first(fed);
@@ -149,7 +149,11 @@ fn scenario_47_a_zone_that_vanishes_is_waited_for() {
         });
         let of = |metric| sum(cluster, 2..ALL, metric);
         assert_eq!(of("geminga_repair_places_total"), 0.0, "places were given away");
-        assert_eq!(of("geminga_repair_storm_brake"), 1.0, "it was let go");
+        // Another auditor comes to the same where the first one lost its turn meanwhile.
+        wait::until("the brake to be held still", || {
+            (of("geminga_repair_storm_brake") == 1.0).then_some(())
+        });
+        assert_eq!(of("geminga_repair_places_total"), 0.0, "places were given away");
         (0..2).for_each(|bookie| cluster.bookies[bookie].process.resume());
         wait_well(client);
         wait::until("the brake to be let go", || {

@@ -1,9 +1,8 @@
 //! The seams that every process shares and that tests replace: named tasks with an ordered shutdown, the wall
-//! clock, randomness, rules to break, places to die at, how long things take, what keeps a processor busy, what requests are called in logs, and how often
+//! clock, randomness, rules to break, places to die at, how long things take, what requests are called in logs, and how often
 //! these say the same. Nothing here knows about topics or
 //! ledgers.
 
-mod aside;
 mod clock;
 mod fail_point;
 mod latencies;
@@ -15,7 +14,6 @@ pub mod requests;
 mod seldom;
 mod tasks;
 
-pub use aside::aside;
 pub use clock::{ManualClock, SystemClock, WallClock};
 pub use fail_point::fail_point;
 pub use latencies::{Counted, Latencies};

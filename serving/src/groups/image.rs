@@ -127,7 +127,10 @@ impl Image {
             Change::Generation(generation) => {
                 self.change(&group, |image| image.generation = generation);
             }
-            Change::Offsets(offsets) => self.change(&group, |image| image.put(offsets)),
+            Change::Offsets(offsets, by) => self.change(&group, |image| {
+                image.put(offsets);
+                image.generation.speaks(by);
+            }),
             Change::Forgotten(offsets) => {
                 if self.groups.contains_key(&group) {
                     self.change(&group, |image| image.forget(&offsets));
@@ -240,7 +243,7 @@ mod tests {
 
     fn commit(image: &mut Image, group: &str, partition: u32, offset: i64, metadata: &str) {
         let tp = TopicPartition { topic: "t".into(), partition };
-        let change = Change::Offsets(vec![(tp, committed(offset, metadata))]);
+        let change = Change::Offsets(vec![(tp, committed(offset, metadata))], None);
         image.apply(&encode(group, &change)).unwrap();
     }
 

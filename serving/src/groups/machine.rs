@@ -258,7 +258,7 @@ fn note(group: &str, change: &Change) {
             let (generation, members) = (generation.generation, generation.members.len());
             tracing::info!(%group, generation, members, "group rebalanced");
         }
-        Change::Offsets(offsets) => metrics::committed(offsets.len()),
+        Change::Offsets(offsets, _) => metrics::committed(offsets.len()),
         Change::Forgotten(offsets) => {
             tracing::info!(%group, offsets = offsets.len(), "committed offsets forgotten");
         }

@@ -11,7 +11,7 @@ use prost::Message;
 use super::classic::Protocol;
 use super::core::Change;
 use super::limits;
-use super::types::{Assignment, Committed, Kind, TopicPartition};
+use super::types::{Assignment, Committed, Kind, Spoken, TopicPartition};
 
 /// The format that every version reads: groups of streams, and offsets.
 const FORMAT: u32 = 1;
@@ -62,8 +62,20 @@ pub struct MemberRecord {
     pub rebalance_timeout_ms: u32,
     /// What it reads.
     pub assigned: Assignment,
+    /// Who speaks for it, as far as the log says; `None` for classic members, and where an earlier version wrote it.
+    pub spoken: Option<Spoken>,
     /// Of a classic member; `topics` and `assigned` are then empty.
     pub classic: Option<ClassicRecord>,
+}
+
+impl Generation {
+    /// Notes who spoke for a member.
+    pub(crate) fn speaks(&mut self, by: Option<(Arc<str>, Spoken)>) {
+        let Some((by, spoken)) = by else { return };
+        if let Some(member) = self.members.iter_mut().find(|member| member.member == by) {
+            member.spoken = Some(spoken);
+        }
+    }
 }
 
 /// What only a classic member has. Its bytes are opaque.
@@ -107,9 +119,11 @@ pub fn encode(group: &str, change: &Change) -> Bytes {
     let format = format_of(change);
     let change = match change {
         Change::Generation(generation) => WireChange::Generation(generation_to_wire(generation)),
-        Change::Offsets(offsets) => {
+        Change::Offsets(offsets, by) => {
             let offsets = offsets.iter().map(|(tp, c)| offset_to_wire(tp, c)).collect();
-            WireChange::Offsets(wire::GroupOffsets { offsets })
+            let member_id = by.as_ref().map(|(member, _)| member.to_string()).unwrap_or_default();
+            let spoken = by.as_ref().map(|(_, spoken)| spoken_to_wire(*spoken));
+            WireChange::Offsets(wire::GroupOffsets { offsets, member_id, spoken })
         }
         Change::Forgotten(offsets) => WireChange::Forgotten(forgotten_to_wire(offsets)),
         Change::Deleted => WireChange::Deleted(wire::GroupDeleted {}),
@@ -131,8 +145,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Arc<str>, Change), DecodeError> {
     let change = match command.change.ok_or(DecodeError::Newer(command.format))? {
         WireChange::Generation(generation) => Change::Generation(generation_from_wire(generation)?),
         WireChange::Offsets(offsets) => {
+            let by =
+                offsets.spoken.map(|spoken| (offsets.member_id.into(), spoken_from_wire(spoken)));
             let offsets = offsets.offsets.into_iter().map(offset_from_wire);
-            Change::Offsets(offsets.collect::<Result<_, _>>()?)
+            Change::Offsets(offsets.collect::<Result<_, _>>()?, by)
         }
         WireChange::Forgotten(forgotten) => Change::Forgotten(forgotten_from_wire(forgotten)),
         WireChange::Deleted(wire::GroupDeleted {}) => Change::Deleted,
@@ -187,7 +203,7 @@ pub fn decode_part(bytes: &[u8]) -> Result<Vec<Piece>, DecodeError> {
 fn format_of(change: &Change) -> u32 {
     let classic = match change {
         Change::Generation(generation) => generation.classic.is_some(),
-        Change::Offsets(offsets) => offsets.iter().any(|(_, c)| c.expires_ms.is_some()),
+        Change::Offsets(offsets, _) => offsets.iter().any(|(_, c)| c.expires_ms.is_some()),
         Change::Forgotten(_) => true,
         Change::Deleted => false,
     };
@@ -253,8 +269,17 @@ fn member_to_wire(member: &MemberRecord) -> wire::GroupMemberState {
         session_timeout_ms: member.session_timeout_ms,
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         assigned: assigned.collect(),
+        spoken: member.spoken.map(spoken_to_wire),
         classic: member.classic.as_ref().map(classic_to_wire),
     }
+}
+
+fn spoken_to_wire(spoken: Spoken) -> wire::GroupSpoken {
+    wire::GroupSpoken { session: spoken.session, sequence: spoken.sequence }
+}
+
+fn spoken_from_wire(wire: wire::GroupSpoken) -> Spoken {
+    Spoken { session: wire.session, sequence: wire.sequence }
 }
 
 fn classic_to_wire(classic: &ClassicRecord) -> wire::GroupClassicMember {
@@ -315,6 +340,7 @@ fn member_from_wire(wire: wire::GroupMemberState) -> MemberRecord {
         session_timeout_ms: wire.session_timeout_ms,
         rebalance_timeout_ms: wire.rebalance_timeout_ms,
         assigned,
+        spoken: wire.spoken.map(spoken_from_wire),
         classic: wire.classic.map(classic_from_wire),
     }
 }

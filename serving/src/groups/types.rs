@@ -47,6 +47,16 @@ pub struct Caller {
     pub session: u64,
 }
 
+/// Which stream speaks for a member, and the newest commit of that stream. It is in the log, so that a commit that arrives late is
+/// refused by every later coordinator too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoken {
+    /// The stream.
+    pub session: u64,
+    /// Of its newest commit; 0 before the first.
+    pub sequence: u64,
+}
+
 /// A request to be, or to remain, a member in the next generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {

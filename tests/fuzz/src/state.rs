@@ -9,7 +9,7 @@ use geminga_serving::groups::core::Change;
 use geminga_serving::groups::record::{
     self, ClassicGeneration, ClassicRecord, Generation, MemberRecord, Piece,
 };
-use geminga_serving::groups::types::{Committed, Kind, TopicPartition};
+use geminga_serving::groups::types::{Committed, Kind, Spoken, TopicPartition};
 use geminga_serving::partition::decoders;
 
 use crate::Target;
@@ -31,6 +31,9 @@ pub(crate) const PLACE: Target =
 pub(crate) const INDEX: Target =
     Target { name: "batch_index", run: decoders::index, seeds: decoders::index_seeds };
 
+/// Of the member of a stream.
+const SPOKEN: Spoken = Spoken { session: 1 << 40, sequence: 3 };
+
 fn command(bytes: &[u8]) {
     let Ok((group, change)) = record::decode(bytes) else { return };
     assert_eq!(record::decode(&record::encode(&group, &change)), Ok((group, change)));
@@ -49,6 +52,7 @@ fn of_streams() -> Generation {
         session_timeout_ms: 10_000,
         rebalance_timeout_ms: 60_000,
         assigned: BTreeMap::from([("a".into(), vec![0, 1]), ("b".into(), vec![7])]),
+        spoken: Some(SPOKEN),
         classic: None,
     };
     Generation {
@@ -103,7 +107,8 @@ fn commands() -> Vec<Bytes> {
     let changes = [
         Change::Generation(of_streams()),
         Change::Generation(of_kafka()),
-        Change::Offsets(vec![offset(0), offset(1)]),
+        Change::Offsets(vec![offset(0), offset(1)], Some(("m".into(), SPOKEN))),
+        Change::Offsets(vec![offset(0)], None),
         Change::Forgotten(vec![offset(0).0, offset(1).0]),
         Change::Deleted,
     ];

@@ -6,7 +6,9 @@ use crate::groups::classic::{
     Each, Identity, JoinClassic, JoinedClassic, MemberName, SyncClassic, Synced,
 };
 use crate::groups::record::Generation;
-use crate::groups::types::{Caller, Commit, Committed, Error, Join, Joined, TopicPartition};
+use crate::groups::types::{
+    Caller, Commit, Committed, Error, Join, Joined, Spoken, TopicPartition,
+};
 
 /// Names a request whose reply is still due.
 pub type Token = u64;
@@ -83,8 +85,8 @@ pub enum Effect {
 pub enum Change {
     /// A new generation; of a classic group also the same one, once it is assigned or a static member has come back.
     Generation(Generation),
-    /// Committed offsets.
-    Offsets(Vec<(TopicPartition, Committed)>),
+    /// Committed offsets, and the member whose stream committed them. Without any offsets, that another stream speaks for it now.
+    Offsets(Vec<(TopicPartition, Committed)>, Option<(Arc<str>, Spoken)>),
     /// Offsets that are no more.
     Forgotten(Vec<TopicPartition>),
     /// The group is gone.

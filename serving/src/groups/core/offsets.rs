@@ -1,10 +1,14 @@
 //! Committed offsets, as both kinds of groups see them: who may commit, which offsets are in use, and from when on the
 //! others age. The offsets themselves are in the durable image.
 
+use std::sync::Arc;
+
 use super::{Change, Effect, Group, Reply, State, Token, Topics};
 use crate::groups::classic::Identity;
 use crate::groups::consumer_protocol::CONSUMER;
-use crate::groups::types::{Commit, Committed, Error, Kind, TopicPartition};
+use crate::groups::types::{
+    Caller, Commit, CommitBy, Committed, Error, Kind, Spoken, TopicPartition,
+};
 
 /// Which of a group's offsets are in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +38,11 @@ impl Group {
         out: &mut Vec<Effect>,
     ) {
         let allowed = self.may_commit(now_ms, &commit);
-        self.commit(allowed, token, commit.offsets, out);
+        let spoken = |by: CommitBy| {
+            let CommitBy { caller: Caller { member, session }, sequence, .. } = by;
+            (member, Spoken { session, sequence })
+        };
+        self.commit(allowed, token, commit.offsets, commit.by.map(spoken), out);
     }
 
     pub(super) fn on_commit_classic(
@@ -46,7 +54,7 @@ impl Group {
         out: &mut Vec<Effect>,
     ) {
         let allowed = self.may_commit_classic(now_ms, by);
-        self.commit(allowed, token, offsets, out);
+        self.commit(allowed, token, offsets, None, out);
     }
 
     fn commit(
@@ -54,11 +62,12 @@ impl Group {
         allowed: Result<(), Error>,
         token: Token,
         offsets: Vec<(TopicPartition, Committed)>,
+        by: Option<(Arc<str>, Spoken)>,
         out: &mut Vec<Effect>,
     ) {
         if allowed.is_ok() && !offsets.is_empty() {
             self.has_offsets = true;
-            out.push(Effect::Persist(Change::Offsets(offsets)));
+            out.push(Effect::Persist(Change::Offsets(offsets, by)));
         }
         out.push(Effect::Reply(token, allowed.map(|()| Reply::Done)));
     }

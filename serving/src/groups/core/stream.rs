@@ -32,6 +32,7 @@ impl Group {
             return;
         }
         let id = join.caller.member.clone();
+        let former = self.streams.get(&id).and_then(Member::spoken);
         let changed = match self.streams.get_mut(&id) {
             Some(member) => {
                 let (changed, former) = member.rejoin(&join, context.now_ms);
@@ -49,6 +50,12 @@ impl Group {
         self.kind = Some(Kind::Stream);
         match self.state {
             State::Stable if !changed => {
+                // A new generation says who speaks for its members; here nothing else does.
+                let spoken = self.streams.get(&id).and_then(Member::spoken);
+                if let Some(spoken) = spoken.filter(|now| former != Some(*now)) {
+                    let by = Some((id.clone(), spoken));
+                    out.push(Effect::Persist(Change::Offsets(Vec::new(), by)));
+                }
                 let joined = self.joined(&id);
                 out.push(Effect::Reply(token, Ok(Reply::Joined(joined))));
                 return;

@@ -108,12 +108,16 @@ impl Bench {
     }
 
     fn restart(&mut self) {
-        let newest = self.persisted.iter().rev().find_map(|change| match change {
-            Change::Generation(generation) => Some(generation.clone()),
-            Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
-        });
-        let has_offsets = self.persisted.iter().any(|c| matches!(c, Change::Offsets(_)));
-        self.group = Group::restore(&newest.unwrap_or_default(), has_offsets, self.now_ms);
+        let mut newest = Generation::default();
+        for change in &self.persisted {
+            match change {
+                Change::Generation(generation) => newest = generation.clone(),
+                Change::Offsets(_, by) => newest.speaks(by.clone()),
+                Change::Forgotten(_) | Change::Deleted => {}
+            }
+        }
+        let has_offsets = self.persisted.iter().any(|c| matches!(c, Change::Offsets(..)));
+        self.group = Group::restore(&newest, has_offsets, self.now_ms);
     }
 }
 
@@ -268,6 +272,38 @@ fn a_late_duplicate_commit_is_refused_and_a_retry_is_not() {
     assert_eq!(bench.commit(Some(("a", 1, 2))), Ok(Reply::Done));
     assert_eq!(bench.commit(Some(("a", 1, 2))), Ok(Reply::Done));
     assert_eq!(bench.commit(Some(("a", 1, 1))), Err(Error::StaleGeneration { current: 1 }));
+}
+
+/// What was on its way to a former coordinator, or through another one, arrives at the next.
+#[test]
+fn the_next_coordinator_refuses_a_late_commit_too() {
+    let mut bench = Bench::new();
+    bench.join("a");
+    assert_eq!(bench.commit(Some(("a", 1, 1))), Ok(Reply::Done));
+    assert_eq!(bench.commit(Some(("a", 1, 2))), Ok(Reply::Done));
+    bench.restart();
+    assert_eq!(bench.commit(Some(("a", 1, 1))), Err(Error::StaleGeneration { current: 1 }));
+    assert_eq!(bench.commit(Some(("a", 1, 2))), Ok(Reply::Done), "a retry");
+    // A generation in between says it too.
+    let (again, b) = (bench.join("a"), bench.join("b"));
+    bench.join("a");
+    assert_eq!((bench.joined(b).0, bench.replies.contains_key(&again)), (2, true));
+    bench.restart();
+    assert_eq!(bench.commit(Some(("a", 2, 1))), Err(Error::StaleGeneration { current: 2 }));
+    assert_eq!(bench.commit(Some(("a", 2, 3))), Ok(Reply::Done));
+}
+
+#[test]
+fn the_next_coordinator_knows_which_stream_speaks_for_a_member() {
+    let mut bench = Bench::new();
+    bench.join("a");
+    assert_eq!(bench.commit(Some(("a", 1, 5))), Ok(Reply::Done));
+    bench.join_as("a", 2, &["t"]);
+    bench.restart();
+    assert_eq!(bench.commit(Some(("a", 1, 6))), Err(Error::Fenced));
+    assert_eq!(bench.heartbeat("a", 1), Err(Error::Fenced));
+    let again = bench.join_as("a", 2, &["t"]);
+    assert_eq!(bench.joined(again).0, 1, "asking again changes nothing");
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Bench {
         changes
             .filter_map(|change| match change {
                 Change::Generation(generation) => Some(generation),
-                Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
+                Change::Offsets(..) | Change::Forgotten(_) | Change::Deleted => None,
             })
             .collect()
     }
@@ -392,7 +392,7 @@ fn check_log(bench: &Bench) -> Result<(), TestCaseError> {
                 last = 0;
                 continue;
             }
-            Change::Offsets(_) | Change::Forgotten(_) => continue,
+            Change::Offsets(..) | Change::Forgotten(_) => continue,
         };
         prop_assert_eq!(generation.generation, last + 1);
         last = generation.generation;

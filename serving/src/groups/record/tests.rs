@@ -36,6 +36,10 @@ fn classic_record() -> impl Strategy<Value = ClassicRecord> {
     )
 }
 
+fn spoken() -> impl Strategy<Value = Spoken> {
+    any::<(u64, u64)>().prop_map(|(session, sequence)| Spoken { session, sequence })
+}
+
 fn member() -> impl Strategy<Value = MemberRecord> {
     let topics = proptest::collection::btree_map(
         "[a-z]{1,8}",
@@ -43,14 +47,16 @@ fn member() -> impl Strategy<Value = MemberRecord> {
         0..4,
     );
     let times = (any::<u32>(), any::<u32>());
-    ("[a-z]{1,8}", "[a-z]{0,8}", topics, times, proptest::option::of(classic_record())).prop_map(
-        |(member, client_id, topics, times, classic)| MemberRecord {
+    let kinds = (proptest::option::of(spoken()), proptest::option::of(classic_record()));
+    ("[a-z]{1,8}", "[a-z]{0,8}", topics, times, kinds).prop_map(
+        |(member, client_id, topics, times, (spoken, classic))| MemberRecord {
             member: member.into(),
             client_id,
             topics: topics.keys().map(|t| t.as_str().into()).collect(),
             session_timeout_ms: times.0,
             rebalance_timeout_ms: times.1,
             assigned: topics.into_iter().map(|(t, p)| (t.into(), p)).collect(),
+            spoken,
             classic,
         },
     )
@@ -84,11 +90,13 @@ proptest! {
         group in "[a-z]{1,8}",
         generation in generation(),
         offsets in proptest::collection::vec(committed(), 0..5),
+        by in proptest::option::of(("[a-z]{1,8}", spoken())),
     ) {
+        let by = by.map(|(member, spoken)| (member.into(), spoken));
         let forgotten = offsets.iter().map(|(tp, _)| tp.clone()).collect();
         let changes = [
             Change::Generation(generation.clone()),
-            Change::Offsets(offsets.clone()),
+            Change::Offsets(offsets.clone(), by),
             Change::Forgotten(forgotten),
             Change::Deleted,
         ];
@@ -137,10 +145,7 @@ fn golden_offset() -> (TopicPartition, Committed) {
     (tp, committed)
 }
 
-#[test]
-fn golden_format_1() {
-    let change = Change::Offsets(vec![golden_offset()]);
-    check_golden(&change, "080112016722110a0f0a01741003182a20072a016d30e807");
+fn golden_generation() -> Generation {
     let member = MemberRecord {
         member: "m".into(),
         client_id: "c".to_owned(),
@@ -148,18 +153,46 @@ fn golden_format_1() {
         session_timeout_ms: 3,
         rebalance_timeout_ms: 4,
         assigned: Assignment::from([("t".into(), vec![0, 1])]),
+        spoken: None,
         classic: None,
     };
-    let generation = Generation {
+    Generation {
         generation: 5,
         kind: Some(Kind::Stream),
         members: vec![member],
         classic: None,
         since_ms: 0,
-    };
+    }
+}
+
+#[test]
+fn golden_format_1() {
+    let change = Change::Offsets(vec![golden_offset()], None);
+    check_golden(&change, "080112016722110a0f0a01741003182a20072a016d30e807");
+    check_golden(
+        &Change::Generation(golden_generation()),
+        "08011201671a220805120673747265616d1a160a016d1201631a01742003280432070a017412020001",
+    );
+}
+
+/// Brokers of the former version read over who spoke for a member.
+#[test]
+fn golden_spoken() {
+    let spoken = Spoken { session: 0x0102_0304_0506_0708, sequence: 9 };
+    let by = Some(("m".into(), spoken));
+    check_golden(
+        &Change::Offsets(vec![golden_offset()], by.clone()),
+        "080112016722210a0f0a01741003182a20072a016d30e80712016d1a0b0908070605040302011009",
+    );
+    check_golden(
+        &Change::Offsets(Vec::new(), by),
+        "0801120167221012016d1a0b0908070605040302011009",
+    );
+    let mut generation = golden_generation();
+    generation.members[0].spoken = Some(spoken);
     check_golden(
         &Change::Generation(generation),
-        "08011201671a220805120673747265616d1a160a016d1201631a01742003280432070a017412020001",
+        "08011201671a2f0805120673747265616d1a230a016d1201631a01742003280432070a017412020001420b0908070605040302011009",
     );
 }
 
@@ -169,7 +202,7 @@ fn golden_format_2() {
     let (tp, mut committed) = golden_offset();
     committed.expires_ms = Some(2000);
     check_golden(
-        &Change::Offsets(vec![(tp.clone(), committed)]),
+        &Change::Offsets(vec![(tp.clone(), committed)], None),
         "080212016722140a120a01741003182a20072a016d30e80740d00f",
     );
     let next = TopicPartition { partition: 4, ..tp.clone() };
@@ -182,6 +215,7 @@ fn golden_format_2() {
         session_timeout_ms: 3,
         rebalance_timeout_ms: 4,
         assigned: Assignment::new(),
+        spoken: None,
         classic: Some(ClassicRecord {
             instance: Some("i".into()),
             client_host: "h".to_owned(),

@@ -20,6 +20,7 @@ fn described(metadata: Vec<u8>, assignment: &'static [u8]) -> v1::DescribeGroupR
         session_timeout_ms: 6_000,
         rebalance_timeout_ms: 6_000,
         assigned: Assignment::new(),
+        spoken: None,
         classic: Some(classic),
     };
     let summary = Summary {

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use geminga_proto::v1::partition_data::Data;
 use geminga_proto::{caps, v1};
 use geminga_records::{Batch, BatchError, Compression, Record, Records};
-use geminga_runtime::aside;
 
 use super::{CHUNK_BYTES, Chunk, Cut};
 use crate::room::Held;
@@ -26,8 +25,6 @@ use crate::rpc::way::Lease;
 
 /// Most bytes that one batch may decompress to: a record of it fits into a message.
 const INFLATED_BYTES: usize = 2 * caps::MAX_BATCH_BYTES;
-/// What may become more than this is decompressed beside the tasks that this thread serves.
-const ASIDE_BYTES: usize = 256 * 1024;
 /// The least that is guessed, and by how much the next guess is larger.
 const LEAST_GUESS: usize = 64 * 1024;
 const GROWTH: usize = 4;
@@ -305,9 +302,8 @@ impl Apart {
             if !self.cover(self.bytes() + adds) {
                 return Ok(Err(stored + adds));
             }
-            let open = || Records::open(batch, most);
-            let opened = if most > ASIDE_BYTES { aside(open) } else { open() };
-            match opened {
+            // On this thread: others would keep what they freed, beyond any bound, where what they made is let go elsewhere.
+            match Records::open(batch, most) {
                 Err(BatchError::Inflated(_)) if most < limit => {
                     most = most.saturating_mul(GROWTH).min(limit);
                 }

@@ -1,15 +1,10 @@
 //! Cutting what was read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use futures::FutureExt;
 use geminga_proto::ids::Offset;
 use geminga_records::{Compression, Record, encode};
-use geminga_runtime::Tasks;
 use proptest::prelude::*;
 use prost::Message;
-use tokio::sync::oneshot;
 
 use super::*;
 use crate::room::Room;
@@ -254,42 +249,6 @@ async fn batches_are_laid_end_to_end_where_there_is_room_for_both() {
     assert_ne!(alone.bytes.as_ptr(), first.as_ptr(), "a copy");
     assert_eq!(join(&[], None).count, 0);
     assert_eq!(join(&read.batches, None).count, 2, "another broker has the room for it");
-}
-
-const ATTEMPTS: usize = 100;
-
-/// Whoever shares the thread is served while a large batch is decompressed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn large_batches_are_decompressed_beside_other_tasks() {
-    let (tasks, turns) = (Tasks::new("test"), Arc::new(AtomicU64::new(0)));
-    let (stop, counted) = (tasks.cancelled(), Arc::clone(&turns));
-    tasks.spawn("another", async move {
-        let count = async {
-            loop {
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            () = stop => {}
-            () = count => {}
-        }
-    });
-    // The one thread there is gets to the other task while this one is at it, or never: nothing is waited for between.
-    let found = read(&[4 * KIB], Compression::Gzip, 2 * KIB);
-    let (done, is_done) = oneshot::channel();
-    tasks.spawn("reader", async move {
-        let is_served = || {
-            let before = turns.load(Ordering::Relaxed);
-            let mut chunks = Chunks::new(found.clone().into(), 0, v1::Format::Records);
-            assert!(piece(chunks.next(100 * KIB).unwrap()).next_offset > 0);
-            turns.load(Ordering::Relaxed) > before
-        };
-        // A busy machine may have no processor for it at once.
-        done.send((0..ATTEMPTS).any(|_| is_served())).unwrap();
-    });
-    assert!(is_done.await.unwrap(), "nobody else was served");
-    tasks.cancel();
 }
 
 proptest! {

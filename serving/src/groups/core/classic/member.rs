@@ -87,6 +87,7 @@ impl Member {
             session_timeout_ms: self.session_timeout_ms,
             rebalance_timeout_ms: self.rebalance_timeout_ms,
             assigned: crate::groups::types::Assignment::new(),
+            spoken: None,
             classic: Some(ClassicRecord {
                 instance: self.instance.clone(),
                 client_host: self.client_host.clone(),

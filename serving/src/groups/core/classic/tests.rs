@@ -143,13 +143,13 @@ impl Bench {
         let newest = self.persisted.iter().rev().find_map(|change| match change {
             Change::Generation(generation) => Some(generation.clone()),
             Change::Deleted => Some(Generation::default()),
-            Change::Offsets(_) | Change::Forgotten(_) => None,
+            Change::Offsets(..) | Change::Forgotten(_) => None,
         });
         newest.unwrap_or_default()
     }
 
     fn restart(&mut self) {
-        let has_offsets = self.persisted.iter().any(|c| matches!(c, Change::Offsets(_)));
+        let has_offsets = self.persisted.iter().any(|c| matches!(c, Change::Offsets(..)));
         self.group = Group::restore(&self.newest(), has_offsets, self.now_ms);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Token;
 use crate::groups::limits;
 use crate::groups::record::MemberRecord;
-use crate::groups::types::{Assignment, Error, Join};
+use crate::groups::types::{Assignment, Error, Join, Spoken};
 
 /// A member as its group sees it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(in crate::groups::core) struct Member {
     pub(in crate::groups::core) topics: Vec<Arc<str>>,
     session_timeout_ms: u32,
     pub(in crate::groups::core) rebalance_timeout_ms: u32,
-    /// The stream that joined last; unknown after a restore until the first call.
+    /// The stream that joined last; unknown until the first call where an earlier version did not write it down.
     session: Option<u64>,
     last_sequence: u64,
     expires_ms: u64,
@@ -50,8 +50,8 @@ impl Member {
             topics: record.topics.clone(),
             session_timeout_ms: record.session_timeout_ms,
             rebalance_timeout_ms: record.rebalance_timeout_ms,
-            session: None,
-            last_sequence: 0,
+            session: record.spoken.map(|spoken| spoken.session),
+            last_sequence: record.spoken.map_or(0, |spoken| spoken.sequence),
             expires_ms: 0,
             joined: false,
             parked: None,
@@ -69,8 +69,14 @@ impl Member {
             session_timeout_ms: self.session_timeout_ms,
             rebalance_timeout_ms: self.rebalance_timeout_ms,
             assigned: self.assigned.clone(),
+            spoken: self.spoken(),
             classic: None,
         }
+    }
+
+    /// Who speaks for it.
+    pub(in crate::groups::core) fn spoken(&self) -> Option<Spoken> {
+        self.session.map(|session| Spoken { session, sequence: self.last_sequence })
     }
 
     pub(in crate::groups::core) fn has_joined(&self) -> bool {

@@ -41,7 +41,7 @@ impl Bench {
 fn members_commit_in_their_generation() {
     let (mut bench, generation) = Bench::stable(&["a"]);
     assert_eq!(bench.commit(identity("a", generation)), Ok(Reply::Done));
-    assert_eq!(bench.persisted.last(), Some(&Change::Offsets(vec![offset()])));
+    assert_eq!(bench.persisted.last(), Some(&Change::Offsets(vec![offset()], None)));
     assert_eq!(bench.commit(identity("x", generation)), Err(Error::UnknownMember));
     let stale = Error::StaleGeneration { current: generation };
     assert_eq!(bench.commit(identity("a", generation - 1)), Err(stale.clone()));

@@ -143,7 +143,7 @@ fn check_answers(bench: &Bench, world: &mut World) -> Result<(), TestCaseError> 
         prop_assert!(!parked.contains(&token));
         let durable = bench.persisted[..*before].iter().rev().find_map(|change| match change {
             Change::Generation(generation) => Some(generation),
-            Change::Offsets(_) | Change::Forgotten(_) | Change::Deleted => None,
+            Change::Offsets(..) | Change::Forgotten(_) | Change::Deleted => None,
         });
         match reply {
             Err(Error::MemberIdRequired(given)) => {
@@ -188,7 +188,7 @@ fn check_log(
                 last = 0;
                 continue;
             }
-            Change::Offsets(_) | Change::Forgotten(_) => continue,
+            Change::Offsets(..) | Change::Forgotten(_) => continue,
         };
         let is_new = generation.generation != last;
         prop_assert!(!is_new || generation.generation == last + 1, "generations rise by one");

@@ -53,9 +53,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What a part answers when it is asked whether it can work: `Err` says why not.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// What a part says of what it has to do without, while it can work.
+type Lack = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Whether the process can do its work. Not ready until a server part has given its check. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Readiness(Arc<Mutex<Phase>>);
+pub(crate) struct Readiness(Arc<Mutex<Phase>>, Arc<Mutex<Vec<Lack>>>);
 
 enum Phase {
     /// And what it waits for, in words.
@@ -86,6 +89,16 @@ impl Readiness {
     /// From now on ready whenever every check says so.
     pub(crate) fn running(&self, checks: Vec<Check>) {
         *self.0.lock() = Phase::Running(checks);
+    }
+
+    /// From now on said beside that the process is ready.
+    pub(crate) fn lacking(&self, lack: Lack) {
+        self.1.lock().push(lack);
+    }
+
+    /// What it has to do without now.
+    fn lacks(&self) -> Vec<String> {
+        self.1.lock().iter().filter_map(|lack| lack()).collect()
     }
 
     /// From now on not ready.
@@ -154,7 +167,10 @@ pub(crate) fn keep_up(metrics: PrometheusHandle, tasks: &Tasks) {
 
 async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
     match readiness.check() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(()) => {
+            let lacks = readiness.lacks().into_iter().map(|lack| format!("but {lack}\n"));
+            (StatusCode::OK, std::iter::once("ready\n".to_owned()).chain(lacks).collect())
+        }
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
@@ -186,6 +202,9 @@ mod tests {
         readiness.waits(Some("no store".to_owned()));
         assert_eq!(readiness.check(), Ok(()));
         assert!(!readiness.is_starting());
+        readiness.lacking(Box::new(|| None));
+        readiness.lacking(Box::new(|| Some("one thing".to_owned())));
+        assert_eq!((readiness.check(), readiness.lacks()), (Ok(()), vec!["one thing".to_owned()]));
         readiness.stopping();
         assert_eq!(readiness.check(), Err("stopping".to_owned()));
     }

@@ -2,6 +2,7 @@
 //! until a signal, stop in order under a deadline.
 
 mod awaited;
+mod objects;
 
 use std::future::Future;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use geminga_metastore::{MetaStore, WatchedStore};
 use geminga_runtime::Tasks;
 use geminga_runtime::requests::Requests;
+use geminga_tier::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -93,6 +95,13 @@ impl Server {
         let store = WatchedStore::around(store, requests.clone());
         let unwaited = Arc::clone(&store);
         Ok(Reached { store: Arc::new(Awaited { store, patience }), unwaited })
+    }
+
+    /// Tells by `/readyz` when this object store does not answer.
+    pub(crate) fn look_after(&self, objects: Option<&Store>) {
+        if let Some(objects) = objects {
+            objects::look_after(objects.clone(), &self.readiness, &self.parts);
+        }
     }
 
     /// Waits for a signal, or for a part to fail, and then stops: `drain` finishes what was accepted, after which

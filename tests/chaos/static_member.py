@@ -20,6 +20,9 @@ SESSION_MS = 6000
 IDLE = 0.3
 # As the Rust clients.
 GAVE_UP = 3
+# A request of librdkafka ends after its socket's timeout whatever a broker does, and is sent three times at most: what takes longer
+# than this was lost in the client, as a commit was that met the end of the session and another coordinator.
+STUCK = 60
 
 
 class History:
@@ -59,6 +62,20 @@ class Member:
             "partition.assignment.strategy": options.assignor, "socket.timeout.ms": 10000, "log_level": 3,
         })
 
+    def bounded(self, call, **arguments):
+        """Calls what waits without an end of its own."""
+        watch = threading.Timer(STUCK, self.give_up, [f"{call.__name__} does not return"])
+        watch.daemon = True
+        watch.start()
+        try:
+            return call(**arguments)
+        finally:
+            watch.cancel()
+
+    def give_up(self, why):
+        self.history.write("fault", what=f"{self.history.name} failed: {why}")
+        os._exit(GAVE_UP)
+
     def place(self, partition):
         return {"group": self.group, "topic": self.topic, "partition": partition}
 
@@ -87,8 +104,7 @@ class Member:
                 self.commit()
             elif message.error() and message.error().fatal():
                 # Another process came as this member: what a killed one had sent can arrive late.
-                self.history.write("fault", what=f"{self.history.name} failed: {message.error().str()}")
-                sys.exit(GAVE_UP)
+                self.give_up(message.error().str())
             elif message.error() is None:
                 self.given(message)
                 self.until_commit -= 1
@@ -96,7 +112,7 @@ class Member:
                     self.commit()
         self.commit()
         # A static member does not leave: its place is kept for as long as its session.
-        self.consumer.close()
+        self.bounded(self.consumer.close)
 
     def given(self, message):
         value = message.value()
@@ -114,7 +130,8 @@ class Member:
         for partition, offset in done.items():
             self.history.write("commit", **self.place(partition), offset=offset)
         try:
-            answers = self.consumer.commit(offsets=[TopicPartition(self.topic, p, o) for p, o in done.items()], asynchronous=False)
+            offsets = [TopicPartition(self.topic, p, o) for p, o in done.items()]
+            answers = self.bounded(self.consumer.commit, offsets=offsets, asynchronous=False)
         except KafkaException as error:
             print(f"{self.history.name}: {error}", flush=True)
             return

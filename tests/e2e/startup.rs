@@ -25,6 +25,21 @@ fn says(node: &mut Node, expected: &str) {
     assert_eq!(http::get(&node.http, "/livez").map(|(status, _)| status), Some(200));
 }
 
+/// Waits until a server that is ready says at `/readyz` that it does without the object store, or nothing of it.
+#[track_caller]
+fn says_without(node: &Node, expected: Option<&str>) {
+    let what = format!("{} to say {expected:?}", node.process.name());
+    wait::until(&what, || {
+        let (status, said) = http::get(&node.http, "/readyz")?;
+        assert_eq!((status, said.lines().next()), (200, Some("ready")), "{said}");
+        let without = said.strip_prefix("ready\n").unwrap_or_default();
+        let begins = |expected| without.starts_with(&format!("but the object store {expected}"));
+        let is_said =
+            expected.map_or(without.is_empty(), |e| begins(e) && without.lines().count() == 1);
+        is_said.then_some(())
+    });
+}
+
 /// Lines of its log with these words.
 fn logged(node: &Node, words: &str) -> usize {
     node.process.log().lines().filter(|line| line.contains(words)).count()
@@ -154,6 +169,8 @@ fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
             + logged(broker, "the object store does not answer");
         assert_eq!(told, 1, "{}", broker.process.log());
     }
+    let nodes: Vec<_> = cluster.bookies.iter().chain(&cluster.brokers).collect();
+    nodes.iter().for_each(|node| says_without(node, Some(&format!("{url} does not answer: "))));
 
     // Records are acknowledged without it.
     // Several segments of 1 MiB, however large the entries become in which they are written.
@@ -169,6 +186,8 @@ fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
 
     let dir = tempfile::tempdir().expect("a directory for the server");
     let _bucket = Bucket::start_at(&address, dir.path());
+    let nodes = cluster.bookies.iter().chain(&cluster.brokers);
+    nodes.for_each(|node| says_without(node, None));
     wait::until("every closed segment to be in the object store only", || {
         let tiers = tiering::tiers(&cluster, &client, "t");
         (tiers.len() > 2 && tiers.iter().all(|tier| tier == "TRIMMED")).then_some(())

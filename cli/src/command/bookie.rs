@@ -102,6 +102,7 @@ async fn serve_traced(settings: BookieSettings) -> Result<(), Failure> {
     let repair = settings.repair();
     let http = http.map(|listener| door(listener, &tls));
     let mut server = Server::start(http, &tls)?;
+    server.look_after(objects.as_ref());
     let Reached { store, unwaited } = server.reach(&settings.metastore, &tls, &requests).await?;
     // The boot opens the cluster, and makes one only when no data directory belongs to another already.
     let parts = BookieParts {

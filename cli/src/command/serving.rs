@@ -50,6 +50,7 @@ async fn serve_traced(settings: ServingSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(false)?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
+    server.look_after(objects.as_ref());
     let Reached { store, unwaited } = server.reach(&settings.metastore, &tls, &requests).await?;
     let cluster = server.starting(metadata::open(&*store)).await?;
     let uuid = cluster.uuid;

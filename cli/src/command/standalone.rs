@@ -75,6 +75,7 @@ async fn serve_traced(settings: StandaloneSettings) -> Result<(), Failure> {
 
     let objects = settings.object_store.open(true)?;
     let mut server = Server::start(Some(door(http, &tls)), &tls)?;
+    server.look_after(objects.as_ref());
     let tasks = server.parts.clone();
     let store = server.starting(open_store(settings.data_dir.clone())).await?;
     end_with(&store, &tasks);

@@ -90,7 +90,6 @@ pub(crate) async fn believe(
             Ok(())
         }
         Err(_) => {
-            objects.gave_up(PATIENCE);
             tracing::warn!(place = objects.place(), "the object store does not answer");
             Ok(())
         }

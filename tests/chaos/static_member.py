@@ -22,7 +22,7 @@ IDLE = 0.3
 GAVE_UP = 3
 # A request of librdkafka ends after its socket's timeout whatever a broker does, and is sent three times at most: what takes longer
 # than this was lost in the client, as a commit was that met the end of the session and another coordinator.
-STUCK = 60
+STUCK = 50
 
 
 class History:

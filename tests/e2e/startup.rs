@@ -170,7 +170,7 @@ fn servers_start_without_the_object_store_and_use_it_once_it_answers() {
         assert_eq!(told, 1, "{}", broker.process.log());
     }
     let nodes: Vec<_> = cluster.bookies.iter().chain(&cluster.brokers).collect();
-    nodes.iter().for_each(|node| says_without(node, Some(&format!("{url} does not answer: "))));
+    nodes.iter().for_each(|node| says_without(node, Some(url)));
 
     // Records are acknowledged without it.
     // Several segments of 1 MiB, however large the entries become in which they are written.

@@ -24,7 +24,6 @@ use object_store::{
     Error, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
     RetryConfig,
 };
-use parking_lot::Mutex;
 use tokio::time::{Instant, error::Elapsed, timeout};
 use url::Url;
 
@@ -143,8 +142,6 @@ pub struct Store {
     names: Names,
     /// Where its files are, of one that is a directory.
     files: Option<LocalFileSystem>,
-    /// Why the newest call was not answered, if it was not; of all clones together.
-    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Store {
@@ -171,31 +168,12 @@ impl Store {
             Some(host) => format!("{}://{host}", parsed.scheme()),
             None => format!("{}://", parsed.scheme()),
         };
-        Ok(Self { inner, names: Names { bucket, prefix }, files, trouble: Arc::default() })
+        Ok(Self { inner, names: Names { bucket, prefix }, files })
     }
 
     /// A store of whatever kind.
     pub fn of(inner: Arc<dyn ObjectStore>, bucket: &str) -> Self {
-        Self { inner, names: Names::of(bucket), files: None, trouble: Arc::default() }
-    }
-
-    /// Why the newest call to it was not answered, in a line for people; `None` where it was, or nothing was asked yet.
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
-    }
-
-    /// Whoever asked did not wait for the answer any longer.
-    pub fn gave_up(&self, after: Duration) {
-        self.note(Some(format!("no answer within {after:?}")));
-    }
-
-    fn note(&self, trouble: Option<String>) {
-        let trouble =
-            trouble.map(|why| format!("{} does not answer: {}", self.place(), one_line(&why)));
-        let mut noted = self.trouble.lock();
-        if *noted != trouble {
-            *noted = trouble;
-        }
+        Self { inner, names: Names::of(bucket), files: None }
     }
 
     /// What its objects are called.
@@ -389,7 +367,7 @@ impl Store {
     pub(crate) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         let path = Path::from(key);
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.measured("put", self.inner.put_opts(&path, bytes.into(), create)).await {
+        match measured("put", self.inner.put_opts(&path, bytes.into(), create)).await {
             Ok(Ok(_) | Err(Error::AlreadyExists { .. })) => Ok(()),
             Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),
             Err(_) => Err(ObjectError::Store(format!("no answer within {TIMEOUT:?}"))),
@@ -409,25 +387,24 @@ impl Store {
 
     /// All objects of a cluster.
     pub fn list(&self, cluster: ClusterUuid) -> BoxStream<'static, Result<Listed, ObjectError>> {
-        self.listing(self.inner.list(Some(&self.root(cluster))))
+        Self::listing(self.inner.list(Some(&self.root(cluster))))
     }
 
     /// All objects, whosever they are.
     pub fn list_all(&self) -> BoxStream<'static, Result<Listed, ObjectError>> {
         let prefix = Some(&self.names.prefix).filter(|prefix| !prefix.as_ref().is_empty());
-        self.listing(self.inner.list(prefix))
+        Self::listing(self.inner.list(prefix))
     }
 
     fn listing(
-        &self,
         listing: BoxStream<'static, Result<object_store::ObjectMeta, Error>>,
     ) -> BoxStream<'static, Result<Listed, ObjectError>> {
         type Listing = BoxStream<'static, Result<object_store::ObjectMeta, Error>>;
-        let next = |store: Self, mut listing: Listing, first: bool| async move {
+        let next = |mut listing: Listing, first: bool| async move {
             let object = async { listing.next().await.transpose() };
             // Those behind the first come with it, many at a time.
             let next = match first {
-                true => store.measured("list", object).await,
+                true => measured("list", object).await,
                 false => timeout(TIMEOUT, object).await,
             };
             match next {
@@ -442,13 +419,9 @@ impl Store {
                 }
             }
         };
-        let store = self.clone();
-        let step = move |state: Option<(Listing, bool)>| {
-            let store = store.clone();
-            async move {
-                let (listing, first) = state?;
-                next(store, listing, first).await
-            }
+        let step = move |state: Option<(Listing, bool)>| async move {
+            let (listing, first) = state?;
+            next(listing, first).await
         };
         futures::stream::unfold(Some((listing, true)), step).boxed()
     }
@@ -459,7 +432,7 @@ impl Store {
         key: &str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, ObjectError> {
-        match self.measured(op, call).await {
+        match measured(op, call).await {
             Ok(answer) => answer.map_err(|error| match error {
                 Error::NotFound { .. } => {
                     ObjectError::NotFound { bucket: self.names.bucket.clone(), key: key.to_owned() }
@@ -469,30 +442,18 @@ impl Store {
             Err(_) => Err(ObjectError::Store(format!("no answer about {key} within {TIMEOUT:?}"))),
         }
     }
-
-    /// A call to the store, which is given up after [`TIMEOUT`].
-    async fn measured<T>(
-        &self,
-        op: &'static str,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<Result<T, Error>, Elapsed> {
-        let asked = Instant::now();
-        let answer = timeout(TIMEOUT, call).await;
-        let outcome = answer.as_ref().map_or("timeout", outcome);
-        metrics::asked(op, outcome, asked.elapsed());
-        match &answer {
-            Ok(Err(error)) if outcome == "failed" => self.note(Some(error.to_string())),
-            Ok(_) => self.note(None),
-            Err(_) => self.gave_up(TIMEOUT),
-        }
-        answer
-    }
 }
 
-/// Errors of the library are of several lines, and long.
-fn one_line(why: &str) -> String {
-    const MOST: usize = 300;
-    why.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST).collect()
+/// A call to the store, which is given up after [`TIMEOUT`].
+async fn measured<T>(
+    op: &'static str,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<Result<T, Error>, Elapsed> {
+    let asked = Instant::now();
+    let answer = timeout(TIMEOUT, call).await;
+    let outcome = answer.as_ref().map_or("timeout", outcome);
+    metrics::asked(op, outcome, asked.elapsed());
+    answer
 }
 
 fn outcome<T>(answer: &Result<T, Error>) -> &'static str {

@@ -222,7 +222,7 @@ fn member_bytes(member: &super::record::MemberRecord) -> usize {
         let protocols = classic.protocols.iter().map(|p| p.name.len() + p.metadata.len() + 8);
         protocols.sum::<usize>() + classic.assignment.len() + classic.client_host.len() + 16
     });
-    member.member.len() + member.client_id.len() + topics + assigned + classic + 32
+    member.member.len() + member.client_id.len() + topics + assigned + classic + 56
 }
 
 #[cfg(test)]

@@ -258,6 +258,7 @@ fn note(group: &str, change: &Change) {
             let (generation, members) = (generation.generation, generation.members.len());
             tracing::info!(%group, generation, members, "group rebalanced");
         }
+        Change::Offsets(offsets, _) if offsets.is_empty() => {}
         Change::Offsets(offsets, _) => metrics::committed(offsets.len()),
         Change::Forgotten(offsets) => {
             tracing::info!(%group, offsets = offsets.len(), "committed offsets forgotten");
@@ -306,6 +307,9 @@ impl Machine for Groups {
 
     fn request(&mut self, now_ms: u64, request: Request, out: &mut Output<Held>) {
         match request {
+            // Late as they come, they would only disturb whoever has asked again, perhaps elsewhere.
+            Request::Join(_, _, respond) if respond.is_closed() => {}
+            Request::Commit(_, _, respond) if respond.is_closed() => {}
             Request::Join(name, join, respond) => self.on_join(now_ms, &name, join, respond, out),
             Request::Heartbeat(name, caller, generation, respond) => {
                 let event = |token| Event::Heartbeat(token, caller, generation);

@@ -4,7 +4,7 @@ mod bounds;
 mod classic;
 mod expiry;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use geminga_runtime::ManualClock;
 use proptest::prelude::*;
@@ -157,7 +157,11 @@ fn join(member: u8) -> Join {
 }
 
 fn commit(by: Option<CommitBy>, offset: i64) -> Commit {
-    let tp = TopicPartition { topic: "t".into(), partition: 0 };
+    commit_of(0, by, offset)
+}
+
+fn commit_of(partition: u8, by: Option<CommitBy>, offset: i64) -> Commit {
+    let tp = TopicPartition { topic: "t".into(), partition: partition.into() };
     let committed = Committed {
         offset,
         leader_epoch: Some(3),
@@ -310,12 +314,40 @@ fn a_deleted_group_is_gone_for_good() {
     assert_eq!(describe(&mut bench), Err(Error::UnknownGroup));
 }
 
+/// It hung on its way to a coordinator and was repeated at the next one.
+#[test]
+fn a_commit_that_arrives_late_is_refused_after_takeovers() {
+    for snapshot in [false, true] {
+        let mut bench = Bench::new();
+        let _joined = ask(&mut bench, |r| Request::Join(GROUP.into(), join(1), r));
+        bench.ack_all();
+        let by = |sequence| Some(CommitBy { caller: caller(1), generation: 1, sequence });
+        for sequence in [1, 2] {
+            let offset = i64::try_from(sequence).unwrap();
+            let commit = commit(by(sequence), offset);
+            let mut done = ask(&mut bench, |r| Request::Commit(GROUP.into(), commit, r));
+            bench.ack_all();
+            assert_eq!(done.try_recv().unwrap(), Ok(()));
+            bench.crash(0, snapshot);
+        }
+        let mut late = ask(&mut bench, |r| Request::Commit(GROUP.into(), commit(by(1), 1), r));
+        bench.ack_all();
+        assert_eq!(late.try_recv().unwrap(), Err(Error::StaleGeneration { current: 1 }));
+        // Whoever asked has given up: it is not taken up at all.
+        let gone = oneshot::channel().0;
+        bench.request(Request::Commit(GROUP.into(), commit(by(3), 3), gone));
+        assert!(bench.flying.is_empty());
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Join(u8),
     /// Member and by how much its generation is behind.
     Heartbeat(u8, i32),
     Commit(u8, i32),
+    /// One of the former commits arrives once more.
+    Late(u8),
     Leave(u8),
     Delete,
     Pass(u16),
@@ -329,6 +361,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0u8..4).prop_map(Step::Join),
         3 => (0u8..4, 0i32..2).prop_map(|(m, back)| Step::Heartbeat(m, back)),
         3 => (0u8..4, 0i32..2).prop_map(|(m, back)| Step::Commit(m, back)),
+        2 => any::<u8>().prop_map(Step::Late),
         1 => (0u8..4).prop_map(Step::Leave),
         1 => Just(Step::Delete),
         3 => (0u16..4_000).prop_map(Step::Pass),
@@ -345,9 +378,27 @@ type Answer<T> = oneshot::Receiver<Result<T, Error>>;
 #[derive(Default)]
 struct Due {
     joins: Vec<(u8, u64, Answer<JoinAnswer>)>,
-    commits: Vec<(i64, Answer<()>)>,
-    /// Newest commit that was answered with success since the last deletion was asked for.
-    committed: Option<i64>,
+    /// By member, each of which commits the partition of its number.
+    commits: Vec<(u8, i64, Answer<()>)>,
+    /// Of each, the newest commit that was answered with success since the last deletion was asked for.
+    committed: BTreeMap<u8, i64>,
+    /// All that were sent since then.
+    sent: Vec<(u8, Commit)>,
+    /// Of those that arrived late.
+    late: Vec<Answer<()>>,
+}
+
+impl Due {
+    /// No acknowledged commit is gone.
+    fn holds(&self, image: &Image) -> Result<(), TestCaseError> {
+        for (member, committed) in &self.committed {
+            let tp = TopicPartition { topic: "t".into(), partition: (*member).into() };
+            let durable = image.group(GROUP).and_then(|group| group.offsets().get(&tp));
+            let is_held = durable.is_some_and(|durable| durable.offset >= *committed);
+            prop_assert!(is_held, "{committed} of {member} is gone: {durable:?}");
+        }
+        Ok(())
+    }
 }
 
 fn check(bench: &Bench, due: &mut Due) -> Result<(), TestCaseError> {
@@ -371,10 +422,10 @@ fn check(bench: &Bench, due: &mut Due) -> Result<(), TestCaseError> {
         }
     }
     due.joins = joins;
-    due.commits.retain_mut(|(offset, answer)| match answer.try_recv() {
+    due.commits.retain_mut(|(member, offset, answer)| match answer.try_recv() {
         Err(oneshot::error::TryRecvError::Empty) => true,
         Ok(Ok(())) => {
-            due.committed = Some(*offset);
+            due.committed.insert(*member, *offset);
             false
         }
         Err(oneshot::error::TryRecvError::Closed) | Ok(Err(_)) => false,
@@ -433,17 +484,25 @@ fn run(bench: &mut Bench, due: &mut Due, offset: &mut i64, step: Step) {
                 generation: known - back,
                 sequence: u64::try_from(*offset).unwrap(),
             };
-            let answer =
-                ask(bench, |r| Request::Commit(GROUP.into(), commit(Some(by), *offset), r));
-            due.commits.push((*offset, answer));
+            let commit = commit_of(member, Some(by), *offset);
+            due.sent.push((member, commit.clone()));
+            let answer = ask(bench, |r| Request::Commit(GROUP.into(), commit, r));
+            due.commits.push((member, *offset, answer));
+        }
+        Step::Late(which) => {
+            let sent = usize::from(which).checked_rem(due.sent.len());
+            if let Some((_, commit)) = sent.map(|sent| due.sent[sent].clone()) {
+                due.late.push(ask(bench, |r| Request::Commit(GROUP.into(), commit, r)));
+            }
         }
         Step::Leave(member) => {
             let _unheard = ask(bench, |r| Request::Leave(GROUP.into(), caller(member), r));
         }
         Step::Delete => {
             // What was committed before may be gone from now on.
-            due.committed = None;
+            due.committed.clear();
             due.commits.clear();
+            due.sent.clear();
             let _unheard = ask(bench, |r| Request::Delete(GROUP.into(), r));
         }
         Step::Pass(ms) => {
@@ -471,6 +530,7 @@ proptest! {
         for step in steps {
             run(&mut bench, &mut due, &mut offset, step);
             check(&bench, &mut due)?;
+            due.holds(&bench.machine.image)?;
             let group = bench.machine.groups.get(GROUP);
             let members = group.map_or(0, |slot| slot.group.len());
             prop_assert!(members <= 4 && bench.machine.members == members);
@@ -481,10 +541,7 @@ proptest! {
         check(&bench, &mut due)?;
         check_log(&bench)?;
         bench.crash(0, true);
-        if let Some(committed) = due.committed {
-            let durable = bench.machine.image.group(GROUP).and_then(|g| g.offsets().values().next().cloned());
-            prop_assert!(durable.is_some_and(|d| d.offset >= committed), "a commit was lost");
-        }
+        due.holds(&bench.machine.image)?;
         // Left alone, every member is taken for dead and the group is empty or gone.
         bench.now_ms += 10 * u64::from(SESSION_MS);
         bench.tick();

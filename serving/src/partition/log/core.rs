@@ -13,6 +13,9 @@
 //! * **Metadata away.** A ledger is left only after the store has answered (2.8 step 0), and goes on until it has.
 //! * **Doubt.** After an unknown outcome nothing is assumed: [`Effect::Settle`] closes whatever ledgers there are
 //!   and says how the current one ended.
+//! * **Pauses.** A ledger is left for want of bookies once it had time to find them, and more where those before found none ([`pauses`]).
+
+mod pauses;
 
 use std::collections::VecDeque;
 
@@ -20,6 +23,7 @@ use geminga_ledger::Health;
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
 use geminga_proto::ids::{EntryId, Offset};
 
+use self::pauses::Pauses;
 use super::mutation::{Mutation, Mutations};
 use super::{Appended, What};
 
@@ -91,8 +95,8 @@ pub(super) enum Input {
     Checked(bool),
     /// The pause of [`Effect::RetryLater`] is over.
     RetryDue,
-    /// The pause of [`Effect::RestoreLater`] is over.
-    RestoreDue,
+    /// The pause of [`Effect::Pause`] is over.
+    PauseOver,
 }
 
 /// What the task must do, in order.
@@ -114,8 +118,8 @@ pub(super) enum Effect {
     Acked { through: u64, high_watermark: Offset },
     /// Come back with [`Input::RetryDue`].
     RetryLater,
-    /// Come back with [`Input::RestoreDue`], later the higher `attempt` is.
-    RestoreLater { attempt: u32 },
+    /// Come back with [`Input::PauseOver`], after a pause that is doubled so often, in the place of one under way.
+    Pause { doubled: u32 },
 }
 
 /// The next entry for the current ledger.
@@ -271,12 +275,8 @@ pub(super) struct Core {
     failing: bool,
     /// A pause after a failed attempt.
     cooling: bool,
-    /// A pause before a ledger that lost its quorum is left: a new one must have had time to find its bookies.
-    lost_cooling: bool,
-    /// A longer pause before copies are restored.
-    restore_cooling: bool,
-    /// Rolls in a row that only restored copies.
-    restores: u32,
+    /// Before the current ledger is left for want of bookies.
+    pauses: Pauses,
 }
 
 impl Core {
@@ -299,9 +299,7 @@ impl Core {
             check: Check::No,
             failing: false,
             cooling: false,
-            lost_cooling: false,
-            restore_cooling: false,
-            restores: 0,
+            pauses: Pauses::new(),
         }
     }
 
@@ -413,9 +411,9 @@ impl Core {
             Input::SnapshotAnswered { parts, bytes } => self.answered(parts, bytes),
             Input::Health(health) => self.on_health(health, &mut effects),
             Input::LiveBookies(live) => {
-                // Others may take over from lost ones now; a pause would be time without acknowledgements.
-                self.lost_cooling &= live == self.live || self.health != Health::QuorumLost;
-                self.live = live;
+                if std::mem::replace(&mut self.live, live) != live {
+                    self.pauses.bookies_changed(self.health == Health::QuorumLost);
+                }
             }
             Input::AgeReached => {
                 if let Phase::Open(open) | Phase::Leaving(open) = &mut self.phase {
@@ -471,7 +469,9 @@ impl Core {
                 }
             }
             Input::RetryDue => self.retry(&mut effects),
-            Input::RestoreDue => self.restore_due(&mut effects),
+            Input::PauseOver => {
+                effects.extend(self.pauses.next().map(|doubled| Effect::Pause { doubled }));
+            }
         }
         self.advance(&mut effects);
         effects
@@ -509,7 +509,7 @@ impl Core {
         }
         if self.health == Health::QuorumLost {
             // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
-            let go = !self.lost_cooling && self.live >= self.policy.ack_quorum;
+            let go = self.pauses.may_leave_lost() && self.live >= self.policy.ack_quorum;
             return go.then_some(Reason::Lost);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
@@ -523,7 +523,7 @@ impl Core {
         }
         let degraded = self.health == Health::Degraded || open.degraded;
         let restore = degraded && self.live >= self.policy.write_quorum;
-        let go = !self.restore_cooling && (restore || self.health == Health::Roll);
+        let go = self.pauses.may_restore() && (restore || self.health == Health::Roll);
         go.then_some(Reason::Copies)
     }
 
@@ -556,11 +556,7 @@ impl Core {
 
     /// Where nothing is on its way no successor is needed yet.
     fn leave(&mut self, open: Open, reason: Reason, effects: &mut Vec<Effect>) {
-        match reason {
-            Reason::Full => self.restores = 0,
-            Reason::Copies => self.restores += 1,
-            Reason::Lost | Reason::Idle => {}
-        }
+        self.pauses.left(reason);
         self.check = Check::No;
         self.phase = Phase::Leaving(open);
         let drain = reason != Reason::Lost;
@@ -572,18 +568,8 @@ impl Core {
         self.phase = Phase::Open(Open::new(degraded));
         self.health = Health::Healthy;
         self.failing = false;
-        (self.lost_cooling, self.restore_cooling) = (true, true);
-        effects.push(Effect::RestoreLater { attempt: 0 });
-    }
-
-    /// The first pause is over for a lost quorum; for copies a longer one follows where they were restored before.
-    fn restore_due(&mut self, effects: &mut Vec<Effect>) {
-        let first = std::mem::replace(&mut self.lost_cooling, false);
-        if first && self.restores > 0 {
-            effects.push(Effect::RestoreLater { attempt: self.restores });
-        } else {
-            self.restore_cooling = false;
-        }
+        self.pauses.begin();
+        effects.push(Effect::Pause { doubled: 0 });
     }
 
     /// The current ledger is closed at `last`: what it holds is acknowledged, the rest is to be resubmitted (W9).
@@ -596,6 +582,7 @@ impl Core {
     fn confirm(&mut self, lac: EntryId, effects: &mut Vec<Effect>) {
         let before = self.acked;
         while let Some(entry) = self.flight.pop_front_if(|f| f.entry <= lac) {
+            self.pauses.acknowledged();
             if !entry.is_append {
                 continue;
             }

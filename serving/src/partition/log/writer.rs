@@ -55,7 +55,7 @@ pub struct LogWriter {
     /// The ledger takes no more until it has room for so many bytes.
     blocked: Option<usize>,
     retry_at: Option<Instant>,
-    restore_at: Option<Instant>,
+    pause_at: Option<Instant>,
     idle_at: Instant,
     live: watch::Receiver<u64>,
     /// Whether the metadata store is silent.
@@ -154,7 +154,7 @@ impl LogWriter {
             parts: Vec::new(),
             blocked: None,
             retry_at: None,
-            restore_at: None,
+            pause_at: None,
             idle_at: Instant::now() + config.idle_close,
             live,
             silence,

@@ -39,6 +39,8 @@ struct World {
     op: Option<Effect>,
     asked: bool,
     checking: bool,
+    /// The core waits, so often doubled.
+    pause: Option<u32>,
     /// The parts of the snapshot that is being written are at hand.
     parts: bool,
     appended: u64,
@@ -58,6 +60,7 @@ impl World {
             op: None,
             asked: false,
             checking: false,
+            pause: None,
             parts: false,
             appended: 0,
             told: 0,
@@ -102,7 +105,8 @@ impl World {
                     self.told = through;
                     assert_eq!(high_watermark, self.core.high_watermark());
                 }
-                Effect::RetryLater | Effect::RestoreLater { .. } => {}
+                Effect::Pause { doubled } => self.pause = Some(doubled),
+                Effect::RetryLater => {}
             }
         }
     }
@@ -229,6 +233,18 @@ impl World {
         }
     }
 
+    /// The current ledger loses its quorum, and is left; after how many pauses, as long as the first.
+    fn lost_after(&mut self) -> u32 {
+        self.step(Input::Health(Health::QuorumLost));
+        let mut waited = 0;
+        while self.op.is_none() {
+            waited += 1 << self.pause.take().expect("it is left after its pauses");
+            self.step(Input::PauseOver);
+        }
+        assert_eq!(self.op, Some(Effect::Roll { drain: false }));
+        waited
+    }
+
     fn die(&mut self) {
         if self.op.is_none() && self.writing {
             self.writing = false;
@@ -247,7 +263,7 @@ impl World {
             11 => self.answer(u32::from(how % 3) + 1),
             12 if how < 60 => self.die(),
             12 => self.step(Input::RetryDue),
-            13 => self.step(Input::RestoreDue),
+            13 => self.step(Input::PauseOver),
             14 => {
                 let health = [Health::Healthy, Health::Degraded, Health::QuorumLost, Health::Roll];
                 self.step(Input::Health(health[usize::from(how % 4)]));
@@ -349,7 +365,7 @@ fn a_lost_quorum_rolls_only_onto_enough_bookies() {
     world.finish(3);
     world.answer(1);
     world.submit(10);
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.step(Input::LiveBookies(1));
     world.step(Input::Health(Health::QuorumLost));
     assert_eq!(world.op, None, "one bookie cannot take it over");
@@ -368,7 +384,7 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.confirm(10, false);
     world.step(Input::LiveBookies(2));
     world.step(Input::Health(Health::Degraded));
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, None);
     world.append(3);
     world.step(Input::LiveBookies(3));
@@ -379,10 +395,10 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.append(3);
     world.step(Input::Health(Health::Degraded));
     assert_eq!(world.op, None, "a pause lies between two of them");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.submit(10);
     assert!(!world.checking, "a longer one the second time");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
 }
@@ -398,7 +414,7 @@ fn a_ledger_that_asks_is_rolled() {
     world.step(Input::LiveBookies(2));
     world.step(Input::Health(Health::Roll));
     assert!(!world.checking, "a new ledger gets a moment");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
     world.finish(2);
@@ -414,7 +430,7 @@ fn a_quiet_ledger_that_lacks_copies_is_closed_without_a_successor() {
     world.answer(1);
     world.submit(10);
     world.confirm(10, false);
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.step(Input::Health(Health::Degraded));
     world.check(true);
     assert_eq!(world.op, Some(Effect::Close { drain: true }));
@@ -443,7 +459,7 @@ fn a_quiet_ledger_that_lost_its_quorum_is_left_too() {
     world.submit(1);
     world.step(Input::Health(Health::QuorumLost));
     assert!(!world.core.is_writable());
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, Some(Effect::Close { drain: false }));
     // The store does not answer: the ledger goes on, and asks for its snapshot again.
     world.finish(1);
@@ -464,8 +480,8 @@ fn a_lost_quorum_does_not_wait_for_restored_copies() {
         world.answer(1);
         world.append(3);
         world.step(Input::Health(Health::Degraded));
-        world.step(Input::RestoreDue);
-        world.step(Input::RestoreDue);
+        world.step(Input::PauseOver);
+        world.step(Input::PauseOver);
         world.submit(10);
         world.check(true);
         assert_eq!(world.op, Some(Effect::Roll { drain: true }));
@@ -477,8 +493,90 @@ fn a_lost_quorum_does_not_wait_for_restored_copies() {
     world.step(Input::LiveBookies(2));
     world.step(Input::Health(Health::QuorumLost));
     assert_eq!(world.op, None, "a new ledger gets a moment");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+}
+
+/// A world in which so many ledgers in a row were left as lost and acknowledged nothing, and the next one is open.
+fn barren(ledgers: u32) -> World {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    for _ in 0..ledgers {
+        world.answer(1);
+        world.submit(10);
+        world.lost_after();
+        world.finish(3);
+    }
+    world.answer(1);
+    world.submit(10);
+    world
+}
+
+/// The first successor comes at once, or a failover would take longer.
+#[test]
+fn ledgers_that_acknowledge_nothing_come_later_and_later() {
+    let waited = |ledgers| barren(ledgers).lost_after();
+    assert_eq!([0, 1, 2, 3, 4, 5, 40].map(waited), [1, 2, 3, 5, 9, 9, 9]);
+}
+
+/// It shows that bookies are there; also an entry of a snapshot.
+#[test]
+fn an_acknowledgement_ends_the_pause_of_ledgers_without_one() {
+    let mut world = barren(4);
+    world.confirm(1, false);
+    assert_eq!(world.told, 0, "it was a snapshot");
+    assert_eq!(world.lost_after(), 1);
+    world.finish(3);
+    assert_eq!(world.lost_after(), 1, "the one before had acknowledged something");
+
+    // While the pause goes on.
+    let mut world = barren(4);
+    world.step(Input::PauseOver);
+    world.step(Input::Health(Health::QuorumLost));
+    assert_eq!(world.op, None);
+    world.step(Input::Health(Health::Healthy));
+    world.confirm(255, false);
+    assert_eq!((world.told, world.op), (1, None), "the ledger was kept, and goes on");
+    world.append(3);
+    world.submit(10);
+    assert_eq!(world.lost_after(), 0);
+    world.heal();
+    world.check_log();
+}
+
+/// One that comes or goes is a reason to try at once.
+#[test]
+fn a_change_of_bookies_ends_the_pause_of_ledgers_without_an_acknowledgement() {
+    for live in [2, 4] {
+        let mut world = barren(4);
+        world.step(Input::PauseOver);
+        world.step(Input::Health(Health::QuorumLost));
+        world.step(Input::LiveBookies(3));
+        assert_eq!(world.op, None, "these were live before");
+        world.step(Input::LiveBookies(live));
+        assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+        world.finish(3);
+        assert_eq!(world.lost_after(), 2, "and counted anew");
+    }
+    // While the next one still looks for its bookies.
+    let mut world = barren(4);
+    world.step(Input::LiveBookies(4));
+    assert_eq!(world.lost_after(), 1);
+}
+
+/// A roll that changed nothing is no ledger.
+#[test]
+fn a_lost_ledger_that_goes_on_is_counted_once() {
+    let mut world = barren(1);
+    for _ in 0..5 {
+        world.lost_after();
+        world.step(Input::NotRolled);
+        world.op = None;
+        world.step(Input::RetryDue);
+    }
+    world.finish(3);
+    assert_eq!(world.lost_after(), 3);
 }
 
 /// A world whose ledger is large enough to roll, with an append that was not submitted.

@@ -23,7 +23,7 @@ use crate::partition::log::{Event, Lost, ReadEntry, SnapshotWanted, What};
 
 /// Between questions to the bookies while the metadata store is silent (DESIGN 6).
 const VERIFY: Duration = Duration::from_secs(1);
-/// The pause before copies are restored again doubles this often.
+/// A pause of the core doubles this often.
 const MAX_DOUBLINGS: u32 = 4;
 
 impl LogWriter {
@@ -113,10 +113,10 @@ impl LogWriter {
                     let pause = self.opening.parts.config.retry_pause;
                     self.retry_at = Some(Instant::now() + pause);
                 }
-                Effect::RestoreLater { attempt } => {
+                Effect::Pause { doubled } => {
                     let pause = self.opening.parts.config.restore_pause;
-                    let pause = pause * 2u32.pow(attempt.min(MAX_DOUBLINGS));
-                    self.restore_at = Some(Instant::now() + pause);
+                    let pause = pause * 2u32.pow(doubled.min(MAX_DOUBLINGS));
+                    self.pause_at = Some(Instant::now() + pause);
                 }
             }
         }
@@ -311,8 +311,8 @@ impl LogWriter {
                 writer.verify();
             }
         }
-        if self.restore_at.take_if(|at| *at <= now).is_some() {
-            self.step(Input::RestoreDue);
+        if self.pause_at.take_if(|at| *at <= now).is_some() {
+            self.step(Input::PauseOver);
         }
         let old = self.current.as_mut().and_then(|c| c.old_at.take_if(|at| *at <= now));
         if old.is_some() {

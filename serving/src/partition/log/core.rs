@@ -58,6 +58,23 @@ pub(super) struct Start {
     pub(super) running_max_timestamp: i64,
 }
 
+/// Bookies that new data is placed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) bookies: usize,
+    /// They are in so many zones; those that name none are in one.
+    pub(super) zones: usize,
+}
+
+/// What a ledger was begun without, since bookies were missing, and has not as long as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lacks {
+    /// It has fewer copies than the topic asks for (2.2).
+    pub(super) copies: bool,
+    /// What it acknowledges is in so many zones, fewer than asked for (6.7).
+    pub(super) zones: Option<usize>,
+}
+
 /// What happens to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
@@ -69,8 +86,8 @@ pub(super) enum Input {
     SnapshotAnswered { parts: u32, bytes: u64 },
     /// The current ledger's health changed. `Dead` is final.
     Health(Health),
-    /// So many bookies are registered and writable.
-    LiveBookies(usize),
+    /// These bookies are registered and take new data.
+    LiveBookies(Live),
     /// The current ledger is old enough to roll.
     AgeReached,
     /// Roll after so many payload bytes from now on.
@@ -78,11 +95,11 @@ pub(super) enum Input {
     /// Nothing was appended for long.
     IdleReached,
     /// A ledger is open.
-    Created { degraded: bool },
+    Created { lacks: Lacks },
     /// No ledger was created, certainly.
     NotCreated,
     /// The current ledger is closed at `last`, and the next one is open.
-    Rolled { last: EntryId, degraded: bool },
+    Rolled { last: EntryId, lacks: Lacks },
     /// Nothing was changed: the current ledger goes on.
     NotRolled,
     /// What a create, roll or close came to is not known, or it was refused.
@@ -188,7 +205,7 @@ struct Open {
     old: bool,
     /// Nothing was appended for long.
     idle: bool,
-    degraded: bool,
+    lacks: Lacks,
 }
 
 /// Why a ledger is left.
@@ -200,7 +217,7 @@ enum Reason {
     Full,
     /// Nothing was appended for long.
     Idle,
-    /// There are bookies for more copies (2.2).
+    /// There are bookies for more copies (2.2), or for acknowledgements in more zones (6.7).
     Copies,
 }
 
@@ -221,7 +238,7 @@ impl Open {
             || (is_small && self.entries_since_snapshot >= policy.snapshot_often_entries)
     }
 
-    fn new(degraded: bool) -> Self {
+    fn new(lacks: Lacks) -> Self {
         Self {
             snapshot: Snapshot::Due,
             last_snapshot: None,
@@ -231,7 +248,7 @@ impl Open {
             bytes: 0,
             old: false,
             idle: false,
-            degraded,
+            lacks,
         }
     }
 }
@@ -269,7 +286,7 @@ pub(super) struct Core {
     acked: u64,
     outstanding_bytes: usize,
     health: Health,
-    live: usize,
+    live: Live,
     check: Check,
     /// Attempts failed, and none has succeeded since.
     failing: bool,
@@ -280,7 +297,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(policy: Policy, start: Start, live: usize) -> Self {
+    pub(super) fn new(policy: Policy, start: Start, live: Live) -> Self {
         Self {
             policy,
             phase: Phase::Idle { waiting: false },
@@ -428,9 +445,9 @@ impl Core {
                 }
             }
             Input::Checked(answered) => self.checked(answered, &mut effects),
-            Input::Created { degraded } => {
+            Input::Created { lacks } => {
                 if matches!(self.phase, Phase::Creating) {
-                    self.open(degraded, &mut effects);
+                    self.open(lacks, &mut effects);
                 }
             }
             Input::NotCreated => {
@@ -439,10 +456,10 @@ impl Core {
                     self.fail(&mut effects);
                 }
             }
-            Input::Rolled { last, degraded } => {
+            Input::Rolled { last, lacks } => {
                 if matches!(self.phase, Phase::Leaving(_)) {
                     self.ended(last, &mut effects);
-                    self.open(degraded, &mut effects);
+                    self.open(lacks, &mut effects);
                 }
             }
             Input::NotRolled => self.not_rolled(&mut effects),
@@ -509,7 +526,7 @@ impl Core {
         }
         if self.health == Health::QuorumLost {
             // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
-            let go = self.pauses.may_leave_lost() && self.live >= self.policy.ack_quorum;
+            let go = self.pauses.may_leave_lost() && self.live.bookies >= self.policy.ack_quorum;
             return go.then_some(Reason::Lost);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
@@ -521,10 +538,21 @@ impl Core {
         if open.idle {
             return Some(Reason::Idle);
         }
-        let degraded = self.health == Health::Degraded || open.degraded;
-        let restore = degraded && self.live >= self.policy.write_quorum;
-        let go = self.pauses.may_restore() && (restore || self.health == Health::Roll);
+        let better = self.has_more_copies(open) || self.has_more_zones(open);
+        let go = self.pauses.may_restore() && (better || self.health == Health::Roll);
         go.then_some(Reason::Copies)
+    }
+
+    /// Whether the next ledger would have the copies that this one lacks.
+    fn has_more_copies(&self, open: &Open) -> bool {
+        let lacks = self.health == Health::Degraded || open.lacks.copies;
+        lacks && self.live.bookies >= self.policy.write_quorum
+    }
+
+    /// Whether its acknowledgements would be in more zones, as far as it has a copy for each.
+    fn has_more_zones(&self, open: &Open) -> bool {
+        let reachable = self.live.zones.min(self.policy.write_quorum);
+        open.lacks.zones.is_some_and(|zones| reachable > zones)
     }
 
     /// Appends wait while a ledger is left. So the store is asked before, but for a ledger that takes nothing as it is.
@@ -564,8 +592,8 @@ impl Core {
         effects.push(if needed { Effect::Roll { drain } } else { Effect::Close { drain } });
     }
 
-    fn open(&mut self, degraded: bool, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Open(Open::new(degraded));
+    fn open(&mut self, lacks: Lacks, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Open(Open::new(lacks));
         self.health = Health::Healthy;
         self.failing = false;
         self.pauses.begin();

@@ -140,3 +140,36 @@ async fn a_zone_that_does_not_answer_costs_few_ledgers() {
     assert_eq!(owner.acked, 3);
     assert_eq!(read_all(&owner.reader).await.len(), 3);
 }
+
+/// Three copies in the zone that is left lack nothing but the zone. When it is back, so are its acknowledgements, and once is enough.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_of_one_zone_is_left_when_the_other_is_back() {
+    let (cluster, topic, mut owner) = two_zones(&["a", "a", "a", "b"]).await;
+    cluster.bookies.set(4, Mode::Stopped);
+    cluster.bookies.register(4, false);
+    owner.append(1);
+    owner.all_acked().await;
+    let before = cluster.segments(topic.id, 0).await;
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, before, "there is no other zone");
+
+    cluster.bookies.set(4, Mode::Up);
+    cluster.bookies.register(4, true);
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, before + 1);
+    cluster.bookies.set(4, Mode::Held);
+    owner.all_acked().await;
+    owner.append(1);
+    let acked = owner.acked;
+    owner.pass(Duration::from_secs(1)).await;
+    assert_eq!(owner.acked, acked, "only zone a has it");
+    cluster.bookies.set(4, Mode::Up);
+    owner.all_acked().await;
+    assert_eq!(read_all(&owner.reader).await.len(), 123);
+}

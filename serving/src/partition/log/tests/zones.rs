@@ -173,3 +173,14 @@ async fn a_ledger_of_one_zone_is_left_when_the_other_is_back() {
     owner.all_acked().await;
     assert_eq!(read_all(&owner.reader).await.len(), 123);
 }
+
+/// Nothing new is placed on one that names no zone where others do, so it is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_without_a_zone_is_no_other_zone() {
+    let (cluster, topic, mut owner) = two_zones(&["a", "a", "a", ""]).await;
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!((owner.acked, cluster.segments(topic.id, 0).await), (61, 1));
+}

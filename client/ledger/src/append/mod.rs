@@ -109,6 +109,7 @@ pub struct Writer {
     cluster: ClusterUuid,
     id: LedgerId,
     meta: watch::Receiver<Arc<LedgerMeta>>,
+    fewer_zones: Option<usize>,
     next: EntryId,
     payload_bytes: u64,
     commands: mpsc::Sender<Command>,
@@ -135,6 +136,12 @@ impl Writer {
     /// Follows its metadata: readers of an open ledger need its present members.
     pub fn meta_watch(&self) -> watch::Receiver<Arc<LedgerMeta>> {
         self.meta.clone()
+    }
+
+    /// In how many zones what it acknowledges is, where that is fewer than [`Config::min_ack_zones`](crate::Config::min_ack_zones): it
+    /// began in no more. Does not change while the ledger is written.
+    pub fn fewer_zones(&self) -> Option<usize> {
+        self.fewer_zones
     }
 
     /// Last add confirmed: it and everything before is acknowledged.

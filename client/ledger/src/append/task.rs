@@ -118,6 +118,8 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
     let places: Vec<Zone> = setup.zones.iter().map(|name| zones.number(name)).collect();
     let min_zones = setup.config.min_ack_zones;
     let (core, effects) = Core::new(&setup.meta, &places, min_zones, setup.mutations);
+    let acknowledged = core.rule().zones;
+    let fewer_zones = (acknowledged < min_zones).then_some(acknowledged);
     let mutations = setup.mutations;
     let (commands, queue) = mpsc::channel(QUEUE);
     let budget_bytes = setup.config.outstanding_bytes.min(Semaphore::MAX_PERMITS);
@@ -166,6 +168,7 @@ pub(crate) fn start(tasks: &Tasks, setup: Setup) -> Writer {
         cluster,
         id,
         meta: meta_seen,
+        fewer_zones,
         next: first,
         payload_bytes: 0,
         commands,

@@ -363,6 +363,11 @@ impl Writer {
         self.release(effects);
     }
 
+    /// What acknowledges an entry of this ledger, as long as it is written.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// The last entry that enough members have: since acks are cumulative, the ack at which those with higher ones become enough.
     fn confirmed(&self) -> Option<EntryId> {
         let mut acked: Vec<(EntryId, Zone)> =

@@ -13,6 +13,9 @@
 //! * **Metadata away.** A ledger is left only after the store has answered (2.8 step 0), and goes on until it has.
 //! * **Doubt.** After an unknown outcome nothing is assumed: [`Effect::Settle`] closes whatever ledgers there are
 //!   and says how the current one ended.
+//! * **Pauses.** A ledger is left for want of bookies once it had time to find them, and more where those before found none ([`pauses`]).
+
+mod pauses;
 
 use std::collections::VecDeque;
 
@@ -20,6 +23,7 @@ use geminga_ledger::Health;
 use geminga_proto::entry::{Attributes, Kind, NO_SNAPSHOT};
 use geminga_proto::ids::{EntryId, Offset};
 
+use self::pauses::Pauses;
 use super::mutation::{Mutation, Mutations};
 use super::{Appended, What};
 
@@ -54,6 +58,23 @@ pub(super) struct Start {
     pub(super) running_max_timestamp: i64,
 }
 
+/// Bookies that new data is placed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) bookies: usize,
+    /// They are in so many zones; those that name none are in one.
+    pub(super) zones: usize,
+}
+
+/// What a ledger was begun without, since bookies were missing, and has not as long as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lacks {
+    /// It has fewer copies than the topic asks for (2.2).
+    pub(super) copies: bool,
+    /// What it acknowledges is in so many zones, fewer than asked for (6.7).
+    pub(super) zones: Option<usize>,
+}
+
 /// What happens to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
@@ -65,8 +86,8 @@ pub(super) enum Input {
     SnapshotAnswered { parts: u32, bytes: u64 },
     /// The current ledger's health changed. `Dead` is final.
     Health(Health),
-    /// So many bookies are registered and writable.
-    LiveBookies(usize),
+    /// These bookies are registered and take new data.
+    LiveBookies(Live),
     /// The current ledger is old enough to roll.
     AgeReached,
     /// Roll after so many payload bytes from now on.
@@ -74,11 +95,11 @@ pub(super) enum Input {
     /// Nothing was appended for long.
     IdleReached,
     /// A ledger is open.
-    Created { degraded: bool },
+    Created { lacks: Lacks },
     /// No ledger was created, certainly.
     NotCreated,
     /// The current ledger is closed at `last`, and the next one is open.
-    Rolled { last: EntryId, degraded: bool },
+    Rolled { last: EntryId, lacks: Lacks },
     /// Nothing was changed: the current ledger goes on.
     NotRolled,
     /// What a create, roll or close came to is not known, or it was refused.
@@ -91,8 +112,8 @@ pub(super) enum Input {
     Checked(bool),
     /// The pause of [`Effect::RetryLater`] is over.
     RetryDue,
-    /// The pause of [`Effect::RestoreLater`] is over.
-    RestoreDue,
+    /// The pause of [`Effect::Pause`] is over.
+    PauseOver,
 }
 
 /// What the task must do, in order.
@@ -114,8 +135,8 @@ pub(super) enum Effect {
     Acked { through: u64, high_watermark: Offset },
     /// Come back with [`Input::RetryDue`].
     RetryLater,
-    /// Come back with [`Input::RestoreDue`], later the higher `attempt` is.
-    RestoreLater { attempt: u32 },
+    /// Come back with [`Input::PauseOver`], after a pause that is doubled so often, in the place of one under way.
+    Pause { doubled: u32 },
 }
 
 /// The next entry for the current ledger.
@@ -184,7 +205,7 @@ struct Open {
     old: bool,
     /// Nothing was appended for long.
     idle: bool,
-    degraded: bool,
+    lacks: Lacks,
 }
 
 /// Why a ledger is left.
@@ -196,7 +217,7 @@ enum Reason {
     Full,
     /// Nothing was appended for long.
     Idle,
-    /// There are bookies for more copies (2.2).
+    /// There are bookies for more copies (2.2), or for acknowledgements in more zones (6.7).
     Copies,
 }
 
@@ -217,7 +238,7 @@ impl Open {
             || (is_small && self.entries_since_snapshot >= policy.snapshot_often_entries)
     }
 
-    fn new(degraded: bool) -> Self {
+    fn new(lacks: Lacks) -> Self {
         Self {
             snapshot: Snapshot::Due,
             last_snapshot: None,
@@ -227,7 +248,7 @@ impl Open {
             bytes: 0,
             old: false,
             idle: false,
-            degraded,
+            lacks,
         }
     }
 }
@@ -265,22 +286,18 @@ pub(super) struct Core {
     acked: u64,
     outstanding_bytes: usize,
     health: Health,
-    live: usize,
+    live: Live,
     check: Check,
     /// Attempts failed, and none has succeeded since.
     failing: bool,
     /// A pause after a failed attempt.
     cooling: bool,
-    /// A pause before a ledger that lost its quorum is left: a new one must have had time to find its bookies.
-    lost_cooling: bool,
-    /// A longer pause before copies are restored.
-    restore_cooling: bool,
-    /// Rolls in a row that only restored copies.
-    restores: u32,
+    /// Before the current ledger is left for want of bookies.
+    pauses: Pauses,
 }
 
 impl Core {
-    pub(super) fn new(policy: Policy, start: Start, live: usize) -> Self {
+    pub(super) fn new(policy: Policy, start: Start, live: Live) -> Self {
         Self {
             policy,
             phase: Phase::Idle { waiting: false },
@@ -299,9 +316,7 @@ impl Core {
             check: Check::No,
             failing: false,
             cooling: false,
-            lost_cooling: false,
-            restore_cooling: false,
-            restores: 0,
+            pauses: Pauses::new(),
         }
     }
 
@@ -413,9 +428,9 @@ impl Core {
             Input::SnapshotAnswered { parts, bytes } => self.answered(parts, bytes),
             Input::Health(health) => self.on_health(health, &mut effects),
             Input::LiveBookies(live) => {
-                // Others may take over from lost ones now; a pause would be time without acknowledgements.
-                self.lost_cooling &= live == self.live || self.health != Health::QuorumLost;
-                self.live = live;
+                if std::mem::replace(&mut self.live, live) != live {
+                    self.pauses.bookies_changed(self.health == Health::QuorumLost);
+                }
             }
             Input::AgeReached => {
                 if let Phase::Open(open) | Phase::Leaving(open) = &mut self.phase {
@@ -430,9 +445,9 @@ impl Core {
                 }
             }
             Input::Checked(answered) => self.checked(answered, &mut effects),
-            Input::Created { degraded } => {
+            Input::Created { lacks } => {
                 if matches!(self.phase, Phase::Creating) {
-                    self.open(degraded, &mut effects);
+                    self.open(lacks, &mut effects);
                 }
             }
             Input::NotCreated => {
@@ -441,10 +456,10 @@ impl Core {
                     self.fail(&mut effects);
                 }
             }
-            Input::Rolled { last, degraded } => {
+            Input::Rolled { last, lacks } => {
                 if matches!(self.phase, Phase::Leaving(_)) {
                     self.ended(last, &mut effects);
-                    self.open(degraded, &mut effects);
+                    self.open(lacks, &mut effects);
                 }
             }
             Input::NotRolled => self.not_rolled(&mut effects),
@@ -471,7 +486,9 @@ impl Core {
                 }
             }
             Input::RetryDue => self.retry(&mut effects),
-            Input::RestoreDue => self.restore_due(&mut effects),
+            Input::PauseOver => {
+                effects.extend(self.pauses.next().map(|doubled| Effect::Pause { doubled }));
+            }
         }
         self.advance(&mut effects);
         effects
@@ -509,7 +526,7 @@ impl Core {
         }
         if self.health == Health::QuorumLost {
             // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
-            let go = !self.lost_cooling && self.live >= self.policy.ack_quorum;
+            let go = self.pauses.may_leave_lost() && self.live.bookies >= self.policy.ack_quorum;
             return go.then_some(Reason::Lost);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
@@ -521,10 +538,21 @@ impl Core {
         if open.idle {
             return Some(Reason::Idle);
         }
-        let degraded = self.health == Health::Degraded || open.degraded;
-        let restore = degraded && self.live >= self.policy.write_quorum;
-        let go = !self.restore_cooling && (restore || self.health == Health::Roll);
+        let better = self.has_more_copies(open) || self.has_more_zones(open);
+        let go = self.pauses.may_restore() && (better || self.health == Health::Roll);
         go.then_some(Reason::Copies)
+    }
+
+    /// Whether the next ledger would have the copies that this one lacks.
+    fn has_more_copies(&self, open: &Open) -> bool {
+        let lacks = self.health == Health::Degraded || open.lacks.copies;
+        lacks && self.live.bookies >= self.policy.write_quorum
+    }
+
+    /// Whether its acknowledgements would be in more zones, as far as it has a copy for each.
+    fn has_more_zones(&self, open: &Open) -> bool {
+        let reachable = self.live.zones.min(self.policy.write_quorum);
+        open.lacks.zones.is_some_and(|zones| reachable > zones)
     }
 
     /// Appends wait while a ledger is left. So the store is asked before, but for a ledger that takes nothing as it is.
@@ -556,11 +584,7 @@ impl Core {
 
     /// Where nothing is on its way no successor is needed yet.
     fn leave(&mut self, open: Open, reason: Reason, effects: &mut Vec<Effect>) {
-        match reason {
-            Reason::Full => self.restores = 0,
-            Reason::Copies => self.restores += 1,
-            Reason::Lost | Reason::Idle => {}
-        }
+        self.pauses.left(reason);
         self.check = Check::No;
         self.phase = Phase::Leaving(open);
         let drain = reason != Reason::Lost;
@@ -568,22 +592,12 @@ impl Core {
         effects.push(if needed { Effect::Roll { drain } } else { Effect::Close { drain } });
     }
 
-    fn open(&mut self, degraded: bool, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Open(Open::new(degraded));
+    fn open(&mut self, lacks: Lacks, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Open(Open::new(lacks));
         self.health = Health::Healthy;
         self.failing = false;
-        (self.lost_cooling, self.restore_cooling) = (true, true);
-        effects.push(Effect::RestoreLater { attempt: 0 });
-    }
-
-    /// The first pause is over for a lost quorum; for copies a longer one follows where they were restored before.
-    fn restore_due(&mut self, effects: &mut Vec<Effect>) {
-        let first = std::mem::replace(&mut self.lost_cooling, false);
-        if first && self.restores > 0 {
-            effects.push(Effect::RestoreLater { attempt: self.restores });
-        } else {
-            self.restore_cooling = false;
-        }
+        self.pauses.begin();
+        effects.push(Effect::Pause { doubled: 0 });
     }
 
     /// The current ledger is closed at `last`: what it holds is acknowledged, the rest is to be resubmitted (W9).
@@ -596,6 +610,7 @@ impl Core {
     fn confirm(&mut self, lac: EntryId, effects: &mut Vec<Effect>) {
         let before = self.acked;
         while let Some(entry) = self.flight.pop_front_if(|f| f.entry <= lac) {
+            self.pauses.acknowledged();
             if !entry.is_append {
                 continue;
             }

@@ -106,7 +106,8 @@ pub struct LogConfig {
     pub roll_drain: Duration,
     /// Shortest pause between attempts to roll, to create or to recover a ledger. Default 500 ms.
     pub retry_pause: Duration,
-    /// Shortest pause between rolls that only restore the number of copies. Default 5 s.
+    /// Shortest pause between rolls that only restore the number of copies, and from when a ledger begins to when it may be left as
+    /// lost; both double. Default 5 s.
     pub restore_pause: Duration,
     /// The ledger of a partition that takes nothing for so long is closed. Default 10 min.
     pub idle_close: Duration,

@@ -5,14 +5,14 @@
 mod carry;
 mod wake;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use geminga_ledger::{Bookies, Health, Writer};
+use geminga_ledger::{Bookies, Health, Writer, takers};
 use geminga_metastore::record::LedgerMeta;
 use geminga_proto::caps;
 use geminga_proto::ids::{EntryId, LedgerId, Offset};
@@ -21,7 +21,7 @@ use geminga_runtime::requests::{self, RequestId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::core::{Core, Input, Policy, Start};
+use super::core::{Core, Input, Live, Policy, Start};
 use super::head::{HeadError, LogHead};
 use super::ledgers::{self, Done, Leaving};
 use super::opening::Opening;
@@ -55,7 +55,7 @@ pub struct LogWriter {
     /// The ledger takes no more until it has room for so many bytes.
     blocked: Option<usize>,
     retry_at: Option<Instant>,
-    restore_at: Option<Instant>,
+    pause_at: Option<Instant>,
     idle_at: Instant,
     live: watch::Receiver<u64>,
     /// Whether the metadata store is silent.
@@ -137,7 +137,7 @@ impl LogWriter {
         };
         let bookies = opening.parts.ledgers.bookies();
         let live = bookies.changed();
-        let core = Core::new(policy, start, writable(&**bookies));
+        let core = Core::new(policy, start, self::live(&**bookies));
         let silence = opening.parts.silence.clone();
         let verify_at = silence.borrow().then(Instant::now);
         Self {
@@ -154,7 +154,7 @@ impl LogWriter {
             parts: Vec::new(),
             blocked: None,
             retry_at: None,
-            restore_at: None,
+            pause_at: None,
             idle_at: Instant::now() + config.idle_close,
             live,
             silence,
@@ -301,7 +301,10 @@ impl LogWriter {
     }
 }
 
-/// How many bookies can take a new ledger.
-fn writable(bookies: &dyn Bookies) -> usize {
-    bookies.live().iter().filter(|bookie| bookie.disks.iter().any(|disk| disk.writable)).count()
+/// The bookies that a new ledger is placed on.
+fn live(bookies: &dyn Bookies) -> Live {
+    let registered = bookies.live();
+    let takers = || takers(&registered);
+    let zones: BTreeSet<&str> = takers().map(|bookie| bookie.zone.as_str()).collect();
+    Live { bookies: takers().count(), zones: zones.len() }
 }

@@ -16,6 +16,19 @@ fn policy() -> Policy {
     }
 }
 
+/// So many bookies in one zone.
+fn live(bookies: usize) -> Input {
+    live_in(bookies, 1)
+}
+
+fn live_in(bookies: usize, zones: usize) -> Input {
+    Input::LiveBookies(Live { bookies, zones })
+}
+
+fn lacks(how: u8) -> Lacks {
+    Lacks { copies: how.is_multiple_of(5), zones: how.is_multiple_of(7).then_some(1) }
+}
+
 /// One ledger as it really is.
 #[derive(Debug, Default)]
 struct Ledger {
@@ -39,6 +52,8 @@ struct World {
     op: Option<Effect>,
     asked: bool,
     checking: bool,
+    /// The core waits, so often doubled.
+    pause: Option<u32>,
     /// The parts of the snapshot that is being written are at hand.
     parts: bool,
     appended: u64,
@@ -52,12 +67,13 @@ impl World {
     fn new() -> Self {
         let start = Start { next_offset: Offset(100), running_max_timestamp: -1 };
         Self {
-            core: Core::new(policy(), start, 3),
+            core: Core::new(policy(), start, Live { bookies: 3, zones: 1 }),
             ledgers: Vec::new(),
             writing: false,
             op: None,
             asked: false,
             checking: false,
+            pause: None,
             parts: false,
             appended: 0,
             told: 0,
@@ -102,7 +118,8 @@ impl World {
                     self.told = through;
                     assert_eq!(high_watermark, self.core.high_watermark());
                 }
-                Effect::RetryLater | Effect::RestoreLater { .. } => {}
+                Effect::Pause { doubled } => self.pause = Some(doubled),
+                Effect::RetryLater => {}
             }
         }
     }
@@ -180,7 +197,7 @@ impl World {
             (Effect::Create, 1) => Input::Doubt,
             (Effect::Create, _) => {
                 self.create();
-                Input::Created { degraded: how.is_multiple_of(5) }
+                Input::Created { lacks: lacks(how) }
             }
             (Effect::Roll { .. }, 0) => Input::NotRolled,
             (Effect::Roll { .. }, 1) => {
@@ -196,7 +213,7 @@ impl World {
                 } else {
                     let last = self.close().unwrap();
                     self.create();
-                    Input::Rolled { last, degraded: how.is_multiple_of(5) }
+                    Input::Rolled { last, lacks: lacks(how) }
                 }
             }
             (Effect::Close { .. }, 0) => Input::Doubt,
@@ -229,6 +246,18 @@ impl World {
         }
     }
 
+    /// The current ledger loses its quorum, and is left; after how many pauses, as long as the first.
+    fn lost_after(&mut self) -> u32 {
+        self.step(Input::Health(Health::QuorumLost));
+        let mut waited = 0;
+        while self.op.is_none() {
+            waited += 1 << self.pause.take().expect("it is left after its pauses");
+            self.step(Input::PauseOver);
+        }
+        assert_eq!(self.op, Some(Effect::Roll { drain: false }));
+        waited
+    }
+
     fn die(&mut self) {
         if self.op.is_none() && self.writing {
             self.writing = false;
@@ -247,7 +276,7 @@ impl World {
             11 => self.answer(u32::from(how % 3) + 1),
             12 if how < 60 => self.die(),
             12 => self.step(Input::RetryDue),
-            13 => self.step(Input::RestoreDue),
+            13 => self.step(Input::PauseOver),
             14 => {
                 let health = [Health::Healthy, Health::Degraded, Health::QuorumLost, Health::Roll];
                 self.step(Input::Health(health[usize::from(how % 4)]));
@@ -255,7 +284,7 @@ impl World {
             _ => match how % 4 {
                 0 => self.step(Input::AgeReached),
                 1 => self.step(Input::IdleReached),
-                _ => self.step(Input::LiveBookies(usize::from(how % 4))),
+                _ => self.step(live_in(usize::from(how % 4), usize::from(how / 4 % 3))),
             },
         }
         assert!(self.told <= self.appended);
@@ -267,7 +296,7 @@ impl World {
             if self.told == self.appended && self.op.is_none() {
                 return;
             }
-            self.step(Input::LiveBookies(3));
+            self.step(live(3));
             self.step(Input::RetryDue);
             self.check(true);
             self.finish(3);
@@ -336,7 +365,7 @@ proptest! {
 #[test]
 fn nothing_is_created_before_the_first_append() {
     let mut world = World::new();
-    world.step(Input::LiveBookies(5));
+    world.step(live(5));
     assert_eq!(world.op, None);
     world.append(1);
     assert_eq!(world.op, Some(Effect::Create));
@@ -349,12 +378,12 @@ fn a_lost_quorum_rolls_only_onto_enough_bookies() {
     world.finish(3);
     world.answer(1);
     world.submit(10);
-    world.step(Input::RestoreDue);
-    world.step(Input::LiveBookies(1));
+    world.step(Input::PauseOver);
+    world.step(live(1));
     world.step(Input::Health(Health::QuorumLost));
     assert_eq!(world.op, None, "one bookie cannot take it over");
     assert!(!world.core.is_writable());
-    world.step(Input::LiveBookies(2));
+    world.step(live(2));
     assert_eq!(world.op, Some(Effect::Roll { drain: false }));
 }
 
@@ -366,12 +395,12 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.answer(1);
     world.submit(10);
     world.confirm(10, false);
-    world.step(Input::LiveBookies(2));
+    world.step(live(2));
     world.step(Input::Health(Health::Degraded));
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, None);
     world.append(3);
-    world.step(Input::LiveBookies(3));
+    world.step(live(3));
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
     world.finish(2);
@@ -379,12 +408,61 @@ fn copies_are_restored_when_all_can_be_and_not_all_the_time() {
     world.append(3);
     world.step(Input::Health(Health::Degraded));
     assert_eq!(world.op, None, "a pause lies between two of them");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.submit(10);
     assert!(!world.checking, "a longer one the second time");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+}
+
+/// A world whose ledger has all its copies, in so many zones, and found its bookies.
+fn in_zones(zones: Option<usize>) -> World {
+    let mut world = World::new();
+    world.append(3);
+    world.op = None;
+    world.create();
+    world.step(Input::Created { lacks: Lacks { copies: false, zones } });
+    world.answer(1);
+    world.submit(10);
+    world.confirm(10, false);
+    world.append(3);
+    world.submit(10);
+    world.step(Input::PauseOver);
+    world
+}
+
+/// 6.7: what it acknowledges is in one zone, whoever comes back, as long as it is written.
+#[test]
+fn a_ledger_of_too_few_zones_is_left_when_there_are_more() {
+    let mut world = in_zones(Some(1));
+    world.step(live(4));
+    assert!(!world.checking, "more bookies of the one zone are none");
+    world.step(live_in(3, 2));
+    world.check(true);
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+    // As often as copies are restored, and no oftener.
+    world.finish(7);
+    for _ in 0..2 {
+        world.answer(1);
+        world.submit(10);
+        assert!(!world.checking, "a pause, and a longer one");
+        world.step(Input::PauseOver);
+    }
+    world.check(true);
+    assert_eq!(world.op, Some(Effect::Roll { drain: true }));
+    world.heal();
+    world.check_log();
+}
+
+/// One that has what was asked for stays, and so does one whose copies cannot be in more zones.
+#[test]
+fn a_ledger_that_the_next_would_not_better_is_kept() {
+    for (begun, zones) in [(None, 3), (Some(2), 2), (Some(2), 1), (Some(3), 4)] {
+        let mut world = in_zones(begun);
+        world.step(live_in(5, zones));
+        assert!(!world.checking, "{begun:?} of {zones}");
+    }
 }
 
 /// 2.5: the ledger asks for it, whoever is live; and not again at once.
@@ -395,10 +473,10 @@ fn a_ledger_that_asks_is_rolled() {
     world.finish(3);
     world.answer(1);
     world.submit(10);
-    world.step(Input::LiveBookies(2));
+    world.step(live(2));
     world.step(Input::Health(Health::Roll));
     assert!(!world.checking, "a new ledger gets a moment");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.check(true);
     assert_eq!(world.op, Some(Effect::Roll { drain: true }));
     world.finish(2);
@@ -414,7 +492,7 @@ fn a_quiet_ledger_that_lacks_copies_is_closed_without_a_successor() {
     world.answer(1);
     world.submit(10);
     world.confirm(10, false);
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     world.step(Input::Health(Health::Degraded));
     world.check(true);
     assert_eq!(world.op, Some(Effect::Close { drain: true }));
@@ -443,7 +521,7 @@ fn a_quiet_ledger_that_lost_its_quorum_is_left_too() {
     world.submit(1);
     world.step(Input::Health(Health::QuorumLost));
     assert!(!world.core.is_writable());
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, Some(Effect::Close { drain: false }));
     // The store does not answer: the ledger goes on, and asks for its snapshot again.
     world.finish(1);
@@ -464,8 +542,8 @@ fn a_lost_quorum_does_not_wait_for_restored_copies() {
         world.answer(1);
         world.append(3);
         world.step(Input::Health(Health::Degraded));
-        world.step(Input::RestoreDue);
-        world.step(Input::RestoreDue);
+        world.step(Input::PauseOver);
+        world.step(Input::PauseOver);
         world.submit(10);
         world.check(true);
         assert_eq!(world.op, Some(Effect::Roll { drain: true }));
@@ -474,11 +552,93 @@ fn a_lost_quorum_does_not_wait_for_restored_copies() {
     world.answer(1);
     world.append(3);
     world.submit(10);
-    world.step(Input::LiveBookies(2));
+    world.step(live(2));
     world.step(Input::Health(Health::QuorumLost));
     assert_eq!(world.op, None, "a new ledger gets a moment");
-    world.step(Input::RestoreDue);
+    world.step(Input::PauseOver);
     assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+}
+
+/// A world in which so many ledgers in a row were left as lost and acknowledged nothing, and the next one is open.
+fn barren(ledgers: u32) -> World {
+    let mut world = World::new();
+    world.append(3);
+    world.finish(3);
+    for _ in 0..ledgers {
+        world.answer(1);
+        world.submit(10);
+        world.lost_after();
+        world.finish(3);
+    }
+    world.answer(1);
+    world.submit(10);
+    world
+}
+
+/// The first successor comes at once, or a failover would take longer.
+#[test]
+fn ledgers_that_acknowledge_nothing_come_later_and_later() {
+    let waited = |ledgers| barren(ledgers).lost_after();
+    assert_eq!([0, 1, 2, 3, 4, 5, 40].map(waited), [1, 2, 3, 5, 9, 9, 9]);
+}
+
+/// It shows that bookies are there; also an entry of a snapshot.
+#[test]
+fn an_acknowledgement_ends_the_pause_of_ledgers_without_one() {
+    let mut world = barren(4);
+    world.confirm(1, false);
+    assert_eq!(world.told, 0, "it was a snapshot");
+    assert_eq!(world.lost_after(), 1);
+    world.finish(3);
+    assert_eq!(world.lost_after(), 1, "the one before had acknowledged something");
+
+    // While the pause goes on.
+    let mut world = barren(4);
+    world.step(Input::PauseOver);
+    world.step(Input::Health(Health::QuorumLost));
+    assert_eq!(world.op, None);
+    world.step(Input::Health(Health::Healthy));
+    world.confirm(255, false);
+    assert_eq!((world.told, world.op), (1, None), "the ledger was kept, and goes on");
+    world.append(3);
+    world.submit(10);
+    assert_eq!(world.lost_after(), 0);
+    world.heal();
+    world.check_log();
+}
+
+/// One that comes or goes is a reason to try at once.
+#[test]
+fn a_change_of_bookies_ends_the_pause_of_ledgers_without_an_acknowledgement() {
+    for bookies in [2, 4] {
+        let mut world = barren(4);
+        world.step(Input::PauseOver);
+        world.step(Input::Health(Health::QuorumLost));
+        world.step(live(3));
+        assert_eq!(world.op, None, "these were live before");
+        world.step(live(bookies));
+        assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+        world.finish(3);
+        assert_eq!(world.lost_after(), 2, "and counted anew");
+    }
+    // While the next one still looks for its bookies.
+    let mut world = barren(4);
+    world.step(live(4));
+    assert_eq!(world.lost_after(), 1);
+}
+
+/// A roll that changed nothing is no ledger.
+#[test]
+fn a_lost_ledger_that_goes_on_is_counted_once() {
+    let mut world = barren(1);
+    for _ in 0..5 {
+        world.lost_after();
+        world.step(Input::NotRolled);
+        world.op = None;
+        world.step(Input::RetryDue);
+    }
+    world.finish(3);
+    assert_eq!(world.lost_after(), 3);
 }
 
 /// A world whose ledger is large enough to roll, with an append that was not submitted.
@@ -566,7 +726,8 @@ fn a_snapshot_is_due_by_what_it_costs() {
         ..policy()
     };
     let due = |snapshot_bytes, bytes_since_snapshot, entries_since_snapshot| {
-        let since = Open { bytes_since_snapshot, entries_since_snapshot, ..Open::new(false) };
+        let since =
+            Open { bytes_since_snapshot, entries_since_snapshot, ..Open::new(Lacks::default()) };
         Open { snapshot_bytes, ..since }.is_snapshot_due(&policy)
     };
     assert!(!due(100, 4_095 * 184, 4_095) && due(100, 4_096 * 184, 4_096));

@@ -113,3 +113,74 @@ async fn a_place_of_the_second_zone_goes_to_another_of_it() {
     assert!(members(&meta).contains(&format!("bookie-{other}")), "{meta:?}");
     assert_eq!(cluster.segments(topic.id, 0).await, 1);
 }
+
+/// A zone whose bookies are registered and do not answer: what waits stays in a ledger that acknowledges it when they do.
+#[tokio::test(start_paused = true)]
+async fn a_zone_that_does_not_answer_costs_few_ledgers() {
+    let (cluster, topic, mut owner) = two_zones(&["a", "a", "b"]).await;
+    cluster.bookies.set(3, Mode::Stopped);
+    owner.append(1);
+    owner.pass(Duration::from_secs(300)).await;
+    let segments = cluster.segments(topic.id, 0).await;
+    assert!((5..=11).contains(&segments), "{segments}: the pause doubles up to 45 seconds");
+    assert!(owner.acked == 1 && !owner.writer.is_writable());
+
+    cluster.bookies.set(3, Mode::Up);
+    owner.pass(Duration::from_secs(2)).await;
+    assert_eq!(owner.acked, 2, "whether or not a pause goes on");
+    assert!(cluster.segments(topic.id, 0).await <= segments + 1);
+
+    // Gone again, and at last not registered either: the pause ends with that.
+    cluster.bookies.set(3, Mode::Stopped);
+    owner.append(1);
+    owner.pass(Duration::from_secs(300)).await;
+    assert_eq!(owner.acked, 2);
+    cluster.bookies.register(3, false);
+    owner.pass(Duration::from_secs(2)).await;
+    assert_eq!(owner.acked, 3);
+    assert_eq!(read_all(&owner.reader).await.len(), 3);
+}
+
+/// Three copies in the zone that is left lack nothing but the zone. When it is back, so are its acknowledgements, and once is enough.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_of_one_zone_is_left_when_the_other_is_back() {
+    let (cluster, topic, mut owner) = two_zones(&["a", "a", "a", "b"]).await;
+    cluster.bookies.set(4, Mode::Stopped);
+    cluster.bookies.register(4, false);
+    owner.append(1);
+    owner.all_acked().await;
+    let before = cluster.segments(topic.id, 0).await;
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, before, "there is no other zone");
+
+    cluster.bookies.set(4, Mode::Up);
+    cluster.bookies.register(4, true);
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(cluster.segments(topic.id, 0).await, before + 1);
+    cluster.bookies.set(4, Mode::Held);
+    owner.all_acked().await;
+    owner.append(1);
+    let acked = owner.acked;
+    owner.pass(Duration::from_secs(1)).await;
+    assert_eq!(owner.acked, acked, "only zone a has it");
+    cluster.bookies.set(4, Mode::Up);
+    owner.all_acked().await;
+    assert_eq!(read_all(&owner.reader).await.len(), 123);
+}
+
+/// Nothing new is placed on one that names no zone where others do, so it is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_bookie_without_a_zone_is_no_other_zone() {
+    let (cluster, topic, mut owner) = two_zones(&["a", "a", "a", ""]).await;
+    for _ in 0..60 {
+        owner.append(1);
+        owner.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!((owner.acked, cluster.segments(topic.id, 0).await), (61, 1));
+}

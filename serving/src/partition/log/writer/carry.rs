@@ -13,8 +13,8 @@ use geminga_runtime::requests;
 use tokio::time::Instant;
 
 use super::wake::Woke;
-use super::{Current, LogHead, LogWriter, Unacked, writable};
-use crate::partition::log::core::{Effect, Input, Submit};
+use super::{Current, LogHead, LogWriter, Unacked, live};
+use crate::partition::log::core::{Effect, Input, Lacks, Submit};
 use crate::partition::log::ledgers::{self, Done};
 use crate::partition::log::opening::Stored;
 use crate::partition::log::part::{self, Place};
@@ -23,7 +23,7 @@ use crate::partition::log::{Event, Lost, ReadEntry, SnapshotWanted, What};
 
 /// Between questions to the bookies while the metadata store is silent (DESIGN 6).
 const VERIFY: Duration = Duration::from_secs(1);
-/// The pause before copies are restored again doubles this often.
+/// A pause of the core doubles this often.
 const MAX_DOUBLINGS: u32 = 4;
 
 impl LogWriter {
@@ -59,7 +59,7 @@ impl LogWriter {
             }
             Woke::Ready => self.blocked = None,
             Woke::Live => {
-                let live = writable(&**self.opening.parts.ledgers.bookies());
+                let live = live(&**self.opening.parts.ledgers.bookies());
                 self.step(Input::LiveBookies(live));
             }
             Woke::Silence(silent) => self.verify_at = silent.then(Instant::now),
@@ -113,10 +113,10 @@ impl LogWriter {
                     let pause = self.opening.parts.config.retry_pause;
                     self.retry_at = Some(Instant::now() + pause);
                 }
-                Effect::RestoreLater { attempt } => {
+                Effect::Pause { doubled } => {
                     let pause = self.opening.parts.config.restore_pause;
-                    let pause = pause * 2u32.pow(attempt.min(MAX_DOUBLINGS));
-                    self.restore_at = Some(Instant::now() + pause);
+                    let pause = pause * 2u32.pow(doubled.min(MAX_DOUBLINGS));
+                    self.pause_at = Some(Instant::now() + pause);
                 }
             }
         }
@@ -151,8 +151,7 @@ impl LogWriter {
     fn done(&mut self, done: Done) {
         match done {
             Done::Created(writer) => {
-                let degraded = writer.meta().degraded;
-                self.step(Input::Created { degraded });
+                self.step(Input::Created { lacks: lacks(&writer) });
                 self.install(writer);
             }
             Done::Checked(answered) => {
@@ -169,8 +168,8 @@ impl LogWriter {
                 self.step(Input::NotCreated);
             }
             Done::Rolled { closed, writer } => {
-                let (last, degraded) = (self.left(closed), writer.meta().degraded);
-                self.step(Input::Rolled { last, degraded });
+                let last = self.left(closed);
+                self.step(Input::Rolled { last, lacks: lacks(&writer) });
                 self.install(writer);
             }
             Done::NotRolled { writer, why } => {
@@ -311,8 +310,8 @@ impl LogWriter {
                 writer.verify();
             }
         }
-        if self.restore_at.take_if(|at| *at <= now).is_some() {
-            self.step(Input::RestoreDue);
+        if self.pause_at.take_if(|at| *at <= now).is_some() {
+            self.step(Input::PauseOver);
         }
         let old = self.current.as_mut().and_then(|c| c.old_at.take_if(|at| *at <= now));
         if old.is_some() {
@@ -392,6 +391,11 @@ impl LogWriter {
         self.payloads.clear();
         self.events.push_back(Event::Lost(lost));
     }
+}
+
+/// What the ledger was begun without.
+fn lacks(writer: &Writer) -> Lacks {
+    Lacks { copies: writer.meta().degraded, zones: writer.fewer_zones() }
 }
 
 /// Bookies check what they are sent, so bytes that changed in this process are taken by none: the next ledger would end like

@@ -85,7 +85,7 @@ impl LogWriter {
 
     fn due_at(&self) -> Instant {
         let old_at = self.current.as_ref().and_then(|current| current.old_at);
-        let timers = [self.retry_at, self.restore_at, self.verify_at, old_at].into_iter().flatten();
+        let timers = [self.retry_at, self.pause_at, self.verify_at, old_at].into_iter().flatten();
         timers.fold(self.idle_at, Instant::min)
     }
 }

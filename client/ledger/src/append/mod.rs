@@ -49,6 +49,8 @@ pub enum Health {
     /// Nothing is acknowledged, for want of Qa members that answer, in as many zones as the ledger's acknowledgements are, or for too
     /// long: close and roll at once if Qa bookies are live (2.9).
     QuorumLost,
+    /// As `QuorumLost`, and no member is left that a change would keep: only another ledger acknowledges anything again (2.9).
+    NobodyLeft,
     /// The writer lost its role; what is pending is unknown until the ledger is recovered (2.7).
     Dead,
     /// As `Dead`, and a bookie says why: somebody else has sealed the ledger. That is true whatever the metadata store says.
@@ -56,6 +58,11 @@ pub enum Health {
 }
 
 impl Health {
+    /// Whether nothing is acknowledged for want of members.
+    pub fn is_quorum_lost(self) -> bool {
+        matches!(self, Self::QuorumLost | Self::NobodyLeft)
+    }
+
     /// Whether the writer lost its role, for whatever reason.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Dead | Self::Deposed)

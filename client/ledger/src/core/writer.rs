@@ -153,6 +153,11 @@ impl Writer {
         self.quorum_lost
     }
 
+    /// Whether no position is healthy: nothing is searched for in their place.
+    pub fn is_nobody_left(&self) -> bool {
+        self.healthy().next().is_none()
+    }
+
     /// Whether the owner was asked to roll.
     pub fn is_roll_asked(&self) -> bool {
         self.roll_asked

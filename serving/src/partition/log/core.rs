@@ -338,7 +338,7 @@ impl Core {
     /// Whether appends are on their way to storage.
     pub(super) fn is_writable(&self) -> bool {
         match self.phase {
-            Phase::Open(_) => self.health != Health::QuorumLost,
+            Phase::Open(_) => !self.health.is_quorum_lost(),
             Phase::Idle { .. } | Phase::Settling { .. } | Phase::Creating | Phase::Leaving(_) => {
                 !self.failing
             }
@@ -429,7 +429,7 @@ impl Core {
             Input::Health(health) => self.on_health(health, &mut effects),
             Input::LiveBookies(live) => {
                 if std::mem::replace(&mut self.live, live) != live {
-                    self.pauses.bookies_changed(self.health == Health::QuorumLost);
+                    self.pauses.bookies_changed(self.health.is_quorum_lost());
                 }
             }
             Input::AgeReached => {
@@ -524,9 +524,11 @@ impl Core {
         if self.cooling {
             return None;
         }
-        if self.health == Health::QuorumLost {
+        if self.health.is_quorum_lost() {
             // Also where nothing waits: while the quorum is away nothing is let in that would ask for a successor.
-            let go = self.pauses.may_leave_lost() && self.live.bookies >= self.policy.ack_quorum;
+            let heals = self.health == Health::QuorumLost;
+            let go =
+                self.pauses.may_leave_lost(heals) && self.live.bookies >= self.policy.ack_quorum;
             return go.then_some(Reason::Lost);
         }
         if !matches!(open.snapshot, Snapshot::Complete | Snapshot::Due) {
@@ -549,10 +551,12 @@ impl Core {
         lacks && self.live.bookies >= self.policy.write_quorum
     }
 
-    /// Whether its acknowledgements would be in more zones, as far as it has a copy for each.
+    /// Whether its acknowledgements would be in more zones, as far as it has a copy for each, and it in no fewer copies.
     fn has_more_zones(&self, open: &Open) -> bool {
-        let reachable = self.live.zones.min(self.policy.write_quorum);
-        open.lacks.zones.is_some_and(|zones| reachable > zones)
+        let Policy { ack_quorum, write_quorum, .. } = self.policy;
+        let copies = if open.lacks.copies { ack_quorum } else { write_quorum };
+        let reachable = self.live.zones.min(write_quorum);
+        self.live.bookies >= copies && open.lacks.zones.is_some_and(|zones| reachable > zones)
     }
 
     /// Appends wait while a ledger is left. So the store is asked before, but for a ledger that takes nothing as it is.

@@ -76,6 +76,7 @@ impl Task {
         let health = match self.core.phase() {
             Phase::Dead if self.sealed => Health::Deposed,
             Phase::Dead => Health::Dead,
+            _ if self.core.is_quorum_lost() && self.core.is_nobody_left() => Health::NobodyLeft,
             _ if self.core.is_quorum_lost() || self.is_head_stuck() => Health::QuorumLost,
             _ if self.core.is_roll_asked() => Health::Roll,
             _ if absent => Health::Degraded,

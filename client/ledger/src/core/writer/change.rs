@@ -66,7 +66,7 @@ impl Writer {
         if self.phase != Phase::Running || !self.positions.iter().any(Position::is_missing) {
             return;
         }
-        if self.healthy().next().is_none() {
+        if self.is_nobody_left() {
             // Nothing is left that a change would keep: a close by metadata alone, and a new ledger, are faster (2.9).
             self.searching = false;
             self.lose_quorum(effects);

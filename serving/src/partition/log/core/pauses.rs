@@ -55,14 +55,16 @@ impl Pauses {
         }
     }
 
-    /// Whether a ledger that lost its quorum may be left.
-    pub(super) fn may_leave_lost(&self) -> bool {
-        !self.lost
+    /// Whether a ledger that lost its quorum may be left. `heals`: some of its members answer, so that others can take the places of the
+    /// rest; where none does only the next ledger helps, and is not put off.
+    pub(super) fn may_leave_lost(&self, heals: bool) -> bool {
+        !self.lost || (!heals && self.running != Running::First)
     }
 
     /// Whether a ledger may be left for one with more copies.
     pub(super) fn may_restore(&self) -> bool {
-        self.running == Running::Over
+        let forgotten = self.running == Running::Barren && self.barren == 0 && self.restores == 0;
+        self.running == Running::Over || forgotten
     }
 
     /// A ledger begins, and with it a pause that is not doubled.
@@ -108,6 +110,8 @@ impl Pauses {
     /// Others are live, who may take over at once from those that the present ledger has lost.
     pub(super) fn bookies_changed(&mut self, quorum_lost: bool) {
         self.forget_barren();
+        // Also one that is being left now was on others.
+        self.left_lost = false;
         self.lost &= !quorum_lost;
     }
 

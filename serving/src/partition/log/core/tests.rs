@@ -463,6 +463,12 @@ fn a_ledger_that_the_next_would_not_better_is_kept() {
         world.step(live_in(5, zones));
         assert!(!world.checking, "{begun:?} of {zones}");
     }
+    // Nor for fewer copies.
+    let mut world = in_zones(Some(1));
+    world.step(live_in(2, 2));
+    assert!(!world.checking);
+    world.step(live_in(3, 2));
+    assert!(world.checking);
 }
 
 /// 2.5: the ledger asks for it, whoever is live; and not again at once.
@@ -607,6 +613,16 @@ fn an_acknowledgement_ends_the_pause_of_ledgers_without_one() {
     world.check_log();
 }
 
+/// Where no member is left only another ledger helps.
+#[test]
+fn a_ledger_without_anybody_is_not_kept_for_those_before_it() {
+    let mut world = barren(4);
+    world.step(Input::Health(Health::NobodyLeft));
+    assert_eq!(world.op, None, "it still looks for its bookies");
+    world.step(Input::PauseOver);
+    assert_eq!(world.op, Some(Effect::Roll { drain: false }));
+}
+
 /// One that comes or goes is a reason to try at once.
 #[test]
 fn a_change_of_bookies_ends_the_pause_of_ledgers_without_an_acknowledgement() {
@@ -624,6 +640,10 @@ fn a_change_of_bookies_ends_the_pause_of_ledgers_without_an_acknowledgement() {
     // While the next one still looks for its bookies.
     let mut world = barren(4);
     world.step(live(4));
+    assert_eq!(world.lost_after(), 1);
+    // And while one is left.
+    world.step(live(3));
+    world.finish(3);
     assert_eq!(world.lost_after(), 1);
 }
 

@@ -218,7 +218,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// Adds a record; `now` is asked when it begins a batch. Returns whether the sender has something new to think about, and whether a batch became full.
+    /// Adds a record; `now` is asked when it begins a batch. Returns whether the sender has something new to think about, and whether a batch's worth of records has come.
     ///
     /// # Errors
     /// The waiter, and why the record can never be sent.
@@ -266,10 +266,15 @@ impl<W> Core<W> {
             self.pending -= done.len() - before;
             sealed = true;
         }
+        lane.run_bytes += size;
+        let enough = sealed || lane.run_bytes >= batch_bytes;
+        if enough {
+            lane.run_bytes = 0;
+        }
         if fresh {
             self.busy.insert(at);
         }
-        Ok(Appended { wake: fresh || sealed, sealed })
+        Ok(Appended { wake: fresh || sealed, enough })
     }
 }
 
@@ -278,8 +283,8 @@ impl<W> Core<W> {
 pub(crate) struct Appended {
     /// The sender has to look again.
     pub(crate) wake: bool,
-    /// A batch became full.
-    pub(crate) sealed: bool,
+    /// A batch became full, or as much has come by now in smaller ones.
+    pub(crate) enough: bool,
 }
 
 /// Which way a partition's batches go. What nobody acknowledges is forwarded rather than refused without a word.

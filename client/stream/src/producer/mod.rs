@@ -309,7 +309,7 @@ impl Producer {
             self.shared.give_back(waiter.room);
             error
         })?;
-        if appended.sealed {
+        if appended.enough {
             self.config.partitioner.batch_full(name, partition, partitions);
         }
         if appended.wake {

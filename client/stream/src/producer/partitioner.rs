@@ -19,14 +19,15 @@ pub trait Partitioner: Send + Sync + fmt::Debug + 'static {
     /// The partition of a record with this key.
     fn partition(&self, topic: &str, key: Option<&[u8]>, partitions: u32) -> u32;
 
-    /// A batch of this partition is full: keyless records may go elsewhere now.
+    /// A batch of this partition is full, or as many bytes went there in smaller ones: keyless records may go elsewhere now.
     fn batch_full(&self, topic: &str, partition: u32, partitions: u32) {
         let _ = (topic, partition, partitions);
     }
 }
 
-/// Keys by Kafka's hash, so that producers of any kind agree. Records without a key stay together until a batch is full,
-/// then go to another partition: fewer and larger batches than turn by turn.
+/// Keys by Kafka's hash, so that producers of any kind agree. Records without a key stay together until a batch is full, or as many
+/// bytes were sent in smaller ones, then go to another partition: fewer and larger batches than turn by turn, and every partition
+/// gets its part also of what comes slowly.
 #[derive(Debug)]
 pub struct HashPartitioner {
     random: Arc<dyn Random>,

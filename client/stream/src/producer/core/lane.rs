@@ -44,6 +44,8 @@ pub(super) struct Lane<W> {
     pub(super) last_error: Option<Error>,
     /// Bytes of the newest sealed batch before compression: about as large the next one will be.
     pub(super) last_bytes: usize,
+    /// Bytes of records since a batch's worth of them had come last, in however many batches.
+    pub(super) run_bytes: usize,
     /// Whose numbers the next batch gets; `None` until it is first needed.
     pub(super) producer: Option<ProducerId>,
     /// The next number.
@@ -66,6 +68,7 @@ impl<W> Lane<W> {
             failures: 0,
             last_error: None,
             last_bytes: 0,
+            run_bytes: 0,
             producer: None,
             next_sequence: 0,
         }

@@ -241,8 +241,30 @@ fn batches_wait_to_become_full_but_not_for_long() {
             core.append(&topic, 1, &record(number), number, || now, &mut Vec::new()).unwrap(),
         );
     }
-    let full: Vec<bool> = appended.iter().map(|a| a.sealed).collect();
+    let full: Vec<bool> = appended.iter().map(|a| a.enough).collect();
     assert!(full.contains(&true) && appended[0].wake && !appended[1].wake, "{appended:?}");
+}
+
+/// What comes so slowly that no batch becomes full is not all of one partition.
+#[test]
+fn small_batches_are_a_batch_s_worth_in_the_end() {
+    let mut core = core(rules());
+    let mut now = Instant::now();
+    let mut runs = vec![0];
+    for number in 0..60 {
+        let topic = Arc::from("t");
+        let appended =
+            core.append(&topic, 1, &record(number), number, || now, &mut Vec::new()).unwrap();
+        *runs.last_mut().expect("one") += 1;
+        if appended.enough {
+            runs.push(0);
+        }
+        now += rules().linger;
+        let [(id, ..)] = sent(&mut core, now)[..] else { panic!("each is sent alone") };
+        core.on_result(id, Ok((i64::try_from(number).unwrap(), 0)), now, &mut Vec::new());
+    }
+    let (ended, rest) = runs.split_at(runs.len() - 1);
+    assert!(ended.len() > 2 && ended.iter().all(|run| *run == ended[0]), "{ended:?}, {rest:?}");
 }
 
 #[test]

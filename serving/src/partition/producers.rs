@@ -418,10 +418,17 @@ impl Producers {
         self.share.hold(self.committed.len() + self.comers);
     }
 
-    /// Takes a producer from a snapshot.
+    /// Takes a producer from a snapshot. Of two that cannot both be, since they are the same one, or appended the same batch, the
+    /// one that comes later is believed.
     pub(crate) fn restore(&mut self, id: i64, producer: Producer) {
-        let Some(newest) = producer.batches.back() else { return };
-        self.order.insert(newest.base_offset, id);
+        let Some(newest) = producer.batches.back().map(|newest| newest.base_offset) else { return };
+        let former = self.committed.remove(&id);
+        if let Some(former) = former.and_then(|former| former.batches.back().cloned()) {
+            self.order.remove(&former.base_offset);
+        }
+        if let Some(other) = self.order.insert(newest, id) {
+            self.committed.remove(&other);
+        }
         self.committed.insert(id, producer);
         self.account();
     }

@@ -31,6 +31,7 @@ async fn a_poll_waits_for_whichever_partition_gets_something() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 4).await;
     one.wait_spread("t", 2).await;
     two.wait_spread("t", 2).await;
@@ -54,6 +55,7 @@ async fn a_stream_goes_on_over_a_takeover_without_a_gap_or_a_repetition() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 2).await;
     two.wait_spread("t", 2).await;
     let request = v1::FetchRequest {

@@ -80,6 +80,7 @@ async fn a_group_goes_on_where_it_was_after_its_coordinator_died() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 4).await;
     two.wait_spread("t", 2).await;
     let mut producer = Producer::open(&two).await;

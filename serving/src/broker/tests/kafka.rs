@@ -495,6 +495,7 @@ async fn the_wrong_broker_tells_the_right_one() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 2).await;
     one.wait_spread("t", 2).await;
     let elsewhere = one.owners("t").await.iter().position(|o| *o == two.broker.id()).unwrap();

@@ -8,6 +8,7 @@ async fn any_broker_serves_any_partition() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "flights", PARTITIONS).await;
     one.wait_spread("flights", 2).await;
     two.wait_spread("flights", 2).await;
@@ -45,6 +46,7 @@ async fn who_asks_directly_is_told_where_to_ask() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 2).await;
     one.wait_spread("t", 2).await;
     two.wait_spread("t", 2).await;
@@ -74,6 +76,7 @@ async fn when_a_broker_dies_the_other_takes_over_and_nothing_acknowledged_is_los
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", PARTITIONS).await;
     one.wait_spread("t", 2).await;
     let streams = (0..PARTITIONS).map(|partition| {
@@ -109,6 +112,7 @@ async fn a_broker_that_stops_in_good_order_hands_over_at_once() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 4).await;
     two.wait_spread("t", 2).await;
     assert_eq!(two.broker.is_ready(), Ok(()));

@@ -45,6 +45,7 @@ async fn what_a_client_sends_is_charged_where_it_is_connected() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 8).await;
     one.wait_spread("t", 2).await;
     let owners = one.owners("t").await;

@@ -57,6 +57,7 @@ async fn a_request_has_its_id_at_the_broker_that_it_is_forwarded_to() {
     let config = Config { lease_ttl: Duration::from_secs(1), ..Config::default() };
     let one = Node::start_as(&cluster, config.clone(), all_slow()).await;
     let two = Node::start_as(&cluster, config, all_slow()).await;
+    two.wait_even().await;
     create(&one, "t", 2).await;
     two.wait_spread("t", 2).await;
     let elsewhere = one.owners("t").await.iter().position(|o| *o == two.broker.id()).unwrap();
@@ -105,6 +106,7 @@ async fn owners_say_where_their_partitions_end_and_open_none_for_it() {
     let cluster = TestCluster::new(3);
     cluster.show_bookies(3).await;
     let (one, two) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    two.wait_even().await;
     create(&one, "t", 2).await;
     two.wait_spread("t", 2).await;
     let topic = one.broker.0.topology.resolve("t").await.unwrap();

@@ -179,6 +179,8 @@ impl ApiError {
             Code::Unimplemented => Reason::NotSupported,
             Code::InvalidArgument | Code::OutOfRange => Reason::InvalidRequest,
             Code::ResourceExhausted => Reason::Overloaded,
+            // What the transport says where a connection breaks in the midst of an answer.
+            Code::Internal if status.message().starts_with("h2 protocol error") => Reason::Unknown,
             Code::Internal | Code::DataLoss => Reason::Internal,
             _ => Reason::Unknown,
         };
@@ -280,5 +282,14 @@ mod tests {
     fn a_broken_connection_says_nothing_about_the_outcome() {
         let status = Status::unavailable("connection reset");
         assert_eq!(ApiError::from_status(&status).reason, Reason::Unknown);
+    }
+
+    /// Whoever asks goes on elsewhere; it says nothing about the outcome.
+    #[test]
+    fn a_connection_that_breaks_within_an_answer_is_no_error_of_the_server() {
+        let broken = Status::internal("h2 protocol error: http2 error");
+        let broken = ApiError::from_status(&broken).reason;
+        assert!(broken == Reason::Unknown && broken.retriable());
+        assert_eq!(ApiError::from_status(&Status::internal("bug")).reason, Reason::Internal);
     }
 }

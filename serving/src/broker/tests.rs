@@ -135,7 +135,10 @@ impl Node {
 
     /// Waits until all brokers have a part of what there is: a topic that is made before may stay with whoever has less.
     async fn wait_even(&self) {
+        let own = self.broker.id();
         let even = |view: &crate::ownership::topology::Topology| {
+            // Whoever is alone has all there is.
+            view.brokers().iter().find(|broker| broker.id == own)?;
             let owners = view.owners(&view.groups_topic());
             let owned = view.brokers().into_iter().map(|broker| {
                 owners.iter().filter(|owner| owner.broker == Some(broker.id)).count()
